@@ -362,6 +362,7 @@ class ClusterStatus:
     num_sessions_done: int
     num_sessions_failed: int
     uptime_s: float
+    failure: str = ""  # why the cluster cannot serve and what to do; empty while it can or still may
 
 
 @dataclass(frozen=True, slots=True)
