@@ -376,7 +376,7 @@ class WatchFrame:
 def check_name(what: str, name: str) -> str:
     """Return `name` if it may be shown, logged and used as an id; else raise InvalidInput."""
     if not NAME_PATTERN.fullmatch(name):
-        raise InvalidInput(f"{what} {name[:80]!r} is not allowed: use 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or digit")
+        raise InvalidInput(f"{what} {name[:80]!r} is not allowed: use 1 to 64 letters, digits, '.', '_' or '-', first a letter or digit")
     return name
 
 

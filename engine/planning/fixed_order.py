@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from engine.planning.problem import Infeasible, Problem, describe_shortage
 
-type Cut = tuple[int, int, int]  # node index, start, stop
+Cut = tuple[int, int, int]  # node index, start, stop
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ Pure data with the quantities that every solver needs; it does not choose anythi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 

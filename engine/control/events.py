@@ -1,0 +1,165 @@
+"""What can happen to a cluster: the only inputs of `Cluster.handle`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.data import GenerateRequest, ModelCard, NodeSpec, NoodleError, StageTiming
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReady:
+    card: ModelCard
+
+
+@dataclass(frozen=True, slots=True)
+class ModelProgress:
+    detail: str
+    progress: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFailed:
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRegistered:
+    """A worker announced itself; `ready` once it can measure and load. Registering again replaces its former self."""
+
+    spec: NodeSpec
+    generation: int
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatArrived:
+    worker_id: str
+    generation: int
+    detail: str
+    progress: float
+    resident_bytes: int
+    kv_used_bytes: int
+    cpu_utilisation: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerMeasured:
+    worker_id: str
+    generation: int
+    decode_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """The connection broke or the worker said goodbye; a lease that runs out is found by `Tick`."""
+
+    worker_id: str
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageLoaded:
+    worker_id: str
+    plan_version: int
+    weight_bytes: int
+    load_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFailed:
+    """A worker answered that it cannot measure or load: it is left out until it registers again."""
+
+    worker_id: str
+    generation: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSubmitted:
+    session_id: str
+    prompt_ids: tuple[int, ...]
+    request: GenerateRequest
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCancelled:
+    session_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentOutcome:
+    """One session's part of a step report; `stopped` says that the text reached a stop string."""
+
+    session_id: str
+    epoch: int
+    sample_index: int | None
+    token_id: int
+    error: NoodleError | None = None
+    stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StepReported:
+    worker_id: str
+    plan_version: int
+    step_id: int
+    outcomes: tuple[SegmentOutcome, ...]
+    timings: tuple[StageTiming, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepUndelivered:
+    """The first stage could not be reached with this step."""
+
+    plan_version: int
+    step_id: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplanRequested:
+    """An operator asks for a plan; refused unless the plan version is still the one they saw."""
+
+    expected_plan_version: int
+    strategy: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRequested:
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorLagged:
+    """The coordinator itself stood still for `lag_s`: every lease is widened by it, nobody is accused."""
+
+    lag_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    pass
+
+
+ClusterEvent = (
+    ModelReady
+    | ModelProgress
+    | ModelFailed
+    | WorkerRegistered
+    | HeartbeatArrived
+    | WorkerMeasured
+    | WorkerLost
+    | StageLoaded
+    | WorkerFailed
+    | SessionSubmitted
+    | SessionCancelled
+    | StepReported
+    | StepUndelivered
+    | ReplanRequested
+    | DrainRequested
+    | CoordinatorLagged
+    | Tick
+)

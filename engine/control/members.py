@@ -1,0 +1,114 @@
+"""The nodes of a cluster: who registered, who is alive, what each measured. Pure; time is an argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.data import NodeSpec, NodeState, Stage
+from engine.planning.problem import PlanningNode
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRules:
+    """When silence counts: suspect after 3 missed heartbeats, dead when the lease has run out."""
+
+    heartbeat_period_s: float = 0.25
+    suspect_s: float = 0.75
+    lease_s: float = 3.0
+
+
+@dataclass(slots=True)
+class Member:
+    """One registration of a worker and what is known of it."""
+
+    spec: NodeSpec
+    generation: int
+    ready: bool
+    seen_s: float
+    state: NodeState = NodeState.STARTING
+    detail: str = ""
+    progress: float = -1.0
+    decode_s: tuple[float, ...] = ()
+    stage: Stage | None = None
+    draining: bool = False
+    suspect: bool = False
+    failure: str = ""  # why it is left out of plans until it registers again
+    resident_bytes: int = 0
+    kv_used_bytes: int = 0
+    cpu_utilisation: float = 0.0
+
+    @property
+    def alive(self) -> bool:
+        return self.state is not NodeState.LOST
+
+    @property
+    def eligible(self) -> bool:
+        """May hold a stage of the next plan."""
+        return self.alive and bool(self.decode_s) and not self.draining and not self.failure
+
+    @property
+    def weight_room_bytes(self) -> int:
+        """What is left for weights beside the KV budget."""
+        return self.spec.memory_bytes - self.spec.kv_budget_bytes
+
+    def shown_state(self) -> NodeState:
+        """The state word for people: the most important thing that is true of it."""
+        if not self.alive:
+            return NodeState.LOST
+        if self.suspect:
+            return NodeState.SUSPECT
+        if self.failure:
+            return NodeState.WARN
+        return NodeState.DRAINING if self.draining else self.state
+
+
+class Members:
+    """Every node ever registered here, by id, the lost ones included until they come back."""
+
+    def __init__(self, rules: LeaseRules) -> None:
+        self.rules = rules
+        self._members: dict[str, Member] = {}
+
+    def __iter__(self):  # noqa: ANN204
+        return iter(sorted(self._members.values(), key=lambda m: m.spec.node_id))
+
+    def get(self, worker_id: str) -> Member | None:
+        return self._members.get(worker_id)
+
+    def current(self, worker_id: str, generation: int) -> Member | None:
+        """The live registration that a message speaks for, or None if the message is stale."""
+        member = self._members.get(worker_id)
+        return member if member and member.alive and member.generation == generation else None
+
+    def register(self, spec: NodeSpec, generation: int, ready: bool, now_s: float) -> Member:
+        member = Member(spec, generation, ready, seen_s=now_s)
+        self._members[spec.node_id] = member
+        return member
+
+    def num_alive(self) -> int:
+        return sum(m.alive for m in self._members.values())
+
+    def eligible(self) -> list[Member]:
+        return [m for m in self if m.eligible]
+
+    def still_preparing(self) -> bool:
+        """A live worker that may yet become eligible is starting or measuring."""
+        return any(m.alive and not m.failure and not m.draining and not m.decode_s for m in self)
+
+    def widen_leases(self, lag_s: float) -> None:
+        for member in self._members.values():
+            member.seen_s += lag_s
+
+    def newly_suspect(self, now_s: float) -> list[Member]:
+        """Mark members whose heartbeats are late and return those that were not late before."""
+        late = [m for m in self if m.alive and not m.suspect and now_s - m.seen_s > self.rules.suspect_s]
+        for member in late:
+            member.suspect = True
+        return late
+
+    def expired(self, now_s: float) -> list[Member]:
+        return [m for m in self if m.alive and now_s - m.seen_s > self.rules.lease_s]
+
+
+def planning_node(member: Member) -> PlanningNode:
+    return PlanningNode(member.spec.node_id, float(max(0, member.weight_room_bytes)), member.decode_s)

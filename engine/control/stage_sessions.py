@@ -1,0 +1,92 @@
+"""Which session segments a stage may append: epochs, positions, at-most-once. Pure; it holds no tensors.
+
+The worker calls `admit` and, once the keys and values are appended, `commit`, in one critical section with the append.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.data import Corrupt, Gap, NotFound, Sampling, Segment, Stale
+
+
+@dataclass(slots=True)
+class StageSession:
+    """One session on one stage: `token_ids` are all tokens appended so far, prompt included."""
+
+    epoch: int
+    sampling: Sampling
+    token_ids: list[int] = field(default_factory=list)
+    last_position: int = -1
+    last_crc32: int = 0
+    last_reply: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    session: StageSession
+    opens: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """The segment was appended before: send the same reply again, append nothing."""
+
+    reply: Any
+
+
+class StageSessions:
+    """All sessions of a stage under one plan version."""
+
+    def __init__(self, plan_version: int) -> None:
+        self.plan_version = plan_version
+        self._sessions: dict[str, StageSession] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self._sessions)
+
+    def history(self, session_id: str) -> list[int]:
+        """Every token of the session up to here; the caller must not change it."""
+        return self._sessions[session_id].token_ids
+
+    def check_plan(self, plan_version: int) -> None:
+        if plan_version != self.plan_version:
+            raise Stale(f"step of plan {plan_version} arrived at a stage of plan {self.plan_version}: fetch the current plan and send again")
+
+    def admit(self, segment: Segment, crc32: int) -> Append | Replay:
+        """Decide what to do with a segment; raises Stale, Gap, NotFound or Corrupt and then changes nothing."""
+        session = self._sessions.get(segment.session_id)
+        if session is None or segment.epoch > session.epoch:
+            return self._admit_opening(segment, known=session is not None)
+        if segment.epoch < session.epoch:
+            raise Stale(f"session {segment.session_id} is in epoch {session.epoch}, the step carries {segment.epoch}: it was recovered elsewhere")
+        length = len(session.token_ids)
+        if segment.position == length:
+            return Append(session, opens=False)
+        if segment.position == session.last_position:
+            if crc32 != session.last_crc32:
+                raise Corrupt(f"session {segment.session_id} position {segment.position} arrived twice with different content")
+            return Replay(session.last_reply)
+        if segment.position > length:
+            raise Gap(f"session {segment.session_id} holds {length} tokens here, the step starts at {segment.position}: send from {length}")
+        raise Stale(f"session {segment.session_id} position {segment.position} was appended long ago: this stage holds {length} tokens")
+
+    def _admit_opening(self, segment: Segment, known: bool) -> Append:
+        if segment.position != 0 or segment.sampling is None:
+            what = f"epoch {segment.epoch} of session" if known else "session"
+            raise NotFound(f"{what} {segment.session_id} is not open on this stage: it ended, or its first step was lost")
+        return Append(StageSession(segment.epoch, segment.sampling), opens=True)
+
+    def commit(self, segment: Segment, crc32: int, session: StageSession, reply: Any) -> None:
+        """The append of an admitted segment succeeded; `reply` is what a repeat of it will get."""
+        session.token_ids.extend(segment.token_ids)
+        session.last_position, session.last_crc32, session.last_reply = segment.position, crc32, reply
+        self._sessions[segment.session_id] = session
+
+    def release(self, session_id: str) -> bool:
+        """Forget a session; True if it was known."""
+        return self._sessions.pop(session_id, None) is not None

@@ -1,0 +1,88 @@
+"""The cluster as an operator sees it: a pure function from `Cluster` to `ClusterStatus`."""
+
+from __future__ import annotations
+
+from engine.control.cluster import Cluster
+from engine.control.members import Member
+from engine.data import ClusterStatus, NodeStatus, Plan, SessionStatus, StageStatus
+
+
+def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterStatus:
+    """One look at everything, as of `now_s`."""
+    card, plan = cluster.card, cluster.plan
+    detail = cluster.detail if card or cluster.failure else cluster.model_progress[0]
+    return ClusterStatus(
+        cluster_id=cluster_id,
+        phase=cluster.phase,
+        detail=detail,
+        model=card.ref.model if card else "",
+        random_weights=card is not None and card.ref.random_weights is not None,
+        has_tokenizer=card is not None and card.has_tokenizer,
+        num_items=card.num_items if card else 0,
+        context_tokens=card.context_tokens if card else 0,
+        plan_version=cluster.plan_version,
+        strategy=cluster.strategy,
+        num_workers_expected=cluster.config.num_workers_expected,
+        nodes=tuple(_node(m, now_s) for m in cluster.members),
+        stages=_stages(cluster, plan) if plan else (),
+        sessions=_sessions(cluster, now_s),
+        tokens_per_s=cluster.metrics.tokens_per_s(),
+        step_p50_s=cluster.metrics.step_quantile_s(0.5),
+        step_p95_s=cluster.metrics.step_quantile_s(0.95),
+        num_sessions_done=cluster.num_done,
+        num_sessions_failed=cluster.num_failed,
+        uptime_s=now_s - cluster.started_s,
+        failure=cluster.failure,
+    )
+
+
+def _node(member: Member, now_s: float) -> NodeStatus:
+    spec, stage = member.spec, member.stage
+    return NodeStatus(
+        worker_id=spec.node_id,
+        pid=spec.pid,
+        host=spec.host,
+        address=spec.address,
+        device=spec.device,
+        state=member.shown_state(),
+        detail=member.failure or member.detail,
+        progress=member.progress,
+        start=stage.start if stage else 0,
+        stop=stage.stop if stage else 0,
+        resident_bytes=member.resident_bytes,
+        memory_bytes=spec.memory_bytes,
+        kv_used_bytes=member.kv_used_bytes,
+        kv_budget_bytes=spec.kv_budget_bytes,
+        cpu_utilisation=member.cpu_utilisation,
+        heartbeat_age_s=max(0.0, now_s - member.seen_s),
+    )
+
+
+def _stages(cluster: Cluster, plan: Plan) -> tuple[StageStatus, ...]:
+    hop_s = cluster.metrics.hop_p50_s()
+    rows = []
+    for stage, predicted_s in zip(plan.stages, plan.stage_s, strict=True):
+        seen = cluster.metrics.stage(stage.node_id)
+        rows.append(
+            StageStatus(
+                stage.node_id, stage.start, stage.stop, predicted_s, seen.compute_p50_s, seen.compute_p95_s,
+                seen.queue_p50_s, hop_s, seen.num_steps, seen.history_s,
+            )
+        )
+    return tuple(rows)
+
+
+def _sessions(cluster: Cluster, now_s: float) -> tuple[SessionStatus, ...]:
+    return tuple(
+        SessionStatus(
+            session_id=s.session_id,
+            state=s.state,
+            num_prompt_tokens=len(s.prompt_ids),
+            num_generated=len(s.generated),
+            max_new_tokens=s.max_new_tokens,
+            ttft_s=(s.first_token_s - s.submitted_s) if s.first_token_s is not None else 0.0,
+            tokens_per_s=s.tokens_per_s(),
+            age_s=now_s - s.submitted_s,
+        )
+        for s in cluster.scheduler
+    )
