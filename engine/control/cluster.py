@@ -253,9 +253,9 @@ class Cluster:
         if self.phase is Phase.SERVING and not self._replan_cause:
             for session in self.scheduler.hopeless():
                 self._finish(session, FinishReason.ERROR, self._too_large(session), now_s, out)
-            while session := self.scheduler.admit_next():
-                for segment in self.scheduler.prompt_segments(session):
-                    self._send(session, segment, now_s, out)
+            while admitted := self.scheduler.admit_next():
+                for segment in self.scheduler.prompt_segments(admitted):
+                    self._send(admitted, segment, now_s, out)
 
     def _may_plan(self) -> bool:
         if self.card is None or self.failure or not self.members.eligible():
@@ -296,7 +296,8 @@ class Cluster:
         self.scheduler.capacity_tokens = self._capacity_tokens(plan)
         out.append(do.AdoptPlan(plan))
         text = " | ".join(f"{s.node_id} {s.start}-{s.stop - 1}" for s in plan.stages)
-        out.append(do.Record(Severity.INFO, "plan", f"#{plan.plan_version}", f"{plan.strategy}: {text}, bottleneck {1e3 * plan.bottleneck_s:.1f} ms"))
+        text = f"{plan.strategy}: {text}, bottleneck {1e3 * plan.bottleneck_s:.1f} ms"
+        out.append(do.Record(Severity.INFO, "plan", f"#{plan.plan_version}", text))
         self._load_stages(plan, out)
 
     def _load_stages(self, plan: Plan, out: list[do.Command]) -> None:

@@ -27,7 +27,8 @@ def check_cluster(cluster: Cluster) -> None:
 def _check_plan(cluster: Cluster, plan: Plan) -> None:
     bounds = [b for s in plan.stages for b in (s.start, s.stop)]
     num_items = cluster.card.num_items if cluster.card else 0
-    _holds(bounds[0] == 0 and bounds[-1] == num_items and bounds[1:-1:2] == bounds[2::2], f"stages do not cover the items once: {plan.stages}")
+    covered = bounds[0] == 0 and bounds[-1] == num_items and bounds[1:-1:2] == bounds[2::2]
+    _holds(covered, f"the stages do not cover the items once: {plan.stages}")
     _holds(plan.plan_version == cluster.plan_version, "the plan is not the current version")
     for stage in plan.stages:
         member = cluster.members.get(stage.node_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine.data import NodeSpec, NodeState, Stage
@@ -69,7 +70,7 @@ class Members:
         self.rules = rules
         self._members: dict[str, Member] = {}
 
-    def __iter__(self):  # noqa: ANN204
+    def __iter__(self) -> Iterator[Member]:
         return iter(sorted(self._members.values(), key=lambda m: m.spec.node_id))
 
     def get(self, worker_id: str) -> Member | None:

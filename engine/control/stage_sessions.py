@@ -55,7 +55,7 @@ class StageSessions:
 
     def check_plan(self, plan_version: int) -> None:
         if plan_version != self.plan_version:
-            raise Stale(f"step of plan {plan_version} arrived at a stage of plan {self.plan_version}: fetch the current plan and send again")
+            raise Stale(f"step of plan {plan_version} arrived at a stage of plan {self.plan_version}: fetch the current plan")
 
     def admit(self, segment: Segment, crc32: int) -> Append | Replay:
         """Decide what to do with a segment; raises Stale, Gap, NotFound or Corrupt and then changes nothing."""
@@ -63,7 +63,7 @@ class StageSessions:
         if session is None or segment.epoch > session.epoch:
             return self._admit_opening(segment, known=session is not None)
         if segment.epoch < session.epoch:
-            raise Stale(f"session {segment.session_id} is in epoch {session.epoch}, the step carries {segment.epoch}: it was recovered elsewhere")
+            raise Stale(f"session {segment.session_id} is in epoch {session.epoch}, the step carries {segment.epoch}: it was moved")
         length = len(session.token_ids)
         if segment.position == length:
             return Append(session, opens=False)

@@ -1,0 +1,137 @@
+"""The one place where errors become gRPC status codes and back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn
+
+import grpc
+import grpc.aio
+
+from engine import data
+
+log = logging.getLogger(__name__)
+
+# The first class listed for a code is the one that code turns back into.
+_CODES: tuple[tuple[type[data.NoodleError], grpc.StatusCode], ...] = (
+    (data.NotSupported, grpc.StatusCode.FAILED_PRECONDITION),
+    (data.Refused, grpc.StatusCode.FAILED_PRECONDITION),
+    (data.InvalidInput, grpc.StatusCode.INVALID_ARGUMENT),
+    (data.NotFound, grpc.StatusCode.NOT_FOUND),
+    (data.Stale, grpc.StatusCode.ABORTED),
+    (data.Gap, grpc.StatusCode.OUT_OF_RANGE),
+    (data.Exhausted, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (data.Unavailable, grpc.StatusCode.UNAVAILABLE),
+    (data.Corrupt, grpc.StatusCode.DATA_LOSS),
+    (data.Cancelled, grpc.StatusCode.CANCELLED),
+    (data.Unauthorized, grpc.StatusCode.PERMISSION_DENIED),
+    (data.Bug, grpc.StatusCode.INTERNAL),
+)
+_CLASSES = {code: cls for cls, code in _CODES if cls is not data.NotSupported}
+_CLASSES[grpc.StatusCode.UNAUTHENTICATED] = data.Unauthorized
+_CLASSES[grpc.StatusCode.DEADLINE_EXCEEDED] = data.Unavailable
+_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def status_code(error: BaseException) -> grpc.StatusCode:
+    """The code an error travels as; INTERNAL for anything that is not ours."""
+    return next((code for cls, code in _CODES if isinstance(error, cls)), grpc.StatusCode.INTERNAL)
+
+
+def status_number(error: BaseException) -> int:
+    """The same as a number, for errors inside messages."""
+    return int(status_code(error).value[0])
+
+
+def from_number(number: int, message: str) -> data.NoodleError:
+    """The error that a number inside a message stands for."""
+    return _CLASSES.get(_BY_NUMBER.get(number, grpc.StatusCode.INTERNAL), data.Bug)(message)
+
+
+def from_rpc_error(error: grpc.RpcError, peer: str) -> data.NoodleError:
+    """Turn a failed call into our error; `peer` names the other side when the transport itself failed."""
+    code = error.code() if hasattr(error, "code") else grpc.StatusCode.UNAVAILABLE
+    details = (error.details() if hasattr(error, "details") else "") or ""
+    if code is grpc.StatusCode.UNAVAILABLE and not details.startswith(_OURS):
+        return data.Unavailable(f"cannot reach {peer}: {_short(details)}; is it running, and is the address right?")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return data.Refused(f"{peer} answers, but it is not a NoodleCore server of this version: check the address and both versions")
+    return _CLASSES.get(code, data.Bug)(details.removeprefix(_OURS) or code.name.lower())
+
+
+_OURS = "noodle: "  # marks an UNAVAILABLE that a server of ours decided, against one that the transport made up
+
+
+def _short(details: str) -> str:
+    text = details.rsplit(":", 1)[-1].strip() if "errno" in details.lower() else details.strip()
+    return text[:160] or "no answer"
+
+
+async def abort(context: grpc.aio.ServicerContext, error: BaseException) -> NoReturn:
+    """End the call with the status of `error`; an unexpected one is logged and leaves only its incident id."""
+    if isinstance(error, data.NoodleError):
+        code = status_code(error)
+        text = str(error)
+        await context.abort(code, (_OURS + text) if code is grpc.StatusCode.UNAVAILABLE else text)
+    bug = incident(error)
+    await context.abort(grpc.StatusCode.INTERNAL, str(bug))
+    raise AssertionError("abort returns never")
+
+
+def incident(error: BaseException) -> data.Bug:
+    """Log an unexpected error under a new incident id and return what the other side may see of it."""
+    incident_id = secrets.token_hex(4)
+    log.error("incident %s", incident_id, exc_info=error)
+    return data.Bug(f"internal error, incident {incident_id}: look for it in the log of that process")
+
+
+def as_noodle_error(error: BaseException) -> data.NoodleError:
+    return error if isinstance(error, data.NoodleError) else incident(error)
+
+
+class CatchAll(grpc.aio.ServerInterceptor):
+    """Every handler's exceptions leave as one of our status codes, never as UNKNOWN."""
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        if handler.response_streaming:
+            return _rebuild(handler, _streaming(handler.stream_stream or handler.unary_stream))
+        return _rebuild(handler, _unary(handler.stream_unary or handler.unary_unary))
+
+
+def _unary(inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        try:
+            return await inner(request, context)
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception as e:
+            return await abort(context, e)
+
+    return guarded
+
+
+def _streaming(inner: Callable[..., Any]) -> Callable[..., Any]:
+    async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        try:
+            async for message in inner(request, context):
+                yield message
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception as e:
+            await abort(context, e)
+
+    return guarded
+
+
+def _rebuild(handler: Any, behaviour: Callable[..., Any]) -> Any:
+    kind = f"{'stream' if handler.request_streaming else 'unary'}_{'stream' if handler.response_streaming else 'unary'}"
+    factory = getattr(grpc, f"{kind}_rpc_method_handler")
+    return factory(behaviour, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer)

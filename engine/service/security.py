@@ -1,0 +1,183 @@
+"""Who may call what: loopback by default, roles per method, deny by default.
+
+Roles rank viewer < operator < worker. On loopback without a token every local caller has the highest role. With a token
+file, each call must carry `authorization: Bearer TOKEN`. Any other address refuses to start without a token and TLS
+unless told `--insecure`.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from engine.data import InvalidInput, Refused
+
+
+class Role(IntEnum):
+    VIEWER = 1
+    OPERATOR = 2
+    WORKER = 3
+
+
+METHOD_ROLES: dict[str, Role] = {
+    "/noodle.v1.Control/Register": Role.WORKER,
+    "/noodle.v1.Control/Heartbeat": Role.WORKER,
+    "/noodle.v1.Control/Report": Role.WORKER,
+    "/noodle.v1.Control/Watch": Role.VIEWER,
+    "/noodle.v1.Control/GetStatus": Role.VIEWER,
+    "/noodle.v1.Control/PlanNow": Role.VIEWER,
+    "/noodle.v1.Control/Generate": Role.OPERATOR,
+    "/noodle.v1.Control/Apply": Role.OPERATOR,
+    "/noodle.v1.Control/Drain": Role.OPERATOR,
+    "/noodle.v1.Control/Cancel": Role.OPERATOR,
+    "/noodle.v1.StageService/Measure": Role.WORKER,
+    "/noodle.v1.StageService/Load": Role.WORKER,
+    "/noodle.v1.StageService/Forward": Role.WORKER,
+    "/noodle.v1.StageService/ExportKv": Role.WORKER,
+    "/noodle.v1.StageService/ImportKv": Role.WORKER,
+    "/noodle.v1.StageService/Unload": Role.WORKER,
+    "/noodle.v1.StageService/GetStageStatus": Role.VIEWER,
+    "/grpc.health.v1.Health/Check": Role.VIEWER,
+    "/grpc.health.v1.Health/Watch": Role.VIEWER,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityOptions:
+    """`token_file` has one line per role: `viewer TOKEN`, `operator TOKEN`, `worker TOKEN`."""
+
+    token_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_ca: Path | None = None
+    insecure: bool = False
+    tokens: Mapping[str, Role] = field(default_factory=dict, repr=False)
+
+
+def load_tokens(options: SecurityOptions) -> SecurityOptions:
+    """The same options with the token file read; raises InvalidInput naming the line that is wrong."""
+    if options.token_file is None:
+        return options
+    tokens: dict[str, Role] = {}
+    for number, line in enumerate(_read(options.token_file).decode().splitlines(), 1):
+        words = line.split()
+        if not words or line.startswith("#"):
+            continue
+        if len(words) != 2 or words[0].upper() not in Role.__members__ or len(words[1]) < 16:
+            where = f"{options.token_file}:{number}"
+            raise InvalidInput(f"{where}: expected 'viewer|operator|worker TOKEN', the token of 16 or more characters")
+        tokens[words[1]] = Role[words[0].upper()]
+    if not tokens:
+        raise InvalidInput(f"{options.token_file} holds no token: write one line 'worker TOKEN' at least")
+    return SecurityOptions(options.token_file, options.tls_cert, options.tls_key, options.tls_ca, options.insecure, tokens)
+
+
+def is_loopback(address: str) -> bool:
+    """True for unix sockets and loopback host:port addresses."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rsplit(":", 1)[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check_listen_address(address: str, options: SecurityOptions) -> None:
+    """Raise Refused if listening on `address` would expose the cluster without protection."""
+    if is_loopback(address) or options.insecure or (options.tls_cert and options.tokens):
+        return
+    raise Refused(
+        f"{address} is not a loopback address: give --tls-cert, --tls-key and --token-file, "
+        "or accept the risk on a trusted network with --insecure"
+    )
+
+
+def server_credentials(options: SecurityOptions) -> grpc.ServerCredentials | None:
+    if options.tls_cert is None and options.tls_key is None:
+        return None
+    if options.tls_cert is None or options.tls_key is None:
+        raise InvalidInput("--tls-cert and --tls-key go together: give both")
+    return grpc.ssl_server_credentials([(_read(options.tls_key), _read(options.tls_cert))])
+
+
+def channel_credentials(options: SecurityOptions) -> grpc.ChannelCredentials | None:
+    if options.tls_ca is None and options.tls_cert is None:
+        return None
+    return grpc.ssl_channel_credentials(root_certificates=_read(options.tls_ca or options.tls_cert or Path()))
+
+
+def worker_token(options: SecurityOptions) -> str | None:
+    return next((t for t, role in options.tokens.items() if role is Role.WORKER), None)
+
+
+def metadata(token: str | None) -> tuple[tuple[str, str], ...]:
+    """What a call must carry to be known."""
+    return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as e:
+        raise InvalidInput(f"cannot read {path}: {e.strerror}; check the path and its permissions") from e
+
+
+class Gatekeeper(grpc.aio.ServerInterceptor):
+    """Refuses methods that no rule names, unknown tokens, and roles below what the method asks for."""
+
+    def __init__(self, options: SecurityOptions) -> None:
+        self._tokens = dict(options.tokens)
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        needed = METHOD_ROLES.get(handler_call_details.method)
+        if handler is None:
+            return None
+        if needed is None:
+            return _refusal(handler, grpc.StatusCode.PERMISSION_DENIED, f"{handler_call_details.method} is open to nobody")
+        if not self._tokens:
+            return handler
+        role = self._role(_header(handler_call_details))
+        if role is None:
+            return _refusal(handler, grpc.StatusCode.UNAUTHENTICATED, "this cluster asks for a token: give --token or NOODLE_TOKEN")
+        if role < needed:
+            text = f"{handler_call_details.method} needs the role {needed.name.lower()}, this token is a {role.name.lower()}"
+            return _refusal(handler, grpc.StatusCode.PERMISSION_DENIED, text)
+        return handler
+
+    def _role(self, header: str) -> Role | None:
+        presented = header.removeprefix("Bearer ").encode()
+        matches = [role for token, role in self._tokens.items() if hmac.compare_digest(token.encode(), presented)]
+        return matches[0] if matches else None
+
+
+def _header(details: grpc.HandlerCallDetails) -> str:
+    return next((str(value) for key, value in details.invocation_metadata or () if key == "authorization"), "")
+
+
+def _refusal(handler: Any, code: grpc.StatusCode, text: str) -> Any:
+    async def unary(request: Any, context: grpc.aio.ServicerContext) -> None:
+        await context.abort(code, text)
+
+    async def streaming(request: Any, context: grpc.aio.ServicerContext) -> Any:
+        await context.abort(code, text)
+        yield None
+
+    kind = f"{'stream' if handler.request_streaming else 'unary'}_{'stream' if handler.response_streaming else 'unary'}"
+    behaviour = streaming if handler.response_streaming else unary
+    return getattr(grpc, f"{kind}_rpc_method_handler")(
+        behaviour, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+    )

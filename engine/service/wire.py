@@ -1,0 +1,157 @@
+"""Protobuf messages to frozen values and back; nothing else in the project stores a protobuf object.
+
+Values whose fields carry the same names as their message are converted by name (a test checks that every field has its
+counterpart); what travels once per token is written out by hand, because reflection would cost more than the message.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterable
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from engine import data
+from protos import noodle_pb2 as pb
+
+T = TypeVar("T")
+
+MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+_KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+CHANNEL_OPTIONS = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    *_KEEPALIVE,
+)
+SERVER_OPTIONS = (
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    *_KEEPALIVE,
+)
+
+
+# --- by name ----------------------------------------------------------------------------------------------------
+def to_message(value: Any, message: Any) -> Any:
+    """Fill `message` from the dataclass `value`, field by field, and return it."""
+    for name in _hints(type(value)):
+        item = getattr(value, name)
+        if item is None or item == ():
+            continue
+        if dataclasses.is_dataclass(item):
+            to_message(item, getattr(message, name))
+        elif isinstance(item, tuple):
+            _fill_repeated(getattr(message, name), item)
+        else:
+            setattr(message, name, str(item) if isinstance(item, enum.StrEnum) else item)
+    return message
+
+
+def from_message(cls: type[T], message: Any) -> T:
+    """Build the dataclass `cls` from a message with fields of the same names."""
+    return cls(**{name: _value(hint, message, name) for name, hint in _hints(cls).items()})
+
+
+def _fill_repeated(target: Any, items: tuple[Any, ...]) -> None:
+    if dataclasses.is_dataclass(items[0]):
+        for item in items:
+            to_message(item, target.add())
+    else:
+        target.extend(items)
+
+
+def _value(hint: Any, message: Any, name: str) -> Any:
+    raw = getattr(message, name)
+    if get_origin(hint) is tuple:
+        inner = get_args(hint)[0]
+        return tuple(from_message(inner, m) for m in raw) if dataclasses.is_dataclass(inner) else tuple(raw)
+    if type(None) in get_args(hint):
+        if not message.HasField(name):
+            return None
+        hint = next(a for a in get_args(hint) if a is not type(None))
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return from_message(cast(type, hint), raw)
+    return hint(raw) if isinstance(hint, type) and issubclass(hint, enum.Enum) else raw
+
+
+def _hints(cls: Any) -> dict[str, Any]:
+    if cls not in _HINTS:
+        hints = get_type_hints(cls)
+        _HINTS[cls] = {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+    return _HINTS[cls]
+
+
+_HINTS: dict[Any, dict[str, Any]] = {}
+
+
+# --- generation ---------------------------------------------------------------------------------------------------
+def request_from_message(message: pb.GenerateRequest) -> data.GenerateRequest:
+    """Validate and convert; raises InvalidInput."""
+    sampling = from_message(data.Sampling, message.sampling) if message.HasField("sampling") else data.Sampling()
+    return data.GenerateRequest(
+        prompt=message.prompt if message.HasField("prompt") else None,
+        prompt_ids=tuple(message.prompt_ids),
+        max_new_tokens=message.max_new_tokens,
+        sampling=sampling,
+        stop=tuple(message.stop),
+        ignore_eos=message.ignore_eos,
+    )
+
+
+def chunk_from_message(message: pb.TokenChunk) -> data.TokenChunk:
+    return data.TokenChunk(
+        session_id=message.session_id,
+        index=message.index,
+        token_id=message.token_id,
+        text=message.text,
+        timings=timings_from(message.timings),
+        finish_reason=data.FinishReason(message.finish_reason) if message.finish_reason else None,
+        prompt_ids=tuple(message.prompt_ids),
+        step_s=message.step_s,
+    )
+
+
+# --- steps, once per token ----------------------------------------------------------------------------------------
+def segment_to_message(segment: data.Segment, reserve_tokens: int) -> pb.Segment:
+    message = pb.Segment(
+        session_id=segment.session_id,
+        epoch=segment.epoch,
+        position=segment.position,
+        token_ids=segment.token_ids,
+        sample_index=-1 if segment.sample_index is None else segment.sample_index,
+    )
+    if segment.sampling is not None:
+        to_message(segment.sampling, message.sampling)
+        message.reserve_tokens = reserve_tokens
+    return message
+
+
+def segment_from_message(message: pb.Segment) -> data.Segment:
+    return data.Segment(
+        session_id=message.session_id,
+        epoch=message.epoch,
+        position=message.position,
+        token_ids=tuple(message.token_ids),
+        sample_index=None if message.sample_index < 0 else message.sample_index,
+        sampling=from_message(data.Sampling, message.sampling) if message.HasField("sampling") else None,
+    )
+
+
+def timings_to(timings: Iterable[data.StageTiming]) -> list[pb.StageTiming]:
+    return [
+        pb.StageTiming(worker_id=t.worker_id, compute_s=t.compute_s, queue_s=t.queue_s, wire_in_s=t.wire_in_s, wire_out_s=t.wire_out_s)
+        for t in timings
+    ]
+
+
+def timings_from(messages: Iterable[pb.StageTiming]) -> tuple[data.StageTiming, ...]:
+    return tuple(data.StageTiming(m.worker_id, m.compute_s, m.queue_s, m.wire_in_s, m.wire_out_s) for m in messages)
