@@ -517,26 +517,42 @@ class ForwardReply(_message.Message):
     def __init__(self) -> None: ...
 
 class ExportKvRequest(_message.Message):
-    __slots__ = ("session_id", "epoch", "start_item", "stop_item", "start_token", "stop_token")
+    __slots__ = ("session_id", "epoch", "start_token", "stop_token")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
-    START_ITEM_FIELD_NUMBER: _ClassVar[int]
-    STOP_ITEM_FIELD_NUMBER: _ClassVar[int]
     START_TOKEN_FIELD_NUMBER: _ClassVar[int]
     STOP_TOKEN_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     epoch: int
-    start_item: int
-    stop_item: int
     start_token: int
     stop_token: int
-    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., start_item: _Optional[int] = ..., stop_item: _Optional[int] = ..., start_token: _Optional[int] = ..., stop_token: _Optional[int] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., start_token: _Optional[int] = ..., stop_token: _Optional[int] = ...) -> None: ...
 
-class KvBlock(_message.Message):
-    __slots__ = ("session_id", "epoch", "item", "start_token", "dtype", "key_shape", "value_shape", "keys", "values", "crc32")
+class KvMessage(_message.Message):
+    __slots__ = ("session", "block")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    session: KvSession
+    block: KvBlock
+    def __init__(self, session: _Optional[_Union[KvSession, _Mapping]] = ..., block: _Optional[_Union[KvBlock, _Mapping]] = ...) -> None: ...
+
+class KvSession(_message.Message):
+    __slots__ = ("session_id", "epoch", "token_ids", "sampling", "reserve_tokens")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
-    ITEM_FIELD_NUMBER: _ClassVar[int]
+    TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    RESERVE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    epoch: int
+    token_ids: _containers.RepeatedScalarFieldContainer[int]
+    sampling: Sampling
+    reserve_tokens: int
+    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., reserve_tokens: _Optional[int] = ...) -> None: ...
+
+class KvBlock(_message.Message):
+    __slots__ = ("layer", "start_token", "dtype", "key_shape", "value_shape", "keys", "values", "crc32")
+    LAYER_FIELD_NUMBER: _ClassVar[int]
     START_TOKEN_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
     KEY_SHAPE_FIELD_NUMBER: _ClassVar[int]
@@ -544,9 +560,7 @@ class KvBlock(_message.Message):
     KEYS_FIELD_NUMBER: _ClassVar[int]
     VALUES_FIELD_NUMBER: _ClassVar[int]
     CRC32_FIELD_NUMBER: _ClassVar[int]
-    session_id: str
-    epoch: int
-    item: int
+    layer: int
     start_token: int
     dtype: DType
     key_shape: _containers.RepeatedScalarFieldContainer[int]
@@ -554,7 +568,7 @@ class KvBlock(_message.Message):
     keys: bytes
     values: bytes
     crc32: int
-    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., item: _Optional[int] = ..., start_token: _Optional[int] = ..., dtype: _Optional[_Union[DType, str]] = ..., key_shape: _Optional[_Iterable[int]] = ..., value_shape: _Optional[_Iterable[int]] = ..., keys: _Optional[bytes] = ..., values: _Optional[bytes] = ..., crc32: _Optional[int] = ...) -> None: ...
+    def __init__(self, layer: _Optional[int] = ..., start_token: _Optional[int] = ..., dtype: _Optional[_Union[DType, str]] = ..., key_shape: _Optional[_Iterable[int]] = ..., value_shape: _Optional[_Iterable[int]] = ..., keys: _Optional[bytes] = ..., values: _Optional[bytes] = ..., crc32: _Optional[int] = ...) -> None: ...
 
 class ImportKvReply(_message.Message):
     __slots__ = ("num_bytes",)

@@ -525,11 +525,11 @@ class StageServiceStub:
         self.ExportKv = channel.unary_stream(
                 '/noodle.v1.StageService/ExportKv',
                 request_serializer=protos_dot_noodle__pb2.ExportKvRequest.SerializeToString,
-                response_deserializer=protos_dot_noodle__pb2.KvBlock.FromString,
+                response_deserializer=protos_dot_noodle__pb2.KvMessage.FromString,
                 _registered_method=True)
         self.ImportKv = channel.stream_unary(
                 '/noodle.v1.StageService/ImportKv',
-                request_serializer=protos_dot_noodle__pb2.KvBlock.SerializeToString,
+                request_serializer=protos_dot_noodle__pb2.KvMessage.SerializeToString,
                 response_deserializer=protos_dot_noodle__pb2.ImportKvReply.FromString,
                 _registered_method=True)
         self.Unload = channel.unary_unary(
@@ -616,11 +616,11 @@ def add_StageServiceServicer_to_server(servicer, server):
             'ExportKv': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportKv,
                     request_deserializer=protos_dot_noodle__pb2.ExportKvRequest.FromString,
-                    response_serializer=protos_dot_noodle__pb2.KvBlock.SerializeToString,
+                    response_serializer=protos_dot_noodle__pb2.KvMessage.SerializeToString,
             ),
             'ImportKv': grpc.stream_unary_rpc_method_handler(
                     servicer.ImportKv,
-                    request_deserializer=protos_dot_noodle__pb2.KvBlock.FromString,
+                    request_deserializer=protos_dot_noodle__pb2.KvMessage.FromString,
                     response_serializer=protos_dot_noodle__pb2.ImportKvReply.SerializeToString,
             ),
             'Unload': grpc.unary_unary_rpc_method_handler(
@@ -742,7 +742,7 @@ class StageService:
             target,
             '/noodle.v1.StageService/ExportKv',
             protos_dot_noodle__pb2.ExportKvRequest.SerializeToString,
-            protos_dot_noodle__pb2.KvBlock.FromString,
+            protos_dot_noodle__pb2.KvMessage.FromString,
             options,
             channel_credentials,
             insecure,
@@ -768,7 +768,7 @@ class StageService:
             request_iterator,
             target,
             '/noodle.v1.StageService/ImportKv',
-            protos_dot_noodle__pb2.KvBlock.SerializeToString,
+            protos_dot_noodle__pb2.KvMessage.SerializeToString,
             protos_dot_noodle__pb2.ImportKvReply.FromString,
             options,
             channel_credentials,

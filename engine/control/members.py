@@ -11,11 +11,15 @@ from engine.planning.problem import PlanningNode
 
 @dataclass(frozen=True, slots=True)
 class LeaseRules:
-    """When silence counts: suspect after 3 missed heartbeats, dead when the lease has run out."""
+    """When silence counts: suspect after 3 missed heartbeats, dead when the lease has run out.
+
+    A worker that is still starting gets more time: importing torch holds the interpreter lock for seconds.
+    """
 
     heartbeat_period_s: float = 0.25
     suspect_s: float = 0.75
     lease_s: float = 3.0
+    starting_lease_s: float = 30.0
 
 
 @dataclass(slots=True)
@@ -102,13 +106,14 @@ class Members:
 
     def newly_suspect(self, now_s: float) -> list[Member]:
         """Mark members whose heartbeats are late and return those that were not late before."""
-        late = [m for m in self if m.alive and not m.suspect and now_s - m.seen_s > self.rules.suspect_s]
+        late = [m for m in self if m.alive and m.ready and not m.suspect and now_s - m.seen_s > self.rules.suspect_s]
         for member in late:
             member.suspect = True
         return late
 
     def expired(self, now_s: float) -> list[Member]:
-        return [m for m in self if m.alive and now_s - m.seen_s > self.rules.lease_s]
+        rules = self.rules
+        return [m for m in self if m.alive and now_s - m.seen_s > (rules.lease_s if m.ready else rules.starting_lease_s)]
 
 
 def planning_node(member: Member) -> PlanningNode:

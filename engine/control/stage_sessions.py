@@ -19,7 +19,6 @@ class StageSession:
     sampling: Sampling
     token_ids: list[int] = field(default_factory=list)
     last_position: int = -1
-    last_crc32: int = 0
     last_reply: Any = None
 
 
@@ -49,15 +48,27 @@ class StageSessions:
     def ids(self) -> tuple[str, ...]:
         return tuple(self._sessions)
 
-    def history(self, session_id: str) -> list[int]:
-        """Every token of the session up to here; the caller must not change it."""
-        return self._sessions[session_id].token_ids
+    def get(self, session_id: str, epoch: int) -> StageSession:
+        """The open session in that epoch; raises NotFound or Stale."""
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise NotFound(f"session {session_id} is not open on this stage: it ended, or it never began here")
+        if session.epoch != epoch:
+            raise Stale(f"session {session_id} is in epoch {session.epoch}, the request names {epoch}")
+        return session
+
+    def adopt(self, session_id: str, session: StageSession) -> None:
+        """Continue a session whose keys and values were copied here; raises Stale if a newer epoch is known already."""
+        known = self._sessions.get(session_id)
+        if known is not None and known.epoch >= session.epoch:
+            raise Stale(f"session {session_id} is in epoch {known.epoch} here, the copy carries {session.epoch}")
+        self._sessions[session_id] = session
 
     def check_plan(self, plan_version: int) -> None:
         if plan_version != self.plan_version:
             raise Stale(f"step of plan {plan_version} arrived at a stage of plan {self.plan_version}: fetch the current plan")
 
-    def admit(self, segment: Segment, crc32: int) -> Append | Replay:
+    def admit(self, segment: Segment) -> Append | Replay:
         """Decide what to do with a segment; raises Stale, Gap, NotFound or Corrupt and then changes nothing."""
         session = self._sessions.get(segment.session_id)
         if session is None or segment.epoch > session.epoch:
@@ -68,8 +79,8 @@ class StageSessions:
         if segment.position == length:
             return Append(session, opens=False)
         if segment.position == session.last_position:
-            if crc32 != session.last_crc32:
-                raise Corrupt(f"session {segment.session_id} position {segment.position} arrived twice with different content")
+            if tuple(session.token_ids[segment.position :]) != segment.token_ids:
+                raise Corrupt(f"session {segment.session_id} position {segment.position} arrived twice with different tokens")
             return Replay(session.last_reply)
         if segment.position > length:
             raise Gap(f"session {segment.session_id} holds {length} tokens here, the step starts at {segment.position}: send from {length}")
@@ -81,10 +92,10 @@ class StageSessions:
             raise NotFound(f"{what} {segment.session_id} is not open on this stage: it ended, or its first step was lost")
         return Append(StageSession(segment.epoch, segment.sampling), opens=True)
 
-    def commit(self, segment: Segment, crc32: int, session: StageSession, reply: Any) -> None:
+    def commit(self, segment: Segment, session: StageSession, reply: Any) -> None:
         """The append of an admitted segment succeeded; `reply` is what a repeat of it will get."""
         session.token_ids.extend(segment.token_ids)
-        session.last_position, session.last_crc32, session.last_reply = segment.position, crc32, reply
+        session.last_position, session.last_reply = segment.position, reply
         self._sessions[segment.session_id] = session
 
     def release(self, session_id: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Iterable
-from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from engine import data
 from protos import noodle_pb2 as pb
@@ -79,7 +79,8 @@ def _value(hint: Any, message: Any, name: str) -> Any:
             return None
         hint = next(a for a in get_args(hint) if a is not type(None))
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        return from_message(cast(type, hint), raw)
+        inner_type: Any = hint
+        return from_message(inner_type, raw)
     return hint(raw) if isinstance(hint, type) and issubclass(hint, enum.Enum) else raw
 
 

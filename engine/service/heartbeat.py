@@ -1,0 +1,59 @@
+"""Heartbeats from a thread of their own, so that neither compute nor a busy event loop can make a worker look dead."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import grpc
+import psutil
+
+from engine.service.gauges import Gauges
+from engine.service.security import metadata
+from protos import noodle_pb2 as pb
+from protos import noodle_pb2_grpc as rpc
+
+_GONE = (grpc.StatusCode.ABORTED, grpc.StatusCode.NOT_FOUND)
+
+
+class Heartbeat:
+    """Beats until `stop`; calls `on_fenced` (from its thread) when the coordinator no longer knows this registration."""
+
+    def __init__(self, channel: grpc.Channel, worker_id: str, gauges: Gauges, token: str | None, on_fenced: Callable[[], None]) -> None:
+        self._stub = rpc.ControlStub(channel)
+        self._worker_id, self._gauges, self._on_fenced = worker_id, gauges, on_fenced
+        self._metadata = metadata(token)
+        self._stopped = threading.Event()
+        self._process = psutil.Process()
+        self._thread: threading.Thread | None = None
+
+    def start(self, generation: int, period_s: float) -> None:
+        self._thread = threading.Thread(target=self._run, args=(generation, period_s), name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _run(self, generation: int, period_s: float) -> None:
+        self._process.cpu_percent()
+        while not self._stopped.is_set():
+            try:
+                self._stub.Heartbeat(self._message(generation), timeout=max(1.0, 4 * period_s), metadata=self._metadata)
+            except grpc.RpcError as e:
+                if e.code() in _GONE and not self._stopped.is_set():
+                    self._on_fenced()
+                    return
+            self._stopped.wait(period_s)
+
+    def _message(self, generation: int) -> pb.HeartbeatRequest:
+        gauges = self._gauges
+        return pb.HeartbeatRequest(
+            worker_id=self._worker_id,
+            generation=generation,
+            detail=gauges.detail,
+            progress=gauges.progress,
+            resident_bytes=self._process.memory_info().rss,
+            kv_used_bytes=gauges.kv_used_bytes,
+            cpu_utilisation=self._process.cpu_percent() / 100.0,
+            queue_depth=gauges.queue_depth,
+        )

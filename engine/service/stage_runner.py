@@ -1,0 +1,282 @@
+"""The worker's compute thread: it alone touches the stage's model, KV and sessions, one step after the other.
+
+Because loading, stepping and releasing all run here in order, the plan and epoch checks stand in the same critical
+section as the KV append, without a lock. It knows messages and tensors; it does not know streams or peers.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from engine.control.stage_sessions import Append, StageSessions
+from engine.data import NoodleError, Refused, Segment, Unavailable
+from engine.model.measure import measure_items
+from engine.model.sampling import sample
+from engine.model.stage import StageModel
+from engine.model.weights import WeightFolder
+from engine.service import memory, payload, wire
+from engine.service.errors import as_noodle_error, status_number
+from engine.service.gauges import Gauges
+from protos import noodle_pb2 as pb
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerOptions:
+    worker_id: str
+    device: str
+    kv_budget_bytes: int
+    slowdown: float = 1.0
+
+
+@dataclass(slots=True)
+class Row:
+    """One admitted segment of a step: its tokens still to run, or the reply it already got."""
+
+    segment: Segment
+    decision: Any  # Append | Replay
+    offset: int  # first row of the incoming hidden states
+    reply: Any = None  # hidden [n, D], or the sampled token id on the last stage; None for a prompt chunk there
+
+
+class StageRunner:
+    """`deliver` is called on this thread with a StepFrame for the next stage or a StepReport for the coordinator."""
+
+    def __init__(self, options: RunnerOptions, gauges: Gauges, deliver: Callable[[pb.StepFrame | pb.StepReport], None]) -> None:
+        self._options, self._gauges, self._deliver = options, gauges, deliver
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self.model: StageModel | None = None
+        self.sessions = StageSessions(plan_version=0)
+        self._thread = threading.Thread(target=self._run, name="stage", daemon=True)
+        self._thread.start()
+
+    # ------------------------------------------------------------------------------------------ jobs
+    def submit(self, frame: pb.StepFrame) -> None:
+        """Run a step after everything that was submitted before."""
+        received_s = time.perf_counter()
+        self._gauges.queue_depth += 1
+        self._jobs.put(lambda: self._step(frame, received_s))
+
+    def call(self, function: Callable[[], T]) -> Future[T]:
+        """Run any function on the compute thread."""
+        future: Future[T] = Future()
+
+        def job() -> None:
+            try:
+                future.set_result(function())
+            except BaseException as e:
+                future.set_exception(e)
+
+        self._jobs.put(job)
+        return future
+
+    def close(self) -> None:
+        self._jobs.put(None)
+
+    def _run(self) -> None:
+        with torch.inference_mode():
+            while (job := self._jobs.get()) is not None:
+                job()
+
+    # ------------------------------------------------------------------------------------------ owning a stage
+    def measure(self, request: pb.MeasureRequest) -> pb.MeasureReply:
+        self._check_folder(request.folder, request.fingerprint)
+        self._gauges.say("measuring items", 0.0)
+        decode_s = measure_items(
+            Path(request.folder),
+            dtype=request.model.dtype,
+            device=self._options.device,
+            slowdown=self._options.slowdown,
+            on_progress=lambda done, what: self._gauges.say(what, done),
+        )
+        self._gauges.say("", -1.0)
+        return pb.MeasureReply(decode_s=decode_s)
+
+    def load(self, request: pb.LoadRequest) -> pb.LoadReply:
+        """Own [start, stop) from now on: items held already are kept, every session of the old plan is dropped."""
+        self._check_folder(request.folder, request.fingerprint)
+        started_s = time.perf_counter()
+        before = memory.resident_bytes()
+        memory.reset_peak()
+        old, self.model = self.model, None
+        if old is not None:
+            for session_id in self.sessions.ids():
+                old.close(session_id)
+        self.sessions = StageSessions(request.plan_version)
+        self.model = StageModel.load(
+            Path(request.folder),
+            request.start,
+            request.stop,
+            dtype=request.model.dtype,
+            device=self._options.device,
+            kv_budget_bytes=self._options.kv_budget_bytes,
+            reuse=old,
+            on_progress=lambda done, what: self._gauges.say(what, done),
+        )
+        self._gauges.say("", -1.0)
+        return pb.LoadReply(
+            weight_bytes=self.model.weight_bytes,
+            resident_bytes=memory.resident_bytes(),
+            peak_resident_bytes=memory.peak_resident_bytes(),
+            resident_before_bytes=before,
+            load_s=time.perf_counter() - started_s,
+        )
+
+    def unload(self) -> None:
+        self.model, self.sessions = None, StageSessions(plan_version=0)
+        self._gauges.kv_used_bytes = 0
+
+    def owned_model(self) -> StageModel:
+        """The stage's model; raises Unavailable while there is none."""
+        if self.model is None:
+            raise Unavailable(f"worker {self._options.worker_id} holds no stage: it is loading, or left out of the plan")
+        return self.model
+
+    def _check_folder(self, folder: str, fingerprint: str) -> None:
+        found = WeightFolder(Path(folder)).fingerprint
+        if found != fingerprint:
+            text = f"the model in {folder} differs from the coordinator's (fingerprints {found[:12]} and {fingerprint[:12]})"
+            raise Refused(f"{text}: copy it here again")
+
+    # ------------------------------------------------------------------------------------------ steps
+    def _step(self, frame: pb.StepFrame, received_s: float) -> None:
+        started_s = time.perf_counter()
+        self._gauges.queue_depth -= 1
+        failures: list[pb.SegmentResult] = list(frame.failures)
+        try:
+            self.sessions.check_plan(frame.plan_version)
+            model = self.owned_model()
+            self._release(model, frame.releases)
+            rows, hidden = self._admit(model, frame, failures)
+            computing_s = time.perf_counter()
+            self._compute(model, rows, hidden)
+        except Exception as e:
+            error = as_noodle_error(e)
+            failures = [_failure(s, error) for s in frame.segments]
+            self._deliver_failures(frame, failures)
+            return
+        computed_s = time.perf_counter()
+        if self._options.slowdown > 1.0 and rows:
+            time.sleep((self._options.slowdown - 1.0) * (computed_s - computing_s))
+            computed_s = time.perf_counter()
+        self._gauges.kv_used_bytes = model.kv.used_bytes
+        message = self._report(frame, rows, failures) if model.is_last else self._forward(frame, rows, failures)
+        timing = message.timings.add(
+            worker_id=self._options.worker_id,
+            compute_s=computed_s - computing_s,
+            queue_s=started_s - received_s,
+            wire_in_s=computing_s - started_s,
+        )
+        timing.wire_out_s = time.perf_counter() - computed_s
+        if rows or failures or (frame.releases and not model.is_last):
+            self._deliver(message)
+
+    def _release(self, model: StageModel, session_ids: Any) -> None:
+        for session_id in session_ids:
+            if self.sessions.release(session_id):
+                model.close(session_id)
+
+    def _admit(self, model: StageModel, frame: pb.StepFrame, failures: list[pb.SegmentResult]) -> tuple[list[Row], torch.Tensor | None]:
+        """The segments this stage may run, and the hidden states of the whole frame ([T, D]; None on the first stage)."""
+        segments = [wire.segment_from_message(s) for s in frame.segments]
+        num_tokens = sum(len(s.token_ids) for s in segments)
+        hidden = None
+        if segments and not model.is_first:
+            hidden = payload.decode(frame.payload, frame.dtype, tuple(frame.shape), frame.crc32, (num_tokens, model.hidden_size))
+        rows, offset = [], 0
+        for segment, message in zip(segments, frame.segments, strict=True):
+            try:
+                decision = self.sessions.admit(segment)
+                if isinstance(decision, Append) and decision.opens:
+                    model.close(segment.session_id)
+                    model.open(segment.session_id, message.reserve_tokens)
+                rows.append(Row(segment, decision, offset))
+            except NoodleError as e:
+                failures.append(_failure(message, e))
+            offset += len(segment.token_ids)
+        return rows, hidden
+
+    def _compute(self, model: StageModel, rows: list[Row], hidden: torch.Tensor | None) -> None:
+        """Run the rows that append; fills each row's reply and commits it."""
+        new = []
+        for row in rows:
+            if isinstance(row.decision, Append):
+                new.append(row)
+            else:
+                row.reply = row.decision.reply
+        if not new:
+            return
+        if hidden is not None:
+            parts = [hidden[r.offset : r.offset + len(r.segment.token_ids)] for r in new]  # each [n, D]
+            hidden = parts[0] if len(parts) == 1 else torch.cat(parts)
+        lengths = [(r.segment.session_id, model.length(r.segment.session_id)) for r in new]
+        out = model.forward([(r.segment.session_id, r.segment.token_ids) for r in new], hidden)  # [T, D] or [B, V]
+        try:
+            payload.check_finite(out, f"stage {model.start}-{model.stop - 1} on {self._options.worker_id}")
+        except NoodleError:
+            for session_id, length in lengths:
+                model.kv.truncate(session_id, length)
+            raise
+        self._commit(model, new, out)
+
+    def _commit(self, model: StageModel, new: list[Row], out: torch.Tensor) -> None:
+        offset = 0
+        for index, row in enumerate(new):
+            segment, session = row.segment, row.decision.session
+            if not model.is_last:
+                row.reply = out[offset : offset + len(segment.token_ids)]
+                offset += len(segment.token_ids)
+            elif segment.sample_index is not None:
+                history = session.token_ids + list(segment.token_ids)
+                row.reply = sample(out[index], session.sampling, history, segment.sample_index)
+            self.sessions.commit(segment, session, row.reply)
+
+    def _forward(self, frame: pb.StepFrame, rows: list[Row], failures: list[pb.SegmentResult]) -> pb.StepFrame:
+        """The message for the next stage: the rows that survived, and everything that has to travel on."""
+        message = pb.StepFrame(plan_version=frame.plan_version, step_id=frame.step_id, releases=frame.releases, failures=failures)
+        message.timings.extend(frame.timings)
+        kept = {r.segment.session_id for r in rows}
+        message.segments.extend(s for s in frame.segments if s.session_id in kept)
+        if rows:
+            out = rows[0].reply if len(rows) == 1 else torch.cat([r.reply for r in rows])  # [T, D]
+            message.dtype, message.payload = payload.encode(out)  # type: ignore[assignment]
+            message.shape.extend(out.shape)
+            message.crc32 = zlib.crc32(message.payload)
+        return message
+
+    def _report(self, frame: pb.StepFrame, rows: list[Row], failures: list[pb.SegmentResult]) -> pb.StepReport:
+        message = pb.StepReport(worker_id=self._options.worker_id, plan_version=frame.plan_version, step_id=frame.step_id, results=failures)
+        message.timings.extend(frame.timings)
+        for row in rows:
+            segment = row.segment
+            sampled = segment.sample_index is not None
+            message.results.add(
+                session_id=segment.session_id,
+                epoch=segment.epoch,
+                sample_index=segment.sample_index if segment.sample_index is not None else -1,
+                token_id=row.reply if sampled else 0,
+            )
+        return message
+
+    def _deliver_failures(self, frame: pb.StepFrame, failures: list[pb.SegmentResult]) -> None:
+        """A step that failed as a whole goes straight to the coordinator: later stages have nothing to do with it."""
+        report = pb.StepReport(worker_id=self._options.worker_id, plan_version=frame.plan_version, step_id=frame.step_id, results=failures)
+        report.timings.extend(frame.timings)
+        self._deliver(report)
+
+
+def _failure(message: pb.Segment, error: NoodleError) -> pb.SegmentResult:
+    return pb.SegmentResult(
+        session_id=message.session_id, epoch=message.epoch, sample_index=message.sample_index, code=status_number(error), message=str(error)
+    )
