@@ -1,0 +1,170 @@
+"""Fills a slice of a meta model from a folder, item by item, through transformers' own renaming and conversion.
+
+Only tensors of the wanted items are read. Checkpoint names may differ from module names (older layouts, missing
+prefixes, experts stored one by one); transformers' conversion mapping decides where each one goes.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Container, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from engine.data import Corrupt
+from engine.model.slicing import item_state
+from engine.model.weights import StoredTensor, WeightFolder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from engine.model.chain import Chain
+
+
+def compute_buffers(model: PreTrainedModel, prefixes: Iterable[str], device: str) -> None:
+    """Give every unsaved buffer below `prefixes` (rotary tables, masks) its real value, as `from_pretrained` does.
+
+    Call it before weights are filled in: the initialisers below run on whole modules.
+    """
+    from transformers import PreTrainedModel
+
+    owners = {path: module for path, module in model.named_modules() if isinstance(module, PreTrainedModel)}
+    with torch.no_grad():
+        for prefix in prefixes:
+            for path, module in model.get_submodule(prefix).named_modules(prefix=prefix):
+                if not module._non_persistent_buffers_set:
+                    continue
+                for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+                    tensor._is_hf_initialized = tensor.is_meta
+                for name in module._non_persistent_buffers_set & module._buffers.keys():
+                    if (buffer := module._buffers[name]) is not None:
+                        module._buffers[name] = torch.empty_like(buffer, device=device)
+                owner = max((p for p in owners if p == "" or path == p or path.startswith(f"{p}.")), key=len)
+                owners[owner]._init_weights(module)
+
+
+class SliceLoader:
+    """Knows which stored tensors belong to which item of one model, and reads an item at a time."""
+
+    def __init__(self, model: PreTrainedModel, chain: Chain, folder: WeightFolder, dtype: torch.dtype) -> None:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import build_glob_alternation
+
+        self._model, self._chain, self._folder, self._dtype = model, chain, folder, dtype
+        self._conversions = get_model_conversion_mapping(model)
+        self._converters: dict[str, Any] = {}  # WeightConverter by source pattern
+        self._targets = self._rename_all()  # stored name -> (name in the model, pattern of the converter that takes it)
+        plan = model._get_dtype_plan(dtype)
+        self._dtype_plan = [(build_glob_alternation([pattern])[0], dtype) for pattern, dtype in plan.items()]
+
+    def load(self, index: int, device: str) -> None:
+        """Fill one item. Raises Corrupt naming the tensor that is missing or has the wrong shape."""
+        wanted = dict(item_state(self._model, self._chain, index))
+        for target, conversion in self._collect(wanted).items():
+            for name, tensor in self._convert(conversion, target).items():
+                self._place(name, tensor, device)
+        for name in wanted:
+            if _is_missing(self._model, name):
+                self._load_tied(name, device)
+
+    def _rename_all(self) -> dict[str, tuple[str, str | None]]:
+        from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+        state = self._model.state_dict()
+        prefix = self._model.base_model_prefix
+        renamings = [entry for entry in self._conversions if isinstance(entry, WeightRenaming)]
+        converters = [entry for entry in self._conversions if isinstance(entry, WeightConverter)]
+        self._converters = {pattern: entry for entry in converters for pattern in entry.source_patterns}
+        targets = {}
+        for name in self._folder.names:
+            target, pattern = rename_source_key(name, renamings, converters, prefix, state)
+            if target not in state and name in state:
+                target, pattern = rename_source_key(name, [], [], prefix, state)
+            targets[name] = (target, pattern)
+        return targets
+
+    def _collect(self, wanted: Container[str]) -> dict[str, Any]:
+        """The conversions that yield the wanted tensors, each with readers for what it needs; reads nothing yet."""
+        from transformers.core_model_loading import WeightRenaming, dot_natural_key
+
+        collected: dict[str, Any] = {}
+        for name in sorted(self._folder.names, key=dot_natural_key):
+            target, pattern = self._targets[name]
+            if target in wanted:
+                fresh = WeightRenaming(name, target) if pattern is None else copy.deepcopy(self._converters[pattern])
+                stored = self._folder.tensor(name)
+                collected.setdefault(target, fresh).add_tensor(target, name, pattern or name, partial(self._read, stored, target))
+        return collected
+
+    def _read(self, stored: StoredTensor, target: str) -> torch.Tensor:
+        tensor = stored.read()
+        return tensor.to(self._dtypes(target)) if tensor.is_floating_point() else tensor
+
+    def _dtypes(self, name: str) -> torch.dtype:
+        """The dtype a tensor is kept in: the stage's, except for the few a family asks to keep in float32."""
+        return next((dtype for pattern, dtype in self._dtype_plan if pattern.search(name)), self._dtype)
+
+    def _convert(self, conversion: Any, target: str) -> dict[str, torch.Tensor]:
+        try:
+            tensors = conversion.convert(target, model=self._model, config=self._model.config)
+        except Corrupt:
+            raise
+        except Exception as error:  # conversions are transformers' code and fail in many ways on odd shapes
+            raise Corrupt(f"{self._folder.folder}: {target!r} cannot be built ({error}): fetch the model again") from error
+        return {name: tensor[0] if isinstance(tensor, list) else tensor for name, tensor in tensors.items()}
+
+    def _place(self, name: str, tensor: torch.Tensor, device: str) -> None:
+        expected = _get(self._model, name)
+        if expected is None or expected.shape != tensor.shape:
+            wanted = "nothing" if expected is None else tuple(expected.shape)
+            raise Corrupt(f"{self._folder.folder}: {name!r} has shape {tuple(tensor.shape)}, but the configuration asks for {wanted}")
+        _set(self._model, name, tensor.to(device))
+
+    def _load_tied(self, name: str, device: str) -> None:
+        """Fill a tensor that the folder stores under the name of its twin (input and output embedding)."""
+        ties = list(self._model.all_tied_weights_keys.items())
+        twins = [source for target, source in ties if target == name] + [target for target, source in ties if source == name]
+        for twin in twins:
+            if not _is_missing(self._model, twin):
+                return _set(self._model, name, _get(self._model, twin))
+            for stored, (target, pattern) in self._targets.items():
+                if target == twin and pattern is None:
+                    return self._place(name, self._read(self._folder.tensor(stored), name), device)
+        raise Corrupt(f"{self._folder.folder} has no tensor for {name!r}: the checkpoint is incomplete, fetch it again")
+
+
+def fill_synthetic(model: PreTrainedModel, chain: Chain, index: int, device: str, fill: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Give one item's tensors made-up values."""
+    for name, tensor in dict(item_state(model, chain, index)).items():
+        if tensor.is_meta:
+            _set(model, name, fill(torch.empty_like(tensor, device=device)))
+
+
+def take_over(model: PreTrainedModel, chain: Chain, index: int, other: PreTrainedModel) -> None:
+    """Use the tensors that another model of the same folder holds for this item; nothing is copied."""
+    for name in dict(item_state(model, chain, index)):
+        _set(model, name, _get(other, name))
+
+
+def _is_missing(model: nn.Module, name: str) -> bool:
+    held = _get(model, name)
+    return held is None or held.is_meta
+
+
+def _get(model: nn.Module, name: str) -> torch.Tensor | None:
+    """The parameter or buffer of that name; None if the cut removed it."""
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    return module._parameters.get(leaf, module._buffers.get(leaf))
+
+
+def _set(model: nn.Module, name: str, tensor: Any) -> None:
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    if leaf in module._buffers:
+        module._buffers[leaf] = tensor.detach()
+    else:
+        setattr(module, leaf, tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, requires_grad=False))

@@ -1,0 +1,151 @@
+"""Cuts a model into items: which tensors, how many bytes and how much KV each one holds. Reads no weights.
+
+Item 0 is what runs before the blocks, items 1..L the decoder blocks, item L+1 the final norm and the head.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from engine.data import InvalidInput, Item, NotSupported
+from engine.model.families import PACKED, REFUSED, ROW_BY_ROW
+from engine.model.weights import WeightFolder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from engine.model.chain import Chain
+
+TOKEN_ID_BYTES = 4  # what the last item passes on: one sampled token id
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def torch_dtype(dtype: str) -> torch.dtype:
+    """The torch dtype of that name. Raises InvalidInput for any other than the three floating types."""
+    if dtype not in DTYPES:
+        raise InvalidInput(f"dtype {dtype!r} is not allowed: use {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def check_supported(config: PreTrainedConfig) -> None:
+    """Raise NotSupported, by name and with the reason, for every model whose slices are not known to answer exactly."""
+    family = config.model_type
+    if family not in PACKED and family not in ROW_BY_ROW:
+        reason = REFUSED.get(family, "its slices were not verified against generate()")
+        raise NotSupported(f"model family {family!r} is not supported: {reason}; use one of {', '.join(sorted(PACKED + ROW_BY_ROW))}")
+    _check_options(config)
+
+
+def _check_options(config: PreTrainedConfig) -> None:
+    """Options that turn a supported family into something else."""
+    reasons = {
+        "is_encoder_decoder": "it is an encoder-decoder model",
+        "add_cross_attention": "it attends to an encoder",
+        "quantization_config": "its weights are quantised; use the unquantised model",
+    }
+    for option, reason in reasons.items():
+        if getattr(config, option, None):
+            raise NotSupported(f"model family {config.model_type!r} with {option} set is not supported: {reason}")
+    if getattr(config, "is_causal", None) is False:
+        raise NotSupported(f"model family {config.model_type!r} with is_causal=false is not supported: it attends to later tokens")
+    if "dynamic" in rope_types(config):
+        raise NotSupported(
+            f"model family {config.model_type!r} with rope_type 'dynamic' is not supported: its positions depend on the longest text seen "
+            f"so far, so sessions would change each other; use another rope_type"
+        )
+
+
+def rope_types(config: PreTrainedConfig) -> set[str]:
+    """The rotary embedding kinds that the configuration names, for all layer types together."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    nested = [value for value in parameters.values() if isinstance(value, dict)]
+    return {str(value.get("rope_type", "default")) for value in [parameters, *nested]}
+
+
+def runs_packed(config: PreTrainedConfig) -> bool:
+    """Whether sessions share one row; longrope chooses its frequencies by the longest session of a call, so it must not."""
+    return config.model_type in PACKED and "longrope" not in rope_types(config)
+
+
+def build_meta(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """The whole causal LM on the meta device, set to the attention that its family was verified with."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.generic import ContextManagers
+
+    from engine.model import attention
+
+    attention.register()
+    model_class: Any = AutoModelForCausalLM._model_mapping[type(config)]
+    config = copy.deepcopy(config)
+    config.dtype = dtype
+    if runs_packed(config):
+        config._attn_implementation = attention.IMPLEMENTATION
+    with ContextManagers(model_class.get_init_context(dtype, False, False, None)):
+        return model_class(config).eval()
+
+
+def find_chain(model: PreTrainedModel) -> Chain:
+    """Trace a meta model. Raises NotSupported if it is not one chain of blocks."""
+    from engine.model.chain import find_blocks, stations, trace
+    from engine.model.loading import compute_buffers
+
+    blocks = find_blocks(model, model.config.get_text_config(decoder=True).num_hidden_layers)
+    compute_buffers(model, stations(model, blocks), "cpu")
+    return trace(model, blocks)
+
+
+def item_names(config: PreTrainedConfig) -> list[str]:
+    """Names of all items, the blocks' taken from their place in the model, such as `layers.0`. Raises NotSupported."""
+    from engine.model.chain import find_blocks
+
+    check_supported(config)
+    num_layers = config.get_text_config(decoder=True).num_hidden_layers
+    blocks = find_blocks(build_meta(config, torch.float32), num_layers)
+    return _names(blocks, num_layers)
+
+
+def _names(blocks: str, num_blocks: int) -> list[str]:
+    return ["embed", *(f"{blocks.rpartition('.')[2]}.{index}" for index in range(num_blocks)), "head"]
+
+
+def describe_items(folder: WeightFolder, dtype: str) -> tuple[Item, ...]:
+    """All items with their bytes in `dtype`, from shapes alone. Raises NotSupported or InvalidInput."""
+    check_supported(folder.config)
+    model = build_meta(folder.config, torch_dtype(dtype))
+    chain = find_chain(model)
+    names = _names(chain.blocks, chain.num_blocks)
+    return tuple(_describe(model, chain, names[index], index) for index in range(chain.num_items))
+
+
+def _describe(model: PreTrainedModel, chain: Chain, name: str, index: int) -> Item:
+    itemsize = model.dtype.itemsize
+    kv = chain.kv[index - 1] if 0 < index <= chain.num_blocks else None
+    tied_to, tied_bytes = _tie(model, chain, index)
+    return Item(
+        name=name,
+        weight_bytes=sum(tensor.nbytes for _, tensor in item_state(model, chain, index)),
+        kv_bytes_per_token=kv[1].num_elements * itemsize if kv else 0,
+        output_bytes_per_token=TOKEN_ID_BYTES if index == chain.num_items - 1 else chain.hidden_size * itemsize,
+        tied_to=tied_to,
+        tied_bytes=tied_bytes,
+    )
+
+
+def _tie(model: PreTrainedModel, chain: Chain, index: int) -> tuple[int | None, int]:
+    """The other end of the tensors that this item shares, and their bytes."""
+    owners = {name: i for i in (0, chain.num_items - 1) for name, _ in item_state(model, chain, i)}
+    for pair in model.all_tied_weights_keys.items():
+        ends = [owners.get(name) for name in pair]
+        if index in ends and None not in ends and ends[0] != ends[1]:
+            return ends[1 - ends.index(index)], model.get_parameter(pair[0]).nbytes
+    return None, 0
+
+
+def item_state(model: PreTrainedModel, chain: Chain, index: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """Names and tensors (parameters and saved buffers) of one item."""
+    for prefix in chain.prefixes(index):
+        yield from model.get_submodule(prefix).state_dict(keep_vars=True, prefix=f"{prefix}.").items()
