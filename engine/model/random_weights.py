@@ -29,6 +29,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from engine.data import Exhausted
 from engine.model.random_config import empty_model, random_config
+from engine.model.slicing import check_supported
 from engine.model.source import TINY, Progress
 
 _SHARD_BYTES = 512 * 2**20
@@ -48,7 +49,9 @@ def build(folder: Path, model_type: str, *, tiny: bool, seed: int, dtype: str, o
     with _only_builder(folder, on_progress):
         if folder.is_dir():
             return
-        model = empty_model(random_config(model_type, tiny=tiny))
+        config = random_config(model_type, tiny=tiny)
+        check_supported(config)
+        model = empty_model(config)
         _refuse_if_too_large(model, model_type, dtype, folder.parent)
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)  # left by a builder that died: the lock says that none is alive
@@ -67,7 +70,7 @@ def _only_builder(folder: Path, on_progress: Progress | None) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         if on_progress is not None:
-            on_progress("waiting for another process that is writing the same weights", -1.0)
+            on_progress(-1.0, "waiting for another process that is writing the same weights")
         lock.acquire()
     try:
         yield
@@ -98,7 +101,7 @@ def _write(folder: Path, model: PreTrainedModel, seed: int, dtype: torch.dtype, 
             tensors = {name: tensor for name, tensor in _initialised(unit, width).items() if name not in tied}
             shards.add({name: t.to(dtype) if t.is_floating_point() else t for name, t in revert_weight_conversion(model, tensors).items()})
             if progress is not None:
-                progress(f"writing random weights of {config.model_type}", (count + 1) / len(units))
+                progress((count + 1) / len(units), f"writing random weights of {config.model_type}")
     shards.finish()
     config.architectures = [type(model).__name__]
     config.dtype = dtype

@@ -17,7 +17,7 @@ from typing import Any
 from engine.data import Corrupt, InvalidInput, ModelRef, NoodleError, NotFound, NotSupported, Unavailable
 from engine.model import hub
 
-Progress = Callable[[str, float], None]  # a sentence, and the fraction done in 0..1, or -1 when unknown
+Progress = Callable[[float, str], None]  # the fraction done in 0..1, or -1 when unknown, and a sentence
 
 DTYPES = ("float32", "bfloat16", "float16")
 TINY = ":tiny"
@@ -143,13 +143,13 @@ def _random(ref: ModelRef, cache_dir: Path, on_progress: Progress | None) -> Pat
 
 
 def _local_folder(model: str) -> Path | None:
-    folder = Path(model).expanduser()
-    if folder.is_dir() and (folder / "config.json").is_file():
-        check_folder(folder)
-        return folder.resolve()
-    if model.startswith((".", "/", "~", "\\")) or folder.is_absolute() or model.count("/") > 1:
-        what = "has no config.json" if folder.is_dir() else "does not exist"
-        raise NotFound(f"model folder {model!r} {what}: give a folder with config.json and *.safetensors, or a hub id")
+    name = os.path.expanduser(model)  # os.path answers False where pathlib raises: names too long, unknown homes
+    if os.path.isfile(os.path.join(name, "config.json")):
+        check_folder(Path(name))
+        return Path(name).resolve()
+    if model.startswith((".", "/", "~", "\\")) or os.path.isabs(name) or model.count("/") > 1:
+        what = "has no config.json" if os.path.isdir(name) else "does not exist"
+        raise NotFound(f"model folder {model[:200]!r} {what}: give a folder with config.json and *.safetensors, or a hub id")
     return None
 
 
@@ -167,7 +167,7 @@ def _from_hub(model: str, allow_download: bool, on_progress: Progress | None) ->
     if variable := hub.offline_variable():
         raise _not_here(model, f"{variable} forbids the network")
     if on_progress is not None:
-        on_progress(f"downloading {model}", -1.0)
+        on_progress(-1.0, f"downloading {model}")
     try:
         folder = hub.download(model)
     except Unavailable as error:
