@@ -1,0 +1,60 @@
+"""Numbers as people read them: milliseconds, bytes, ages, counts, in few and steady cells."""
+
+from __future__ import annotations
+
+import math
+import time
+
+_UNITS = ("B", "K", "M", "G", "T", "P")
+
+
+def ms(seconds: float) -> str:
+    """Milliseconds with one decimal below 100 (`11.8`, `412`); a dash when nothing was measured."""
+    if not math.isfinite(seconds) or seconds <= 0:
+        return "-"
+    value = seconds * 1000
+    return f"{value:.1f}" if value < 99.95 else f"{min(value, 999_999):.0f}"
+
+
+def with_ms(seconds: float) -> str:
+    """`ms` with its unit."""
+    text = ms(seconds)
+    return text if text == "-" else f"{text}ms"
+
+
+def size(num_bytes: float) -> str:
+    """Binary sizes in at most five cells: `512B`, `7.0G`, `16G`."""
+    if not math.isfinite(num_bytes) or num_bytes < 0:
+        return "-"
+    value, unit = float(num_bytes), 0
+    while value >= 1023.5 and unit < len(_UNITS) - 1:
+        value, unit = value / 1024, unit + 1
+    return f"{value:.1f}{_UNITS[unit]}" if unit >= 3 and value < 9.95 else f"{value:.0f}{_UNITS[unit]}"
+
+
+def age(seconds: float) -> str:
+    """A duration in whole seconds and up, so that a healthy screen does not change every second."""
+    if not math.isfinite(seconds) or seconds < 0:
+        return "-"
+    if seconds < 1:
+        return "<1s"
+    if seconds < 120:
+        return f"{int(seconds)}s"
+    minutes = int(seconds // 60)
+    return f"{minutes}m" if minutes < 120 else f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def percent(share: float) -> str:
+    return f"{min(share, 99.99) * 100:.0f}%" if math.isfinite(share) and share >= 0 else "-"
+
+
+def rate(per_s: float) -> str:
+    return f"{per_s:.1f}" if math.isfinite(per_s) and per_s > 0 else "-"
+
+
+def clock(wall_s: float) -> str:
+    """Local time of day; dashes when the value cannot be a time."""
+    try:
+        return time.strftime("%H:%M:%S", time.localtime(wall_s))
+    except (OverflowError, ValueError, OSError):
+        return "--:--:--"

@@ -1,0 +1,107 @@
+"""One answer as the console sees it: pure transitions from the prompt to its finish reason or error sentence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from engine.data import FinishReason, StageTiming, TokenChunk
+from noodle_tui.messages import PromptSent, SessionEnded
+from noodle_tui.safe_text import clean, safe_text
+
+MAX_ANSWER_CHARS = 32_000  # about 8,000 tokens; the beginning of a longer answer is given up, its end is kept
+MAX_ERROR_CHARS = 2_000
+MAX_PROMPT_CHARS = 100_000
+
+
+class AnswerState(StrEnum):
+    IDLE = "idle"
+    WAITING = "waiting"  # sent, no token yet: queued or prefill
+    STREAMING = "streaming"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The last prompt and what came back for it; times are readings of the console's own clock."""
+
+    state: AnswerState = AnswerState.IDLE
+    prompt: str = ""
+    max_new_tokens: int = 0
+    temperature: float = 0.0
+    seed: int = 0
+    session_id: str = ""
+    text: str = ""
+    num_tokens: int = 0
+    num_prompt_tokens: int = 0
+    sent_s: float = 0.0
+    first_token_s: float = 0.0
+    last_token_s: float = 0.0
+    timings: tuple[StageTiming, ...] = ()  # of the newest step
+    step_s: float = 0.0
+    finish_reason: FinishReason | None = None
+    error: str = ""
+
+    @property
+    def running(self) -> bool:
+        return self.state in (AnswerState.WAITING, AnswerState.STREAMING)
+
+    @property
+    def ttft_s(self) -> float:
+        return self.first_token_s - self.sent_s if self.num_tokens else 0.0
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Rate after the first token; 0 until two tokens are there."""
+        elapsed = self.last_token_s - self.first_token_s
+        return (self.num_tokens - 1) / elapsed if elapsed > 0 else 0.0
+
+
+def begin(sent: PromptSent, now_s: float) -> Generation:
+    """A new answer replaces the previous one."""
+    prompt = safe_text(sent.prompt, MAX_PROMPT_CHARS)
+    return Generation(AnswerState.WAITING, prompt, sent.max_new_tokens, sent.temperature, sent.seed, sent_s=now_s)
+
+
+def refuse(generation: Generation, error: str) -> Generation:
+    """Say why a prompt was not sent; an answer that is running goes on undisturbed."""
+    return replace(generation, error=_sentence(error))
+
+
+def receive(generation: Generation, chunk: TokenChunk, now_s: float) -> Generation:
+    """Add one chunk; chunks that carry no token bring the session's id or its end."""
+    if not generation.running:
+        return generation  # late chunk of an answer that was stopped here
+    has_token = chunk.index >= 0
+    first = has_token and generation.num_tokens == 0
+    return replace(
+        generation,
+        state=AnswerState.STREAMING if has_token else generation.state,
+        session_id=safe_text(chunk.session_id, 64) or generation.session_id,
+        text=(generation.text + safe_text(chunk.text, MAX_ANSWER_CHARS, multiline=True))[-MAX_ANSWER_CHARS:],
+        num_tokens=generation.num_tokens + has_token,
+        num_prompt_tokens=len(chunk.prompt_ids) or generation.num_prompt_tokens,
+        first_token_s=now_s if first else generation.first_token_s,
+        last_token_s=now_s if has_token else generation.last_token_s,
+        timings=clean(chunk.timings) or generation.timings,
+        step_s=chunk.step_s or generation.step_s,
+        finish_reason=chunk.finish_reason or generation.finish_reason,
+        error="",
+    )
+
+
+def end(generation: Generation, ended: SessionEnded) -> Generation:
+    """The stream closed: by its own last chunk, by an error, or because the user stopped it."""
+    if not generation.running:
+        return generation
+    reason = generation.finish_reason
+    if ended.error:
+        reason = FinishReason.ERROR
+    elif ended.cancelled:
+        reason = FinishReason.CANCELLED
+    error = ended.error if ended.error or reason else "the answer ended without a finish reason"
+    return replace(generation, state=AnswerState.ENDED, finish_reason=reason or FinishReason.ERROR, error=_sentence(error))
+
+
+def _sentence(error: str) -> str:
+    return safe_text(error, MAX_ERROR_CHARS)

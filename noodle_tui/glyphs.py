@@ -1,0 +1,61 @@
+"""Every glyph the console draws, as a Unicode and an ASCII table, and the filter that holds ASCII mode together.
+
+A theme cannot change glyphs: they carry facts (levels, the bottleneck, hops) that colour only repeats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual.color import Color
+from textual.filter import LineFilter
+
+
+@dataclass(frozen=True, slots=True)
+class Glyphs:
+    """One glyph set; every entry but `ellipsis` is one cell per character."""
+
+    name: str
+    horizontal: str
+    vertical: str
+    top_left: str
+    top_right: str
+    bottom_left: str
+    bottom_right: str
+    ellipsis: str
+    levels: str  # low..high, for sparklines
+    full: str  # progress and memory bars
+    empty: str
+    hop: str = ">"
+    cursor: str = ">"
+    bottleneck: str = "!!"
+    broken_scale: str = "~"
+
+
+ASCII = Glyphs("ascii", "-", "|", "+", "+", "+", "+", "..", ".:-=+*#@", "#", ".")
+UNICODE = Glyphs("unicode", "─", "│", "┌", "┐", "└", "┘", "…", "▁▂▃▄▅▆▇█", "█", "░")
+
+_TRANSLATION = str.maketrans(
+    {**{getattr(UNICODE, f): getattr(ASCII, f) for f in ("horizontal", "vertical", "top_left", "top_right", "bottom_left", "bottom_right")}}
+    | dict(zip(UNICODE.levels, ASCII.levels, strict=True))
+    | {"█": "#", "░": ".", "…": ".", "‘": "'", "’": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u00a0": " "}
+)
+
+
+@lru_cache(4096)
+def to_ascii(text: str) -> str:
+    """The same number of cells in ASCII: known glyphs by their twin, anything else as `?`."""
+    if text.isascii():
+        return text
+    return "".join(char if char.isascii() else "?" * cell_len(char) for char in text.translate(_TRANSLATION))
+
+
+class AsciiFilter(LineFilter):
+    """The net under ASCII mode: runs on every rendered strip, stock widgets included."""
+
+    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
+        """Replace what is not ASCII, keeping styles and cell widths."""
+        return [part if part.text.isascii() else Segment(to_ascii(part.text), part.style, part.control) for part in segments]

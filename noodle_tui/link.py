@@ -1,0 +1,201 @@
+"""The console's side of the cluster: starts the embedded one, watches, reconnects, generates, and posts messages.
+
+gRPC and the engine's service room are imported here inside the running task, after the first paint. Nothing raised by the
+cluster leaves this file: it becomes a message. It does not know widgets or the state they are drawn from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING, Any
+
+from engine.data import GenerateRequest, NoodleError, Unavailable, WatchFrame
+from noodle_tui.backoff import delay_s
+from noodle_tui.messages import (
+    BootFailed,
+    BootProgress,
+    Dialling,
+    FrameArrived,
+    LinkLost,
+    Message,
+    ProcessesDied,
+    SessionEnded,
+    TokenArrived,
+)
+from noodle_tui.options import Options
+
+if TYPE_CHECKING:
+    from engine.service.client import Client
+    from engine.service.local import LocalCluster
+
+Post = Callable[[Message], None]
+FIRST_FRAME_TIMEOUT_S = 10.0  # a port that accepts and then says nothing is not a coordinator
+
+
+class RetryAsked(NoodleError):
+    """The user wants a new connection although this one has not failed yet."""
+
+
+class Link:
+    """Owns the client and the embedded cluster; one `run` task, at most one answer at a time."""
+
+    def __init__(self, options: Options, post: Post) -> None:
+        self._options = options
+        self._post = post
+        self._cluster: LocalCluster | None = None
+        self._client: Client | None = None
+        self._retry = asyncio.Event()
+        self._failures: tuple[str, ...] = ()
+        self._num_attempts_failed = 0
+        self._stopping = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Connect and stay connected until cancelled."""
+        address: str | None = None
+        while True:
+            try:
+                address = address or await self._address()
+                await self._watch(address)
+                error = "the coordinator closed the stream"
+            except NoodleError as problem:
+                error = str(problem) or type(problem).__name__
+            except Exception as problem:  # a defect must be read on screen, not end the console
+                error = f"unexpected {type(problem).__name__}: {problem}"
+            asked = await self._wait_for_retry(error, started=address is not None)
+            if asked and self._cluster is not None and self._cluster.failures():
+                await self.stop()  # processes are dead and the user asked to try again: start them afresh
+                address = None
+
+    def retry_now(self) -> None:
+        """Cut the waiting short, or give up a connection that has gone silent."""
+        self._retry.set()
+
+    async def generate(self, request: GenerateRequest) -> None:
+        """Run one answer; cancelling this task cancels its session on the cluster."""
+        ended = SessionEnded()
+        try:
+            if self._client is None:
+                raise Unavailable("not connected: the prompt was not sent")
+            async for chunk in self._client.generate(request):
+                self._post(TokenArrived(chunk))
+        except asyncio.CancelledError:
+            ended = SessionEnded(cancelled=True)
+            raise
+        except NoodleError as problem:
+            ended = SessionEnded(str(problem) or type(problem).__name__)
+        except Exception as problem:
+            ended = SessionEnded(f"unexpected {type(problem).__name__}: {problem}")
+        finally:
+            self._post(ended)
+
+    @property
+    def owns_cluster(self) -> bool:
+        """Whether quitting has processes to end."""
+        return self._cluster is not None
+
+    async def stop(self) -> None:
+        """End the embedded cluster's processes, if there are any."""
+        async with self._stopping:  # who comes second must not leave before the first is done
+            if self._cluster is None:
+                return
+            try:
+                await self._cluster.stop()
+            finally:
+                self._cluster.kill()
+            self._cluster = None
+
+    def kill(self) -> None:
+        """The same at once and without an event loop, for signals and crashes."""
+        if self._cluster is not None:
+            self._cluster.kill()
+
+    # --- parts of run ---------------------------------------------------------------------------------------------
+    async def _address(self) -> str:
+        """Where the coordinator is; starts the embedded cluster if that is what was asked for."""
+        if self._options.connect is not None:
+            return self._options.connect
+        self._failures = ()
+        self._post(BootProgress(boot_sentence(self._options)))
+        local = await _imported("engine.service.local")
+        self._cluster = local.LocalCluster(local.LocalOptions(**_cluster_options(self._options)))
+        try:
+            return await self._cluster.start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _watch(self, address: str) -> None:
+        """Post every frame of one connection until it ends or fails."""
+        self._post(Dialling(address))
+        service = await _imported("engine.service.client")
+        async with service.Client(address) as self._client:
+            try:
+                frames = self._client.watch(min_interval_s=min(1.0, 1 / self._options.hz))
+                timeout_s: float | None = FIRST_FRAME_TIMEOUT_S
+                while (frame := await self._next(frames, timeout_s)) is not None:
+                    timeout_s, self._num_attempts_failed = None, 0
+                    self._post(FrameArrived(frame, time.time()))
+                    self._report_failures()
+            finally:
+                self._client = None
+
+    async def _next(self, frames: AsyncIterator[WatchFrame], timeout_s: float | None) -> WatchFrame | None:
+        """The next frame, None at the end; raises when `retry_now` was called or `timeout_s` passed."""
+        frame = asyncio.ensure_future(anext(frames, None))
+        asked = asyncio.ensure_future(self._retry.wait())
+        try:
+            done, _ = await asyncio.wait({frame, asked}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            asked.cancel()
+            if not frame.done():
+                frame.cancel()
+        if frame in done:
+            return frame.result()
+        if asked in done:
+            raise RetryAsked("connecting again, as asked")
+        raise Unavailable(f"{self._options.connect or 'the coordinator'} accepts connections but has sent nothing for {timeout_s:g} s")
+
+    async def _wait_for_retry(self, error: str, *, started: bool) -> bool:
+        """Tell that the link is lost and sleep until the next attempt; True when the user asked for it."""
+        self._report_failures()
+        self._num_attempts_failed += 1
+        wait_s = delay_s(self._num_attempts_failed, random.random()) if started else None
+        if wait_s is None:
+            self._post(BootFailed(error))
+        elif not self._retry.is_set():
+            self._post(LinkLost(error, time.monotonic() + wait_s))
+        try:
+            await asyncio.wait_for(self._retry.wait(), wait_s)
+        except TimeoutError:
+            return False
+        self._retry.clear()
+        return True
+
+    def _report_failures(self) -> None:
+        failures = self._cluster.failures() if self._cluster is not None else ()
+        if failures != self._failures:
+            self._failures = failures
+            self._post(ProcessesDied(failures))
+
+
+async def _imported(name: str) -> Any:
+    """Import in a thread: gRPC takes a quarter of a second, and keys must work meanwhile."""
+    return await asyncio.to_thread(importlib.import_module, name)
+
+
+def _cluster_options(options: Options) -> dict[str, Any]:
+    """Only what the user gave: the engine's own defaults decide the rest."""
+    given = {"model": options.model, "random_weights": options.random_weights, "num_workers": options.workers}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def boot_sentence(options: Options) -> str:
+    """What is about to be started, in the user's own terms."""
+    model = options.model or "gpt2"
+    weights = f" with random weights (seed {options.random_weights})" if options.random_weights is not None else ""
+    workers = f"{options.workers} worker processes" if options.workers else "worker processes"
+    return f"Starting a cluster on this machine: a coordinator and {workers} for {model}{weights} ..."

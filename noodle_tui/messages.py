@@ -1,0 +1,125 @@
+"""Everything that can happen to the console, as frozen values for the reducer in `state.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.data import TokenChunk, WatchFrame
+
+
+@dataclass(frozen=True, slots=True)
+class BootProgress:
+    """The embedded cluster is being started; no coordinator answers yet."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class BootFailed:
+    """The embedded cluster could not be started; `r` tries again."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dialling:
+    """An attempt to reach the coordinator begins."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrameArrived:
+    frame: WatchFrame
+    wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLost:
+    """The coordinator cannot be reached; the link tries again at `retry_at_s`."""
+
+    error: str
+    retry_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessesDied:
+    """Sentences about processes of the embedded cluster that ended by themselves."""
+
+    failures: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed; turns silence into STALE."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldToggled:
+    wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSelected:
+    """The cursor of the node table moves by `step` rows."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerScrolled:
+    """The answer moves by `step` rows; positive is back towards its beginning."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSent:
+    prompt: str
+    max_new_tokens: int
+    temperature: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRefused:
+    """The prompt never left: a setting is wrong, nothing is connected, or an answer is still running."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenArrived:
+    chunk: TokenChunk
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEnded:
+    """The stream of one answer ended; an empty error means it ended by itself or was cancelled here."""
+
+    error: str = ""
+    cancelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Quitting:
+    text: str
+
+
+Message = (
+    BootProgress
+    | BootFailed
+    | Dialling
+    | FrameArrived
+    | LinkLost
+    | ProcessesDied
+    | Tick
+    | HoldToggled
+    | NodeSelected
+    | AnswerScrolled
+    | PromptSent
+    | PromptRefused
+    | TokenArrived
+    | SessionEnded
+    | Quitting
+)

@@ -1,0 +1,87 @@
+"""Command line of `noodle-console`: argv in, one frozen value out, or a sentence and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.data import GenerateRequest, InvalidInput, Sampling
+from noodle_tui.themes import DEFAULT_THEME, theme_names
+
+MIN_HZ, MAX_HZ = 0.2, 4.0
+_ADDRESS = re.compile(r"(unix:.+)|((\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5})")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the user asked for; None means the default of whoever reads it."""
+
+    connect: str | None = None  # None: start an embedded cluster
+    model: str | None = None
+    workers: int | None = None
+    random_weights: int | None = None
+    ascii: bool = False
+    theme: str | None = None
+    hz: float = 1.0
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self._check_cluster()
+        if not MIN_HZ <= self.hz <= MAX_HZ:
+            raise InvalidInput(f"--hz {self.hz:g} is not allowed: the display paints {MIN_HZ:g} to {MAX_HZ:g} times a second")
+        if self.theme is not None and self.theme not in theme_names():
+            raise InvalidInput(f"--theme {self.theme[:80]!r}: there is no such theme; the themes are {', '.join(theme_names())}")
+        GenerateRequest("x", max_new_tokens=self.max_new_tokens, sampling=Sampling(self.temperature, seed=self.seed))
+
+    def _check_cluster(self) -> None:
+        embedded = {"--model": self.model, "--workers": self.workers, "--random-weights": self.random_weights}
+        given = [name for name, value in embedded.items() if value is not None]
+        if self.connect is not None and given:
+            raise InvalidInput(f"{given[0]} starts a cluster of its own, --connect joins one that runs: give one or the other")
+        if self.connect is not None and not _is_address(self.connect):
+            raise InvalidInput(f"--connect {self.connect[:80]!r} is not an address: use HOST:PORT, for example 127.0.0.1:7070")
+        if self.workers is not None and not 1 <= self.workers <= 64:
+            raise InvalidInput(f"--workers {self.workers} is not allowed: an embedded cluster has 1 to 64 worker processes")
+        if self.random_weights is not None and not 0 <= self.random_weights < 2**63:
+            raise InvalidInput(f"--random-weights {self.random_weights} is not allowed: the seed is a whole number from 0")
+
+
+def _is_address(text: str) -> bool:
+    return bool(_ADDRESS.fullmatch(text)) and (text.startswith("unix:") or int(text.rpartition(":")[2]) <= 65535)
+
+
+def parse(argv: Sequence[str]) -> Options:
+    """Options from the command line; exits 2 with the reason when they make no sense."""
+    parser = _parser()
+    values = vars(parser.parse_args(argv))
+    try:
+        return Options(**values)
+    except InvalidInput as error:
+        parser.error(str(error))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="noodle-console",
+        description="Operations console in the terminal. Without --connect it starts a cluster of its own on this machine.",
+        epilog=f"Themes: {', '.join(theme_names())} (default {DEFAULT_THEME}). Scripts use noodle-engine instead.",
+        allow_abbrev=False,
+    )
+    cluster = parser.add_argument_group("cluster")
+    cluster.add_argument("--connect", metavar="ADDR", help="join the coordinator at HOST:PORT")
+    cluster.add_argument("--model", metavar="M", help="model of the embedded cluster: hub id, local folder or architecture name")
+    cluster.add_argument("--workers", metavar="N", type=int, help="worker processes of the embedded cluster")
+    cluster.add_argument("--random-weights", metavar="SEED", type=int, help="seeded random weights: no download, answers are noise")
+    display = parser.add_argument_group("display")
+    display.add_argument("--ascii", action="store_true", help="draw with ASCII only (also NOODLE_ASCII=1)")
+    display.add_argument("--theme", metavar="NAME", help="colour theme")
+    display.add_argument("--hz", type=float, default=1.0, metavar="F", help="paint F times a second, 0.2 to 4 (default 1)")
+    prompt = parser.add_argument_group("prompt", "defaults of the fields under the prompt")
+    prompt.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="tokens to generate at most (default 64)")
+    prompt.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)")
+    prompt.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the sampling (default 0)")
+    return parser

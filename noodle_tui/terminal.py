@@ -1,0 +1,53 @@
+"""What must be settled with the terminal before the first byte is drawn: is there one, what can it show, will it freeze.
+
+Textual writes from a thread without error handling: one character that the stream cannot encode kills the thread, its
+queue fills up and the console hangs for ever. Therefore the streams are told to replace what they cannot encode.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+_PLAIN_TERMINALS = ("linux", "dumb")
+NOT_A_TERMINAL = (
+    "noodle-console needs a terminal for input and output. In scripts use noodle-engine, "
+    "for example: noodle-engine status --connect HOST:PORT --json"
+)
+
+
+def output_stream() -> TextIO | None:
+    """The stream Textual's driver writes to on this platform."""
+    return sys.__stdout__ if os.name == "nt" else sys.__stderr__
+
+
+def is_terminal() -> bool:
+    """Whether a person can see the output and type."""
+    return all(stream is not None and stream.isatty() for stream in (sys.__stdin__, output_stream()))
+
+
+def say(sentence: str) -> None:
+    """Print where the user looks: on the error stream, or on standard output when that one is redirected."""
+    redirected = sys.stderr is None or not sys.stderr.isatty()
+    print(sentence, file=sys.stdout if redirected and sys.stdout is not None and sys.stdout.isatty() else sys.stderr)
+
+
+def make_streams_forgiving() -> None:
+    """No character may raise while it is written; see the module docstring."""
+    for stream in (sys.__stdout__, sys.__stderr__):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if stream is not None and reconfigure is not None and stream.isatty():
+            reconfigure(errors="replace")
+
+
+def wants_ascii(environ: Mapping[str, str], encoding: str | None, platform: str = os.name) -> bool:
+    """Whether the terminal is likely to show anything but ASCII wrongly."""
+    if environ.get("NOODLE_ASCII", "") not in ("", "0"):
+        return True
+    if environ.get("TERM", "") in _PLAIN_TERMINALS:
+        return True
+    if platform == "nt" and "WT_SESSION" not in environ:
+        return True  # the classic Windows console: its fonts lack most glyphs
+    return (encoding or "").lower().replace("-", "").replace("_", "") not in ("utf8", "utf8sig")

@@ -1,0 +1,77 @@
+"""The streaming answer: what was asked, the text, its figures, and where the newest step spent its time."""
+
+from __future__ import annotations
+
+from engine.data import FinishReason
+from noodle_tui.figures import ms, rate, with_ms
+from noodle_tui.generation import AnswerState, Generation
+from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line, stack, wrap
+
+_ENDINGS = {
+    FinishReason.STOP: ("finished: stop", "ok"),
+    FinishReason.LENGTH: ("finished: length", "ok"),
+    FinishReason.CANCELLED: ("cancelled", "warn"),
+    FinishReason.ERROR: ("ERROR", "error"),
+}
+
+
+def answer(generation: Generation, scroll: int, canvas: Canvas) -> Lines:
+    """Exactly `canvas.height` rows: a heading with the figures, then the newest rows of the text."""
+    heading = (_heading(generation, canvas), *_stage_times(generation, canvas))[: max(1, canvas.height - 1)]
+    room = canvas.height - len(heading)
+    return stack((*heading, *_body(generation, scroll, canvas.sized(canvas.width, room))), canvas.height)
+
+
+def num_rows_back(generation: Generation, scroll: int, canvas: Canvas) -> int:
+    """`scroll`, limited to how far back there is text."""
+    rows = len(_text_rows(generation, canvas))
+    return max(0, min(scroll, rows - max(1, canvas.height - 2)))
+
+
+def _heading(generation: Generation, canvas: Canvas) -> Line:
+    title = Span(" ANSWER", "title")
+    if generation.state is AnswerState.IDLE:
+        return line(title, Span("  enter = write a prompt", "dim"))
+    word, style = _state_word(generation)
+    count = f"  {generation.num_tokens}/{generation.max_new_tokens} tok  {rate(generation.tokens_per_s)} tok/s"
+    times = f"  TTFT {with_ms(generation.ttft_s)}  step {with_ms(generation.step_s)}"
+    prompt = f'  "{generation.prompt}"'
+    room = canvas.width - 12 - len(word) - len(count) - len(times)
+    return line(title, "  ", Span(word, style), count, times, Span(fit(prompt, min(len(prompt), room), canvas.glyphs), "dim"))
+
+
+def _state_word(generation: Generation) -> tuple[str, str]:
+    if generation.state is AnswerState.WAITING:
+        return "waiting for the first token", "accent"
+    if generation.state is AnswerState.STREAMING:
+        return "running, esc = stop", "accent"
+    return _ENDINGS[generation.finish_reason or FinishReason.ERROR]
+
+
+def _stage_times(generation: Generation, canvas: Canvas) -> Lines:
+    """Per-stage compute and waiting of the newest step, in the order the step took."""
+    if not generation.timings:
+        return ()
+    parts: list[Span | str] = [Span(" last step ms", "dim")]
+    slowest = max(timing.compute_s for timing in generation.timings)
+    for i, timing in enumerate(generation.timings):
+        mark = canvas.glyphs.bottleneck if timing.compute_s == slowest and len(generation.timings) > 1 else ""
+        wait = f" +{ms(timing.queue_s)} queue" if timing.queue_s >= 0.0005 else ""
+        parts += [Span(f" {canvas.glyphs.vertical} ", "rule"), f"S{i} {ms(timing.compute_s)}{wait}", Span(mark, "warn")]
+    wire_s = generation.step_s - sum(t.compute_s + t.queue_s for t in generation.timings)
+    if wire_s > 0:
+        parts += [Span(f" {canvas.glyphs.vertical} ", "rule"), Span(f"wire {ms(wire_s)}", "dim")]
+    return (line(*parts),)
+
+
+def _body(generation: Generation, scroll: int, canvas: Canvas) -> Lines:
+    rows = _text_rows(generation, canvas)
+    stop = len(rows) - max(0, min(scroll, len(rows) - canvas.height))
+    return rows[max(0, stop - canvas.height) : stop]
+
+
+def _text_rows(generation: Generation, canvas: Canvas) -> Lines:
+    width = canvas.width - 2
+    text = [line(f" {row}") for row in wrap(generation.text.lstrip(), width)] if generation.text else []
+    error = [line(" ", Span(row, "error")) for row in wrap(generation.error, width)] if generation.error else []
+    return (*text, *error)

@@ -1,0 +1,88 @@
+"""The one widget that paints: it shows styled lines and repaints only the cells that differ from before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from rich.style import Style
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+
+from noodle_tui.lines import BLANK, Line, Lines, Span, crop
+
+
+class LineView(Widget, can_focus=False):
+    """A Line-API widget; `show` is its whole interface. It never polls and never lays anything out."""
+
+    def __init__(self, styles_by_name: Mapping[str, Style], *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._styles_by_name = styles_by_name
+        self._lines: Lines = ()
+
+    @property
+    def lines(self) -> Lines:
+        """What is shown now."""
+        return self._lines
+
+    def show(self, lines: Lines) -> None:
+        """Replace the content; rows that are equal cost nothing."""
+        old, self._lines = self._lines, lines
+        for y in range(min(self.size.height, max(len(old), len(lines)))):
+            changed = changed_cells(_at(old, y), _at(lines, y), self.size.width)
+            if changed is not None:
+                self.refresh(Region(changed[0], y, changed[1] - changed[0], 1))
+
+    def restyle(self, styles_by_name: Mapping[str, Style]) -> None:
+        """Use another theme's styles; everything is painted again."""
+        self._styles_by_name = styles_by_name
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        """One row as Textual wants it."""
+        text = self._styles_by_name["text"]
+        parts = crop(_at(self._lines, y), self.size.width)
+        segments = [Segment(span.text, self._styles_by_name.get(span.style, text)) for span in parts]
+        return Strip(segments).adjust_cell_length(self.size.width, text)
+
+
+def changed_cells(old: Line, new: Line, width: int) -> tuple[int, int] | None:
+    """The half-open range of cells in which two lines differ, or None if they are the same."""
+    if old == new:
+        return None
+    before, after = _cells(old, width), _cells(new, width)
+    differing = [x for x in range(width) if before[x] != after[x]]
+    if not differing:
+        return None
+    start, stop = differing[0], differing[-1] + 1
+    while start > 0 and "" in (before[start][0], after[start][0]):  # never paint half of a wide character
+        start -= 1
+    while stop < width and "" in (before[stop][0], after[stop][0]):
+        stop += 1
+    return start, stop
+
+
+def _at(lines: Lines, y: int) -> Line:
+    return lines[y] if y < len(lines) else BLANK
+
+
+def _cells(parts: Line, width: int) -> list[tuple[str, str]]:
+    """Every cell as (character, style); the further cells of a wide character are empty strings."""
+    cells: list[tuple[str, str]] = []
+    for span in crop(parts, width):
+        cells.extend(_span_cells(span))
+    return cells + [(" ", "text")] * (width - len(cells))
+
+
+def _span_cells(span: Span) -> list[tuple[str, str]]:
+    if span.text.isascii():
+        return [(char, span.style) for char in span.text]
+    cells: list[tuple[str, str]] = []
+    for char in span.text:
+        room = cell_len(char)
+        if room == 0 and cells:
+            cells[-1] = (cells[-1][0] + char, span.style)
+        cells.extend((char if i == 0 else "", span.style) for i in range(room))
+    return cells

@@ -1,0 +1,74 @@
+"""What the reader must know first: how far the start is, why nothing answers, what died, what the text is worth."""
+
+from __future__ import annotations
+
+from engine.data import NodeState, Phase
+from noodle_tui.lines import Canvas, Lines, Span, line, wrap
+from noodle_tui.state import ConsoleState, LinkState
+
+MAX_FAILURE_ROWS = 6
+
+
+def notices(state: ConsoleState, canvas: Canvas) -> Lines:
+    """At most `canvas.height` rows, the most urgent first; none at all when everything is in order."""
+    rows = (*_failures(state, canvas), *_offline(state, canvas), *_phase(state, canvas), *_weights(state))
+    return rows[: canvas.height]
+
+
+def opening(state: ConsoleState, canvas: Canvas) -> Lines:
+    """The body while no coordinator has answered yet."""
+    rows = [*_failures(state, canvas), *_offline(state, canvas)]
+    if state.link.state is LinkState.CONNECTING:
+        rows += _waiting_for(state)
+    return tuple(rows)[: canvas.height]
+
+
+def _waiting_for(state: ConsoleState) -> Lines:
+    link = state.link
+    if link.address and not link.boot:
+        return (line(f" Waiting for the coordinator at {link.address} ..."), line(Span(" r = retry now   q = quit", "dim")))
+    first = link.boot or "Starting ..."
+    if not link.address:
+        return (line(f" {first}"), line(Span(" The coordinator answers first, then its workers appear here.", "dim")))
+    return (line(f" {first}"), line(f" The coordinator listens at {link.address}; waiting for its first answer ..."))
+
+
+def _failures(state: ConsoleState, canvas: Canvas) -> Lines:
+    rows = [line(Span(" ERROR", "error"), f" {row}") for text in state.failures for row in wrap(text, canvas.width - 8)]
+    return tuple(rows[:MAX_FAILURE_ROWS])
+
+
+def _offline(state: ConsoleState, canvas: Canvas) -> Lines:
+    if state.link.state is not LinkState.OFFLINE or not state.link.error:
+        return ()
+    hint = f"r = {'start it again' if state.failures or not state.link.address else 'retry now'}   q = quit"
+    rows = [line(f" {row}") for row in wrap(state.link.error, canvas.width - 2)[:4]]
+    if len(rows) == 1 and len(state.link.error) + len(hint) + 5 <= canvas.width:
+        return ((*rows[0], Span(f"   {hint}", "dim")),)
+    return (*rows, line(Span(f" {hint}", "dim")))
+
+
+def _phase(state: ConsoleState, canvas: Canvas) -> Lines:
+    """The coordinator's own sentence while it cannot serve, and how to get workers when there are none."""
+    if state.shown is None or state.shown.status.phase is Phase.SERVING:
+        return ()
+    status = state.shown.status
+    lost = any(node.state is NodeState.LOST for node in status.nodes)
+    head = Span("DEGRADED", "error") if lost else Span(str(status.phase), "accent")
+    sentence = status.detail or f"{len(status.nodes)} of {status.num_workers_expected} workers have joined"
+    rows = [line(" ", head, f"  {row}") if not i else line(f" {row}") for i, row in enumerate(wrap(sentence, canvas.width - 13)[:2])]
+    if not status.nodes:
+        rows.append(line(Span(f" No workers joined.  On a worker: noodle-engine worker --join {state.link.address}", "dim")))
+    return tuple(rows)
+
+
+def _weights(state: ConsoleState) -> Lines:
+    if state.shown is None:
+        return ()
+    status = state.shown.status
+    facts = []
+    if status.random_weights:
+        facts.append("random weights: answers are noise, timings are real")
+    if status.model and not status.has_tokenizer:
+        facts.append("no tokenizer: text is read and written as bytes")
+    return (line(" ", Span("NOTE", "warn"), f" {'; '.join(facts)}"),) if facts else ()

@@ -1,0 +1,83 @@
+"""Synthetic cluster states for the console's tests: a healthy one, and how to change it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from engine.data import (
+    ClusterStatus,
+    Event,
+    NodeState,
+    NodeStatus,
+    Phase,
+    SessionStatus,
+    Severity,
+    StageStatus,
+    StageTiming,
+    TokenChunk,
+    WatchFrame,
+)
+
+GIB = 2**30
+NAMES = ("gpu-a", "cpu-b", "gpu-c", "pi-d")
+TIMES_S = (0.0031, 0.0042, 0.0118, 0.0018)
+RANGES = ((0, 5), (5, 9), (9, 12), (12, 14))
+
+
+def node(name: str = "gpu-a", start: int = 0, stop: int = 5, **changes: Any) -> NodeStatus:
+    """A node that runs well."""
+    base = NodeStatus(
+        worker_id=name, pid=4711, host="lab", address="127.0.0.1:50051", device="cpu", state=NodeState.OK, detail="", progress=-1.0,
+        start=start, stop=stop, resident_bytes=2 * GIB, memory_bytes=8 * GIB, kv_used_bytes=GIB // 4, kv_budget_bytes=GIB,
+        cpu_utilisation=0.27, heartbeat_age_s=0.2,
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def stage(name: str = "gpu-a", start: int = 0, stop: int = 5, time_s: float = 0.0031, **changes: Any) -> StageStatus:
+    """A stage that takes what was predicted."""
+    base = StageStatus(
+        worker_id=name, start=start, stop=stop, predicted_s=time_s, compute_p50_s=time_s, compute_p95_s=time_s * 1.3, queue_p50_s=0.0001,
+        hop_p50_s=0.001, num_steps=120, history_s=tuple(time_s * (0.7 + 0.1 * (i % 5)) for i in range(40)),
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def event(sequence: int, text: str = "plan applied", severity: Severity = Severity.INFO, **changes: Any) -> Event:
+    return replace(Event(sequence, 1_700_000_000.0 + sequence, severity, "plan", "coord", text), **changes)
+
+
+def status(num_nodes: int = 4, **changes: Any) -> ClusterStatus:
+    """A serving cluster of up to four nodes; the third stage is the bottleneck."""
+    nodes = tuple(node(NAMES[i], *RANGES[i]) for i in range(num_nodes))
+    stages = tuple(stage(NAMES[i], *RANGES[i], TIMES_S[i]) for i in range(num_nodes))
+    base = ClusterStatus(
+        cluster_id="lab-a", phase=Phase.SERVING, detail="", model="gpt2", random_weights=False, has_tokenizer=True, num_items=14,
+        context_tokens=1024, plan_version=14, strategy="balanced", num_workers_expected=num_nodes, nodes=nodes, stages=stages,
+        sessions=(SessionStatus("s-1", "decode", 12, 40, 64, 0.2, 14.1, 3.0),), tokens_per_s=84.7, step_p50_s=0.0239, step_p95_s=0.0312,
+        num_sessions_done=3, num_sessions_failed=0, uptime_s=3600.0,
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def booting(num_nodes: int = 3, **changes: Any) -> ClusterStatus:
+    """A cluster whose workers are on the way: one of each kind of activity."""
+    states = (NodeState.LOADING, NodeState.MEASURING, NodeState.STARTING)
+    details = ("loading items 0-4", "measuring 14 items", "importing torch")
+    nodes = tuple(
+        node(f"worker-{i}", 0, 0, state=states[i % 3], detail=details[i % 3], progress=(0.62, 0.25, -1.0)[i % 3]) for i in range(num_nodes)
+    )
+    base = status(0, phase=Phase.LOADING, detail="loading the plan on 3 workers", nodes=nodes, num_workers_expected=num_nodes)
+    return replace(base, sessions=(), tokens_per_s=0.0, step_p50_s=0.0, step_p95_s=0.0, uptime_s=2.0, **changes)
+
+
+def frame(of: ClusterStatus | None = None, *events: Event) -> WatchFrame:
+    return WatchFrame(of or status(), events)
+
+
+def chunk(index: int, text: str = " word", **changes: Any) -> TokenChunk:
+    """One token, with a timing per stage."""
+    timings = tuple(StageTiming(name, time_s, 0.0, 0.0001, 0.0001) for name, time_s in zip(NAMES, TIMES_S, strict=True))
+    base = TokenChunk("s-1", index, 1000 + index, text, timings=timings, step_s=0.0239, prompt_ids=(1, 2, 3) if index <= 0 else ())
+    return replace(base, **changes)
