@@ -43,6 +43,8 @@ class Heartbeat:
                 if e.code() in _GONE and not self._stopped.is_set():
                     self._on_fenced()
                     return
+            except ValueError:  # the channel was closed between two beats
+                return
             self._stopped.wait(period_s)
 
     def _message(self, generation: int) -> pb.HeartbeatRequest:

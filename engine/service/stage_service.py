@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
 from engine.data import Unavailable
-from engine.service import kv_transfer, memory
+from engine.service import memory
 from engine.service.errors import status_number
 from engine.service.links import Link, open_channel
 from engine.service.security import metadata
-from engine.service.stage_runner import StageRunner
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
+
+if TYPE_CHECKING:  # importing it for real would import torch before the worker has announced itself
+    from engine.service.stage_runner import StageRunner
 
 
 class StageService(rpc.StageServiceServicer):
@@ -84,12 +86,16 @@ class StageService(rpc.StageServiceServicer):
         return pb.UnloadReply()
 
     async def ExportKv(self, request: pb.ExportKvRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.KvMessage]:
+        from engine.service import kv_transfer
+
         runner = self._ready()
         export = runner.call(lambda: kv_transfer.export_session(runner.owned_model(), runner.sessions, request))
         for message in await asyncio.wrap_future(export):
             yield message
 
     async def ImportKv(self, request_iterator: Any, context: grpc.aio.ServicerContext) -> pb.ImportKvReply:
+        from engine.service import kv_transfer
+
         runner = self._ready()
         messages = [message async for message in request_iterator]
         take = runner.call(lambda: kv_transfer.import_session(runner.owned_model(), runner.sessions, messages))

@@ -12,6 +12,7 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
@@ -27,6 +28,9 @@ from engine.service.security import SecurityOptions, channel_credentials, metada
 from engine.service.stage_service import StageService
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
+
+if TYPE_CHECKING:
+    from engine.service.stage_runner import StageRunner
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +127,7 @@ class Worker:
         self._spec, self._service.runner = await asyncio.to_thread(self._import_engine)
         self._gauges.say("", -1.0)
 
-    def _import_engine(self) -> tuple[NodeSpec, object]:
+    def _import_engine(self) -> tuple[NodeSpec, StageRunner]:
         import torch
 
         from engine.model import hardware
@@ -152,12 +156,13 @@ class Worker:
         channel = self._channel = open_channel(self._options.join, self._credentials)
         stub = rpc.ControlStub(channel)
         fenced = asyncio.Event()
-        if not preparing.done():
-            early = await self._connect(stub, "starting", fenced)
+        early = None if preparing.done() else await self._connect(stub, "starting", fenced)
+        if early is not None:
             await _first_of(preparing, early.closed())
-            early.close()
-            await preparing
+        await preparing
         connection = await self._connect(stub, "ready", fenced)
+        if early is not None:
+            early.close()
         self._attempt = 0
         self._service.report = connection.report
         try:

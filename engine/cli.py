@@ -1,0 +1,270 @@
+"""`noodle-engine`: argv to frozen options to one call into a room.
+
+Nothing heavy is imported before the command is known. Data goes to stdout, everything else to stderr; exit codes are
+0 done, 1 failed, 2 bad usage or refused, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from engine.data import InvalidInput, NoodleError
+
+_SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        options = _parser().parse_args(argv)
+        return int(options.run(options) or 0)
+    except NoodleError as e:
+        print(f"noodle-engine: {e}", file=sys.stderr)
+        return e.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away: nobody is left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InvalidInput(f"{message}; see `{self.prog} --help`")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="noodle-engine", description="Run a Hugging Face model as a pipeline over several machines.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_servers(commands)
+    _add_clients(commands)
+    _add_tools(commands)
+    return parser
+
+
+def _add_servers(commands: argparse._SubParsersAction[_Parser]) -> None:
+    up = _command(commands, "up", "start a coordinator and workers on this machine and serve until interrupted", _up)
+    _model_options(up)
+    up.add_argument("--workers", type=_whole("--workers", 1), default=3, help="worker processes to start (default 3)")
+    up.add_argument("--listen", default="127.0.0.1:0", help="coordinator address; port 0 picks a free one")
+    up.add_argument("--threads", type=_whole("--threads", 1), help="compute threads per worker")
+    up.add_argument("--memory", type=_size, help="memory of each worker, e.g. 2G")
+    up.add_argument("--kv-memory", type=_size, help="part of it for keys and values")
+    up.add_argument("--slowdown", type=_factors, default=(), metavar="F[,F...]", help="emulate slower workers, e.g. 1,3,1")
+    up.add_argument("--state-dir", help="where the journal is kept (default: a temporary folder)")
+    up.add_argument("--json", action="store_true", help="one JSON line with the address when ready")
+
+    coordinator = _command(commands, "coordinator", "serve a cluster that workers join", _coordinator)
+    _model_options(coordinator)
+    coordinator.add_argument("--workers", type=_whole("--workers", 1), default=1, help="workers to wait for at first (default 1)")
+    coordinator.add_argument("--strategy", default="balanced", help="what the planner minimises (default balanced)")
+    coordinator.add_argument("--state-dir", type=Path, help="where the journal is kept (default: a temporary folder)")
+    _server_options(coordinator, "127.0.0.1:7070")
+
+    worker = _command(commands, "worker", "serve stages on this machine for a coordinator", _worker)
+    worker.add_argument("--join", required=True, metavar="HOST:PORT", help="the coordinator's address")
+    worker.add_argument("--id", help="this node's name in the cluster (default: host name and pid)")
+    worker.add_argument("--device", help="cpu or cuda:N (default: the best one here)")
+    worker.add_argument("--memory", type=_size, help="memory for weights and KV, e.g. 2G (default: what is available)")
+    worker.add_argument("--kv-memory", type=_size, help="part of it for keys and values")
+    worker.add_argument("--threads", type=_whole("--threads", 1), help="compute threads (default: all cores)")
+    worker.add_argument("--slowdown", type=_factor, default=1.0, metavar="FACTOR", help="emulate a machine that is this much slower")
+    _server_options(worker, "127.0.0.1:0")
+
+
+def _add_clients(commands: argparse._SubParsersAction[_Parser]) -> None:
+    generate = _command(commands, "generate", "generate text on a running cluster", _generate)
+    _connect_options(generate)
+    generate.add_argument("prompt", nargs="?", help="the prompt; read from stdin when it is '-'")
+    generate.add_argument("--prompt-ids", type=_ids, default=(), metavar="1,2,3", help="token ids instead of a text")
+    generate.add_argument("--max-new-tokens", type=_whole("--max-new-tokens", 1), default=64)
+    generate.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
+    generate.add_argument("--top-k", type=int, default=0)
+    generate.add_argument("--top-p", type=float, default=1.0)
+    generate.add_argument("--repetition-penalty", type=float, default=1.0)
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be repeated")
+    generate.add_argument("--ignore-eos", action="store_true", help="go on to --max-new-tokens")
+
+    status = _command(commands, "status", "show nodes, stages and sessions", _status)
+    _connect_options(status)
+    events = _command(commands, "events", "show what happened, newest last", _events)
+    _connect_options(events)
+    events.add_argument("--follow", action="store_true", help="keep printing as things happen")
+    drain = _command(commands, "drain", "move a worker's items elsewhere and leave it out of plans", _drain)
+    _connect_options(drain)
+    drain.add_argument("worker_id")
+    rebalance = _command(commands, "rebalance", "plan again from the present measurements", _rebalance)
+    _connect_options(rebalance)
+    rebalance.add_argument("--dry-run", action="store_true", help="show the plan, do not apply it")
+    cancel = _command(commands, "cancel", "end a session", _cancel)
+    _connect_options(cancel)
+    cancel.add_argument("session_id")
+
+
+def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
+    models = _command(commands, "models", "list models and architectures, or describe one", _models)
+    models.add_argument("action", nargs="?", choices=("list", "describe"), default="list")
+    models.add_argument("model", nargs="?", help="hub id, folder, or architecture name")
+    models.add_argument("--random-weights", type=_whole("--random-weights", 0), metavar="SEED")
+    models.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    models.add_argument("--cache-dir", type=Path)
+    models.add_argument("--json", action="store_true")
+    models.add_argument("--json-lines", action="store_true", help=argparse.SUPPRESS)
+    doctor = _command(commands, "doctor", "check this machine and say how to mend what is wrong", _doctor)
+    doctor.add_argument("--json", action="store_true")
+    bench = _command(commands, "bench", "measure hop cost and decode speed on this machine", _bench)
+    bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode"), default="all")
+    bench.add_argument("--tokens", type=_whole("--tokens", 8), default=500, help="tokens per measurement (default 500)")
+    bench.add_argument("--rounds", type=_whole("--rounds", 1), default=3, help="interleaved rounds; medians are quoted (default 3)")
+    bench.add_argument("--json", action="store_true")
+
+
+# ---------------------------------------------------------------------------------------------- shared options
+def _command(commands: argparse._SubParsersAction[_Parser], name: str, summary: str, run: object) -> _Parser:
+    parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _model_options(parser: _Parser) -> None:
+    parser.add_argument("--model", help="hub id, local folder, or architecture name (default: GPT-2)")
+    parser.add_argument("--random-weights", type=_whole("--random-weights", 0), metavar="SEED", help="seeded random weights")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--cache-dir", type=Path, help="default: $NOODLE_CACHE or the user's cache folder")
+
+
+def _server_options(parser: _Parser, listen: str) -> None:
+    parser.add_argument("--listen", default=listen, metavar="HOST:PORT", help=f"default {listen}; port 0 picks a free one")
+    parser.add_argument("--token-file", type=Path, help="lines 'viewer|operator|worker TOKEN'")
+    parser.add_argument("--tls-cert", type=Path)
+    parser.add_argument("--tls-key", type=Path)
+    parser.add_argument("--tls-ca", type=Path)
+    parser.add_argument("--insecure", action="store_true", help="allow an address other than loopback without TLS and token")
+    parser.add_argument("--exit-with-parent", action="store_true", help="end when stdin is closed")
+    parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+
+
+def _connect_options(parser: _Parser) -> None:
+    address = os.environ.get("NOODLE_CONNECT", "127.0.0.1:7070")
+    parser.add_argument("--connect", default=address, metavar="HOST:PORT", help="default: $NOODLE_CONNECT or 127.0.0.1:7070")
+    parser.add_argument("--token", default=os.environ.get("NOODLE_TOKEN"), help="default: $NOODLE_TOKEN")
+    parser.add_argument("--tls-ca", type=Path)
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def _whole(what: str, low: int):  # type: ignore[no-untyped-def]
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"-?[0-9]{1,18}", text) or int(text) < low:
+            raise InvalidInput(f"{what} {text!r} is not allowed: give a whole number of at least {low}")
+        return int(text)
+
+    return parse
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)([kmg]?i?)b?", text.lower())
+    if match is None or match[2] not in _SIZES:
+        raise InvalidInput(f"size {text!r} is not allowed: give bytes or a number with K, M, G, Ki, Mi or Gi, e.g. 2G")
+    return int(float(match[1]) * _SIZES[match[2]])
+
+
+def _factor(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 1.0 <= float(text) <= 1000.0:
+            return float(text)
+    raise InvalidInput(f"--slowdown {text!r} is not allowed: give a factor from 1 to 1000")
+
+
+def _factors(text: str) -> tuple[float, ...]:
+    return tuple(_factor(part) for part in text.split(","))
+
+
+def _ids(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"[0-9]{1,18}(,[0-9]{1,18})*", text):
+        raise InvalidInput(f"--prompt-ids {text[:80]!r} is not allowed: give whole numbers joined by commas, e.g. 1,2,3")
+    return tuple(int(part) for part in text.split(","))
+
+
+# ---------------------------------------------------------------------------------------------- one call each
+def _up(options: argparse.Namespace) -> int:
+    from engine.commands import serve
+
+    return serve.up(options)
+
+
+def _coordinator(options: argparse.Namespace) -> int:
+    from engine.commands import serve
+
+    return serve.coordinator(options)
+
+
+def _worker(options: argparse.Namespace) -> int:
+    from engine.commands import serve
+
+    return serve.worker(options)
+
+
+def _generate(options: argparse.Namespace) -> int:
+    from engine.commands import generate
+
+    return generate.run(options)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from engine.commands import inspect
+
+    return inspect.status(options)
+
+
+def _events(options: argparse.Namespace) -> int:
+    from engine.commands import inspect
+
+    return inspect.events(options)
+
+
+def _drain(options: argparse.Namespace) -> int:
+    from engine.commands import operate
+
+    return operate.drain(options)
+
+
+def _rebalance(options: argparse.Namespace) -> int:
+    from engine.commands import operate
+
+    return operate.rebalance(options)
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    from engine.commands import operate
+
+    return operate.cancel(options)
+
+
+def _models(options: argparse.Namespace) -> int:
+    from engine.commands import models
+
+    return models.run(options)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from engine.commands import doctor
+
+    return doctor.run(options)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from engine.commands import bench
+
+    return bench.run(options)

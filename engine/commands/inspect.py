@@ -1,0 +1,98 @@
+"""`status` and `events`: what the console shows, for scripts and screen readers."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from dataclasses import asdict
+
+from engine.commands.output import print_json, printable, table
+from engine.data import ClusterStatus, Event, NodeStatus
+from engine.service.client import Client
+
+
+def status(options: argparse.Namespace) -> int:
+    """Print one look at the cluster."""
+    found = asyncio.run(_status(options))
+    if options.json:
+        print_json(_document(found))
+    else:
+        print(_text(found))
+    return 0
+
+
+async def _status(options: argparse.Namespace) -> ClusterStatus:
+    async with Client(options.connect, options.token, options.tls_ca) as client:
+        return await client.status()
+
+
+def _document(found: ClusterStatus) -> dict[str, object]:
+    """The status under the names that scripts rely on."""
+    document = asdict(found)
+    nodes = document.pop("nodes")
+    document["workers"] = [{**n, "memory_bytes": n["resident_bytes"], "memory_limit_bytes": n["memory_bytes"]} for n in nodes]
+    return document
+
+
+def _text(found: ClusterStatus) -> str:
+    model = f"{found.model} (random weights)" if found.random_weights else found.model
+    lines = [
+        f"{found.cluster_id}  {found.phase}  {model}  plan #{found.plan_version} {found.strategy}",
+        f"{found.tokens_per_s:.1f} tokens/s  step p50 {1e3 * found.step_p50_s:.1f} ms  p95 {1e3 * found.step_p95_s:.1f} ms  "
+        f"sessions {len(found.sessions)} now, {found.num_sessions_done} done, {found.num_sessions_failed} failed",
+    ]
+    if found.failure or found.detail:
+        lines.append(found.failure or found.detail)
+    lines += ["", table(("NODE", "STATE", "ITEMS", "RESIDENT", "KV", "AGE", "PID", "WHAT"), [_node_row(n) for n in found.nodes])]
+    if found.stages:
+        rows = [(s.worker_id, f"{s.start}-{s.stop - 1}", _ms(s.predicted_s), _ms(s.compute_p50_s), _ms(s.hop_p50_s)) for s in found.stages]
+        lines += ["", table(("STAGE", "ITEMS", "PLANNED ms", "P50 ms", "HOP ms"), rows)]
+    if found.sessions:
+        sessions = [
+            (s.session_id, s.state, str(s.num_prompt_tokens), f"{s.num_generated}/{s.max_new_tokens}", f"{s.tokens_per_s:.1f}")
+            for s in found.sessions
+        ]
+        lines += ["", table(("SESSION", "STATE", "PROMPT", "OUT", "TOK/S"), sessions)]
+    return printable("\n".join(lines))
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f}"
+
+
+def _node_row(n: NodeStatus) -> tuple[str, ...]:
+    items = f"{n.start}-{n.stop - 1}" if n.stop > n.start else "-"
+    return (
+        n.worker_id,
+        n.state,
+        items,
+        f"{n.resident_bytes / 1e6:.0f}M",
+        f"{n.kv_used_bytes / 1e6:.0f}/{n.kv_budget_bytes / 1e6:.0f}M",
+        f"{n.heartbeat_age_s:.1f}s",
+        str(n.pid),
+        n.detail,
+    )
+
+
+def events(options: argparse.Namespace) -> int:
+    """Print the events the coordinator still holds, and with --follow the ones to come."""
+    asyncio.run(_events(options))
+    return 0
+
+
+async def _events(options: argparse.Namespace) -> None:
+    async with Client(options.connect, options.token, options.tls_ca) as client:
+        async for frame in client.watch():
+            for event in frame.events:
+                if options.json:
+                    print_json(asdict(event))
+                else:
+                    print(_line(event), flush=True)
+            if not options.follow:
+                return
+
+
+def _line(event: Event) -> str:
+    at = time.strftime("%H:%M:%S", time.localtime(event.wall_s))
+    return printable(f"{at} {event.severity:<5} {event.kind:<7} {event.subject:<10} {event.text}")

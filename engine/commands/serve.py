@@ -1,0 +1,154 @@
+"""`up`, `coordinator` and `worker`: the commands that run servers."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import re
+import sys
+
+from engine.commands.output import print_json
+from engine.data import ModelRef, NoodleError, Phase, Unavailable
+from engine.service.client import Client, check_address
+from engine.service.local import LocalCluster, LocalOptions
+from engine.service.process import set_up_logging, stop_event
+from engine.service.security import SecurityOptions, load_tokens
+
+READY_TIMEOUT_S = 1800.0
+
+
+def coordinator(options: argparse.Namespace) -> int:
+    """Serve a cluster until interrupted."""
+    from engine.model.source import default_cache_dir
+    from engine.service.coordinator import CoordinatorOptions, run_coordinator
+
+    set_up_logging(options.log_level)
+    settings = CoordinatorOptions(
+        model=_model_ref(options),
+        num_workers=options.workers,
+        cache_dir=options.cache_dir or default_cache_dir(),
+        listen=options.listen,
+        strategy=options.strategy,
+        state_dir=options.state_dir,
+        exit_with_parent=options.exit_with_parent,
+        security=_security(options),
+    )
+    return asyncio.run(run_coordinator(settings))
+
+
+def worker(options: argparse.Namespace) -> int:
+    """Serve stages until interrupted."""
+    from engine.service.worker import WorkerOptions, run_worker
+
+    set_up_logging(options.log_level)
+    settings = WorkerOptions(
+        join=check_address(options.join),
+        worker_id=options.id or _default_id(),
+        listen=options.listen,
+        device=options.device,
+        memory_bytes=options.memory,
+        kv_memory_bytes=options.kv_memory,
+        num_threads=options.threads,
+        slowdown=options.slowdown,
+        exit_with_parent=options.exit_with_parent,
+        security=_security(options),
+    )
+    return asyncio.run(run_worker(settings))
+
+
+def up(options: argparse.Namespace) -> int:
+    """Start a cluster on this machine, say when it is ready, serve until interrupted."""
+    settings = LocalOptions(
+        model=options.model,
+        random_weights=options.random_weights,
+        num_workers=options.workers,
+        dtype=options.dtype,
+        num_threads=options.threads,
+        memory_bytes=options.memory,
+        kv_memory_bytes=options.kv_memory,
+        slowdowns=options.slowdown,
+        cache_dir=str(options.cache_dir) if options.cache_dir else None,
+        state_dir=options.state_dir,
+        listen=options.listen,
+    )
+    return asyncio.run(_up(settings, options.json))
+
+
+async def _up(settings: LocalOptions, as_json: bool) -> int:
+    stopping = stop_event(exit_with_parent=False)
+    cluster = LocalCluster(settings)
+    try:
+        address = await cluster.start()
+        waiting = asyncio.create_task(stopping.wait())
+        ready = asyncio.create_task(wait_until_serving(cluster, say=_say))
+        await asyncio.wait({waiting, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            ready.cancel()
+            return 130
+        ready.result()
+        if as_json:
+            print_json({"address": address, "pids": cluster.pids()})
+        else:
+            print(f"ready at {address}: noodle-engine generate 'Hello' --connect {address}", flush=True)
+        await _until(stopping, cluster)
+        return 0
+    finally:
+        await cluster.stop()
+
+
+async def _until(stopping: asyncio.Event, cluster: LocalCluster) -> None:
+    """Serve until told to stop, or until the coordinator is gone; a lost worker is the coordinator's affair."""
+    told: set[str] = set()
+    while not stopping.is_set():
+        for sentence in cluster.failures():
+            if sentence not in told:
+                told.add(sentence)
+                _say(sentence)
+            if sentence.startswith("coordinator "):
+                raise NoodleError(sentence)
+        try:
+            await asyncio.wait_for(stopping.wait(), timeout=0.5)
+        except TimeoutError:
+            continue
+
+
+async def wait_until_serving(cluster: LocalCluster, say: object = None) -> None:
+    """Return when every stage is loaded; raises Unavailable with the cluster's own reason if it never will be."""
+    said = ""
+    async with Client(cluster.address) as client:
+        async for frame in client.watch(min_interval_s=0.1):
+            status = frame.status
+            if status.phase is Phase.SERVING:
+                return
+            if status.failure:
+                raise Unavailable(status.failure)
+            dead = [s for s in cluster.failures() if status.plan_version == 0]
+            if dead:
+                raise NoodleError(dead[0])
+            if callable(say) and status.detail != said:
+                said = status.detail
+                say(said)
+
+
+def _say(text: str) -> None:
+    print(f"noodle-engine: {text}", file=sys.stderr, flush=True)
+
+
+def _model_ref(options: argparse.Namespace) -> ModelRef:
+    from engine.model.source import default_ref
+
+    if options.model is None and options.random_weights is None:
+        default = default_ref()
+        return ModelRef(default.model, default.random_weights, options.dtype)
+    return ModelRef(options.model or "gpt2", options.random_weights, options.dtype)
+
+
+def _security(options: argparse.Namespace) -> SecurityOptions:
+    return load_tokens(SecurityOptions(options.token_file, options.tls_cert, options.tls_key, options.tls_ca, options.insecure))
+
+
+def _default_id() -> str:
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", platform.node()).strip("-.")[:40]
+    return f"{host or 'node'}-{os.getpid()}"

@@ -1,0 +1,114 @@
+"""The one client: the console, the command line, the tests and the embedded cluster all talk to a coordinator through it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+
+from engine.data import ClusterStatus, GenerateRequest, InvalidInput, NoodleError, Plan, TokenChunk, WatchFrame
+from engine.service import wire
+from engine.service.errors import from_rpc_error
+from engine.service.links import open_channel
+from engine.service.security import metadata
+from protos import noodle_pb2 as pb
+from protos import noodle_pb2_grpc as rpc
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_S = 10.0
+
+
+class Client:
+    """A connection to one coordinator; every method raises `engine.data` errors, never gRPC's."""
+
+    def __init__(self, address: str, token: str | None = None, tls_ca: Path | None = None) -> None:
+        self.address = check_address(address)
+        credentials = grpc.ssl_channel_credentials(tls_ca.read_bytes()) if tls_ca else None
+        self._channel = open_channel(address, credentials)
+        self._stub = rpc.ControlStub(self._channel)
+        self._metadata = metadata(token)
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def status(self) -> ClusterStatus:
+        reply = await self._call(self._stub.GetStatus(pb.GetStatusRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+        return wire.from_message(ClusterStatus, reply)
+
+    async def watch(self, after_sequence: int = 0, min_interval_s: float = 0.5) -> AsyncIterator[WatchFrame]:
+        """State and new events at most every `min_interval_s` and at least once a second."""
+        request = pb.WatchRequest(after_sequence=after_sequence, min_interval_s=min_interval_s)
+        async for message in self._stream(self._stub.Watch(request, metadata=self._metadata)):
+            yield wire.from_message(WatchFrame, message)
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[TokenChunk]:
+        """Tokens once each and in order; closing the generator cancels the session."""
+        message = pb.GenerateRequest(max_new_tokens=request.max_new_tokens, stop=request.stop, ignore_eos=request.ignore_eos)
+        if request.prompt is not None:
+            message.prompt = request.prompt
+        message.prompt_ids.extend(_int32s(request.prompt_ids))
+        wire.to_message(request.sampling, message.sampling)
+        async for chunk in self._stream(self._stub.Generate(message, metadata=self._metadata)):
+            yield wire.chunk_from_message(chunk)
+
+    async def plan(self, strategy: str = "") -> Plan:
+        """What the planner would do now, without doing it."""
+        request = pb.PlanRequest(strategy=strategy)
+        return wire.from_message(Plan, await self._call(self._stub.PlanNow(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
+
+    async def apply(self, expected_plan_version: int, strategy: str = "") -> Plan:
+        """Re-plan, if the plan is still the one the caller saw; raises Refused if it is not."""
+        request = pb.ApplyRequest(expected_plan_version=expected_plan_version, strategy=strategy)
+        return wire.from_message(Plan, await self._call(self._stub.Apply(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
+
+    async def drain(self, worker_id: str) -> Plan:
+        request = pb.DrainRequest(worker_id=worker_id)
+        return wire.from_message(Plan, await self._call(self._stub.Drain(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
+
+    async def cancel(self, session_id: str) -> None:
+        await self._call(self._stub.Cancel(pb.CancelRequest(session_id=session_id), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+
+    async def _call(self, call: Awaitable[T]) -> T:
+        try:
+            return await call
+        except grpc.aio.AioRpcError as e:
+            raise self._explain(e) from e
+
+    async def _stream(self, call: Any) -> AsyncIterator[Any]:
+        try:
+            async for message in call:
+                yield message
+        except grpc.aio.AioRpcError as e:
+            raise self._explain(e) from e
+        finally:
+            with contextlib.suppress(Exception):
+                call.cancel()
+
+    def _explain(self, error: grpc.aio.AioRpcError) -> NoodleError:
+        return from_rpc_error(error, f"the coordinator at {self.address}")
+
+
+def check_address(address: str) -> str:
+    """Return `address` if it is unix:PATH or HOST:PORT; else raise InvalidInput."""
+    host, _, port = address.rpartition(":")
+    if address.startswith("unix:") or (host and port.isdecimal() and 0 < int(port) < 65536):
+        return address
+    raise InvalidInput(f"address {address[:80]!r} is not allowed: give HOST:PORT with a port from 1 to 65535, or unix:PATH")
+
+
+def _int32s(values: tuple[int, ...]) -> tuple[int, ...]:
+    wrong = next((v for v in values if not -(2**31) <= v < 2**31), None)
+    if wrong is not None:
+        raise InvalidInput(f"prompt token id {wrong} is not a token id: use numbers below the vocabulary size")
+    return values

@@ -1,0 +1,136 @@
+"""The Control service: requests of workers, clients and operators, turned into cluster events and back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from engine.control import events as on
+from engine.data import InvalidInput, NodeSpec, NotFound, Plan, Stale, Unavailable, WatchFrame, check_name
+from engine.service import wire
+from engine.service.shell import ClusterShell
+from protos import noodle_pb2 as pb
+from protos import noodle_pb2_grpc as rpc
+
+MIN_WATCH_INTERVAL_S = 0.1
+PROOF_OF_LIFE_S = 1.0
+MAX_PROMPT_BYTES = 8 * 1024 * 1024
+
+
+class ControlService(rpc.ControlServicer):
+    """Holds no state of its own but the counter of registrations, which starts at the wall clock and so only ever rises."""
+
+    def __init__(self, shell: ClusterShell) -> None:
+        self._shell = shell
+        self._generation = int(time.time() * 1000)
+
+    # ------------------------------------------------------------------------------------------ workers
+    async def Register(self, request: pb.RegisterRequest, context: grpc.aio.ServicerContext) -> pb.RegisterReply:
+        spec = wire.from_message(NodeSpec, request.spec)
+        check_name("worker id", spec.node_id)
+        self._generation += 1
+        self._shell.connect_peer(spec.node_id, spec.address)
+        self._shell.feed(on.WorkerRegistered(spec, self._generation, ready=request.state == "ready"))
+        leases = self._shell.cluster.config.leases
+        return pb.RegisterReply(
+            cluster_id=self._shell.cluster_id,
+            generation=self._generation,
+            heartbeat_period_s=leases.heartbeat_period_s,
+            lease_s=leases.lease_s,
+        )
+
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: grpc.aio.ServicerContext) -> pb.HeartbeatReply:
+        if self._shell.cluster.members.current(request.worker_id, request.generation) is None:
+            raise Stale(f"registration {request.generation} of {request.worker_id} is not current: register again")
+        self._shell.feed(
+            on.HeartbeatArrived(
+                request.worker_id,
+                request.generation,
+                request.detail,
+                request.progress,
+                request.resident_bytes,
+                request.kv_used_bytes,
+                request.cpu_utilisation,
+            )
+        )
+        return pb.HeartbeatReply()
+
+    async def Report(self, request_iterator: Any, context: grpc.aio.ServicerContext) -> pb.ReportReply:
+        headers = dict(context.invocation_metadata() or ())
+        worker_id, generation = str(headers.get("worker-id", "")), int(str(headers.get("generation", "0")))
+        try:
+            while (message := await context.read()) is not grpc.aio.EOF:
+                self._shell.report(message)
+        finally:
+            self._shell.feed(on.WorkerLost(worker_id, generation, "its connection broke"))
+        return pb.ReportReply()
+
+    # ------------------------------------------------------------------------------------------ viewers
+    async def GetStatus(self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext) -> pb.ClusterStatus:
+        return wire.to_message(self._shell.status(), pb.ClusterStatus())
+
+    async def Watch(self, request: pb.WatchRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.WatchFrame]:
+        interval_s = max(MIN_WATCH_INTERVAL_S, request.min_interval_s)
+        sequence = request.after_sequence
+        while True:
+            events = tuple(e for e in self._shell.events if e.sequence > sequence)
+            sequence = events[-1].sequence if events else sequence
+            yield wire.to_message(WatchFrame(self._shell.status(), events), pb.WatchFrame())
+            await asyncio.sleep(min(interval_s, PROOF_OF_LIFE_S))
+
+    async def PlanNow(self, request: pb.PlanRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
+        return wire.to_message(self._shell.cluster.preview(request.strategy), pb.Plan())
+
+    # ------------------------------------------------------------------------------------------ operators
+    async def Generate(self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.TokenChunk]:
+        shell = self._shell
+        if request.ByteSize() > MAX_PROMPT_BYTES:
+            raise InvalidInput(f"the request has {request.ByteSize()} bytes, the limit is {MAX_PROMPT_BYTES}: shorten the prompt")
+        wanted = wire.request_from_message(request)
+        if shell.codec is None or shell.cluster.card is None:
+            raise Unavailable(shell.cluster.failure or "the model is being prepared: try again in a few seconds")
+        prompt_ids = wanted.prompt_ids if wanted.prompt is None else await asyncio.to_thread(shell.codec.encode, wanted.prompt)
+        _check_prompt_ids(prompt_ids, shell.cluster.card.vocab_size)
+        session_id = f"s-{secrets.token_hex(4)}"
+        output = shell.open_session(session_id, prompt_ids, on.SessionSubmitted(session_id, prompt_ids, wanted))
+        try:
+            yield pb.TokenChunk(session_id=session_id, index=-1, prompt_ids=prompt_ids)
+            async for chunk in output.stream():
+                yield chunk
+        finally:
+            with contextlib.suppress(NotFound):
+                shell.feed(on.SessionCancelled(session_id, "the client went away"))
+
+    async def Apply(self, request: pb.ApplyRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
+        self._shell.feed(on.ReplanRequested(request.expected_plan_version, request.strategy))
+        return self._plan_or_preview()
+
+    async def Drain(self, request: pb.DrainRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
+        self._shell.feed(on.DrainRequested(request.worker_id))
+        return self._plan_or_preview()
+
+    async def Cancel(self, request: pb.CancelRequest, context: grpc.aio.ServicerContext) -> pb.CancelReply:
+        self._shell.feed(on.SessionCancelled(request.session_id, "an operator cancelled it"))
+        return pb.CancelReply()
+
+    def _plan_or_preview(self) -> pb.Plan:
+        cluster = self._shell.cluster
+        plan: Plan = cluster.plan or cluster.preview()
+        return wire.to_message(plan, pb.Plan())
+
+
+def _check_prompt_ids(prompt_ids: tuple[int, ...], vocab_size: int) -> None:
+    if not prompt_ids:
+        raise InvalidInput("the prompt is empty: give at least one token")
+    wrong = next((t for t in prompt_ids if not 0 <= t < vocab_size), None)
+    if wrong is not None:
+        raise InvalidInput(f"prompt token id {wrong} is outside the vocabulary of {vocab_size} tokens: use 0 to {vocab_size - 1}")
+
+

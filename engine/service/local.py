@@ -1,0 +1,199 @@
+"""The embedded cluster: a coordinator and workers as child processes on this machine.
+
+Children are ordinary `python -m engine ...` processes that print their address as the first line of their output. Each
+child holds the reading end of a pipe to us as its stdin: however this process ends, even by `kill -9`, they end too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+
+from engine.data import InvalidInput, NoodleError, Unavailable
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 4.0
+MAX_WORKERS = 64
+TAIL_LINES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOptions:
+    """What to start. `model` None: GPT-2 from the local hub cache, or with random weights if it is not there.
+
+    `slowdowns` makes the worker at the same index slower by that factor; missing ones are 1.
+    """
+
+    model: str | None = None
+    random_weights: int | None = None
+    num_workers: int = 3
+    dtype: str = "float32"
+    num_threads: int | None = None
+    memory_bytes: int | None = None
+    kv_memory_bytes: int | None = None
+    slowdowns: tuple[float, ...] = ()
+    cache_dir: str | None = None
+    state_dir: str | None = None
+    listen: str = "127.0.0.1:0"
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_workers <= MAX_WORKERS:
+            raise InvalidInput(f"--workers {self.num_workers} is not allowed: start 1 to {MAX_WORKERS} workers on one machine")
+        if self.num_threads is not None and self.num_threads < 1:
+            raise InvalidInput(f"--threads {self.num_threads} is not allowed: give 1 or more")
+
+
+@dataclass(slots=True)
+class Child:
+    """A process of ours and the end of what it wrote to stderr."""
+
+    name: str
+    process: asyncio.subprocess.Process
+    tail: collections.deque[str]
+    readers: tuple[asyncio.Task[None], ...]
+
+
+class LocalCluster:
+    """Starts, watches and ends the processes of one embedded cluster."""
+
+    def __init__(self, options: LocalOptions) -> None:
+        self.options = options
+        self.address = ""
+        self._children: list[Child] = []
+        self._stopping = False
+
+    async def start(self) -> str:
+        """Start everything; returns the coordinator's address as soon as it is bound, long before the model is loaded."""
+        options = self.options
+        arguments = ["coordinator", "--workers", str(options.num_workers), "--listen", options.listen, *_model_arguments(options)]
+        if options.state_dir:
+            arguments += ["--state-dir", options.state_dir]
+        try:
+            first_line = await self._spawn("coordinator", arguments)
+            self.address = str(json.loads(first_line)["address"])
+            workers = [self._spawn(f"w{i + 1}", self._worker_arguments(i)) for i in range(options.num_workers)]
+            await asyncio.gather(*workers)
+        except BaseException:
+            await self.stop()
+            raise
+        return self.address
+
+    async def stop(self) -> None:
+        """End every child: politely, then by force; returns when none is left."""
+        self._stopping = True
+        for child in self._children:
+            if child.process.stdin is not None:
+                child.process.stdin.close()
+            with contextlib.suppress(ProcessLookupError):
+                child.process.terminate()
+        waits = [asyncio.create_task(c.process.wait()) for c in self._children]
+        if waits:
+            await asyncio.wait(waits, timeout=STOP_TIMEOUT_S)
+        self.kill()
+        await asyncio.gather(*waits)
+        for child in self._children:
+            for reader in child.readers:
+                reader.cancel()
+
+    def kill(self) -> None:
+        """End every child at once, without an event loop; for crash paths."""
+        self._stopping = True
+        for child in self._children:
+            if child.process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    child.process.kill()
+
+    def pids(self) -> dict[str, int]:
+        return {c.name: c.process.pid for c in self._children}
+
+    def failures(self) -> tuple[str, ...]:
+        """A sentence for every child that ended by itself, with the end of what it said."""
+        if self._stopping:
+            return ()
+        return tuple(_obituary(c) for c in self._children if c.process.returncode is not None)
+
+    def _worker_arguments(self, index: int) -> list[str]:
+        options = self.options
+        arguments = ["worker", "--join", self.address, "--id", f"w{index + 1}"]
+        if options.num_threads is not None:
+            arguments += ["--threads", str(options.num_threads)]
+        if options.memory_bytes is not None:
+            arguments += ["--memory", str(options.memory_bytes)]
+        if options.kv_memory_bytes is not None:
+            arguments += ["--kv-memory", str(options.kv_memory_bytes)]
+        if index < len(options.slowdowns):
+            arguments += ["--slowdown", str(options.slowdowns[index])]
+        return arguments
+
+    async def _spawn(self, name: str, arguments: list[str]) -> str:
+        """Start `python -m engine ...` and return the first line of its output."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "engine",
+            *arguments,
+            "--exit-with-parent",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=_environment(),
+            limit=2**20,
+            start_new_session=True,  # Ctrl-C in the terminal reaches us only; we end the children in order
+        )
+        tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
+        child = Child(name, process, tail, (asyncio.create_task(_keep_tail(process.stderr, tail)),))
+        self._children.append(child)
+        line = await self._first_line(child)
+        child.readers += (asyncio.create_task(_keep_tail(process.stdout, collections.deque(maxlen=1))),)
+        return line
+
+    async def _first_line(self, child: Child) -> str:
+        if child.process.stdout is None:
+            raise AssertionError("the pipe was asked for")
+        try:
+            line = await asyncio.wait_for(child.process.stdout.readline(), START_TIMEOUT_S)
+        except TimeoutError as e:
+            raise Unavailable(f"{child.name} did not say its address within {START_TIMEOUT_S:.0f} s: {' '.join(child.tail)}") from e
+        if not line:
+            await child.process.wait()
+            await child.readers[0]
+            raise NoodleError(_obituary(child))
+        return line.decode()
+
+
+def _model_arguments(options: LocalOptions) -> list[str]:
+    arguments = ["--dtype", options.dtype]
+    if options.model is not None:
+        arguments += ["--model", options.model]
+    if options.random_weights is not None:
+        arguments += ["--random-weights", str(options.random_weights)]
+    if options.cache_dir is not None:
+        arguments += ["--cache-dir", options.cache_dir]
+    return arguments
+
+
+def _environment() -> dict[str, str]:
+    environment = dict(os.environ)
+    # Stages take turns on the same cores: a helper thread that spins after its stage is done steals from the next one.
+    environment.setdefault("OMP_WAIT_POLICY", "passive")
+    environment.setdefault("PYTHONUNBUFFERED", "1")
+    return environment
+
+
+def _obituary(child: Child) -> str:
+    code = child.process.returncode
+    how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
+    said = f": {' | '.join(child.tail)}" if child.tail else ""
+    return f"{child.name} (pid {child.process.pid}) {how}{said}"
+
+
+async def _keep_tail(stream: asyncio.StreamReader | None, tail: collections.deque[str]) -> None:
+    if stream is None:
+        return
+    while line := await stream.readline():
+        tail.append(line.decode(errors="replace").rstrip())

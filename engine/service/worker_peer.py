@@ -1,0 +1,78 @@
+"""The coordinator's side of one worker: its RPCs and the stream of steps to it when it holds the first stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import grpc
+
+from engine.control.commands import LoadStage, SendStep
+from engine.data import ModelCard, NoodleError
+from engine.service import wire
+from engine.service.errors import from_rpc_error
+from engine.service.links import Link, open_channel
+from engine.service.security import metadata
+from protos import noodle_pb2 as pb
+from protos import noodle_pb2_grpc as rpc
+
+MEASURE_TIMEOUT_S = 120.0
+LOAD_TIMEOUT_S = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerOptions:
+    token: str | None = None
+    credentials: grpc.ChannelCredentials | None = None
+
+
+class WorkerPeer:
+    """One registered worker at one address."""
+
+    def __init__(self, worker_id: str, address: str, options: PeerOptions, on_undelivered: Callable[[pb.StepFrame, str], None]) -> None:
+        self.worker_id, self.address = worker_id, address
+        self._on_undelivered = on_undelivered
+        self._metadata = metadata(options.token)
+        self._channel = open_channel(address, options.credentials)
+        self._stub = rpc.StageServiceStub(self._channel)
+        self._steps: Link | None = None
+        self._steps_plan_version = 0
+
+    async def measure(self, card: ModelCard) -> pb.MeasureReply:
+        request = pb.MeasureRequest(folder=card.folder, fingerprint=card.fingerprint)
+        wire.to_message(card.ref, request.model)
+        return await self._stub.Measure(request, metadata=self._metadata, timeout=MEASURE_TIMEOUT_S)
+
+    async def load(self, command: LoadStage, card: ModelCard, next_peer: WorkerPeer | None) -> pb.LoadReply:
+        request = pb.LoadRequest(
+            folder=card.folder,
+            fingerprint=card.fingerprint,
+            plan_version=command.plan_version,
+            start=command.stage.start,
+            stop=command.stage.stop,
+            num_items=card.num_items,
+        )
+        wire.to_message(card.ref, request.model)
+        if next_peer is not None:
+            request.next_worker_id, request.next_address = next_peer.worker_id, next_peer.address
+        return await self._stub.Load(request, metadata=self._metadata, timeout=LOAD_TIMEOUT_S)
+
+    def send_step(self, command: SendStep) -> None:
+        """Put a step on the stream to this worker, which holds the first stage of the command's plan."""
+        if self._steps is None or self._steps_plan_version != command.plan_version:
+            if self._steps is not None:
+                self._steps.close()
+            call = self._stub.Forward(metadata=self._metadata)
+            self._steps = Link(call, f"{self.worker_id} at {self.address}", self._on_undelivered)
+            self._steps_plan_version = command.plan_version
+        frame = pb.StepFrame(plan_version=command.plan_version, step_id=command.step_id, releases=command.releases)
+        frame.segments.extend(wire.segment_to_message(s, command.reserve_tokens) for s in command.segments)
+        self._steps.put(frame)
+
+    def explain(self, error: grpc.RpcError) -> NoodleError:
+        return from_rpc_error(error, f"worker {self.worker_id} at {self.address}")
+
+    async def close(self) -> None:
+        if self._steps is not None:
+            self._steps.close()
+        await self._channel.close()
