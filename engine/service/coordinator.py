@@ -69,7 +69,7 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
 async def _prepare(options: CoordinatorOptions, shell: ClusterShell) -> None:
     """Get the model ready and tell the cluster; a model that cannot be had is a state, not the end of the process."""
     try:
-        card = await prepare_model(options.model, options.cache_dir, lambda detail, done: shell.feed(on.ModelProgress(detail, done)))
+        card = await prepare_model(options.model, options.cache_dir, lambda done, detail: shell.feed(on.ModelProgress(detail, done)))
         shell.codec = await asyncio.to_thread(TextCodec, Path(card.folder))
     except NoodleError as e:
         shell.feed(on.ModelFailed(str(e)))

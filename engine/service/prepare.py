@@ -13,12 +13,12 @@ from engine.model.card import from_json, ready_card
 from engine.service.errors import from_number
 
 
-async def prepare_model(ref: ModelRef, cache_dir: Path, on_progress: Callable[[str, float], None]) -> ModelCard:
+async def prepare_model(ref: ModelRef, cache_dir: Path, on_progress: Callable[[float, str], None]) -> ModelCard:
     """The card of `ref`, whose folder is complete on return; raises what the model room raised."""
     card = await asyncio.to_thread(ready_card, ref, cache_dir)
     if card is not None:
         return card
-    on_progress(f"preparing {ref.label}", -1.0)
+    on_progress(-1.0, f"preparing {ref.label}")
     command = [sys.executable, "-m", "engine", "models", "describe", ref.model, "--dtype", ref.dtype, "--json-lines"]
     if ref.random_weights is not None:
         command += ["--random-weights", str(ref.random_weights)]
@@ -34,7 +34,7 @@ async def prepare_model(ref: ModelRef, cache_dir: Path, on_progress: Callable[[s
             await process.wait()
 
 
-async def _read(process: asyncio.subprocess.Process, ref: ModelRef, on_progress: Callable[[str, float], None]) -> ModelCard:
+async def _read(process: asyncio.subprocess.Process, ref: ModelRef, on_progress: Callable[[float, str], None]) -> ModelCard:
     if process.stdout is None or process.stderr is None:
         raise AssertionError("the pipes were asked for")
     errors = asyncio.create_task(process.stderr.read())
@@ -45,6 +45,6 @@ async def _read(process: asyncio.subprocess.Process, ref: ModelRef, on_progress:
             return from_json(json.dumps(document["card"]))
         if "error" in document:
             raise from_number(document["code"], document["error"])
-        on_progress(document["detail"], document["progress"])
+        on_progress(document["progress"], document["detail"])
     tail = (await errors).decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
     raise NoodleError(f"preparing {ref.label} failed: {tail[0][:300]}")

@@ -1,0 +1,80 @@
+"""`noodle-engine models`: what is here to run, and what one model is made of."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from engine.commands.output import note, print_json, table
+from engine.data import InvalidInput, ModelCard, ModelRef, NoodleError
+from engine.model.card import prepare
+from engine.model.source import default_cache_dir, default_ref
+from engine.service.errors import status_number
+
+
+def run(options: argparse.Namespace) -> int:
+    """List models, or describe the one that was named."""
+    cache_dir = options.cache_dir or default_cache_dir()
+    if options.action == "list":
+        if options.model is not None:
+            raise InvalidInput(f"`models list` takes no model: use `models describe {options.model}`")
+        return _list(cache_dir, options.json)
+    ref = default_ref() if options.model is None else ModelRef(options.model, options.random_weights, options.dtype)
+    return _describe_lines(ref, cache_dir) if options.json_lines else _describe(ref, cache_dir, options.json)
+
+
+def _describe(ref: ModelRef, cache_dir: Path, as_json: bool) -> int:
+    card = prepare(ref, cache_dir, _Narrator())
+    if as_json:
+        print_json(asdict(card))
+    else:
+        print(_text(card))
+    return 0
+
+
+def _describe_lines(ref: ModelRef, cache_dir: Path) -> int:
+    """The same for the coordinator: progress, then the card or the error, each as one JSON line."""
+
+    def say(done: float, detail: str) -> None:
+        print_json({"detail": detail, "progress": done})
+
+    try:
+        card = prepare(ref, cache_dir, say)
+    except NoodleError as e:
+        print_json({"error": str(e), "code": status_number(e)})
+        return e.exit_code
+    print_json({"card": json.loads(json.dumps(asdict(card)))})
+    return 0
+
+
+class _Narrator:
+    """Says each new sentence once, not each step of it."""
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def __call__(self, done: float, detail: str) -> None:
+        if detail != self._said:
+            self._said = detail
+            note(f"noodle-engine: {detail}")
+
+
+def _text(card: ModelCard) -> str:
+    rows = [(i.name, f"{i.weight_bytes / 1e6:.1f}", str(i.kv_bytes_per_token), str(i.output_bytes_per_token)) for i in card.items]
+    head = (
+        f"{card.ref.label}: {card.architecture}, {card.num_parameters / 1e6:.1f} M parameters, context {card.context_tokens}, "
+        f"vocabulary {card.vocab_size}\n{card.folder}\ntokenizer: {'its own' if card.has_tokenizer else 'none, a byte-level one stands in'}\n\n"
+    )
+    return head + table(("ITEM", "WEIGHTS MB", "KV B/TOKEN", "OUT B/TOKEN"), rows)
+
+
+def _list(cache_dir: Path, as_json: bool) -> int:
+    from engine.service.models_command import list_architectures, list_models
+
+    entries, architectures = list_models(cache_dir), list_architectures()
+    if as_json:
+        print_json({"models": [asdict(e) for e in entries], "architectures": architectures})
+        return 0
+    return 0

@@ -1,0 +1,84 @@
+"""Admission of segments on a stage against a slow reference that keeps every accepted token."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.control.stage_sessions import Append, Replay, StageSessions
+from engine.data import Corrupt, Gap, NoodleError, NotFound, Sampling, Segment, Stale
+
+
+def segment(position: int, tokens: tuple[int, ...], epoch: int = 1, session_id: str = "s") -> Segment:
+    return Segment(session_id, epoch, position, tokens, 0, Sampling() if position == 0 else None)
+
+
+def append(sessions: StageSessions, part: Segment, reply: object = None) -> None:
+    decision = sessions.admit(part)
+    assert isinstance(decision, Append)
+    sessions.commit(part, decision.session, reply)
+
+
+def test_the_same_segment_twice_gets_the_same_reply_and_appends_once() -> None:
+    sessions = StageSessions(1)
+    append(sessions, segment(0, (1, 2, 3)), "first")
+    append(sessions, segment(3, (4,)), "second")
+    again = sessions.admit(segment(3, (4,)))
+    assert again == Replay("second")
+    assert sessions.get("s", 1).token_ids == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("part", "error"),
+    [
+        (segment(5, (9,)), Gap),
+        (segment(3, (8,)), Corrupt),
+        (segment(0, (1, 2, 3)), Stale),
+        (segment(4, (9,), epoch=0), Stale),
+        (segment(4, (9,), epoch=2), NotFound),
+        (segment(4, (9,), session_id="other"), NotFound),
+    ],
+)
+def test_what_does_not_follow_is_refused_and_changes_nothing(part: Segment, error: type[NoodleError]) -> None:
+    sessions = StageSessions(1)
+    append(sessions, segment(0, (1, 2, 3)))
+    append(sessions, segment(3, (4,)))
+    with pytest.raises(error):
+        sessions.admit(part)
+    assert sessions.get("s", 1).token_ids == [1, 2, 3, 4]
+    assert sessions.ids() == ("s",)
+
+
+def test_a_higher_epoch_starts_afresh_and_an_old_plan_is_stale() -> None:
+    sessions = StageSessions(4)
+    append(sessions, segment(0, (1, 2, 3)))
+    append(sessions, segment(0, (7,), epoch=2))
+    assert sessions.get("s", 2).token_ids == [7]
+    with pytest.raises(Stale, match="epoch 2"):
+        sessions.admit(segment(3, (4,), epoch=1))
+    with pytest.raises(Stale, match="plan 3 arrived at a stage of plan 4"):
+        sessions.check_plan(3)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 3), st.integers(1, 2), st.integers(0, 1)), max_size=25))
+def test_any_order_of_segments_keeps_each_token_once(parts: list[tuple[int, int, int, int]]) -> None:
+    """Token p of epoch e is always 100 * e + p + variant; whatever arrives, the kept tokens are a prefix without holes."""
+    sessions, kept, epoch_now = StageSessions(1), [], 0
+    for position, length, epoch, variant in parts:
+        part = segment(position, tuple(100 * epoch + p + 1000 * variant for p in range(position, position + length)), epoch)
+        try:
+            decision = sessions.admit(part)
+        except NoodleError:
+            continue
+        if isinstance(decision, Replay):
+            assert list(part.token_ids) == kept[position:]
+            continue
+        if epoch != epoch_now:
+            assert epoch > epoch_now and position == 0
+            kept, epoch_now = [], epoch
+        assert position == len(kept)
+        sessions.commit(part, decision.session, None)
+        kept = kept + list(part.token_ids)
+        assert sessions.get("s", epoch_now).token_ids == kept
