@@ -1,0 +1,190 @@
+"""What this machine offers a worker: a device, its name, threads, and memory within the limits that bind here.
+
+A container's limits (cgroups v1 and v2) count as much as the machine's: a worker that plans with the host's memory is
+killed. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from engine.data import InvalidInput
+
+_CGROUP = Path("/sys/fs/cgroup")
+_HEADROOM = 0.9  # of what is free: the rest is for the interpreter, messages, activations and the neighbours
+_KV_SHARE = 0.25
+_MIN_KV_BYTES = 64 * 2**20
+_MIN_MEMORY_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What a worker may use; the fields are those of NodeSpec that a machine decides."""
+
+    device: str  # "cpu", "cuda:0", "mps"
+    device_name: str
+    num_threads: int  # of CPU work, also beside a GPU
+    memory_bytes: int  # for weights and KV
+    kv_budget_bytes: int  # the part of it meant for KV, when nothing else is said
+
+
+def detect(device: str | None = None, memory_bytes: int | None = None, num_threads: int | None = None) -> Hardware:
+    """The device asked for, or else the best one here; figures that are given are checked and kept.
+
+    Raises InvalidInput for a device that is not there and for figures that this machine cannot meet.
+    """
+    chosen = check_device(device) if device is not None else default_device()
+    total_bytes, free_bytes = _memory(chosen)
+    memory = int(free_bytes * _HEADROOM) if memory_bytes is None else memory_bytes
+    if not _MIN_MEMORY_BYTES <= memory <= total_bytes:
+        raise InvalidInput(
+            f"memory of {memory:,} bytes is not possible on {chosen}: it must lie in [{_MIN_MEMORY_BYTES:,}, {total_bytes:,}]"
+            f" ({free_bytes:,} are free now)"
+        )
+    return Hardware(chosen, device_name(chosen), _threads(num_threads), memory, default_kv_budget_bytes(memory))
+
+
+def default_device() -> str:
+    """The first GPU if torch can use one, else the CPU."""
+    if torch.cuda.is_available():
+        return "cuda:0"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def check_device(device: str) -> str:
+    """The device's full name, such as `cuda:0` for `cuda`. Raises InvalidInput, naming the devices that are here."""
+    name = "cuda:0" if device == "cuda" else device
+    if name not in (here := devices()):
+        why = "" if not name.startswith("cuda") or torch.version.cuda else f"; torch {torch.__version__} was built without CUDA"
+        raise InvalidInput(f"device {device!r} is not on this machine: use one of {', '.join(here)}{why}")
+    return name
+
+
+def devices() -> list[str]:
+    """Every device that a worker could take here."""
+    cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    return ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def device_name(device: str) -> str:
+    """The name that its maker gave it."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(torch.device(device))
+    return f"{_cpu_name()} GPU" if device == "mps" else _cpu_name()
+
+
+def default_kv_budget_bytes(memory_bytes: int) -> int:
+    """A quarter of the memory, at least 64 MiB: what is left holds the weights, which are known before they load."""
+    return min(memory_bytes, max(_MIN_KV_BYTES, int(memory_bytes * _KV_SHARE)))
+
+
+def num_cores() -> int:
+    """Cores that this process may run on, by affinity and by the container's quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
+    quota = _cpu_quota()
+    return allowed if quota is None else max(1, min(allowed, int(quota)))
+
+
+def cpu_memory_bytes() -> tuple[int, int]:
+    """(total, free) bytes of main memory, by the machine and by the container, whichever is less."""
+    machine = psutil.virtual_memory()
+    total, free = machine.total, machine.available
+    for limit, used in _cgroup_memory():
+        total, free = min(total, limit), min(free, max(0, limit - used))
+    return total, free
+
+
+def gpu_utilisation(device: str) -> float | None:
+    """0..1 of the GPU's time in use, as NVIDIA's driver library says; None where it cannot tell."""
+    if not device.startswith("cuda"):
+        return None
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        uuid = str(torch.cuda.get_device_properties(torch.device(device)).uuid)
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+        return pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100.0
+    except Exception:  # no library, no driver, no permission, or a slice of a GPU: a figure less, not a fault
+        return None
+
+
+def _memory(device: str) -> tuple[int, int]:
+    """(total, free) bytes of the device's memory."""
+    if device.startswith("cuda"):
+        free, total = torch.cuda.mem_get_info(torch.device(device))
+        return total, free
+    return cpu_memory_bytes()
+
+
+def _threads(num_threads: int | None) -> int:
+    cores = num_cores()
+    if num_threads is None:
+        return cores
+    if not 1 <= num_threads <= 4 * cores:
+        raise InvalidInput(f"num_threads {num_threads} is not allowed: this process may use {cores} cores, so give 1 to {4 * cores}")
+    return num_threads
+
+
+def _cpu_name() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine() or "CPU"
+
+
+def _cgroup_folders() -> list[Path]:
+    """The process's own cgroup and all above it: each may carry a limit."""
+    with suppress(OSError, IndexError):
+        entries = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+        own = next((path for _, controllers, path in entries if controllers in ("", "memory")), "/")
+        parts = [part for part in own.split("/") if part and part != ".."]
+        return [_CGROUP.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
+    return [_CGROUP]
+
+
+def _cgroup_memory() -> list[tuple[int, int]]:
+    """(limit, used) bytes of every cgroup that limits this process, without the file cache, which gives way."""
+    found = []
+    for folder in _cgroup_folders():
+        limit, used = _number(folder / "memory.max"), _number(folder / "memory.current")
+        if limit is not None and used is not None:
+            found.append((limit, max(0, used - _inactive_file_bytes(folder))))
+    legacy = _CGROUP / "memory"
+    limit, used = _number(legacy / "memory.limit_in_bytes"), _number(legacy / "memory.usage_in_bytes")
+    if limit is not None and used is not None:
+        found.append((limit, max(0, used - _inactive_file_bytes(legacy))))
+    return found
+
+
+def _inactive_file_bytes(folder: Path) -> int:
+    with suppress(OSError, ValueError):
+        for line in (folder / "memory.stat").read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name in ("inactive_file", "total_inactive_file"):
+                return int(value)
+    return 0
+
+
+def _cpu_quota() -> float | None:
+    """Cores' worth of time that the tightest cgroup grants; None without a limit."""
+    quotas = []
+    for folder in _cgroup_folders():
+        with suppress(OSError, ValueError):
+            granted, period = (folder / "cpu.max").read_text().split()
+            quotas.append(int(granted) / int(period))  # "max" is not a number: no limit
+    return min(quotas, default=None)
+
+
+def _number(path: Path) -> int | None:
+    with suppress(OSError, ValueError):
+        return int(path.read_text())
+    return None

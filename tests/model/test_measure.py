@@ -1,0 +1,106 @@
+"""Timing items: how kinds and stages are chosen, that figures are per item, and that memory comes back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import GPT2Config, Qwen3Config
+
+from engine.data import InvalidInput, ModelRef
+from engine.model import measure
+from engine.model.measure import measure_config, measure_items
+from engine.model.source import resolve
+
+
+def small_gpt2(num_layers: int = 4, vocab_size: int = 300) -> GPT2Config:
+    return GPT2Config(n_layer=num_layers, n_embd=32, n_head=2, vocab_size=vocab_size, n_positions=128)
+
+
+def mixed_layers() -> Qwen3Config:
+    kinds = ["full_attention", "sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
+    return Qwen3Config(
+        hidden_size=32, num_hidden_layers=5, num_attention_heads=2, num_key_value_heads=2, head_dim=16, intermediate_size=64,
+        vocab_size=300, layer_types=kinds, use_sliding_window=True, sliding_window=8, pad_token_id=299,
+    )  # fmt: skip
+
+
+def test_every_item_gets_a_time(tmp_path: Path) -> None:
+    seen: list[float] = []
+    folder = resolve(ModelRef("gpt2:tiny", random_weights=0), cache_dir=tmp_path)
+    item_s = measure_items(folder, dtype="float32", device="cpu", on_progress=lambda done, text: seen.append(done))
+    assert len(item_s) == 6
+    assert all(0 < t < 1 for t in item_s)
+    assert len(set(item_s[1:5])) == 1, "blocks of one kind are timed once"
+    assert seen == sorted(seen) and len(seen) == 3
+
+
+def test_kinds_follow_layer_types_and_shapes() -> None:
+    kinds = measure._kinds(mixed_layers(), "float32")
+    assert [kind.items for kind in kinds] == [(0,), (1, 4), (2, 3, 5), (6,)]
+    assert len(measure_config(mixed_layers(), dtype="float32", device="cpu")) == 7
+
+
+def test_the_smaller_config_times_the_same_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stage that stands for a kind holds as many tensor bytes as in the full model, but for the embedding table."""
+    built: list[tuple[int, int, int]] = []
+    original = measure.StageModel.synthetic.__func__  # type: ignore[attr-defined]
+
+    def spy(cls: type, config: GPT2Config, start: int, stop: int, **options: object) -> object:
+        stage = original(cls, config, start, stop, **options)
+        built.append((stop - start, stage.weight_bytes, stage.num_items))
+        return stage
+
+    monkeypatch.setattr(measure.StageModel, "synthetic", classmethod(spy))
+    monkeypatch.setattr(measure, "cache_bytes", lambda: 60_000)
+    measure_config(small_gpt2(num_layers=9, vocab_size=5000), dtype="float32", device="cpu")
+    block_bytes, head_bytes = 4 * (12 * 32 * 32 + 13 * 32), 4 * (5000 * 32 + 2 * 32)
+    assert [entry[:2] for entry in built] == [(1, 4 * 32 * (2048 + 128)), (3, 3 * block_bytes), (1, head_bytes)]
+    assert {entry[2] for entry in built} == {5}, "only the blocks that are timed are built"
+
+
+@given(items=st.lists(st.integers(0, 60), min_size=1, unique=True).map(sorted), weight_bytes=st.integers(0, 2**31))
+def test_the_stages_of_a_kind_overflow_the_cache_but_exceed_no_model(items: list[int], weight_bytes: int) -> None:
+    kind = measure._kind(items, weight_bytes)
+    timed = set(range(kind.start, kind.stop))
+    assert timed and timed <= set(items)
+    timed_bytes = kind.num_copies * len(timed) * weight_bytes
+    assert timed_bytes >= min(2 * measure.cache_bytes(), len(items) * weight_bytes)
+    assert (kind.num_copies - 1) * len(timed) * weight_bytes < max(1, 2 * measure.cache_bytes())
+
+
+def test_times_are_the_median_per_item_and_grow_with_slowdown(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([9.0, 9.0, 1.0, 2.0, 6.0, 50.0, 3.0] * 3)  # prefill, warm-up, then the steps that count
+    monkeypatch.setattr(measure, "_step", lambda *_: next(ticks))
+    monkeypatch.setattr(measure, "_MAX_REPEATS", 5)
+    monkeypatch.setattr(measure, "cache_bytes", lambda: 2**30)
+    assert measure_config(small_gpt2(), dtype="float32", device="cpu", slowdown=2.0) == (6.0, *[6.0 / 4] * 4, 6.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [({"slowdown": 0.0}, "slowdown 0.0"), ({"slowdown": float("nan")}, "slowdown nan"), ({"device": "cuda:99"}, "'cuda:99'")],
+)
+def test_impossible_requests_are_refused(options: dict[str, object], text: str) -> None:
+    with pytest.raises(InvalidInput, match=text):
+        measure_config(small_gpt2(), **{"dtype": "float32", "device": "cpu", **options})  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_goes_back_to_the_system() -> None:
+    program = (
+        "import psutil, torch; from transformers import GPT2Config; from engine.model import measure\n"
+        "rss = lambda: psutil.Process().memory_info().rss >> 20\n"
+        "c = GPT2Config(n_layer=6, n_embd=512, n_head=8, vocab_size=60000, n_positions=64)  # a head of 117 MiB\n"
+        "measure.measure_config(c, dtype='float32', device='cpu'); before = rss(); peaks = []\n"
+        "step = measure._step; measure._step = lambda *a: (peaks.append(rss()), step(*a))[1]\n"
+        "measure.measure_config(c, dtype='float32', device='cpu'); print(before, max(peaks), rss())"
+    )
+    output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    before, peak, after = map(int, output.split())
+    assert peak > before + 80
+    assert after < before + 30
