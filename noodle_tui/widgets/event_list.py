@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from engine.data import Event, Severity
 from noodle_tui.figures import clock
-from noodle_tui.lines import Canvas, Lines, Span, fit, line, wrap
+from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line, wrap
 
-MAX_SUBJECT = 8
+MAX_SUBJECT = 12
+HEAD_CELLS = 1 + 8 + 1 + 5 + 1  # time and severity
 ONE_ROW_FROM = 60  # cells
 
 _STYLES = {Severity.INFO: "dim", Severity.OK: "ok", Severity.WARN: "warn", Severity.ERROR: "error"}
@@ -20,17 +21,27 @@ def event_list(events: Sequence[Event], canvas: Canvas) -> Lines:
         return ()
     title = line(Span(" EVENTS", "title"), Span("  newest first" if events else "  none yet", "dim"))
     shown = events[: canvas.height - 1]
-    subject_width = min(MAX_SUBJECT, max((len(event.subject) for event in shown), default=0))
-    rows = (row for event in shown for row in _rows(event, subject_width, canvas))
+    if canvas.width < ONE_ROW_FROM:
+        rows = tuple(row for event in shown for row in _two_rows(event, canvas))
+    else:
+        subject_width = min(MAX_SUBJECT, max((len(event.subject) for event in shown), default=0))
+        rows = tuple(_row(event, subject_width, canvas) for event in shown)
     return (title, *rows)[: canvas.height]
 
 
-def _rows(event: Event, subject_width: int, canvas: Canvas) -> Lines:
-    """One row, or two in a narrow column: the end of the sentence often holds the number."""
-    indent = 1 + 8 + 1 + 5 + 1 + subject_width + 1
-    text = wrap(event.text, max(8, canvas.width - indent))
-    if len(text) > 1 and canvas.width >= ONE_ROW_FROM:
-        text = [fit(event.text, canvas.width - indent, canvas.glyphs)]
+def _row(event: Event, subject_width: int, canvas: Canvas) -> Line:
+    head = _head(event)
+    text = fit(event.text, canvas.width - HEAD_CELLS - subject_width - 1, canvas.glyphs).rstrip()
+    return line(*head, f"{fit(event.subject, subject_width, canvas.glyphs)} ", text)
+
+
+def _two_rows(event: Event, canvas: Canvas) -> Lines:
+    """Up to two rows in a narrow column: the end of the sentence often holds the number."""
+    rows = wrap(f"{event.subject[:MAX_SUBJECT]} {event.text}", max(8, canvas.width - HEAD_CELLS))
+    more = tuple(line(" " * HEAD_CELLS + row) for row in rows[1:2])
+    return (line(*_head(event), rows[0]), *more)
+
+
+def _head(event: Event) -> Line:
     word = Span(f"{event.severity:<5}", _STYLES[event.severity])
-    first = line(f" {clock(event.wall_s)} ", word, f" {fit(event.subject, subject_width, canvas.glyphs)} ", text[0])
-    return (first, *(line(" " * indent + row) for row in text[1:2]))
+    return line(f" {clock(event.wall_s)} ", word, " ")

@@ -13,6 +13,9 @@ from textual.widget import Widget
 
 from noodle_tui.lines import BLANK, Line, Lines, Span, crop
 
+MERGE_CELLS = 40  # moving the cursor and setting the style again costs about as many bytes as writing this many cells
+Cells = list[tuple[str, str]]
+
 
 class LineView(Widget, can_focus=False):
     """A Line-API widget; `show` is its whole interface. It never polls and never lays anything out."""
@@ -31,9 +34,8 @@ class LineView(Widget, can_focus=False):
         """Replace the content; rows that are equal cost nothing."""
         old, self._lines = self._lines, lines
         for y in range(min(self.size.height, max(len(old), len(lines)))):
-            changed = changed_cells(_at(old, y), _at(lines, y), self.size.width)
-            if changed is not None:
-                self.refresh(Region(changed[0], y, changed[1] - changed[0], 1))
+            for start, stop in changed_cells(_at(old, y), _at(lines, y), self.size.width):
+                self.refresh(Region(start, y, stop - start, 1))
 
     def restyle(self, styles_by_name: Mapping[str, Style]) -> None:
         """Use another theme's styles; everything is painted again."""
@@ -48,18 +50,26 @@ class LineView(Widget, can_focus=False):
         return Strip(segments).adjust_cell_length(self.size.width, text)
 
 
-def changed_cells(old: Line, new: Line, width: int) -> tuple[int, int] | None:
-    """The half-open range of cells in which two lines differ, or None if they are the same."""
+def changed_cells(old: Line, new: Line, width: int) -> list[tuple[int, int]]:
+    """Half-open ranges of cells in which two lines differ; ranges close to each other are one."""
     if old == new:
-        return None
+        return []
     before, after = _cells(old, width), _cells(new, width)
-    differing = [x for x in range(width) if before[x] != after[x]]
-    if not differing:
-        return None
-    start, stop = differing[0], differing[-1] + 1
-    while start > 0 and "" in (before[start][0], after[start][0]):  # never paint half of a wide character
+    ranges: list[tuple[int, int]] = []
+    for x in (x for x in range(width) if before[x] != after[x]):
+        start, stop = _whole_characters(x, before, after)
+        if ranges and start - ranges[-1][1] < MERGE_CELLS:
+            start = ranges.pop()[0]
+        ranges.append((start, stop))
+    return ranges
+
+
+def _whole_characters(x: int, before: Cells, after: Cells) -> tuple[int, int]:
+    """The smallest range around cell `x` that cuts no wide character in half."""
+    start, stop = x, x + 1
+    while start > 0 and "" in (before[start][0], after[start][0]):
         start -= 1
-    while stop < width and "" in (before[stop][0], after[stop][0]):
+    while stop < len(before) and "" in (before[stop][0], after[stop][0]):
         stop += 1
     return start, stop
 
@@ -68,18 +78,18 @@ def _at(lines: Lines, y: int) -> Line:
     return lines[y] if y < len(lines) else BLANK
 
 
-def _cells(parts: Line, width: int) -> list[tuple[str, str]]:
+def _cells(parts: Line, width: int) -> Cells:
     """Every cell as (character, style); the further cells of a wide character are empty strings."""
-    cells: list[tuple[str, str]] = []
+    cells: Cells = []
     for span in crop(parts, width):
         cells.extend(_span_cells(span))
     return cells + [(" ", "text")] * (width - len(cells))
 
 
-def _span_cells(span: Span) -> list[tuple[str, str]]:
+def _span_cells(span: Span) -> Cells:
     if span.text.isascii():
         return [(char, span.style) for char in span.text]
-    cells: list[tuple[str, str]] = []
+    cells: Cells = []
     for char in span.text:
         room = cell_len(char)
         if room == 0 and cells:

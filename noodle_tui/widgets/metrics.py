@@ -13,6 +13,8 @@ OVER_PLAN = 0.15  # a bottleneck this far above its prediction is worth a colour
 
 def metrics(status: ClusterStatus, canvas: Canvas) -> Lines:
     """The figures in order of importance, flowed into at most `canvas.height` rows."""
+    if not status.stages:
+        return ()
     rows: list[Line] = []
     for fact in (_throughput(status), _step(status), _sessions(status), _bottleneck(status), _finished(status), _context(status)):
         if rows and width_of(rows[-1]) + len(GAP) + width_of(fact) <= canvas.width - 1:
@@ -58,4 +60,5 @@ def _against_plan(actual_s: float, predicted_s: float, num_steps: int) -> Line:
 
 
 def _context(status: ClusterStatus) -> Line:
-    return line(Span("CONTEXT ", "dim"), f"{status.context_tokens} tokens", Span("  UP ", "dim"), age(status.uptime_s // 60 * 60))
+    up = age(status.uptime_s // 60 * 60) if status.uptime_s >= 60 else "<1m"  # whole minutes: seconds would be a clock
+    return line(Span("CONTEXT ", "dim"), f"{status.context_tokens} tokens", Span("  UP ", "dim"), up)

@@ -99,7 +99,7 @@ def _activity(node: NodeStatus, canvas: Canvas) -> Line:
     width = _STAGE + _stretch(canvas) + 2
     if not 0 <= node.progress <= 1:
         return line(fit(node.detail, width, canvas.glyphs))
-    bar_width = max(6, min(20, width // 3))
+    bar_width = max(6, min(20, width // 5))
     done = int(node.progress * bar_width)
     bar = canvas.glyphs.full * done + canvas.glyphs.empty * (bar_width - done)
     text = fit(node.detail, width - bar_width - 6, canvas.glyphs)
@@ -108,7 +108,7 @@ def _activity(node: NodeStatus, canvas: Canvas) -> Line:
 
 def _gauges(node: NodeStatus) -> Line:
     share = node.resident_bytes / node.memory_bytes if node.memory_bytes > 0 else 0.0
-    memory = f"{size(node.resident_bytes)}/{size(node.memory_bytes)}"
+    memory = f"{size(node.resident_bytes)}/{size(node.memory_bytes)}" if node.memory_bytes > 0 else size(node.resident_bytes)
     late = node.heartbeat_age_s >= 1
     return line(
         f" {percent(node.cpu_utilisation):>4} ",

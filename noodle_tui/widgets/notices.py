@@ -19,18 +19,18 @@ def opening(state: ConsoleState, canvas: Canvas) -> Lines:
     """The body while no coordinator has answered yet."""
     rows = [*_failures(state, canvas), *_offline(state, canvas)]
     if state.link.state is LinkState.CONNECTING:
-        rows += _waiting_for(state)
+        rows += _waiting_for(state, canvas)
     return tuple(rows)[: canvas.height]
 
 
-def _waiting_for(state: ConsoleState) -> Lines:
+def _waiting_for(state: ConsoleState, canvas: Canvas) -> Lines:
     link = state.link
     if link.address and not link.boot:
         return (line(f" Waiting for the coordinator at {link.address} ..."), line(Span(" r = retry now   q = quit", "dim")))
-    first = link.boot or "Starting ..."
+    first = [line(f" {row}") for row in wrap(link.boot or "Starting ...", canvas.width - 2)]
     if not link.address:
-        return (line(f" {first}"), line(Span(" The coordinator answers first, then its workers appear here.", "dim")))
-    return (line(f" {first}"), line(f" The coordinator listens at {link.address}; waiting for its first answer ..."))
+        return (*first, line(Span(" The coordinator answers first, then its workers appear here.", "dim")))
+    return (*first, line(f" The coordinator listens at {link.address}; waiting for its first answer ..."))
 
 
 def _failures(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -68,7 +68,7 @@ def _weights(state: ConsoleState) -> Lines:
     status = state.shown.status
     facts = []
     if status.random_weights:
-        facts.append("random weights: answers are noise, timings are real")
+        facts.append("random weights: answers are noise")
     if status.model and not status.has_tokenizer:
-        facts.append("no tokenizer: text is read and written as bytes")
+        facts.append("no tokenizer: text as bytes")
     return (line(" ", Span("NOTE", "warn"), f" {'; '.join(facts)}"),) if facts else ()

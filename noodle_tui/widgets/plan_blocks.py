@@ -109,7 +109,7 @@ def _cell(block: Block, row: int, width: int, canvas: Canvas) -> str:
 def _hop(hop_s: float, row: int, width: int, canvas: Canvas) -> str:
     if row == 0:
         return fit(canvas.glyphs.hop, width, canvas.glyphs)
-    number = ms(hop_s) if row == 1 else ""
+    number = ms(hop_s) if row == 1 and hop_s > 0 else ""
     return fit(number if len(number) <= width else "", width, canvas.glyphs)
 
 

@@ -8,6 +8,7 @@ from noodle_tui.lines import Canvas, Line, Span, fit, line, width_of
 from noodle_tui.state import ConsoleState, LinkState, View
 
 MIN_WIDTH, MIN_HEIGHT = 60, 15
+MIN_NAME = 4  # cells; a shorter piece of the cluster's name says nothing
 _LINK_STYLES = {LinkState.CONNECTING: "accent", LinkState.LIVE: "ok", LinkState.STALE: "stale", LinkState.OFFLINE: "error"}
 _ERRORS = frozenset({NodeState.LOST})
 _WARNINGS = frozenset({NodeState.WARN, NodeState.SUSPECT, NodeState.DRAINING})
@@ -21,11 +22,11 @@ def truth_line(state: ConsoleState, canvas: Canvas) -> Line:
     if state.shown is None:
         return line(Span(" noodle  ", "title"), *_link(state, canvas), _where(state))
     status = state.shown.status
-    fixed = (*_hold(state), *_link(state, canvas), *_facts(status), *_worst(state))
-    room = canvas.width - width_of(fixed) - len("noodle   ") - 3
-    cluster = fit(status.cluster_id, min(len(status.cluster_id), max(4, room // 3)), canvas.glyphs)
-    label = _model(status, max(6, room - len(cluster)), canvas)
-    return line(Span(f" noodle {cluster}  ", "title"), *_hold(state), *_link(state, canvas), *label, *_facts(status), *_worst(state))
+    link, rest = (*_hold(state), *_link(state, canvas)), (_model(status, canvas), _facts(status), _worst(state))
+    parts = _as_many_as_fit(rest, canvas.width - width_of(link) - len(" noodle  "))
+    room = canvas.width - width_of(link) - width_of(parts) - len(" noodle  ") - 1
+    cluster = fit(status.cluster_id, min(len(status.cluster_id), room), canvas.glyphs) + " " if room >= MIN_NAME else ""
+    return line(Span(f" noodle {cluster} ", "title"), *link, *parts)
 
 
 def too_small_line(state: ConsoleState, canvas: Canvas) -> Line:
@@ -68,7 +69,7 @@ def _link(state: ConsoleState, canvas: Canvas) -> Line:
     if link.state is LinkState.LIVE and state.latest is not None:
         return line(word, f" {age(now_s - state.latest.arrived_s)}  ")
     if link.state is LinkState.STALE and state.latest is not None:
-        return line(word, f" {age(now_s - state.latest.arrived_s)}, coordinator silent  ")
+        return line(word, f" {age(now_s - state.latest.arrived_s)} silent  ")
     if link.state is LinkState.OFFLINE:
         return line(word, f" {age(now_s - link.since_s)}  {_retry(state, now_s)}  ", *_values_from(state.latest))
     return line(word, f" {age(now_s - link.since_s)}  ")
@@ -98,10 +99,16 @@ def _hold(state: ConsoleState) -> Line:
     return line(Span(f"HOLD since {clock(state.held_wall_s)}{waiting}", "warn"), "  ")
 
 
-def _model(status: ClusterStatus, width: int, canvas: Canvas) -> Line:
+def _as_many_as_fit(parts: tuple[Line, ...], width: int) -> Line:
+    """All parts, or without the first ones: the worst alert is the last to go."""
+    while parts and sum(width_of(part) for part in parts) > width:
+        parts = parts[1:]
+    return tuple(span for part in parts for span in part)
+
+
+def _model(status: ClusterStatus, canvas: Canvas) -> Line:
     mark = "RANDOM WEIGHTS" if status.random_weights else ""
-    room = width - len(mark) - 2
-    name = fit(status.model, min(len(status.model), max(4, room)), canvas.glyphs)
+    name = fit(status.model, min(len(status.model), max(8, canvas.width // 5)), canvas.glyphs)
     return line(name, " " if mark else "", Span(mark, "warn"), "  ")
 
 

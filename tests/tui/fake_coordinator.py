@@ -112,11 +112,10 @@ def lively(tick: int) -> WatchFrame:
     """A frame whose figures move, to look at and to measure with."""
     base = frames.status()
     wave = [1 + 0.25 * math.sin(tick / 3 + i) for i in range(4)]
-    stages = tuple(
-        replace(s, compute_p50_s=s.predicted_s * wave[i], history_s=(*s.history_s[1:], s.predicted_s * wave[i])) for i, s in enumerate(base.stages)
-    )
+    times = [s.predicted_s * wave[i] for i, s in enumerate(base.stages)]
+    stages = tuple(replace(s, compute_p50_s=t, history_s=(*s.history_s[1:], t)) for s, t in zip(base.stages, times, strict=True))
     nodes = tuple(replace(n, cpu_utilisation=0.4 * wave[i]) for i, n in enumerate(base.nodes))
-    moved = replace(base, stages=stages, nodes=nodes, tokens_per_s=80 + 5 * wave[0], step_p50_s=sum(s.compute_p50_s for s in stages) + 0.003)
+    moved = replace(base, stages=stages, nodes=nodes, tokens_per_s=80 + 5 * wave[0], step_p50_s=sum(times) + 0.003)
     return frames.frame(moved, *(frames.event(i, f"event number {i}") for i in range(1, 3 + tick // 10)))
 
 
