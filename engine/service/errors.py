@@ -66,8 +66,8 @@ _OURS = "noodle: "  # marks an UNAVAILABLE that a server of ours decided, agains
 
 
 def _short(details: str) -> str:
-    text = details.rsplit(":", 1)[-1].strip() if "errno" in details.lower() else details.strip()
-    return text[:160] or "no answer"
+    """The reason behind gRPC's chain of wrappers, e.g. `Connection refused`."""
+    return details.strip().rsplit(": ", 1)[-1][:160] or "no answer"
 
 
 async def abort(context: grpc.aio.ServicerContext, error: BaseException) -> NoReturn:

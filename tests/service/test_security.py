@@ -1,0 +1,99 @@
+"""Loopback by default, deny by default, roles per method; tried on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from grpc_health.v1 import health_pb2
+
+from engine.data import InvalidInput, Refused, Unauthorized
+from engine.service import security
+from engine.service.client import Client
+from engine.service.process import Server
+from engine.service.security import METHOD_ROLES, Role, SecurityOptions, check_listen_address, load_tokens
+from protos import noodle_pb2 as pb
+from protos import noodle_pb2_grpc as rpc
+from tests.service.test_errors import Failing
+
+TOKENS = "viewer aaaaaaaaaaaaaaaaaaaa\noperator bbbbbbbbbbbbbbbbbbbb\nworker cccccccccccccccccccc\n"
+
+
+def test_every_method_has_a_role_and_no_role_is_left_over() -> None:
+    services = [*pb.DESCRIPTOR.services_by_name.values(), health_pb2.DESCRIPTOR.services_by_name["Health"]]
+    methods = {f"/{s.full_name}/{m.name}" for s in services for m in s.methods}
+    known_elsewhere = {"/grpc.health.v1.Health/List"}
+    assert methods - known_elsewhere == set(METHOD_ROLES)
+    changing = {m for m in METHOD_ROLES if m.rsplit("/", 1)[1] in {"Generate", "Apply", "Drain", "Cancel"}}
+    assert all(METHOD_ROLES[m] is Role.OPERATOR for m in changing) and len(changing) == 4
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:7070", "localhost:1", "unix:/tmp/x", "127.3.4.5:1"])
+def test_loopback_is_allowed(address: str) -> None:
+    check_listen_address(address, SecurityOptions())
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:7070", "[::]:1", "192.168.1.5:7070", "myhost:7070"])
+def test_any_other_address_needs_tls_and_token_or_insecure(address: str) -> None:
+    with pytest.raises(Refused, match="--insecure"):
+        check_listen_address(address, SecurityOptions())
+    with pytest.raises(Refused):
+        check_listen_address(address, SecurityOptions(tls_cert=Path("c"), tls_key=Path("k")))
+    check_listen_address(address, SecurityOptions(insecure=True))
+    check_listen_address(address, SecurityOptions(tls_cert=Path("c"), tls_key=Path("k"), tokens={"t" * 20: Role.WORKER}))
+
+
+@pytest.mark.parametrize("text", ["", "root aaaaaaaaaaaaaaaaaaaa\n", "viewer short\n", "viewer\n"])
+def test_a_wrong_token_file_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "tokens"
+    path.write_text(text)
+    with pytest.raises(InvalidInput, match="tokens"):
+        load_tokens(SecurityOptions(token_file=path))
+    with pytest.raises(InvalidInput, match="cannot read"):
+        load_tokens(SecurityOptions(token_file=tmp_path / "missing"))
+
+
+def test_roles_are_enforced_by_a_real_server(tmp_path: Path) -> None:
+    path = tmp_path / "tokens"
+    path.write_text(TOKENS)
+    options = load_tokens(SecurityOptions(token_file=path))
+
+    async def attempt(address: str, token: str | None, what: str) -> str:
+        async with Client(address, token) as client:
+            try:
+                await (client.status() if what == "status" else client.cancel("s-1"))
+            except Exception as e:
+                return f"{type(e).__name__}: {e}"
+        return "ok"
+
+    async def run() -> list[str]:
+        server = Server(options)
+        rpc.add_ControlServicer_to_server(Failing(Refused("reached the handler")), server.grpc)
+        address = await server.start("127.0.0.1:0")
+        asked = [(None, "status"), ("x" * 20, "status"), ("a" * 20, "status"), ("a" * 20, "cancel"), ("c" * 20, "status")]
+        answers = [await attempt(address, token, what) for token, what in asked]
+        await server.stop()
+        return answers
+
+    nothing, unknown, viewer, viewer_cancels, worker = asyncio.run(run())
+    assert nothing.startswith("Unauthorized") and unknown.startswith("Unauthorized")
+    assert viewer == worker == "Refused: reached the handler"
+    assert viewer_cancels == "Unauthorized: /noodle.v1.Control/Cancel needs the role operator, this token is a viewer"
+
+
+def test_a_method_without_a_rule_is_open_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(security.METHOD_ROLES, "/noodle.v1.Control/GetStatus")
+
+    async def run() -> None:
+        server = Server(SecurityOptions())
+        rpc.add_ControlServicer_to_server(Failing(Refused("reached the handler")), server.grpc)
+        address = await server.start("127.0.0.1:0")
+        async with Client(address) as client:
+            try:
+                await client.status()
+            finally:
+                await server.stop()
+
+    with pytest.raises(Unauthorized, match="open to nobody"):
+        asyncio.run(run())
