@@ -8,6 +8,7 @@ import contextlib
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,20 +83,32 @@ def _request(options: argparse.Namespace) -> GenerateRequest:
     return GenerateRequest(prompt, options.prompt_ids, options.max_new_tokens, sampling, tuple(options.stop), options.ignore_eos)
 
 
-async def _run(options: argparse.Namespace, request: GenerateRequest) -> int:
+async def transcribe(client: Client, request: GenerateRequest, show: Callable[[TokenChunk], None] | None = None) -> Transcript:
+    """Run one session to its end; closing early cancels it."""
     transcript = Transcript(time.monotonic())
-    async with Client(options.connect, options.token, options.tls_ca) as client, contextlib.aclosing(client.generate(request)) as chunks:  # type: ignore[type-var]
+    async with contextlib.aclosing(client.generate(request)) as chunks:
         async for chunk in chunks:
             transcript.add(chunk)
-            if not options.json:
-                print(printable(chunk.text), end="", flush=True)
+            if show is not None:
+                show(chunk)
+    return transcript
+
+
+async def _run(options: argparse.Namespace, request: GenerateRequest) -> int:
+    async with Client(options.connect, options.token, options.tls_ca) as client:
+        transcript = await transcribe(client, request, None if options.json else _show)
+    document = transcript.document()
     if options.json:
-        print_json(transcript.document())
+        print_json(document)
         return 0
     print()
-    stages = "  ".join(f"{s['worker_id']} {1e3 * s['compute_s']:.1f} ms" for s in transcript.document()["stages"])
+    stages = "  ".join(f"{s['worker_id']} {1e3 * s['compute_s']:.1f} ms" for s in document["stages"])
     note(
         f"{len(transcript.arrived_s)} tokens, {transcript.finish_reason}; first after {transcript.ttft_s:.2f} s, "
         f"then {transcript.tokens_per_s:.1f} tokens/s; {stages}"
     )
     return 0
+
+
+def _show(chunk: TokenChunk) -> None:
+    print(printable(chunk.text), end="", flush=True)

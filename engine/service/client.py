@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,13 +46,13 @@ class Client:
         reply = await self._call(self._stub.GetStatus(pb.GetStatusRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
         return wire.from_message(ClusterStatus, reply)
 
-    async def watch(self, after_sequence: int = 0, min_interval_s: float = 0.5) -> AsyncIterator[WatchFrame]:
+    async def watch(self, after_sequence: int = 0, min_interval_s: float = 0.5) -> AsyncGenerator[WatchFrame, None]:
         """State and new events at most every `min_interval_s` and at least once a second."""
         request = pb.WatchRequest(after_sequence=after_sequence, min_interval_s=min_interval_s)
         async for message in self._stream(self._stub.Watch(request, metadata=self._metadata)):
             yield wire.from_message(WatchFrame, message)
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[TokenChunk]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
         """Tokens once each and in order; closing the generator cancels the session."""
         message = pb.GenerateRequest(max_new_tokens=request.max_new_tokens, stop=request.stop, ignore_eos=request.ignore_eos)
         if request.prompt is not None:

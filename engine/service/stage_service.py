@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -82,7 +83,7 @@ class StageService(rpc.StageServiceServicer):
     async def Unload(self, request: pb.UnloadRequest, context: grpc.aio.ServicerContext) -> pb.UnloadReply:
         await self.disconnect_next()
         runner = self._ready()
-        await asyncio.wrap_future(runner.call(runner.unload))
+        await self._unload(runner)
         return pb.UnloadReply()
 
     async def ExportKv(self, request: pb.ExportKvRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.KvMessage]:
@@ -99,7 +100,8 @@ class StageService(rpc.StageServiceServicer):
         runner = self._ready()
         messages = [message async for message in request_iterator]
         take = runner.call(lambda: kv_transfer.import_session(runner.owned_model(), runner.sessions, messages))
-        return pb.ImportKvReply(num_bytes=await asyncio.wrap_future(take))
+        num_bytes: int = await asyncio.wrap_future(take)
+        return pb.ImportKvReply(num_bytes=num_bytes)
 
     async def GetStageStatus(self, request: pb.GetStageStatusRequest, context: grpc.aio.ServicerContext) -> pb.StageServiceStatus:
         runner = self._ready()
@@ -131,4 +133,8 @@ class StageService(rpc.StageServiceServicer):
             self.report.close()
             self.report = None
         if self.runner is not None:
-            await asyncio.wrap_future(self.runner.call(self.runner.unload))
+            await self._unload(self.runner)
+
+    async def _unload(self, runner: StageRunner) -> None:
+        unloading: Future[None] = runner.call(runner.unload)
+        await asyncio.wrap_future(unloading)

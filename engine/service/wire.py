@@ -78,9 +78,8 @@ def _value(hint: Any, message: Any, name: str) -> Any:
         if not message.HasField(name):
             return None
         hint = next(a for a in get_args(hint) if a is not type(None))
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-        inner_type: Any = hint
-        return from_message(inner_type, raw)
+    if dataclasses.is_dataclass(hint):
+        return from_message(hint, raw)
     return hint(raw) if isinstance(hint, type) and issubclass(hint, enum.Enum) else raw
 
 

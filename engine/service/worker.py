@@ -182,7 +182,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         heartbeat_channel = _sync_channel(self._options.join, self._credentials)
         heartbeat = Heartbeat(
-            heartbeat_channel, self._spec.node_id, self._gauges, self._token, lambda: loop.call_soon_threadsafe(fenced.set)
+            heartbeat_channel, self._spec.node_id, self._gauges, self._token, lambda: _set_from_thread(loop, fenced)
         )
         heartbeat.start(reply.generation, reply.heartbeat_period_s)
         return Connection(report, heartbeat, heartbeat_channel.close)
@@ -203,6 +203,10 @@ class Connection:
         self.heartbeat.stop()
         self.report.close()
         self.close_channel()
+
+
+def _set_from_thread(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    loop.call_soon_threadsafe(event.set)
 
 
 def _sync_channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:

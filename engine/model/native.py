@@ -1,0 +1,32 @@
+"""Single-process `generate()`, the reference that every benchmark compares with."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def native_generator(folder: Path, *, dtype: str, num_threads: int) -> Callable[[Sequence[int], int], tuple[list[int], float]]:
+    """Load the whole model once; the result generates exactly n tokens greedily and returns (token ids, seconds)."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(num_threads)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+
+    def generate(prompt_ids: Sequence[int], num_tokens: int) -> tuple[list[int], float]:
+        prompt = torch.tensor([list(prompt_ids)])  # [1, n]
+        started_s = time.perf_counter()
+        with torch.inference_mode():
+            out = model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                max_new_tokens=num_tokens,
+                min_new_tokens=num_tokens,
+                do_sample=False,
+                pad_token_id=0,
+            )
+        return out[0, prompt.shape[1] :].tolist(), time.perf_counter() - started_s
+
+    return generate
