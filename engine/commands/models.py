@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 
@@ -76,4 +77,11 @@ def _list(cache_dir: Path, as_json: bool) -> int:
     if as_json:
         print_json({"models": [asdict(e) for e in entries], "architectures": architectures})
         return 0
+    rows = [
+        (e.model, "-" if e.random_weights is None else str(e.random_weights), e.dtype, f"{e.size_bytes / 1e6:.0f}M", e.reason or "yes")
+        for e in entries
+    ]
+    print(table(("MODEL", "SEED", "DTYPE", "SIZE", "RUNS HERE"), rows) if rows else "no model is stored on this machine yet")
+    print("\narchitectures for --random-weights SEED (add :tiny for a small one):")
+    print(textwrap.fill(", ".join(architectures), width=100, initial_indent="  ", subsequent_indent="  "))
     return 0

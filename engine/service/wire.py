@@ -73,14 +73,18 @@ def _value(hint: Any, message: Any, name: str) -> Any:
     raw = getattr(message, name)
     if get_origin(hint) is tuple:
         inner = get_args(hint)[0]
-        return tuple(from_message(inner, m) for m in raw) if dataclasses.is_dataclass(inner) else tuple(raw)
+        return tuple(from_message(inner, m) for m in raw) if _is_value(inner) else tuple(raw)
     if type(None) in get_args(hint):
         if not message.HasField(name):
             return None
         hint = next(a for a in get_args(hint) if a is not type(None))
-    if dataclasses.is_dataclass(hint):
+    if _is_value(hint):
         return from_message(hint, raw)
     return hint(raw) if isinstance(hint, type) and issubclass(hint, enum.Enum) else raw
+
+
+def _is_value(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint)
 
 
 def _hints(cls: Any) -> dict[str, Any]:

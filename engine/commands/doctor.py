@@ -1,0 +1,18 @@
+"""`noodle-engine doctor`: what is wrong on this machine and how to mend it."""
+
+from __future__ import annotations
+
+import argparse
+
+from engine.commands.output import print_json
+from engine.service.doctor import as_document, as_text, examine, exit_code
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print every finding; the exit code is 1 if one of them is an error."""
+    findings = examine()
+    if options.json:
+        print_json(as_document(findings))
+    else:
+        print(as_text(findings))
+    return exit_code(findings)
