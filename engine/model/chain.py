@@ -1,7 +1,7 @@
 """Finds a model's chain: its list of decoder blocks, what runs before them and what runs after.
 
 Nothing here knows a model family. A model built on the meta device is run once with its blocks replaced by probes and
-its weighted modules by stubs of the right shape, and the order of calls says what belongs to the embedding and what to
+its weighted modules by stubs that answer NaN in the right shape, and the order of calls says what belongs to the embedding and what to
 the head; each block runs until it hands its keys and values to the cache, which gives their shapes.
 
 A *station* is a module beside the block list (a child of the list's ancestors): embedding, norm, rotary table, head.
@@ -39,7 +39,7 @@ class Chain:
     hidden_size: int
     embed: tuple[tuple[str, int], ...]  # stations with tensors that run before the blocks, with their output's last size
     head: tuple[str, ...]  # stations with tensors that run after them
-    kv: tuple[tuple[int, LayerShape] | None, ...]  # per block: the cache layer it writes, None if it keeps nothing
+    kv: tuple[tuple[int, LayerShape], ...]  # per block: the cache layer it writes and the shapes it writes there
 
     @property
     def num_items(self) -> int:
@@ -55,14 +55,10 @@ class Chain:
 
 
 def find_blocks(model: nn.Module, num_layers: int) -> str:
-    """The path of the one outermost ModuleList with `num_layers` decoder blocks. Raises NotSupported."""
-    decoder = model.get_decoder()
-    prefix = next((path for path, module in model.named_modules() if module is decoder), "")
-    found: list[str] = []
-    for path, module in decoder.named_modules(prefix=prefix):
-        is_nested = any(path.startswith(f"{outer}.") for outer in found)
-        if isinstance(module, nn.ModuleList) and len(module) == num_layers and not is_nested:
-            found.append(path)
+    """The path of the one ModuleList of `num_layers` blocks that lies nearest to the top. Raises NotSupported."""
+    lists = [path for path, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module) == num_layers]
+    top = min((path.count(".") for path in lists), default=0)
+    found = [path for path in lists if path.count(".") == top]
     if len(found) != 1:
         raise NotSupported(
             f"{type(model).__name__} has {len(found)} lists of {num_layers} blocks ({', '.join(found) or 'none'}), so it cannot be cut "
@@ -111,7 +107,7 @@ class _Probe:
         self.cache = ProbeCache()
         self.before: dict[str, int] = {}
         self.after: dict[str, int] = {}
-        self.kv: dict[int, tuple[int, LayerShape] | None] = {}
+        self.kv: dict[int, tuple[int, LayerShape]] = {}
         self.shapes: list[tuple[int, ...]] = []
 
     def run(self) -> Chain:
@@ -134,7 +130,7 @@ class _Probe:
         def forward(*args: Any, **kwargs: Any) -> Any:
             output = original(*_map(args, _to_meta), **_map(kwargs, _to_meta))
             (self.after if self.shapes else self.before)[path] = output.shape[-1]
-            return torch.zeros_like(output, device="cpu")
+            return torch.full_like(output, torch.nan, device="cpu")
 
         return forward
 
@@ -144,13 +140,26 @@ class _Probe:
         def forward(*args: Any, **kwargs: Any) -> Any:
             hidden = args[0] if args else kwargs["hidden_states"]
             self.shapes.append(tuple(hidden.shape))
+            self._check_side_doors(index, args, kwargs, hidden)
             self.cache.seen.clear()
             with suppress(ShapeSeen):
                 original(*_map(args, _to_meta), **_map(kwargs, _to_meta))
-            self.kv[index] = next(iter(self.cache.seen.items()), None)
+            if not self.cache.seen:
+                raise NotSupported(f"block {index} of {type(self.model).__name__} keeps no keys and values in the cache, so it cannot continue a text")
+            self.kv[index] = next(iter(self.cache.seen.items()))
             return FORMS[self.form](hidden)
 
         return forward
+
+    def _check_side_doors(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], hidden: torch.Tensor) -> None:
+        """Stubs answer NaN, so NaN in anything but the hidden states is a weighted value that a later stage would lack."""
+
+        def look(tensor: torch.Tensor) -> torch.Tensor:
+            if tensor is not hidden and tensor.is_floating_point() and not tensor.is_meta and bool(tensor.isnan().any()):
+                raise NotSupported(f"block {index} of {type(self.model).__name__} needs more of the embedding than its hidden states")
+            return tensor
+
+        _map((args, kwargs), look)
 
 
 def _has_state(module: nn.Module) -> bool:

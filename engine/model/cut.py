@@ -88,10 +88,7 @@ class CutModel:
 
 
 def _hollow(module: nn.Module, forward: Callable[..., Any]) -> None:
-    """Drop everything a module owns and give it another forward; its plain attributes, which models read, stay."""
-    module._modules.clear()
-    module._parameters.clear()
-    module._buffers.clear()
+    """Give a module another forward. Its tensors stay on the meta device: no memory, but models may read their dtype or shape."""
     module.forward = forward
 
 

@@ -50,8 +50,8 @@ def _check_options(config: PreTrainedConfig) -> None:
     for option, reason in reasons.items():
         if getattr(config, option, None):
             raise NotSupported(f"model family {config.model_type!r} with {option} set is not supported: {reason}")
-    if getattr(config, "is_causal", None) is False:
-        raise NotSupported(f"model family {config.model_type!r} with is_causal=false is not supported: it attends to later tokens")
+    if getattr(config, "is_causal", None) is False or getattr(config, "use_bidirectional_attention", None) in (True, "all"):
+        raise NotSupported(f"model family {config.model_type!r} is not supported with attention to later tokens: use a causal model")
     if "dynamic" in rope_types(config):
         raise NotSupported(
             f"model family {config.model_type!r} with rope_type 'dynamic' is not supported: its positions depend on the longest text seen "
@@ -93,7 +93,7 @@ def find_chain(model: PreTrainedModel) -> Chain:
     from engine.model.chain import find_blocks, stations, trace
     from engine.model.loading import compute_buffers
 
-    blocks = find_blocks(model, model.config.get_text_config(decoder=True).num_hidden_layers)
+    blocks = find_blocks(model, num_blocks(model.config))
     compute_buffers(model, stations(model, blocks), "cpu")
     return trace(model, blocks)
 
@@ -103,13 +103,17 @@ def item_names(config: PreTrainedConfig) -> list[str]:
     from engine.model.chain import find_blocks
 
     check_supported(config)
-    num_layers = config.get_text_config(decoder=True).num_hidden_layers
-    blocks = find_blocks(build_meta(config, torch.float32), num_layers)
-    return _names(blocks, num_layers)
+    return _names(find_blocks(build_meta(config, torch.float32), num_blocks(config)), num_blocks(config))
 
 
-def _names(blocks: str, num_blocks: int) -> list[str]:
-    return ["embed", *(f"{blocks.rpartition('.')[2]}.{index}" for index in range(num_blocks)), "head"]
+def num_blocks(config: PreTrainedConfig) -> int:
+    """How many decoder blocks the configuration asks for; models with two halves count their decoder's."""
+    text = config.get_text_config(decoder=True)
+    return int(getattr(text, "decoder_layers", None) or text.num_hidden_layers)
+
+
+def _names(blocks: str, count: int) -> list[str]:
+    return ["embed", *(f"{blocks.rpartition('.')[2]}.{index}" for index in range(count)), "head"]
 
 
 def describe_items(folder: WeightFolder, dtype: str) -> tuple[Item, ...]:

@@ -48,7 +48,7 @@ class StageModel:
         self._packed = runs_packed(model.config)
         self._options = _forward_options(model, chain)
         held = [chain.kv[item - 1] for item in range(max(start, 1), min(stop, chain.num_blocks + 1))]
-        self.kv = KVStore(dict(entry for entry in held if entry), kv_budget_bytes, dtype=self.dtype, device=device)
+        self.kv = KVStore(dict(held), kv_budget_bytes, dtype=self.dtype, device=device)
 
     @classmethod
     def load(
