@@ -66,6 +66,7 @@ class ConsoleApp(App[None]):
         self._answer: Worker[None] | None = None
         self._paint_pending = self._answer_pending = False
         self._painted_s = 0.0
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._apply_theme()
 
     def get_line_filters(self) -> Sequence[LineFilter]:
@@ -79,7 +80,7 @@ class ConsoleApp(App[None]):
 
     def on_ready(self) -> None:
         """Everything that costs time starts after the first paint."""
-        install_signal_handlers(self)
+        self.loop = asyncio.get_running_loop()
         self.paint()
         self.set_interval(1 / self.options.hz, self._on_timer)
         self.call_after_refresh(self._start_link)
@@ -194,14 +195,16 @@ class ConsoleApp(App[None]):
         if self.state.link.state not in (LinkState.LIVE, LinkState.STALE):
             raise Unavailable("not connected to a coordinator yet: the prompt stays in its field")
         sampling = request.sampling
-        self.dispatch(PromptSent(request.prompt or "", request.max_new_tokens, sampling.temperature, sampling.seed))
-        self._answer = self.run_worker(self.link.generate(request), group="answer", exit_on_error=False)
+        number = self.state.generation.number + 1
+        self.dispatch(PromptSent(number, request.prompt or "", request.max_new_tokens, sampling.temperature, sampling.seed))
+        self._answer = self.run_worker(self.link.generate(number, request), group="answer", exit_on_error=False)
 
     def stop_answer(self) -> bool:
         """Cancel a running answer; False when there is none."""
         if not self.state.generation.running or self._answer is None:
             return False
         self._answer.cancel()
+        self.dispatch(SessionEnded(self.state.generation.number, cancelled=True))
         return True
 
 
@@ -220,6 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ascii_only = options.ascii or terminal.wants_ascii(os.environ, getattr(stream, "encoding", None))
     terminal.make_streams_forgiving()
     app = ConsoleApp(options, choose_look(options.theme, os.environ), ASCII if ascii_only else UNICODE)
+    install_signal_handlers(app)
     try:
         app.run(mouse=False)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -20,12 +21,14 @@ def install_signal_handlers(app: ConsoleApp) -> None:
     def leave(number: int, frame: FrameType | None) -> None:
         if number == getattr(signal, "SIGHUP", None):
             app.link.kill()  # the terminal is gone: painting may block for ever, so do first what must happen
+        if app.loop is None:
+            sys.exit(128 + number)
         _exit_for_sure(app, 128 + number)
-        app.call_later(app.action_leave, 128 + number)
+        app.loop.call_soon_threadsafe(app.call_later, app.action_leave, 128 + number)
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
-        if number is not None and threading.current_thread() is threading.main_thread():
+        if number is not None:
             signal.signal(number, leave)
 
 

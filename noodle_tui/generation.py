@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from engine.data import FinishReason, StageTiming, TokenChunk
-from noodle_tui.messages import PromptSent, SessionEnded
+from engine.data import FinishReason, StageTiming
+from noodle_tui.messages import PromptSent, SessionEnded, TokenArrived
 from noodle_tui.safe_text import clean, safe_text
 
 MAX_ANSWER_CHARS = 32_000  # about 8,000 tokens; the beginning of a longer answer is given up, its end is kept
@@ -26,6 +26,7 @@ class Generation:
     """The last prompt and what came back for it; times are readings of the console's own clock."""
 
     state: AnswerState = AnswerState.IDLE
+    number: int = 0  # counts the prompts of this console
     prompt: str = ""
     max_new_tokens: int = 0
     temperature: float = 0.0
@@ -60,18 +61,14 @@ class Generation:
 def begin(sent: PromptSent, now_s: float) -> Generation:
     """A new answer replaces the previous one."""
     prompt = safe_text(sent.prompt, MAX_PROMPT_CHARS)
-    return Generation(AnswerState.WAITING, prompt, sent.max_new_tokens, sent.temperature, sent.seed, sent_s=now_s)
+    return Generation(AnswerState.WAITING, sent.number, prompt, sent.max_new_tokens, sent.temperature, sent.seed, sent_s=now_s)
 
 
-def refuse(generation: Generation, error: str) -> Generation:
-    """Say why a prompt was not sent; an answer that is running goes on undisturbed."""
-    return replace(generation, error=_sentence(error))
-
-
-def receive(generation: Generation, chunk: TokenChunk, now_s: float) -> Generation:
+def receive(generation: Generation, arrived: TokenArrived, now_s: float) -> Generation:
     """Add one chunk; chunks that carry no token bring the session's id or its end."""
-    if not generation.running:
+    if not generation.running or arrived.number != generation.number:
         return generation  # late chunk of an answer that was stopped here
+    chunk = arrived.chunk
     has_token = chunk.index >= 0
     first = has_token and generation.num_tokens == 0
     return replace(
@@ -86,13 +83,12 @@ def receive(generation: Generation, chunk: TokenChunk, now_s: float) -> Generati
         timings=clean(chunk.timings) or generation.timings,
         step_s=chunk.step_s or generation.step_s,
         finish_reason=chunk.finish_reason or generation.finish_reason,
-        error="",
     )
 
 
 def end(generation: Generation, ended: SessionEnded) -> Generation:
     """The stream closed: by its own last chunk, by an error, or because the user stopped it."""
-    if not generation.running:
+    if not generation.running or ended.number != generation.number:
         return generation
     reason = generation.finish_reason
     if ended.error:
@@ -100,8 +96,5 @@ def end(generation: Generation, ended: SessionEnded) -> Generation:
     elif ended.cancelled:
         reason = FinishReason.CANCELLED
     error = ended.error if ended.error or reason else "the answer ended without a finish reason"
-    return replace(generation, state=AnswerState.ENDED, finish_reason=reason or FinishReason.ERROR, error=_sentence(error))
-
-
-def _sentence(error: str) -> str:
-    return safe_text(error, MAX_ERROR_CHARS)
+    error = safe_text(error, MAX_ERROR_CHARS)
+    return replace(generation, state=AnswerState.ENDED, finish_reason=reason or FinishReason.ERROR, error=error)

@@ -74,21 +74,21 @@ class Link:
         """Cut the waiting short, or give up a connection that has gone silent."""
         self._retry.set()
 
-    async def generate(self, request: GenerateRequest) -> None:
+    async def generate(self, number: int, request: GenerateRequest) -> None:
         """Run one answer; cancelling this task cancels its session on the cluster."""
-        ended = SessionEnded()
+        ended = SessionEnded(number)
         try:
             if self._client is None:
                 raise Unavailable("not connected: the prompt was not sent")
             async for chunk in self._client.generate(request):
-                self._post(TokenArrived(chunk))
+                self._post(TokenArrived(number, chunk))
         except asyncio.CancelledError:
-            ended = SessionEnded(cancelled=True)
+            ended = SessionEnded(number, cancelled=True)
             raise
         except NoodleError as problem:
-            ended = SessionEnded(str(problem) or type(problem).__name__)
+            ended = SessionEnded(number, str(problem) or type(problem).__name__)
         except Exception as problem:
-            ended = SessionEnded(f"unexpected {type(problem).__name__}: {problem}")
+            ended = SessionEnded(number, f"unexpected {type(problem).__name__}: {problem}")
         finally:
             self._post(ended)
 
@@ -153,6 +153,7 @@ class Link:
             asked.cancel()
             if not frame.done():
                 frame.cancel()
+                await asyncio.gather(frame, return_exceptions=True)
         if frame in done:
             return frame.result()
         if asked in done:

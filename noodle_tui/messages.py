@@ -75,6 +75,7 @@ class AnswerScrolled:
 
 @dataclass(frozen=True, slots=True)
 class PromptSent:
+    number: int  # of this answer; what arrives for an older one is dropped
     prompt: str
     max_new_tokens: int
     temperature: float
@@ -89,7 +90,13 @@ class PromptRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusalDismissed:
+    """The user has read why the prompt was not sent."""
+
+
+@dataclass(frozen=True, slots=True)
 class TokenArrived:
+    number: int
     chunk: TokenChunk
 
 
@@ -97,6 +104,7 @@ class TokenArrived:
 class SessionEnded:
     """The stream of one answer ended; an empty error means it ended by itself or was cancelled here."""
 
+    number: int
     error: str = ""
     cancelled: bool = False
 
@@ -119,6 +127,7 @@ Message = (
     | AnswerScrolled
     | PromptSent
     | PromptRefused
+    | RefusalDismissed
     | TokenArrived
     | SessionEnded
     | Quitting

@@ -40,8 +40,7 @@ def clean(value: T) -> T:
     if isinstance(value, tuple):
         return tuple(clean(item) for item in value)  # type: ignore[return-value]
     if is_dataclass(value) and not isinstance(value, type):
-        changed = {f.name: clean(getattr(value, f.name)) for f in fields(value) if isinstance(getattr(value, f.name), str | tuple)}
-        return replace(value, **changed)
+        return replace(value, **{f.name: clean(getattr(value, f.name)) for f in fields(value)})
     return value
 
 

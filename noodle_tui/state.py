@@ -27,6 +27,7 @@ from noodle_tui.messages import (
     PromptRefused,
     PromptSent,
     Quitting,
+    RefusalDismissed,
     SessionEnded,
     Tick,
     TokenArrived,
@@ -81,6 +82,7 @@ class ConsoleState:
     selected: int = 0  # row of the node table
     generation: Generation = field(default_factory=Generation)
     answer_scroll: int = 0  # rows back from the end of the answer
+    refusal: str = ""  # why the last prompt was not sent; stays until dismissed
     quitting: str = ""
 
     @property
@@ -182,15 +184,19 @@ def _quitting(state: ConsoleState, message: Quitting, now_s: float) -> ConsoleSt
 
 # --- the prompt -----------------------------------------------------------------------------------------------
 def _prompt_sent(state: ConsoleState, message: PromptSent, now_s: float) -> ConsoleState:
-    return replace(state, generation=generation.begin(message, now_s), answer_scroll=0)
+    return replace(state, generation=generation.begin(message, now_s), answer_scroll=0, refusal="")
 
 
 def _prompt_refused(state: ConsoleState, message: PromptRefused, now_s: float) -> ConsoleState:
-    return replace(state, generation=generation.refuse(state.generation, message.error))
+    return replace(state, refusal=safe_text(message.error))
+
+
+def _refusal_dismissed(state: ConsoleState, message: RefusalDismissed, now_s: float) -> ConsoleState:
+    return replace(state, refusal="")
 
 
 def _token_arrived(state: ConsoleState, message: TokenArrived, now_s: float) -> ConsoleState:
-    return replace(state, generation=generation.receive(state.generation, message.chunk, now_s))
+    return replace(state, generation=generation.receive(state.generation, message, now_s))
 
 
 def _session_ended(state: ConsoleState, message: SessionEnded, now_s: float) -> ConsoleState:
@@ -211,6 +217,7 @@ _HANDLERS: dict[type, Callable[[ConsoleState, Any, float], ConsoleState]] = {
     Quitting: _quitting,
     PromptSent: _prompt_sent,
     PromptRefused: _prompt_refused,
+    RefusalDismissed: _refusal_dismissed,
     TokenArrived: _token_arrived,
     SessionEnded: _session_ended,
 }

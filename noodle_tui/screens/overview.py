@@ -14,7 +14,7 @@ from engine.data import GenerateRequest, InvalidInput, NoodleError, Sampling
 from noodle_tui.generation import AnswerState
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Canvas, Span, line
-from noodle_tui.messages import AnswerScrolled, NodeSelected, PromptRefused
+from noodle_tui.messages import AnswerScrolled, NodeSelected, PromptRefused, RefusalDismissed
 from noodle_tui.options import Options
 from noodle_tui.screens.overview_body import answer_height, overview_body
 from noodle_tui.screens.painted import PaintedScreen
@@ -71,7 +71,7 @@ class Overview(PaintedScreen):
     # --- painting -------------------------------------------------------------------------------------------------
     def paint_middle(self, state: ConsoleState, canvas: Canvas) -> None:
         """Panels and the answer."""
-        self._size_answer(answer_height(canvas.height, state.generation.state is not AnswerState.IDLE or bool(state.generation.error)))
+        self._size_answer(answer_height(canvas.height, state.generation.state is not AnswerState.IDLE))
         self._show("body", overview_body(state, self._canvas_of("body", canvas)))
         self.paint_answer(state, canvas.now_s)
 
@@ -89,7 +89,9 @@ class Overview(PaintedScreen):
             self.call_after_refresh(self.app.paint_soon)
 
     def key_line(self, state: ConsoleState) -> tuple[Span, ...]:
-        """Other keys while typing than while looking."""
+        """Other keys while typing than while looking; a refusal comes before both."""
+        if state.refusal:
+            return line(Span(" ERROR", "error"), f" {state.refusal}", Span("   esc dismiss", "dim"))
         if isinstance(self.focused, Input):
             stop = "esc stop the answer" if state.generation.running else "esc leave the field"
             return line(Span(f" enter send   {stop}   tab settings   up last prompt   ctrl+c quit", "dim"))
@@ -104,10 +106,11 @@ class Overview(PaintedScreen):
         self.query_one("#prompt", PromptField).focus()
 
     def action_leave(self) -> None:
-        """Stop a running answer first; else leave the field."""
-        if self.app.stop_answer():
-            return
-        self.set_focus(None)
+        """Dismiss an error first, then stop a running answer, then leave the field."""
+        if self.app.state.refusal:
+            self.app.dispatch(RefusalDismissed())
+        elif not self.app.stop_answer():
+            self.set_focus(None)
         self.app.paint_soon()
 
     def action_select(self, step: int) -> None:

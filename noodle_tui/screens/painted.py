@@ -76,8 +76,8 @@ class PaintedScreen(Screen[None]):
         self.app.paint_soon()
 
     def on_resize(self) -> None:
-        """Everything is measured anew."""
-        self.app.paint_soon()
+        """Everything is measured anew, once the layout has settled."""
+        self.call_after_refresh(self.app.paint_soon)
 
     def _canvas_of(self, view_id: str, canvas: Canvas) -> Canvas:
         size = self.query_one(f"#{view_id}", LineView).size

@@ -17,7 +17,7 @@ _ENDINGS = {
 
 def answer(generation: Generation, scroll: int, canvas: Canvas) -> Lines:
     """Exactly `canvas.height` rows: a heading with the figures, then the newest rows of the text."""
-    if generation.state is AnswerState.IDLE and not generation.error:
+    if generation.state is AnswerState.IDLE:
         return stack([(Span(canvas.glyphs.horizontal * canvas.width, "rule"),)], canvas.height)
     heading = (_heading(generation, canvas), *_stage_times(generation, canvas))[: max(1, canvas.height - 1)]
     room = canvas.height - len(heading)
@@ -32,8 +32,6 @@ def num_rows_back(generation: Generation, scroll: int, canvas: Canvas) -> int:
 
 def _heading(generation: Generation, canvas: Canvas) -> Line:
     title = Span(" ANSWER", "title")
-    if generation.state is AnswerState.IDLE:
-        return line(title, Span("  not sent", "warn"))
     word, style = _state_word(generation)
     count = f"  {generation.num_tokens}/{generation.max_new_tokens} tok  {rate(generation.tokens_per_s)} tok/s"
     times = f"  TTFT {with_ms(generation.ttft_s)}  step {with_ms(generation.step_s)}"

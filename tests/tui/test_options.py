@@ -1,0 +1,87 @@
+"""The command line and the terminal checks: sentences and exit code 2, never a traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from noodle_tui.backoff import delay_s
+from noodle_tui.options import Options, parse
+from noodle_tui.terminal import wants_ascii
+
+
+def test_defaults_start_an_embedded_cluster() -> None:
+    assert parse([]) == Options()
+
+
+def test_everything() -> None:
+    argv = "--model m --workers 2 --random-weights 7 --ascii --theme mono --hz 2 --max-new-tokens 9 --temperature 0.5 --seed 3"
+    assert parse(argv.split()) == Options(None, "m", 2, 7, True, "mono", 2.0, 9, 0.5, 3)
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["--connect", "nowhere"], "HOST:PORT"),
+        (["--connect", "h:99999"], "HOST:PORT"),
+        (["--connect", "h:1", "--workers", "2"], "one or the other"),
+        (["--workers", "0"], "1 to 64"),
+        (["--workers", "many"], "invalid int"),
+        (["--random-weights", "-1"], "from 0"),
+        (["--hz", "60"], "0.2 to 4"),
+        (["--hz", "nan"], "0.2 to 4"),
+        (["--theme", "pink"], "noodle-dark, ansi, cvd-dark, mono, noodle-light"),
+        (["--max-new-tokens", "0"], "max_new_tokens"),
+        (["--temperature", "-1"], "temperature"),
+        (["surprise"], "unrecognized"),
+    ],
+)
+def test_bad_usage_exits_2_and_says_why(argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(argv)
+    assert caught.value.code == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_without_a_terminal_it_refuses_and_names_the_tool_for_scripts() -> None:
+    run = subprocess.run([sys.executable, "-m", "noodle_tui"], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "noodle-engine" in run.stderr
+
+
+def test_help_needs_no_terminal() -> None:
+    run = subprocess.run([sys.executable, "-m", "noodle_tui", "--help"], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0 and "--connect" in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("environ", "encoding", "platform", "expected"),
+    [
+        ({"TERM": "xterm-256color"}, "utf-8", "posix", False),
+        ({"TERM": "xterm-256color"}, "UTF8", "posix", False),
+        ({"TERM": "xterm-256color"}, "cp1252", "posix", True),
+        ({"TERM": "xterm-256color"}, None, "posix", True),
+        ({"TERM": "linux"}, "utf-8", "posix", True),
+        ({"TERM": "dumb"}, "utf-8", "posix", True),
+        ({"NOODLE_ASCII": "1"}, "utf-8", "posix", True),
+        ({"NOODLE_ASCII": "0", "TERM": "xterm"}, "utf-8", "posix", False),
+        ({}, "utf-8", "nt", True),
+        ({"WT_SESSION": "x"}, "utf-8", "nt", False),
+    ],
+)
+def test_when_ascii_is_chosen(environ: dict[str, str], encoding: str | None, platform: str, expected: bool) -> None:
+    assert wants_ascii(environ, encoding, platform) is expected
+
+
+def test_backoff_grows_to_15_seconds_and_never_synchronises() -> None:
+    assert [round(delay_s(n, 0.5), 9) for n in range(8)] == [1, 1, 2, 4, 8, 15, 15, 15]
+    assert delay_s(3, 0.0) < delay_s(3, 0.99) <= 4 * 1.1
+
+
+def test_importing_the_console_imports_neither_the_engine_nor_grpc() -> None:
+    heavy = "('grpc', 'torch', 'transformers', 'protos', 'google')"
+    code = f"import sys, noodle_tui.app; print([m for m in sys.modules if m.split('.')[0] in {heavy} or m.startswith('engine.')])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.stdout.strip() == "['engine.data']", run.stderr

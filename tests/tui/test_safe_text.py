@@ -1,0 +1,76 @@
+"""The gate for text from outside: nothing that leaves it can steer a terminal."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from noodle_tui.safe_text import MAX_FIELD_CHARS, clean, safe_text
+from tests.tui import frames
+
+FORBIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
+HOSTILE = "a\x1b[31m\x9b\u202e\u200d\ud800\n\r\té漢👍🏽🇩🇪\u0301\x7f"
+any_text = st.text(st.characters(), max_size=200) | st.text(st.sampled_from(HOSTILE), max_size=200)
+
+
+@given(any_text, st.booleans())
+def test_no_control_or_format_character_survives(text: str, multiline: bool) -> None:
+    result = safe_text(text, multiline=multiline)
+    allowed = "\n" if multiline else ""
+    assert not [char for char in result if char not in allowed and unicodedata.category(char) in FORBIDDEN]
+
+
+@given(any_text)
+def test_one_line_stays_one_line_and_can_be_encoded(text: str) -> None:
+    result = safe_text(text)
+    assert len(result.splitlines()) <= 1
+    assert result.encode("utf-8")[:0] == b""
+
+
+@given(any_text, st.integers(0, 50))
+def test_length_and_width_are_bounded(text: str, limit: int) -> None:
+    result = safe_text(text, limit)
+    assert len(result) <= limit
+    assert cell_len(result) <= 2 * limit
+
+
+@given(any_text)
+def test_cleaning_twice_changes_nothing(text: str) -> None:
+    assert safe_text(safe_text(text)) == safe_text(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain gpt2", "plain gpt2"),
+        ("tab\tnew\nline", "tab new line"),
+        ("\x1b[31mred\x1b[0m", "?[31mred?[0m"),
+        ("c1\x9b31m", "c1?31m"),
+        ("bidi\u202etxet\u2066", "biditxet"),
+        ("zero\u200bwidth\ufeff", "zerowidth"),
+        ("lone\ud800", "lone?"),
+        ("[red]markup[/red]", "[red]markup[/red]"),
+        ("漢字 é", "漢字 é"),
+        ("z" + "\u0301" * 9, "z\u0301\u0301"),
+    ],
+)
+def test_examples(text: str, expected: str) -> None:
+    assert safe_text(text) == expected
+
+
+def test_lines_survive_only_where_they_are_asked_for() -> None:
+    assert safe_text("a\r\nb\x1bc\n", multiline=True) == "a\nb?c\n"
+
+
+def test_a_huge_name_costs_little() -> None:
+    assert len(safe_text("n" * 100_000)) == MAX_FIELD_CHARS
+
+
+def test_clean_reaches_every_string_of_a_frame() -> None:
+    evil = "x\x1b\u202e"
+    frame = frames.frame(frames.status(model=evil, nodes=(frames.node(evil, detail=evil),)), frames.event(1, evil))
+    assert "\x1b" not in repr(clean(frame)) and "\\x1b" not in repr(clean(frame)) and "\\u202e" not in repr(clean(frame))
