@@ -1,23 +1,17 @@
-"""What this machine offers a worker: a device, its name, threads, and memory within the limits that bind here.
-
-A container's limits (cgroups v1 and v2) count as much as the machine's: a worker that plans with the host's memory is
-killed. Knows nothing of models.
-"""
+"""What this machine offers a worker: a device, its name, threads, and memory. Knows nothing of models."""
 
 from __future__ import annotations
 
-import os
 import platform
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 import torch
 
 from engine.data import InvalidInput
+from engine.model.limits import cpu_memory_bytes, num_cores
 
-_CGROUP = Path("/sys/fs/cgroup")
 _HEADROOM = 0.9  # of what is free: the rest is for the interpreter, messages, activations and the neighbours
 _KV_SHARE = 0.25
 _MIN_KV_BYTES = 64 * 2**20
@@ -85,22 +79,6 @@ def default_kv_budget_bytes(memory_bytes: int) -> int:
     return min(memory_bytes, max(_MIN_KV_BYTES, int(memory_bytes * _KV_SHARE)))
 
 
-def num_cores() -> int:
-    """Cores that this process may run on, by affinity and by the container's quota."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count() or 1
-    quota = _cpu_quota()
-    return allowed if quota is None else max(1, min(allowed, int(quota)))
-
-
-def cpu_memory_bytes() -> tuple[int, int]:
-    """(total, free) bytes of main memory, by the machine and by the container, whichever is less."""
-    machine = psutil.virtual_memory()
-    total, free = machine.total, machine.available
-    for limit, used in _cgroup_memory():
-        total, free = min(total, limit), min(free, max(0, limit - used))
-    return total, free
-
-
 def gpu_utilisation(device: str) -> float | None:
     """0..1 of the GPU's time in use, as NVIDIA's driver library says; None where it cannot tell."""
     if not device.startswith("cuda"):
@@ -139,52 +117,3 @@ def _cpu_name() -> str:
             if line.startswith(("model name", "Model")):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine() or "CPU"
-
-
-def _cgroup_folders() -> list[Path]:
-    """The process's own cgroup and all above it: each may carry a limit."""
-    with suppress(OSError, IndexError):
-        entries = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-        own = next((path for _, controllers, path in entries if controllers in ("", "memory")), "/")
-        parts = [part for part in own.split("/") if part and part != ".."]
-        return [_CGROUP.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1)]
-    return [_CGROUP]
-
-
-def _cgroup_memory() -> list[tuple[int, int]]:
-    """(limit, used) bytes of every cgroup that limits this process, without the file cache, which gives way."""
-    found = []
-    for folder in _cgroup_folders():
-        limit, used = _number(folder / "memory.max"), _number(folder / "memory.current")
-        if limit is not None and used is not None:
-            found.append((limit, max(0, used - _inactive_file_bytes(folder))))
-    legacy = _CGROUP / "memory"
-    limit, used = _number(legacy / "memory.limit_in_bytes"), _number(legacy / "memory.usage_in_bytes")
-    if limit is not None and used is not None:
-        found.append((limit, max(0, used - _inactive_file_bytes(legacy))))
-    return found
-
-
-def _inactive_file_bytes(folder: Path) -> int:
-    with suppress(OSError, ValueError):
-        for line in (folder / "memory.stat").read_text().splitlines():
-            name, _, value = line.partition(" ")
-            if name in ("inactive_file", "total_inactive_file"):
-                return int(value)
-    return 0
-
-
-def _cpu_quota() -> float | None:
-    """Cores' worth of time that the tightest cgroup grants; None without a limit."""
-    quotas = []
-    for folder in _cgroup_folders():
-        with suppress(OSError, ValueError):
-            granted, period = (folder / "cpu.max").read_text().split()
-            quotas.append(int(granted) / int(period))  # "max" is not a number: no limit
-    return min(quotas, default=None)
-
-
-def _number(path: Path) -> int | None:
-    with suppress(OSError, ValueError):
-        return int(path.read_text())
-    return None

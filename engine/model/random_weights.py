@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
@@ -28,6 +27,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
 from engine.data import Exhausted
+from engine.model.limits import cpu_memory_bytes
 from engine.model.random_config import empty_model, random_config
 from engine.model.slicing import check_supported
 from engine.model.source import TINY, Progress
@@ -80,7 +80,7 @@ def _only_builder(folder: Path, on_progress: Progress | None) -> Iterator[None]:
 
 def _refuse_if_too_large(model: PreTrainedModel, model_type: str, dtype: str, where: Path) -> None:
     needed_bytes = sum(tensor.numel() for tensor in model.state_dict().values()) * getattr(torch, dtype).itemsize
-    free = {"disk space in " + str(where): shutil.disk_usage(where).free, "available memory": psutil.virtual_memory().available}
+    free = {"disk space in " + str(where): shutil.disk_usage(where).free, "available memory": cpu_memory_bytes()[1]}
     for what, free_bytes in free.items():
         if needed_bytes > free_bytes:
             raise Exhausted(

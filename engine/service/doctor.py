@@ -24,7 +24,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from engine.model.limits import cpu_memory_bytes, num_cores
 from engine.model.source import default_cache_dir
 
 TORCH_INSTALL = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
@@ -96,27 +95,27 @@ def as_text(findings: list[Finding]) -> str:
     """One line per finding, with the remedy below it; ASCII whatever the messages of other libraries hold."""
     lines = []
     for finding in findings:
-        lines.append(f"{finding.level.upper():5}  {finding.check:10}  {finding.text}")
+        lines.append(f"{finding.level.upper():5}  {finding.check:10}  {_plain(finding.text)}")
         if finding.mend:
-            lines.append(f"{'':19}-> {finding.mend}")
-    return "\n".join(lines).encode("ascii", "backslashreplace").decode("ascii")
+            lines.append(f"{'':19}-> {_plain(finding.mend)}")
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """Printable ASCII: other characters, line ends and escape codes among them, as Python writes them in a literal."""
+    return "".join(c if c.isascii() and c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _safely(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from check()
     except Exception as error:  # a check that breaks is a finding, and the others still run
-        yield Finding(
-            name, Level.ERROR, f"this check failed: {type(error).__name__}: {error}", "see the message; reinstall noodlecore if it persists"
-        )
+        text = f"this check failed: {type(error).__name__}: {error}"
+        yield Finding(name, Level.ERROR, text, "see the message; reinstall noodlecore if it persists")
 
 
 def _python() -> Iterator[Finding]:
-    text = f"Python {platform.python_version()} on {platform.platform()}"
-    if sys.version_info < (3, 11):
-        yield Finding("python", Level.ERROR, f"{text} is too old", "use Python 3.11 or newer")
-    else:
-        yield Finding("python", Level.OK, text)
+    yield Finding("python", Level.OK, f"Python {platform.python_version()} on {platform.platform()}")
 
 
 def _packages() -> Iterator[Finding]:
@@ -157,12 +156,8 @@ def _torch() -> Iterator[Finding]:
     yield Finding("torch", Level.OK, f"torch {facts['torch']} works with {facts['threads']} threads; devices: {', '.join(devices)}")
     if not gpus and shutil.which("nvidia-smi"):
         why = "its driver does not answer torch" if facts["built_with_cuda"] else "this torch was built without CUDA"
-        yield Finding(
-            "torch",
-            Level.WARN,
-            f"an NVIDIA driver is installed, but {why}",
-            "pip install torch, without the CPU index; then update the driver",
-        )
+        mend = "install torch without the CPU index, and a driver that is new enough for it"
+        yield Finding("torch", Level.WARN, f"an NVIDIA driver is installed, but {why}", mend)
 
 
 def _protobuf() -> Iterator[Finding]:
@@ -237,6 +232,8 @@ def _cache(folder: Path) -> Iterator[Finding]:
 
 
 def _memory() -> Iterator[Finding]:
+    from engine.model.limits import cpu_memory_bytes  # needs psutil, which may be what is missing
+
     total, free = cpu_memory_bytes()
     text = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB are free, within the limits of this container if there is one"
     if free < _MIN_MEMORY_BYTES:
@@ -246,15 +243,16 @@ def _memory() -> Iterator[Finding]:
 
 
 def _threads() -> Iterator[Finding]:
+    from engine.model.limits import num_cores
+
     cores = num_cores()
     settings = [f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ]
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     text = f"{cores} cores for this process, load {load:.1f}{', ' + ', '.join(settings) if settings else ''}"
     omp = os.environ.get("OMP_NUM_THREADS", "1")
     if omp.isdigit() and int(omp) > cores:
-        yield Finding(
-            "threads", Level.WARN, text, f"unset OMP_NUM_THREADS, or set it to at most {cores}: more threads than cores wait for each other"
-        )
+        mend = f"unset OMP_NUM_THREADS, or set it to at most {cores}: more threads than cores wait for each other"
+        yield Finding("threads", Level.WARN, text, mend)
     elif load > cores * 0.75:
         mend = "other programs are busy: give workers fewer threads, since a step waits for its slowest thread"
         yield Finding("threads", Level.WARN, text, mend)
@@ -289,8 +287,6 @@ def _terminal() -> Iterator[Finding]:
     if encoding.lower().replace("-", "") not in {"utf8", "utf8sig"}:
         yield Finding("terminal", Level.WARN, text, "set PYTHONUTF8=1 or a UTF-8 locale, or start the console with --ascii")
     elif sys.stdout.isatty() and term in {"dumb", "not set"} and os.name != "nt":
-        yield Finding(
-            "terminal", Level.WARN, text, "the console needs a terminal that can move its cursor: set TERM, such as xterm-256color"
-        )
+        yield Finding("terminal", Level.WARN, text, "the console moves the cursor: set TERM to your terminal's, such as xterm-256color")
     else:
         yield Finding("terminal", Level.OK, text)

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.data import InvalidInput
-from engine.model import hardware
-from engine.model.hardware import check_device, cpu_memory_bytes, default_kv_budget_bytes, detect, gpu_utilisation, num_cores
+from engine.model import limits
+from engine.model.hardware import check_device, default_kv_budget_bytes, detect, gpu_utilisation
+from engine.model.limits import cpu_memory_bytes, num_cores
 
 GIB = 2**30
 
@@ -23,8 +24,8 @@ def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A container of this test's making, with 8 GiB in the machine around it."""
     inner = tmp_path / "pod" / "box"
     inner.mkdir(parents=True)
-    monkeypatch.setattr(hardware, "_CGROUP", tmp_path)
-    monkeypatch.setattr(hardware, "_cgroup_folders", lambda: [inner, tmp_path / "pod", tmp_path])
+    monkeypatch.setattr(limits, "_CGROUP", tmp_path)
+    monkeypatch.setattr(limits, "_cgroup_folders", lambda: [inner, tmp_path / "pod", tmp_path])
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=8 * GIB, available=6 * GIB))
     return tmp_path
 
@@ -53,7 +54,7 @@ def test_the_older_cgroup_layout_counts_too(cgroup: Path) -> None:
 
 @pytest.mark.parametrize(("quota", "cores"), [("max 100000", 8), ("250000 100000", 2), ("50000 100000", 1), ("garbage", 8)])
 def test_a_cpu_quota_limits_the_threads(cgroup: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int) -> None:
-    monkeypatch.setattr(hardware.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr(limits.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     limit(cgroup / "pod" / "box", cpu_max=quota)
     assert num_cores() == cores
 

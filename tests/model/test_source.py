@@ -8,7 +8,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -218,7 +217,7 @@ def test_half_precision_is_stored_as_such(tmp_path: Path) -> None:
 
 
 def test_a_model_beyond_this_machine_is_refused_before_anything_is_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(random_weights.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**30))
+    monkeypatch.setattr(random_weights, "cpu_memory_bytes", lambda: (2**34, 2**30))
     with pytest.raises(Exhausted, match=r"[\d,]+ bytes of float32 weights, more than .*`llama:tiny`"):
         resolve(ModelRef("llama", random_weights=0), cache_dir=tmp_path)
     assert not [path for path in (tmp_path / "random").iterdir() if path.is_dir()]
