@@ -55,8 +55,13 @@ class Chain:
 
 
 def find_blocks(model: nn.Module, num_layers: int) -> str:
-    """The path of the one ModuleList of `num_layers` blocks that lies nearest to the top. Raises NotSupported."""
-    lists = [path for path, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module) == num_layers]
+    """The path of the one ModuleList of `num_layers` blocks that lies nearest to the top. Raises NotSupported.
+
+    Lists inside what transformers calls the decoder come first: an image or audio tower may have as many blocks.
+    """
+    decoder: Any = model.get_decoder()  # type: ignore[operator]
+    prefix = next((path for path, module in model.named_modules() if module is decoder), "")
+    lists = _lists(decoder, prefix, num_layers) or _lists(model, "", num_layers)
     top = min((path.count(".") for path in lists), default=0)
     found = [path for path in lists if path.count(".") == top]
     if len(found) != 1:
@@ -65,6 +70,10 @@ def find_blocks(model: nn.Module, num_layers: int) -> str:
             f"into a chain: use a decoder-only model with one list"
         )
     return found[0]
+
+
+def _lists(module: nn.Module, prefix: str, length: int) -> list[str]:
+    return [path for path, m in module.named_modules(prefix=prefix) if isinstance(m, nn.ModuleList) and len(m) == length]
 
 
 def stations(model: nn.Module, blocks: str) -> dict[str, nn.Module]:
@@ -145,7 +154,7 @@ class _Probe:
             with suppress(ShapeSeen):
                 original(*_map(args, _to_meta), **_map(kwargs, _to_meta))
             if not self.cache.seen:
-                raise NotSupported(f"block {index} of {type(self.model).__name__} keeps no keys and values in the cache, so it cannot continue a text")
+                raise NotSupported(f"block {index} of {type(self.model).__name__} keeps no keys and values, so it cannot continue a text")
             self.kv[index] = next(iter(self.cache.seen.items()))
             return FORMS[self.form](hidden)
 

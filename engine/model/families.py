@@ -8,50 +8,44 @@ refused, by the reason below or because nobody has verified it.
 from __future__ import annotations
 
 # Sessions are packed into one row, so that every linear layer sees the whole batch.
-PACKED: tuple[str, ...] = tuple(
-    """
-    afmoe apertus arcee aria_text beam biogpt bitnet cohere cohere2 cohere2_moe cohere_compass_text cwm dbrx dots1 ernie4_5
-    ernie4_5_moe exaone4 exaone_moe flex_olmo flint fuyu gemma gemma2 gemma3 gemma3_text gemma4_unified_text glm glm4
-    glm4_moe gpt2 gpt_bigcode gpt_neox gpt_oss granite granite_swa granitemoe granitemoe_swa granitemoeshared helium
-    hunyuan_v1_dense hunyuan_v1_moe hy_v3 hyperclovax internlm3 iquestcoder jais2 kolibri1 laguna llama llama4_text mellum
-    mimo_v2_flash minimax_m2 minimax_m3_vl_text ministral ministral3 mistral mixtral modernbert-decoder nanochat nemotron
-    olmo olmo2 olmo3 olmoe opt persimmon phi phi3 phi4_multimodal phimoe qwen2 qwen2_moe qwen3 qwen3_moe seed_oss smollm3
-    solar_open stablelm starcoder2 vaultgemma
-    """.split()
-)
+PACKED: tuple[str, ...] = (
+    "afmoe", "apertus", "arcee", "aria_text", "beam", "biogpt", "bitnet", "cohere", "cohere2", "cohere2_moe",
+    "cohere_compass_text", "cwm", "dbrx", "dots1", "ernie4_5", "ernie4_5_moe", "exaone4", "exaone_moe", "flex_olmo",
+    "flint", "fuyu", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma4_unified_text", "glm", "glm4", "glm4_moe",
+    "got_ocr2", "gpt2", "gpt_bigcode", "gpt_neox", "gpt_oss", "granite", "granite_swa", "granitemoe", "granitemoe_swa",
+    "granitemoeshared", "helium", "hunyuan_v1_dense", "hunyuan_v1_moe", "hy_v3", "hyperclovax", "internlm3", "iquestcoder",
+    "jais2", "kolibri1", "laguna", "llama", "llama4_text", "mellum", "mimo_v2_flash", "minimax_m2", "minimax_m3_vl_text",
+    "ministral", "ministral3", "mistral", "mixtral", "modernbert-decoder", "moss_transcribe_diarize", "nanochat",
+    "nemotron", "olmo", "olmo2", "olmo3", "olmoe", "opt", "persimmon", "phi", "phi3", "phi4_multimodal", "phimoe", "qwen2",
+    "qwen2_moe", "qwen3", "qwen3_moe", "seed_oss", "smollm3", "solar_open", "stablelm", "starcoder2", "vaultgemma",
+)  # fmt: skip
 
 # The model's own attention or mask code needs one session per call: a step runs its sessions one after another.
-ROW_BY_ROW: tuple[str, ...] = tuple(
-    """
-    axk1 bloom codegen deepseek_v2 deepseek_v3 diffllama doge falcon gemma4_unified glm4_moe_lite gpt_neo gpt_neox_japanese
-    gptj minicpm3 mpt xglm youtu
-    """.split()
-)
+ROW_BY_ROW: tuple[str, ...] = (
+    "axk1", "bloom", "codegen", "deepseek_v2", "deepseek_v3", "diffllama", "doge", "falcon", "gemma4_unified",
+    "glm4_moe_lite", "gpt_neo", "gpt_neox_japanese", "gptj", "minicpm3", "mpt", "xglm", "youtu",
+)  # fmt: skip
 
 # Encoders, and the decoder halves of encoder-decoder models.
-NOT_DECODER_ONLY: tuple[str, ...] = tuple(
-    """
-    bart bert bert-generation big_bird bigbird_pegasus blenderbot blenderbot-small camembert data2vec-text electra ernie git
-    marian mbart megatron-bert musicgen musicgen_melody mvp pegasus plbart prophetnet reformer rembert roberta
-    roberta-prelayernorm roc_bert roformer trocr whisper xlm xlm-roberta xlm-roberta-xl xlnet xmod
-    """.split()
-)
+NOT_DECODER_ONLY: tuple[str, ...] = (
+    "bart", "bert", "bert-generation", "big_bird", "bigbird_pegasus", "blenderbot", "blenderbot-small", "camembert",
+    "data2vec-text", "electra", "ernie", "git", "marian", "mbart", "megatron-bert", "musicgen", "musicgen_melody", "mvp",
+    "pegasus", "plbart", "prophetnet", "reformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer",
+    "trocr", "whisper", "xlm", "xlm-roberta", "xlm-roberta-xl", "xlnet", "xmod",
+)  # fmt: skip
 
 # Their state is not keys and values per token, so it can neither be cut at a token nor moved in part.
-RECURRENT: tuple[str, ...] = tuple(
-    """
-    bailing_hybrid bamba falcon_h1 falcon_mamba granitemoehybrid inkling2_text inkling_text jamba kimi_linear lfm2 lfm2_moe
-    lfm3 mamba mamba2 minimax nemotron_h olmo_hybrid qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_5_text qwen3_next qwen4_exp
-    qwen4_exp_text recurrent_gemma rwkv xlstm zamba zamba2 zaya
-    """.split()
-)
+RECURRENT: tuple[str, ...] = (
+    "bailing_hybrid", "bamba", "falcon_h1", "falcon_mamba", "granitemoehybrid", "inkling2_text", "inkling_text", "jamba",
+    "kimi_linear", "lfm2", "lfm2_moe", "lfm3", "mamba", "mamba2", "minimax", "nemotron_h", "olmo_hybrid", "qwen3_5",
+    "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen3_next", "qwen4_exp", "qwen4_exp_text", "recurrent_gemma",
+    "rwkv", "xlstm", "zamba", "zamba2", "zaya",
+)  # fmt: skip
 
 # They choose the tokens to attend to with an indexer that keeps a state of its own.
-INDEXED: tuple[str, ...] = tuple(
-    """
-    axk2 deepseek_v32 dots3_note dots3_note_text glm_moe_dsa hy_v4
-    """.split()
-)
+INDEXED: tuple[str, ...] = (
+    "axk2", "deepseek_v32", "dots3_note", "dots3_note_text", "glm_moe_dsa", "hy_v4",
+)  # fmt: skip
 
 REFUSED: dict[str, str] = {
     **dict.fromkeys(NOT_DECODER_ONLY, "it is not a decoder-only language model"),

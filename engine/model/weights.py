@@ -51,7 +51,7 @@ class StoredTensor:
         tensor = torch.empty(self.shape, dtype=self.dtype)
         if self.num_bytes == 0:
             return tensor
-        memory = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+        memory = tensor.reshape(-1).view(torch.uint8).numpy().data
         with self.file.open("rb", buffering=0) as stream:
             stream.seek(self.offset_bytes)
             done = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1, "first_k_dense_replace": 1},
     "cohere_compass_text": {
         "layer_types": ["sliding_attention", "full_attention"] * 2,
-        "rope_parameters": dict.fromkeys(("sliding_attention", "full_attention"), {"rope_type": "default", "rope_theta": 10_000.0}),
+        "rope_parameters": {kind: {"rope_type": "default", "rope_theta": 1e4} for kind in ("sliding_attention", "full_attention")},
     },
 }
 OFTEN_NONE = ("head_dim", "num_key_value_heads")  # set even where the default is None, which a tiny size cannot derive
@@ -122,13 +123,13 @@ def whole(model: PreTrainedModel, asked: list[list[int]], num_new: int) -> list[
 
 
 def load_slices(folder: Path, cuts: Sequence[int], **options: Any) -> list[StageModel]:
-    return [StageModel.load(folder, a, b, kv_budget_bytes=KV_BYTES, **options) for a, b in zip(cuts, cuts[1:], strict=False)]
+    return [StageModel.load(folder, a, b, kv_budget_bytes=KV_BYTES, **options) for a, b in pairwise(cuts)]
 
 
 def sliced(stages: list[StageModel], asked: list[list[int]], num_new: int, chunk: int | None = None, late: int = 1) -> list[list[int]]:
     """Greedy tokens over the stages. The last `late` sessions join after two steps; `chunk` splits prompts into pieces."""
     tokens = {str(i): list(p) for i, p in enumerate(asked)}
-    done = {session: 0 for session in tokens}
+    done = dict.fromkeys(tokens, 0)
     for stage in stages:
         for session, prompt in tokens.items():
             stage.open(session, len(prompt) + num_new)
