@@ -1,12 +1,14 @@
 """The Overview's picture as a pure function: which panels get how many rows, and where they stand.
 
-Below 100 columns everything is stacked; from 100 on the events stand beside the nodes.
+Below 116 columns everything is stacked; from there on the events stand beside the nodes.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, beside, crop, stack
-from noodle_tui.state import ConsoleState, View
+from noodle_tui.state import ConsoleState, LinkState, View
 from noodle_tui.widgets.event_list import event_list
 from noodle_tui.widgets.metrics import metrics
 from noodle_tui.widgets.node_table import node_table
@@ -14,7 +16,7 @@ from noodle_tui.widgets.notices import notices, opening
 from noodle_tui.widgets.plan_blocks import plan_blocks
 from noodle_tui.widgets.session_list import session_list
 
-TWO_COLUMNS_FROM = 100
+TWO_COLUMNS_FROM = 116  # fewer cut either the node table or the events
 MIN_EVENT_ROWS = 3  # a heading and two events; fewer are not worth their rows
 MIN_SESSION_ROWS = 3
 TALL_FROM = 20  # rows: panels get air and the plan gets borders
@@ -29,14 +31,35 @@ def overview_body(state: ConsoleState, canvas: Canvas) -> Lines:
     """Exactly `canvas.height` rows, none wider than the canvas."""
     if canvas.height < 1:
         return ()
-    rows = opening(state, canvas) if state.shown is None else _panels(state, state.shown, canvas)
+    rows = opening(state, canvas) if state.shown is None else _panels(state, _aged(state, state.shown, canvas.now_s), canvas)
     return tuple(crop(row, canvas.width) for row in stack(rows, canvas.height))
 
 
 def _panels(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
     tall = canvas.height >= TALL_FROM
     top: list[Line] = [*notices(state, canvas.sized(canvas.width, 3 if not tall else 8))]
-    top += metrics(view.status, canvas.sized(canvas.width, max(1, min(2, canvas.height - len(top) - 5))))
+    rest = _facts(state, view, canvas.sized(canvas.width, canvas.height - len(top)), tall)
+    return (*top, *(rest if state.link.state is LinkState.LIVE else _faded(rest)))
+
+
+def _aged(state: ConsoleState, view: View, now_s: float) -> View:
+    """While nothing arrives, heartbeats grow old with the view that told of them."""
+    if state.link.state is LinkState.LIVE:
+        return view
+    silence_s = now_s - view.arrived_s
+    nodes = tuple(replace(node, heartbeat_age_s=node.heartbeat_age_s + silence_s) for node in view.status.nodes)
+    return replace(view, status=replace(view.status, nodes=nodes))
+
+
+def _faded(lines: Lines) -> Lines:
+    """Values that are no longer fresh look that way; line 1 says it in words."""
+    return tuple(tuple(Span(span.text, "stale") for span in row) for row in lines)
+
+
+def _facts(state: ConsoleState, view: View, canvas: Canvas, tall: bool) -> Lines:
+    """Figures, plan, then nodes and events in what is left."""
+    top: list[Line] = []
+    top += metrics(view.status, canvas.sized(canvas.width, 2 if canvas.height >= 12 else 1))
     plan = plan_blocks(view.status, canvas.sized(canvas.width, _plan_height(canvas, len(top), len(view.status.nodes))))
     if plan:
         top += [*([_rule(canvas)] if tall else []), *plan]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
+
 from engine.data import FinishReason
 from noodle_tui.figures import ms, rate, with_ms
 from noodle_tui.generation import AnswerState, Generation
 from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line, stack, wrap
 
+MIN_PROMPT_CELLS = 10
 _ENDINGS = {
     FinishReason.STOP: ("finished: stop", "ok"),
     FinishReason.LENGTH: ("finished: length", "ok"),
@@ -37,7 +40,8 @@ def _heading(generation: Generation, canvas: Canvas) -> Line:
     times = f"  TTFT {with_ms(generation.ttft_s)}  step {with_ms(generation.step_s)}"
     prompt = f'  "{generation.prompt}"'
     room = canvas.width - 12 - len(word) - len(count) - len(times)
-    return line(title, "  ", Span(word, style), count, times, Span(fit(prompt, min(len(prompt), room), canvas.glyphs), "dim"))
+    quoted = fit(prompt, min(cell_len(prompt), room), canvas.glyphs) if room >= MIN_PROMPT_CELLS else ""
+    return line(title, "  ", Span(word, style), count, times, Span(quoted, "dim"))
 
 
 def _state_word(generation: Generation) -> tuple[str, str]:

@@ -23,7 +23,9 @@ _STYLES = {
     NodeState.LOADING: "accent",
 }
 BOOTING = frozenset({NodeState.STARTING, NodeState.MEASURING, NodeState.LOADING})
-_NAME, _STATE, _TAIL = 10, 10, 21  # cells of the fixed columns left and right of what stretches
+_NAME, _STATE = 10, 10  # cells of the fixed columns
+WIDE_FROM = 72  # below this, utilisation gives way and memory is a percentage
+ALMOST_FULL = 0.92  # of a node's memory
 _STAGE = 19  # stage, items, p50
 
 
@@ -65,12 +67,17 @@ def node_table(status: ClusterStatus, selected: int, canvas: Canvas) -> Lines:
 
 def _stretch(canvas: Canvas) -> int:
     """Cells left for the sparkline."""
-    return max(6, canvas.width - 1 - _NAME - _STATE - _STAGE - _TAIL - 2)
+    tail = len(_gauge_heading(canvas))
+    return max(6, canvas.width - 1 - _NAME - _STATE - _STAGE - tail - 2)
+
+
+def _gauge_heading(canvas: Canvas) -> str:
+    return f" {'UTIL':>4} {'MEMORY':>10} {'SEEN':>4}" if canvas.width >= WIDE_FROM else f" {'MEM':>4} {'SEEN':>4}"
 
 
 def _header(canvas: Canvas) -> Line:
     last = fit("LAST STEPS, 0..2x plan" if _stretch(canvas) >= 22 else "LAST", _stretch(canvas) + 2, canvas.glyphs)
-    text = f" {'NODE':<{_NAME}}{'STATE':<{_STATE}}{'STG':<4}{'ITEMS':<8}{'p50ms':>6} {last} {'UTIL':>4} {'MEMORY':>10} {'SEEN':>4}"
+    text = f" {'NODE':<{_NAME}}{'STATE':<{_STATE}}{'STG':<4}{'ITEMS':<8}{'p50ms':>6} {last}{_gauge_heading(canvas)}"
     return line(Span(text, "dim"))
 
 
@@ -80,7 +87,7 @@ def _row(row: Row, selected: bool, canvas: Canvas) -> Line:
     name = fit(node.worker_id, _NAME - 1, canvas.glyphs) + " "
     state = Span(fit(str(node.state), _STATE - 1, canvas.glyphs) + " ", _STYLES[node.state])
     middle = _activity(node, canvas) if node.state in BOOTING or node.state is NodeState.LOST else _stage_cells(row, canvas)
-    return line(mark, name, state, *middle, *_gauges(node))
+    return line(mark, name, state, *middle, *_gauges(node, canvas))
 
 
 def _stage_cells(row: Row, canvas: Canvas) -> Line:
@@ -106,15 +113,14 @@ def _activity(node: NodeStatus, canvas: Canvas) -> Line:
     return line(text, " ", Span(bar, "accent"), f" {percent(node.progress):>4}")
 
 
-def _gauges(node: NodeStatus) -> Line:
+def _gauges(node: NodeStatus, canvas: Canvas) -> Line:
     share = node.resident_bytes / node.memory_bytes if node.memory_bytes > 0 else 0.0
     memory = f"{size(node.resident_bytes)}/{size(node.memory_bytes)}" if node.memory_bytes > 0 else size(node.resident_bytes)
-    late = node.heartbeat_age_s >= 1
-    return line(
-        f" {percent(node.cpu_utilisation):>4} ",
-        Span(f"{memory:>10}", "warn" if share > 0.92 else "text"),
-        Span(f" {age(node.heartbeat_age_s):>4}", "warn" if late else "text"),
-    )
+    seen = Span(f" {age(node.heartbeat_age_s):>4}", "warn" if node.heartbeat_age_s >= 1 else "text")
+    style = "warn" if share > ALMOST_FULL else "text"
+    if canvas.width < WIDE_FROM:
+        return line(Span(f" {percent(share):>4}", style), seen)
+    return line(f" {percent(node.cpu_utilisation):>4} ", Span(f"{memory:>10}", style), seen)
 
 
 def _details(node: NodeStatus, canvas: Canvas) -> Line:

@@ -11,7 +11,7 @@ MAX_FAILURE_ROWS = 6
 
 def notices(state: ConsoleState, canvas: Canvas) -> Lines:
     """At most `canvas.height` rows, the most urgent first; none at all when everything is in order."""
-    rows = (*_failures(state, canvas), *_offline(state, canvas), *_phase(state, canvas), *_weights(state))
+    rows = (*_failures(state, canvas), *_offline(state, canvas), *_phase(state, canvas), *_weights(state, canvas))
     return rows[: canvas.height]
 
 
@@ -62,7 +62,7 @@ def _phase(state: ConsoleState, canvas: Canvas) -> Lines:
     return tuple(rows)
 
 
-def _weights(state: ConsoleState) -> Lines:
+def _weights(state: ConsoleState, canvas: Canvas) -> Lines:
     if state.shown is None:
         return ()
     status = state.shown.status
@@ -71,4 +71,5 @@ def _weights(state: ConsoleState) -> Lines:
         facts.append("random weights: answers are noise")
     if status.model and not status.has_tokenizer:
         facts.append("no tokenizer: text as bytes")
-    return (line(" ", Span("NOTE", "warn"), f" {'; '.join(facts)}"),) if facts else ()
+    rows = wrap("; ".join(facts), canvas.width - 7) if facts else []
+    return tuple(line(" ", Span("NOTE", "warn"), f" {row}") if i == 0 else line(f"      {row}") for i, row in enumerate(rows))

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
+
 from engine.data import ClusterStatus, StageStatus
 from noodle_tui.figures import ms, percent, with_ms
 from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line
@@ -18,10 +20,9 @@ BORDERED_FROM = 6  # rows: a title, two borders and three rows inside
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One stage as it is drawn: its text rows and its time."""
+    """One stage as it is drawn: for every row its texts, the fullest first, so that the widest that fits is taken."""
 
-    rows: tuple[str, ...]
-    time_s: float
+    rows: tuple[tuple[str, ...], ...]
     hop_s: float  # to the next stage
     is_bottleneck: bool
 
@@ -68,12 +69,13 @@ def _block(index: int, stage: StageStatus, times: Sequence[float]) -> Block:
     slowest = bottleneck_index(times)
     idle = percent(1 - times[index] / max(times)) if slowest is not None else "-"
     items = f"{stage.start}-{stage.stop - 1}" if stage.stop > stage.start else "no items"
+    name, time, tail = f"S{index} {stage.worker_id}", with_ms(times[index]), f"p95 {ms(stage.compute_p95_s)}"
     rows = (
-        f"S{index} {stage.worker_id} {items}",
-        f"{with_ms(times[index])}  idle {idle}",
-        f"p95 {ms(stage.compute_p95_s)}  queue {ms(stage.queue_p50_s)}",
+        (f"{name} {items}", name),
+        (f"{time}  idle {idle}", time, ms(times[index])),
+        (f"{tail}  queue {ms(stage.queue_p50_s)}", tail, ""),
     )
-    return Block(rows, times[index], stage.hop_p50_s, index == slowest)
+    return Block(rows, stage.hop_p50_s, index == slowest)
 
 
 def _title(status: ClusterStatus, times: Sequence[float], layout: BlockLayout, canvas: Canvas) -> Line:
@@ -100,10 +102,10 @@ def _text_row(blocks: Sequence[Block], layout: BlockLayout, canvas: Canvas, row:
 def _cell(block: Block, row: int, width: int, canvas: Canvas) -> str:
     """One text row of a block; the first row of the bottleneck ends in its mark."""
     mark = canvas.glyphs.bottleneck if block.is_bottleneck and row == 0 else ""
-    text = block.rows[row] if row < len(block.rows) else ""
-    if row == 1 and len(text) > width:
-        text = text.split("ms")[0]  # the number matters more than the idle share
-    return fit(text, width - len(mark), canvas.glyphs) + mark
+    room = width - len(mark)
+    texts = block.rows[row]
+    text = next((text for text in texts if cell_len(text) <= room), texts[-1])
+    return fit(text, room, canvas.glyphs) + mark
 
 
 def _hop(hop_s: float, row: int, width: int, canvas: Canvas) -> str:

@@ -22,8 +22,8 @@ def truth_line(state: ConsoleState, canvas: Canvas) -> Line:
     if state.shown is None:
         return line(Span(" noodle  ", "title"), *_link(state, canvas), _where(state))
     status = state.shown.status
-    link, rest = (*_hold(state), *_link(state, canvas)), (_model(status, canvas), _facts(status), _worst(state))
-    parts = _as_many_as_fit(rest, canvas.width - width_of(link) - len(" noodle  "))
+    link = (*_hold(state), *_link(state, canvas))
+    parts = _as_many_as_fit(_facts(state, status, canvas), canvas.width - width_of(link) - len(" noodle  "))
     room = canvas.width - width_of(link) - width_of(parts) - len(" noodle  ") - 1
     cluster = fit(status.cluster_id, min(len(status.cluster_id), room), canvas.glyphs) + " " if room >= MIN_NAME else ""
     return line(Span(f" noodle {cluster} ", "title"), *link, *parts)
@@ -99,25 +99,29 @@ def _hold(state: ConsoleState) -> Line:
     return line(Span(f"HOLD since {clock(state.held_wall_s)}{waiting}", "warn"), "  ")
 
 
-def _as_many_as_fit(parts: tuple[Line, ...], width: int) -> Line:
-    """All parts, or without the first ones: the worst alert is the last to go."""
-    while parts and sum(width_of(part) for part in parts) > width:
-        parts = parts[1:]
-    return tuple(span for part in parts for span in part)
+def _as_many_as_fit(parts: dict[str, Line], width: int) -> Line:
+    """All parts, or without those that matter least: the worst alert is the last to go."""
+    for dispensable in ("", "plan", "model", "nodes", "worst"):
+        parts.pop(dispensable, None)
+        if sum(width_of(part) for part in parts.values()) <= width:
+            break
+    return tuple(span for part in parts.values() for span in part)
+
+
+def _facts(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> dict[str, Line]:
+    plan = f"plan #{status.plan_version} {status.strategy}" if status.stages else "no plan"
+    total = max(len(status.nodes), status.num_workers_expected)
+    word, style = worst_word(state)
+    fresh = state.link.state is LinkState.LIVE or style != "ok"  # values that are old cannot say that all is well
+    return {
+        "model": _model(status, canvas),
+        "plan": line(f"{plan}  "),
+        "nodes": line(f"nodes {num_alive(status)}/{total}  "),
+        "worst": line(Span(word, style)) if fresh else (),
+    }
 
 
 def _model(status: ClusterStatus, canvas: Canvas) -> Line:
     mark = "RANDOM WEIGHTS" if status.random_weights else ""
     name = fit(status.model, min(len(status.model), max(8, canvas.width // 5)), canvas.glyphs)
     return line(name, " " if mark else "", Span(mark, "warn"), "  ")
-
-
-def _facts(status: ClusterStatus) -> Line:
-    plan = f"plan #{status.plan_version} {status.strategy}" if status.stages else "no plan"
-    total = max(len(status.nodes), status.num_workers_expected)
-    return line(f"{plan}  nodes {num_alive(status)}/{total}  ")
-
-
-def _worst(state: ConsoleState) -> Line:
-    word, style = worst_word(state)
-    return line(Span(word, style))

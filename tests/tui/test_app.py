@@ -1,0 +1,364 @@
+"""The shell in a headless terminal: keys, states, painting only what changed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from textual import events
+from textual.pilot import Pilot
+
+from engine.data import FinishReason, GenerateRequest
+from noodle_tui import messages as m
+from noodle_tui.app import ConsoleApp
+from noodle_tui.glyphs import ASCII, UNICODE, Glyphs
+from noodle_tui.options import Options
+from noodle_tui.screens.help import Help
+from noodle_tui.screens.overview import Overview
+from noodle_tui.themes import load_theme
+from noodle_tui.widgets.line_view import LineView
+from noodle_tui.widgets.prompt_field import PromptField, TextField
+from tests.tui import frames
+
+SIZES = [(80, 24), (120, 40)]
+
+
+class FakeLink:
+    """Records what the console asks of the cluster; the test plays the cluster."""
+
+    owns_cluster = False
+
+    def __init__(self, options: Options, post: Callable[[m.Message], None]) -> None:
+        self.post = post
+        self.requests: list[GenerateRequest] = []
+        self.num_retries = self.num_stops = self.num_cancelled = 0
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def generate(self, number: int, request: GenerateRequest) -> None:
+        self.requests.append(request)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.num_cancelled += 1
+            raise
+
+    def retry_now(self) -> None:
+        self.num_retries += 1
+
+    async def stop(self) -> None:
+        self.num_stops += 1
+
+    def kill(self) -> None:
+        pass
+
+
+def run(
+    test: Callable[[ConsoleApp, Pilot[None]], Awaitable[None]], size: tuple[int, int] = (80, 24), glyphs: Glyphs = ASCII, **options: Any
+) -> ConsoleApp:
+    """Run a test's coroutine inside the app."""
+
+    async def session() -> ConsoleApp:
+        app = ConsoleApp(Options("127.0.0.1:1", **options), load_theme("noodle-dark"), glyphs, make_link=FakeLink)
+        async with app.run_test(size=size) as pilot:
+            await pilot.pause()
+            await test(app, pilot)
+        return app
+
+    return asyncio.run(session())
+
+
+def link_of(app: ConsoleApp) -> FakeLink:
+    return app.link  # type: ignore[return-value]
+
+
+def shown(app: ConsoleApp) -> str:
+    """The screen as text, from what the compositor would write."""
+    return "\n".join("".join(segment.text for segment in strip) for strip in app.screen._compositor.render_strips())
+
+
+async def live(app: ConsoleApp, pilot: Pilot[None], **changes: Any) -> None:
+    """One frame arrives and is painted."""
+    app.dispatch(m.FrameArrived(frames.frame(frames.status(**changes), frames.event(1, "first event")), time.time()))
+    app.paint()
+    await pilot.pause()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_live_screen_shows_the_facts(size: tuple[int, int]) -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        assert "CONNECTING" in shown(app)
+        await live(app, pilot)
+        for fact in ("LIVE", "gpt2", "plan #14 balanced", "nodes 4/4", "S2 gpu-c", "!!", "first event", "prompt >", "max tokens", "q quit"):
+            assert fact in shown(app), fact
+        assert shown(app).isascii()
+
+    run(test, size)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_unicode_screen_has_its_glyphs_and_the_same_rows(size: tuple[int, int]) -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        text = shown(app)
+        assert "▅" in text and "│" in text
+        assert [len(row) for row in text.split("\n")] == [size[0]] * size[1]
+
+    run(test, size, UNICODE)
+
+
+def test_typing_sends_the_prompt_with_the_settings_and_streams() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await pilot.press("enter", *"quit now?", "enter")
+        assert link_of(app).requests == [GenerateRequest("quit now?", max_new_tokens=5)], "printable keys type in the field"
+        for i in range(3):
+            app.dispatch(m.TokenArrived(1, frames.chunk(i, f" word{i}")))
+        app.dispatch(m.TokenArrived(1, frames.chunk(-1, "", finish_reason=FinishReason.LENGTH)))
+        app.dispatch(m.SessionEnded(1))
+        app.paint()
+        await pilot.pause()
+        app.paint()
+        await pilot.pause()
+        assert "word0 word1 word2" in shown(app) and "finished: length" in shown(app) and "3/5 tok" in shown(app)
+        assert app.screen.query_one("#prompt", PromptField).value == ""
+        await pilot.press("up")
+        assert app.screen.query_one("#prompt", PromptField).value == "quit now?"
+
+    run(test, max_new_tokens=5)
+
+
+def test_escape_stops_the_answer_then_leaves_the_field() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await pilot.press("enter", "h", "i", "enter")
+        await pilot.pause()
+        await pilot.press("escape")
+        await pilot.pause()
+        assert link_of(app).num_cancelled == 1
+        assert app.state.generation.finish_reason is FinishReason.CANCELLED
+        assert isinstance(app.focused, PromptField)
+        await pilot.press("escape")
+        assert app.focused is None
+
+    run(test)
+
+
+def test_one_answer_at_a_time() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await pilot.press("enter", "a", "enter", "b", "enter")
+        assert len(link_of(app).requests) == 1
+        await pilot.pause()
+        assert "one answer at a time" in shown(app)
+        assert app.screen.query_one("#prompt", PromptField).value == "b", "nothing typed is lost"
+        await pilot.press("escape")
+        await pilot.pause()
+        assert "one answer at a time" not in shown(app) and app.state.generation.running
+
+    run(test)
+
+
+def test_a_prompt_before_the_connection_is_kept_and_explained() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await pilot.press("enter", "x", "enter")
+        await pilot.pause()
+        assert "not connected" in shown(app) and link_of(app).requests == []
+
+    run(test)
+
+
+def test_a_wrong_setting_is_a_sentence() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        app.screen.query_one("#temperature", TextField).value = "warm"
+        await pilot.press("enter", "x", "enter")
+        await pilot.pause()
+        assert "temperature 'warm' is not a number" in shown(app)
+        app.screen.query_one("#temperature", TextField).value = "0.5"
+        await pilot.press("enter")
+        assert link_of(app).requests[0].sampling.temperature == 0.5
+
+    run(test)
+
+
+def test_pasted_text_is_one_safe_line() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await pilot.press("enter")
+        field = app.screen.query_one("#prompt", PromptField)
+        field.post_message(events.Paste("two\nlines \x1b[31mred\u202e " + "x" * 200_000))
+        await pilot.pause()
+        assert field.value.startswith("two lines ?[31mred xxx")
+        assert 99_000 < len(field.value) <= 100_000
+
+    run(test)
+
+
+def test_help_lists_every_binding_and_keeps_line_1() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await pilot.press("question_mark")
+        await pilot.pause()
+        assert isinstance(app.screen, Help)
+        text = shown(app)
+        assert "LIVE" in text.split("\n")[0]
+        for binding in (*Overview.BINDINGS, *ConsoleApp.BINDINGS):
+            assert binding.id and binding.description in text  # type: ignore[union-attr]
+        await pilot.press("escape")
+        await pilot.pause()
+        assert isinstance(app.screen, Overview) and "LIVE" in shown(app)
+
+    run(test)
+
+
+@pytest.mark.parametrize("key", ["q", "ctrl+c", "ctrl+q"])
+def test_quitting_stops_the_cluster_first(key: str) -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await pilot.press(key)
+        await pilot.pause()
+
+    app = run(test)
+    assert link_of(app).num_stops == 1
+    assert app.return_code == (0 if key == "q" else 130)
+
+
+def test_control_c_quits_from_the_field_where_q_is_a_letter() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await pilot.press("enter", "q")
+        assert app.is_running and not app.state.quitting
+        await pilot.press("ctrl+c")
+        await pilot.pause()
+
+    assert link_of(run(test)).num_stops == 1
+
+
+def test_retry_is_for_links_that_are_down() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await pilot.press("r")
+        assert link_of(app).num_retries == 0
+        app.dispatch(m.LinkLost("connection refused", time.monotonic() + 5))
+        await pilot.pause()
+        assert "OFFLINE" in shown(app) and "connection refused" in shown(app) and "retry in" in shown(app)
+        assert "gpu-c" in shown(app), "the last values stay"
+        await pilot.press("r")
+        assert link_of(app).num_retries == 1
+
+    run(test)
+
+
+def test_hold_freezes_the_panels() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await pilot.press("space")
+        await live(app, pilot, plan_version=15)
+        assert "HOLD" in shown(app) and "plan #14" in shown(app)
+        await pilot.press("space")
+        await pilot.pause()
+        assert "HOLD" not in shown(app) and "plan #15" in shown(app)
+
+    run(test)
+
+
+def test_themes_cycle_through_all_and_keep_the_text() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        before, seen = shown(app), []
+        for _ in range(5):
+            seen.append(app.look.name)
+            await pilot.press("t")
+            await pilot.pause()
+            assert shown(app) == before
+        assert len(set(seen)) == 5 and app.look.name == seen[0]
+
+    run(test)
+
+
+def test_nodes_are_selected_with_the_arrow_keys() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await pilot.press("down", "j")
+        await pilot.pause()
+        assert ">gpu-c" in shown(app) and " gpu-c: cpu on lab" in shown(app)
+
+    run(test)
+
+
+def test_the_answer_scrolls_within_its_text() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        app.dispatch(m.PromptSent(1, "p", 64, 0.0, 0))
+        app.dispatch(m.TokenArrived(1, frames.chunk(0, "\n".join(f"row{i}" for i in range(30)))))
+        app.paint()
+        await pilot.pause()
+        app.paint()
+        assert "row29" in shown(app)
+        await pilot.press(*["pageup"] * 20)
+        await pilot.pause()
+        assert "row0" in shown(app) and "row29" not in shown(app)
+        await pilot.press(*["pagedown"] * 20)
+        await pilot.pause()
+        assert "row29" in shown(app)
+
+    run(test)
+
+
+def test_too_small_and_back() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await pilot.resize_terminal(50, 10)
+        await pilot.pause()
+        app.paint()
+        await pilot.pause()
+        assert "LIVE" in shown(app) and "4/4 nodes" in shown(app) and "prompt >" not in shown(app)
+        await pilot.resize_terminal(120, 40)
+        await pilot.pause()
+        app.paint()
+        await pilot.pause()
+        assert "prompt >" in shown(app) and "EVENTS" in shown(app)
+
+    run(test)
+
+
+def test_an_unchanged_state_repaints_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    refreshed: list[object] = []
+
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        app.paint()
+        monkeypatch.setattr(LineView, "refresh", lambda self, *regions, **_: refreshed.extend(regions))
+        app.paint()
+        assert refreshed == []
+        app.dispatch(m.NodeSelected(1))
+        app.paint()
+        assert 2 <= len(refreshed) <= 4, "two cursor cells and the details"
+
+    run(test)
+
+
+def test_a_slow_terminal_drops_frames() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        app._backlog = lambda: 3  # type: ignore[method-assign]
+        await live(app, pilot, plan_version=15)
+        assert "plan #14" in shown(app)
+        app._backlog = lambda: 0  # type: ignore[method-assign]
+        app.paint()
+        await pilot.pause()
+        assert "plan #15" in shown(app)
+
+    run(test)
+
+
+def test_hostile_names_are_drawn_as_text() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        evil = "[/red]\x1b]0;x\x07\u202e"
+        await live(app, pilot, model=evil, nodes=(frames.node(evil),), stages=(frames.stage(evil),))
+        assert "[/red]?]0;x?" in shown(app)
+        assert not any(ord(char) < 32 and char != "\n" for char in shown(app))
+
+    run(test, (120, 40))
