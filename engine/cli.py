@@ -11,7 +11,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,6 +22,7 @@ _SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log lines repeat what our errors say
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
@@ -56,9 +57,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_servers(commands: argparse._SubParsersAction[_Parser]) -> None:
     up = _command(commands, "up", "start a coordinator and workers on this machine and serve until interrupted", _up)
     _model_options(up)
-    up.add_argument("--workers", type=_whole("--workers", 1), default=3, help="worker processes to start (default 3)")
+    up.add_argument("--workers", type=_whole(1), default=3, help="worker processes to start (default 3)")
     up.add_argument("--listen", default="127.0.0.1:0", help="coordinator address; port 0 picks a free one")
-    up.add_argument("--threads", type=_whole("--threads", 1), help="compute threads per worker")
+    up.add_argument("--threads", type=_whole(1), help="compute threads per worker")
     up.add_argument("--memory", type=_size, help="memory of each worker, e.g. 2G")
     up.add_argument("--kv-memory", type=_size, help="part of it for keys and values")
     up.add_argument("--slowdown", type=_factors, default=(), metavar="F[,F...]", help="emulate slower workers, e.g. 1,3,1")
@@ -67,7 +68,7 @@ def _add_servers(commands: argparse._SubParsersAction[_Parser]) -> None:
 
     coordinator = _command(commands, "coordinator", "serve a cluster that workers join", _coordinator)
     _model_options(coordinator)
-    coordinator.add_argument("--workers", type=_whole("--workers", 1), default=1, help="workers to wait for at first (default 1)")
+    coordinator.add_argument("--workers", type=_whole(1), default=1, help="workers to wait for at first (default 1)")
     coordinator.add_argument("--strategy", default="balanced", help="what the planner minimises (default balanced)")
     coordinator.add_argument("--state-dir", type=Path, help="where the journal is kept (default: a temporary folder)")
     _server_options(coordinator, "127.0.0.1:7070")
@@ -78,7 +79,7 @@ def _add_servers(commands: argparse._SubParsersAction[_Parser]) -> None:
     worker.add_argument("--device", help="cpu or cuda:N (default: the best one here)")
     worker.add_argument("--memory", type=_size, help="memory for weights and KV, e.g. 2G (default: what is available)")
     worker.add_argument("--kv-memory", type=_size, help="part of it for keys and values")
-    worker.add_argument("--threads", type=_whole("--threads", 1), help="compute threads (default: all cores)")
+    worker.add_argument("--threads", type=_whole(1), help="compute threads (default: all cores)")
     worker.add_argument("--slowdown", type=_factor, default=1.0, metavar="FACTOR", help="emulate a machine that is this much slower")
     _server_options(worker, "127.0.0.1:0")
 
@@ -88,7 +89,7 @@ def _add_clients(commands: argparse._SubParsersAction[_Parser]) -> None:
     _connect_options(generate)
     generate.add_argument("prompt", nargs="?", help="the prompt; read from stdin when it is '-'")
     generate.add_argument("--prompt-ids", type=_ids, default=(), metavar="1,2,3", help="token ids instead of a text")
-    generate.add_argument("--max-new-tokens", type=_whole("--max-new-tokens", 1), default=64)
+    generate.add_argument("--max-new-tokens", type=_whole(1), default=64)
     generate.add_argument("--temperature", type=float, default=0.0, help="0 is greedy (default)")
     generate.add_argument("--top-k", type=int, default=0)
     generate.add_argument("--top-p", type=float, default=1.0)
@@ -117,7 +118,7 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
     models = _command(commands, "models", "list models and architectures, or describe one", _models)
     models.add_argument("action", nargs="?", choices=("list", "describe"), default="list")
     models.add_argument("model", nargs="?", help="hub id, folder, or architecture name")
-    models.add_argument("--random-weights", type=_whole("--random-weights", 0), metavar="SEED")
+    models.add_argument("--random-weights", type=_whole(0), metavar="SEED")
     models.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     models.add_argument("--cache-dir", type=Path)
     models.add_argument("--json", action="store_true")
@@ -126,8 +127,8 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
     doctor.add_argument("--json", action="store_true")
     bench = _command(commands, "bench", "measure hop cost and decode speed on this machine", _bench)
     bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode"), default="all")
-    bench.add_argument("--tokens", type=_whole("--tokens", 8), default=500, help="tokens per measurement (default 500)")
-    bench.add_argument("--rounds", type=_whole("--rounds", 1), default=3, help="interleaved rounds; medians are quoted (default 3)")
+    bench.add_argument("--tokens", type=_whole(8), default=500, help="tokens per measurement (default 500)")
+    bench.add_argument("--rounds", type=_whole(1), default=3, help="interleaved rounds; medians are quoted (default 3)")
     bench.add_argument("--json", action="store_true")
 
 
@@ -140,7 +141,7 @@ def _command(commands: argparse._SubParsersAction[_Parser], name: str, summary: 
 
 def _model_options(parser: _Parser) -> None:
     parser.add_argument("--model", help="hub id, local folder, or architecture name (default: GPT-2)")
-    parser.add_argument("--random-weights", type=_whole("--random-weights", 0), metavar="SEED", help="seeded random weights")
+    parser.add_argument("--random-weights", type=_whole(0), metavar="SEED", help="seeded random weights")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--cache-dir", type=Path, help="default: $NOODLE_CACHE or the user's cache folder")
 
@@ -164,10 +165,10 @@ def _connect_options(parser: _Parser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
-def _whole(what: str, low: int):  # type: ignore[no-untyped-def]
+def _whole(low: int) -> Callable[[str], int]:
     def parse(text: str) -> int:
         if not re.fullmatch(r"-?[0-9]{1,18}", text) or int(text) < low:
-            raise InvalidInput(f"{what} {text!r} is not allowed: give a whole number of at least {low}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not allowed: give a whole number of at least {low}")
         return int(text)
 
     return parse
@@ -176,7 +177,7 @@ def _whole(what: str, low: int):  # type: ignore[no-untyped-def]
 def _size(text: str) -> int:
     match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)([kmg]?i?)b?", text.lower())
     if match is None or match[2] not in _SIZES:
-        raise InvalidInput(f"size {text!r} is not allowed: give bytes or a number with K, M, G, Ki, Mi or Gi, e.g. 2G")
+        raise argparse.ArgumentTypeError(f"size {text!r} is not allowed: give bytes or a number with K, M, G, Ki, Mi or Gi, e.g. 2G")
     return int(float(match[1]) * _SIZES[match[2]])
 
 
@@ -184,7 +185,7 @@ def _factor(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 1.0 <= float(text) <= 1000.0:
             return float(text)
-    raise InvalidInput(f"--slowdown {text!r} is not allowed: give a factor from 1 to 1000")
+    raise argparse.ArgumentTypeError(f"{text!r} is not allowed: give a factor from 1 to 1000")
 
 
 def _factors(text: str) -> tuple[float, ...]:
@@ -193,7 +194,7 @@ def _factors(text: str) -> tuple[float, ...]:
 
 def _ids(text: str) -> tuple[int, ...]:
     if not re.fullmatch(r"[0-9]{1,18}(,[0-9]{1,18})*", text):
-        raise InvalidInput(f"--prompt-ids {text[:80]!r} is not allowed: give whole numbers joined by commas, e.g. 1,2,3")
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not allowed: give whole numbers joined by commas, e.g. 1,2,3")
     return tuple(int(part) for part in text.split(","))
 
 

@@ -24,7 +24,7 @@ from engine.service import wire
 from engine.service.errors import CatchAll
 from engine.service.security import Gatekeeper, SecurityOptions, check_listen_address, server_credentials
 
-GRACE_S = 1.0
+GRACE_S = 0.25
 
 
 class Server:
@@ -42,11 +42,10 @@ class Server:
         credentials = server_credentials(self._security)
         try:
             bound = self.grpc.add_secure_port(listen, credentials) if credentials else self.grpc.add_insecure_port(listen)
-        except RuntimeError as e:
-            bound, reason = 0, str(e)
-        else:
-            reason = "the port is taken or the address is not this machine's"
+        except RuntimeError:
+            bound = 0
         if bound == 0:
+            reason = "the port is taken, or the address is not one of this machine's"
             raise Unavailable(f"cannot listen on {listen} ({reason}): choose another --listen address; port 0 picks a free one")
         await self.grpc.start()
         await self.set_serving(True)

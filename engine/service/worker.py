@@ -129,6 +129,7 @@ class Worker:
 
     def _import_engine(self) -> tuple[NodeSpec, StageRunner]:
         import torch
+        import transformers.modeling_utils  # noqa: F401 - seconds of import that would otherwise fall into the first measurement
 
         from engine.model import hardware
         from engine.service.stage_runner import RunnerOptions, StageRunner

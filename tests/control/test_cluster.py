@@ -85,7 +85,7 @@ def test_kv_room_makes_sessions_wait_in_order_and_refuses_the_impossible() -> No
     small = Driver(num_workers=1)
     small.feed(on.ModelReady(card()))
     small.join("w1", kv_budget_bytes=1_000)
-    with pytest.raises(Exhausted, match="KV for 30 tokens .* holds 20"):
+    with pytest.raises(Exhausted, match=r"KV for 30 tokens .* holds 20"):
         small.submit("s4", num_prompt=20, max_new_tokens=10)
     assert list(small.cluster.scheduler) == []
 
@@ -154,7 +154,7 @@ def test_a_worker_that_cannot_load_is_left_out_and_the_last_one_fails_the_cluste
         assert member is not None
         driver.feed(on.WorkerFailed(worker_id, member.generation, "h.3 is missing from model.safetensors"))
     assert driver.cluster.failure == "h.3 is missing from model.safetensors"
-    with pytest.raises(Unavailable, match="h.3 is missing"):
+    with pytest.raises(Unavailable, match=r"h.3 is missing"):
         driver.submit("s1")
     driver.join("w3")
     assert driver.cluster.failure == "" and driver.cluster.phase is Phase.SERVING

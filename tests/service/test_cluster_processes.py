@@ -1,0 +1,128 @@
+"""One tiny model on three real workers: identity, concurrency, limits and refusals, all on the same cluster."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import pytest
+
+from engine.data import Cancelled, Exhausted, FinishReason, GenerateRequest, InvalidInput, NodeState, NoodleError, NotFound, Phase
+from tests.service.reference import reference
+from tests.service.running import Running, running
+
+MODEL = "gpt2:tiny"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Running]:
+    with running(MODEL, 3, kv_memory_bytes=2_000_000, memory_bytes=200_000_000) as started:
+        yield started
+
+
+def ids(chunks: object) -> list[int]:
+    return [c.token_id for c in chunks.chunks if c.index >= 0]  # type: ignore[attr-defined]
+
+
+def test_concurrent_ragged_prompts_equal_generate(cluster: Running) -> None:
+    prompts = [(1, 2, 3), (9,), tuple(range(4, 40)), (7, 7, 7, 7), (5, 1)]
+    transcripts = cluster.generate_all([cluster.request(p, 16, ignore_eos=True) for p in prompts])
+    for prompt, transcript in zip(prompts, transcripts, strict=True):
+        assert ids(transcript) == reference(MODEL, prompt, 16)
+        assert transcript.prompt_ids == prompt
+        assert [c.index for c in transcript.chunks if c.index >= 0] == list(range(16))
+        assert transcript.finish_reason is FinishReason.LENGTH
+
+
+def test_every_token_carries_the_time_of_every_stage(cluster: Running) -> None:
+    transcript = cluster.generate(cluster.request((1, 2, 3), 4, ignore_eos=True))
+    for chunk in transcript.chunks:
+        if chunk.index >= 0:
+            assert [t.worker_id for t in chunk.timings] == ["w1", "w2", "w3"]
+            assert 0 < sum(t.compute_s for t in chunk.timings) < chunk.step_s
+    stages = transcript.document()["stages"]
+    assert [s["worker_id"] for s in stages] == ["w1", "w2", "w3"] and all(s["compute_s"] > 0 for s in stages)
+
+
+def test_sampling_is_the_same_for_the_same_seed_and_differs_for_another(cluster: Running) -> None:
+    ask = [cluster.request((1, 2, 3), 12, temperature=1.0, seed=s, ignore_eos=True) for s in (5, 5, 6)]
+    one, two, other = (ids(t) for t in cluster.generate_all(ask))
+    assert one == two != other
+
+
+def test_text_prompts_go_through_the_stand_in_tokenizer(cluster: Running) -> None:
+    transcript = cluster.generate(GenerateRequest(prompt="Hi", max_new_tokens=3, ignore_eos=True))
+    assert transcript.prompt_ids == (72, 105)
+    assert ids(transcript) == reference(MODEL, (72, 105), 3)
+
+
+def test_a_stop_string_ends_the_answer_before_it(cluster: Running) -> None:
+    free = cluster.generate(cluster.request((3, 4), 12, ignore_eos=True)).document()
+    stop = free["text"][4:7]
+    cut = cluster.generate(cluster.request((3, 4), 12, ignore_eos=True, stop=(stop,))).document()
+    assert cut["finish_reason"] == "stop"
+    assert cut["text"] == free["text"][: free["text"].index(stop)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "text"),
+    [
+        ({"prompt_ids": tuple(range(5)) * 2000}, InvalidInput, r"10000 tokens, the model's context holds \d+"),
+        ({"prompt_ids": (1, 10**6)}, InvalidInput, "1000000 is outside the vocabulary"),
+        ({"prompt": ""}, InvalidInput, "prompt is empty"),
+    ],
+)
+def test_wrong_requests_are_refused_with_numbers(cluster: Running, wrong: dict[str, object], error: type[NoodleError], text: str) -> None:
+    with pytest.raises(error, match=text):
+        cluster.generate(GenerateRequest(**wrong))  # type: ignore[arg-type]
+    assert cluster.status().sessions == ()
+
+
+def test_cancelling_frees_the_session(cluster: Running) -> None:
+    async def cancel_after_two() -> str:
+        session_id = ""
+        async with contextlib.aclosing(cluster.client.generate(cluster.request((1,), 100, ignore_eos=True))) as chunks:
+            async for chunk in chunks:
+                session_id = chunk.session_id
+                if chunk.index == 1:
+                    break
+        return session_id
+
+    session_id = cluster.wait(cancel_after_two())
+    cluster.until(lambda s: not s.sessions and all(n.kv_used_bytes == 0 for n in s.nodes), "KV freed")
+    with pytest.raises(NotFound, match=session_id):
+        cluster.wait(cluster.client.cancel(session_id))
+
+
+def test_an_operator_can_cancel_a_session_of_somebody_else(cluster: Running) -> None:
+    async def run() -> FinishReason | None:
+        last = None
+        async for chunk in cluster.client.generate(cluster.request((1,), 110, ignore_eos=True)):
+            if chunk.index == 0:
+                await cluster.client.cancel(chunk.session_id)
+            last = chunk.finish_reason
+        return last
+
+    try:
+        assert cluster.wait(run()) is FinishReason.CANCELLED
+    except Cancelled:
+        pytest.fail("a cancelled session ends with a reason, not with an error")
+
+
+def test_the_status_tells_the_truth(cluster: Running) -> None:
+    status = cluster.status()
+    assert status.phase is Phase.SERVING and status.random_weights and not status.has_tokenizer
+    assert [n.state for n in status.nodes] == [NodeState.OK] * 3
+    assert status.stages[0].start == 0 and status.stages[-1].stop == status.num_items
+    assert {n.worker_id: n.pid for n in status.nodes} == {k: v for k, v in cluster.cluster.pids().items() if k != "coordinator"}
+    assert all(n.resident_bytes > 10_000_000 and n.heartbeat_age_s < 3 for n in status.nodes)
+
+
+def test_kv_room_for_one_session_makes_the_others_wait_not_fail() -> None:
+    with running(MODEL, 1, kv_memory_bytes=100_000, memory_bytes=200_000_000) as small:
+        with pytest.raises(Exhausted, match="the budget holds") as refused:
+            small.generate(small.request((1,) * 100, 400, ignore_eos=True))
+        room = int(str(refused.value).split("the budget holds ")[1].split(":")[0])
+        num_new = room - 4  # with a prompt of 3 tokens, one session fills the budget but for one token
+        transcripts = small.generate_all([small.request((1, 2, i), num_new, ignore_eos=True) for i in range(3)])
+        assert [len(ids(t)) for t in transcripts] == [num_new] * 3

@@ -1,0 +1,46 @@
+"""The import rules at run time: what a room imports is what really lands in `sys.modules`, indirectly too."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+PURE = ["asyncio", "grpc", "protos", "socket", "threading", "random", "torch", "transformers", "numpy", "sqlite3"]
+HEAVY = ["torch", "transformers", "numpy"]
+
+
+def loaded_by(*modules: str) -> set[str]:
+    """Top-level names in `sys.modules` after importing `modules`, less what a bare interpreter has."""
+    code = f"""
+import sys, json
+before = set(sys.modules)
+import {", ".join(modules)}
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in json.loads(done.stdout)}
+
+
+@pytest.mark.parametrize(
+    ("modules", "forbidden"),
+    [
+        (("engine.data",), [*PURE, "textual"]),
+        (("engine.planning.strategies",), [*PURE, "textual"]),
+        (("engine.control.cluster", "engine.control.status", "engine.control.stage_sessions"), [*PURE, "textual"]),
+        (("engine.service.client", "engine.service.local"), [*HEAVY, "textual"]),
+        (("engine.service.coordinator",), [*HEAVY, "textual"]),
+        (("engine.service.worker",), [*HEAVY, "textual"]),  # it announces its address before it imports torch
+        (("engine.model.card",), [*HEAVY, "grpc", "protos"]),
+        (("engine.cli",), [*HEAVY, "grpc", "protos", "textual"]),
+        (("noodle_tui.app",), [*HEAVY, "grpc", "protos"]),
+    ],
+)
+def test_a_room_loads_nothing_it_must_not(modules: tuple[str, ...], forbidden: list[str]) -> None:
+    assert loaded_by(*modules) & set(forbidden) == set()
+
+
+def test_the_check_can_fail() -> None:
+    assert "asyncio" in loaded_by("engine.service.client")
