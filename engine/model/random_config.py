@@ -6,6 +6,7 @@ shrinks only sizes, so that it exercises the same code as the real model in abou
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -34,6 +35,8 @@ _TINY_SIZES: dict[str, int] = {
     "vocab_size": 512,
     "vocab_size_per_layer_input": 512,
 }
+# Left out by the defaults of a few families, which then build no model at all.
+_NEEDED = {"head_dim", "num_key_value_heads", "n_routed_experts", "num_experts_per_tok"}
 
 
 def random_config(model_type: str, *, tiny: bool) -> PreTrainedConfig:
@@ -48,7 +51,8 @@ def random_config(model_type: str, *, tiny: bool) -> PreTrainedConfig:
     try:
         config = config_class()
         if tiny:
-            config = config_class(**_tiny_arguments(config.get_text_config()))
+            sizes = _tiny_arguments(text := config.get_text_config())
+            config = config_class(**sizes) if text is config else config_class(text_config=sizes)
     except Exception as error:  # whatever a config class of some family objects to
         raise NotSupported(f"no {'tiny' if tiny else 'default'} config of {model_type!r} can be made: {error}") from error
     _drop_special_tokens(config)
@@ -68,18 +72,21 @@ def _tiny_arguments(default: PreTrainedConfig) -> dict[str, Any]:
     names = default.to_dict()
     sizes: dict[str, Any] = {}
     for name, size in _TINY_SIZES.items():
-        current = getattr(default, name, None)
-        # A size that is off (None, 0) stays off, and nothing grows; aliases such as GPT-2's hidden_size are not in names.
-        if name in names and isinstance(current, int) and current >= 1:
+        current = names.get(name)  # not getattr: some families keep sizes per layer and raise
+        # A size that is off (0) stays off, and nothing grows; aliases such as GPT-2's hidden_size are not in names.
+        if isinstance(current, int) and current >= 1:
             sizes[name] = min(current, size)
+        elif name in _NEEDED and name in names and current is None:
+            sizes[name] = size
     # One head stays one head: multi-query families mean it. Full attention stays ungrouped.
-    if isinstance(kv := getattr(default, "num_key_value_heads", None), int) and kv == getattr(default, "num_attention_heads", 0):
-        sizes.pop("num_key_value_heads", None)
-        sizes.update({"num_key_value_heads": _HEADS} if "num_key_value_heads" in names else {})
+    if isinstance(kv := names.get("num_key_value_heads"), int) and kv == names.get("num_attention_heads"):
+        sizes["num_key_value_heads"] = _HEADS
     if "qk_rope_head_dim" in sizes:
         sizes.pop("head_dim", None)  # latent attention derives it
     if isinstance(kinds := names.get("layer_types"), list):
         sizes["layer_types"] = _both_kinds(kinds)
+    if isinstance(kinds := names.get("attention_types"), list):
+        sizes["attention_types"] = [[kinds[0][0], _LAYERS // len(kinds[0][0])]]  # GPT-Neo: kinds, and how often
     return sizes
 
 
@@ -92,7 +99,12 @@ def _both_kinds(kinds: list[str]) -> list[str]:
 def _drop_special_tokens(config: PreTrainedConfig) -> None:
     # Untrained weights have no notion of an end: a stop at a random token would only look like a fault.
     for part in {id(c): c for c in (config, config.get_text_config())}.values():
-        part.eos_token_id = None
-        part.pad_token_id = None  # a padding row would be a token whose embedding is zero
-        if isinstance(bos := getattr(part, "bos_token_id", None), int) and bos >= part.get_text_config().vocab_size:
-            part.bos_token_id = 0
+        part.eos_token_id = None if _may_be_none(part, "eos_token_id") else 0
+        for name in ("bos_token_id", "pad_token_id"):
+            if isinstance(token := getattr(part, name, None), int) and not 0 <= token < part.get_text_config().vocab_size:
+                setattr(part, name, None if _may_be_none(part, name) else 0)
+
+
+def _may_be_none(config: PreTrainedConfig, name: str) -> bool:
+    declared = [str(field.type) for field in dataclasses.fields(config) if field.name == name]
+    return all("None" in kind for kind in declared)  # a family that declares `int` refuses to load anything else

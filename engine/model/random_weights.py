@@ -32,7 +32,7 @@ from engine.model.random_config import empty_model, random_config
 from engine.model.slicing import check_supported
 from engine.model.source import TINY, Progress
 
-_SHARD_BYTES = 512 * 2**20
+_SHARD_BYTES = 256 * 2**20
 # Weights of the usual 0.02 leave the residual stream to the token's own embedding, or to one direction that all tokens
 # share, and greedy output is one token for ever. With matrices of 3/sqrt(hidden) beside embeddings of 0.02 the blocks
 # decide: 13 to 24 different tokens of 24 in gpt2, llama, qwen3, opt, gemma2, phi3, mixtral, olmo2 and gptj.
