@@ -222,6 +222,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stream = terminal.output_stream()
     ascii_only = options.ascii or terminal.wants_ascii(os.environ, getattr(stream, "encoding", None))
     terminal.make_streams_forgiving()
+    terminal.make_term_usable()
     app = ConsoleApp(options, choose_look(options.theme, os.environ), ASCII if ascii_only else UNICODE)
     install_signal_handlers(app)
     try:

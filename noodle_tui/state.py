@@ -106,7 +106,8 @@ def reduce(state: ConsoleState, message: Message, now_s: float) -> ConsoleState:
 
 # --- the link -------------------------------------------------------------------------------------------------
 def _boot_progress(state: ConsoleState, message: BootProgress, now_s: float) -> ConsoleState:
-    return replace(state, link=Link(since_s=now_s, boot=safe_text(message.text)), failures=())
+    link = Link(since_s=now_s, boot=safe_text(message.text))
+    return replace(state, link=link, failures=(), latest=None, held=None)  # what was known was of another cluster
 
 
 def _boot_failed(state: ConsoleState, message: BootFailed, now_s: float) -> ConsoleState:

@@ -34,6 +34,12 @@ def say(sentence: str) -> None:
     print(sentence, file=sys.stdout if redirected and sys.stdout is not None and sys.stdout.isatty() else sys.stderr)
 
 
+def make_term_usable() -> None:
+    """For TERM=dumb Rich assumes 80x25 whatever the real size is, and screens would be laid out for both in turn."""
+    if os.environ.get("TERM", "").lower() in ("dumb", "unknown"):
+        os.environ["TERM"] = "vt100"
+
+
 def make_streams_forgiving() -> None:
     """No character may raise while it is written; see the module docstring."""
     for stream in (sys.__stdout__, sys.__stderr__):

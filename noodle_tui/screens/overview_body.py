@@ -37,7 +37,7 @@ def overview_body(state: ConsoleState, canvas: Canvas) -> Lines:
 
 def _panels(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
     tall = canvas.height >= TALL_FROM
-    top: list[Line] = [*notices(state, canvas.sized(canvas.width, 3 if not tall else 8))]
+    top: list[Line] = [*notices(state, canvas.sized(canvas.width, max(3, canvas.height // 3)))]
     rest = _facts(state, view, canvas.sized(canvas.width, canvas.height - len(top)), tall)
     return (*top, *(rest if state.link.state is LinkState.LIVE else _faded(rest)))
 

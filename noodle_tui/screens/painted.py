@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from textual.app import ComposeResult
+from textual.events import Resize
+from textual.geometry import Size
 from textual.screen import Screen
 
 from noodle_tui.glyphs import Glyphs
@@ -29,6 +31,7 @@ class PaintedScreen(Screen[None]):
         super().__init__()
         self._look = look
         self._glyphs = glyphs
+        self._resized_to: Size | None = None
 
     def compose(self) -> ComposeResult:
         """Top, whatever the screen puts in the middle, key line."""
@@ -75,9 +78,11 @@ class PaintedScreen(Screen[None]):
         """A screen that comes back shows the present at once."""
         self.app.paint_soon()
 
-    def on_resize(self) -> None:
-        """Everything is measured anew, once the layout has settled."""
-        self.call_after_refresh(self.app.paint_soon)
+    def on_resize(self, event: Resize) -> None:
+        """Everything is measured anew, once the layout has settled; an event without a change must not start a circle."""
+        if event.size != self._resized_to:
+            self._resized_to = event.size
+            self.call_after_refresh(self.app.paint_soon)
 
     def _canvas_of(self, view_id: str, canvas: Canvas) -> Canvas:
         size = self.query_one(f"#{view_id}", LineView).size

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from engine.data import NodeState, Phase
-from noodle_tui.lines import Canvas, Lines, Span, line, wrap
+from noodle_tui.lines import Canvas, Line, Lines, Span, line, wrap
 from noodle_tui.state import ConsoleState, LinkState
 
-MAX_FAILURE_ROWS = 6
+MAX_FAILURES = 2
+MAX_ERROR_ROWS = 2
 
 
 def notices(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -34,15 +35,20 @@ def _waiting_for(state: ConsoleState, canvas: Canvas) -> Lines:
 
 
 def _failures(state: ConsoleState, canvas: Canvas) -> Lines:
-    rows = [line(Span(" ERROR", "error"), f" {row}") for text in state.failures for row in wrap(text, canvas.width - 8)]
-    return tuple(rows[:MAX_FAILURE_ROWS])
+    rows: list[Line] = []
+    for text in state.failures[:MAX_FAILURES]:
+        first, *more = wrap(text, canvas.width - 8)
+        rows += [line(" ", Span("ERROR", "error"), f" {first}"), *(line(f"       {row}") for row in more[:1])]
+    if len(state.failures) > MAX_FAILURES:
+        rows.append(line(Span(f"       and {len(state.failures) - MAX_FAILURES} more processes", "dim")))
+    return tuple(rows)
 
 
 def _offline(state: ConsoleState, canvas: Canvas) -> Lines:
     if state.link.state is not LinkState.OFFLINE or not state.link.error:
         return ()
     hint = f"r = {'start it again' if state.failures or not state.link.address else 'retry now'}   q = quit"
-    rows = [line(f" {row}") for row in wrap(state.link.error, canvas.width - 2)[:4]]
+    rows = [line(f" {row}") for row in wrap(state.link.error, canvas.width - 2)[:MAX_ERROR_ROWS]]
     if len(rows) == 1 and len(state.link.error) + len(hint) + 5 <= canvas.width:
         return ((*rows[0], Span(f"   {hint}", "dim")),)
     return (*rows, line(Span(f" {hint}", "dim")))

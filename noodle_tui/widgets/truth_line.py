@@ -12,7 +12,6 @@ MIN_NAME = 4  # cells; a shorter piece of the cluster's name says nothing
 _LINK_STYLES = {LinkState.CONNECTING: "accent", LinkState.LIVE: "ok", LinkState.STALE: "stale", LinkState.OFFLINE: "error"}
 _ERRORS = frozenset({NodeState.LOST})
 _WARNINGS = frozenset({NodeState.WARN, NodeState.SUSPECT, NodeState.DRAINING})
-_NOT_ALIVE = frozenset({NodeState.LOST, NodeState.STARTING})
 
 
 def truth_line(state: ConsoleState, canvas: Canvas) -> Line:
@@ -45,7 +44,7 @@ def is_too_small(width: int, height: int) -> bool:
 
 def num_alive(status: ClusterStatus) -> int:
     """Nodes that have registered and not been lost."""
-    return sum(node.state not in _NOT_ALIVE for node in status.nodes)
+    return sum(node.state is not NodeState.LOST for node in status.nodes)
 
 
 def worst_word(state: ConsoleState) -> tuple[str, str]:
@@ -79,7 +78,7 @@ def _retry(state: ConsoleState, now_s: float) -> str:
     retry_at_s = state.link.retry_at_s
     if retry_at_s is None:
         return "retrying" if state.link.attempt else "r = try again"
-    return f"retry in {max(0, round(retry_at_s - now_s))}s (no. {state.link.attempt})"
+    return f"retry in {max(0, round(retry_at_s - now_s))}s (no. {state.link.attempt + 1})"
 
 
 def _values_from(latest: View | None) -> Line:
@@ -123,5 +122,7 @@ def _facts(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> dict[s
 
 def _model(status: ClusterStatus, canvas: Canvas) -> Line:
     mark = "RANDOM WEIGHTS" if status.random_weights else ""
+    if not status.model:
+        return line("no model  ")
     name = fit(status.model, min(len(status.model), max(8, canvas.width // 5)), canvas.glyphs)
     return line(name, " " if mark else "", Span(mark, "warn"), "  ")

@@ -84,8 +84,7 @@ def key_latency(fake: FakeCoordinator, width: int, height: int, key: bytes, pres
         for _ in range(presses):
             before, pressed = len(console.raw), time.perf_counter()
             console.send(key)
-            while len(console.raw) == before and time.perf_counter() - pressed < 2:
-                threading.Event().wait(0.0005)
+            console.wait_for(lambda before=before: len(console.raw) > before)
             firsts.append(console.last_byte_s - pressed)
             settle(console)
             lasts.append(console.last_byte_s - pressed)
@@ -94,10 +93,9 @@ def key_latency(fake: FakeCoordinator, width: int, height: int, key: bytes, pres
     return statistics.median(firsts), statistics.median(lasts), statistics.median(sizes)
 
 
-def settle(console: PtyConsole, silence_s: float = 0.25) -> None:
+def settle(console: PtyConsole) -> None:
     """Until nothing was written for a while."""
-    while time.perf_counter() - console.last_byte_s < silence_s:
-        threading.Event().wait(0.02)
+    console.wait_for_silence(0.25)
 
 
 def cpu_s(pid: int) -> float:

@@ -32,12 +32,14 @@ class Control(rpc.ControlServicer):
         self.silent = False  # keep the stream open, say nothing
         self.repeat_s = 0.5
         self.requests: list[pb.GenerateRequest] = []
-        self.num_cancelled = 0
+        self.frames_sent = threading.Semaphore(0)
+        self.cancelled = threading.Event()
         self.changed = asyncio.Event()
 
     async def Watch(self, request: pb.WatchRequest, context: Any) -> AsyncIterator[pb.WatchFrame]:
         while True:
             if not self.silent:
+                self.frames_sent.release()
                 yield to_message(self.frame, pb.WatchFrame())
             self.changed.clear()
             try:
@@ -57,7 +59,7 @@ class Control(rpc.ControlServicer):
                 yield message
                 await asyncio.sleep(self.token_interval_s)
         except asyncio.CancelledError:
-            self.num_cancelled += 1
+            self.cancelled.set()
             raise
 
     async def Cancel(self, request: pb.CancelRequest, context: Any) -> pb.CancelReply:

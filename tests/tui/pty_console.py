@@ -63,7 +63,6 @@ class PtyConsole:
     def __exit__(self, *exc: object) -> None:
         self._process.kill()
         self._process.wait()
-        self._thread.join(5)
         self.hang_up()
 
     @property
@@ -79,6 +78,12 @@ class PtyConsole:
             if not self._changed.wait_for(holds, timeout_s):
                 raise AssertionError(f"not seen within {timeout_s} s: {what}\n" + "\n".join(self.screen.display))
 
+    def wait_for_silence(self, seconds: float) -> None:
+        """Until nothing was written for so long."""
+        with self._changed:
+            while self._changed.wait(seconds):
+                pass
+
     def send(self, keys: str | bytes) -> None:
         os.write(self.fd, keys.encode() if isinstance(keys, str) else keys)
 
@@ -92,21 +97,20 @@ class PtyConsole:
     def hang_up(self) -> None:
         """Take the terminal away."""
         self._reading = False
+        self._thread.join(5)
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
 
     def _read(self) -> None:
         while self._reading:
-            ready, _, _ = select.select([self.fd], [], [], 0.05)
             try:
+                ready, _, _ = select.select([self.fd], [], [], 0.05)
                 data = os.read(self.fd, 65536) if ready else None
             except OSError:
-                return
+                return  # the console ended and took its side of the terminal with it
             if data is None:
                 continue
-            if not data:
-                return
             with self._changed:
                 self._take(data)
                 self._changed.notify_all()

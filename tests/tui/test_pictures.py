@@ -148,7 +148,7 @@ def test_the_worst_alert_survives_the_narrowest_row() -> None:
     [
         (((99.5, live()),), "LIVE <1s"),
         (((90.0, live()), (95.0, m.Tick())), "STALE 10s silent"),
-        (((80.0, live()), (90.0, m.Dialling("a:1")), (90.0, m.LinkLost("x", 104.0))), "OFFLINE 10s  retry in 4s (no. 1)  values from"),
+        (((80.0, live()), (90.0, m.Dialling("a:1")), (90.0, m.LinkLost("x", 104.0))), "OFFLINE 10s  retry in 4s (no. 2)  values from"),
         (((98.0, m.BootFailed("no")),), "OFFLINE 2s  r = try again"),
         (((99.5, live()), (99.6, m.HoldToggled(WALL_S))), "HOLD since 22:13:20"),
         (((99.5, live()), (99.6, m.Quitting("ending the processes"))), "QUIT ending the processes"),

@@ -70,8 +70,8 @@ def test_a_failed_start_waits_for_the_user() -> None:
 
 
 def test_a_new_start_forgets_the_dead_processes() -> None:
-    state = play((0.0, m.ProcessesDied(("w1 died",))), (1.0, m.BootProgress("again")))
-    assert state.failures == ()
+    state = play((0.0, arrived()), (0.5, m.ProcessesDied(("w1 died",))), (1.0, m.BootProgress("again")))
+    assert (state.failures, state.shown) == ((), None), "old values are of another cluster"
 
 
 def test_events_are_newest_first_and_once() -> None:

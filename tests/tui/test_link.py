@@ -1,0 +1,177 @@
+"""The background link against a real gRPC server: frames, loss, return, answers; errors become messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+
+from engine.data import FinishReason, GenerateRequest
+from noodle_tui import backoff
+from noodle_tui import link as link_module
+from noodle_tui import messages as m
+from noodle_tui.link import Link, boot_sentence
+from noodle_tui.options import Options
+from tests.tui import frames
+from tests.tui.fake_coordinator import FakeCoordinator
+
+
+@pytest.fixture()
+def fake() -> Iterator[FakeCoordinator]:
+    with FakeCoordinator() as coordinator:
+        yield coordinator
+
+
+class Inbox:
+    """What the link posted, and a way to wait for more."""
+
+    def __init__(self) -> None:
+        self.messages: list[m.Message] = []
+        self._arrived = asyncio.Event()
+
+    def post(self, message: m.Message) -> None:
+        self.messages.append(message)
+        self._arrived.set()
+
+    def of(self, kind: type) -> list[m.Message]:
+        return [message for message in self.messages if isinstance(message, kind)]
+
+    async def wait_for(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not condition():
+                self._arrived.clear()
+                await self._arrived.wait()
+
+
+def run(address: str, test: Callable[[Link, Inbox], Awaitable[None]]) -> Inbox:
+    """Run the link's task while a test's coroutine looks at what it posts."""
+
+    async def session() -> Inbox:
+        inbox = Inbox()
+        link = Link(Options(address), inbox.post)
+        task = asyncio.create_task(link.run())
+        try:
+            await test(link, inbox)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        return inbox
+
+    return asyncio.run(session())
+
+
+def test_frames_arrive_as_the_coordinator_says(fake: FakeCoordinator) -> None:
+    async def test(link: Link, inbox: Inbox) -> None:
+        await inbox.wait_for(lambda: bool(inbox.of(m.FrameArrived)))
+        fake.publish(frames.frame(frames.status(plan_version=15)))
+        await inbox.wait_for(lambda: inbox.of(m.FrameArrived)[-1].frame.status.plan_version == 15)  # type: ignore[union-attr]
+
+    assert isinstance(run(fake.address, test).messages[0], m.Dialling)
+
+
+def test_loss_and_return(fake: FakeCoordinator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "delay_s", lambda num_failures, chance: 0.05)
+
+    async def test(link: Link, inbox: Inbox) -> None:
+        await inbox.wait_for(lambda: bool(inbox.of(m.FrameArrived)))
+        await asyncio.to_thread(fake.stop)
+        await inbox.wait_for(lambda: len(inbox.of(m.LinkLost)) >= 2)
+        num_frames = len(inbox.of(m.FrameArrived))
+        await asyncio.to_thread(fake.start)
+        await inbox.wait_for(lambda: len(inbox.of(m.FrameArrived)) > num_frames)
+
+    lost = run(fake.address, test).of(m.LinkLost)
+    assert all(fake.address in message.error for message in lost[1:])  # type: ignore[union-attr]
+
+
+def test_the_retry_key_does_not_wait_for_the_countdown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "delay_s", lambda num_failures, chance: 3600.0)
+
+    async def test(link: Link, inbox: Inbox) -> None:
+        await inbox.wait_for(lambda: len(inbox.of(m.LinkLost)) == 1)
+        link.retry_now()
+        await inbox.wait_for(lambda: len(inbox.of(m.LinkLost)) == 2)
+
+    assert len(run("127.0.0.1:1", test).of(m.Dialling)) == 2
+
+
+def test_retries_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(link_module, "delay_s", lambda n, chance: asked.append(n) or 0.0)
+
+    async def test(link: Link, inbox: Inbox) -> None:
+        await inbox.wait_for(lambda: len(inbox.of(m.LinkLost)) >= 4)
+
+    run("127.0.0.1:1", test)
+    assert asked[:4] == [1, 2, 3, 4]
+    assert backoff.delay_s(4, 0.5) == 8
+
+
+def test_a_silent_port_is_not_a_coordinator(fake: FakeCoordinator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "FIRST_FRAME_TIMEOUT_S", 0.2)
+    fake.control.silent = True
+
+    async def test(link: Link, inbox: Inbox) -> None:
+        await inbox.wait_for(lambda: bool(inbox.of(m.LinkLost)))
+
+    assert "has sent nothing" in run(fake.address, test).of(m.LinkLost)[0].error  # type: ignore[union-attr]
+
+
+def test_an_answer_streams_in_order_and_ends(fake: FakeCoordinator) -> None:
+    fake.control.chunks = (*(frames.chunk(i) for i in range(5)), frames.chunk(-1, "", finish_reason=FinishReason.LENGTH))
+
+    async def test(link: Link, inbox: Inbox) -> None:
+        await inbox.wait_for(lambda: bool(inbox.of(m.FrameArrived)))
+        await link.generate(7, GenerateRequest("hi", max_new_tokens=5))
+
+    inbox = run(fake.address, test)
+    assert [message.chunk.index for message in inbox.of(m.TokenArrived)] == [0, 1, 2, 3, 4, -1]  # type: ignore[union-attr]
+    assert inbox.of(m.SessionEnded) == [m.SessionEnded(7)]
+
+
+def test_stopping_an_answer_cancels_it_on_the_cluster(fake: FakeCoordinator) -> None:
+    fake.control.chunks, fake.control.token_interval_s = tuple(frames.chunk(i) for i in range(1000)), 0.01
+
+    async def test(link: Link, inbox: Inbox) -> None:
+        await inbox.wait_for(lambda: bool(inbox.of(m.FrameArrived)))
+        task = asyncio.create_task(link.generate(1, GenerateRequest("hi")))
+        await inbox.wait_for(lambda: bool(inbox.of(m.TokenArrived)))
+        task.cancel()
+        await inbox.wait_for(lambda: bool(inbox.of(m.SessionEnded)))
+        assert await asyncio.to_thread(fake.control.cancelled.wait, 10)
+
+    assert run(fake.address, test).of(m.SessionEnded) == [m.SessionEnded(1, cancelled=True)]
+
+
+def test_an_answer_that_loses_its_coordinator_ends_with_a_sentence(fake: FakeCoordinator) -> None:
+    fake.control.chunks, fake.control.token_interval_s = tuple(frames.chunk(i) for i in range(1000)), 0.01
+
+    async def test(link: Link, inbox: Inbox) -> None:
+        await inbox.wait_for(lambda: bool(inbox.of(m.FrameArrived)))
+        task = asyncio.create_task(link.generate(1, GenerateRequest("hi")))
+        await inbox.wait_for(lambda: bool(inbox.of(m.TokenArrived)))
+        await asyncio.to_thread(fake.stop)
+        await task
+
+    ended = run(fake.address, test).of(m.SessionEnded)[0]
+    assert isinstance(ended, m.SessionEnded) and ended.error and not ended.cancelled
+
+
+def test_a_prompt_without_a_connection_is_an_error_message() -> None:
+    async def test(link: Link, inbox: Inbox) -> None:
+        await link.generate(1, GenerateRequest("hi"))
+
+    assert "not connected" in run("127.0.0.1:1", test).of(m.SessionEnded)[0].error  # type: ignore[union-attr]
+
+
+def test_an_address_that_makes_no_sense_is_a_message_too() -> None:
+    async def test(link: Link, inbox: Inbox) -> None:
+        await inbox.wait_for(lambda: bool(inbox.of(m.LinkLost)))
+
+    assert "HOST:PORT" in run("h:0", test).of(m.LinkLost)[0].error  # type: ignore[union-attr]
+
+
+def test_the_start_is_announced_in_the_users_terms() -> None:
+    assert "2 worker processes for m with random weights (seed 7)" in boot_sentence(Options(None, "m", 2, 7))
+    assert "worker processes for gpt2 ..." in boot_sentence(Options())

@@ -1,0 +1,205 @@
+"""The real process on a pseudo-terminal: bytes, not widgets."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from engine.data import FinishReason
+from tests.tui import frames
+from tests.tui.fake_coordinator import FakeCoordinator, lively
+from tests.tui.pty_console import PtyConsole
+
+ESCAPES = re.compile(rb"\x1b(\[[0-9;?<>=$]*[A-Za-z@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|P[^\x1b]*\x1b\\)")
+EVIL = "[/b]\x1b[31m\x1b]0;owned\x07\x9b5m\u202eevil\u2066 \u6f22\u5b57 \U0001f469\u200d\U0001f680"
+
+
+@pytest.fixture()
+def fake() -> Iterator[FakeCoordinator]:
+    with FakeCoordinator() as coordinator:
+        coordinator.control.chunks = (
+            *(frames.chunk(i, f" word{i}") for i in range(8)),
+            frames.chunk(-1, "", finish_reason=FinishReason.LENGTH),
+        )
+        yield coordinator
+
+
+def visit_everything(console: PtyConsole) -> None:
+    """Every picture this version has: live, answer, help, themes, offline words, quit."""
+    console.wait_for("LIVE")
+    console.send("\r")
+    console.wait_for("esc leave the field")
+    console.send("hello\r")
+    console.wait_for("finished: length")
+    console.send("\x1b")
+    console.wait_for("? help")
+    console.send("?")
+    console.wait_for("SYMBOLS")
+    console.send("t")
+    console.wait_for("themes ansi")
+    console.send("?")
+    console.wait_for("prompt >")
+
+
+@pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+def test_ascii_mode_writes_only_ascii(fake: FakeCoordinator, size: tuple[int, int]) -> None:
+    with PtyConsole(["--connect", fake.address, "--ascii"], width=size[0], height=size[1]) as console:
+        visit_everything(console)
+        console.send("q")
+        assert console.exit_code() == 0
+        assert console.raw.isascii()
+
+
+def test_unicode_mode_does_not(fake: FakeCoordinator) -> None:
+    with PtyConsole(["--connect", fake.address]) as console:
+        visit_everything(console)
+        assert not console.raw.isascii(), "or the test above could not fail"
+
+
+@pytest.mark.parametrize("env", [{"TERM": "linux"}, {"TERM": "dumb"}, {"NOODLE_ASCII": "1"}, {"PYTHONIOENCODING": "cp1252"}])
+def test_ascii_mode_is_chosen_for_terminals_that_need_it(fake: FakeCoordinator, env: dict[str, str]) -> None:
+    with PtyConsole(["--connect", fake.address], env=env) as console:
+        console.wait_for("LIVE")
+        assert console.raw.isascii()
+
+
+def test_a_strict_cp1252_stream_cannot_freeze_the_console(fake: FakeCoordinator) -> None:
+    fake.publish(frames.frame(frames.status(model="\u6f22\u5b57 \u2588")))
+    code = (
+        "import io, sys; sys.__stderr__ = io.TextIOWrapper(sys.stderr.buffer, encoding='cp1252', errors='strict');"
+        "import noodle_tui.terminal as t; t.wants_ascii = lambda *a: False;"  # the second net alone: without ASCII mode
+        "from noodle_tui.app import main; sys.exit(main())"
+    )
+    with PtyConsole(["--connect", fake.address], command=[sys.executable, "-c", code]) as console:
+        console.wait_for("plan #14")
+        console.send("q")
+        assert console.exit_code() == 0
+
+
+@pytest.mark.parametrize("flags", [["--ascii"], []])
+def test_hostile_strings_leave_no_control_bytes(fake: FakeCoordinator, flags: list[str]) -> None:
+    node = frames.node(EVIL, detail=EVIL, host=EVIL, address=EVIL)
+    status = frames.status(1, model=EVIL * 50, cluster_id=EVIL, strategy=EVIL, nodes=(node,), stages=(frames.stage(EVIL),))
+    fake.publish(frames.frame(status, *(frames.event(i, EVIL * 100, subject=EVIL) for i in range(1, 9))))
+    fake.control.chunks = (frames.chunk(0, EVIL), frames.chunk(-1, "", finish_reason=FinishReason.STOP))
+    with PtyConsole(["--connect", fake.address, *flags], width=120, height=40) as console:
+        console.wait_for("LIVE")
+        console.send("\r")
+        console.wait_for("esc leave the field")
+        console.send(b"\x1b[200~" + EVIL.encode() * 10 + b"\x1b[201~\r")
+        console.wait_for("finished: stop")
+        console.send("\x03")
+        assert console.exit_code() == 130
+        left = ESCAPES.sub(b"", bytes(console.raw))
+        assert b"owned\x07" not in console.raw and b"\x1b[31m" not in console.raw
+        assert not re.search(rb"[\x00-\x07\x0b-\x1f\x7f]", left.replace(b"\r", b"").replace(b"\n", b"")), left
+        assert "\u202e" not in left.decode() and "\x9b" not in left.decode()
+
+
+def test_a_100_kilobyte_prompt_arrives_whole_and_keys_still_work(fake: FakeCoordinator) -> None:
+    with PtyConsole(["--connect", fake.address]) as console:
+        console.wait_for("LIVE")
+        console.send("\r")
+        console.wait_for("esc leave the field")
+        text = b"x" * 99_000
+        console.send(b"\x1b[200~")
+        for start in range(0, len(text), 1000):
+            console.send(text[start : start + 1000])
+        console.send(b"\x1b[201~\r")
+        console.wait_for("finished: length")
+        assert fake.control.requests[0].prompt == text.decode()
+
+
+def test_the_screen_is_there_before_the_engine_and_grpc_are_imported(fake: FakeCoordinator) -> None:
+    code = (
+        "import sys; from noodle_tui.link import Link; import noodle_tui.app as app\n"
+        "async def run(self):\n"
+        "    heavy = [m for m in sys.modules if m.split('.')[0] in ('grpc', 'torch', 'transformers', 'protos')]\n"
+        "    from noodle_tui.messages import BootProgress; self._post(BootProgress(f'IMPORTED {heavy}'))\n"
+        "Link.run = run; sys.exit(app.main())"
+    )
+    with PtyConsole(["--connect", fake.address], command=[sys.executable, "-c", code]) as console:
+        console.wait_for("IMPORTED []")
+
+
+def test_an_unchanged_cluster_writes_nothing(fake: FakeCoordinator) -> None:
+    with PtyConsole(["--connect", fake.address]) as console:
+        console.wait_for("EVENTS")
+        console.wait_for_silence(1.2)
+        size = len(console.raw)
+        while fake.control.frames_sent.acquire(blocking=False):
+            pass
+        for _ in range(6):  # three seconds of frames that say the same
+            assert fake.control.frames_sent.acquire(timeout=10)
+        assert len(console.raw) == size
+
+
+def test_a_lively_cluster_stays_within_the_bytes_budget(fake: FakeCoordinator) -> None:
+    with PtyConsole(["--connect", fake.address], width=120, height=40) as console:
+        fake.publish(lively(0))
+        console.wait_for("EVENTS")
+        console.wait_for_silence(1.2)
+        size, num_frames = len(console.raw), 5
+        for tick in range(1, num_frames + 1):
+            fake.publish(lively(tick))
+            before = len(console.raw)
+            console.wait_for(lambda before=before: len(console.raw) > before)  # type: ignore[misc]
+            console.wait_for_silence(0.2)
+        assert (len(console.raw) - size) / num_frames < 9_000
+
+
+def test_stale_offline_and_back(fake: FakeCoordinator) -> None:
+    with PtyConsole(["--connect", fake.address]) as console:
+        console.wait_for("LIVE")
+        fake.control.silent = True
+        console.wait_for("STALE")
+        fake.control.silent = False
+        console.wait_for("LIVE")
+        fake.stop()
+        console.wait_for("OFFLINE")
+        console.wait_for("retry in")
+        assert "gpu-c" in console.text and "[stale]" in console.text
+        fake.start()
+        console.send("r")
+        console.wait_for("LIVE")
+        console.send("q")
+        assert console.exit_code() == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_signals_restore_the_terminal(fake: FakeCoordinator, number: int, code: int) -> None:
+    with PtyConsole(["--connect", fake.address]) as console:
+        console.wait_for("LIVE")
+        os.kill(console.pid, number)
+        assert console.exit_code() == code
+        console.wait_for(lambda: b"\x1b[?1049l" in console.raw and b"\x1b[?25h" in console.raw)
+
+
+def test_a_terminal_that_goes_away_ends_the_console(fake: FakeCoordinator) -> None:
+    with PtyConsole(["--connect", fake.address]) as console:
+        console.wait_for("LIVE")
+        console.hang_up()
+        assert console.exit_code() != 0
+
+
+def test_no_color_means_no_colour_codes(fake: FakeCoordinator) -> None:
+    with PtyConsole(["--connect", fake.address], env={"NO_COLOR": "1"}) as console:
+        console.wait_for("LIVE")
+        codes = {code for match in re.findall(rb"\x1b\[([0-9;]*)m", bytes(console.raw)) for code in match.split(b";")}
+        assert codes <= {b"", b"0", b"1", b"3", b"7", b"39", b"49", b"27", b"22", b"2"}, codes
+
+
+def test_a_crash_restores_the_terminal_and_says_what_happened(fake: FakeCoordinator) -> None:
+    code = (
+        "import sys, noodle_tui.screens.overview as o; from noodle_tui.app import main\n"
+        "def broken(*a): raise RuntimeError('defect in a view')\n"
+        "o.overview_body = broken; sys.exit(main())"
+    )
+    with PtyConsole(["--connect", fake.address], command=[sys.executable, "-c", code]) as console:
+        assert console.exit_code() == 1
+        console.wait_for(lambda: b"\x1b[?1049l" in console.raw and b"defect in a view" in console.raw)
