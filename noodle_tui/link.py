@@ -7,7 +7,9 @@ cluster leaves this file: it becomes a message. It does not know widgets or the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
+import math
 import random
 import time
 from collections.abc import AsyncIterator, Callable
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from engine.service.local import LocalCluster
 
 Post = Callable[[Message], None]
+FAILURES_EVERY_S = 0.5
 FIRST_FRAME_TIMEOUT_S = 10.0  # a port that accepts and then says nothing is not a coordinator
 
 
@@ -169,12 +172,20 @@ class Link:
             self._post(BootFailed(error))
         elif not self._retry.is_set():
             self._post(LinkLost(error, time.monotonic() + wait_s))
-        try:
-            await asyncio.wait_for(self._retry.wait(), wait_s)
-        except TimeoutError:
-            return False
+        return await self._asked_within(wait_s)
+
+    async def _asked_within(self, wait_s: float | None) -> bool:
+        """Sleep, but look now and then whether a process died: that is noticed later than its connection."""
+        left_s = math.inf if wait_s is None else wait_s
+        while not self._retry.is_set() and left_s > 0:
+            nap_s = min(left_s, FAILURES_EVERY_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._retry.wait(), nap_s)
+            left_s -= nap_s
+            self._report_failures()
+        asked = self._retry.is_set()
         self._retry.clear()
-        return True
+        return asked
 
     def _report_failures(self) -> None:
         failures = self._cluster.failures() if self._cluster is not None else ()
