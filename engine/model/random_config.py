@@ -47,7 +47,7 @@ def random_config(model_type: str, *, tiny: bool) -> PreTrainedConfig:
             f"{model_type!r} is not an architecture that transformers can generate text with"
             f"{'; near it: ' + ', '.join(near) if near else ''}; `noodle-engine models` lists them all"
         )
-    config_class = CONFIG_MAPPING[model_type]
+    config_class: Any = CONFIG_MAPPING[model_type]
     try:
         config = config_class()
         if tiny:

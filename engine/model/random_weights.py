@@ -26,7 +26,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
-from engine.data import Exhausted
+from engine.data import Exhausted, NotSupported
 from engine.model.limits import cpu_memory_bytes
 from engine.model.random_config import empty_model, random_config
 from engine.model.slicing import check_supported
@@ -38,6 +38,7 @@ _SHARD_BYTES = 256 * 2**20
 # decide: 13 to 24 different tokens of 24 in gpt2, llama, qwen3, opt, gemma2, phi3, mixtral, olmo2 and gptj.
 _MATRIX_GAIN = 3.0
 _EMBEDDING_STD = 0.02
+_MAX_TINY_PARAMETERS = 20_000_000
 
 
 def build(folder: Path, model_type: str, *, tiny: bool, seed: int, dtype: str, on_progress: Progress | None = None) -> None:
@@ -52,6 +53,8 @@ def build(folder: Path, model_type: str, *, tiny: bool, seed: int, dtype: str, o
         config = random_config(model_type, tiny=tiny)
         check_supported(config)
         model = empty_model(config)
+        if tiny and sum(p.numel() for p in model.parameters()) > _MAX_TINY_PARAMETERS:
+            raise NotSupported(f"{model_type!r} has parts beside its text model that no tiny config shrinks: use `llama{TINY}` or the like")
         _refuse_if_too_large(model, model_type, dtype, folder.parent)
         partial = folder.with_name(folder.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)  # left by a builder that died: the lock says that none is alive

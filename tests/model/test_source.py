@@ -229,6 +229,12 @@ def test_a_family_that_cannot_be_sliced_is_refused_before_anything_is_written(tm
     assert not [path for path in (tmp_path / "random").iterdir() if path.is_dir()]
 
 
+def test_tiny_means_tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(random_weights, "_MAX_TINY_PARAMETERS", 1000)
+    with pytest.raises(NotSupported, match="no tiny config shrinks"):
+        resolve(ModelRef("gpt2:tiny", random_weights=0), cache_dir=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("ref", "text"),
     [
