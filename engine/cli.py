@@ -78,6 +78,7 @@ def _add_servers(commands: argparse._SubParsersAction[_Parser]) -> None:
     worker.add_argument("--id", help="this node's name in the cluster (default: host name and pid)")
     worker.add_argument("--device", help="cpu or cuda:N (default: the best one here)")
     worker.add_argument("--memory", type=_size, help="memory for weights and KV, e.g. 2G (default: what is available)")
+    worker.add_argument("--share-with", type=_whole(1), default=1, metavar="N", help="workers that share this machine's memory (default 1)")
     worker.add_argument("--kv-memory", type=_size, help="part of it for keys and values")
     worker.add_argument("--threads", type=_whole(1), help="compute threads (default: all cores)")
     worker.add_argument("--slowdown", type=_factor, default=1.0, metavar="FACTOR", help="emulate a machine that is this much slower")

@@ -51,6 +51,7 @@ def worker(options: argparse.Namespace) -> int:
         memory_bytes=options.memory,
         kv_memory_bytes=options.kv_memory,
         num_threads=options.threads,
+        share_with=options.share_with,
         slowdown=options.slowdown,
         exit_with_parent=options.exit_with_parent,
         security=_security(options),

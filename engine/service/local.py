@@ -119,7 +119,7 @@ class LocalCluster:
 
     def _worker_arguments(self, index: int) -> list[str]:
         options = self.options
-        arguments = ["worker", "--join", self.address, "--id", f"w{index + 1}"]
+        arguments = ["worker", "--join", self.address, "--id", f"w{index + 1}", "--share-with", str(options.num_workers)]
         if options.num_threads is not None:
             arguments += ["--threads", str(options.num_threads)]
         if options.memory_bytes is not None:

@@ -48,6 +48,7 @@ class WorkerOptions:
     memory_bytes: int | None = None
     kv_memory_bytes: int | None = None
     num_threads: int | None = None
+    share_with: int = 1  # workers on this machine that divide its free memory among them
     slowdown: float = 1.0
     exit_with_parent: bool = False
     security: SecurityOptions = field(default_factory=SecurityOptions)
@@ -137,13 +138,14 @@ class Worker:
         options = self._options
         facts = hardware.detect(options.device, options.memory_bytes, options.num_threads)
         torch.set_num_threads(facts.num_threads)
-        kv_budget_bytes = options.kv_memory_bytes or hardware.default_kv_budget_bytes(facts.memory_bytes)
+        memory_bytes = facts.memory_bytes if options.memory_bytes else facts.memory_bytes // options.share_with
+        kv_budget_bytes = options.kv_memory_bytes or hardware.default_kv_budget_bytes(memory_bytes)
         spec = replace(
             self._spec,
             device=facts.device,
             device_name=facts.device_name,
             num_threads=facts.num_threads,
-            memory_bytes=facts.memory_bytes,
+            memory_bytes=memory_bytes,
             kv_budget_bytes=kv_budget_bytes,
         )
         runner = StageRunner(

@@ -1,0 +1,204 @@
+"""The compute thread with real models and real messages, without a network: two stages handed frames by the test."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+
+import pytest
+
+from engine.data import Corrupt, InvalidInput, ModelRef, NotFound, Sampling, Segment, Stale
+from engine.model.card import prepare
+from engine.model.source import default_cache_dir
+from engine.service import kv_transfer, wire
+from engine.service.errors import from_number
+from engine.service.gauges import Gauges
+from engine.service.stage_runner import RunnerOptions, StageRunner
+from protos import noodle_pb2 as pb
+from tests.service.reference import reference
+
+MODEL = "qwen3:tiny"
+PROMPT = (4, 5, 6, 7, 8)
+NUM_NEW = 6
+
+
+class Stage:
+    """A runner and what it delivered."""
+
+    def __init__(self, name: str, start: int, stop: int, kv_budget_bytes: int = 10**7) -> None:
+        card = prepare(ModelRef(MODEL, 0), default_cache_dir())
+        self.out: queue.Queue[pb.StepFrame | pb.StepReport] = queue.Queue()
+        self.runner = StageRunner(RunnerOptions(name, "cpu", kv_budget_bytes), Gauges(), self.out.put)
+        request = pb.LoadRequest(folder=card.folder, fingerprint=card.fingerprint, plan_version=3, start=start, stop=stop)
+        wire.to_message(card.ref, request.model)
+        self.reply = self.runner.call(lambda: self.runner.load(request)).result(60)
+
+    def step(self, frame: pb.StepFrame) -> pb.StepFrame | pb.StepReport:
+        self.runner.submit(frame)
+        return self.out.get(timeout=60)
+
+    def idle(self) -> None:
+        """Return when everything submitted has run."""
+        self.runner.call(lambda: None).result(60)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[Stage, Stage]]:
+    num_items = prepare(ModelRef(MODEL, 0), default_cache_dir()).num_items
+    stages = Stage("a", 0, 2), Stage("b", 2, num_items)
+    yield stages
+    for stage in stages:
+        stage.runner.close()
+
+
+def frame(position: int, tokens: tuple[int, ...], index: int | None, *, session: str = "s", epoch: int = 1, plan: int = 3, room: int = 50) -> pb.StepFrame:
+    message = pb.StepFrame(plan_version=plan, step_id=position + 1)
+    sampling = Sampling() if position == 0 else None
+    message.segments.append(wire.segment_to_message(Segment(session, epoch, position, tokens, index, sampling), room))
+    return message
+
+
+def through(pair: tuple[Stage, Stage], message: pb.StepFrame) -> pb.SegmentResult:
+    middle = pair[0].step(message)
+    report = middle if isinstance(middle, pb.StepReport) else pair[1].step(middle)
+    assert isinstance(report, pb.StepReport)
+    (result,) = report.results
+    return result
+
+
+def generate(pair: tuple[Stage, Stage], tokens: list[int], position: int, count: int) -> list[int]:
+    """Go on from `tokens[position:]`; returns the new tokens."""
+    new: list[int] = []
+    for index in range(count):
+        result = through(pair, frame(position, tuple(tokens[position:]), index))
+        assert result.code == 0, result.message
+        position = len(tokens)
+        tokens = [*tokens, result.token_id]
+        new.append(result.token_id)
+    return new
+
+
+def test_two_stages_equal_generate_and_a_repeated_step_appends_nothing(pair: tuple[Stage, Stage]) -> None:
+    expected = reference(MODEL, PROMPT, NUM_NEW)
+    first = through(pair, frame(0, PROMPT, 0)).token_id
+    step = frame(len(PROMPT), (first,), 1)
+    middle = pair[0].step(step)
+    again = pair[0].step(step)
+    assert isinstance(middle, pb.StepFrame) and isinstance(again, pb.StepFrame)
+    assert middle.payload == again.payload
+    one, two = pair[1].step(middle), pair[1].step(again)
+    assert [r.token_id for r in (*one.results, *two.results)] == [expected[1]] * 2  # type: ignore[union-attr]
+    rest = generate(pair, [*PROMPT, first, expected[1]], len(PROMPT) + 1, NUM_NEW - 2)
+    assert [first, expected[1], *rest] == expected
+
+
+def test_a_session_goes_on_elsewhere_from_its_exported_keys_and_values(pair: tuple[Stage, Stage]) -> None:
+    expected = reference(MODEL, PROMPT, NUM_NEW)
+    assert generate(pair, list(PROMPT), 0, 3) == expected[:3]
+    num_items = prepare(ModelRef(MODEL, 0), default_cache_dir()).num_items
+    other = Stage("a2", 0, 2), Stage("b2", 2, num_items)
+    for old, new in zip(pair, other, strict=True):
+        request = pb.ExportKvRequest(session_id="s", epoch=1)
+        model, sessions = old.runner.owned_model(), old.runner.sessions
+        raw = [m.SerializeToString() for m in kv_transfer.export_session(model, sessions, request)]
+        messages = [pb.KvMessage.FromString(m) for m in raw]
+        taken = new.runner.call(lambda new=new, messages=messages: kv_transfer.import_session(new.runner.owned_model(), new.runner.sessions, messages))
+        assert taken.result(60) > 0
+    tokens = [*PROMPT, *expected[:3]]
+    assert generate(other, tokens, len(tokens) - 1, 0) == []
+    third = through(other, frame(len(tokens) - 1, (tokens[-1],), 3))
+    assert third.token_id == expected[3]
+    for stage in other:
+        stage.runner.close()
+
+
+def test_damaged_keys_and_values_leave_nothing_behind(pair: tuple[Stage, Stage]) -> None:
+    generate(pair, list(PROMPT), 0, 2)
+    model, sessions = pair[0].runner.owned_model(), pair[0].runner.sessions
+    messages = kv_transfer.export_session(model, sessions, pb.ExportKvRequest(session_id="s", epoch=1))
+    messages[-1].block.crc32 ^= 1
+    fresh = Stage("c", 0, 2)
+    with pytest.raises(Corrupt, match="send them again"):
+        kv_transfer.import_session(fresh.runner.owned_model(), fresh.runner.sessions, messages)
+    assert fresh.runner.sessions.ids() == () and fresh.runner.owned_model().kv.reserved_bytes == 0
+    with pytest.raises(NotFound):
+        kv_transfer.export_session(fresh.runner.owned_model(), fresh.runner.sessions, pb.ExportKvRequest(session_id="s", epoch=1))
+    with pytest.raises(InvalidInput, match="header"):
+        kv_transfer.import_session(fresh.runner.owned_model(), fresh.runner.sessions, messages[1:])
+    fresh.runner.close()
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "text"),
+    [
+        (frame(len(PROMPT), (1,), 1, plan=2), Stale, "plan 2 arrived at a stage of plan 3"),
+        (frame(len(PROMPT) + 3, (1,), 1), None, "send from 5"),
+        (frame(len(PROMPT), (1,), 1, epoch=0), Stale, "epoch"),
+        (frame(len(PROMPT), (1,), 1, session="other"), NotFound, "not open on this stage"),
+    ],
+)
+def test_a_step_that_does_not_belong_is_refused_and_changes_nothing(
+    pair: tuple[Stage, Stage], message: pb.StepFrame, code: type | None, text: str
+) -> None:
+    first = through(pair, frame(0, PROMPT, 0)).token_id
+    result = through(pair, message)
+    assert result.code != 0 and text in result.message
+    if code is not None:
+        assert type(from_number(result.code, result.message)) is code
+    assert through(pair, frame(len(PROMPT), (first,), 1)).token_id == reference(MODEL, PROMPT, 2)[1]
+
+
+@pytest.mark.parametrize("damage", ["payload", "shape", "dtype", "length"])
+def test_damaged_hidden_states_are_refused(pair: tuple[Stage, Stage], damage: str) -> None:
+    middle = pair[0].step(frame(0, PROMPT, 0))
+    assert isinstance(middle, pb.StepFrame)
+    broken = pb.StepFrame.FromString(middle.SerializeToString())
+    if damage == "payload":
+        broken.payload = bytes([broken.payload[0] ^ 1]) + broken.payload[1:]
+    elif damage == "shape":
+        broken.shape[0] += 1
+    elif damage == "dtype":
+        broken.dtype = 7  # type: ignore[assignment]
+    else:
+        broken.payload = broken.payload[:-4]
+    report = pair[1].step(broken)
+    assert isinstance(report, pb.StepReport) and report.results[0].code != 0
+    whole = pair[1].step(middle)
+    assert whole.results[0].token_id == reference(MODEL, PROMPT, 1)[0]  # type: ignore[union-attr]
+
+
+def test_a_full_budget_refuses_one_session_and_serves_the_others_of_the_step() -> None:
+    num_items = prepare(ModelRef(MODEL, 0), default_cache_dir()).num_items
+    whole = Stage("w", 0, num_items, kv_budget_bytes=60_000)
+    room = 60_000 // whole.runner.owned_model().kv.bytes_per_token
+    message = frame(0, PROMPT, 0, session="big", room=room + 1)
+    message.segments.extend(frame(0, PROMPT, 0, session="small", room=20).segments)
+    report = whole.step(message)
+    by_session = {r.session_id: r for r in report.results}  # type: ignore[union-attr]
+    assert by_session["small"].token_id == reference(MODEL, PROMPT, 1)[0] and by_session["small"].code == 0
+    assert by_session["big"].code != 0 and "budget" in by_session["big"].message
+    whole.runner.close()
+
+
+def test_a_release_frees_the_memory_and_travels_on(pair: tuple[Stage, Stage]) -> None:
+    through(pair, frame(0, PROMPT, 0))
+    assert all(s.runner.owned_model().kv.used_bytes > 0 for s in pair)
+    onward = pair[0].step(pb.StepFrame(plan_version=3, step_id=99, releases=["s"]))
+    assert isinstance(onward, pb.StepFrame) and list(onward.releases) == ["s"]
+    pair[1].runner.submit(onward)
+    pair[1].idle()
+    assert all(s.runner.owned_model().kv.used_bytes == 0 and s.runner.sessions.ids() == () for s in pair)
+    assert pair[1].out.empty()
+
+
+def test_loading_another_slice_keeps_what_it_holds_and_forgets_the_sessions(pair: tuple[Stage, Stage]) -> None:
+    through(pair, frame(0, PROMPT, 0))
+    card = prepare(ModelRef(MODEL, 0), default_cache_dir())
+    request = pb.LoadRequest(folder=card.folder, fingerprint=card.fingerprint, plan_version=4, start=0, stop=3)
+    wire.to_message(card.ref, request.model)
+    runner = pair[0].runner
+    runner.call(lambda: runner.load(request)).result(60)
+    assert runner.sessions.ids() == () and runner.sessions.plan_version == 4
+    request.fingerprint = "0" * 64
+    with pytest.raises(Exception, match="differs from the coordinator's"):
+        runner.call(lambda: runner.load(request)).result(60)
