@@ -148,7 +148,6 @@ class KVStore:
         buffer = session.buffers[layer]
         return buffer.keys[:, start_token:stop_token].clone(), buffer.values[:, start_token:stop_token].clone()
 
-    @torch.inference_mode()
     def import_block(self, session_id: str, layer: int, start_token: int, keys: torch.Tensor, values: torch.Tensor) -> None:
         """Write an exported block at `start_token` of one layer; blocks of a layer must come without gaps.
 
@@ -235,5 +234,5 @@ class KVStore:
     def _empty(self, *shape: int) -> torch.Tensor:
         if math.prod(shape) == 0:
             raise InvalidInput(f"KV buffers of shape {shape} hold nothing")
-        with torch.inference_mode():
+        with torch.inference_mode(False):  # an inference tensor could not be written to by an import outside a step
             return torch.empty(shape, dtype=self._dtype, device=self._device)

@@ -7,7 +7,7 @@ prefixes, experts stored one by one); transformers' conversion mapping decides w
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,7 @@ class SliceLoader:
     def load(self, index: int, device: str) -> None:
         """Fill one item. Raises Corrupt naming the tensor that is missing or has the wrong shape."""
         wanted = dict(item_state(self._model, self._chain, index))
-        for target, conversion in self._collect(wanted).items():
+        for target, conversion in self._collect(wanted, device).items():
             for name, tensor in self._convert(conversion, target).items():
                 self._place(name, tensor, device)
         for name in wanted:
@@ -86,7 +86,7 @@ class SliceLoader:
             targets[name] = (target, pattern)
         return targets
 
-    def _collect(self, wanted: Container[str]) -> dict[str, Any]:
+    def _collect(self, wanted: Container[str], device: str) -> dict[str, Any]:
         """The conversions that yield the wanted tensors, each with readers for what it needs; reads nothing yet."""
         from transformers.core_model_loading import WeightRenaming, dot_natural_key
 
@@ -95,13 +95,17 @@ class SliceLoader:
             target, pattern = self._targets[name]
             if target in wanted:
                 fresh = WeightRenaming(name, target) if pattern is None else copy.deepcopy(self._converters[pattern])
-                stored = self._folder.tensor(name)
-                collected.setdefault(target, fresh).add_tensor(target, name, pattern or name, partial(self._read, stored, target))
+                reader = partial(self._read, self._folder.tensor(name), target, device)
+                collected.setdefault(target, fresh).add_tensor(target, name, pattern or name, reader)
         return collected
 
-    def _read(self, stored: StoredTensor, target: str) -> torch.Tensor:
-        tensor = stored.read()
-        return tensor.to(self._dtypes(target)) if tensor.is_floating_point() else tensor
+    def _read(self, stored: StoredTensor, target: str, device: str) -> torch.Tensor:
+        """A stored tensor as the model keeps it, or as a conversion wants it: in the kept dtype, laid out for its use."""
+        dtype = self._dtypes(target) if stored.dtype.is_floating_point else stored.dtype
+        prefers_long = device == "cpu" and any(is_matrix(self._model, name) for name in (target, *self._twins(target)))
+        tensor = empty_weight(stored.shape, dtype, device, long_side_contiguous=prefers_long)
+        stored.read_into(tensor)
+        return tensor
 
     def _dtypes(self, name: str) -> torch.dtype:
         """The dtype a tensor is kept in: the stage's, except for the few a family asks to keep in float32."""
@@ -125,22 +129,41 @@ class SliceLoader:
 
     def _load_tied(self, name: str, device: str) -> None:
         """Fill a tensor that the folder stores under the name of its twin (input and output embedding)."""
-        ties = list(self._model.all_tied_weights_keys.items())
-        twins = [source for target, source in ties if target == name] + [target for target, source in ties if source == name]
-        for twin in twins:
+        for twin in self._twins(name):
             if not _is_missing(self._model, twin):
                 return _set(self._model, name, _get(self._model, twin))
             for stored, (target, pattern) in self._targets.items():
                 if target == twin and pattern is None:
-                    return self._place(name, self._read(self._folder.tensor(stored), name), device)
+                    return self._place(name, self._read(self._folder.tensor(stored), name, device), device)
         raise Corrupt(f"{self._folder.folder} has no tensor for {name!r}: the checkpoint is incomplete, fetch it again")
+
+    def _twins(self, name: str) -> list[str]:
+        """Names of the tensors that the model ties to this one."""
+        ties = list(self._model.all_tied_weights_keys.items())
+        return [source for target, source in ties if target == name] + [target for target, source in ties if source == name]
+
+
+def is_matrix(model: nn.Module, name: str) -> bool:
+    """Whether the tensor is the weight of a plain linear layer."""
+    path, _, leaf = name.rpartition(".")
+    return leaf == "weight" and type(model.get_submodule(path)).__name__ in ("Linear", "Conv1D")
+
+
+def empty_weight(shape: Sequence[int], dtype: torch.dtype, device: str, *, long_side_contiguous: bool) -> torch.Tensor:
+    """Room for a tensor; on request a float32 matrix lies in memory along its longer side.
+
+    Multiplying one row by a matrix reads it all, and reads it 1.3 to 1.7 times as fast along the longer side.
+    """
+    if long_side_contiguous and len(shape) == 2 and shape[0] > shape[1] and dtype == torch.float32:
+        return torch.empty((shape[1], shape[0]), dtype=dtype, device=device).t()
+    return torch.empty(tuple(shape), dtype=dtype, device=device)
 
 
 def fill_synthetic(model: PreTrainedModel, chain: Chain, index: int, device: str, fill: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """Give one item's tensors made-up values."""
     for name, tensor in dict(item_state(model, chain, index)).items():
         if tensor.is_meta:
-            _set(model, name, fill(torch.empty_like(tensor, device=device)))
+            _set(model, name, fill(empty_weight(tensor.shape, tensor.dtype, device, long_side_contiguous=is_matrix(model, name))))
 
 
 def take_over(model: PreTrainedModel, chain: Chain, index: int, other: PreTrainedModel) -> None:

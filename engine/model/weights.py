@@ -12,6 +12,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+CHUNK_BYTES = 4 << 20
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -49,18 +51,33 @@ class StoredTensor:
     def read(self) -> torch.Tensor:
         """The tensor in its stored dtype, in fresh CPU memory. Raises Corrupt if the file ends early."""
         tensor = torch.empty(self.shape, dtype=self.dtype)
-        if self.num_bytes == 0:
-            return tensor
-        memory = tensor.reshape(-1).view(torch.uint8).numpy().data
+        if self.num_bytes:
+            with self.file.open("rb", buffering=0) as stream:
+                stream.seek(self.offset_bytes)
+                self._fill(stream, tensor)
+        return tensor
+
+    def read_into(self, target: torch.Tensor) -> None:
+        """Read into a tensor of the same shape, whatever its dtype, strides or device, with a few MiB of extra memory."""
+        if not self.shape or self.num_bytes <= CHUNK_BYTES:
+            target.copy_(self.read())
+            return
+        num_rows = max(1, CHUNK_BYTES * self.shape[0] // self.num_bytes)
         with self.file.open("rb", buffering=0) as stream:
             stream.seek(self.offset_bytes)
-            done = 0
-            while done < self.num_bytes:
-                count = stream.readinto(memory[done:])
-                if not count:
-                    raise Corrupt(f"{self.file} ends inside tensor {self.name!r}: fetch the file again")
-                done += count
-        return tensor
+            for rows in target.split(num_rows):
+                chunk = torch.empty(rows.shape, dtype=self.dtype)
+                self._fill(stream, chunk)
+                rows.copy_(chunk)
+
+    def _fill(self, stream: FileIO, tensor: torch.Tensor) -> None:
+        memory = tensor.reshape(-1).view(torch.uint8).numpy().data
+        done = 0
+        while done < len(memory):
+            count = stream.readinto(memory[done:])
+            if not count:
+                raise Corrupt(f"{self.file} ends inside tensor {self.name!r}: fetch the file again")
+            done += count
 
 
 class WeightFolder:
