@@ -44,6 +44,7 @@ def test_repainting_the_changed_cells_is_enough(old: tuple[Span, ...], new: tupl
     before, after = _cells(old, width), _cells(new, width)
     for start, stop in changed_cells(old, new, width):
         assert before[start][0] != "" and after[start][0] != "", "no wide character is cut on its left"
+        assert stop == width or (before[stop][0] != "" and after[stop][0] != ""), "nor on its right"
         before[start:stop] = after[start:stop]
     assert before == after
 

@@ -95,6 +95,7 @@ def test_hostile_strings_leave_no_control_bytes(fake: FakeCoordinator, flags: li
         console.wait_for("finished: stop")
         console.send("\x03")
         assert console.exit_code() == 130
+        assert not flags or console.raw.isascii()
         left = ESCAPES.sub(b"", bytes(console.raw))
         assert b"owned\x07" not in console.raw and b"\x1b[31m" not in console.raw
         assert not re.search(rb"[\x00-\x07\x0b-\x1f\x7f]", left.replace(b"\r", b"").replace(b"\n", b"")), left
