@@ -14,9 +14,9 @@ from functools import singledispatchmethod
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.invariants import check_cluster
-from engine.control.members import LeaseRules, Member, Members, planning_node
+from engine.control.members import LeaseRules, Member, Members, capacity_tokens, planning_node
 from engine.control.metrics import PipelineMetrics
-from engine.control.scheduler import Scheduler, SchedulerLimits, Session
+from engine.control.scheduler import Flight, Scheduler, SchedulerLimits, Session
 from engine.data import (
     Cancelled,
     Exhausted,
@@ -43,15 +43,6 @@ class ClusterConfig:
     strategy: str = "balanced"
     leases: LeaseRules = field(default_factory=LeaseRules)
     limits: SchedulerLimits = field(default_factory=SchedulerLimits)
-
-
-@dataclass(frozen=True, slots=True)
-class Flight:
-    """A step that was sent and not yet reported."""
-
-    session_id: str
-    sent_s: float
-    is_decode: bool
 
 
 class Cluster:
@@ -182,7 +173,7 @@ class Cluster:
         session = self.scheduler.submit(event.session_id, event.prompt_ids, event.request, self.card.context_tokens, now_s)
         if self.phase is Phase.SERVING and session.reserve_tokens > self.scheduler.capacity_tokens:
             self.scheduler.remove(session)
-            raise self._too_large(session)
+            raise self.scheduler.too_large(session)
 
     @_on.register
     def _(self, event: on.SessionCancelled, now_s: float, out: list[do.Command]) -> None:
@@ -252,7 +243,7 @@ class Cluster:
             self._adopt(out)
         if self.phase is Phase.SERVING and not self._replan_cause:
             for session in self.scheduler.hopeless():
-                self._finish(session, FinishReason.ERROR, self._too_large(session), now_s, out)
+                self._finish(session, FinishReason.ERROR, self.scheduler.too_large(session), now_s, out)
             while admitted := self.scheduler.admit_next():
                 for segment in self.scheduler.prompt_segments(admitted):
                     self._send(admitted, segment, now_s, out)
@@ -280,6 +271,8 @@ class Cluster:
         return make_plan(Problem(self.card.items, nodes), strategy or self.strategy, self.plan_version + 1)
 
     def _adopt(self, out: list[do.Command]) -> None:
+        if self.card is None:
+            return
         try:
             plan = self.preview()
         except Infeasible as e:
@@ -293,7 +286,7 @@ class Cluster:
         self.phase, self.detail = Phase.LOADING, f"loading plan #{plan.plan_version}"
         self._loaded = set()
         self.metrics.start_plan()
-        self.scheduler.capacity_tokens = self._capacity_tokens(plan)
+        self.scheduler.capacity_tokens = capacity_tokens(self.card, plan, self.members)
         out.append(do.AdoptPlan(plan))
         text = " | ".join(f"{s.node_id} {s.start}-{s.stop - 1}" for s in plan.stages)
         text = f"{plan.strategy}: {text}, bottleneck {1e3 * plan.bottleneck_s:.1f} ms"
@@ -308,16 +301,6 @@ class Cluster:
             member = self._member(stage.node_id)
             member.state = NodeState.LOADING
             out.append(do.LoadStage(stage.node_id, member.generation, plan.plan_version, stage, next_worker_id))
-
-    def _capacity_tokens(self, plan: Plan) -> int:
-        """Tokens of KV that every stage can hold within its node's budget."""
-        items = self.card.items if self.card else ()
-        room = []
-        for stage in plan.stages:
-            per_token = sum(i.kv_bytes_per_token for i in items[stage.start : stage.stop])
-            if per_token:
-                room.append(self._member(stage.node_id).spec.kv_budget_bytes // per_token)
-        return min(room, default=2**62)
 
     def _send(self, session: Session, segment: do.Segment, now_s: float, out: list[do.Command]) -> None:
         if self.plan is None:
@@ -391,12 +374,6 @@ class Cluster:
             self.scheduler.remove(session)
             self.num_failed += 1
             out.append(do.FinishSession(session.session_id, FinishReason.ERROR, Unavailable(message)))
-
-    def _too_large(self, session: Session) -> Exhausted:
-        return Exhausted(
-            f"the session needs KV for {session.reserve_tokens} tokens ({len(session.prompt_ids)} prompt + {session.max_new_tokens} new), "
-            f"the budget holds {self.scheduler.capacity_tokens}: ask for fewer tokens or start the workers with a larger --kv-memory"
-        )
 
     def _member(self, worker_id: str) -> Member:
         member = self.members.get(worker_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from engine.data import NodeSpec, NodeState, Stage
+from engine.data import ModelCard, NodeSpec, NodeState, Plan, Stage
 from engine.planning.problem import PlanningNode
 
 
@@ -118,3 +118,14 @@ class Members:
 
 def planning_node(member: Member) -> PlanningNode:
     return PlanningNode(member.spec.node_id, float(max(0, member.weight_room_bytes)), member.decode_s)
+
+
+def capacity_tokens(card: ModelCard, plan: Plan, members: Members) -> int:
+    """Tokens of KV that every stage can hold within its node's budget."""
+    room = []
+    for stage in plan.stages:
+        per_token = sum(i.kv_bytes_per_token for i in card.items[stage.start : stage.stop])
+        member = members.get(stage.node_id)
+        if per_token and member is not None:
+            room.append(member.spec.kv_budget_bytes // per_token)
+    return min(room, default=2**62)

@@ -52,6 +52,15 @@ class Session:
         return (len(self.generated) - 1) / (self.last_token_s - self.first_token_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A step that was sent and not yet reported."""
+
+    session_id: str
+    sent_s: float
+    is_decode: bool
+
+
 class Scheduler:
     """Sessions in order of arrival; the sum of their reservations never exceeds `capacity_tokens`."""
 
@@ -142,6 +151,13 @@ class Scheduler:
         if stopped or (session.generated[-1] in eos_token_ids and not session.request.ignore_eos):
             return FinishReason.STOP
         return FinishReason.LENGTH if len(session.generated) >= session.max_new_tokens else None
+
+    def too_large(self, session: Session) -> Exhausted:
+        """What to tell a session whose reservation can never fit."""
+        return Exhausted(
+            f"the session needs KV for {session.reserve_tokens} tokens ({len(session.prompt_ids)} prompt + {session.max_new_tokens} new), "
+            f"the budget holds {self.capacity_tokens}: ask for fewer tokens or start the workers with a larger --kv-memory"
+        )
 
     def remove(self, session: Session) -> None:
         """Forget a session and give its reservation back."""

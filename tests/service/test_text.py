@@ -46,5 +46,5 @@ def test_ids_beyond_the_bytes_show_as_numbers() -> None:
 
 def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
-    with pytest.raises(Corrupt, match="tokenizer.json cannot be read"):
+    with pytest.raises(Corrupt, match=r"tokenizer\.json cannot be read"):
         TextCodec(tmp_path)
