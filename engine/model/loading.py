@@ -7,7 +7,9 @@ prefixes, experts stored one by one); transformers' conversion mapping decides w
 from __future__ import annotations
 
 import copy
+import ctypes
 from collections.abc import Callable, Container, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +172,12 @@ def take_over(model: PreTrainedModel, chain: Chain, index: int, other: PreTraine
     """Use the tensors that another model of the same folder holds for this item; nothing is copied."""
     for name in dict(item_state(model, chain, index)):
         _set(model, name, _get(other, name))
+
+
+def return_freed_memory() -> None:
+    """Ask the C library to give freed buffers back; glibc keeps those of a conversion otherwise, as large as a block."""
+    with suppress(OSError, AttributeError, TypeError):  # other platforms have no malloc_trim and need none
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _is_missing(model: nn.Module, name: str) -> bool:

@@ -67,7 +67,7 @@ class StageModel:
 
         `on_progress` gets the done fraction and a sentence. Raises NotFound, InvalidInput, NotSupported or Corrupt.
         """
-        from engine.model.loading import SliceLoader, take_over
+        from engine.model.loading import SliceLoader, return_freed_memory, take_over
 
         weights = WeightFolder(folder)
         model, chain = _build(weights.config, start, stop, dtype)
@@ -81,6 +81,7 @@ class StageModel:
                 take_over(model, chain, index, reuse._cut.model)
             else:
                 loader.load(index, device)
+        return_freed_memory()
         stage._finish(on_progress)
         return stage
 

@@ -65,10 +65,10 @@ class StoredTensor:
         num_rows = max(1, CHUNK_BYTES * self.shape[0] // self.num_bytes)
         with self.file.open("rb", buffering=0) as stream:
             stream.seek(self.offset_bytes)
+            chunk = torch.empty((num_rows, *self.shape[1:]), dtype=self.dtype)
             for rows in target.split(num_rows):
-                chunk = torch.empty(rows.shape, dtype=self.dtype)
-                self._fill(stream, chunk)
-                rows.copy_(chunk)
+                self._fill(stream, chunk[: len(rows)])
+                rows.copy_(chunk[: len(rows)])
 
     def _fill(self, stream: FileIO, tensor: torch.Tensor) -> None:
         memory = tensor.reshape(-1).view(torch.uint8).numpy().data
