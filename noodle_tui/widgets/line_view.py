@@ -43,11 +43,11 @@ class LineView(Widget, can_focus=False):
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
-        """One row as Textual wants it."""
+        """One row as Textual wants it, with as few style changes as possible: they are most of the bytes."""
         text = self._styles_by_name["text"]
         parts = crop(_at(self._lines, y), self.size.width)
         segments = [Segment(span.text, self._styles_by_name.get(span.style, text)) for span in parts]
-        return Strip(segments).adjust_cell_length(self.size.width, text)
+        return Strip(segments).adjust_cell_length(self.size.width, text).simplify()
 
 
 def changed_cells(old: Line, new: Line, width: int) -> list[tuple[int, int]]:

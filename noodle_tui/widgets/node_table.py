@@ -98,7 +98,7 @@ def _stage_cells(row: Row, canvas: Canvas) -> Line:
     items = f"{stage.start}-{stage.stop - 1}" if stage.stop > stage.start else "-"
     numbers = f"{f'S{row.stage_index}':<4}{items:<8}{ms(stage.compute_p50_s or stage.predicted_s):>6}"
     graph = sparkline(stage.history_s, stage.predicted_s or stage.compute_p50_s, width, canvas.glyphs)
-    return line(numbers, Span(" [", "dim"), *graph, Span("]", "dim"))
+    return line(numbers, " [", *graph, "]")
 
 
 def _activity(node: NodeStatus, canvas: Canvas) -> Line:

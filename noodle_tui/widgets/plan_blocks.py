@@ -89,13 +89,13 @@ def _title(status: ClusterStatus, times: Sequence[float], layout: BlockLayout, c
 
 
 def _text_row(blocks: Sequence[Block], layout: BlockLayout, canvas: Canvas, row: int) -> Line:
-    bar = Span(canvas.glyphs.vertical, "rule")
+    bar = Span(canvas.glyphs.vertical)
     parts: list[Span] = []
     for i, block in enumerate(blocks):
         style = "bottleneck" if block.is_bottleneck else "text"
         parts += [bar, Span(_cell(block, row, layout.stages[i] - 2, canvas), style), bar]
         if i < len(layout.hops):
-            parts.append(Span(_hop(block.hop_s, row, layout.hops[i], canvas), "dim"))
+            parts.append(Span(_hop(block.hop_s, row, layout.hops[i], canvas)))
     return tuple(parts)
 
 
@@ -120,7 +120,7 @@ def _border_row(layout: BlockLayout, canvas: Canvas, left: str, right: str) -> L
     for i, width in enumerate(layout.stages):
         parts.append(Span(left + canvas.glyphs.horizontal * (width - 2) + right, "rule"))
         if i < len(layout.hops):
-            parts.append(Span(" " * layout.hops[i]))
+            parts.append(Span(" " * layout.hops[i], "rule"))
     return tuple(parts)
 
 

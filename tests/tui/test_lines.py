@@ -10,7 +10,7 @@ from noodle_tui.glyphs import ASCII, UNICODE, to_ascii
 from noodle_tui.lines import Span, crop, fit, line, pad, width_of, wrap
 from noodle_tui.widgets.line_view import changed_cells
 
-texts = st.text(st.sampled_from("ab c漢é\u0301…█"), max_size=40)
+texts = st.text(st.sampled_from("ab c漢語é\u0301…█"), max_size=40)
 lines = st.lists(st.builds(Span, texts, st.sampled_from(["text", "warn"])), max_size=5).map(tuple)
 
 
@@ -53,6 +53,11 @@ def test_equal_lines_cost_nothing() -> None:
     assert changed_cells(line("same"), line("same"), 10) == []
     assert changed_cells(line("same"), line(Span("sa"), Span("me")), 10) == []
     assert changed_cells(line("a 1 b"), line("a 2 b"), 10) == [(2, 3)]
+
+
+def test_a_wide_character_is_repainted_whole() -> None:
+    assert changed_cells(line("a 漢 b"), line("a 語 b"), 10) == [(2, 4)]
+    assert changed_cells(line("a 漢 b"), line("a xy b"), 10) == [(2, 4)]
 
 
 @given(texts)
