@@ -159,9 +159,9 @@ class Cluster:
         if event.plan_version != self.plan_version or self.phase is not Phase.LOADING or self.plan is None:
             return
         self._loaded.add(event.worker_id)
-        member = self.members.get(event.worker_id)
-        if member:
-            member.state = NodeState.OK
+        self._member(event.worker_id).state = NodeState.OK
+        text = f"loaded {event.weight_bytes / 1e6:.0f} MB in {event.load_s:.1f} s, memory rose by {event.peak_growth_bytes / 1e6:.0f} MB at most"
+        out.append(do.Record(Severity.INFO, "node", event.worker_id, text))
         if self._loaded == {s.node_id for s in self.plan.stages}:
             self.phase, self.detail = Phase.SERVING, ""
             out.append(do.Record(Severity.OK, "plan", f"#{self.plan_version}", f"serving on {len(self.plan.stages)} stages"))

@@ -64,6 +64,7 @@ class StageLoaded:
     worker_id: str
     plan_version: int
     weight_bytes: int
+    peak_growth_bytes: int  # how far resident memory rose above what it was before loading
     load_s: float
 
 

@@ -173,7 +173,8 @@ class ClusterShell:
         if self.cluster.card is None:
             raise AssertionError("a plan without a model")
         reply = await self._peers[command.worker_id].load(command, self.cluster.card, next_peer)
-        return on.StageLoaded(command.worker_id, command.plan_version, reply.weight_bytes, reply.load_s)
+        growth = max(0, reply.peak_resident_bytes - reply.resident_before_bytes)
+        return on.StageLoaded(command.worker_id, command.plan_version, reply.weight_bytes, growth, reply.load_s)
 
     async def _ask(self, worker_id: str, generation: int, question: Coroutine[Any, Any, on.ClusterEvent]) -> None:
         """Feed the answer of a worker, its refusal as a failure, and its silence as a loss."""

@@ -71,7 +71,7 @@ class Driver:
                 num_items = self.cluster.card.num_items if self.cluster.card else 0
                 self.feed(on.WorkerMeasured(command.worker_id, command.generation, (time_s,) * num_items))
             case do.LoadStage():
-                self.feed(on.StageLoaded(command.worker_id, command.plan_version, 100, 0.1))
+                self.feed(on.StageLoaded(command.worker_id, command.plan_version, 100, 120, 0.1))
             case do.SendStep():
                 self.released += command.releases
                 if command.segments:

@@ -1,0 +1,61 @@
+"""The same identity on a CUDA GPU: three slices in one process against `generate()` on that GPU. Skipped without one."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engine.data import ModelRef, Sampling
+from engine.model.hardware import detect
+from engine.model.measure import measure_items
+from engine.model.sampling import sample
+from engine.model.source import default_cache_dir, resolve
+from engine.model.stage import StageModel
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+
+PROMPTS = {"a": [1, 2, 3], "b": [9], "c": list(range(4, 40))}
+
+
+@pytest.mark.parametrize("name", ["gpt2:tiny", "llama:tiny", "qwen3:tiny", "gemma2:tiny", "gpt2"])
+def test_three_slices_on_a_gpu_equal_generate_there(name: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = resolve(ModelRef(name, 0), cache_dir=default_cache_dir())
+    whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to("cuda:0").eval()
+    expected = {}
+    for key, prompt in PROMPTS.items():
+        out = whole.generate(torch.tensor([prompt], device="cuda:0"), max_new_tokens=12, min_new_tokens=12, do_sample=False, pad_token_id=0)
+        expected[key] = out[0, len(prompt) :].tolist()
+    num_items = whole.config.num_hidden_layers + 2
+    bounds = (0, num_items // 3, 2 * num_items // 3, num_items)
+    stages = [StageModel.load(folder, a, b, device="cuda:0", kv_budget_bytes=10**9) for a, b in zip(bounds, bounds[1:], strict=False)]
+    assert generate(stages, 12) == expected
+    assert all(p.device.type == "cuda" for s in stages for p in s.kv._sessions["a"].buffers[min(s.kv.layers)].keys.unsqueeze(0))
+
+
+@torch.inference_mode()
+def generate(stages: list[StageModel], num_tokens: int) -> dict[str, list[int]]:
+    new = {key: list(prompt) for key, prompt in PROMPTS.items()}
+    tokens: dict[str, list[int]] = {key: [] for key in PROMPTS}
+    for stage in stages:
+        for key, prompt in PROMPTS.items():
+            stage.open(key, len(prompt) + num_tokens)
+    for index in range(num_tokens):
+        hidden = None
+        for stage in stages:
+            hidden = stage.forward(list(new.items()), hidden)
+        for row, key in enumerate(new):
+            token = sample(hidden[row], Sampling(), PROMPTS[key] + tokens[key], index)  # type: ignore[index]
+            tokens[key].append(token)
+            new[key] = [token]
+    return tokens
+
+
+def test_hardware_and_item_times_of_a_gpu() -> None:
+    facts = detect("cuda:0")
+    assert facts.device == "cuda:0" and facts.memory_bytes > 10**9
+    folder = resolve(ModelRef("gpt2", 0), cache_dir=default_cache_dir())
+    times = measure_items(folder, dtype="float32", device="cuda:0")
+    print([round(1e3 * t, 3) for t in times])
+    assert len(times) == 14 and all(0 < t < 0.1 for t in times)
