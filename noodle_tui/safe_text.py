@@ -38,10 +38,19 @@ def clean(value: T) -> T:
     if isinstance(value, str):
         return value if isinstance(value, Enum) else safe_text(value)  # type: ignore[return-value]
     if isinstance(value, tuple):
-        return tuple(clean(item) for item in value)  # type: ignore[return-value]
+        numbers = bool(value) and isinstance(value[0], int | float)  # histories: thousands per frame, nothing to clean
+        return value if numbers else tuple(clean(item) for item in value)  # type: ignore[return-value]
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: clean(getattr(value, f.name)) for f in fields(value)})
+        return _clean_fields(value)
     return value
+
+
+def _clean_fields(value: T) -> T:
+    """Copy a dataclass only if something in it had to change."""
+    old = {f.name: getattr(value, f.name) for f in fields(value)}  # type: ignore[arg-type]
+    new = {name: clean(item) for name, item in old.items() if isinstance(item, str | tuple) or is_dataclass(item)}
+    changed = {name: item for name, item in new.items() if item != old[name]}
+    return replace(value, **changed) if changed else value  # type: ignore[type-var]
 
 
 def _safe_line(text: str) -> str:
