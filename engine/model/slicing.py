@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from engine.model.chain import Chain
 
+UNLIMITED_CONTEXT_TOKENS = 1_000_000  # models without position tables name no limit; a request has smaller bounds
 TOKEN_ID_BYTES = 4  # what the last item passes on: one sampled token id
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -52,7 +53,7 @@ def _check_options(config: PreTrainedConfig) -> None:
             raise NotSupported(f"model family {config.model_type!r} with {option} set is not supported: {reason}")
     if getattr(config, "is_causal", None) is False or getattr(config, "use_bidirectional_attention", None) in (True, "all"):
         raise NotSupported(f"model family {config.model_type!r} is not supported with attention to later tokens: use a causal model")
-    if "dynamic" in rope_types(config):
+    if "dynamic" in rope_types(config.get_text_config(decoder=True)):
         raise NotSupported(
             f"model family {config.model_type!r} with rope_type 'dynamic' is not supported: its positions depend on the longest text seen "
             f"so far, so sessions would change each other; use another rope_type"
@@ -67,8 +68,23 @@ def rope_types(config: PreTrainedConfig) -> set[str]:
 
 
 def runs_packed(config: PreTrainedConfig) -> bool:
-    """Whether sessions share one row; longrope chooses its frequencies by the longest session of a call, so it must not."""
-    return config.model_type in PACKED and "longrope" not in rope_types(config)
+    """Whether the sessions of a step share one row, or run one after another."""
+    return config.model_type in PACKED
+
+
+def context_tokens(config: PreTrainedConfig) -> int:
+    """How many tokens one session may have.
+
+    With `longrope` it is the original context: beyond it a model switches to other frequencies for the whole text, by
+    the longest position of a call, so one long session would change the others of its step.
+    """
+    text = config.get_text_config(decoder=True)
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+    limit = next((int(value) for name in names if (value := getattr(text, name, None))), UNLIMITED_CONTEXT_TOKENS)
+    if "longrope" in rope_types(text):
+        original = (text.rope_parameters or {}).get("original_max_position_embeddings")
+        return min(limit, int(original or getattr(text, "original_max_position_embeddings", None) or limit))
+    return limit
 
 
 def build_meta(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:

@@ -17,7 +17,8 @@ import torch
 
 from engine.data import InvalidInput
 from engine.model.kv import KVStore
-from engine.model.slicing import build_meta, check_supported, find_chain, item_state, runs_packed, torch_dtype
+from engine.model.rows import shorten_forwards
+from engine.model.slicing import build_meta, check_supported, context_tokens, find_chain, item_state, runs_packed, torch_dtype
 from engine.model.weights import WeightFolder
 
 if TYPE_CHECKING:
@@ -40,9 +41,10 @@ class StageModel:
         self.start, self.stop, self.num_items = start, stop, chain.num_items
         self.is_first, self.is_last = start == 0, stop == chain.num_items
         self.hidden_size, self.vocab_size = chain.hidden_size, text_config.vocab_size
-        self.context_tokens = int(getattr(text_config, "max_position_embeddings", None) or 2**20)
+        self.context_tokens = context_tokens(model.config)
         self.dtype, self.device = model.dtype, device
         self.fingerprint = ""
+        self.weight_bytes = 0
         self._cut = CutModel(model, chain, start, stop, self.dtype, device)
         self._chain = chain
         self._packed = runs_packed(model.config)
@@ -99,12 +101,6 @@ class StageModel:
                 fill_synthetic(model, chain, index, device, lambda tensor: tensor.uniform_(-0.02, 0.02))
         stage._finish(None)
         return stage
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of the slice's tensors; one that two items share counts once."""
-        tensors = [t for index in range(self.start, self.stop) for _, t in item_state(self._cut.model, self._chain, index)]
-        return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())
 
     def open(self, session_id: str, max_tokens: int) -> None:
         """Reserve KV for `max_tokens` tokens; allocates nothing yet. Raises Exhausted with the numbers."""
@@ -196,7 +192,10 @@ class StageModel:
 
     def _finish(self, on_progress: Progress | None) -> None:
         """Everything outside the slice stays on the meta device; make the rest read-only."""
+        tensors = [t for index in range(self.start, self.stop) for _, t in item_state(self._cut.model, self._chain, index)]
+        self.weight_bytes = sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())  # a shared tensor counts once
         self._cut.model.requires_grad_(False)
+        shorten_forwards(self._cut.model)
         if on_progress:
             on_progress(1.0, f"loaded items [{self.start}, {self.stop})")
 

@@ -193,7 +193,8 @@ class StageRunner:
         num_tokens = sum(len(s.token_ids) for s in segments)
         hidden = None
         if segments and not model.is_first:
-            hidden = payload.decode(frame.payload, frame.dtype, tuple(frame.shape), frame.crc32, (num_tokens, model.hidden_size))
+            expected = (num_tokens, model.hidden_size)
+            hidden = payload.decode(frame.payload, frame.dtype, tuple(frame.shape), frame.crc32, expected).to(self._options.device)
         rows, offset = [], 0
         for segment, message in zip(segments, frame.segments, strict=True):
             try:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.data import NotSupported
+from engine.data import InvalidInput, NotSupported
 from engine.model import attention, cut, families, slicing
 from engine.model.stage import StageModel
 from tests.model import tiny
@@ -89,6 +89,19 @@ def test_options_that_change_a_family_are_refused(family: str, options: dict[str
         setattr(config, name, value)
     with pytest.raises(NotSupported, match=reason):
         slicing.check_supported(config)
+
+
+def test_longrope_is_held_to_its_original_context(tmp_path: Path) -> None:
+    config = tiny.tiny_config("phi3")
+    factors = {"short_factor": [1.0] * 4, "long_factor": [9.0] * 4}
+    config.rope_parameters = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 40, **factors}
+    config.original_max_position_embeddings = 40
+    model = tiny.random_model(config)
+    model.save_pretrained(tmp_path)
+    stages = tiny.load_slices(tmp_path, CUTS)
+    assert tiny.sliced(stages, tiny.prompts(), NUM_NEW) == tiny.whole(model, tiny.prompts(), NUM_NEW)
+    with pytest.raises(InvalidInput, match="context of 40"):
+        stages[0].open("long", 41)
 
 
 def _no_window(self: Any, num_new: int, length: int, device: torch.device) -> None:

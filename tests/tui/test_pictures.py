@@ -18,7 +18,7 @@ from noodle_tui.lines import Canvas, Lines, Span, crop, width_of
 from noodle_tui.screens.overview_body import answer_height, overview_body
 from noodle_tui.state import ConsoleState, reduce
 from noodle_tui.widgets.answer import answer
-from noodle_tui.widgets.truth_line import too_small_line, truth_line
+from noodle_tui.widgets.truth_line import too_small_line, truth_line, worst_word
 from tests.tui import frames
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -141,6 +141,12 @@ def test_the_worst_alert_survives_the_narrowest_row() -> None:
     for width in (60, 80, 120):
         text = "".join(span.text for span in truth_line(state, Canvas(width, 24, ASCII, NOW_S)))
         assert "WARN 1" in text[:width]
+
+
+def test_a_worker_that_died_is_counted_once() -> None:
+    nodes = (frames.node(state=NodeState.LOST), frames.node("cpu-b"))
+    state = state_of((99.0, m.ProcessesDied(("gpu-a was killed",))), (99.5, live(nodes=nodes)))
+    assert worst_word(state) == ("ERROR 1", "error")
 
 
 @pytest.mark.parametrize(
