@@ -93,8 +93,8 @@ def test_options_that_change_a_family_are_refused(family: str, options: dict[str
 
 def test_longrope_is_held_to_its_original_context(tmp_path: Path) -> None:
     config = tiny.tiny_config("phi3")
-    factors = {"short_factor": [1.0] * 4, "long_factor": [9.0] * 4}
-    config.rope_parameters = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 40, **factors}
+    factors = {"short_factor": [1.0] * 4, "long_factor": [9.0] * 4, "original_max_position_embeddings": 40}
+    config.rope_parameters = {"rope_type": "longrope", "rope_theta": 1e4, "partial_rotary_factor": 1.0, **factors}
     config.original_max_position_embeddings = 40
     model = tiny.random_model(config)
     model.save_pretrained(tmp_path)
