@@ -51,7 +51,8 @@ def worst_word(state: ConsoleState) -> tuple[str, str]:
     """The worst thing that is true now, as a word with a count, and its style."""
     status = state.shown.status if state.shown else None
     nodes: tuple[NodeStatus, ...] = status.nodes if status else ()
-    num_errors = sum(node.state in _ERRORS for node in nodes) + len(state.failures)
+    num_lost = sum(node.state in _ERRORS for node in nodes)
+    num_errors = max(num_lost, len(state.failures))  # a dead worker process is usually a lost node too
     num_warnings = sum(node.state in _WARNINGS for node in nodes)
     if status and status.phase is not Phase.SERVING and num_errors:
         return "DEGRADED", "error"
