@@ -89,7 +89,8 @@ def _values_from(latest: View | None) -> Line:
 def _where(state: ConsoleState) -> str:
     if not state.link.address:
         return "embedded cluster"
-    return f"{state.link.address}  attempt {max(1, state.link.attempt)}"
+    attempt = f"  attempt {max(1, state.link.attempt)}" if state.link.state is LinkState.CONNECTING else ""
+    return state.link.address + attempt
 
 
 def _hold(state: ConsoleState) -> Line:
