@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import importlib
 import math
+import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable
@@ -135,7 +136,7 @@ class Link:
         """Post every frame of one connection until it ends or fails."""
         self._post(Dialling(address))
         service = await _imported("engine.service.client")
-        async with service.Client(address) as self._client:
+        async with service.Client(address, os.environ.get("NOODLE_TOKEN")) as self._client:
             try:
                 frames = self._client.watch(min_interval_s=min(1.0, 1 / self._options.hz))
                 timeout_s: float | None = FIRST_FRAME_TIMEOUT_S

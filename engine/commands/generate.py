@@ -63,9 +63,7 @@ def _stages(tokens: list[TokenChunk]) -> list[dict[str, Any]]:
     rows = []
     for position, worker_id in enumerate(t.worker_id for t in (tokens[-1].timings if tokens else ())):
         seen = [c.timings[position] for c in tokens if len(c.timings) > position]
-        medians = {
-            name: statistics.median(getattr(t, name) for t in seen) for name in ("compute_s", "queue_s", "wire_in_s", "wire_out_s")
-        }
+        medians = {name: statistics.median(getattr(t, name) for t in seen) for name in ("compute_s", "queue_s", "wire_in_s", "wire_out_s")}
         rows.append({"worker_id": worker_id, **medians})
     return rows
 

@@ -160,7 +160,8 @@ class Cluster:
             return
         self._loaded.add(event.worker_id)
         self._member(event.worker_id).state = NodeState.OK
-        text = f"loaded {event.weight_bytes / 1e6:.0f} MB in {event.load_s:.1f} s, memory rose by {event.peak_growth_bytes / 1e6:.0f} MB at most"
+        memory = f"memory rose by {event.peak_growth_bytes / 1e6:.0f} MB at most"
+        text = f"loaded {event.weight_bytes / 1e6:.0f} MB in {event.load_s:.1f} s, {memory}"
         out.append(do.Record(Severity.INFO, "node", event.worker_id, text))
         if self._loaded == {s.node_id for s in self.plan.stages}:
             self.phase, self.detail = Phase.SERVING, ""

@@ -65,8 +65,16 @@ def _stages(cluster: Cluster, plan: Plan) -> tuple[StageStatus, ...]:
         seen = cluster.metrics.stage(stage.node_id)
         rows.append(
             StageStatus(
-                stage.node_id, stage.start, stage.stop, predicted_s, seen.compute_p50_s, seen.compute_p95_s,
-                seen.queue_p50_s, hop_s, seen.num_steps, seen.history_s,
+                stage.node_id,
+                stage.start,
+                stage.stop,
+                predicted_s,
+                seen.compute_p50_s,
+                seen.compute_p95_s,
+                seen.queue_p50_s,
+                hop_s,
+                seen.num_steps,
+                seen.history_s,
             )
         )
     return tuple(rows)

@@ -24,11 +24,9 @@ if TYPE_CHECKING:
 
     from engine.model.weights import WeightFolder
 
-_FORMAT = 1  # raise it when the same folder would give another card
+_FORMAT = 2  # raise it when the same folder would give another card
 _LIBRARIES = ("torch", "transformers")  # their versions decide which modules a model has
 _DESCRIBED_FILES = ("config.json", "generation_config.json", "tokenizer.json", "model.safetensors.index.json")
-_CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
-_UNLIMITED_CONTEXT_TOKENS = 1_000_000  # recurrent and ALiBi models name no limit; the bound of a request is smaller
 
 
 def prepare(ref: ModelRef, cache_dir: Path, on_progress: Progress | None = None, *, allow_download: bool = True) -> ModelCard:
@@ -65,7 +63,7 @@ def describe(folder: Path, ref: ModelRef) -> ModelCard:
 
     Raises NotSupported when the model cannot be cut into a chain, Corrupt when its files are damaged.
     """
-    from engine.model.slicing import check_supported, describe_items
+    from engine.model.slicing import check_supported, context_tokens, describe_items
     from engine.model.weights import WeightFolder
 
     weights = WeightFolder(folder)
@@ -80,7 +78,7 @@ def describe(folder: Path, ref: ModelRef) -> ModelCard:
         items=tuple(describe_items(weights, ref.dtype)),
         hidden_size=text.hidden_size,
         vocab_size=text.vocab_size,
-        context_tokens=_context_tokens(text),
+        context_tokens=context_tokens(weights.config),
         eos_token_ids=_token_ids(generation.get("eos_token_id", getattr(text, "eos_token_id", None))),
         bos_token_id=next(iter(_token_ids(getattr(text, "bos_token_id", None))), None),
         has_tokenizer=(folder / "tokenizer.json").is_file(),
@@ -157,11 +155,6 @@ def _generation_config(folder: Path) -> dict[str, Any]:
 
 def _architecture(config: PreTrainedConfig) -> str:
     return str((getattr(config, "architectures", None) or [config.model_type])[0])
-
-
-def _context_tokens(text: PreTrainedConfig) -> int:
-    values = [getattr(text, name, None) for name in _CONTEXT_NAMES]
-    return next((value for value in values if isinstance(value, int) and value > 0), _UNLIMITED_CONTEXT_TOKENS)
 
 
 def _token_ids(value: Any) -> tuple[int, ...]:

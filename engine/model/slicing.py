@@ -79,7 +79,7 @@ def context_tokens(config: PreTrainedConfig) -> int:
     the longest position of a call, so one long session would change the others of its step.
     """
     text = config.get_text_config(decoder=True)
-    names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
     limit = next((int(value) for name in names if (value := getattr(text, name, None))), UNLIMITED_CONTEXT_TOKENS)
     if "longrope" in rope_types(text):
         original = (text.rope_parameters or {}).get("original_max_position_embeddings")

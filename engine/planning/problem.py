@@ -38,6 +38,7 @@ class Problem:
     kv_tokens: int = 0
     _prefix_s: tuple[tuple[float, ...], ...] = field(init=False, repr=False)
     _prefix_bytes: tuple[float, ...] = field(init=False, repr=False)
+    _ties: frozenset[tuple[int, int, int]] = field(init=False, repr=False)  # (first item, second item, shared bytes)
 
     def __post_init__(self) -> None:
         if not self.items:
@@ -48,6 +49,10 @@ class Problem:
             _check_times(node, len(self.items))
         object.__setattr__(self, "_prefix_s", tuple(tuple(accumulate(n.time_s, initial=0.0)) for n in self.nodes))
         sizes = (i.weight_bytes + i.kv_bytes_per_token * self.kv_tokens for i in self.items)
+        ties = (
+            (min(i, item.tied_to), max(i, item.tied_to), item.tied_bytes) for i, item in enumerate(self.items) if item.tied_to is not None
+        )
+        object.__setattr__(self, "_ties", frozenset(ties))
         object.__setattr__(self, "_prefix_bytes", tuple(accumulate(sizes, initial=0.0)))
 
     def stage_s(self, node: int, start: int, stop: int) -> float:
@@ -57,7 +62,7 @@ class Problem:
 
     def stage_bytes(self, start: int, stop: int) -> float:
         """Weights and KV of items [start, stop); a tensor tied inside the range is counted once."""
-        shared = sum(i.tied_bytes for i in self.items[start:stop] if i.tied_to is not None and start <= i.tied_to < stop)
+        shared = sum(size for first, second, size in self._ties if start <= first and second < stop)
         return self._prefix_bytes[stop] - self._prefix_bytes[start] - shared
 
     def fits(self, node: int, start: int, stop: int) -> bool:
@@ -81,5 +86,3 @@ def describe_shortage(problem: Problem) -> str:
         f"{problem.stage_bytes(largest, largest + 1) / 1e6:.0f} MB), the {len(problem.nodes)} nodes together offer {have / 1e6:.0f} MB: "
         "add a worker, give one more --memory, or choose a smaller model"
     )
-
-

@@ -132,5 +132,3 @@ def _check_prompt_ids(prompt_ids: tuple[int, ...], vocab_size: int) -> None:
     wrong = next((t for t in prompt_ids if not 0 <= t < vocab_size), None)
     if wrong is not None:
         raise InvalidInput(f"prompt token id {wrong} is outside the vocabulary of {vocab_size} tokens: use 0 to {vocab_size - 1}")
-
-

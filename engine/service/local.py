@@ -138,6 +138,8 @@ class LocalCluster:
             "engine",
             *arguments,
             "--exit-with-parent",
+            "--log-level",
+            "WARNING",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

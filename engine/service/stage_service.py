@@ -110,7 +110,9 @@ class StageService(rpc.StageServiceServicer):
         if model is not None:
             status.plan_version, status.start, status.stop = sessions.plan_version, model.start, model.stop
             status.weight_bytes, status.kv_used_bytes, status.kv_budget_bytes = (
-                model.weight_bytes, model.kv.used_bytes, model.kv.budget_bytes,
+                model.weight_bytes,
+                model.kv.used_bytes,
+                model.kv.budget_bytes,
             )
         return status
 

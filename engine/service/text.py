@@ -90,5 +90,3 @@ def _char_of_byte(byte: int) -> str:
     if byte in printable:
         return chr(byte)
     return chr(256 + [b for b in range(256) if b not in printable].index(byte))
-
-

@@ -184,9 +184,7 @@ class Worker:
         report = Link(stub.Report(metadata=headers), "the coordinator", lambda *_: None)
         loop = asyncio.get_running_loop()
         heartbeat_channel = _sync_channel(self._options.join, self._credentials)
-        heartbeat = Heartbeat(
-            heartbeat_channel, self._spec.node_id, self._gauges, self._token, lambda: _set_from_thread(loop, fenced)
-        )
+        heartbeat = Heartbeat(heartbeat_channel, self._spec.node_id, self._gauges, self._token, lambda: _set_from_thread(loop, fenced))
         heartbeat.start(reply.generation, reply.heartbeat_period_s)
         return Connection(report, heartbeat, heartbeat_channel.close)
 
@@ -227,5 +225,3 @@ async def _first_of(*awaitables: object) -> None:
             task.cancel()
     for task in done:
         task.result()
-
-

@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.scheduler import SchedulerLimits
-from engine.data import Exhausted, FinishReason, GenerateRequest, InvalidInput, NodeState, NoodleError, NotFound, Phase, Refused, Unavailable
+from engine.data import (
+    Exhausted,
+    FinishReason,
+    GenerateRequest,
+    InvalidInput,
+    NodeState,
+    NoodleError,
+    NotFound,
+    Phase,
+    Refused,
+    Unavailable,
+)
 from tests.control.harness import CONTEXT_TOKENS, EOS, Driver, card, token_after
 
 
@@ -205,7 +216,9 @@ def test_queued_sessions_time_out_with_the_reason() -> None:
 
 ACTIONS = st.lists(
     st.tuples(
-        st.sampled_from(["submit", "cancel", "answer", "fail", "lose", "join", "drain", "tick", "beat", "replan", "duplicate", "undelivered"]),
+        st.sampled_from(
+            ["submit", "cancel", "answer", "fail", "lose", "join", "drain", "tick", "beat", "replan", "duplicate", "undelivered"]
+        ),
         st.integers(0, 5),
         st.integers(1, 50),
     ),

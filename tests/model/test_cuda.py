@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -29,7 +31,7 @@ def test_three_slices_on_a_gpu_equal_generate_there(name: str) -> None:
         expected[key] = out[0, len(prompt) :].tolist()
     num_items = whole.config.num_hidden_layers + 2
     bounds = (0, num_items // 3, 2 * num_items // 3, num_items)
-    stages = [StageModel.load(folder, a, b, device="cuda:0", kv_budget_bytes=10**9) for a, b in zip(bounds, bounds[1:], strict=False)]
+    stages = [StageModel.load(folder, a, b, device="cuda:0", kv_budget_bytes=10**9) for a, b in itertools.pairwise(bounds)]
     assert generate(stages, 12) == expected
     assert all(p.device.type == "cuda" for s in stages for p in s.kv._sessions["a"].buffers[min(s.kv.layers)].keys.unsqueeze(0))
 

@@ -20,15 +20,16 @@ times = st.floats(min_value=0.0, max_value=10.0, allow_nan=False) | st.sampled_f
 @st.composite
 def problems(draw: st.DrawFn) -> Problem:
     num_items, num_nodes = draw(st.integers(1, 7)), draw(st.integers(1, 4))
-    tied = num_items > 1 and draw(st.booleans())
+    ends = {0: num_items - 1, num_items - 1: 0} if num_items > 1 else {}
+    tied = draw(st.sampled_from([(), (0,), (num_items - 1,), (0, num_items - 1)]))  # a tie may be written at either end or at both
     items = tuple(
         Item(
             f"i{i}",
             weight_bytes=draw(st.integers(1, 5)),
             kv_bytes_per_token=draw(st.integers(0, 2)),
             output_bytes_per_token=4,
-            tied_to=0 if tied and i == num_items - 1 else None,
-            tied_bytes=1 if tied and i == num_items - 1 else 0,
+            tied_to=ends.get(i) if i in tied else None,
+            tied_bytes=1 if i in tied and i in ends else 0,
         )
         for i in range(num_items)
     )
@@ -57,12 +58,11 @@ def enumerate_best(problem: Problem) -> tuple[float, ...] | None:
 
 
 def fits_slowly(problem: Problem, node: int, start: int, stop: int) -> bool:
-    held = 0
+    held, last = 0, len(problem.items) - 1
     for i in range(start, stop):
-        item = problem.items[i]
-        held += item.weight_bytes + item.kv_bytes_per_token * problem.kv_tokens
-        if item.tied_to is not None and start <= item.tied_to < stop:
-            held -= item.tied_bytes
+        held += problem.items[i].weight_bytes + problem.items[i].kv_bytes_per_token * problem.kv_tokens
+    if start == 0 and stop == last + 1 and any(problem.items[i].tied_to is not None for i in (0, last)):
+        held -= 1
     return held <= problem.nodes[node].memory_bytes and all(math.isfinite(t) for t in problem.nodes[node].time_s[start:stop])
 
 

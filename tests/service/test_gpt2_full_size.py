@@ -27,7 +27,9 @@ def test_tokens_equal_generate_and_no_worker_holds_more_than_its_slice(num_worke
         least = min(n.resident_bytes - _slice_bytes(card, n.start, n.stop) for n in status.nodes)
         for node in status.nodes:
             beyond = node.resident_bytes - _slice_bytes(card, node.start, node.stop)
-            assert beyond - least < 0.15 * whole, f"{node.worker_id} holds {beyond / 1e6:.0f} MB beside its slice, another {least / 1e6:.0f}"
+            assert beyond - least < 0.15 * whole, (
+                f"{node.worker_id} holds {beyond / 1e6:.0f} MB beside its slice, another {least / 1e6:.0f}"
+            )
 
 
 def _slice_bytes(card: object, start: int, stop: int) -> int:

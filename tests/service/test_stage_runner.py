@@ -51,7 +51,9 @@ def pair() -> Iterator[tuple[Stage, Stage]]:
         stage.runner.close()
 
 
-def frame(position: int, tokens: tuple[int, ...], index: int | None, *, session: str = "s", epoch: int = 1, plan: int = 3, room: int = 50) -> pb.StepFrame:
+def frame(
+    position: int, tokens: tuple[int, ...], index: int | None, *, session: str = "s", epoch: int = 1, plan: int = 3, room: int = 50
+) -> pb.StepFrame:
     message = pb.StepFrame(plan_version=plan, step_id=position + 1)
     sampling = Sampling() if position == 0 else None
     message.segments.append(wire.segment_to_message(Segment(session, epoch, position, tokens, index, sampling), room))
@@ -102,7 +104,9 @@ def test_a_session_goes_on_elsewhere_from_its_exported_keys_and_values(pair: tup
         model, sessions = old.runner.owned_model(), old.runner.sessions
         raw = [m.SerializeToString() for m in kv_transfer.export_session(model, sessions, request)]
         messages = [pb.KvMessage.FromString(m) for m in raw]
-        taken = new.runner.call(lambda new=new, messages=messages: kv_transfer.import_session(new.runner.owned_model(), new.runner.sessions, messages))
+        taken = new.runner.call(
+            lambda new=new, messages=messages: kv_transfer.import_session(new.runner.owned_model(), new.runner.sessions, messages)
+        )
         assert taken.result(60) > 0
     tokens = [*PROMPT, *expected[:3]]
     assert generate(other, tokens, len(tokens) - 1, 0) == []

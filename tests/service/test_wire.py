@@ -71,7 +71,27 @@ def test_a_status_with_nodes_and_stages_survives_the_wire() -> None:
     stage = data.StageStatus("w1", 0, 3, 0.1, 0.2, 0.3, 0.0, 0.001, 5, (0.1, 0.0, 0.2))
     session = data.SessionStatus("s-1", "decode", 5, 2, 10, 0.1, 9.5, 1.5)
     status = data.ClusterStatus(
-        "c", data.Phase.SERVING, "", "gpt2", True, False, 3, 1024, 4, "balanced", 1, (node,), (stage,), (session,), 9.0, 0.1, 0.2, 1, 2, 3.5, "f"
+        "c",
+        data.Phase.SERVING,
+        "",
+        "gpt2",
+        True,
+        False,
+        3,
+        1024,
+        4,
+        "balanced",
+        1,
+        (node,),
+        (stage,),
+        (session,),
+        9.0,
+        0.1,
+        0.2,
+        1,
+        2,
+        3.5,
+        "f",
     )
     raw = wire.to_message(status, pb.ClusterStatus()).SerializeToString()
     back = wire.from_message(data.ClusterStatus, pb.ClusterStatus.FromString(raw))

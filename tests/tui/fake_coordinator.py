@@ -125,8 +125,7 @@ def main() -> None:
     """Serve `lively` frames until interrupted."""
     with FakeCoordinator() as fake:
         fake.control.token_interval_s = 0.05
-        fake.control.chunks = (
-            *(frames.chunk(i, f" word{i}") for i in range(60)), frames.chunk(-1, "", finish_reason=FinishReason.LENGTH))
+        fake.control.chunks = (*(frames.chunk(i, f" word{i}") for i in range(60)), frames.chunk(-1, "", finish_reason=FinishReason.LENGTH))
         print(fake.address, flush=True)
         tick = 0
         while not threading.Event().wait(1.0):
