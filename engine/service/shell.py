@@ -18,7 +18,7 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster
 from engine.control.status import cluster_status
-from engine.data import ClusterStatus, Event, Exhausted, NoodleError, Severity
+from engine.data import ClusterStatus, Event, NoodleError, Severity
 from engine.service import wire
 from engine.service.errors import as_noodle_error, from_number
 from engine.service.journal import Journal
@@ -47,16 +47,34 @@ class ClusterShell:
         self._tasks: set[asyncio.Task[None]] = set()
         self._measuring: dict[str, asyncio.Lock] = {}
         self._sequence = 0
+        self._backlog: collections.deque[do.Command] = collections.deque()
+        self._draining = False
 
     # ------------------------------------------------------------------------------------------ events
     def feed(self, event: on.ClusterEvent) -> None:
-        """Handle one event now; raises the NoodleError with which the cluster refuses a request."""
+        """Handle one event now; raises the NoodleError with which the cluster refuses a request.
+
+        Steps leave at once; journal, clients and the rest follow in order while the first stage computes already.
+        """
         for command in self.cluster.handle(event, time.monotonic()):
+            if isinstance(command, do.SendStep):
+                self._peers[command.first_worker_id].send_step(command)
+            else:
+                self._backlog.append(command)
+        if self._backlog and not self._draining:
+            self._draining = True
+            asyncio.get_running_loop().call_soon(self._drain)
+
+    def _drain(self) -> None:
+        while self._backlog:
+            command = self._backlog.popleft()
             try:
                 self._carry_out(command)
-            except Exhausted as e:
-                log.error("%s", e)
-                self._give_up(command, e)
+            except Exception as e:
+                error = as_noodle_error(e)
+                log.error("%s", error)
+                self._give_up(command, error)
+        self._draining = False
 
     async def tick_forever(self) -> None:
         """Feed the clock; when this loop itself stood still, say so before anybody is accused of silence."""
@@ -113,8 +131,6 @@ class ClusterShell:
     # ------------------------------------------------------------------------------------------ commands
     def _carry_out(self, command: do.Command) -> None:
         match command:
-            case do.SendStep():
-                self._peers[command.first_worker_id].send_step(command)
             case do.EmitToken():
                 self.journal.append_token(command.session_id, command.index, command.token_id)
                 if output := self._outputs.get(command.session_id):
@@ -133,8 +149,8 @@ class ClusterShell:
                 if peer := self._peers.pop(command.worker_id, None):
                     self.spawn(peer.close())
 
-    def _give_up(self, command: do.Command, error: Exhausted) -> None:
-        """The journal failed: the session whose token could not be kept ends here."""
+    def _give_up(self, command: do.Command, error: NoodleError) -> None:
+        """A command failed, most likely the journal: the session whose token could not be kept ends here."""
         if isinstance(command, do.EmitToken) and self.cluster.scheduler.get(command.session_id):
             if output := self._outputs.get(command.session_id):
                 output.journal_error = error
