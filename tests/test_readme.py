@@ -1,0 +1,41 @@
+"""What the README states is what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from engine.cli import _parser
+from engine.model.families import PACKED, ROW_BY_ROW
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_families_stated_are_the_families_verified() -> None:
+    section = README.split("### Verified families")[1].split("### ")[0]
+    stated = {word for line in section.splitlines() for word in re.findall(r"[a-z0-9][\w-]*", line.split(": ", 1)[-1])}
+    assert f"{len(PACKED) + len(ROW_BY_ROW)} `model_type`s" in section
+    assert {*PACKED, *ROW_BY_ROW} <= stated
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    known = set(next(a for a in _parser()._actions if a.dest == "command").choices or ())
+    named = set(re.findall(r"noodle-engine ([a-z]+)", README))
+    assert named and named <= known
+
+
+def test_the_map_names_every_room_and_only_files_that_exist() -> None:
+    block = README.split("## Where things are")[1].split("```")[1]
+    rooms = {p.name for p in (ROOT / "engine").iterdir() if (p / "__init__.py").is_file()}
+    assert all(f"{room}/" in block for room in rooms)
+    for room, text in re.findall(r"^  (\w+)/ (.*?)(?=^  \w+/|^\w|\Z)", block, re.MULTILINE | re.DOTALL):
+        files = {p.stem for p in (ROOT / "engine" / room).glob("*.py")}
+        named = set(re.findall(r"\b[a-z_]+\b", text))
+        assert not files or files & named, f"{room}: no file of it is named"
+
+
+def test_ci_runs_what_the_readme_says() -> None:
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert "python -m pytest -n 2" in README and "python -m pytest -n 2" in ci
+    assert '-e ".[dev]"' in README and '-e ".[dev]"' in ci
