@@ -8,9 +8,10 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Callable
 
 from engine.commands.output import print_json
-from engine.data import ModelRef, NoodleError, Phase, Unavailable
+from engine.data import ClusterStatus, ModelRef, NoodleError, Phase, Unavailable
 from engine.service.client import Client, check_address
 from engine.service.local import LocalCluster, LocalOptions
 from engine.service.process import set_up_logging, stop_event
@@ -88,11 +89,12 @@ async def _up(settings: LocalOptions, as_json: bool) -> int:
         if not ready.done():
             ready.cancel()
             return 130
-        ready.result()
+        status = ready.result()
         if as_json:
             print_json({"address": address, "pids": cluster.pids()})
         else:
-            print(f"ready at {address}: noodle-engine generate 'Hello' --connect {address}", flush=True)
+            weights = " with random weights: answers are noise" if status.random_weights else ""
+            print(f"{status.model}{weights}; ready: noodle-engine generate 'Hello' --connect {address}", flush=True)
         await _until(stopping, cluster)
         return 0
     finally:
@@ -115,22 +117,23 @@ async def _until(stopping: asyncio.Event, cluster: LocalCluster) -> None:
             continue
 
 
-async def wait_until_serving(cluster: LocalCluster, say: object = None) -> None:
-    """Return when every stage is loaded; raises Unavailable with the cluster's own reason if it never will be."""
+async def wait_until_serving(cluster: LocalCluster, say: Callable[[str], None] | None = None) -> ClusterStatus:
+    """Return the status once every stage is loaded; raises Unavailable with the cluster's own reason if it never will be."""
     said = ""
     async with Client(cluster.address) as client:
         async for frame in client.watch(min_interval_s=0.1):
             status = frame.status
             if status.phase is Phase.SERVING:
-                return
+                return status
             if status.failure:
                 raise Unavailable(status.failure)
             dead = [s for s in cluster.failures() if status.plan_version == 0]
             if dead:
                 raise NoodleError(dead[0])
-            if callable(say) and status.detail != said:
+            if say is not None and status.detail != said:
                 said = status.detail
                 say(said)
+    raise Unavailable("the coordinator ended the watch: see its log")
 
 
 def _say(text: str) -> None:
