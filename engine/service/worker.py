@@ -18,7 +18,7 @@ import grpc
 import grpc.aio
 
 from engine.data import NodeSpec, NoodleError, Refused, Unauthorized, check_name
-from engine.service import wire
+from engine.service import sensors, wire
 from engine.service.errors import from_rpc_error
 from engine.service.gauges import Gauges
 from engine.service.heartbeat import Heartbeat
@@ -148,6 +148,7 @@ class Worker:
             memory_bytes=memory_bytes,
             kv_budget_bytes=kv_budget_bytes,
         )
+        self._gauges.sensors.gpu_uuid = sensors.gpu_uuid(facts.device)
         runner = StageRunner(
             RunnerOptions(options.worker_id, facts.device, kv_budget_bytes, options.slowdown), self._gauges, self._service.deliver
         )
