@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
-        options = _parser().parse_args(argv)
+        options = _parse(argv)
         return int(options.run(options) or 0)
     except NoodleError as e:
         print(f"noodle-engine: {e}", file=sys.stderr)
@@ -43,6 +43,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InvalidInput(f"{message}; see `{self.prog} --help`")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of one command: from the command line, then from --config FILE, then the defaults."""
+    parser = _parser()
+    finder = _Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
+    finder.add_argument("command", nargs="?")
+    finder.add_argument("--config", type=Path)
+    found = finder.parse_known_args(argv)[0]
+    if found.config is None:
+        return parser.parse_args(argv)
+    from engine.config_file import apply_config
+
+    commands = next(a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    settings = apply_config(found.config, found.command, commands)
+    return settings.fill(parser.parse_args(argv))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,6 +80,8 @@ def _add_servers(commands: argparse._SubParsersAction[_Parser]) -> None:
     up.add_argument("--kv-memory", type=_size, help="part of it for keys and values")
     up.add_argument("--slowdown", type=_factors, default=(), metavar="F[,F...]", help="emulate slower workers, e.g. 1,3,1")
     up.add_argument("--state-dir", help="where the journal is kept (default: a temporary folder)")
+    _log_options(up)
+    _metrics_port(up)
     up.add_argument("--json", action="store_true", help="one JSON line with the address when ready")
 
     coordinator = _command(commands, "coordinator", "serve a cluster that workers join", _coordinator)
@@ -71,6 +89,7 @@ def _add_servers(commands: argparse._SubParsersAction[_Parser]) -> None:
     coordinator.add_argument("--workers", type=_whole(1), default=1, help="workers to wait for at first (default 1)")
     coordinator.add_argument("--strategy", default="balanced", help="what the planner minimises (default balanced)")
     coordinator.add_argument("--state-dir", type=Path, help="where the journal is kept (default: a temporary folder)")
+    _log_options(coordinator)
     _server_options(coordinator, "127.0.0.1:7070")
 
     worker = _command(commands, "worker", "serve stages on this machine for a coordinator", _worker)
@@ -137,6 +156,7 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _command(commands: argparse._SubParsersAction[_Parser], name: str, summary: str, run: object) -> _Parser:
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False)
     parser.set_defaults(run=run)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with options; engine/example.yaml explains it")
     return parser
 
 
@@ -154,8 +174,19 @@ def _server_options(parser: _Parser, listen: str) -> None:
     parser.add_argument("--tls-key", type=Path)
     parser.add_argument("--tls-ca", type=Path)
     parser.add_argument("--insecure", action="store_true", help="allow an address other than loopback without TLS and token")
+    _metrics_port(parser)
+    parser.add_argument("--metrics-host", default="127.0.0.1", metavar="ADDR", help="where to listen for it (default 127.0.0.1)")
     parser.add_argument("--exit-with-parent", action="store_true", help="end when stdin is closed")
     parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+
+
+def _log_options(parser: _Parser) -> None:
+    parser.add_argument("--metrics-dir", type=Path, metavar="DIR", help="keep the run's metrics here as JSONL, for `report`")
+    parser.add_argument("--metrics-every-step", action="store_true", help="a record per step besides the samples")
+
+
+def _metrics_port(parser: _Parser) -> None:
+    parser.add_argument("--metrics-port", type=_whole(0), metavar="PORT", help="Prometheus text at /metrics; 0 picks a free port")
 
 
 def _connect_options(parser: _Parser) -> None:

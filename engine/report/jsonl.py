@@ -57,9 +57,7 @@ def decode(line: bytes) -> LogRecord | None:
         found = json.loads(line)
         if found["schema"] != SCHEMA or not isinstance(found["data"], dict):
             return None
-        return LogRecord(
-            str(found["kind"]), found["data"], str(found["cause_id"]), float(found["wall_s"]), float(found["monotonic_s"])
-        )
+        return LogRecord(str(found["kind"]), found["data"], str(found["cause_id"]), float(found["wall_s"]), float(found["monotonic_s"]))
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
 

@@ -16,7 +16,7 @@ class Gauges:
     kv_used_bytes: int = 0
     queue_depth: int = 0
     sensors: Sensors = field(default_factory=Sensors)
-    readings: Readings = Readings()
+    readings: Readings = field(default_factory=Readings)
     num_steps: int = 0  # since the worker started, as are the sums below
     compute_s: float = 0.0
     queue_s: float = 0.0

@@ -22,6 +22,7 @@ from engine.data import ClusterStatus, Event, Exhausted, NoodleError, Severity
 from engine.service import wire
 from engine.service.errors import as_noodle_error, from_number
 from engine.service.journal import Journal
+from engine.service.recorder import Recorder
 from engine.service.session_output import SessionOutput
 from engine.service.text import TextCodec
 from engine.service.worker_peer import PeerOptions, WorkerPeer
@@ -40,6 +41,7 @@ class ClusterShell:
     def __init__(self, cluster: Cluster, cluster_id: str, journal: Journal, peer_options: PeerOptions) -> None:
         self.cluster, self.cluster_id, self.journal = cluster, cluster_id, journal
         self.codec: TextCodec | None = None
+        self.recorder: Recorder | None = None
         self.events: collections.deque[Event] = collections.deque(maxlen=MAX_EVENTS)
         self._peer_options = peer_options
         self._peers: dict[str, WorkerPeer] = {}
@@ -51,7 +53,11 @@ class ClusterShell:
     # ------------------------------------------------------------------------------------------ events
     def feed(self, event: on.ClusterEvent) -> None:
         """Handle one event now; raises the NoodleError with which the cluster refuses a request."""
-        for command in self.cluster.handle(event, time.monotonic()):
+        now_s = time.monotonic()
+        commands = self.cluster.handle(event, now_s)
+        if self.recorder is not None:
+            self.recorder.observe(event, commands, now_s)
+        for command in commands:
             try:
                 self._carry_out(command)
             except Exhausted as e:
@@ -150,6 +156,8 @@ class ClusterShell:
         self._sequence += 1
         event = Event(self._sequence, time.time(), record.severity, record.kind, record.subject, record.text, record.cause_id)
         self.events.append(event)
+        if self.recorder is not None:
+            self.recorder.event(event)
         log.log(logging.ERROR if record.severity is Severity.ERROR else logging.INFO, "%s %s: %s", record.kind, record.subject, record.text)
         self.journal.add_event(event)
 
@@ -213,3 +221,5 @@ class ClusterShell:
         for peer in self._peers.values():
             await peer.close()
         self.journal.close()
+        if self.recorder is not None:
+            await asyncio.to_thread(self.recorder.close)
