@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 from engine.data import ClusterStatus, NodeState, NodeStatus, StageStatus
 from engine.planning.profile import Profile
 from engine.report.jsonl import write_atomically
+from engine.report.names import visible
 
 MAX_LABEL = 200
 
@@ -56,7 +57,7 @@ def safe_label(text: str) -> str:
 
     What is cut keeps a digest of the whole, so that two long names stay two.
     """
-    clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text[: 4 * MAX_LABEL])
+    clean = visible(text[: 4 * MAX_LABEL])
     if len(clean) <= MAX_LABEL and len(text) <= 4 * MAX_LABEL:
         return clean
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]

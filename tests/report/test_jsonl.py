@@ -24,9 +24,7 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
-records = st.builds(
-    LogRecord, st.text(), st.dictionaries(st.text(), values, max_size=5), st.text(), st.floats(0, 1e12), st.floats(0, 1e9)
-)
+records = st.builds(LogRecord, st.text(), st.dictionaries(st.text(), values, max_size=5), st.text(), st.floats(0, 1e12), st.floats(0, 1e9))
 
 
 @settings(max_examples=200)
@@ -100,7 +98,15 @@ def test_no_log_is_said_to_be_none(tmp_path: Path) -> None:
 
 
 def test_other_files_in_the_folder_are_not_part_of_the_log(tmp_path: Path) -> None:
-    names = ["metrics.jsonl", "metrics.1.jsonl", "metrics.10.jsonl", "metrics.2.jsonl", "metrics.01.jsonl", "metrics.x.jsonl", "other.jsonl"]
+    names = [
+        "metrics.jsonl",
+        "metrics.1.jsonl",
+        "metrics.10.jsonl",
+        "metrics.2.jsonl",
+        "metrics.01.jsonl",
+        "metrics.x.jsonl",
+        "other.jsonl",
+    ]
     for name in names:
         (tmp_path / name).write_bytes(b"")
     assert [f.name for f in log_files(tmp_path)] == ["metrics.10.jsonl", "metrics.2.jsonl", "metrics.1.jsonl", "metrics.jsonl"]
