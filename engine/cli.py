@@ -143,13 +143,36 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
     models.add_argument("--cache-dir", type=Path)
     models.add_argument("--json", action="store_true")
     models.add_argument("--json-lines", action="store_true", help=argparse.SUPPRESS)
+    _add_profile(commands)
     doctor = _command(commands, "doctor", "check this machine and say how to mend what is wrong", _doctor)
     doctor.add_argument("--json", action="store_true")
+    report = _command(commands, "report", "show a run's metrics or a profile as an HTML page", _report)
+    report.add_argument("path", type=Path, metavar="RUN", help="the folder of --metrics-dir, a .jsonl log, or a profile.json")
+    report.add_argument("--out", type=Path, metavar="FILE", help="default: beside what it shows")
+    report.add_argument(
+        "--format", default="html", choices=("html", "csv", "json", "jsonl", "prometheus"), help="of a profile (default html)"
+    )
+    report.add_argument("--json", action="store_true", help="the figures as one JSON document on stdout")
     bench = _command(commands, "bench", "measure hop cost and decode speed on this machine", _bench)
     bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode"), default="all")
     bench.add_argument("--tokens", type=_whole(8), default=500, help="tokens per measurement (default 500)")
     bench.add_argument("--rounds", type=_whole(1), default=3, help="interleaved rounds; medians are quoted (default 3)")
     bench.add_argument("--json", action="store_true")
+
+
+def _add_profile(commands: argparse._SubParsersAction[_Parser]) -> None:
+    profile = _command(commands, "profile", "measure every layer of a model on this machine, and write what was found", _profile)
+    profile.add_argument("model", nargs="?", help="hub id, local folder, or architecture name (default: GPT-2)")
+    profile.add_argument("--random-weights", type=_whole(0), metavar="SEED", help="seeded random weights")
+    profile.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    profile.add_argument("--device", help="cpu or cuda:N (default cpu)")
+    profile.add_argument("--threads", type=_whole(1), help="compute threads (default: all cores)")
+    profile.add_argument("--depth", default="layer", choices=("item", "layer", "leaf"), help="which modules are timed (default layer)")
+    profile.add_argument("--quick", action="store_true", help="fewer points, about 10 s instead of 40 s")
+    profile.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default ./profile-MODEL)")
+    profile.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="show two profiles side by side instead")
+    profile.add_argument("--cache-dir", type=Path, help="default: $NOODLE_CACHE or the user's cache folder")
+    profile.add_argument("--json", action="store_true", help="one JSON document on stdout")
 
 
 # ---------------------------------------------------------------------------------------------- shared options
@@ -291,10 +314,22 @@ def _models(options: argparse.Namespace) -> int:
     return models.run(options)
 
 
+def _profile(options: argparse.Namespace) -> int:
+    from engine.commands import profile
+
+    return profile.run(options)
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from engine.commands import doctor
 
     return doctor.run(options)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from engine.commands import report
+
+    return report.run(options)
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -55,7 +55,7 @@ class LayerFigures:
     point: Point
     p50_s: float  # with everything inside it
     p95_s: float
-    self_s: float  # median without the hooked layers inside it
+    self_s: float  # without the hooked layers inside it; mean over the middle half of the steps, so that layers add up
     total_s: float  # sum over all samples, with everything inside it
     num_samples: int
     cv: float  # standard deviation / mean of the samples: the noise
@@ -99,6 +99,7 @@ class ItemFigures:
     """One item at one point; the items of a step add up to it."""
 
     point: Point
+    time_s: float  # mean over the middle half of the steps: medians of parts do not add up to the median of the whole
     p50_s: float
     p95_s: float
     cv: float
@@ -129,7 +130,7 @@ class StepFigures:
     point: Point
     plain_p50_s: float
     hooked_p50_s: float
-    items_s: float  # sum of the items' medians
+    items_s: float  # sum of the items' times
     num_samples: int
     cv: float  # of the plain steps
     plain_samples_s: tuple[float, ...] = ()
