@@ -140,13 +140,17 @@ def _value(action: argparse.Action, node: yaml.Node) -> Any:
         return _flag(action, node)
     if isinstance(node, yaml.SequenceNode):
         texts = [_text(action, item) for item in node.value]
-        if isinstance(action, argparse._AppendAction):
+        if isinstance(action.nargs, int) and len(texts) != action.nargs:
+            raise ValueError(f"{len(texts)} values are not allowed: give {action.nargs}")
+        if isinstance(action, argparse._AppendAction) or action.nargs not in (None, "?"):
             return [_checked(action, text) for text in texts]
         if not isinstance(action.default, tuple):
             raise ValueError(f"a list is not allowed: give one {_expected(action)}")
         return _checked(action, ",".join(texts))
     found = _checked(action, _text(action, node))
-    return [found] if isinstance(action, argparse._AppendAction) else found
+    if isinstance(action.nargs, int):
+        raise ValueError(f"{_shown(node)} is not allowed: give a list of {action.nargs}")
+    return [found] if isinstance(action, argparse._AppendAction) or action.nargs in ("*", "+") else found
 
 
 def _flag(action: argparse.Action, node: yaml.Node) -> bool:

@@ -24,7 +24,7 @@ _OF_POINT = (
     "p50_s", "p95_s", "self_s", "total_s", "num_samples", "cv", "activation_bytes", "peak_memory_change_bytes", "flops", "moved_bytes",
     "flops_per_s", "bytes_per_s", "bound", "why",
 )  # fmt: skip
-_COLUMNS = ("kind", "index", "name", "path", "role", "item", *_OF_LAYER, "phase", "tokens", "context", "batch", *_OF_POINT)
+_COLUMNS = ("kind", "index", "name", "path", "role", "item", *_OF_LAYER, "phase", "tokens", "context", "batch", "time_s", *_OF_POINT)
 
 
 def write_csv(profile: Profile, path: Path) -> None:
@@ -51,7 +51,7 @@ def _rows(profile: Profile) -> Iterator[dict[str, Any]]:
         about = {"kind": "item", "index": item.index, "name": item.name, "item": item.index, "param_bytes": item.weight_bytes}
         about |= {"kv_bytes_per_token": item.kv_bytes_per_token}
         for of_item in item.figures:
-            timed = {name: getattr(of_item, name) for name in ("p50_s", "p95_s", "cv", "num_samples")}
+            timed = {name: getattr(of_item, name) for name in ("time_s", "p50_s", "p95_s", "cv", "num_samples")}
             yield about | _at(of_item.point) | timed
 
 

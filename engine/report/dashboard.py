@@ -75,7 +75,7 @@ def _point(profile: Profile, point: Point, with_samples: bool) -> dict[str, Any]
         "shapes": [_shapes(f) if f and with_samples else "" for f in found],
         "samples": [_shorts(f.samples_s) if f else [] for f in found] if with_samples else None,
         "step_samples": _shorts(step.plain_samples_s) if with_samples else [],
-        "items": [_short(f.p50_s) if (f := item.at(point)) else None for item in profile.items],
+        "items": [_short(f.time_s) if (f := item.at(point)) else None for item in profile.items],
     }
 
 
@@ -96,7 +96,8 @@ def _shorts(values: Iterable[float]) -> list[float]:
 # --- words --------------------------------------------------------------------------------------------------------
 def _where(profile: Profile) -> str:
     e = profile.environment
-    return f"{e.device_name} ({e.device}), {e.num_threads} of {e.num_cores} cores, {e.dtype}; {profile.architecture}, {len(profile.layers)} layers"
+    machine = f"{e.device_name} ({e.device}), {e.num_threads} of {e.num_cores} cores"
+    return f"{machine}, {e.dtype}; {profile.architecture}, {len(profile.layers)} layers"
 
 
 def _about(profile: Profile) -> list[tuple[str, str]]:

@@ -21,22 +21,20 @@ from engine.planning.profile import (
     TensorInfo,
 )
 
-POINTS = tuple(
-    [Point(PREFILL, n, 0, 1) for n in (16, 64, 256)] + [Point(DECODE, 1, c, b) for b in (1, 4) for c in (16, 64, 256)]
-)
+POINTS = tuple([Point(PREFILL, n, 0, 1) for n in (16, 64, 256)] + [Point(DECODE, 1, c, b) for b in (1, 4) for c in (16, 64, 256)])
 ENCODER_POINTS = tuple(Point(FORWARD, n, 0, 1) for n in (16, 64, 256))
 HOSTILE = (
     "</script><script>document.title='owned'</script>",
     "<img src=x onerror=\"document.title='owned'\">",
     "layer[/foo][bold red]markup",
     "\x1b]0;owned\x07\x1b[31mred\x1b[0m",
-    "=HYPERLINK(\"http://example.invalid\",\"x\")",
+    '=HYPERLINK("http://example.invalid","x")',
     "+1+cmd|'/c calc'!A0",
     "-2+3",
     "@SUM(1,1)",
     "\t=1+1",
     "<!--<script>",
-    "a\"b\\c\nd\re",
+    'a"b\\c\nd\re',
     "<b>bold</b><a href='https://example.invalid/'>link</a>%{x}&amp;&lt;",
     "$\\unsafe{x}$",
     "line\u2028sep\u2029end",
@@ -71,7 +69,15 @@ def make_profile(num_blocks: int = 12, names: Sequence[str] = (), points: tuple[
     )  # fmt: skip
 
 
-_SIZES = {Role.EMBEDDING: 3e6, Role.ATTENTION: 9.4e6, Role.MLP: 18.9e6, Role.BLOCK: 28.4e6, Role.NORM: 6e3, Role.HEAD: 154e6, Role.OTHER: 1.0}
+_SIZES = {
+    Role.EMBEDDING: 3e6,
+    Role.ATTENTION: 9.4e6,
+    Role.MLP: 18.9e6,
+    Role.BLOCK: 28.4e6,
+    Role.NORM: 6e3,
+    Role.HEAD: 154e6,
+    Role.OTHER: 1.0,
+}
 
 
 def _layer(
@@ -109,9 +115,12 @@ def _step(layers: list[LayerProfile], p: Point, rng: random.Random) -> StepFigur
 def _items(num_blocks: int, points: tuple[Point, ...]) -> tuple[ItemProfile, ...]:
     names = ["embedding", *(f"h.{i}" for i in range(num_blocks)), "head"]
     return tuple(
-        ItemProfile(i, name, 28_000_000, 6144, 3072, figures=tuple(ItemFigures(p, 1.1e-3, 1.3e-3, 0.04, 64) for p in points))
-        for i, name in enumerate(names)
+        ItemProfile(i, name, 28_000_000, 6144, 3072, figures=tuple(_item_figures(p) for p in points)) for i, name in enumerate(names)
     )
+
+
+def _item_figures(p: Point) -> ItemFigures:
+    return ItemFigures(point=p, time_s=1.1e-3 * p.tokens, p50_s=1.1e-3 * p.tokens, p95_s=1.3e-3 * p.tokens, cv=0.04, num_samples=64)
 
 
 def _environment() -> Environment:

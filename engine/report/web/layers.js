@@ -16,6 +16,7 @@ function rowTicks(from, to) {
   const step = Math.max(1, Math.ceil((last - first + 1) / MAX_LABELS));
   const tickvals = [];
   for (let row = first; row <= last; row += step) tickvals.push(row);
+  if (last > first && tickvals.at(-1) !== last) tickvals.splice(-1, step > 1 ? 1 : 0, last); // the head is often the one to look at
   return { tickvals, ticktext: tickvals.map((row) => plotText(DATA.layers.name[row], 24)) };
 }
 

@@ -11,13 +11,14 @@ function treemap(id, own, describe) {
   const rows = total.map((value, row) => row).filter((row) => total[row] > 0);
   const children = new Map();
   for (const row of rows) children.set(parent[row], (children.get(parent[row]) || 0) + 1);
+  const many = rows.length > 100; // then the space goes to the areas, not to frames and titles
   draw(id, [{
-    type: "treemap", branchvalues: "remainder", maxdepth: rows.length > 100 ? 3 : 4, sort: true, tiling: { pad: 2 },
+    type: "treemap", branchvalues: "remainder", maxdepth: many ? 3 : 4, sort: true, tiling: { pad: many ? 1 : 2 },
     ids: ["all", ...rows.map(String)],
     labels: [plotText(DATA.model, 60), ...rows.map((row) => plotText(children.get(row) ? name[row] : lastPart(name[row])))],
     parents: ["", ...rows.map((row) => (parent[row] < 0 ? "all" : String(parent[row])))],
     values: [0, ...rows.map((row) => own[row] || 0)],
-    marker: { colors: [colour("card"), ...rows.map((row) => colour(role[row]))], line: { color: colour("card"), width: 1 } },
+    marker: { ...(many ? { pad: { t: 1, l: 1, r: 1, b: 1 } } : {}), colors: [colour("card"), ...rows.map((row) => colour(role[row]))], line: { color: colour("card"), width: 1 } },
     text: [describe(whole), ...rows.map((row) => describe(total[row]) + ", " + number((100 * total[row]) / whole) + " %")],
     textinfo: "label+text", hovertext: ["", ...rows.map((row) => plotText(DATA.layers.path[row], 90) + "<br>" + describe(total[row]) + (children.get(row) ? "<br>itself " + describe(own[row] || 0) : ""))],
     hoverinfo: "text", pathbar: { visible: true },
