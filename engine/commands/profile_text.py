@@ -9,6 +9,7 @@ from engine.planning.point import Point
 from engine.planning.profile import Profile
 
 _MAX_ROWS = 16
+_NOISY_CV, _FEW_SAMPLES = 0.15, 3
 
 
 def as_text(profile: Profile) -> str:
@@ -83,6 +84,10 @@ def _trust(profile: Profile) -> str:
         f"hooks cost {100 * h.overhead:.1f} % ({profile.hook_depth} depth); items cover {100 * h.coverage:.1f} % of the un-hooked step, "
         f"layers {100 * h.layer_coverage:.1f} %; noise {100 * h.noise_cv:.1f} %; {h.num_steps} steps in {h.spent_s:.0f} s"
     ]
+    if h.noise_cv > _NOISY_CV or min(step.num_samples for step in profile.steps) < _FEW_SAMPLES:
+        lines.append(
+            "the figures are rough: other programs used this machine, or too few steps fitted into the time; repeat it when it is quiet"
+        )
     for error in profile.cost_model.errors if profile.cost_model else ():
         if error.held_out:
             lines.append(

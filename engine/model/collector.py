@@ -58,12 +58,15 @@ class MetricsCollector:
 
 
 @contextmanager
-def hooks(wanted: Iterator[tuple[nn.Module, Callable[..., None], Callable[..., None]]]) -> Iterator[None]:
-    """Register (module, pre-hook, post-hook) triples for the duration of the block; removes exactly those."""
+def hooks(wanted: Iterator[tuple[nn.Module, Callable[..., None], Callable[..., None]]], *, with_kwargs: bool = False) -> Iterator[None]:
+    """Register (module, pre-hook, post-hook) triples for the duration of the block; removes exactly those.
+
+    `with_kwargs` hands keyword inputs to the pre-hooks; it costs time in every call.
+    """
     handles: list[RemovableHandle] = []
     try:
         for module, enter, leave in wanted:
-            handles.append(module.register_forward_pre_hook(enter))
+            handles.append(module.register_forward_pre_hook(enter, with_kwargs=with_kwargs))
             handles.append(module.register_forward_hook(leave))
         yield
     finally:

@@ -51,7 +51,8 @@ def count_step(step: Callable[[], Any], layers: Sequence[HookedLayer]) -> dict[i
     traffic = _Traffic()
     flops = FlopCounterMode(display=False, custom_mapping=_ATTENTION_FLOPS)
     counter = _Counter(traffic, flops)
-    with hooks((layer.module, counter.enter(), counter.leave(code)) for code, layer in enumerate(layers)), traffic, flops:
+    wanted = ((layer.module, counter.enter, counter.leave(code)) for code, layer in enumerate(layers))
+    with hooks(wanted, with_kwargs=True), traffic, flops:
         step()
     return counter.counts
 
@@ -64,15 +65,12 @@ class _Counter:
         self._frames: list[_Frame] = []
         self.counts: dict[int, LayerCounts] = {}
 
-    def enter(self) -> Callable[..., None]:
-        def push(_: torch.nn.Module, inputs: Any) -> None:
-            traffic = self._traffic
-            self._merge_peak()
-            traffic.peak_bytes = traffic.live_bytes
-            total = self._flops.get_total_flops()
-            self._frames.append(_Frame(total, traffic.moved_bytes, traffic.live_bytes, traffic.live_bytes, _describe(inputs)))
-
-        return push
+    def enter(self, _: torch.nn.Module, args: Any, kwargs: Any) -> None:
+        traffic = self._traffic
+        self._merge_peak()
+        traffic.peak_bytes = traffic.live_bytes
+        total = self._flops.get_total_flops()
+        self._frames.append(_Frame(total, traffic.moved_bytes, traffic.live_bytes, traffic.live_bytes, _describe((args, kwargs))))
 
     def leave(self, code: int) -> Callable[..., None]:
         def pop(_: torch.nn.Module, __: Any, output: Any) -> None:

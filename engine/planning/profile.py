@@ -164,7 +164,7 @@ class Environment:
 class Honesty:
     """How far the figures can be trusted. Fractions: 0.02 is 2 %."""
 
-    overhead: float  # what the hooks cost: median of hooked / plain decode steps, less 1
+    overhead: float  # what the hooks cost: hooked / plain decode steps, less 1 (lower quartiles of alternating steps)
     coverage: float  # sum of the items / plain step; 1 = every microsecond is accounted for
     layer_coverage: float  # sum of the layers' self times / plain step; the rest ran between the layers
     noise_cv: float  # median over points of the plain steps' variation
