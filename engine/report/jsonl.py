@@ -8,6 +8,7 @@ cluster runs is `jsonl_writer`'s affair. Numbers that JSON does not have (NaN, i
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -132,7 +133,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         draft.write_bytes(content)
         draft.replace(path)
     except OSError as e:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise NoodleError(f"cannot write {path}: {e.strerror}") from e
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,15 +150,25 @@ def _by_worker(records: Sequence[LogRecord]) -> dict[str, list[LogRecord]]:
 def _lines(records: Sequence[LogRecord], names: Sequence[str]) -> dict[str, list[float | None]]:
     """Columns over time, thinned to MAX_POINTS by medians; a hole in time becomes an empty point."""
     columns: dict[str, list[float | None]] = {"time_ms": [], **{name: [] for name in names}}
-    size = -(-len(records) // MAX_POINTS) if records else 1
-    before_s = float("-inf")
-    for first in range(0, len(records), size):
-        part = records[first : first + size]
-        if before_s > 0 and part[0].wall_s - before_s > GAP_S:
+    before_s = records[0].wall_s if records else 0.0
+    for part in _parts(records, -(-len(records) // MAX_POINTS)):
+        if part[0].wall_s - before_s > GAP_S:
             _append(columns, (before_s + part[0].wall_s) / 2, dict.fromkeys(names))
         _append(columns, part[len(part) // 2].wall_s, {name: _median(r.data.get(name) for r in part) for name in names})
         before_s = part[-1].wall_s
     return columns
+
+
+def _parts(records: Sequence[LogRecord], size: int) -> Iterator[list[LogRecord]]:
+    """Neighbours, at most `size` together, never across a hole in time."""
+    part: list[LogRecord] = []
+    for record in records:
+        if part and (len(part) == size or record.wall_s - part[-1].wall_s > GAP_S):
+            yield part
+            part = []
+        part.append(record)
+    if part:
+        yield part
 
 
 def _append(columns: dict[str, list[float | None]], wall_s: float, values: dict[str, float | None]) -> None:

@@ -40,7 +40,7 @@ class Recorder:
 
     def event(self, event: Event) -> None:
         """Something that an operator should be able to read later."""
-        self._writer.write("event", asdict(event), event.cause_id)
+        self._writer.write("event", asdict(event), event.cause_id or f"{event.kind}:{event.subject}")
 
     def observe(self, event: on.ClusterEvent, commands: Sequence[do.Command], now_s: float) -> None:
         """Called for every event of the cluster with what it led to."""

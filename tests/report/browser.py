@@ -51,7 +51,7 @@ class Browser:
         entries = self._ask("POST", f"{self._session}/se/log", {"type": "performance"})
         messages = [json.loads(e["message"])["message"] for e in entries]
         asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-        return [url for url in asked if not url.startswith("chrome://")]  # the browser's own first tab
+        return [url for url in asked if not url.startswith(("chrome://", "data:", "blob:"))]  # its own first tab, and what asks nobody
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self._ask("GET", f"{self._session}/screenshot")))
