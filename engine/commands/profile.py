@@ -32,13 +32,14 @@ def run(options: argparse.Namespace) -> int:
             raise InvalidInput("--compare takes two profiles and no model: leave the model out")
         return compare(read_profile(options.compare[0]), read_profile(options.compare[1]), as_json=options.json)
     profile = _take(options)
-    files = _write(profile, options.out or Path(f"profile-{_file_name(profile.model)}"))
+    folder = options.out or Path(f"profile-{_file_name(profile.model)}")
+    files = _write(profile, folder)
     if options.json:
         document = json.loads(profile.to_json())
         print_json({**document, "bottlenecks": bottlenecks(profile), "files": {name: str(path) for name, path in files.items()}})
     else:
         print(printable(as_text(profile)))
-        print("\nwritten: " + printable(", ".join(str(path) for path in files.values())))
+        print(printable(f"\nwritten to {folder}: {', '.join(files)}"))
     return 0
 
 

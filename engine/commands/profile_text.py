@@ -50,7 +50,7 @@ def _head(profile: Profile) -> str:
 def _bottleneck(profile: Profile, phase: str) -> str:
     found = profile.bottleneck(phase)
     return (
-        f"{found.figures.point.label}: the bottleneck is {found.layer.name} ({found.layer.role}) with {100 * found.share:.1f} % of the "
+        f"{found.figures.point.label}: the bottleneck is {found.layer.name[:60]} ({found.layer.role}) with {100 * found.share:.1f} % of the "
         f"step; {found.figures.bound}-bound: {found.figures.why}"
     )
 
