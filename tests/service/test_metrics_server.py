@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+import types
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,7 +19,7 @@ from engine.data import ClusterStatus, NodeState, Refused, Unavailable
 from engine.service import metrics_server
 from engine.service.gauges import Gauges
 from engine.service.metrics_server import MetricsOptions, MetricsServer, cluster_collector, worker_collector
-from engine.service.sensors import Readings, Sensors
+from engine.service.sensors import Readings, Sensors, gpu_uuid
 from tests.control.harness import Driver
 
 
@@ -123,6 +125,38 @@ def test_a_gpu_that_cannot_be_read_is_unknown() -> None:
     sensors = Sensors()
     sensors.gpu_uuid = "GPU-00000000-0000-0000-0000-000000000000"
     assert sensors.read().gpu_utilisation is None
+
+
+def test_a_gpu_is_found_by_its_own_name_and_a_slice_has_a_temperature_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for NVIDIA's library: the worker's GPU is asked for by UUID, so CUDA_VISIBLE_DEVICES cannot mislead."""
+
+    class Library(types.ModuleType):
+        NVML_TEMPERATURE_GPU = 0
+        asked: ClassVar[list[str]] = []
+
+        def nvmlInit(self) -> None:
+            return None
+
+        def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+            self.asked.append(uuid)
+            return uuid
+
+        def nvmlDeviceGetUtilizationRates(self, handle: str) -> Any:
+            if handle == "GPU-slice":
+                raise RuntimeError("Not Supported")
+            return types.SimpleNamespace(gpu=75)
+
+        def nvmlDeviceGetTemperature(self, handle: str, sensor: int) -> int:
+            return 61
+
+    monkeypatch.setitem(sys.modules, "pynvml", Library("pynvml"))
+    for uuid, expected in (("GPU-1", (0.75, 61.0)), ("GPU-slice", (None, 61.0))):
+        sensors = Sensors()
+        sensors.gpu_uuid = uuid
+        found = sensors.read()
+        assert (found.gpu_utilisation, found.gpu_temperature_c) == expected
+        assert Library.asked[-1] == uuid
+    assert gpu_uuid("cpu") == ""
 
 
 def test_a_broken_temperature_sensor_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
