@@ -49,10 +49,8 @@ def _head(profile: Profile) -> str:
 
 def _bottleneck(profile: Profile, phase: str) -> str:
     found = profile.bottleneck(phase)
-    return (
-        f"{found.figures.point.label}: the bottleneck is {found.layer.name[:60]} ({found.layer.role}) with {100 * found.share:.1f} % of the "
-        f"step; {found.figures.bound}-bound: {found.figures.why}"
-    )
+    name, share = f"{found.layer.name[:60]} ({found.layer.role})", f"{100 * found.share:.1f} % of the step"
+    return f"{found.figures.point.label}: the bottleneck is {name} with {share}; {found.figures.bound}-bound: {found.figures.why}"
 
 
 def _slowest(profile: Profile, point: Point) -> str:
