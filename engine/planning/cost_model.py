@@ -14,7 +14,6 @@ penalised a little: a line plus pairs explains what it can, kinks remain where t
 
 from __future__ import annotations
 
-import statistics
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -106,7 +105,13 @@ class CostModel:
     def _errors(self, samples: Sequence[CostSample], held_out: bool) -> Iterable[FitError]:
         for phase in dict.fromkeys(sample.point.phase for sample in samples):
             errors = [abs(self.step_s(s.point) / sum(s.item_s) - 1.0) for s in samples if s.point.phase == phase]
-            yield FitError(phase, held_out, len(errors), statistics.median(errors), max(errors))
+            yield FitError(phase, held_out, len(errors), _median(errors), max(errors))
+
+
+def _median(values: Sequence[float]) -> float:
+    """`statistics.median`, whose module would load a random generator into the pure rooms."""
+    ordered = sorted(values)
+    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
 def num_pairs(point: Point) -> float:
@@ -160,7 +165,7 @@ def _kinks(knots: tuple[int, ...], samples: Sequence[CostSample], item: int) -> 
     """For every inner knot: how far it lies from the line between its neighbours, relative to its time."""
     for k in range(1, len(knots) - 1):
         at_knot = [s.item_s[item] for s in samples if s.point.batch * s.point.tokens == knots[k]]
-        weight = _SMOOTHING / max(statistics.mean(at_knot), 1e-9)
+        weight = _SMOOTHING / max(sum(at_knot) / len(at_knot), 1e-9)
         share = (knots[k] - knots[k - 1]) / (knots[k + 1] - knots[k - 1])
         row = [0.0] * (len(knots) + 1)
         row[k - 1], row[k], row[k + 1] = -weight * (1.0 - share), weight, -weight * share
