@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
-        options = _parser().parse_args(argv)
+        options = _parse(argv)
         return int(options.run(options) or 0)
     except NoodleError as e:
         print(f"noodle-engine: {e}", file=sys.stderr)
@@ -43,6 +43,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise InvalidInput(f"{message}; see `{self.prog} --help`")
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options of one command: from the command line, then from --config FILE, then the defaults."""
+    parser = _parser()
+    finder = _Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
+    finder.add_argument("command", nargs="?")
+    finder.add_argument("--config", type=Path)
+    found = finder.parse_known_args(argv)[0]
+    if found.config is None:
+        return parser.parse_args(argv)
+    from engine.config_file import apply_config
+
+    commands = next(a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    settings = apply_config(found.config, found.command, commands)
+    return settings.fill(parser.parse_args(argv))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,6 +80,8 @@ def _add_servers(commands: argparse._SubParsersAction[_Parser]) -> None:
     up.add_argument("--kv-memory", type=_size, help="part of it for keys and values")
     up.add_argument("--slowdown", type=_factors, default=(), metavar="F[,F...]", help="emulate slower workers, e.g. 1,3,1")
     up.add_argument("--state-dir", help="where the journal is kept (default: a temporary folder)")
+    _log_options(up)
+    _metrics_port(up)
     up.add_argument("--json", action="store_true", help="one JSON line with the address when ready")
 
     coordinator = _command(commands, "coordinator", "serve a cluster that workers join", _coordinator)
@@ -71,6 +89,7 @@ def _add_servers(commands: argparse._SubParsersAction[_Parser]) -> None:
     coordinator.add_argument("--workers", type=_whole(1), default=1, help="workers to wait for at first (default 1)")
     coordinator.add_argument("--strategy", default="balanced", help="what the planner minimises (default balanced)")
     coordinator.add_argument("--state-dir", type=Path, help="where the journal is kept (default: a temporary folder)")
+    _log_options(coordinator)
     _server_options(coordinator, "127.0.0.1:7070")
 
     worker = _command(commands, "worker", "serve stages on this machine for a coordinator", _worker)
@@ -124,8 +143,16 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
     models.add_argument("--cache-dir", type=Path)
     models.add_argument("--json", action="store_true")
     models.add_argument("--json-lines", action="store_true", help=argparse.SUPPRESS)
+    _add_profile(commands)
     doctor = _command(commands, "doctor", "check this machine and say how to mend what is wrong", _doctor)
     doctor.add_argument("--json", action="store_true")
+    report = _command(commands, "report", "show a run's metrics or a profile as an HTML page", _report)
+    report.add_argument("path", type=Path, metavar="RUN", help="the folder of --metrics-dir, a .jsonl log, or a profile.json")
+    report.add_argument("--out", type=Path, metavar="FILE", help="default: beside what it shows")
+    report.add_argument(
+        "--format", default="html", choices=("html", "csv", "json", "jsonl", "prometheus"), help="of a profile (default html)"
+    )
+    report.add_argument("--json", action="store_true", help="the figures as one JSON document on stdout")
     bench = _command(commands, "bench", "measure hop cost and decode speed on this machine", _bench)
     bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode"), default="all")
     bench.add_argument("--tokens", type=_whole(8), default=500, help="tokens per measurement (default 500)")
@@ -133,10 +160,26 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
     bench.add_argument("--json", action="store_true")
 
 
+def _add_profile(commands: argparse._SubParsersAction[_Parser]) -> None:
+    profile = _command(commands, "profile", "measure every layer of a model on this machine, and write what was found", _profile)
+    profile.add_argument("model", nargs="?", help="hub id, local folder, or architecture name (default: GPT-2)")
+    profile.add_argument("--random-weights", type=_whole(0), metavar="SEED", help="seeded random weights")
+    profile.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    profile.add_argument("--device", help="cpu or cuda:N (default cpu)")
+    profile.add_argument("--threads", type=_whole(1), help="compute threads (default: all cores)")
+    profile.add_argument("--depth", default="layer", choices=("item", "layer", "leaf"), help="which modules are timed (default layer)")
+    profile.add_argument("--quick", action="store_true", help="fewer points, about 10 s instead of 40 s")
+    profile.add_argument("--out", type=Path, metavar="DIR", help="where the files go (default ./profile-MODEL)")
+    profile.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="show two profiles side by side instead")
+    profile.add_argument("--cache-dir", type=Path, help="default: $NOODLE_CACHE or the user's cache folder")
+    profile.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
 # ---------------------------------------------------------------------------------------------- shared options
 def _command(commands: argparse._SubParsersAction[_Parser], name: str, summary: str, run: object) -> _Parser:
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False)
     parser.set_defaults(run=run)
+    parser.add_argument("--config", type=Path, metavar="FILE", help="YAML file with options; engine/example.yaml explains it")
     return parser
 
 
@@ -154,8 +197,19 @@ def _server_options(parser: _Parser, listen: str) -> None:
     parser.add_argument("--tls-key", type=Path)
     parser.add_argument("--tls-ca", type=Path)
     parser.add_argument("--insecure", action="store_true", help="allow an address other than loopback without TLS and token")
+    _metrics_port(parser)
+    parser.add_argument("--metrics-host", default="127.0.0.1", metavar="ADDR", help="where to listen for it (default 127.0.0.1)")
     parser.add_argument("--exit-with-parent", action="store_true", help="end when stdin is closed")
     parser.add_argument("--log-level", default="INFO", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+
+
+def _log_options(parser: _Parser) -> None:
+    parser.add_argument("--metrics-dir", type=Path, metavar="DIR", help="keep the run's metrics here as JSONL, for `report`")
+    parser.add_argument("--metrics-every-step", action="store_true", help="a record per step besides the samples")
+
+
+def _metrics_port(parser: _Parser) -> None:
+    parser.add_argument("--metrics-port", type=_whole(0), metavar="PORT", help="Prometheus text at /metrics; 0 picks a free port")
 
 
 def _connect_options(parser: _Parser) -> None:
@@ -260,10 +314,22 @@ def _models(options: argparse.Namespace) -> int:
     return models.run(options)
 
 
+def _profile(options: argparse.Namespace) -> int:
+    from engine.commands import profile
+
+    return profile.run(options)
+
+
 def _doctor(options: argparse.Namespace) -> int:
     from engine.commands import doctor
 
     return doctor.run(options)
+
+
+def _report(options: argparse.Namespace) -> int:
+    from engine.commands import report
+
+    return report.run(options)
 
 
 def _bench(options: argparse.Namespace) -> int:

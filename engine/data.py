@@ -308,6 +308,10 @@ class NodeStatus:
     kv_budget_bytes: int
     cpu_utilisation: float  # 0..1 of one core times the number of threads it may use
     heartbeat_age_s: float
+    queue_depth: int = 0  # steps waiting at its compute thread
+    gpu_utilisation: float | None = None  # 0..1; None where the machine does not tell
+    gpu_temperature_c: float | None = None
+    cpu_temperature_c: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ class RegisterReply(_message.Message):
     def __init__(self, cluster_id: _Optional[str] = ..., generation: _Optional[int] = ..., heartbeat_period_s: _Optional[float] = ..., lease_s: _Optional[float] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
-    __slots__ = ("worker_id", "generation", "state", "detail", "progress", "resident_bytes", "kv_used_bytes", "cpu_utilisation", "queue_depth")
+    __slots__ = ("worker_id", "generation", "state", "detail", "progress", "resident_bytes", "kv_used_bytes", "cpu_utilisation", "queue_depth", "gpu_utilisation", "gpu_temperature_c", "cpu_temperature_c")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -81,6 +81,9 @@ class HeartbeatRequest(_message.Message):
     KV_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
     CPU_UTILISATION_FIELD_NUMBER: _ClassVar[int]
     QUEUE_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    GPU_UTILISATION_FIELD_NUMBER: _ClassVar[int]
+    GPU_TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
+    CPU_TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     generation: int
     state: str
@@ -90,7 +93,10 @@ class HeartbeatRequest(_message.Message):
     kv_used_bytes: int
     cpu_utilisation: float
     queue_depth: int
-    def __init__(self, worker_id: _Optional[str] = ..., generation: _Optional[int] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., progress: _Optional[float] = ..., resident_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., cpu_utilisation: _Optional[float] = ..., queue_depth: _Optional[int] = ...) -> None: ...
+    gpu_utilisation: float
+    gpu_temperature_c: float
+    cpu_temperature_c: float
+    def __init__(self, worker_id: _Optional[str] = ..., generation: _Optional[int] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., progress: _Optional[float] = ..., resident_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., cpu_utilisation: _Optional[float] = ..., queue_depth: _Optional[int] = ..., gpu_utilisation: _Optional[float] = ..., gpu_temperature_c: _Optional[float] = ..., cpu_temperature_c: _Optional[float] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
     __slots__ = ()
@@ -171,7 +177,7 @@ class Event(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., wall_s: _Optional[float] = ..., severity: _Optional[str] = ..., kind: _Optional[str] = ..., subject: _Optional[str] = ..., text: _Optional[str] = ..., cause_id: _Optional[str] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("worker_id", "pid", "host", "address", "device", "state", "detail", "progress", "start", "stop", "resident_bytes", "memory_bytes", "kv_used_bytes", "kv_budget_bytes", "cpu_utilisation", "heartbeat_age_s")
+    __slots__ = ("worker_id", "pid", "host", "address", "device", "state", "detail", "progress", "start", "stop", "resident_bytes", "memory_bytes", "kv_used_bytes", "kv_budget_bytes", "cpu_utilisation", "heartbeat_age_s", "queue_depth", "gpu_utilisation", "gpu_temperature_c", "cpu_temperature_c")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
@@ -188,6 +194,10 @@ class NodeStatus(_message.Message):
     KV_BUDGET_BYTES_FIELD_NUMBER: _ClassVar[int]
     CPU_UTILISATION_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_AGE_S_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    GPU_UTILISATION_FIELD_NUMBER: _ClassVar[int]
+    GPU_TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
+    CPU_TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     pid: int
     host: str
@@ -204,7 +214,11 @@ class NodeStatus(_message.Message):
     kv_budget_bytes: int
     cpu_utilisation: float
     heartbeat_age_s: float
-    def __init__(self, worker_id: _Optional[str] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., address: _Optional[str] = ..., device: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., progress: _Optional[float] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., cpu_utilisation: _Optional[float] = ..., heartbeat_age_s: _Optional[float] = ...) -> None: ...
+    queue_depth: int
+    gpu_utilisation: float
+    gpu_temperature_c: float
+    cpu_temperature_c: float
+    def __init__(self, worker_id: _Optional[str] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., address: _Optional[str] = ..., device: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., progress: _Optional[float] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., cpu_utilisation: _Optional[float] = ..., heartbeat_age_s: _Optional[float] = ..., queue_depth: _Optional[int] = ..., gpu_utilisation: _Optional[float] = ..., gpu_temperature_c: _Optional[float] = ..., cpu_temperature_c: _Optional[float] = ...) -> None: ...
 
 class StageStatus(_message.Message):
     __slots__ = ("worker_id", "start", "stop", "predicted_s", "compute_p50_s", "compute_p95_s", "queue_p50_s", "hop_p50_s", "num_steps", "history_s")

@@ -14,6 +14,7 @@ from engine.commands.output import print_json
 from engine.data import ClusterStatus, ModelRef, NoodleError, Phase, Unavailable
 from engine.service.client import Client, check_address
 from engine.service.local import LocalCluster, LocalOptions
+from engine.service.metrics_server import MetricsOptions
 from engine.service.process import set_up_logging, stop_event
 from engine.service.security import SecurityOptions, load_tokens
 
@@ -34,6 +35,9 @@ def coordinator(options: argparse.Namespace) -> int:
         strategy=options.strategy,
         state_dir=options.state_dir,
         exit_with_parent=options.exit_with_parent,
+        metrics_dir=options.metrics_dir,
+        metrics_every_step=options.metrics_every_step,
+        metrics=_metrics(options),
         security=_security(options),
     )
     return asyncio.run(run_coordinator(settings))
@@ -55,6 +59,7 @@ def worker(options: argparse.Namespace) -> int:
         share_with=options.share_with,
         slowdown=options.slowdown,
         exit_with_parent=options.exit_with_parent,
+        metrics=_metrics(options),
         security=_security(options),
     )
     return asyncio.run(run_worker(settings))
@@ -74,6 +79,9 @@ def up(options: argparse.Namespace) -> int:
         cache_dir=str(options.cache_dir) if options.cache_dir else None,
         state_dir=options.state_dir,
         listen=options.listen,
+        metrics_dir=str(options.metrics_dir) if options.metrics_dir else None,
+        metrics_every_step=options.metrics_every_step,
+        metrics_port=options.metrics_port,
     )
     return asyncio.run(_up(settings, options.json))
 
@@ -91,7 +99,7 @@ async def _up(settings: LocalOptions, as_json: bool) -> int:
             return 130
         status = ready.result()
         if as_json:
-            print_json({"address": address, "pids": cluster.pids()})
+            print_json({"address": address, "pids": cluster.pids(), "metrics_addresses": cluster.metrics_addresses})
         else:
             weights = " with random weights: answers are noise" if status.random_weights else ""
             print(f"{status.model}{weights}; ready: noodle-engine generate 'Hello' --connect {address}", flush=True)
@@ -151,6 +159,10 @@ def _model_ref(options: argparse.Namespace) -> ModelRef:
 
 def _security(options: argparse.Namespace) -> SecurityOptions:
     return load_tokens(SecurityOptions(options.token_file, options.tls_cert, options.tls_key, options.tls_ca, options.insecure))
+
+
+def _metrics(options: argparse.Namespace) -> MetricsOptions:
+    return MetricsOptions(options.metrics_port, options.metrics_host, options.insecure)
 
 
 def _default_id() -> str:

@@ -122,7 +122,9 @@ class Cluster:
         member.seen_s, member.suspect = now_s, False
         member.detail, member.progress = event.detail, event.progress
         member.resident_bytes, member.kv_used_bytes = event.resident_bytes, event.kv_used_bytes
-        member.cpu_utilisation = event.cpu_utilisation
+        member.cpu_utilisation, member.queue_depth = event.cpu_utilisation, event.queue_depth
+        member.gpu_utilisation, member.gpu_temperature_c = event.gpu_utilisation, event.gpu_temperature_c
+        member.cpu_temperature_c = event.cpu_temperature_c
 
     @_on.register
     def _(self, event: on.WorkerMeasured, now_s: float, out: list[do.Command]) -> None:

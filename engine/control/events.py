@@ -41,6 +41,10 @@ class HeartbeatArrived:
     resident_bytes: int
     kv_used_bytes: int
     cpu_utilisation: float
+    queue_depth: int = 0
+    gpu_utilisation: float | None = None
+    gpu_temperature_c: float | None = None
+    cpu_temperature_c: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

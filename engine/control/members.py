@@ -41,6 +41,10 @@ class Member:
     resident_bytes: int = 0
     kv_used_bytes: int = 0
     cpu_utilisation: float = 0.0
+    queue_depth: int = 0
+    gpu_utilisation: float | None = None
+    gpu_temperature_c: float | None = None
+    cpu_temperature_c: float | None = None
 
     @property
     def alive(self) -> bool:

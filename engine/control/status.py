@@ -55,6 +55,10 @@ def _node(member: Member, now_s: float) -> NodeStatus:
         kv_budget_bytes=spec.kv_budget_bytes,
         cpu_utilisation=member.cpu_utilisation,
         heartbeat_age_s=max(0.0, now_s - member.seen_s),
+        queue_depth=member.queue_depth,
+        gpu_utilisation=member.gpu_utilisation,
+        gpu_temperature_c=member.gpu_temperature_c,
+        cpu_temperature_c=member.cpu_temperature_c,
     )
 
 

@@ -51,7 +51,7 @@ def random_config(model_type: str, *, tiny: bool) -> PreTrainedConfig:
     try:
         config = config_class()
         if tiny:
-            sizes = _tiny_arguments(text := config.get_text_config())
+            sizes = tiny_arguments(text := config.get_text_config())
             config = config_class(**sizes) if text is config else config_class(text_config=sizes)
     except Exception as error:  # whatever a config class of some family objects to
         raise NotSupported(f"no {'tiny' if tiny else 'default'} config of {model_type!r} can be made: {error}") from error
@@ -68,7 +68,7 @@ def empty_model(config: PreTrainedConfig) -> PreTrainedModel:
         raise NotSupported(f"transformers cannot build {config.model_type!r} from its config: {error}") from error
 
 
-def _tiny_arguments(default: PreTrainedConfig) -> dict[str, Any]:
+def tiny_arguments(default: PreTrainedConfig) -> dict[str, Any]:
     names = default.to_dict()
     sizes: dict[str, Any] = {}
     for name, size in _TINY_SIZES.items():

@@ -102,6 +102,16 @@ class StageModel:
         stage._finish(None)
         return stage
 
+    @property
+    def module(self) -> PreTrainedModel:
+        """The model that runs, for hooks; blocks outside the slice pass their input through."""
+        return self._cut.model
+
+    @property
+    def blocks(self) -> str:
+        """Path of the block list inside `module`."""
+        return self._chain.blocks
+
     def open(self, session_id: str, max_tokens: int) -> None:
         """Reserve KV for `max_tokens` tokens; allocates nothing yet. Raises Exhausted with the numbers."""
         if max_tokens > self.context_tokens:

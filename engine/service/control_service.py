@@ -58,6 +58,10 @@ class ControlService(rpc.ControlServicer):
                 request.resident_bytes,
                 request.kv_used_bytes,
                 request.cpu_utilisation,
+                request.queue_depth,
+                request.gpu_utilisation if request.HasField("gpu_utilisation") else None,
+                request.gpu_temperature_c if request.HasField("gpu_temperature_c") else None,
+                request.cpu_temperature_c if request.HasField("cpu_temperature_c") else None,
             )
         )
         return pb.HeartbeatReply()

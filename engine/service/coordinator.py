@@ -15,10 +15,14 @@ from pathlib import Path
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.data import ModelRef, NoodleError
+from engine.report.jsonl import LOG_NAME
+from engine.report.jsonl_writer import JsonlWriter
 from engine.service.control_service import ControlService
 from engine.service.journal import Journal
+from engine.service.metrics_server import MetricsOptions, MetricsServer, cluster_collector
 from engine.service.prepare import prepare_model
 from engine.service.process import Server, announce, stop_event
+from engine.service.recorder import Recorder
 from engine.service.security import SecurityOptions, channel_credentials, worker_token
 from engine.service.shell import ClusterShell
 from engine.service.text import TextCodec
@@ -39,6 +43,9 @@ class CoordinatorOptions:
     strategy: str = "balanced"
     state_dir: Path | None = None
     exit_with_parent: bool = False
+    metrics_dir: Path | None = None  # where the run's JSONL log goes; None keeps none
+    metrics_every_step: bool = False
+    metrics: MetricsOptions = field(default_factory=MetricsOptions)
     security: SecurityOptions = field(default_factory=SecurityOptions)
 
 
@@ -50,10 +57,14 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     cluster = Cluster(ClusterConfig(options.num_workers, options.strategy), time.monotonic())
     peer_options = PeerOptions(worker_token(options.security), channel_credentials(options.security))
     shell = ClusterShell(cluster, cluster_id, Journal(state_dir / "journal.sqlite3"), peer_options)
+    scrapes = MetricsServer(options.metrics, cluster_collector(asyncio.get_running_loop(), shell.status))
+    metrics_address = scrapes.start()
+    if options.metrics_dir is not None:
+        shell.recorder = _start_recorder(options.metrics_dir, options, shell)
     server = Server(options.security)
     rpc.add_ControlServicer_to_server(ControlService(shell), server.grpc)
     address = await server.start(options.listen)
-    announce({"address": address, "cluster_id": cluster_id, "pid": os.getpid()})
+    announce({"address": address, "cluster_id": cluster_id, "pid": os.getpid(), "metrics_address": metrics_address})
     shell.spawn(shell.tick_forever())
     shell.spawn(_prepare(options, shell))
     try:
@@ -61,9 +72,17 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     finally:
         await server.stop()
         await shell.close()
+        await asyncio.to_thread(scrapes.stop)
         if options.state_dir is None:
             shutil.rmtree(state_dir, ignore_errors=True)
     return 0
+
+
+def _start_recorder(folder: Path, options: CoordinatorOptions, shell: ClusterShell) -> Recorder:
+    """The run's log in `folder`; raises InvalidInput if it cannot be written."""
+    recorder = Recorder(JsonlWriter(folder / LOG_NAME), shell.status, options.metrics_every_step)
+    recorder.start({"cluster_id": shell.cluster_id, "model": options.model.label, "strategy": options.strategy, "pid": os.getpid()})
+    return recorder
 
 
 async def _prepare(options: CoordinatorOptions, shell: ClusterShell) -> None:

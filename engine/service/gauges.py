@@ -1,8 +1,10 @@
-"""What a worker says of itself in every heartbeat; written by its compute thread, read by its heartbeat thread."""
+"""What a worker says of itself in every heartbeat and at /metrics; written by its compute and its heartbeat thread."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from engine.service.sensors import Readings, Sensors
 
 
 @dataclass(slots=True)
@@ -13,7 +15,27 @@ class Gauges:
     progress: float = -1.0
     kv_used_bytes: int = 0
     queue_depth: int = 0
+    sensors: Sensors = field(default_factory=Sensors)
+    readings: Readings = field(default_factory=Readings)
+    num_steps: int = 0  # since the worker started, as are the sums below
+    compute_s: float = 0.0
+    queue_s: float = 0.0
+    wire_in_s: float = 0.0
+    wire_out_s: float = 0.0
 
     def say(self, detail: str, progress: float) -> None:
         """What the worker is doing, for people; progress in 0..1, -1 when unknown."""
         self.detail, self.progress = detail, progress
+
+    def add_step(self, compute_s: float, queue_s: float, wire_in_s: float, wire_out_s: float) -> None:
+        """One step was computed; called on the compute thread."""
+        self.num_steps += 1
+        self.compute_s += compute_s
+        self.queue_s += queue_s
+        self.wire_in_s += wire_in_s
+        self.wire_out_s += wire_out_s
+
+    def read_sensors(self) -> Readings:
+        """A fresh reading, kept for /metrics; called on the heartbeat thread."""
+        self.readings = self.sensors.read()
+        return self.readings

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable
 
 import grpc
-import psutil
 
 from engine.service.gauges import Gauges
 from engine.service.security import metadata
@@ -24,7 +23,6 @@ class Heartbeat:
         self._worker_id, self._gauges, self._on_fenced = worker_id, gauges, on_fenced
         self._metadata = metadata(token)
         self._stopped = threading.Event()
-        self._process = psutil.Process()
         self._thread: threading.Thread | None = None
 
     def start(self, generation: int, period_s: float) -> None:
@@ -35,7 +33,6 @@ class Heartbeat:
         self._stopped.set()
 
     def _run(self, generation: int, period_s: float) -> None:
-        self._process.cpu_percent()
         while not self._stopped.is_set():
             try:
                 self._stub.Heartbeat(self._message(generation), timeout=max(1.0, 4 * period_s), metadata=self._metadata)
@@ -48,14 +45,17 @@ class Heartbeat:
             self._stopped.wait(period_s)
 
     def _message(self, generation: int) -> pb.HeartbeatRequest:
-        gauges = self._gauges
+        gauges, readings = self._gauges, self._gauges.read_sensors()
         return pb.HeartbeatRequest(
             worker_id=self._worker_id,
             generation=generation,
             detail=gauges.detail,
             progress=gauges.progress,
-            resident_bytes=self._process.memory_info().rss,
+            resident_bytes=readings.resident_bytes,
             kv_used_bytes=gauges.kv_used_bytes,
-            cpu_utilisation=self._process.cpu_percent() / 100.0,
+            cpu_utilisation=readings.cpu_utilisation,
             queue_depth=gauges.queue_depth,
+            gpu_utilisation=readings.gpu_utilisation,
+            gpu_temperature_c=readings.gpu_temperature_c,
+            cpu_temperature_c=readings.cpu_temperature_c,
         )

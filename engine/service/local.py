@@ -40,6 +40,9 @@ class LocalOptions:
     cache_dir: str | None = None
     state_dir: str | None = None
     listen: str = "127.0.0.1:0"
+    metrics_dir: str | None = None
+    metrics_every_step: bool = False
+    metrics_port: int | None = None  # the coordinator's; worker i listens on the i-th after it, all on free ones if it is 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_workers <= MAX_WORKERS:
@@ -64,6 +67,7 @@ class LocalCluster:
     def __init__(self, options: LocalOptions) -> None:
         self.options = options
         self.address = ""
+        self.metrics_addresses: dict[str, str] = {}  # by process name; empty unless a port was asked for
         self._children: list[Child] = []
         self._stopping = False
 
@@ -73,6 +77,7 @@ class LocalCluster:
         arguments = ["coordinator", "--workers", str(options.num_workers), "--listen", options.listen, *_model_arguments(options)]
         if options.state_dir:
             arguments += ["--state-dir", options.state_dir]
+        arguments += _metrics_arguments(options)
         try:
             first_line = await self._spawn("coordinator", arguments)
             self.address = str(json.loads(first_line)["address"])
@@ -128,6 +133,8 @@ class LocalCluster:
             arguments += ["--kv-memory", str(options.kv_memory_bytes)]
         if index < len(options.slowdowns):
             arguments += ["--slowdown", str(options.slowdowns[index])]
+        if options.metrics_port is not None:
+            arguments += ["--metrics-port", str(options.metrics_port + index + 1 if options.metrics_port else 0)]
         return arguments
 
     async def _spawn(self, name: str, arguments: list[str]) -> str:
@@ -152,6 +159,8 @@ class LocalCluster:
         self._children.append(child)
         line = await self._first_line(child)
         child.readers += (asyncio.create_task(_keep_tail(process.stdout, collections.deque(maxlen=1))),)
+        if address := json.loads(line).get("metrics_address"):
+            self.metrics_addresses[name] = str(address)
         return line
 
     async def _first_line(self, child: Child) -> str:
@@ -176,6 +185,17 @@ def _model_arguments(options: LocalOptions) -> list[str]:
         arguments += ["--random-weights", str(options.random_weights)]
     if options.cache_dir is not None:
         arguments += ["--cache-dir", options.cache_dir]
+    return arguments
+
+
+def _metrics_arguments(options: LocalOptions) -> list[str]:
+    arguments = []
+    if options.metrics_dir is not None:
+        arguments += ["--metrics-dir", options.metrics_dir]
+    if options.metrics_every_step:
+        arguments += ["--metrics-every-step"]
+    if options.metrics_port is not None:
+        arguments += ["--metrics-port", str(options.metrics_port)]
     return arguments
 
 

@@ -22,6 +22,7 @@ from engine.data import ClusterStatus, Event, NoodleError, Severity
 from engine.service import wire
 from engine.service.errors import as_noodle_error, from_number
 from engine.service.journal import Journal
+from engine.service.recorder import Recorder
 from engine.service.session_output import SessionOutput
 from engine.service.text import TextCodec
 from engine.service.worker_peer import PeerOptions, WorkerPeer
@@ -40,6 +41,7 @@ class ClusterShell:
     def __init__(self, cluster: Cluster, cluster_id: str, journal: Journal, peer_options: PeerOptions) -> None:
         self.cluster, self.cluster_id, self.journal = cluster, cluster_id, journal
         self.codec: TextCodec | None = None
+        self.recorder: Recorder | None = None
         self.events: collections.deque[Event] = collections.deque(maxlen=MAX_EVENTS)
         self._peer_options = peer_options
         self._peers: dict[str, WorkerPeer] = {}
@@ -56,7 +58,9 @@ class ClusterShell:
 
         Steps leave at once; journal, clients and the rest follow in order while the first stage computes already.
         """
-        for command in self.cluster.handle(event, time.monotonic()):
+        now_s = time.monotonic()
+        commands = self.cluster.handle(event, now_s)
+        for command in commands:
             if isinstance(command, do.SendStep):
                 self._peers[command.first_worker_id].send_step(command)
             else:
@@ -64,6 +68,8 @@ class ClusterShell:
         if self._backlog and not self._draining:
             self._draining = True
             asyncio.get_running_loop().call_soon(self._drain)
+        if self.recorder is not None:
+            self.recorder.observe(event, commands, now_s)
 
     def _drain(self) -> None:
         while self._backlog:
@@ -166,6 +172,8 @@ class ClusterShell:
         self._sequence += 1
         event = Event(self._sequence, time.time(), record.severity, record.kind, record.subject, record.text, record.cause_id)
         self.events.append(event)
+        if self.recorder is not None:
+            self.recorder.event(event)
         log.log(logging.ERROR if record.severity is Severity.ERROR else logging.INFO, "%s %s: %s", record.kind, record.subject, record.text)
         self.journal.add_event(event)
 
@@ -229,3 +237,5 @@ class ClusterShell:
         for peer in self._peers.values():
             await peer.close()
         self.journal.close()
+        if self.recorder is not None:
+            await asyncio.to_thread(self.recorder.close)

@@ -179,6 +179,7 @@ class StageRunner:
             wire_in_s=computing_s - started_s,
         )
         timing.wire_out_s = time.perf_counter() - computed_s
+        self._gauges.add_step(timing.compute_s, timing.queue_s, timing.wire_in_s, timing.wire_out_s)
         if rows or failures or (frame.releases and not model.is_last):
             self._deliver(message)
 

@@ -18,11 +18,12 @@ import grpc
 import grpc.aio
 
 from engine.data import NodeSpec, NoodleError, Refused, Unauthorized, check_name
-from engine.service import wire
+from engine.service import sensors, wire
 from engine.service.errors import from_rpc_error
 from engine.service.gauges import Gauges
 from engine.service.heartbeat import Heartbeat
 from engine.service.links import Link, open_channel
+from engine.service.metrics_server import MetricsOptions, MetricsServer, worker_collector
 from engine.service.process import Server, announce, stop_event
 from engine.service.security import SecurityOptions, channel_credentials, metadata, worker_token
 from engine.service.stage_service import StageService
@@ -51,6 +52,7 @@ class WorkerOptions:
     share_with: int = 1  # workers on this machine that divide its free memory among them
     slowdown: float = 1.0
     exit_with_parent: bool = False
+    metrics: MetricsOptions = field(default_factory=MetricsOptions)
     security: SecurityOptions = field(default_factory=SecurityOptions)
 
 
@@ -62,9 +64,12 @@ async def run_worker(options: WorkerOptions) -> int:
     token, credentials = worker_token(options.security), channel_credentials(options.security)
     service = StageService(options.worker_id, token, credentials)
     rpc.add_StageServiceServicer_to_server(service, server.grpc)
+    gauges = Gauges()
+    scrapes = MetricsServer(options.metrics, worker_collector(options.worker_id, gauges))
+    metrics_address = scrapes.start()
     address = await server.start(options.listen)
-    announce({"address": address, "worker_id": options.worker_id, "pid": os.getpid()})
-    worker = Worker(options, address, service, token, credentials)
+    announce({"address": address, "worker_id": options.worker_id, "pid": os.getpid(), "metrics_address": metrics_address})
+    worker = Worker(options, address, service, gauges, token, credentials)
     running = asyncio.create_task(worker.run())
     waiting = asyncio.create_task(stopping.wait())
     await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -78,6 +83,7 @@ async def run_worker(options: WorkerOptions) -> int:
     finally:
         await worker.close()
         await server.stop()
+        await asyncio.to_thread(scrapes.stop)
     return 0
 
 
@@ -85,10 +91,16 @@ class Worker:
     """One node's life with its coordinator: register, beat, serve; again from the start when it is fenced or cut off."""
 
     def __init__(
-        self, options: WorkerOptions, address: str, service: StageService, token: str | None, credentials: grpc.ChannelCredentials | None
+        self,
+        options: WorkerOptions,
+        address: str,
+        service: StageService,
+        gauges: Gauges,
+        token: str | None,
+        credentials: grpc.ChannelCredentials | None,
     ) -> None:
         self._options, self._service, self._token, self._credentials = options, service, token, credentials
-        self._gauges = Gauges()
+        self._gauges = gauges
         self._spec = NodeSpec(
             node_id=options.worker_id,
             address=address,
@@ -148,6 +160,7 @@ class Worker:
             memory_bytes=memory_bytes,
             kv_budget_bytes=kv_budget_bytes,
         )
+        self._gauges.sensors.gpu_uuid = sensors.gpu_uuid(facts.device)
         runner = StageRunner(
             RunnerOptions(options.worker_id, facts.device, kv_budget_bytes, options.slowdown), self._gauges, self._service.deliver
         )

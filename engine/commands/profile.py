@@ -1,0 +1,126 @@
+"""`noodle-engine profile`: measure a model's layers on this machine, write what was found, name the bottleneck.
+
+Writes profile.json (what the planner reads), profile.jsonl, profile.csv and dashboard.html; each appears by a rename,
+so a reader sees a whole file or none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from engine.commands.output import print_json, printable
+from engine.commands.profile_text import as_text, bottlenecks
+from engine.data import Corrupt, InvalidInput, ModelRef, NoodleError, NotFound
+from engine.planning.profile import Profile
+
+Progress = Callable[[float, str], None]
+_BAR_CELLS = 28
+
+
+def run(options: argparse.Namespace) -> int:
+    """Profile a model, or compare two profiles that were written before."""
+    if options.compare:
+        from engine.commands.profile_compare import compare
+
+        if options.model is not None:
+            raise InvalidInput("--compare takes two profiles and no model: leave the model out")
+        return compare(read_profile(options.compare[0]), read_profile(options.compare[1]), as_json=options.json)
+    profile = _take(options)
+    folder = options.out or Path(f"profile-{_file_name(profile.model)}")
+    files = _write(profile, folder)
+    if options.json:
+        document = json.loads(profile.to_json())
+        print_json({**document, "bottlenecks": bottlenecks(profile), "files": {name: str(path) for name, path in files.items()}})
+    else:
+        print(printable(as_text(profile)))
+        print(printable(f"\nwritten to {folder}: {', '.join(files)}"))
+    return 0
+
+
+def read_profile(path: Path) -> Profile:
+    """A profile.json, or the one in a folder. Raises NotFound, Corrupt or NotSupported."""
+    file = path / "profile.json" if path.is_dir() else path
+    try:
+        return Profile.from_json(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NotFound(f"{file} does not exist: write it with `noodle-engine profile MODEL --out DIR`") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise Corrupt(f"{file} cannot be read ({error}): take the profile again") from error
+    except Corrupt as error:
+        raise Corrupt(f"{file}: {error}") from error
+
+
+def _take(options: argparse.Namespace) -> Profile:
+    from engine.model.source import default_ref
+
+    ref = default_ref() if options.model is None else ModelRef(options.model, options.random_weights, options.dtype)
+    bar = progress_bar() if sys.stderr.isatty() else None
+    try:
+        return take_profile(ref, options, bar)
+    finally:
+        if bar is not None:
+            print(file=sys.stderr)
+
+
+def take_profile(ref: ModelRef, options: argparse.Namespace, on_progress: Progress | None) -> Profile:
+    """Load the model and measure it. Raises what loading raises, NotSupported for a device without layer timing."""
+    import torch
+
+    from engine.model.hardware import check_device
+    from engine.model.limits import num_cores
+    from engine.model.profile_assembly import profile_of
+    from engine.model.profiler import ObservabilityEngine
+    from engine.model.workload import load_workload
+
+    device = check_device(options.device or "cpu")
+    torch.set_num_threads(options.threads or num_cores())
+    workload = load_workload(ref, cache_dir=options.cache_dir, device=device, on_progress=on_progress)
+    engine = ObservabilityEngine(workload, depth=options.depth, quick=options.quick, on_progress=on_progress)
+    return profile_of(workload, engine.run(), depth=options.depth)
+
+
+def _write(profile: Profile, folder: Path) -> dict[str, Path]:
+    from engine.report.csv_export import write_csv, write_json
+    from engine.report.dashboard import write_dashboard
+    from engine.report.jsonl import write_profile_jsonl
+
+    writers: dict[str, Callable[[Profile, Path], None]] = {
+        "profile.json": write_json,
+        "profile.jsonl": write_profile_jsonl,
+        "profile.csv": write_csv,
+        "dashboard.html": write_dashboard,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, write in writers.items():
+            write(profile, folder / name)
+    except OSError as error:
+        raise NoodleError(f"the profile cannot be written to {folder} ({error}): choose another --out") from error
+    return {name: folder / name for name in writers}
+
+
+def _file_name(model: str) -> str:
+    """A label as a file name: the hub id's last part, letters, digits, '.', '_' and '-' only."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.partition(" (")[0].rstrip("/").rpartition("/")[2]).strip("-.")
+    return name[:64] or "model"
+
+
+def progress_bar() -> Progress:
+    """One line on stderr, drawn over itself; ASCII, and only when the picture changes."""
+    drawn: dict[str, Any] = {"line": "", "fraction": 0.0}
+
+    def show(done: float, text: str) -> None:
+        fraction = done if 0.0 <= done <= 1.0 else drawn["fraction"]
+        cells = round(fraction * _BAR_CELLS)
+        line = f"[{'#' * cells}{'.' * (_BAR_CELLS - cells)}] {100 * fraction:3.0f} %  {printable(text)[:60]}"
+        if line != drawn["line"]:
+            print(f"\r{line:<{len(drawn['line'])}}", end="", file=sys.stderr, flush=True)
+        drawn.update(line=line, fraction=fraction)
+
+    return show

@@ -1,0 +1,74 @@
+"""MetricsCollector: forward hooks on chosen modules, on for as long as a `with` block, gone after it whatever happens.
+
+A hook only notes the time; it never touches inputs or outputs, so a hooked model answers bit by bit as before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+from torch import nn
+from torch.utils.hooks import RemovableHandle
+
+from engine.model.clocks import Clock
+from engine.model.roles import HookedLayer
+from engine.model.spans import BEGIN, END, StepSpans, fold
+from engine.planning.profile import Role
+
+
+class MetricsCollector:
+    """Times the layers of one model, step by step. Not thread-safe, and one collector at a time per model."""
+
+    def __init__(self, layers: Sequence[HookedLayer], clock: Clock) -> None:
+        self.layers = tuple(layers)
+        self._clock = clock
+        self._blocks = [code for code, layer in enumerate(self.layers) if layer.role is Role.BLOCK]
+
+    def plain_s(self, step: Callable[[], Any]) -> float:
+        """Seconds of one step without hooks, until its result is there."""
+        self._clock.synchronise()
+        began_s = perf_counter()
+        step()
+        self._clock.synchronise()
+        return perf_counter() - began_s
+
+    def hooked(self, step: Callable[[], Any]) -> StepSpans:
+        """One step with hooks. Whatever `step` raises comes through, with every hook removed and no mark kept."""
+        clock = self._clock
+        with self.attached():
+            clock.synchronise()
+            clock.mark(BEGIN)
+            step()
+            clock.mark(END)
+        return fold(clock.take(), self._blocks)
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Hooks on all layers for the duration of the block."""
+        clock = self._clock
+        try:
+            with hooks((layer.module, clock.hook(code), clock.hook(~code)) for code, layer in enumerate(self.layers)):
+                yield
+        except BaseException:
+            clock.forget()
+            raise
+
+
+@contextmanager
+def hooks(wanted: Iterator[tuple[nn.Module, Callable[..., None], Callable[..., None]]], *, with_kwargs: bool = False) -> Iterator[None]:
+    """Register (module, pre-hook, post-hook) triples for the duration of the block; removes exactly those.
+
+    `with_kwargs` hands keyword inputs to the pre-hooks; it costs time in every call.
+    """
+    handles: list[RemovableHandle] = []
+    try:
+        for module, enter, leave in wanted:
+            handles.append(module.register_forward_pre_hook(enter, with_kwargs=with_kwargs))
+            handles.append(module.register_forward_hook(leave))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

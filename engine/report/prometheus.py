@@ -1,0 +1,129 @@
+"""Figures in Prometheus' text format: a cluster's state for /metrics, and a profile for the node exporter's textfile folder.
+
+Names from outside become label values: control characters are shown as escapes, long ones cut, the rest is escaped by
+`prometheus_client`. This file knows no server and no clock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from engine.data import ClusterStatus, NodeState, NodeStatus, StageStatus
+from engine.planning.profile import Profile
+from engine.report.jsonl import write_atomically
+from engine.report.names import visible
+
+MAX_LABEL = 200
+
+_NODE_GAUGES: tuple[tuple[str, str, Callable[[NodeStatus], float | None]], ...] = (
+    ("noodle_node_up", "1 while the worker is alive", lambda n: float(n.state is not NodeState.LOST)),
+    ("noodle_node_resident_bytes", "resident memory of the worker", lambda n: n.resident_bytes),
+    ("noodle_node_memory_limit_bytes", "what the worker may use for weights and KV", lambda n: n.memory_bytes),
+    ("noodle_node_kv_used_bytes", "keys and values held", lambda n: n.kv_used_bytes),
+    ("noodle_node_kv_budget_bytes", "room for keys and values", lambda n: n.kv_budget_bytes),
+    ("noodle_node_queue_depth", "steps waiting for the compute thread", lambda n: n.queue_depth),
+    ("noodle_node_cpu_utilisation", "processor use, 1 = one core", lambda n: n.cpu_utilisation),
+    ("noodle_node_cpu_temperature_celsius", "hottest processor sensor", lambda n: n.cpu_temperature_c),
+    ("noodle_node_gpu_utilisation_ratio", "0..1 of the GPU's time in use", lambda n: n.gpu_utilisation),
+    ("noodle_node_gpu_temperature_celsius", "GPU temperature", lambda n: n.gpu_temperature_c),
+    ("noodle_node_heartbeat_age_seconds", "since the last heartbeat", lambda n: n.heartbeat_age_s),
+)
+_STAGE_GAUGES: tuple[tuple[str, str, Callable[[StageStatus], float]], ...] = (
+    ("noodle_stage_predicted_seconds", "decode step as planned", lambda s: s.predicted_s),
+    ("noodle_stage_compute_p50_seconds", "decode step as measured, median", lambda s: s.compute_p50_s),
+    ("noodle_stage_compute_p95_seconds", "decode step as measured, 95th percentile", lambda s: s.compute_p95_s),
+    ("noodle_stage_queue_p50_seconds", "a step's wait for the compute thread, median", lambda s: s.queue_p50_s),
+    ("noodle_stage_hop_p50_seconds", "wire time to the next stage, median", lambda s: s.hop_p50_s),
+    ("noodle_stage_items", "items held", lambda s: s.stop - s.start),
+)
+_CLUSTER_GAUGES: tuple[tuple[str, str, Callable[[ClusterStatus], float]], ...] = (
+    ("noodle_plan_version", "version of the plan in force", lambda c: c.plan_version),
+    ("noodle_tokens_per_second", "generated tokens over the last seconds", lambda c: c.tokens_per_s),
+    ("noodle_sessions", "sessions running or queued", lambda c: len(c.sessions)),
+    ("noodle_step_p50_seconds", "decode step of the whole pipeline, median", lambda c: c.step_p50_s),
+    ("noodle_step_p95_seconds", "decode step of the whole pipeline, 95th percentile", lambda c: c.step_p95_s),
+    ("noodle_uptime_seconds", "since the coordinator started", lambda c: c.uptime_s),
+)
+
+
+def safe_label(text: str) -> str:
+    """`text` as a label value: no control characters, no lone surrogates, at most MAX_LABEL characters.
+
+    What is cut keeps a digest of the whole, so that two long names stay two.
+    """
+    clean = visible(text[: 4 * MAX_LABEL])
+    if len(clean) <= MAX_LABEL and len(text) <= 4 * MAX_LABEL:
+        return clean
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return f"{clean[: MAX_LABEL - 15]}...{digest}"
+
+
+def gauge(name: str, text: str, rows: Iterable[tuple[Mapping[str, str], float | None]]) -> Metric:
+    """A gauge with one sample per row of (labels, value); rows without a value are left out."""
+    family = GaugeMetricFamily(name, text)
+    for labels, value in rows:
+        if value is not None:
+            family.add_metric([], float(value))
+            family.samples[-1] = family.samples[-1]._replace(labels={k: safe_label(v) for k, v in labels.items()})
+    return family
+
+
+def cluster_metrics(status: ClusterStatus) -> Iterator[Metric]:
+    """Everything of one look at a cluster."""
+    labels = {"cluster_id": status.cluster_id, "model": status.model, "strategy": status.strategy, "phase": str(status.phase)}
+    yield gauge("noodle_cluster_info", "what runs here; always 1", [(labels, 1.0)])
+    for name, text, read in _CLUSTER_GAUGES:
+        yield gauge(name, text, [({}, read(status))])
+    yield CounterMetricFamily("noodle_sessions_done", "sessions that ended well or were cancelled", value=status.num_sessions_done)
+    yield CounterMetricFamily("noodle_sessions_failed", "sessions that ended with an error", value=status.num_sessions_failed)
+    for name, text, read_node in _NODE_GAUGES:
+        yield gauge(name, text, [({"worker": n.worker_id}, read_node(n)) for n in status.nodes])
+    for name, text, read_stage in _STAGE_GAUGES:
+        yield gauge(name, text, [({"worker": s.worker_id}, read_stage(s)) for s in status.stages])
+
+
+def profile_metrics(profile: Profile) -> Iterator[Metric]:
+    """A profile's layers at the reference point of each phase."""
+    environment = profile.environment
+    about = {"model": profile.model, "device": environment.device_name, "dtype": environment.dtype, "fingerprint": profile.fingerprint}
+    yield gauge("noodle_profile_info", "what was profiled; always 1", [(about, 1.0)])
+    yield gauge("noodle_profile_overhead_ratio", "what the hooks cost", [({}, profile.honesty.overhead)])
+    yield gauge("noodle_profile_coverage_ratio", "sum of the items over the step", [({}, profile.honesty.coverage)])
+    timed = [(layer, p, f) for p in map(profile.reference_point, profile.phases) for layer in profile.layers if (f := layer.at(p))]
+    rows = [({"index": str(la.index), "layer": la.path, "role": str(la.role), "phase": p.phase, "point": p.label}, f) for la, p, f in timed]
+    yield gauge("noodle_layer_seconds", "median time of a layer with all inside it", [(labels, f.p50_s) for labels, f in rows])
+    yield gauge("noodle_layer_self_seconds", "median time without the layers inside it", [(labels, f.self_s) for labels, f in rows])
+    sizes = [({"index": str(la.index), "layer": la.path, "role": str(la.role)}, la.param_bytes) for la in profile.layers]
+    yield gauge("noodle_layer_parameter_bytes", "parameters of a layer with all inside it", sizes)
+
+
+class Figures(Collector):
+    """Asks `collect_now` on every scrape."""
+
+    def __init__(self, collect_now: Callable[[], Iterable[Metric]]) -> None:
+        self._collect_now = collect_now
+
+    def collect(self) -> Iterable[Metric]:
+        return self._collect_now()
+
+
+def exposition(metrics: Callable[[], Iterable[Metric]]) -> bytes:
+    """The text that a scrape gets."""
+    return generate_latest(registry_of(metrics))
+
+
+def registry_of(metrics: Callable[[], Iterable[Metric]]) -> CollectorRegistry:
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Figures(metrics))
+    return registry
+
+
+def write_prometheus(profile: Profile, path: Path) -> None:
+    """The profile as a text file that a node exporter can pick up."""
+    write_atomically(path, exposition(lambda: profile_metrics(profile)))

@@ -1,0 +1,120 @@
+"""/metrics over HTTP, only when a port was asked for; loopback unless the operator accepts the risk of another address.
+
+Scrapes run on the server's own threads. The cluster belongs to the event loop, so a scrape asks the loop for a snapshot
+and takes the last one if the loop does not answer in time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine.data import ClusterStatus, Refused, Unavailable
+from engine.service.gauges import Gauges
+from engine.service.security import is_loopback
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+SNAPSHOT_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsOptions:
+    """Where to answer scrapes; without a port nothing listens, port 0 picks a free one."""
+
+    port: int | None = None
+    host: str = "127.0.0.1"
+    insecure: bool = False
+
+
+class MetricsServer:
+    """Listens from `start` to `stop`."""
+
+    def __init__(self, options: MetricsOptions, collect: Callable[[], Iterable[Metric]]) -> None:
+        self._options, self._collect = options, collect
+        self._stop: Callable[[], None] | None = None
+
+    def start(self) -> str:
+        """Bind; returns HOST:PORT, empty when nothing was asked for. Raises Refused or Unavailable."""
+        host, port = self._options.host, self._options.port
+        if port is None:
+            return ""
+        if not (is_loopback(f"{host}:{port}") or self._options.insecure):
+            text = "anyone who reaches it could read the cluster's figures; scrape through a tunnel, or accept it with --insecure"
+            raise Refused(f"--metrics-host {host} is not a loopback address and /metrics has no token: {text}")
+        from prometheus_client import start_http_server
+
+        from engine.report.prometheus import registry_of
+
+        try:
+            server, _ = start_http_server(port, host, registry_of(self._collect))
+        except (OSError, OverflowError) as e:
+            raise Unavailable(f"cannot serve metrics on {host}:{port} ({e}): choose another --metrics-port; 0 picks a free one") from e
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+
+        self._stop = stop
+        return f"{host}:{server.server_port}"
+
+    def stop(self) -> None:
+        if self._stop is not None:
+            self._stop()
+
+
+def cluster_collector(loop: asyncio.AbstractEventLoop, status: Callable[[], ClusterStatus]) -> Callable[[], Iterable[Metric]]:
+    """Figures of the cluster; `status` runs on `loop`."""
+    last: list[ClusterStatus] = []
+
+    async def look() -> ClusterStatus:
+        return status()
+
+    def collect() -> Iterator[Metric]:
+        from engine.report.prometheus import cluster_metrics
+
+        question = asyncio.run_coroutine_threadsafe(look(), loop)
+        try:
+            last[:] = [question.result(SNAPSHOT_TIMEOUT_S)]
+        except concurrent.futures.TimeoutError:
+            question.cancel()
+        return cluster_metrics(last[0]) if last else iter(())
+
+    return collect
+
+
+def worker_collector(worker_id: str, gauges: Gauges) -> Callable[[], Iterable[Metric]]:
+    """Figures of one worker, as its threads left them."""
+
+    def collect() -> Iterator[Metric]:
+        from prometheus_client.core import CounterMetricFamily
+
+        from engine.report.prometheus import gauge
+
+        now, labels = gauges.readings, {"worker": worker_id}
+        for name, text, value in (
+            ("noodle_worker_resident_bytes", "resident memory", now.resident_bytes),
+            ("noodle_worker_kv_used_bytes", "keys and values held", gauges.kv_used_bytes),
+            ("noodle_worker_queue_depth", "steps waiting for the compute thread", gauges.queue_depth),
+            ("noodle_worker_cpu_utilisation", "processor use, 1 = one core", now.cpu_utilisation),
+            ("noodle_worker_cpu_temperature_celsius", "hottest processor sensor", now.cpu_temperature_c),
+            ("noodle_worker_gpu_utilisation_ratio", "0..1 of the GPU's time in use", now.gpu_utilisation),
+            ("noodle_worker_gpu_temperature_celsius", "GPU temperature", now.gpu_temperature_c),
+        ):
+            yield gauge(name, text, [(labels, value)])
+        for name, text, value in (
+            ("noodle_worker_steps", "steps computed", gauges.num_steps),
+            ("noodle_worker_compute_seconds", "time in compute", gauges.compute_s),
+            ("noodle_worker_queue_seconds", "time that steps waited here", gauges.queue_s),
+            ("noodle_worker_wire_in_seconds", "time decoding and checking messages", gauges.wire_in_s),
+            ("noodle_worker_wire_out_seconds", "time encoding and handing over messages", gauges.wire_out_s),
+        ):
+            family = CounterMetricFamily(name, text, labels=["worker"])
+            family.add_metric([worker_id], float(value))
+            yield family
+
+    return collect

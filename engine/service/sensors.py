@@ -1,0 +1,92 @@
+"""What the machine says of this process and its device: memory, CPU, GPU, temperatures.
+
+Reading is cheap enough for every heartbeat; what is slow to read (temperatures, the GPU's driver) is read every `SLOW_S`
+only. A sensor that is missing, refused or broken is None, never a fault.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+SLOW_S = 1.0
+_CPU_CHIPS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "acpitz")
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """One look; None where the machine does not tell."""
+
+    resident_bytes: int = 0
+    cpu_utilisation: float = 0.0  # 1.0 = one core
+    cpu_temperature_c: float | None = None
+    gpu_utilisation: float | None = None  # 0..1
+    gpu_temperature_c: float | None = None
+
+
+class Sensors:
+    """`gpu_uuid` may be set later, when torch has said which GPU the worker has; it is used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self.gpu_uuid = ""
+        self._process = psutil.Process()
+        self._process.cpu_percent()
+        self._slow_at_s = -SLOW_S
+        self._slow: tuple[float | None, float | None, float | None] = (None, None, None)
+        self._gpu: Any = None
+
+    def read(self) -> Readings:
+        now_s = time.monotonic()
+        if now_s - self._slow_at_s >= SLOW_S:
+            self._slow_at_s, self._slow = now_s, (cpu_temperature_c(), *self._read_gpu())
+        return Readings(self._process.memory_info().rss, self._process.cpu_percent() / 100.0, *self._slow)
+
+    def _read_gpu(self) -> tuple[float | None, float | None]:
+        """(utilisation, temperature) of the worker's GPU."""
+        if not self.gpu_uuid:
+            return None, None
+        try:
+            import pynvml
+
+            if self._gpu is None:
+                pynvml.nvmlInit()
+                self._gpu = pynvml.nvmlDeviceGetHandleByUUID(self.gpu_uuid)
+        except Exception:  # no library, no driver, no permission: figures less, not a fault
+            return None, None
+        used = _nvml(lambda: pynvml.nvmlDeviceGetUtilizationRates(self._gpu).gpu / 100.0)
+        return used, _nvml(lambda: float(pynvml.nvmlDeviceGetTemperature(self._gpu, pynvml.NVML_TEMPERATURE_GPU)))
+
+
+def _nvml(read: Any) -> float | None:
+    try:
+        return float(read())
+    except Exception:  # a slice of a GPU has no utilisation of its own, for instance
+        return None
+
+
+def gpu_uuid(device: str) -> str:
+    """The GPU's name in NVIDIA's driver library, whatever CUDA_VISIBLE_DEVICES calls it; empty for anything else."""
+    if not device.startswith("cuda"):
+        return ""
+    try:
+        import torch
+
+        uuid = str(torch.cuda.get_device_properties(torch.device(device)).uuid)
+    except Exception:  # an older torch or another maker's GPU has none
+        return ""
+    return uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
+
+
+def cpu_temperature_c() -> float | None:
+    """The hottest reading of the CPU's own sensor."""
+    try:
+        found = psutil.sensors_temperatures()
+    except Exception:  # not on this system (AttributeError), or its files are unreadable
+        return None
+    for chip in _CPU_CHIPS:
+        if readings := [float(r.current) for r in found.get(chip, []) if r.current]:
+            return max(readings)
+    return None

@@ -1,0 +1,167 @@
+"""/metrics: off unless asked for, loopback unless told otherwise, fresh figures, and a stuck event loop does not hang a scrape."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import types
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from engine.control.status import cluster_status
+from engine.data import ClusterStatus, NodeState, Refused, Unavailable
+from engine.service import metrics_server
+from engine.service.gauges import Gauges
+from engine.service.metrics_server import MetricsOptions, MetricsServer, cluster_collector, worker_collector
+from engine.service.sensors import Readings, Sensors, gpu_uuid
+from tests.control.harness import Driver
+
+
+def scrape(address: str) -> dict[tuple[str, str], float]:
+    """(metric, value of its `worker` label) -> value."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://{address}/metrics", timeout=10) as reply:
+        assert reply.headers["Content-Type"].startswith("text/plain")
+        text = reply.read().decode()
+    return {(s.name, s.labels.get("worker", "")): s.value for f in text_string_to_metric_families(text) for s in f.samples}
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    found = asyncio.new_event_loop()
+    thread = threading.Thread(target=found.run_forever, daemon=True)
+    thread.start()
+    yield found
+    found.call_soon_threadsafe(found.stop)
+    thread.join(10)
+
+
+def status() -> ClusterStatus:
+    found = cluster_status(Driver().start().cluster, "noodle-test", 5.0)
+    nodes = (replace(found.nodes[0], gpu_utilisation=0.5, state=NodeState.LOST), *found.nodes[1:])
+    return replace(found, model='evil"}\n\x1b[31m model\\', nodes=nodes)
+
+
+def test_nothing_listens_unless_a_port_is_given() -> None:
+    server = MetricsServer(MetricsOptions(), lambda: [])
+    assert server.start() == ""
+    server.stop()
+
+
+def test_another_address_than_loopback_is_refused() -> None:
+    with pytest.raises(Refused, match="--insecure"):
+        MetricsServer(MetricsOptions(0, "0.0.0.0"), lambda: []).start()
+
+
+def test_a_taken_port_says_the_way_out() -> None:
+    first = MetricsServer(MetricsOptions(0), lambda: [])
+    address = first.start()
+    with pytest.raises(Unavailable, match="--metrics-port"):
+        MetricsServer(MetricsOptions(int(address.rpartition(":")[2])), lambda: []).start()
+    first.stop()
+
+
+def test_a_cluster_is_scraped(loop: asyncio.AbstractEventLoop) -> None:
+    server = MetricsServer(MetricsOptions(0), cluster_collector(loop, status))
+    address = server.start()
+    try:
+        found = scrape(address)
+        assert found["noodle_plan_version", ""] == 1 and found["noodle_cluster_info", ""] == 1
+        assert (found["noodle_node_up", "w1"], found["noodle_node_up", "w2"]) == (0, 1)
+        assert found["noodle_node_gpu_utilisation_ratio", "w1"] == 0.5
+        assert ("noodle_node_gpu_utilisation_ratio", "w2") not in found, "unknown is absent, not 0"
+        assert found["noodle_sessions_done_total", ""] == 0
+    finally:
+        server.stop()
+
+
+def test_a_loop_that_stands_still_gets_the_last_figures(loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_server, "SNAPSHOT_TIMEOUT_S", 0.05)
+    collect = cluster_collector(loop, status)
+    assert len(list(collect())) > 10
+    standing, go_on = threading.Event(), threading.Event()
+
+    def stand() -> None:
+        standing.set()
+        go_on.wait(30)
+
+    loop.call_soon_threadsafe(stand)
+    assert standing.wait(10)
+    assert len(list(collect())) > 10
+    assert list(cluster_collector(loop, status)()) == []
+    go_on.set()
+
+
+def test_a_worker_is_scraped() -> None:
+    gauges = Gauges()
+    gauges.add_step(0.5, 0.25, 0.125, 0.0625)
+    gauges.add_step(0.5, 0.25, 0.125, 0.0625)
+    gauges.readings = Readings(1000, 1.5, None, 0.25, 61.0)
+    server = MetricsServer(MetricsOptions(0), worker_collector("w1", gauges))
+    address = server.start()
+    try:
+        found = scrape(address)
+    finally:
+        server.stop()
+    assert found["noodle_worker_steps_total", "w1"] == 2 and found["noodle_worker_compute_seconds_total", "w1"] == 1.0
+    assert found["noodle_worker_resident_bytes", "w1"] == 1000 and found["noodle_worker_gpu_temperature_celsius", "w1"] == 61.0
+    assert ("noodle_worker_cpu_temperature_celsius", "w1") not in found
+
+
+# --- sensors ------------------------------------------------------------------------------------------------------
+def test_sensors_read_this_process() -> None:
+    found = Sensors().read()
+    assert found.resident_bytes > 10**7 and found.cpu_utilisation >= 0
+    assert (found.gpu_utilisation, found.gpu_temperature_c) == (None, None)
+
+
+def test_a_gpu_that_cannot_be_read_is_unknown() -> None:
+    sensors = Sensors()
+    sensors.gpu_uuid = "GPU-00000000-0000-0000-0000-000000000000"
+    assert sensors.read().gpu_utilisation is None
+
+
+def test_a_gpu_is_found_by_its_own_name_and_a_slice_has_a_temperature_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for NVIDIA's library: the worker's GPU is asked for by UUID, so CUDA_VISIBLE_DEVICES cannot mislead."""
+
+    class Library(types.ModuleType):
+        NVML_TEMPERATURE_GPU = 0
+        asked: ClassVar[list[str]] = []
+
+        def nvmlInit(self) -> None:
+            return None
+
+        def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+            self.asked.append(uuid)
+            return uuid
+
+        def nvmlDeviceGetUtilizationRates(self, handle: str) -> Any:
+            if handle == "GPU-slice":
+                raise RuntimeError("Not Supported")
+            return types.SimpleNamespace(gpu=75)
+
+        def nvmlDeviceGetTemperature(self, handle: str, sensor: int) -> int:
+            return 61
+
+    monkeypatch.setitem(sys.modules, "pynvml", Library("pynvml"))
+    for uuid, expected in (("GPU-1", (0.75, 61.0)), ("GPU-slice", (None, 61.0))):
+        sensors = Sensors()
+        sensors.gpu_uuid = uuid
+        found = sensors.read()
+        assert (found.gpu_utilisation, found.gpu_temperature_c) == expected
+        assert Library.asked[-1] == uuid
+    assert gpu_uuid("cpu") == ""
+
+
+def test_a_broken_temperature_sensor_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise OSError("hwmon")
+
+    monkeypatch.setattr("psutil.sensors_temperatures", broken, raising=False)
+    assert Sensors().read().cpu_temperature_c is None
