@@ -46,6 +46,7 @@ def dashboard_document(profile: Profile) -> dict[str, Any]:
         "reference": {phase: points.index(point) for phase, point in reference.items()},
         "layers": _layers(profile.layers),
         "points": [_point(profile, p, with_samples=p in reference.values()) for p in points],
+        "tied": any(item.tied_to is not None for item in profile.items),
         "items": [{"name": item.name, "weight_bytes": item.weight_bytes} for item in profile.items],
     }
 

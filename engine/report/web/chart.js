@@ -64,8 +64,8 @@ function startTheme() {
   });
 }
 
-function tile(parent, value, caption) {
-  const box = el("div", "", "tile");
+function tile(parent, value, caption, doubtful = false) {
+  const box = el("div", "", doubtful ? "tile doubtful" : "tile");
   box.append(el("b", value), el("span", caption));
   parent.append(box);
 }

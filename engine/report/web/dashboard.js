@@ -31,9 +31,9 @@ function showTiles() {
   tile(tiles, number((here.batch * here.tokens) / here.step_s) + " /s", "tokens at this point");
   if (row !== null) tile(tiles, clip(DATA.layers.name[row], 28), "slowest: " + number((100 * here.figures.self_s[row]) / here.step_s) + " % of the step");
   tile(tiles, scaled(DATA.num_parameters, ""), "parameters");
-  tile(tiles, number(100 * DATA.honesty.coverage) + " %", "of the step is in the items");
-  tile(tiles, number(100 * DATA.honesty.overhead) + " %", "overhead of the hooks");
-  tile(tiles, number(100 * DATA.honesty.noise_cv) + " %", "noise (variation of a step)");
+  tile(tiles, number(100 * DATA.honesty.coverage) + " %", "of the step is in the items", Math.abs(DATA.honesty.coverage - 1) > 0.03);
+  tile(tiles, number(100 * DATA.honesty.overhead) + " %", "overhead of the hooks", DATA.honesty.overhead > 0.08);
+  tile(tiles, number(100 * DATA.honesty.noise_cv) + " %", "noise (variation of a step)", DATA.honesty.noise_cv > 0.1);
 }
 
 function tableRows() {
@@ -111,6 +111,7 @@ function start() {
   select.addEventListener("change", showPoint);
   document.getElementById("time").addEventListener("change", drawBars);
   onRedraw(() => { table.show(); drawAll(); });
+  document.getElementById("tied").textContent = DATA.tied ? " The embedding and the head share one table: it stands on both." : "";
   showPoint();
   table.choose(chosen);
   document.documentElement.dataset.ready = "1"; // for whoever drives this page from outside

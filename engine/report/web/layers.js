@@ -75,12 +75,12 @@ function drawSamples() {
   const here = sampledPoint();
   const rows = [...new Set([chosen, ...slowest(4)])].filter((row) => row !== null && here.samples[row].length);
   const lines = rows.map((row, i) => ({
-    type: "scatter", mode: "lines", name: plotText(DATA.layers.name[row], 28), y: here.samples[row].map((s) => 1e3 * s),
+    type: "scatter", mode: here.samples[row].length > 2 ? "lines" : "lines+markers", name: plotText(DATA.layers.name[row], 28), y: here.samples[row].map((s) => 1e3 * s),
     line: { color: colour(DATA.layers.role[row]), width: row === chosen ? 3 : 1.5, dash: ["solid", "dash", "dot", "dashdot", "longdash"][i] },
     hovertemplate: "%{y:.4g} ms<extra>" + plotText(DATA.layers.name[row], 28) + "</extra>",
   }));
   if (here.step_samples.length) lines.push({
-    type: "scatter", mode: "lines", name: "whole step, no hooks", y: here.step_samples.map((s) => 1e3 * s), line: { color: colour("ink"), width: 1 },
+    type: "scatter", mode: here.step_samples.length > 2 ? "lines" : "lines+markers", name: "whole step, no hooks", y: here.step_samples.map((s) => 1e3 * s), line: { color: colour("ink"), width: 1 },
     hovertemplate: "%{y:.4g} ms<extra>whole step</extra>",
   });
   draw("samples", lines, {

@@ -39,5 +39,5 @@ function drawShares() {
     x: DATA.points.map((p) => (100 / p.step_s) * DATA.layers.role.reduce((sum, found, row) => sum + (found === role ? p.figures.self_s[row] || 0 : 0), 0)),
     hovertemplate: "%{y}: %{x:.1f} % " + role + "<extra></extra>",
   }));
-  draw("shares", traces, { barmode: "stack", xaxis: { title: { text: "% of the step" }, range: [0, 105] }, yaxis: { autorange: "reversed", ticksuffix: " " }, margin: { l: 120, r: 14, t: 26, b: 40 } });
+  draw("shares", traces, { barmode: "stack", xaxis: { title: { text: "% of the step" }, rangemode: "tozero" }, yaxis: { autorange: "reversed", ticksuffix: " " }, margin: { l: 120, r: 14, t: 26, b: 40 } });
 }
