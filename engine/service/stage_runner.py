@@ -73,6 +73,8 @@ class StageRunner:
         future: Future[T] = Future()
 
         def job() -> None:
+            if not future.set_running_or_notify_cancel():  # whoever asked went away before it began
+                return
             try:
                 future.set_result(function())
             except BaseException as e:
@@ -151,21 +153,27 @@ class StageRunner:
 
     # ------------------------------------------------------------------------------------------ steps
     def _step(self, frame: pb.StepFrame, received_s: float) -> None:
-        started_s = time.perf_counter()
+        """Run one step and deliver what follows from it, a failure of the whole step too: this thread outlives them all."""
         self._gauges.queue_depth -= 1
-        failures: list[pb.SegmentResult] = list(frame.failures)
         try:
-            self.sessions.check_plan(frame.plan_version)
-            model = self.owned_model()
-            self._release(model, frame.releases)
-            rows, hidden = self._admit(model, frame, failures)
-            computing_s = time.perf_counter()
-            self._compute(model, rows, hidden)
+            message = self._process(frame, received_s)
         except Exception as e:
             error = as_noodle_error(e)
-            failures = [_failure(s, error) for s in frame.segments]
-            self._deliver_failures(frame, failures)
+            self._deliver_failures(frame, [_failure(s, error) for s in frame.segments])
             return
+        if message is not None:
+            self._deliver(message)
+
+    def _process(self, frame: pb.StepFrame, received_s: float) -> pb.StepFrame | pb.StepReport | None:
+        """The message that follows from a step, None if nobody needs one; raises if the step fails as a whole."""
+        started_s = time.perf_counter()
+        failures: list[pb.SegmentResult] = list(frame.failures)
+        self.sessions.check_plan(frame.plan_version)
+        model = self.owned_model()
+        self._release(model, frame.releases)
+        rows, hidden = self._admit(model, frame, failures)
+        computing_s = time.perf_counter()
+        self._compute(model, rows, hidden)
         computed_s = time.perf_counter()
         if self._options.slowdown > 1.0 and rows:
             time.sleep((self._options.slowdown - 1.0) * (computed_s - computing_s))
@@ -180,8 +188,8 @@ class StageRunner:
         )
         timing.wire_out_s = time.perf_counter() - computed_s
         self._gauges.add_step(timing.compute_s, timing.queue_s, timing.wire_in_s, timing.wire_out_s)
-        if rows or failures or (frame.releases and not model.is_last):
-            self._deliver(message)
+        needed = rows or failures or (frame.releases and not model.is_last)
+        return message if needed else None
 
     def _release(self, model: StageModel, session_ids: Any) -> None:
         for session_id in session_ids:

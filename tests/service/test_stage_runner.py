@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -206,3 +207,15 @@ def test_loading_another_slice_keeps_what_it_holds_and_forgets_the_sessions(pair
     request.fingerprint = "0" * 64
     with pytest.raises(Exception, match="differs from the coordinator's"):
         runner.call(lambda: runner.load(request)).result(60)
+
+
+def test_a_caller_that_gives_up_does_not_end_the_compute_thread(pair: tuple[Stage, Stage]) -> None:
+    """Every RPC that waits for this thread may be cancelled at any moment, before its turn or during it."""
+    runner, gate, began = pair[0].runner, threading.Event(), threading.Event()
+    running = runner.call(lambda: (began.set(), gate.wait(60)))
+    waiting = runner.call(lambda: 1)
+    assert began.wait(60)
+    assert waiting.cancel() and not running.cancel()
+    gate.set()
+    assert runner.call(lambda: 7).result(60) == 7
+    assert through(pair, frame(0, PROMPT, 0)).token_id == reference(MODEL, PROMPT, 1)[0]
