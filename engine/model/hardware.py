@@ -79,21 +79,6 @@ def default_kv_budget_bytes(memory_bytes: int) -> int:
     return min(memory_bytes, max(_MIN_KV_BYTES, int(memory_bytes * _KV_SHARE)))
 
 
-def gpu_utilisation(device: str) -> float | None:
-    """0..1 of the GPU's time in use, as NVIDIA's driver library says; None where it cannot tell."""
-    if not device.startswith("cuda"):
-        return None
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        uuid = str(torch.cuda.get_device_properties(torch.device(device)).uuid)
-        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
-        return pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100.0
-    except Exception:  # no library, no driver, no permission, or a slice of a GPU: a figure less, not a fault
-        return None
-
-
 def _memory(device: str) -> tuple[int, int]:
     """(total, free) bytes of the device's memory."""
     if device.startswith("cuda"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.data import InvalidInput
 from engine.model import limits
-from engine.model.hardware import check_device, default_kv_budget_bytes, detect, gpu_utilisation
+from engine.model.hardware import check_device, default_kv_budget_bytes, detect
 from engine.model.limits import cpu_memory_bytes, num_cores
 
 GIB = 2**30
@@ -98,12 +98,6 @@ def test_a_gpu_is_taken_when_there_is_one(monkeypatch: pytest.MonkeyPatch) -> No
     assert check_device("cuda:1") == "cuda:1" and check_device("cuda") == "cuda:0"
     with pytest.raises(InvalidInput, match="use one of cpu, cuda:0, cuda:1"):
         check_device("cuda:2")
-
-
-def test_utilisation_is_unknown_rather_than_a_fault() -> None:
-    assert gpu_utilisation("cpu") is None
-    if not torch.cuda.is_available():
-        assert gpu_utilisation("cuda:0") is None
 
 
 @given(st.integers(64 * 2**20, 2**45))
