@@ -79,8 +79,9 @@ def _points(profile: Profile) -> str:
 def _trust(profile: Profile) -> str:
     h = profile.honesty
     lines = [
-        f"hooks cost {100 * h.overhead:.1f} % ({profile.hook_depth} depth); items cover {100 * h.coverage:.1f} % of the un-hooked step, "
-        f"layers {100 * h.layer_coverage:.1f} %; noise {100 * h.noise_cv:.1f} %; {h.num_steps} steps in {h.spent_s:.0f} s"
+        f"hooks cost {100 * h.overhead:.1f} +- {100 * h.overhead_error:.1f} % ({profile.hook_depth} depth); "
+        f"items cover {100 * h.coverage:.1f} % of the un-hooked step, layers {100 * h.layer_coverage:.1f} %; "
+        f"noise {100 * h.noise_cv:.1f} %; {h.num_steps} steps in {h.spent_s:.0f} s"
     ]
     if h.noise_cv > _NOISY_CV or min(step.num_samples for step in profile.steps) < _FEW_SAMPLES:
         lines.append(

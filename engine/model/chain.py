@@ -9,6 +9,7 @@ A *station* is a module beside the block list (a child of the list's ancestors):
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -107,6 +108,11 @@ def trace(model: nn.Module, blocks: str) -> Chain:
     raise NotSupported(f"{type(model).__name__} cannot be traced ({'; '.join(failures)[:600]}): use another model")
 
 
+def cache_argument(model: nn.Module) -> str:
+    """The name under which the model's forward takes its cache: transformers renamed it in 5.24."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
 class _Probe:
     """One run of a model with all blocks and weighted stations replaced; see the module's docstring."""
 
@@ -125,7 +131,7 @@ class _Probe:
         replaced |= {block: self._block(index, block) for index, block in enumerate(self.list)}
         ids = torch.ones(1, NUM_PROBE_TOKENS, dtype=torch.long)
         with _forwards(replaced), torch.no_grad():
-            output = self.model(input_ids=ids, past_key_values=self.cache, use_cache=True)
+            output = self.model(input_ids=ids, use_cache=True, **{cache_argument(self.model): self.cache})
         if len(self.shapes) != len(self.list) or any(shape != self.shapes[0] or len(shape) != 3 for shape in self.shapes):
             raise ValueError(f"blocks do not pass one [1, T, D] tensor: {self.shapes[:3]}")
         if output.logits.shape[:2] != (1, NUM_PROBE_TOKENS):

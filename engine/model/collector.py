@@ -1,6 +1,7 @@
 """MetricsCollector: forward hooks on chosen modules, on for as long as a `with` block, gone after it whatever happens.
 
-A hook only notes the time; it never touches inputs or outputs, so a hooked model answers bit by bit as before.
+A hook only notes the time; it never touches inputs or outputs, so a hooked model answers bit by bit as before. Layers and
+items are timed in steps of their own: a hooked module costs torch some 10 us, which an item's time must not contain.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from torch.utils.hooks import RemovableHandle
 
 from engine.model.clocks import Clock
 from engine.model.roles import HookedLayer
-from engine.model.spans import BEGIN, END, StepSpans, fold
+from engine.model.spans import BEGIN, END, Mark, StepSpans, fold, tile
 from engine.planning.profile import Role
+
+HookPair = tuple[nn.Module, Callable[..., None], Callable[..., None] | None]
 
 
 class MetricsCollector:
@@ -36,30 +39,33 @@ class MetricsCollector:
         return perf_counter() - began_s
 
     def hooked(self, step: Callable[[], Any]) -> StepSpans:
-        """One step with hooks. Whatever `step` raises comes through, with every hook removed and no mark kept."""
+        """One step with hooks on all layers. Whatever `step` raises comes through, with every hook removed and no mark kept."""
         clock = self._clock
-        with self.attached():
-            clock.synchronise()
-            clock.mark(BEGIN)
-            step()
-            clock.mark(END)
-        return fold(clock.take(), self._blocks)
+        return fold(self._marked(step, ((layer.module, clock.hook(code), clock.hook(~code)) for code, layer in enumerate(self.layers))))
 
-    @contextmanager
-    def attached(self) -> Iterator[None]:
-        """Hooks on all layers for the duration of the block."""
+    def items_s(self, step: Callable[[], Any]) -> tuple[float, ...]:
+        """One step with marks only where one item ends and the next begins: the seconds of every item. Raises as `hooked`."""
+        clock, last = self._clock, self._blocks[-1]
+        hooked = ((self.layers[code].module, clock.hook(code), clock.hook(~code) if code == last else None) for code in self._blocks)
+        return tile(self._marked(step, hooked), self._blocks)
+
+    def _marked(self, step: Callable[[], Any], wanted: Iterator[HookPair]) -> list[Mark]:
         clock = self._clock
         try:
-            with hooks((layer.module, clock.hook(code), clock.hook(~code)) for code, layer in enumerate(self.layers)):
-                yield
+            with hooks(wanted):
+                clock.synchronise()
+                clock.mark(BEGIN)
+                step()
+                clock.mark(END)
         except BaseException:
             clock.forget()
             raise
+        return clock.take()
 
 
 @contextmanager
-def hooks(wanted: Iterator[tuple[nn.Module, Callable[..., None], Callable[..., None]]], *, with_kwargs: bool = False) -> Iterator[None]:
-    """Register (module, pre-hook, post-hook) triples for the duration of the block; removes exactly those.
+def hooks(wanted: Iterator[HookPair], *, with_kwargs: bool = False) -> Iterator[None]:
+    """Register (module, pre-hook, post-hook or None) for the duration of the block; removes exactly those.
 
     `with_kwargs` hands keyword inputs to the pre-hooks; it costs time in every call.
     """
@@ -67,7 +73,8 @@ def hooks(wanted: Iterator[tuple[nn.Module, Callable[..., None], Callable[..., N
     try:
         for module, enter, leave in wanted:
             handles.append(module.register_forward_pre_hook(enter, with_kwargs=with_kwargs))
-            handles.append(module.register_forward_hook(leave))
+            if leave is not None:
+                handles.append(module.register_forward_hook(leave))
         yield
     finally:
         for handle in handles:

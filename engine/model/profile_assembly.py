@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import statistics
 import time
@@ -89,13 +90,13 @@ def _middle_half(ordered: Sequence[T]) -> Sequence[T]:
 
 
 def _item_times(taken: PointSamples) -> tuple[float, ...]:
-    return tuple(statistics.fmean(times) for times in zip(*(spans.item_s for spans in _typical(taken)), strict=True))
+    return tuple(statistics.fmean(times) for times in zip(*_middle_half(sorted(taken.item_s, key=sum)), strict=True))
 
 
 def _item(index: int, item: Item, samples: Sequence[PointSamples]) -> ItemProfile:
     figures = []
     for taken in samples:
-        times = [spans.item_s[index] for spans in taken.spans]
+        times = [item_s[index] for item_s in taken.item_s]
         figures.append(ItemFigures(taken.point, _item_times(taken)[index], statistics.median(times), _p95(times), _cv(times), len(times)))
     return ItemProfile(
         index=index,
@@ -184,8 +185,10 @@ def _honesty(measured: Measurements, steps: Sequence[StepFigures], layers: Seque
     """Overhead where hooked and plain steps were compared most often, the rest over all points."""
     compared = max(measured.samples, key=lambda taken: len(taken.spans))
     own_s = {step.point: sum(f.self_s for layer in layers if (f := layer.at(step.point))) for step in steps}
+    overhead, overhead_error = _overhead(compared)
     return Honesty(
-        overhead=_lower_quartile([spans.step_s for spans in compared.spans]) / _lower_quartile(compared.plain_s) - 1.0,
+        overhead=overhead,
+        overhead_error=overhead_error,
         coverage=statistics.median(step.items_s / step.plain_p50_s for step in steps),
         layer_coverage=statistics.median(own_s[step.point] / step.plain_p50_s for step in steps),
         noise_cv=statistics.median(step.cv for step in steps),
@@ -200,10 +203,10 @@ def _cost_model(measured: Measurements) -> CostModel:
 
 
 def _cost_samples(samples: Iterable[PointSamples]) -> Iterable[CostSample]:
-    """Item times scaled to the typical step, hooked or plain: twice the samples for the sum, the same shares of it."""
+    """Item times scaled to the typical plain step: what serving takes, with the shares that the items have of it."""
     for taken in samples:
         item_s = _item_times(taken)
-        steps_s = sorted([*taken.plain_s, *(spans.step_s for spans in taken.spans)])
+        steps_s = sorted([*taken.plain_s, *map(sum, taken.item_s)])
         scale = statistics.fmean(_middle_half(steps_s)) / sum(item_s)
         yield CostSample(taken.point, tuple(time_s * scale for time_s in item_s))
 
@@ -238,9 +241,13 @@ def _cv(values: Sequence[float]) -> float:
     return statistics.stdev(values) / statistics.mean(values) if len(values) > 1 and statistics.mean(values) > 0 else 0.0
 
 
-def _lower_quartile(values: Sequence[float]) -> float:
-    """Pauses of the system only ever lengthen a step, and would drown a difference of a hundredth in a median."""
-    return sorted(values)[len(values) // 4]
+def _overhead(taken: PointSamples) -> tuple[float, float]:
+    """What the hooks cost, and half its 95 % interval. Neighbouring steps meet the same machine, so ratios within pairs are
+    compared; the interval of their median is the usual one of order statistics (n/2 -+ 0.98 sqrt(n)), free of any shape."""
+    ratios = sorted(spans.step_s / plain_s for spans, plain_s in zip(taken.spans, taken.plain_s, strict=True))
+    reach = math.ceil(0.98 * math.sqrt(len(ratios)))
+    low, high = ratios[max(0, len(ratios) // 2 - reach)], ratios[min(len(ratios) - 1, len(ratios) // 2 + reach)]
+    return statistics.median(ratios) - 1.0, (high - low) / 2
 
 
 def _p95(values: Sequence[float]) -> float:

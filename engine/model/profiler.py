@@ -19,7 +19,7 @@ from engine.model.roofline import measure_roofline
 from engine.model.source import Progress
 from engine.model.spans import StepSpans
 from engine.model.traffic import LayerCounts, count_step
-from engine.model.workload import Workload
+from engine.model.workload import Step, Workload
 from engine.planning.point import DECODE, PHASES, Point
 from engine.planning.profile import Roofline
 from engine.planning.profile_points import PointPlan
@@ -38,12 +38,13 @@ _OVERHEAD_SHARE = 0.15  # of the budget: pairs at one decode point, where the ho
 
 @dataclass(slots=True)
 class PointSamples:
-    """What was taken at one point; `plain_s[k]` and `spans[k]` come from neighbouring steps."""
+    """What was taken at one point; `plain_s[k]`, `spans[k]` and `item_s[k]` come from neighbouring steps."""
 
     point: Point
     counts: dict[int, LayerCounts]
     plain_s: list[float] = field(default_factory=list)
     spans: list[StepSpans] = field(default_factory=list)
+    item_s: list[tuple[float, ...]] = field(default_factory=list)  # fewer than spans where only the hooks' cost was measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Measurements:
 
 
 class ObservabilityEngine:
-    """Measures one workload. `depth` says which modules get hooks: item, layer or leaf."""
+    """Measures one workload. `depth` says which modules get hooks: item, layer or leaf; items are timed at every depth."""
 
     def __init__(
         self,
@@ -142,21 +143,27 @@ class ObservabilityEngine:
             if spent_s > share_s and number >= _MIN_PAIRS:
                 return
             self._progress(0.9 + 0.1 * min(1.0, spent_s / share_s), f"cost of the hooks: {taken.point.label}")
-            self._visit(taken)
+            self._hooked_and_plain(taken)
 
     def _visit(self, taken: PointSamples) -> None:
-        """A hooked and a plain step, each first in turn: the second finds warmer caches."""
+        taken.item_s.append(self._collector.items_s(self._step(taken.point)))
+        self._hooked_and_plain(taken)
+
+    def _hooked_and_plain(self, taken: PointSamples) -> None:
+        """Each first in turn: the second finds warmer caches."""
         hooked_first = len(taken.spans) % 2 == 0
         for hooked in (hooked_first, not hooked_first):
             if hooked:
-                taken.spans.append(self._collector.hooked(self._workload.step_at(taken.point)))
-                self._num_steps += 1
+                taken.spans.append(self._collector.hooked(self._step(taken.point)))
             else:
                 taken.plain_s.append(self._plain(taken.point))
 
     def _plain(self, point: Point) -> float:
+        return self._collector.plain_s(self._step(point))
+
+    def _step(self, point: Point) -> Step:
         self._num_steps += 1
-        return self._collector.plain_s(self._workload.step_at(point))
+        return self._workload.step_at(point)
 
 
 def _num_of(phase: str, samples: Sequence[PointSamples]) -> int:

@@ -1,9 +1,6 @@
 """From a step's marks to the time of every layer and item. Pure arithmetic: it knows neither torch nor clocks.
 
-A mark is (code, time). `code >= 0` enters layer `code`, `~code` leaves it; BEGIN and END frame the step. Marks nest as the
-calls did. The items tile the step: the first runs from BEGIN to the first block's entry, each block's to the next
-block's entry, and the last from the last block's exit to END, so that what runs between the modules (masks, positions,
-the runtime's own work) is charged to the item that needed it.
+A mark is (code, time). `code >= 0` enters layer `code`, `~code` leaves it; BEGIN and END frame the step.
 """
 
 from __future__ import annotations
@@ -21,22 +18,17 @@ Mark = tuple[int, float]
 
 @dataclass(frozen=True, slots=True)
 class StepSpans:
-    """One hooked step, all in seconds, by layer code and by item index."""
+    """One hooked step, all in seconds, by layer code."""
 
     step_s: float
     layer_s: dict[int, float]  # with what runs inside; several calls add up
     self_s: dict[int, float]  # without the hooked layers inside
-    item_s: tuple[float, ...]
     entered: tuple[int, ...]  # codes in order of their first entry
 
 
-def fold(marks: Sequence[Mark], blocks: Sequence[int]) -> StepSpans:
-    """Spans of one complete step; `blocks` are the codes of the decoder blocks in chain order.
-
-    Raises Bug if the marks do not nest or a block was not called exactly once, for then the figures would be wrong.
-    """
-    if len(marks) < 2 or marks[0][0] != BEGIN or marks[-1][0] != END:
-        raise Bug("the profiler's marks do not frame a step")
+def fold(marks: Sequence[Mark]) -> StepSpans:
+    """Spans of one complete step, whose marks nest as the calls did. Raises Bug if they do not."""
+    _check_frame(marks)
     layer_s: dict[int, float] = {}
     self_s: dict[int, float] = {}
     calls: list[list[float]] = []  # [code, entry, time of hooked calls inside]
@@ -55,14 +47,22 @@ def fold(marks: Sequence[Mark], blocks: Sequence[int]) -> StepSpans:
             calls[-1][2] += spent_s
     if calls:
         raise Bug("the profiler's marks do not nest")
-    return StepSpans(marks[-1][1] - marks[0][1], layer_s, self_s, _items(marks, blocks), tuple(layer_s))
+    return StepSpans(marks[-1][1] - marks[0][1], layer_s, self_s, tuple(layer_s))
 
 
-def _items(marks: Sequence[Mark], blocks: Sequence[int]) -> tuple[float, ...]:
-    wanted = set(blocks)
-    entries = [mark for mark in marks if mark[0] in wanted]
-    if [code for code, _ in entries] != list(blocks) or not blocks:
-        raise Bug(f"a step called its {len(blocks)} blocks {len(entries)} times or in another order")
-    last_exit_s = max(at_s for code, at_s in marks if code == ~blocks[-1])
-    bounds = [marks[0][1], *(at_s for _, at_s in entries), last_exit_s, marks[-1][1]]
-    return tuple(later - earlier for earlier, later in pairwise(bounds))
+def tile(marks: Sequence[Mark], blocks: Sequence[int]) -> tuple[float, ...]:
+    """Seconds of every item of one complete step with marks at the entries of `blocks` and at the last one's exit alone.
+
+    The first item runs from BEGIN to the first block's entry, each block's to the next block's entry, and the last from
+    the last block's exit to END, so that what runs between the modules (masks, positions, the runtime's own work) is
+    charged to the item that needed it. Raises Bug if a block was not called exactly once and in order.
+    """
+    _check_frame(marks)
+    if not blocks or [code for code, _ in marks[1:-1]] != [*blocks, ~blocks[-1]]:
+        raise Bug(f"a step called its {len(blocks)} blocks in another way: marks {[code for code, _ in marks[1:-1]][:80]}")
+    return tuple(later - earlier for (_, earlier), (_, later) in pairwise(marks))
+
+
+def _check_frame(marks: Sequence[Mark]) -> None:
+    if len(marks) < 2 or marks[0][0] != BEGIN or marks[-1][0] != END:
+        raise Bug("the profiler's marks do not frame a step")

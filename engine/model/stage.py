@@ -35,6 +35,7 @@ class StageModel:
 
     def __init__(self, model: PreTrainedModel, chain: Chain, start: int, stop: int, *, device: str, kv_budget_bytes: int) -> None:
         """Use `load` or `synthetic`; this cuts a meta model to the slice and leaves its tensors to them."""
+        from engine.model.chain import cache_argument
         from engine.model.cut import CutModel  # transformers, so only once a model is loaded
 
         text_config = model.config.get_text_config(decoder=True)
@@ -49,6 +50,7 @@ class StageModel:
         self._chain = chain
         self._packed = runs_packed(model.config)
         self._options = _forward_options(model, chain)
+        self._cache_argument = cache_argument(model)
         held = [chain.kv[item - 1] for item in range(max(start, 1), min(stop, chain.num_blocks + 1))]
         self.kv = KVStore(dict(held), kv_budget_bytes, dtype=self.dtype, device=device)
 
@@ -178,7 +180,7 @@ class StageModel:
 
         sizes = [len(token_ids) for _, token_ids in rows]
         arguments = self._arguments(rows, lengths, sizes)
-        arguments["past_key_values"] = StepCache(self.kv, [(row[0], size) for row, size in zip(rows, sizes, strict=True)])
+        arguments[self._cache_argument] = StepCache(self.kv, [(row[0], size) for row, size in zip(rows, sizes, strict=True)])
         output = self._cut.run(hidden, sum(sizes), arguments)
         if not self.is_last:
             return output

@@ -164,7 +164,8 @@ class Environment:
 class Honesty:
     """How far the figures can be trusted. Fractions: 0.02 is 2 %."""
 
-    overhead: float  # what the hooks cost: hooked / plain decode steps, less 1 (lower quartiles of alternating steps)
+    overhead: float  # what the hooks cost: hooked / plain decode steps, less 1 (median of neighbouring steps)
+    overhead_error: float  # half the width of the 95 % interval of that median
     coverage: float  # sum of the items / plain step; 1 = every microsecond is accounted for
     layer_coverage: float  # sum of the layers' self times / plain step; the rest ran between the layers
     noise_cv: float  # median over points of the plain steps' variation

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def dashboard_document(profile: Profile) -> dict[str, Any]:
         "about": _about(profile),
         "roofline": {"flops_per_s": profile.environment.roofline.flops_per_s, "bytes_per_s": profile.environment.roofline.bytes_per_s},
         "num_parameters": profile.num_parameters,
-        "honesty": {"overhead": profile.honesty.overhead, "coverage": profile.honesty.coverage, "noise_cv": profile.honesty.noise_cv},
+        "honesty": asdict(profile.honesty),
         "reference": {phase: points.index(point) for phase, point in reference.items()},
         "layers": _layers(profile.layers),
         "points": [_point(profile, p, with_samples=p in reference.values()) for p in points],
@@ -105,7 +106,7 @@ def _about(profile: Profile) -> list[tuple[str, str]]:
     """Label and value of everything that says how far to trust the figures."""
     e, h = profile.environment, profile.honesty
     rows = [
-        ("Hook overhead", f"{100 * h.overhead:.2f} % of a step (with hooks against without, interleaved)"),
+        ("Hook overhead", f"{100 * h.overhead:.1f} +- {100 * h.overhead_error:.1f} % of a step (with hooks against without, interleaved)"),
         ("Coverage by items", f"{100 * h.coverage:.1f} % of the step without hooks"),
         ("Coverage by layers", f"{100 * h.layer_coverage:.1f} % (the rest ran between the layers)"),
         ("Noise", f"{100 * h.noise_cv:.1f} % coefficient of variation, median over points"),

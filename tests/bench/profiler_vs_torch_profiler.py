@@ -53,9 +53,9 @@ def measure(workload: CausalWorkload, point: Point, num_steps: int) -> dict[str,
     ranges = ItemRanges([layer.module for layer in layers if layer.role is Role.BLOCK])
     sorts: dict[str, Callable[[Any], Any]] = {
         "plain": lambda step: step(),
-        "ours": lambda step: collector.hooked(step).item_s,
+        "ours": collector.items_s,
         "torch": lambda step: ranges.profiled(step, lambda run: run()),
-        "both": lambda step: ranges.profiled(step, lambda run: collector.hooked(run).item_s),
+        "both": lambda step: ranges.profiled(step, collector.items_s),
     }
     taken: dict[str, list[Any]] = {f"{name}{what}": [] for name in sorts for what in ("", "_s")}
     names = list(sorts)

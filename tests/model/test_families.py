@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
 from engine.data import InvalidInput, NotSupported
 from engine.model import attention, cut, families, slicing
@@ -38,8 +39,11 @@ def equals_whole(folder: Path, expected: list[list[int]], chunk: int | None = No
     return tiny.sliced(stages, tiny.prompts(), NUM_NEW, chunk) == expected
 
 
-def verdict(family: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str | None:
-    """How the family can be sliced exactly, None if it cannot or cannot even be built and generate."""
+MODES = ("packed", "row by row")
+
+
+def verdict(family: str, folder: Path, monkeypatch: pytest.MonkeyPatch, modes: tuple[str, ...] = MODES) -> str | None:
+    """The first of `modes` in which the family is sliced exactly, None if in none or if it cannot even be built and generate."""
     try:
         model = tiny.random_model(tiny.tiny_config(family))
         expected = tiny.whole(model, tiny.prompts(), NUM_NEW)
@@ -47,7 +51,7 @@ def verdict(family: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str |
         return None
     assert len({token for tokens in expected for token in tokens}) >= 3, "the weights are degenerate: every slice would look right"
     model.save_pretrained(folder)
-    for mode in ("packed", "row by row"):
+    for mode in modes:
         force(monkeypatch, family, mode)
         try:
             if equals_whole(folder, expected) and (family not in CHUNKED or equals_whole(folder, expected, chunk=3)):
@@ -60,7 +64,10 @@ def verdict(family: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str |
 @pytest.mark.parametrize("family", [name for name in tiny.causal_families() if name not in families.NOT_DECODER_ONLY])
 def test_listed_families_are_those_that_pass(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = "packed" if family in families.PACKED else "row by row" if family in families.ROW_BY_ROW else None
-    assert verdict(family, tmp_path, monkeypatch) == listed
+    if transformers.__version__.startswith(f"{families.VERIFIED_WITH}."):
+        assert verdict(family, tmp_path, monkeypatch) == listed
+    elif listed is not None:  # another release may do more than the lists say, never less
+        assert verdict(family, tmp_path, monkeypatch, (listed,)) == listed
 
 
 def test_every_family_is_listed_once_or_refused_by_name() -> None:

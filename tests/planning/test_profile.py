@@ -53,7 +53,7 @@ def profile(**changes: Any) -> Profile:
         hook_depth="layer",
         wall_s=1.75e9,
         environment=Environment("cpu", "a CPU", "a CPU", 2, 2, "float32", "host", "Linux", Roofline(1e11, 2e10), {"torch": "2.13"}),
-        honesty=Honesty(0.01, 1.0, 0.98, 0.02, 100, 12.0),
+        honesty=Honesty(0.01, 0.002, 1.0, 0.98, 0.02, 100, 12.0),
         steps=tuple(StepFigures(point, 0.02, 0.0202, 0.0201, 3, 0.02, (0.02, 0.021)) for point in POINTS),
         layers=(
             layer(0, "h.0", Role.BLOCK, 0.001, 0.012),
@@ -126,7 +126,7 @@ def changed(**changes: Any) -> str:
         (changed(layers={}), "profile.layers"),
         (changed(num_parameters=True), "profile.num_parameters"),
         (changed(wall_s="soon"), "profile.wall_s"),
-        (changed(honesty={"overhead": 0.1}), "profile.honesty lacks coverage"),
+        (changed(honesty={"overhead": 0.1}), "profile.honesty lacks overhead_error, coverage"),
         (changed(steps=[{"point": {"phase": "decode", "tokens": 0, "context": 0, "batch": 1}}]), "profile.steps"),
         (profile().to_json()[:-100], "not a profile"),
         (profile().to_json().replace('"memory"', '"magic"'), "bound"),

@@ -65,7 +65,7 @@ def make_profile(num_blocks: int = 12, names: Sequence[str] = (), points: tuple[
     steps = tuple(_step(layers, p, rng) for p in points)
     return Profile(
         "gpt2 (random weights, seed 0)", "gpt2", "ab" * 32, True, 124_439_808, "layer", 1.7e9, _environment(),
-        Honesty(0.012, 0.991, 0.97, 0.03, 4321, 33.3), steps, tuple(layers), _items(num_blocks, points),
+        Honesty(0.012, 0.003, 0.991, 0.97, 0.03, 4321, 33.3), steps, tuple(layers), _items(num_blocks, points),
     )  # fmt: skip
 
 
