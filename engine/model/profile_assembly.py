@@ -90,7 +90,15 @@ def _middle_half(ordered: Sequence[T]) -> Sequence[T]:
 
 
 def _item_times(taken: PointSamples) -> tuple[float, ...]:
-    return tuple(statistics.fmean(times) for times in zip(*_middle_half(sorted(taken.item_s, key=sum)), strict=True))
+    """The items' shares of the typical steps, of the median step: medians of parts do not add up to the median of the whole."""
+    typical = _middle_half(sorted(taken.item_s, key=sum))
+    median_s = statistics.median(map(sum, taken.item_s))
+    return tuple(median_s * statistics.fmean(shares) for shares in zip(*map(_shares, typical), strict=True))
+
+
+def _shares(item_s: Sequence[float]) -> tuple[float, ...]:
+    whole_s = sum(item_s)
+    return tuple(time_s / whole_s for time_s in item_s)
 
 
 def _item(index: int, item: Item, samples: Sequence[PointSamples]) -> ItemProfile:
@@ -182,14 +190,14 @@ def _figures(taken: PointSamples, code: int, roof: Roofline) -> LayerFigures:
 
 
 def _honesty(measured: Measurements, steps: Sequence[StepFigures], layers: Sequence[LayerProfile]) -> Honesty:
-    """Overhead where hooked and plain steps were compared most often, the rest over all points."""
+    """Overhead where hooked and plain steps were compared most often, the rest over all points; neighbouring steps are compared."""
     compared = max(measured.samples, key=lambda taken: len(taken.spans))
     own_s = {step.point: sum(f.self_s for layer in layers if (f := layer.at(step.point))) for step in steps}
     overhead, overhead_error = _overhead(compared)
     return Honesty(
         overhead=overhead,
         overhead_error=overhead_error,
-        coverage=statistics.median(step.items_s / step.plain_p50_s for step in steps),
+        coverage=statistics.median(sum(i) / p for taken in measured.samples for i, p in zip(taken.item_s, taken.plain_s, strict=False)),
         layer_coverage=statistics.median(own_s[step.point] / step.plain_p50_s for step in steps),
         noise_cv=statistics.median(step.cv for step in steps),
         num_steps=measured.num_steps,
@@ -207,7 +215,7 @@ def _cost_samples(samples: Iterable[PointSamples]) -> Iterable[CostSample]:
     for taken in samples:
         item_s = _item_times(taken)
         steps_s = sorted([*taken.plain_s, *map(sum, taken.item_s)])
-        scale = statistics.fmean(_middle_half(steps_s)) / sum(item_s)
+        scale = statistics.median(steps_s) / sum(item_s)
         yield CostSample(taken.point, tuple(time_s * scale for time_s in item_s))
 
 

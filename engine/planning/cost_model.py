@@ -1,12 +1,13 @@
 """`time(item, phase, tokens, context, batch)`: what planner, simulator and detector expect a step to take.
 
-    time = work(batch * tokens) + pair_s * pairs
+    time = work(batch * tokens) + pair_s * pairs + behind_s * (a prompt's tokens stand behind earlier ones)
 
 `work` is what the weights cost for the step's packed new tokens: a line through the token counts that were measured, for
 kernels change with it in jumps (a vector product becomes a matrix product at 2 rows, blocks fill at 8) that no
 polynomial follows. Between two counts it is interpolated, beyond the last it rises with the average slope of the
 upper part. `pairs` counts the (query, key) pairs that attention visits, so its part is linear in the context: decode is
-`f(batch) + c * batch * context`, prefill `f(tokens) + c * tokens^2 / 2`.
+`f(batch) + c * batch * context`, prefill `f(tokens) + c * tokens^2 / 2`. A prompt's later chunk needs a mask that its first one does
+not, a constant that is a fifth of a step where launching kernels is what takes time (GPT-2 on a large GPU).
 
 All unknowns of an item and phase come from one non-negative least-squares fit of relative errors. Curvature of `work` is
 penalised a little: a line plus pairs explains what it can, kinks remain where the measurements insist.
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 
 from engine.data import InvalidInput
 from engine.planning.least_squares import non_negative
-from engine.planning.point import FORWARD, Point
+from engine.planning.point import FORWARD, PREFILL, Point
 
 _SMOOTHING = 0.03  # weight of a kink's relative size beside a measurement's relative error
 
@@ -39,6 +40,7 @@ class ItemLaw:
 
     work_s: tuple[float, ...]
     pair_s: float
+    behind_s: float = 0.0  # more for a prompt's chunk that is not its first
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,12 @@ def num_pairs(point: Point) -> float:
 
 
 def _time_s(law: ItemLaw, num_tokens: Sequence[int], point: Point) -> float:
-    return _work_s(law.work_s, num_tokens, point.batch * point.tokens) + law.pair_s * num_pairs(point)
+    work_s = _work_s(law.work_s, num_tokens, point.batch * point.tokens)
+    return work_s + law.pair_s * num_pairs(point) + law.behind_s * _is_behind(point)
+
+
+def _is_behind(point: Point) -> bool:
+    return point.phase == PREFILL and point.context > 0
 
 
 def _work_s(work_s: Sequence[float], knots: Sequence[int], wanted: int) -> float:
@@ -150,15 +157,16 @@ def _fit_item(knots: tuple[int, ...], samples: Sequence[CostSample], item: int) 
     targets: list[float] = []
     for sample in samples:
         weight = 1.0 / max(sample.item_s[item], 1e-9)
-        row = [0.0] * (len(knots) + 1)
+        row = [0.0] * (len(knots) + 2)
         row[knots.index(sample.point.batch * sample.point.tokens)] = weight
-        row[-1] = weight * num_pairs(sample.point)
+        row[-2] = weight * num_pairs(sample.point)
+        row[-1] = weight * _is_behind(sample.point)
         rows.append(row)
         targets.append(weight * sample.item_s[item])
     rows += _kinks(knots, samples, item)
     targets += [0.0] * max(0, len(knots) - 2)
-    *work_s, pair_s = non_negative(rows, targets)
-    return ItemLaw(tuple(work_s), pair_s)
+    *work_s, pair_s, behind_s = non_negative(rows, targets)
+    return ItemLaw(tuple(work_s), pair_s, behind_s)
 
 
 def _kinks(knots: tuple[int, ...], samples: Sequence[CostSample], item: int) -> Iterable[list[float]]:
@@ -167,6 +175,6 @@ def _kinks(knots: tuple[int, ...], samples: Sequence[CostSample], item: int) -> 
         at_knot = [s.item_s[item] for s in samples if s.point.batch * s.point.tokens == knots[k]]
         weight = _SMOOTHING / max(sum(at_knot) / len(at_knot), 1e-9)
         share = (knots[k] - knots[k - 1]) / (knots[k + 1] - knots[k - 1])
-        row = [0.0] * (len(knots) + 1)
+        row = [0.0] * (len(knots) + 2)
         row[k - 1], row[k], row[k + 1] = -weight * (1.0 - share), weight, -weight * share
         yield row

@@ -99,7 +99,7 @@ class ItemFigures:
     """One item at one point; the items of a step add up to it."""
 
     point: Point
-    time_s: float  # mean over the middle half of the steps: medians of parts do not add up to the median of the whole
+    time_s: float  # its mean share of the middle half of the steps, of the median step: so the items add up to it
     p50_s: float
     p95_s: float
     cv: float
@@ -166,7 +166,7 @@ class Honesty:
 
     overhead: float  # what the hooks cost: hooked / plain decode steps, less 1 (median of neighbouring steps)
     overhead_error: float  # half the width of the 95 % interval of that median
-    coverage: float  # sum of the items / plain step; 1 = every microsecond is accounted for
+    coverage: float  # sum of the items / plain step (median of neighbouring steps); 1 = every microsecond is accounted for
     layer_coverage: float  # sum of the layers' self times / plain step; the rest ran between the layers
     noise_cv: float  # median over points of the plain steps' variation
     num_steps: int  # steps taken, hooked and plain

@@ -55,6 +55,8 @@ def _prefill(limit: int, most: int, quick: bool) -> tuple[list[Point], list[Poin
     lengths = _up_to((4, 32, 128) if quick else (4, 16, 64, 128, 256, 512), max(1, most))
     behind = lengths[-2] if len(lengths) > 1 else lengths[-1]
     learn = [Point(PREFILL, n, 0, 1) for n in lengths] + [Point(PREFILL, behind, limit // 2, 1)]
+    if not quick:
+        learn.append(Point(PREFILL, lengths[min(1, len(lengths) - 1)], limit * 3 // 4, 1))  # few pairs: what standing behind costs as such
     wanted = ((64, 0),) if quick else ((32, 0), (96, 0), (192, 0), (100, limit * 5 // 16))
     return learn, [Point(PREFILL, n, context, 1) for n, context in wanted if n <= most and n + context <= limit]
 

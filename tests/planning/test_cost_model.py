@@ -41,11 +41,12 @@ def test_a_decode_law_is_recovered_at_unseen_points(a: float, b: float, c: float
         assert model.step_s(point) == pytest.approx(3 * law(point), rel=1e-6)
 
 
-@given(a=seconds, b=seconds, c=st.floats(1e-9, 1e-6))
+@given(a=seconds, b=seconds, c=st.floats(1e-9, 1e-6), behind=st.sampled_from([0.0, 0.3, 2.0]))
 @settings(max_examples=40, deadline=None)
-def test_a_prefill_law_is_recovered_at_unseen_points(a: float, b: float, c: float) -> None:
+def test_a_prefill_law_is_recovered_at_unseen_points(a: float, b: float, c: float, behind: float) -> None:
     def law(point: Point) -> float:
-        return a + b * point.tokens + c * (point.tokens * point.context + point.tokens * (point.tokens + 1) / 2)
+        later_s = behind * a if point.context else 0.0
+        return a + b * point.tokens + c * (point.tokens * point.context + point.tokens * (point.tokens + 1) / 2) + later_s
 
     model = CostModel.fit(measured(tuple(p for p in causal_points(1024).learn if p.phase == PREFILL), law))
     for point in (Point(PREFILL, 100, 300, 1), Point(PREFILL, 384, 0, 1), Point(PREFILL, 1000, 0, 1)):
