@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock, Timeout
+
 from engine.data import InvalidInput
 from engine.report.jsonl import LogRecord, encode, rotated
 
@@ -30,7 +32,7 @@ CLOSE_TIMEOUT_S = 2.0
 class JsonlWriter:
     """Appends records to `path`; when it would grow beyond `max_file_bytes` it is renamed and the oldest one deleted.
 
-    Raises InvalidInput if the file cannot be opened now; afterwards nothing raises.
+    Raises InvalidInput if the file cannot be opened now or another process writes it; afterwards nothing raises.
     """
 
     def __init__(
@@ -45,9 +47,13 @@ class JsonlWriter:
         self._num_untold = 0  # lost since the log last said how many
         self.num_written = 0
         self.num_lost = 0
+        self._only_writer = FileLock(path.with_suffix(".lock"))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._only_writer.acquire(timeout=0)  # two that rotate one log would lose each other's records
             self._open()
+        except Timeout as e:
+            raise InvalidInput(f"the metrics log {path} is written by another process: choose another --metrics-dir") from e
         except OSError as e:
             raise InvalidInput(f"cannot write the metrics log {path}: {e.strerror}; choose another --metrics-dir") from e
         self._thread = threading.Thread(target=self._run, name="metrics-log", daemon=True)
@@ -71,6 +77,7 @@ class JsonlWriter:
         except queue.Full:
             return
         self._thread.join(timeout_s)
+        self._only_writer.release()
 
     # ------------------------------------------------------------------------------------------ on the thread
     def _run(self) -> None:

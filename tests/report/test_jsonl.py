@@ -235,3 +235,16 @@ def _until_handled(writer: JsonlWriter, num: int) -> None:
             return
         done.wait(0.005)
     raise AssertionError(f"the writer handled {writer.num_written + writer.num_lost} of {num} records")
+
+
+def test_a_log_has_one_writer_until_that_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    first = JsonlWriter(path)
+    with pytest.raises(InvalidInput, match="written by another process"):
+        JsonlWriter(path)
+    first.write("kept", {})
+    first.close()
+    second = JsonlWriter(path)
+    second.write("more", {})
+    second.close()
+    assert [record.kind for record in read_log(tmp_path).records] == ["kept", "more"]
