@@ -393,6 +393,9 @@ class Cluster:
             member = self.member(stage.node_id)
             member.state = NodeState.LOADING
             out.append(do.LoadStage(stage.node_id, member.generation, plan.plan_version, stage, next_worker_id))
+        for member in self.members:
+            if member.alive and member.ready and member.stage is None:
+                out.append(do.ReleaseStage(member.spec.node_id, member.generation, 0))
 
     def _is_moving_to(self, worker_id: str) -> bool:
         move = self.rebalancer.move

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from engine.control.session import Session
-from engine.data import ModelCard, Plan, Stage
+from engine.data import ModelCard, MoveReport, Plan, Stage
 
 BARRIER_LIMIT_S = 5.0
 RETRY_S = 2.0
@@ -49,20 +49,6 @@ class Carried:
     epoch: int
     new_epoch: int
     num_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class MoveReport:
-    """What a change of plan moved and how long tokens waited for it."""
-
-    plan_version: int
-    cause: str
-    num_items: int
-    weight_bytes: int
-    kv_bytes: int
-    prepare_s: float
-    pause_s: float
-    outcome: str  # "done", or why it was dropped
 
 
 def transfers(old: Plan, new: Plan, card: ModelCard) -> tuple[Transfer, ...]:

@@ -68,9 +68,7 @@ class Serving:
             self.flights[step_id] = Flight(segments, now_s)
             out.append(do.SendStep(plan.plan_version, step_id, plan.stages[0].node_id, segments))
 
-    def finish(
-        self, session: Session, reason: FinishReason, error: NoodleError | None, now_s: float, out: list[do.Command]
-    ) -> None:
+    def finish(self, session: Session, reason: FinishReason, error: NoodleError | None, now_s: float, out: list[do.Command]) -> None:
         """End a session; the stages are told as soon as steps may be sent."""
         was_running = session.state is not SessionState.QUEUED
         self.scheduler.remove(session)
