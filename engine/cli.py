@@ -129,9 +129,15 @@ def _add_clients(commands: argparse._SubParsersAction[_Parser]) -> None:
     rebalance = _command(commands, "rebalance", "plan again from the present measurements", _rebalance)
     _connect_options(rebalance)
     rebalance.add_argument("--dry-run", action="store_true", help="show the plan, do not apply it")
+    rebalance.add_argument("--stages", metavar="NODE:FIRST-LAST,...", help="your own plan instead, e.g. w1:0-4,w2:5-9")
     cancel = _command(commands, "cancel", "end a session", _cancel)
     _connect_options(cancel)
     cancel.add_argument("session_id")
+    slowdown = _command(commands, "slowdown", "let a running worker play a slower machine; 1 ends it", _slowdown)
+    _connect_options(slowdown)
+    slowdown.add_argument("worker_id")
+    slowdown.add_argument("factor", type=_factor)
+    _connect_options(_command(commands, "moves", "show what the last live changes of plan moved", _moves))
 
 
 def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -153,8 +159,10 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--format", default="html", choices=("html", "csv", "json", "jsonl", "prometheus"), help="of a profile (default html)"
     )
     report.add_argument("--json", action="store_true", help="the figures as one JSON document on stdout")
-    bench = _command(commands, "bench", "measure hop cost and decode speed on this machine", _bench)
-    bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode"), default="all")
+    bench = _command(commands, "bench", "measure hop cost, decode speed and serving many sessions on this machine", _bench)
+    bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode", "serve"), default="all")
+    bench.add_argument("--sessions", type=_whole(1), default=8, help="concurrent sessions of `serve` (default 8)")
+    bench.add_argument("--workers", type=_whole(1), default=3, help="workers of `serve` (default 3)")
     bench.add_argument("--tokens", type=_whole(8), default=500, help="tokens per measurement (default 500)")
     bench.add_argument("--rounds", type=_whole(1), default=3, help="interleaved rounds; medians are quoted (default 3)")
     bench.add_argument("--json", action="store_true")
@@ -306,6 +314,18 @@ def _cancel(options: argparse.Namespace) -> int:
     from engine.commands import operate
 
     return operate.cancel(options)
+
+
+def _slowdown(options: argparse.Namespace) -> int:
+    from engine.commands import operate
+
+    return operate.slowdown(options)
+
+
+def _moves(options: argparse.Namespace) -> int:
+    from engine.commands import operate
+
+    return operate.moves(options)
 
 
 def _models(options: argparse.Namespace) -> int:
