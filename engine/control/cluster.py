@@ -8,35 +8,28 @@ clock, no network and no tensors. Sessions and steps are `serving`'s affair, a l
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import singledispatchmethod
 
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.batching import num_lanes
+from engine.control.config import ClusterConfig
 from engine.control.invariants import check_cluster
-from engine.control.members import LeaseRules, Member, Members, capacity_tokens
+from engine.control.members import Member, Members, capacity_tokens
 from engine.control.metrics import PipelineMetrics
-from engine.control.placement import describe, given, planned
+from engine.control.moves import Move
+from engine.control.placement import describe, given, loading, planned
 from engine.control.rebalance import Rebalancer
-from engine.control.scheduler import Scheduler, SchedulerLimits
+from engine.control.scheduler import Scheduler
 from engine.control.serving import Serving
+from engine.control.watchdog import Watchdog
 from engine.data import ModelCard, NodeState, NotFound, Phase, Plan, Refused, Severity, Stage, Unavailable
 from engine.planning.problem import Infeasible
 from engine.planning.strategies import check_strategy
 
-STUCK_S = 0.5
-REUNION_S = 3.0
+REUNION_S = 3.0  # how long a restarted coordinator waits for the workers of its former self
 
-
-@dataclass(frozen=True, slots=True)
-class ClusterConfig:
-    """How many workers to wait for before the first plan, and the limits that hold all the time."""
-
-    num_workers_expected: int = 1
-    strategy: str = "balanced"
-    leases: LeaseRules = field(default_factory=LeaseRules)
-    limits: SchedulerLimits = field(default_factory=SchedulerLimits)
+__all__ = ["Cluster", "ClusterConfig"]
 
 
 class Cluster:
@@ -54,6 +47,7 @@ class Cluster:
         self.members = Members(config.leases)
         self.serving = Serving(config.limits)
         self.rebalancer = Rebalancer(self)
+        self.watchdog = Watchdog()
         self.plan: Plan | None = None
         self.plan_version = last_plan_version
         self.replan_cause = ""  # a move is due as soon as none is under way
@@ -63,7 +57,6 @@ class Cluster:
         self._had_plan = False
         self._loaded: set[str] = set()
         self._infeasible_for: tuple[object, ...] = ()
-        self._trouble = ("", 0.0)  # why the links of this plan are broken, and since when
         self._first_eligible_s: float | None = None
 
     @property
@@ -73,14 +66,6 @@ class Cluster:
     @property
     def metrics(self) -> PipelineMetrics:
         return self.serving.metrics
-
-    @property
-    def num_done(self) -> int:
-        return self.serving.num_done
-
-    @property
-    def num_failed(self) -> int:
-        return self.serving.num_failed
 
     # ------------------------------------------------------------------------------------------ events in
     def handle(self, event: on.ClusterEvent, now_s: float) -> list[do.Command]:
@@ -131,12 +116,7 @@ class Cluster:
             return
         if member.suspect:
             out.append(do.Record(Severity.OK, "node", event.worker_id, f"heartbeat back after {now_s - member.seen_s:.1f} s"))
-        member.seen_s, member.suspect = now_s, False
-        member.detail, member.progress = event.detail, event.progress
-        member.resident_bytes, member.kv_used_bytes = event.resident_bytes, event.kv_used_bytes
-        member.cpu_utilisation, member.queue_depth = event.cpu_utilisation, event.queue_depth
-        member.gpu_utilisation, member.gpu_temperature_c = event.gpu_utilisation, event.gpu_temperature_c
-        member.cpu_temperature_c = event.cpu_temperature_c
+        member.beat(event, now_s)
 
     @_on.register
     def _(self, event: on.WorkerMeasured, now_s: float, out: list[do.Command]) -> None:
@@ -201,6 +181,9 @@ class Cluster:
             raise AssertionError("sessions are restored once the model is known")
         session = self.scheduler.submit(event.session_id, event.prompt_ids, event.request, self.card.context_tokens, now_s)
         session.generated, session.epoch, session.was_admitted = list(event.generated), event.epoch, True
+        if event.generated and (reason := self.scheduler.finish_reason(session, self.card.eos_token_ids, event.stopped)):
+            self.serving.finish(session, reason, None, now_s, out)  # all but its end had been journalled
+            return
         text = f"taken over from the former coordinator after {len(event.generated)} tokens"
         out.append(do.Record(Severity.INFO, "session", event.session_id, text))
 
@@ -212,13 +195,13 @@ class Cluster:
     def _(self, event: on.StepReported, now_s: float, out: list[do.Command]) -> None:
         plan = self._running_plan()
         if plan is not None and self.card is not None and event.plan_version == plan.plan_version:
-            self._note_trouble(self.serving.report(event, self.card, now_s, out), now_s)
+            self.watchdog.note(self.serving.report(event, self.card, now_s, out), now_s)
 
     @_on.register
     def _(self, event: on.StepUndelivered, now_s: float, out: list[do.Command]) -> None:
         plan = self._running_plan()
         if plan is not None and event.plan_version == plan.plan_version:
-            self._note_trouble(self.serving.undelivered(event, now_s, out), now_s)
+            self.watchdog.note(self.serving.undelivered(event, now_s, out), now_s)
 
     @_on.register
     def _(self, event: on.StagePrepared, now_s: float, out: list[do.Command]) -> None:
@@ -235,12 +218,8 @@ class Cluster:
     @_on.register
     def _(self, event: on.MoveFailed, now_s: float, out: list[do.Command]) -> None:
         move = self.rebalancer.move
-        if move is None or event.plan_version != move.new.plan_version:
-            return
-        if move.committed:
-            self._interrupt(f"{event.worker_id} did not switch to #{event.plan_version}: {event.message}", now_s, out)
-        else:
-            self.rebalancer.drop(f"{event.worker_id}: {event.message}", now_s, out, again=True)
+        if move is not None and event.plan_version == move.new.plan_version:
+            self._give_up_move(move, f"{event.worker_id}: {event.message}", now_s, out)
 
     @_on.register
     def _(self, event: on.ReplanRequested, now_s: float, out: list[do.Command]) -> None:
@@ -293,43 +272,33 @@ class Cluster:
         return self.plan if self.phase is Phase.SERVING else None
 
     def _look_for_stuck_steps(self, now_s: float, out: list[do.Command]) -> None:
-        """A silent worker is not waited for when a step waits for it; nor are broken links, nor a step that never returns."""
+        for member in self.watchdog.silent(self, now_s) if self.phase is Phase.SERVING else ():
+            self._lose(member, f"silent for {now_s - member.seen_s:.1f} s while a step waited", now_s, out)
         if self.phase is not Phase.SERVING:
             return
-        oldest_s = min((f.sent_s for f in self.serving.flights.values()), default=now_s)
-        is_waiting = now_s - oldest_s > STUCK_S or self.rebalancer.holds_steps
-        for member in [m for m in self.members if m.suspect and m.stage is not None and is_waiting]:
-            self._lose(member, f"silent for {now_s - member.seen_s:.1f} s while a step waited", now_s, out)
-            if self.phase is not Phase.SERVING:
-                return
-        why, since_s = self._trouble
-        if why and now_s - since_s > STUCK_S:
+        if why := self.watchdog.broken(self, now_s):
             self._interrupt(why, now_s, out)
-        elif late := self.serving.overdue(now_s):
-            self._interrupt(late, now_s, out)
-        elif self.rebalancer.overdue(now_s) and self.rebalancer.move is not None:
-            if self.rebalancer.move.committed:
-                self._interrupt("the switch to a new plan did not end", now_s, out)
-            else:
-                self.rebalancer.drop("the barrier was down for too long", now_s, out, again=True)
+        elif (move := self.rebalancer.overdue(now_s)) is not None:
+            self._give_up_move(move, "the barrier was down for too long", now_s, out)
 
-    def _note_trouble(self, why: str, now_s: float) -> None:
-        """Links broke: if no lost worker explains it soon, the stages are loaded again, with new links."""
-        if why and not self._trouble[0]:
-            self._trouble = (why, now_s)
+    def _give_up_move(self, move: Move, why: str, now_s: float, out: list[do.Command]) -> None:
+        """Before its commit the old plan serves on; after it the new one has to be loaded from scratch."""
+        if move.committed:
+            self._interrupt(f"the switch to #{move.new.plan_version} failed: {why}", now_s, out)
+        else:
+            self.rebalancer.drop(why, now_s, out, again=True)
 
     def _may_plan(self, now_s: float) -> bool:
         num_eligible = len(self.members.eligible())
         if self.card is None or self.failure or not num_eligible:
             return False
-        if self._had_plan or num_eligible >= self.config.num_workers_expected or self._nobody_else_comes():
+        if (
+            self._had_plan
+            or num_eligible >= self.config.num_workers_expected
+            or self.members.all_accounted_for(self.config.num_workers_expected)
+        ):
             return True
         return self._is_restart and self._first_eligible_s is not None and now_s - self._first_eligible_s > REUNION_S
-
-    def _nobody_else_comes(self) -> bool:
-        """All expected workers are accounted for, some of them failed: go on with the rest."""
-        known = sum(m.eligible or bool(m.failure) for m in self.members)
-        return known >= self.config.num_workers_expected and not self.members.still_preparing()
 
     def _measure(self, member: Member, out: list[do.Command]) -> None:
         if self.card is not None and member.ready and member.alive and not member.decode_s and not member.failure:
@@ -354,7 +323,7 @@ class Cluster:
         except Infeasible as e:
             self._infeasible_for, self.detail = eligible, str(e)
             out.append(do.Record(Severity.ERROR, "plan", f"#{self._last_version + 1}", str(e)))
-            if self._nobody_else_comes() and not self._had_plan and not self._is_restart:
+            if self.members.all_accounted_for(self.config.num_workers_expected) and not self._had_plan and not self._is_restart:
                 self._fail(str(e), now_s, out)
             return
         self.phase, self.detail = Phase.LOADING, f"loading plan #{plan.plan_version}"
@@ -362,7 +331,7 @@ class Cluster:
         self.switch_to(plan)
         out.append(do.AdoptPlan(plan))
         out.append(do.Record(Severity.INFO, "plan", f"#{plan.plan_version}", describe(plan)))
-        self._load_stages(plan, out)
+        out.extend(loading(plan, self.members))
 
     def _start_move(self, now_s: float, out: list[do.Command]) -> None:
         cause, self.replan_cause = self.replan_cause, ""
@@ -381,21 +350,12 @@ class Cluster:
             raise AssertionError("a plan without a model")
         self.plan, self.plan_version, self._had_plan = plan, plan.plan_version, True
         self._last_version = max(self._last_version, plan.plan_version)
-        self._infeasible_for, self._trouble = (), ("", 0.0)
+        self._infeasible_for = ()
+        self.watchdog.forget()
         for member in self.members:
             member.stage = plan.stage_of(member.spec.node_id)
         lanes = num_lanes(self.member(s.node_id).spec for s in plan.stages)
         self.serving.start_plan(capacity_tokens(self.card, plan, self.members), lanes)
-
-    def _load_stages(self, plan: Plan, out: list[do.Command]) -> None:
-        following = [s.node_id for s in plan.stages[1:]] + [None]
-        for stage, next_worker_id in zip(plan.stages, following, strict=True):
-            member = self.member(stage.node_id)
-            member.state = NodeState.LOADING
-            out.append(do.LoadStage(stage.node_id, member.generation, plan.plan_version, stage, next_worker_id))
-        for member in self.members:
-            if member.alive and member.ready and member.stage is None:
-                out.append(do.ReleaseStage(member.spec.node_id, member.generation, 0))
 
     def _is_moving_to(self, worker_id: str) -> bool:
         move = self.rebalancer.move
@@ -415,7 +375,7 @@ class Cluster:
         """The current plan no longer runs: its sessions wait for the next one and go on there."""
         self.rebalancer.drop(cause, now_s, out)
         self.phase, self.detail, self.replan_cause = Phase.GATHERING, f"re-planning: {cause}", ""
-        self.plan, self._infeasible_for, self._trouble = None, (), ("", 0.0)
+        self.plan, self._infeasible_for = None, ()
         for member in self.members:
             member.stage = None
         self.serving.interrupt(cause, now_s, out)
@@ -439,7 +399,3 @@ class Cluster:
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold; tests call it after every event."""
         check_cluster(self)
-
-    def in_flight(self) -> tuple[str, ...]:
-        """The sessions of every step that was sent and not yet reported."""
-        return tuple(s.session_id for f in self.serving.flights.values() for s in f.segments)

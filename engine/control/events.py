@@ -131,6 +131,7 @@ class SessionRestored:
     request: GenerateRequest
     generated: tuple[int, ...]
     epoch: int
+    stopped: bool = False  # its text had reached a stop string
 
 
 @dataclass(frozen=True, slots=True)

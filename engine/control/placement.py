@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from engine.control import commands as do
 from engine.control.members import Members, planning_node
-from engine.data import InvalidInput, ModelCard, Plan, Refused, Stage
+from engine.data import InvalidInput, ModelCard, NodeState, Plan, Refused, Stage
 from engine.planning.problem import Problem
 from engine.planning.strategies import make_plan
 
@@ -33,6 +34,20 @@ def given(card: ModelCard, members: Members, strategy: str, plan_version: int, s
             raise Refused(f"{_text((stage,))} needs {need:.0f} MB for weights, {stage.node_id} has {room:.0f} MB: give it fewer items")
     stage_s = tuple(problem.stage_s(index[s.node_id], s.start, s.stop) for s in stages)
     return Plan(plan_version, strategy, stages, stage_s, max(stage_s), math.fsum(stage_s))
+
+
+def loading(plan: Plan, members: Members) -> list[do.Command]:
+    """What loads a plan from scratch: its stages, and no stage anywhere else."""
+    out: list[do.Command] = []
+    following = {s.node_id: n.node_id for s, n in zip(plan.stages, plan.stages[1:], strict=False)}
+    for member in members:
+        node_id = member.spec.node_id
+        if member.stage is not None:
+            member.state = NodeState.LOADING
+            out.append(do.LoadStage(node_id, member.generation, plan.plan_version, member.stage, following.get(node_id)))
+        elif member.alive and member.ready:
+            out.append(do.ReleaseStage(node_id, member.generation, 0))
+    return out
 
 
 def describe(plan: Plan) -> str:

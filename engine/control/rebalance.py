@@ -127,9 +127,10 @@ class Rebalancer:
         if move.committed and not move.uncommitted:
             self._end(move, now_s, out)
 
-    def overdue(self, now_s: float) -> bool:
-        """The barrier has been down for too long."""
-        return self.move is not None and self.move.barrier_s is not None and now_s - self.move.barrier_s > BARRIER_LIMIT_S
+    def overdue(self, now_s: float) -> Move | None:
+        """The move whose barrier has been down for too long."""
+        move = self.move
+        return move if move is not None and move.barrier_s is not None and now_s - move.barrier_s > BARRIER_LIMIT_S else None
 
     def _copy(self, move: Move, out: list[do.Command]) -> None:
         ranges = move.next_round(self._cluster.scheduler.running())

@@ -33,11 +33,12 @@ class SessionOutput:
         self._texts.append(self._text.push(token_id))
         return self._text.stopped
 
-    def restore(self, token_ids: Sequence[int]) -> None:
-        """Tokens that a former coordinator journalled; clients have some of them, or all."""
+    def restore(self, token_ids: Sequence[int]) -> bool:
+        """Tokens that a former coordinator journalled; clients have some of them, or all. True if they reach a stop string."""
         for index, token_id in enumerate(token_ids):
             self.take(index, token_id)
             self._add(pb.TokenChunk(session_id=self.session_id, index=index, token_id=token_id, text=self._texts[index]))
+        return self._text.stopped
 
     def emit(self, command: EmitToken) -> None:
         chunk = pb.TokenChunk(session_id=self.session_id, index=command.index, token_id=command.token_id, text=self._texts[command.index])

@@ -142,10 +142,11 @@ class ClusterShell:
         """Go on with what a former coordinator left behind; call it once the model is known."""
         for found in self.journal.unfinished():
             output = self._new_output(found.session_id, found.prompt_ids, found.request)
-            output.restore(found.token_ids)
+            stopped = output.restore(found.token_ids)
             epoch = self.journal.incarnation << EPOCH_BITS
+            event = on.SessionRestored(found.session_id, found.prompt_ids, found.request, found.token_ids, epoch, stopped)
             try:
-                self.feed(on.SessionRestored(found.session_id, found.prompt_ids, found.request, found.token_ids, epoch))
+                self.feed(event)
             except NoodleError as e:
                 self._finish(do.FinishSession(found.session_id, FinishReason.ERROR, e))
                 continue

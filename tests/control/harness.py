@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
-from engine.data import GenerateRequest, Item, ModelCard, ModelRef, NodeSpec
+from engine.data import GenerateRequest, Item, ModelCard, ModelRef, NodeSpec, StageTiming
 
 CONTEXT_TOKENS = 64
 EOS = 99
@@ -105,16 +105,22 @@ class Driver:
         while self.held_moves:
             self.feed(self.held_moves.pop(0))
 
+    def answer_moves_once(self) -> None:
+        """Answer what is held now, not what the answers lead to."""
+        held, self.held_moves = self.held_moves, []
+        for answer in held:
+            self.feed(answer)
+
     def answer_all(self) -> None:
         while self.held:
             self.report(self.held.pop(0))
 
-    def report(self, step: do.SendStep, **changes: object) -> None:
+    def report(self, step: do.SendStep, timings: tuple[StageTiming, ...] = (), **changes: object) -> None:
         outcomes = tuple(
             on.SegmentOutcome(s.session_id, s.epoch, s.sample_index, token_after(s.position + len(s.token_ids)), **changes)  # type: ignore[arg-type]
             for s in step.segments
         )
-        self.feed(on.StepReported("last", step.plan_version, step.step_id, outcomes, ()))
+        self.feed(on.StepReported("last", step.plan_version, step.step_id, outcomes, timings))
 
     def join(self, worker_id: str, **changes: int) -> int:
         self.generation += 1

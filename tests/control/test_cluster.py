@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from engine.control import commands as do
 from engine.control import events as on
+from engine.control.cluster import Cluster, ClusterConfig
+from engine.control.moves import KvRange
 from engine.control.scheduler import SchedulerLimits
 from engine.data import (
     Corrupt,
@@ -24,6 +26,7 @@ from engine.data import (
     Phase,
     Refused,
     Stage,
+    StageTiming,
     Unavailable,
 )
 from tests.control.harness import CONTEXT_TOKENS, EOS, Driver, card, token_after
@@ -389,3 +392,118 @@ def test_requests_are_validated_when_built() -> None:
         GenerateRequest()
     with pytest.raises(InvalidInput, match="max_new_tokens 0"):
         GenerateRequest(prompt="x", max_new_tokens=0)
+
+
+def test_a_restored_session_goes_on_behind_its_last_token_and_a_complete_one_ends() -> None:
+    driver = Driver(hold=True).start()
+    request = GenerateRequest(prompt_ids=(0, 1, 2, 3), max_new_tokens=5)
+    driver.tokens["s1"] = expected_tokens(4, 2)
+    driver.feed(on.SessionRestored("s1", (0, 1, 2, 3), request, tuple(expected_tokens(4, 2)), 7 << 20))
+    assert {s.epoch for c in driver.held for s in c.segments} == {7 << 20}
+    driver.hold = False
+    driver.answer_all()
+    assert driver.tokens["s1"] == expected_tokens(4, 5)
+    driver.feed(on.SessionRestored("s2", (0, 1, 2, 3), request, tuple(expected_tokens(4, 5)), 7 << 20))
+    assert driver.finished["s2"].reason is FinishReason.LENGTH and "s2" not in driver.tokens
+
+
+def test_a_restarted_coordinator_waits_a_moment_for_its_workers_and_outranks_former_plans() -> None:
+    driver = Driver(num_workers=3)
+    driver.cluster = Cluster(ClusterConfig(num_workers_expected=3), 0.0, last_plan_version=41)
+    driver.feed(on.ModelReady(card()))
+    driver.join("w1"), driver.join("w2")
+    assert driver.cluster.phase is Phase.GATHERING
+    driver.now_s = 3.5
+    driver.beat("w1"), driver.beat("w2")
+    driver.feed(on.Tick())
+    assert driver.cluster.phase is Phase.SERVING and driver.cluster.plan_version == 42
+
+
+def test_a_move_keeps_the_old_plan_until_the_commit_and_copies_only_what_moves() -> None:
+    driver = Driver(hold=True, hold_moves=True).start()
+    driver.submit("s1", max_new_tokens=9)
+    driver.report(driver.held.pop())
+    driver.feed(on.ReplanRequested(1, "", (Stage("w1", 0, 3), Stage("w3", 3, 5))))
+    assert len(driver.held_moves) == 2 and driver.cluster.plan_version == 1
+    driver.report(driver.held.pop())
+    driver.answer_moves_once()
+    copies = [c for c in driver.seen if isinstance(c, do.CopyKv)]
+    assert {(c.transfer.source_id, c.transfer.target_id, c.transfer.start, c.transfer.stop) for c in copies} == {
+        ("w2", "w1", 2, 3),
+        ("w2", "w3", 3, 4),
+    }
+    assert all(c.ranges == (KvRange("s1", 1, 0, 5),) for c in copies)
+    driver.answer_moves_once()
+    assert driver.cluster.rebalancer.holds_steps and len(driver.held) == 1
+    driver.report(driver.held.pop())
+    assert driver.held == [] and driver.cluster.plan_version == 1
+    delta = [c for c in driver.seen if isinstance(c, do.CopyKv)][2:]
+    assert all(c.ranges == (KvRange("s1", 1, 5, 6),) for c in delta)
+    driver.answer_moves_once()
+    assert driver.cluster.plan_version == 2 and driver.held == []
+    assert isinstance(driver.seen[-3], do.AdoptPlan) and isinstance(driver.seen[-1], do.CommitStage)
+    driver.answer_moves_once()
+    assert [(s.epoch, s.position) for c in driver.held for s in c.segments] == [(2, 6)]
+    assert any(isinstance(c, do.ReleaseStage) and c.worker_id == "w2" and c.plan_version == 1 for c in driver.seen)
+    report = driver.cluster.rebalancer.reports[-1]
+    assert (report.num_items, report.kv_bytes, report.outcome) == (2, 12, "done")
+    driver.hold = False
+    driver.answer_all()
+    assert driver.tokens["s1"] == expected_tokens(4, 9)
+
+
+@pytest.mark.parametrize("num_answers", range(7))
+@pytest.mark.parametrize("victim", ["w1", "w2", "w3"])
+def test_a_loss_at_any_point_of_a_move_leaves_one_plan_and_every_token(num_answers: int, victim: str) -> None:
+    driver = Driver(hold=True, hold_moves=True).start()
+    driver.submit("s1", max_new_tokens=9)
+    driver.report(driver.held.pop())
+    driver.feed(on.ReplanRequested(1, "", (Stage("w1", 0, 3), Stage("w3", 3, 5))))
+    for _ in range(num_answers):
+        if driver.held_moves:
+            driver.feed(driver.held_moves.pop(0))
+        elif driver.held:
+            driver.report(driver.held.pop())
+    member = driver.cluster.members.get(victim)
+    assert member is not None
+    driver.feed(on.WorkerLost(victim, member.generation, "killed"))
+    driver.hold = driver.hold_moves = False
+    driver.answer_moves()
+    driver.answer_all()
+    assert driver.tokens["s1"] == expected_tokens(4, 9)
+
+
+def test_decoding_sessions_spread_over_the_lanes_and_share_steps() -> None:
+    driver = Driver(hold=True)
+    driver.feed(on.ModelReady(card()))
+    for i in range(3):
+        driver.join(f"w{i + 1}", kv_budget_bytes=20_000, memory_bytes=80_000)
+    assert driver.cluster.serving.num_lanes == 4
+    for i in range(8):
+        driver.submit(f"s{i}", num_prompt=2, max_new_tokens=30)
+    for _ in range(40):
+        driver.report(driver.held.pop(0))
+    assert [len(c.segments) for c in driver.held] == [2, 2, 2, 2]
+    counts = [len(driver.tokens[f"s{i}"]) for i in range(8)]
+    assert max(counts) - min(counts) <= 3
+
+
+def test_a_long_prompt_takes_no_more_of_a_step_than_its_share_and_starves_nobody() -> None:
+    driver = Driver(hold=True, num_workers=1)
+    driver.feed(on.ModelReady(card()))
+    driver.join("w1", kv_budget_bytes=90_000, memory_bytes=200_000)
+    driver.cluster.serving.batcher.limits = SchedulerLimits(unknown_chunk_tokens=8, chunk_s=0.08)
+    driver.submit("short", num_prompt=2, max_new_tokens=20)
+    driver.report(driver.held.pop())
+    driver.submit("long", num_prompt=50, max_new_tokens=4)
+    driver.submit("other", num_prompt=3, max_new_tokens=4)
+    steps = []
+    while driver.held:
+        step = driver.held.pop()
+        steps.append({s.session_id: len(s.token_ids) for s in step.segments})
+        timings = (StageTiming("w1", 0.01 * sum(steps[-1].values()), 0.0, 0.0, 0.0),)
+        driver.report(step, timings=timings)
+    mixed = [s for s in steps if "long" in s and s["long"] > 1]
+    assert all(s["short"] == 1 and s["long"] <= 8 for s in mixed) and len(mixed) >= 6
+    assert any("other" in s for s in steps[:3])
+    assert driver.tokens["long"] == expected_tokens(50, 4) and driver.tokens["short"] == expected_tokens(2, 20)
