@@ -159,6 +159,10 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--format", default="html", choices=("html", "csv", "json", "jsonl", "prometheus"), help="of a profile (default html)"
     )
     report.add_argument("--json", action="store_true", help="the figures as one JSON document on stdout")
+    drill = _command(commands, "drill", "check the protocol in a simulated hostile network", _drill)
+    drill.add_argument("--seeds", type=_whole(1), default=1000, help="histories to run (default 1000)")
+    drill.add_argument("--first", type=_whole(0), default=0, metavar="SEED", help="the first one; a seed replays bit for bit")
+    drill.add_argument("--json", action="store_true")
     bench = _command(commands, "bench", "measure hop cost, decode speed and serving many sessions on this machine", _bench)
     bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode", "serve"), default="all")
     bench.add_argument("--sessions", type=_whole(1), default=8, help="concurrent sessions of `serve` (default 8)")
@@ -350,6 +354,12 @@ def _report(options: argparse.Namespace) -> int:
     from engine.commands import report
 
     return report.run(options)
+
+
+def _drill(options: argparse.Namespace) -> int:
+    from engine.commands import drill
+
+    return drill.run(options)
 
 
 def _bench(options: argparse.Namespace) -> int:

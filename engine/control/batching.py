@@ -49,8 +49,9 @@ class Batcher:
         for session in rows:
             self._serve(session)
         segments = [s.next_token() for s in rows]
-        segments += self._chunks([s for s in ready if s.wants_prefix], self.limits.max_rows - len(rows))
-        return tuple(segments)
+        waiting = [s for s in ready if s.wants_prefix]
+        least = 0 if any(s.is_decoding for s in ready) else self.limits.prompt_chunk_tokens // num_lanes  # nobody is delayed
+        return (*segments, *self._chunks(waiting, self.limits.max_rows - len(rows), least))
 
     def observe(self, flight: Flight, timings: tuple[StageTiming, ...]) -> None:
         """Learn what prompt tokens cost from a step that came back."""
@@ -58,11 +59,11 @@ class Batcher:
             pairs = sum(num_pairs(len(s.token_ids), s.position) for s in flight.segments)
             self.rule.observe(flight.num_tokens, pairs, sum(t.compute_s for t in timings))
 
-    def _chunks(self, waiting: list[Session], max_rows: int) -> list[Segment]:
+    def _chunks(self, waiting: list[Session], max_rows: int, least_tokens: int) -> list[Segment]:
         segments: list[Segment] = []
         spent = 0.0  # of the step's time for prompts, as a fraction
         for session in waiting[:max_rows]:
-            fits = self._chunk_tokens(session.num_sent)
+            fits = max(self._chunk_tokens(session.num_sent), least_tokens)
             wanted = session.next_cut() - session.num_sent
             size = wanted if session.takes_whole_chunk() else min(wanted, int(fits * (1.0 - spent)))
             if size < 1 or (segments and spent + size / fits > 1.0):

@@ -95,6 +95,7 @@ class Scheduler:
     def retry(self, session: Session, now_s: float) -> bool:
         """Send a session that still holds its reservation again from its first token, a little later; False if that failed too often."""
         session.rewind()
+        session.is_careful = True
         session.not_before_s = now_s + FIRST_RETRY_S * 2**session.num_recoveries
         session.num_recoveries += 1
         return session.num_recoveries <= MAX_RECOVERIES
@@ -110,7 +111,7 @@ class Scheduler:
 
     def accept_token(self, session: Session, token_id: int, now_s: float) -> None:
         session.state = SessionState.DECODE
-        session.num_recoveries = 0
+        session.num_recoveries, session.is_careful = 0, False
         session.generated.append(token_id)
         session.last_token_s = now_s
         if session.first_token_s is None:

@@ -40,6 +40,7 @@ class Session:
     not_before_s: float = 0.0  # after a failed step: when to try again
     num_recoveries: int = 0  # since its newest token
     was_admitted: bool = False
+    is_careful: bool = False  # after a failed step: one chunk at a time, so that none can overtake another
     first_token_s: float | None = None
     last_token_s: float = 0.0
 
@@ -58,12 +59,16 @@ class Session:
 
     @property
     def wants_prefix(self) -> bool:
-        return self.state is not SessionState.QUEUED and self.num_sent < self.prefix_tokens
+        if self.state is SessionState.QUEUED or (self.is_careful and self.num_landed < self.num_sent):
+            return False
+        return self.num_sent < self.prefix_tokens
 
     @property
     def wants_decode(self) -> bool:
         """Its newest token waits to be fed back: never true while a step that samples for it is in flight."""
-        return self.state is not SessionState.QUEUED and bool(self.generated) and self.num_sent == self.num_tokens - 1
+        if self.state is SessionState.QUEUED or (self.is_careful and self.num_landed < self.num_sent):
+            return False
+        return bool(self.generated) and self.num_sent == self.num_tokens - 1
 
     @property
     def is_decoding(self) -> bool:
