@@ -129,9 +129,15 @@ def _add_clients(commands: argparse._SubParsersAction[_Parser]) -> None:
     rebalance = _command(commands, "rebalance", "plan again from the present measurements", _rebalance)
     _connect_options(rebalance)
     rebalance.add_argument("--dry-run", action="store_true", help="show the plan, do not apply it")
+    rebalance.add_argument("--stages", metavar="NODE:FIRST-LAST,...", help="your own plan instead, e.g. w1:0-4,w2:5-9")
     cancel = _command(commands, "cancel", "end a session", _cancel)
     _connect_options(cancel)
     cancel.add_argument("session_id")
+    slowdown = _command(commands, "slowdown", "let a running worker play a slower machine; 1 ends it", _slowdown)
+    _connect_options(slowdown)
+    slowdown.add_argument("worker_id")
+    slowdown.add_argument("factor", type=_factor)
+    _connect_options(_command(commands, "moves", "show what the last live changes of plan moved", _moves))
 
 
 def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -153,8 +159,14 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--format", default="html", choices=("html", "csv", "json", "jsonl", "prometheus"), help="of a profile (default html)"
     )
     report.add_argument("--json", action="store_true", help="the figures as one JSON document on stdout")
-    bench = _command(commands, "bench", "measure hop cost and decode speed on this machine", _bench)
-    bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode"), default="all")
+    drill = _command(commands, "drill", "check the protocol in a simulated hostile network", _drill)
+    drill.add_argument("--seeds", type=_whole(1), default=1000, help="histories to run (default 1000)")
+    drill.add_argument("--first", type=_whole(0), default=0, metavar="SEED", help="the first one; a seed replays bit for bit")
+    drill.add_argument("--json", action="store_true")
+    bench = _command(commands, "bench", "measure hop cost, decode speed and serving many sessions on this machine", _bench)
+    bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode", "serve"), default="all")
+    bench.add_argument("--sessions", type=_whole(1), default=8, help="concurrent sessions of `serve` (default 8)")
+    bench.add_argument("--workers", type=_whole(1), default=3, help="workers of `serve` (default 3)")
     bench.add_argument("--tokens", type=_whole(8), default=500, help="tokens per measurement (default 500)")
     bench.add_argument("--rounds", type=_whole(1), default=3, help="interleaved rounds; medians are quoted (default 3)")
     bench.add_argument("--json", action="store_true")
@@ -308,6 +320,18 @@ def _cancel(options: argparse.Namespace) -> int:
     return operate.cancel(options)
 
 
+def _slowdown(options: argparse.Namespace) -> int:
+    from engine.commands import operate
+
+    return operate.slowdown(options)
+
+
+def _moves(options: argparse.Namespace) -> int:
+    from engine.commands import operate
+
+    return operate.moves(options)
+
+
 def _models(options: argparse.Namespace) -> int:
     from engine.commands import models
 
@@ -330,6 +354,12 @@ def _report(options: argparse.Namespace) -> int:
     from engine.commands import report
 
     return report.run(options)
+
+
+def _drill(options: argparse.Namespace) -> int:
+    from engine.commands import drill
+
+    return drill.run(options)
 
 
 def _bench(options: argparse.Namespace) -> int:

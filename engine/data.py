@@ -177,6 +177,7 @@ class Segment:
     token_ids: tuple[int, ...]
     sample_index: int | None = None  # index of the generated token to sample after these, None for a prompt chunk
     sampling: Sampling | None = None  # only with the segment at position 0, which opens the session on every stage
+    reserve_tokens: int = 0  # with it: how long the session may grow, checked against each stage's KV budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +219,7 @@ class NodeSpec:
     num_threads: int
     memory_bytes: int  # what this worker may use for weights and KV
     kv_budget_bytes: int
+    num_cores: int = 0  # of the host; 0 if the worker did not say
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +250,20 @@ class Plan:
 
     def stage_of(self, node_id: str) -> Stage | None:
         return next((s for s in self.stages if s.node_id == node_id), None)
+
+
+@dataclass(frozen=True, slots=True)
+class MoveReport:
+    """What a live change of plan moved, and how long tokens waited for it; `outcome` is "done" or why it was dropped."""
+
+    plan_version: int
+    cause: str
+    num_items: int
+    weight_bytes: int
+    kv_bytes: int
+    prepare_s: float
+    pause_s: float
+    outcome: str
 
 
 # --- what an operator sees -------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ DTYPE_BFLOAT16: DType
 DTYPE_FLOAT16: DType
 
 class NodeSpec(_message.Message):
-    __slots__ = ("node_id", "address", "host", "pid", "device", "device_name", "num_threads", "memory_bytes", "kv_budget_bytes")
+    __slots__ = ("node_id", "address", "host", "pid", "device", "device_name", "num_threads", "memory_bytes", "kv_budget_bytes", "num_cores")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,7 @@ class NodeSpec(_message.Message):
     NUM_THREADS_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     KV_BUDGET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NUM_CORES_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     address: str
     host: str
@@ -38,7 +39,8 @@ class NodeSpec(_message.Message):
     num_threads: int
     memory_bytes: int
     kv_budget_bytes: int
-    def __init__(self, node_id: _Optional[str] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., num_threads: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ...) -> None: ...
+    num_cores: int
+    def __init__(self, node_id: _Optional[str] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., num_threads: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., num_cores: _Optional[int] = ...) -> None: ...
 
 class ModelRef(_message.Message):
     __slots__ = ("model", "random_weights", "dtype")
@@ -337,20 +339,26 @@ class Sampling(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("prompt", "prompt_ids", "max_new_tokens", "sampling", "stop", "ignore_eos")
+    __slots__ = ("prompt", "prompt_ids", "max_new_tokens", "sampling", "stop", "ignore_eos", "session_id", "next_index", "resume")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     PROMPT_IDS_FIELD_NUMBER: _ClassVar[int]
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
     IGNORE_EOS_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
+    RESUME_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     prompt_ids: _containers.RepeatedScalarFieldContainer[int]
     max_new_tokens: int
     sampling: Sampling
     stop: _containers.RepeatedScalarFieldContainer[str]
     ignore_eos: bool
-    def __init__(self, prompt: _Optional[str] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., ignore_eos: _Optional[bool] = ...) -> None: ...
+    session_id: str
+    next_index: int
+    resume: bool
+    def __init__(self, prompt: _Optional[str] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., ignore_eos: _Optional[bool] = ..., session_id: _Optional[str] = ..., next_index: _Optional[int] = ..., resume: _Optional[bool] = ...) -> None: ...
 
 class TokenChunk(_message.Message):
     __slots__ = ("session_id", "index", "token_id", "text", "timings", "finish_reason", "prompt_ids", "step_s")
@@ -409,12 +417,14 @@ class PlanRequest(_message.Message):
     def __init__(self, strategy: _Optional[str] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
-    __slots__ = ("expected_plan_version", "strategy")
+    __slots__ = ("expected_plan_version", "strategy", "stages")
     EXPECTED_PLAN_VERSION_FIELD_NUMBER: _ClassVar[int]
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
     expected_plan_version: int
     strategy: str
-    def __init__(self, expected_plan_version: _Optional[int] = ..., strategy: _Optional[str] = ...) -> None: ...
+    stages: _containers.RepeatedCompositeFieldContainer[Stage]
+    def __init__(self, expected_plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ...) -> None: ...
 
 class DrainRequest(_message.Message):
     __slots__ = ("worker_id",)
@@ -431,6 +441,48 @@ class CancelRequest(_message.Message):
 class CancelReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class SetSlowdownRequest(_message.Message):
+    __slots__ = ("worker_id", "factor")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    factor: float
+    def __init__(self, worker_id: _Optional[str] = ..., factor: _Optional[float] = ...) -> None: ...
+
+class SetSlowdownReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListMovesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class MoveList(_message.Message):
+    __slots__ = ("moves",)
+    MOVES_FIELD_NUMBER: _ClassVar[int]
+    moves: _containers.RepeatedCompositeFieldContainer[MoveReport]
+    def __init__(self, moves: _Optional[_Iterable[_Union[MoveReport, _Mapping]]] = ...) -> None: ...
+
+class MoveReport(_message.Message):
+    __slots__ = ("plan_version", "cause", "num_items", "weight_bytes", "kv_bytes", "prepare_s", "pause_s", "outcome")
+    PLAN_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    NUM_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KV_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PREPARE_S_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_S_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    plan_version: int
+    cause: str
+    num_items: int
+    weight_bytes: int
+    kv_bytes: int
+    prepare_s: float
+    pause_s: float
+    outcome: str
+    def __init__(self, plan_version: _Optional[int] = ..., cause: _Optional[str] = ..., num_items: _Optional[int] = ..., weight_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., prepare_s: _Optional[float] = ..., pause_s: _Optional[float] = ..., outcome: _Optional[str] = ...) -> None: ...
 
 class MeasureRequest(_message.Message):
     __slots__ = ("model", "folder", "fingerprint")
@@ -471,18 +523,20 @@ class LoadRequest(_message.Message):
     def __init__(self, model: _Optional[_Union[ModelRef, _Mapping]] = ..., folder: _Optional[str] = ..., fingerprint: _Optional[str] = ..., plan_version: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., num_items: _Optional[int] = ..., next_worker_id: _Optional[str] = ..., next_address: _Optional[str] = ...) -> None: ...
 
 class LoadReply(_message.Message):
-    __slots__ = ("weight_bytes", "resident_bytes", "peak_resident_bytes", "resident_before_bytes", "load_s")
+    __slots__ = ("weight_bytes", "resident_bytes", "peak_resident_bytes", "resident_before_bytes", "load_s", "read_bytes")
     WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     PEAK_RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BEFORE_BYTES_FIELD_NUMBER: _ClassVar[int]
     LOAD_S_FIELD_NUMBER: _ClassVar[int]
+    READ_BYTES_FIELD_NUMBER: _ClassVar[int]
     weight_bytes: int
     resident_bytes: int
     peak_resident_bytes: int
     resident_before_bytes: int
     load_s: float
-    def __init__(self, weight_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., peak_resident_bytes: _Optional[int] = ..., resident_before_bytes: _Optional[int] = ..., load_s: _Optional[float] = ...) -> None: ...
+    read_bytes: int
+    def __init__(self, weight_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., peak_resident_bytes: _Optional[int] = ..., resident_before_bytes: _Optional[int] = ..., load_s: _Optional[float] = ..., read_bytes: _Optional[int] = ...) -> None: ...
 
 class Segment(_message.Message):
     __slots__ = ("session_id", "epoch", "position", "token_ids", "sample_index", "sampling", "reserve_tokens")
@@ -531,16 +585,18 @@ class ForwardReply(_message.Message):
     def __init__(self) -> None: ...
 
 class ExportKvRequest(_message.Message):
-    __slots__ = ("session_id", "epoch", "start_token", "stop_token")
+    __slots__ = ("session_id", "epoch", "start_token", "stop_token", "layers")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     START_TOKEN_FIELD_NUMBER: _ClassVar[int]
     STOP_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    LAYERS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     epoch: int
     start_token: int
     stop_token: int
-    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., start_token: _Optional[int] = ..., stop_token: _Optional[int] = ...) -> None: ...
+    layers: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., start_token: _Optional[int] = ..., stop_token: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class KvMessage(_message.Message):
     __slots__ = ("session", "block")
@@ -589,6 +645,62 @@ class ImportKvReply(_message.Message):
     NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
     num_bytes: int
     def __init__(self, num_bytes: _Optional[int] = ...) -> None: ...
+
+class KvRange(_message.Message):
+    __slots__ = ("session_id", "epoch", "start_token", "stop_token")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    START_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    STOP_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    epoch: int
+    start_token: int
+    stop_token: int
+    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., start_token: _Optional[int] = ..., stop_token: _Optional[int] = ...) -> None: ...
+
+class CopyKvRequest(_message.Message):
+    __slots__ = ("plan_version", "source_worker_id", "source_address", "ranges")
+    PLAN_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
+    plan_version: int
+    source_worker_id: str
+    source_address: str
+    ranges: _containers.RepeatedCompositeFieldContainer[KvRange]
+    def __init__(self, plan_version: _Optional[int] = ..., source_worker_id: _Optional[str] = ..., source_address: _Optional[str] = ..., ranges: _Optional[_Iterable[_Union[KvRange, _Mapping]]] = ...) -> None: ...
+
+class CopyKvReply(_message.Message):
+    __slots__ = ("num_bytes",)
+    NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    num_bytes: int
+    def __init__(self, num_bytes: _Optional[int] = ...) -> None: ...
+
+class CarriedSession(_message.Message):
+    __slots__ = ("session_id", "epoch", "new_epoch", "num_tokens")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    NEW_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    epoch: int
+    new_epoch: int
+    num_tokens: int
+    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., new_epoch: _Optional[int] = ..., num_tokens: _Optional[int] = ...) -> None: ...
+
+class CommitRequest(_message.Message):
+    __slots__ = ("plan_version", "sessions")
+    PLAN_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    plan_version: int
+    sessions: _containers.RepeatedCompositeFieldContainer[CarriedSession]
+    def __init__(self, plan_version: _Optional[int] = ..., sessions: _Optional[_Iterable[_Union[CarriedSession, _Mapping]]] = ...) -> None: ...
+
+class CommitReply(_message.Message):
+    __slots__ = ("missing",)
+    MISSING_FIELD_NUMBER: _ClassVar[int]
+    missing: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, missing: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UnloadRequest(_message.Message):
     __slots__ = ("plan_version",)

@@ -85,6 +85,16 @@ class ControlStub:
                 request_serializer=protos_dot_noodle__pb2.CancelRequest.SerializeToString,
                 response_deserializer=protos_dot_noodle__pb2.CancelReply.FromString,
                 _registered_method=True)
+        self.SetSlowdown = channel.unary_unary(
+                '/noodle.v1.Control/SetSlowdown',
+                request_serializer=protos_dot_noodle__pb2.SetSlowdownRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.SetSlowdownReply.FromString,
+                _registered_method=True)
+        self.ListMoves = channel.unary_unary(
+                '/noodle.v1.Control/ListMoves',
+                request_serializer=protos_dot_noodle__pb2.ListMovesRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.MoveList.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -120,7 +130,7 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Generate(self, request, context):
-        """Operator: run one session; tokens arrive once each and in order.
+        """Operator: run one session, or go on receiving one that runs or ran; tokens arrive once each and in order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,6 +166,20 @@ class ControlServicer:
 
     def Cancel(self, request, context):
         """Operator: end a session now and free its memory.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetSlowdown(self, request, context):
+        """Operator: make a worker play a slower machine from now on, or stop doing so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMoves(self, request, context):
+        """Viewer: the last changes of plan under load: what moved and how long tokens waited.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -213,6 +237,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=protos_dot_noodle__pb2.CancelRequest.FromString,
                     response_serializer=protos_dot_noodle__pb2.CancelReply.SerializeToString,
+            ),
+            'SetSlowdown': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSlowdown,
+                    request_deserializer=protos_dot_noodle__pb2.SetSlowdownRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.SetSlowdownReply.SerializeToString,
+            ),
+            'ListMoves': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMoves,
+                    request_deserializer=protos_dot_noodle__pb2.ListMovesRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.MoveList.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -496,6 +530,60 @@ class Control:
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def SetSlowdown(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.Control/SetSlowdown',
+            protos_dot_noodle__pb2.SetSlowdownRequest.SerializeToString,
+            protos_dot_noodle__pb2.SetSlowdownReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMoves(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.Control/ListMoves',
+            protos_dot_noodle__pb2.ListMovesRequest.SerializeToString,
+            protos_dot_noodle__pb2.MoveList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class StageServiceStub:
     """---------------------------------------------------------------- stages: every worker
@@ -531,6 +619,26 @@ class StageServiceStub:
                 '/noodle.v1.StageService/ImportKv',
                 request_serializer=protos_dot_noodle__pb2.KvMessage.SerializeToString,
                 response_deserializer=protos_dot_noodle__pb2.ImportKvReply.FromString,
+                _registered_method=True)
+        self.Prepare = channel.unary_unary(
+                '/noodle.v1.StageService/Prepare',
+                request_serializer=protos_dot_noodle__pb2.LoadRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.LoadReply.FromString,
+                _registered_method=True)
+        self.CopyKv = channel.unary_unary(
+                '/noodle.v1.StageService/CopyKv',
+                request_serializer=protos_dot_noodle__pb2.CopyKvRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.CopyKvReply.FromString,
+                _registered_method=True)
+        self.Commit = channel.unary_unary(
+                '/noodle.v1.StageService/Commit',
+                request_serializer=protos_dot_noodle__pb2.CommitRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.CommitReply.FromString,
+                _registered_method=True)
+        self.SetSlowdown = channel.unary_unary(
+                '/noodle.v1.StageService/SetSlowdown',
+                request_serializer=protos_dot_noodle__pb2.SetSlowdownRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.SetSlowdownReply.FromString,
                 _registered_method=True)
         self.Unload = channel.unary_unary(
                 '/noodle.v1.StageService/Unload',
@@ -582,8 +690,36 @@ class StageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Prepare(self, request, context):
+        """Coordinator, a live change of plan: load the next stage beside the one that serves ...
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CopyKv(self, request, context):
+        """... fetch keys and values of its items from the worker that holds them now ...
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Commit(self, request, context):
+        """... and switch to it between two steps.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetSlowdown(self, request, context):
+        """Coordinator: play a slower machine.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Unload(self, request, context):
-        """Coordinator: drop the stage and every session of it.
+        """Coordinator: drop the stage of that plan, prepared or serving, and every session of it; 0: whatever there is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -622,6 +758,26 @@ def add_StageServiceServicer_to_server(servicer, server):
                     servicer.ImportKv,
                     request_deserializer=protos_dot_noodle__pb2.KvMessage.FromString,
                     response_serializer=protos_dot_noodle__pb2.ImportKvReply.SerializeToString,
+            ),
+            'Prepare': grpc.unary_unary_rpc_method_handler(
+                    servicer.Prepare,
+                    request_deserializer=protos_dot_noodle__pb2.LoadRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.LoadReply.SerializeToString,
+            ),
+            'CopyKv': grpc.unary_unary_rpc_method_handler(
+                    servicer.CopyKv,
+                    request_deserializer=protos_dot_noodle__pb2.CopyKvRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.CopyKvReply.SerializeToString,
+            ),
+            'Commit': grpc.unary_unary_rpc_method_handler(
+                    servicer.Commit,
+                    request_deserializer=protos_dot_noodle__pb2.CommitRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.CommitReply.SerializeToString,
+            ),
+            'SetSlowdown': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSlowdown,
+                    request_deserializer=protos_dot_noodle__pb2.SetSlowdownRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.SetSlowdownReply.SerializeToString,
             ),
             'Unload': grpc.unary_unary_rpc_method_handler(
                     servicer.Unload,
@@ -770,6 +926,114 @@ class StageService:
             '/noodle.v1.StageService/ImportKv',
             protos_dot_noodle__pb2.KvMessage.SerializeToString,
             protos_dot_noodle__pb2.ImportKvReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Prepare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.StageService/Prepare',
+            protos_dot_noodle__pb2.LoadRequest.SerializeToString,
+            protos_dot_noodle__pb2.LoadReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CopyKv(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.StageService/CopyKv',
+            protos_dot_noodle__pb2.CopyKvRequest.SerializeToString,
+            protos_dot_noodle__pb2.CopyKvReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Commit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.StageService/Commit',
+            protos_dot_noodle__pb2.CommitRequest.SerializeToString,
+            protos_dot_noodle__pb2.CommitReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSlowdown(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.StageService/SetSlowdown',
+            protos_dot_noodle__pb2.SetSlowdownRequest.SerializeToString,
+            protos_dot_noodle__pb2.SetSlowdownReply.FromString,
             options,
             channel_credentials,
             insecure,

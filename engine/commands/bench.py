@@ -1,4 +1,4 @@
-"""`noodle-engine bench`: the cost of a hop and the speed of decoding, measured on this machine.
+"""`noodle-engine bench`: the cost of a hop, the speed of decoding, and serving many, measured on this machine.
 
 Rounds are interleaved, so that a machine that gets slower or faster meanwhile does so for all sides; medians are quoted.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.commands import bench_serve
 from engine.commands.generate import Transcript, transcribe
 from engine.commands.output import note, print_json, table
 from engine.commands.serve import wait_until_serving
@@ -40,16 +41,21 @@ class Run:
 
 def run(options: argparse.Namespace) -> int:
     """Run the suites that were asked for and print their figures."""
-    suites = ("hop", "decode") if options.suite == "all" else (options.suite,)
-    document: dict[str, Any] = {}
-    for suite in suites:
-        measure = bench_hop if suite == "hop" else bench_decode
-        document[suite] = asyncio.run(measure(options.tokens if suite == "hop" else min(options.tokens, 200), options.rounds))
+    suites = ("hop", "decode", "serve") if options.suite == "all" else (options.suite,)
+    document = {suite: asyncio.run(_measure(suite, options)) for suite in suites}
     if options.json:
         print_json(document)
     else:
         print("\n\n".join(_text(suite, figures) for suite, figures in document.items()))
     return 0
+
+
+async def _measure(suite: str, options: argparse.Namespace) -> dict[str, Any]:
+    if suite == "hop":
+        return await bench_hop(options.tokens, options.rounds)
+    if suite == "decode":
+        return await bench_decode(min(options.tokens, 200), options.rounds)
+    return await bench_serve.bench_serve(min(options.tokens, 64), options.rounds, options.sessions, options.workers)
 
 
 async def bench_hop(num_tokens: int, rounds: int) -> dict[str, Any]:
@@ -141,6 +147,8 @@ def _median_run(runs: list[Run]) -> dict[str, float]:
 
 
 def _text(suite: str, figures: dict[str, Any]) -> str:
+    if suite == "serve":
+        return bench_serve.text(figures)
     head = f"{suite}: {figures['model']}, {figures['num_tokens']} tokens, medians of {figures['rounds']} interleaved rounds"
     if suite == "hop":
         rows = [(str(r["workers"]), _ms(r["step_p50_s"]), _ms(r["compute_p50_s"]), _ms(r["over_compute_s"])) for r in figures["workers"]]

@@ -1,4 +1,4 @@
-"""`drain`, `rebalance` and `cancel`: the commands that change a running cluster."""
+"""`drain`, `rebalance`, `cancel`, `slowdown` and `moves`: the commands that change a running cluster, and what changed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import argparse
 import asyncio
 from dataclasses import asdict
 
-from engine.commands.output import print_json, table
-from engine.data import Plan
+from engine.commands.output import note, print_json, table
+from engine.data import InvalidInput, MoveReport, Plan, Stage
 from engine.service.client import Client
 
 
 def drain(options: argparse.Namespace) -> int:
-    """Leave a worker out of plans from now on."""
+    """Leave a worker out of plans from now on; its items move while sessions go on."""
     _show(asyncio.run(_drain(options)), options.json)
     return 0
 
@@ -23,7 +23,7 @@ async def _drain(options: argparse.Namespace) -> Plan:
 
 
 def rebalance(options: argparse.Namespace) -> int:
-    """Plan again; the new plan takes effect when the running sessions have ended."""
+    """Plan again and move to the new plan while sessions go on."""
     _show(asyncio.run(_rebalance(options)), options.json)
     return 0
 
@@ -33,7 +33,19 @@ async def _rebalance(options: argparse.Namespace) -> Plan:
         if options.dry_run:
             return await client.plan()
         status = await client.status()
-        return await client.apply(status.plan_version)
+        return await client.apply(status.plan_version, "", parse_stages(options.stages) if options.stages else ())
+
+
+def parse_stages(text: str) -> tuple[Stage, ...]:
+    """`w1:0-4,w2:5-9`: each node's first and last item. Raises InvalidInput."""
+    stages = []
+    for part in text.split(","):
+        node_id, _, items = part.rpartition(":")
+        first, _, last = items.partition("-")
+        if not node_id or not first.isdecimal() or not (last or first).isdecimal():
+            raise InvalidInput(f"stage {part[:80]!r} is not allowed: give NODE:FIRST-LAST, e.g. w1:0-4,w2:5-9")
+        stages.append(Stage(node_id, int(first), int(last or first) + 1))
+    return tuple(stages)
 
 
 def cancel(options: argparse.Namespace) -> int:
@@ -45,6 +57,39 @@ def cancel(options: argparse.Namespace) -> int:
 async def _cancel(options: argparse.Namespace) -> None:
     async with Client(options.connect, options.token, options.tls_ca) as client:
         await client.cancel(options.session_id)
+
+
+def slowdown(options: argparse.Namespace) -> int:
+    """Let a worker play a slower machine from now on."""
+    asyncio.run(_slowdown(options))
+    note(f"{options.worker_id} computes {options.factor:g} times as slow as it could")
+    return 0
+
+
+async def _slowdown(options: argparse.Namespace) -> None:
+    async with Client(options.connect, options.token, options.tls_ca) as client:
+        await client.set_slowdown(options.worker_id, options.factor)
+
+
+def moves(options: argparse.Namespace) -> int:
+    """Print what the last live changes of plan moved, oldest first."""
+    found = asyncio.run(_moves(options))
+    if options.json:
+        print_json([asdict(m) for m in found])
+    else:
+        head = ("PLAN", "ITEMS", "WEIGHTS MB", "KV MB", "PREPARED s", "PAUSE ms", "OUTCOME", "CAUSE")
+        print(table(head, [_row(m) for m in found]))
+    return 0
+
+
+async def _moves(options: argparse.Namespace) -> tuple[MoveReport, ...]:
+    async with Client(options.connect, options.token, options.tls_ca) as client:
+        return await client.moves()
+
+
+def _row(m: MoveReport) -> tuple[str, ...]:
+    megabytes = f"{m.weight_bytes / 1e6:.1f}", f"{m.kv_bytes / 1e6:.2f}"
+    return (f"#{m.plan_version}", str(m.num_items), *megabytes, f"{m.prepare_s:.2f}", f"{1e3 * m.pause_s:.0f}", m.outcome, m.cause)
 
 
 def _show(plan: Plan, as_json: bool) -> None:

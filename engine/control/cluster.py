@@ -3,52 +3,39 @@
 Three phases only: GATHERING (not enough measured workers, or no plan fits), LOADING (a plan is adopted, its stages are
 loading), SERVING. Loss, cancellation and re-planning are version numbers: a message with an old plan version, epoch or
 generation is dropped in one `if`. The gRPC coordinator, the simulator and the tests drive this same object; it knows no
-clock, no network and no tensors.
+clock, no network and no tensors. Sessions and steps are `serving`'s affair, a live change of plan is `rebalancer`'s.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import singledispatchmethod
 
 from engine.control import commands as do
 from engine.control import events as on
+from engine.control.batching import num_lanes
+from engine.control.config import ClusterConfig
 from engine.control.invariants import check_cluster
-from engine.control.members import LeaseRules, Member, Members, capacity_tokens, planning_node
+from engine.control.members import Member, Members, capacity_tokens
 from engine.control.metrics import PipelineMetrics
-from engine.control.scheduler import Flight, Scheduler, SchedulerLimits, Session
-from engine.data import (
-    Cancelled,
-    Exhausted,
-    FinishReason,
-    ModelCard,
-    NodeState,
-    NoodleError,
-    NotFound,
-    Phase,
-    Plan,
-    Refused,
-    Severity,
-    Unavailable,
-)
-from engine.planning.problem import Infeasible, Problem
-from engine.planning.strategies import check_strategy, make_plan
+from engine.control.moves import Move
+from engine.control.placement import describe, given, loading, planned
+from engine.control.rebalance import Rebalancer
+from engine.control.scheduler import Scheduler
+from engine.control.serving import Serving
+from engine.control.watchdog import Watchdog
+from engine.data import ModelCard, NodeState, NotFound, Phase, Plan, Refused, Severity, Stage, Unavailable
+from engine.planning.problem import Infeasible
+from engine.planning.strategies import check_strategy
 
+REUNION_S = 3.0  # how long a restarted coordinator waits for the workers of its former self
 
-@dataclass(frozen=True, slots=True)
-class ClusterConfig:
-    """How many workers to wait for before the first plan, and the limits that hold all the time."""
-
-    num_workers_expected: int = 1
-    strategy: str = "balanced"
-    leases: LeaseRules = field(default_factory=LeaseRules)
-    limits: SchedulerLimits = field(default_factory=SchedulerLimits)
+__all__ = ["Cluster", "ClusterConfig"]
 
 
 class Cluster:
-    """One model on one set of workers."""
+    """One model on one set of workers. `last_plan_version` is the newest one that any former coordinator may have used."""
 
-    def __init__(self, config: ClusterConfig, now_s: float) -> None:
+    def __init__(self, config: ClusterConfig, now_s: float, last_plan_version: int = 0) -> None:
         self.config = config
         self.started_s = now_s
         self.phase = Phase.GATHERING
@@ -58,17 +45,27 @@ class Cluster:
         self.model_progress = ("preparing the model", -1.0)
         self.strategy = check_strategy(config.strategy)
         self.members = Members(config.leases)
-        self.scheduler = Scheduler(config.limits)
-        self.metrics = PipelineMetrics()
+        self.serving = Serving(config.limits)
+        self.rebalancer = Rebalancer(self)
+        self.watchdog = Watchdog()
         self.plan: Plan | None = None
-        self.plan_version = 0
-        self.num_done = 0
-        self.num_failed = 0
+        self.plan_version = last_plan_version
+        self.replan_cause = ""  # a move is due as soon as none is under way
+        self._wanted_stages: tuple[Stage, ...] = ()  # an operator's own cut for it
+        self._last_version = last_plan_version
+        self._is_restart = last_plan_version > 0
         self._had_plan = False
-        self._replan_cause = ""  # a re-plan is due as soon as no session runs
         self._loaded: set[str] = set()
-        self._flights: dict[int, Flight] = {}
-        self._next_step_id = 1
+        self._infeasible_for: tuple[object, ...] = ()
+        self._first_eligible_s: float | None = None
+
+    @property
+    def scheduler(self) -> Scheduler:
+        return self.serving.scheduler
+
+    @property
+    def metrics(self) -> PipelineMetrics:
+        return self.serving.metrics
 
     # ------------------------------------------------------------------------------------------ events in
     def handle(self, event: on.ClusterEvent, now_s: float) -> list[do.Command]:
@@ -95,7 +92,7 @@ class Cluster:
 
     @_on.register
     def _(self, event: on.ModelFailed, now_s: float, out: list[do.Command]) -> None:
-        self._fail(event.message, out)
+        self._fail(event.message, now_s, out)
 
     @_on.register
     def _(self, event: on.WorkerRegistered, now_s: float, out: list[do.Command]) -> None:
@@ -105,7 +102,7 @@ class Cluster:
             return
         promoted = before is not None and before.alive and before.spec.pid == event.spec.pid and before.stage is None
         if before and before.alive and not promoted:
-            self._lose(before, "it registered again", out)
+            self._lose(before, "it registered again", now_s, out)
         member = self.members.register(event.spec, event.generation, event.ready, now_s)
         if not promoted:
             out.append(do.Record(Severity.INFO, "node", worker_id, f"joined from {event.spec.host}, pid {event.spec.pid}"))
@@ -119,12 +116,7 @@ class Cluster:
             return
         if member.suspect:
             out.append(do.Record(Severity.OK, "node", event.worker_id, f"heartbeat back after {now_s - member.seen_s:.1f} s"))
-        member.seen_s, member.suspect = now_s, False
-        member.detail, member.progress = event.detail, event.progress
-        member.resident_bytes, member.kv_used_bytes = event.resident_bytes, event.kv_used_bytes
-        member.cpu_utilisation, member.queue_depth = event.cpu_utilisation, event.queue_depth
-        member.gpu_utilisation, member.gpu_temperature_c = event.gpu_utilisation, event.gpu_temperature_c
-        member.cpu_temperature_c = event.cpu_temperature_c
+        member.beat(event, now_s)
 
     @_on.register
     def _(self, event: on.WorkerMeasured, now_s: float, out: list[do.Command]) -> None:
@@ -135,33 +127,38 @@ class Cluster:
         self.failure = ""
         total_ms = 1e3 * sum(event.decode_s)
         out.append(do.Record(Severity.INFO, "node", event.worker_id, f"measured: all items take {total_ms:.1f} ms per token here"))
-        if self._had_plan:
-            self._replan_cause = f"{event.worker_id} joined"
+        if self._first_eligible_s is None:
+            self._first_eligible_s = now_s
+        if self._had_plan and self.phase is not Phase.GATHERING:
+            self.replan_cause, self._wanted_stages = f"{event.worker_id} joined", ()
 
     @_on.register
     def _(self, event: on.WorkerFailed, now_s: float, out: list[do.Command]) -> None:
         member = self.members.current(event.worker_id, event.generation)
         if member is None:
             return
-        member.failure, member.stage, member.state = event.message, None, NodeState.OK
+        stage, member.stage = member.stage, None
+        member.failure, member.state = event.message, NodeState.OK
         out.append(do.Record(Severity.ERROR, "node", event.worker_id, f"left out: {event.message}"))
         if not self.members.eligible() and not self.members.still_preparing():
-            self._fail(event.message, out)
-        elif self.phase is not Phase.GATHERING:
-            self._stop_serving(f"{event.worker_id} could not load its stage", out)
+            self._fail(event.message, now_s, out)
+        elif stage is not None and self.phase is not Phase.GATHERING:
+            self._interrupt(f"{event.worker_id} could not load its stage", now_s, out)
+        elif self._is_moving_to(event.worker_id):
+            self.rebalancer.drop(f"{event.worker_id} could not load its stage", now_s, out, again=True)
 
     @_on.register
     def _(self, event: on.WorkerLost, now_s: float, out: list[do.Command]) -> None:
         member = self.members.current(event.worker_id, event.generation)
         if member is not None:
-            self._lose(member, event.reason, out)
+            self._lose(member, event.reason, now_s, out)
 
     @_on.register
     def _(self, event: on.StageLoaded, now_s: float, out: list[do.Command]) -> None:
         if event.plan_version != self.plan_version or self.phase is not Phase.LOADING or self.plan is None:
             return
         self._loaded.add(event.worker_id)
-        self._member(event.worker_id).state = NodeState.OK
+        self.member(event.worker_id).state = NodeState.OK
         memory = f"memory rose by {event.peak_growth_bytes / 1e6:.0f} MB at most"
         text = f"loaded {event.weight_bytes / 1e6:.0f} MB in {event.load_s:.1f} s, {memory}"
         out.append(do.Record(Severity.INFO, "node", event.worker_id, text))
@@ -179,37 +176,60 @@ class Cluster:
             raise self.scheduler.too_large(session)
 
     @_on.register
+    def _(self, event: on.SessionRestored, now_s: float, out: list[do.Command]) -> None:
+        if self.card is None:
+            raise AssertionError("sessions are restored once the model is known")
+        session = self.scheduler.submit(event.session_id, event.prompt_ids, event.request, self.card.context_tokens, now_s)
+        session.generated, session.epoch, session.was_admitted = list(event.generated), event.epoch, True
+        if event.generated and (reason := self.scheduler.finish_reason(session, self.card.eos_token_ids, event.stopped)):
+            self.serving.finish(session, reason, None, now_s, out)  # all but its end had been journalled
+            return
+        text = f"taken over from the former coordinator after {len(event.generated)} tokens"
+        out.append(do.Record(Severity.INFO, "session", event.session_id, text))
+
+    @_on.register
     def _(self, event: on.SessionCancelled, now_s: float, out: list[do.Command]) -> None:
-        session = self.scheduler.get(event.session_id)
-        if session is None:
-            raise NotFound(f"session {event.session_id} is not running: it ended, or the id is wrong")
-        self._finish(session, FinishReason.CANCELLED, Cancelled(event.reason), now_s, out)
+        self.serving.cancel(event.session_id, event.reason, now_s, out)
 
     @_on.register
     def _(self, event: on.StepReported, now_s: float, out: list[do.Command]) -> None:
-        flight = self._flights.pop(event.step_id, None) if event.plan_version == self.plan_version else None
-        if flight is None:
-            return
-        step_s = now_s - flight.sent_s
-        if flight.is_decode and not any(o.error for o in event.outcomes):
-            self.metrics.add_step(event.timings, step_s)
-        for outcome in event.outcomes:
-            self._conclude(outcome, event, step_s, now_s, out)
+        plan = self._running_plan()
+        if plan is not None and self.card is not None and event.plan_version == plan.plan_version:
+            self.watchdog.note(self.serving.report(event, self.card, now_s, out), now_s)
 
     @_on.register
     def _(self, event: on.StepUndelivered, now_s: float, out: list[do.Command]) -> None:
-        flight = self._flights.pop(event.step_id, None) if event.plan_version == self.plan_version else None
-        session = self.scheduler.get(flight.session_id) if flight else None
-        if session:
-            self._finish(session, FinishReason.ERROR, Unavailable(event.message), now_s, out)
+        plan = self._running_plan()
+        if plan is not None and event.plan_version == plan.plan_version:
+            self.watchdog.note(self.serving.undelivered(event, now_s, out), now_s)
+
+    @_on.register
+    def _(self, event: on.StagePrepared, now_s: float, out: list[do.Command]) -> None:
+        self.rebalancer.prepared(event)
+
+    @_on.register
+    def _(self, event: on.KvCopied, now_s: float, out: list[do.Command]) -> None:
+        self.rebalancer.copied(event)
+
+    @_on.register
+    def _(self, event: on.StageCommitted, now_s: float, out: list[do.Command]) -> None:
+        self.rebalancer.committed(event, now_s)
+
+    @_on.register
+    def _(self, event: on.MoveFailed, now_s: float, out: list[do.Command]) -> None:
+        move = self.rebalancer.move
+        if move is not None and event.plan_version == move.new.plan_version:
+            self._give_up_move(move, f"{event.worker_id}: {event.message}", now_s, out)
 
     @_on.register
     def _(self, event: on.ReplanRequested, now_s: float, out: list[do.Command]) -> None:
         if event.expected_plan_version != self.plan_version:
             raise Refused(f"the plan is #{self.plan_version} now, the request was made for #{event.expected_plan_version}: look again")
-        self.preview(event.strategy)
+        if self.rebalancer.move is not None:
+            raise Refused(f"a move to #{self.rebalancer.move.new.plan_version} is under way: wait for its end, then ask again")
+        self.preview(event.strategy, event.stages)
         self.strategy = event.strategy or self.strategy
-        self._replan_cause = "requested by the operator"
+        self.replan_cause, self._wanted_stages = "requested by the operator", event.stages
 
     @_on.register
     def _(self, event: on.DrainRequested, now_s: float, out: list[do.Command]) -> None:
@@ -219,9 +239,9 @@ class Cluster:
         if [m for m in self.members.eligible() if m is not member] == []:
             raise Refused(f"{event.worker_id} is the only worker that can hold the model: add another one first")
         member.draining = True
-        out.append(do.Record(Severity.INFO, "node", event.worker_id, "draining: its items move when the running sessions have ended"))
-        if member.stage is not None:
-            self._replan_cause = f"{event.worker_id} is draining"
+        out.append(do.Record(Severity.INFO, "node", event.worker_id, "draining: its items move to the other nodes"))
+        if member.stage is not None or self._is_moving_to(event.worker_id):
+            self.replan_cause, self._wanted_stages = f"{event.worker_id} is draining", ()
 
     @_on.register
     def _(self, event: on.CoordinatorLagged, now_s: float, out: list[do.Command]) -> None:
@@ -233,152 +253,144 @@ class Cluster:
         for member in self.members.newly_suspect(now_s):
             out.append(do.Record(Severity.WARN, "node", member.spec.node_id, f"heartbeat late by {now_s - member.seen_s:.1f} s"))
         for member in self.members.expired(now_s):
-            self._lose(member, f"no heartbeat for {now_s - member.seen_s:.1f} s", out)
-        for session in self.scheduler.overdue(now_s):
-            waited = f"waited {now_s - session.submitted_s:.0f} s in the queue: {self.detail or 'the KV budget is taken by other sessions'}"
-            self._finish(session, FinishReason.ERROR, Exhausted(f"{waited}; try again later"), now_s, out)
+            self._lose(member, f"no heartbeat for {now_s - member.seen_s:.1f} s", now_s, out)
+        self._look_for_stuck_steps(now_s, out)
+        self.serving.time_out_queue(self.detail, now_s, out)
 
     # ------------------------------------------------------------------------------------------ what follows
     def _advance(self, now_s: float, out: list[do.Command]) -> None:
-        if self._replan_cause and not self.scheduler.running():
-            self._stop_serving(self._replan_cause, out)
-        if self.phase is Phase.GATHERING and self._may_plan():
-            self._adopt(out)
-        if self.phase is Phase.SERVING and not self._replan_cause:
-            for session in self.scheduler.hopeless():
-                self._finish(session, FinishReason.ERROR, self.scheduler.too_large(session), now_s, out)
-            while admitted := self.scheduler.admit_next():
-                for segment in self.scheduler.prompt_segments(admitted):
-                    self._send(admitted, segment, now_s, out)
+        if self.phase is Phase.GATHERING and self._may_plan(now_s):
+            self._adopt(now_s, out)
+        if self.phase is Phase.SERVING and self.replan_cause and self.rebalancer.move is None and now_s >= self.rebalancer.not_before_s:
+            self._start_move(now_s, out)
+        if self.phase is Phase.SERVING:
+            self.rebalancer.advance(now_s, out)
+            if self.plan is not None and not self.rebalancer.holds_steps:
+                self.serving.fill(self.plan, now_s, out)
 
-    def _may_plan(self) -> bool:
-        if self.card is None or self.failure or not self.members.eligible():
+    def _running_plan(self) -> Plan | None:
+        return self.plan if self.phase is Phase.SERVING else None
+
+    def _look_for_stuck_steps(self, now_s: float, out: list[do.Command]) -> None:
+        for member in self.watchdog.silent(self, now_s) if self.phase is Phase.SERVING else ():
+            self._lose(member, f"silent for {now_s - member.seen_s:.1f} s while a step waited", now_s, out)
+        if self.phase is not Phase.SERVING:
+            return
+        if why := self.watchdog.broken(self, now_s):
+            self._interrupt(why, now_s, out)
+        elif (move := self.rebalancer.overdue(now_s)) is not None:
+            self._give_up_move(move, "the barrier was down for too long", now_s, out)
+
+    def _give_up_move(self, move: Move, why: str, now_s: float, out: list[do.Command]) -> None:
+        """Before its commit the old plan serves on; after it the new one has to be loaded from scratch."""
+        if move.committed:
+            self._interrupt(f"the switch to #{move.new.plan_version} failed: {why}", now_s, out)
+        else:
+            self.rebalancer.drop(why, now_s, out, again=True)
+
+    def _may_plan(self, now_s: float) -> bool:
+        num_eligible = len(self.members.eligible())
+        if self.card is None or self.failure or not num_eligible:
             return False
-        return self._had_plan or (len(self.members.eligible()) >= self.config.num_workers_expected) or self._nobody_else_comes()
-
-    def _nobody_else_comes(self) -> bool:
-        """All expected workers are accounted for, some of them failed: go on with the rest."""
-        known = sum(m.eligible or bool(m.failure) for m in self.members)
-        return known >= self.config.num_workers_expected and not self.members.still_preparing()
+        if (
+            self._had_plan
+            or num_eligible >= self.config.num_workers_expected
+            or self.members.all_accounted_for(self.config.num_workers_expected)
+        ):
+            return True
+        return self._is_restart and self._first_eligible_s is not None and now_s - self._first_eligible_s > REUNION_S
 
     def _measure(self, member: Member, out: list[do.Command]) -> None:
         if self.card is not None and member.ready and member.alive and not member.decode_s and not member.failure:
             member.state = NodeState.MEASURING
             out.append(do.MeasureWorker(member.spec.node_id, member.generation))
 
-    def preview(self, strategy: str = "") -> Plan:
-        """The plan the cluster would adopt now; raises Refused or Infeasible with the reason."""
+    def preview(self, strategy: str = "", stages: tuple[Stage, ...] = ()) -> Plan:
+        """The plan the cluster would adopt now; raises Refused, InvalidInput or Infeasible with the reason."""
         if self.card is None:
             raise Refused("the model is not known yet: wait until the cluster is ready")
-        nodes = tuple(planning_node(m) for m in self.members.eligible())
-        return make_plan(Problem(self.card.items, nodes), strategy or self.strategy, self.plan_version + 1)
+        name, version = check_strategy(strategy or self.strategy), self._last_version + 1
+        if stages:
+            return given(self.card, self.members, name, version, stages)
+        return planned(self.card, self.members, name, version)
 
-    def _adopt(self, out: list[do.Command]) -> None:
-        if self.card is None:
+    def _adopt(self, now_s: float, out: list[do.Command]) -> None:
+        eligible = tuple((m.spec.node_id, m.generation) for m in self.members.eligible())
+        if eligible == self._infeasible_for:
             return
         try:
             plan = self.preview()
         except Infeasible as e:
-            if self.detail != str(e):
-                self.detail = str(e)
-                out.append(do.Record(Severity.ERROR, "plan", f"#{self.plan_version + 1}", str(e)))
-            if self._nobody_else_comes() and not self._had_plan:
-                self._fail(str(e), out)
+            self._infeasible_for, self.detail = eligible, str(e)
+            out.append(do.Record(Severity.ERROR, "plan", f"#{self._last_version + 1}", str(e)))
+            if self.members.all_accounted_for(self.config.num_workers_expected) and not self._had_plan and not self._is_restart:
+                self._fail(str(e), now_s, out)
             return
-        self.plan, self.plan_version, self._had_plan = plan, plan.plan_version, True
         self.phase, self.detail = Phase.LOADING, f"loading plan #{plan.plan_version}"
         self._loaded = set()
-        self.metrics.start_plan()
-        self.scheduler.capacity_tokens = capacity_tokens(self.card, plan, self.members)
+        self.switch_to(plan)
         out.append(do.AdoptPlan(plan))
-        text = " | ".join(f"{s.node_id} {s.start}-{s.stop - 1}" for s in plan.stages)
-        text = f"{plan.strategy}: {text}, bottleneck {1e3 * plan.bottleneck_s:.1f} ms"
-        out.append(do.Record(Severity.INFO, "plan", f"#{plan.plan_version}", text))
-        self._load_stages(plan, out)
+        out.append(do.Record(Severity.INFO, "plan", f"#{plan.plan_version}", describe(plan)))
+        out.extend(loading(plan, self.members))
 
-    def _load_stages(self, plan: Plan, out: list[do.Command]) -> None:
-        following = [s.node_id for s in plan.stages[1:]] + [None]
+    def _start_move(self, now_s: float, out: list[do.Command]) -> None:
+        cause, self.replan_cause = self.replan_cause, ""
+        stages, self._wanted_stages = self._wanted_stages, ()
+        try:
+            plan = self.preview("", stages)
+        except Refused as e:  # a node left meanwhile, or nothing else fits: the present plan serves on
+            out.append(do.Record(Severity.WARN, "plan", f"#{self.plan_version}", f"no move: {cause}; {e}"))
+            return
+        self._last_version = plan.plan_version
+        self.rebalancer.start(plan, cause, now_s, out)
+
+    def switch_to(self, plan: Plan) -> None:
+        """`plan` is the plan from now on: its version, its stages, its room."""
+        if self.card is None:
+            raise AssertionError("a plan without a model")
+        self.plan, self.plan_version, self._had_plan = plan, plan.plan_version, True
+        self._last_version = max(self._last_version, plan.plan_version)
+        self._infeasible_for = ()
+        self.watchdog.forget()
         for member in self.members:
             member.stage = plan.stage_of(member.spec.node_id)
-        for stage, next_worker_id in zip(plan.stages, following, strict=True):
-            member = self._member(stage.node_id)
-            member.state = NodeState.LOADING
-            out.append(do.LoadStage(stage.node_id, member.generation, plan.plan_version, stage, next_worker_id))
+        lanes = num_lanes(self.member(s.node_id).spec for s in plan.stages)
+        self.serving.start_plan(capacity_tokens(self.card, plan, self.members), lanes)
 
-    def _send(self, session: Session, segment: do.Segment, now_s: float, out: list[do.Command]) -> None:
-        if self.plan is None:
-            raise AssertionError("a step without a plan")
-        step_id, self._next_step_id = self._next_step_id, self._next_step_id + 1
-        self._flights[step_id] = Flight(session.session_id, now_s, is_decode=segment.position >= len(session.prompt_ids))
-        first = self.plan.stages[0].node_id
-        out.append(do.SendStep(self.plan_version, step_id, first, (segment,), session.reserve_tokens))
+    def _is_moving_to(self, worker_id: str) -> bool:
+        move = self.rebalancer.move
+        return move is not None and not move.committed and move.new.stage_of(worker_id) is not None
 
-    def _conclude(self, outcome: on.SegmentOutcome, event: on.StepReported, step_s: float, now_s: float, out: list[do.Command]) -> None:
-        session = self.scheduler.get(outcome.session_id)
-        if session is None or session.epoch != outcome.epoch or self.card is None:
-            return
-        if outcome.error is not None:
-            self._finish(session, FinishReason.ERROR, outcome.error, now_s, out)
-            return
-        if outcome.sample_index is None:
-            return
-        if outcome.sample_index != len(session.generated):
-            return
-        self.scheduler.accept_token(session, outcome.token_id, now_s)
-        self.metrics.add_token(now_s)
-        reason = self.scheduler.finish_reason(session, self.card.eos_token_ids, outcome.stopped)
-        if reason is None:
-            self._send(session, self.scheduler.next_segment(session), now_s, out)
-        out.append(do.EmitToken(session.session_id, outcome.sample_index, outcome.token_id, event.timings, step_s))
-        if reason is not None:
-            self._finish(session, reason, None, now_s, out)
-
-    def _finish(self, session: Session, reason: FinishReason, error: NoodleError | None, now_s: float, out: list[do.Command]) -> None:
-        was_running = session in self.scheduler.running()
-        self.scheduler.remove(session)
-        failed = reason is FinishReason.ERROR
-        self.num_failed += failed
-        self.num_done += not failed
-        if was_running and self.phase is Phase.SERVING and self.plan is not None:
-            step_id, self._next_step_id = self._next_step_id, self._next_step_id + 1
-            out.append(do.SendStep(self.plan_version, step_id, self.plan.stages[0].node_id, (), 0, (session.session_id,)))
-        text = f"{reason}: {len(session.generated)} tokens in {now_s - session.submitted_s:.1f} s"
-        if error is not None and failed:
-            text += f": {error}"
-        out.append(do.Record(Severity.ERROR if failed else Severity.INFO, "session", session.session_id, text))
-        out.append(do.FinishSession(session.session_id, reason, error))
-
-    def _lose(self, member: Member, reason: str, out: list[do.Command]) -> None:
+    def _lose(self, member: Member, reason: str, now_s: float, out: list[do.Command]) -> None:
         worker_id, stage = member.spec.node_id, member.stage
         member.state, member.suspect, member.stage, member.detail = NodeState.LOST, False, None, reason
         out.append(do.Record(Severity.ERROR, "node", worker_id, f"lost: {reason}"))
         out.append(do.DropWorker(worker_id, member.generation))
         if stage is not None and self.phase is not Phase.GATHERING:
-            self._stop_serving(f"{worker_id} was lost ({reason})", out)
+            self._interrupt(f"{worker_id} was lost ({reason})", now_s, out)
+        elif self._is_moving_to(worker_id):
+            self.rebalancer.drop(f"{worker_id} was lost ({reason})", now_s, out)
 
-    def _stop_serving(self, cause: str, out: list[do.Command]) -> None:
-        """The current plan no longer runs: its sessions end with an error, the queue waits for the next plan."""
-        self.phase, self.detail, self._replan_cause = Phase.GATHERING, f"re-planning: {cause}", ""
-        self._flights.clear()
-        self.plan = None
-        for session in self.scheduler.running():
-            text = f"{cause} after {len(session.generated)} tokens; the cluster is re-planning: send the prompt again"
-            self.scheduler.remove(session)
-            self.num_failed += 1
-            out.append(do.Record(Severity.ERROR, "session", session.session_id, f"error: {text}"))
-            out.append(do.FinishSession(session.session_id, FinishReason.ERROR, Unavailable(text)))
+    def _interrupt(self, cause: str, now_s: float, out: list[do.Command]) -> None:
+        """The current plan no longer runs: its sessions wait for the next one and go on there."""
+        self.rebalancer.drop(cause, now_s, out)
+        self.phase, self.detail, self.replan_cause = Phase.GATHERING, f"re-planning: {cause}", ""
+        self.plan, self._infeasible_for = None, ()
+        for member in self.members:
+            member.stage = None
+        self.serving.interrupt(cause, now_s, out)
 
-    def _fail(self, message: str, out: list[do.Command]) -> None:
+    def _fail(self, message: str, now_s: float, out: list[do.Command]) -> None:
+        self.rebalancer.drop(message, now_s, out)
         self.failure = self.detail = message
         self.phase, self.plan = Phase.GATHERING, None
-        self._flights.clear()
+        for member in self.members:
+            member.stage = None
         out.append(do.Record(Severity.ERROR, "cluster", "model", message))
-        for session in list(self.scheduler):
-            self.scheduler.remove(session)
-            self.num_failed += 1
-            out.append(do.FinishSession(session.session_id, FinishReason.ERROR, Unavailable(message)))
+        self.serving.fail_all(Unavailable(message), out)
 
-    def _member(self, worker_id: str) -> Member:
+    def member(self, worker_id: str) -> Member:
+        """The member of that name; a plan names nobody else."""
         member = self.members.get(worker_id)
         if member is None:
             raise AssertionError(f"the plan names {worker_id}, which never registered")
@@ -387,7 +399,3 @@ class Cluster:
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold; tests call it after every event."""
         check_cluster(self)
-
-    def in_flight(self) -> tuple[str, ...]:
-        """The session of every step that was sent and not yet reported."""
-        return tuple(f.session_id for f in self._flights.values())

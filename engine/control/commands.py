@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.control.moves import Carried, KvRange, Transfer
 from engine.data import FinishReason, NoodleError, Plan, Segment, Severity, Stage, StageTiming
 
 
@@ -15,6 +16,8 @@ class MeasureWorker:
 
 @dataclass(frozen=True, slots=True)
 class LoadStage:
+    """Own the stage from now on and drop every session of another plan."""
+
     worker_id: str
     generation: int
     plan_version: int
@@ -23,8 +26,49 @@ class LoadStage:
 
 
 @dataclass(frozen=True, slots=True)
+class PrepareStage:
+    """Load the stage beside the one that serves; nothing runs on it before `CommitStage`."""
+
+    worker_id: str
+    generation: int
+    plan_version: int
+    stage: Stage
+    next_worker_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CopyKv:
+    """Let the target of `transfer` fetch keys and values of its items from the source, into its prepared stage."""
+
+    transfer: Transfer
+    generation: int  # of the target
+    plan_version: int
+    round: int
+    ranges: tuple[KvRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitStage:
+    """Switch to the prepared stage and go on with these sessions."""
+
+    worker_id: str
+    generation: int
+    plan_version: int
+    sessions: tuple[Carried, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseStage:
+    """Drop everything that belongs to this plan version: a prepared stage that is not wanted, or one that was left."""
+
+    worker_id: str
+    generation: int
+    plan_version: int
+
+
+@dataclass(frozen=True, slots=True)
 class AdoptPlan:
-    """Record the plan before its stages are loaded."""
+    """Journal the plan: before its stages are loaded, or as the commit of a move."""
 
     plan: Plan
 
@@ -35,7 +79,6 @@ class SendStep:
     step_id: int
     first_worker_id: str
     segments: tuple[Segment, ...]
-    reserve_tokens: int
     releases: tuple[str, ...] = ()
 
 
@@ -76,4 +119,17 @@ class Record:
     cause_id: str = ""
 
 
-Command = MeasureWorker | LoadStage | AdoptPlan | SendStep | EmitToken | FinishSession | DropWorker | Record
+Command = (
+    MeasureWorker
+    | LoadStage
+    | PrepareStage
+    | CopyKv
+    | CommitStage
+    | ReleaseStage
+    | AdoptPlan
+    | SendStep
+    | EmitToken
+    | FinishSession
+    | DropWorker
+    | Record
+)

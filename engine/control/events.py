@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.data import GenerateRequest, ModelCard, NodeSpec, NoodleError, StageTiming
+from engine.control.moves import Transfer
+from engine.data import GenerateRequest, ModelCard, NodeSpec, NoodleError, Stage, StageTiming
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,39 @@ class StageLoaded:
 
 
 @dataclass(frozen=True, slots=True)
+class StagePrepared:
+    worker_id: str
+    plan_version: int
+    read_bytes: int  # weights that were not held before
+
+
+@dataclass(frozen=True, slots=True)
+class KvCopied:
+    transfer: Transfer
+    plan_version: int
+    round: int
+    num_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageCommitted:
+    """The worker serves the new plan; `missing` are sessions whose keys and values it does not hold completely."""
+
+    worker_id: str
+    plan_version: int
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MoveFailed:
+    """A worker could not do its part of a move."""
+
+    plan_version: int
+    worker_id: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerFailed:
     """A worker answered that it cannot measure or load: it is left out until it registers again."""
 
@@ -86,6 +120,18 @@ class SessionSubmitted:
     session_id: str
     prompt_ids: tuple[int, ...]
     request: GenerateRequest
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRestored:
+    """A former coordinator journalled this session and did not finish it: go on behind its last token."""
+
+    session_id: str
+    prompt_ids: tuple[int, ...]
+    request: GenerateRequest
+    generated: tuple[int, ...]
+    epoch: int
+    stopped: bool = False  # its text had reached a stop string
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +176,7 @@ class ReplanRequested:
 
     expected_plan_version: int
     strategy: str
+    stages: tuple[Stage, ...] = ()  # empty: let the planner decide
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +205,13 @@ ClusterEvent = (
     | WorkerMeasured
     | WorkerLost
     | StageLoaded
+    | StagePrepared
+    | KvCopied
+    | StageCommitted
+    | MoveFailed
     | WorkerFailed
     | SessionSubmitted
+    | SessionRestored
     | SessionCancelled
     | StepReported
     | StepUndelivered

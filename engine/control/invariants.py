@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.data import Phase, Plan
+from engine.control.session import SessionState
+from engine.data import Phase, Plan, Segment
 
 if TYPE_CHECKING:
     from engine.control.cluster import Cluster
@@ -19,9 +20,28 @@ def check_cluster(cluster: Cluster) -> None:
     _holds(not running or scheduler.reserved_tokens <= scheduler.capacity_tokens, "more KV is reserved than every stage can hold")
     if cluster.plan is not None:
         _check_plan(cluster, cluster.plan)
-    for session_id in cluster.in_flight():
-        session = scheduler.get(session_id)
-        _holds(session is None or session in running, f"queued session {session_id} has a step in flight")
+    _check_flights(cluster)
+    move = cluster.rebalancer.move
+    if move is not None:
+        _holds(cluster.phase is Phase.SERVING, f"a move in phase {cluster.phase}")
+        _holds(cluster.plan == (move.new if move.committed else move.old), "a move is between two plans")
+
+
+def _check_flights(cluster: Cluster) -> None:
+    """In its present epoch a session has at most one step in flight that samples, and none of its tokens twice."""
+    serving = cluster.serving
+    _holds(len(serving.flights) <= serving.num_lanes, f"{len(serving.flights)} steps are in flight, {serving.num_lanes} may be")
+    seen: dict[str, list[Segment]] = {}
+    for flight in serving.flights.values():
+        for segment in flight.segments:
+            session = cluster.scheduler.get(segment.session_id)
+            if session is not None and session.epoch == segment.epoch:
+                _holds(session.state is not SessionState.QUEUED, f"queued session {session.session_id} has a step in flight")
+                seen.setdefault(segment.session_id, []).append(segment)
+    for session_id, segments in seen.items():
+        _holds(sum(s.sample_index is not None for s in segments) <= 1, f"{session_id} is sampled twice at once")
+        positions = [p for s in segments for p in range(s.position, s.position + len(s.token_ids))]
+        _holds(len(set(positions)) == len(positions), f"{session_id} has tokens in flight twice")
 
 
 def _check_plan(cluster: Cluster, plan: Plan) -> None:

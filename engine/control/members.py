@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from engine.control.events import HeartbeatArrived
 from engine.data import ModelCard, NodeSpec, NodeState, Plan, Stage
 from engine.planning.problem import PlanningNode
 
@@ -60,6 +61,15 @@ class Member:
         """What is left for weights beside the KV budget."""
         return self.spec.memory_bytes - self.spec.kv_budget_bytes
 
+    def beat(self, event: HeartbeatArrived, now_s: float) -> None:
+        """It lives, and this is what it says of itself."""
+        self.seen_s, self.suspect = now_s, False
+        self.detail, self.progress = event.detail, event.progress
+        self.resident_bytes, self.kv_used_bytes = event.resident_bytes, event.kv_used_bytes
+        self.cpu_utilisation, self.queue_depth = event.cpu_utilisation, event.queue_depth
+        self.gpu_utilisation, self.gpu_temperature_c = event.gpu_utilisation, event.gpu_temperature_c
+        self.cpu_temperature_c = event.cpu_temperature_c
+
     def shown_state(self) -> NodeState:
         """The state word for people: the most important thing that is true of it."""
         if not self.alive:
@@ -103,6 +113,10 @@ class Members:
     def still_preparing(self) -> bool:
         """A live worker that may yet become eligible is starting or measuring."""
         return any(m.alive and not m.failure and not m.draining and not m.decode_s for m in self)
+
+    def all_accounted_for(self, num_expected: int) -> bool:
+        """All expected workers are known, some of them failed: nobody else comes, go on with the rest."""
+        return sum(m.eligible or bool(m.failure) for m in self) >= num_expected and not self.still_preparing()
 
     def widen_leases(self, lag_s: float) -> None:
         for member in self._members.values():

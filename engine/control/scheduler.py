@@ -1,64 +1,32 @@
-"""Which session runs next: a bounded queue, admission by KV room, one step at a time per session. Pure.
+"""Which sessions run: a bounded queue, admission by KV room in order of arrival, and what ends them. Pure.
 
-The scheduler knows tokens and room counted in tokens; it does not know nodes, plans or bytes.
+The scheduler knows tokens and room counted in tokens; it does not know nodes, plans, bytes or steps.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 
-from engine.data import Exhausted, FinishReason, GenerateRequest, InvalidInput, Segment
+from engine.control.session import Session, SessionState
+from engine.data import Exhausted, FinishReason, GenerateRequest, InvalidInput
+
+MAX_RECOVERIES = 8
+FIRST_RETRY_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerLimits:
+    """Bounds of the queue and of a step. `chunk_s` is what a step may add to the others' tokens for the sake of a prompt."""
+
     max_queued: int = 256
     queue_timeout_s: float = 120.0
     prompt_chunk_tokens: int = 512  # bounds the size of one message
-
-
-class SessionState(StrEnum):
-    QUEUED = "queued"
-    PREFILL = "prefill"
-    DECODE = "decode"
-
-
-@dataclass(slots=True)
-class Session:
-    """One generation. `num_sent` tokens of prompt and answer have been handed to the first stage."""
-
-    session_id: str
-    prompt_ids: tuple[int, ...]
-    request: GenerateRequest
-    submitted_s: float
-    max_new_tokens: int
-    state: SessionState = SessionState.QUEUED
-    epoch: int = 1
-    generated: list[int] = field(default_factory=list)
-    num_sent: int = 0
-    first_token_s: float | None = None
-    last_token_s: float = 0.0
-
-    @property
-    def reserve_tokens(self) -> int:
-        return len(self.prompt_ids) + self.max_new_tokens
-
-    def tokens_per_s(self) -> float:
-        if self.first_token_s is None or len(self.generated) < 2 or self.last_token_s <= self.first_token_s:
-            return 0.0
-        return (len(self.generated) - 1) / (self.last_token_s - self.first_token_s)
-
-
-@dataclass(frozen=True, slots=True)
-class Flight:
-    """A step that was sent and not yet reported."""
-
-    session_id: str
-    sent_s: float
-    is_decode: bool
+    unknown_chunk_tokens: int = 128  # until the cost of a prompt token has been measured
+    chunk_s: float = 0.1
+    max_rows: int = 64
+    step_timeout_s: float = 10.0  # a step that is out longer is lost, though every worker still beats
 
 
 class Scheduler:
@@ -86,6 +54,8 @@ class Scheduler:
 
     def submit(self, session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest, context_tokens: int, now_s: float) -> Session:
         """Queue a session; raises InvalidInput if it cannot fit the model, Exhausted if the queue is full."""
+        if session_id in self._sessions:
+            raise InvalidInput(f"session {session_id} runs already: choose another id, or resume it")
         if len(prompt_ids) >= context_tokens:
             raise InvalidInput(
                 f"the prompt has {len(prompt_ids)} tokens, the model's context holds {context_tokens} with at least one for the answer: "
@@ -94,53 +64,54 @@ class Scheduler:
         if len(self._queue) >= self.limits.max_queued:
             raise Exhausted(f"{len(self._queue)} sessions are waiting already (limit {self.limits.max_queued}): try again later")
         max_new_tokens = min(request.max_new_tokens, context_tokens - len(prompt_ids))
-        session = Session(session_id, prompt_ids, request, now_s, max_new_tokens)
+        session = Session(session_id, prompt_ids, request, now_s, max_new_tokens, waiting_since_s=now_s)
         self._sessions[session_id] = session
         self._queue.append(session_id)
         return session
 
-    def admit_next(self) -> Session | None:
+    def admit_next(self, now_s: float) -> Session | None:
         """Start the session at the head of the queue if its reservation fits; never lets a later one overtake it."""
         if not self._queue:
             return None
         session = self._sessions[self._queue[0]]
-        if self.reserved_tokens + session.reserve_tokens > self.capacity_tokens:
+        if self.reserved_tokens + session.reserve_tokens > self.capacity_tokens or now_s < session.not_before_s:
             return None
         self._queue.popleft()
         self.reserved_tokens += session.reserve_tokens
-        session.state = SessionState.PREFILL
+        session.state, session.was_admitted = SessionState.PREFILL, True
         return session
 
+    def interrupt_all(self, now_s: float) -> list[Session]:
+        """Every running session goes back to the head of the queue, oldest first; returns those interrupted too often."""
+        running = self.running()
+        for session in reversed(running):
+            session.rewind()
+            session.num_recoveries += 1
+            self.reserved_tokens -= session.reserve_tokens
+            session.state, session.waiting_since_s = SessionState.QUEUED, now_s
+            self._queue.appendleft(session.session_id)
+        return [s for s in running if s.num_recoveries > MAX_RECOVERIES]
+
+    def retry(self, session: Session, now_s: float) -> bool:
+        """Send a session that still holds its reservation again from its first token, a little later; False if that failed too often."""
+        session.rewind()
+        session.is_careful = True
+        session.not_before_s = now_s + FIRST_RETRY_S * 2**session.num_recoveries
+        session.num_recoveries += 1
+        return session.num_recoveries <= MAX_RECOVERIES
+
     def hopeless(self) -> list[Session]:
-        """Queued sessions whose reservation can never fit."""
-        return [s for s in (self._sessions[i] for i in self._queue) if s.reserve_tokens > self.capacity_tokens]
+        """Queued sessions whose reservation can never fit. One that ran before waits for a node to join instead."""
+        queued = (self._sessions[i] for i in self._queue)
+        return [s for s in queued if s.reserve_tokens > self.capacity_tokens and not s.was_admitted]
 
     def overdue(self, now_s: float) -> list[Session]:
-        return [s for s in (self._sessions[i] for i in self._queue) if now_s - s.submitted_s > self.limits.queue_timeout_s]
-
-    def prompt_segments(self, session: Session) -> list[Segment]:
-        """The whole prompt in chunks; the last one samples the first token."""
-        size, prompt = self.limits.prompt_chunk_tokens, session.prompt_ids
-        session.num_sent = len(prompt)
-        return [
-            Segment(
-                session.session_id,
-                session.epoch,
-                position,
-                prompt[position : position + size],
-                sample_index=0 if position + size >= len(prompt) else None,
-                sampling=session.request.sampling if position == 0 else None,
-            )
-            for position in range(0, len(prompt), size)
-        ]
-
-    def next_segment(self, session: Session) -> Segment:
-        """The step that feeds the newest token back."""
-        position, session.num_sent = session.num_sent, session.num_sent + 1
-        return Segment(session.session_id, session.epoch, position, (session.generated[-1],), sample_index=len(session.generated))
+        queued = (self._sessions[i] for i in self._queue)
+        return [s for s in queued if now_s - s.waiting_since_s > self.limits.queue_timeout_s]
 
     def accept_token(self, session: Session, token_id: int, now_s: float) -> None:
         session.state = SessionState.DECODE
+        session.num_recoveries, session.is_careful = 0, False
         session.generated.append(token_id)
         session.last_token_s = now_s
         if session.first_token_s is None:
@@ -168,14 +139,16 @@ class Scheduler:
         del self._sessions[session.session_id]
 
     def check(self) -> None:
-        """The invariants: queue and table agree, reservations add up and fit."""
+        """The invariants: queue and table agree, reservations add up and fit, no token is sent before its predecessor."""
         queued = {s.session_id for s in self if s.state is SessionState.QUEUED}
         _invariant(queued == set(self._queue) and len(queued) == len(self._queue), "queue and table differ")
         _invariant(self.reserved_tokens == sum(s.reserve_tokens for s in self.running()), "reservations do not add up")
-        for session in self.running():
-            expected = len(session.prompt_ids) + max(0, len(session.generated) - 1)
-            _invariant(session.num_sent in (expected, expected + 1), f"{session.session_id} sent {session.num_sent}, expected {expected}")
-            _invariant(len(session.generated) <= session.max_new_tokens, f"{session.session_id} generated too much")
+        for session in self:
+            name = session.session_id
+            _invariant(session.state is not SessionState.QUEUED or session.num_sent == 0, f"{name} is queued, but tokens of it were sent")
+            _invariant(session.num_landed <= session.num_sent <= session.num_tokens, f"{name} sent {session.num_sent} tokens")
+            _invariant(len(session.generated) <= session.max_new_tokens, f"{name} generated too much")
+            _invariant(session.chunk_stops == sorted(set(session.chunk_stops)), f"{name} was cut at {session.chunk_stops}")
 
 
 def _invariant(holds: bool, what: str) -> None:

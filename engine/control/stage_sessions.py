@@ -5,9 +5,11 @@ The worker calls `admit` and, once the keys and values are appended, `commit`, i
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.control.moves import Carried
 from engine.data import Corrupt, Gap, NotFound, Sampling, Segment, Stale
 
 
@@ -18,6 +20,7 @@ class StageSession:
     epoch: int
     sampling: Sampling
     token_ids: list[int] = field(default_factory=list)
+    reserve_tokens: int = 0
     last_position: int = -1
     last_reply: Any = None
 
@@ -57,6 +60,13 @@ class StageSessions:
             raise Stale(f"session {session_id} is in epoch {session.epoch}, the request names {epoch}")
         return session
 
+    def find(self, session_id: str) -> StageSession | None:
+        return self._sessions.get(session_id)
+
+    def replace(self, session_id: str, session: StageSession) -> None:
+        """What is known of a session from now on."""
+        self._sessions[session_id] = session
+
     def adopt(self, session_id: str, session: StageSession) -> None:
         """Continue a session whose keys and values were copied here; raises Stale if a newer epoch is known already."""
         known = self._sessions.get(session_id)
@@ -90,13 +100,29 @@ class StageSessions:
         if segment.position != 0 or segment.sampling is None:
             what = f"epoch {segment.epoch} of session" if known else "session"
             raise NotFound(f"{what} {segment.session_id} is not open on this stage: it ended, or its first step was lost")
-        return Append(StageSession(segment.epoch, segment.sampling), opens=True)
+        return Append(StageSession(segment.epoch, segment.sampling, reserve_tokens=segment.reserve_tokens), opens=True)
 
     def commit(self, segment: Segment, session: StageSession, reply: Any) -> None:
         """The append of an admitted segment succeeded; `reply` is what a repeat of it will get."""
         session.token_ids.extend(segment.token_ids)
         session.last_position, session.last_reply = segment.position, reply
         self._sessions[segment.session_id] = session
+
+    def carry(self, plan_version: int, carried: Iterable[Carried], imported: StageSessions) -> tuple[StageSessions, tuple[str, ...]]:
+        """The table under the next plan: these sessions in their new epochs, and the ids of those that are not as they must be.
+
+        A session is known from its steps here, or from its copy in `imported`; it must be in the old epoch with exactly as
+        many tokens as every other stage has, or it may not go on.
+        """
+        following, missing = StageSessions(plan_version), []
+        for one in carried:
+            candidates = (self.find(one.session_id), imported.find(one.session_id))
+            fit = [s for s in candidates if s is not None and s.epoch == one.epoch and len(s.token_ids) == one.num_tokens]
+            if fit:
+                following.replace(one.session_id, StageSession(one.new_epoch, fit[0].sampling, fit[0].token_ids, fit[0].reserve_tokens))
+            else:
+                missing.append(one.session_id)
+        return following, tuple(missing)
 
     def release(self, session_id: str) -> bool:
         """Forget a session; True if it was known."""

@@ -29,8 +29,8 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         tokens_per_s=cluster.metrics.tokens_per_s(),
         step_p50_s=cluster.metrics.step_quantile_s(0.5),
         step_p95_s=cluster.metrics.step_quantile_s(0.95),
-        num_sessions_done=cluster.num_done,
-        num_sessions_failed=cluster.num_failed,
+        num_sessions_done=cluster.serving.num_done,
+        num_sessions_failed=cluster.serving.num_failed,
         uptime_s=now_s - cluster.started_s,
         failure=cluster.failure,
     )

@@ -170,6 +170,28 @@ class KVStore:
         if len(session.buffers) == len(self.layers):
             session.length = max(session.length, min(b.num_tokens for b in session.buffers.values()))
 
+    def carry(self, session_id: str, num_tokens: int, max_tokens: int, old: KVStore | None) -> bool:
+        """Go on with a session of `old`, the store before the stage changed: shared layers are taken over without a copy, the
+        others must have been imported. False if a layer lacks tokens or there is no room; nothing of it is kept then.
+        """
+        kept = old._sessions.get(session_id) if old is not None else None
+        imported = self._sessions.get(session_id)
+        buffers = {
+            layer: kept.buffers[layer] if kept is not None and layer in kept.buffers else imported.buffers.get(layer) if imported else None
+            for layer in self.layers
+        }
+        self.close(session_id)
+        if num_tokens > max_tokens or any(b is None or b.num_tokens < num_tokens for b in buffers.values()):
+            return False
+        if max_tokens * self.bytes_per_token > self.budget_bytes - self.reserved_bytes:
+            return False
+        session = _Session(max_tokens, num_tokens, {layer: b for layer, b in buffers.items() if b is not None})
+        self._sessions[session_id] = session
+        self.reserved_bytes += max_tokens * self.bytes_per_token
+        self.used_bytes += sum(b.num_bytes for b in session.buffers.values())
+        self.truncate(session_id, num_tokens)
+        return True
+
     def check(self) -> None:
         """Raise Corrupt if the counters disagree with the buffers; tests call it after every operation."""
         used = sum(b.num_bytes for s in self._sessions.values() for b in s.buffers.values())

@@ -114,6 +114,11 @@ class StageModel:
         """Path of the block list inside `module`."""
         return self._chain.blocks
 
+    def bytes_beyond(self, other: StageModel | None) -> int:
+        """Bytes of the tensors that `other` does not share with this stage: what had to be read."""
+        held = {t.data_ptr() for t in other._tensors()} if other is not None else set()
+        return sum({t.data_ptr(): t.nbytes for t in self._tensors() if t.data_ptr() not in held}.values())
+
     def open(self, session_id: str, max_tokens: int) -> None:
         """Reserve KV for `max_tokens` tokens; allocates nothing yet. Raises Exhausted with the numbers."""
         if max_tokens > self.context_tokens:
@@ -202,10 +207,12 @@ class StageModel:
         same = (self.fingerprint, self.dtype, self.device) == (other.fingerprint, other.dtype, other.device)
         return same and self.start <= index < self.stop
 
+    def _tensors(self) -> list[torch.Tensor]:
+        return [t for index in range(self.start, self.stop) for _, t in item_state(self._cut.model, self._chain, index)]
+
     def _finish(self, on_progress: Progress | None) -> None:
         """Everything outside the slice stays on the meta device; make the rest read-only."""
-        tensors = [t for index in range(self.start, self.stop) for _, t in item_state(self._cut.model, self._chain, index)]
-        self.weight_bytes = sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors}.values())  # a shared tensor counts once
+        self.weight_bytes = self.bytes_beyond(None)  # a shared tensor counts once
         self._cut.model.requires_grad_(False)
         shorten_forwards(self._cut.model)
         if on_progress:

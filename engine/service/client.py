@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 
-from engine.data import ClusterStatus, GenerateRequest, InvalidInput, NoodleError, Plan, TokenChunk, WatchFrame
+from engine.data import (
+    ClusterStatus,
+    Corrupt,
+    GenerateRequest,
+    InvalidInput,
+    MoveReport,
+    NoodleError,
+    Plan,
+    Stage,
+    TokenChunk,
+    Unavailable,
+    WatchFrame,
+)
 from engine.service import wire
-from engine.service.errors import from_rpc_error
+from engine.service.errors import from_rpc_error, is_transport_failure
 from engine.service.links import open_channel
 from engine.service.security import metadata
 from protos import noodle_pb2 as pb
@@ -21,6 +36,8 @@ from protos import noodle_pb2_grpc as rpc
 T = TypeVar("T")
 
 CALL_TIMEOUT_S = 10.0
+RESUME_LIMIT_S = 60.0
+RESUME_PAUSE_S = 0.1
 
 
 class Client:
@@ -53,23 +70,64 @@ class Client:
             yield wire.from_message(WatchFrame, message)
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
-        """Tokens once each and in order; closing the generator cancels the session."""
+        """Tokens once each and in order; closing the generator cancels the session.
+
+        A session that began survives broken connections and restarts of the coordinator: the client comes back for the tokens it
+        does not have, for up to `RESUME_LIMIT_S` after the last answer.
+        """
         message = pb.GenerateRequest(max_new_tokens=request.max_new_tokens, stop=request.stop, ignore_eos=request.ignore_eos)
         if request.prompt is not None:
             message.prompt = request.prompt
         message.prompt_ids.extend(_int32s(request.prompt_ids))
         wire.to_message(request.sampling, message.sampling)
-        async for chunk in self._stream(self._stub.Generate(message, metadata=self._metadata)):
-            yield wire.chunk_from_message(chunk)
+        message.session_id = f"s-{secrets.token_hex(4)}"
+        heard_s = time.monotonic()
+        while True:
+            try:
+                async for chunk in self._resumable(message):
+                    heard_s = time.monotonic()
+                    yield chunk
+                    if chunk.finish_reason is not None:
+                        return
+                error: NoodleError = Unavailable(f"the coordinator at {self.address} ended the stream early")
+            except _Disconnected as e:
+                error = e.error
+            if not message.resume or time.monotonic() - heard_s > RESUME_LIMIT_S:
+                raise error
+            await asyncio.sleep(RESUME_PAUSE_S)
+
+    async def _resumable(self, message: pb.GenerateRequest) -> AsyncIterator[TokenChunk]:
+        """One connection's chunks that are new to us; advances `message` so that the next one begins where this ended."""
+        call = self._stub.Generate(message, metadata=self._metadata)
+        try:
+            async for received in call:
+                chunk = wire.chunk_from_message(received)
+                is_header = chunk.index < 0 and chunk.finish_reason is None
+                if (is_header and message.resume) or 0 <= chunk.index < message.next_index:
+                    continue
+                if chunk.index > message.next_index:
+                    raise Corrupt(f"token {chunk.index} of {chunk.session_id} arrived where {message.next_index} was due")
+                message.resume = True
+                message.next_index = max(message.next_index, chunk.index + 1)
+                yield chunk
+        except grpc.aio.AioRpcError as e:
+            if is_transport_failure(e):
+                raise _Disconnected(self._explain(e)) from e
+            raise self._explain(e) from e
+        finally:
+            with contextlib.suppress(Exception):
+                call.cancel()
 
     async def plan(self, strategy: str = "") -> Plan:
         """What the planner would do now, without doing it."""
         request = pb.PlanRequest(strategy=strategy)
         return wire.from_message(Plan, await self._call(self._stub.PlanNow(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
 
-    async def apply(self, expected_plan_version: int, strategy: str = "") -> Plan:
-        """Re-plan, if the plan is still the one the caller saw; raises Refused if it is not."""
+    async def apply(self, expected_plan_version: int, strategy: str = "", stages: Sequence[Stage] = ()) -> Plan:
+        """Move to a new plan, or to the caller's own `stages`; raises Refused if the plan is not the one the caller saw."""
         request = pb.ApplyRequest(expected_plan_version=expected_plan_version, strategy=strategy)
+        for stage in stages:
+            wire.to_message(stage, request.stages.add())
         return wire.from_message(Plan, await self._call(self._stub.Apply(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
 
     async def drain(self, worker_id: str) -> Plan:
@@ -78,6 +136,16 @@ class Client:
 
     async def cancel(self, session_id: str) -> None:
         await self._call(self._stub.Cancel(pb.CancelRequest(session_id=session_id), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+
+    async def set_slowdown(self, worker_id: str, factor: float) -> None:
+        """Let a worker play a machine that is `factor` times as slow; 1 ends it."""
+        request = pb.SetSlowdownRequest(worker_id=worker_id, factor=factor)
+        await self._call(self._stub.SetSlowdown(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+
+    async def moves(self) -> tuple[MoveReport, ...]:
+        """The last live changes of plan, oldest first."""
+        reply = await self._call(self._stub.ListMoves(pb.ListMovesRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+        return tuple(wire.from_message(MoveReport, m) for m in reply.moves)
 
     async def _call(self, call: Awaitable[T]) -> T:
         try:
@@ -97,6 +165,12 @@ class Client:
 
     def _explain(self, error: grpc.aio.AioRpcError) -> NoodleError:
         return from_rpc_error(error, f"the coordinator at {self.address}")
+
+
+class _Disconnected(Exception):
+    def __init__(self, error: NoodleError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def check_address(address: str) -> str:

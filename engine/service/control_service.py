@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -13,14 +12,16 @@ import grpc
 import grpc.aio
 
 from engine.control import events as on
-from engine.data import InvalidInput, NodeSpec, NotFound, Plan, Stale, Unavailable, WatchFrame, check_name
+from engine.data import InvalidInput, NodeSpec, NotFound, Plan, Stage, Stale, Unavailable, WatchFrame, check_name
 from engine.service import wire
+from engine.service.session_output import SessionOutput
 from engine.service.shell import ClusterShell
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
 MIN_WATCH_INTERVAL_S = 0.1
 PROOF_OF_LIFE_S = 1.0
+RESTART_LIMIT_S = 60.0
 MAX_PROMPT_BYTES = 8 * 1024 * 1024
 
 
@@ -71,6 +72,8 @@ class ControlService(rpc.ControlServicer):
         worker_id, generation = str(headers.get("worker-id", "")), int(str(headers.get("generation", "0")))
         try:
             while (message := await context.read()) is not grpc.aio.EOF:
+                if self._shell.cluster.members.current(worker_id, generation) is None:
+                    break  # a former registration that woke up: nothing it says counts
                 self._shell.report(message)
         finally:
             self._shell.feed(on.WorkerLost(worker_id, generation, "its connection broke"))
@@ -97,23 +100,34 @@ class ControlService(rpc.ControlServicer):
         shell = self._shell
         if request.ByteSize() > MAX_PROMPT_BYTES:
             raise InvalidInput(f"the request has {request.ByteSize()} bytes, the limit is {MAX_PROMPT_BYTES}: shorten the prompt")
+        if request.resume:
+            await asyncio.wait_for(shell.ready.wait(), RESTART_LIMIT_S)
+        output = shell.find_session(request.session_id) if request.session_id and shell.codec is not None else None
+        if output is None and request.resume:
+            raise NotFound(f"session {request.session_id[:80]} is unknown here: it was never begun, or its journal is gone")
+        output = output or await self._open(request)
+        output.num_listeners += 1
+        try:
+            yield pb.TokenChunk(session_id=output.session_id, index=-1, prompt_ids=output.prompt_ids)
+            async for chunk in output.stream(max(0, request.next_index)):
+                yield chunk
+        finally:
+            shell.leave(output)
+
+    async def _open(self, request: pb.GenerateRequest) -> SessionOutput:
+        """Begin a session; raises what forbids it."""
+        shell = self._shell
         wanted = wire.request_from_message(request)
+        session_id = check_name("session id", request.session_id or f"s-{secrets.token_hex(4)}")
         if shell.codec is None or shell.cluster.card is None:
             raise Unavailable(shell.cluster.failure or "the model is being prepared: try again in a few seconds")
         prompt_ids = wanted.prompt_ids if wanted.prompt is None else await asyncio.to_thread(shell.codec.encode, wanted.prompt)
         _check_prompt_ids(prompt_ids, shell.cluster.card.vocab_size)
-        session_id = f"s-{secrets.token_hex(4)}"
-        output = shell.open_session(session_id, prompt_ids, on.SessionSubmitted(session_id, prompt_ids, wanted))
-        try:
-            yield pb.TokenChunk(session_id=session_id, index=-1, prompt_ids=prompt_ids)
-            async for chunk in output.stream():
-                yield chunk
-        finally:
-            with contextlib.suppress(NotFound):
-                shell.feed(on.SessionCancelled(session_id, "the client went away"))
+        return shell.open_session(on.SessionSubmitted(session_id, prompt_ids, wanted))
 
     async def Apply(self, request: pb.ApplyRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
-        self._shell.feed(on.ReplanRequested(request.expected_plan_version, request.strategy))
+        stages = tuple(wire.from_message(Stage, s) for s in request.stages)
+        self._shell.feed(on.ReplanRequested(request.expected_plan_version, request.strategy, stages))
         return self._plan_or_preview()
 
     async def Drain(self, request: pb.DrainRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
@@ -124,9 +138,21 @@ class ControlService(rpc.ControlServicer):
         self._shell.feed(on.SessionCancelled(request.session_id, "an operator cancelled it"))
         return pb.CancelReply()
 
+    async def SetSlowdown(self, request: pb.SetSlowdownRequest, context: grpc.aio.ServicerContext) -> pb.SetSlowdownReply:
+        await self._shell.set_slowdown(request.worker_id, request.factor)
+        return pb.SetSlowdownReply()
+
+    async def ListMoves(self, request: pb.ListMovesRequest, context: grpc.aio.ServicerContext) -> pb.MoveList:
+        reply = pb.MoveList()
+        for report in self._shell.cluster.rebalancer.reports:
+            wire.to_message(report, reply.moves.add())
+        return reply
+
     def _plan_or_preview(self) -> pb.Plan:
+        """The plan that a request leads to: the one being prepared, else the present one, else what would be adopted."""
         cluster = self._shell.cluster
-        plan: Plan = cluster.plan or cluster.preview()
+        move = cluster.rebalancer.move
+        plan: Plan = (move.new if move else cluster.plan) or cluster.preview()
         return wire.to_message(plan, pb.Plan())
 
 

@@ -52,11 +52,12 @@ class CoordinatorOptions:
 async def run_coordinator(options: CoordinatorOptions) -> int:
     """Serve until told to stop; returns the exit code."""
     stopping = stop_event(options.exit_with_parent)
-    cluster_id = f"noodle-{secrets.token_hex(2)}"
     state_dir = options.state_dir or Path(tempfile.mkdtemp(prefix="noodle-"))
-    cluster = Cluster(ClusterConfig(options.num_workers, options.strategy), time.monotonic())
+    journal = Journal(state_dir / "journal.sqlite3")
+    cluster_id = journal.cluster_id(f"noodle-{secrets.token_hex(2)}")
+    cluster = Cluster(ClusterConfig(options.num_workers, options.strategy), time.monotonic(), journal.last_plan_version())
     peer_options = PeerOptions(worker_token(options.security), channel_credentials(options.security))
-    shell = ClusterShell(cluster, cluster_id, Journal(state_dir / "journal.sqlite3"), peer_options)
+    shell = ClusterShell(cluster, cluster_id, journal, peer_options)
     scrapes = MetricsServer(options.metrics, cluster_collector(asyncio.get_running_loop(), shell.status))
     metrics_address = scrapes.start()
     if options.metrics_dir is not None:
@@ -92,5 +93,8 @@ async def _prepare(options: CoordinatorOptions, shell: ClusterShell) -> None:
         shell.codec = await asyncio.to_thread(TextCodec, Path(card.folder))
     except NoodleError as e:
         shell.feed(on.ModelFailed(str(e)))
+        shell.ready.set()
         return
     shell.feed(on.ModelReady(card))
+    shell.restore_sessions()
+    shell.ready.set()

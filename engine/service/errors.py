@@ -62,6 +62,12 @@ def from_rpc_error(error: grpc.RpcError, peer: str) -> data.NoodleError:
     return _CLASSES.get(code, data.Bug)(details.removeprefix(_OURS) or code.name.lower())
 
 
+def is_transport_failure(error: grpc.RpcError) -> bool:
+    """The connection broke, or the server ended it while it shut down; not an answer of ours."""
+    code, details = error.code(), error.details() or ""
+    return code is grpc.StatusCode.CANCELLED or (code is grpc.StatusCode.UNAVAILABLE and not details.startswith(_OURS))
+
+
 _OURS = "noodle: "  # marks an UNAVAILABLE that a server of ours decided, against one that the transport made up
 
 

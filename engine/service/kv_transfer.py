@@ -9,14 +9,15 @@ import zlib
 from collections.abc import Iterable
 
 from engine.control.stage_sessions import StageSession, StageSessions
-from engine.data import Corrupt, InvalidInput, Sampling
+from engine.data import InvalidInput, Sampling
 from engine.model.stage import StageModel
 from engine.service import payload, wire
+from engine.service.prepared_stage import import_block
 from protos import noodle_pb2 as pb
 
 
 def export_session(model: StageModel, sessions: StageSessions, request: pb.ExportKvRequest) -> list[pb.KvMessage]:
-    """The header and one block per layer, tokens [start_token, stop_token); raises NotFound, Stale or InvalidInput."""
+    """The header and one block per wanted layer, tokens [start_token, stop_token); raises NotFound, Stale or InvalidInput."""
     session = sessions.get(request.session_id, request.epoch)
     stop = request.stop_token or len(session.token_ids)
     header = pb.KvSession(
@@ -26,7 +27,8 @@ def export_session(model: StageModel, sessions: StageSessions, request: pb.Expor
         reserve_tokens=model.kv.max_tokens(request.session_id),
     )
     wire.to_message(session.sampling, header.sampling)
-    blocks = (_block(model, request.session_id, layer, request.start_token, stop) for layer in model.kv.layers)
+    layers = [layer for layer in model.kv.layers if not request.layers or layer in request.layers]
+    blocks = (_block(model, request.session_id, layer, request.start_token, stop) for layer in layers)
     return [pb.KvMessage(session=header), *(pb.KvMessage(block=block) for block in blocks)]
 
 
@@ -49,26 +51,15 @@ def import_session(model: StageModel, sessions: StageSessions, messages: Iterabl
     if first is None or first.WhichOneof("content") != "session":
         raise InvalidInput("keys and values must begin with their session header")
     header = first.session
-    session = StageSession(header.epoch, wire.from_message(Sampling, header.sampling), list(header.token_ids))
+    session = StageSession(header.epoch, wire.from_message(Sampling, header.sampling), list(header.token_ids), header.reserve_tokens)
     sessions.adopt(header.session_id, session)
     try:
         model.close(header.session_id)
         model.open(header.session_id, header.reserve_tokens)
-        num_bytes = sum(_take(model, header.session_id, message.block) for message in stream)
+        num_bytes = sum(import_block(model, header.session_id, message.block) for message in stream)
         model.kv.commit(header.session_id, len(header.token_ids))
     except Exception:
         sessions.release(header.session_id)
         model.close(header.session_id)
         raise
     return num_bytes
-
-
-def _take(model: StageModel, session_id: str, block: pb.KvBlock) -> int:
-    if zlib.crc32(block.values, zlib.crc32(block.keys)) != block.crc32:
-        raise Corrupt(f"keys and values of layer {block.layer} were damaged on the way: send them again")
-    keys, values = (
-        payload.decode(data, block.dtype, tuple(shape), zlib.crc32(data), tuple(shape))
-        for data, shape in ((block.keys, block.key_shape), (block.values, block.value_shape))
-    )
-    model.kv.import_block(session_id, block.layer, block.start_token, keys, values)
-    return len(block.keys) + len(block.values)

@@ -1,9 +1,9 @@
-"""What a client of one session receives: tokens once each and in order, then how it ended."""
+"""What clients of one session receive: every token once and in order, from any index on, then how it ended."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from engine.control.commands import EmitToken
 from engine.data import FinishReason, NoodleError
@@ -13,43 +13,65 @@ from protos import noodle_pb2 as pb
 
 
 class SessionOutput:
-    """Between the cluster's commands and one client's stream."""
+    """Between the cluster's commands and its clients' streams. All chunks are kept until the session is over, so that a
+    client whose connection broke can come back for those it missed; `num_listeners` are connected now."""
 
-    def __init__(self, session_id: str, codec: TextCodec, stop: tuple[str, ...]) -> None:
-        self.session_id = session_id
+    def __init__(self, session_id: str, prompt_ids: tuple[int, ...], codec: TextCodec, stop: tuple[str, ...]) -> None:
+        self.session_id, self.prompt_ids = session_id, prompt_ids
         self.journal_error: NoodleError | None = None
+        self.num_listeners = 0
         self._text = TextStream(codec, stop)
-        self._pending_text = ""
-        self._num_taken = 0
-        self._chunks: asyncio.Queue[pb.TokenChunk | NoodleError | None] = asyncio.Queue()
+        self._texts: list[str] = []  # of each taken token
+        self._chunks: list[pb.TokenChunk] = []
+        self._end: pb.TokenChunk | NoodleError | None = None
+        self._changed = asyncio.Event()
 
     def take(self, index: int, token_id: int) -> bool:
         """Turn a new token into text, once; True if it completes a stop string."""
-        if index != self._num_taken:
+        if index != len(self._texts):
             return False
-        self._num_taken += 1
-        self._pending_text += self._text.push(token_id)
+        self._texts.append(self._text.push(token_id))
+        return self._text.stopped
+
+    def restore(self, token_ids: Sequence[int]) -> bool:
+        """Tokens that a former coordinator journalled; clients have some of them, or all. True if they reach a stop string."""
+        for index, token_id in enumerate(token_ids):
+            self.take(index, token_id)
+            self._add(pb.TokenChunk(session_id=self.session_id, index=index, token_id=token_id, text=self._texts[index]))
         return self._text.stopped
 
     def emit(self, command: EmitToken) -> None:
-        chunk = pb.TokenChunk(session_id=self.session_id, index=command.index, token_id=command.token_id, text=self._pending_text)
+        chunk = pb.TokenChunk(session_id=self.session_id, index=command.index, token_id=command.token_id, text=self._texts[command.index])
         chunk.timings.extend(wire.timings_to(command.timings))
         chunk.step_s = command.step_s
-        self._pending_text = ""
-        self._chunks.put_nowait(chunk)
+        self._add(chunk)
 
     def finish(self, reason: FinishReason, error: NoodleError | None) -> None:
-        """End the stream: with the error if the session failed, else with a last chunk that says why it stopped."""
+        """End the streams: with the error if the session failed, else with a last chunk that says why it stopped."""
         failure = self.journal_error or (error if reason is FinishReason.ERROR else None)
-        if failure is not None:
-            self._chunks.put_nowait(failure)
-            return
-        self._chunks.put_nowait(pb.TokenChunk(session_id=self.session_id, index=-1, text=self._text.flush(), finish_reason=reason))
-        self._chunks.put_nowait(None)
+        last = pb.TokenChunk(session_id=self.session_id, index=-1, text=self._text.flush(), finish_reason=reason)
+        self._end = failure or last
+        self._wake()
 
-    async def stream(self) -> AsyncIterator[pb.TokenChunk]:
-        """Every chunk until the end; raises the session's error after the tokens that came before it."""
-        while (chunk := await self._chunks.get()) is not None:
-            if isinstance(chunk, NoodleError):
-                raise chunk
-            yield chunk
+    async def stream(self, next_index: int) -> AsyncIterator[pb.TokenChunk]:
+        """Every chunk from that token on, to the end; raises the session's error after the tokens that came before it."""
+        while True:
+            changed = self._changed
+            while next_index < len(self._chunks):
+                yield self._chunks[next_index]
+                next_index += 1
+            if self._end is None:
+                await changed.wait()
+            elif isinstance(self._end, NoodleError):
+                raise self._end
+            else:
+                yield self._end
+                return
+
+    def _add(self, chunk: pb.TokenChunk) -> None:
+        self._chunks.append(chunk)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()

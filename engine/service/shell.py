@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import logging
 import time
 from collections.abc import Coroutine
@@ -18,9 +19,9 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster
 from engine.control.status import cluster_status
-from engine.data import ClusterStatus, Event, NoodleError, Severity
+from engine.data import ClusterStatus, Event, FinishReason, GenerateRequest, NoodleError, NotFound, Severity, Unavailable
 from engine.service import wire
-from engine.service.errors import as_noodle_error, from_number
+from engine.service.errors import as_noodle_error, from_number, from_rpc_error
 from engine.service.journal import Journal
 from engine.service.recorder import Recorder
 from engine.service.session_output import SessionOutput
@@ -33,6 +34,9 @@ log = logging.getLogger(__name__)
 TICK_S = 0.1
 LAG_S = 0.5
 MAX_EVENTS = 2000
+GRACE_S = 0.5  # for a client whose connection broke
+RETURN_S = 60.0  # for one whose coordinator was restarted
+EPOCH_BITS = 20  # a session is interrupted less often than that within one incarnation of the coordinator
 
 
 class ClusterShell:
@@ -48,7 +52,9 @@ class ClusterShell:
         self._outputs: dict[str, SessionOutput] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._measuring: dict[str, asyncio.Lock] = {}
-        self._sequence = 0
+        self.ready = asyncio.Event()  # set once the model is known and former sessions are taken over, or never will be
+        self.events.extend(journal.events(MAX_EVENTS))
+        self._sequence = self.events[-1].sequence if self.events else 0
         self._backlog: collections.deque[do.Command] = collections.deque()
         self._draining = False
 
@@ -62,7 +68,8 @@ class ClusterShell:
         commands = self.cluster.handle(event, now_s)
         for command in commands:
             if isinstance(command, do.SendStep):
-                self._peers[command.first_worker_id].send_step(command)
+                if peer := self._peers.get(command.first_worker_id):  # else its loss is on the way
+                    peer.send_step(command)
             else:
                 self._backlog.append(command)
         if self._backlog and not self._draining:
@@ -106,18 +113,61 @@ class ClusterShell:
         self._peers[worker_id] = WorkerPeer(worker_id, address, self._peer_options, self._undelivered)
 
     # ------------------------------------------------------------------------------------------ sessions
-    def open_session(self, session_id: str, prompt_ids: tuple[int, ...], event: on.SessionSubmitted) -> SessionOutput:
+    def open_session(self, event: on.SessionSubmitted) -> SessionOutput:
         """Journal and submit a session; raises what the journal or the cluster says against it."""
+        output = self._new_output(event.session_id, event.prompt_ids, event.request)
+        try:
+            self.journal.open_session(event.session_id, event.prompt_ids, event.request)
+            self.feed(event)
+        except NoodleError as e:
+            self._outputs.pop(event.session_id, None)
+            self.journal.close_session(event.session_id, FinishReason.ERROR, e)
+            raise
+        return output
+
+    def find_session(self, session_id: str) -> SessionOutput | None:
+        """A session that runs, or one that is over and can be read again from the journal."""
+        if output := self._outputs.get(session_id):
+            return output
+        found = self.journal.session(session_id)
+        if found is None or found.finish_reason is None:
+            return None
+        output = self._new_output(session_id, found.prompt_ids, found.request)
+        del self._outputs[session_id]
+        output.restore(found.token_ids)
+        output.finish(found.finish_reason, found.error)
+        return output
+
+    def restore_sessions(self) -> None:
+        """Go on with what a former coordinator left behind; call it once the model is known."""
+        for found in self.journal.unfinished():
+            output = self._new_output(found.session_id, found.prompt_ids, found.request)
+            stopped = output.restore(found.token_ids)
+            epoch = self.journal.incarnation << EPOCH_BITS
+            event = on.SessionRestored(found.session_id, found.prompt_ids, found.request, found.token_ids, epoch, stopped)
+            try:
+                self.feed(event)
+            except NoodleError as e:
+                self._finish(do.FinishSession(found.session_id, FinishReason.ERROR, e))
+                continue
+            self.spawn(self._cancel_unless_heard(output, RETURN_S))
+
+    def leave(self, output: SessionOutput) -> None:
+        """A client's stream ended: if it was the last one, it has a moment to come back before its session is cancelled."""
+        output.num_listeners -= 1
+        if output.session_id in self._outputs:
+            self.spawn(self._cancel_unless_heard(output, GRACE_S))
+
+    async def _cancel_unless_heard(self, output: SessionOutput, wait_s: float) -> None:
+        await asyncio.sleep(wait_s)
+        if output.num_listeners == 0 and self._outputs.get(output.session_id) is output:
+            with contextlib.suppress(NotFound):
+                self.feed(on.SessionCancelled(output.session_id, "the client went away"))
+
+    def _new_output(self, session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest) -> SessionOutput:
         if self.codec is None:
             raise AssertionError("a session before the model is known")
-        output = SessionOutput(session_id, self.codec, event.request.stop)
-        self._outputs[session_id] = output
-        try:
-            self.journal.open_session(session_id, prompt_ids, event.request)
-            self.feed(event)
-        except NoodleError:
-            self._outputs.pop(session_id, None)
-            raise
+        output = self._outputs[session_id] = SessionOutput(session_id, prompt_ids, self.codec, request.stop)
         return output
 
     def report(self, message: pb.StepReport) -> None:
@@ -130,8 +180,9 @@ class ClusterShell:
         index = result.sample_index if result.sample_index >= 0 else None
         if result.code:
             return on.SegmentOutcome(result.session_id, result.epoch, index, 0, error=from_number(result.code, result.message))
-        output = self._outputs.get(result.session_id)
-        stopped = output is not None and current and index is not None and output.take(index, result.token_id)
+        output, session = self._outputs.get(result.session_id), self.cluster.scheduler.get(result.session_id)
+        is_new = current and session is not None and session.epoch == result.epoch and index == len(session.generated)
+        stopped = output is not None and is_new and index is not None and output.take(index, result.token_id)
         return on.SegmentOutcome(result.session_id, result.epoch, index, result.token_id, stopped=stopped)
 
     # ------------------------------------------------------------------------------------------ commands
@@ -149,6 +200,14 @@ class ClusterShell:
                 self.spawn(self._measure(command))
             case do.LoadStage():
                 self.spawn(self._load(command))
+            case do.PrepareStage():
+                self.spawn(self._move(command.plan_version, command.worker_id, self._prepare(command)))
+            case do.CopyKv():
+                self.spawn(self._move(command.plan_version, command.transfer.target_id, self._copy(command)))
+            case do.CommitStage():
+                self.spawn(self._move(command.plan_version, command.worker_id, self._commit(command)))
+            case do.ReleaseStage():
+                self.spawn(self._release(command))
             case do.AdoptPlan():
                 self.journal.adopt_plan(command.plan)
             case do.DropWorker():
@@ -166,7 +225,7 @@ class ClusterShell:
         output = self._outputs.pop(command.session_id, None)
         if output is not None:
             output.finish(command.reason, command.error)
-        self.journal.close_session(command.session_id, command.reason)
+        self.journal.close_session(command.session_id, command.reason, command.error)
 
     def _record(self, record: do.Record) -> None:
         self._sequence += 1
@@ -199,6 +258,52 @@ class ClusterShell:
         reply = await self._peers[command.worker_id].load(command, self.cluster.card, next_peer)
         growth = max(0, reply.peak_resident_bytes - reply.resident_before_bytes)
         return on.StageLoaded(command.worker_id, command.plan_version, reply.weight_bytes, growth, reply.load_s)
+
+    # ------------------------------------------------------------------------------------------ a live change of plan
+    async def _prepare(self, command: do.PrepareStage) -> on.ClusterEvent:
+        if self.cluster.card is None:
+            raise AssertionError("a plan without a model")
+        next_peer = self._peer(command.next_worker_id) if command.next_worker_id else None
+        reply = await self._peer(command.worker_id).prepare(command, self.cluster.card, next_peer)
+        return on.StagePrepared(command.worker_id, command.plan_version, reply.read_bytes)
+
+    async def _copy(self, command: do.CopyKv) -> on.ClusterEvent:
+        transfer = command.transfer
+        reply = await self._peer(transfer.target_id).copy_kv(command, self._peer(transfer.source_id))
+        return on.KvCopied(transfer, command.plan_version, command.round, reply.num_bytes)
+
+    async def _commit(self, command: do.CommitStage) -> on.ClusterEvent:
+        reply = await self._peer(command.worker_id).commit(command)
+        return on.StageCommitted(command.worker_id, command.plan_version, tuple(reply.missing))
+
+    async def _move(self, plan_version: int, worker_id: str, step: Coroutine[Any, Any, on.ClusterEvent]) -> None:
+        """Feed how a step of a move ended; a worker that is gone is noticed where every loss is."""
+        try:
+            self.feed(await step)
+        except (grpc.RpcError, NoodleError) as e:
+            error = e if isinstance(e, NoodleError) else from_rpc_error(e, f"worker {worker_id}")
+            self.feed(on.MoveFailed(plan_version, worker_id, str(error)))
+
+    async def _release(self, command: do.ReleaseStage) -> None:
+        with contextlib.suppress(grpc.RpcError, NoodleError):  # a worker that is gone holds nothing for us
+            await self._peer(command.worker_id).release(command.plan_version)
+
+    def _peer(self, worker_id: str) -> WorkerPeer:
+        peer = self._peers.get(worker_id)
+        if peer is None:
+            raise Unavailable(f"worker {worker_id} is not connected")
+        return peer
+
+    async def set_slowdown(self, worker_id: str, factor: float) -> None:
+        """Raises NotFound for a worker that is not there, and what it answers."""
+        member = self.cluster.members.get(worker_id)
+        if member is None or not member.alive or worker_id not in self._peers:
+            raise NotFound(f"worker {worker_id} is not in the cluster: see `noodle-engine status`")
+        try:
+            await self._peers[worker_id].set_slowdown(factor)
+        except grpc.RpcError as e:
+            raise from_rpc_error(e, f"worker {worker_id}") from e
+        self._record(do.Record(Severity.WARN, "node", worker_id, f"plays a machine {factor:g} times as slow from now on"))
 
     async def _ask(self, worker_id: str, generation: int, question: Coroutine[Any, Any, on.ClusterEvent]) -> None:
         """Feed the answer of a worker, its refusal as a failure, and its silence as a loss."""

@@ -18,15 +18,17 @@ from typing import Any, TypeVar
 
 import torch
 
+from engine.control.moves import Carried
 from engine.control.stage_sessions import Append, StageSessions
 from engine.data import NoodleError, Refused, Segment, Unavailable
-from engine.model.measure import measure_items
+from engine.model.measure import measure_items, release_memory
 from engine.model.sampling import sample
 from engine.model.stage import StageModel
 from engine.model.weights import WeightFolder
 from engine.service import memory, payload, wire
 from engine.service.errors import as_noodle_error, status_number
 from engine.service.gauges import Gauges
+from engine.service.prepared_stage import PreparedStage
 from protos import noodle_pb2 as pb
 
 T = TypeVar("T")
@@ -55,6 +57,8 @@ class StageRunner:
 
     def __init__(self, options: RunnerOptions, gauges: Gauges, deliver: Callable[[pb.StepFrame | pb.StepReport], None]) -> None:
         self._options, self._gauges, self._deliver = options, gauges, deliver
+        self.slowdown = options.slowdown  # may change at any time
+        self._measured: dict[tuple[str, str], tuple[float, ...]] = {}  # by (fingerprint, dtype), at this machine's own speed
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.model: StageModel | None = None
         self.sessions = StageSessions(plan_version=0)
@@ -93,21 +97,23 @@ class StageRunner:
 
     # ------------------------------------------------------------------------------------------ owning a stage
     def measure(self, request: pb.MeasureRequest) -> pb.MeasureReply:
-        self._check_folder(request.folder, request.fingerprint)
-        self._gauges.say("measuring items", 0.0)
-        decode_s = measure_items(
-            Path(request.folder),
-            dtype=request.model.dtype,
-            device=self._options.device,
-            slowdown=self._options.slowdown,
-            on_progress=lambda done, what: self._gauges.say(what, done),
-        )
-        self._gauges.say("", -1.0)
-        return pb.MeasureReply(decode_s=decode_s)
+        """Time every item, once for each model in the life of this process."""
+        self.check_folder(request.folder, request.fingerprint)
+        key = (request.fingerprint, request.model.dtype)
+        if key not in self._measured:
+            self._gauges.say("measuring items", 0.0)
+            self._measured[key] = measure_items(
+                Path(request.folder),
+                dtype=request.model.dtype,
+                device=self._options.device,
+                on_progress=self._say_progress,
+            )
+            self._gauges.say("", -1.0)
+        return pb.MeasureReply(decode_s=[t * self.slowdown for t in self._measured[key]])
 
     def load(self, request: pb.LoadRequest) -> pb.LoadReply:
         """Own [start, stop) from now on: items held already are kept, every session of the old plan is dropped."""
-        self._check_folder(request.folder, request.fingerprint)
+        self.check_folder(request.folder, request.fingerprint)
         started_s = time.perf_counter()
         before = memory.resident_bytes()
         memory.reset_peak()
@@ -124,7 +130,7 @@ class StageRunner:
             device=self._options.device,
             kv_budget_bytes=self._options.kv_budget_bytes,
             reuse=old,
-            on_progress=lambda done, what: self._gauges.say(what, done),
+            on_progress=self._say_progress,
         )
         self._gauges.say("", -1.0)
         return pb.LoadReply(
@@ -133,10 +139,38 @@ class StageRunner:
             peak_resident_bytes=memory.peak_resident_bytes(),
             resident_before_bytes=before,
             load_s=time.perf_counter() - started_s,
+            read_bytes=self.model.bytes_beyond(old),
         )
+
+    def prepare(self, request: pb.LoadRequest) -> PreparedStage:
+        """The stage of a plan to come, beside the one that serves; called on a thread of the caller's."""
+        self.check_folder(request.folder, request.fingerprint)
+        with torch.inference_mode():
+            prepared = PreparedStage(request, self._options.device, self._options.kv_budget_bytes, self.model, self._say_progress)
+        self._gauges.say("", -1.0)
+        return prepared
+
+    def _say_progress(self, done: float, what: str) -> None:
+        self._gauges.say(what, done)
+
+    def commit(self, prepared: PreparedStage, carried: tuple[Carried, ...]) -> tuple[str, ...]:
+        """Serve the prepared stage from the next step on; returns the sessions that are not complete here."""
+        self.sessions, missing = prepared.commit(self.model, self.sessions, carried)
+        self.model = prepared.model
+        self._gauges.kv_used_bytes = self.model.kv.used_bytes
+        return missing
 
     def unload(self) -> None:
         self.model, self.sessions = None, StageSessions(plan_version=0)
+        self._gauges.kv_used_bytes = 0
+        release_memory()
+
+    def forget_sessions(self) -> None:
+        """Belong to no plan any more; the weights stay, for the next plan may want them."""
+        if self.model is not None:
+            for session_id in self.model.kv.session_ids:
+                self.model.close(session_id)
+        self.sessions = StageSessions(plan_version=0)
         self._gauges.kv_used_bytes = 0
 
     def owned_model(self) -> StageModel:
@@ -145,7 +179,7 @@ class StageRunner:
             raise Unavailable(f"worker {self._options.worker_id} holds no stage: it is loading, or left out of the plan")
         return self.model
 
-    def _check_folder(self, folder: str, fingerprint: str) -> None:
+    def check_folder(self, folder: str, fingerprint: str) -> None:
         found = WeightFolder(Path(folder)).fingerprint
         if found != fingerprint:
             text = f"the model in {folder} differs from the coordinator's (fingerprints {found[:12]} and {fingerprint[:12]})"
@@ -175,8 +209,8 @@ class StageRunner:
         computing_s = time.perf_counter()
         self._compute(model, rows, hidden)
         computed_s = time.perf_counter()
-        if self._options.slowdown > 1.0 and rows:
-            time.sleep((self._options.slowdown - 1.0) * (computed_s - computing_s))
+        if (slowdown := self.slowdown) > 1.0 and rows:
+            time.sleep((slowdown - 1.0) * (computed_s - computing_s))
             computed_s = time.perf_counter()
         self._gauges.kv_used_bytes = model.kv.used_bytes
         message = self._report(frame, rows, failures) if model.is_last else self._forward(frame, rows, failures)

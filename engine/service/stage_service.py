@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from concurrent.futures import Future
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
-from engine.data import Unavailable
-from engine.service import memory
-from engine.service.errors import status_number
+from engine.control.moves import Carried
+from engine.data import InvalidInput, Stale, Unavailable
+from engine.service import memory, wire
+from engine.service.errors import from_rpc_error, status_number
 from engine.service.links import Link, open_channel
 from engine.service.security import metadata
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
 if TYPE_CHECKING:  # importing it for real would import torch before the worker has announced itself
+    from engine.service.prepared_stage import PreparedStage
     from engine.service.stage_runner import StageRunner
+
+COPY_TOKENS = 256  # bounds how long an export keeps the compute thread, and the size of one message
+COPY_TIMEOUT_S = 30.0
+MAX_SLOWDOWN = 1000.0
 
 
 class StageService(rpc.StageServiceServicer):
@@ -29,8 +36,8 @@ class StageService(rpc.StageServiceServicer):
         self._worker_id, self._token, self._credentials = worker_id, token, credentials
         self.runner: StageRunner | None = None
         self.report: Link | None = None
-        self._next: Link | None = None
-        self._next_channel: grpc.aio.Channel | None = None
+        self._links: dict[int, NextStage] = {}  # by plan version
+        self._preparation: Preparation | None = None
         self._loop = asyncio.get_running_loop()
 
     # ------------------------------------------------------------------------------------------ out
@@ -42,8 +49,8 @@ class StageService(rpc.StageServiceServicer):
         if isinstance(message, pb.StepReport):
             if self.report is not None:
                 self.report.put(message)
-        elif self._next is not None:
-            self._next.put(message)
+        elif following := self._links.get(message.plan_version):
+            following.link.put(message)
         else:
             self._undelivered(message, "the next stage is not connected")
 
@@ -66,12 +73,10 @@ class StageService(rpc.StageServiceServicer):
 
     async def Load(self, request: pb.LoadRequest, context: grpc.aio.ServicerContext) -> pb.LoadReply:
         runner = self._ready()
-        await self.disconnect_next()
+        self._drop_preparation()
+        await self._disconnect()
         reply = await asyncio.wrap_future(runner.call(lambda: runner.load(request)))
-        if request.next_address:
-            self._next_channel = open_channel(request.next_address, self._credentials)
-            call = rpc.StageServiceStub(self._next_channel).Forward(metadata=metadata(self._token))
-            self._next = Link(call, f"{request.next_worker_id} at {request.next_address}", self._undelivered)
+        self._connect(request)
         return reply
 
     async def Forward(self, request_iterator: Any, context: grpc.aio.ServicerContext) -> pb.ForwardReply:
@@ -81,11 +86,81 @@ class StageService(rpc.StageServiceServicer):
         return pb.ForwardReply()
 
     async def Unload(self, request: pb.UnloadRequest, context: grpc.aio.ServicerContext) -> pb.UnloadReply:
-        await self.disconnect_next()
         runner = self._ready()
-        await self._unload(runner)
+        version = request.plan_version
+        if self._preparation is not None and version in (0, self._preparation.plan_version):
+            self._drop_preparation()
+            await self._disconnect(lambda v: v == version)
+        if version in (0, runner.sessions.plan_version):
+            await self._disconnect()
+            await asyncio.wrap_future(runner.call(runner.unload))
         return pb.UnloadReply()
 
+    # ------------------------------------------------------------------------------------------ a live change of plan
+    async def Prepare(self, request: pb.LoadRequest, context: grpc.aio.ServicerContext) -> pb.LoadReply:
+        runner = self._ready()
+        self._drop_preparation()
+        preparation = self._preparation = Preparation(request.plan_version)
+        prepared = await self._loop.run_in_executor(preparation.thread, runner.prepare, request)
+        if self._preparation is not preparation:
+            raise Stale(f"plan {request.plan_version} was given up while its stage was loading")
+        preparation.stage = prepared
+        self._connect(request)
+        return pb.LoadReply(
+            weight_bytes=prepared.model.weight_bytes, resident_bytes=memory.resident_bytes(), read_bytes=prepared.read_bytes
+        )
+
+    async def CopyKv(self, request: pb.CopyKvRequest, context: grpc.aio.ServicerContext) -> pb.CopyKvReply:
+        preparation, stage = self._prepared(request.plan_version)
+        channel = open_channel(request.source_address, self._credentials)
+        try:
+            stub = rpc.StageServiceStub(channel)
+            copies = [self._copy(stub, part, preparation, stage) for part in request.ranges]
+            return pb.CopyKvReply(num_bytes=sum(await asyncio.gather(*copies)))
+        finally:
+            await channel.close()
+
+    async def _copy(self, stub: rpc.StageServiceStub, part: pb.KvRange, preparation: Preparation, stage: PreparedStage) -> int:
+        """One session's range, in messages of bounded size; a session that ended meanwhile is left out."""
+        num_bytes = 0
+        for start in range(part.start_token, part.stop_token, COPY_TOKENS):
+            wanted = pb.ExportKvRequest(session_id=part.session_id, epoch=part.epoch, start_token=start, layers=stage.missing_layers)
+            wanted.stop_token = min(start + COPY_TOKENS, part.stop_token)
+            try:
+                messages = [m async for m in stub.ExportKv(wanted, metadata=metadata(self._token), timeout=COPY_TIMEOUT_S)]
+            except grpc.aio.AioRpcError as e:
+                if e.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ABORTED):
+                    return num_bytes
+                raise from_rpc_error(e, "the worker that holds the keys and values") from e
+            num_bytes += await self._loop.run_in_executor(preparation.thread, stage.take, messages)
+        return num_bytes
+
+    async def Commit(self, request: pb.CommitRequest, context: grpc.aio.ServicerContext) -> pb.CommitReply:
+        runner = self._ready()
+        _, stage = self._prepared(request.plan_version)
+        carried = tuple(wire.from_message(Carried, m) for m in request.sessions)
+        switching: Future[tuple[str, ...]] = runner.call(lambda: runner.commit(stage, carried))
+        missing = await asyncio.wrap_future(switching)
+        self._drop_preparation()
+        await self._disconnect(lambda version: version != request.plan_version)
+        return pb.CommitReply(missing=missing)
+
+    def _drop_preparation(self) -> None:
+        if self._preparation is not None:
+            self._preparation.close()
+        self._preparation = None
+
+    def _prepared(self, plan_version: int) -> tuple[Preparation, PreparedStage]:
+        preparation = self._preparation
+        if preparation is None or preparation.stage is None or preparation.plan_version != plan_version:
+            raise Stale(f"worker {self._worker_id} has prepared no stage of plan {plan_version}: it was given up, or never begun")
+        return preparation, preparation.stage
+
+    async def SetSlowdown(self, request: pb.SetSlowdownRequest, context: grpc.aio.ServicerContext) -> pb.SetSlowdownReply:
+        self._ready().slowdown = check_slowdown(request.factor)
+        return pb.SetSlowdownReply()
+
+    # ------------------------------------------------------------------------------------------ keys and values
     async def ExportKv(self, request: pb.ExportKvRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.KvMessage]:
         from engine.service import kv_transfer
 
@@ -121,22 +196,54 @@ class StageService(rpc.StageServiceServicer):
             raise Unavailable(f"worker {self._worker_id} is still starting: try again in a few seconds")
         return self.runner
 
-    async def disconnect_next(self) -> None:
-        if self._next is not None:
-            self._next.close()
-        if self._next_channel is not None:
-            await self._next_channel.close()
-        self._next = self._next_channel = None
+    def _connect(self, request: pb.LoadRequest) -> None:
+        if request.next_address:
+            channel = open_channel(request.next_address, self._credentials)
+            call = rpc.StageServiceStub(channel).Forward(metadata=metadata(self._token))
+            link = Link(call, f"{request.next_worker_id} at {request.next_address}", self._undelivered)
+            self._links[request.plan_version] = NextStage(link, channel)
+
+    async def _disconnect(self, which: Callable[[int], bool] = lambda _: True) -> None:
+        """Close the links to the next stages of those plan versions."""
+        for version in [v for v in self._links if which(v)]:
+            following = self._links.pop(version)
+            following.link.close()
+            await following.channel.close()
 
     async def forget(self) -> None:
-        """The coordinator is gone or does not know us any more: hold nothing until it plans again."""
-        await self.disconnect_next()
+        """The coordinator is gone or does not know us any more: run nothing until it plans again."""
+        self._drop_preparation()
+        await self._disconnect()
         if self.report is not None:
             self.report.close()
             self.report = None
         if self.runner is not None:
-            await self._unload(self.runner)
+            forgetting: Future[None] = self.runner.call(self.runner.forget_sessions)
+            await asyncio.wrap_future(forgetting)
 
-    async def _unload(self, runner: StageRunner) -> None:
-        unloading: Future[None] = runner.call(runner.unload)
-        await asyncio.wrap_future(unloading)
+
+@dataclass(frozen=True, slots=True)
+class NextStage:
+    """The way to the stage behind this one."""
+
+    link: Link
+    channel: grpc.aio.Channel
+
+
+@dataclass(slots=True)
+class Preparation:
+    """A stage in the making, with the one thread that may touch it until it is committed."""
+
+    plan_version: int
+    thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "prepare"))
+    stage: PreparedStage | None = None
+
+    def close(self) -> None:
+        self.thread.shutdown(wait=False, cancel_futures=True)
+
+
+def check_slowdown(factor: float) -> float:
+    """Return `factor` if a machine can be played that slow; else raise InvalidInput."""
+    if not 1.0 <= factor <= MAX_SLOWDOWN:
+        raise InvalidInput(f"slowdown {factor} is not allowed: give a factor from 1 to {MAX_SLOWDOWN:.0f}")
+    return factor

@@ -125,7 +125,7 @@ def chunk_from_message(message: pb.TokenChunk) -> data.TokenChunk:
 
 
 # --- steps, once per token ----------------------------------------------------------------------------------------
-def segment_to_message(segment: data.Segment, reserve_tokens: int) -> pb.Segment:
+def segment_to_message(segment: data.Segment) -> pb.Segment:
     message = pb.Segment(
         session_id=segment.session_id,
         epoch=segment.epoch,
@@ -135,7 +135,7 @@ def segment_to_message(segment: data.Segment, reserve_tokens: int) -> pb.Segment
     )
     if segment.sampling is not None:
         to_message(segment.sampling, message.sampling)
-        message.reserve_tokens = reserve_tokens
+        message.reserve_tokens = segment.reserve_tokens
     return message
 
 
@@ -147,6 +147,7 @@ def segment_from_message(message: pb.Segment) -> data.Segment:
         token_ids=tuple(message.token_ids),
         sample_index=None if message.sample_index < 0 else message.sample_index,
         sampling=from_message(data.Sampling, message.sampling) if message.HasField("sampling") else None,
+        reserve_tokens=message.reserve_tokens,
     )
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+RETRY_S = (0.1, 0.2, 0.2, 0.3, 0.5, 0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,7 @@ class Worker:
         import transformers.modeling_utils  # noqa: F401 - seconds of import that would otherwise fall into the first measurement
 
         from engine.model import hardware
+        from engine.model.limits import num_cores
         from engine.service.stage_runner import RunnerOptions, StageRunner
 
         options = self._options
@@ -157,6 +158,7 @@ class Worker:
             device=facts.device,
             device_name=facts.device_name,
             num_threads=facts.num_threads,
+            num_cores=num_cores(),
             memory_bytes=memory_bytes,
             kv_budget_bytes=kv_budget_bytes,
         )

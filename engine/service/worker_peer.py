@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import grpc
 
-from engine.control.commands import LoadStage, SendStep
+from engine.control.commands import CommitStage, CopyKv, LoadStage, PrepareStage, SendStep
 from engine.data import ModelCard, NoodleError
 from engine.service import wire
 from engine.service.errors import from_rpc_error
@@ -18,6 +18,8 @@ from protos import noodle_pb2_grpc as rpc
 
 MEASURE_TIMEOUT_S = 120.0
 LOAD_TIMEOUT_S = 1800.0
+COPY_TIMEOUT_S = 60.0
+SHORT_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +46,28 @@ class WorkerPeer:
         return await self._stub.Measure(request, metadata=self._metadata, timeout=MEASURE_TIMEOUT_S)
 
     async def load(self, command: LoadStage, card: ModelCard, next_peer: WorkerPeer | None) -> pb.LoadReply:
-        request = pb.LoadRequest(
-            folder=card.folder,
-            fingerprint=card.fingerprint,
-            plan_version=command.plan_version,
-            start=command.stage.start,
-            stop=command.stage.stop,
-            num_items=card.num_items,
-        )
-        wire.to_message(card.ref, request.model)
-        if next_peer is not None:
-            request.next_worker_id, request.next_address = next_peer.worker_id, next_peer.address
-        return await self._stub.Load(request, metadata=self._metadata, timeout=LOAD_TIMEOUT_S)
+        return await self._stub.Load(_load_request(command, card, next_peer), metadata=self._metadata, timeout=LOAD_TIMEOUT_S)
+
+    async def prepare(self, command: PrepareStage, card: ModelCard, next_peer: WorkerPeer | None) -> pb.LoadReply:
+        return await self._stub.Prepare(_load_request(command, card, next_peer), metadata=self._metadata, timeout=LOAD_TIMEOUT_S)
+
+    async def copy_kv(self, command: CopyKv, source: WorkerPeer) -> pb.CopyKvReply:
+        request = pb.CopyKvRequest(plan_version=command.plan_version, source_worker_id=source.worker_id, source_address=source.address)
+        for part in command.ranges:
+            wire.to_message(part, request.ranges.add())
+        return await self._stub.CopyKv(request, metadata=self._metadata, timeout=COPY_TIMEOUT_S)
+
+    async def commit(self, command: CommitStage) -> pb.CommitReply:
+        request = pb.CommitRequest(plan_version=command.plan_version)
+        for session in command.sessions:
+            wire.to_message(session, request.sessions.add())
+        return await self._stub.Commit(request, metadata=self._metadata, timeout=SHORT_TIMEOUT_S)
+
+    async def release(self, plan_version: int) -> None:
+        await self._stub.Unload(pb.UnloadRequest(plan_version=plan_version), metadata=self._metadata, timeout=SHORT_TIMEOUT_S)
+
+    async def set_slowdown(self, factor: float) -> None:
+        await self._stub.SetSlowdown(pb.SetSlowdownRequest(factor=factor), metadata=self._metadata, timeout=SHORT_TIMEOUT_S)
 
     def send_step(self, command: SendStep) -> None:
         """Put a step on the stream to this worker, which holds the first stage of the command's plan."""
@@ -66,7 +78,7 @@ class WorkerPeer:
             self._steps = Link(call, f"{self.worker_id} at {self.address}", self._on_undelivered)
             self._steps_plan_version = command.plan_version
         frame = pb.StepFrame(plan_version=command.plan_version, step_id=command.step_id, releases=command.releases)
-        frame.segments.extend(wire.segment_to_message(s, command.reserve_tokens) for s in command.segments)
+        frame.segments.extend(wire.segment_to_message(s) for s in command.segments)
         self._steps.put(frame)
 
     def explain(self, error: grpc.RpcError) -> NoodleError:
@@ -76,3 +88,18 @@ class WorkerPeer:
         if self._steps is not None:
             self._steps.close()
         await self._channel.close()
+
+
+def _load_request(command: LoadStage | PrepareStage, card: ModelCard, next_peer: WorkerPeer | None) -> pb.LoadRequest:
+    request = pb.LoadRequest(
+        folder=card.folder,
+        fingerprint=card.fingerprint,
+        plan_version=command.plan_version,
+        start=command.stage.start,
+        stop=command.stage.stop,
+        num_items=card.num_items,
+    )
+    wire.to_message(card.ref, request.model)
+    if next_peer is not None:
+        request.next_worker_id, request.next_address = next_peer.worker_id, next_peer.address
+    return request

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
-from engine.data import GenerateRequest, Item, ModelCard, ModelRef, NodeSpec
+from engine.data import GenerateRequest, Item, ModelCard, ModelRef, NodeSpec, StageTiming
 
 CONTEXT_TOKENS = 64
 EOS = 99
@@ -20,7 +20,7 @@ def card(num_items: int = 5, kv_bytes: int = 10) -> ModelCard:
 
 
 def spec(worker_id: str, pid: int = 1, memory_bytes: int = 10_000, kv_budget_bytes: int = 2_000) -> NodeSpec:
-    return NodeSpec(worker_id, f"127.0.0.1:{9000 + pid}", "host", pid, "cpu", "a CPU", 1, memory_bytes, kv_budget_bytes)
+    return NodeSpec(worker_id, f"127.0.0.1:{9000 + pid}", f"host-{worker_id}", pid, "cpu", "a CPU", 1, memory_bytes, kv_budget_bytes)
 
 
 def token_after(position: int) -> int:
@@ -30,15 +30,18 @@ def token_after(position: int) -> int:
 
 @dataclass
 class Driver:
-    """`hold` keeps steps unanswered until `answer_all`; every command ever seen is kept in `seen`."""
+    """`hold` keeps steps unanswered until `answer_all`, `hold_moves` a move's commands; every command ever seen is in `seen`."""
 
     num_workers: int = 3
     hold: bool = False
+    hold_moves: bool = False
     now_s: float = 0.0
     seen: list[do.Command] = field(default_factory=list)
     held: list[do.SendStep] = field(default_factory=list)
+    held_moves: list[on.ClusterEvent] = field(default_factory=list)
     tokens: dict[str, list[int]] = field(default_factory=dict)
     finished: dict[str, do.FinishSession] = field(default_factory=dict)
+    wanted: dict[str, int] = field(default_factory=dict)
     released: list[str] = field(default_factory=list)
     times: dict[str, float] = field(default_factory=dict)
     generation: int = 0
@@ -72,6 +75,13 @@ class Driver:
                 self.feed(on.WorkerMeasured(command.worker_id, command.generation, (time_s,) * num_items))
             case do.LoadStage():
                 self.feed(on.StageLoaded(command.worker_id, command.plan_version, 100, 120, 0.1))
+            case do.PrepareStage():
+                self._answer_move(on.StagePrepared(command.worker_id, command.plan_version, 100))
+            case do.CopyKv():
+                size = sum(r.stop_token - r.start_token for r in command.ranges)
+                self._answer_move(on.KvCopied(command.transfer, command.plan_version, command.round, size))
+            case do.CommitStage():
+                self._answer_move(on.StageCommitted(command.worker_id, command.plan_version))
             case do.SendStep():
                 self.released += command.releases
                 if command.segments:
@@ -85,16 +95,32 @@ class Driver:
                 assert command.session_id not in self.finished
                 self.finished[command.session_id] = command
 
+    def _answer_move(self, answer: on.ClusterEvent) -> None:
+        if self.hold_moves:
+            self.held_moves.append(answer)
+        else:
+            self.feed(answer)
+
+    def answer_moves(self) -> None:
+        while self.held_moves:
+            self.feed(self.held_moves.pop(0))
+
+    def answer_moves_once(self) -> None:
+        """Answer what is held now, not what the answers lead to."""
+        held, self.held_moves = self.held_moves, []
+        for answer in held:
+            self.feed(answer)
+
     def answer_all(self) -> None:
         while self.held:
             self.report(self.held.pop(0))
 
-    def report(self, step: do.SendStep, **changes: object) -> None:
+    def report(self, step: do.SendStep, timings: tuple[StageTiming, ...] = (), **changes: object) -> None:
         outcomes = tuple(
             on.SegmentOutcome(s.session_id, s.epoch, s.sample_index, token_after(s.position + len(s.token_ids)), **changes)  # type: ignore[arg-type]
             for s in step.segments
         )
-        self.feed(on.StepReported("last", step.plan_version, step.step_id, outcomes, ()))
+        self.feed(on.StepReported("last", step.plan_version, step.step_id, outcomes, timings))
 
     def join(self, worker_id: str, **changes: int) -> int:
         self.generation += 1
@@ -109,6 +135,7 @@ class Driver:
 
     def submit(self, session_id: str, num_prompt: int = 4, max_new_tokens: int = 5) -> None:
         prompt = tuple(range(num_prompt))
+        self.wanted[session_id] = max_new_tokens
         self.feed(on.SessionSubmitted(session_id, prompt, GenerateRequest(prompt_ids=prompt, max_new_tokens=max_new_tokens)))
 
     def beat(self, worker_id: str) -> None:

@@ -57,7 +57,7 @@ def frame(
 ) -> pb.StepFrame:
     message = pb.StepFrame(plan_version=plan, step_id=position + 1)
     sampling = Sampling() if position == 0 else None
-    message.segments.append(wire.segment_to_message(Segment(session, epoch, position, tokens, index, sampling), room))
+    message.segments.append(wire.segment_to_message(Segment(session, epoch, position, tokens, index, sampling, room)))
     return message
 
 

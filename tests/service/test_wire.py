@@ -54,8 +54,9 @@ def test_events_survive_the_wire(event: data.Event) -> None:
 def test_segments_survive_the_wire(
     session_id: str, epoch: int, position: int, tokens: list[int], sample_index: int | None, sampling: data.Sampling | None
 ) -> None:
-    segment = data.Segment(session_id, epoch, position, tuple(tokens), sample_index, sampling)
-    raw = wire.segment_to_message(segment, 77).SerializeToString()
+    reserve = 77 if sampling is not None else 0
+    segment = data.Segment(session_id, epoch, position, tuple(tokens), sample_index, sampling, reserve)
+    raw = wire.segment_to_message(segment).SerializeToString()
     assert wire.segment_from_message(pb.Segment.FromString(raw)) == segment
 
 

@@ -1,0 +1,50 @@
+"""`noodle-engine drill`: many seeded histories of everything that can go wrong, under a virtual clock."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections import Counter
+from dataclasses import asdict
+
+from engine.commands.output import note, print_json
+from engine.simulation.drill import Drill, DrillFailure, DrillResult
+
+SUMMED = ("num_sessions", "num_tokens", "num_faults", "num_plans", "num_moves", "num_failed")
+MAX_SHOWN = 10
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the seeds; 0 if nothing that must never happen happened."""
+    started_s = time.monotonic()
+    totals: Counter[str] = Counter(dict.fromkeys(SUMMED, 0))
+    failures: list[str] = []
+    for seed in range(options.first, options.first + options.seeds):
+        try:
+            result = drill(seed)
+        except DrillFailure as e:
+            failures.append(str(e))
+            note(str(e))
+            if len(failures) >= MAX_SHOWN:
+                break
+            continue
+        totals.update({name: value for name, value in asdict(result).items() if name in SUMMED})
+    spent_s = time.monotonic() - started_s
+    if options.json:
+        print_json({"first_seed": options.first, "seeds": options.seeds, "failures": failures, **totals, "spent_s": spent_s})
+    else:
+        print(_text(options.seeds, totals, failures, spent_s))
+    return 1 if failures else 0
+
+
+def drill(seed: int) -> DrillResult:
+    """One history. Raises DrillFailure."""
+    return Drill(seed, random.Random(seed)).run()
+
+
+def _text(num_seeds: int, totals: Counter[str], failures: list[str], spent_s: float) -> str:
+    what = f"{totals['num_sessions']} sessions, {totals['num_tokens']} tokens, {totals['num_faults']} faults, {totals['num_plans']} plans"
+    end = f"{len(failures)} failed" if failures else "no token wrong, missing or repeated, every session came to its end"
+    given_up = f"{totals['num_failed']} sessions were given up with an error"
+    return f"{num_seeds} seeds in {spent_s:.1f} s: {what}; {end}; {given_up}"

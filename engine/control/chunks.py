@@ -1,0 +1,64 @@
+"""How many prompt tokens make a chunk of a given time. Pure; learnt from the steps that carried prompts.
+
+    time(chunk) = token_s * tokens + pair_s * pairs,    pairs = tokens * context + tokens * (tokens + 1) / 2
+
+Chunks of equal time shrink as the context grows, so a prompt of any length delays the others by the same amount.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+
+WINDOW_STEPS = 32
+MIN_TOKENS = 8
+
+
+class ChunkRule:
+    """Least squares over the last steps with prompt tokens in them; both costs are never negative."""
+
+    def __init__(self) -> None:
+        self._steps: deque[tuple[float, float, float]] = deque(maxlen=WINDOW_STEPS)  # tokens, pairs, seconds
+        self._laws: tuple[float, float] | None = None
+
+    def forget(self) -> None:
+        """Another plan: what was measured describes other stages."""
+        self._steps.clear()
+        self._laws = None
+
+    def observe(self, num_tokens: int, num_pairs: float, spent_s: float) -> None:
+        """One step with `num_tokens` new tokens, summed over the stages; too few tokens say nothing about a prompt's cost."""
+        if num_tokens >= MIN_TOKENS and spent_s > 0:
+            self._steps.append((float(num_tokens), num_pairs, spent_s))
+            self._laws = None
+
+    def chunk_tokens(self, context: int, target_s: float, unknown_tokens: int, max_tokens: int) -> int:
+        """The largest chunk behind `context` tokens that is expected to take `target_s`, within [MIN_TOKENS, max_tokens]."""
+        if not self._steps:
+            return min(unknown_tokens, max_tokens)
+        token_s, pair_s = self._laws = self._laws or _fit(self._steps)
+        linear_s = token_s + pair_s * (context + 0.5)
+        tokens = 2 * target_s / (linear_s + math.sqrt(linear_s * linear_s + 2 * pair_s * target_s))  # of the quadratic; stable for pair_s 0
+        return max(MIN_TOKENS, min(int(tokens), max_tokens))
+
+
+def num_pairs(num_tokens: int, context: int) -> float:
+    """(query, key) pairs that `num_tokens` new tokens behind `context` others visit."""
+    return num_tokens * context + num_tokens * (num_tokens + 1) / 2
+
+
+def _fit(steps: deque[tuple[float, float, float]]) -> tuple[float, float]:
+    """Non-negative least squares in two unknowns: the free solution, else the better one on an axis."""
+    nn, np, pp = (sum(a * b for a, b in pairs) for pairs in _products(steps))
+    nt = sum(n * t for n, _, t in steps)
+    pt = sum(p * t for _, p, t in steps)
+    determinant = nn * pp - np * np
+    if determinant > 1e-9 * nn * pp:
+        token_s, pair_s = (nt * pp - pt * np) / determinant, (pt * nn - nt * np) / determinant
+        if token_s > 0 and pair_s >= 0:
+            return token_s, pair_s
+    return nt / nn, 0.0
+
+
+def _products(steps: deque[tuple[float, float, float]]) -> tuple[list[tuple[float, float]], ...]:
+    return [(n, n) for n, _, _ in steps], [(n, p) for n, p, _ in steps], [(p, p) for _, p, _ in steps]

@@ -1,0 +1,18 @@
+"""The settings of a cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from engine.control.members import LeaseRules
+from engine.control.scheduler import SchedulerLimits
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """How many workers to wait for before the first plan, and the limits that hold all the time."""
+
+    num_workers_expected: int = 1
+    strategy: str = "balanced"
+    leases: LeaseRules = field(default_factory=LeaseRules)
+    limits: SchedulerLimits = field(default_factory=SchedulerLimits)

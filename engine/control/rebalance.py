@@ -1,0 +1,165 @@
+"""Carries out one live change of plan at a time; see `moves` for its steps. Pure.
+
+It decides nothing about whether to move. Whatever goes wrong before the commit drops the move and leaves the old plan serving;
+after it the cluster treats the trouble as it would any other time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from engine.control import commands as do
+from engine.control import events as on
+from engine.control.members import capacity_tokens
+from engine.control.moves import BARRIER_LIMIT_S, RETRY_S, Carried, Move, transfers
+from engine.control.placement import describe
+from engine.data import MoveReport, Plan, Severity
+
+if TYPE_CHECKING:
+    from engine.control.cluster import Cluster
+
+MAX_REPORTS = 100
+
+
+class Rebalancer:
+    """At most one `move` at a time; `reports` are the last ones that ended."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.move: Move | None = None
+        self.reports: deque[MoveReport] = deque(maxlen=MAX_REPORTS)
+        self.not_before_s = 0.0
+
+    @property
+    def holds_steps(self) -> bool:
+        return self.move is not None and self.move.holds_steps
+
+    # ------------------------------------------------------------------------------------------ start and end
+    def start(self, plan: Plan, cause: str, now_s: float, out: list[do.Command]) -> None:
+        """Begin to move to `plan`; if its stages are those that serve, only say so."""
+        cluster = self._cluster
+        old, card = cluster.plan, cluster.card
+        if old is None or card is None:
+            raise AssertionError("a move without a plan to move from")
+        if plan.stages == old.stages and plan.strategy == old.strategy:
+            out.append(do.Record(Severity.INFO, "plan", f"#{old.plan_version}", f"unchanged: {cause}; {describe(plan)}"))
+            return
+        room = capacity_tokens(card, plan, cluster.members)
+        reserved = cluster.scheduler.reserved_tokens
+        if reserved > room:
+            self.postpone(cause, now_s)
+            return
+        cluster.scheduler.capacity_tokens = min(cluster.scheduler.capacity_tokens, room)
+        nodes = {s.node_id for s in plan.stages}
+        self.move = Move(old, plan, cause, now_s, transfers(old, plan, card), set(nodes))
+        out.append(do.Record(Severity.INFO, "plan", f"#{plan.plan_version}", f"preparing: {describe(plan)}; {cause}"))
+        following = [s.node_id for s in plan.stages[1:]] + [None]
+        for stage, next_worker_id in zip(plan.stages, following, strict=True):
+            generation = cluster.member(stage.node_id).generation
+            out.append(do.PrepareStage(stage.node_id, generation, plan.plan_version, stage, next_worker_id))
+
+    def postpone(self, cause: str, now_s: float) -> None:
+        """Try again a little later."""
+        self.not_before_s = now_s + RETRY_S
+        self._cluster.replan_cause = cause
+
+    def drop(self, why: str, now_s: float, out: list[do.Command], again: bool = False) -> None:
+        """Give the move up before its commit; the old plan never stopped being the plan."""
+        move, cluster = self.move, self._cluster
+        if move is None:
+            return
+        self.move = None
+        version = move.new.plan_version
+        for stage in move.new.stages:
+            member = cluster.members.get(stage.node_id)
+            if member is not None and member.alive and not move.committed:
+                out.append(do.ReleaseStage(stage.node_id, member.generation, version))
+        if cluster.card is not None and not move.committed:
+            cluster.scheduler.capacity_tokens = capacity_tokens(cluster.card, move.old, cluster.members)
+        self.reports.append(move.report(now_s, why))
+        text = f"dropped: {why}" if move.committed else f"dropped: {why}; #{move.old.plan_version} stays"
+        out.append(do.Record(Severity.WARN, "plan", f"#{version}", text))
+        if again:
+            self.postpone(move.cause, now_s)
+
+    # ------------------------------------------------------------------------------------------ answers
+    def prepared(self, event: on.StagePrepared) -> None:
+        move = self._current(event.plan_version)
+        if move is not None and event.worker_id in move.unprepared:
+            move.unprepared.remove(event.worker_id)
+            move.weight_bytes += event.read_bytes
+
+    def copied(self, event: on.KvCopied) -> None:
+        move = self._current(event.plan_version)
+        if move is not None and event.round == move.round and event.transfer in move.uncopied:
+            move.uncopied.remove(event.transfer)
+            move.kv_bytes += event.num_bytes
+
+    def committed(self, event: on.StageCommitted, now_s: float) -> None:
+        move = self._current(event.plan_version)
+        if move is None or event.worker_id not in move.uncommitted:
+            return
+        move.uncommitted.remove(event.worker_id)
+        for session_id in event.missing:
+            session = self._cluster.scheduler.get(session_id)
+            if session is not None and session.num_sent:
+                self._cluster.scheduler.retry(session, now_s)
+
+    def _current(self, plan_version: int) -> Move | None:
+        return self.move if self.move is not None and self.move.new.plan_version == plan_version else None
+
+    # ------------------------------------------------------------------------------------------ progress
+    def advance(self, now_s: float, out: list[do.Command]) -> None:
+        """Do whatever the answers so far allow."""
+        move, serving = self.move, self._cluster.serving
+        if move is None:
+            return
+        if move.round == 0 and not move.unprepared:
+            move.prepared_s = now_s
+            self._copy(move, out)
+        if move.round == 1 and not move.uncopied and move.barrier_s is None:
+            move.barrier_s = now_s
+        if move.round == 1 and move.barrier_s is not None and not serving.flights:
+            self._copy(move, out)
+        if move.round == 2 and not move.uncopied and not move.committed:
+            self._commit(move, now_s, out)
+        if move.committed and not move.uncommitted:
+            self._end(move, now_s, out)
+
+    def overdue(self, now_s: float) -> Move | None:
+        """The move whose barrier has been down for too long."""
+        move = self.move
+        return move if move is not None and move.barrier_s is not None and now_s - move.barrier_s > BARRIER_LIMIT_S else None
+
+    def _copy(self, move: Move, out: list[do.Command]) -> None:
+        ranges = move.next_round(self._cluster.scheduler.running())
+        for transfer in sorted(move.uncopied, key=lambda t: t.start):
+            generation = self._cluster.member(transfer.target_id).generation
+            out.append(do.CopyKv(transfer, generation, move.new.plan_version, move.round, ranges))
+
+    def _commit(self, move: Move, now_s: float, out: list[do.Command]) -> None:
+        carried = []
+        for session in self._cluster.scheduler.running():
+            if session.num_sent:
+                carried.append(Carried(session.session_id, session.epoch, session.epoch + 1, session.num_sent))
+                session.epoch += 1
+        move.committed, move.uncommitted = True, {s.node_id for s in move.new.stages}
+        out.append(do.AdoptPlan(move.new))
+        self._cluster.switch_to(move.new)
+        for stage in move.new.stages:
+            generation = self._cluster.member(stage.node_id).generation
+            out.append(do.CommitStage(stage.node_id, generation, move.new.plan_version, tuple(carried)))
+
+    def _end(self, move: Move, now_s: float, out: list[do.Command]) -> None:
+        self.move = None
+        for stage in move.old.stages:
+            member = self._cluster.members.get(stage.node_id)
+            if member is not None and member.alive and move.new.stage_of(stage.node_id) is None:
+                out.append(do.ReleaseStage(stage.node_id, member.generation, move.old.plan_version))
+        report = move.report(now_s, "done")
+        self.reports.append(report)
+        moved = f"{report.weight_bytes / 1e6:.1f} MB of weights read, {report.kv_bytes / 1e6:.2f} MB of KV copied"
+        spent = f"prepared in {report.prepare_s:.1f} s, tokens paused for {1e3 * report.pause_s:.0f} ms"
+        text = f"moved {report.num_items} items: {moved}, {spent}; {move.cause}"
+        out.append(do.Record(Severity.OK, "plan", f"#{move.new.plan_version}", text))

@@ -1,0 +1,197 @@
+"""The sessions under the current plan: steps out, tokens in, recovery of what was lost. Pure.
+
+It knows sessions, steps and the order of stages; it does not know how plans come about. A step belongs to a plan version and
+each of its segments to an epoch: whatever arrives with an old one is dropped.
+"""
+
+from __future__ import annotations
+
+from engine.control import commands as do
+from engine.control import events as on
+from engine.control.batching import Batcher, Flight
+from engine.control.metrics import PipelineMetrics
+from engine.control.scheduler import Scheduler, SchedulerLimits
+from engine.control.session import Session, SessionState
+from engine.data import (
+    Cancelled,
+    Corrupt,
+    Exhausted,
+    FinishReason,
+    Gap,
+    ModelCard,
+    NoodleError,
+    NotFound,
+    Plan,
+    Segment,
+    Severity,
+    Stale,
+    Unavailable,
+)
+
+RETRIED = (Unavailable, Gap, NotFound, Stale, Corrupt)  # what sending the session again may mend
+SLOW_STEP_FACTOR = 20.0
+
+
+class Serving:
+    """Owns the scheduler, the steps in flight and the figures of the current plan."""
+
+    def __init__(self, limits: SchedulerLimits) -> None:
+        self.scheduler = Scheduler(limits)
+        self.batcher = Batcher(limits)
+        self.metrics = PipelineMetrics()
+        self.flights: dict[int, Flight] = {}
+        self.num_lanes = 1
+        self.num_done = 0
+        self.num_failed = 0
+        self._releases: list[str] = []  # sessions that ended and that the stages still hold
+        self._next_step_id = 1
+
+    def start_plan(self, capacity_tokens: int, num_lanes: int) -> None:
+        """Steps run on other stages from now on."""
+        self.flights.clear()
+        self.metrics.start_plan()
+        self.batcher.rule.forget()
+        self.scheduler.capacity_tokens, self.num_lanes = capacity_tokens, num_lanes
+
+    # ------------------------------------------------------------------------------------------ out
+    def fill(self, plan: Plan, now_s: float, out: list[do.Command]) -> None:
+        """Admit what fits and keep the pipeline full."""
+        for session in self.scheduler.hopeless():
+            self.finish(session, FinishReason.ERROR, self.scheduler.too_large(session), now_s, out)
+        while self.scheduler.admit_next(now_s):
+            pass
+        if self._releases:
+            out.append(do.SendStep(plan.plan_version, self._step_id(), plan.stages[0].node_id, (), tuple(self._releases)))
+            self._releases.clear()
+        while len(self.flights) < self.num_lanes and (segments := self.batcher.pack(self.scheduler, self.num_lanes, now_s)):
+            step_id = self._step_id()
+            self.flights[step_id] = Flight(segments, now_s)
+            out.append(do.SendStep(plan.plan_version, step_id, plan.stages[0].node_id, segments))
+
+    def finish(self, session: Session, reason: FinishReason, error: NoodleError | None, now_s: float, out: list[do.Command]) -> None:
+        """End a session; the stages are told as soon as steps may be sent."""
+        was_running = session.state is not SessionState.QUEUED
+        self.scheduler.remove(session)
+        failed = reason is FinishReason.ERROR
+        self.num_failed += failed
+        self.num_done += not failed
+        if was_running:
+            self._releases.append(session.session_id)
+        text = f"{reason}: {len(session.generated)} tokens in {now_s - session.submitted_s:.1f} s"
+        if error is not None and failed:
+            text += f": {error}"
+        out.append(do.Record(Severity.ERROR if failed else Severity.INFO, "session", session.session_id, text))
+        out.append(do.FinishSession(session.session_id, reason, error))
+
+    def cancel(self, session_id: str, reason: str, now_s: float, out: list[do.Command]) -> None:
+        session = self.scheduler.get(session_id)
+        if session is None:
+            raise NotFound(f"session {session_id} is not running: it ended, or the id is wrong")
+        self.finish(session, FinishReason.CANCELLED, Cancelled(reason), now_s, out)
+
+    def fail_all(self, error: NoodleError, out: list[do.Command]) -> None:
+        """The cluster cannot serve at all."""
+        self.flights.clear()
+        for session in list(self.scheduler):
+            self.scheduler.remove(session)
+            self.num_failed += 1
+            out.append(do.FinishSession(session.session_id, FinishReason.ERROR, error))
+
+    def interrupt(self, cause: str, now_s: float, out: list[do.Command]) -> None:
+        """The plan no longer runs: its sessions wait for the next one, which starts them again from their known tokens."""
+        self.flights.clear()
+        self._releases.clear()
+        running = self.scheduler.running()
+        given_up = self.scheduler.interrupt_all(now_s)
+        for session in running:
+            text = f"interrupted after {len(session.generated)} tokens: {cause}"
+            out.append(do.Record(Severity.WARN, "session", session.session_id, text))
+        for session in given_up:
+            error = Unavailable(f"{cause}; it was interrupted {session.num_recoveries} times without a new token: send the prompt again")
+            self.finish(session, FinishReason.ERROR, error, now_s, out)
+
+    # ------------------------------------------------------------------------------------------ in
+    def report(self, event: on.StepReported, card: ModelCard, now_s: float, out: list[do.Command]) -> str:
+        """Take a step's outcome; returns why the pipeline itself is broken, empty if it is not."""
+        flight = self.flights.pop(event.step_id, None)
+        if flight is None:
+            return ""
+        step_s = now_s - flight.sent_s
+        if not any(o.error for o in event.outcomes):
+            self.batcher.observe(flight, event.timings)
+            if flight.is_decode:
+                self.metrics.add_step(event.timings, step_s)
+        sent = {(s.session_id, s.epoch): s for s in flight.segments}
+        trouble = ""
+        for outcome in event.outcomes:
+            session, segment = self.scheduler.get(outcome.session_id), sent.pop((outcome.session_id, outcome.epoch), None)
+            if session is None or segment is None or session.epoch != outcome.epoch:
+                continue
+            if outcome.error is not None:
+                trouble = trouble or self._refused(session, outcome.error, now_s, out)
+            else:
+                self._landed(session, segment, outcome, event, step_s, card, now_s, out)
+        for session_id, epoch in sent:  # a report that says nothing of a segment leaves it to be sent again
+            session = self.scheduler.get(session_id)
+            if session is not None and session.epoch == epoch:
+                self._refused(session, Gap(f"step {event.step_id} came back without it"), now_s, out)
+        return trouble
+
+    def undelivered(self, event: on.StepUndelivered, now_s: float, out: list[do.Command]) -> str:
+        """The first stage could not be reached; returns why the pipeline is broken."""
+        flight = self.flights.pop(event.step_id, None)
+        if flight is None:
+            return ""
+        for segment in flight.segments:
+            session = self.scheduler.get(segment.session_id)
+            if session is not None and session.epoch == segment.epoch:
+                self._refused(session, Unavailable(event.message), now_s, out)
+        return event.message
+
+    def overdue(self, now_s: float) -> str:
+        """Why a step must be taken for lost although every worker beats; empty if none must."""
+        if not self.flights:
+            return ""
+        limit_s = max(self.scheduler.limits.step_timeout_s, SLOW_STEP_FACTOR * self.metrics.step_quantile_s(0.95))
+        age_s = now_s - min(f.sent_s for f in self.flights.values())
+        return f"a step did not come back for {age_s:.0f} s" if age_s > limit_s else ""
+
+    def _landed(
+        self,
+        session: Session,
+        segment: Segment,
+        outcome: on.SegmentOutcome,
+        event: on.StepReported,
+        step_s: float,
+        card: ModelCard,
+        now_s: float,
+        out: list[do.Command],
+    ) -> None:
+        session.num_landed = max(session.num_landed, segment.position + len(segment.token_ids))
+        if segment.sample_index is None or outcome.sample_index != segment.sample_index or segment.sample_index != len(session.generated):
+            return
+        self.scheduler.accept_token(session, outcome.token_id, now_s)
+        self.metrics.add_token(now_s)
+        out.append(do.EmitToken(session.session_id, segment.sample_index, outcome.token_id, event.timings, step_s))
+        reason = self.scheduler.finish_reason(session, card.eos_token_ids, outcome.stopped)
+        if reason is not None:
+            self.finish(session, reason, None, now_s, out)
+
+    def _refused(self, session: Session, error: NoodleError, now_s: float, out: list[do.Command]) -> str:
+        """A stage did not run a segment: send the session again if that may help; returns why, if the pipeline is broken."""
+        if not isinstance(error, RETRIED) or not self.scheduler.retry(session, now_s):
+            self.finish(session, FinishReason.ERROR, error, now_s, out)
+            return ""
+        text = f"sent again from its first token after {len(session.generated)} tokens: {error}"
+        out.append(do.Record(Severity.WARN, "session", session.session_id, text))
+        return str(error) if isinstance(error, Unavailable) else ""
+
+    def time_out_queue(self, why: str, now_s: float, out: list[do.Command]) -> None:
+        """Waiting is bounded and says what it waited for."""
+        for session in self.scheduler.overdue(now_s):
+            waited = f"waited {now_s - session.waiting_since_s:.0f} s in the queue: {why or 'the KV budget is taken by other sessions'}"
+            self.finish(session, FinishReason.ERROR, Exhausted(f"{waited}; try again later"), now_s, out)
+
+    def _step_id(self) -> int:
+        step_id, self._next_step_id = self._next_step_id, self._next_step_id + 1
+        return step_id

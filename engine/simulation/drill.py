@@ -1,0 +1,365 @@
+"""The drill: the real cluster and the real worker-side session logic in a world where everything that can fail does. Pure.
+
+First a *safety* phase: workers are killed, stopped and woken, links are cut in one direction or both, messages are lost, doubled,
+delayed and reordered, the coordinator crashes, plans change. Then a *liveness* phase: the world is kind again, and every session
+must come to its end. Throughout, no client may see a token that is wrong, missing, repeated or not journalled, and the cluster's
+invariants hold after every event. A seed replays bit for bit.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine.control import commands as do
+from engine.control import events as on
+from engine.data import FinishReason, GenerateRequest, Item, ModelCard, ModelRef, NodeSpec, NoodleError, Sampling, Stage
+from engine.simulation.drill_coordinator import NAME, Disk, DrillCoordinator, failed
+from engine.simulation.drill_model import VOCABULARY, undisturbed
+from engine.simulation.drill_worker import DrillWorker, Frame
+from engine.simulation.drill_world import PEACE, Generator, Hostility, World
+
+NUM_ITEMS = 6
+SAFETY_S = 12.0
+LIVENESS_S = 400.0
+RPC_TIMEOUT_S = 4.0
+BEAT_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class DrillResult:
+    """How one seed ended. `trace` is equal for equal histories."""
+
+    seed: int
+    num_tokens: int
+    num_faults: int
+    num_sessions: int
+    num_failed: int  # sessions given up with a clear error, which only the safety phase may cause
+    num_plans: int
+    num_moves: int
+    trace: int
+
+
+class DrillFailure(AssertionError):
+    """What must never happen happened; the message names the seed."""
+
+
+class Drill:
+    """One history. Build it with a seeded generator and `run` it once."""
+
+    def __init__(self, seed: int, generator: Generator, num_workers: int = 3, num_sessions: int = 4) -> None:
+        self.seed, self._generator = seed, generator
+        self.world = World(generator)
+        self.names = [f"w{i + 1}" for i in range(num_workers)]
+        self.workers: dict[str, DrillWorker] = {}
+        self.disk = Disk()
+        self.got: dict[str, list[int]] = {}
+        self.expected: dict[str, list[int]] = {}
+        self.num_faults = self.num_moves = self._num_pids = 0
+        self._num_sessions = num_sessions
+        self.coordinator = self._new_coordinator()
+        for name in self.names:
+            self._start_worker(name)
+
+    def run(self) -> DrillResult:
+        """Both phases; raises DrillFailure."""
+        try:
+            self._safety()
+            self._liveness()
+        except AssertionError as e:
+            raise DrillFailure(f"seed {self.seed} at {self.world.now_s:.3f} s: {e}") from e
+        ended = self.disk.sessions.values()
+        num_tokens, num_failed = sum(map(len, self.got.values())), sum(map(failed, ended))
+        plans = self.disk.plan_version
+        return DrillResult(self.seed, num_tokens, self.num_faults, len(ended), num_failed, plans, self.num_moves, self.world.trace)
+
+    # ------------------------------------------------------------------------------------------ phases
+    def _safety(self) -> None:
+        self.world.run(2.0)  # three workers join in peace
+        level = self._generator.random()
+        self.world.hostility = Hostility(0.01 * level, 0.03 * level, 0.05 * level)
+        at_s = 2.0
+        while at_s < SAFETY_S:
+            at_s += 0.02 + 0.6 * self._generator.random() ** 2
+            self.world.run(at_s)
+            self._something_happens()
+
+    def _liveness(self) -> None:
+        self.world.hostility = PEACE
+        self.world.blocked.clear()
+        for worker in self.workers.values():
+            worker.wake()
+        if not self.coordinator.is_alive:
+            self.coordinator = self._new_coordinator()
+        for name in self.names:
+            if not self.workers[name].is_alive:
+                self._start_worker(name)
+        self.world.run(self.world.now_s + LIVENESS_S, self._all_ended)
+        if not self._all_ended():
+            left = [i for i, s in self.disk.sessions.items() if s.ended is None]
+            cluster = self.coordinator.cluster
+            raise AssertionError(f"{left} never end: {cluster.phase}, {cluster.detail!r}, plan {cluster.plan_version}")
+        for session_id, session in self.disk.sessions.items():
+            if session.ended is not None and session.ended.reason is FinishReason.LENGTH and session.tokens != self.expected[session_id]:
+                raise AssertionError(f"{session_id} ended with {len(session.tokens)} tokens of {len(self.expected[session_id])}")
+
+    def _all_ended(self) -> bool:
+        return all(s.ended is not None for s in self.disk.sessions.values())
+
+    # ------------------------------------------------------------------------------------------ what happens
+    def _something_happens(self) -> None:
+        faults: list[Callable[[], None]] = [
+            self._submit,
+            self._submit,
+            self._move,
+            self._move,
+            self._kill,
+            self._pause,
+            self._cut,
+            self._crash,
+        ]
+        faults += [self._replan, self._cancel]
+        faults[self._generator.randrange(len(faults))]()
+        self.num_faults += 1
+
+    def _submit(self) -> None:
+        if len(self.disk.sessions) >= self._num_sessions or not self.coordinator.is_alive:
+            return
+        session_id = f"s{len(self.disk.sessions)}"
+        prompt = tuple(self._generator.randrange(VOCABULARY) for _ in range(1 + self._generator.randrange(12)))
+        num_tokens, seed = 1 + self._generator.randrange(25), self._generator.randrange(1000)
+        self.expected[session_id] = undisturbed(prompt, seed, num_tokens, NUM_ITEMS)
+        self.got[session_id] = []
+        request = GenerateRequest(prompt_ids=prompt, max_new_tokens=num_tokens, sampling=Sampling(seed=seed), ignore_eos=True)
+        self.coordinator.submit(session_id, prompt, request)
+
+    def _cancel(self) -> None:
+        if self._generator.random() < 0.2 and self.disk.sessions:
+            self.coordinator.feed(on.SessionCancelled(self.world.choose(list(self.disk.sessions)), "drill"))
+
+    def _move(self) -> None:
+        cluster = self.coordinator.cluster
+        nodes = [m.spec.node_id for m in cluster.members.eligible()]
+        if not nodes:
+            return
+        count = 1 + self._generator.randrange(len(nodes))
+        order = sorted(nodes, key=lambda _: self._generator.random())[:count]
+        cuts = sorted({1 + self._generator.randrange(NUM_ITEMS - 1) for _ in range(count - 1)})
+        bounds = itertools.pairwise([0, *cuts, NUM_ITEMS])
+        stages = tuple(Stage(n, a, b) for n, (a, b) in zip(order, bounds, strict=False))
+        self.coordinator.feed(on.ReplanRequested(cluster.plan_version, "", stages))
+
+    def _replan(self) -> None:
+        self.coordinator.feed(on.ReplanRequested(self.coordinator.cluster.plan_version, ""))
+
+    def _kill(self) -> None:
+        name = self.world.choose(self.names)
+        worker = self.workers[name]
+        if not worker.is_alive:
+            return
+        worker.is_alive = False
+        if self._generator.random() < 0.7:  # its connection breaks; else only silence tells
+            generation = worker.generation
+            self.world.send(name, NAME, lambda: self.coordinator.feed(on.WorkerLost(name, generation, "its connection broke")))
+        self.world.after(0.2 + 3.0 * self._generator.random(), lambda: self._revive(name, worker))
+
+    def _revive(self, name: str, dead: DrillWorker) -> None:
+        if self.workers[name] is dead:
+            self._start_worker(name)
+
+    def _pause(self) -> None:
+        worker = self.workers[self.world.choose(self.names)]
+        worker.is_paused = True
+        self.world.after(6.0 * self._generator.random() ** 2, worker.wake)
+
+    def _cut(self) -> None:
+        one, other = self.world.choose([*self.names, NAME]), self.world.choose([*self.names, NAME])
+        pairs = {(one, other)} if self._generator.random() < 0.5 else {(one, other), (other, one)}
+        self.world.blocked |= pairs
+        self.world.after(4.0 * self._generator.random() ** 2, lambda: self.world.blocked.difference_update(pairs))
+
+    def _crash(self) -> None:
+        if not self.coordinator.is_alive or self._generator.random() < 0.5:
+            return
+        self.coordinator.crash()
+        for worker in self.workers.values():
+            if worker.is_alive and self._generator.random() < 0.8:
+                self.world.after(0.01, lambda w=worker: w.receive(w.forget))  # type: ignore[misc]
+        self.world.after(0.3 + self._generator.random(), self._restart)
+
+    def _restart(self) -> None:
+        if not self.coordinator.is_alive:
+            self.coordinator = self._new_coordinator()
+
+    # ------------------------------------------------------------------------------------------ processes
+    def _new_coordinator(self) -> DrillCoordinator:
+        return DrillCoordinator(self.world, self.disk, card(), len(self.names), self._carry_out, self._deliver)
+
+    def _start_worker(self, name: str) -> None:
+        self._num_pids += 1
+        worker = self.workers[name] = DrillWorker(name, NUM_ITEMS, self._num_pids)
+        self._register(worker)
+        self._beat(worker)
+
+    def _register(self, worker: DrillWorker) -> None:
+        def arrive() -> None:
+            coordinator = self.coordinator
+            if coordinator.is_alive and self.workers[worker.worker_id] is worker:
+                generation = coordinator.next_generation()
+                coordinator.feed(on.WorkerRegistered(_spec(worker), generation, ready=True))
+                self.world.send(NAME, worker.worker_id, lambda: worker.receive(lambda: self._registered(worker, generation)))
+
+        self.world.send(worker.worker_id, NAME, arrive)
+
+    def _registered(self, worker: DrillWorker, generation: int) -> None:
+        worker.generation = max(worker.generation, generation)
+
+    def _beat(self, worker: DrillWorker) -> None:
+        if not worker.is_alive:
+            return
+        self.world.after(BEAT_S, lambda: self._beat(worker))
+        if worker.is_paused:
+            return
+        generation = worker.generation
+
+        def arrive() -> None:
+            coordinator = self.coordinator
+            if not coordinator.is_alive:
+                return
+            if coordinator.cluster.members.current(worker.worker_id, generation) is None:
+                self.world.send(NAME, worker.worker_id, lambda: worker.receive(lambda: self._fenced(worker, generation)))
+            coordinator.feed(on.HeartbeatArrived(worker.worker_id, generation, "", -1.0, 0, 0, 0.0))
+
+        self.world.send(worker.worker_id, NAME, arrive)
+
+    def _fenced(self, worker: DrillWorker, generation: int) -> None:
+        """The coordinator does not know this registration: hold nothing, and join again."""
+        if worker.generation == generation:
+            worker.forget()
+            self._register(worker)
+
+    # ------------------------------------------------------------------------------------------ commands
+    def _carry_out(self, coordinator: DrillCoordinator, command: do.Command) -> None:
+        match command:
+            case do.SendStep():
+                frame = Frame(command.plan_version, command.step_id, command.segments, None, command.releases)
+                self._send_frame(NAME, command.first_worker_id, frame)
+            case do.MeasureWorker():
+                answer = on.WorkerMeasured(command.worker_id, command.generation, (1.0,) * NUM_ITEMS)
+                self._ask(coordinator, command.worker_id, lambda w: answer, _lost(command.worker_id, command.generation))
+            case do.LoadStage():
+                loaded = on.StageLoaded(command.worker_id, command.plan_version, 0, 0, 0.0)
+                load = lambda w: (w.load(command.plan_version, command.stage, command.next_worker_id), loaded)[1]  # noqa: E731
+                self._ask(coordinator, command.worker_id, load, _lost(command.worker_id, command.generation))
+            case do.PrepareStage() | do.CommitStage():
+                self._ask(
+                    coordinator, command.worker_id, lambda w: _answer(w, command), _move_failed(command.plan_version, command.worker_id)
+                )
+            case do.CopyKv():
+                self._copy(coordinator, command)
+            case do.ReleaseStage():
+                worker = self.workers[command.worker_id]
+                self.world.send(NAME, worker.worker_id, lambda: worker.receive(lambda: worker.release(command.plan_version)))
+            case _:
+                pass
+
+    def _ask(
+        self, coordinator: DrillCoordinator, name: str, work: Callable[[DrillWorker], on.ClusterEvent], failure: on.ClusterEvent
+    ) -> None:
+        """A call with a reply; its request, its reply or both may be lost, and then it fails by its time-out."""
+        worker, answered = self.workers[name], False
+
+        def answer(event: on.ClusterEvent) -> None:
+            nonlocal answered
+            answered = True
+            coordinator.feed(event)
+
+        def arrive() -> None:
+            try:
+                event = work(worker)
+            except NoodleError:
+                event = failure
+            if isinstance(event, on.StageCommitted):
+                self.num_moves += 1
+            self.world.send(name, NAME, lambda: answer(event))
+
+        self.world.send(NAME, name, lambda: worker.receive(arrive))
+        self.world.after(RPC_TIMEOUT_S, lambda: None if answered else coordinator.feed(failure))
+
+    def _copy(self, coordinator: DrillCoordinator, command: do.CopyKv) -> None:
+        transfer, version = command.transfer, command.plan_version
+        source, target = self.workers[transfer.source_id], self.workers[transfer.target_id]
+        left, failure = {r.session_id for r in command.ranges}, _move_failed(version, target.worker_id)
+        size = sum(r.stop_token - r.start_token for r in command.ranges)
+        done = on.KvCopied(transfer, version, command.round, size)
+
+        def finish(session_id: str) -> None:
+            left.discard(session_id)
+            if not left:
+                self.world.send(target.worker_id, NAME, lambda: coordinator.feed(done))
+
+        def take(part: do.KvRange, found: object) -> None:
+            try:
+                target.take(version, part, *found)  # type: ignore[misc]
+            except NoodleError:
+                return
+            finish(part.session_id)
+
+        def export(part: do.KvRange) -> None:
+            try:
+                found: object = source.export(part)
+            except (NoodleError, KeyError):
+                self.world.send(source.worker_id, target.worker_id, lambda: target.receive(lambda: finish(part.session_id)))
+                return
+            self.world.send(source.worker_id, target.worker_id, lambda: target.receive(lambda: take(part, found)))
+
+        for part in command.ranges:
+            self.world.send(target.worker_id, source.worker_id, lambda p=part: source.receive(lambda: export(p)))  # type: ignore[misc]
+        self.world.after(RPC_TIMEOUT_S, lambda: coordinator.feed(failure) if left else None)
+
+    def _send_frame(self, source: str, name: str, frame: Frame) -> None:
+        worker = self.workers[name]
+        self.world.send(source, name, lambda: worker.receive(lambda: self._run_step(worker, frame)))
+
+    def _run_step(self, worker: DrillWorker, frame: Frame) -> None:
+        held = worker.serving
+        message = worker.step(frame)
+        if isinstance(message, Frame) and held is not None and held.next_id is not None:
+            self._send_frame(worker.worker_id, held.next_id, message)
+        elif isinstance(message, on.StepReported):
+            self.world.send(worker.worker_id, NAME, lambda: self.coordinator.feed(message))
+
+    # ------------------------------------------------------------------------------------------ clients
+    def _deliver(self, session_id: str, index: int, token_id: int) -> None:
+        got, expected = self.got[session_id], self.expected[session_id]
+        if self.disk.sessions[session_id].tokens[index : index + 1] != [token_id]:
+            raise AssertionError(f"{session_id}: token {index} was given out before it was journalled")
+        got.extend(self.disk.sessions[session_id].tokens[len(got) :])  # a client that was away comes back for what it missed
+        if got != expected[: len(got)]:
+            raise AssertionError(f"{session_id}: token {len(got) - 1} is {got[-1]}, undisturbed it is {expected[len(got) - 1 : len(got)]}")
+
+
+def card() -> ModelCard:
+    items = tuple(Item(f"h.{i}", 100, 8, 8) for i in range(NUM_ITEMS))
+    return ModelCard(ModelRef("drill", 0), "/drill", "f" * 64, "Drill", items, 8, VOCABULARY, 256, (), None, False, 1)
+
+
+def _spec(worker: DrillWorker) -> NodeSpec:
+    host = f"host-{worker.worker_id}"
+    return NodeSpec(worker.worker_id, f"{worker.worker_id}:1", host, worker.pid, "cpu", "", 1, 1_000_000, 100_000, 1)
+
+
+def _answer(worker: DrillWorker, command: do.PrepareStage | do.CommitStage) -> on.ClusterEvent:
+    if isinstance(command, do.CommitStage):
+        return on.StageCommitted(worker.worker_id, command.plan_version, worker.commit(command.plan_version, command.sessions))
+    worker.prepare(command.plan_version, command.stage, command.next_worker_id)
+    return on.StagePrepared(worker.worker_id, command.plan_version, 0)
+
+
+def _lost(worker_id: str, generation: int) -> on.ClusterEvent:
+    return on.WorkerLost(worker_id, generation, "it did not answer")
+
+
+def _move_failed(plan_version: int, worker_id: str) -> on.ClusterEvent:
+    return on.MoveFailed(plan_version, worker_id, "it did not answer")

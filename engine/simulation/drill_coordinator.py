@@ -1,0 +1,133 @@
+"""The coordinator of a drill: the real `Cluster`, a journal that survives crashes, and the shell's order of doing things. Pure.
+
+As in the real shell, steps leave the moment the cluster asks for them; everything else follows a little later, so that a crash can
+fall between a step and the journalling of the token that led to it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from engine.control import commands as do
+from engine.control import events as on
+from engine.control.cluster import Cluster, ClusterConfig
+from engine.control.scheduler import SchedulerLimits
+from engine.data import FinishReason, GenerateRequest, ModelCard, NoodleError
+from engine.simulation.drill_world import World
+
+NAME = "coordinator"
+BACKLOG_S = 0.0005
+TICK_S = 0.1
+
+
+@dataclass
+class Session:
+    """What the journal knows of a session."""
+
+    prompt_ids: tuple[int, ...]
+    request: GenerateRequest
+    tokens: list[int] = field(default_factory=list)
+    ended: do.FinishSession | None = None
+
+
+@dataclass
+class Disk:
+    """The journal: what one coordinator wrote, the next one reads."""
+
+    sessions: dict[str, Session] = field(default_factory=dict)
+    plan_version: int = 0
+    incarnation: int = 0
+    generation: int = 0
+
+
+class DrillCoordinator:
+    """One incarnation; a crash ends it for good. `carry_out` gets every command that needs the network, `deliver` every token."""
+
+    def __init__(
+        self,
+        world: World,
+        disk: Disk,
+        card: ModelCard,
+        num_workers: int,
+        carry_out: Callable[[DrillCoordinator, do.Command], None],
+        deliver: Callable[[str, int, int], None],
+    ) -> None:
+        self.world, self.disk, self._carry_out, self._deliver = world, disk, carry_out, deliver
+        disk.incarnation += 1
+        limits = SchedulerLimits(unknown_chunk_tokens=5, prompt_chunk_tokens=5, queue_timeout_s=1e9, step_timeout_s=3.0)
+        self.cluster = Cluster(ClusterConfig(num_workers, limits=limits), world.now_s, disk.plan_version)
+        self.is_alive = True
+        self._backlog: deque[do.Command] = deque()
+        self._is_draining = False
+        self.feed(on.ModelReady(card))
+        for session_id, session in disk.sessions.items():
+            if session.ended is None:
+                epoch = disk.incarnation << 20
+                self.feed(on.SessionRestored(session_id, session.prompt_ids, session.request, tuple(session.tokens), epoch))
+        self._tick()
+
+    def feed(self, event: on.ClusterEvent) -> None:
+        """Handle an event, check every invariant, and do what follows."""
+        if not self.is_alive:
+            return
+        try:
+            commands = self.cluster.handle(event, self.world.now_s)
+        except NoodleError:
+            self.cluster.check()
+            return
+        self.cluster.check()
+        for command in commands:
+            if isinstance(command, do.SendStep):
+                self._carry_out(self, command)
+            else:
+                self._backlog.append(command)
+        if self._backlog and not self._is_draining:
+            self._is_draining = True
+            self.world.after(BACKLOG_S * self.world.generator.random(), self._drain)
+
+    def submit(self, session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest) -> None:
+        self.disk.sessions[session_id] = Session(prompt_ids, request)
+        self.feed(on.SessionSubmitted(session_id, prompt_ids, request))
+
+    def crash(self) -> None:
+        self.is_alive = False
+
+    def next_generation(self) -> int:
+        self.disk.generation += 1
+        return self.disk.generation
+
+    def _drain(self) -> None:
+        self._is_draining = False
+        while self._backlog and self.is_alive:
+            self._perform(self._backlog.popleft())
+
+    def _perform(self, command: do.Command) -> None:
+        disk = self.disk
+        match command:
+            case do.EmitToken():
+                tokens = disk.sessions[command.session_id].tokens
+                if command.index != len(tokens):
+                    raise AssertionError(f"{command.session_id}: token {command.index} is journalled behind {len(tokens)} others")
+                tokens.append(command.token_id)
+                self._deliver(command.session_id, command.index, command.token_id)
+            case do.FinishSession():
+                disk.sessions[command.session_id].ended = command
+            case do.AdoptPlan():
+                if command.plan.plan_version <= disk.plan_version:
+                    raise AssertionError(f"plan {command.plan.plan_version} is adopted after {disk.plan_version}")
+                disk.plan_version = command.plan.plan_version
+            case do.Record():
+                pass
+            case _:
+                self._carry_out(self, command)
+
+    def _tick(self) -> None:
+        if self.is_alive:
+            self.feed(on.Tick())
+            self.world.after(TICK_S, self._tick)
+
+
+def failed(session: Session) -> bool:
+    return session.ended is not None and session.ended.reason is FinishReason.ERROR

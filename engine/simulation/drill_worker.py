@@ -1,0 +1,194 @@
+"""A worker of a drill: the real `StageSessions` around the small model, behind a network that lies. Pure.
+
+It mirrors what the worker process does, in the same order: plan, epoch and position are checked where memory is appended. Pausing
+it keeps what arrives until it wakes, as a stopped process does.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from engine.control.events import SegmentOutcome, StepReported
+from engine.control.moves import Carried, KvRange
+from engine.control.stage_sessions import Append, StageSession, StageSessions
+from engine.data import NoodleError, Segment, Stage, Stale
+from engine.simulation.drill_model import Memory, embed, run_items, sample
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A step on its way; `hidden` is per session, one number per token, None before the first stage."""
+
+    plan_version: int
+    step_id: int
+    segments: tuple[Segment, ...]
+    hidden: dict[str, tuple[int, ...]] | None = None
+    releases: tuple[str, ...] = ()
+    failures: tuple[SegmentOutcome, ...] = ()
+
+
+@dataclass
+class Held:
+    """A stage and its sessions: the one that serves, or the one that is being prepared."""
+
+    stage: Stage
+    next_id: str | None
+    sessions: StageSessions
+    memory: dict[str, Memory] = field(default_factory=dict)
+
+
+class DrillWorker:
+    """One process; killing it and starting another makes a new one of these."""
+
+    def __init__(self, worker_id: str, num_items: int, pid: int) -> None:
+        self.worker_id, self.num_items, self.pid = worker_id, num_items, pid
+        self.generation = 0
+        self.is_alive = True
+        self.is_paused = False
+        self.serving: Held | None = None
+        self.prepared: Held | None = None
+        self._inbox: list[Callable[[], None]] = []
+
+    # ------------------------------------------------------------------------------------------ life
+    def receive(self, work: Callable[[], None]) -> None:
+        """Do it now, or when the process goes on; never if it is dead."""
+        if self.is_paused:
+            self._inbox.append(work)
+        elif self.is_alive:
+            work()
+
+    def wake(self) -> None:
+        self.is_paused = False
+        inbox, self._inbox = self._inbox, []
+        for work in inbox:
+            self.receive(work)
+
+    def forget(self) -> None:
+        """The coordinator is gone or does not know us any more."""
+        self.serving = self.prepared = None
+
+    # ------------------------------------------------------------------------------------------ stages
+    def load(self, plan_version: int, stage: Stage, next_id: str | None) -> None:
+        self.serving, self.prepared = Held(stage, next_id, StageSessions(plan_version)), None
+
+    def prepare(self, plan_version: int, stage: Stage, next_id: str | None) -> None:
+        self.prepared = Held(stage, next_id, StageSessions(plan_version))
+
+    def release(self, plan_version: int) -> None:
+        if self.prepared is not None and plan_version in (0, self.prepared.sessions.plan_version):
+            self.prepared = None
+        if self.serving is not None and plan_version in (0, self.serving.sessions.plan_version):
+            self.serving = None
+
+    def export(self, part: KvRange) -> tuple[StageSession, Memory]:
+        """A session's header and its memory in the range; raises what `StageSessions` says against it."""
+        if self.serving is None:
+            raise Stale("no stage")
+        session = self.serving.sessions.get(part.session_id, part.epoch)
+        memory = self.serving.memory[part.session_id]
+        header = StageSession(session.epoch, session.sampling, session.token_ids[: part.stop_token], session.reserve_tokens)
+        return header, {item: kept[part.start_token : part.stop_token] for item, kept in memory.items()}
+
+    def take(self, plan_version: int, part: KvRange, header: StageSession, memory: Memory) -> None:
+        """Put a copied range behind what was copied before."""
+        if self.prepared is None or self.prepared.sessions.plan_version != plan_version:
+            raise Stale(f"no stage of plan {plan_version} is prepared")
+        held = self.prepared
+        known = held.sessions.find(part.session_id)
+        if known is None or known.epoch != header.epoch:
+            held.memory[part.session_id] = {}
+        held.sessions.replace(part.session_id, copy.deepcopy(header))
+        for item, numbers in memory.items():
+            if held.stage.start <= item < held.stage.stop and (self.serving is None or not _holds(self.serving, item)):
+                kept = held.memory[part.session_id].setdefault(item, [])
+                if len(kept) < part.start_token:
+                    raise Stale("a range is missing before this one")
+                kept[part.start_token :] = numbers
+
+    def commit(self, plan_version: int, carried: tuple[Carried, ...]) -> tuple[str, ...]:
+        """Switch to the prepared stage; returns the sessions that are not complete here."""
+        held, old = self.prepared, self.serving
+        if held is None or held.sessions.plan_version != plan_version:
+            raise Stale(f"no stage of plan {plan_version} is prepared")
+        table = old.sessions if old is not None else StageSessions(0)
+        going_on, missing = table.carry(plan_version, carried, held.sessions)
+        for one in carried:
+            if going_on.find(one.session_id) is None:
+                continue
+            memory = self._joined(one, old, held)
+            if memory is None:
+                going_on.release(one.session_id)
+                missing += (one.session_id,)
+            else:
+                held.memory[one.session_id] = memory
+        held.memory = {k: v for k, v in held.memory.items() if going_on.find(k)}
+        self.serving, self.prepared = Held(held.stage, held.next_id, going_on, held.memory), None
+        return missing
+
+    def _joined(self, one: Carried, old: Held | None, held: Held) -> Memory | None:
+        memory: Memory = {}
+        for item in range(held.stage.start, held.stage.stop):
+            source = old if old is not None and _holds(old, item) else held
+            kept = source.memory.get(one.session_id, {}).get(item, [])
+            if len(kept) < one.num_tokens:
+                return None
+            memory[item] = kept[: one.num_tokens]
+        return memory
+
+    # ------------------------------------------------------------------------------------------ steps
+    def step(self, frame: Frame) -> Frame | StepReported | None:
+        """Run a step; the message that follows, None if nobody needs one."""
+        try:
+            held = self._current(frame)
+        except NoodleError as e:
+            return self._report(frame, tuple(SegmentOutcome(s.session_id, s.epoch, s.sample_index, 0, e) for s in frame.segments))
+        for session_id in frame.releases:
+            held.sessions.release(session_id)
+            held.memory.pop(session_id, None)
+        outcomes, hidden, kept = list(frame.failures), {}, []
+        for segment in frame.segments:
+            try:
+                reply = self._append(held, segment, None if frame.hidden is None else frame.hidden[segment.session_id])
+            except NoodleError as e:
+                outcomes.append(SegmentOutcome(segment.session_id, segment.epoch, segment.sample_index, 0, e))
+                continue
+            kept.append(segment)
+            if held.stage.stop < self.num_items:
+                hidden[segment.session_id] = reply
+            else:
+                outcomes.append(SegmentOutcome(segment.session_id, segment.epoch, segment.sample_index, reply[0] if reply else 0))
+        if held.stage.stop == self.num_items:
+            return self._report(frame, tuple(outcomes)) if frame.segments or outcomes else None
+        return Frame(frame.plan_version, frame.step_id, tuple(kept), hidden, frame.releases, tuple(outcomes))
+
+    def _current(self, frame: Frame) -> Held:
+        held = self.serving
+        if held is None:
+            raise Stale("no stage")
+        held.sessions.check_plan(frame.plan_version)
+        return held
+
+    def _append(self, held: Held, segment: Segment, hidden: tuple[int, ...] | None) -> tuple[int, ...]:
+        decision = held.sessions.admit(segment)
+        if not isinstance(decision, Append):
+            return tuple(decision.reply)
+        if decision.opens:
+            held.memory[segment.session_id] = {}
+        memory, session = held.memory[segment.session_id], decision.session
+        inputs = hidden if hidden is not None else tuple(embed(t) for t in segment.token_ids)
+        outputs = tuple(run_items(memory, held.stage.start, held.stage.stop, h) for h in inputs)
+        reply = outputs
+        if held.stage.stop == self.num_items:
+            index = segment.sample_index
+            reply = () if index is None else (sample(outputs[-1], session.sampling.seed, index),)
+        held.sessions.commit(segment, session, reply)
+        return reply
+
+    def _report(self, frame: Frame, outcomes: tuple[SegmentOutcome, ...]) -> StepReported:
+        return StepReported(self.worker_id, frame.plan_version, frame.step_id, outcomes, ())
+
+
+def _holds(held: Held, item: int) -> bool:
+    return held.stage.start <= item < held.stage.stop

@@ -1,0 +1,77 @@
+"""The virtual world of a drill: a clock, and a network that loses, doubles, delays and reorders what it carries. Pure.
+
+Every choice comes from the one generator that is passed in, and ties in time are broken by order of arrival: a seed replays bit
+for bit.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Generator(Protocol):
+    """What a drill asks of `random.Random`."""
+
+    def random(self) -> float: ...
+    def randrange(self, stop: int, /) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hostility:
+    """Chances per message, and how long delays are."""
+
+    drop: float = 0.01
+    duplicate: float = 0.02
+    slow: float = 0.05
+    delay_s: float = 0.004
+    slow_s: float = 0.5
+
+
+PEACE = Hostility(drop=0.0, duplicate=0.0, slow=0.0)
+
+
+class World:
+    """Runs what was put into it in order of time."""
+
+    def __init__(self, generator: Generator) -> None:
+        self.generator = generator
+        self.now_s = 0.0
+        self.hostility = PEACE
+        self.blocked: set[tuple[str, str]] = set()  # (from, to): a partition, perhaps one-way
+        self.trace = 0  # a running hash of everything that was delivered
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+
+    def after(self, delay_s: float, work: Callable[[], None]) -> None:
+        self._count += 1
+        heapq.heappush(self._queue, (self.now_s + delay_s, self._count, work))
+
+    def run(self, until_s: float, done: Callable[[], bool] = lambda: False) -> None:
+        """Advance to `until_s`, or until `done`."""
+        while self._queue and self._queue[0][0] <= until_s and not done():
+            self.now_s, _, work = heapq.heappop(self._queue)
+            work()
+        if not done():
+            self.now_s = until_s
+
+    def send(self, source: str, target: str, deliver: Callable[[], None]) -> None:
+        """Carry one message; it may be lost, come twice, or late and so out of order."""
+        hostility = self.hostility
+        copies = 2 if self.generator.random() < hostility.duplicate else 1
+        for _ in range(copies):
+            if (source, target) in self.blocked or self.generator.random() < hostility.drop:
+                continue
+            delay_s = hostility.delay_s * (0.1 + self.generator.random())
+            if self.generator.random() < hostility.slow:
+                delay_s += hostility.slow_s * self.generator.random()
+            self.after(delay_s, lambda: self._arrive(source, target, deliver))
+
+    def _arrive(self, source: str, target: str, deliver: Callable[[], None]) -> None:
+        self.trace = (self.trace * 1000003 + sum(map(ord, source + target)) + int(self.now_s * 1e6)) % (1 << 61)
+        deliver()
+
+    def choose(self, options: list[str]) -> str:
+        return options[self.generator.randrange(len(options))]

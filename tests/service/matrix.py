@@ -1,0 +1,125 @@
+"""The matrix of kills: `kill -9` of every worker and of the coordinator at every token, three stages, a tiny model.
+
+Run it whole with `python -m tests.service.matrix`; `--every 16` is the sample that the tests run. Each case generates on a
+cluster of real processes, kills one of them as soon as the client has the token, and compares the whole answer with that of
+single-process `generate()`. Then the victim is replaced, and the next case begins once three stages serve again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.data import ClusterStatus, GenerateRequest, Phase, Unavailable
+from engine.service.client import Client
+from tests.service.nursery import Nursery
+from tests.service.reference import reference
+
+MODEL = "llama:tiny"
+PROMPT = (5, 6, 7, 8)
+NUM_TOKENS = 64
+WORKERS = ("w1", "w2", "w3")
+DEADLINE_S = 60.0
+
+
+@dataclass
+class Case:
+    victim: str
+    token: int
+    is_identical: bool
+    pause_s: float  # from the kill to the next token, or to the end of the answer
+
+
+@dataclass
+class Matrix:
+    """One cluster of forked processes that is killed piece by piece."""
+
+    nursery: Nursery
+    cases: list[Case] = field(default_factory=list)
+    pids: dict[str, int] = field(default_factory=dict)
+    address: str = "127.0.0.1:0"
+
+    def start(self) -> None:
+        self.start_coordinator()
+        for worker_id in WORKERS:
+            self.start_worker(worker_id)
+
+    def start_coordinator(self) -> None:
+        folder = Path(self.nursery.folder) / "state"
+        arguments = ["--model", MODEL, "--random-weights", "0", "--workers", "3", "--listen", self.address, "--state-dir", str(folder)]
+        self.pids["coordinator"], said = self.nursery.start("coordinator", *arguments, "--log-level", "WARNING")
+        self.address = str(said["address"])
+
+    def start_worker(self, worker_id: str) -> None:
+        arguments = ["--join", self.address, "--id", worker_id, "--threads", "1", "--memory", "500M", "--kv-memory", "50M"]
+        self.pids[worker_id], _ = self.nursery.start("worker", *arguments, "--log-level", "WARNING")
+
+    async def run(self, victim: str, token: int, client: Client) -> Case:
+        await self.ready(client)
+        got: list[int] = []
+        killed_s, next_s = 0.0, 0.0
+        async for chunk in client.generate(GenerateRequest(prompt_ids=PROMPT, max_new_tokens=NUM_TOKENS, ignore_eos=True)):
+            if killed_s and not next_s:
+                next_s = time.monotonic()
+            if chunk.index >= 0:
+                got.append(chunk.token_id)
+            if chunk.index == token:
+                self.nursery.kill(self.pids[victim])
+                killed_s = time.monotonic()
+                if victim == "coordinator":
+                    await asyncio.to_thread(self.start_coordinator)
+        case = Case(victim, token, got == reference(MODEL, PROMPT, NUM_TOKENS), next_s - killed_s)
+        self.cases.append(case)
+        if victim != "coordinator":
+            await asyncio.to_thread(self.start_worker, victim)
+        return case
+
+    async def ready(self, client: Client) -> ClusterStatus:
+        """Three stages serve, and no session of an earlier case is left."""
+        started_s = time.monotonic()
+        while True:
+            try:
+                status = await client.status()
+                if status.phase is Phase.SERVING and len(status.stages) == 3 and not status.sessions:
+                    return status
+            except Unavailable:
+                status = None
+            if time.monotonic() - started_s > DEADLINE_S:
+                raise AssertionError(f"three stages do not serve: {status}")
+            await asyncio.sleep(0.02)
+
+
+async def run_cases(matrix: Matrix, tokens: range, victims: tuple[str, ...], say: bool = False) -> list[Case]:
+    async with Client(matrix.address) as client:
+        for token in tokens:
+            for victim in victims:
+                case = await matrix.run(victim, token, client)
+                if say:
+                    print(f"{victim} at {token}: {'identical' if case.is_identical else 'DIFFERENT'}, {case.pause_s:.2f} s", flush=True)
+    return matrix.cases
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--victims", default=",".join((*WORKERS, "coordinator")))
+    options = parser.parse_args()
+    nursery = Nursery()
+    try:
+        matrix = Matrix(nursery)
+        matrix.start()
+        cases = asyncio.run(run_cases(matrix, range(options.first, NUM_TOKENS, options.every), tuple(options.victims.split(",")), say=True))
+    finally:
+        nursery.close()
+    good = sum(c.is_identical for c in cases)
+    pauses = sorted(c.pause_s for c in cases)
+    print(f"{good} of {len(cases)} identical; pause median {pauses[len(pauses) // 2]:.2f} s, longest {pauses[-1]:.2f} s")
+    return 0 if good == len(cases) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,101 @@
+"""Real processes that start fast: a nursery imports torch once and forks every process of a test from itself.
+
+Each child runs the very command line an operator would type. A worker takes 4 s of CPU to import torch and transformers; the
+matrix of kills needs hundreds of workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+_PROGRAM = """
+import json, os, signal, sys
+import torch, transformers.modeling_utils
+import transformers.models.gpt2.modeling_gpt2, transformers.models.llama.modeling_llama
+import engine.service.coordinator, engine.service.worker, engine.service.stage_runner
+from engine.cli import main
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+print("ready", flush=True)
+for line in sys.stdin:
+    order = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(os.open(order["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+        os.dup2(os.open(order["err"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+        try:
+            code = main(order["argv"])
+        except BaseException:
+            import traceback
+            traceback.print_exc()
+            code = 70
+        os._exit(code)
+    print(pid, flush=True)
+"""
+DEADLINE_S = 60.0
+
+
+class Nursery:
+    """Forks `noodle-engine ARGUMENTS`; every child is killed with it."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="nursery-"))
+        environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.pids: list[int] = []
+        self._num_started = 0
+        assert self._read() == "ready"
+
+    def start(self, *arguments: str) -> tuple[int, dict[str, object]]:
+        """Start a server; returns its pid and what it announced."""
+        self._num_started += 1
+        out, err = self.folder / f"{self._num_started}.out", self.folder / f"{self._num_started}.err"
+        assert self._process.stdin is not None
+        print(json.dumps({"argv": arguments, "out": str(out), "err": str(err)}), file=self._process.stdin, flush=True)
+        pid = int(self._read())
+        self.pids.append(pid)
+        started_s = time.monotonic()
+        while not (out.exists() and "\n" in out.read_text()):
+            if time.monotonic() - started_s > DEADLINE_S or not _is_alive(pid):
+                raise AssertionError(f"{arguments[0]} did not start: {err.read_text()[-2000:] if err.exists() else ''}")
+            time.sleep(0.01)
+        return pid, json.loads(out.read_text().splitlines()[0])
+
+    def kill(self, pid: int) -> None:
+        """SIGKILL, and wait until it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        self.pids = [p for p in self.pids if p != pid]
+        while _is_alive(pid):
+            time.sleep(0.002)
+
+    def close(self) -> None:
+        for pid in list(self.pids):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+            self.kill(pid)
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+
+def _is_alive(pid: int) -> bool:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False

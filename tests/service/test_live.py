@@ -1,0 +1,309 @@
+"""What a client must never notice: kills, stops, restarts and moves while tokens come. Real processes, a tiny model.
+
+The whole matrix of kills is `python -m tests.service.matrix`; here runs a sample of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.commands.generate import Transcript, transcribe
+from engine.data import ClusterStatus, FinishReason, GenerateRequest, MoveReport, NodeState, NoodleError, Phase, Sampling, Stage
+from engine.service.client import Client
+from tests.service.matrix import MODEL, NUM_TOKENS, PROMPT, WORKERS, Matrix, run_cases
+from tests.service.nursery import Nursery
+from tests.service.reference import reference
+
+NUM_ITEMS = 6
+PROMPTS = [(1, 2, 3), (9,), tuple(range(4, 40)), (7, 7, 7, 7), (5, 1), (8, 8), (1,), (2, 2, 2)]
+
+
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture
+def cluster(nursery: Nursery, tmp_path: Path) -> Iterator[Matrix]:
+    nursery.folder = tmp_path
+    cluster = Matrix(nursery)
+    cluster.start()
+    yield cluster
+    for pid in list(cluster.pids.values()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+        nursery.kill(pid)
+
+
+def run(cluster: Matrix, work: Callable[[Client], Coroutine[Any, Any, Any]]) -> Any:
+    async def connected() -> Any:
+        async with Client(cluster.address) as client:
+            await cluster.ready(client)
+            return await asyncio.wait_for(work(client), 120)
+
+    return asyncio.run(connected())
+
+
+async def until(client: Client, condition: Callable[[ClusterStatus], bool]) -> ClusterStatus:
+    async with contextlib.aclosing(client.watch(min_interval_s=0.1)) as frames:
+        async for frame in frames:
+            if condition(frame.status):
+                return frame.status
+    raise AssertionError("the watch ended")
+
+
+def ids(transcript: Transcript) -> list[int]:
+    return [c.token_id for c in transcript.chunks if c.index >= 0]
+
+
+def ask(prompt: tuple[int, ...], num_tokens: int, **changes: Any) -> GenerateRequest:
+    return GenerateRequest(prompt_ids=prompt, max_new_tokens=num_tokens, ignore_eos=True, **changes)
+
+
+def test_a_sample_of_the_matrix_of_kills(cluster: Matrix) -> None:
+    cases = asyncio.run(run_cases(cluster, range(1, NUM_TOKENS, 21), (*WORKERS, "coordinator")))
+    assert len(cases) == 12 and [c for c in cases if not c.is_identical] == []
+
+
+def test_eight_sampled_sessions_survive_two_kills_with_the_same_tokens(cluster: Matrix) -> None:
+    requests = [ask(p, 120, sampling=Sampling(temperature=1.0, seed=n)) for n, p in enumerate(PROMPTS)]
+
+    async def work(client: Client) -> None:
+        undisturbed = [ids(t) for t in await asyncio.gather(*(transcribe(client, r) for r in requests))]
+        again = [asyncio.create_task(transcribe(client, r)) for r in requests]
+        await until(client, lambda s: len(s.sessions) == 8 and min(x.num_generated for x in s.sessions) > 10)
+        cluster.nursery.kill(cluster.pids["w3"])
+        await until(client, lambda s: s.phase is Phase.SERVING and len(s.stages) == 2)
+        await until(client, lambda s: not s.sessions or min(x.num_generated for x in s.sessions) > 50)
+        cluster.nursery.kill(cluster.pids["w1"])
+        assert [ids(t) for t in await asyncio.gather(*again)] == undisturbed
+
+    run(cluster, work)
+
+
+def test_a_stopped_worker_is_given_up_within_a_second_and_changes_nothing_when_it_wakes(cluster: Matrix) -> None:
+    async def work(client: Client) -> None:
+        answer = asyncio.create_task(transcribe(client, ask(PROMPT, 500)))
+        await until(client, lambda s: bool(s.sessions) and s.sessions[0].num_generated > 5)
+        os.kill(cluster.pids["w2"], signal.SIGSTOP)
+        await until(client, lambda s: s.nodes[1].state is NodeState.LOST and s.phase is Phase.SERVING)
+        os.kill(cluster.pids["w2"], signal.SIGCONT)
+        await until(client, lambda s: len(s.stages) == 3)
+        assert ids(await answer) == reference(MODEL, PROMPT, 500)
+        told = [e.text for e in await events(client)]
+        silence = next(t for t in told if "while a step waited" in t)
+        assert float(silence.split("silent for ")[1].split(" s")[0]) <= 1.0
+        assert any("joined" in t and "moved" in t for t in told)
+
+    run(cluster, work)
+
+
+async def events(client: Client) -> tuple[Any, ...]:
+    async with contextlib.aclosing(client.watch()) as frames:
+        async for frame in frames:
+            return frame.events
+    return ()
+
+
+def test_moves_under_load_lose_no_token_and_carry_exactly_what_moved(cluster: Matrix) -> None:
+    choose, num_moves = random.Random(5), 12
+
+    async def work(client: Client) -> None:
+        going = True
+
+        async def keep_busy(prompt: tuple[int, ...]) -> int:
+            count = 0
+            while going:
+                transcript = await transcribe(client, ask(prompt, 60))
+                assert ids(transcript) == reference(MODEL, prompt, 60)
+                count += 1
+            return count
+
+        load = [asyncio.create_task(keep_busy(p)) for p in PROMPTS]
+        for number in range(num_moves):
+            await random_move(client, choose, wait_for=number + 1)
+        going = False
+        assert min(await asyncio.gather(*load)) >= 1
+        for report in await client.moves():
+            assert report.outcome == "done" and (report.num_items == 0) == (report.weight_bytes == 0)
+        status = await client.status()
+        assert status.plan_version == 1 + num_moves and status.num_sessions_failed == 0
+
+    run(cluster, work)
+
+
+async def random_move(client: Client, choose: random.Random, wait_for: int) -> None:
+    """Ask for other random stages on all workers, and wait for the end of the move."""
+    status = await client.status()
+    while True:
+        names = choose.sample(WORKERS, choose.choice((2, 3, 3)))
+        cuts = [0, *sorted(choose.sample(range(1, NUM_ITEMS), len(names) - 1)), NUM_ITEMS]
+        stages = [Stage(n, a, b) for n, (a, b) in zip(names, itertools.pairwise(cuts), strict=True)]
+        if stages != [Stage(s.worker_id, s.start, s.stop) for s in status.stages]:
+            break
+    await client.apply(status.plan_version, "", stages)
+    await moved(client, wait_for)
+
+
+async def moved(client: Client, num_moves: int) -> tuple[MoveReport, ...]:
+    """The reports, once there are that many."""
+    async with contextlib.aclosing(client.watch(min_interval_s=0.1)) as frames:
+        async for _ in frames:
+            if len(reports := await client.moves()) >= num_moves:
+                return reports
+    raise AssertionError("the watch ended")
+
+
+def test_the_bytes_of_a_move_are_those_of_the_items_and_tokens_that_moved(cluster: Matrix) -> None:
+    async def work(client: Client) -> None:
+        answer = asyncio.create_task(transcribe(client, ask(PROMPTS[2], 400)))
+        status = await until(client, lambda s: bool(s.sessions) and s.sessions[0].num_generated > 5)
+        old = {s.worker_id: set(range(s.start, s.stop)) for s in status.stages}
+        new = {"w1": range(0, 4), "w2": range(4, 5), "w3": range(5, 6)}
+        await client.apply(status.plan_version, "", [Stage(n, r.start, r.stop) for n, r in new.items()])
+        moves = await moved(client, 1)
+        items = [i for n, r in new.items() for i in r if i not in old[n]]
+        assert moves[0].num_items == len(items)
+        with_kv = [i for i in items if 0 < i < NUM_ITEMS - 1]
+        per_token = moves[0].kv_bytes / len(with_kv) / (2 * 4)  # keys and values of one layer, in float32 numbers
+        num_tokens = per_token / (16 * 2)
+        assert ids(await answer) == reference(MODEL, PROMPTS[2], 400)
+        assert num_tokens == int(num_tokens) and 36 < num_tokens < 436
+
+    run(cluster, work)
+
+
+@pytest.mark.parametrize("victim", ["w1", "w2", "coordinator"])
+def test_a_kill_in_the_middle_of_a_move_leaves_the_old_plan_or_a_new_one(cluster: Matrix, victim: str) -> None:
+    choose = random.Random(victim)
+
+    async def work(client: Client) -> None:
+        for delay_s in (0.0, 0.02, 0.05, 0.08):
+            await cluster.ready(client)
+            answer = asyncio.create_task(transcribe(client, ask(PROMPT, 300)))
+            status = await until(client, lambda s: bool(s.sessions) and s.sessions[0].num_generated > 3)
+            bounds = sorted(choose.sample(range(1, NUM_ITEMS), 2))
+            cuts = list(itertools.pairwise([0, *bounds, NUM_ITEMS]))
+            with contextlib.suppress(NoodleError):
+                await client.apply(status.plan_version, "", [Stage(n, a, b) for n, (a, b) in zip(WORKERS[::-1], cuts, strict=True)])
+            await asyncio.sleep(delay_s)
+            cluster.nursery.kill(cluster.pids[victim])
+            restart = cluster.start_coordinator if victim == "coordinator" else lambda: cluster.start_worker(victim)
+            await asyncio.to_thread(restart)
+            assert ids(await answer) == reference(MODEL, PROMPT, 300)
+
+    run(cluster, work)
+
+
+def test_a_client_that_goes_away_frees_its_memory_within_a_second(cluster: Matrix) -> None:
+    async def work(client: Client) -> None:
+        async with Client(cluster.address) as other:
+            async for chunk in other.generate(ask(PROMPT, 900)):
+                if chunk.index == 3:
+                    break
+        await until(client, lambda s: not s.sessions)
+        await until(client, lambda s: all(n.kv_used_bytes == 0 for n in s.nodes))
+        told = [e for e in await events(client) if e.kind == "session" and "cancelled" in e.text]
+        assert len(told) == 1
+
+    run(cluster, work)
+
+
+def test_a_broken_connection_is_made_again_and_no_token_comes_twice(cluster: Matrix) -> None:
+    """A proxy between client and coordinator cuts every connection again and again."""
+
+    async def work(client: Client) -> None:
+        host, port = cluster.address.rsplit(":", 1)
+        writers: list[asyncio.StreamWriter] = []
+
+        async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                while data := await reader.read(65536):
+                    writer.write(data)
+                    await writer.drain()
+            writer.close()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            up_reader, up_writer = await asyncio.open_connection(host, int(port))
+            writers.extend((writer, up_writer))
+            await asyncio.gather(pump(reader, up_writer), pump(up_reader, writer))
+
+        async with (
+            await asyncio.start_server(serve, "127.0.0.1", 0) as proxy,
+            Client(f"127.0.0.1:{proxy.sockets[0].getsockname()[1]}") as far,
+        ):
+            got, cuts = [], 0
+            async for chunk in far.generate(ask(PROMPT, 400)):
+                if chunk.index >= 0:
+                    assert chunk.index == len(got)
+                    got.append(chunk.token_id)
+                if chunk.index in (20, 150, 300):
+                    cuts += 1
+                    while writers:
+                        writers.pop().transport.abort()
+            assert cuts == 3 and got == reference(MODEL, PROMPT, 400)
+
+    run(cluster, work)
+
+
+def test_a_finished_answer_can_be_read_again_from_the_journal(cluster: Matrix) -> None:
+    async def work(client: Client) -> None:
+        from engine.service import wire
+        from protos import noodle_pb2 as pb
+
+        done = await transcribe(client, ask(PROMPT, 12))
+        cluster.nursery.kill(cluster.pids["coordinator"])
+        await asyncio.to_thread(cluster.start_coordinator)
+        await cluster.ready(client)
+        request = pb.GenerateRequest(session_id=done.chunks[0].session_id, resume=True, next_index=8)
+        chunks = [wire.chunk_from_message(c) async for c in client._stub.Generate(request)]
+        assert [(c.index, c.token_id) for c in chunks[1:-1]] == list(enumerate(ids(done)))[8:]
+        assert chunks[-1].finish_reason is FinishReason.LENGTH and chunks[0].prompt_ids == PROMPT
+
+    run(cluster, work)
+
+
+def test_a_worker_plays_a_slower_machine_on_request(cluster: Matrix) -> None:
+    async def work(client: Client) -> None:
+        def compute_s(transcript: Transcript) -> float:
+            return {s["worker_id"]: s["compute_s"] for s in transcript.document()["stages"]}["w2"]
+
+        own = compute_s(await transcribe(client, ask(PROMPT, 60)))
+        await client.set_slowdown("w2", 20.0)
+        slow = compute_s(await transcribe(client, ask(PROMPT, 60)))
+        await client.set_slowdown("w2", 1.0)
+        again = compute_s(await transcribe(client, ask(PROMPT, 60)))
+        assert slow > 5 * own and slow > 5 * again
+        with pytest.raises(NoodleError, match="factor from 1 to"):
+            await client.set_slowdown("w2", 0.5)
+        with pytest.raises(NoodleError, match="w9 is not in the cluster"):
+            await client.set_slowdown("w9", 2.0)
+
+    run(cluster, work)
+
+
+def test_two_coordinators_never_share_a_journal(cluster: Matrix) -> None:
+    with pytest.raises(AssertionError, match="another coordinator uses"):
+        cluster.nursery.start(
+            "coordinator",
+            "--model",
+            MODEL,
+            "--random-weights",
+            "0",
+            "--listen",
+            "127.0.0.1:0",
+            "--state-dir",
+            str(cluster.nursery.folder / "state"),
+        )
