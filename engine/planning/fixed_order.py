@@ -41,7 +41,7 @@ def _cost_s(problem: Problem, node: int, start: int, stop: int) -> float:
     """A stage's share of the period: its compute, or its hop out where sending takes longer."""
     if not problem.fits(node, start, stop):
         return math.inf
-    return max(problem.stage_s(node, start, stop), problem.hop_s)
+    return max(problem.stage_s(node, start, stop), problem.hop_s(node, node, stop) if stop < len(problem.items) else 0.0)
 
 
 def _smallest_bottleneck(problem: Problem, num_used: int) -> float:
@@ -86,4 +86,4 @@ def _placement(problem: Problem, chain: tuple | None, bottleneck: float) -> Plac
         cuts.append(cut)
     cuts.reverse()
     stage_s = tuple(problem.stage_s(*cut) for cut in cuts)
-    return Placement(tuple(cuts), stage_s, bottleneck, math.fsum(stage_s) + problem.hop_s * len(cuts))
+    return Placement(tuple(cuts), stage_s, bottleneck, math.fsum(stage_s) + sum(problem.hop_s(c[0], c[0], c[2]) for c in cuts[:-1]))

@@ -37,7 +37,7 @@ def problems(draw: st.DrawFn) -> Problem:
         PlanningNode(f"n{u}", draw(st.integers(0, 30)), tuple(draw(st.lists(times, min_size=num_items, max_size=num_items))))
         for u in range(num_nodes)
     )
-    return Problem(items, nodes, hop_s=draw(st.sampled_from([0.0, 0.5])), kv_tokens=draw(st.integers(0, 3)))
+    return Problem(items, nodes, free_order=False, context_tokens=draw(st.integers(0, 3)))
 
 
 def enumerate_best(problem: Problem) -> tuple[float, ...] | None:
@@ -51,7 +51,7 @@ def enumerate_best(problem: Problem) -> tuple[float, ...] | None:
                 if not all(fits_slowly(problem, *cut) for cut in cuts):
                     continue
                 stage_s = [sum(problem.nodes[u].time_s[a:b]) for u, a, b in cuts]
-                bottleneck = max(max(s, problem.hop_s) for s in stage_s)
+                bottleneck = max(stage_s)
                 key = (-used, bottleneck, sum(s * s for s in stage_s), sum(stage_s))
                 best = key if best is None or key < best else best
     return best
@@ -60,7 +60,7 @@ def enumerate_best(problem: Problem) -> tuple[float, ...] | None:
 def fits_slowly(problem: Problem, node: int, start: int, stop: int) -> bool:
     held, last = 0, len(problem.items) - 1
     for i in range(start, stop):
-        held += problem.items[i].weight_bytes + problem.items[i].kv_bytes_per_token * problem.kv_tokens
+        held += problem.items[i].weight_bytes + problem.items[i].kv_bytes_per_token * problem.context_tokens
     if start == 0 and stop == last + 1 and any(problem.items[i].tied_to is not None for i in (0, last)):
         held -= 1
     return held <= problem.nodes[node].memory_bytes and all(math.isfinite(t) for t in problem.nodes[node].time_s[start:stop])
@@ -89,8 +89,8 @@ def test_scaling_all_times_scales_the_bottleneck(problem: Problem, factor: float
     scaled = Problem(
         problem.items,
         tuple(PlanningNode(n.node_id, n.memory_bytes, tuple(t * factor for t in n.time_s)) for n in problem.nodes),
-        problem.hop_s * factor,
-        problem.kv_tokens,
+        free_order=False,
+        context_tokens=problem.context_tokens,
     )
     try:
         before = solve_balanced(problem)
