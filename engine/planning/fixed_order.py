@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from engine.planning.problem import Infeasible, Problem, describe_shortage
+from engine.planning.problem import Infeasible, Problem
 
 Cut = tuple[int, int, int]  # node index, start, stop
 
@@ -87,3 +87,12 @@ def _placement(problem: Problem, chain: tuple | None, bottleneck: float) -> Plac
     cuts.reverse()
     stage_s = tuple(problem.stage_s(*cut) for cut in cuts)
     return Placement(tuple(cuts), stage_s, bottleneck, math.fsum(stage_s) + sum(problem.hop_s(c[0], c[0], c[2]) for c in cuts[:-1]))
+
+
+def describe_shortage(problem: Problem) -> str:
+    """Why nothing fits, as one sentence with the numbers."""
+    need, have = problem.stage_bytes(0, len(problem.items)), math.fsum(n.memory_bytes for n in problem.nodes)
+    return (
+        f"the model needs {need / 1e6:.0f} MB for weights and KV, the {len(problem.nodes)} nodes together offer {have / 1e6:.0f} MB: "
+        "add a worker, give one more --memory, or choose a smaller model"
+    )
