@@ -104,6 +104,7 @@ class Problem:
     workspace_bytes: tuple[float, ...] = ()
     constraints: PlanningConstraints = field(default_factory=PlanningConstraints)
     _prefix_bytes: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    _link_of: dict[tuple[str, str], Link] = field(init=False, repr=False, compare=False)
     _ties: tuple[tuple[tuple[int, ...], float], ...] = field(init=False, repr=False, compare=False)  # (items, bytes each)
 
     def __post_init__(self) -> None:
@@ -112,6 +113,7 @@ class Problem:
         sizes = (i.weight_bytes + i.kv_bytes_per_token * kv_tokens for i in self.items)
         object.__setattr__(self, "_prefix_bytes", tuple(accumulate(sizes, initial=0.0)))
         object.__setattr__(self, "_ties", _tie_groups(self.items))
+        object.__setattr__(self, "_link_of", _both_ways(self.links))
 
     def stage_s(self, node: int, start: int, stop: int) -> float:
         """Compute time of items [start, stop) on `nodes[node]`; inf if it cannot run them."""
@@ -142,14 +144,7 @@ class Problem:
         """The link between two nodes, None if they are not connected."""
         if isinstance(self.links, Link):
             return self.links
-        ends = (self.nodes[sender].node_id, self.nodes[receiver].node_id)
-        back = None
-        for pair in self.links:
-            if (pair.from_id, pair.to_id) == ends:
-                return pair.link
-            if (pair.to_id, pair.from_id) == ends:
-                back = pair.link
-        return back
+        return self._link_of.get((self.nodes[sender].node_id, self.nodes[receiver].node_id))
 
     def hop_s(self, sender: int, receiver: int, cut: int) -> float:
         """Time to send the output of item cut - 1; inf between nodes that are not connected."""
@@ -169,6 +164,12 @@ class Problem:
 
     def period_s(self, bottleneck_s: float, round_trip_s: float) -> float:
         return max(bottleneck_s, round_trip_s / self.in_flight)
+
+
+def _both_ways(links: Link | tuple[PairLink, ...]) -> dict[tuple[str, str], Link]:
+    if isinstance(links, Link):
+        return {}
+    return {(p.to_id, p.from_id): p.link for p in links} | {(p.from_id, p.to_id): p.link for p in links}
 
 
 def _check(problem: Problem) -> None:
