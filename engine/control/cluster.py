@@ -271,7 +271,7 @@ class Cluster:
         if self.card is None:
             raise Refused("the model is not known yet: wait until the cluster is ready")
         nodes = tuple(planning_node(m) for m in self.members.eligible())
-        return make_plan(Problem(self.card.items, nodes), strategy or self.strategy, self.plan_version + 1)
+        return make_plan(Problem(self.card.items, nodes, free_order=False), strategy or self.strategy, self.plan_version + 1)
 
     def _adopt(self, out: list[do.Command]) -> None:
         if self.card is None:
