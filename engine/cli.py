@@ -145,6 +145,7 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
     models.add_argument("--json-lines", action="store_true", help=argparse.SUPPRESS)
     _add_profile(commands)
     doctor = _command(commands, "doctor", "check this machine and say how to mend what is wrong", _doctor)
+    doctor.add_argument("--hardware", action="store_true", help="measure CPU and GPUs instead: what they are, what runs, how fast")
     doctor.add_argument("--json", action="store_true")
     report = _command(commands, "report", "show a run's metrics or a profile as an HTML page", _report)
     report.add_argument("path", type=Path, metavar="RUN", help="the folder of --metrics-dir, a .jsonl log, or a profile.json")

@@ -13,6 +13,7 @@ from time import perf_counter
 import torch
 
 from engine.model.clocks import clock_for
+from engine.model.hardware import usable_memory
 from engine.model.measure import cache_bytes
 from engine.planning.profile import Bound, Roofline
 from engine.planning.scaling import OVERHEAD_FACTOR
@@ -20,6 +21,7 @@ from engine.planning.scaling import OVERHEAD_FACTOR
 _GEMM_SIZE = {"cpu": 1024, "cuda": 8192}
 _SMALLEST_GEMM = 128
 _ROWS = 4096
+_LEAST_BYTES = 2**24  # a multiple of a row in every dtype
 _BUDGET_S = 0.4  # for each of product and reading
 _MIN_RUNS, _MAX_RUNS = 4, 40
 _DISPATCH_RUNS = 50
@@ -71,9 +73,9 @@ def _squaring(matrix: torch.Tensor) -> Callable[[], torch.Tensor]:
 def _read_bytes_per_s(device: str, dtype: torch.dtype, buffer: torch.Tensor, budget_s: float) -> float:
     """A vector times a matrix, as decoding one token does; `buffer` is cut where reading it all would take too long."""
     num_vectors = 32 if dtype == torch.int8 and device != "cpu" else 1  # the int8 kernel of CUDA wants more than 16
-    probed_s = _best_s(device, _reader(dtype, buffer[: 2**24], num_vectors), 0.0, num_runs=2)
-    wanted_bytes = int(2**24 * budget_s / (_MIN_RUNS * probed_s))
-    matrix_bytes = max(2**24, min(len(buffer), wanted_bytes) // 2**24 * 2**24)
+    probed_s = _best_s(device, _reader(dtype, buffer[: _LEAST_BYTES], num_vectors), 0.0, num_runs=2)
+    wanted_bytes = int(_LEAST_BYTES * budget_s / (_MIN_RUNS * probed_s))
+    matrix_bytes = max(_LEAST_BYTES, min(len(buffer), wanted_bytes) // _LEAST_BYTES * _LEAST_BYTES)
     return matrix_bytes / _best_s(device, _reader(dtype, buffer[:matrix_bytes], num_vectors), budget_s)
 
 
@@ -97,8 +99,9 @@ def _dispatch_s(device: str) -> float:
 
 
 def _streamed_bytes(device: str) -> int:
-    """Far more than the caches hold."""
-    return 2**30 if device != "cpu" else min(2**29, max(2**27, 4 * cache_bytes()))
+    """Far more than the caches hold, where a quarter of the free memory is that much."""
+    wanted = 2**30 if device != "cpu" else min(2**29, max(2**27, 4 * cache_bytes()))
+    return max(_LEAST_BYTES, min(wanted, usable_memory(device)[0] // 4) // _LEAST_BYTES * _LEAST_BYTES)
 
 
 def _best_s(device: str, run: Callable[[], torch.Tensor], budget_s: float, num_runs: int = _MIN_RUNS) -> float:
