@@ -14,6 +14,7 @@ from functools import singledispatchmethod
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.invariants import check_cluster
+from engine.control.links import records
 from engine.control.members import LeaseRules, Member, Members, capacity_tokens, planning_node
 from engine.control.metrics import PipelineMetrics
 from engine.control.scheduler import Flight, Scheduler, SchedulerLimits, Session
@@ -135,8 +136,15 @@ class Cluster:
         self.failure = ""
         total_ms = 1e3 * sum(event.decode_s)
         out.append(do.Record(Severity.INFO, "node", event.worker_id, f"measured: all items take {total_ms:.1f} ms per token here"))
+        self._measure_links(member, now_s, out)
         if self._had_plan:
             self._replan_cause = f"{event.worker_id} joined"
+
+    @_on.register
+    def _(self, event: on.LinksMeasured, now_s: float, out: list[do.Command]) -> None:
+        links = self.members.links
+        if links.answered(event.worker_id, event.generation, event.links, (m.spec.node_id for m in self.members if m.alive)):
+            out.extend(records(event))
 
     @_on.register
     def _(self, event: on.WorkerFailed, now_s: float, out: list[do.Command]) -> None:
@@ -242,7 +250,7 @@ class Cluster:
     def _advance(self, now_s: float, out: list[do.Command]) -> None:
         if self._replan_cause and not self.scheduler.running():
             self._stop_serving(self._replan_cause, out)
-        if self.phase is Phase.GATHERING and self._may_plan():
+        if self.phase is Phase.GATHERING and self._may_plan(now_s):
             self._adopt(out)
         if self.phase is Phase.SERVING and not self._replan_cause:
             for session in self.scheduler.hopeless():
@@ -251,8 +259,8 @@ class Cluster:
                 for segment in self.scheduler.prompt_segments(admitted):
                     self._send(admitted, segment, now_s, out)
 
-    def _may_plan(self) -> bool:
-        if self.card is None or self.failure or not self.members.eligible():
+    def _may_plan(self, now_s: float) -> bool:
+        if self.card is None or self.failure or not self.members.eligible() or self.members.links.is_waiting(now_s):
             return False
         return self._had_plan or (len(self.members.eligible()) >= self.config.num_workers_expected) or self._nobody_else_comes()
 
@@ -266,12 +274,24 @@ class Cluster:
             member.state = NodeState.MEASURING
             out.append(do.MeasureWorker(member.spec.node_id, member.generation))
 
-    def preview(self, strategy: str = "") -> Plan:
-        """The plan the cluster would adopt now; raises Refused or Infeasible with the reason."""
+    def _measure_links(self, member: Member, now_s: float, out: list[do.Command]) -> None:
+        """Both directions are measured at once, so a newcomer asking everybody who is ready leaves no pair out."""
+        peer_ids = tuple(m.spec.node_id for m in self.members.eligible() if m is not member)
+        if peer_ids:
+            self.members.links.asked(member.spec.node_id, member.generation, now_s)
+            out.append(do.MeasureLinks(member.spec.node_id, member.generation, peer_ids))
+
+    def problem(self) -> Problem:
+        """What the planner is asked now; raises Refused until the model is known, Infeasible without a node."""
         if self.card is None:
             raise Refused("the model is not known yet: wait until the cluster is ready")
         nodes = tuple(planning_node(m) for m in self.members.eligible())
-        return make_plan(Problem(self.card.items, nodes, free_order=False), strategy or self.strategy, self.plan_version + 1)
+        links = self.members.links.for_planning([node.node_id for node in nodes])
+        return Problem(self.card.items, nodes, links, free_order=False)
+
+    def preview(self, strategy: str = "") -> Plan:
+        """The plan the cluster would adopt now; raises Refused or Infeasible with the reason."""
+        return make_plan(self.problem(), strategy or self.strategy, self.plan_version + 1)
 
     def _adopt(self, out: list[do.Command]) -> None:
         if self.card is None:
@@ -351,6 +371,7 @@ class Cluster:
     def _lose(self, member: Member, reason: str, out: list[do.Command]) -> None:
         worker_id, stage = member.spec.node_id, member.stage
         member.state, member.suspect, member.stage, member.detail = NodeState.LOST, False, None, reason
+        self.members.links.forget(worker_id)
         out.append(do.Record(Severity.ERROR, "node", worker_id, f"lost: {reason}"))
         out.append(do.DropWorker(worker_id, member.generation))
         if stage is not None and self.phase is not Phase.GATHERING:

@@ -14,6 +14,15 @@ class MeasureWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasureLinks:
+    """Let a worker measure its links to these others; the answer is `LinksMeasured`, whatever happens."""
+
+    worker_id: str
+    generation: int
+    peer_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LoadStage:
     worker_id: str
     generation: int
@@ -76,4 +85,4 @@ class Record:
     cause_id: str = ""
 
 
-Command = MeasureWorker | LoadStage | AdoptPlan | SendStep | EmitToken | FinishSession | DropWorker | Record
+Command = MeasureWorker | MeasureLinks | LoadStage | AdoptPlan | SendStep | EmitToken | FinishSession | DropWorker | Record

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.data import GenerateRequest, ModelCard, NodeSpec, NoodleError, StageTiming
+from engine.measured_link import MeasuredLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,15 @@ class WorkerMeasured:
     worker_id: str
     generation: int
     decode_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LinksMeasured:
+    """The end of a `MeasureLinks`; without links if the worker could not answer at all."""
+
+    worker_id: str
+    generation: int
+    links: tuple[MeasuredLink, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +166,7 @@ ClusterEvent = (
     | WorkerRegistered
     | HeartbeatArrived
     | WorkerMeasured
+    | LinksMeasured
     | WorkerLost
     | StageLoaded
     | WorkerFailed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from engine.control.links import LinkBook
 from engine.data import ModelCard, NodeSpec, NodeState, Plan, Stage
 from engine.planning.problem import PlanningNode
 
@@ -77,6 +78,7 @@ class Members:
     def __init__(self, rules: LeaseRules) -> None:
         self.rules = rules
         self._members: dict[str, Member] = {}
+        self.links = LinkBook()
 
     def __iter__(self) -> Iterator[Member]:
         return iter(sorted(self._members.values(), key=lambda m: m.spec.node_id))
@@ -91,6 +93,7 @@ class Members:
 
     def register(self, spec: NodeSpec, generation: int, ready: bool, now_s: float) -> Member:
         member = Member(spec, generation, ready, seen_s=now_s)
+        self.links.forget(spec.node_id)
         self._members[spec.node_id] = member
         return member
 

@@ -42,10 +42,10 @@ def probe(device: str, dtype: str) -> Probe:
         return Probe(device, dtype, False, f"the product was refused: {type(error).__name__}: {reason}")
     if not bool(torch.isfinite(found).all()):
         return Probe(device, dtype, False, "the product is not finite")
-    error = float((found - exact).abs().max() / exact.abs().max())
-    works = error <= _TOLERANCE[dtype]
-    text = f"the product ran, largest error {error:.1e}"
-    return Probe(device, dtype, works, text if works else f"{text}, at most {_TOLERANCE[dtype]:.1e} is right", error)
+    largest = float((found - exact).abs().max() / exact.abs().max())
+    works = largest <= _TOLERANCE[dtype]
+    text = f"the product ran, largest error {largest:.1e}"
+    return Probe(device, dtype, works, text if works else f"{text}, at most {_TOLERANCE[dtype]:.1e} is right", largest)
 
 
 def probe_all(device: str) -> tuple[Probe, ...]:

@@ -73,7 +73,7 @@ def _squaring(matrix: torch.Tensor) -> Callable[[], torch.Tensor]:
 def _read_bytes_per_s(device: str, dtype: torch.dtype, buffer: torch.Tensor, budget_s: float) -> float:
     """A vector times a matrix, as decoding one token does; `buffer` is cut where reading it all would take too long."""
     num_vectors = 32 if dtype == torch.int8 and device != "cpu" else 1  # the int8 kernel of CUDA wants more than 16
-    probed_s = _best_s(device, _reader(dtype, buffer[: _LEAST_BYTES], num_vectors), 0.0, num_runs=2)
+    probed_s = _best_s(device, _reader(dtype, buffer[:_LEAST_BYTES], num_vectors), 0.0, num_runs=2)
     wanted_bytes = int(_LEAST_BYTES * budget_s / (_MIN_RUNS * probed_s))
     matrix_bytes = max(_LEAST_BYTES, min(len(buffer), wanted_bytes) // _LEAST_BYTES * _LEAST_BYTES)
     return matrix_bytes / _best_s(device, _reader(dtype, buffer[:matrix_bytes], num_vectors), budget_s)

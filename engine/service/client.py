@@ -11,6 +11,7 @@ import grpc
 import grpc.aio
 
 from engine.data import ClusterStatus, GenerateRequest, InvalidInput, NoodleError, Plan, TokenChunk, WatchFrame
+from engine.measured_link import MeasuredLink
 from engine.service import wire
 from engine.service.errors import from_rpc_error
 from engine.service.links import open_channel
@@ -66,6 +67,11 @@ class Client:
         """What the planner would do now, without doing it."""
         request = pb.PlanRequest(strategy=strategy)
         return wire.from_message(Plan, await self._call(self._stub.PlanNow(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
+
+    async def links(self) -> tuple[MeasuredLink, ...]:
+        """What the workers measured of the ways between them."""
+        reply = await self._call(self._stub.GetLinks(pb.GetLinksRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+        return tuple(wire.from_message(MeasuredLink, link) for link in reply.links)
 
     async def apply(self, expected_plan_version: int, strategy: str = "") -> Plan:
         """Re-plan, if the plan is still the one the caller saw; raises Refused if it is not."""

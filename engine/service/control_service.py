@@ -92,6 +92,10 @@ class ControlService(rpc.ControlServicer):
     async def PlanNow(self, request: pb.PlanRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
         return wire.to_message(self._shell.cluster.preview(request.strategy), pb.Plan())
 
+    async def GetLinks(self, request: pb.GetLinksRequest, context: grpc.aio.ServicerContext) -> pb.Links:
+        links = self._shell.cluster.members.links
+        return pb.Links(links=[wire.to_message(link, pb.MeasuredLink()) for link in links])
+
     # ------------------------------------------------------------------------------------------ operators
     async def Generate(self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.TokenChunk]:
         shell = self._shell
