@@ -1,120 +1,91 @@
 """Sets of used nodes as numbers: count vectors over classes in mixed radix (bit masks when all nodes differ).
 
-Taking one more node of class c adds strides[c]. Small spaces are walked in Python, large ones layer by layer (equal
-numbers of nodes) in numpy, where all states of a layer are computed at once from the layer before.
+Taking one more node of class c adds strides[c]. A Space is all such sets or a part of them, in layers of equally many
+nodes; it finds how far each set can reach, in Python where there are few sets, else a layer at a time in numpy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from engine.planning.tables import Chain
-
-SMALL = 2500  # transitions; beyond, arrays pay
+SMALL = 500  # transitions; beyond, arrays pay
 MAX_STATES = 300_000
 
 
-class States:
-    """All count vectors up to `sizes`."""
+class Space:
+    """A set of states, closed under nothing: a state whose predecessor is missing starts from the beginning instead.
 
-    def __init__(self, sizes: tuple[int, ...]) -> None:
+    That is sound, as every set of nodes can at least stand at the beginning, and loses nothing when the missing ones are
+    on no chain that is looked for.
+    """
+
+    def __init__(self, sizes: tuple[int, ...], states: Any | None = None) -> None:
         self.sizes = sizes
-        self.strides: list[int] = []
-        self.total = 1
-        for size in sizes:
-            self.strides.append(self.total)
-            self.total *= size + 1
-        small = self.total * sum(size > 0 for size in sizes) <= SMALL
-        self._before = self._lists() if small else None
-        self._layers = None if small else self._arrays()
-
-    @staticmethod
-    @lru_cache(maxsize=4)
-    def of(sizes: tuple[int, ...]) -> States:
-        return States(sizes)
-
-    def _lists(self) -> list[list[tuple[int, int]]]:
-        """[state] -> (class, state before) of every way to get there; all before it in number."""
-        rows: list[list[tuple[int, int]]] = []
-        for used in range(self.total):
-            digits = ((c, stride) for c, (size, stride) in enumerate(zip(self.sizes, self.strides, strict=True)) if size)
-            rows.append([(c, used - stride) for c, stride in digits if used // stride % (self.sizes[c] + 1)])
-        return rows
-
-    def _arrays(self) -> list[tuple[Any, Any, Any]]:
-        """Per layer: states [m], classes [k, m] and states before [k, m]; unused slots repeat the first one."""
-        used = np.arange(self.total, dtype=np.int32)
-        live = [c for c, size in enumerate(self.sizes) if size]
-        digits = np.stack([used // self.strides[c] % (self.sizes[c] + 1) for c in live]).astype(np.int16)
-        count = digits.sum(axis=0)
+        self.strides, self.total = strides_of(sizes)
+        self.live = [c for c, size in enumerate(sizes) if size]
+        numbers = np.arange(self.total, dtype=np.int32) if states is None else np.union1d(states, [0]).astype(np.int32)
+        digits = [numbers // self.strides[c] % (sizes[c] + 1) for c in self.live]
+        count = sum(digits, np.zeros(len(numbers), dtype=np.int32))
         order = np.argsort(count, kind="stable")
-        bounds = np.searchsorted(count[order], np.arange(sum(self.sizes) + 2))
-        step = np.array([self.strides[c] for c in live], dtype=np.int32)
-        layers = []
-        for k in range(1, sum(self.sizes) + 1):
-            states = order[bounds[k] : bounds[k + 1]].astype(np.int32)
-            possible = digits[:, states] > 0
-            width = int(possible.sum(axis=0).max())
-            rank = np.argsort(~possible, axis=0, kind="stable")[:width] if width < len(live) else np.broadcast_to(
-                np.arange(len(live))[:, None], (len(live), len(states))
-            )
-            usable = np.take_along_axis(possible, rank, axis=0)
-            first = possible.argmax(axis=0)
-            chosen = np.where(usable, rank, first)
-            layers.append((states, np.array(live, dtype=np.int32)[chosen], states - step[chosen]))
-        return layers
+        self.states = numbers[order]
+        self.small = len(numbers) * len(self.live) <= SMALL
+        self._place(count[order], [digit[order] for digit in digits])
 
-    def walk(self, onward: Any, furthest: Any, begin: int, goal: int) -> Chain | None:
-        """Stages of a chain from `begin` to `goal`, where class c goes from position p to onward[c, p]; None if no set reaches it.
+    def _place(self, count: Any, digits: list[Any]) -> None:
+        """The index of each state's predecessor by class; beyond the last state where the class is not in use."""
+        nowhere = len(self.states)
+        self.where = where = np.zeros(self.total, dtype=np.int32)
+        where[self.states] = np.arange(nowhere, dtype=np.int32)
+        self.before = np.empty((len(self.live), nowhere), dtype=np.int32)
+        for row, c, digit in zip(self.before, self.live, digits, strict=True):
+            row[:] = np.where(digit > 0, where[np.where(digit > 0, self.states - self.strides[c], 0)], nowhere)
+        if self.small:
+            self.rows = [[(c, i) for c, i in zip(self.live, column, strict=True) if i < nowhere] for column in self.before.T.tolist()]
+        else:
+            self.bounds = np.searchsorted(count, np.arange(sum(self.sizes) + 2)).tolist()
 
-        The stage itself ends at furthest[c, p]; `onward` may lie beyond it where a fixed stage follows.
-        """
-        if begin >= goal:
-            return ()
-        reach = self._reach_lists if self._before is not None else self._reach_arrays
-        position, used = reach(onward, begin, goal)
-        return self._trace(position, used, onward, furthest) if position[used] >= goal else None
-
-    def positions(self, onward: Any, begin: int) -> Any:
-        """[state] -> furthest position that its nodes reach."""
-        reach = self._reach_lists if self._before is not None else self._reach_arrays
-        return reach(onward, begin, onward.shape[1])[0]
-
-    def _reach_lists(self, onward: Any, begin: int, goal: int) -> tuple[Any, int]:
-        rows, position = onward.tolist(), [begin]
-        assert self._before is not None  # noqa: S101  for the type checker
-        for before in self._before[1:]:
-            best = max([rows[c][position[state]] for c, state in before])
+    def reach_one(self, onward: Callable[[int, int], int], begin: int, goal: int) -> list[int]:
+        """[index of state] -> furthest position, up to the first state that reaches `goal`; for small spaces."""
+        position = [begin]
+        for row in self.rows[1:]:
+            best = begin
+            for c, i in row:
+                there = onward(c, position[i])
+                if there > best:
+                    best = there
             position.append(best)
             if best >= goal:
                 break
-        return position, len(position) - 1
+        return position
 
-    def _reach_arrays(self, onward: Any, begin: int, goal: int) -> tuple[Any, int]:
-        position = np.empty(self.total, dtype=np.int32)
-        position[0] = begin
-        flat, width = onward.astype(np.int32).ravel(), onward.shape[1]
-        assert self._layers is not None  # noqa: S101  for the type checker
-        for states, classes, before in self._layers:
-            best = flat[classes * width + position[before]].max(axis=0)
-            position[states] = best
-            top = int(best.argmax())
-            if best[top] >= goal:
-                return position, int(states[top])
-        return position, self.total - 1
+    def reach_all(self, onward: Any, begin: int, goal: int) -> Any:
+        """The same for large spaces, a layer at a time; `onward` is [class, position] with a last column of zeros."""
+        width = onward.shape[1]
+        position = np.empty(len(self.states) + 1, dtype=np.int32)
+        position[0], position[-1] = begin, width - 1
+        flat, offsets = onward.ravel(), np.array(self.live, dtype=np.int32)[:, None] * width
+        for low, high in zip(self.bounds[1:], self.bounds[2:], strict=False):
+            if low < high:
+                best = flat.take(position.take(self.before[:, low:high]) + offsets).max(axis=0)
+                position[low:high] = best
+                if best.max() >= goal:
+                    return position[:high]
+        return position[:-1]
 
-    def _trace(self, position: Any, used: int, onward: Any, furthest: Any) -> Chain:
-        stages = []
-        while used:
-            here = int(position[used])
-            for c, stride in enumerate(self.strides):
-                if used // stride % (self.sizes[c] + 1) and int(onward[c, position[used - stride]]) == here:
-                    before = int(position[used - stride])
-                    if here != before:
-                        stages.append((c, before, int(furthest[c, before])))
-                    used -= stride
-                    break
-        return tuple(reversed(stages))
+
+def strides_of(sizes: tuple[int, ...]) -> tuple[list[int], int]:
+    """Mixed-radix weights, and how many count vectors there are."""
+    strides, total = [], 1
+    for size in sizes:
+        strides.append(total)
+        total *= size + 1
+    return strides, total
+
+
+@lru_cache(maxsize=2)
+def whole_space(sizes: tuple[int, ...]) -> Space:
+    return Space(sizes)
