@@ -33,7 +33,7 @@ class Tables:
         self.nodes = [u for u, node in enumerate(problem.nodes) if node.node_id not in problem.constraints.forbidden_nodes]
         self._pinned = dict(problem.constraints.pins)
         self.classes = self._classes()
-        self.size = [len(members) for members in self.classes]
+        self.size = tuple(len(members) for members in self.classes)
         self.first = [members[0] for members in self.classes]
         self.room = [problem.room_bytes(u) for u in self.first]
         self.price = self._prices()
