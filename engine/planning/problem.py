@@ -112,7 +112,7 @@ class Problem:
         kv_tokens = self.sessions * self.context_tokens
         sizes = (i.weight_bytes + i.kv_bytes_per_token * kv_tokens for i in self.items)
         object.__setattr__(self, "_prefix_bytes", tuple(accumulate(sizes, initial=0.0)))
-        object.__setattr__(self, "_ties", _tie_groups(self.items))
+        object.__setattr__(self, "_ties", tie_groups(self.items))
         object.__setattr__(self, "_link_of", _both_ways(self.links))
 
     def stage_s(self, node: int, start: int, stop: int) -> float:
@@ -216,7 +216,7 @@ def _check_node(node: PlanningNode, num_items: int, pools: set[str]) -> None:
         )
 
 
-def _tie_groups(items: tuple[Item, ...]) -> tuple[tuple[tuple[int, ...], float], ...]:
+def tie_groups(items: tuple[Item, ...]) -> tuple[tuple[tuple[int, ...], float], ...]:
     """Items that share one tensor, with its size; a tie may be written at one end or at both."""
     root = list(range(len(items)))
 
