@@ -100,13 +100,14 @@ class Reach:
 
     def _probe_all(self, bound_s: float) -> Probe:
         r, arrays = self.r, self.arrays()
-        onward = arrays.onward(arrays.furthest(bound_s))
+        stops = arrays.furthest(bound_s)
+        onward = arrays.onward(stops)
         position = self.space.reach_all(onward, r.begin, r.n)
         if position.max() >= r.n:
             reached = position[: int((position >= r.n).argmax()) + 1]
             return Probe(self._trace(reached, lambda c, start: int(onward[c, start]), bound_s), bound_s)
-        seen = np.flatnonzero(np.bincount(position, minlength=r.n + 1)).tolist()
-        return Probe(None, min([r.next_hop(bound_s), *(r.next_cost(c, start, bound_s) for c in self.space.live for start in seen)]))
+        seen = np.flatnonzero(np.bincount(position, minlength=r.n + 1))
+        return Probe(None, min(r.next_hop(bound_s), arrays.next_cost(bound_s, self.space.live, seen)))
 
     def _before(self, stage: tuple[int, int, int], bound_s: float) -> int:
         """The furthest stop within the bound short of the stage's own."""
