@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from engine.planning.regular import Arrays, Regular
-from engine.planning.states import Space
+from engine.planning.states import Space, whole_space
 from engine.planning.tables import Chain, Tables
 
 ROUNDING = 1 - 1e-12  # bounds computed in floating point are lowered by this
@@ -135,12 +135,26 @@ class Reach:
 
 def alive(tables: Tables, space: Space, bound_s: float) -> Any:
     """The states that lie on a chain within `bound_s`: what their nodes reach, the other nodes can go on from."""
-    arrays, n = Regular(tables).arrays(), tables.n
+    arrays = Regular(tables).arrays()
     forward = _positions(space, arrays.onward(arrays.furthest(bound_s)))
-    mirrored = np.zeros((len(tables.size), n + 2), dtype=np.int32)
+    return space.states[forward >= _needed(arrays, space, bound_s)]
+
+
+def earliest(tables: Tables, bound_s: float) -> list[int]:
+    """[state] -> how far its nodes must have come, so that the others can cover the rest within `bound_s`."""
+    space = whole_space(tables.size)
+    needed = np.empty(space.total, dtype=np.int32)
+    needed[space.states] = _needed(Regular(tables).arrays(), space, bound_s)
+    return needed.tolist()
+
+
+def _needed(arrays: Arrays, space: Space, bound_s: float) -> Any:
+    """The same in the order of the space's states: the furthest that the other nodes reach from the end backwards."""
+    n = arrays.n
+    mirrored = np.zeros((len(space.sizes), n + 2), dtype=np.int32)
     mirrored[:, :-1] = n - arrays.nearest(bound_s)[:, ::-1]
     backward = _positions(space, mirrored)
-    return space.states[forward >= n - backward[space.where[space.total - 1 - space.states]]]
+    return n - backward[space.where[space.total - 1 - space.states]]
 
 
 def _positions(space: Space, onward: Any) -> Any:
