@@ -129,6 +129,30 @@ class Arrays:
         row = self.prefix[c]
         return np.searchsorted(row, row + bound_s, side="right") - 1
 
+    def next_cost(self, bound_s: float, classes: list[int], starts: Any) -> float:
+        """The smallest cost above `bound_s` of any stage that begins at one of `starts`, or a lower bound of it."""
+        t, n, best = self.r.t, self.n, math.inf
+        inner = bound_s - self.r.hop_s if t.additive else bound_s
+        for c in classes:
+            limit = self.limit[c][starts]
+            stops = np.maximum(self._within(c, inner)[starts], starts) + 1
+            allowed = stops <= limit
+            if allowed.any():
+                costs = self._times(c, starts[allowed], stops[allowed])
+                if t.additive:
+                    costs = costs + np.where(stops[allowed] < n, self.r.hop_s, 0.0)
+                best = min(best, float(costs.min()))
+            if t.additive:
+                whole = self._times(c, starts[limit == n], n)
+                best = min(best, float(whole[whole > bound_s].min(initial=math.inf)))
+        return best
+
+    def _times(self, c: int, starts: Any, stops: Any) -> Any:
+        if self.r.t.table[c]:
+            table = np.array([*self.r.t.table[c], *[math.inf] * self.n])
+            return table[stops - starts - 1]
+        return self.prefix[c][stops] - self.prefix[c][starts]
+
     def onward(self, stops: Any) -> Any:
         """Where the chain goes on after these stops."""
         there = self.jump[stops]

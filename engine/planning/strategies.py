@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from engine.data import InvalidInput, Plan, Stage
-from engine.planning.labels import LabelSearch
-from engine.planning.objectives import OBJECTIVES, limits_of
+from engine.planning.objectives import OBJECTIVES
 from engine.planning.problem import Infeasible, Problem
 from engine.planning.solution import Costs, Solution, evaluate
-from engine.planning.tables import Tables
+from engine.planning.solver import Solver
 
 STRATEGIES = tuple(OBJECTIVES)
 
@@ -22,16 +21,25 @@ def check_strategy(name: str) -> str:
 def solve(problem: Problem, strategy: str) -> Solution:
     """The best placement under `strategy` with its certificate; raises InvalidInput or Infeasible."""
     check_strategy(strategy)
-    tables = Tables(problem)
-    search = LabelSearch(tables)
-    best = OBJECTIVES[strategy](search, limits_of(search))
+    solver = Solver(problem)
+    best = OBJECTIVES[strategy](solver)
     if best is None:
         raise Infeasible("nothing fits")
-    cuts = tables.cuts(best.chain)
+    cuts = solver.tables.cuts(best.chain)
     costs = evaluate(problem, cuts)
     objective = objective_of(strategy, costs)
     return Solution(
-        strategy, cuts, costs.stages, costs.bottleneck_s, costs.round_trip_s, costs.period_s, objective, objective, True, method="labels"
+        strategy,
+        cuts,
+        costs.stages,
+        costs.bottleneck_s,
+        costs.round_trip_s,
+        costs.period_s,
+        objective,
+        objective,
+        True,
+        best.method,
+        best.ties_searched,
     )
 
 

@@ -24,7 +24,7 @@ Chain = tuple[tuple[int, int, int], ...]  # (class, start, stop) in execution or
 class Tables:
     """Costs of one problem. Read-only after construction; indices are classes unless a name says node."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, classes: list[list[int]] | None = None) -> None:
         self.problem = problem
         self.n = len(problem.items)
         self.additive = problem.link_cost == ADDITIVE
@@ -32,7 +32,7 @@ class Tables:
         self.least = problem.constraints.min_items_per_stage
         self.nodes = [u for u, node in enumerate(problem.nodes) if node.node_id not in problem.constraints.forbidden_nodes]
         self._pinned = dict(problem.constraints.pins)
-        self.classes = self._classes()
+        self.classes = self._classes() if classes is None else classes
         self.size = tuple(len(members) for members in self.classes)
         self.first = [members[0] for members in self.classes]
         self.room = [problem.room_bytes(u) for u in self.first]
