@@ -55,14 +55,15 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def _product_flops_per_s(device: str, dtype: torch.dtype, budget_s: float) -> float:
-    """The best over square products, doubled while one of the next size fits the budget: a pause must not end the climb."""
-    size, largest, best = _SMALLEST_GEMM, _GEMM_SIZE[device.partition(":")[0]], 0.0
+    """The best over square products, doubled while three of the next size fit the rest of the budget."""
+    size, largest, best, deadline_s = _SMALLEST_GEMM, _GEMM_SIZE[device.partition(":")[0]], 0.0, perf_counter() + budget_s
     while True:
         square = torch.ones(size, size, dtype=dtype, device=device)
-        once_s = _best_s(device, _squaring(square), 0.0, num_runs=3)
+        once_s = _best_s(device, _squaring(square), 0.0, num_runs=3)  # the best of three: a pause must not end the climb
         best = max(best, 2.0 * size**3 / once_s)
-        if size == largest or 8 * once_s > budget_s:
-            return max(best, 2.0 * size**3 / _best_s(device, _squaring(square), budget_s))
+        left_s = deadline_s - perf_counter()
+        if size == largest or 3 * 8 * once_s > left_s:
+            return max(best, 2.0 * size**3 / _best_s(device, _squaring(square), left_s, num_runs=1))
         size *= 2
 
 
