@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from engine.commands.plan_options import add_plan_options
 from engine.data import InvalidInput, NoodleError
 
 _SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
@@ -144,6 +145,7 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
     models.add_argument("--json", action="store_true")
     models.add_argument("--json-lines", action="store_true", help=argparse.SUPPRESS)
     _add_profile(commands)
+    add_plan_options(_command(commands, "plan", "find and prove the best plan for a problem given as a document", _plan), _whole, _size)
     doctor = _command(commands, "doctor", "check this machine and say how to mend what is wrong", _doctor)
     doctor.add_argument("--hardware", action="store_true", help="measure CPU and GPUs instead: what they are, what runs, how fast")
     doctor.add_argument("--json", action="store_true")
@@ -154,8 +156,8 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--format", default="html", choices=("html", "csv", "json", "jsonl", "prometheus"), help="of a profile (default html)"
     )
     report.add_argument("--json", action="store_true", help="the figures as one JSON document on stdout")
-    bench = _command(commands, "bench", "measure hop cost and decode speed on this machine", _bench)
-    bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode"), default="all")
+    bench = _command(commands, "bench", "measure hop cost, decode speed or the planner on this machine", _bench)
+    bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode", "plan"), default="all")
     bench.add_argument("--tokens", type=_whole(8), default=500, help="tokens per measurement (default 500)")
     bench.add_argument("--rounds", type=_whole(1), default=3, help="interleaved rounds; medians are quoted (default 3)")
     bench.add_argument("--json", action="store_true")
@@ -319,6 +321,12 @@ def _profile(options: argparse.Namespace) -> int:
     from engine.commands import profile
 
     return profile.run(options)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from engine.commands import plan
+
+    return plan.run(options)
 
 
 def _doctor(options: argparse.Namespace) -> int:

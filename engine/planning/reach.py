@@ -68,9 +68,10 @@ class Reach:
         high_s = self.cost_s(chain)
         while low_s < high_s:
             bound_s = low_s + (high_s - low_s) / 2
-            probe = self.probe(bound_s if bound_s < high_s else low_s)
+            bound_s = bound_s if bound_s < high_s else low_s
+            probe = self.probe(bound_s)
             if probe.chain is None:
-                low_s = probe.next_s
+                low_s = max(probe.next_s, math.nextafter(bound_s, math.inf))
             else:
                 high_s, chain = self.cost_s(probe.chain), probe.chain
         return high_s, chain

@@ -81,7 +81,8 @@ class Regular:
         stop = max(stop, start + 1)
         best = math.inf
         if stop <= limit:
-            best = t.stage_s(c, start, stop) + (self.hop_s if t.additive and stop < self.n else 0.0)
+            cost = t.stage_s(c, start, stop) + (self.hop_s if t.additive and stop < self.n else 0.0)
+            best = cost if cost > bound_s else best
         if t.additive and limit == self.n:
             whole = t.stage_s(c, start, limit)
             best = min(best, whole) if whole > bound_s else best
@@ -141,7 +142,7 @@ class Arrays:
                 costs = self._times(c, starts[allowed], stops[allowed])
                 if t.additive:
                     costs = costs + np.where(stops[allowed] < n, self.r.hop_s, 0.0)
-                best = min(best, float(costs.min()))
+                best = min(best, float(costs[costs > bound_s].min(initial=math.inf)))
             if t.additive:
                 whole = self._times(c, starts[limit == n], n)
                 best = min(best, float(whole[whole > bound_s].min(initial=math.inf)))

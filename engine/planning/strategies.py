@@ -24,7 +24,7 @@ def solve(problem: Problem, strategy: str) -> Solution:
     solver = Solver(problem)
     best = OBJECTIVES[strategy](solver)
     if best is None:
-        raise Infeasible("nothing fits")
+        raise Infeasible(_shortage(problem))
     cuts = solver.tables.cuts(best.chain)
     costs = evaluate(problem, cuts)
     objective = objective_of(strategy, costs)
@@ -52,6 +52,15 @@ def objective_of(strategy: str, costs: Costs) -> float:
         "latency_optimized": costs.period_s,
         "cost": costs.price_per_s * costs.period_s,
     }[strategy]
+
+
+def _shortage(problem: Problem) -> str:
+    """What a refusal says at once; `explain.explain_infeasible` finds the smallest change by solving again."""
+    need, have = problem.stage_bytes(0, len(problem.items)), sum(max(0.0, problem.room_bytes(u)) for u in range(len(problem.nodes)))
+    return (
+        f"no placement satisfies every limit: the model needs {need / 1e6:.0f} MB for weights and KV, the {len(problem.nodes)} nodes "
+        f"together offer {have / 1e6:.0f} MB: add a worker, give one more --memory, or choose a smaller model"
+    )
 
 
 def make_plan(problem: Problem, strategy: str, plan_version: int) -> Plan:

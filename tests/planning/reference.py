@@ -150,8 +150,8 @@ class Reference:
 def random_problem(rng: random.Random, most_items: int = 8, most_nodes: int = 5) -> Problem:
     """Any mixture of features; all figures are multiples of 1/32 and below 64."""
     n, num_nodes = rng.randint(1, most_items), rng.randint(1, most_nodes)
-    alike, grid = rng.random() < 0.3, rng.choice([1, 8, 32])
-    pools = tuple(MemoryPool(f"p{i}", float(rng.randint(4, 30))) for i in range(rng.choice([0, 0, 0, 1, 2])))
+    alike, grid, plain = rng.random() < 0.3, rng.choice([1, 8, 32]), rng.random() < 0.3
+    pools = () if plain else tuple(MemoryPool(f"p{i}", float(rng.randint(4, 30))) for i in range(rng.choice([0, 0, 0, 1, 2])))
     nodes = tuple(_node(rng, f"n{u}", n, grid, pools) for u in range(num_nodes))
     if rng.random() < 0.3:
         twin = rng.choice(nodes)
@@ -176,17 +176,17 @@ def random_problem(rng: random.Random, most_items: int = 8, most_nodes: int = 5)
     return Problem(
         items,
         nodes,
-        links=_links(rng, nodes),
-        free_order=rng.random() < 0.7,
+        links=_link(rng) if plain else _links(rng, nodes),
+        free_order=plain or rng.random() < 0.7,
         link_cost=rng.choice(["overlapped", "additive"]),
         return_hop=rng.random() < 0.7,
         sessions=rng.randint(1, 2),
         context_tokens=rng.randint(0, 2),
         in_flight=rng.choice([1, 1, 2, 4]),
-        use_all_nodes=rng.random() < 0.15,
+        use_all_nodes=not plain and rng.random() < 0.15,
         pools=pools,
         workspace_bytes=tuple(float(rng.randint(0, 3)) for _ in range(n)) if rng.random() < 0.2 else (),
-        constraints=_constraints(rng, n, nodes),
+        constraints=PlanningConstraints() if plain else _constraints(rng, n, nodes),
     )
 
 
@@ -207,15 +207,16 @@ def _node(rng: random.Random, node_id: str, n: int, grid: int, pools: tuple[Memo
     )
 
 
-def _links(rng: random.Random, nodes: tuple[PlanningNode, ...]) -> Link | tuple[PairLink, ...]:
-    def link() -> Link:
-        return Link(rng.choice([0.0, 1 / 32, 0.25, 1.0]), rng.choice([64.0, 256.0, math.inf]))
+def _link(rng: random.Random) -> Link:
+    return Link(rng.choice([0.0, 1 / 32, 0.25, 1.0]), rng.choice([64.0, 256.0, math.inf]))
 
+
+def _links(rng: random.Random, nodes: tuple[PlanningNode, ...]) -> Link | tuple[PairLink, ...]:
     if rng.random() < 0.5:
-        return link()
+        return _link(rng)
     pairs = [(x.node_id, y.node_id) for x in nodes for y in nodes if x is not y]
-    same = link() if rng.random() < 0.3 else None
-    return tuple(PairLink(x, y, same or link()) for x, y in pairs if rng.random() < 0.9)
+    same = _link(rng) if rng.random() < 0.3 else None
+    return tuple(PairLink(x, y, same or _link(rng)) for x, y in pairs if rng.random() < 0.9)
 
 
 def _constraints(rng: random.Random, n: int, nodes: tuple[PlanningNode, ...]) -> PlanningConstraints:
