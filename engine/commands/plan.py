@@ -5,27 +5,32 @@ from __future__ import annotations
 import argparse
 import math
 import re
-import sys
 import time
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
+from engine.commands import plan_compare
 from engine.commands.output import print_json, printable, table
+from engine.commands.plan_source import load
 from engine.data import InvalidInput
 from engine.planning.explain import advice, binding, explain_infeasible
+from engine.planning.partition_plan import PartitionPlan
+from engine.planning.plan_diff import diff
+from engine.planning.plan_drawing import draw
+from engine.planning.plan_json import plan_document
 from engine.planning.problem import Infeasible, Problem
-from engine.planning.problem_json import constraints_from, read_problem
+from engine.planning.problem_json import constraints_from
 from engine.planning.solution import Solution
 from engine.planning.strategies import check_strategy, solve
 
-MAX_BYTES = 64 << 20
-
 
 def run(options: argparse.Namespace) -> int:
-    """Print the plan; an infeasible problem is refused with the limit that binds."""
+    """Print the plan, or with --compare those of all strategies; an infeasible problem is refused with the limit that binds."""
     check_strategy(options.strategy)
-    problem = with_options(read_problem(_text(options.problem)), options)
+    source = load(options)
+    problem = with_options(source.problem, options)
+    if options.compare:
+        return plan_compare.run(options, source, problem)
     started = time.perf_counter()
     try:
         found = solve(problem, options.strategy)
@@ -33,26 +38,15 @@ def run(options: argparse.Namespace) -> int:
         raise explain_infeasible(problem) from None
     solve_ms = 1e3 * (time.perf_counter() - started)
     found = replace(found, binds=binding(problem, found), notes=() if options.no_notes else advice(problem, found))
+    plan, running = PartitionPlan.of(problem, found, model=source.model, solve_ms=solve_ms), source.running_plan(problem)
+    moves = None if running is None else diff(running, plan)
     if options.json:
-        print_json(document(found, solve_ms))
+        print_json(plan_document(plan) | ({} if moves is None else {"moves": plan_compare.moves_document(moves)}))
     else:
-        print(text(problem, found, solve_ms))
+        print(f"{draw(plan, plan_compare.drawing_width())}\n\n{text(problem, found, solve_ms)}")
+        if moves is not None:
+            print(f"from the running plan #{source.plan_version}: {plan_compare.moves_text(moves)}")
     return 0
-
-
-def _text(path: Path | None) -> str:
-    if path is None:
-        raise InvalidInput("no problem is given: name its JSON document with --problem FILE")
-    if str(path) == "-":
-        return sys.stdin.read(MAX_BYTES)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InvalidInput(f"problem file {path} has {path.stat().st_size} bytes: at most {MAX_BYTES} are read")
-        return path.read_text(encoding="utf-8")
-    except OSError as e:
-        raise InvalidInput(f"problem file {path} cannot be read: {e.strerror or e}") from None
-    except UnicodeDecodeError as e:
-        raise InvalidInput(f"problem file {path} is not UTF-8 text: {e.reason} at byte {e.start}") from None
 
 
 def with_options(problem: Problem, options: argparse.Namespace) -> Problem:
@@ -104,29 +98,6 @@ def _pin(text: str) -> tuple[str, str]:
     if not equals or not item or not node:
         raise InvalidInput(f"--pin {text[:60]!r} is not allowed: give ITEM=NODE, e.g. h.0=a")
     return item, node
-
-
-def document(found: Solution, solve_ms: float) -> dict[str, Any]:
-    """The answer as scripts read it; numbers that are not finite are null."""
-    stages = [
-        {"node": s.node_id, **{key: value for key, value in asdict(s).items() if key not in ("node_id", "room_bytes")}} for s in found.stages
-    ]
-    return {
-        "strategy": found.strategy,
-        "stages": stages,
-        "bottleneck_s": found.bottleneck_s,
-        "round_trip_s": found.round_trip_s,
-        "period_s": found.period_s,
-        "objective": found.objective,
-        "lower_bound": found.lower_bound,
-        "optimal": found.optimal,
-        "gap": found.gap if math.isfinite(found.gap) else None,
-        "solve_ms": solve_ms,
-        "method": found.method,
-        "ties_searched": found.ties_searched,
-        "binds": found.binds,
-        "notes": list(found.notes),
-    }
 
 
 def text(problem: Problem, found: Solution, solve_ms: float) -> str:

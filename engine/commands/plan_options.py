@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +11,20 @@ from pathlib import Path
 def add_plan_options(plan: argparse.ArgumentParser, whole: Callable[[int], Callable[[str], int]], size: Callable[[str], int]) -> None:
     """`whole` and `size` are the command line's readers of whole numbers and of sizes such as 2G."""
     plan.add_argument("--problem", type=Path, metavar="FILE", help="the problem as a JSON document; '-' reads stdin")
+    plan.add_argument("--connect", metavar="HOST:PORT", help="plan for a running cluster instead, from what its workers measured")
+    plan.add_argument("--token", default=os.environ.get("NOODLE_TOKEN"), help="default: $NOODLE_TOKEN")
+    plan.add_argument("--tls-ca", type=Path)
+    plan.add_argument("--current", type=Path, metavar="FILE", help="with --problem: the plan that runs, as `plan --json` wrote it")
+    plan.add_argument("--compare", action="store_true", help="all strategies in one table, with the moves from the plan that runs")
     plan.add_argument("--strategy", default="balanced", help="what to minimise (default balanced)")
     plan.add_argument("--in-flight", type=whole(1), metavar="M", help="sessions in the pipeline at once, instead of the document's")
     plan.add_argument("--sessions", type=whole(1), metavar="S", help="sessions whose KV every stage must hold")
     plan.add_argument("--context-tokens", type=whole(0), metavar="T", help="tokens of KV per session")
     plan.add_argument("--node-order", choices=("free", "given"), help="whether the order of the nodes is searched")
     plan.add_argument("--use-all-nodes", action="store_true", help="leave no node out")
-    plan.add_argument("--pin", action="append", default=[], metavar="ITEM=NODE", help="an item, by name or index, on a node; may be repeated")
+    plan.add_argument(
+        "--pin", action="append", default=[], metavar="ITEM=NODE", help="an item, by name or index, on a node; may be repeated"
+    )
     plan.add_argument("--forbid", action="append", default=[], metavar="NODE", help="leave a node out; may be repeated")
     plan.add_argument("--max-stages", type=whole(1), metavar="K")
     plan.add_argument("--min-items", type=whole(1), metavar="K", help="items per stage, at least")

@@ -35,6 +35,7 @@ class PartitionPlan:
     lower_bound: float
     optimal: bool
     method: str = ""
+    ties_searched: bool = True
     in_flight: int = 1
     link_cost: str = OVERLAPPED
     plan_version: int = 0
@@ -58,7 +59,7 @@ class PartitionPlan:
         """The document of a solver's answer."""
         return cls(
             strategy=solution.strategy,
-            items=problem.items,
+            items=_in_whole_bytes(problem.items),
             stages=solution.stages,
             bottleneck_s=solution.bottleneck_s,
             round_trip_s=solution.round_trip_s,
@@ -67,6 +68,7 @@ class PartitionPlan:
             lower_bound=solution.lower_bound,
             optimal=solution.optimal,
             method=solution.method,
+            ties_searched=solution.ties_searched,
             in_flight=problem.in_flight,
             link_cost=problem.link_cost,
             plan_version=plan_version,
@@ -89,7 +91,7 @@ class PartitionPlan:
         costs = evaluate(problem, tuple((index[stage.node_id], stage.start, stage.stop) for stage in stages))
         return cls(
             strategy=CURRENT,
-            items=problem.items,
+            items=_in_whole_bytes(problem.items),
             stages=costs.stages,
             bottleneck_s=costs.bottleneck_s,
             round_trip_s=costs.round_trip_s,
@@ -142,3 +144,11 @@ class PartitionPlan:
         return Plan(
             self.plan_version, self.strategy, self.ranges, times, self.bottleneck_s, self.round_trip_s, self.lower_bound, self.optimal
         )
+
+
+def _in_whole_bytes(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    """A problem may state sizes as fractions; a plan speaks of bytes."""
+    return tuple(
+        Item(i.name, round(i.weight_bytes), round(i.kv_bytes_per_token), round(i.output_bytes_per_token), i.tied_to, round(i.tied_bytes))
+        for i in items
+    )

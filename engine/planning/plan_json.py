@@ -41,6 +41,7 @@ class _PlanDocument:
     lower_bound: float
     optimal: bool
     method: str
+    ties_searched: bool
     in_flight: int
     link_cost: str
     plan_version: int
@@ -52,7 +53,8 @@ class _PlanDocument:
 
 def plan_document(plan: PartitionPlan) -> dict[str, Any]:
     """What `noodle-engine plan --json` prints."""
-    return {**asdict(plan), "stages": [_stage_document(stage) for stage in plan.stages]}
+    gap = plan.gap if math.isfinite(plan.gap) else None
+    return {**asdict(plan), "stages": [_stage_document(stage) for stage in plan.stages], "gap": gap}
 
 
 def plan_to_json(plan: PartitionPlan) -> str:

@@ -68,6 +68,11 @@ class Client:
         request = pb.PlanRequest(strategy=strategy)
         return wire.from_message(Plan, await self._call(self._stub.PlanNow(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
 
+    async def problem_json(self) -> str:
+        """The planning problem of the cluster as it is now: a document for `engine.planning.problem_json`."""
+        reply = await self._call(self._stub.GetProblem(pb.GetProblemRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+        return str(reply.problem_json)
+
     async def links(self) -> tuple[MeasuredLink, ...]:
         """What the workers measured of the ways between them."""
         reply = await self._call(self._stub.GetLinks(pb.GetLinksRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S))

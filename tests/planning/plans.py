@@ -40,7 +40,7 @@ def plans_of(draw: st.DrawFn, items: tuple[Item, ...]) -> PartitionPlan:
     figures = [draw(st.floats(0, 1e6)) for _ in range(5)]
     texts = [draw(names) for _ in range(4)]
     return PartitionPlan(
-        texts[0], items, stages, *figures, draw(st.booleans()), texts[1], draw(st.integers(1, 64)),
+        texts[0], items, stages, *figures, draw(st.booleans()), texts[1], draw(st.booleans()), draw(st.integers(1, 64)),
         draw(st.sampled_from([OVERLAPPED, ADDITIVE])), draw(st.integers(0, 9)), texts[2], texts[3], (texts[0],), 0.25,
     )  # fmt: skip
 
