@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,20 @@ def add_plan_options(plan: argparse.ArgumentParser, whole: Callable[[int], Calla
     """`whole` and `size` are the command line's readers of whole numbers and of sizes such as 2G."""
     plan.add_argument("--problem", type=Path, metavar="FILE", help="the problem as a JSON document; '-' reads stdin")
     plan.add_argument("--connect", metavar="HOST:PORT", help="plan for a running cluster instead, from what its workers measured")
+    plan.add_argument(
+        "--profile", type=Path, metavar="FILE", help="estimate instead: this profile.json, scaled to the --hardware of each machine"
+    )
+    plan.add_argument(
+        "--hardware",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="what `doctor --hardware --json` wrote on a machine; may be repeated",
+    )
+    plan.add_argument(
+        "--link", type=link, default=(0.0, math.inf), metavar="S,BYTES/S", help="with --profile: latency and bandwidth between machines"
+    )
     plan.add_argument("--token", default=os.environ.get("NOODLE_TOKEN"), help="default: $NOODLE_TOKEN")
     plan.add_argument("--tls-ca", type=Path)
     plan.add_argument("--current", type=Path, metavar="FILE", help="with --problem: the plan that runs, as `plan --json` wrote it")
@@ -34,3 +50,12 @@ def add_plan_options(plan: argparse.ArgumentParser, whole: Callable[[int], Calla
     plan.add_argument("--latency-limit", type=float, metavar="SECONDS", help="longest round trip of one token")
     plan.add_argument("--no-notes", action="store_true", help="do not solve again to find out what would help")
     plan.add_argument("--json", action="store_true", help="one JSON document on stdout")
+
+
+def link(text: str) -> tuple[float, float]:
+    """`0.001,1.25e8`: one way in seconds, bytes per second."""
+    number = r"([0-9]{1,15}(?:\.[0-9]{1,15})?(?:e-?[0-9]{1,2})?)"
+    match = re.fullmatch(f"{number},{number}", text)
+    if match is None or not 0 <= float(match[1]) < 1e9 or not 0 < float(match[2]) < math.inf:
+        raise argparse.ArgumentTypeError(f"link {text[:60]!r} is not allowed: give seconds and bytes per second, e.g. 0.001,1.25e8")
+    return float(match[1]), float(match[2])

@@ -8,11 +8,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.commands.output import note
 from engine.data import ClusterStatus, InvalidInput, Stage
+from engine.planning.device import HardwareCapability
+from engine.planning.estimate import Machine, estimate
 from engine.planning.partition_plan import PartitionPlan
 from engine.planning.plan_json import plan_from_json
-from engine.planning.problem import Problem
+from engine.planning.problem import Link, Problem
 from engine.planning.problem_json import read_problem
+from engine.planning.profile import Profile
+from engine.planning.typed_json import decode, read_object
 
 MAX_BYTES = 64 << 20
 
@@ -33,17 +38,44 @@ class Source:
 
 def load(options: argparse.Namespace) -> Source:
     """Raises InvalidInput for options that name no source or two, and for a document that is wrong."""
+    given = [name for name in ("problem", "connect", "profile") if getattr(options, name) is not None]
+    if len(given) != 1:
+        what = f"{' and '.join(f'--{name}' for name in given)} are two problems" if given else "no problem is given"
+        raise InvalidInput(f"{what}: name one, by --problem FILE, --connect HOST:PORT, or --profile FILE with --hardware FILE")
     if options.connect is not None:
-        if options.problem is not None or options.current is not None:
-            raise InvalidInput("--connect asks the cluster for problem and plan: leave --problem and --current out")
+        if options.current is not None:
+            raise InvalidInput("--connect asks the cluster for the plan that runs: leave --current out")
         return asyncio.run(_from_cluster(options))
-    if options.problem is None:
-        raise InvalidInput("no problem is given: name its JSON document with --problem FILE, or a running cluster with --connect HOST:PORT")
-    problem = read_problem(read_file("problem", options.problem))
+    problem = read_problem(read_file("problem", options.problem)) if options.problem is not None else _estimated(options)
     if options.current is None:
         return Source(problem)
     current = plan_from_json(read_file("plan", options.current))
     return Source(problem, current.ranges, current.plan_version, current.model)
+
+
+def _estimated(options: argparse.Namespace) -> Problem:
+    """From a profile and what the doctor found on each machine; says on stderr what is left out, and why."""
+    if not options.hardware:
+        raise InvalidInput(
+            "--profile needs a machine to plan for: name what `noodle-engine doctor --hardware --json` wrote with --hardware FILE"
+        )
+    profile = Profile.from_json(read_file("profile", options.profile))
+    machines = [Machine(path.stem, _devices(path)) for path in options.hardware]
+    link = Link(*options.link)
+    sizes = {"sessions": options.sessions or 1, "context_tokens": options.context_tokens or 0}
+    problem, match = estimate(profile, machines, options.strategy, link, **sizes)
+    for refusal in match.refusals:
+        note(f"left out: {refusal.reason}")
+    scores = sorted(match.scores.items(), key=lambda pair: -pair[1])
+    note(f"suited for {options.strategy}, 0 to 1: {', '.join(f'{node_id} {score:.2f}' for node_id, score in scores)}")
+    return problem
+
+
+def _devices(path: Path) -> tuple[HardwareCapability, ...]:
+    remedy = "write it again with `noodle-engine doctor --hardware --json`"
+    raw = read_object(read_file("hardware", path), "what the doctor found", remedy)
+    found: tuple[HardwareCapability, ...] = decode(tuple[HardwareCapability, ...], raw.get("capabilities"), "capabilities", remedy)
+    return found
 
 
 async def _from_cluster(options: argparse.Namespace) -> Source:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from engine.data import InvalidInput
 from engine.planning.partition_plan import PartitionPlan
 
-_LEAST_BLOCK = 8  # "|S12 !!|"
+_LEAST_BLOCK = 10  # "|0.123 ms|"
 _LEAST_HOP = 1
 _MAX_BLOCKS = 12  # more are easier to read below each other
 _BAR_SHARE = 0.4  # of a line per stage, for its bar
@@ -107,8 +107,9 @@ def _blocks(plan: PartitionPlan, columns: Sequence[int]) -> list[str]:
     for k, stage in enumerate(plan.stages):
         inner = columns[2 * k] - 2
         mark = "!!" if k == index and not is_hop else ""
-        name = f"S{k} {plain(stage.node_id)} {_range(stage.start, stage.stop)}"
-        cells = ("+" + "-" * inner + "+", f"|{_fit(name, inner, mark)}|", f"|{_fit(milliseconds(stage.time_s), inner)}|")
+        name, time = f"S{k} {plain(stage.node_id)}", milliseconds(stage.time_s)
+        names = (f"{name} {_range(stage.start, stage.stop)}", name, f"S{k}")
+        cells = ("+" + "-" * inner + "+", f"|{_fit(names, inner, mark)}|", f"|{_fit((time, ''), inner)}|")
         lines = [line + cell for line, cell in zip(lines, (*cells, cells[0]), strict=True)]
         if k + 1 < len(plan.stages):
             hop = columns[2 * k + 1]
@@ -117,10 +118,10 @@ def _blocks(plan: PartitionPlan, columns: Sequence[int]) -> list[str]:
     return lines
 
 
-def _fit(text: str, width: int, mark: str = "") -> str:
-    """`text` cut to leave room for `mark` at the right end."""
+def _fit(texts: Sequence[str], width: int, mark: str = "") -> str:
+    """The first text that leaves room for `mark` at the right end, else what fits of the last: half a number would mislead."""
     room = width - len(mark)
-    return text[:room].ljust(room) + mark
+    return next((text for text in texts if len(text) <= room), texts[-1][:room]).ljust(room) + mark
 
 
 def _rows(plan: PartitionPlan, width: int) -> list[str]:
