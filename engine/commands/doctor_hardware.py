@@ -53,6 +53,10 @@ def as_text(report: dict[str, Any]) -> str:
     lines = [*_cpu_lines(report["cpu"]), "", *_gpu_lines(report), "", _rates(report), ""]
     lines += [f"{p['device']} {p['dtype']}: {p['text']}" for p in report["probes"] if not p["works"]]
     lines.append(f"measured in {report['spent_s']:.1f} s; {report['total_s']:.1f} s with importing torch {report['torch_version']}")
+    if report["load"] is not None and report["load"] > 0.5 * report["cpu"]["num_usable"]:
+        lines.append(
+            f"load was {report['load']:.1f} on {report['cpu']['num_usable']} cores: others were busy, and the rates are too low by that"
+        )
     return "".join(c if c.isascii() else "?" for c in printable("\n".join(lines)))
 
 

@@ -7,6 +7,7 @@ it is doing on stderr: a probe that ends the process leaves its name there.
 from __future__ import annotations
 
 import json
+import os
 import platform
 import sys
 from collections.abc import Callable
@@ -39,6 +40,7 @@ class HardwareReport:
     probes: tuple[Probe, ...]
     capabilities: tuple[HardwareCapability, ...]
     spent_s: float  # all of it, without importing torch
+    load: float | None  # programs that wanted a core when it began, a minute's mean; None where the system does not tell
     schema_version: int = SCHEMA_VERSION
 
 
@@ -46,7 +48,7 @@ def examine_hardware(say: Callable[[str], None] = lambda _: None) -> HardwareRep
     """Look, probe and measure, in less than three seconds on a machine that is not busy."""
     began_s = perf_counter()
     say("reading what the system tells of CPU and GPUs")
-    cpu = read_cpu()
+    cpu, load = read_cpu(), os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     torch.set_num_threads(cpu.num_usable)
     gpus = read_gpus()
     devices = ["cpu", *(gpu.device for gpu in gpus)]
@@ -59,7 +61,8 @@ def examine_hardware(say: Callable[[str], None] = lambda _: None) -> HardwareRep
         works = [found.dtype for found in probes if found.device == device and found.works]
         capabilities.append(_capability(device, cpu, gpus, _rooflines(device, works, BENCHMARK_BUDGET_S / len(devices))))
     release_memory()
-    return HardwareReport(platform.node(), torch.__version__, cpu, gpus, tuple(probes), tuple(capabilities), perf_counter() - began_s)
+    spent_s = perf_counter() - began_s
+    return HardwareReport(platform.node(), torch.__version__, cpu, gpus, tuple(probes), tuple(capabilities), spent_s, load)
 
 
 def _rooflines(device: str, dtypes: list[str], budget_s: float) -> dict[str, Roofline]:

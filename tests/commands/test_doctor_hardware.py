@@ -36,7 +36,7 @@ def test_the_document_and_the_text_say_the_same() -> None:
 
 SAY = "import os, sys; print"
 REPORT = {
-    "host": "h", "torch_version": "2.13", "spent_s": 1.0, "total_s": 3.0, "schema_version": 1,
+    "host": "h", "torch_version": "2.13", "spent_s": 1.0, "load": 3.5, "total_s": 3.0, "schema_version": 1,
     "cpu": {"name": "CPU \u00e9\x1b[31m", "architecture": "arm64", "num_logical": 8, "num_physical": 0, "num_usable": 4, "caches": [],
             "vector_units": [], "memory_total_bytes": 2**34, "memory_free_bytes": 2**33, "power_w": 15.0},
     "gpus": [{"device": "cuda:0", "name": "Orin", "device_type": "cuda_integrated", "num_sms": 16, "compute_capability": "8.7",
@@ -55,6 +55,7 @@ def test_a_machine_with_an_integrated_gpu_and_a_missing_dtype() -> None:
     assert "cuda:0 Orin, integrated, shares the CPU's memory, 16 SMs, capability 8.7, 6 GiB of 16 GiB free" in text
     assert "not told by this system" in lines[2] and "4 usable of 8 logical" in lines[1] and "physical" not in text
     assert any(line.split() == ["cuda:0", "int8", "NO", "-", "-", "-", "-"] for line in lines)
+    assert "load was 3.5 on 4 cores: others were busy" in lines[-1] and "busy" not in as_text({**REPORT, "load": 0.5})
     assert "cuda:0 int8: the product was refused: RuntimeError: no" in text
 
 

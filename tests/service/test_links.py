@@ -58,6 +58,23 @@ def test_the_plan_that_serves_was_made_with_them(cluster: Running) -> None:
     assert plan.round_trip_s >= sum(plan.stage_s) + (len(plan.stages) - 1) * fastest_s
 
 
+def test_plans_are_made_and_compared_for_the_running_cluster(cluster: Running) -> None:
+    command = [sys.executable, "-m", "engine", "plan", "--connect", cluster.address]
+    running = [(s.worker_id, s.start, s.stop) for s in cluster.status().stages]
+    compared = json.loads(subprocess.run([*command, "--compare", "--json"], capture_output=True, text=True, check=True).stdout)
+    current, *others = compared["plans"]
+    assert [(s["node"], s["start"], s["stop"]) for s in current["plan"]["stages"]] == running and current["plan"]["plan_version"] == 1
+    assert len(others) == 5 and all(row["plan"]["optimal"] and row["moves"] is not None for row in others)
+    hops = [stage["hop_s"] for stage in current["plan"]["stages"]]
+    assert all(0 < hop_s < 1 for hop_s in hops[:-1]) and hops[-1] == 0, "links are part of the problem"
+    plan = json.loads(
+        subprocess.run([*command, "--strategy", "latency_optimized", "--json"], capture_output=True, text=True, check=True).stdout
+    )
+    assert plan["model"] == "gpt2:tiny" and plan["round_trip_s"] <= min(row["step_s"] for row in compared["plans"])
+    text = subprocess.run([*command, "--compare"], capture_output=True, text=True, check=True).stdout
+    assert text.isascii() and "current" in text and "!!" in text and "plan #1 current" in text
+
+
 # --- the prober alone -------------------------------------------------------------------------------------------------
 class EchoEnd(rpc.StageServiceServicer):
     """An end whose answers a test decides."""
