@@ -217,13 +217,12 @@ def shortest_period(tables: Tables, in_flight: int, low_s: float) -> Trip | None
     low, high = (low_s, best.bottleneck_s) if best.bottleneck_s > best.round_trip_s / in_flight else (0.0, 0.0)
     halve = False
     while low < high:  # a better chain has its bottleneck in [low, high)
-        bound_s = low + (high - low) / 2 if halve else math.nextafter(high, 0.0)
-        bound_s, halve = bound_s if low <= bound_s < high else low, not halve
+        bound_s, halve = tables.between(low, high) if halve else high - tables.tick_s, not halve
         trip = shortest(tables, bound_s)
         if trip is not None:
             best = min(best, trip, key=key)
         if trip is None or trip.round_trip_s / in_flight >= trip.bottleneck_s:
-            low = math.nextafter(bound_s, math.inf)
+            low = bound_s + tables.tick_s
         else:
             high = trip.bottleneck_s
     return best
