@@ -111,7 +111,7 @@ def _latency_sentence(problem: Problem, free: Problem) -> str:
 
     best_s = solve(replace(free, in_flight=1), "latency_optimized").round_trip_s
     limit_s = problem.constraints.latency_limit_s
-    return f"latency_limit_s {limit_s:g} cannot be met: the shortest round trip is {best_s:.9g} s, so raise the limit by {best_s - limit_s:.3g} s"
+    return f"latency_limit_s {limit_s:g} cannot be met: the shortest round trip is {best_s * (1 + 1e-8):.9g} s: raise the limit to that"
 
 
 def _first(values: Iterator[int] | range, works: Callable[[int], bool]) -> int:
@@ -152,8 +152,7 @@ def _cure_memory(problem: Problem) -> str:
         if extra is not None and (best is None or extra < best[0]):
             best = (extra, f"give {_id(problem, u)} {_bytes(extra)} more")
     for k, pool in enumerate(problem.pools):
-        wider = lambda more, k=k: replace(problem, pools=tuple(replace(p, memory_bytes=p.memory_bytes + more * (i == k)) for i, p in enumerate(problem.pools)))  # noqa: E731
-        extra = _pool_extra(problem, wider, pool.memory_bytes)
+        extra = _pool_extra(problem, k)
         if extra is not None and (best is None or extra < best[0]):
             best = (extra, f"give the shared memory {_name(pool.pool_id)} {_bytes(extra)} more")
     if best is None:
@@ -167,7 +166,8 @@ def _cure_memory(problem: Problem) -> str:
 
 
 def _with_memory(problem: Problem, which: set[int], more: float) -> Problem:
-    return replace(problem, nodes=tuple(replace(n, memory_bytes=n.memory_bytes + more * (u in which)) for u, n in enumerate(problem.nodes)))
+    nodes = tuple(replace(n, memory_bytes=n.memory_bytes + more) if u in which else n for u, n in enumerate(problem.nodes))
+    return replace(problem, nodes=nodes)
 
 
 def _stage_sizes(problem: Problem, u: int) -> list[float]:
@@ -184,15 +184,19 @@ def _smallest_extra(problem: Problem, change: Callable[[float], Problem], which:
     return None if k is None else extras[k]
 
 
-def _pool_extra(problem: Problem, change: Callable[[float], Problem], room: float) -> float | None:
+def _pool_extra(problem: Problem, k: int) -> float | None:
     """To the byte: a pool's use is a sum over stages, so its critical amounts are not listed."""
-    high = problem.stage_bytes(0, len(problem.items)) * 2 + sum(node.buffer_bytes for node in problem.nodes)
-    if not feasible(change(high)):
+
+    def works(more: float) -> bool:
+        pools = tuple(replace(p, memory_bytes=p.memory_bytes + more) if i == k else p for i, p in enumerate(problem.pools))
+        return feasible(replace(problem, pools=pools))
+
+    low, high = 0.0, 2 * problem.stage_bytes(0, len(problem.items)) + sum(node.buffer_bytes for node in problem.nodes)
+    if not works(high):
         return None
-    low = 0.0
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if feasible(change(middle)) else (middle, high)
+        low, high = (low, middle) if works(middle) else (middle, high)
     return high
 
 

@@ -15,10 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from engine.planning.labels import Found, Goal, Limits, Step, extend_ratio
 from engine.planning.solver import BOTTLENECK, Solver
 from engine.planning.tables import Chain
+
+if TYPE_CHECKING:
+    from engine.planning.shortest import Trip
 
 BOTTLENECK_SLACK = 1.05
 
@@ -92,6 +96,8 @@ def _memory_aware(solver: Solver) -> Best | None:
 
 def _latency_optimized(solver: Solver) -> Best | None:
     in_flight = solver.tables.problem.in_flight
+    if solver.additive_exact:
+        return _trip(solver.shortest_period(in_flight))
     if in_flight == 1:
         return _found(solver.search.best(LATENCY, solver.limits))
 
@@ -103,6 +109,8 @@ def _latency_optimized(solver: Solver) -> Best | None:
 
 def _cost(solver: Solver) -> Best | None:
     in_flight = solver.tables.problem.in_flight
+    if solver.additive_exact and in_flight == 1:
+        return _trip(solver.shortest(priced=True))
     goal = TRIP if in_flight == 1 else replace(BOTTLENECK, trades_round_trip=True, trades_price=True)
 
     def price(found: Found) -> tuple[float, int, float]:
@@ -110,6 +118,10 @@ def _cost(solver: Solver) -> Best | None:
         return found.price * period, found.num_stages, period
 
     return _found(min(solver.search.every(goal, solver.limits), key=price, default=None))
+
+
+def _trip(trip: Trip | None) -> Best | None:
+    return None if trip is None else Best(trip.chain, "additive programme over sets of nodes", trip.ties_searched)
 
 
 def _tie(solver: Solver, goal: Goal, limits: Limits, chain: Chain) -> Best:

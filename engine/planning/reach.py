@@ -67,11 +67,10 @@ class Reach:
         """The smallest bottleneck and a chain that has it; no chain is below `low_s`, and `chain` is a valid one."""
         high_s = self.cost_s(chain)
         while low_s < high_s:
-            bound_s = low_s + (high_s - low_s) / 2
-            bound_s = bound_s if bound_s < high_s else low_s
+            bound_s = self.r.t.between(low_s, high_s)
             probe = self.probe(bound_s)
             if probe.chain is None:
-                low_s = max(probe.next_s, math.nextafter(bound_s, math.inf))
+                low_s = max(probe.next_s, bound_s + self.r.t.tick_s)
             else:
                 high_s, chain = self.cost_s(probe.chain), probe.chain
         return high_s, chain

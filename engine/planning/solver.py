@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.labels import Found, Goal, LabelSearch, Limits, Step
 from engine.planning.problem import Link, Problem
 from engine.planning.tables import Chain, Tables
+
+if TYPE_CHECKING:
+    from engine.planning.descending import Descent
+    from engine.planning.shortest import Trip
 
 DIRECT = 300  # states x items; smaller problems are searched at once, without arrays
 MAX_STATES = 300_000
@@ -55,7 +60,25 @@ class Solver:
         if is_regular(looser):
             self.relaxed = looser
 
-    def descent(self):  # noqa: ANN201
+    @property
+    def additive_exact(self) -> bool:
+        """Whether the additive programme answers directly: exact, and every stage's time a sum over its items."""
+        return self.exact and not any(self.tables.table)
+
+    def shortest(self, priced: bool) -> Trip | None:
+        from engine.planning.shortest import shortest
+
+        return shortest(self.tables, priced=priced)
+
+    def shortest_period(self, in_flight: int) -> Trip | None:
+        from engine.planning.shortest import shortest, shortest_period
+
+        if in_flight == 1:
+            return shortest(self.tables)
+        descent = self.descent()
+        return descent and shortest_period(self.tables, in_flight, descent.bottleneck_s)
+
+    def descent(self) -> Descent | None:
         """The threshold search after its first level, None if even the relaxed problem is infeasible."""
         from engine.planning.descending import Descent
 

@@ -75,6 +75,11 @@ class Tables:
         self._link = {(u, v): problem.link(u, v) for u in self.nodes for v in self.nodes if u != v}
         return [max((x.transfer_s(largest) for x in self._link.values() if x), default=0.0)], 0.0
 
+    def between(self, low_s: float, high_s: float) -> float:
+        """A time on the grid about half way, below `high_s` (which is on the grid), not below the grid at `low_s`."""
+        middle = low_s + (high_s - low_s) / 2 + self._shift - self._shift
+        return min(middle, high_s - self.tick_s)
+
     def square(self, time_s: float) -> float:
         """time_s squared, on a grid of its own so that sums of squares are exact."""
         return time_s * time_s + self._square_shift - self._square_shift
