@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 
 import torch
@@ -56,20 +56,29 @@ def examine_hardware(say: Callable[[str], None] = lambda _: None) -> HardwareRep
     capabilities = []
     for device in devices:
         say(f"running products on {device}")
-        probes += probe_all(device)
+        probed = probe_all(device)
         say(f"measuring {device}")
-        works = [found.dtype for found in probes if found.device == device and found.works]
-        capabilities.append(_capability(device, cpu, gpus, _rooflines(device, works, BENCHMARK_BUDGET_S / len(devices))))
+        rooflines, probed = _rooflines(device, probed, BENCHMARK_BUDGET_S / len(devices))
+        probes += probed
+        capabilities.append(_capability(device, cpu, gpus, rooflines))
     release_memory()
     spent_s = perf_counter() - began_s
     return HardwareReport(platform.node(), torch.__version__, cpu, gpus, tuple(probes), tuple(capabilities), spent_s, load)
 
 
-def _rooflines(device: str, dtypes: list[str], budget_s: float) -> dict[str, Roofline]:
+def _rooflines(device: str, probes: tuple[Probe, ...], budget_s: float) -> tuple[dict[str, Roofline], tuple[Probe, ...]]:
+    """Rates of the dtypes that work; one whose larger products fail works no longer."""
+    dtypes = {probe.dtype: getattr(torch, probe.dtype) for probe in probes if probe.works}
     if not dtypes:
-        return {}
-    measured = measure_rooflines(device, [getattr(torch, dtype) for dtype in dtypes], budget_s)
-    return {dtype: measured[getattr(torch, dtype)] for dtype in dtypes}
+        return {}, probes
+    found, failures = measure_rooflines(device, list(dtypes.values()), budget_s)
+    told = tuple(_failed(probe, failures[dtypes[probe.dtype]]) if dtypes.get(probe.dtype) in failures else probe for probe in probes)
+    return {name: found[dtype] for name, dtype in dtypes.items() if dtype in found}, told
+
+
+def _failed(probe: Probe, error: Exception) -> Probe:
+    reason = (str(error).strip().splitlines() or [""])[0][:200]
+    return replace(probe, works=False, text=f"{probe.text}, but a larger one failed: {type(error).__name__}: {reason}")
 
 
 def _capability(device: str, cpu: Cpu, gpus: tuple[Gpu, ...], rooflines: dict[str, Roofline]) -> HardwareCapability:

@@ -86,8 +86,25 @@ def test_int8_rates_are_those_of_int8(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(roofline, "product", spy)
     monkeypatch.setattr(roofline, "_GEMM_SIZE", {"cpu": 128})
-    (found,) = measure_rooflines("cpu", [torch.int8], 0.01).values()
-    assert seen == {torch.int8} and found.bytes_per_s > 0
+    found, failures = measure_rooflines("cpu", [torch.int8], 0.01)
+    assert seen == {torch.int8} and found[torch.int8].bytes_per_s > 0 and not failures
+
+
+def test_a_dtype_whose_larger_products_fail_is_no_support(monkeypatch: pytest.MonkeyPatch) -> None:
+    product = roofline.product
+
+    def fail(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        if left.dtype == torch.int8:
+            raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED\nat line 7")
+        return product(left, right)
+
+    monkeypatch.setattr(hardware_report, "BENCHMARK_BUDGET_S", 0.05)
+    monkeypatch.setattr(roofline, "product", fail)
+    monkeypatch.setattr(hardware_report, "read_gpus", lambda: ())
+    report = examine_hardware()
+    assert not report.capabilities[0].supports(INT8) and report.capabilities[0].supports(FLOAT32)
+    (told,) = [p for p in report.probes if p.dtype == INT8]
+    assert not told.works and "a larger one failed: RuntimeError: CUBLAS_STATUS_NOT_SUPPORTED" in told.text and "\n" not in told.text
 
 
 def test_a_slow_dtype_keeps_to_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
