@@ -15,11 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from engine.planning.memory_dual import MemoryDual
 from engine.planning.regular import Regular
 from engine.planning.states import strides_of
 from engine.planning.tables import Chain, Tables
 
 MOST_ENTRIES = 14_000_000  # kept for tracing back: 8 bytes each
+LARGE = 30_000_000  # states x items; beyond, a bound from memory prices may save the day
+NARROW = 12  # windows of at most so many starts are answered one by one
+BEAM = 60
 MOST_TRACED = 20_000
 
 
@@ -56,10 +60,19 @@ class Windows:
         block_start = np.array(bounds)[np.searchsorted(bounds, stops, side="right") - 1]
         self.left = np.where((low < block_start) & ~shut, low, n + 1)  # n + 1 is a column of infinities
         self.right = np.where((stops > block_start) & ~shut, stops - 1, n + 1)
+        widest = int((stops - low)[:n].max(initial=0))
+        lengths = range(1, widest + 1) if widest <= NARROW else ()
+        self.open = [(k, np.where((stops - low >= k) & ~shut, 0.0, np.inf)[k:]) for k in lengths]
 
     def least(self, values: Any) -> Any:
         """[state, stop] smallest value over the stop's window; `values` is [state, start]."""
         size, width = values.shape
+        if self.open:
+            found = np.full((size, width), np.inf)
+            for k, penalty in self.open:
+                np.minimum(found[:, k:], values[:, : width - k] + penalty, out=found[:, k:])
+            found[:, width - 1] = values[:, self.last : width - 1].min(axis=1, initial=np.inf)
+            return found
         running = np.full((2, size, width + 1), np.inf)
         for a, b in self.blocks:
             np.minimum.accumulate(values[:, a:b], axis=1, out=running[0, :, a:b])
@@ -80,13 +93,27 @@ class Shortest:
         shut = np.zeros(self.n + 1, dtype=bool) if tables.additive else self.hop > bound_s
         self.windows = [Windows(row, shut) for row in low]
         blocked = np.array([[limit <= a for a, limit in enumerate(row)] for row in tables.limit])
-        best = np.where(blocked, np.inf, np.diff(self.prefix, axis=1)).min(axis=0)
-        self.rest = np.concatenate([np.cumsum(best[::-1])[::-1], [0.0]])
-        self.strides, _ = strides_of(tables.size)
+        times = np.where(blocked, np.inf, np.diff(self.prefix, axis=1))
+        self.rest = np.concatenate([np.cumsum(times.min(axis=0)[::-1])[::-1], [0.0]])
+        self.strides, total = strides_of(tables.size)
+        self.dual: MemoryDual | None = None
+        self.upper = math.inf  # plans above this are not wanted
+        if total * self.n > LARGE and not priced:
+            self.dual = MemoryDual(tables, times)
+            self.upper = self._beam()
         self.layers: list[tuple[Any, Any]] = []
 
     def best(self) -> Trip | None:
         """The chain of least round trip (or price times it, then fewest stages), then of least bottleneck."""
+        best = self._walk(None)
+        return None if best[0] == math.inf else self._trip(best)
+
+    def _beam(self) -> float:
+        """The round trip of some good plan: the same walk with few states per layer."""
+        return self._walk(BEAM)[0] * (1 + 1e-12)
+
+    def _walk(self, width: int | None) -> tuple[float, int, float]:
+        """Fill the layers; the best (key, number of stages, round trip)."""
         first = np.full((1, self.n + 1), np.inf)
         first[0, 0] = 0.0
         self.layers = [(np.zeros(1, dtype=np.int64), first)]
@@ -101,12 +128,15 @@ class Shortest:
             keys = self._keys(states, costs[:, self.n])
             k = int(np.lexsort((costs[:, self.n], keys))[0])
             best = min(best, (float(keys[k]), count, float(costs[k, self.n])))
-            states, costs = self._prune(states, costs, best[0])
+            states, costs = self._prune(states, costs, min(best[0], self.upper))
+            if width is not None and len(states) > width:
+                kept = np.sort(np.argpartition(self._hopes(states, costs)[:, : self.n].min(axis=1), width)[:width])
+                states, costs = states[kept], costs[kept]
             entries += costs.size
             if entries > MOST_ENTRIES:
                 raise OverSized
             self.layers.append((states, costs))
-        return None if best[0] == math.inf else self._trip(best)
+        return best
 
     def _next(self, states: Any, costs: Any) -> tuple[Any, Any]:
         """All states with one more node."""
@@ -132,20 +162,29 @@ class Shortest:
         if not self.priced:
             return trips
         with np.errstate(invalid="ignore"):
-            keys = self._prices(states) * trips
+            keys = self._sum(states, self.t.price) * trips
         return np.where(np.isfinite(trips), keys, np.inf)
 
-    def _prices(self, states: Any) -> Any:
+    def _sum(self, states: Any, each: Any) -> Any:
+        """[state] sum of a figure of each node in use."""
         digits = [states // stride % (size + 1) for stride, size in zip(self.strides, self.t.size, strict=True)]
-        return sum((digit * price for digit, price in zip(digits, self.t.price, strict=True)), np.zeros(len(states)))
+        return sum((digit * figure for digit, figure in zip(digits, each, strict=True)), np.zeros(len(states)))
 
     def _prune(self, states: Any, costs: Any, best: float) -> tuple[Any, Any]:
         """Drop what can lead to no plan as good as the best; the bound is lowered by its rounding, so that ties survive."""
-        hopes = (costs + self.rest) * (1 - 1e-12)
+        hopes = self._hopes(states, costs)
         if not self.priced:
             costs = np.where(hopes <= best, costs, np.inf)
         keep = np.isfinite(costs).any(axis=1) if best == math.inf else self._keys(states, hopes.min(axis=1)) <= best
         return states[keep], costs[keep]
+
+    def _hopes(self, states: Any, costs: Any) -> Any:
+        """[state, position] a lower bound of every plan that goes on from there."""
+        hopes = costs + self.rest
+        if self.dual is not None:
+            np.maximum(hopes, costs + self.dual.rest + self._sum(states, self.dual.charge)[:, None], out=hopes)
+            hopes[:, self.n] = costs[:, self.n]
+        return hopes * (1 - 1e-12)
 
     # ------------------------------------------------------------------------------------------------ back again
     def _trip(self, best: tuple[float, int, float]) -> Trip:
