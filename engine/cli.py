@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from engine.commands.plan_options import add_plan_options
 from engine.data import InvalidInput, NoodleError
 
 _SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
@@ -150,7 +151,9 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
     models.add_argument("--json", action="store_true")
     models.add_argument("--json-lines", action="store_true", help=argparse.SUPPRESS)
     _add_profile(commands)
+    add_plan_options(_command(commands, "plan", "find and prove the best plan for a problem given as a document", _plan), _whole, _size)
     doctor = _command(commands, "doctor", "check this machine and say how to mend what is wrong", _doctor)
+    doctor.add_argument("--hardware", action="store_true", help="measure CPU and GPUs instead: what they are, what runs, how fast")
     doctor.add_argument("--json", action="store_true")
     report = _command(commands, "report", "show a run's metrics or a profile as an HTML page", _report)
     report.add_argument("path", type=Path, metavar="RUN", help="the folder of --metrics-dir, a .jsonl log, or a profile.json")
@@ -163,8 +166,8 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
     drill.add_argument("--seeds", type=_whole(1), default=1000, help="histories to run (default 1000)")
     drill.add_argument("--first", type=_whole(0), default=0, metavar="SEED", help="the first one; a seed replays bit for bit")
     drill.add_argument("--json", action="store_true")
-    bench = _command(commands, "bench", "measure hop cost, decode speed and serving many sessions on this machine", _bench)
-    bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode", "serve"), default="all")
+    bench = _command(commands, "bench", "measure hop cost, decode speed, serving many sessions or the planner on this machine", _bench)
+    bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode", "serve", "plan"), default="all")
     bench.add_argument("--sessions", type=_whole(1), default=8, help="concurrent sessions of `serve` (default 8)")
     bench.add_argument("--workers", type=_whole(1), default=3, help="workers of `serve` (default 3)")
     bench.add_argument("--tokens", type=_whole(8), default=500, help="tokens per measurement (default 500)")
@@ -342,6 +345,12 @@ def _profile(options: argparse.Namespace) -> int:
     from engine.commands import profile
 
     return profile.run(options)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from engine.commands import plan
+
+    return plan.run(options)
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -484,6 +484,56 @@ class MoveReport(_message.Message):
     outcome: str
     def __init__(self, plan_version: _Optional[int] = ..., cause: _Optional[str] = ..., num_items: _Optional[int] = ..., weight_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., prepare_s: _Optional[float] = ..., pause_s: _Optional[float] = ..., outcome: _Optional[str] = ...) -> None: ...
 
+class GetProblemRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetProblemReply(_message.Message):
+    __slots__ = ("problem_json",)
+    PROBLEM_JSON_FIELD_NUMBER: _ClassVar[int]
+    problem_json: str
+    def __init__(self, problem_json: _Optional[str] = ...) -> None: ...
+
+class GetLinksRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Links(_message.Message):
+    __slots__ = ("links",)
+    LINKS_FIELD_NUMBER: _ClassVar[int]
+    links: _containers.RepeatedCompositeFieldContainer[MeasuredLink]
+    def __init__(self, links: _Optional[_Iterable[_Union[MeasuredLink, _Mapping]]] = ...) -> None: ...
+
+class MeasuredLink(_message.Message):
+    __slots__ = ("from_id", "to_id", "round_trip_s", "round_trip_low_s", "round_trip_high_s", "bandwidth_bytes_per_s", "bandwidth_low_bytes_per_s", "bandwidth_high_bytes_per_s", "num_round_trips", "num_transfers", "moved_bytes", "spent_s", "failure")
+    FROM_ID_FIELD_NUMBER: _ClassVar[int]
+    TO_ID_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_S_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_LOW_S_FIELD_NUMBER: _ClassVar[int]
+    ROUND_TRIP_HIGH_S_FIELD_NUMBER: _ClassVar[int]
+    BANDWIDTH_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    BANDWIDTH_LOW_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    BANDWIDTH_HIGH_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    NUM_ROUND_TRIPS_FIELD_NUMBER: _ClassVar[int]
+    NUM_TRANSFERS_FIELD_NUMBER: _ClassVar[int]
+    MOVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SPENT_S_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    from_id: str
+    to_id: str
+    round_trip_s: float
+    round_trip_low_s: float
+    round_trip_high_s: float
+    bandwidth_bytes_per_s: float
+    bandwidth_low_bytes_per_s: float
+    bandwidth_high_bytes_per_s: float
+    num_round_trips: int
+    num_transfers: int
+    moved_bytes: int
+    spent_s: float
+    failure: str
+    def __init__(self, from_id: _Optional[str] = ..., to_id: _Optional[str] = ..., round_trip_s: _Optional[float] = ..., round_trip_low_s: _Optional[float] = ..., round_trip_high_s: _Optional[float] = ..., bandwidth_bytes_per_s: _Optional[float] = ..., bandwidth_low_bytes_per_s: _Optional[float] = ..., bandwidth_high_bytes_per_s: _Optional[float] = ..., num_round_trips: _Optional[int] = ..., num_transfers: _Optional[int] = ..., moved_bytes: _Optional[int] = ..., spent_s: _Optional[float] = ..., failure: _Optional[str] = ...) -> None: ...
+
 class MeasureRequest(_message.Message):
     __slots__ = ("model", "folder", "fingerprint")
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -737,3 +787,25 @@ class StageServiceStatus(_message.Message):
     resident_bytes: int
     session_ids: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, worker_id: _Optional[str] = ..., plan_version: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., weight_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., session_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Peer(_message.Message):
+    __slots__ = ("worker_id", "address")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    address: str
+    def __init__(self, worker_id: _Optional[str] = ..., address: _Optional[str] = ...) -> None: ...
+
+class MeasureLinksRequest(_message.Message):
+    __slots__ = ("peers",)
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    peers: _containers.RepeatedCompositeFieldContainer[Peer]
+    def __init__(self, peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ...) -> None: ...
+
+class EchoFrame(_message.Message):
+    __slots__ = ("payload", "reply_bytes")
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    REPLY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    payload: bytes
+    reply_bytes: int
+    def __init__(self, payload: _Optional[bytes] = ..., reply_bytes: _Optional[int] = ...) -> None: ...

@@ -70,6 +70,16 @@ class ControlStub:
                 request_serializer=protos_dot_noodle__pb2.PlanRequest.SerializeToString,
                 response_deserializer=protos_dot_noodle__pb2.Plan.FromString,
                 _registered_method=True)
+        self.GetProblem = channel.unary_unary(
+                '/noodle.v1.Control/GetProblem',
+                request_serializer=protos_dot_noodle__pb2.GetProblemRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.GetProblemReply.FromString,
+                _registered_method=True)
+        self.GetLinks = channel.unary_unary(
+                '/noodle.v1.Control/GetLinks',
+                request_serializer=protos_dot_noodle__pb2.GetLinksRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.Links.FromString,
+                _registered_method=True)
         self.Apply = channel.unary_unary(
                 '/noodle.v1.Control/Apply',
                 request_serializer=protos_dot_noodle__pb2.ApplyRequest.SerializeToString,
@@ -150,6 +160,20 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetProblem(self, request, context):
+        """Viewer: the planning problem of the cluster as it is now, for plans and comparisons made elsewhere.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetLinks(self, request, context):
+        """Viewer: what workers measured of the ways between them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Apply(self, request, context):
         """Operator: re-plan and move to it, if the plan version is still the one the operator saw.
         """
@@ -222,6 +246,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.PlanNow,
                     request_deserializer=protos_dot_noodle__pb2.PlanRequest.FromString,
                     response_serializer=protos_dot_noodle__pb2.Plan.SerializeToString,
+            ),
+            'GetProblem': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProblem,
+                    request_deserializer=protos_dot_noodle__pb2.GetProblemRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.GetProblemReply.SerializeToString,
+            ),
+            'GetLinks': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLinks,
+                    request_deserializer=protos_dot_noodle__pb2.GetLinksRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.Links.SerializeToString,
             ),
             'Apply': grpc.unary_unary_rpc_method_handler(
                     servicer.Apply,
@@ -450,6 +484,60 @@ class Control:
             _registered_method=True)
 
     @staticmethod
+    def GetProblem(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.Control/GetProblem',
+            protos_dot_noodle__pb2.GetProblemRequest.SerializeToString,
+            protos_dot_noodle__pb2.GetProblemReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLinks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.Control/GetLinks',
+            protos_dot_noodle__pb2.GetLinksRequest.SerializeToString,
+            protos_dot_noodle__pb2.Links.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Apply(request,
             target,
             options=(),
@@ -650,6 +738,16 @@ class StageServiceStub:
                 request_serializer=protos_dot_noodle__pb2.GetStageStatusRequest.SerializeToString,
                 response_deserializer=protos_dot_noodle__pb2.StageServiceStatus.FromString,
                 _registered_method=True)
+        self.MeasureLinks = channel.unary_unary(
+                '/noodle.v1.StageService/MeasureLinks',
+                request_serializer=protos_dot_noodle__pb2.MeasureLinksRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.Links.FromString,
+                _registered_method=True)
+        self.Echo = channel.stream_stream(
+                '/noodle.v1.StageService/Echo',
+                request_serializer=protos_dot_noodle__pb2.EchoFrame.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.EchoFrame.FromString,
+                _registered_method=True)
 
 
 class StageServiceServicer:
@@ -731,6 +829,20 @@ class StageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MeasureLinks(self, request, context):
+        """Coordinator: measure round trip and bandwidth to other workers, within a limit of time and bytes for each.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Echo(self, request_iterator, context):
+        """Another worker, while it measures its link to this one: answer every frame with one of the size it asks for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -788,6 +900,16 @@ def add_StageServiceServicer_to_server(servicer, server):
                     servicer.GetStageStatus,
                     request_deserializer=protos_dot_noodle__pb2.GetStageStatusRequest.FromString,
                     response_serializer=protos_dot_noodle__pb2.StageServiceStatus.SerializeToString,
+            ),
+            'MeasureLinks': grpc.unary_unary_rpc_method_handler(
+                    servicer.MeasureLinks,
+                    request_deserializer=protos_dot_noodle__pb2.MeasureLinksRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.Links.SerializeToString,
+            ),
+            'Echo': grpc.stream_stream_rpc_method_handler(
+                    servicer.Echo,
+                    request_deserializer=protos_dot_noodle__pb2.EchoFrame.FromString,
+                    response_serializer=protos_dot_noodle__pb2.EchoFrame.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1088,6 +1210,60 @@ class StageService:
             '/noodle.v1.StageService/GetStageStatus',
             protos_dot_noodle__pb2.GetStageStatusRequest.SerializeToString,
             protos_dot_noodle__pb2.StageServiceStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MeasureLinks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.StageService/MeasureLinks',
+            protos_dot_noodle__pb2.MeasureLinksRequest.SerializeToString,
+            protos_dot_noodle__pb2.Links.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Echo(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/noodle.v1.StageService/Echo',
+            protos_dot_noodle__pb2.EchoFrame.SerializeToString,
+            protos_dot_noodle__pb2.EchoFrame.FromString,
             options,
             channel_credentials,
             insecure,

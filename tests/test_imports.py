@@ -27,9 +27,12 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 @pytest.mark.parametrize(
     ("modules", "forbidden"),
     [
-        (("engine.data",), [*PURE, "textual"]),
+        (("engine.data", "engine.measured_link"), [*PURE, "textual"]),
         (("engine.planning.strategies",), [*PURE, "textual"]),
         (("engine.planning.profile_json", "engine.planning.cost_model", "engine.planning.profile_points"), [*PURE, "textual"]),
+        (("engine.planning.capability", "engine.planning.scaling", "engine.planning.comparison"), [*PURE, "textual"]),
+        (("engine.planning.plan_json", "engine.planning.plan_drawing"), [*PURE, "textual"]),
+        (("engine.commands.doctor_hardware",), [*HEAVY, "grpc", "protos"]),
         (("engine.commands.profile",), [*HEAVY, "grpc", "protos"]),
         (("engine.control.cluster", "engine.control.status", "engine.control.stage_sessions"), [*PURE, "textual"]),
         (("engine.simulation.drill",), [*PURE, "textual"]),

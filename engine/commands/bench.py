@@ -41,6 +41,8 @@ class Run:
 
 def run(options: argparse.Namespace) -> int:
     """Run the suites that were asked for and print their figures."""
+    if options.suite == "plan":
+        return _plan(options.json)
     suites = ("hop", "decode", "serve") if options.suite == "all" else (options.suite,)
     document = {suite: asyncio.run(_measure(suite, options)) for suite in suites}
     if options.json:
@@ -56,6 +58,17 @@ async def _measure(suite: str, options: argparse.Namespace) -> dict[str, Any]:
     if suite == "decode":
         return await bench_decode(min(options.tokens, 200), options.rounds)
     return await bench_serve.bench_serve(min(options.tokens, 64), options.rounds, options.sessions, options.workers)
+
+
+def _plan(as_json: bool) -> int:
+    from engine.commands.bench_plan import bench_plan, plan_text
+
+    figures = bench_plan()
+    if as_json:
+        print_json({"plan": figures})
+    else:
+        print(plan_text(figures))
+    return 0
 
 
 async def bench_hop(num_tokens: int, rounds: int) -> dict[str, Any]:

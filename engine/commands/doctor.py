@@ -9,7 +9,11 @@ from engine.service.doctor import as_document, as_text, examine, exit_code
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print every finding; the exit code is 1 if one of them is an error."""
+    """Print every finding; the exit code is 1 if one of them is an error. With --hardware, measure the machine instead."""
+    if options.hardware:
+        from engine.commands import doctor_hardware
+
+        return doctor_hardware.run(options.json)
     findings = examine()
     if options.json:
         print_json(as_document(findings))

@@ -5,26 +5,42 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 
 from engine.commands.output import print_json, printable, table
 from engine.data import ClusterStatus, Event, NodeStatus
+from engine.measured_link import MeasuredLink
 from engine.service.client import Client
 
 
 def status(options: argparse.Namespace) -> int:
     """Print one look at the cluster."""
-    found = asyncio.run(_status(options))
+    found, links = asyncio.run(_status(options))
     if options.json:
-        print_json(_document(found))
+        print_json(_document(found) | {"links": [asdict(link) for link in links]})
     else:
-        print(_text(found))
+        print(_text(found) + link_table(links))
     return 0
 
 
-async def _status(options: argparse.Namespace) -> ClusterStatus:
+async def _status(options: argparse.Namespace) -> tuple[ClusterStatus, tuple[MeasuredLink, ...]]:
     async with Client(options.connect, options.token, options.tls_ca) as client:
-        return await client.status()
+        return await client.status(), await client.links()
+
+
+def link_table(links: Sequence[MeasuredLink]) -> str:
+    """Round trip and bandwidth with their spread, behind an empty line; nothing without links."""
+    rows = [(link.from_id, link.to_id, *_link_cells(link)) for link in links]
+    return f"\n\n{table(('LINK', 'TO', 'TRIP ms', '10%-90%', 'MB/s', '10%-90%', 'WHAT'), rows)}" if rows else ""
+
+
+def _link_cells(link: MeasuredLink) -> tuple[str, ...]:
+    if link.failure:
+        return "-", "-", "-", "-", link.failure
+    trips = f"{1e3 * link.round_trip_low_s:.2f}-{1e3 * link.round_trip_high_s:.2f}"
+    rates = f"{link.bandwidth_low_bytes_per_s / 1e6:.0f}-{link.bandwidth_high_bytes_per_s / 1e6:.0f}"
+    return f"{1e3 * link.round_trip_s:.2f}", trips, f"{link.bandwidth_bytes_per_s / 1e6:.0f}", rates, ""
 
 
 def _document(found: ClusterStatus) -> dict[str, object]:

@@ -15,16 +15,17 @@ from engine.control import events as on
 from engine.control.batching import num_lanes
 from engine.control.config import ClusterConfig
 from engine.control.invariants import check_cluster
+from engine.control.links import records
 from engine.control.members import Member, Members, capacity_tokens
 from engine.control.metrics import PipelineMetrics
 from engine.control.moves import Move
-from engine.control.placement import describe, given, loading, planned
+from engine.control.placement import describe, given, loading, planned, problem
 from engine.control.rebalance import Rebalancer
 from engine.control.scheduler import Scheduler
 from engine.control.serving import Serving
 from engine.control.watchdog import Watchdog
 from engine.data import ModelCard, NodeState, NotFound, Phase, Plan, Refused, Severity, Stage, Unavailable
-from engine.planning.problem import Infeasible
+from engine.planning.problem import Infeasible, Problem
 from engine.planning.strategies import check_strategy
 
 REUNION_S = 3.0  # how long a restarted coordinator waits for the workers of its former self
@@ -127,10 +128,17 @@ class Cluster:
         self.failure = ""
         total_ms = 1e3 * sum(event.decode_s)
         out.append(do.Record(Severity.INFO, "node", event.worker_id, f"measured: all items take {total_ms:.1f} ms per token here"))
+        self._measure_links(member, now_s, out)
         if self._first_eligible_s is None:
             self._first_eligible_s = now_s
         if self._had_plan and self.phase is not Phase.GATHERING:
             self.replan_cause, self._wanted_stages = f"{event.worker_id} joined", ()
+
+    @_on.register
+    def _(self, event: on.LinksMeasured, now_s: float, out: list[do.Command]) -> None:
+        links = self.members.links
+        if links.answered(event.worker_id, event.generation, event.links, (m.spec.node_id for m in self.members if m.alive)):
+            out.extend(records(event))
 
     @_on.register
     def _(self, event: on.WorkerFailed, now_s: float, out: list[do.Command]) -> None:
@@ -290,7 +298,7 @@ class Cluster:
 
     def _may_plan(self, now_s: float) -> bool:
         num_eligible = len(self.members.eligible())
-        if self.card is None or self.failure or not num_eligible:
+        if self.card is None or self.failure or not num_eligible or self.members.links.is_waiting(now_s):
             return False
         if (
             self._had_plan
@@ -304,6 +312,19 @@ class Cluster:
         if self.card is not None and member.ready and member.alive and not member.decode_s and not member.failure:
             member.state = NodeState.MEASURING
             out.append(do.MeasureWorker(member.spec.node_id, member.generation))
+
+    def _measure_links(self, member: Member, now_s: float, out: list[do.Command]) -> None:
+        """Both directions are measured at once, so a newcomer asking everybody who is ready leaves no pair out."""
+        peer_ids = tuple(m.spec.node_id for m in self.members.eligible() if m is not member)
+        if peer_ids:
+            self.members.links.asked(member.spec.node_id, member.generation, now_s)
+            out.append(do.MeasureLinks(member.spec.node_id, member.generation, peer_ids))
+
+    def problem(self) -> Problem:
+        """What the planner is asked now; raises Refused until the model is known, Infeasible without a node."""
+        if self.card is None:
+            raise Refused("the model is not known yet: wait until the cluster is ready")
+        return problem(self.card, self.members)
 
     def preview(self, strategy: str = "", stages: tuple[Stage, ...] = ()) -> Plan:
         """The plan the cluster would adopt now; raises Refused, InvalidInput or Infeasible with the reason."""
@@ -364,6 +385,7 @@ class Cluster:
     def _lose(self, member: Member, reason: str, now_s: float, out: list[do.Command]) -> None:
         worker_id, stage = member.spec.node_id, member.stage
         member.state, member.suspect, member.stage, member.detail = NodeState.LOST, False, None, reason
+        self.members.links.forget(worker_id)
         out.append(do.Record(Severity.ERROR, "node", worker_id, f"lost: {reason}"))
         out.append(do.DropWorker(worker_id, member.generation))
         if stage is not None and self.phase is not Phase.GATHERING:

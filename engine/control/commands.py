@@ -15,6 +15,15 @@ class MeasureWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasureLinks:
+    """Let a worker measure its links to these others; the answer is `LinksMeasured`, whatever happens."""
+
+    worker_id: str
+    generation: int
+    peer_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LoadStage:
     """Own the stage from now on and drop every session of another plan."""
 
@@ -121,6 +130,7 @@ class Record:
 
 Command = (
     MeasureWorker
+    | MeasureLinks
     | LoadStage
     | PrepareStage
     | CopyKv

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from engine.control.moves import Transfer
 from engine.data import GenerateRequest, ModelCard, NodeSpec, NoodleError, Stage, StageTiming
+from engine.measured_link import MeasuredLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,15 @@ class WorkerMeasured:
     worker_id: str
     generation: int
     decode_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LinksMeasured:
+    """The end of a `MeasureLinks`; without links if the worker could not answer at all."""
+
+    worker_id: str
+    generation: int
+    links: tuple[MeasuredLink, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +213,7 @@ ClusterEvent = (
     | WorkerRegistered
     | HeartbeatArrived
     | WorkerMeasured
+    | LinksMeasured
     | WorkerLost
     | StageLoaded
     | StagePrepared

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine.control.events import HeartbeatArrived
+from engine.control.links import LinkBook
 from engine.data import ModelCard, NodeSpec, NodeState, Plan, Stage
 from engine.planning.problem import PlanningNode
 
@@ -87,6 +88,7 @@ class Members:
     def __init__(self, rules: LeaseRules) -> None:
         self.rules = rules
         self._members: dict[str, Member] = {}
+        self.links = LinkBook()
 
     def __iter__(self) -> Iterator[Member]:
         return iter(sorted(self._members.values(), key=lambda m: m.spec.node_id))
@@ -101,6 +103,7 @@ class Members:
 
     def register(self, spec: NodeSpec, generation: int, ready: bool, now_s: float) -> Member:
         member = Member(spec, generation, ready, seen_s=now_s)
+        self.links.forget(spec.node_id)
         self._members[spec.node_id] = member
         return member
 

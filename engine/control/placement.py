@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import math
-
 from engine.control import commands as do
 from engine.control.members import Members, planning_node
 from engine.data import InvalidInput, ModelCard, NodeState, Plan, Refused, Stage
 from engine.planning.problem import Problem
+from engine.planning.solution import evaluate
 from engine.planning.strategies import make_plan
 
 
 def planned(card: ModelCard, members: Members, strategy: str, plan_version: int) -> Plan:
     """What the planner decides for the eligible nodes; raises InvalidInput or Infeasible with the reason."""
-    return make_plan(_problem(card, members), strategy, plan_version)
+    return make_plan(problem(card, members), strategy, plan_version)
+
+
+def problem(card: ModelCard, members: Members) -> Problem:
+    """What the planner is asked now; raises Infeasible without a node."""
+    nodes = tuple(planning_node(m) for m in members.eligible())
+    return Problem(card.items, nodes, members.links.for_planning([node.node_id for node in nodes]), free_order=False)
 
 
 def given(card: ModelCard, members: Members, strategy: str, plan_version: int, stages: tuple[Stage, ...]) -> Plan:
     """An operator's own stages as a plan; raises InvalidInput for a wrong cut, Refused if a node cannot hold its part."""
-    problem = _problem(card, members)
-    index = {node.node_id: i for i, node in enumerate(problem.nodes)}
+    wanted = problem(card, members)
+    index = {node.node_id: i for i, node in enumerate(wanted.nodes)}
     bounds = [0, *(s.stop for s in stages)]
     if [s.start for s in stages] != bounds[:-1] or bounds[-1] != card.num_items or any(s.num_items < 1 for s in stages):
         raise InvalidInput(f"the stages {_text(stages)} do not cover the items 0-{card.num_items - 1} once and in order")
@@ -28,12 +33,12 @@ def given(card: ModelCard, members: Members, strategy: str, plan_version: int, s
     for stage in stages:
         if stage.node_id not in index:
             raise Refused(f"{stage.node_id} cannot hold a stage now: choose among {', '.join(index)}")
-        if not problem.fits(index[stage.node_id], stage.start, stage.stop):
-            need = problem.stage_bytes(stage.start, stage.stop) / 1e6
-            room = problem.nodes[index[stage.node_id]].memory_bytes / 1e6
+        if not wanted.fits(index[stage.node_id], stage.start, stage.stop):
+            need = wanted.stage_bytes(stage.start, stage.stop) / 1e6
+            room = wanted.nodes[index[stage.node_id]].memory_bytes / 1e6
             raise Refused(f"{_text((stage,))} needs {need:.0f} MB for weights, {stage.node_id} has {room:.0f} MB: give it fewer items")
-    stage_s = tuple(problem.stage_s(index[s.node_id], s.start, s.stop) for s in stages)
-    return Plan(plan_version, strategy, stages, stage_s, max(stage_s), math.fsum(stage_s))
+    costs = evaluate(wanted, tuple((index[s.node_id], s.start, s.stop) for s in stages))
+    return Plan(plan_version, strategy, stages, tuple(s.time_s for s in costs.stages), costs.bottleneck_s, costs.round_trip_s)
 
 
 def loading(plan: Plan, members: Members) -> list[do.Command]:
@@ -52,10 +57,6 @@ def loading(plan: Plan, members: Members) -> list[do.Command]:
 
 def describe(plan: Plan) -> str:
     return f"{plan.strategy}: {_text(plan.stages)}, bottleneck {1e3 * plan.bottleneck_s:.1f} ms"
-
-
-def _problem(card: ModelCard, members: Members) -> Problem:
-    return Problem(card.items, tuple(planning_node(m) for m in members.eligible()))
 
 
 def _text(stages: tuple[Stage, ...]) -> str:

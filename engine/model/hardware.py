@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import platform
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from engine.data import InvalidInput
+from engine.model.cpu import cpu_name
 from engine.model.limits import cpu_memory_bytes, num_cores
 
 _HEADROOM = 0.9  # of what is free: the rest is for the interpreter, messages, activations and the neighbours
@@ -36,7 +34,7 @@ def detect(device: str | None = None, memory_bytes: int | None = None, num_threa
     """
     chosen = check_device(device) if device is not None else default_device()
     total_bytes, free_bytes = _memory(chosen)
-    memory = int(free_bytes * _HEADROOM) if memory_bytes is None else memory_bytes
+    memory = usable_memory(chosen)[0] if memory_bytes is None else memory_bytes
     if not _MIN_MEMORY_BYTES <= memory <= total_bytes:
         raise InvalidInput(
             f"memory of {memory:,} bytes is not possible on {chosen}: it must lie in [{_MIN_MEMORY_BYTES:,}, {total_bytes:,}]"
@@ -71,12 +69,18 @@ def device_name(device: str) -> str:
     """The name that its maker gave it."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(torch.device(device))
-    return f"{_cpu_name()} GPU" if device == "mps" else _cpu_name()
+    return f"{cpu_name()} GPU" if device == "mps" else cpu_name()
 
 
 def default_kv_budget_bytes(memory_bytes: int) -> int:
     """A quarter of the memory, at least 64 MiB: what is left holds the weights, which are known before they load."""
     return min(memory_bytes, max(_MIN_KV_BYTES, int(memory_bytes * _KV_SHARE)))
+
+
+def usable_memory(device: str) -> tuple[int, int]:
+    """(usable, total) bytes: what a worker takes for weights and KV when nothing is said, and what the device has."""
+    total, free = _memory(device)
+    return int(free * _HEADROOM), total
 
 
 def _memory(device: str) -> tuple[int, int]:
@@ -94,11 +98,3 @@ def _threads(num_threads: int | None) -> int:
     if not 1 <= num_threads <= 4 * cores:
         raise InvalidInput(f"num_threads {num_threads} is not allowed: this process may use {cores} cores, so give 1 to {4 * cores}")
     return num_threads
-
-
-def _cpu_name() -> str:
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith(("model name", "Model")):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine() or "CPU"

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from engine.data import InvalidInput
+from engine.model.cpu import caches
 from engine.model.hardware import check_device
 from engine.model.slicing import build_meta, find_chain, item_state, torch_dtype
 from engine.model.source import Progress
@@ -135,13 +136,7 @@ def _longest_run(items: list[int]) -> tuple[int, int]:
 
 def cache_bytes() -> int:
     """Size of the largest CPU cache as Linux reports it; elsewhere a guess on the large side."""
-    sizes = [_size(path.read_text()) for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
-    return min(max(sizes, default=64 * 2**20), 512 * 2**20)
-
-
-def _size(text: str) -> int:
-    number, unit = text.strip()[:-1], text.strip()[-1:]
-    return int(number) * {"K": 2**10, "M": 2**20, "G": 2**30}.get(unit, 0) if number.isdigit() else 0
+    return min(max((cache.size_bytes for cache in caches()), default=64 * 2**20), 512 * 2**20)
 
 
 def _smaller(config: PreTrainedConfig, kind: _Kind, kinds: list[_Kind]) -> tuple[PreTrainedConfig, int]:

@@ -142,6 +142,7 @@ class Roofline:
 
     flops_per_s: float  # a large square matrix product
     bytes_per_s: float  # reading a matrix far larger than the caches
+    dispatch_s: float = 0.0  # one operation too small to count; 0 = not measured
 
 
 @dataclass(frozen=True, slots=True)

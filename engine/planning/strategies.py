@@ -1,14 +1,14 @@
-"""What to minimise: each strategy names an exact objective and the solver for it."""
+"""From a strategy's name to a plan: the one entry to the solvers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from engine.data import InvalidInput, Plan, Stage
-from engine.planning.fixed_order import Placement, solve_balanced
-from engine.planning.problem import Problem
+from engine.planning.objectives import OBJECTIVES
+from engine.planning.problem import Infeasible, Problem
+from engine.planning.solution import Costs, Solution, evaluate
+from engine.planning.solver import Solver
 
-STRATEGIES: dict[str, Callable[[Problem], Placement]] = {"balanced": solve_balanced}
+STRATEGIES = tuple(OBJECTIVES)
 
 
 def check_strategy(name: str) -> str:
@@ -18,16 +18,61 @@ def check_strategy(name: str) -> str:
     return name
 
 
+def solve(problem: Problem, strategy: str) -> Solution:
+    """The best placement under `strategy` with its certificate; raises InvalidInput or Infeasible."""
+    check_strategy(strategy)
+    solver = Solver(problem)
+    best = OBJECTIVES[strategy](solver)
+    if best is None:
+        raise Infeasible(_shortage(problem))
+    cuts = solver.tables.cuts(best.chain)
+    costs = evaluate(problem, cuts)
+    objective = objective_of(strategy, costs)
+    return Solution(
+        strategy,
+        cuts,
+        costs.stages,
+        costs.bottleneck_s,
+        costs.round_trip_s,
+        costs.period_s,
+        objective,
+        objective,
+        True,
+        best.method,
+        best.ties_searched,
+    )
+
+
+def objective_of(strategy: str, costs: Costs) -> float:
+    """What `strategy` minimises first, of a placement's costs."""
+    return {
+        "balanced": costs.bottleneck_s,
+        "bottleneck_first": costs.bottleneck_s,
+        "memory_aware": costs.memory_ratio,
+        "latency_optimized": costs.period_s,
+        "cost": costs.price_per_s * costs.period_s,
+    }[strategy]
+
+
+def _shortage(problem: Problem) -> str:
+    """What a refusal says at once; `explain.explain_infeasible` finds the smallest change by solving again."""
+    need, have = problem.stage_bytes(0, len(problem.items)), sum(max(0.0, problem.room_bytes(u)) for u in range(len(problem.nodes)))
+    return (
+        f"no placement satisfies every limit: the model needs {need / 1e6:.0f} MB for weights and KV, the {len(problem.nodes)} nodes "
+        f"together offer {have / 1e6:.0f} MB: add a worker, give one more --memory, or choose a smaller model"
+    )
+
+
 def make_plan(problem: Problem, strategy: str, plan_version: int) -> Plan:
-    """Solve `problem` exactly and return the plan; raises InvalidInput or Infeasible."""
-    placement = STRATEGIES[check_strategy(strategy)](problem)
+    """Solve `problem` and return the plan; raises InvalidInput or Infeasible."""
+    found = solve(problem, strategy)
     return Plan(
         plan_version=plan_version,
         strategy=strategy,
-        stages=tuple(Stage(problem.nodes[node].node_id, start, stop) for node, start, stop in placement.cuts),
-        stage_s=placement.stage_s,
-        bottleneck_s=placement.bottleneck_s,
-        round_trip_s=placement.round_trip_s,
-        lower_bound=placement.bottleneck_s,
-        optimal=True,
+        stages=tuple(Stage(stage.node_id, stage.start, stage.stop) for stage in found.stages),
+        stage_s=tuple(stage.time_s for stage in found.stages),
+        bottleneck_s=found.bottleneck_s,
+        round_trip_s=found.round_trip_s,
+        lower_bound=found.lower_bound,
+        optimal=found.optimal,
     )

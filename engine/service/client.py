@@ -26,6 +26,7 @@ from engine.data import (
     Unavailable,
     WatchFrame,
 )
+from engine.measured_link import MeasuredLink
 from engine.service import wire
 from engine.service.errors import from_rpc_error, is_transport_failure
 from engine.service.links import open_channel
@@ -122,6 +123,16 @@ class Client:
         """What the planner would do now, without doing it."""
         request = pb.PlanRequest(strategy=strategy)
         return wire.from_message(Plan, await self._call(self._stub.PlanNow(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
+
+    async def problem_json(self) -> str:
+        """The planning problem of the cluster as it is now: a document for `engine.planning.problem_json`."""
+        reply = await self._call(self._stub.GetProblem(pb.GetProblemRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+        return str(reply.problem_json)
+
+    async def links(self) -> tuple[MeasuredLink, ...]:
+        """What the workers measured of the ways between them."""
+        reply = await self._call(self._stub.GetLinks(pb.GetLinksRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+        return tuple(wire.from_message(MeasuredLink, link) for link in reply.links)
 
     async def apply(self, expected_plan_version: int, strategy: str = "", stages: Sequence[Stage] = ()) -> Plan:
         """Move to a new plan, or to the caller's own `stages`; raises Refused if the plan is not the one the caller saw."""

@@ -13,6 +13,7 @@ import grpc.aio
 
 from engine.control import events as on
 from engine.data import InvalidInput, NodeSpec, NotFound, Plan, Stage, Stale, Unavailable, WatchFrame, check_name
+from engine.planning.problem_document import problem_to_json
 from engine.service import wire
 from engine.service.session_output import SessionOutput
 from engine.service.shell import ClusterShell
@@ -94,6 +95,13 @@ class ControlService(rpc.ControlServicer):
 
     async def PlanNow(self, request: pb.PlanRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
         return wire.to_message(self._shell.cluster.preview(request.strategy), pb.Plan())
+
+    async def GetProblem(self, request: pb.GetProblemRequest, context: grpc.aio.ServicerContext) -> pb.GetProblemReply:
+        return pb.GetProblemReply(problem_json=problem_to_json(self._shell.cluster.problem()))
+
+    async def GetLinks(self, request: pb.GetLinksRequest, context: grpc.aio.ServicerContext) -> pb.Links:
+        links = self._shell.cluster.members.links
+        return pb.Links(links=[wire.to_message(link, pb.MeasuredLink()) for link in links])
 
     # ------------------------------------------------------------------------------------------ operators
     async def Generate(self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.TokenChunk]:

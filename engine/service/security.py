@@ -34,6 +34,8 @@ METHOD_ROLES: dict[str, Role] = {
     "/noodle.v1.Control/Watch": Role.VIEWER,
     "/noodle.v1.Control/GetStatus": Role.VIEWER,
     "/noodle.v1.Control/PlanNow": Role.VIEWER,
+    "/noodle.v1.Control/GetProblem": Role.VIEWER,
+    "/noodle.v1.Control/GetLinks": Role.VIEWER,
     "/noodle.v1.Control/Generate": Role.OPERATOR,
     "/noodle.v1.Control/Apply": Role.OPERATOR,
     "/noodle.v1.Control/Drain": Role.OPERATOR,
@@ -51,6 +53,8 @@ METHOD_ROLES: dict[str, Role] = {
     "/noodle.v1.StageService/SetSlowdown": Role.WORKER,
     "/noodle.v1.StageService/Unload": Role.WORKER,
     "/noodle.v1.StageService/GetStageStatus": Role.VIEWER,
+    "/noodle.v1.StageService/MeasureLinks": Role.WORKER,
+    "/noodle.v1.StageService/Echo": Role.WORKER,
     "/grpc.health.v1.Health/Check": Role.VIEWER,
     "/grpc.health.v1.Health/Watch": Role.VIEWER,
 }

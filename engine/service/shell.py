@@ -20,6 +20,7 @@ from engine.control import events as on
 from engine.control.cluster import Cluster
 from engine.control.status import cluster_status
 from engine.data import ClusterStatus, Event, FinishReason, GenerateRequest, NoodleError, NotFound, Severity, Unavailable
+from engine.measured_link import MeasuredLink
 from engine.service import wire
 from engine.service.errors import as_noodle_error, from_number, from_rpc_error
 from engine.service.journal import Journal
@@ -198,6 +199,8 @@ class ClusterShell:
                 self._record(command)
             case do.MeasureWorker():
                 self.spawn(self._measure(command))
+            case do.MeasureLinks():
+                self.spawn(self._measure_links(command))
             case do.LoadStage():
                 self.spawn(self._load(command))
             case do.PrepareStage():
@@ -247,6 +250,17 @@ class ClusterShell:
     async def _measure_now(self, command: do.MeasureWorker, card: Any) -> on.ClusterEvent:
         reply = await self._peers[command.worker_id].measure(card)
         return on.WorkerMeasured(command.worker_id, command.generation, tuple(reply.decode_s))
+
+    async def _measure_links(self, command: do.MeasureLinks) -> None:
+        """Not while a worker of the same host times items: each would disturb the other."""
+        member, links = self.cluster.members.get(command.worker_id), pb.Links()
+        if member is not None:
+            async with self._measuring.setdefault(member.spec.host, asyncio.Lock()):
+                peers = [peer for peer_id in command.peer_ids if (peer := self._peers.get(peer_id))]
+                with contextlib.suppress(grpc.RpcError, KeyError):  # a worker that is gone is found by its lease
+                    links = await self._peers[command.worker_id].measure_links(peers)
+        found = tuple(wire.from_message(MeasuredLink, link) for link in links.links)
+        self.feed(on.LinksMeasured(command.worker_id, command.generation, found))
 
     async def _load(self, command: do.LoadStage) -> None:
         next_peer = self._peers.get(command.next_worker_id) if command.next_worker_id else None

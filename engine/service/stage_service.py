@@ -15,6 +15,7 @@ from engine.control.moves import Carried
 from engine.data import InvalidInput, Stale, Unavailable
 from engine.service import memory, wire
 from engine.service.errors import from_rpc_error, status_number
+from engine.service.link_probe import LinkPeer, echo, measure_links
 from engine.service.links import Link, open_channel
 from engine.service.security import metadata
 from protos import noodle_pb2 as pb
@@ -190,6 +191,15 @@ class StageService(rpc.StageServiceServicer):
                 model.kv.budget_bytes,
             )
         return status
+
+    async def MeasureLinks(self, request: pb.MeasureLinksRequest, context: grpc.aio.ServicerContext) -> pb.Links:
+        peers = [LinkPeer(peer.worker_id, peer.address) for peer in request.peers]
+        links = await measure_links(self._worker_id, peers, self._token, self._credentials)
+        return pb.Links(links=[wire.to_message(link, pb.MeasuredLink()) for link in links])
+
+    async def Echo(self, request_iterator: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.EchoFrame]:
+        async for frame in echo(context):
+            yield frame
 
     def _ready(self) -> StageRunner:
         if self.runner is None:

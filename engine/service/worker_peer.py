@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -20,6 +20,7 @@ MEASURE_TIMEOUT_S = 120.0
 LOAD_TIMEOUT_S = 1800.0
 COPY_TIMEOUT_S = 60.0
 SHORT_TIMEOUT_S = 10.0
+LINK_TIMEOUT_S = 5.0  # for each peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,11 @@ class WorkerPeer:
         request = pb.MeasureRequest(folder=card.folder, fingerprint=card.fingerprint)
         wire.to_message(card.ref, request.model)
         return await self._stub.Measure(request, metadata=self._metadata, timeout=MEASURE_TIMEOUT_S)
+
+    async def measure_links(self, peers: Sequence[WorkerPeer]) -> pb.Links:
+        """The worker's links to `peers`."""
+        request = pb.MeasureLinksRequest(peers=[pb.Peer(worker_id=peer.worker_id, address=peer.address) for peer in peers])
+        return await self._stub.MeasureLinks(request, metadata=self._metadata, timeout=LINK_TIMEOUT_S * (1 + len(peers)))
 
     async def load(self, command: LoadStage, card: ModelCard, next_peer: WorkerPeer | None) -> pb.LoadReply:
         return await self._stub.Load(_load_request(command, card, next_peer), metadata=self._metadata, timeout=LOAD_TIMEOUT_S)

@@ -9,6 +9,7 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.data import GenerateRequest, Item, ModelCard, ModelRef, NodeSpec, StageTiming
+from engine.measured_link import MeasuredLink
 
 CONTEXT_TOKENS = 64
 EOS = 99
@@ -44,6 +45,8 @@ class Driver:
     wanted: dict[str, int] = field(default_factory=dict)
     released: list[str] = field(default_factory=list)
     times: dict[str, float] = field(default_factory=dict)
+    links: dict[tuple[str, str], MeasuredLink] = field(default_factory=dict)
+    answers_links: bool = True
     generation: int = 0
     pending: deque[on.ClusterEvent] = field(default_factory=deque)
 
@@ -73,6 +76,11 @@ class Driver:
                 time_s = self.times.get(command.worker_id, 1.0)
                 num_items = self.cluster.card.num_items if self.cluster.card else 0
                 self.feed(on.WorkerMeasured(command.worker_id, command.generation, (time_s,) * num_items))
+            case do.MeasureLinks():
+                pairs = [(command.worker_id, peer_id) for peer_id in command.peer_ids]
+                links = tuple(link for a, b in pairs for pair in ((a, b), (b, a)) if (link := self.links.get(pair)))
+                if self.answers_links:
+                    self.feed(on.LinksMeasured(command.worker_id, command.generation, links))
             case do.LoadStage():
                 self.feed(on.StageLoaded(command.worker_id, command.plan_version, 100, 120, 0.1))
             case do.PrepareStage():

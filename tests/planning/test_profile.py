@@ -118,7 +118,7 @@ def changed(**changes: Any) -> str:
     ("text", "message"),
     [
         ("", "not a profile"),
-        ("[]", "no schema_version"),
+        ("[]", "no JSON object"),
         ("{}", "no schema_version"),
         ("[" * 100_000, "not a profile"),
         (changed(schema_version="1"), "no schema_version"),

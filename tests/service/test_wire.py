@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import data
+from engine.measured_link import MeasuredLink
 from engine.service import wire
 from protos import noodle_pb2 as pb
 
@@ -24,6 +25,7 @@ PAIRS = [
     (data.Stage, pb.Stage),
     (data.StageStatus, pb.StageStatus),
     (data.WatchFrame, pb.WatchFrame),
+    (MeasuredLink, pb.MeasuredLink),
 ]
 ids = st.integers(-(2**31), 2**31 - 1)
 names = st.from_regex(data.NAME_PATTERN, fullmatch=True)

@@ -1,0 +1,104 @@
+"""Where `noodle-engine plan` gets its problem from, and the plan that runs: a document, or a running cluster."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.commands.output import note
+from engine.data import ClusterStatus, InvalidInput, Stage
+from engine.planning.device import HardwareCapability
+from engine.planning.estimate import Machine, estimate
+from engine.planning.partition_plan import PartitionPlan
+from engine.planning.plan_json import plan_from_json
+from engine.planning.problem import Link, Problem
+from engine.planning.problem_json import read_problem
+from engine.planning.profile import Profile
+from engine.planning.typed_json import decode, read_object
+
+MAX_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The problem as its source states it, and what runs now; `running` is () when nothing is known to run."""
+
+    problem: Problem
+    running: tuple[Stage, ...] = ()
+    plan_version: int = 0
+    model: str = ""
+
+    def running_plan(self, problem: Problem) -> PartitionPlan | None:
+        """What runs, at the costs of `problem`, which may say other things than the source does."""
+        return PartitionPlan.of_running(problem, self.running, self.plan_version, self.model) if self.running else None
+
+
+def load(options: argparse.Namespace) -> Source:
+    """Raises InvalidInput for options that name no source or two, and for a document that is wrong."""
+    given = [name for name in ("problem", "connect", "profile") if getattr(options, name) is not None]
+    if len(given) != 1:
+        what = f"{' and '.join(f'--{name}' for name in given)} are two problems" if given else "no problem is given"
+        raise InvalidInput(f"{what}: name one, by --problem FILE, --connect HOST:PORT, or --profile FILE with --hardware FILE")
+    if options.connect is not None:
+        if options.current is not None:
+            raise InvalidInput("--connect asks the cluster for the plan that runs: leave --current out")
+        return asyncio.run(_from_cluster(options))
+    problem = read_problem(read_file("problem", options.problem)) if options.problem is not None else _estimated(options)
+    if options.current is None:
+        return Source(problem)
+    current = plan_from_json(read_file("plan", options.current))
+    return Source(problem, current.ranges, current.plan_version, current.model)
+
+
+def _estimated(options: argparse.Namespace) -> Problem:
+    """From a profile and what the doctor found on each machine; says on stderr what is left out, and why."""
+    if not options.hardware:
+        raise InvalidInput(
+            "--profile needs a machine to plan for: name what `noodle-engine doctor --hardware --json` wrote with --hardware FILE"
+        )
+    profile = Profile.from_json(read_file("profile", options.profile))
+    machines = [Machine(path.stem, _devices(path)) for path in options.hardware]
+    link = Link(*options.link)
+    sizes = {"sessions": options.sessions or 1, "context_tokens": options.context_tokens or 0}
+    problem, match = estimate(profile, machines, options.strategy, link, **sizes)
+    for refusal in match.refusals:
+        note(f"left out: {refusal.reason}")
+    scores = sorted(match.scores.items(), key=lambda pair: -pair[1])
+    note(f"suited for {options.strategy}, 0 to 1: {', '.join(f'{node_id} {score:.2f}' for node_id, score in scores)}")
+    return problem
+
+
+def _devices(path: Path) -> tuple[HardwareCapability, ...]:
+    remedy = "write it again with `noodle-engine doctor --hardware --json`"
+    raw = read_object(read_file("hardware", path), "what the doctor found", remedy)
+    found: tuple[HardwareCapability, ...] = decode(tuple[HardwareCapability, ...], raw.get("capabilities"), "capabilities", remedy)
+    return found
+
+
+async def _from_cluster(options: argparse.Namespace) -> Source:
+    from engine.service.client import Client  # loads gRPC, which a document does not need
+
+    async with Client(options.connect, options.token, options.tls_ca) as client:
+        problem, status = await client.problem_json(), await client.status()
+    return Source(read_problem(problem), tuple(_running(status)), status.plan_version, status.model)
+
+
+def _running(status: ClusterStatus) -> list[Stage]:
+    return [Stage(stage.worker_id, stage.start, stage.stop) for stage in status.stages]
+
+
+def read_file(what: str, path: Path) -> str:
+    """The text of a document; `-` is stdin. Raises InvalidInput naming the file."""
+    if str(path) == "-":
+        return sys.stdin.read(MAX_BYTES)
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InvalidInput(f"{what} file {path} has {path.stat().st_size} bytes: at most {MAX_BYTES} are read")
+        return path.read_text(encoding="utf-8")
+    except OSError as e:
+        raise InvalidInput(f"{what} file {path} cannot be read: {e.strerror or e}") from None
+    except UnicodeDecodeError as e:
+        raise InvalidInput(f"{what} file {path} is not UTF-8 text: {e.reason} at byte {e.start}") from None

@@ -1,0 +1,154 @@
+"""The plan as a document: what to run where, what it costs, how good it is, and the items that it divides.
+
+`engine.data.Plan` is what a cluster runs and the wire carries: version, ranges and predicted times. A `Solution` is what a
+solver answers about one problem. A `PartitionPlan` stands by itself: it can be kept, sent, compared and drawn without either.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.data import InvalidInput, Item, Plan, Stage
+from engine.planning.problem import ADDITIVE, OVERLAPPED, Problem
+from engine.planning.solution import Solution, SolvedStage, evaluate
+
+SCHEMA_VERSION = 1
+CURRENT = "current"  # the strategy of a plan that runs already, whatever chose it
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionPlan:
+    """Stages in execution order, which cover `items` once and in order; raises InvalidInput if they do not.
+
+    `plan_version` is 0 until a cluster adopted the plan. The costs are those of `engine.planning.problem`.
+    """
+
+    strategy: str
+    items: tuple[Item, ...]
+    stages: tuple[SolvedStage, ...]
+    bottleneck_s: float
+    round_trip_s: float
+    period_s: float
+    objective: float
+    lower_bound: float
+    optimal: bool
+    method: str = ""
+    ties_searched: bool = True
+    in_flight: int = 1
+    link_cost: str = OVERLAPPED
+    plan_version: int = 0
+    model: str = ""
+    binds: str = ""
+    notes: tuple[str, ...] = ()
+    solve_ms: float = 0.0
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        bounds = [0, *(stage.stop for stage in self.stages)]
+        if not self.stages or [stage.start for stage in self.stages] != bounds[:-1] or bounds[-1] != len(self.items):
+            raise InvalidInput(f"the stages {self.ranges_text[:200]} do not cover the items [0, {len(self.items)}) once and in order")
+        if any(stage.stop <= stage.start for stage in self.stages):
+            raise InvalidInput(f"the stages {self.ranges_text[:200]} have one without items: leave its node out")
+        if len({stage.node_id for stage in self.stages}) != len(self.stages):
+            raise InvalidInput(f"the stages {self.ranges_text[:200]} name a node twice: give each node one range")
+
+    @classmethod
+    def of(cls, problem: Problem, solution: Solution, *, plan_version: int = 0, model: str = "", solve_ms: float = 0.0) -> PartitionPlan:
+        """The document of a solver's answer."""
+        return cls(
+            strategy=solution.strategy,
+            items=_in_whole_bytes(problem.items),
+            stages=solution.stages,
+            bottleneck_s=solution.bottleneck_s,
+            round_trip_s=solution.round_trip_s,
+            period_s=solution.period_s,
+            objective=solution.objective,
+            lower_bound=solution.lower_bound,
+            optimal=solution.optimal,
+            method=solution.method,
+            ties_searched=solution.ties_searched,
+            in_flight=problem.in_flight,
+            link_cost=problem.link_cost,
+            plan_version=plan_version,
+            model=model,
+            binds=solution.binds,
+            notes=solution.notes,
+            solve_ms=solve_ms,
+        )
+
+    @classmethod
+    def of_running(cls, problem: Problem, stages: Sequence[Stage], plan_version: int, model: str = "") -> PartitionPlan:
+        """The document of a plan that runs, at the costs that `problem` knows today; it claims nothing about better ones.
+
+        Raises InvalidInput if it holds a node that the problem lacks, or does not cover its items.
+        """
+        index = {node.node_id: number for number, node in enumerate(problem.nodes)}
+        missing = next((stage.node_id for stage in stages if stage.node_id not in index), None)
+        if missing is not None or not stages:
+            raise InvalidInput(f"the running plan has {f'node {missing!r}' if stages else 'no stage'}, which the problem does not know")
+        costs = evaluate(problem, tuple((index[stage.node_id], stage.start, stage.stop) for stage in stages))
+        return cls(
+            strategy=CURRENT,
+            items=_in_whole_bytes(problem.items),
+            stages=costs.stages,
+            bottleneck_s=costs.bottleneck_s,
+            round_trip_s=costs.round_trip_s,
+            period_s=costs.period_s,
+            objective=costs.period_s,
+            lower_bound=0.0,
+            optimal=False,
+            in_flight=problem.in_flight,
+            link_cost=problem.link_cost,
+            plan_version=plan_version,
+            model=model,
+        )
+
+    @property
+    def ranges(self) -> tuple[Stage, ...]:
+        """The stages as the rest of the engine knows them."""
+        return tuple(Stage(stage.node_id, stage.start, stage.stop) for stage in self.stages)
+
+    @property
+    def ranges_text(self) -> str:
+        return " | ".join(f"{stage.node_id} {stage.start}-{stage.stop - 1}" for stage in self.stages)
+
+    @property
+    def gap(self) -> float:
+        """How far the objective may be above the optimum, as a share of the bound; 0 when it is optimal, inf when nobody knows."""
+        if self.optimal or self.objective <= self.lower_bound:
+            return 0.0
+        return (self.objective - self.lower_bound) / self.lower_bound if self.lower_bound > 0 else math.inf
+
+    @property
+    def bottleneck(self) -> tuple[int, bool]:
+        """(stage index, whether its hop out is what takes so long rather than its computing)."""
+        costs = [stage.time_s + stage.hop_s if self.link_cost == ADDITIVE else max(stage.time_s, stage.hop_s) for stage in self.stages]
+        index = max(range(len(costs)), key=costs.__getitem__)
+        return index, self.stages[index].hop_s > self.stages[index].time_s
+
+    @property
+    def fullest(self) -> SolvedStage:
+        """The stage that uses the largest part of its room."""
+        return max(self.stages, key=lambda stage: stage.memory_bytes / stage.room_bytes if stage.room_bytes > 0 else math.inf)
+
+    def tokens_per_s(self, sessions: int) -> float:
+        """Together, with this many sessions in flight."""
+        period_s = max(self.bottleneck_s, self.round_trip_s / sessions)
+        return 1.0 / period_s if period_s > 0 else math.inf
+
+    def plan(self) -> Plan:
+        """What a cluster would run."""
+        times = tuple(stage.time_s for stage in self.stages)
+        return Plan(
+            self.plan_version, self.strategy, self.ranges, times, self.bottleneck_s, self.round_trip_s, self.lower_bound, self.optimal
+        )
+
+
+def _in_whole_bytes(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    """A problem may state sizes as fractions; a plan speaks of bytes."""
+    return tuple(
+        Item(i.name, round(i.weight_bytes), round(i.kv_bytes_per_token), round(i.output_bytes_per_token), i.tied_to, round(i.tied_bytes))
+        for i in items
+    )

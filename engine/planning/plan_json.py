@@ -1,0 +1,91 @@
+"""A `PartitionPlan` as JSON and back. A stage says `node` for its node's id; room without a limit is null."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from engine.data import Corrupt, InvalidInput, Item, NotSupported
+from engine.planning.partition_plan import SCHEMA_VERSION, PartitionPlan
+from engine.planning.solution import SolvedStage
+from engine.planning.typed_json import decode, read_object
+
+_REMEDY = "write it again with `noodle-engine plan --json`"
+
+
+@dataclass(frozen=True, slots=True)
+class _StageDocument:
+    node: str
+    start: int
+    stop: int
+    time_s: float
+    memory_bytes: float
+    hop_s: float = 0.0
+    room_bytes: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _PlanDocument:
+    """The fields of PartitionPlan, with stages as they are written."""
+
+    schema_version: int
+    strategy: str
+    items: tuple[Item, ...]
+    stages: tuple[_StageDocument, ...]
+    bottleneck_s: float
+    round_trip_s: float
+    period_s: float
+    objective: float
+    lower_bound: float
+    optimal: bool
+    method: str
+    ties_searched: bool
+    in_flight: int
+    link_cost: str
+    plan_version: int
+    model: str
+    binds: str
+    notes: tuple[str, ...]
+    solve_ms: float
+
+
+def plan_document(plan: PartitionPlan) -> dict[str, Any]:
+    """What `noodle-engine plan --json` prints."""
+    gap = plan.gap if math.isfinite(plan.gap) else None
+    return {**asdict(plan), "stages": [_stage_document(stage) for stage in plan.stages], "gap": gap}
+
+
+def plan_to_json(plan: PartitionPlan) -> str:
+    """The document as ASCII text. Raises InvalidInput if a figure is not finite: such a plan cannot run."""
+    try:
+        return json.dumps(plan_document(plan), ensure_ascii=True, allow_nan=False)
+    except ValueError as error:
+        raise InvalidInput(f"the plan {plan.ranges_text[:200]} holds a figure that is not finite: it cannot run") from error
+
+
+def plan_from_json(text: str) -> PartitionPlan:
+    """Raises Corrupt naming the field that is missing or wrong, NotSupported for another schema version."""
+    raw = read_object(text, "a plan", _REMEDY)
+    version = raw.get("schema_version")
+    if type(version) is not int:
+        raise Corrupt(f"this is not a plan (it has no schema_version): {_REMEDY}")
+    if version != SCHEMA_VERSION:
+        raise NotSupported(f"the plan has schema version {version}, this program reads {SCHEMA_VERSION}: {_REMEDY}")
+    document: _PlanDocument = decode(_PlanDocument, raw, "plan", _REMEDY)
+    values = {name: getattr(document, name) for name in _PlanDocument.__dataclass_fields__}
+    try:
+        return PartitionPlan(**{**values, "stages": tuple(_stage(stage) for stage in document.stages)})
+    except InvalidInput as error:
+        raise Corrupt(f"the plan cannot be: {error}; {_REMEDY}") from error
+
+
+def _stage_document(stage: SolvedStage) -> dict[str, Any]:
+    room_bytes = stage.room_bytes if math.isfinite(stage.room_bytes) else None
+    return asdict(_StageDocument(stage.node_id, stage.start, stage.stop, stage.time_s, stage.memory_bytes, stage.hop_s, room_bytes))
+
+
+def _stage(stage: _StageDocument) -> SolvedStage:
+    room_bytes = math.inf if stage.room_bytes is None else stage.room_bytes
+    return SolvedStage(stage.node, stage.start, stage.stop, stage.time_s, stage.hop_s, stage.memory_bytes, room_bytes)

@@ -1,0 +1,137 @@
+"""One problem with the searches that fit its structure.
+
+`exact`: the problem is regular and has no limits beyond it, so the threshold search answers directly. Else a relaxed
+problem is regular: without shared pools, latency limit, numbers of stages and items, and with the best link for all. Its
+bottleneck is a lower bound, and the label search needs to visit only states that lie on one of its chains.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from engine.planning.constraints import PlanningConstraints
+from engine.planning.labels import Found, Goal, LabelSearch, Limits, Step
+from engine.planning.problem import Link, Problem
+from engine.planning.tables import Chain, Tables
+
+if TYPE_CHECKING:
+    from engine.planning.descending import Descent
+    from engine.planning.shortest import Trip
+
+DIRECT = 300  # states x items; smaller problems are searched at once, without arrays
+MAX_STATES = 300_000
+
+
+def _extend_bottleneck(value: float, step: Step) -> float:
+    return max(value, step.cost_s)
+
+
+BOTTLENECK = Goal(0.0, _extend_bottleneck)
+
+
+class Solver:
+    def __init__(self, problem: Problem) -> None:
+        self.tables = tables = Tables(problem)
+        self.search = LabelSearch(tables)
+        self.limits = _limits(tables)
+        num_states = math.prod(size + 1 for size in tables.size)
+        self.relaxed: Tables | None = None
+        self.exact = False
+        if problem.free_order and DIRECT < num_states * tables.n and num_states <= MAX_STATES:
+            self._relax()
+
+    def _relax(self) -> None:
+        from engine.planning.regular import is_regular
+
+        tables, free = self.tables, Limits(stages=(1, len(self.tables.nodes)))
+        if is_regular(tables):
+            self.relaxed, self.exact = tables, self.limits == free
+            return
+        problem = tables.problem
+        kept = PlanningConstraints(
+            pins=problem.constraints.pins,
+            forbidden_nodes=problem.constraints.forbidden_nodes,
+            max_items_per_stage=problem.constraints.max_items_per_stage,
+            memory_reserve_bytes=problem.constraints.memory_reserve_bytes,
+        )
+        looser = Tables(_without_pools(replace(problem, links=_best_link(problem), constraints=kept)), tables.classes)
+        if is_regular(looser):
+            self.relaxed = looser
+
+    @property
+    def additive_exact(self) -> bool:
+        """Whether the additive programme answers directly: exact, and every stage's time a sum over its items."""
+        return self.exact and not any(self.tables.table)
+
+    def shortest(self, priced: bool) -> Trip | None:
+        from engine.planning.shortest import shortest
+
+        return shortest(self.tables, priced=priced)
+
+    def shortest_period(self, in_flight: int) -> Trip | None:
+        from engine.planning.shortest import shortest, shortest_period
+
+        if in_flight == 1:
+            return shortest(self.tables)
+        descent = self.descent()
+        return descent and shortest_period(self.tables, in_flight, descent.bottleneck_s)
+
+    def descent(self) -> Descent | None:
+        """The threshold search after its first level, None if even the relaxed problem is infeasible."""
+        from engine.planning.descending import Descent
+
+        assert self.relaxed is not None  # noqa: S101  an invariant, not validation
+        descent = Descent(self.relaxed)
+        return descent if descent.bottleneck() else None
+
+    def bottleneck(self, limits: Limits) -> tuple[float, Chain] | None:
+        """The smallest bottleneck within the limits and a chain that has it."""
+        if self.relaxed is None:
+            found = self.search.best(BOTTLENECK, limits)
+            return found and (found.value, found.chain)
+        descent = self.descent()
+        if descent is None:
+            return None
+        if self.exact and limits == self.limits:
+            return descent.bottleneck_s, descent.chain
+        for factor in (1.0, 1.01, 1.03, 1.1, 1.3, 2.0, math.inf):
+            found = self.search_within(BOTTLENECK, replace(limits, cost_s=descent.bottleneck_s * factor if descent.bottleneck_s else math.inf))
+            if found is not None:
+                return found.value, found.chain
+        return None
+
+    def search_within(self, goal: Goal, limits: Limits) -> Found | None:
+        """The label search over the states that the relaxed problem leaves within limits.cost_s."""
+        self.search.from_here = self._earliest(limits.cost_s) if self.relaxed is not None and limits.cost_s < math.inf else None
+        found = self.search.best(goal, limits)
+        self.search.from_here = None
+        return found
+
+    def _earliest(self, cost_s: float) -> list[int]:
+        from engine.planning.reach import earliest
+
+        assert self.relaxed is not None  # noqa: S101  an invariant, not validation
+        return earliest(self.relaxed, cost_s)
+
+
+def _limits(tables: Tables) -> Limits:
+    """The problem's own bounds on a chain."""
+    problem, num_nodes = tables.problem, len(tables.nodes)
+    most = min(problem.constraints.max_stages or num_nodes, num_nodes)
+    fewest = num_nodes if problem.use_all_nodes else 1
+    return Limits(round_trip_s=problem.constraints.latency_limit_s, stages=(fewest, most))
+
+
+def _best_link(problem: Problem) -> Link:
+    """A link that is at least as fast as every pair's."""
+    if isinstance(problem.links, Link):
+        return problem.links
+    links = [pair.link for pair in problem.links]
+    return Link(min((x.latency_s for x in links), default=0.0), max((x.bandwidth_bytes_per_s for x in links), default=math.inf))
+
+
+def _without_pools(problem: Problem) -> Problem:
+    nodes = tuple(replace(node, pool_id=None) for node in problem.nodes)
+    return replace(problem, nodes=nodes, pools=())

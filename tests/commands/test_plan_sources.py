@@ -1,0 +1,123 @@
+"""`plan`: its sources, the comparison as text and JSON, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.cli import main
+from engine.planning.plan_json import plan_from_json
+from engine.planning.strategies import STRATEGIES
+from tests.planning.test_capability import box
+from tests.planning.test_estimate import MADE
+
+PROBLEM = {
+    "items": [{"name": f"h.{i}", "weight_bytes": 1_000_000, "output_bytes": 3072} for i in range(6)],
+    "nodes": [
+        {"id": "a", "memory_bytes": 8e9, "time_s": [0.002] * 6, "price_per_s": 3},
+        {"id": "b[/x]", "memory_bytes": 4e6, "time_s": [0.004] * 6, "price_per_s": 1},
+    ],
+    "links": {"latency_s": 0.0005, "bandwidth_bytes_per_s": 1e8},
+}
+
+
+@pytest.fixture
+def problem(tmp_path: Path) -> str:
+    path = tmp_path / "problem.json"
+    path.write_text(json.dumps(PROBLEM))
+    return str(path)
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    code = main(["plan", *arguments, "--json"])
+    captured = capsys.readouterr()
+    assert code == 0, captured.err
+    return json.loads(captured.out)
+
+
+def test_a_plan_can_be_kept_and_compared_with(problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = answer(capsys, "--problem", problem)
+    kept = plan_from_json(json.dumps(document))
+    assert [(s.node_id, s.start, s.stop) for s in kept.stages] == [(s["node"], s["start"], s["stop"]) for s in document["stages"]]
+    (tmp_path / "current.json").write_text(json.dumps(document))
+    compared = answer(capsys, "--problem", problem, "--compare", "--current", str(tmp_path / "current.json"))
+    rows = {row["strategy"]: row for row in compared["plans"]}
+    assert list(rows) == ["current", *STRATEGIES] and compared["sessions"] == 2
+    assert rows["balanced"]["moves"] == {"items": [], "num_bytes": 0, "joining": [], "leaving": []}
+    alone = rows["latency_optimized"]
+    assert [s["node"] for s in alone["plan"]["stages"]] == ["a"] and alone["moves"]["num_bytes"] == 2_000_000
+    assert alone["tokens_per_s_alone"] == pytest.approx(1 / 0.012)
+    assert rows["balanced"]["tokens_per_s"] == pytest.approx(2 / (0.016 + 2 * 0.0005 + (3072 + 4) / 1e8)), "two sessions fill two stages"
+    assert rows["balanced"]["bottleneck"]["time_s"] == pytest.approx(0.008)
+    moved = answer(capsys, "--problem", problem, "--strategy", "latency_optimized", "--current", str(tmp_path / "current.json"))
+    assert moved["moves"]["num_bytes"] == 2_000_000 and moved["moves"]["leaving"] == ["b[/x]"]
+
+
+def test_the_comparison_for_people(problem: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "90")
+    assert main(["plan", "--problem", problem, "--compare", "--in-flight", "7"]) == 0
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert out.isascii() and lines[0].split()[:3] == ["STRATEGY", "STEP", "ms"] and "TOK/S x7" in lines[0]
+    assert [line.split()[0] for line in lines[1:6]] == list(STRATEGIES)
+    assert "S0 a 8.00 ms" in lines[1] or "S1 a 8.00 ms" in lines[1]
+    assert "optimal" in lines[1] and "!!" in out and max(len(line) for line in lines[7:]) == 90
+
+
+def test_strategies_without_a_plan_say_why(problem: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--problem", problem, "--compare", "--memory-reserve", "9G"]) == 1
+    out = capsys.readouterr().out
+    assert all(any(line.startswith(f"{strategy}: ") for line in out.splitlines()) for strategy in STRATEGIES)
+
+
+def test_an_estimate_from_a_profile_and_what_doctors_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "profile.json").write_text(MADE.to_json())
+    machines = {"good": box("cpu", rooflines={"float32": MADE.environment.roofline}), "odd": box("cpu", rooflines={})}
+    for name, capability in machines.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({"capabilities": [asdict(capability)]}))
+    files = [str(tmp_path / f"{name}.json") for name in (*machines, "profile")]
+    arguments = ["plan", "--profile", files[2], "--hardware", files[0], "--hardware", files[1], "--link", "0.001,1.25e8", "--json"]
+    assert main(arguments) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["stages"][0]["node"] == "good.cpu"
+    assert "left out: odd.cpu (a CPU) cannot compute in float32" in captured.err and "good.cpu 1.00, odd.cpu 0.00" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--compare"], 2, "no problem is given: name one, by --problem FILE, --connect HOST:PORT, or --profile FILE"),
+        (["--problem", "PROBLEM", "--connect", "127.0.0.1:9"], 2, "--problem and --connect are two problems"),
+        (["--connect", "127.0.0.1:9", "--current", "PROBLEM"], 2, "leave --current out"),
+        (["--connect", "nowhere"], 2, "address 'nowhere' is not allowed"),
+        (["--connect", "127.0.0.1:1"], 1, "cannot reach the coordinator at 127.0.0.1:1"),
+        (["--problem", "PROBLEM", "--current", "PROBLEM"], 1, "this is not a plan (it has no schema_version)"),
+        (["--problem", "PROBLEM", "--current", "/nowhere/x"], 2, "plan file /nowhere/x cannot be read: No such file"),
+        (["--profile", "PROBLEM"], 2, "--hardware FILE"),
+        (["--profile", "PROBLEM", "--hardware", "PROBLEM"], 1, "this is not a profile"),
+        (["--problem", "PROBLEM", "--compare", "--strategy", "best"], 2, "strategy 'best' is unknown"),
+        (
+            ["--profile", "PROBLEM", "--hardware", "PROBLEM", "--link", "fast"],
+            2,
+            "link 'fast' is not allowed: give seconds and bytes per second",
+        ),
+        (["--profile", "PROBLEM", "--hardware", "PROBLEM", "--link", "1,0"], 2, "is not allowed"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(
+    arguments: list[str], code: int, words: str, problem: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", *(problem if word == "PROBLEM" else word for word in arguments)]) == code
+    captured = capsys.readouterr()
+    assert words in captured.err and captured.out == "" and captured.err.count("\n") == 1
+
+
+def test_hardware_that_is_no_doctors_document_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "profile.json").write_text(MADE.to_json())
+    (tmp_path / "bad.json").write_text('{"capabilities": [{"node_id": "cpu"}]}')
+    assert main(["plan", "--profile", str(tmp_path / "profile.json"), "--hardware", str(tmp_path / "bad.json")]) == 1
+    assert "capabilities[0] lacks device_type" in capsys.readouterr().err

@@ -1,0 +1,119 @@
+"""Links in the cluster: who is asked, what is believed, and that no plan waits for long."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.control import commands as do
+from engine.control import events as on
+from engine.control.links import WAIT_S, LinkBook
+from engine.data import Phase, Severity
+from engine.measured_link import MeasuredLink
+from engine.planning.problem import Link, PairLink
+from tests.control.harness import Driver, card
+
+
+def link(a: str, b: str, round_trip_s: float = 0.002, rate: float = 1e8) -> MeasuredLink:
+    return MeasuredLink(a, b, round_trip_s, round_trip_s, round_trip_s, rate, rate, rate, 20, 3, 10**6, 0.03)
+
+
+def both(a: str, b: str, **figures: float) -> dict[tuple[str, str], MeasuredLink]:
+    return {(a, b): link(a, b, **figures), (b, a): link(b, a, **figures)}
+
+
+def asked(driver: Driver) -> list[tuple[str, tuple[str, ...]]]:
+    return [(c.worker_id, c.peer_ids) for c in driver.seen if isinstance(c, do.MeasureLinks)]
+
+
+def test_a_newcomer_asks_everybody_who_is_ready_and_no_pair_is_left_out() -> None:
+    driver = Driver(links={**both("w1", "w2"), **both("w1", "w3"), **both("w2", "w3")}).start()
+    assert asked(driver) == [("w2", ("w1",)), ("w3", ("w1", "w2"))]
+    assert [(m.from_id, m.to_id) for m in driver.cluster.members.links] == sorted(driver.links)
+    assert any(text.startswith("links measured in 60 ms: w3 > w1 2.00 ms round trip, 100 MB/s; ") for text in driver.texts())
+
+
+def test_the_planner_gets_what_was_measured() -> None:
+    slow = both("w1", "w2", round_trip_s=20.0)
+    driver = Driver(num_workers=2, links=slow).start()
+    assert driver.cluster.problem().links == (PairLink("w1", "w2", Link(10.0, 1e8)), PairLink("w2", "w1", Link(10.0, 1e8)))
+    assert driver.cluster.plan is not None and driver.cluster.plan.round_trip_s == pytest.approx(5.0 + 20.0, rel=1e-6)
+    near = Driver(num_workers=2, links=both("w1", "w2", round_trip_s=0.0)).start()
+    assert near.cluster.plan is not None and near.cluster.plan.round_trip_s == pytest.approx(5.0, rel=1e-6)
+
+
+def test_the_first_plan_waits_for_links_but_never_long() -> None:
+    driver = Driver(num_workers=2, answers_links=False).start()
+    assert driver.cluster.phase is Phase.GATHERING and driver.cluster.plan is None
+    driver.now_s = WAIT_S - 0.01
+    driver.feed(on.Tick())
+    assert driver.cluster.plan is None
+    driver.now_s = WAIT_S
+    driver.feed(on.Tick())
+    assert driver.cluster.plan is not None and driver.cluster.problem().links == Link()
+
+
+def test_an_answer_after_the_plan_is_kept_for_the_next_one() -> None:
+    driver = Driver(num_workers=2, answers_links=False).start()
+    driver.now_s = WAIT_S
+    driver.feed(on.Tick())
+    version = driver.cluster.plan_version
+    driver.feed(on.LinksMeasured("w2", 2, tuple(both("w1", "w2").values())))
+    assert driver.cluster.plan_version == version and len(driver.cluster.problem().links) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("event", [on.LinksMeasured("w2", 1, (link("w2", "w1"),)), on.LinksMeasured("w9", 9, (link("w9", "w1"),))])
+def test_an_answer_to_another_question_is_dropped(event: on.LinksMeasured) -> None:
+    driver = Driver(num_workers=2, answers_links=False).start()
+    driver.feed(event)
+    assert list(driver.cluster.members.links) == [] and driver.cluster.plan is None
+
+
+def test_links_of_a_worker_that_left_are_forgotten() -> None:
+    driver = Driver(links={**both("w1", "w2"), **both("w1", "w3"), **both("w2", "w3")}).start()
+    generation = driver.cluster.members.get("w3").generation  # type: ignore[union-attr]
+    driver.feed(on.WorkerLost("w3", generation, "gone"))
+    assert {(m.from_id, m.to_id) for m in driver.cluster.members.links} == {("w1", "w2"), ("w2", "w1")}
+    driver.feed(on.LinksMeasured("w3", generation, (link("w3", "w1"),)))
+    assert {m.from_id for m in driver.cluster.members.links} == {"w1", "w2"}
+
+
+def test_workers_that_cannot_reach_each_other_are_not_neighbours() -> None:
+    broken = {("w1", "w2"): MeasuredLink("w1", "w2", failure="no route"), ("w2", "w1"): MeasuredLink("w2", "w1", failure="no route")}
+    driver = Driver(links={**broken, **both("w1", "w3"), **both("w2", "w3")}).start()
+    pairs = {(p.from_id, p.to_id) for p in driver.cluster.problem().links}  # type: ignore[union-attr]
+    assert pairs == {("w1", "w3"), ("w3", "w1"), ("w2", "w3"), ("w3", "w2")}
+    warnings = [c.text for c in driver.seen if isinstance(c, do.Record) and c.severity is Severity.WARN]
+    assert warnings == [f"has no link to {other}: no route; plans will not send from one to the other" for other in ("w1", "w2")]
+
+
+def test_one_direction_that_failed_fails_for_both_unless_the_other_was_measured() -> None:
+    book = LinkBook()
+    book.asked("a", 1, 0.0)
+    assert book.answered("a", 1, [MeasuredLink("a", "b", failure="no"), link("a", "c")], ["a", "b", "c"])
+    pairs = {(p.from_id, p.to_id) for p in book.for_planning(["a", "b", "c"])}  # type: ignore[union-attr]
+    assert pairs == {("a", "c"), ("c", "a"), ("b", "c"), ("c", "b")}
+
+
+@given(st.sets(st.tuples(st.sampled_from("abcd"), st.sampled_from("abcd")).filter(lambda p: p[0] != p[1])), st.data())
+def test_what_nobody_measured_is_assumed_to_be_as_slow_as_the_slowest(pairs: set[tuple[str, str]], data: st.DataObject) -> None:
+    book, found = LinkBook(), {}
+    for a, b in pairs:
+        found[a, b] = link(a, b, data.draw(st.floats(0, 1)), data.draw(st.floats(1e3, 1e9)))
+    book.asked("a", 1, 0.0)
+    book.answered("a", 1, found.values(), "abcd")
+    planned = book.for_planning("abcd")
+    if not found:
+        assert planned == Link()
+        return
+    assert isinstance(planned, tuple) and len(planned) == 12
+    worst = Link(max(m.round_trip_s for m in found.values()) / 2, min(m.bandwidth_bytes_per_s for m in found.values()))
+    for pair in planned:
+        known = found.get((pair.from_id, pair.to_id))
+        assert pair.link == (worst if known is None else Link(known.round_trip_s / 2, known.bandwidth_bytes_per_s))
+
+
+def test_a_worker_alone_asks_nobody() -> None:
+    driver = Driver(num_workers=1).start()
+    assert asked(driver) == [] and driver.cluster.plan is not None and driver.cluster.plan.stages[0].num_items == card().num_items
