@@ -188,6 +188,7 @@ def _model_options(parser: _Parser) -> None:
     parser.add_argument("--random-weights", type=_whole(0), metavar="SEED", help="seeded random weights")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--cache-dir", type=Path, help="default: $NOODLE_CACHE or the user's cache folder")
+    parser.add_argument("--layers", type=_ids, default=(), metavar="N,N,...", help="items per stage, instead of a plan that is searched")
 
 
 def _server_options(parser: _Parser, listen: str) -> None:

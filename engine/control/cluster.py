@@ -16,11 +16,12 @@ from engine.control import events as on
 from engine.control.invariants import check_cluster
 from engine.control.members import LeaseRules, Member, Members, capacity_tokens, planning_node
 from engine.control.metrics import PipelineMetrics
-from engine.control.scheduler import Flight, Scheduler, SchedulerLimits, Session
+from engine.control.scheduler import Flight, Scheduler, SchedulerLimits, Session, SessionState
 from engine.data import (
     Cancelled,
     Exhausted,
     FinishReason,
+    InvalidInput,
     ModelCard,
     NodeState,
     NoodleError,
@@ -31,6 +32,7 @@ from engine.data import (
     Severity,
     Unavailable,
 )
+from engine.planning.given import given_plan
 from engine.planning.problem import Infeasible, Problem
 from engine.planning.strategies import check_strategy, make_plan
 
@@ -43,6 +45,8 @@ class ClusterConfig:
     strategy: str = "balanced"
     leases: LeaseRules = field(default_factory=LeaseRules)
     limits: SchedulerLimits = field(default_factory=SchedulerLimits)
+    layers: tuple[int, ...] = ()  # items per stage instead of a search
+    order: tuple[str, ...] = ()  # the nodes that take them; () = all, in order of their names
 
 
 class Cluster:
@@ -271,14 +275,17 @@ class Cluster:
         if self.card is None:
             raise Refused("the model is not known yet: wait until the cluster is ready")
         nodes = tuple(planning_node(m) for m in self.members.eligible())
-        return make_plan(Problem(self.card.items, nodes), strategy or self.strategy, self.plan_version + 1)
+        problem = Problem(self.card.items, nodes)
+        if self.config.layers and not strategy:
+            return given_plan(problem, self.config.layers, self.config.order, self.plan_version + 1)
+        return make_plan(problem, strategy or self.strategy, self.plan_version + 1)
 
     def _adopt(self, out: list[do.Command]) -> None:
         if self.card is None:
             return
         try:
             plan = self.preview()
-        except Infeasible as e:
+        except (Infeasible, InvalidInput) as e:
             if self.detail != str(e):
                 self.detail = str(e)
                 out.append(do.Record(Severity.ERROR, "plan", f"#{self.plan_version + 1}", str(e)))
@@ -334,7 +341,7 @@ class Cluster:
             self._finish(session, reason, None, now_s, out)
 
     def _finish(self, session: Session, reason: FinishReason, error: NoodleError | None, now_s: float, out: list[do.Command]) -> None:
-        was_running = session in self.scheduler.running()
+        was_running = session.state is not SessionState.QUEUED
         self.scheduler.remove(session)
         failed = reason is FinishReason.ERROR
         self.num_failed += failed

@@ -37,6 +37,7 @@ class LocalOptions:
     memory_bytes: int | None = None
     kv_memory_bytes: int | None = None
     slowdowns: tuple[float, ...] = ()
+    layers: tuple[int, ...] = ()  # items per stage instead of a search
     cache_dir: str | None = None
     state_dir: str | None = None
     listen: str = "127.0.0.1:0"
@@ -75,6 +76,8 @@ class LocalCluster:
         """Start everything; returns the coordinator's address as soon as it is bound, long before the model is loaded."""
         options = self.options
         arguments = ["coordinator", "--workers", str(options.num_workers), "--listen", options.listen, *_model_arguments(options)]
+        if options.layers:
+            arguments += ["--layers", ",".join(map(str, options.layers))]
         if options.state_dir:
             arguments += ["--state-dir", options.state_dir]
         arguments += _metrics_arguments(options)

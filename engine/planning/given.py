@@ -1,0 +1,64 @@
+"""A plan that somebody else chose: so many items for the first node, so many for the next. It is checked, not searched."""
+
+from __future__ import annotations
+
+import math
+
+from engine.data import InvalidInput, Plan, Stage
+from engine.planning.problem import Infeasible, Problem
+
+GIVEN = "given"  # what such a plan calls its strategy
+
+
+def given_plan(problem: Problem, layers: tuple[int, ...], order: tuple[str, ...], plan_version: int) -> Plan:
+    """Stage k holds the next `layers[k]` items on the node `order[k]`, or without `order` on the problem's k-th node.
+
+    Raises InvalidInput for counts that do not cover the items, Infeasible for a stage that its node cannot hold.
+    """
+    check_layers(layers, len(problem.items))
+    used = _nodes(problem, layers, order)
+    starts = [sum(layers[:k]) for k in range(len(layers))]
+    cuts = [(node, start, start + count) for node, start, count in zip(used, starts, layers, strict=True)]
+    for node, start, stop in cuts:
+        if not problem.fits(node, start, stop):
+            raise Infeasible(_misfit(problem, node, start, stop))
+    stage_s = tuple(problem.stage_s(*cut) for cut in cuts)
+    return Plan(
+        plan_version=plan_version,
+        strategy=GIVEN,
+        stages=tuple(Stage(problem.nodes[node].node_id, start, stop) for node, start, stop in cuts),
+        stage_s=stage_s,
+        bottleneck_s=max(max(stage_s), problem.hop_s),
+        round_trip_s=math.fsum(stage_s) + problem.hop_s * len(cuts),
+    )
+
+
+def _nodes(problem: Problem, layers: tuple[int, ...], order: tuple[str, ...]) -> list[int]:
+    """The index of each stage's node."""
+    names = [node.node_id for node in problem.nodes]
+    if order and (missing := [name for name in order if name not in names]):
+        raise Infeasible(f"the given plan needs node {missing[0]}, which cannot hold layers now: there are {', '.join(names[:8])}")
+    used = [names.index(name) for name in order] if order else list(range(len(names)))
+    if len(layers) > len(used):
+        raise Infeasible(f"layers {_text(layers)} need {len(layers)} nodes, there are {len(used)}: start more workers")
+    return used[: len(layers)]
+
+
+def check_layers(layers: tuple[int, ...], num_items: int) -> None:
+    """Raise InvalidInput unless every count is positive and they add up to the model's items."""
+    if not layers or min(layers) < 1:
+        raise InvalidInput(f"layers {_text(layers) or '(none)'} are not allowed: every stage needs 1 or more items")
+    if sum(layers) != num_items:
+        raise InvalidInput(f"layers {_text(layers)} are {sum(layers)} items, the model has {num_items}: make them add up to {num_items}")
+
+
+def _misfit(problem: Problem, node: int, start: int, stop: int) -> str:
+    need, have = problem.stage_bytes(start, stop), problem.nodes[node].memory_bytes
+    where = f"items {start}-{stop - 1} on {problem.nodes[node].node_id}"
+    if need > have:
+        return f"{where} need {need / 1e6:.0f} MB, it offers {have / 1e6:.0f} MB: give that stage fewer items"
+    return f"{where} cannot be: the node does not support one of them"
+
+
+def _text(layers: tuple[int, ...]) -> str:
+    return ",".join(map(str, layers[:32]))
