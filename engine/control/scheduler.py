@@ -70,6 +70,7 @@ class Scheduler:
         self._sessions: dict[str, Session] = {}
         self._queue: deque[str] = deque()
         self.reserved_tokens = 0
+        self._largest_queued = 0  # reservation of any session since the queue was last empty: `hopeless` is asked at every event
 
     def __iter__(self) -> Iterator[Session]:
         return iter(self._sessions.values())
@@ -97,6 +98,7 @@ class Scheduler:
         session = Session(session_id, prompt_ids, request, now_s, max_new_tokens)
         self._sessions[session_id] = session
         self._queue.append(session_id)
+        self._largest_queued = max(self._largest_queued, session.reserve_tokens)
         return session
 
     def admit_next(self) -> Session | None:
@@ -107,12 +109,16 @@ class Scheduler:
         if self.reserved_tokens + session.reserve_tokens > self.capacity_tokens:
             return None
         self._queue.popleft()
+        if not self._queue:
+            self._largest_queued = 0
         self.reserved_tokens += session.reserve_tokens
         session.state = SessionState.PREFILL
         return session
 
     def hopeless(self) -> list[Session]:
         """Queued sessions whose reservation can never fit."""
+        if self._largest_queued <= self.capacity_tokens:
+            return []
         return [s for s in (self._sessions[i] for i in self._queue) if s.reserve_tokens > self.capacity_tokens]
 
     def overdue(self, now_s: float) -> list[Session]:

@@ -6,9 +6,12 @@ says how long things take. It is deterministic: equal scenarios give equal resul
 
 from __future__ import annotations
 
+import math
+
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
+from engine.control.members import LeaseRules
 from engine.data import GenerateRequest, ModelCard, ModelRef, NodeSpec, NoodleError, Phase, Refused
 from engine.simulation.arrivals import Arrival
 from engine.simulation.clock import VirtualClock
@@ -20,6 +23,7 @@ from engine.simulation.scenario import NodeSetup, Scenario
 from engine.simulation.session_log import SessionLog
 
 _GENERATION = 1
+_TICK_S = 1.0
 _TOKEN_ID = 0  # what the model says does not matter here
 
 
@@ -33,6 +37,7 @@ class StagedSimulator:
         self._cluster = Cluster(_config(scenario), 0.0)
         self._pipeline: Pipeline | None = None
         self._log = SessionLog()
+        self._ticking = False
         self._prompts: dict[int, tuple[int, ...]] = {}
 
     def run(self) -> SimulationResult:
@@ -59,7 +64,17 @@ class StagedSimulator:
         prompt = self._prompts.setdefault(arrival.prompt_tokens, (_TOKEN_ID,) * arrival.prompt_tokens)
         request = GenerateRequest(prompt_ids=prompt, max_new_tokens=arrival.new_tokens, ignore_eos=True)
         self._log.submitted(session_id, arrival)
+        if not self._ticking:
+            self._ticking = True
+            self._clock.at(self._clock.now_s + _TICK_S, self._tick, on.Tick())
         self._feed(on.SessionSubmitted(session_id, prompt, request))
+
+    def _tick(self, tick: on.Tick) -> None:
+        """While sessions are there, as the coordinator does: recent figures are bounded by it."""
+        self._feed(tick)
+        self._ticking = any(True for _ in self._cluster.scheduler)
+        if self._ticking:
+            self._clock.at(self._clock.now_s + _TICK_S, self._tick, tick)
 
     def _feed(self, event: on.ClusterEvent) -> None:
         commands = self._cluster.handle(event, self._clock.now_s)
@@ -107,6 +122,7 @@ def _config(scenario: Scenario) -> ClusterConfig:
     return ClusterConfig(
         num_workers_expected=len(scenario.nodes),
         strategy=scenario.strategy,
+        leases=LeaseRules(suspect_s=math.inf, lease_s=math.inf),  # nobody is lost here, so nobody beats
         limits=scenario.limits,
         layers=tuple(stage.num_items for stage in stages),
         order=tuple(stage.node_id for stage in stages),
