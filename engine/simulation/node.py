@@ -59,6 +59,10 @@ class VirtualNode:
             return 0.0
         return self._cost(step.shape) * self.setup.slowdown + self._stage_s
 
+    def cores(self, step: Step) -> float:
+        """How many cores it keeps busy meanwhile."""
+        return self.setup.prompt_busy_cores if step.shape.prompt_tokens else self.setup.busy_cores
+
     def done(self, step: Step, start_s: float, stop_s: float) -> None:
         """It computed the step in [start_s, stop_s); calls come in the order of time."""
         command, kv = step.command, self.kv

@@ -96,7 +96,7 @@ class Pipeline:
             return
         node.is_computing = True
         step = node.queue.popleft()
-        processor.run(node.work_s(step), node.setup.busy_cores, self._computed, (step, stage, self._clock.now_s))
+        processor.run(node.work_s(step), node.cores(step), self._computed, (step, stage, self._clock.now_s))
 
     def _computed(self, running: tuple[Step, int, float]) -> None:
         step, stage, start_s = running

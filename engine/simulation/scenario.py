@@ -36,12 +36,17 @@ class VirtualHost:
 
 @dataclass(frozen=True, slots=True)
 class NodeSetup:
-    """A worker. Its steps take `slowdown` times the source's time; on a shared host each keeps `busy_cores` cores busy."""
+    """A worker. Its steps take `slowdown` times the source's time.
+
+    On a shared host a running step keeps some cores busy on average: `busy_cores` in decode, `prompt_busy_cores` when it
+    holds prompt tokens (long matrix products use threads better). Both are CPU time over running time of a step alone.
+    """
 
     node_id: str
     slowdown: float = 1.0
     host_id: str = ""  # "" = a machine of its own
     busy_cores: float = 1.0
+    prompt_busy_cores: float = 1.0
     memory_bytes: int = UNLIMITED_BYTES
     kv_budget_bytes: int = UNLIMITED_BYTES // 2
 
@@ -50,7 +55,8 @@ class NodeSetup:
         if self.node_id == COORDINATOR:
             raise InvalidInput(f"a node cannot be called {COORDINATOR}: links use that name for the coordinator")
         _require(f"slowdown of {self.node_id}", self.slowdown, 1e-6, 1e6)
-        _require(f"busy cores of {self.node_id}", self.busy_cores, 1e-3, 1e6)
+        for cores in (self.busy_cores, self.prompt_busy_cores):
+            _require(f"busy cores of {self.node_id}", cores, 1e-3, 1e6)
         _require(f"KV budget of {self.node_id}", self.kv_budget_bytes, 0, UNLIMITED_BYTES)
         _require(f"memory of {self.node_id}", self.memory_bytes, self.kv_budget_bytes, UNLIMITED_BYTES)
 
