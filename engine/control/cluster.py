@@ -275,7 +275,7 @@ class Cluster:
         if self.card is None:
             raise Refused("the model is not known yet: wait until the cluster is ready")
         nodes = tuple(planning_node(m) for m in self.members.eligible())
-        problem = Problem(self.card.items, nodes)
+        problem = Problem(self.card.items, nodes, free_order=False)
         if self.config.layers and not strategy:
             return given_plan(problem, self.config.layers, self.config.order, self.plan_version + 1)
         return make_plan(problem, strategy or self.strategy, self.plan_version + 1)

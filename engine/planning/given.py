@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from engine.data import InvalidInput, Plan, Stage
 from engine.planning.problem import Infeasible, Problem
+from engine.planning.solution import evaluate
 
 GIVEN = "given"  # what such a plan calls its strategy
 
@@ -19,17 +18,17 @@ def given_plan(problem: Problem, layers: tuple[int, ...], order: tuple[str, ...]
     used = _nodes(problem, layers, order)
     starts = [sum(layers[:k]) for k in range(len(layers))]
     cuts = [(node, start, start + count) for node, start, count in zip(used, starts, layers, strict=True)]
-    for node, start, stop in cuts:
-        if not problem.fits(node, start, stop):
-            raise Infeasible(_misfit(problem, node, start, stop))
-    stage_s = tuple(problem.stage_s(*cut) for cut in cuts)
+    for cut in cuts:
+        if not problem.fits(*cut):
+            raise Infeasible(_misfit(problem, *cut))
+    costs = evaluate(problem, tuple(cuts))
     return Plan(
         plan_version=plan_version,
         strategy=GIVEN,
-        stages=tuple(Stage(problem.nodes[node].node_id, start, stop) for node, start, stop in cuts),
-        stage_s=stage_s,
-        bottleneck_s=max(max(stage_s), problem.hop_s),
-        round_trip_s=math.fsum(stage_s) + problem.hop_s * len(cuts),
+        stages=tuple(Stage(stage.node_id, stage.start, stage.stop) for stage in costs.stages),
+        stage_s=tuple(stage.time_s for stage in costs.stages),
+        bottleneck_s=costs.bottleneck_s,
+        round_trip_s=costs.round_trip_s,
     )
 
 
@@ -53,7 +52,7 @@ def check_layers(layers: tuple[int, ...], num_items: int) -> None:
 
 
 def _misfit(problem: Problem, node: int, start: int, stop: int) -> str:
-    need, have = problem.stage_bytes(start, stop), problem.nodes[node].memory_bytes
+    need, have = problem.memory_bytes(node, start, stop), problem.room_bytes(node)
     where = f"items {start}-{stop - 1} on {problem.nodes[node].node_id}"
     if need > have:
         return f"{where} need {need / 1e6:.0f} MB, it offers {have / 1e6:.0f} MB: give that stage fewer items"

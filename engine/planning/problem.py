@@ -1,6 +1,13 @@
-"""The planning problem: a chain of items, nodes with per-item times, links between them.
+"""The planning problem: a chain of items, nodes with times and memory, the links between them.
 
-Pure data with the quantities that every solver needs; it does not choose anything.
+Pure data with the quantities that define a plan's cost; it does not choose anything. The definitions (DESIGN 8):
+
+    s_k  compute time of stage k, h_k  time of the hop from stage k to k+1 (none after the last stage)
+    a stage costs max(s_k, h_k) when sending overlaps computing, s_k + h_k when it does not (`additive`)
+    bottleneck = largest stage cost;  round trip = sum s + sum h + return hop (one token id, last node to first)
+    period per token with m sessions in flight  P(m) = max(bottleneck, round trip / m)
+
+A single stage has neither hops nor a return hop. The return hop counts in the round trip only.
 """
 
 from __future__ import annotations
@@ -10,6 +17,12 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from engine.data import InvalidInput, Item, Refused
+from engine.planning.constraints import PlanningConstraints
+
+TOKEN_ID_BYTES = 4
+MAX_ITEMS = 4096
+MAX_NODES = 256
+OVERLAPPED, ADDITIVE = "overlapped", "additive"
 
 
 class Infeasible(Refused):
@@ -17,72 +30,208 @@ class Infeasible(Refused):
 
 
 @dataclass(frozen=True, slots=True)
+class Link:
+    """One direction between two nodes: a message of b bytes takes latency_s + b / bandwidth_bytes_per_s."""
+
+    latency_s: float = 0.0
+    bandwidth_bytes_per_s: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.latency_s < math.inf:
+            raise InvalidInput(f"link latency_s is {self.latency_s}: it must be 0 or more seconds")
+        if not self.bandwidth_bytes_per_s > 0:
+            raise InvalidInput(f"link bandwidth_bytes_per_s is {self.bandwidth_bytes_per_s}: it must be more than 0")
+
+    def transfer_s(self, num_bytes: float) -> float:
+        return self.latency_s + num_bytes / self.bandwidth_bytes_per_s
+
+
+@dataclass(frozen=True, slots=True)
+class PairLink:
+    """The link from one node to another; the way back is the same unless it is given too."""
+
+    from_id: str
+    to_id: str
+    link: Link
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPool:
+    """Memory that several nodes share (a CPU and an integrated GPU): their stages together must fit into it."""
+
+    pool_id: str
+    memory_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
 class PlanningNode:
-    """A node as the planner sees it: `time_s[i]` is one decode step of item i there, inf if it cannot run it."""
+    """A node as the planner sees it.
+
+    `time_s[i]` is one decode step of item i there, inf if it cannot run it; or `stage_time_s[k]` the time of a stage of
+    k + 1 items whatever they are (a longer stage is impossible, the table need not rise). `buffer_bytes` is what any stage
+    there needs beside its items. `pool_id` names the shared memory that the node draws from.
+    """
 
     node_id: str
-    memory_bytes: float
-    time_s: tuple[float, ...]
+    memory_bytes: float = math.inf
+    time_s: tuple[float, ...] = ()
+    stage_time_s: tuple[float, ...] = ()
+    price_per_s: float = 0.0
+    buffer_bytes: float = 0.0
+    pool_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Place `items` (a chain) on `nodes`, which stand in execution order.
+    """Place `items` (a chain) on `nodes`; a node may be left out unless `use_all_nodes`.
 
-    `kv_tokens` is how many tokens of KV every stage must be able to hold (contexts x sessions).
+    `links`: one Link for every pair, or the pairs that are connected. `free_order`: nodes may stand in any order in the
+    pipeline, else in the order given. A stage must hold KV for sessions x context_tokens tokens. `in_flight` is m above.
+    `workspace_bytes[i]`: scratch memory of item i; a stage needs its largest.
     """
 
     items: tuple[Item, ...]
     nodes: tuple[PlanningNode, ...]
-    hop_s: float = 0.0
-    kv_tokens: int = 0
-    _prefix_s: tuple[tuple[float, ...], ...] = field(init=False, repr=False)
-    _prefix_bytes: tuple[float, ...] = field(init=False, repr=False)
-    _ties: frozenset[tuple[int, int, int]] = field(init=False, repr=False)  # (first item, second item, shared bytes)
+    links: Link | tuple[PairLink, ...] = field(default_factory=Link)
+    free_order: bool = True
+    link_cost: str = OVERLAPPED
+    return_hop: bool = True
+    sessions: int = 1
+    context_tokens: int = 0
+    in_flight: int = 1
+    use_all_nodes: bool = False
+    pools: tuple[MemoryPool, ...] = ()
+    workspace_bytes: tuple[float, ...] = ()
+    constraints: PlanningConstraints = field(default_factory=PlanningConstraints)
+    _prefix_bytes: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    _link_of: dict[tuple[str, str], Link] = field(init=False, repr=False, compare=False)
+    _ties: tuple[tuple[tuple[int, ...], float], ...] = field(init=False, repr=False, compare=False)  # (items, bytes each)
 
     def __post_init__(self) -> None:
-        if not self.items:
-            raise InvalidInput("the problem has no items: give at least one")
-        if not self.nodes:
-            raise Infeasible("no node can hold layers: start at least one worker")
-        for node in self.nodes:
-            _check_times(node, len(self.items))
-        object.__setattr__(self, "_prefix_s", tuple(tuple(accumulate(n.time_s, initial=0.0)) for n in self.nodes))
-        sizes = (i.weight_bytes + i.kv_bytes_per_token * self.kv_tokens for i in self.items)
-        ties = (
-            (min(i, item.tied_to), max(i, item.tied_to), item.tied_bytes) for i, item in enumerate(self.items) if item.tied_to is not None
-        )
-        object.__setattr__(self, "_ties", frozenset(ties))
+        _check(self)
+        kv_tokens = self.sessions * self.context_tokens
+        sizes = (i.weight_bytes + i.kv_bytes_per_token * kv_tokens for i in self.items)
         object.__setattr__(self, "_prefix_bytes", tuple(accumulate(sizes, initial=0.0)))
+        object.__setattr__(self, "_ties", _tie_groups(self.items))
+        object.__setattr__(self, "_link_of", _both_ways(self.links))
 
     def stage_s(self, node: int, start: int, stop: int) -> float:
-        """Decode time of items [start, stop) on `nodes[node]`, in seconds."""
-        times = self._prefix_s[node]
-        return times[stop] - times[start] if math.isfinite(times[stop]) else math.fsum(self.nodes[node].time_s[start:stop])
+        """Compute time of items [start, stop) on `nodes[node]`; inf if it cannot run them."""
+        chosen = self.nodes[node]
+        if chosen.stage_time_s:
+            return chosen.stage_time_s[stop - start - 1] if stop - start <= len(chosen.stage_time_s) else math.inf
+        return math.fsum(chosen.time_s[start:stop])
 
     def stage_bytes(self, start: int, stop: int) -> float:
-        """Weights and KV of items [start, stop); a tensor tied inside the range is counted once."""
-        shared = sum(size for first, second, size in self._ties if start <= first and second < stop)
-        return self._prefix_bytes[stop] - self._prefix_bytes[start] - shared
+        """Weights, KV and workspace of items [start, stop); a tensor tied inside the range is counted once."""
+        total = self._prefix_bytes[stop] - self._prefix_bytes[start]
+        for members, size in self._ties:
+            total -= size * max(0, sum(start <= i < stop for i in members) - 1)
+        return total + (max(self.workspace_bytes[start:stop]) if self.workspace_bytes else 0.0)
+
+    def memory_bytes(self, node: int, start: int, stop: int) -> float:
+        """What a stage of items [start, stop) takes on `nodes[node]`."""
+        return self.stage_bytes(start, stop) + self.nodes[node].buffer_bytes
+
+    def room_bytes(self, node: int) -> float:
+        """What `nodes[node]` may give to a stage."""
+        return self.nodes[node].memory_bytes - self.constraints.memory_reserve_bytes
 
     def fits(self, node: int, start: int, stop: int) -> bool:
-        return self.stage_bytes(start, stop) <= self.nodes[node].memory_bytes and math.isfinite(self.stage_s(node, start, stop))
+        return self.memory_bytes(node, start, stop) <= self.room_bytes(node) and math.isfinite(self.stage_s(node, start, stop))
+
+    def link(self, sender: int, receiver: int) -> Link | None:
+        """The link between two nodes, None if they are not connected."""
+        if isinstance(self.links, Link):
+            return self.links
+        return self._link_of.get((self.nodes[sender].node_id, self.nodes[receiver].node_id))
+
+    def hop_s(self, sender: int, receiver: int, cut: int) -> float:
+        """Time to send the output of item cut - 1; inf between nodes that are not connected."""
+        link = self.link(sender, receiver)
+        return math.inf if link is None else link.transfer_s(self.items[cut - 1].output_bytes_per_token)
+
+    def return_s(self, last: int, first: int) -> float:
+        """Time to send the token id back to the first stage."""
+        if not self.return_hop or last == first:
+            return 0.0
+        link = self.link(last, first)
+        return math.inf if link is None else link.transfer_s(TOKEN_ID_BYTES)
+
+    def stage_cost_s(self, compute_s: float, hop_s: float) -> float:
+        """A stage's share of the bottleneck."""
+        return compute_s + hop_s if self.link_cost == ADDITIVE else max(compute_s, hop_s)
+
+    def period_s(self, bottleneck_s: float, round_trip_s: float) -> float:
+        return max(bottleneck_s, round_trip_s / self.in_flight)
 
 
-def _check_times(node: PlanningNode, num_items: int) -> None:
-    if len(node.time_s) != num_items:
+def _both_ways(links: Link | tuple[PairLink, ...]) -> dict[tuple[str, str], Link]:
+    if isinstance(links, Link):
+        return {}
+    return {(p.to_id, p.from_id): p.link for p in links} | {(p.from_id, p.to_id): p.link for p in links}
+
+
+def _check(problem: Problem) -> None:
+    n = len(problem.items)
+    if not problem.items:
+        raise InvalidInput("the problem has no items: give at least one")
+    if not problem.nodes:
+        raise Infeasible("no node can hold layers: start at least one worker")
+    if n > MAX_ITEMS or len(problem.nodes) > MAX_NODES:
+        raise InvalidInput(f"the problem has {n} items and {len(problem.nodes)} nodes: at most {MAX_ITEMS} and {MAX_NODES} can be planned")
+    node_ids = tuple(node.node_id for node in problem.nodes)
+    if len(set(node_ids)) != len(node_ids):
+        raise InvalidInput(f"node {next(i for i in node_ids if node_ids.count(i) > 1)!r} is given twice: names must differ")
+    if problem.link_cost not in (OVERLAPPED, ADDITIVE):
+        raise InvalidInput(f"link_cost {problem.link_cost!r} is unknown: use {OVERLAPPED} or {ADDITIVE}")
+    for name, value, low in (
+        ("sessions", problem.sessions, 1),
+        ("context_tokens", problem.context_tokens, 0),
+        ("in_flight", problem.in_flight, 1),
+    ):
+        if value < low:
+            raise InvalidInput(f"{name} is {value}: it must be at least {low}")
+    if problem.workspace_bytes and len(problem.workspace_bytes) != n:
+        raise InvalidInput(f"{len(problem.workspace_bytes)} workspace sizes are given for {n} items")
+    pools = {pool.pool_id for pool in problem.pools}
+    for node in problem.nodes:
+        _check_node(node, n, pools)
+    problem.constraints.check_against(n, node_ids)
+
+
+def _check_node(node: PlanningNode, num_items: int, pools: set[str]) -> None:
+    if bool(node.time_s) == bool(node.stage_time_s):
+        raise InvalidInput(f"node {node.node_id} needs either time_s (one per item) or stage_time_s (one per stage length)")
+    if node.time_s and len(node.time_s) != num_items:
         raise InvalidInput(f"node {node.node_id} has {len(node.time_s)} item times, the model has {num_items} items")
-    if any(math.isnan(t) or t < 0 for t in node.time_s):
+    if any(math.isnan(t) or t < 0 for t in (*node.time_s, *node.stage_time_s)):
         raise InvalidInput(f"node {node.node_id} has a negative or undefined item time: measure it again")
+    for name, value in (("memory_bytes", node.memory_bytes), ("price_per_s", node.price_per_s), ("buffer_bytes", node.buffer_bytes)):
+        if math.isnan(value) or value < 0:
+            raise InvalidInput(f"node {node.node_id} has {name} {value}: it must be 0 or more")
+    if node.pool_id is not None and node.pool_id not in pools:
+        raise InvalidInput(
+            f"node {node.node_id} draws from memory pool {node.pool_id!r}: the pools are {', '.join(sorted(pools)) or 'none'}"
+        )
 
 
-def describe_shortage(problem: Problem) -> str:
-    """Why nothing fits, as one sentence with the numbers."""
-    need = problem.stage_bytes(0, len(problem.items))
-    have = math.fsum(n.memory_bytes for n in problem.nodes)
-    largest = max(range(len(problem.items)), key=lambda i: problem.stage_bytes(i, i + 1))
-    return (
-        f"the model needs {need / 1e6:.0f} MB for weights and KV (largest item {problem.items[largest].name} "
-        f"{problem.stage_bytes(largest, largest + 1) / 1e6:.0f} MB), the {len(problem.nodes)} nodes together offer {have / 1e6:.0f} MB: "
-        "add a worker, give one more --memory, or choose a smaller model"
-    )
+def _tie_groups(items: tuple[Item, ...]) -> tuple[tuple[tuple[int, ...], float], ...]:
+    """Items that share one tensor, with its size; a tie may be written at one end or at both."""
+    root = list(range(len(items)))
+
+    def find(i: int) -> int:
+        while root[i] != i:
+            i = root[i]
+        return i
+
+    for i, item in enumerate(items):
+        if item.tied_to is not None:
+            if not 0 <= item.tied_to < len(items) or item.tied_to == i:
+                raise InvalidInput(f"item {item.name} is tied to item {item.tied_to}: name another item, 0 to {len(items) - 1}")
+            root[max(find(i), find(item.tied_to))] = min(find(i), find(item.tied_to))
+    groups: dict[int, list[int]] = {}
+    for i in range(len(items)):
+        groups.setdefault(find(i), []).append(i)
+    tied = [tuple(members) for members in groups.values() if len(members) > 1]
+    return tuple((members, min(max(items[i].tied_bytes for i in members), *(items[i].weight_bytes for i in members))) for members in tied)

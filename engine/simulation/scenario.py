@@ -45,6 +45,7 @@ class NodeSetup:
     node_id: str
     slowdown: float = 1.0
     host_id: str = ""  # "" = a machine of its own
+    num_threads: int = 1  # what the scheduler is told
     busy_cores: float = 1.0
     prompt_busy_cores: float = 1.0
     memory_bytes: int = UNLIMITED_BYTES

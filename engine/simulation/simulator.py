@@ -154,7 +154,7 @@ def _spec(setup: NodeSetup) -> NodeSpec:
         pid=0,
         device="cpu",
         device_name="",
-        num_threads=1,
+        num_threads=setup.num_threads,
         memory_bytes=setup.memory_bytes,
         kv_budget_bytes=setup.kv_budget_bytes,
     )

@@ -1,0 +1,235 @@
+"""The general exact solver: label-setting over (nodes used, next node, position).
+
+A label is a partial chain that covers items [0, start). Two labels at one state are continued in the same ways, so one
+that is worse or equal in its value and in every bounded quantity (`extras`) can go. What a value is, a Goal says; a goal's
+`extend` must keep the order of values (if v <= w then extend(v, x) <= extend(w, x)), which is Bellman's condition. Maxima,
+sums, lexicographic (sum, maximum) pairs and descending tuples (the order of leximin fairness) all keep it; a lexicographic
+(maximum, sum) does not, so such objectives are solved in two phases, the second within the first one's optimum.
+
+Layers are numbers of stages, so the count of nodes in use is known at every label. With per-pair links a state names the
+node that comes next, so that a stage's hop is known when the stage is added.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from engine.planning.tables import Chain, Tables
+
+Value = Any  # a goal's own totally ordered type: a float or a tuple
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One stage as a goal sees it; `cost_s` is its share of the bottleneck, `spent_s` of the round trip."""
+
+    compute_s: float
+    cost_s: float
+    spent_s: float
+    ratio: float
+    price: float
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What to minimise: `start`, then `extend(value, step)` per stage; which extras stay bounded or are traded off."""
+
+    start: Value
+    extend: Callable[[Value, Step], Value]
+    trades_round_trip: bool = False
+    trades_price: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on a chain, inclusive."""
+
+    cost_s: float = math.inf
+    ratio: float = math.inf
+    round_trip_s: float = math.inf
+    stages: tuple[int, int] = (1, 10**9)  # fewest and most
+
+
+@dataclass(slots=True)
+class Label:
+    """`extras`: round trip, price, then bytes used of each shared pool; only what the search must keep."""
+
+    value: Value
+    extras: tuple[float, ...]
+    before: Label | None
+    stage: tuple[int, int, int]
+
+    def chain(self) -> Chain:
+        stages, label = [], self
+        while label.before is not None:
+            stages.append(label.stage)
+            label = label.before
+        return tuple(reversed(stages))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A complete chain: its value, its number of stages, and the extras the goal asked for (else 0)."""
+
+    value: Value
+    num_stages: int
+    round_trip_s: float
+    price: float
+    chain: Chain
+
+
+class TooLarge(Exception):
+    """The label search met its work limit; another method must bound the answer."""
+
+
+class LabelSearch:
+    """Searches of one problem; `work_limit` counts labels made, so that it does not depend on the machine's speed."""
+
+    def __init__(self, tables: Tables, work_limit: int = 4_000_000) -> None:
+        self.tables = tables
+        self.work_limit = work_limit
+        self.work = 0
+        self._strides = _strides(tables)
+        self._pools = [p.pool_id for p in tables.problem.pools if sum(tables.size[c] for c, q in enumerate(tables.pool) if q == p.pool_id) > 1]
+
+    def best(self, goal: Goal, limits: Limits) -> Found | None:
+        """A chain of smallest value within the limits; among equals the first found, which is deterministic."""
+        return min(self.every(goal, limits), key=lambda found: (found.value, found.num_stages), default=None)
+
+    def every(self, goal: Goal, limits: Limits) -> Iterator[Found]:
+        """Every undominated complete chain within the limits."""
+        self._goal, self._limits = goal, limits
+        self._keeps_trip = goal.trades_round_trip or limits.round_trip_s < math.inf
+        layer = self._first_layer()
+        most = min(limits.stages[1], sum(self.tables.size), self.tables.n)
+        for count in range(1, most + 1):
+            layer, done = self._advance(layer, last_layer=count == most)
+            if count >= limits.stages[0]:
+                for label in done:
+                    trip = label.extras[0] if self._keeps_trip else 0.0
+                    price = label.extras[int(self._keeps_trip)] if goal.trades_price else 0.0
+                    yield Found(label.value, count, trip, price, label.chain())
+
+    def _first_layer(self) -> dict[tuple, list[Label]]:
+        t = self.tables
+        extras = (0.0,) * (self._keeps_trip + self._goal.trades_price + len(self._pools))
+        label = Label(self._goal.start, extras, None, (0, 0, 0))
+        if t.uniform:
+            return {(0, -1, -1, 0): [label]}
+        return {(used, c, c, 0): [label] for c, used in self._free(0)}
+
+    def _free(self, used: int) -> Iterator[tuple[int, int]]:
+        """(class, used after taking one of it) for every class that may come next."""
+        if not self.tables.problem.free_order:
+            for c in range(used, len(self.tables.size)):
+                yield c, c + 1
+            return
+        for c, size in enumerate(self.tables.size):
+            if used // self._strides[c] % (size + 1) < size:
+                yield c, used + self._strides[c]
+
+    def _advance(self, layer: dict[tuple, list[Label]], last_layer: bool) -> tuple[dict[tuple, list[Label]], list[Label]]:
+        after: dict[tuple, list[Label]] = {}
+        done: list[Label] = []
+        for (used, first, following, start), labels in layer.items():
+            if following >= 0:
+                self._from_pair(used, first, following, start, labels, after, done, last_layer)
+                continue
+            for c, used_after in self._free(used):
+                for stop, compute_s in self.tables.stages(c, start):
+                    if stop == self.tables.n:
+                        back = self.tables.back if start > 0 else 0.0
+                        self._add(done, labels, (c, start, stop), compute_s, 0.0, back)
+                    elif not last_layer:
+                        self._add(after.setdefault((used_after, -1, -1, stop), []), labels, (c, start, stop), compute_s, self.tables.hop[stop])
+        return after, done
+
+    def _from_pair(
+        self, used: int, first: int, c: int, start: int, labels: list[Label], after: dict[tuple, list[Label]], done: list[Label], last: bool
+    ) -> None:
+        for stop, compute_s in self.tables.stages(c, start):
+            if stop == self.tables.n:
+                back = self.tables.pair_back(c, first) if start > 0 else 0.0
+                if back < math.inf:
+                    self._add(done, labels, (c, start, stop), compute_s, 0.0, back)
+            elif not last:
+                for d, used_after in self._free(used):
+                    hop = self.tables.pair_hop(c, d, stop)
+                    if hop < math.inf:
+                        self._add(after.setdefault((used_after, first, d, stop), []), labels, (c, start, stop), compute_s, hop)
+
+    def _add(
+        self, kept: list[Label], labels: list[Label], stage: tuple[int, int, int], compute_s: float, hop_s: float, back_s: float = 0.0
+    ) -> None:
+        """Extend every label by one stage and keep what is within the limits and not dominated."""
+        t, limits = self.tables, self._limits
+        cost_s = compute_s + hop_s if t.additive else max(compute_s, hop_s)
+        if cost_s > limits.cost_s:
+            return
+        ratio = t.used_ratio(*stage) if limits.ratio < math.inf or self._goal.extend is extend_ratio else 0.0
+        if ratio > limits.ratio:
+            return
+        step = Step(compute_s, cost_s, compute_s + hop_s + back_s, ratio, t.price[stage[0]])
+        self.work += len(labels)
+        if self.work > self.work_limit:
+            raise TooLarge
+        for label in labels:
+            extras = self._extras(label.extras, step, stage) if label.extras else ()
+            if extras is not None:
+                step_here = step if not self._pools else self._with_pools(step, extras)
+                if step_here.ratio <= limits.ratio:
+                    _keep(kept, Label(self._goal.extend(label.value, step_here), extras, label, stage))
+
+    def _extras(self, before: tuple[float, ...], step: Step, stage: tuple[int, int, int]) -> tuple[float, ...] | None:
+        """The bounded quantities after this stage, None if one is over its bound."""
+        extras, at = list(before), 0
+        if self._keeps_trip:
+            extras[0] += step.spent_s
+            if extras[0] > self._limits.round_trip_s:
+                return None
+            at = 1
+        if self._goal.trades_price:
+            extras[at] += step.price
+            at += 1
+        for i, pool in enumerate(self._pools, at):
+            if self.tables.pool[stage[0]] == pool:
+                extras[i] += self.tables.used_bytes(*stage)
+                if extras[i] > self.tables.pool_room[pool]:
+                    return None
+        return tuple(extras)
+
+    def _with_pools(self, step: Step, extras: tuple[float, ...]) -> Step:
+        """The step with its ratio raised to that of the fullest pool so far."""
+        used = extras[len(extras) - len(self._pools) :]
+        fullest = max((size / self.tables.pool_room[pool] for size, pool in zip(used, self._pools, strict=True) if size > 0), default=0.0)
+        return Step(step.compute_s, step.cost_s, step.spent_s, max(step.ratio, fullest), step.price)
+
+
+def extend_ratio(value: float, step: Step) -> float:
+    return max(value, step.ratio)
+
+
+def _keep(kept: list[Label], new: Label) -> None:
+    """Add `new` unless a kept label is at least as good in everything; drop those that it betters."""
+    if not new.extras:
+        if not kept:
+            kept.append(new)
+        elif new.value < kept[0].value:
+            kept[0] = new
+        return
+    if any(k.value <= new.value and all(a <= b for a, b in zip(k.extras, new.extras, strict=True)) for k in kept):
+        return
+    kept[:] = [k for k in kept if not (new.value <= k.value and all(a <= b for a, b in zip(new.extras, k.extras, strict=True)))]
+    kept.append(new)
+
+
+def _strides(tables: Tables) -> list[int]:
+    """Mixed-radix weight of each class in the number `used`."""
+    strides, stride = [], 1
+    for size in tables.size:
+        strides.append(stride)
+        stride *= size + 1
+    return strides

@@ -1,0 +1,149 @@
+"""Kernel 1, threshold search: the smallest bottleneck of a regular problem, over all orders, subsets and cuts.
+
+One number describes a set of used nodes within a bottleneck T: the furthest position it can reach,
+f(S + c) = furthest stop of class c from f(S). A failed probe also tells the smallest cost above T at which any of its
+steps would come out differently; nothing in between can succeed. So the search bisects between that and the cost of the
+best chain found, both of them realised costs, and ends when they meet (the exact bisection of Pinar and Aykanat, "Fast
+optimal load balancing algorithms for 1D partitioning", JPDC 2004, carried over to subsets of unlike nodes).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine.planning.regular import Arrays, Regular
+from engine.planning.states import Space
+from engine.planning.tables import Chain, Tables
+
+ROUNDING = 1 - 1e-12  # bounds computed in floating point are lowered by this
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Either a chain within the bound, or the next bound that is worth trying."""
+
+    chain: Chain | None
+    next_s: float
+
+
+class Reach:
+    """Probes of one regular problem over the states of `space`."""
+
+    def __init__(self, regular: Regular, space: Space) -> None:
+        self.r, self.space = regular, space
+        self._arrays: Arrays | None = None
+
+    def arrays(self) -> Arrays:
+        if self._arrays is None:
+            self._arrays = self.r.arrays()
+        return self._arrays
+
+    def probe(self, bound_s: float) -> Probe:
+        """Whether any chain keeps within `bound_s`."""
+        if self.r.begin == self.r.n:
+            return Probe((), math.inf)
+        return self._probe_one(bound_s) if self.space.small else self._probe_all(bound_s)
+
+    def needs(self, stage: tuple[int, int, int], bound_s: float) -> bool:
+        """Whether every chain within `bound_s` contains this stage, which must cost exactly that."""
+        c, start, stop = stage
+        if start > self.r.begin and self.r.furthest(c, start - 1, bound_s) >= stop:
+            return False  # a longer stage costs the same: there may be another way
+        shorter = self._before(stage, bound_s)
+        if self.space.small:
+            onward = self._onward({(c, start): self.r.jump[shorter]}, bound_s)
+            return self.space.reach_one(onward, self.r.begin, self.r.n)[-1] < self.r.n
+        arrays = self.arrays()
+        there = arrays.onward(arrays.furthest(bound_s))
+        there[c, start] = self.r.jump[shorter]
+        return int(self.space.reach_all(there, self.r.begin, self.r.n).max()) < self.r.n
+
+    def smallest(self, low_s: float, chain: Chain) -> tuple[float, Chain]:
+        """The smallest bottleneck and a chain that has it; no chain is below `low_s`, and `chain` is a valid one."""
+        high_s = self.cost_s(chain)
+        while low_s < high_s:
+            bound_s = low_s + (high_s - low_s) / 2
+            probe = self.probe(bound_s if bound_s < high_s else low_s)
+            if probe.chain is None:
+                low_s = probe.next_s
+            else:
+                high_s, chain = self.cost_s(probe.chain), probe.chain
+        return high_s, chain
+
+    def cost_s(self, chain: Chain) -> float:
+        return max((self.r.cost_s(*stage) for stage in chain), default=0.0)
+
+    def _onward(self, memo: dict[tuple[int, int], int], bound_s: float) -> Callable[[int, int], int]:
+        furthest, jump = self.r.furthest, self.r.jump
+
+        def onward(c: int, start: int) -> int:
+            there = memo.get((c, start))
+            if there is None:
+                there = memo[c, start] = jump[furthest(c, start, bound_s)]
+            return there
+
+        return onward
+
+    def _probe_one(self, bound_s: float) -> Probe:
+        r = self.r
+        memo: dict[tuple[int, int], int] = {}
+        onward = self._onward(memo, bound_s)
+        position = self.space.reach_one(onward, r.begin, r.n)
+        if position[-1] >= r.n:
+            return Probe(self._trace(position, onward, bound_s), bound_s)
+        return Probe(None, min([r.next_hop(bound_s), *(r.next_cost(c, start, bound_s) for c, start in memo)]))
+
+    def _probe_all(self, bound_s: float) -> Probe:
+        r, arrays = self.r, self.arrays()
+        onward = arrays.onward(arrays.furthest(bound_s))
+        position = self.space.reach_all(onward, r.begin, r.n)
+        if position.max() >= r.n:
+            reached = position[: int((position >= r.n).argmax()) + 1]
+            return Probe(self._trace(reached, lambda c, start: int(onward[c, start]), bound_s), bound_s)
+        seen = np.flatnonzero(np.bincount(position, minlength=r.n + 1)).tolist()
+        return Probe(None, min([r.next_hop(bound_s), *(r.next_cost(c, start, bound_s) for c in self.space.live for start in seen)]))
+
+    def _before(self, stage: tuple[int, int, int], bound_s: float) -> int:
+        """The furthest stop within the bound short of the stage's own."""
+        c, start, stop = stage
+        hop = self.r.t.hop
+        while stop - 1 > start and not self.r.t.additive and hop[stop - 1] > bound_s:
+            stop -= 1
+        return stop - 1
+
+    def _trace(self, position: Any, onward: Any, bound_s: float) -> Chain:
+        """The stages behind the last position, on the shortest way back."""
+        space, stages, i = self.space, [], len(position) - 1
+        while position[i] > self.r.begin:
+            here = int(position[i])
+            for row, c in enumerate(space.live):
+                before = int(space.before[row, i])
+                if before < len(space.states) and onward(c, int(position[before])) == here:
+                    start = int(position[before])
+                    if start < here:
+                        stages.append((c, start, self.r.furthest(c, start, bound_s)))
+                    i = before
+                    break
+        return tuple(reversed(stages))
+
+
+def alive(tables: Tables, space: Space, bound_s: float) -> Any:
+    """The states that lie on a chain within `bound_s`: what their nodes reach, the other nodes can go on from."""
+    arrays, n = Regular(tables).arrays(), tables.n
+    forward = _positions(space, arrays.onward(arrays.furthest(bound_s)))
+    mirrored = np.zeros((len(tables.size), n + 2), dtype=np.int32)
+    mirrored[:, :-1] = n - arrays.nearest(bound_s)[:, ::-1]
+    backward = _positions(space, mirrored)
+    return space.states[forward >= n - backward[space.where[space.total - 1 - space.states]]]
+
+
+def _positions(space: Space, onward: Any) -> Any:
+    if not space.small:
+        return space.reach_all(onward, 0, onward.shape[1])
+    rows = onward.tolist()
+    return np.array(space.reach_one(lambda c, start: rows[c][start], 0, onward.shape[1]))

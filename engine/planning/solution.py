@@ -1,0 +1,101 @@
+"""What a solver returns: the chosen stages with everything they cost, and the proof of how good they are."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from engine.planning.problem import Problem
+
+Cut = tuple[int, int, int]  # node index, start, stop
+
+
+@dataclass(frozen=True, slots=True)
+class SolvedStage:
+    """Items [start, stop) on a node; `hop_s` is the hop to the next stage, 0 after the last one."""
+
+    node_id: str
+    start: int
+    stop: int
+    time_s: float
+    hop_s: float
+    memory_bytes: float
+    room_bytes: float
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """A placement, its costs as problem.py defines them, and its certificate.
+
+    `objective` is what the strategy minimises; no placement can be below `lower_bound`. `optimal` means that they are
+    equal and that the tie-breaks were searched too, unless `ties_searched` is False. `binds` names what limits the plan.
+    """
+
+    strategy: str
+    cuts: tuple[Cut, ...]
+    stages: tuple[SolvedStage, ...]
+    bottleneck_s: float
+    round_trip_s: float
+    period_s: float
+    objective: float
+    lower_bound: float
+    optimal: bool
+    method: str  # the solver that found it
+    ties_searched: bool = True
+    binds: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def gap(self) -> float:
+        """How far the objective can be above the optimum, as a share of it; 0 when optimal."""
+        if self.optimal or self.objective <= self.lower_bound:
+            return 0.0
+        return (self.objective - self.lower_bound) / self.lower_bound if self.lower_bound > 0 else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a placement costs, from the problem's own numbers (correctly rounded sums)."""
+
+    stages: tuple[SolvedStage, ...]
+    bottleneck_s: float
+    round_trip_s: float
+    period_s: float
+    memory_ratio: float  # largest used / available, over nodes and pools
+    price_per_s: float
+
+
+def evaluate(problem: Problem, cuts: tuple[Cut, ...]) -> Costs:
+    """Cost of a placement; it is not checked against the limits."""
+    stages = []
+    for k, (node, start, stop) in enumerate(cuts):
+        hop_s = problem.hop_s(node, cuts[k + 1][0], stop) if k + 1 < len(cuts) else 0.0
+        time_s, size = problem.stage_s(node, start, stop), problem.memory_bytes(node, start, stop)
+        stages.append(SolvedStage(problem.nodes[node].node_id, start, stop, time_s, hop_s, size, problem.room_bytes(node)))
+    bottleneck_s = max(problem.stage_cost_s(s.time_s, s.hop_s) for s in stages)
+    round_trip_s = math.fsum([*(s.time_s for s in stages), *(s.hop_s for s in stages), problem.return_s(cuts[-1][0], cuts[0][0])])
+    return Costs(
+        tuple(stages),
+        bottleneck_s,
+        round_trip_s,
+        problem.period_s(bottleneck_s, round_trip_s),
+        max([ratio(s.memory_bytes, s.room_bytes) for s in stages] + pool_ratios(problem, cuts)),
+        math.fsum(problem.nodes[node].price_per_s for node, _, _ in cuts),
+    )
+
+
+def pool_ratios(problem: Problem, cuts: tuple[Cut, ...]) -> list[float]:
+    """Used / available of each shared memory."""
+    used = {pool.pool_id: 0.0 for pool in problem.pools}
+    for cut in cuts:
+        pool_id = problem.nodes[cut[0]].pool_id
+        if pool_id is not None:
+            used[pool_id] += problem.memory_bytes(*cut)
+    return [ratio(used[pool.pool_id], pool.memory_bytes) for pool in problem.pools]
+
+
+def ratio(used_bytes: float, room_bytes: float) -> float:
+    """Share of the room in use; an empty stage in no room uses none of it."""
+    if used_bytes <= 0:
+        return 0.0
+    return used_bytes / room_bytes if room_bytes > 0 else math.inf

@@ -1,0 +1,201 @@
+"""The problem as the solvers read it: exact sums, the stages that are allowed, classes of equal nodes.
+
+Every time is rounded to one grid, a power of two fine enough that no sum of times needs more than 52 bits: sums and
+differences are then exact in float64 whatever their order, so equal costs compare equal and a search can end on realised
+values instead of at a tolerance. The rounding is below 2^-51 of the largest sum; a plan's figures are computed from the
+problem's own numbers (solution.evaluate).
+
+A stage [start, stop) on class c is allowed iff  start + least <= stop <= limit[c][start]  and its time is finite; with
+given layer counts only those cuts are. Classes are sets of nodes that can be swapped without changing any cost.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from itertools import accumulate
+
+from engine.planning.problem import ADDITIVE, Link, Problem
+from engine.planning.solution import Cut, ratio
+
+Chain = tuple[tuple[int, int, int], ...]  # (class, start, stop) in execution order
+
+
+class Tables:
+    """Costs of one problem. Read-only after construction; indices are classes unless a name says node."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.n = len(problem.items)
+        self.additive = problem.link_cost == ADDITIVE
+        self.uniform = isinstance(problem.links, Link)
+        self.least = problem.constraints.min_items_per_stage
+        self.nodes = [u for u, node in enumerate(problem.nodes) if node.node_id not in problem.constraints.forbidden_nodes]
+        self._pinned = dict(problem.constraints.pins)
+        self.classes = self._classes()
+        self.size = tuple(len(members) for members in self.classes)
+        self.first = [members[0] for members in self.classes]
+        self.room = [problem.room_bytes(u) for u in self.first]
+        self.price = self._prices()
+        self.pool = [problem.nodes[u].pool_id for u in self.first]
+        self.pool_room = {p.pool_id: p.memory_bytes for p in problem.pools}
+        self._set_times()
+        self.limit = [self._limits(c) for c in range(len(self.classes))]
+        self.given_stop = self._given_stops()
+        self._stages: dict[tuple[int, int], list[tuple[int, float]]] = {}
+
+    # ------------------------------------------------------------------------------------------------ times
+    def _set_times(self) -> None:
+        nodes = [self.problem.nodes[u] for u in self.first]
+        cuts = range(1, self.n)
+        if self.uniform:
+            link = self.problem.links
+            assert isinstance(link, Link)  # noqa: S101  for the type checker
+            sizes = [item.output_bytes_per_token for item in self.problem.items]
+            hops = [0.0, *(link.transfer_s(sizes[b - 1]) for b in cuts), 0.0]
+            back = self.problem.return_s(-1, 0)
+        else:
+            hops, back = self._pair_times()
+        plain = [[t if t < math.inf else 0.0 for t in n.time_s] if math.inf in n.time_s else n.time_s for n in nodes]
+        tables = [max((t for t in n.stage_time_s if t < math.inf), default=0.0) * k for n, k in zip(nodes, self.size, strict=True)]
+        total = sum(map(sum, plain)) + sum(tables) + (max(hops) + back) * sum(self.size)
+        self.tick_s = math.ldexp(1.0, max(-1000, math.frexp(total)[1] - 51))
+        shift = 1.5 * 2.0**52 * self.tick_s
+        self.prefix = [list(accumulate([t + shift - shift for t in times], initial=0.0)) for times in plain]
+        self.table = [[t + shift - shift if t < math.inf else t for t in node.stage_time_s] for node in nodes]
+        self.hop = [h + shift - shift for h in hops]
+        self.back = back + shift - shift
+        self._shift = shift
+        square = math.ldexp(1.0, max(-1000, 2 * math.frexp(total)[1] - 51))
+        self._square_shift = 1.5 * 2.0**52 * square
+
+    def _pair_times(self) -> tuple[list[float], float]:
+        problem, largest = self.problem, max(item.output_bytes_per_token for item in self.problem.items)
+        assert isinstance(problem.links, tuple)  # noqa: S101  for the type checker
+        self._link = {(u, v): problem.link(u, v) for u in self.nodes for v in self.nodes if u != v}
+        return [max((x.transfer_s(largest) for x in self._link.values() if x), default=0.0)], 0.0
+
+    def square(self, time_s: float) -> float:
+        """time_s squared, on a grid of its own so that sums of squares are exact."""
+        return time_s * time_s + self._square_shift - self._square_shift
+
+    def stage_s(self, c: int, start: int, stop: int) -> float:
+        if self.table[c]:
+            return self.table[c][stop - start - 1] if stop - start <= len(self.table[c]) else math.inf
+        return self.prefix[c][stop] - self.prefix[c][start]
+
+    def pair_hop(self, c: int, d: int, cut: int) -> float:
+        """Hop from a node of class c to one of class d after item cut - 1; inf if not connected."""
+        if self.uniform:
+            return self.hop[cut]
+        link = self._link[self._ends(c, d)]
+        return math.inf if link is None else link.transfer_s(self.problem.items[cut - 1].output_bytes_per_token) + self._shift - self._shift
+
+    def pair_back(self, last: int, first: int) -> float:
+        """Return hop of a chain of two or more stages."""
+        if self.uniform or not self.problem.return_hop:
+            return self.back if self.problem.return_hop else 0.0
+        seconds = self.problem.return_s(*self._ends(last, first))
+        return seconds + self._shift - self._shift if seconds < math.inf else seconds
+
+    def _ends(self, c: int, d: int) -> tuple[int, int]:
+        return (self.classes[c][0], self.classes[d][0]) if c != d else (self.classes[c][0], self.classes[c][1])
+
+    def _prices(self) -> list[float]:
+        prices = [self.problem.nodes[u].price_per_s for u in self.first]
+        total = sum(p * k for p, k in zip(prices, self.size, strict=True))
+        shift = 1.5 * 2.0**52 * math.ldexp(1.0, max(-1000, math.frexp(total)[1] - 51))
+        return [p + shift - shift for p in prices]
+
+    # ------------------------------------------------------------------------------------------------ what is allowed
+    def _limits(self, c: int) -> list[int]:
+        """limit[start]: the furthest stop that memory, support, pins and max items allow; start itself if none."""
+        node, n = self.first[c], self.n
+        limit = self._memory_limits(c)
+        most = self.problem.constraints.max_items_per_stage or n
+        if self.table[c]:
+            most = min(most, len(self.table[c]))
+        if most < n:
+            limit = [min(b, a + most) for a, b in enumerate(limit)]
+        bad = [i for i, t in enumerate(self.problem.nodes[node].time_s) if t == math.inf] if not self.table[c] else []
+        node_id = self.problem.nodes[node].node_id
+        bad = sorted({*bad, *(i for i, wanted in self._pinned.items() if wanted != node_id)})
+        if bad:
+            bad.append(n)
+            limit = [min(b, bad[bisect_right(bad, a - 1)]) for a, b in enumerate(limit)]
+        return limit
+
+    def _memory_limits(self, c: int) -> list[int]:
+        problem, n = self.problem, self.n
+        room = self.room[c] - problem.nodes[self.first[c]].buffer_bytes
+        pool = self.pool[c]
+        if pool is not None:
+            room = min(room, self.pool_room[pool] - problem.nodes[self.first[c]].buffer_bytes)
+        if problem.stage_bytes(0, n) <= room:
+            return [n] * n
+        limit, stop = [], 0
+        for start in range(n):
+            stop = max(stop, start)
+            while stop < n and problem.stage_bytes(start, stop + 1) <= room:
+                stop += 1
+            limit.append(stop)
+        return limit
+
+    def _given_stops(self) -> dict[int, int] | None:
+        counts = self.problem.constraints.stage_items
+        if not counts:
+            return None
+        bounds = list(accumulate(counts, initial=0))
+        return dict(zip(bounds, bounds[1:], strict=False))
+
+    def stages(self, c: int, start: int) -> list[tuple[int, float]]:
+        """(stop, time) of every allowed stage of class c that begins at `start`, by stop."""
+        key = (c, start)
+        if key not in self._stages:
+            self._stages[key] = self._find_stages(c, start)
+        return self._stages[key]
+
+    def _find_stages(self, c: int, start: int) -> list[tuple[int, float]]:
+        low, high = start + self.least, self.limit[c][start]
+        if self.given_stop is not None:
+            stop = self.given_stop.get(start, self.n + 1)
+            low, high = max(low, stop), min(high, stop)
+        timed = [(stop, self.stage_s(c, start, stop)) for stop in range(low, high + 1)]
+        return [pair for pair in timed if pair[1] < math.inf]
+
+    def used_bytes(self, c: int, start: int, stop: int) -> float:
+        return self.problem.memory_bytes(self.first[c], start, stop)
+
+    def used_ratio(self, c: int, start: int, stop: int) -> float:
+        used, pool = self.used_bytes(c, start, stop), self.pool[c]
+        alone = ratio(used, self.room[c])
+        return alone if pool is None else max(alone, ratio(used, self.pool_room[pool]))
+
+    # ------------------------------------------------------------------------------------------------ classes
+    def _classes(self) -> list[list[int]]:
+        """Nodes that can be swapped; in a given order, or when every node is unlike, each is its own class."""
+        if not self.problem.free_order:
+            return [[u] for u in self.nodes]
+        groups: dict[object, list[list[int]]] = {}
+        for u in self.nodes:
+            node = self.problem.nodes[u]
+            key = (node.time_s, node.stage_time_s, node.memory_bytes, node.price_per_s, node.buffer_bytes, node.pool_id)
+            pins = node.node_id if node.node_id in self._pinned.values() else None
+            alike = groups.setdefault((*key, pins), [])
+            home = next((group for group in alike if self._swappable(group[0], u)), None)
+            if home is None:
+                alike.append([u])
+            else:
+                home.append(u)
+        return sorted((group for alike in groups.values() for group in alike), key=lambda group: group[0])
+
+    def _swappable(self, u: int, v: int) -> bool:
+        if self.uniform:
+            return True
+        link, others = self.problem.link, [w for w in self.nodes if w not in (u, v)]
+        return link(u, v) == link(v, u) and all(link(u, w) == link(v, w) and link(w, u) == link(w, v) for w in others)
+
+    def cuts(self, chain: Chain) -> tuple[Cut, ...]:
+        """The chain on real nodes: those of a class in the order given."""
+        left = [list(members) for members in self.classes]
+        return tuple((left[c].pop(0), start, stop) for c, start, stop in chain)

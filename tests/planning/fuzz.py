@@ -1,0 +1,46 @@
+"""Many random problems against enumeration: `python -m tests.planning.fuzz FIRST_SEED COUNT`. Prints what differs."""
+
+from __future__ import annotations
+
+import random
+import sys
+
+from engine.planning.problem import Infeasible
+from engine.planning.strategies import STRATEGIES, solve
+from tests.planning.reference import Reference, random_problem
+
+
+def differences(seed: int, most_items: int = 8, most_nodes: int = 5) -> list[str]:
+    """What is wrong with any strategy's answer to the problem of this seed."""
+    problem = random_problem(random.Random(seed), most_items, most_nodes)
+    reference, wrong = Reference(problem), []
+    for strategy in STRATEGIES:
+        expected = reference.best(strategy)
+        try:
+            found = solve(problem, strategy)
+        except Infeasible:
+            if expected is not None:
+                wrong.append(f"seed {seed} {strategy}: refused, but {expected} is feasible")
+            continue
+        if expected is None:
+            wrong.append(f"seed {seed} {strategy}: {found.cuts} though nothing is feasible")
+            continue
+        key = reference.key_of(strategy, found.cuts)
+        objective = expected[1] if strategy == "balanced" else expected[0][0] if strategy == "bottleneck_first" else expected[0]
+        if key != expected or not found.optimal or found.objective != objective or found.lower_bound != objective:
+            wrong.append(f"seed {seed} {strategy}: {key} of {found.cuts} by {found.method}, best is {expected}")
+    return wrong
+
+
+def main(first: int, count: int) -> int:
+    bad = 0
+    for seed in range(first, first + count):
+        for line in differences(seed):
+            bad += 1
+            print(line, flush=True)
+    print(f"{count} problems from seed {first}, {len(STRATEGIES)} strategies: {bad} differences", flush=True)
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))

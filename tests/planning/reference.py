@@ -1,0 +1,239 @@
+"""The slow truth: every order, subset and cut of a small problem, priced from the definitions and nothing else.
+
+It shares no code with the solvers: it reads the raw fields of a Problem. `random_problem` draws values that are small
+multiples of powers of two, so that every sum is exact in floating point and whole keys can be compared with ==.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+
+from engine.data import Item
+from engine.planning.constraints import PlanningConstraints
+from engine.planning.problem import Link, MemoryPool, PairLink, PlanningNode, Problem
+
+Cuts = tuple[tuple[int, int, int], ...]
+
+
+class Reference:
+    """All placements of one problem that satisfy its limits, with what each costs."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.p, self.n = problem, len(problem.items)
+        self.shared = self._tie_groups()
+        self.bytes = {(a, b): self._bytes(a, b) for a in range(self.n) for b in range(a + 1, self.n + 1)}
+        self.pins = dict(problem.constraints.pins)
+        self.rows = [(cuts, *self.price(cuts)) for cuts in self._placements((), 0) if self._allowed(cuts)]
+        self.rows = [row for row in self.rows if row[2] <= problem.constraints.latency_limit_s]
+
+    def _tie_groups(self) -> list[tuple[set[int], float]]:
+        groups: list[set[int]] = []
+        for i, item in enumerate(self.p.items):
+            if item.tied_to is not None:
+                joined = {i, item.tied_to}
+                for group in [g for g in groups if g & joined]:
+                    groups.remove(group)
+                    joined |= group
+                groups.append(joined)
+        items = self.p.items
+        return [(g, min(max(items[i].tied_bytes for i in g), min(items[i].weight_bytes for i in g))) for g in groups]
+
+    def _bytes(self, a: int, b: int) -> float:
+        p, total = self.p, 0.0
+        for i in range(a, b):
+            total += p.items[i].weight_bytes + p.items[i].kv_bytes_per_token * p.sessions * p.context_tokens
+        for group, size in self.shared:
+            inside = sum(a <= i < b for i in group)
+            total -= size * (inside - 1) if inside > 1 else 0
+        return total + max(p.workspace_bytes[a:b], default=0.0)
+
+    def _stage_s(self, u: int, a: int, b: int) -> float:
+        node = self.p.nodes[u]
+        if node.stage_time_s:
+            return node.stage_time_s[b - a - 1] if b - a <= len(node.stage_time_s) else math.inf
+        return sum(node.time_s[a:b])
+
+    def _link(self, u: int, v: int) -> Link | None:
+        if isinstance(self.p.links, Link):
+            return self.p.links
+        ids = (self.p.nodes[u].node_id, self.p.nodes[v].node_id)
+        for wanted in (ids, ids[::-1]):
+            for pair in self.p.links:
+                if (pair.from_id, pair.to_id) == wanted:
+                    return pair.link
+        return None
+
+    def _placements(self, cuts: Cuts, start: int) -> Iterator[Cuts]:
+        """Chains of distinct nodes whose single stages are allowed and whose neighbours are connected."""
+        if start == self.n:
+            yield cuts
+            return
+        c = self.p.constraints
+        for u, node in enumerate(self.p.nodes):
+            if any(u == v for v, _, _ in cuts) or node.node_id in c.forbidden_nodes:
+                continue
+            if cuts and ((not self.p.free_order and u < cuts[-1][0]) or self._link(cuts[-1][0], u) is None):
+                continue
+            for stop in range(start + c.min_items_per_stage, min(self.n, start + (c.max_items_per_stage or self.n)) + 1):
+                if self.bytes[start, stop] + node.buffer_bytes > node.memory_bytes - c.memory_reserve_bytes:
+                    continue
+                if self._stage_s(u, start, stop) == math.inf or any(self.pins.get(i, node.node_id) != node.node_id for i in range(start, stop)):
+                    continue
+                yield from self._placements((*cuts, (u, start, stop)), stop)
+
+    def _allowed(self, cuts: Cuts) -> bool:
+        p, c = self.p, self.p.constraints
+        if c.max_stages is not None and len(cuts) > c.max_stages:
+            return False
+        if c.stage_items and tuple(b - a for _, a, b in cuts) != c.stage_items:
+            return False
+        if p.use_all_nodes and len(cuts) != len([n for n in p.nodes if n.node_id not in c.forbidden_nodes]):
+            return False
+        if p.return_hop and len(cuts) > 1 and self._link(cuts[-1][0], cuts[0][0]) is None:
+            return False
+        return all(used <= room for used, room in self._pool_use(cuts))
+
+    def _pool_use(self, cuts: Cuts) -> list[tuple[float, float]]:
+        p = self.p
+        return [
+            (sum(self.bytes[a, b] + p.nodes[u].buffer_bytes for u, a, b in cuts if p.nodes[u].pool_id == pool.pool_id), pool.memory_bytes)
+            for pool in p.pools
+        ]
+
+    def price(self, cuts: Cuts) -> tuple[list[float], float, float, float, float]:
+        """(stage costs, round trip, sum of squares, memory ratio, price) by definition."""
+        p = self.p
+        costs, trip, squares, ratio = [], 0.0, 0.0, 0.0
+        for k, (u, a, b) in enumerate(cuts):
+            s, h = self._stage_s(u, a, b), 0.0
+            if k + 1 < len(cuts):
+                link = self._link(u, cuts[k + 1][0])
+                h = link.latency_s + p.items[b - 1].output_bytes_per_token / link.bandwidth_bytes_per_s
+            costs.append(s + h if p.link_cost == "additive" else max(s, h))
+            trip, squares = trip + s + h, squares + s * s
+            used, room = self.bytes[a, b] + p.nodes[u].buffer_bytes, p.nodes[u].memory_bytes - p.constraints.memory_reserve_bytes
+            ratio = max(ratio, used / room if used else 0.0)
+        if p.return_hop and len(cuts) > 1:
+            link = self._link(cuts[-1][0], cuts[0][0])
+            trip += link.latency_s + 4 / link.bandwidth_bytes_per_s
+        ratio = max([ratio, *(used / room for used, room in self._pool_use(cuts) if used)])
+        return costs, trip, squares, ratio, sum(p.nodes[u].price_per_s for u, _, _ in cuts)
+
+    def key(self, strategy: str, row: tuple) -> tuple:
+        """What `strategy` minimises, in order, of one row."""
+        cuts, costs, trip, squares, ratio, price = row
+        period = max(max(costs), trip / self.p.in_flight)
+        return {
+            "balanced": (-len(cuts), max(costs), squares, trip),
+            "bottleneck_first": (sorted(costs, reverse=True), len(cuts)),
+            "memory_aware": (ratio, max(costs)),
+            "latency_optimized": (period, max(costs)),
+            "cost": (price * period, len(cuts), period),
+        }[strategy]
+
+    def best(self, strategy: str) -> tuple | None:
+        """The smallest key, None if nothing is feasible."""
+        rows = self.rows
+        if strategy == "memory_aware" and rows:
+            within = 1.05 * min(max(row[1]) for row in rows)
+            rows = [row for row in rows if max(row[1]) <= within]
+        return min((self.key(strategy, row) for row in rows), default=None)
+
+    def key_of(self, strategy: str, cuts: Cuts) -> tuple:
+        """The key of a solver's placement, which must be among the feasible ones."""
+        assert cuts in [row[0] for row in self.rows], f"not a feasible placement: {cuts}"
+        return self.key(strategy, (cuts, *self.price(cuts)))
+
+
+def random_problem(rng: random.Random, most_items: int = 8, most_nodes: int = 5) -> Problem:
+    """Any mixture of features; all figures are multiples of 1/32 and below 64."""
+    n, num_nodes = rng.randint(1, most_items), rng.randint(1, most_nodes)
+    alike, grid = rng.random() < 0.3, rng.choice([1, 8, 32])
+    pools = tuple(MemoryPool(f"p{i}", float(rng.randint(4, 30))) for i in range(rng.choice([0, 0, 0, 1, 2])))
+    nodes = tuple(_node(rng, f"n{u}", n, grid, pools) for u in range(num_nodes))
+    if rng.random() < 0.3:
+        twin = rng.choice(nodes)
+        nodes = tuple(
+            PlanningNode(x.node_id, twin.memory_bytes, twin.time_s, twin.stage_time_s, twin.price_per_s, twin.buffer_bytes, twin.pool_id)
+            if rng.random() < 0.5
+            else x
+            for x in nodes
+        )
+    tied = rng.random() < 0.3 and n > 1
+    items = tuple(
+        Item(
+            f"i{i}",
+            4 if alike else rng.randint(1, 6),
+            rng.choice([0, 0, 1]),
+            64 if alike else rng.choice([0, 32, 64, 128]),
+            tied_to=(n - 1 if i == 0 else 0) if tied and i in (0, n - 1) and (i or rng.random() < 0.5) else None,
+            tied_bytes=1 if tied and i in (0, n - 1) else 0,
+        )
+        for i in range(n)
+    )
+    return Problem(
+        items,
+        nodes,
+        links=_links(rng, nodes),
+        free_order=rng.random() < 0.7,
+        link_cost=rng.choice(["overlapped", "additive"]),
+        return_hop=rng.random() < 0.7,
+        sessions=rng.randint(1, 2),
+        context_tokens=rng.randint(0, 2),
+        in_flight=rng.choice([1, 1, 2, 4]),
+        use_all_nodes=rng.random() < 0.15,
+        pools=pools,
+        workspace_bytes=tuple(float(rng.randint(0, 3)) for _ in range(n)) if rng.random() < 0.2 else (),
+        constraints=_constraints(rng, n, nodes),
+    )
+
+
+def _node(rng: random.Random, node_id: str, n: int, grid: int, pools: tuple[MemoryPool, ...]) -> PlanningNode:
+    def time() -> float:
+        return math.inf if rng.random() < 0.03 else rng.randint(0, 4 * grid) / grid
+
+    table = rng.random() < 0.2
+    speed = rng.choice([None, None, rng.randint(1, 4 * grid) / grid])
+    return PlanningNode(
+        node_id,
+        memory_bytes=math.inf if rng.random() < 0.3 else float(rng.randint(2, 50)),
+        time_s=() if table else tuple(time() if speed is None else speed for _ in range(n)),
+        stage_time_s=tuple(time() for _ in range(rng.randint(1, n))) if table else (),
+        price_per_s=rng.randint(0, 4) / 4,
+        buffer_bytes=float(rng.choice([0, 0, 1])),
+        pool_id=rng.choice(pools).pool_id if pools and rng.random() < 0.7 else None,
+    )
+
+
+def _links(rng: random.Random, nodes: tuple[PlanningNode, ...]) -> Link | tuple[PairLink, ...]:
+    def link() -> Link:
+        return Link(rng.choice([0.0, 1 / 32, 0.25, 1.0]), rng.choice([64.0, 256.0, math.inf]))
+
+    if rng.random() < 0.5:
+        return link()
+    pairs = [(x.node_id, y.node_id) for x in nodes for y in nodes if x is not y]
+    same = link() if rng.random() < 0.3 else None
+    return tuple(PairLink(x, y, same or link()) for x, y in pairs if rng.random() < 0.9)
+
+
+def _constraints(rng: random.Random, n: int, nodes: tuple[PlanningNode, ...]) -> PlanningConstraints:
+    def some(chance: float) -> bool:
+        return rng.random() < chance
+
+    ids = [node.node_id for node in nodes]
+    least = rng.randint(1, 2) if some(0.1) else 1
+    counts: list[int] = []
+    while some(0.7) and sum(counts) < n:
+        counts.append(rng.randint(1, n - sum(counts)))
+    return PlanningConstraints(
+        pins=tuple((rng.randrange(n), rng.choice(ids)) for _ in range(1)) if some(0.12) else (),
+        forbidden_nodes=(rng.choice(ids),) if some(0.1) and len(ids) > 1 else (),
+        max_stages=rng.randint(1, 3) if some(0.1) else None,
+        min_items_per_stage=least,
+        max_items_per_stage=rng.randint(least, n + 1) if some(0.1) else None,
+        memory_reserve_bytes=1.0 if some(0.1) else 0.0,
+        latency_limit_s=rng.randint(1, 400) / 32 if some(0.12) else math.inf,
+        stage_items=tuple(counts) if some(0.06) and sum(counts) == n else (),
+    )
