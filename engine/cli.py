@@ -9,15 +9,18 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from engine.commands.simulate_options import add_simulate_options
 from engine.data import InvalidInput, NoodleError
-
-_SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+from engine.option_types import factor as _factor
+from engine.option_types import factors as _factors
+from engine.option_types import ids as _ids
+from engine.option_types import size as _size
+from engine.option_types import whole as _whole
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -144,6 +147,7 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
     models.add_argument("--json", action="store_true")
     models.add_argument("--json-lines", action="store_true", help=argparse.SUPPRESS)
     _add_profile(commands)
+    _add_simulate(commands)
     doctor = _command(commands, "doctor", "check this machine and say how to mend what is wrong", _doctor)
     doctor.add_argument("--json", action="store_true")
     report = _command(commands, "report", "show a run's metrics or a profile as an HTML page", _report)
@@ -154,10 +158,14 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     report.add_argument("--json", action="store_true", help="the figures as one JSON document on stdout")
     bench = _command(commands, "bench", "measure hop cost and decode speed on this machine", _bench)
-    bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode"), default="all")
+    bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode", "staged"), default="all", help="all: hop and decode")
     bench.add_argument("--tokens", type=_whole(8), default=500, help="tokens per measurement (default 500)")
     bench.add_argument("--rounds", type=_whole(1), default=3, help="interleaved rounds; medians are quoted (default 3)")
     bench.add_argument("--json", action="store_true")
+
+
+def _add_simulate(commands: argparse._SubParsersAction[_Parser]) -> None:
+    add_simulate_options(_command(commands, "simulate", "what a plan would do with given sessions, before anyone runs it", _simulate))
 
 
 def _add_profile(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -219,39 +227,6 @@ def _connect_options(parser: _Parser) -> None:
     parser.add_argument("--token", default=os.environ.get("NOODLE_TOKEN"), help="default: $NOODLE_TOKEN")
     parser.add_argument("--tls-ca", type=Path)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-
-
-def _whole(low: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"-?[0-9]{1,18}", text) or int(text) < low:
-            raise argparse.ArgumentTypeError(f"{text!r} is not allowed: give a whole number of at least {low}")
-        return int(text)
-
-    return parse
-
-
-def _size(text: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)([kmg]?i?)b?", text.lower())
-    if match is None or match[2] not in _SIZES:
-        raise argparse.ArgumentTypeError(f"size {text!r} is not allowed: give bytes or a number with K, M, G, Ki, Mi or Gi, e.g. 2G")
-    return int(float(match[1]) * _SIZES[match[2]])
-
-
-def _factor(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 1.0 <= float(text) <= 1000.0:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not allowed: give a factor from 1 to 1000")
-
-
-def _factors(text: str) -> tuple[float, ...]:
-    return tuple(_factor(part) for part in text.split(","))
-
-
-def _ids(text: str) -> tuple[int, ...]:
-    if not re.fullmatch(r"[0-9]{1,18}(,[0-9]{1,18})*", text):
-        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not allowed: give whole numbers joined by commas, e.g. 1,2,3")
-    return tuple(int(part) for part in text.split(","))
 
 
 # ---------------------------------------------------------------------------------------------- one call each
@@ -319,6 +294,12 @@ def _profile(options: argparse.Namespace) -> int:
     from engine.commands import profile
 
     return profile.run(options)
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from engine.commands import simulate
+
+    return simulate.run(options)
 
 
 def _doctor(options: argparse.Namespace) -> int:

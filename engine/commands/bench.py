@@ -40,6 +40,10 @@ class Run:
 
 def run(options: argparse.Namespace) -> int:
     """Run the suites that were asked for and print their figures."""
+    if options.suite == "staged":
+        from engine.commands import bench_staged
+
+        return bench_staged.run(options)
     suites = ("hop", "decode") if options.suite == "all" else (options.suite,)
     document: dict[str, Any] = {}
     for suite in suites:

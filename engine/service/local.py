@@ -153,7 +153,7 @@ class LocalCluster:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=_environment(),
+            env=child_environment(),
             limit=2**20,
             start_new_session=True,  # Ctrl-C in the terminal reaches us only; we end the children in order
         )
@@ -202,7 +202,8 @@ def _metrics_arguments(options: LocalOptions) -> list[str]:
     return arguments
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
+    """Of every process of an embedded cluster; figures that are to describe its workers must be taken in the same one."""
     environment = dict(os.environ)
     # Stages take turns on the same cores: a helper thread that spins after its stage is done steals from the next one.
     environment.setdefault("OMP_WAIT_POLICY", "passive")

@@ -26,7 +26,8 @@ class Arrival:
             raise InvalidInput(f"a session cannot arrive at {self.arrival_s} s: give 0 or more seconds")
         if not (1 <= self.prompt_tokens <= MAX_TOKENS and 1 <= self.new_tokens <= MAX_TOKENS):
             raise InvalidInput(
-                f"a session of {self.prompt_tokens} prompt and {self.new_tokens} new tokens is not allowed: each must lie in [1, {MAX_TOKENS}]"
+                f"a session of {self.prompt_tokens} prompt and {self.new_tokens} new tokens is not allowed: "
+                f"each must lie in [1, {MAX_TOKENS}]"
             )
 
 

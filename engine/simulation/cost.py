@@ -72,7 +72,8 @@ class ProfileCosts:
     def __init__(self, model: CostModel) -> None:
         phases = {laws.phase for laws in model.phases}
         if not {DECODE, PREFILL} <= phases:
-            raise InvalidInput(f"the profile has the phases {', '.join(sorted(phases))}, a simulation needs prefill and decode: profile a decoder")
+            has = ", ".join(sorted(phases))
+            raise InvalidInput(f"the profile has the phases {has}, a simulation needs prefill and decode: profile a decoder")
         self._model = model
 
     @property

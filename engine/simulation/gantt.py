@@ -24,7 +24,8 @@ def text_gantt(spans: Sequence[Span], names: Sequence[str], *, width: int = 100,
     label = max(len(name) for name in names)
     rows = [_row([s for s in spans if s.stage == stage], began_s, column_s, width) for stage in range(len(names))]
     lines = [f"{name:<{label}} |{row}|" for name, row in zip(names, rows, strict=True)]
-    return "\n".join((*lines, f"{'':<{label}}  {1e3 * began_s:.1f} ms to {1e3 * ended_s:.1f} ms, a column is {1e3 * column_s:.3f} ms", LEGEND))
+    foot = f"{'':<{label}}  {1e3 * began_s:.1f} ms to {1e3 * ended_s:.1f} ms, a column is {1e3 * column_s:.3f} ms"
+    return "\n".join((*lines, foot, LEGEND))
 
 
 def _row(spans: Sequence[Span], began_s: float, column_s: float, width: int) -> str:

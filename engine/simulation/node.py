@@ -17,10 +17,10 @@ _TOKEN_BYTES = 4
 class Step:
     """A step on its way, and where its time went so far."""
 
-    __slots__ = ("arrived_s", "command", "shape", "timings")
+    __slots__ = ("arrived_s", "command", "sent_s", "shape", "timings")
 
-    def __init__(self, command: SendStep) -> None:
-        self.command = command
+    def __init__(self, command: SendStep, sent_s: float) -> None:
+        self.command, self.sent_s = command, sent_s
         self.shape: StepShape = shape_of(command.segments)
         self.arrived_s = 0.0  # at the stage where it is
         self.timings: list[StageTiming] = []

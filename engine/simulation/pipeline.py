@@ -8,6 +8,7 @@ clock. A shared machine depends on what else runs meanwhile: there a step waits 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 from engine.data import Plan
 from engine.simulation.clock import VirtualClock
@@ -34,7 +35,7 @@ class Pipeline:
             for s in plan.stages
         ]
         ends = [COORDINATOR, *(s.node_id for s in plan.stages), COORDINATOR]
-        self.links = [SimulatedTensorTransfer(a, b, scenario.link_between(a, b)) for a, b in zip(ends, ends[1:], strict=False)]
+        self.links = [SimulatedTensorTransfer(a, b, scenario.link_between(a, b)) for a, b in pairwise(ends)]
         self._processors = [processors.get(node.setup.host_id) for node in self.nodes]
         self._coordinator = processors.get(scenario.coordinator_host)
         self._hop_s = scenario.software.hop_s

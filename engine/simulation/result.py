@@ -71,6 +71,8 @@ class SimulationResult:
     tokens_per_s: float
     ttft_s: Percentiles
     inter_token_s: Percentiles
+    step_s: Percentiles  # of decode steps: from sending one to reading its outcome
+    decode_tokens_per_s: float  # tokens after each session's first, over the time from the first token to the last
     session_tokens_per_s: Percentiles
     stages: tuple[StageResult, ...]
     links: tuple[LinkResult, ...]
@@ -95,7 +97,7 @@ def summarise(scenario: Scenario, pipeline: Pipeline, log: SessionLog) -> Simula
     if wrong:
         raise AssertionError(f"session {wrong[0]} ended with {log.finished[wrong[0]]}")
     began_s = min(arrival.arrival_s for arrival in scenario.arrivals)
-    makespan_s = log.last_token_s - began_s
+    makespan_s, decoding_s = log.last_token_s - began_s, log.last_token_s - log.first_token_s
     return SimulationResult(
         plan=pipeline.plan,
         num_sessions=len(scenario.arrivals),
@@ -105,6 +107,8 @@ def summarise(scenario: Scenario, pipeline: Pipeline, log: SessionLog) -> Simula
         tokens_per_s=log.num_tokens / makespan_s if makespan_s > 0 else 0.0,
         ttft_s=percentiles(log.ttft_s),
         inter_token_s=percentiles(log.gaps_s),
+        step_s=percentiles(log.steps_s),
+        decode_tokens_per_s=len(log.gaps_s) / decoding_s if decoding_s > 0 else 0.0,
         session_tokens_per_s=percentiles(log.rates_per_s),
         stages=tuple(_stage(node, began_s, log.last_token_s) for node in pipeline.nodes),
         links=tuple(_link(link, makespan_s) for link in pipeline.links),

@@ -81,10 +81,12 @@ class SoftwareCosts:
 
     hop_s: float = 0.0  # per message: writing, waking the reader, reading, checking; one core of the receiver's host
     stage_s: float = 0.0  # per step and stage: its threads wake up and its caches are cold
+    open_s: float = 0.0  # per session: from the client's request until its first step leaves
 
     def __post_init__(self) -> None:
         _require("software cost of a hop", self.hop_s, 0.0, 1e6)
         _require("software cost of a stage", self.stage_s, 0.0, 1e6)
+        _require("software cost of opening a session", self.open_s, 0.0, 1e6)
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,8 @@ class Scenario:
 
     def __post_init__(self) -> None:
         if self.costs.num_items != len(self.items):
-            raise InvalidInput(f"the model has {len(self.items)} items, the costs are of {self.costs.num_items}: take both from one profile")
+            numbers = f"{len(self.items)} items, the costs are of {self.costs.num_items}"
+            raise InvalidInput(f"the model has {numbers}: take both from one profile")
         if not 1 <= len(self.nodes) <= _MAX_NODES:
             raise InvalidInput(f"{len(self.nodes)} nodes are not allowed: simulate 1 to {_MAX_NODES}")
         if not self.arrivals:
@@ -143,7 +146,7 @@ def _check_plan(plan: Plan, num_items: int, node_ids: set[str]) -> None:
     expected = 0
     for stage in plan.stages:
         if stage.node_id not in node_ids:
-            raise InvalidInput(f"the plan uses node {stage.node_id[:64]!r}, which is not among the nodes: {', '.join(sorted(node_ids)[:8])}")
+            raise InvalidInput(f"the plan uses node {stage.node_id[:64]!r}, the nodes are {', '.join(sorted(node_ids)[:8])}")
         if stage.start != expected:
             raise InvalidInput(f"the plan's stage on {stage.node_id} starts at item {stage.start}, the one before ends at {expected}")
         expected = stage.stop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 
 from engine.data import FinishReason
@@ -14,6 +15,8 @@ class SessionLog:
     def __init__(self) -> None:
         self.ttft_s = array("d")
         self.gaps_s = array("d")  # between two tokens of one session
+        self.steps_s = array("d")  # of decode steps: from sending it to reading its outcome
+        self.first_token_s = math.inf  # of any session
         self.num_tokens = 0
         self.last_token_s = 0.0
         self.finished: dict[str, FinishReason] = {}
@@ -31,6 +34,7 @@ class SessionLog:
         newest_s = self._newest_s.get(session_id)
         if newest_s is None:
             self.ttft_s.append(now_s - self._arrivals[session_id].arrival_s)
+            self.first_token_s = min(self.first_token_s, now_s)
             self._first_s[session_id] = now_s
         else:
             self.gaps_s.append(now_s - newest_s)

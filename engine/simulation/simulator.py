@@ -44,7 +44,7 @@ class StagedSimulator:
         """Serve all sessions. Raises InvalidInput, Exhausted or Infeasible when the cluster refuses the plan or a session."""
         self._start()
         for index, arrival in enumerate(self._scenario.arrivals):
-            self._clock.at(arrival.arrival_s, self._submit, (f"s{index}", arrival))
+            self._clock.at(arrival.arrival_s + self._scenario.software.open_s, self._submit, (f"s{index}", arrival))
         self._clock.run()
         if self._pipeline is None or len(self._log.finished) != len(self._scenario.arrivals):
             raise AssertionError(f"{len(self._log.finished)} of {len(self._scenario.arrivals)} sessions ended")
@@ -89,13 +89,14 @@ class StagedSimulator:
             case do.SendStep():
                 if self._pipeline is None:
                     raise AssertionError("a step before any plan")
-                self._pipeline.send(Step(command))
+                self._pipeline.send(Step(command, now_s))
             case do.EmitToken():
                 self._log.token(command.session_id, now_s)
             case do.FinishSession():
                 self._finish(command)
             case do.MeasureWorker():
-                self._clock.at(now_s, self._feed, on.WorkerMeasured(command.worker_id, command.generation, self._measured(command.worker_id)))
+                times = self._measured(command.worker_id)
+                self._clock.at(now_s, self._feed, on.WorkerMeasured(command.worker_id, command.generation, times))
             case do.AdoptPlan():
                 self._pipeline = Pipeline(self._scenario, command.plan, self._clock, self._processors, self._report)
             case do.LoadStage():
@@ -112,6 +113,8 @@ class StagedSimulator:
 
     def _report(self, step: Step) -> None:
         command = step.command
+        if not step.shape.prompt_tokens:
+            self._log.steps_s.append(self._clock.now_s - step.sent_s)
         outcomes = tuple(on.SegmentOutcome(s.session_id, s.epoch, s.sample_index, _TOKEN_ID) for s in command.segments)
         last = step.timings[-1].worker_id
         self._feed(on.StepReported(last, command.plan_version, command.step_id, outcomes, tuple(step.timings)))
