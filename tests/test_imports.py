@@ -30,6 +30,8 @@ print(json.dumps(sorted(set(sys.modules) - before)))
         (("engine.data",), [*PURE, "textual"]),
         (("engine.planning.strategies",), [*PURE, "textual"]),
         (("engine.planning.profile_json", "engine.planning.cost_model", "engine.planning.profile_points"), [*PURE, "textual"]),
+        (("engine.simulation.simulator", "engine.simulation.gantt", "engine.simulation.native"), [*PURE, "textual"]),
+        (("engine.commands.simulate",), [*HEAVY, "grpc", "protos"]),
         (("engine.commands.profile",), [*HEAVY, "grpc", "protos"]),
         (("engine.control.cluster", "engine.control.status", "engine.control.stage_sessions"), [*PURE, "textual"]),
         (("engine.service.client", "engine.service.local"), [*HEAVY, "textual"]),

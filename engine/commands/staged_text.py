@@ -27,7 +27,8 @@ def staged_text(rows: Sequence[StagedRow], native: Figures, document: dict[str, 
     foot = [
         noise,
         f"calibrated with the rows marked c: workers take {found['slowdown']:.2f} times the profile, "
-        f"a stage {_ms(found['stage_s'])} ms more, a hop {_ms(found['hop_s'])} ms, opening a session {_ms(found['open_s'])} ms; a step keeps {found['busy_cores']:.2f} cores busy",
+        f"a stage {_ms(found['stage_s'])} ms more, a hop {_ms(found['hop_s'])} ms, "
+        f"opening a session {_ms(found['open_s'])} ms; a step keeps {found['busy_cores']:.2f} cores busy",
         f"median error of the other rows: {', '.join(errors)}",
         *(_ranking(ranking) for ranking in rankings(rows)),
     ]

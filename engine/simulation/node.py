@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from engine.control.commands import SendStep
@@ -39,7 +40,9 @@ class Span(NamedTuple):
 class VirtualNode:
     """One stage on one node. It says how long a step takes and keeps the books; the pipeline says when."""
 
-    def __init__(self, setup: NodeSetup, stage: Stage, items: tuple[Item, ...], cost: StageCost, stage_s: float) -> None:
+    def __init__(
+        self, setup: NodeSetup, stage: Stage, items: tuple[Item, ...], cost: StageCost, stage_s: float, reserve_tokens: Callable[[str], int]
+    ) -> None:
         self.setup, self.stage = setup, stage
         held = items[stage.start : stage.stop]
         self.kv = VirtualKVCache(sum(item.kv_bytes_per_token for item in held), setup.kv_budget_bytes)
@@ -51,7 +54,7 @@ class VirtualNode:
         self.num_steps = self.num_bubbles = 0
         self.bubble_s = self.longest_bubble_s = 0.0
         self.first_start_s = self.last_stop_s = 0.0
-        self._cost, self._stage_s = cost, stage_s
+        self._cost, self._stage_s, self._reserve_tokens = cost, stage_s, reserve_tokens
 
     def work_s(self, step: Step) -> float:
         """How long it computes when nothing else runs on its machine; 0 for a step that only releases sessions."""
@@ -71,7 +74,7 @@ class VirtualNode:
         if command.segments:
             for segment in command.segments:
                 if not kv.holds(segment.session_id):
-                    kv.open(segment.session_id, command.reserve_tokens)
+                    kv.open(segment.session_id, self._reserve_tokens(segment.session_id))
                 kv.append(segment.session_id, len(segment.token_ids))
             self._account(step, start_s, stop_s)
         kv.at(stop_s)

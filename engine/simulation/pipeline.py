@@ -24,14 +24,23 @@ class Pipeline:
     """`report(step)` is called when the coordinator has read a step's outcome; steps without segments are not reported."""
 
     def __init__(
-        self, scenario: Scenario, plan: Plan, clock: VirtualClock, processors: dict[str, SharedProcessor], report: Callable[[Step], None]
+        self,
+        scenario: Scenario,
+        plan: Plan,
+        clock: VirtualClock,
+        processors: dict[str, SharedProcessor],
+        report: Callable[[Step], None],
+        reserve_tokens: Callable[[str], int],
     ) -> None:
+        """`reserve_tokens` says how long a session may grow: each stage's KV reserves so much when the session opens."""
         self.plan = plan
         self.spans: list[Span] = []
         self._scenario, self._clock, self._report = scenario, clock, report
         setups = {node.node_id: node for node in scenario.nodes}
         self.nodes = [
-            VirtualNode(setups[s.node_id], s, scenario.items, scenario.costs.stage(s.start, s.stop), scenario.software.stage_s)
+            VirtualNode(
+                setups[s.node_id], s, scenario.items, scenario.costs.stage(s.start, s.stop), scenario.software.stage_s, reserve_tokens
+            )
             for s in plan.stages
         ]
         ends = [COORDINATOR, *(s.node_id for s in plan.stages), COORDINATOR]

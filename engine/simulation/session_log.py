@@ -30,6 +30,11 @@ class SessionLog:
         self._arrivals[session_id] = arrival
         self.generated[session_id] = 0
 
+    def reserve_tokens(self, session_id: str) -> int:
+        """How long the session grows: what the scheduler reserves for it."""
+        arrival = self._arrivals[session_id]
+        return arrival.prompt_tokens + arrival.new_tokens
+
     def token(self, session_id: str, now_s: float) -> None:
         newest_s = self._newest_s.get(session_id)
         if newest_s is None:

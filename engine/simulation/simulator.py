@@ -98,7 +98,9 @@ class StagedSimulator:
                 times = self._measured(command.worker_id)
                 self._clock.at(now_s, self._feed, on.WorkerMeasured(command.worker_id, command.generation, times))
             case do.AdoptPlan():
-                self._pipeline = Pipeline(self._scenario, command.plan, self._clock, self._processors, self._report)
+                self._pipeline = Pipeline(
+                    self._scenario, command.plan, self._clock, self._processors, self._report, self._log.reserve_tokens
+                )
             case do.LoadStage():
                 self._clock.at(now_s, self._feed, on.StageLoaded(command.worker_id, command.plan_version, 0, 0, 0.0))
 
