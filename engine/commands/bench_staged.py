@@ -9,29 +9,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import psutil
-
-from engine.commands.generate import Transcript, transcribe
 from engine.commands.output import note, print_json, printable
 from engine.commands.profile import read_profile
-from engine.commands.serve import wait_until_serving
+from engine.commands.staged_measure import ATTEMPTS, PROMPT_TOKENS, QUIET_SHARE, ForeignLoad, Measured, measure
 from engine.commands.staged_text import staged_text
-from engine.data import GenerateRequest, ModelRef, NoodleError, Plan, Stage
+from engine.data import ModelRef, NoodleError, Plan, Stage
 from engine.planning.given import GIVEN
 from engine.planning.profile import Profile
 from engine.report.staged import Figures, StagedRow, staged_document
-from engine.service.client import Client
-from engine.service.local import LocalCluster, LocalOptions, child_environment
+from engine.service.local import child_environment
 from engine.simulation.arrivals import at_once
 from engine.simulation.calibration import Calibration, Observation, calibrate
 from engine.simulation.cost import ProfileCosts
@@ -40,66 +34,8 @@ from engine.simulation.result import SimulationResult
 from engine.simulation.scenario import NodeSetup, Scenario, VirtualHost
 from engine.simulation.simulator import StagedSimulator
 
-PROMPT_TOKENS = 16
 SESSIONS = (1, 4)
-_SHORT_RUNS = 3  # of one token, each round and plan: the time to the first token varies more than the others
-_ATTEMPTS, _QUIET_SHARE = 3, 0.03  # a visit is repeated while other programs use more of the machine
 _HOST = "here"
-
-
-@dataclass(slots=True)
-class Measured:
-    """What one plan did with so many sessions at once: in one visit, or in all of them joined."""
-
-    layers: tuple[int, ...]
-    sessions: int
-    tokens_per_s: list[float] = field(default_factory=list)  # one per visit, as are the next three
-    ttft_s: list[float] = field(default_factory=list)
-    cpu_per_compute: list[float] = field(default_factory=list)
-    foreign_share: list[float] = field(default_factory=list)  # of the machine, used by other programs meanwhile
-    step_s: list[float] = field(default_factory=list)  # one per decode step, as is the next
-    compute_s: list[float] = field(default_factory=list)
-    prompt_cpu_per_compute: list[float] = field(default_factory=list)
-
-    def figures(self) -> Figures:
-        return Figures(*(statistics.median(values) for values in (self.step_s, self.tokens_per_s, self.ttft_s)))
-
-    def join(self, visit: Measured) -> None:
-        for name in ("tokens_per_s", "ttft_s", "cpu_per_compute", "foreign_share", "step_s", "compute_s", "prompt_cpu_per_compute"):
-            getattr(self, name).extend(getattr(visit, name))
-
-
-class ForeignLoad:
-    """How much of the machine other programs use between two looks at it."""
-
-    def __init__(self, pids: Sequence[int]) -> None:
-        self._processes = [psutil.Process(pid) for pid in (os.getpid(), *pids)]
-        self._before = self._now()
-
-    def share(self) -> float:
-        """0..1 of all cores since the last look."""
-        (busy, total, own), self._before = self._before, self._now()
-        spent_s = self._before[1] - total
-        return max(0.0, (self._before[0] - busy) - (self._before[2] - own)) / spent_s if spent_s > 0 else 0.0
-
-    def _now(self) -> tuple[float, float, float]:
-        """CPU seconds: in use, all, and those of our processes."""
-        times = psutil.cpu_times()
-        total = sum(times[:8])  # guest times stand in the others already
-        return total - times.idle - getattr(times, "iowait", 0.0), total, sum(sum(p.cpu_times()[:2]) for p in self._processes)
-
-
-@dataclass(slots=True)
-class Side:
-    """A running cluster with one plan."""
-
-    layers: tuple[int, ...]
-    cluster: LocalCluster
-    client: Client
-
-    def workers_cpu_s(self) -> float:
-        pids = [pid for name, pid in self.cluster.pids().items() if name != "coordinator"]
-        return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in pids)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -109,9 +45,9 @@ def run(options: argparse.Namespace) -> int:
 
     ref: ModelRef = default_ref()
     threads, num_tokens = num_cores(), min(options.tokens, 32)
-    profile = _profile(ref, threads)
+    profile = _quiet_profile(ref, threads)
     plans = plans_of(len(profile.items))
-    native, measured = asyncio.run(_measure(ref, plans, threads, num_tokens, options.rounds))
+    native, measured = asyncio.run(measure(ref, plans, SESSIONS, threads, num_tokens, options.rounds))
     rows, calibration = simulate_rows(profile, measured, threads, num_cores(), num_tokens)
     about = {
         "model": ref.label,
@@ -146,6 +82,18 @@ def _split(num_items: int, shares: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(stop - start for start, stop in zip([0, *ends], ends, strict=False))
 
 
+def _quiet_profile(ref: ModelRef, threads: int) -> Profile:
+    """The one of a few profiles during which other programs used the least of the machine."""
+    taken: list[tuple[float, Profile]] = []
+    for _ in range(ATTEMPTS):
+        foreign = ForeignLoad()
+        profile = _profile(ref, threads)
+        taken.append((foreign.share(), profile))
+        if taken[-1][0] < QUIET_SHARE:
+            break
+    return min(taken, key=lambda pair: pair[0])[1]
+
+
 def _profile(ref: ModelRef, threads: int) -> Profile:
     """A profile from a process of its own, in the environment of the workers."""
     note("profiling the model as the workers run it")
@@ -159,107 +107,6 @@ def _profile(ref: ModelRef, threads: int) -> Profile:
         if done.returncode != 0:
             raise NoodleError(f"the profile failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no reason given'}")
         return read_profile(Path(folder))
-
-
-# ---------------------------------------------------------------------------------------------- measuring
-async def _measure(
-    ref: ModelRef, plans: Sequence[tuple[int, ...]], threads: int, num_tokens: int, rounds: int
-) -> tuple[Figures, list[Measured]]:
-    from engine.model.card import prepare
-    from engine.model.native import native_generator
-    from engine.model.source import default_cache_dir
-
-    generate = native_generator(Path(prepare(ref, default_cache_dir()).folder), dtype=ref.dtype, num_threads=threads)
-    native: list[tuple[float, float]] = []
-    found = {(layers, m): Measured(layers, m) for layers in plans for m in SESSIONS}
-    async with AsyncExitStack() as stack:
-        note(f"starting {len(plans)} clusters with {sum(map(len, plans))} workers")
-        sides = await asyncio.gather(*(_start(stack, ref, layers, threads) for layers in plans))
-        foreign = ForeignLoad([pid for side in sides for pid in side.cluster.pids().values()])
-        for number in range(rounds):
-            note(f"round {number + 1} of {rounds}")
-            native.append(await _native_visit(generate, num_tokens, foreign))
-            for side in sides:
-                for m in SESSIONS:
-                    found[side.layers, m].join(await _quietest(side, m, num_tokens, foreign))
-    ttft_s, all_s = (statistics.median(values) for values in zip(*native, strict=True))
-    step_s = (all_s - ttft_s) / (num_tokens - 1)
-    return Figures(step_s, 1.0 / step_s, ttft_s), list(found.values())
-
-
-async def _native_visit(
-    generate: Callable[[Sequence[int], int], tuple[list[int], float]], num_tokens: int, foreign: ForeignLoad
-) -> tuple[float, float]:
-    """Seconds of one token and of all tokens, from the quietest of a few attempts."""
-    visits = []
-    for _ in range(_ATTEMPTS):
-        foreign.share()
-        first_s, all_s = [(await asyncio.to_thread(generate, _prompt(0), n))[1] for n in (1, num_tokens)]
-        visits.append((foreign.share(), first_s, all_s))
-        if visits[-1][0] < _QUIET_SHARE:
-            break
-    return min(visits)[1:]
-
-
-async def _start(stack: AsyncExitStack, ref: ModelRef, layers: tuple[int, ...], threads: int) -> Side:
-    options = LocalOptions(ref.model, ref.random_weights, len(layers), ref.dtype, threads, kv_memory_bytes=2**29, layers=layers)
-    cluster = LocalCluster(options)
-    stack.push_async_callback(cluster.stop)
-    await cluster.start()
-    await wait_until_serving(cluster)
-    side = Side(layers, cluster, await stack.enter_async_context(Client(cluster.address)))
-    await _generate(side, 1, 8)
-    return side
-
-
-async def _quietest(side: Side, sessions: int, num_tokens: int, foreign: ForeignLoad) -> Measured:
-    """One visit during which other programs left the machine alone, or the best of a few."""
-    visits = []
-    for _ in range(_ATTEMPTS):
-        foreign.share()
-        visits.append(await _visit(side, sessions, num_tokens))
-        visits[-1].foreign_share.append(foreign.share())
-        if visits[-1].foreign_share[0] < _QUIET_SHARE:
-            break
-    return min(visits, key=lambda visit: visit.foreign_share[0])
-
-
-async def _visit(side: Side, sessions: int, num_tokens: int) -> Measured:
-    """One round of one plan with so many sessions."""
-    into = Measured(side.layers, sessions)
-    if sessions == 1:
-        for _ in range(_SHORT_RUNS):
-            transcripts, cpu_s = await _generate(side, 1, 1)
-            into.ttft_s.append(transcripts[0].ttft_s)
-            into.prompt_cpu_per_compute.append(cpu_s / _compute_s(transcripts))
-    transcripts, cpu_s = await _generate(side, into.sessions, num_tokens)
-    into.ttft_s.append(statistics.fmean(t.ttft_s for t in transcripts))
-    began_s = min(t.arrived_s[0] for t in transcripts)
-    into.tokens_per_s.append(sum(len(t.arrived_s) - 1 for t in transcripts) / (max(t.arrived_s[-1] for t in transcripts) - began_s))
-    into.cpu_per_compute.append(cpu_s / _compute_s(transcripts))
-    for transcript in transcripts:
-        for chunk in [c for c in transcript.chunks if c.index > 0]:
-            into.step_s.append(chunk.step_s)
-            into.compute_s.append(sum(t.compute_s for t in chunk.timings))
-    return into
-
-
-async def _generate(side: Side, sessions: int, num_tokens: int) -> tuple[list[Transcript], float]:
-    """So many sessions at once, and the CPU seconds of the workers meanwhile."""
-    requests = [GenerateRequest(prompt_ids=_prompt(k), max_new_tokens=num_tokens, ignore_eos=True) for k in range(sessions)]
-    before_s = side.workers_cpu_s()
-    transcripts = await asyncio.gather(*(transcribe(side.client, request) for request in requests))
-    return transcripts, side.workers_cpu_s() - before_s
-
-
-def _compute_s(transcripts: Sequence[Transcript]) -> float:
-    """All computing that the sessions' steps report; a step of several sessions reports it to each, so it is counted once."""
-    steps = {(chunk.timings, chunk.step_s) for t in transcripts for chunk in t.chunks if chunk.index >= 0}
-    return sum(timing.compute_s for timings, _ in steps for timing in timings)
-
-
-def _prompt(number: int) -> tuple[int, ...]:
-    return tuple(range(1 + number, 1 + number + PROMPT_TOKENS))
 
 
 # ---------------------------------------------------------------------------------------------- simulating

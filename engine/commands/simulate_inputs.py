@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from engine.commands.profile import read_profile
-from engine.control.scheduler import SchedulerLimits
 from engine.data import InvalidInput, Item, NotFound, Plan, Stage
 from engine.planning.given import GIVEN, check_layers
 from engine.planning.strategies import check_strategy
 from engine.simulation.arrivals import Arrival, at_once, poisson, trace
 from engine.simulation.cost import CostSource, ItemTimes, ProfileCosts
 from engine.simulation.inputs import items_of
-from engine.simulation.scenario import LinkModel, NodeSetup, Scenario, SoftwareCosts, VirtualHost
+from engine.simulation.scenario import LinkModel, NodeSetup, Scenario, SoftwareCosts, VirtualHost, patient_limits
 
 _ONE_HOST = "host"
 _MAX_FILE_BYTES = 64 * 2**20
@@ -43,7 +42,7 @@ def scenario_of(options: argparse.Namespace) -> Scenario:
         link=LinkModel(options.latency_ms / 1e3, options.bandwidth or math.inf),
         links=dict(map(_link, options.link)),
         software=SoftwareCosts(options.hop_ms / 1e3, options.stage_ms / 1e3, options.open_ms / 1e3),
-        limits=SchedulerLimits(max_queued=2**31, queue_timeout_s=math.inf, prompt_chunk_tokens=options.prompt_chunk),
+        limits=patient_limits(prompt_chunk_tokens=options.prompt_chunk),
         context_tokens=options.context_tokens or 2**40,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from engine.control.scheduler import SchedulerLimits
 from engine.data import InvalidInput, Item, Plan, check_name
@@ -108,7 +108,7 @@ class Scenario:
     link: LinkModel = field(default_factory=LinkModel)
     links: Mapping[tuple[str, str], LinkModel] = field(default_factory=dict)
     software: SoftwareCosts = field(default_factory=SoftwareCosts)
-    limits: SchedulerLimits = field(default_factory=lambda: SchedulerLimits(max_queued=2**31, queue_timeout_s=math.inf))
+    limits: SchedulerLimits = field(default_factory=lambda: patient_limits())
     context_tokens: int = 2**40
     max_spans: int = 4096  # how many computing intervals are kept for the Gantt chart
 
@@ -132,6 +132,12 @@ class Scenario:
 
     def link_between(self, sender: str, receiver: str) -> LinkModel:
         return self.links.get((sender, receiver), self.link)
+
+
+def patient_limits(**changes: int) -> SchedulerLimits:
+    """Nobody gives up in a simulation: the queue has no bound, and whatever could time out does not."""
+    timeouts = {f.name: math.inf for f in fields(SchedulerLimits) if f.name.endswith("_timeout_s")}
+    return SchedulerLimits(max_queued=2**31, **timeouts, **changes)  # type: ignore[arg-type]
 
 
 def _check_links(links: Mapping[tuple[str, str], LinkModel], known: set[str]) -> None:

@@ -43,7 +43,11 @@ def main() -> None:
     spent_s = time.process_time() - began_s
     rise_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb) / 1024
     steps = sum(stage.num_steps for stage in result.stages)
-    print(json.dumps({"cpu_s": spent_s, "memory_rise_mb": rise_mb, "tokens": result.num_tokens, "stage_steps": steps, **vars(options)}))
+    print(
+        json.dumps(
+            {"cpu_s": spent_s, "memory_rise_mb": rise_mb, "num_tokens": result.num_tokens, "num_stage_steps": steps, **vars(options)}
+        )
+    )
 
 
 if __name__ == "__main__":

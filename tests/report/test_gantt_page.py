@@ -34,8 +34,10 @@ def test_the_document_holds_every_step_once(result: SimulationResult) -> None:
     assert len(found["spans"]["stage"]) == found["num_steps"] == sum(s.num_steps for s in result.stages)
     assert {len(column) for column in found["spans"].values()} == {found["num_steps"]}
     assert [s["name"] for s in found["stages"]] == ["S0 n0 0-2", "S1 n1 3-4", "S2 n2 5-8"]
-    assert [link["name"] for link in found["links"]][0] == "coordinator > n0" and len(found["links"]) == 4
-    busy_s = sum(stop - start for k, start, stop in zip(*(found["spans"][c] for c in ("stage", "start_s", "stop_s")), strict=True) if k == 1)
+    assert next(link["name"] for link in found["links"]) == "coordinator > n0" and len(found["links"]) == 4
+    busy_s = sum(
+        stop - start for k, start, stop in zip(*(found["spans"][c] for c in ("stage", "start_s", "stop_s")), strict=True) if k == 1
+    )
     assert busy_s == pytest.approx(result.stages[1].busy_s)
 
 
