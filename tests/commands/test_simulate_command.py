@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from engine.cli import main
+import engine
+from engine.cli import _parse, main
 from engine.planning.cost_model import CostModel, CostSample
 from engine.planning.point import DECODE, PREFILL, Point
 from tests.report.profiles import make_profile
@@ -76,9 +77,8 @@ def test_a_plan_file_and_named_nodes(capsys: pytest.CaptureFixture[str], tmp_pat
     file.write_text(
         json.dumps({"strategy": "balanced", "stages": [{"node": "b", "start": 0, "stop": 1}, {"node": "a", "start": 1, "stop": 3}]})
     )
-    found = simulate(
-        capsys, "--item-ms", "1,1,1", "--plan", file, "--node", "a", "--node", "b,slowdown=3", "--link", "b:a,latency-ms=7,bandwidth=1000", "--hop-ms", 0
-    )  # fmt: skip
+    nodes = ("--node", "a", "--node", "b,slowdown=3", "--link", "b:a,latency-ms=7,bandwidth=1000")
+    found = simulate(capsys, "--item-ms", "1,1,1", "--plan", file, *nodes, "--hop-ms", 0)
     assert [s["node_id"] for s in found["stages"]] == ["b", "a"]
     assert found["inter_token_s"]["p50"] == pytest.approx(0.003 + 0.007 + 0.002)
 
@@ -109,6 +109,11 @@ def test_text_is_ascii_with_a_chart_and_the_page_is_written(capsys: pytest.Captu
     said = capsys.readouterr()
     assert said.out.isascii() and "S1 w2 |" in said.out and "native, one process" in said.out and "KV PEAK MB" in said.out
     assert str(page) in said.err and b"plotly" in page.read_bytes()[:20_000_000].lower()
+
+
+def test_the_example_file_holds_a_simulation() -> None:
+    found = _parse(["simulate", "--config", str(Path(engine.__file__).parent / "example.yaml")])
+    assert found.layers == (5, 5, 4) and found.rate == 2.0 and found.node == ["w1", "w2,slowdown=3", "w3"] and len(found.link) == 1
 
 
 @pytest.mark.parametrize(
