@@ -19,7 +19,7 @@ from pathlib import Path
 
 from engine.commands.output import note, print_json, printable
 from engine.commands.profile import read_profile
-from engine.commands.staged_measure import ATTEMPTS, PROMPT_TOKENS, QUIET_SHARE, ForeignLoad, Measured, measure
+from engine.commands.staged_measure import ATTEMPTS, PROMPT_TOKENS, QUIET_SHARE, ForeignLoad, Measured, measure, quiet
 from engine.commands.staged_text import staged_text
 from engine.data import ModelRef, NoodleError, Plan, Stage
 from engine.planning.given import GIVEN
@@ -58,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
         "foreign_share": statistics.median(share for case in measured for share in case.foreign_share),
         "calibration": {
             "slowdown": calibration.slowdown,
+            "prompt_slowdown": calibration.prompt_slowdown,
             "hop_s": calibration.software.hop_s,
             "stage_s": calibration.software.stage_s,
             "open_s": calibration.software.open_s,
@@ -97,7 +98,7 @@ def _quiet_profile(ref: ModelRef, threads: int) -> Profile:
 def _profile(ref: ModelRef, threads: int) -> Profile:
     """A profile from a process of its own, in the environment of the workers."""
     note("profiling the model as the workers run it")
-    arguments = ["profile", ref.model, "--depth", "item", "--quick", "--threads", str(threads), "--dtype", ref.dtype, "--json"]
+    arguments = ["profile", ref.model, "--depth", "item", "--threads", str(threads), "--dtype", ref.dtype, "--json"]
     if ref.random_weights is not None:
         arguments += ["--random-weights", str(ref.random_weights)]
     with tempfile.TemporaryDirectory(prefix="noodle-") as folder:
@@ -118,7 +119,7 @@ def simulate_rows(
         raise NoodleError("the profile has no cost model: the machine is too busy to take one; try again")
     costs = ProfileCosts(profile.cost_model)
     one, two = (next(m for m in measured if m.sessions == 1 and len(m.layers) == n) for n in (1, 2))
-    calibration = calibrate(costs, _observation(one, num_tokens), _observation(two, num_tokens))
+    calibration = calibrate(costs, _observation(one, num_tokens), _observation(two, num_tokens), PROMPT_TOKENS, quiet(one.prompt_compute_s))
     prompt_cores = statistics.median(one.prompt_cpu_per_compute)
 
     def simulate(case: Measured) -> SimulationResult:
@@ -138,8 +139,8 @@ def _observation(measured: Measured, num_tokens: int) -> Observation:
     return Observation(
         num_stages=len(measured.layers),
         context_tokens=PROMPT_TOKENS + num_tokens / 2,
-        step_s=statistics.median(measured.step_s),
-        compute_s=statistics.median(measured.compute_s),
+        step_s=quiet(measured.step_s),
+        compute_s=quiet(measured.compute_s),
         cpu_per_compute=statistics.median(measured.cpu_per_compute),
     )
 
@@ -161,6 +162,7 @@ def _scenario(
         NodeSetup(
             name,
             slowdown=calibration.slowdown,
+            prompt_slowdown=calibration.prompt_slowdown,
             host_id=_HOST,
             num_threads=threads,
             busy_cores=calibration.busy_cores,

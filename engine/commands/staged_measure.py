@@ -26,25 +26,44 @@ from engine.service.local import LocalCluster, LocalOptions
 PROMPT_TOKENS = 16
 ATTEMPTS, QUIET_SHARE = 3, 0.03  # a visit is repeated while other programs use more of the machine
 _SHORT_RUNS = 3  # of one token, each round and plan: the time to the first token varies more than the others
-_SERIES = ("tokens_per_s", "ttft_s", "cpu_per_compute", "foreign_share", "step_s", "compute_s", "prompt_cpu_per_compute")
+_SERIES = (
+    "tokens_per_s",
+    "step_s",
+    "compute_s",
+    "cpu_per_compute",
+    "foreign_share",
+    "ttft_s",
+    "prompt_compute_s",
+    "prompt_cpu_per_compute",
+)
 
 
 @dataclass(slots=True)
 class Measured:
-    """What one plan did with so many sessions at once: in one visit, or in several of them joined."""
+    """What one plan did with so many sessions at once: in one visit, or in several of them joined.
+
+    Steps and computing are medians within a visit. Over visits the quieter quartile counts: whatever else happens on a
+    machine only ever lengthens a time, and on one with two cores it happens in stretches that are as long as a visit.
+    """
 
     layers: tuple[int, ...]
     sessions: int
-    tokens_per_s: list[float] = field(default_factory=list)  # one per visit, as are the next three
-    ttft_s: list[float] = field(default_factory=list)
+    tokens_per_s: list[float] = field(default_factory=list)  # one per visit, as are all up to `foreign_share`
+    step_s: list[float] = field(default_factory=list)
+    compute_s: list[float] = field(default_factory=list)
     cpu_per_compute: list[float] = field(default_factory=list)
     foreign_share: list[float] = field(default_factory=list)  # of the machine, used by other programs meanwhile
-    step_s: list[float] = field(default_factory=list)  # one per decode step, as is the next
-    compute_s: list[float] = field(default_factory=list)
+    ttft_s: list[float] = field(default_factory=list)  # one per visit and short run
+    prompt_compute_s: list[float] = field(default_factory=list)  # one per short run
     prompt_cpu_per_compute: list[float] = field(default_factory=list)
 
     def figures(self) -> Figures:
-        return Figures(*(statistics.median(values) for values in (self.step_s, self.tokens_per_s, self.ttft_s)))
+        return Figures(quiet(self.step_s), 1.0 / quiet([1.0 / rate for rate in self.tokens_per_s]), quiet(self.ttft_s))
+
+
+def quiet(times_s: Sequence[float]) -> float:
+    """The lower quartile."""
+    return sorted(times_s)[len(times_s) // 4]
 
 
 def joined(visits: Sequence[Measured]) -> Measured:
@@ -112,7 +131,7 @@ async def measure(
             for side in sides:
                 for m in sessions:
                     await _until_quiet(side, m, num_tokens, foreign, visits[side.layers, m])
-    ttft_s, all_s = (statistics.median(values) for values in zip(*native, strict=True))
+    ttft_s, all_s = (quiet(values) for values in zip(*native, strict=True))
     step_s = (all_s - ttft_s) / (num_tokens - 1)
     return Figures(step_s, 1.0 / step_s, ttft_s), [joined(found) for found in visits.values()]
 
@@ -159,16 +178,16 @@ async def _visit(side: Side, sessions: int, num_tokens: int) -> Measured:
         for _ in range(_SHORT_RUNS):
             transcripts, cpu_s = await _generate(side, 1, 1)
             into.ttft_s.append(transcripts[0].ttft_s)
-            into.prompt_cpu_per_compute.append(cpu_s / _compute_s(transcripts))
+            into.prompt_compute_s.append(_compute_s(transcripts))
+            into.prompt_cpu_per_compute.append(cpu_s / into.prompt_compute_s[-1])
     transcripts, cpu_s = await _generate(side, into.sessions, num_tokens)
     into.ttft_s.append(statistics.fmean(t.ttft_s for t in transcripts))
     began_s = min(t.arrived_s[0] for t in transcripts)
     into.tokens_per_s.append(sum(len(t.arrived_s) - 1 for t in transcripts) / (max(t.arrived_s[-1] for t in transcripts) - began_s))
     into.cpu_per_compute.append(cpu_s / _compute_s(transcripts))
-    for transcript in transcripts:
-        for chunk in [c for c in transcript.chunks if c.index > 0]:
-            into.step_s.append(chunk.step_s)
-            into.compute_s.append(sum(t.compute_s for t in chunk.timings))
+    decode = [chunk for transcript in transcripts for chunk in transcript.chunks if chunk.index > 0]
+    into.step_s.append(statistics.median(chunk.step_s for chunk in decode))
+    into.compute_s.append(statistics.median(sum(t.compute_s for t in chunk.timings) for chunk in decode))
     return into
 
 

@@ -14,7 +14,7 @@ _HEADER = ("PLAN", "SESSIONS", "STEP ms", "SIMULATED", "ERROR %", "TOKENS/S", "S
 def staged_text(rows: Sequence[StagedRow], native: Figures, document: dict[str, Any]) -> str:
     head = (
         f"staged: {document['model']}, {document['prompt_tokens']} prompt and {document['num_tokens']} new tokens, "
-        f"{document['num_threads']} threads each, medians of {document['rounds']} interleaved rounds"
+        f"{document['num_threads']} threads each, {document['rounds']} interleaved rounds, quieter quartiles"
     )
     alone = ("generate()", "1", _ms(native.step_s), "", "", f"{native.tokens_per_s:.2f}", "", "", _ms(native.ttft_s), "", "", "")
     noise = f"other programs used {100 * document['foreign_share']:.1f} % of the machine meanwhile"
@@ -26,7 +26,7 @@ def staged_text(rows: Sequence[StagedRow], native: Figures, document: dict[str, 
     errors = [f"{name} {100 * error:.1f} %" for name, error in zip(names, document["median_errors"].values(), strict=True)]
     foot = [
         noise,
-        f"calibrated with the rows marked c: workers take {found['slowdown']:.2f} times the profile, "
+        f"calibrated with the rows marked c: workers take {found['slowdown']:.2f} times the profile and {found['prompt_slowdown']:.2f} times that for prompts, "
         f"a stage {_ms(found['stage_s'])} ms more, a hop {_ms(found['hop_s'])} ms, "
         f"opening a session {_ms(found['open_s'])} ms; a step keeps {found['busy_cores']:.2f} cores busy",
         f"median error of the other rows: {', '.join(errors)}",

@@ -60,7 +60,8 @@ class VirtualNode:
         """How long it computes when nothing else runs on its machine; 0 for a step that only releases sessions."""
         if not step.command.segments:
             return 0.0
-        return self._cost(step.shape) * self.setup.slowdown + self._stage_s
+        factor = self.setup.slowdown * (self.setup.prompt_slowdown if step.shape.prompt_tokens else 1.0)
+        return self._cost(step.shape) * factor + self._stage_s
 
     def cores(self, step: Step) -> float:
         """How many cores it keeps busy meanwhile."""

@@ -36,7 +36,7 @@ class VirtualHost:
 
 @dataclass(frozen=True, slots=True)
 class NodeSetup:
-    """A worker. Its steps take `slowdown` times the source's time.
+    """A worker. Its steps take `slowdown` times the source's time, those with prompt tokens `prompt_slowdown` times that.
 
     On a shared host a running step keeps some cores busy on average: `busy_cores` in decode, `prompt_busy_cores` when it
     holds prompt tokens (long matrix products use threads better). Both are CPU time over running time of a step alone.
@@ -44,6 +44,7 @@ class NodeSetup:
 
     node_id: str
     slowdown: float = 1.0
+    prompt_slowdown: float = 1.0
     host_id: str = ""  # "" = a machine of its own
     num_threads: int = 1  # what the scheduler is told
     busy_cores: float = 1.0
@@ -55,7 +56,8 @@ class NodeSetup:
         check_name("node", self.node_id)
         if self.node_id == COORDINATOR:
             raise InvalidInput(f"a node cannot be called {COORDINATOR}: links use that name for the coordinator")
-        _require(f"slowdown of {self.node_id}", self.slowdown, 1e-6, 1e6)
+        for factor in (self.slowdown, self.prompt_slowdown):
+            _require(f"slowdown of {self.node_id}", factor, 1e-6, 1e6)
         for cores in (self.busy_cores, self.prompt_busy_cores):
             _require(f"busy cores of {self.node_id}", cores, 1e-3, 1e6)
         _require(f"KV budget of {self.node_id}", self.kv_budget_bytes, 0, UNLIMITED_BYTES)

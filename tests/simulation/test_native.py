@@ -35,8 +35,9 @@ def test_a_calibration_finds_the_costs_that_made_its_observations() -> None:
         compute_s = slowdown * 0.02 + stages * stage_s
         return Observation(stages, 20, compute_s + (stages + 1) * hop_s, compute_s, cpu)
 
-    found = calibrate(costs, seen(1, 1.4), seen(2, 1.6))
+    found = calibrate(costs, seen(1, 1.4), seen(2, 1.6), 8, slowdown * 0.02 * 1.1 + stage_s)
+    assert found.prompt_slowdown == pytest.approx(1.1)
     assert found.slowdown == pytest.approx(slowdown) and found.busy_cores == pytest.approx(1.5)
     assert (found.software.stage_s, found.software.hop_s) == (pytest.approx(stage_s), pytest.approx(hop_s))
-    noisy = calibrate(costs, seen(1, 1.0), Observation(2, 20, 0.020, 0.019, 1.0))
+    noisy = calibrate(costs, seen(1, 1.0), Observation(2, 20, 0.020, 0.019, 1.0), 8, 0.03)
     assert noisy.software.stage_s == 0.0 and noisy.software.hop_s >= 0.0
