@@ -26,7 +26,8 @@ def staged_text(rows: Sequence[StagedRow], native: Figures, document: dict[str, 
     errors = [f"{name} {100 * error:.1f} %" for name, error in zip(names, document["median_errors"].values(), strict=True)]
     foot = [
         noise,
-        f"calibrated with the rows marked c: workers take {found['slowdown']:.2f} times the profile and {found['prompt_slowdown']:.2f} times that for prompts, "
+        f"calibrated with the rows marked c: workers take {found['slowdown']:.2f} times the profile "
+        f"and {found['prompt_slowdown']:.2f} times that for prompts, "
         f"a stage {_ms(found['stage_s'])} ms more, a hop {_ms(found['hop_s'])} ms, "
         f"opening a session {_ms(found['open_s'])} ms; a step keeps {found['busy_cores']:.2f} cores busy",
         f"median error of the other rows: {', '.join(errors)}",

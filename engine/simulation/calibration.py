@@ -38,7 +38,8 @@ def calibrate(costs: CostSource, one: Observation, two: Observation, prompt_toke
     """`compute = slowdown * profile + num_stages * stage_s` and `step = compute + (num_stages + 1) * hop_s`.
 
     The first is solved exactly, the second by least squares. `prompt_compute_s` is what a first step of `prompt_tokens` takes
-    on the plan `one`: a worker also gives memory to the new session in it, which a profile's repeated steps do not. Raises InvalidInput for observations of equal length.
+    on the plan `one`: a worker also gives memory to the new session in it, which a profile's repeated steps do not.
+    Raises InvalidInput for observations of equal length.
     """
     if one.num_stages == two.num_stages:
         raise InvalidInput(f"both observations have {one.num_stages} stages: calibrate with plans of different lengths")
