@@ -51,6 +51,16 @@ def test_a_timeline_keeps_its_integral_its_peak_and_its_end_in_bounded_memory(ch
     assert [time_s for time_s, _ in points] == sorted(time_s for time_s, _ in points)
 
 
+def test_a_long_timeline_is_thinned_without_losing_its_spikes() -> None:
+    timeline = Timeline()
+    for k in range(20_000):
+        timeline.add(0.01 * k, 10_000 if k in (7, 9_999, 19_000) else k % 50)
+    points = timeline.finish()
+    assert 200 < len(points) <= 514
+    assert sum(value == 10_000 for _, value in points) == 3
+    assert timeline.integral == pytest.approx(0.01 * (sum(k % 50 for k in range(19_999)) + 30_000 - 7 - 49 - 0))
+
+
 def test_messages_leave_a_link_one_after_the_other() -> None:
     link = SimulatedTensorTransfer("a", "b", LinkModel(latency_s=0.5, bytes_per_s=100.0))
     assert link.send(1.0, 200) == pytest.approx(1.0 + 2.0 + 0.5)

@@ -91,6 +91,15 @@ def test_one_session_takes_a_round_trip_per_token_through_the_real_cluster() -> 
     assert result.tokens_per_s == pytest.approx(20 / (20 * round_trip_s + 0.003))
 
 
+def test_prompts_have_a_slowdown_and_a_hunger_for_cores_of_their_own() -> None:
+    """10 ms of work: a prompt takes 3 times that and wants 4 of the 2 cores, a token takes 1.5 times and wants 1."""
+    node = NodeSetup("n0", slowdown=1.5, prompt_slowdown=2.0, host_id="h", busy_cores=1.0, prompt_busy_cores=4.0)
+    found = scenario(10, arrivals=at_once(1, 8, 5), nodes=(node,), hosts=(VirtualHost("h", 2.0),))
+    result = StagedSimulator(found).run()
+    assert result.ttft_s.p50 == pytest.approx(0.010 * 3.0 * 4.0 / 2.0)
+    assert result.inter_token_s.p50 == pytest.approx(0.015) == pytest.approx(result.inter_token_s.worst)
+
+
 def test_prompt_chunks_follow_each_other_through_the_stages() -> None:
     """c chunks of equal cost: round trip + (c - 1) * bottleneck."""
     found = scenario(2, 3, arrivals=(Arrival(0.0, 40, 1),))
