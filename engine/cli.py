@@ -9,16 +9,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from engine.commands.plan_options import add_plan_options
+from engine.commands.simulate_options import add_simulate_options
 from engine.data import InvalidInput, NoodleError
-
-_SIZES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+from engine.option_types import factor as _factor
+from engine.option_types import factors as _factors
+from engine.option_types import ids as _ids
+from engine.option_types import size as _size
+from engine.option_types import whole as _whole
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -167,12 +170,20 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
     drill.add_argument("--first", type=_whole(0), default=0, metavar="SEED", help="the first one; a seed replays bit for bit")
     drill.add_argument("--json", action="store_true")
     bench = _command(commands, "bench", "measure hop cost, decode speed, serving many sessions or the planner on this machine", _bench)
-    bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode", "serve", "plan"), default="all")
+    bench.add_argument(
+        "suite", nargs="?", choices=("all", "hop", "decode", "serve", "plan", "staged"), default="all", help="all: hop, decode, serve"
+    )
     bench.add_argument("--sessions", type=_whole(1), default=8, help="concurrent sessions of `serve` (default 8)")
     bench.add_argument("--workers", type=_whole(1), default=3, help="workers of `serve` (default 3)")
+    bench = _command(commands, "bench", "measure hop cost and decode speed on this machine", _bench)
+    bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode", "staged"), default="all", help="all: hop and decode")
     bench.add_argument("--tokens", type=_whole(8), default=500, help="tokens per measurement (default 500)")
     bench.add_argument("--rounds", type=_whole(1), default=3, help="interleaved rounds; medians are quoted (default 3)")
     bench.add_argument("--json", action="store_true")
+
+
+def _add_simulate(commands: argparse._SubParsersAction[_Parser]) -> None:
+    add_simulate_options(_command(commands, "simulate", "what a plan would do with given sessions, before anyone runs it", _simulate))
 
 
 def _add_profile(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -203,6 +214,7 @@ def _model_options(parser: _Parser) -> None:
     parser.add_argument("--random-weights", type=_whole(0), metavar="SEED", help="seeded random weights")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--cache-dir", type=Path, help="default: $NOODLE_CACHE or the user's cache folder")
+    parser.add_argument("--layers", type=_ids, default=(), metavar="N,N,...", help="items per stage, instead of a plan that is searched")
 
 
 def _server_options(parser: _Parser, listen: str) -> None:
@@ -233,39 +245,6 @@ def _connect_options(parser: _Parser) -> None:
     parser.add_argument("--token", default=os.environ.get("NOODLE_TOKEN"), help="default: $NOODLE_TOKEN")
     parser.add_argument("--tls-ca", type=Path)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-
-
-def _whole(low: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"-?[0-9]{1,18}", text) or int(text) < low:
-            raise argparse.ArgumentTypeError(f"{text!r} is not allowed: give a whole number of at least {low}")
-        return int(text)
-
-    return parse
-
-
-def _size(text: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,6})?)([kmg]?i?)b?", text.lower())
-    if match is None or match[2] not in _SIZES:
-        raise argparse.ArgumentTypeError(f"size {text!r} is not allowed: give bytes or a number with K, M, G, Ki, Mi or Gi, e.g. 2G")
-    return int(float(match[1]) * _SIZES[match[2]])
-
-
-def _factor(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 1.0 <= float(text) <= 1000.0:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not allowed: give a factor from 1 to 1000")
-
-
-def _factors(text: str) -> tuple[float, ...]:
-    return tuple(_factor(part) for part in text.split(","))
-
-
-def _ids(text: str) -> tuple[int, ...]:
-    if not re.fullmatch(r"[0-9]{1,18}(,[0-9]{1,18})*", text):
-        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not allowed: give whole numbers joined by commas, e.g. 1,2,3")
-    return tuple(int(part) for part in text.split(","))
 
 
 # ---------------------------------------------------------------------------------------------- one call each
@@ -351,6 +330,12 @@ def _plan(options: argparse.Namespace) -> int:
     from engine.commands import plan
 
     return plan.run(options)
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from engine.commands import simulate
+
+    return simulate.run(options)
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -33,6 +33,8 @@ print(json.dumps(sorted(set(sys.modules) - before)))
         (("engine.planning.capability", "engine.planning.scaling", "engine.planning.comparison"), [*PURE, "textual"]),
         (("engine.planning.plan_json", "engine.planning.plan_drawing"), [*PURE, "textual"]),
         (("engine.commands.doctor_hardware",), [*HEAVY, "grpc", "protos"]),
+        (("engine.simulation.simulator", "engine.simulation.gantt", "engine.simulation.native"), [*PURE, "textual"]),
+        (("engine.commands.simulate",), [*HEAVY, "grpc", "protos"]),
         (("engine.commands.profile",), [*HEAVY, "grpc", "protos"]),
         (("engine.control.cluster", "engine.control.status", "engine.control.stage_sessions"), [*PURE, "textual"]),
         (("engine.simulation.drill",), [*PURE, "textual"]),

@@ -43,6 +43,10 @@ def run(options: argparse.Namespace) -> int:
     """Run the suites that were asked for and print their figures."""
     if options.suite == "plan":
         return _plan(options.json)
+    if options.suite == "staged":
+        from engine.commands import bench_staged
+
+        return bench_staged.run(options)
     suites = ("hop", "decode", "serve") if options.suite == "all" else (options.suite,)
     document = {suite: asyncio.run(_measure(suite, options)) for suite in suites}
     if options.json:

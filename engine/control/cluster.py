@@ -24,7 +24,8 @@ from engine.control.rebalance import Rebalancer
 from engine.control.scheduler import Scheduler
 from engine.control.serving import Serving
 from engine.control.watchdog import Watchdog
-from engine.data import ModelCard, NodeState, NotFound, Phase, Plan, Refused, Severity, Stage, Unavailable
+from engine.data import InvalidInput, ModelCard, NodeState, NotFound, Phase, Plan, Refused, Severity, Stage, Unavailable
+from engine.planning.given import given_plan
 from engine.planning.problem import Infeasible, Problem
 from engine.planning.strategies import check_strategy
 
@@ -332,7 +333,9 @@ class Cluster:
             raise Refused("the model is not known yet: wait until the cluster is ready")
         name, version = check_strategy(strategy or self.strategy), self._last_version + 1
         if stages:
-            return given(self.card, self.members, name, version, stages)
+            return given(self.card, self.members, version, stages)
+        if self.config.layers and not strategy:
+            return given_plan(self.problem(), self.config.layers, self.config.order, version)
         return planned(self.card, self.members, name, version)
 
     def _adopt(self, now_s: float, out: list[do.Command]) -> None:
@@ -341,7 +344,7 @@ class Cluster:
             return
         try:
             plan = self.preview()
-        except Infeasible as e:
+        except (Infeasible, InvalidInput) as e:
             self._infeasible_for, self.detail = eligible, str(e)
             out.append(do.Record(Severity.ERROR, "plan", f"#{self._last_version + 1}", str(e)))
             if self.members.all_accounted_for(self.config.num_workers_expected) and not self._had_plan and not self._is_restart:

@@ -16,3 +16,5 @@ class ClusterConfig:
     strategy: str = "balanced"
     leases: LeaseRules = field(default_factory=LeaseRules)
     limits: SchedulerLimits = field(default_factory=SchedulerLimits)
+    layers: tuple[int, ...] = ()  # items per stage instead of a search
+    order: tuple[str, ...] = ()  # the nodes that take them; () = all, in order of their names

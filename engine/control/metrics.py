@@ -74,7 +74,10 @@ class PipelineMetrics:
         """One decode step; what is not compute, queue or wire work is transport, shared evenly by its hops."""
         spent_s = 0.0
         for timing in timings:
-            self._stages.setdefault(timing.worker_id, StageWindow()).add(timing)
+            window = self._stages.get(timing.worker_id)
+            if window is None:
+                window = self._stages[timing.worker_id] = StageWindow()
+            window.add(timing)
             spent_s += timing.compute_s + timing.queue_s + timing.wire_in_s + timing.wire_out_s
         self._step_s.append(step_s)
         wire_s = sum(t.wire_in_s + t.wire_out_s for t in timings)

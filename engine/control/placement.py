@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from engine.control import commands as do
 from engine.control.members import Members, planning_node
-from engine.data import InvalidInput, ModelCard, NodeState, Plan, Refused, Stage
+from engine.data import InvalidInput, ModelCard, NodeState, Plan, Stage
+from engine.planning.given import given_plan
 from engine.planning.problem import Problem
-from engine.planning.solution import evaluate
 from engine.planning.strategies import make_plan
 
 
@@ -21,24 +21,13 @@ def problem(card: ModelCard, members: Members) -> Problem:
     return Problem(card.items, nodes, members.links.for_planning([node.node_id for node in nodes]), free_order=False)
 
 
-def given(card: ModelCard, members: Members, strategy: str, plan_version: int, stages: tuple[Stage, ...]) -> Plan:
+def given(card: ModelCard, members: Members, plan_version: int, stages: tuple[Stage, ...]) -> Plan:
     """An operator's own stages as a plan; raises InvalidInput for a wrong cut, Refused if a node cannot hold its part."""
-    wanted = problem(card, members)
-    index = {node.node_id: i for i, node in enumerate(wanted.nodes)}
     bounds = [0, *(s.stop for s in stages)]
     if [s.start for s in stages] != bounds[:-1] or bounds[-1] != card.num_items or any(s.num_items < 1 for s in stages):
         raise InvalidInput(f"the stages {_text(stages)} do not cover the items 0-{card.num_items - 1} once and in order")
-    if len({s.node_id for s in stages}) != len(stages):
-        raise InvalidInput(f"the stages {_text(stages)} name a node twice: give each node one range")
-    for stage in stages:
-        if stage.node_id not in index:
-            raise Refused(f"{stage.node_id} cannot hold a stage now: choose among {', '.join(index)}")
-        if not wanted.fits(index[stage.node_id], stage.start, stage.stop):
-            need = wanted.stage_bytes(stage.start, stage.stop) / 1e6
-            room = wanted.nodes[index[stage.node_id]].memory_bytes / 1e6
-            raise Refused(f"{_text((stage,))} needs {need:.0f} MB for weights, {stage.node_id} has {room:.0f} MB: give it fewer items")
-    costs = evaluate(wanted, tuple((index[s.node_id], s.start, s.stop) for s in stages))
-    return Plan(plan_version, strategy, stages, tuple(s.time_s for s in costs.stages), costs.bottleneck_s, costs.round_trip_s)
+    counts, order = tuple(s.num_items for s in stages), tuple(s.node_id for s in stages)
+    return given_plan(problem(card, members), counts, order, plan_version)
 
 
 def loading(plan: Plan, members: Members) -> list[do.Command]:

@@ -88,17 +88,18 @@ class CostModel:
 
         Raises InvalidInput for a phase that was not measured or an item that is not there.
         """
-        point, laws = Point(phase, tokens, context, batch), self._laws(phase)
+        point, laws = Point(phase, tokens, context, batch), self.laws(phase)
         if not 0 <= item < len(laws.items):
             raise InvalidInput(f"item {item} is not in the cost model: it has items [0, {len(laws.items)})")
         return _time_s(laws.items[item], laws.num_tokens, point)
 
     def step_s(self, point: Point, start: int = 0, stop: int | None = None) -> float:
         """Seconds of the items [start, stop) in one step."""
-        laws = self._laws(point.phase)
+        laws = self.laws(point.phase)
         return sum(_time_s(law, laws.num_tokens, point) for law in laws.items[start:stop])
 
-    def _laws(self, phase: str) -> PhaseLaws:
+    def laws(self, phase: str) -> PhaseLaws:
+        """All items' laws of a phase. Raises InvalidInput for a phase that was not measured."""
         found = next((laws for laws in self.phases if laws.phase == phase), None)
         if found is None:
             raise InvalidInput(f"the cost model has no phase {phase!r}: it has {', '.join(laws.phase for laws in self.phases)}")
@@ -124,15 +125,15 @@ def num_pairs(point: Point) -> float:
 
 
 def _time_s(law: ItemLaw, num_tokens: Sequence[int], point: Point) -> float:
-    work_s = _work_s(law.work_s, num_tokens, point.batch * point.tokens)
-    return work_s + law.pair_s * num_pairs(point) + law.behind_s * _is_behind(point)
+    packed_s = work_s(law.work_s, num_tokens, point.batch * point.tokens)
+    return packed_s + law.pair_s * num_pairs(point) + law.behind_s * _is_behind(point)
 
 
 def _is_behind(point: Point) -> bool:
     return point.phase == PREFILL and point.context > 0
 
 
-def _work_s(work_s: Sequence[float], knots: Sequence[int], wanted: int) -> float:
+def work_s(work_s: Sequence[float], knots: Sequence[int], wanted: int) -> float:
     """Linear between the knots; below the first one its value, beyond the last on with the slope since a quarter of it."""
     right = bisect_right(knots, wanted)
     if right == 0:

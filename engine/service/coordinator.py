@@ -41,6 +41,7 @@ class CoordinatorOptions:
     cache_dir: Path
     listen: str = "127.0.0.1:0"
     strategy: str = "balanced"
+    layers: tuple[int, ...] = ()  # items per stage instead of a search
     state_dir: Path | None = None
     exit_with_parent: bool = False
     metrics_dir: Path | None = None  # where the run's JSONL log goes; None keeps none
@@ -55,7 +56,9 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     state_dir = options.state_dir or Path(tempfile.mkdtemp(prefix="noodle-"))
     journal = Journal(state_dir / "journal.sqlite3")
     cluster_id = journal.cluster_id(f"noodle-{secrets.token_hex(2)}")
-    cluster = Cluster(ClusterConfig(options.num_workers, options.strategy), time.monotonic(), journal.last_plan_version())
+    cluster = Cluster(
+        ClusterConfig(options.num_workers, options.strategy, layers=options.layers), time.monotonic(), journal.last_plan_version()
+    )
     peer_options = PeerOptions(worker_token(options.security), channel_credentials(options.security))
     shell = ClusterShell(cluster, cluster_id, journal, peer_options)
     scrapes = MetricsServer(options.metrics, cluster_collector(asyncio.get_running_loop(), shell.status))

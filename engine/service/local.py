@@ -37,6 +37,7 @@ class LocalOptions:
     memory_bytes: int | None = None
     kv_memory_bytes: int | None = None
     slowdowns: tuple[float, ...] = ()
+    layers: tuple[int, ...] = ()  # items per stage instead of a search
     cache_dir: str | None = None
     state_dir: str | None = None
     listen: str = "127.0.0.1:0"
@@ -75,6 +76,8 @@ class LocalCluster:
         """Start everything; returns the coordinator's address as soon as it is bound, long before the model is loaded."""
         options = self.options
         arguments = ["coordinator", "--workers", str(options.num_workers), "--listen", options.listen, *_model_arguments(options)]
+        if options.layers:
+            arguments += ["--layers", ",".join(map(str, options.layers))]
         if options.state_dir:
             arguments += ["--state-dir", options.state_dir]
         arguments += _metrics_arguments(options)
@@ -150,7 +153,7 @@ class LocalCluster:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=_environment(),
+            env=child_environment(),
             limit=2**20,
             start_new_session=True,  # Ctrl-C in the terminal reaches us only; we end the children in order
         )
@@ -199,7 +202,8 @@ def _metrics_arguments(options: LocalOptions) -> list[str]:
     return arguments
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
+    """Of every process of an embedded cluster; figures that are to describe its workers must be taken in the same one."""
     environment = dict(os.environ)
     # Stages take turns on the same cores: a helper thread that spins after its stage is done steals from the next one.
     environment.setdefault("OMP_WAIT_POLICY", "passive")

@@ -1,0 +1,182 @@
+"""`noodle-engine bench staged`: single-process `generate()` against pipelines on this machine, simulated and measured.
+
+Real coordinators and workers run every plan with 1 and with 4 sessions, in interleaved rounds. The simulator gets a
+profile taken in the same environment and what two of these measurements tell of the program's own costs (`calibration`);
+the other rows are predictions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from engine.commands.output import note, print_json, printable
+from engine.commands.profile import read_profile
+from engine.commands.staged_measure import ATTEMPTS, PROMPT_TOKENS, QUIET_SHARE, ForeignLoad, Measured, measure, quiet
+from engine.commands.staged_text import staged_text
+from engine.data import ModelRef, NoodleError, Plan, Stage
+from engine.planning.given import GIVEN
+from engine.planning.profile import Profile
+from engine.report.staged import Figures, StagedRow, staged_document
+from engine.service.local import child_environment
+from engine.simulation.arrivals import at_once
+from engine.simulation.calibration import Calibration, Observation, calibrate
+from engine.simulation.cost import ProfileCosts
+from engine.simulation.inputs import items_of
+from engine.simulation.result import SimulationResult
+from engine.simulation.scenario import NodeSetup, Scenario, VirtualHost
+from engine.simulation.simulator import StagedSimulator
+
+SESSIONS = (1, 4)
+_HOST = "here"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure, simulate, print both."""
+    from engine.model.hardware import num_cores
+    from engine.model.source import default_ref
+
+    ref: ModelRef = default_ref()
+    threads, num_tokens = num_cores(), min(options.tokens, 32)
+    profile = _quiet_profile(ref, threads)
+    plans = plans_of(len(profile.items))
+    native, measured = asyncio.run(measure(ref, plans, SESSIONS, threads, num_tokens, options.rounds))
+    rows, calibration = simulate_rows(profile, measured, threads, num_cores(), num_tokens)
+    about = {
+        "model": ref.label,
+        "prompt_tokens": PROMPT_TOKENS,
+        "num_tokens": num_tokens,
+        "rounds": options.rounds,
+        "num_threads": threads,
+        "foreign_share": statistics.median(share for case in measured for share in case.foreign_share),
+        "calibration": {
+            "slowdown": calibration.slowdown,
+            "prompt_slowdown": calibration.prompt_slowdown,
+            "hop_s": calibration.software.hop_s,
+            "stage_s": calibration.software.stage_s,
+            "open_s": calibration.software.open_s,
+            "busy_cores": calibration.busy_cores,
+        },
+    }
+    document = staged_document(rows, native, about)
+    if options.json:
+        print_json(document)
+    else:
+        print(printable(staged_text(rows, native, document)))
+    return 0
+
+
+def plans_of(num_items: int) -> tuple[tuple[int, ...], ...]:
+    """For 1, 2 and 3 workers: equal numbers of items, and numbers that rise from stage to stage."""
+    return ((num_items,), *(split for n in (2, 3) for split in (_split(num_items, (1,) * n), _split(num_items, tuple(range(1, n + 1))))))
+
+
+def _split(num_items: int, shares: tuple[int, ...]) -> tuple[int, ...]:
+    ends = [round(num_items * sum(shares[: k + 1]) / sum(shares)) for k in range(len(shares))]
+    return tuple(stop - start for start, stop in zip([0, *ends], ends, strict=False))
+
+
+def _quiet_profile(ref: ModelRef, threads: int) -> Profile:
+    """The one of a few profiles during which other programs used the least of the machine."""
+    taken: list[tuple[float, Profile]] = []
+    for _ in range(ATTEMPTS):
+        foreign = ForeignLoad()
+        profile = _profile(ref, threads)
+        taken.append((foreign.share(), profile))
+        if taken[-1][0] < QUIET_SHARE:
+            break
+    return min(taken, key=lambda pair: pair[0])[1]
+
+
+def _profile(ref: ModelRef, threads: int) -> Profile:
+    """A profile from a process of its own, in the environment of the workers."""
+    note("profiling the model as the workers run it")
+    arguments = ["profile", ref.model, "--depth", "item", "--threads", str(threads), "--dtype", ref.dtype, "--json"]
+    if ref.random_weights is not None:
+        arguments += ["--random-weights", str(ref.random_weights)]
+    with tempfile.TemporaryDirectory(prefix="noodle-") as folder:
+        done = subprocess.run(
+            [sys.executable, "-m", "engine", *arguments, "--out", folder], env=child_environment(), capture_output=True, text=True
+        )
+        if done.returncode != 0:
+            raise NoodleError(f"the profile failed: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no reason given'}")
+        return read_profile(Path(folder))
+
+
+# ---------------------------------------------------------------------------------------------- simulating
+def simulate_rows(
+    profile: Profile, measured: Sequence[Measured], threads: int, cores: int, num_tokens: int
+) -> tuple[list[StagedRow], Calibration]:
+    """Every measured case, simulated with costs that the plans of one and of two stages gave, one session each."""
+    if profile.cost_model is None:
+        raise NoodleError("the profile has no cost model: the machine is too busy to take one; try again")
+    costs = ProfileCosts(profile.cost_model)
+    one, two = (next(m for m in measured if m.sessions == 1 and len(m.layers) == n) for n in (1, 2))
+    calibration = calibrate(costs, _observation(one, num_tokens), _observation(two, num_tokens), PROMPT_TOKENS, quiet(one.prompt_compute_s))
+    prompt_cores = statistics.median(one.prompt_cpu_per_compute)
+
+    def simulate(case: Measured) -> SimulationResult:
+        return StagedSimulator(_scenario(profile, costs, calibration, case, threads, cores, prompt_cores, num_tokens)).run()
+
+    open_s = max(0.0, one.figures().ttft_s - simulate(one).ttft_s.mean)
+    calibration = replace(calibration, software=replace(calibration.software, open_s=open_s))
+    rows = []
+    for case in measured:
+        result = simulate(case)
+        simulated = Figures(result.step_s.p50, result.decode_tokens_per_s, result.ttft_s.mean)
+        rows.append(StagedRow(case.layers, case.sessions, case.figures(), simulated, calibrated=case in (one, two)))
+    return rows, calibration
+
+
+def _observation(measured: Measured, num_tokens: int) -> Observation:
+    return Observation(
+        num_stages=len(measured.layers),
+        context_tokens=PROMPT_TOKENS + num_tokens / 2,
+        step_s=quiet(measured.step_s),
+        compute_s=quiet(measured.compute_s),
+        cpu_per_compute=statistics.median(measured.cpu_per_compute),
+    )
+
+
+def _scenario(
+    profile: Profile,
+    costs: ProfileCosts,
+    calibration: Calibration,
+    case: Measured,
+    threads: int,
+    cores: int,
+    prompt_cores: float,
+    num_tokens: int,
+) -> Scenario:
+    names = [f"w{k + 1}" for k in range(len(case.layers))]
+    starts = [sum(case.layers[:k]) for k in range(len(case.layers))]
+    stages = tuple(Stage(name, start, start + n) for name, start, n in zip(names, starts, case.layers, strict=True))
+    nodes = [
+        NodeSetup(
+            name,
+            slowdown=calibration.slowdown,
+            prompt_slowdown=calibration.prompt_slowdown,
+            host_id=_HOST,
+            num_threads=threads,
+            busy_cores=calibration.busy_cores,
+            prompt_busy_cores=prompt_cores,
+        )
+        for name in names
+    ]
+    return Scenario(
+        items=items_of(profile),
+        costs=costs,
+        nodes=tuple(nodes),
+        arrivals=at_once(case.sessions, PROMPT_TOKENS, num_tokens),
+        plan=Plan(1, GIVEN, stages),
+        hosts=(VirtualHost(_HOST, cores),),
+        coordinator_host=_HOST,
+        software=calibration.software,
+    )

@@ -1,0 +1,74 @@
+"""`bench staged`: real workers under given plans, and the simulation of what was measured."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from engine.commands.bench_staged import plans_of, simulate_rows
+from engine.commands.staged_measure import Measured, joined, measure
+from engine.commands.staged_text import staged_text
+from engine.data import ModelRef
+from engine.model.card import prepare
+from engine.model.source import default_cache_dir
+from engine.planning.cost_model import CostModel, CostSample
+from engine.planning.point import DECODE, PREFILL, Point
+from engine.planning.profile import ItemProfile, Profile
+from engine.report.staged import staged_document
+from tests.report.profiles import make_profile
+from tests.service.running import running
+
+TINY = ModelRef("llama:tiny", 0)
+
+
+def profile_of(num_items: int, item_s: float) -> Profile:
+    """Equal items; a prompt of 16 takes three times as long as a token."""
+    points = [(Point(DECODE, 1, c, 1), item_s) for c in (8, 64)] + [(Point(PREFILL, n, 0, 1), item_s * n * 3 / 16) for n in (16, 32)]
+    model = CostModel.fit([CostSample(point, (time_s,) * num_items) for point, time_s in points])
+    items = tuple(ItemProfile(k, f"h.{k}", 1000, 16, 64) for k in range(num_items))
+    return replace(make_profile(4), items=items, cost_model=model)
+
+
+def test_plans_cover_all_items_evenly_and_unevenly() -> None:
+    assert plans_of(14) == ((14,), (7, 7), (5, 9), (5, 4, 5), (2, 5, 7))
+    for num_items in range(6, 60):
+        assert all(sum(plan) == num_items and min(plan) >= 1 for plan in plans_of(num_items))
+
+
+def test_only_quiet_visits_count_and_without_one_the_quietest() -> None:
+    loud, quiet, other = (Measured((2,), 1, step_s=[t], foreign_share=[share]) for t, share in ((9.0, 0.4), (1.0, 0.01), (2.0, 0.02)))
+    assert joined([loud, quiet, other]).step_s == [1.0, 2.0]
+    worse = Measured((2,), 1, step_s=[30.0], foreign_share=[0.6])
+    assert joined([worse, loud]).step_s == [9.0]
+
+
+def test_real_workers_run_the_layers_that_were_given() -> None:
+    num_items = prepare(TINY, default_cache_dir()).num_items
+    with running("llama:tiny", 2, layers=(1, num_items - 1)) as cluster:
+        stages = cluster.status().stages
+        assert [(s.worker_id, s.start, s.stop) for s in stages] == [("w1", 0, 1), ("w2", 1, num_items)]
+        assert len(cluster.generate(cluster.request((1, 2, 3), 4, ignore_eos=True)).arrived_s) == 4
+
+
+def test_what_was_measured_is_simulated_with_costs_from_two_of_its_rows() -> None:
+    num_items = prepare(TINY, default_cache_dir()).num_items
+    plans = ((num_items,), (1, num_items - 1))
+    native, measured = asyncio.run(measure(TINY, plans, (1, 2), 1, 12, 1))
+    assert [(m.layers, m.sessions) for m in measured] == [(layers, m) for layers in plans for m in (1, 2)]
+    assert all(1 <= len(m.step_s) <= 3 and min(m.step_s) > 0 and m.figures().ttft_s > 0 for m in measured)
+    assert all(len(m.prompt_compute_s) == (3 * len(m.step_s) if m.sessions == 1 else 0) for m in measured)
+    assert native.step_s > 0
+    one, two = measured[0], measured[2]
+    rows, found = simulate_rows(profile_of(num_items, 0.0005), measured, threads=1, cores=2, num_tokens=12)
+    assert [row.calibrated for row in rows] == [True, False, True, False]
+    assert found.slowdown > 0 and found.software.hop_s > 0
+    # The two rows give four equations for three unknowns, so their steps come out nearly as they were measured.
+    for row, source in ((rows[0], one), (rows[2], two)):
+        assert row.measured == source.figures()
+        assert row.simulated.step_s == pytest.approx(row.measured.step_s, rel=0.25)
+    about = {"model": "m", "prompt_tokens": 16, "num_tokens": 12, "rounds": 1, "num_threads": 1, "foreign_share": 0.5}
+    about["calibration"] = {"slowdown": 1.0, "prompt_slowdown": 1.0, "hop_s": 0.1, "stage_s": 0.1, "open_s": 0.1, "busy_cores": 1.0}  # type: ignore[assignment]
+    text = staged_text(rows, native, staged_document(rows, native, about))
+    assert text.isascii() and "generate()" in text and "the figures are rough" in text
