@@ -484,6 +484,26 @@ class MoveReport(_message.Message):
     outcome: str
     def __init__(self, plan_version: _Optional[int] = ..., cause: _Optional[str] = ..., num_items: _Optional[int] = ..., weight_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., prepare_s: _Optional[float] = ..., pause_s: _Optional[float] = ..., outcome: _Optional[str] = ...) -> None: ...
 
+class ProfileRequest(_message.Message):
+    __slots__ = ("worker_id", "quick")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    QUICK_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    quick: bool
+    def __init__(self, worker_id: _Optional[str] = ..., quick: _Optional[bool] = ...) -> None: ...
+
+class ProfileMessage(_message.Message):
+    __slots__ = ("progress", "detail", "profile_json", "slowdown")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_JSON_FIELD_NUMBER: _ClassVar[int]
+    SLOWDOWN_FIELD_NUMBER: _ClassVar[int]
+    progress: float
+    detail: str
+    profile_json: str
+    slowdown: float
+    def __init__(self, progress: _Optional[float] = ..., detail: _Optional[str] = ..., profile_json: _Optional[str] = ..., slowdown: _Optional[float] = ...) -> None: ...
+
 class GetProblemRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -533,6 +553,20 @@ class MeasuredLink(_message.Message):
     spent_s: float
     failure: str
     def __init__(self, from_id: _Optional[str] = ..., to_id: _Optional[str] = ..., round_trip_s: _Optional[float] = ..., round_trip_low_s: _Optional[float] = ..., round_trip_high_s: _Optional[float] = ..., bandwidth_bytes_per_s: _Optional[float] = ..., bandwidth_low_bytes_per_s: _Optional[float] = ..., bandwidth_high_bytes_per_s: _Optional[float] = ..., num_round_trips: _Optional[int] = ..., num_transfers: _Optional[int] = ..., moved_bytes: _Optional[int] = ..., spent_s: _Optional[float] = ..., failure: _Optional[str] = ...) -> None: ...
+
+class ProfileNodeRequest(_message.Message):
+    __slots__ = ("model", "folder", "device", "num_threads", "quick")
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    NUM_THREADS_FIELD_NUMBER: _ClassVar[int]
+    QUICK_FIELD_NUMBER: _ClassVar[int]
+    model: ModelRef
+    folder: str
+    device: str
+    num_threads: int
+    quick: bool
+    def __init__(self, model: _Optional[_Union[ModelRef, _Mapping]] = ..., folder: _Optional[str] = ..., device: _Optional[str] = ..., num_threads: _Optional[int] = ..., quick: _Optional[bool] = ...) -> None: ...
 
 class MeasureRequest(_message.Message):
     __slots__ = ("model", "folder", "fingerprint")

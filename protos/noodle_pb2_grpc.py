@@ -90,6 +90,11 @@ class ControlStub:
                 request_serializer=protos_dot_noodle__pb2.DrainRequest.SerializeToString,
                 response_deserializer=protos_dot_noodle__pb2.Plan.FromString,
                 _registered_method=True)
+        self.Profile = channel.unary_stream(
+                '/noodle.v1.Control/Profile',
+                request_serializer=protos_dot_noodle__pb2.ProfileRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.ProfileMessage.FromString,
+                _registered_method=True)
         self.Cancel = channel.unary_unary(
                 '/noodle.v1.Control/Cancel',
                 request_serializer=protos_dot_noodle__pb2.CancelRequest.SerializeToString,
@@ -188,6 +193,13 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Profile(self, request, context):
+        """Operator: measure every layer of the model on a node, beside what it serves; later plans use the times.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Cancel(self, request, context):
         """Operator: end a session now and free its memory.
         """
@@ -266,6 +278,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=protos_dot_noodle__pb2.DrainRequest.FromString,
                     response_serializer=protos_dot_noodle__pb2.Plan.SerializeToString,
+            ),
+            'Profile': grpc.unary_stream_rpc_method_handler(
+                    servicer.Profile,
+                    request_deserializer=protos_dot_noodle__pb2.ProfileRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.ProfileMessage.SerializeToString,
             ),
             'Cancel': grpc.unary_unary_rpc_method_handler(
                     servicer.Cancel,
@@ -592,6 +609,33 @@ class Control:
             _registered_method=True)
 
     @staticmethod
+    def Profile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/noodle.v1.Control/Profile',
+            protos_dot_noodle__pb2.ProfileRequest.SerializeToString,
+            protos_dot_noodle__pb2.ProfileMessage.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Cancel(request,
             target,
             options=(),
@@ -688,6 +732,11 @@ class StageServiceStub:
                 request_serializer=protos_dot_noodle__pb2.MeasureRequest.SerializeToString,
                 response_deserializer=protos_dot_noodle__pb2.MeasureReply.FromString,
                 _registered_method=True)
+        self.Profile = channel.unary_stream(
+                '/noodle.v1.StageService/Profile',
+                request_serializer=protos_dot_noodle__pb2.ProfileNodeRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.ProfileMessage.FromString,
+                _registered_method=True)
         self.Load = channel.unary_unary(
                 '/noodle.v1.StageService/Load',
                 request_serializer=protos_dot_noodle__pb2.LoadRequest.SerializeToString,
@@ -756,6 +805,13 @@ class StageServiceServicer:
 
     def Measure(self, request, context):
         """Coordinator: time every item of the model once, on this machine.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Profile(self, request, context):
+        """Coordinator: a full profile, taken by a process of its own beside what this worker serves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -851,6 +907,11 @@ def add_StageServiceServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_noodle__pb2.MeasureRequest.FromString,
                     response_serializer=protos_dot_noodle__pb2.MeasureReply.SerializeToString,
             ),
+            'Profile': grpc.unary_stream_rpc_method_handler(
+                    servicer.Profile,
+                    request_deserializer=protos_dot_noodle__pb2.ProfileNodeRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.ProfileMessage.SerializeToString,
+            ),
             'Load': grpc.unary_unary_rpc_method_handler(
                     servicer.Load,
                     request_deserializer=protos_dot_noodle__pb2.LoadRequest.FromString,
@@ -940,6 +1001,33 @@ class StageService:
             '/noodle.v1.StageService/Measure',
             protos_dot_noodle__pb2.MeasureRequest.SerializeToString,
             protos_dot_noodle__pb2.MeasureReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Profile(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/noodle.v1.StageService/Profile',
+            protos_dot_noodle__pb2.ProfileNodeRequest.SerializeToString,
+            protos_dot_noodle__pb2.ProfileMessage.FromString,
             options,
             channel_credentials,
             insecure,

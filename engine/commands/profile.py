@@ -7,6 +7,7 @@ so a reader sees a whole file or none.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import re
 import sys
@@ -31,7 +32,9 @@ def run(options: argparse.Namespace) -> int:
         if options.model is not None:
             raise InvalidInput("--compare takes two profiles and no model: leave the model out")
         return compare(read_profile(options.compare[0]), read_profile(options.compare[1]), as_json=options.json)
-    profile = _take(options)
+    if options.json_lines:
+        return _take_lines(options)
+    profile = _take_there(options) if options.node else _take(options)
     folder = options.out or Path(f"profile-{_file_name(profile.model)}")
     files = _write(profile, folder)
     if options.json:
@@ -66,6 +69,43 @@ def _take(options: argparse.Namespace) -> Profile:
     finally:
         if bar is not None:
             print(file=sys.stderr)
+
+
+def _take_there(options: argparse.Namespace) -> Profile:
+    """The profile that a worker of a running cluster takes of the model it serves."""
+    from engine.service.client import Client
+
+    if options.model is not None:
+        raise InvalidInput(f"--node {options.node} profiles the model that the cluster serves: leave {options.model!r} out")
+    bar = progress_bar() if sys.stderr.isatty() else None
+
+    async def ask() -> str:
+        document = ""
+        async with Client(options.connect, options.token, options.tls_ca) as client:
+            async for answer in client.profile(options.node, options.quick):
+                document = answer.profile_json
+                if bar is not None:
+                    bar(answer.progress, answer.detail)
+        return document
+
+    return Profile.from_json(asyncio.run(ask()))
+
+
+def _take_lines(options: argparse.Namespace) -> int:
+    """The same for a worker: progress, then the profile or the error, each as one JSON line."""
+    from engine.service.errors import status_number
+
+    try:
+        profile = take_profile(
+            ModelRef(options.model, options.random_weights, options.dtype),
+            options,
+            lambda done, detail: print_json({"detail": detail, "progress": done}),
+        )
+    except NoodleError as error:
+        print_json({"error": str(error), "code": status_number(error)})
+        return error.exit_code
+    print_json({"profile": json.loads(profile.to_json())})
+    return 0
 
 
 def take_profile(ref: ModelRef, options: argparse.Namespace, on_progress: Progress | None) -> Profile:

@@ -136,6 +136,12 @@ class Cluster:
             self.replan_cause, self._wanted_stages = f"{event.worker_id} joined", ()
 
     @_on.register
+    def _(self, event: on.WorkerProfiled, now_s: float, out: list[do.Command]) -> None:
+        member = self.members.current(event.worker_id, event.generation)
+        if member is not None and self.card is not None and event.profile.fingerprint == self.card.fingerprint:
+            out.append(do.Record(Severity.INFO, "node", event.worker_id, member.profiled(event)))
+
+    @_on.register
     def _(self, event: on.LinksMeasured, now_s: float, out: list[do.Command]) -> None:
         links = self.members.links
         if links.answered(event.worker_id, event.generation, event.links, (m.spec.node_id for m in self.members if m.alive)):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from engine.control.moves import Transfer
 from engine.data import GenerateRequest, ModelCard, NodeSpec, NoodleError, Stage, StageTiming
 from engine.measured_link import MeasuredLink
+from engine.planning.profile import Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,16 @@ class WorkerMeasured:
     worker_id: str
     generation: int
     decode_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerProfiled:
+    """A full profile of the model on that node, whose worker plays a machine `slowdown` times as slow."""
+
+    worker_id: str
+    generation: int
+    profile: Profile
+    slowdown: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +224,7 @@ ClusterEvent = (
     | WorkerRegistered
     | HeartbeatArrived
     | WorkerMeasured
+    | WorkerProfiled
     | LinksMeasured
     | WorkerLost
     | StageLoaded

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from engine.control.events import HeartbeatArrived
+from engine.control.events import HeartbeatArrived, WorkerProfiled
 from engine.control.links import LinkBook
 from engine.data import ModelCard, NodeSpec, NodeState, Plan, Stage
+from engine.planning.cost_model import CostModel
+from engine.planning.point import DECODE
 from engine.planning.problem import PlanningNode
+
+MOST_NOISE = 0.1  # variation of a profile's steps beyond which its times are no better than a short measurement
+CONTEXT_TOKENS = 16  # where workers measure when they join: nodes are compared at one point
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,7 @@ class Member:
     detail: str = ""
     progress: float = -1.0
     decode_s: tuple[float, ...] = ()
+    cost_model: CostModel | None = None  # from a full profile; None until an operator had one taken
     stage: Stage | None = None
     draining: bool = False
     suspect: bool = False
@@ -56,6 +62,19 @@ class Member:
     def eligible(self) -> bool:
         """May hold a stage of the next plan."""
         return self.alive and bool(self.decode_s) and not self.draining and not self.failure
+
+    def profiled(self, event: WorkerProfiled) -> str:
+        """Take over what a full profile found, unless it was taken amid so much noise that the first measurement is better."""
+        found, noise = event.profile, event.profile.honesty.noise_cv
+        self.cost_model = found.cost_model
+        point, bottleneck = found.reference_point(DECODE), found.bottleneck(DECODE)
+        text = f"profiled: {point.label} takes {1e3 * found.step(point).plain_p50_s:.1f} ms"
+        text += f", {bottleneck.layer.name} {100 * bottleneck.share:.0f} % of it"
+        if found.cost_model is None or noise > MOST_NOISE:
+            return f"{text}; noise {100 * noise:.0f} %, so plans keep the times measured at the start"
+        law = found.cost_model
+        self.decode_s = tuple(event.slowdown * law.time_s(item, DECODE, 1, CONTEXT_TOKENS, 1) for item in range(law.num_items))
+        return f"{text}; the next plan uses its item times, {1e3 * sum(self.decode_s):.1f} ms in all"
 
     @property
     def weight_room_bytes(self) -> int:

@@ -7,6 +7,7 @@ import contextlib
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -141,6 +142,12 @@ class Client:
             wire.to_message(stage, request.stages.add())
         return wire.from_message(Plan, await self._call(self._stub.Apply(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
 
+    async def profile(self, worker_id: str, quick: bool = False) -> AsyncGenerator[ProfileProgress, None]:
+        """Measure every layer of the model on a node, beside what it serves; the last answer carries the document."""
+        request = pb.ProfileRequest(worker_id=worker_id, quick=quick)
+        async for message in self._stream(self._stub.Profile(request, metadata=self._metadata)):
+            yield ProfileProgress(message.progress, message.detail, message.profile_json)
+
     async def drain(self, worker_id: str) -> Plan:
         request = pb.DrainRequest(worker_id=worker_id)
         return wire.from_message(Plan, await self._call(self._stub.Drain(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
@@ -176,6 +183,15 @@ class Client:
 
     def _explain(self, error: grpc.aio.AioRpcError) -> NoodleError:
         return from_rpc_error(error, f"the coordinator at {self.address}")
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileProgress:
+    """What a node says while it is profiled: 0..1 or -1, a sentence, and at the end the profile as JSON."""
+
+    progress: float
+    detail: str
+    profile_json: str = ""
 
 
 class _Disconnected(Exception):

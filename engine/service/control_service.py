@@ -142,6 +142,10 @@ class ControlService(rpc.ControlServicer):
         self._shell.feed(on.DrainRequested(request.worker_id))
         return self._plan_or_preview()
 
+    async def Profile(self, request: pb.ProfileRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.ProfileMessage]:
+        async for message in self._shell.profile(request.worker_id, request.quick):
+            yield message
+
     async def Cancel(self, request: pb.CancelRequest, context: grpc.aio.ServicerContext) -> pb.CancelReply:
         self._shell.feed(on.SessionCancelled(request.session_id, "an operator cancelled it"))
         return pb.CancelReply()

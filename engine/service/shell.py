@@ -10,7 +10,7 @@ import collections
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any
 
 import grpc
@@ -18,9 +18,11 @@ import grpc
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster
+from engine.control.members import Member
 from engine.control.status import cluster_status
 from engine.data import ClusterStatus, Event, FinishReason, GenerateRequest, NoodleError, NotFound, Severity, Unavailable
 from engine.measured_link import MeasuredLink
+from engine.planning.profile import Profile
 from engine.service import wire
 from engine.service.errors import as_noodle_error, from_number, from_rpc_error
 from engine.service.journal import Journal
@@ -308,11 +310,29 @@ class ClusterShell:
             raise Unavailable(f"worker {worker_id} is not connected")
         return peer
 
-    async def set_slowdown(self, worker_id: str, factor: float) -> None:
-        """Raises NotFound for a worker that is not there, and what it answers."""
+    async def profile(self, worker_id: str, quick: bool) -> AsyncIterator[pb.ProfileMessage]:
+        """Progress, then the document, which the cluster has heard of by then. Raises NotFound, Unavailable or what the worker says."""
+        member, card = self._present(worker_id), self.cluster.card
+        if card is None:
+            raise Unavailable(self.cluster.failure or "the model is being prepared: try again in a few seconds")
+        self._record(do.Record(Severity.INFO, "node", worker_id, "is being profiled beside what it serves"))
+        try:
+            async for message in self._peer(worker_id).profile(card, member.spec, quick):
+                if message.profile_json:
+                    self.feed(on.WorkerProfiled(worker_id, member.generation, Profile.from_json(message.profile_json), message.slowdown))
+                yield message
+        except grpc.RpcError as e:
+            raise from_rpc_error(e, f"worker {worker_id}") from e
+
+    def _present(self, worker_id: str) -> Member:
         member = self.cluster.members.get(worker_id)
         if member is None or not member.alive or worker_id not in self._peers:
             raise NotFound(f"worker {worker_id} is not in the cluster: see `noodle-engine status`")
+        return member
+
+    async def set_slowdown(self, worker_id: str, factor: float) -> None:
+        """Raises NotFound for a worker that is not there, and what it answers."""
+        self._present(worker_id)
         try:
             await self._peers[worker_id].set_slowdown(factor)
         except grpc.RpcError as e:

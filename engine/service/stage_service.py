@@ -17,6 +17,7 @@ from engine.service import memory, wire
 from engine.service.errors import from_rpc_error, status_number
 from engine.service.link_probe import LinkPeer, echo, measure_links
 from engine.service.links import Link, open_channel
+from engine.service.profiling import take_profile
 from engine.service.security import metadata
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
@@ -71,6 +72,11 @@ class StageService(rpc.StageServiceServicer):
     async def Measure(self, request: pb.MeasureRequest, context: grpc.aio.ServicerContext) -> pb.MeasureReply:
         runner = self._ready()
         return await asyncio.wrap_future(runner.call(lambda: runner.measure(request)))
+
+    async def Profile(self, request: pb.ProfileNodeRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.ProfileMessage]:
+        async for message in take_profile(request):
+            message.slowdown = self._ready().slowdown if message.profile_json else 0.0
+            yield message
 
     async def Load(self, request: pb.LoadRequest, context: grpc.aio.ServicerContext) -> pb.LoadReply:
         runner = self._ready()

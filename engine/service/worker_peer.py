@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 import grpc
 
 from engine.control.commands import CommitStage, CopyKv, LoadStage, PrepareStage, SendStep
-from engine.data import ModelCard, NoodleError
+from engine.data import ModelCard, NodeSpec, NoodleError
 from engine.service import wire
 from engine.service.errors import from_rpc_error
 from engine.service.links import Link, open_channel
@@ -17,6 +17,7 @@ from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
 MEASURE_TIMEOUT_S = 120.0
+PROFILE_TIMEOUT_S = 900.0
 LOAD_TIMEOUT_S = 1800.0
 COPY_TIMEOUT_S = 60.0
 SHORT_TIMEOUT_S = 10.0
@@ -45,6 +46,12 @@ class WorkerPeer:
         request = pb.MeasureRequest(folder=card.folder, fingerprint=card.fingerprint)
         wire.to_message(card.ref, request.model)
         return await self._stub.Measure(request, metadata=self._metadata, timeout=MEASURE_TIMEOUT_S)
+
+    def profile(self, card: ModelCard, spec: NodeSpec, quick: bool) -> AsyncIterator[pb.ProfileMessage]:
+        """Progress, then the profile of the model as this worker runs it."""
+        request = pb.ProfileNodeRequest(folder=card.folder, device=spec.device, num_threads=spec.num_threads, quick=quick)
+        wire.to_message(card.ref, request.model)
+        return self._stub.Profile(request, metadata=self._metadata, timeout=PROFILE_TIMEOUT_S)
 
     async def measure_links(self, peers: Sequence[WorkerPeer]) -> pb.Links:
         """The worker's links to `peers`."""

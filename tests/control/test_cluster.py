@@ -29,7 +29,11 @@ from engine.data import (
     StageTiming,
     Unavailable,
 )
+from engine.planning.cost_model import CostModel, CostSample
+from engine.planning.point import DECODE, Point
+from engine.planning.profile import Profile
 from tests.control.harness import CONTEXT_TOKENS, EOS, Driver, card, token_after
+from tests.report.profiles import make_profile
 
 
 def expected_tokens(num_prompt: int, count: int) -> list[int]:
@@ -40,7 +44,7 @@ def test_from_gathering_to_serving_with_an_even_plan() -> None:
     driver = Driver().start()
     plan = driver.cluster.plan
     assert driver.cluster.phase is Phase.SERVING and plan is not None
-    assert [(s.node_id, s.num_items) for s in plan.stages] == [("w1", 2), ("w2", 2), ("w3", 1)]
+    assert [s.node_id for s in plan.stages] == ["w1", "w2", "w3"] and sorted(s.num_items for s in plan.stages) == [1, 2, 2]
     loads = [c for c in driver.seen if isinstance(c, do.LoadStage)]
     assert [c.next_worker_id for c in loads] == ["w2", "w3", None]
 
@@ -267,7 +271,7 @@ def test_an_operators_request_is_checked_and_an_unchanged_plan_moves_nothing() -
         driver.feed(on.ReplanRequested(1, "fastest"))
     with pytest.raises(InvalidInput, match="do not cover"):
         driver.feed(on.ReplanRequested(1, "", (Stage("w1", 0, 3),)))
-    with pytest.raises(Refused, match="w9 cannot hold"):
+    with pytest.raises(Refused, match="w9, which cannot hold"):
         driver.feed(on.ReplanRequested(1, "", (Stage("w9", 0, 5),)))
     driver.feed(on.ReplanRequested(1, ""))
     assert driver.cluster.plan_version == 1 and any("unchanged" in t for t in driver.texts())
@@ -423,14 +427,14 @@ def test_a_move_keeps_the_old_plan_until_the_commit_and_copies_only_what_moves()
     driver = Driver(hold=True, hold_moves=True).start()
     driver.submit("s1", max_new_tokens=9)
     driver.report(driver.held.pop())
-    driver.feed(on.ReplanRequested(1, "", (Stage("w1", 0, 3), Stage("w3", 3, 5))))
+    driver.feed(on.ReplanRequested(1, "", (Stage("w1", 0, 2), Stage("w3", 2, 5))))
     assert len(driver.held_moves) == 2 and driver.cluster.plan_version == 1
     driver.report(driver.held.pop())
     driver.answer_moves_once()
     copies = [c for c in driver.seen if isinstance(c, do.CopyKv)]
     assert {(c.transfer.source_id, c.transfer.target_id, c.transfer.start, c.transfer.stop) for c in copies} == {
-        ("w2", "w1", 2, 3),
-        ("w2", "w3", 3, 4),
+        ("w2", "w1", 1, 2),
+        ("w2", "w3", 2, 3),
     }
     assert all(c.ranges == (KvRange("s1", 1, 0, 5),) for c in copies)
     driver.answer_moves_once()
@@ -507,3 +511,26 @@ def test_a_long_prompt_takes_no_more_of_a_step_than_its_share_and_starves_nobody
     assert all(s["short"] == 1 and s["long"] <= 8 for s in mixed) and len(mixed) >= 6
     assert any("other" in s for s in steps[:3])
     assert driver.tokens["long"] == expected_tokens(50, 4) and driver.tokens["short"] == expected_tokens(2, 20)
+
+
+def sample_profile(fingerprint: str, noise: float) -> Profile:
+    """Three blocks and their ends, five items in all, as the harness's model has."""
+    profile = make_profile(3)
+    law = CostModel.fit([CostSample(Point(DECODE, 1, context, batch), (1e-3 * batch,) * 5) for context in (8, 90) for batch in (1, 2)])
+    return replace(profile, fingerprint=fingerprint, cost_model=law, honesty=replace(profile.honesty, noise_cv=noise))
+
+
+@pytest.mark.parametrize(("noise", "uses_it"), [(0.02, True), (0.4, False)])
+def test_a_profile_replaces_the_first_measurement_unless_it_is_noisy(noise: float, uses_it: bool) -> None:
+    driver = Driver().start()
+    member = driver.cluster.members.get("w1")
+    assert member is not None
+    before, found = member.decode_s, sample_profile(driver.cluster.card.fingerprint, noise)  # type: ignore[union-attr]
+    driver.feed(on.WorkerProfiled("w1", member.generation, found, slowdown=2.0))
+    assert found.cost_model is not None
+    law_s = [2.0 * found.cost_model.time_s(i, DECODE, 1, 16, 1) for i in range(found.cost_model.num_items)]
+    assert list(member.decode_s) == (law_s if uses_it else list(before))
+    assert any("profiled: decode" in text for text in driver.texts())
+    driver.feed(on.WorkerProfiled("w1", member.generation - 1, found))
+    driver.feed(on.WorkerProfiled("w1", member.generation, sample_profile("another model", noise)))
+    assert len([text for text in driver.texts() if "profiled: decode" in text]) == 1
