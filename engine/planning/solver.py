@@ -42,6 +42,7 @@ class Solver:
         self.relaxed: Tables | None = None  # regular; for nodes in free order
         self.ordered: Ordered | None = None  # for nodes in a given order
         self.exact = False
+        self.too_many = num_states > MAX_STATES
         if not tables.size or num_states * tables.n <= DIRECT:
             return
         if problem.free_order and num_states <= MAX_STATES:
@@ -76,8 +77,8 @@ class Solver:
 
     def _looser(self, constraints: PlanningConstraints) -> Tables:
         """The problem with the best link for all and no shared pools, on the same classes of nodes."""
-        problem = replace(self.tables.problem, links=_best_link(self.tables.problem), constraints=constraints)
-        return Tables(_without_pools(problem), self.tables.classes)
+        problem = replace(self.tables.problem, links=best_link(self.tables.problem), constraints=constraints)
+        return Tables(without_pools(problem), self.tables.classes)
 
     @property
     def additive_exact(self) -> bool:
@@ -152,7 +153,7 @@ def _limits(tables: Tables) -> Limits:
     return Limits(round_trip_s=problem.constraints.latency_limit_s, stages=(fewest, most))
 
 
-def _best_link(problem: Problem) -> Link:
+def best_link(problem: Problem) -> Link:
     """A link that is at least as fast as every pair's."""
     if isinstance(problem.links, Link):
         return problem.links
@@ -160,6 +161,6 @@ def _best_link(problem: Problem) -> Link:
     return Link(min((x.latency_s for x in links), default=0.0), max((x.bandwidth_bytes_per_s for x in links), default=math.inf))
 
 
-def _without_pools(problem: Problem) -> Problem:
+def without_pools(problem: Problem) -> Problem:
     nodes = tuple(replace(node, pool_id=None) for node in problem.nodes)
     return replace(problem, nodes=nodes, pools=())

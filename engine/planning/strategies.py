@@ -8,6 +8,7 @@ from dataclasses import replace
 from engine.data import InvalidInput, Plan, Stage
 from engine.planning.interchange import interchangeable, last_matters
 from engine.planning.keys import key_of, objective_of
+from engine.planning.labels import TooLarge
 from engine.planning.objectives import OBJECTIVES, Best
 from engine.planning.problem import Infeasible, Problem
 from engine.planning.solution import Costs, Cut, Solution, evaluate
@@ -27,6 +28,15 @@ def check_strategy(name: str) -> str:
 def solve(problem: Problem, strategy: str) -> Solution:
     """The best placement under `strategy` with its certificate; raises InvalidInput or Infeasible."""
     check_strategy(strategy)
+    try:
+        return _exact(problem, strategy)
+    except TooLarge:
+        from engine.planning.certified import solve_large
+
+        return solve_large(problem, strategy)
+
+
+def _exact(problem: Problem, strategy: str) -> Solution:
     found = [answer for given, nodes in _given_orders(problem) if (answer := _solve(given, nodes, problem, strategy)) is not None]
     if not found:
         raise Infeasible(_shortage(problem))
@@ -50,6 +60,8 @@ def solve(problem: Problem, strategy: str) -> Solution:
 def _solve(given: Problem, nodes: Sequence[int], problem: Problem, strategy: str) -> tuple[Best, tuple[Cut, ...], Costs] | None:
     """One equivalent of the problem, whose node k is nodes[k] of the real one."""
     solver = Solver(given)
+    if solver.too_many:
+        raise TooLarge
     best = OBJECTIVES[strategy](solver)
     if best is None:
         return None
