@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.planning.labels import TooLarge
 from engine.planning.memory_dual import MemoryDual
 from engine.planning.regular import Regular
 from engine.planning.states import strides_of
@@ -25,10 +26,6 @@ LARGE = 30_000_000  # states x items; beyond, a bound from memory prices may sav
 NARROW = 12  # windows of at most so many starts are answered one by one
 BEAM = 60
 MOST_TRACED = 20_000
-
-
-class OverSized(Exception):
-    """More live states than memory allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +131,7 @@ class Shortest:
                 states, costs = states[kept], costs[kept]
             entries += costs.size
             if entries > MOST_ENTRIES:
-                raise OverSized
+                raise TooLarge
             self.layers.append((states, costs))
         return best
 
