@@ -16,7 +16,9 @@ def add_plan_options(plan: argparse.ArgumentParser, whole: Callable[[int], Calla
     plan.add_argument("--context-tokens", type=whole(0), metavar="T", help="tokens of KV per session")
     plan.add_argument("--node-order", choices=("free", "given"), help="whether the order of the nodes is searched")
     plan.add_argument("--use-all-nodes", action="store_true", help="leave no node out")
-    plan.add_argument("--pin", action="append", default=[], metavar="ITEM=NODE", help="an item, by name or index, on a node; may be repeated")
+    plan.add_argument(
+        "--pin", action="append", default=[], metavar="ITEM=NODE", help="an item, by name or index, on a node; may be repeated"
+    )
     plan.add_argument("--forbid", action="append", default=[], metavar="NODE", help="leave a node out; may be repeated")
     plan.add_argument("--max-stages", type=whole(1), metavar="K")
     plan.add_argument("--min-items", type=whole(1), metavar="K", help="items per stage, at least")
