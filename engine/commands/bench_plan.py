@@ -12,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from engine.commands.output import note, table
@@ -62,7 +63,9 @@ def unlike(num_items: int, num_nodes: int, num_classes: int, seed: int = 1) -> P
         kinds.append((speed, tuple(t * speed * rng.uniform(0.9, 1.1) for t in base)))
     room = 1.5 * num_items * 10 * MB / num_nodes
     nodes = tuple(
-        PlanningNode(f"n{u}", room * rng_share(u % num_classes, num_classes), kinds[u % num_classes][1], price_per_s=9 - kinds[u % num_classes][0])
+        PlanningNode(
+            f"n{u}", room * rng_share(u % num_classes, num_classes), kinds[u % num_classes][1], price_per_s=9 - kinds[u % num_classes][0]
+        )
         for u in range(num_nodes)
     )
     return Problem(items, nodes, links=LAN)
@@ -103,7 +106,7 @@ def by_share(problem: Problem, shares: list[float]) -> tuple[tuple[int, int, int
     """Contiguous cuts in the given order with item counts proportional to `shares`, rounded at the running sum."""
     n, total = len(problem.items), sum(shares)
     bounds = [round(n * sum(shares[:k]) / total) for k in range(len(shares) + 1)]
-    return tuple((u, a, b) for u, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False)) if a < b)
+    return tuple((u, a, b) for u, (a, b) in enumerate(pairwise(bounds)) if a < b)
 
 
 def order_gain() -> dict[str, Any]:
@@ -179,10 +182,14 @@ def _peak_bytes() -> int | None:
 def plan_text(figures: dict[str, Any]) -> str:
     """The figures for people."""
     rows = [
-        (r["case"], r["strategy"], f"{r['solve_ms']:.2f}", f"{r['first_ms']:.2f}", f"{r['limit_ms']:g}", _proof(r)) for r in figures["cases"]
+        (r["case"], r["strategy"], f"{r['solve_ms']:.2f}", f"{r['first_ms']:.2f}", f"{r['limit_ms']:g}", _proof(r))
+        for r in figures["cases"]
     ]
     peak = figures["peak_memory_bytes"]
-    order = [(r["rule"], r["plan"], f"{100 * r['gpu_busy']:.0f} %", f"{1e3 * r['bottleneck_s']:.1f}", f"{1e3 * r['round_trip_s']:.1f}") for r in figures["order"]["rows"]]
+    order = [
+        (r["rule"], r["plan"], f"{100 * r['gpu_busy']:.0f} %", f"{1e3 * r['bottleneck_s']:.1f}", f"{1e3 * r['round_trip_s']:.1f}")
+        for r in figures["order"]["rows"]
+    ]
     return "\n".join(
         (
             "plan: CPU time of one solve (median), of the first one, and the limit; one thread",

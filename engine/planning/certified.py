@@ -67,7 +67,10 @@ def solve_large(problem: Problem, strategy: str) -> Solution:
 def _relaxation(problem: Problem) -> Tables:
     c = problem.constraints
     kept = PlanningConstraints(
-        pins=c.pins, forbidden_nodes=c.forbidden_nodes, max_items_per_stage=c.max_items_per_stage, memory_reserve_bytes=c.memory_reserve_bytes
+        pins=c.pins,
+        forbidden_nodes=c.forbidden_nodes,
+        max_items_per_stage=c.max_items_per_stage,
+        memory_reserve_bytes=c.memory_reserve_bytes,
     )
     tables = Tables(without_pools(replace(problem, links=best_link(problem), constraints=kept, free_order=True)))
     if not is_regular(tables):

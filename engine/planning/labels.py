@@ -93,9 +93,12 @@ class LabelSearch:
         self.tables = tables
         self.work_limit = work_limit
         self.work = 0
+        self._steps: dict[tuple[int, ...], list[tuple[int, Step]]] = {}
         self.lost: Callable[[int, int], bool] | None = None  # (used, position) from where the rest cannot be covered
         self._strides = _strides(tables)
-        self._pools = [p.pool_id for p in tables.problem.pools if sum(tables.size[c] for c, q in enumerate(tables.pool) if q == p.pool_id) > 1]
+        self._pools = [
+            p.pool_id for p in tables.problem.pools if sum(tables.size[c] for c, q in enumerate(tables.pool) if q == p.pool_id) > 1
+        ]
 
     def best(self, goal: Goal, limits: Limits) -> Found | None:
         """A chain of smallest value within the limits; among equals the first found, which is deterministic."""

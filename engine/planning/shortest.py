@@ -190,7 +190,9 @@ class Shortest:
         self.complete = True
         found: Trip | None = None
         for count, (states, costs) in enumerate(self.layers[1:], 1):
-            equal = (self._keys(states, costs[:, self.n]) == best[0]) & (not self.priced or (count == best[1]) & (costs[:, self.n] == best[2]))
+            equal = (self._keys(states, costs[:, self.n]) == best[0]) & (
+                not self.priced or (count == best[1]) & (costs[:, self.n] == best[2])
+            )
             for row in np.flatnonzero(equal).tolist():
                 trip_s = float(costs[row, self.n])
                 back = self.t.back if count > 1 else 0.0

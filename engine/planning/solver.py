@@ -96,7 +96,7 @@ class Solver:
         if in_flight == 1:
             return shortest(self.tables)
         descent = self.descent()
-        return descent and shortest_period(self.tables, in_flight, descent.bottleneck_s)
+        return None if descent is None else shortest_period(self.tables, in_flight, descent.bottleneck_s)
 
     def descent(self) -> Descent | None:
         """The threshold search after its first level, None if even the relaxed problem is infeasible."""
@@ -110,7 +110,7 @@ class Solver:
         """The smallest bottleneck within the limits and a chain that has it."""
         if self.relaxed is None and self.ordered is None:
             found = self.search.best(BOTTLENECK, limits)
-            return found and (found.value, found.chain)
+            return None if found is None else (found.value, found.chain)
         least = self._least()
         if least is None or (self.exact and limits == self.limits):
             return least
@@ -125,7 +125,7 @@ class Solver:
         if self.ordered is not None:
             return self.ordered.bottleneck()
         descent = self.descent()
-        return descent and (descent.bottleneck_s, descent.chain)
+        return None if descent is None else (descent.bottleneck_s, descent.chain)
 
     def search_within(self, goal: Goal, limits: Limits) -> Found | None:
         """The label search over the states that the relaxed problem leaves within limits.cost_s."""

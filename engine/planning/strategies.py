@@ -37,7 +37,7 @@ def solve(problem: Problem, strategy: str) -> Solution:
 
 
 def _exact(problem: Problem, strategy: str) -> Solution:
-    found = [answer for given, nodes in _given_orders(problem) if (answer := _solve(given, nodes, problem, strategy)) is not None]
+    found = [answer for given, nodes in _given_orders(problem, strategy) if (answer := _solve(given, nodes, problem, strategy)) is not None]
     if not found:
         raise Infeasible(_shortage(problem))
     best, cuts, costs = min(found, key=lambda answer: key_of(problem, strategy, answer[2]))
@@ -69,13 +69,17 @@ def _solve(given: Problem, nodes: Sequence[int], problem: Problem, strategy: str
     return best, cuts, evaluate(problem, cuts)
 
 
-def _given_orders(problem: Problem) -> Iterator[tuple[Problem, Sequence[int]]]:
-    """The problem itself; or, where any order of the nodes is as good, problems in a given order that together equal it."""
+def _given_orders(problem: Problem, strategy: str) -> Iterator[tuple[Problem, Sequence[int]]]:
+    """The problem itself; or, where any order of the nodes is as good, problems in a given order that together equal it.
+
+    memory_aware compares with the best bottleneck of all orders, so several orders cannot be solved one by one.
+    """
     everyone = range(len(problem.nodes))
-    if len(problem.items) * len(problem.nodes) <= FEW or not (problem.free_order and interchangeable(problem)):
+    many = interchangeable(problem) and last_matters(problem)
+    if len(problem.items) * len(problem.nodes) <= FEW or not interchangeable(problem) or (many and strategy == "memory_aware"):
         yield problem, everyone
         return
-    for last in everyone if last_matters(problem) else everyone[-1:]:
+    for last in everyone if many else everyone[-1:]:
         nodes = [*(u for u in everyone if u != last), last]
         yield replace(problem, nodes=tuple(problem.nodes[u] for u in nodes), free_order=False), nodes
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from engine.planning.problem import ADDITIVE, Link, Problem
 from engine.planning.solution import Cut, ratio
@@ -151,7 +151,7 @@ class Tables:
         if not counts:
             return None
         bounds = list(accumulate(counts, initial=0))
-        return dict(zip(bounds, bounds[1:], strict=False))
+        return dict(pairwise(bounds))
 
     def stages(self, c: int, start: int) -> list[tuple[int, float]]:
         """(stop, time) of every allowed stage of class c that begins at `start`, by stop."""

@@ -79,7 +79,9 @@ class Reference:
             for stop in range(start + c.min_items_per_stage, min(self.n, start + (c.max_items_per_stage or self.n)) + 1):
                 if self.bytes[start, stop] + node.buffer_bytes > node.memory_bytes - c.memory_reserve_bytes:
                     continue
-                if self._stage_s(u, start, stop) == math.inf or any(self.pins.get(i, node.node_id) != node.node_id for i in range(start, stop)):
+                if self._stage_s(u, start, stop) == math.inf or any(
+                    self.pins.get(i, node.node_id) != node.node_id for i in range(start, stop)
+                ):
                     continue
                 yield from self._placements((*cuts, (u, start, stop)), stop)
 
