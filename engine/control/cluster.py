@@ -14,7 +14,6 @@ from functools import singledispatchmethod
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.invariants import check_cluster
-from engine.control.links import records
 from engine.control.members import LeaseRules, Member, Members, capacity_tokens, planning_node
 from engine.control.metrics import PipelineMetrics
 from engine.control.scheduler import Flight, Scheduler, SchedulerLimits, Session
@@ -136,15 +135,13 @@ class Cluster:
         self.failure = ""
         total_ms = 1e3 * sum(event.decode_s)
         out.append(do.Record(Severity.INFO, "node", event.worker_id, f"measured: all items take {total_ms:.1f} ms per token here"))
-        self._measure_links(member, now_s, out)
+        out += self.members.links.ask(event.worker_id, event.generation, (m.spec.node_id for m in self.members.eligible()), now_s)
         if self._had_plan:
             self._replan_cause = f"{event.worker_id} joined"
 
     @_on.register
     def _(self, event: on.LinksMeasured, now_s: float, out: list[do.Command]) -> None:
-        links = self.members.links
-        if links.answered(event.worker_id, event.generation, event.links, (m.spec.node_id for m in self.members if m.alive)):
-            out.extend(records(event))
+        out += self.members.links.answer(event, (m.spec.node_id for m in self.members if m.alive))
 
     @_on.register
     def _(self, event: on.WorkerFailed, now_s: float, out: list[do.Command]) -> None:
@@ -273,13 +270,6 @@ class Cluster:
         if self.card is not None and member.ready and member.alive and not member.decode_s and not member.failure:
             member.state = NodeState.MEASURING
             out.append(do.MeasureWorker(member.spec.node_id, member.generation))
-
-    def _measure_links(self, member: Member, now_s: float, out: list[do.Command]) -> None:
-        """Both directions are measured at once, so a newcomer asking everybody who is ready leaves no pair out."""
-        peer_ids = tuple(m.spec.node_id for m in self.members.eligible() if m is not member)
-        if peer_ids:
-            self.members.links.asked(member.spec.node_id, member.generation, now_s)
-            out.append(do.MeasureLinks(member.spec.node_id, member.generation, peer_ids))
 
     def problem(self) -> Problem:
         """What the planner is asked now; raises Refused until the model is known, Infeasible without a node."""
