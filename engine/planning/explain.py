@@ -186,7 +186,8 @@ def _cure_memory(problem: Problem) -> str:
             return ""
         best = (extra, f"no single node's memory would do, but {_bytes(extra)} more on every node")
     need, have = problem.stage_bytes(0, len(problem.items)), math.fsum(max(0.0, problem.room_bytes(u)) for u in _eligible(problem))
-    return f"memory: the model needs {_bytes(need)} for weights and KV and the nodes offer {_bytes(have)} in pieces that do not suffice: {best[1]}"
+    offer = f"the model needs {_bytes(need)} for weights and KV and the nodes offer {_bytes(have)} in pieces that do not suffice"
+    return f"memory: {offer}: {best[1]}"
 
 
 def _with_memory(problem: Problem, which: set[int], more: float) -> Problem:
