@@ -50,7 +50,6 @@ MISTAKES: list[tuple[str, Any, str]] = [
     ("items.2.tied_bytes", 101, "at most the smaller item's weight_bytes, 100"),
     ("items.0.name", "a\x1b[2J", "1 to 64 printable characters"),
     ("nodes", {}, "nodes is an object of 0: it must be a list"),
-    ("nodes.0.id", "b", "'b' is given twice"),
     ("nodes.0.time_s", [0.1], "has 1 times, the problem has 3 items"),
     ("nodes.0.time_s", [0.1, -0.2, 0.3], r"time_s\[1\] is -0.2"),
     ("nodes.0.time_s", [0.1, math.nan, 0.3], r"time_s\[1\] is nan"),
@@ -106,6 +105,12 @@ def test_mistakes_are_refused_by_place(place: str, value: Any, expected: str) ->
 def test_texts_that_are_no_problem(text: str, expected: str) -> None:
     with pytest.raises(InvalidInput, match=expected):
         read_problem(text)
+
+
+def test_names_of_nodes_must_differ() -> None:
+    twice = {"items": [{}], "nodes": [{"id": "a", "time_s": [1]}, {"id": "a", "time_s": [1]}]}
+    with pytest.raises(InvalidInput, match="'a' is given twice"):
+        problem_from(twice)
 
 
 def test_a_written_document_is_read_back() -> None:
