@@ -38,8 +38,9 @@ def solve_large(problem: Problem, strategy: str) -> Solution:
         chains += [spread(tables, chain, search._cost_s(chain)) for chain in chains]
     plans = [(cuts, costs) for cuts, costs in _priced(problem, tables, chains + more)]
     if strategy == "memory_aware" and plans:
-        slack_s = BOTTLENECK_SLACK * min(costs.bottleneck_s for _, costs in plans)
-        plans = [plan for plan in plans if plan[1].bottleneck_s <= slack_s]
+        # The best bottleneck is not known: plans near its lower bound are near it; else only the fastest one counts.
+        fastest_s = min(costs.bottleneck_s for _, costs in plans)
+        plans = [plan for plan in plans if plan[1].bottleneck_s <= max(fastest_s, BOTTLENECK_SLACK * bottleneck_s)]
     if not plans:
         raise TooHard(
             f"{len(problem.items)} items on {len(problem.nodes)} nodes with these limits are too many to search exactly, and no plan was "

@@ -32,7 +32,7 @@ def explain_infeasible(problem: Problem) -> Infeasible:
     alone = _impossible_item(problem)
     if alone:
         return Infeasible(alone)
-    for cure in (_cure_constraints, _cure_memory, _cure_links):
+    for cure in (_cure_constraints, _cure_links, _cure_memory):
         sentence = cure(problem)
         if sentence:
             return Infeasible(sentence)
@@ -41,7 +41,7 @@ def explain_infeasible(problem: Problem) -> Infeasible:
         return Infeasible(
             "several constraints together leave no placement, no single one of them is to blame: drop some; without any it fits"
         )
-    sentence = _cure_memory(bare) or _cure_links(bare)
+    sentence = _cure_links(bare) or _cure_memory(bare)
     return Infeasible(f"without the constraints, too: {sentence}" if sentence else _shortage(problem))
 
 
@@ -186,7 +186,8 @@ def _cure_memory(problem: Problem) -> str:
             return ""
         best = (extra, f"no single node's memory would do, but {_bytes(extra)} more on every node")
     need, have = problem.stage_bytes(0, len(problem.items)), math.fsum(max(0.0, problem.room_bytes(u)) for u in _eligible(problem))
-    return f"memory: the model needs {_bytes(need)} for weights and KV and the nodes offer {_bytes(have)} in pieces that do not suffice: {best[1]}"
+    offer = f"the model needs {_bytes(need)} for weights and KV and the nodes offer {_bytes(have)} in pieces that do not suffice"
+    return f"memory: {offer}: {best[1]}"
 
 
 def _with_memory(problem: Problem, which: set[int], more: float) -> Problem:
@@ -330,6 +331,8 @@ def _name(text: str) -> str:
 
 def _bytes(size: float) -> str:
     """Whole bytes, rounded up so that an amount that is asked for suffices, and the same for people."""
+    if size == math.inf:
+        return "unlimited memory"
     whole = math.ceil(size)
     for unit, scale in (("GB", 1e9), ("MB", 1e6)):
         if size >= scale:

@@ -154,7 +154,7 @@ class Tables:
         return dict(pairwise(bounds))
 
     def stages(self, c: int, start: int) -> list[tuple[int, float]]:
-        """(stop, time) of every allowed stage of class c that begins at `start`, by stop."""
+        """(stop, time) of every allowed stage of class c that begins at `start`, longest first: among equals, early stages are long."""
         key = (c, start)
         if key not in self._stages:
             self._stages[key] = self._find_stages(c, start)
@@ -166,7 +166,7 @@ class Tables:
             stop = self.given_stop.get(start, self.n + 1)
             low, high = max(low, stop), min(high, stop)
         timed = [(stop, self.stage_s(c, start, stop)) for stop in range(low, high + 1)]
-        return [pair for pair in timed if pair[1] < math.inf]
+        return [pair for pair in reversed(timed) if pair[1] < math.inf]
 
     def used_bytes(self, c: int, start: int, stop: int) -> float:
         return self.problem.memory_bytes(self.first[c], start, stop)
