@@ -84,7 +84,9 @@ def _constraints(options: argparse.Namespace) -> dict[str, Any]:
         raw["forbidden_nodes"] = options.forbid
     if options.stage_items is not None:
         if not re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", options.stage_items):
-            raise InvalidInput(f"--stage-items {options.stage_items[:60]!r} is not allowed: give whole numbers joined by commas, e.g. 4,4,5")
+            raise InvalidInput(
+                f"--stage-items {options.stage_items[:60]!r} is not allowed: give whole numbers joined by commas, e.g. 4,4,5"
+            )
         raw["stage_items"] = [int(part) for part in options.stage_items.split(",")]
     return raw
 
@@ -103,7 +105,15 @@ def _pin(text: str) -> tuple[str, str]:
 def text(problem: Problem, found: Solution, solve_ms: float) -> str:
     """The plan for people."""
     rows = [
-        (str(k), ascii(s.node_id)[1:-1], f"{s.start}-{s.stop - 1}", str(s.stop - s.start), _ms(s.time_s), _ms(s.hop_s), _memory(s.memory_bytes, s.room_bytes))
+        (
+            str(k),
+            ascii(s.node_id)[1:-1],
+            f"{s.start}-{s.stop - 1}",
+            str(s.stop - s.start),
+            _ms(s.time_s),
+            _ms(s.hop_s),
+            _memory(s.memory_bytes, s.room_bytes),
+        )
         for k, s in enumerate(found.stages)
     ]
     proof = "optimal" if found.optimal else f"within {100 * found.gap:.2f} % of the optimum (no plan is below {found.lower_bound:.6g})"

@@ -32,8 +32,12 @@ class Source:
     model: str = ""
 
     def running_plan(self, problem: Problem) -> PartitionPlan | None:
-        """What runs, at the costs of `problem`, which may say other things than the source does."""
-        return PartitionPlan.of_running(problem, self.running, self.plan_version, self.model) if self.running else None
+        """What runs, at the costs of `problem`, which may say other things than the source does; None, and a note on stderr why,
+        when a node of it cannot hold layers any more, since it drains or was lost."""
+        gone = [stage.node_id for stage in self.running if stage.node_id not in {node.node_id for node in problem.nodes}]
+        if gone:
+            note(f"the running plan #{self.plan_version} cannot be compared: {', '.join(gone)} may hold no layers now")
+        return PartitionPlan.of_running(problem, self.running, self.plan_version, self.model) if self.running and not gone else None
 
 
 def load(options: argparse.Namespace) -> Source:

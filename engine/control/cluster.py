@@ -143,9 +143,7 @@ class Cluster:
 
     @_on.register
     def _(self, event: on.LinksMeasured, now_s: float, out: list[do.Command]) -> None:
-        links = self.members.links
-        if links.answered(event.worker_id, event.generation, event.links, (m.spec.node_id for m in self.members if m.alive)):
-            out.extend(records(event))
+        out += self.members.links.answer(event, (m.spec.node_id for m in self.members if m.alive))
 
     @_on.register
     def _(self, event: on.WorkerFailed, now_s: float, out: list[do.Command]) -> None:
@@ -319,13 +317,6 @@ class Cluster:
         if self.card is not None and member.ready and member.alive and not member.decode_s and not member.failure:
             member.state = NodeState.MEASURING
             out.append(do.MeasureWorker(member.spec.node_id, member.generation))
-
-    def _measure_links(self, member: Member, now_s: float, out: list[do.Command]) -> None:
-        """Both directions are measured at once, so a newcomer asking everybody who is ready leaves no pair out."""
-        peer_ids = tuple(m.spec.node_id for m in self.members.eligible() if m is not member)
-        if peer_ids:
-            self.members.links.asked(member.spec.node_id, member.generation, now_s)
-            out.append(do.MeasureLinks(member.spec.node_id, member.generation, peer_ids))
 
     def problem(self) -> Problem:
         """What the planner is asked now; raises Refused until the model is known, Infeasible without a node."""

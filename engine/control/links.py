@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from engine.control.commands import Record
+from engine.control.commands import Command, MeasureLinks, Record
 from engine.control.events import LinksMeasured
 from engine.data import Severity
 from engine.measured_link import MeasuredLink
@@ -28,18 +28,22 @@ class LinkBook:
     def __iter__(self) -> Iterator[MeasuredLink]:
         return iter(self._links[pair] for pair in sorted(self._links))
 
-    def asked(self, worker_id: str, generation: int, now_s: float) -> None:
-        """A question to `worker_id` is on its way."""
+    def ask(self, worker_id: str, generation: int, ready_ids: Iterable[str], now_s: float) -> list[Command]:
+        """Let a newcomer measure its links to all others that are ready; it measures both directions, so no pair is left out."""
+        peer_ids = tuple(peer_id for peer_id in ready_ids if peer_id != worker_id)
+        if not peer_ids:
+            return []
         self._asked[worker_id], self._asked_s = generation, now_s
+        return [MeasureLinks(worker_id, generation, peer_ids)]
 
-    def answered(self, worker_id: str, generation: int, links: Iterable[MeasuredLink], known_ids: Iterable[str]) -> bool:
-        """Keep an answer; False for one to an older question, which is dropped. Links to workers that left are not kept."""
-        if self._asked.get(worker_id) != generation:
-            return False
-        del self._asked[worker_id]
-        known = {*known_ids}
-        self._links |= {(link.from_id, link.to_id): link for link in links if {link.from_id, link.to_id} <= known}
-        return True
+    def answer(self, event: LinksMeasured, alive_ids: Iterable[str]) -> list[Command]:
+        """Keep what was measured, and say it; an answer to an older question is dropped, and links to workers that left are."""
+        if self._asked.get(event.worker_id) != event.generation:
+            return []
+        del self._asked[event.worker_id]
+        alive = {*alive_ids}
+        self._links |= {(link.from_id, link.to_id): link for link in event.links if {link.from_id, link.to_id} <= alive}
+        return [*_records(event)]
 
     def forget(self, worker_id: str) -> None:
         """The worker left or registered again: what was measured with it is not true of its successor."""
@@ -66,7 +70,7 @@ def _planned(link: MeasuredLink) -> Link:
     return Link(link.latency_s, link.bandwidth_bytes_per_s)
 
 
-def records(event: LinksMeasured) -> Iterator[Record]:
+def _records(event: LinksMeasured) -> Iterator[Record]:
     """What an operator reads of an answer: the figures in one line, each broken link in one of its own."""
     good = [link for link in event.links if not link.failure]
     if good:

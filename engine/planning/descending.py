@@ -69,7 +69,7 @@ def _without(space: Space, c: int) -> Space:
     sizes = tuple(size - (k == c) for k, size in enumerate(space.sizes))
     strides, _ = strides_of(sizes)
     digits = [space.states // stride % (size + 1) for stride, size in zip(space.strides, space.sizes, strict=True)]
-    number = sum(digit * stride for digit, stride in zip(digits, strides, strict=True))
+    number = np.array(strides) @ np.stack(digits)
     before, behind = number[digits[c] <= sizes[c]], number[digits[c] > 0] - strides[c]
     return Space(sizes, np.concatenate([before, behind]))
 

@@ -32,14 +32,16 @@ def explain_infeasible(problem: Problem) -> Infeasible:
     alone = _impossible_item(problem)
     if alone:
         return Infeasible(alone)
-    for cure in (_cure_constraints, _cure_memory, _cure_links):
+    for cure in (_cure_constraints, _cure_links, _cure_memory):
         sentence = cure(problem)
         if sentence:
             return Infeasible(sentence)
     bare = replace(problem, constraints=PlanningConstraints(), use_all_nodes=False)
     if feasible(bare):
-        return Infeasible("several constraints together leave no placement, no single one of them is to blame: drop some; without any it fits")
-    sentence = _cure_memory(bare) or _cure_links(bare)
+        return Infeasible(
+            "several constraints together leave no placement, no single one of them is to blame: drop some; without any it fits"
+        )
+    sentence = _cure_links(bare) or _cure_memory(bare)
     return Infeasible(f"without the constraints, too: {sentence}" if sentence else _shortage(problem))
 
 
@@ -79,27 +81,49 @@ def _constraint_cures(problem: Problem) -> Iterator[tuple[Problem, Callable[[Pro
     if problem.use_all_nodes:
         count = len(_eligible(problem))
         if count > n:
-            yield replace(problem, use_all_nodes=False), lambda p: f"use_all_nodes asks for {count} stages, there are {n} items: leave {count - n} nodes out"
-        yield replace(problem, use_all_nodes=False), lambda p: f"use_all_nodes cannot be met: {_most_stages(p)} of {count} nodes can be used together"
+            yield (
+                replace(problem, use_all_nodes=False),
+                lambda p: f"use_all_nodes asks for {count} stages, there are {n} items: leave {count - n} nodes out",
+            )
+        yield (
+            replace(problem, use_all_nodes=False),
+            lambda p: f"use_all_nodes cannot be met: {_most_stages(p)} of {count} nodes can be used together",
+        )
     if c.latency_limit_s < math.inf:
         yield _with(problem, latency_limit_s=math.inf), lambda p: _latency_sentence(problem, p)
     if c.max_stages is not None:
         yield _with(problem, max_stages=None), lambda p: f"max_stages {c.max_stages} is too few: {_fewest_stages(p)} are needed"
     if c.min_items_per_stage > 1:
         fits = "min_items_per_stage"
-        yield _with(problem, min_items_per_stage=1), lambda p: f"{fits} {c.min_items_per_stage} is too many: at most {_largest_minimum(problem)} can be met"
+        yield (
+            _with(problem, min_items_per_stage=1),
+            lambda p: f"{fits} {c.min_items_per_stage} is too many: at most {_largest_minimum(problem)} can be met",
+        )
     if c.max_items_per_stage is not None:
-        yield _with(problem, max_items_per_stage=None), lambda p: f"max_items_per_stage {c.max_items_per_stage} is too few: {_smallest_maximum(problem)} would do"
+        yield (
+            _with(problem, max_items_per_stage=None),
+            lambda p: f"max_items_per_stage {c.max_items_per_stage} is too few: {_smallest_maximum(problem)} would do",
+        )
     if c.stage_items:
-        yield _with(problem, stage_items=()), lambda p: f"stage_items {','.join(map(str, c.stage_items))} fits on no nodes: leave the counts to the planner"
+        yield (
+            _with(problem, stage_items=()),
+            lambda p: f"stage_items {','.join(map(str, c.stage_items))} fits on no nodes: leave the counts to the planner",
+        )
     for k, (item, node_id) in enumerate(c.pins):
-        pins = c.pins[:k] + c.pins[k + 1 :]
-        yield _with(problem, pins=pins), lambda p, i=item, v=node_id: f"item {_name(problem.items[i].name)} cannot be pinned to {_name(v)}: drop this pin"
+        pinned = f"item {_name(problem.items[item].name)} cannot be pinned to {_name(node_id)}: drop this pin"
+        yield _with(problem, pins=c.pins[:k] + c.pins[k + 1 :]), _always(pinned)
     for node_id in c.forbidden_nodes:
         rest = tuple(x for x in c.forbidden_nodes if x != node_id)
-        yield _with(problem, forbidden_nodes=rest), lambda p, v=node_id: f"without the forbidden nodes nothing fits: allow {_name(v)}"
+        yield _with(problem, forbidden_nodes=rest), _always(f"without the forbidden nodes nothing fits: allow {_name(node_id)}")
     if c.memory_reserve_bytes:
-        yield _with(problem, memory_reserve_bytes=0.0), lambda p: f"memory_reserve_bytes {_bytes(c.memory_reserve_bytes)} leaves too little: {_reserve(problem)}"
+        yield (
+            _with(problem, memory_reserve_bytes=0.0),
+            lambda p: f"memory_reserve_bytes {_bytes(c.memory_reserve_bytes)} leaves too little: {_reserve(problem)}",
+        )
+
+
+def _always(sentence: str) -> Callable[[Problem], str]:
+    return lambda changed: sentence
 
 
 def _with(problem: Problem, **changes: object) -> Problem:
@@ -148,7 +172,7 @@ def _cure_memory(problem: Problem) -> str:
     """The smallest addition to one node's or one pool's memory that makes it fit; else to all nodes alike."""
     best: tuple[float, str] | None = None
     for u in _eligible(problem)[:16]:
-        extra = _smallest_extra(problem, lambda more, u=u: _with_memory(problem, {u}, more), {u})
+        extra = _smallest_extra(problem, {u})
         if extra is not None and (best is None or extra < best[0]):
             best = (extra, f"give {_id(problem, u)} {_bytes(extra)} more")
     for k, pool in enumerate(problem.pools):
@@ -157,12 +181,13 @@ def _cure_memory(problem: Problem) -> str:
             best = (extra, f"give the shared memory {_name(pool.pool_id)} {_bytes(extra)} more")
     if best is None:
         everyone = set(_eligible(problem))
-        extra = _smallest_extra(problem, lambda more: _with_memory(problem, everyone, more), everyone)
+        extra = _smallest_extra(problem, everyone)
         if extra is None:
             return ""
         best = (extra, f"no single node's memory would do, but {_bytes(extra)} more on every node")
     need, have = problem.stage_bytes(0, len(problem.items)), math.fsum(max(0.0, problem.room_bytes(u)) for u in _eligible(problem))
-    return f"memory: the model needs {_bytes(need)} for weights and KV and the nodes offer {_bytes(have)} in pieces that do not suffice: {best[1]}"
+    offer = f"the model needs {_bytes(need)} for weights and KV and the nodes offer {_bytes(have)} in pieces that do not suffice"
+    return f"memory: {offer}: {best[1]}"
 
 
 def _with_memory(problem: Problem, which: set[int], more: float) -> Problem:
@@ -177,10 +202,10 @@ def _stage_sizes(problem: Problem, u: int) -> list[float]:
     return [problem.memory_bytes(u, a, b) for a in range(n) for b in range(a + 1, n + 1)]
 
 
-def _smallest_extra(problem: Problem, change: Callable[[float], Problem], which: set[int]) -> float | None:
+def _smallest_extra(problem: Problem, which: set[int]) -> float | None:
     """Only amounts at which one more stage fits on one of the nodes can be the smallest."""
     extras = sorted({size - problem.room_bytes(u) for u in which for size in _stage_sizes(problem, u) if size > problem.room_bytes(u)})
-    k = _bisect(extras, lambda more: feasible(change(more)))
+    k = _bisect(extras, lambda more: feasible(_with_memory(problem, which, more)))
     return None if k is None else extras[k]
 
 
@@ -256,7 +281,7 @@ def advice(problem: Problem, found: Solution) -> tuple[str, ...]:
     """Up to three changes with the largest gain in the objective, each from solving the changed problem."""
     from engine.planning.strategies import solve
 
-    if len(problem.nodes) * 2**len(Tables(problem).size) > 5000 or found.objective <= 0:
+    if len(problem.nodes) * 2 ** len(Tables(problem).size) > 5000 or found.objective <= 0:
         return ()
     gains = []
     for text, changed in list(_changes(problem, found))[:MOST_RESOLVES]:
@@ -306,6 +331,8 @@ def _name(text: str) -> str:
 
 def _bytes(size: float) -> str:
     """Whole bytes, rounded up so that an amount that is asked for suffices, and the same for people."""
+    if size == math.inf:
+        return "unlimited memory"
     whole = math.ceil(size)
     for unit, scale in (("GB", 1e9), ("MB", 1e6)):
         if size >= scale:

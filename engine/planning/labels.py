@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,9 +93,12 @@ class LabelSearch:
         self.tables = tables
         self.work_limit = work_limit
         self.work = 0
-        self.from_here: Sequence[int] | None = None  # [used] -> a chain must have come this far with these nodes, or it is lost
+        self._steps: dict[tuple[int, ...], list[tuple[int, Step]]] = {}
+        self.lost: Callable[[int, int], bool] | None = None  # (used, position) from where the rest cannot be covered
         self._strides = _strides(tables)
-        self._pools = [p.pool_id for p in tables.problem.pools if sum(tables.size[c] for c, q in enumerate(tables.pool) if q == p.pool_id) > 1]
+        self._pools = [
+            p.pool_id for p in tables.problem.pools if sum(tables.size[c] for c, q in enumerate(tables.pool) if q == p.pool_id) > 1
+        ]
 
     def best(self, goal: Goal, limits: Limits) -> Found | None:
         """A chain of smallest value within the limits; among equals the first found, which is deterministic."""
@@ -136,17 +139,16 @@ class LabelSearch:
     def _advance(self, layer: dict[tuple, list[Label]], last_layer: bool) -> tuple[dict[tuple, list[Label]], list[Label]]:
         after: dict[tuple, list[Label]] = {}
         done: list[Label] = []
-        n, free, from_here = self.tables.n, functools.cache(lambda used: list(self._free(used))), self.from_here
+        n, free, lost = self.tables.n, functools.cache(lambda used: list(self._free(used))), self.lost
         for (used, first, following, start), labels in layer.items():
             if following >= 0:
                 self._from_pair((used, first, following, start), labels, after, done, last_layer)
                 continue
             for c, used_after in free(used):
-                least = from_here[used_after] if from_here is not None else 0
                 for stop, step in self._uniform_steps(c, start):
                     if stop == n:
                         self._add(done, labels, (c, start, stop), step)
-                    elif stop >= least and not last_layer:
+                    elif not last_layer and (lost is None or not lost(used_after, stop)):
                         self._add(after.setdefault((used_after, -1, -1, stop), []), labels, (c, start, stop), step)
         return after, done
 

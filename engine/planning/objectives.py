@@ -82,7 +82,7 @@ def _bottleneck_first(solver: Solver) -> Best | None:
             return Best(descent.chain, "threshold search over sets of nodes")
         return _tie(solver, DESCENDING, replace(solver.limits, cost_s=descent.bottleneck_s), descent.chain)
     fastest = solver.bottleneck(solver.limits)
-    return fastest and _tie(solver, DESCENDING, replace(solver.limits, cost_s=fastest[0]), fastest[1])
+    return None if fastest is None else _tie(solver, DESCENDING, replace(solver.limits, cost_s=fastest[0]), fastest[1])
 
 
 def _memory_aware(solver: Solver) -> Best | None:
@@ -91,7 +91,7 @@ def _memory_aware(solver: Solver) -> Best | None:
         return None
     near = replace(solver.limits, cost_s=BOTTLENECK_SLACK * fastest[0])
     emptiest = solver.search_within(RATIO, near)
-    return emptiest and _tie(solver, BOTTLENECK, replace(near, ratio=emptiest.value), emptiest.chain)
+    return None if emptiest is None else _tie(solver, BOTTLENECK, replace(near, ratio=emptiest.value), emptiest.chain)
 
 
 def _latency_optimized(solver: Solver) -> Best | None:

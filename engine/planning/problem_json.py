@@ -21,12 +21,32 @@ from engine.planning.problem import ADDITIVE, MAX_ITEMS, MAX_NODES, OVERLAPPED, 
 
 MOST_SECONDS, MOST_BYTES, MOST_COUNT = 1e9, 1e18, 10**9
 _PROBLEM = (
-    "items nodes links node_order link_cost return_hop sessions context_tokens in_flight use_all_nodes memory_pools constraints".split()
+    "items",
+    "nodes",
+    "links",
+    "node_order",
+    "link_cost",
+    "return_hop",
+    "sessions",
+    "context_tokens",
+    "in_flight",
+    "use_all_nodes",
+    "memory_pools",
+    "constraints",
 )
-_ITEM = "name weight_bytes kv_bytes_per_token output_bytes tied_to tied_bytes workspace_bytes".split()
-_NODE = "id memory_bytes price_per_s time_s stage_time_s buffer_bytes memory_pool".split()
-_LINK = "latency_s bandwidth_bytes_per_s".split()
-_CONSTRAINTS = "pins forbidden_nodes max_stages min_items_per_stage max_items_per_stage memory_reserve_bytes latency_limit_s stage_items"
+_ITEM = ("name", "weight_bytes", "kv_bytes_per_token", "output_bytes", "tied_to", "tied_bytes", "workspace_bytes")
+_NODE = ("id", "memory_bytes", "price_per_s", "time_s", "stage_time_s", "buffer_bytes", "memory_pool")
+_LINK = ("latency_s", "bandwidth_bytes_per_s")
+_CONSTRAINTS = (
+    "pins",
+    "forbidden_nodes",
+    "max_stages",
+    "min_items_per_stage",
+    "max_items_per_stage",
+    "memory_reserve_bytes",
+    "latency_limit_s",
+    "stage_items",
+)
 
 
 def read_problem(text: str) -> Problem:
@@ -68,7 +88,7 @@ def problem_from(document: Any) -> Problem:
 
 def constraints_from(raw: Any, item_names: list[str]) -> PlanningConstraints:
     """The `constraints` object; `pins` is {item name or index: node id}."""
-    _keys("constraints", raw, _CONSTRAINTS.split())
+    _keys("constraints", raw, _CONSTRAINTS)
     where = "constraints."
     pins = raw.get("pins", {})
     if not isinstance(pins, dict):
@@ -76,11 +96,17 @@ def constraints_from(raw: Any, item_names: list[str]) -> PlanningConstraints:
     optional = {key: _count(where + key, raw[key], 1) for key in ("max_stages", "max_items_per_stage") if raw.get(key) is not None}
     return PlanningConstraints(
         pins=tuple((_item_index(f"constraints.pins {k!r}", k, item_names), _text(where + "pins", v)) for k, v in pins.items()),
-        forbidden_nodes=tuple(_text(where + "forbidden_nodes", x) for x in _list(where + "forbidden_nodes", raw.get("forbidden_nodes", []), MAX_NODES, 0)),
+        forbidden_nodes=tuple(
+            _text(where + "forbidden_nodes", x) for x in _list(where + "forbidden_nodes", raw.get("forbidden_nodes", []), MAX_NODES, 0)
+        ),
         min_items_per_stage=_count(where + "min_items_per_stage", raw.get("min_items_per_stage", 1), 1),
         memory_reserve_bytes=_number(where + "memory_reserve_bytes", raw.get("memory_reserve_bytes", 0), MOST_BYTES),
-        latency_limit_s=math.inf if raw.get("latency_limit_s") is None else _number(where + "latency_limit_s", raw["latency_limit_s"], MOST_SECONDS),
-        stage_items=tuple(_count(where + "stage_items", x, 1) for x in _list(where + "stage_items", raw.get("stage_items", []), MAX_NODES, 0)),
+        latency_limit_s=math.inf
+        if raw.get("latency_limit_s") is None
+        else _number(where + "latency_limit_s", raw["latency_limit_s"], MOST_SECONDS),
+        stage_items=tuple(
+            _count(where + "stage_items", x, 1) for x in _list(where + "stage_items", raw.get("stage_items", []), MAX_NODES, 0)
+        ),
         **optional,
     )
 
@@ -98,7 +124,9 @@ def _item(i: int, raw: dict[str, Any], raw_items: list[Any], names: list[str]) -
         shared = min(sizes["weight_bytes"], other)
         tied_bytes = shared if raw.get("tied_bytes") is None else _number(where + "tied_bytes", raw["tied_bytes"], MOST_BYTES)
         if tied_bytes > shared:
-            raise InvalidInput(f"{where}tied_bytes is {tied_bytes:g}: a shared tensor is at most the smaller item's weight_bytes, {shared:g}")
+            raise InvalidInput(
+                f"{where}tied_bytes is {tied_bytes:g}: a shared tensor is at most the smaller item's weight_bytes, {shared:g}"
+            )
     elif raw.get("tied_bytes"):
         raise InvalidInput(f"{where}tied_bytes is given without tied_to: name the item that shares the tensor")
     return Item(names[i], sizes["weight_bytes"], sizes["kv_bytes_per_token"], sizes["output_bytes"], tied_to, tied_bytes)  # type: ignore[arg-type]
@@ -145,7 +173,7 @@ def _links(raw: Any, node_ids: list[str]) -> Link | tuple[PairLink, ...]:
     pairs: dict[tuple[str, str], PairLink] = {}
     for k, pair in enumerate(_list("links", raw, MAX_NODES**2, 0)):
         where = f"links[{k}]"
-        link = _link(where, pair, ["from", "to", *_LINK])
+        link = _link(where, pair, ("from", "to", *_LINK))
         ends = tuple(_text(f"{where}.{key}", pair.get(key)) for key in ("from", "to"))
         for key, node_id in zip(("from", "to"), ends, strict=True):
             if node_id not in node_ids:
@@ -158,7 +186,7 @@ def _links(raw: Any, node_ids: list[str]) -> Link | tuple[PairLink, ...]:
     return tuple(pairs.values())
 
 
-def _link(where: str, raw: Any, known: list[str]) -> Link:
+def _link(where: str, raw: Any, known: Iterable[str]) -> Link:
     _keys(where, raw, known)
     bandwidth = raw.get("bandwidth_bytes_per_s")
     speed = math.inf if bandwidth is None else _number(f"{where}.bandwidth_bytes_per_s", bandwidth, MOST_BYTES, endless=True)

@@ -20,8 +20,6 @@ from engine.planning.regular import Arrays, Regular
 from engine.planning.states import Space, whole_space
 from engine.planning.tables import Chain, Tables
 
-ROUNDING = 1 - 1e-12  # bounds computed in floating point are lowered by this
-
 
 @dataclass(frozen=True, slots=True)
 class Probe:
@@ -111,7 +109,7 @@ class Reach:
 
     def _before(self, stage: tuple[int, int, int], bound_s: float) -> int:
         """The furthest stop within the bound short of the stage's own."""
-        c, start, stop = stage
+        _, start, stop = stage
         hop = self.r.t.hop
         while stop - 1 > start and not self.r.t.additive and hop[stop - 1] > bound_s:
             stop -= 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ def is_regular(tables: Tables) -> bool:
         and tables.least == 1
         and tables.given_stop is None
         and not tables.pool_room
-        and all(x <= y for table in tables.table for x, y in zip(table, table[1:], strict=False))
+        and all(x <= y for table in tables.table for x, y in pairwise(table))
         and (not tables.additive or len(set(tables.hop[1:-1])) <= 1)
     )
 
@@ -74,10 +75,8 @@ class Regular:
         """The smallest cost above `bound_s` of a stage that begins at `start`, or a lower bound of it."""
         t, limit = self.t, self.limit[c][start] if start < self.n else start
         inner = bound_s - self.hop_s if t.additive else bound_s
-        if t.table[c]:
-            stop = start + bisect_right(t.table[c], inner) + 1
-        else:
-            stop = bisect_right(t.prefix[c], t.prefix[c][start] + inner)
+        row = t.prefix[c]
+        stop = start + bisect_right(t.table[c], inner) + 1 if t.table[c] else bisect_right(row, row[start] + inner)
         stop = max(stop, start + 1)
         best = math.inf
         if stop <= limit:

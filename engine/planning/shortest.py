@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.planning.labels import TooLarge
 from engine.planning.memory_dual import MemoryDual
 from engine.planning.regular import Regular
 from engine.planning.states import strides_of
@@ -25,10 +26,6 @@ LARGE = 30_000_000  # states x items; beyond, a bound from memory prices may sav
 NARROW = 12  # windows of at most so many starts are answered one by one
 BEAM = 60
 MOST_TRACED = 20_000
-
-
-class OverSized(Exception):
-    """More live states than memory allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +131,7 @@ class Shortest:
                 states, costs = states[kept], costs[kept]
             entries += costs.size
             if entries > MOST_ENTRIES:
-                raise OverSized
+                raise TooLarge
             self.layers.append((states, costs))
         return best
 
@@ -193,7 +190,9 @@ class Shortest:
         self.complete = True
         found: Trip | None = None
         for count, (states, costs) in enumerate(self.layers[1:], 1):
-            equal = (self._keys(states, costs[:, self.n]) == best[0]) & (not self.priced or (count == best[1]) & (costs[:, self.n] == best[2]))
+            equal = (self._keys(states, costs[:, self.n]) == best[0]) & (
+                not self.priced or (count == best[1]) & (costs[:, self.n] == best[2])
+            )
             for row in np.flatnonzero(equal).tolist():
                 trip_s = float(costs[row, self.n])
                 back = self.t.back if count > 1 else 0.0

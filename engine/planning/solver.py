@@ -8,6 +8,7 @@ bottleneck is a lower bound, and the label search needs to visit only states tha
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from engine.planning.tables import Chain, Tables
 
 if TYPE_CHECKING:
     from engine.planning.descending import Descent
+    from engine.planning.ordered import Ordered
     from engine.planning.shortest import Trip
 
 DIRECT = 300  # states x items; smaller problems are searched at once, without arrays
@@ -36,11 +38,24 @@ class Solver:
         self.tables = tables = Tables(problem)
         self.search = LabelSearch(tables)
         self.limits = _limits(tables)
-        num_states = math.prod(size + 1 for size in tables.size)
-        self.relaxed: Tables | None = None
+        num_states = math.prod(size + 1 for size in tables.size) if problem.free_order else len(tables.size)
+        self.relaxed: Tables | None = None  # regular; for nodes in free order
+        self.ordered: Ordered | None = None  # for nodes in a given order
         self.exact = False
-        if problem.free_order and DIRECT < num_states * tables.n and num_states <= MAX_STATES:
+        self.too_many = num_states > MAX_STATES
+        if not tables.size or num_states * tables.n <= DIRECT:
+            return
+        if problem.free_order and num_states <= MAX_STATES:
             self._relax()
+        elif not problem.free_order:
+            self._order()
+
+    def _order(self) -> None:
+        from engine.planning.ordered import MOST_COSTS, Ordered
+
+        tables = self.tables if self.tables.uniform else self._looser(replace(self.tables.problem.constraints, latency_limit_s=math.inf))
+        if len(tables.size) * tables.n**2 <= MOST_COSTS:
+            self.ordered = Ordered(tables)
 
     def _relax(self) -> None:
         from engine.planning.regular import is_regular
@@ -56,9 +71,14 @@ class Solver:
             max_items_per_stage=problem.constraints.max_items_per_stage,
             memory_reserve_bytes=problem.constraints.memory_reserve_bytes,
         )
-        looser = Tables(_without_pools(replace(problem, links=_best_link(problem), constraints=kept)), tables.classes)
+        looser = self._looser(kept)
         if is_regular(looser):
             self.relaxed = looser
+
+    def _looser(self, constraints: PlanningConstraints) -> Tables:
+        """The problem with the best link for all and no shared pools, on the same classes of nodes."""
+        problem = replace(self.tables.problem, links=best_link(self.tables.problem), constraints=constraints)
+        return Tables(without_pools(problem), self.tables.classes)
 
     @property
     def additive_exact(self) -> bool:
@@ -76,7 +96,7 @@ class Solver:
         if in_flight == 1:
             return shortest(self.tables)
         descent = self.descent()
-        return descent and shortest_period(self.tables, in_flight, descent.bottleneck_s)
+        return None if descent is None else shortest_period(self.tables, in_flight, descent.bottleneck_s)
 
     def descent(self) -> Descent | None:
         """The threshold search after its first level, None if even the relaxed problem is infeasible."""
@@ -88,32 +108,41 @@ class Solver:
 
     def bottleneck(self, limits: Limits) -> tuple[float, Chain] | None:
         """The smallest bottleneck within the limits and a chain that has it."""
-        if self.relaxed is None:
+        if self.relaxed is None and self.ordered is None:
             found = self.search.best(BOTTLENECK, limits)
-            return found and (found.value, found.chain)
-        descent = self.descent()
-        if descent is None:
-            return None
-        if self.exact and limits == self.limits:
-            return descent.bottleneck_s, descent.chain
+            return None if found is None else (found.value, found.chain)
+        least = self._least()
+        if least is None or (self.exact and limits == self.limits):
+            return least
         for factor in (1.0, 1.01, 1.03, 1.1, 1.3, 2.0, math.inf):
-            found = self.search_within(BOTTLENECK, replace(limits, cost_s=descent.bottleneck_s * factor if descent.bottleneck_s else math.inf))
+            found = self.search_within(BOTTLENECK, replace(limits, cost_s=least[0] * factor if least[0] else math.inf))
             if found is not None:
                 return found.value, found.chain
         return None
 
+    def _least(self) -> tuple[float, Chain] | None:
+        """The relaxed problem's bottleneck and chain."""
+        if self.ordered is not None:
+            return self.ordered.bottleneck()
+        descent = self.descent()
+        return None if descent is None else (descent.bottleneck_s, descent.chain)
+
     def search_within(self, goal: Goal, limits: Limits) -> Found | None:
         """The label search over the states that the relaxed problem leaves within limits.cost_s."""
-        self.search.from_here = self._earliest(limits.cost_s) if self.relaxed is not None and limits.cost_s < math.inf else None
+        self.search.lost = self._lost(limits.cost_s) if limits.cost_s < math.inf else None
         found = self.search.best(goal, limits)
-        self.search.from_here = None
+        self.search.lost = None
         return found
 
-    def _earliest(self, cost_s: float) -> list[int]:
+    def _lost(self, cost_s: float) -> Callable[[int, int], bool] | None:
+        if self.ordered is not None:
+            return self.ordered.lost(cost_s)
+        if self.relaxed is None:
+            return None
         from engine.planning.reach import earliest
 
-        assert self.relaxed is not None  # noqa: S101  an invariant, not validation
-        return earliest(self.relaxed, cost_s)
+        needed = earliest(self.relaxed, cost_s)
+        return lambda used, stop: stop < needed[used]
 
 
 def _limits(tables: Tables) -> Limits:
@@ -124,7 +153,7 @@ def _limits(tables: Tables) -> Limits:
     return Limits(round_trip_s=problem.constraints.latency_limit_s, stages=(fewest, most))
 
 
-def _best_link(problem: Problem) -> Link:
+def best_link(problem: Problem) -> Link:
     """A link that is at least as fast as every pair's."""
     if isinstance(problem.links, Link):
         return problem.links
@@ -132,6 +161,6 @@ def _best_link(problem: Problem) -> Link:
     return Link(min((x.latency_s for x in links), default=0.0), max((x.bandwidth_bytes_per_s for x in links), default=math.inf))
 
 
-def _without_pools(problem: Problem) -> Problem:
+def without_pools(problem: Problem) -> Problem:
     nodes = tuple(replace(node, pool_id=None) for node in problem.nodes)
     return replace(problem, nodes=nodes, pools=())

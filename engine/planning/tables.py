@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from engine.planning.problem import ADDITIVE, Link, Problem
 from engine.planning.solution import Cut, ratio
@@ -151,10 +151,10 @@ class Tables:
         if not counts:
             return None
         bounds = list(accumulate(counts, initial=0))
-        return dict(zip(bounds, bounds[1:], strict=False))
+        return dict(pairwise(bounds))
 
     def stages(self, c: int, start: int) -> list[tuple[int, float]]:
-        """(stop, time) of every allowed stage of class c that begins at `start`, by stop."""
+        """(stop, time) of every allowed stage of class c that begins at `start`, longest first: among equals, early stages are long."""
         key = (c, start)
         if key not in self._stages:
             self._stages[key] = self._find_stages(c, start)
@@ -166,7 +166,7 @@ class Tables:
             stop = self.given_stop.get(start, self.n + 1)
             low, high = max(low, stop), min(high, stop)
         timed = [(stop, self.stage_s(c, start, stop)) for stop in range(low, high + 1)]
-        return [pair for pair in timed if pair[1] < math.inf]
+        return [pair for pair in reversed(timed) if pair[1] < math.inf]
 
     def used_bytes(self, c: int, start: int, stop: int) -> float:
         return self.problem.memory_bytes(self.first[c], start, stop)

@@ -57,6 +57,16 @@ def test_a_plan_can_be_kept_and_compared_with(problem: str, tmp_path: Path, caps
     assert moved["moves"]["num_bytes"] == 2_000_000 and moved["moves"]["leaving"] == ["b[/x]"]
 
 
+def test_a_running_plan_on_a_node_that_is_gone_is_left_out(problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = answer(capsys, "--problem", problem)
+    document["stages"][0]["node"] = "gone"
+    (tmp_path / "current.json").write_text(json.dumps(document))
+    assert main(["plan", "--problem", problem, "--compare", "--json", "--current", str(tmp_path / "current.json")]) == 0
+    captured = capsys.readouterr()
+    assert [row["strategy"] for row in json.loads(captured.out)["plans"]] == list(STRATEGIES)
+    assert "the running plan #0 cannot be compared: gone may hold no layers now" in captured.err
+
+
 def test_the_comparison_for_people(problem: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "90")
     assert main(["plan", "--problem", problem, "--compare", "--in-flight", "7"]) == 0

@@ -90,8 +90,8 @@ def test_workers_that_cannot_reach_each_other_are_not_neighbours() -> None:
 
 def test_one_direction_that_failed_fails_for_both_unless_the_other_was_measured() -> None:
     book = LinkBook()
-    book.asked("a", 1, 0.0)
-    assert book.answered("a", 1, [MeasuredLink("a", "b", failure="no"), link("a", "c")], ["a", "b", "c"])
+    book.ask("a", 1, "abc", 0.0)
+    assert book.answer(on.LinksMeasured("a", 1, (MeasuredLink("a", "b", failure="no"), link("a", "c"))), "abc")
     pairs = {(p.from_id, p.to_id) for p in book.for_planning(["a", "b", "c"])}  # type: ignore[union-attr]
     assert pairs == {("a", "c"), ("c", "a"), ("b", "c"), ("c", "b")}
 
@@ -101,8 +101,8 @@ def test_what_nobody_measured_is_assumed_to_be_as_slow_as_the_slowest(pairs: set
     book, found = LinkBook(), {}
     for a, b in pairs:
         found[a, b] = link(a, b, data.draw(st.floats(0, 1)), data.draw(st.floats(1e3, 1e9)))
-    book.asked("a", 1, 0.0)
-    book.answered("a", 1, found.values(), "abcd")
+    book.ask("a", 1, "abcd", 0.0)
+    book.answer(on.LinksMeasured("a", 1, tuple(found.values())), "abcd")
     planned = book.for_planning("abcd")
     if not found:
         assert planned == Link()

@@ -48,6 +48,7 @@ def test_an_integrated_gpu_draws_from_its_hosts_memory_and_a_dedicated_one_does_
     dedicated = replace(integrated, node_id="cuda:1", device_type=DeviceType.CUDA)
     problem, _ = estimate(MADE, [Machine("m", (REFERENCE, integrated, dedicated)), Machine("n", (REFERENCE,))], "balanced", Link())
     assert problem.pools == (MemoryPool("m", REFERENCE.memory_bytes),)
+    assert estimate(MADE, [Machine("d", (REFERENCE, dedicated))], "balanced", Link())[0].pools == ()
     assert {node.node_id: node.pool_id for node in problem.nodes} == {"m.cpu": "m", "m.cuda:0": "m", "m.cuda:1": None, "n.cpu": None}
 
 
