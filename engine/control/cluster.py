@@ -15,7 +15,6 @@ from engine.control import events as on
 from engine.control.batching import num_lanes
 from engine.control.config import ClusterConfig
 from engine.control.invariants import check_cluster
-from engine.control.links import records
 from engine.control.members import Member, Members, capacity_tokens
 from engine.control.metrics import PipelineMetrics
 from engine.control.moves import Move
@@ -129,7 +128,7 @@ class Cluster:
         self.failure = ""
         total_ms = 1e3 * sum(event.decode_s)
         out.append(do.Record(Severity.INFO, "node", event.worker_id, f"measured: all items take {total_ms:.1f} ms per token here"))
-        self._measure_links(member, now_s, out)
+        out += self.members.links.ask(event.worker_id, event.generation, (m.spec.node_id for m in self.members.eligible()), now_s)
         if self._first_eligible_s is None:
             self._first_eligible_s = now_s
         if self._had_plan and self.phase is not Phase.GATHERING:
