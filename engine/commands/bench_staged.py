@@ -37,6 +37,7 @@ from engine.simulation.simulator import StagedSimulator
 SESSIONS = (1, 4)
 _HOST = "here"
 _BISECTIONS = 14
+_LEAST_CORES = 0.1
 
 
 def run(options: argparse.Namespace) -> int:
@@ -161,7 +162,7 @@ def simulate_rows(
     one, two = (next(m for m in measured if m.sessions == 1 and len(m.layers) == n) for n in (1, 2))
     crowded = max((m for m in measured if m.layers == two.layers), key=lambda m: m.sessions)
     calibration = calibrate(costs, _observation(one, num_tokens), _observation(two, num_tokens), PROMPT_TOKENS, quiet(one.prompt_compute_s))
-    bench = _Bench(profile, costs, calibration, statistics.median(one.prompt_cpu_per_compute), threads, cores, num_tokens)
+    bench = _Bench(profile, costs, calibration, _cores(one.prompt_cpu_per_compute), threads, cores, num_tokens)
     open_s = max(0.0, one.figures().ttft_s - bench.simulate(one).ttft_s.mean)
     bench = replace(bench, calibration=replace(calibration, software=replace(calibration.software, open_s=open_s)))
     bench = _with_efficiency(bench, crowded)
@@ -203,5 +204,10 @@ def _observation(measured: Measured, num_tokens: int) -> Observation:
         context_tokens=PROMPT_TOKENS + num_tokens / 2,
         step_s=quiet(measured.step_s),
         compute_s=quiet(measured.compute_s),
-        cpu_per_compute=statistics.median(measured.cpu_per_compute),
+        cpu_per_compute=_cores(measured.cpu_per_compute),
     )
+
+
+def _cores(cpu_per_compute: Sequence[float]) -> float:
+    """CPU time comes in ticks of 10 ms, so the mean of many ratios says more than their median, and short steps may show none."""
+    return max(_LEAST_CORES, statistics.fmean(cpu_per_compute))
