@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from engine.commands.plan_options import add_plan_options
 from engine.commands.simulate_options import add_simulate_options
 from engine.data import InvalidInput, NoodleError
 from engine.option_types import factor as _factor
@@ -148,6 +149,7 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
     models.add_argument("--json-lines", action="store_true", help=argparse.SUPPRESS)
     _add_profile(commands)
     _add_simulate(commands)
+    add_plan_options(_command(commands, "plan", "find and prove the best plan for a problem given as a document", _plan), _whole, _size)
     doctor = _command(commands, "doctor", "check this machine and say how to mend what is wrong", _doctor)
     doctor.add_argument("--json", action="store_true")
     report = _command(commands, "report", "show a run's metrics or a profile as an HTML page", _report)
@@ -157,8 +159,8 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--format", default="html", choices=("html", "csv", "json", "jsonl", "prometheus"), help="of a profile (default html)"
     )
     report.add_argument("--json", action="store_true", help="the figures as one JSON document on stdout")
-    bench = _command(commands, "bench", "measure hop cost and decode speed on this machine", _bench)
-    bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode", "staged"), default="all", help="all: hop and decode")
+    bench = _command(commands, "bench", "measure hop cost, decode speed, pipelines or the planner on this machine", _bench)
+    bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode", "plan", "staged"), default="all", help="all: hop and decode")
     bench.add_argument("--tokens", type=_whole(8), default=500, help="tokens per measurement (default 500)")
     bench.add_argument("--rounds", type=_whole(1), default=3, help="interleaved rounds; medians are quoted (default 3)")
     bench.add_argument("--json", action="store_true")
@@ -300,6 +302,12 @@ def _simulate(options: argparse.Namespace) -> int:
     from engine.commands import simulate
 
     return simulate.run(options)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from engine.commands import plan
+
+    return plan.run(options)
 
 
 def _doctor(options: argparse.Namespace) -> int:

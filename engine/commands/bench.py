@@ -44,6 +44,8 @@ def run(options: argparse.Namespace) -> int:
         from engine.commands import bench_staged
 
         return bench_staged.run(options)
+    if options.suite == "plan":
+        return _plan(options.json)
     suites = ("hop", "decode") if options.suite == "all" else (options.suite,)
     document: dict[str, Any] = {}
     for suite in suites:
@@ -53,6 +55,17 @@ def run(options: argparse.Namespace) -> int:
         print_json(document)
     else:
         print("\n\n".join(_text(suite, figures) for suite, figures in document.items()))
+    return 0
+
+
+def _plan(as_json: bool) -> int:
+    from engine.commands.bench_plan import bench_plan, plan_text
+
+    figures = bench_plan()
+    if as_json:
+        print_json({"plan": figures})
+    else:
+        print(plan_text(figures))
     return 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from engine.planning.tables import Tables
 
 ROUNDING = 1 - 1e-12  # a bound computed with rounding is lowered by this
@@ -26,4 +28,4 @@ def least_bottleneck(tables: Tables) -> float:
 
 def _times(tables: Tables, c: int) -> list[float]:
     row = tables.prefix[c]
-    return [b - a for a, b in zip(row, row[1:], strict=False)]
+    return [b - a for a, b in pairwise(row)]

@@ -45,48 +45,33 @@ class Descent:
 
     def decide_rest(self) -> bool:
         """Make the next-slowest stages fast, level by level; False if several stages of one cost leave it open."""
+        if len(self.states) > RESTRICT:
+            self.states = alive(self.t, self.space, self.bottleneck_s)
         fixed: Chain = ()
         free, cost_s = self.chain, self.bottleneck_s
-        if len(self.states) > RESTRICT:
-            self.states = alive(self.t, self.space, cost_s)
-        reach = Reach(Regular(self.t), Space(self.space.sizes, self.states))
+        space = Space(self.space.sizes, self.states)
+        reach = Reach(Regular(self.t), space)
         while free:
             slowest = [stage for stage in free if reach.r.cost_s(*stage) == cost_s]
             if not all(reach.needs(stage, cost_s) for stage in slowest):
                 return False
             fixed = (*fixed, *slowest)
-            free = tuple(stage for stage in free if stage not in slowest)
-            reach = self._around(fixed)
-            cost_s, free = reach.smallest(0.0, free)
+            for c, _, _ in slowest:
+                space = _without(space, c)
+            reach = Reach(Regular(self.t, fixed), space)
+            cost_s, free = reach.smallest(0.0, tuple(stage for stage in free if stage not in slowest))
             self.chain = tuple(sorted((*fixed, *free), key=lambda stage: stage[1]))
         return True
 
-    def _around(self, fixed: Chain) -> Reach:
-        """The search over the nodes that are left, beside the fixed stages.
 
-        A set of free nodes may stand before, between or after fixed stages; it is kept if it is alive in one of these places.
-        """
-        sizes = list(self.t.size)
-        taken = np.zeros(len(sizes), dtype=np.int32)
-        kept = []
-        for stage in (None, *sorted(fixed, key=lambda stage: stage[1])):
-            if stage is not None:
-                taken[stage[0]] += 1
-                sizes[stage[0]] -= 1
-            kept.append(self._without(taken))
-        small, _ = strides_of(tuple(sizes))
-        numbers = []
-        for digits in kept:
-            usable = digits[:, (digits <= np.array(sizes)[:, None]).all(axis=0)]
-            numbers.append(np.array(small) @ usable)
-        return Reach(Regular(self.t, fixed), Space(tuple(sizes), np.unique(np.concatenate(numbers))))
-
-    def _without(self, taken: Any) -> Any:
-        """[class, state] counts of the alive states that hold the taken nodes, less these."""
-        strides, _ = strides_of(self.t.size)
-        digits = np.stack([self.states // stride % (size + 1) for stride, size in zip(strides, self.t.size, strict=True)])
-        left = digits - taken[:, None]
-        return left[:, (left >= 0).all(axis=0)]
+def _without(space: Space, c: int) -> Space:
+    """The sets of the other nodes when one of class c is spoken for: those before its stage lack it, those behind hold it."""
+    sizes = tuple(size - (k == c) for k, size in enumerate(space.sizes))
+    strides, _ = strides_of(sizes)
+    digits = [space.states // stride % (size + 1) for stride, size in zip(space.strides, space.sizes, strict=True)]
+    number = np.array(strides) @ np.stack(digits)
+    before, behind = number[digits[c] <= sizes[c]], number[digits[c] > 0] - strides[c]
+    return Space(sizes, np.concatenate([before, behind]))
 
 
 def first_chain(reach: Reach, bound_s: float) -> tuple[float, Chain] | None:

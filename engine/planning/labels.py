@@ -12,6 +12,7 @@ node that comes next, so that a stage's hop is known when the stage is added.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -92,8 +93,12 @@ class LabelSearch:
         self.tables = tables
         self.work_limit = work_limit
         self.work = 0
+        self._steps: dict[tuple[int, ...], list[tuple[int, Step]]] = {}
+        self.lost: Callable[[int, int], bool] | None = None  # (used, position) from where the rest cannot be covered
         self._strides = _strides(tables)
-        self._pools = [p.pool_id for p in tables.problem.pools if sum(tables.size[c] for c, q in enumerate(tables.pool) if q == p.pool_id) > 1]
+        self._pools = [
+            p.pool_id for p in tables.problem.pools if sum(tables.size[c] for c, q in enumerate(tables.pool) if q == p.pool_id) > 1
+        ]
 
     def best(self, goal: Goal, limits: Limits) -> Found | None:
         """A chain of smallest value within the limits; among equals the first found, which is deterministic."""
@@ -101,7 +106,7 @@ class LabelSearch:
 
     def every(self, goal: Goal, limits: Limits) -> Iterator[Found]:
         """Every undominated complete chain within the limits."""
-        self._goal, self._limits = goal, limits
+        self._goal, self._limits, self._steps = goal, limits, {}
         self._keeps_trip = goal.trades_round_trip or limits.round_trip_s < math.inf
         layer = self._first_layer()
         most = min(limits.stages[1], sum(self.tables.size), self.tables.n)
@@ -134,53 +139,78 @@ class LabelSearch:
     def _advance(self, layer: dict[tuple, list[Label]], last_layer: bool) -> tuple[dict[tuple, list[Label]], list[Label]]:
         after: dict[tuple, list[Label]] = {}
         done: list[Label] = []
+        n, free, lost = self.tables.n, functools.cache(lambda used: list(self._free(used))), self.lost
         for (used, first, following, start), labels in layer.items():
             if following >= 0:
-                self._from_pair(used, first, following, start, labels, after, done, last_layer)
+                self._from_pair((used, first, following, start), labels, after, done, last_layer)
                 continue
-            for c, used_after in self._free(used):
-                for stop, compute_s in self.tables.stages(c, start):
-                    if stop == self.tables.n:
-                        back = self.tables.back if start > 0 else 0.0
-                        self._add(done, labels, (c, start, stop), compute_s, 0.0, back)
-                    elif not last_layer:
-                        self._add(after.setdefault((used_after, -1, -1, stop), []), labels, (c, start, stop), compute_s, self.tables.hop[stop])
+            for c, used_after in free(used):
+                for stop, step in self._uniform_steps(c, start):
+                    if stop == n:
+                        self._add(done, labels, (c, start, stop), step)
+                    elif not last_layer and (lost is None or not lost(used_after, stop)):
+                        self._add(after.setdefault((used_after, -1, -1, stop), []), labels, (c, start, stop), step)
         return after, done
 
     def _from_pair(
-        self, used: int, first: int, c: int, start: int, labels: list[Label], after: dict[tuple, list[Label]], done: list[Label], last: bool
+        self, state: tuple[int, int, int, int], labels: list[Label], after: dict[tuple, list[Label]], done: list[Label], last_layer: bool
     ) -> None:
-        for stop, compute_s in self.tables.stages(c, start):
-            if stop == self.tables.n:
-                back = self.tables.pair_back(c, first) if start > 0 else 0.0
-                if back < math.inf:
-                    self._add(done, labels, (c, start, stop), compute_s, 0.0, back)
-            elif not last:
-                for d, used_after in self._free(used):
-                    hop = self.tables.pair_hop(c, d, stop)
-                    if hop < math.inf:
-                        self._add(after.setdefault((used_after, first, d, stop), []), labels, (c, start, stop), compute_s, hop)
+        used, first, c, start = state
+        for stop, step in self._pair_steps(c, start, first):
+            self._add(done, labels, (c, start, stop), step)
+        if not last_layer:
+            for d, used_after in self._free(used):
+                for stop, step in self._pair_steps(c, start, -1 - d):
+                    self._add(after.setdefault((used_after, first, d, stop), []), labels, (c, start, stop), step)
 
-    def _add(
-        self, kept: list[Label], labels: list[Label], stage: tuple[int, int, int], compute_s: float, hop_s: float, back_s: float = 0.0
-    ) -> None:
-        """Extend every label by one stage and keep what is within the limits and not dominated."""
+    def _uniform_steps(self, c: int, start: int) -> list[tuple[int, Step]]:
+        """Allowed stages of class c from `start` within the limits: (stop, step), cached for this search."""
+        if (c, start) not in self._steps:
+            t, back = self.tables, self.tables.back if start else 0.0
+            steps = [(stop, self._step(c, start, stop, s, t.hop[stop], back if stop == t.n else 0.0)) for stop, s in t.stages(c, start)]
+            self._steps[c, start] = [(stop, step) for stop, step in steps if step is not None]
+        return self._steps[c, start]
+
+    def _pair_steps(self, c: int, start: int, end: int) -> list[tuple[int, Step]]:
+        """The last stage of a chain that began on class `end` >= 0, or stages followed by class -1 - `end`."""
+        key = (c, start, end)
+        if key not in self._steps:
+            t, stages = self.tables, self.tables.stages(c, start)
+            if end >= 0:
+                back = t.pair_back(c, end) if start else 0.0
+                steps = [(stop, self._step(c, start, stop, s, 0.0, back)) for stop, s in stages if stop == t.n]
+            else:
+                steps = [(stop, self._step(c, start, stop, s, t.pair_hop(c, -1 - end, stop), 0.0)) for stop, s in stages if stop < t.n]
+            self._steps[key] = [(stop, step) for stop, step in steps if step is not None]
+        return self._steps[key]
+
+    def _step(self, c: int, start: int, stop: int, compute_s: float, hop_s: float, back_s: float) -> Step | None:
+        """None if the stage alone is over a limit."""
         t, limits = self.tables, self._limits
         cost_s = compute_s + hop_s if t.additive else max(compute_s, hop_s)
-        if cost_s > limits.cost_s:
-            return
-        ratio = t.used_ratio(*stage) if limits.ratio < math.inf or self._goal.extend is extend_ratio else 0.0
-        if ratio > limits.ratio:
-            return
-        step = Step(compute_s, cost_s, compute_s + hop_s + back_s, ratio, t.price[stage[0]])
+        spent_s = compute_s + hop_s + back_s
+        if cost_s > limits.cost_s or spent_s == math.inf:
+            return None
+        ratio = t.used_ratio(c, start, stop) if limits.ratio < math.inf or self._goal.extend is extend_ratio else 0.0
+        return Step(compute_s, cost_s, spent_s, ratio, t.price[c]) if ratio <= limits.ratio else None
+
+    def _add(self, kept: list[Label], labels: list[Label], stage: tuple[int, int, int], step: Step) -> None:
+        """Extend every label by one stage and keep what is within the limits and not dominated."""
         self.work += len(labels)
         if self.work > self.work_limit:
             raise TooLarge
         for label in labels:
-            extras = self._extras(label.extras, step, stage) if label.extras else ()
+            if not label.extras:
+                value = self._goal.extend(label.value, step)
+                if not kept:
+                    kept.append(Label(value, (), label, stage))
+                elif value < kept[0].value:
+                    kept[0] = Label(value, (), label, stage)
+                continue
+            extras = self._extras(label.extras, step, stage)
             if extras is not None:
                 step_here = step if not self._pools else self._with_pools(step, extras)
-                if step_here.ratio <= limits.ratio:
+                if step_here.ratio <= self._limits.ratio:
                     _keep(kept, Label(self._goal.extend(label.value, step_here), extras, label, stage))
 
     def _extras(self, before: tuple[float, ...], step: Step, stage: tuple[int, int, int]) -> tuple[float, ...] | None:
@@ -214,12 +244,6 @@ def extend_ratio(value: float, step: Step) -> float:
 
 def _keep(kept: list[Label], new: Label) -> None:
     """Add `new` unless a kept label is at least as good in everything; drop those that it betters."""
-    if not new.extras:
-        if not kept:
-            kept.append(new)
-        elif new.value < kept[0].value:
-            kept[0] = new
-        return
     if any(k.value <= new.value and all(a <= b for a, b in zip(k.extras, new.extras, strict=True)) for k in kept):
         return
     kept[:] = [k for k in kept if not (new.value <= k.value and all(a <= b for a, b in zip(new.extras, k.extras, strict=True)))]

@@ -13,18 +13,18 @@ cost                summed price of the nodes in use times P(m), then the number
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from engine.planning.labels import Found, Goal, LabelSearch, Limits, Step, Value, extend_ratio
+from engine.planning.labels import Found, Goal, Limits, Step, extend_ratio
+from engine.planning.solver import BOTTLENECK, Solver
 from engine.planning.tables import Chain
 
+if TYPE_CHECKING:
+    from engine.planning.shortest import Trip
+
 BOTTLENECK_SLACK = 1.05
-
-
-def _extend_bottleneck(value: float, step: Step) -> float:
-    return max(value, step.cost_s)
 
 
 def _extend_descending(value: tuple[float, ...], step: Step) -> tuple[float, ...]:
@@ -38,87 +38,103 @@ def _extend_latency(value: tuple[float, float], step: Step) -> tuple[float, floa
     return value[0] + step.spent_s, max(value[1], step.cost_s)
 
 
-BOTTLENECK = Goal(0.0, _extend_bottleneck)
 DESCENDING = Goal((), _extend_descending)
 LATENCY = Goal((0.0, 0.0), _extend_latency)
 RATIO = Goal(0.0, extend_ratio)
+TRIP = Goal(0.0, lambda value, step: value + step.spent_s, trades_price=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Best:
-    """An optimal chain with the value of the strategy's objective on the grid."""
+    """The chain that was found, how, and whether the tie-breaks were searched; the objective is optimal in any case."""
 
     chain: Chain
-    objective: float
+    method: str
+    ties_searched: bool = True
 
 
-def limits_of(search: LabelSearch) -> Limits:
-    """The problem's own bounds on a chain."""
-    problem, num_nodes = search.tables.problem, len(search.tables.nodes)
-    most = min(problem.constraints.max_stages or num_nodes, num_nodes)
-    fewest = num_nodes if problem.use_all_nodes else 1
-    return Limits(round_trip_s=problem.constraints.latency_limit_s, stages=(fewest, most))
-
-
-def _balanced(search: LabelSearch, limits: Limits) -> Best | None:
-    best = min(search.every(BOTTLENECK, limits), key=lambda found: (-found.num_stages, found.value), default=None)
-    if best is None:
-        return None
-    square = search.tables.square
+def _balanced(solver: Solver) -> Best | None:
+    square = solver.tables.square
 
     def extend(value: tuple[float, float], step: Step) -> tuple[float, float]:
         return value[0] + square(step.compute_s), value[1] + step.spent_s
 
-    even = search.best(Goal((0.0, 0.0), extend), replace(limits, cost_s=best.value, stages=(best.num_stages, best.num_stages)))
-    return _best(even, best.value)
+    for limits in _most_stages_first(solver):
+        fastest = solver.bottleneck(limits)
+        if fastest is not None:
+            return _tie(solver, Goal((0.0, 0.0), extend), replace(limits, cost_s=fastest[0]), fastest[1])
+    return None
 
 
-def _bottleneck_first(search: LabelSearch, limits: Limits) -> Best | None:
-    best = search.best(DESCENDING, limits)
-    return best and _best(best, best.value[0])
+def _most_stages_first(solver: Solver) -> Iterator[Limits]:
+    """The same limits with exactly as many stages as possible, then one fewer, and so on."""
+    fewest, most = solver.limits.stages
+    for count in range(min(most, solver.tables.n), fewest - 1, -1):
+        yield replace(solver.limits, stages=(count, count))
 
 
-def _memory_aware(search: LabelSearch, limits: Limits) -> Best | None:
-    fastest = search.best(BOTTLENECK, limits)
+def _bottleneck_first(solver: Solver) -> Best | None:
+    if solver.exact:
+        descent = solver.descent()
+        if descent is None:
+            return None
+        if descent.decide_rest():
+            return Best(descent.chain, "threshold search over sets of nodes")
+        return _tie(solver, DESCENDING, replace(solver.limits, cost_s=descent.bottleneck_s), descent.chain)
+    fastest = solver.bottleneck(solver.limits)
+    return None if fastest is None else _tie(solver, DESCENDING, replace(solver.limits, cost_s=fastest[0]), fastest[1])
+
+
+def _memory_aware(solver: Solver) -> Best | None:
+    fastest = solver.bottleneck(solver.limits)
     if fastest is None:
         return None
-    near = replace(limits, cost_s=BOTTLENECK_SLACK * fastest.value)
-    emptiest = search.best(RATIO, near)
-    if emptiest is None:
-        return None
-    return _best(search.best(BOTTLENECK, replace(near, ratio=emptiest.value)), emptiest.value)
+    near = replace(solver.limits, cost_s=BOTTLENECK_SLACK * fastest[0])
+    emptiest = solver.search_within(RATIO, near)
+    return None if emptiest is None else _tie(solver, BOTTLENECK, replace(near, ratio=emptiest.value), emptiest.chain)
 
 
-def _latency_optimized(search: LabelSearch, limits: Limits) -> Best | None:
-    in_flight = search.tables.problem.in_flight
+def _latency_optimized(solver: Solver) -> Best | None:
+    in_flight = solver.tables.problem.in_flight
+    if solver.additive_exact:
+        return _trip(solver.shortest_period(in_flight))
     if in_flight == 1:
-        best = search.best(LATENCY, limits)
-        return best and _best(best, best.value[0])
+        return _found(solver.search.best(LATENCY, solver.limits))
 
     def period(found: Found) -> tuple[float, float]:
         return max(found.value, found.round_trip_s / in_flight), found.value
 
-    found = min(search.every(replace(BOTTLENECK, trades_round_trip=True), limits), key=period, default=None)
-    return found and _best(found, period(found)[0])
+    return _found(min(solver.search.every(replace(BOTTLENECK, trades_round_trip=True), solver.limits), key=period, default=None))
 
 
-def _cost(search: LabelSearch, limits: Limits) -> Best | None:
-    in_flight = search.tables.problem.in_flight
-    goal = Goal(0.0, lambda value, step: value + step.spent_s) if in_flight == 1 else replace(BOTTLENECK, trades_round_trip=True)
+def _cost(solver: Solver) -> Best | None:
+    in_flight = solver.tables.problem.in_flight
+    if solver.additive_exact and in_flight == 1:
+        return _trip(solver.shortest(priced=True))
+    goal = TRIP if in_flight == 1 else replace(BOTTLENECK, trades_round_trip=True, trades_price=True)
 
     def price(found: Found) -> tuple[float, int, float]:
         period = found.value if in_flight == 1 else max(found.value, found.round_trip_s / in_flight)
         return found.price * period, found.num_stages, period
 
-    found = min(search.every(replace(goal, trades_price=True), limits), key=price, default=None)
-    return found and _best(found, price(found)[0])
+    return _found(min(solver.search.every(goal, solver.limits), key=price, default=None))
 
 
-def _best(found: Found | None, objective: Value) -> Best | None:
-    return None if found is None or math.isnan(objective) else Best(found.chain, objective)
+def _trip(trip: Trip | None) -> Best | None:
+    return None if trip is None else Best(trip.chain, "additive programme over sets of nodes", trip.ties_searched)
 
 
-OBJECTIVES: dict[str, Callable[[LabelSearch, Limits], Best | None]] = {
+def _tie(solver: Solver, goal: Goal, limits: Limits, chain: Chain) -> Best:
+    """The best chain by `goal` within the limits that `chain` keeps; `chain` itself if there are too many to compare."""
+    found = solver.search_within(goal, limits)
+    return Best(found.chain, "labels within the optimum") if found else Best(chain, "threshold search", ties_searched=False)
+
+
+def _found(found: Found | None) -> Best | None:
+    return None if found is None else Best(found.chain, "labels")
+
+
+OBJECTIVES: dict[str, Callable[[Solver], Best | None]] = {
     "balanced": _balanced,
     "bottleneck_first": _bottleneck_first,
     "memory_aware": _memory_aware,

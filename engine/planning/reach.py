@@ -17,10 +17,8 @@ from typing import Any
 import numpy as np
 
 from engine.planning.regular import Arrays, Regular
-from engine.planning.states import Space
+from engine.planning.states import Space, whole_space
 from engine.planning.tables import Chain, Tables
-
-ROUNDING = 1 - 1e-12  # bounds computed in floating point are lowered by this
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +65,10 @@ class Reach:
         """The smallest bottleneck and a chain that has it; no chain is below `low_s`, and `chain` is a valid one."""
         high_s = self.cost_s(chain)
         while low_s < high_s:
-            bound_s = low_s + (high_s - low_s) / 2
-            probe = self.probe(bound_s if bound_s < high_s else low_s)
+            bound_s = self.r.t.between(low_s, high_s)
+            probe = self.probe(bound_s)
             if probe.chain is None:
-                low_s = probe.next_s
+                low_s = max(probe.next_s, bound_s + self.r.t.tick_s)
             else:
                 high_s, chain = self.cost_s(probe.chain), probe.chain
         return high_s, chain
@@ -100,17 +98,18 @@ class Reach:
 
     def _probe_all(self, bound_s: float) -> Probe:
         r, arrays = self.r, self.arrays()
-        onward = arrays.onward(arrays.furthest(bound_s))
+        stops = arrays.furthest(bound_s)
+        onward = arrays.onward(stops)
         position = self.space.reach_all(onward, r.begin, r.n)
         if position.max() >= r.n:
             reached = position[: int((position >= r.n).argmax()) + 1]
             return Probe(self._trace(reached, lambda c, start: int(onward[c, start]), bound_s), bound_s)
-        seen = np.flatnonzero(np.bincount(position, minlength=r.n + 1)).tolist()
-        return Probe(None, min([r.next_hop(bound_s), *(r.next_cost(c, start, bound_s) for c in self.space.live for start in seen)]))
+        seen = np.flatnonzero(np.bincount(position, minlength=r.n + 1))
+        return Probe(None, min(r.next_hop(bound_s), arrays.next_cost(bound_s, self.space.live, seen)))
 
     def _before(self, stage: tuple[int, int, int], bound_s: float) -> int:
         """The furthest stop within the bound short of the stage's own."""
-        c, start, stop = stage
+        _, start, stop = stage
         hop = self.r.t.hop
         while stop - 1 > start and not self.r.t.additive and hop[stop - 1] > bound_s:
             stop -= 1
@@ -134,12 +133,26 @@ class Reach:
 
 def alive(tables: Tables, space: Space, bound_s: float) -> Any:
     """The states that lie on a chain within `bound_s`: what their nodes reach, the other nodes can go on from."""
-    arrays, n = Regular(tables).arrays(), tables.n
+    arrays = Regular(tables).arrays()
     forward = _positions(space, arrays.onward(arrays.furthest(bound_s)))
-    mirrored = np.zeros((len(tables.size), n + 2), dtype=np.int32)
+    return space.states[forward >= _needed(arrays, space, bound_s)]
+
+
+def earliest(tables: Tables, bound_s: float) -> list[int]:
+    """[state] -> how far its nodes must have come, so that the others can cover the rest within `bound_s`."""
+    space = whole_space(tables.size)
+    needed = np.empty(space.total, dtype=np.int32)
+    needed[space.states] = _needed(Regular(tables).arrays(), space, bound_s)
+    return needed.tolist()
+
+
+def _needed(arrays: Arrays, space: Space, bound_s: float) -> Any:
+    """The same in the order of the space's states: the furthest that the other nodes reach from the end backwards."""
+    n = arrays.n
+    mirrored = np.zeros((len(space.sizes), n + 2), dtype=np.int32)
     mirrored[:, :-1] = n - arrays.nearest(bound_s)[:, ::-1]
     backward = _positions(space, mirrored)
-    return space.states[forward >= n - backward[space.where[space.total - 1 - space.states]]]
+    return n - backward[space.where[space.total - 1 - space.states]]
 
 
 def _positions(space: Space, onward: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ def is_regular(tables: Tables) -> bool:
         and tables.least == 1
         and tables.given_stop is None
         and not tables.pool_room
-        and all(x <= y for table in tables.table for x, y in zip(table, table[1:], strict=False))
+        and all(x <= y for table in tables.table for x, y in pairwise(table))
         and (not tables.additive or len(set(tables.hop[1:-1])) <= 1)
     )
 
@@ -74,14 +75,13 @@ class Regular:
         """The smallest cost above `bound_s` of a stage that begins at `start`, or a lower bound of it."""
         t, limit = self.t, self.limit[c][start] if start < self.n else start
         inner = bound_s - self.hop_s if t.additive else bound_s
-        if t.table[c]:
-            stop = start + bisect_right(t.table[c], inner) + 1
-        else:
-            stop = bisect_right(t.prefix[c], t.prefix[c][start] + inner)
+        row = t.prefix[c]
+        stop = start + bisect_right(t.table[c], inner) + 1 if t.table[c] else bisect_right(row, row[start] + inner)
         stop = max(stop, start + 1)
         best = math.inf
         if stop <= limit:
-            best = t.stage_s(c, start, stop) + (self.hop_s if t.additive and stop < self.n else 0.0)
+            cost = t.stage_s(c, start, stop) + (self.hop_s if t.additive and stop < self.n else 0.0)
+            best = cost if cost > bound_s else best
         if t.additive and limit == self.n:
             whole = t.stage_s(c, start, limit)
             best = min(best, whole) if whole > bound_s else best
@@ -128,6 +128,30 @@ class Arrays:
             return np.minimum(self.steps + int(np.searchsorted(self.r.t.table[c], bound_s, side="right")), self.n)
         row = self.prefix[c]
         return np.searchsorted(row, row + bound_s, side="right") - 1
+
+    def next_cost(self, bound_s: float, classes: list[int], starts: Any) -> float:
+        """The smallest cost above `bound_s` of any stage that begins at one of `starts`, or a lower bound of it."""
+        t, n, best = self.r.t, self.n, math.inf
+        inner = bound_s - self.r.hop_s if t.additive else bound_s
+        for c in classes:
+            limit = self.limit[c][starts]
+            stops = np.maximum(self._within(c, inner)[starts], starts) + 1
+            allowed = stops <= limit
+            if allowed.any():
+                costs = self._times(c, starts[allowed], stops[allowed])
+                if t.additive:
+                    costs = costs + np.where(stops[allowed] < n, self.r.hop_s, 0.0)
+                best = min(best, float(costs[costs > bound_s].min(initial=math.inf)))
+            if t.additive:
+                whole = self._times(c, starts[limit == n], n)
+                best = min(best, float(whole[whole > bound_s].min(initial=math.inf)))
+        return best
+
+    def _times(self, c: int, starts: Any, stops: Any) -> Any:
+        if self.r.t.table[c]:
+            table = np.array([*self.r.t.table[c], *[math.inf] * self.n])
+            return table[stops - starts - 1]
+        return self.prefix[c][stops] - self.prefix[c][starts]
 
     def onward(self, stops: Any) -> Any:
         """Where the chain goes on after these stops."""

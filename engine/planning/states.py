@@ -27,7 +27,7 @@ class Space:
         self.sizes = sizes
         self.strides, self.total = strides_of(sizes)
         self.live = [c for c, size in enumerate(sizes) if size]
-        numbers = np.arange(self.total, dtype=np.int32) if states is None else np.union1d(states, [0]).astype(np.int32)
+        numbers = np.arange(self.total, dtype=np.int32) if states is None else _distinct(states, self.total)
         digits = [numbers // self.strides[c] % (sizes[c] + 1) for c in self.live]
         count = sum(digits, np.zeros(len(numbers), dtype=np.int32))
         order = np.argsort(count, kind="stable")
@@ -75,6 +75,14 @@ class Space:
                 if best.max() >= goal:
                     return position[:high]
         return position[:-1]
+
+
+def _distinct(states: Any, total: int) -> Any:
+    """The states sorted, once each, the empty one among them."""
+    present = np.zeros(total, dtype=bool)
+    present[states] = True
+    present[0] = True
+    return np.flatnonzero(present).astype(np.int32)
 
 
 def strides_of(sizes: tuple[int, ...]) -> tuple[list[int], int]:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
 from engine.data import InvalidInput, Plan, Stage
-from engine.planning.labels import LabelSearch
-from engine.planning.objectives import OBJECTIVES, limits_of
+from engine.planning.interchange import interchangeable, last_matters
+from engine.planning.keys import key_of, objective_of
+from engine.planning.labels import TooLarge
+from engine.planning.objectives import OBJECTIVES, Best
 from engine.planning.problem import Infeasible, Problem
-from engine.planning.solution import Costs, Solution, evaluate
-from engine.planning.tables import Tables
+from engine.planning.solution import Costs, Cut, Solution, evaluate
+from engine.planning.solver import Solver
 
 STRATEGIES = tuple(OBJECTIVES)
+FEW = 20  # items x nodes; smaller problems are searched as they are
 
 
 def check_strategy(name: str) -> str:
@@ -22,28 +28,69 @@ def check_strategy(name: str) -> str:
 def solve(problem: Problem, strategy: str) -> Solution:
     """The best placement under `strategy` with its certificate; raises InvalidInput or Infeasible."""
     check_strategy(strategy)
-    tables = Tables(problem)
-    search = LabelSearch(tables)
-    best = OBJECTIVES[strategy](search, limits_of(search))
-    if best is None:
-        raise Infeasible("nothing fits")
-    cuts = tables.cuts(best.chain)
-    costs = evaluate(problem, cuts)
+    try:
+        return _exact(problem, strategy)
+    except TooLarge:
+        from engine.planning.certified import solve_large
+
+        return solve_large(problem, strategy)
+
+
+def _exact(problem: Problem, strategy: str) -> Solution:
+    found = [answer for given, nodes in _given_orders(problem, strategy) if (answer := _solve(given, nodes, problem, strategy)) is not None]
+    if not found:
+        raise Infeasible(_shortage(problem))
+    best, cuts, costs = min(found, key=lambda answer: key_of(problem, strategy, answer[2]))
     objective = objective_of(strategy, costs)
     return Solution(
-        strategy, cuts, costs.stages, costs.bottleneck_s, costs.round_trip_s, costs.period_s, objective, objective, True, method="labels"
+        strategy,
+        cuts,
+        costs.stages,
+        costs.bottleneck_s,
+        costs.round_trip_s,
+        costs.period_s,
+        objective,
+        objective,
+        True,
+        best.method,
+        best.ties_searched,
     )
 
 
-def objective_of(strategy: str, costs: Costs) -> float:
-    """What `strategy` minimises first, of a placement's costs."""
-    return {
-        "balanced": costs.bottleneck_s,
-        "bottleneck_first": costs.bottleneck_s,
-        "memory_aware": costs.memory_ratio,
-        "latency_optimized": costs.period_s,
-        "cost": costs.price_per_s * costs.period_s,
-    }[strategy]
+def _solve(given: Problem, nodes: Sequence[int], problem: Problem, strategy: str) -> tuple[Best, tuple[Cut, ...], Costs] | None:
+    """One equivalent of the problem, whose node k is nodes[k] of the real one."""
+    solver = Solver(given)
+    if solver.too_many:
+        raise TooLarge
+    best = OBJECTIVES[strategy](solver)
+    if best is None:
+        return None
+    cuts = tuple((nodes[u], start, stop) for u, start, stop in solver.tables.cuts(best.chain))
+    return best, cuts, evaluate(problem, cuts)
+
+
+def _given_orders(problem: Problem, strategy: str) -> Iterator[tuple[Problem, Sequence[int]]]:
+    """The problem itself; or, where any order of the nodes is as good, problems in a given order that together equal it.
+
+    memory_aware compares with the best bottleneck of all orders, so several orders cannot be solved one by one.
+    """
+    everyone = range(len(problem.nodes))
+    many = interchangeable(problem) and last_matters(problem)
+    if len(problem.items) * len(problem.nodes) <= FEW or not interchangeable(problem) or (many and strategy == "memory_aware"):
+        yield problem, everyone
+        return
+    for last in everyone if many else everyone[-1:]:
+        nodes = [*(u for u in everyone if u != last), last]
+        yield replace(problem, nodes=tuple(problem.nodes[u] for u in nodes), free_order=False), nodes
+
+
+def _shortage(problem: Problem) -> str:
+    """What a refusal says at once; `explain.explain_infeasible` finds the smallest change by solving again."""
+    need, have = problem.stage_bytes(0, len(problem.items)), sum(max(0.0, problem.room_bytes(u)) for u in range(len(problem.nodes)))
+    return (
+        f"no placement satisfies every limit: the model needs {need / 1e6:.0f} MB for weights and KV, the {len(problem.nodes)} nodes "
+        f"together offer {have / 1e6:.0f} MB: add a worker, give one more --memory, or choose a smaller model"
+    )
 
 
 def make_plan(problem: Problem, strategy: str, plan_version: int) -> Plan:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from engine.planning.problem import ADDITIVE, Link, Problem
 from engine.planning.solution import Cut, ratio
@@ -24,7 +24,7 @@ Chain = tuple[tuple[int, int, int], ...]  # (class, start, stop) in execution or
 class Tables:
     """Costs of one problem. Read-only after construction; indices are classes unless a name says node."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, classes: list[list[int]] | None = None) -> None:
         self.problem = problem
         self.n = len(problem.items)
         self.additive = problem.link_cost == ADDITIVE
@@ -32,7 +32,7 @@ class Tables:
         self.least = problem.constraints.min_items_per_stage
         self.nodes = [u for u, node in enumerate(problem.nodes) if node.node_id not in problem.constraints.forbidden_nodes]
         self._pinned = dict(problem.constraints.pins)
-        self.classes = self._classes()
+        self.classes = self._classes() if classes is None else classes
         self.size = tuple(len(members) for members in self.classes)
         self.first = [members[0] for members in self.classes]
         self.room = [problem.room_bytes(u) for u in self.first]
@@ -74,6 +74,11 @@ class Tables:
         assert isinstance(problem.links, tuple)  # noqa: S101  for the type checker
         self._link = {(u, v): problem.link(u, v) for u in self.nodes for v in self.nodes if u != v}
         return [max((x.transfer_s(largest) for x in self._link.values() if x), default=0.0)], 0.0
+
+    def between(self, low_s: float, high_s: float) -> float:
+        """A time on the grid about half way, below `high_s` (which is on the grid), not below the grid at `low_s`."""
+        middle = low_s + (high_s - low_s) / 2 + self._shift - self._shift
+        return min(middle, high_s - self.tick_s)
 
     def square(self, time_s: float) -> float:
         """time_s squared, on a grid of its own so that sums of squares are exact."""
@@ -146,10 +151,10 @@ class Tables:
         if not counts:
             return None
         bounds = list(accumulate(counts, initial=0))
-        return dict(zip(bounds, bounds[1:], strict=False))
+        return dict(pairwise(bounds))
 
     def stages(self, c: int, start: int) -> list[tuple[int, float]]:
-        """(stop, time) of every allowed stage of class c that begins at `start`, by stop."""
+        """(stop, time) of every allowed stage of class c that begins at `start`, longest first: among equals, early stages are long."""
         key = (c, start)
         if key not in self._stages:
             self._stages[key] = self._find_stages(c, start)
@@ -161,7 +166,7 @@ class Tables:
             stop = self.given_stop.get(start, self.n + 1)
             low, high = max(low, stop), min(high, stop)
         timed = [(stop, self.stage_s(c, start, stop)) for stop in range(low, high + 1)]
-        return [pair for pair in timed if pair[1] < math.inf]
+        return [pair for pair in reversed(timed) if pair[1] < math.inf]
 
     def used_bytes(self, c: int, start: int, stop: int) -> float:
         return self.problem.memory_bytes(self.first[c], start, stop)

@@ -124,7 +124,7 @@ class Scenario:
         if not self.arrivals:
             raise InvalidInput("there is no session to simulate: give at least one")
         if (total := sum(a.prompt_tokens + a.new_tokens for a in self.arrivals)) > _MAX_TOKENS:
-            raise InvalidInput(f"the sessions have {total} tokens, a simulation takes {_MAX_TOKENS} at most: give fewer or shorter sessions")
+            raise InvalidInput(f"the sessions have {total} tokens, a simulation takes {_MAX_TOKENS} at most: give fewer or shorter ones")
         _unique("node", [n.node_id for n in self.nodes])
         _unique("host", [h.host_id for h in self.hosts])
         known = {"", *(h.host_id for h in self.hosts)}

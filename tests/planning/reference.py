@@ -79,7 +79,9 @@ class Reference:
             for stop in range(start + c.min_items_per_stage, min(self.n, start + (c.max_items_per_stage or self.n)) + 1):
                 if self.bytes[start, stop] + node.buffer_bytes > node.memory_bytes - c.memory_reserve_bytes:
                     continue
-                if self._stage_s(u, start, stop) == math.inf or any(self.pins.get(i, node.node_id) != node.node_id for i in range(start, stop)):
+                if self._stage_s(u, start, stop) == math.inf or any(
+                    self.pins.get(i, node.node_id) != node.node_id for i in range(start, stop)
+                ):
                     continue
                 yield from self._placements((*cuts, (u, start, stop)), stop)
 
@@ -150,9 +152,10 @@ class Reference:
 def random_problem(rng: random.Random, most_items: int = 8, most_nodes: int = 5) -> Problem:
     """Any mixture of features; all figures are multiples of 1/32 and below 64."""
     n, num_nodes = rng.randint(1, most_items), rng.randint(1, most_nodes)
-    alike, grid = rng.random() < 0.3, rng.choice([1, 8, 32])
-    pools = tuple(MemoryPool(f"p{i}", float(rng.randint(4, 30))) for i in range(rng.choice([0, 0, 0, 1, 2])))
-    nodes = tuple(_node(rng, f"n{u}", n, grid, pools) for u in range(num_nodes))
+    alike, grid, plain = rng.random() < 0.3, rng.choice([1, 8, 32]), rng.random() < 0.3
+    flat = alike and rng.random() < 0.4  # every node's times depend on the number of items only
+    pools = () if plain else tuple(MemoryPool(f"p{i}", float(rng.randint(4, 30))) for i in range(rng.choice([0, 0, 0, 1, 2])))
+    nodes = tuple(_node(rng, f"n{u}", n, grid, pools, flat) for u in range(num_nodes))
     if rng.random() < 0.3:
         twin = rng.choice(nodes)
         nodes = tuple(
@@ -161,12 +164,12 @@ def random_problem(rng: random.Random, most_items: int = 8, most_nodes: int = 5)
             else x
             for x in nodes
         )
-    tied = rng.random() < 0.3 and n > 1
+    tied = not flat and rng.random() < 0.3 and n > 1
     items = tuple(
         Item(
             f"i{i}",
             4 if alike else rng.randint(1, 6),
-            rng.choice([0, 0, 1]),
+            0 if flat else rng.choice([0, 0, 1]),
             64 if alike else rng.choice([0, 32, 64, 128]),
             tied_to=(n - 1 if i == 0 else 0) if tied and i in (0, n - 1) and (i or rng.random() < 0.5) else None,
             tied_bytes=1 if tied and i in (0, n - 1) else 0,
@@ -176,26 +179,26 @@ def random_problem(rng: random.Random, most_items: int = 8, most_nodes: int = 5)
     return Problem(
         items,
         nodes,
-        links=_links(rng, nodes),
-        free_order=rng.random() < 0.7,
+        links=_link(rng) if plain else _links(rng, nodes),
+        free_order=plain or rng.random() < 0.7,
         link_cost=rng.choice(["overlapped", "additive"]),
         return_hop=rng.random() < 0.7,
         sessions=rng.randint(1, 2),
         context_tokens=rng.randint(0, 2),
         in_flight=rng.choice([1, 1, 2, 4]),
-        use_all_nodes=rng.random() < 0.15,
+        use_all_nodes=not plain and rng.random() < 0.15,
         pools=pools,
         workspace_bytes=tuple(float(rng.randint(0, 3)) for _ in range(n)) if rng.random() < 0.2 else (),
-        constraints=_constraints(rng, n, nodes),
+        constraints=PlanningConstraints() if plain else _constraints(rng, n, nodes),
     )
 
 
-def _node(rng: random.Random, node_id: str, n: int, grid: int, pools: tuple[MemoryPool, ...]) -> PlanningNode:
+def _node(rng: random.Random, node_id: str, n: int, grid: int, pools: tuple[MemoryPool, ...], flat: bool) -> PlanningNode:
     def time() -> float:
         return math.inf if rng.random() < 0.03 else rng.randint(0, 4 * grid) / grid
 
-    table = rng.random() < 0.2
-    speed = rng.choice([None, None, rng.randint(1, 4 * grid) / grid])
+    table = rng.random() < (0.6 if flat else 0.2)
+    speed = rng.choice([None if not flat else 1.0, None if not flat else 0.5, rng.randint(1, 4 * grid) / grid])
     return PlanningNode(
         node_id,
         memory_bytes=math.inf if rng.random() < 0.3 else float(rng.randint(2, 50)),
@@ -207,15 +210,16 @@ def _node(rng: random.Random, node_id: str, n: int, grid: int, pools: tuple[Memo
     )
 
 
-def _links(rng: random.Random, nodes: tuple[PlanningNode, ...]) -> Link | tuple[PairLink, ...]:
-    def link() -> Link:
-        return Link(rng.choice([0.0, 1 / 32, 0.25, 1.0]), rng.choice([64.0, 256.0, math.inf]))
+def _link(rng: random.Random) -> Link:
+    return Link(rng.choice([0.0, 1 / 32, 0.25, 1.0]), rng.choice([64.0, 256.0, math.inf]))
 
+
+def _links(rng: random.Random, nodes: tuple[PlanningNode, ...]) -> Link | tuple[PairLink, ...]:
     if rng.random() < 0.5:
-        return link()
+        return _link(rng)
     pairs = [(x.node_id, y.node_id) for x in nodes for y in nodes if x is not y]
-    same = link() if rng.random() < 0.3 else None
-    return tuple(PairLink(x, y, same or link()) for x, y in pairs if rng.random() < 0.9)
+    same = _link(rng) if rng.random() < 0.3 else None
+    return tuple(PairLink(x, y, same or _link(rng)) for x, y in pairs if rng.random() < 0.9)
 
 
 def _constraints(rng: random.Random, n: int, nodes: tuple[PlanningNode, ...]) -> PlanningConstraints:

@@ -1,0 +1,122 @@
+"""Every strategy against every order, subset and cut; and what must hold whatever the answer is."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from engine.planning.problem import Infeasible, Link, PairLink, PlanningNode, Problem
+from engine.planning.strategies import STRATEGIES, solve
+from tests.planning.fuzz import choose_path, differences
+from tests.planning.reference import Reference, random_problem
+
+BATCH = 175
+
+
+@pytest.fixture(autouse=True)
+def production_path() -> Iterator[None]:
+    yield
+    choose_path(0)
+
+
+@pytest.mark.parametrize("path", [0, 1, 2])
+@pytest.mark.parametrize("batch", range(4))
+def test_equals_enumeration(path: int, batch: int) -> None:
+    """4 x 3 x 175 = 2,100 problems, five strategies each, whole keys compared with ==."""
+    choose_path(path)
+    first = (4 * path + batch) * BATCH
+    assert [line for seed in range(first, first + BATCH) for line in differences(seed)] == []
+
+
+def test_the_comparison_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.planning.objectives.BOTTLENECK_SLACK", 1.5)
+    assert [line for seed in range(40) for line in differences(seed)]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_with_any_figures_the_bound_is_never_above_the_optimum(strategy: str) -> None:
+    """Figures that are no multiples of anything: keys can differ by rounding, the objective only by a few units in the last place."""
+    rng, compared = random.Random(7), 0
+    for seed in range(120):
+        choose_path(seed % 3)
+        problem = _jittered(random_problem(random.Random(50_000 + seed)), rng)
+        expected = Reference(problem).best(strategy)
+        if expected is None:
+            with pytest.raises(Infeasible):
+                solve(problem, strategy)
+            continue
+        found, compared = solve(problem, strategy), compared + 1
+        optimum = expected[1] if strategy == "balanced" else expected[0][0] if strategy == "bottleneck_first" else expected[0]
+        assert found.optimal and found.objective == pytest.approx(optimum, rel=1e-12, abs=1e-15)
+        assert found.lower_bound <= optimum * (1 + 1e-12)
+    assert compared > 60
+
+
+def _jittered(problem: Problem, rng: random.Random) -> Problem:
+    def jitter(times: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(t * rng.uniform(0.5, 2.0) for t in times)
+
+    nodes = tuple(replace(n, time_s=jitter(n.time_s), stage_time_s=jitter(n.stage_time_s)) for n in problem.nodes)
+    return replace(problem, nodes=nodes, constraints=replace(problem.constraints, latency_limit_s=math.inf))
+
+
+# --- properties -------------------------------------------------------------------------------------------------
+def _solved(strategy: str, count: int, first: int = 90_000) -> Iterator[tuple[random.Random, Problem, float]]:
+    for seed in range(first, first + count):
+        rng = random.Random(seed)
+        problem = random_problem(rng, most_items=12, most_nodes=5)
+        try:
+            yield rng, problem, solve(problem, strategy).objective
+        except Infeasible:
+            continue
+
+
+@pytest.mark.parametrize("strategy", [s for s in STRATEGIES if s != "memory_aware"])
+def test_twice_the_times_cost_twice_as_much(strategy: str) -> None:
+    for _, problem, before in _solved(strategy, 60):
+        nodes = tuple(replace(n, time_s=_doubled(n.time_s), stage_time_s=_doubled(n.stage_time_s)) for n in problem.nodes)
+        links: Link | tuple[PairLink, ...]
+        if isinstance(problem.links, Link):
+            links = _slower(problem.links)
+        else:
+            links = tuple(replace(pair, link=_slower(pair.link)) for pair in problem.links)
+        limits = replace(problem.constraints, latency_limit_s=2 * problem.constraints.latency_limit_s)
+        assert solve(replace(problem, nodes=nodes, links=links, constraints=limits), strategy).objective == 2 * before
+
+
+def _doubled(times: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(2 * t for t in times)
+
+
+def _slower(link: Link) -> Link:
+    return Link(2 * link.latency_s, link.bandwidth_bytes_per_s / 2)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_order_in_which_nodes_are_listed_does_not_matter_when_it_is_free(strategy: str) -> None:
+    for rng, problem, before in _solved(strategy, 60):
+        shuffled = list(problem.nodes)
+        rng.shuffle(shuffled)
+        if problem.free_order:
+            assert solve(replace(problem, nodes=tuple(shuffled)), strategy).objective == before
+
+
+@pytest.mark.parametrize("strategy", ["bottleneck_first", "latency_optimized", "cost"])
+def test_more_memory_never_hurts(strategy: str) -> None:
+    for rng, problem, before in _solved(strategy, 60):
+        k = rng.randrange(len(problem.nodes))
+        nodes = tuple(replace(n, memory_bytes=n.memory_bytes + rng.randint(1, 20)) if u == k else n for u, n in enumerate(problem.nodes))
+        assert solve(replace(problem, nodes=nodes), strategy).objective <= before
+
+
+@pytest.mark.parametrize("strategy", ["bottleneck_first", "latency_optimized", "cost"])
+def test_one_more_node_never_hurts(strategy: str) -> None:
+    for rng, problem, before in _solved(strategy, 60):
+        if not problem.use_all_nodes:
+            times = tuple(rng.randint(0, 32) / 8 for _ in problem.items)
+            more = PlanningNode("more", float(rng.randint(1, 40)), times, price_per_s=rng.randint(0, 4) / 4)
+            assert solve(replace(problem, nodes=(*problem.nodes, more)), strategy).objective <= before

@@ -1,0 +1,108 @@
+"""Large problems: the same optimum by another way, and certificates that hold."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from engine.commands.bench_plan import order_gain, tables, unlike
+from engine.data import Refused
+from engine.planning.certified import allowed, solve_large
+from engine.planning.labels import LabelSearch
+from engine.planning.objectives import DESCENDING, LATENCY
+from engine.planning.solver import Solver
+from engine.planning.states import whole_space
+from engine.planning.strategies import STRATEGIES, solve
+from engine.planning.tables import Tables
+from tests.planning.reference import random_problem
+
+
+@pytest.mark.parametrize(("num_items", "num_nodes", "num_classes"), [(18, 5, 5), (24, 6, 3), (16, 7, 7)])
+def test_the_kernels_agree_with_the_general_search(num_items: int, num_nodes: int, num_classes: int) -> None:
+    problem = unlike(num_items, num_nodes, num_classes)
+    solver, general = Solver(problem), LabelSearch(Tables(problem))
+    assert solver.exact
+    costs = general.best(DESCENDING, solver.limits)
+    found = solve(problem, "bottleneck_first")
+    assert sorted((max(s.time_s, s.hop_s) for s in found.stages), reverse=True) == pytest.approx(list(costs.value), rel=1e-12)
+    trip = general.best(LATENCY, solver.limits)
+    found = solve(problem, "latency_optimized")
+    assert (found.round_trip_s, found.bottleneck_s) == pytest.approx(trip.value, rel=1e-12)
+
+
+@pytest.mark.parametrize("strategy", ["bottleneck_first", "balanced", "latency_optimized", "cost", "memory_aware"])
+def test_130_items_on_8_nodes_are_solved_to_the_optimum(strategy: str) -> None:
+    problem = unlike(130, 8, 8)
+    found = solve(problem, strategy)
+    assert found.optimal and found.ties_searched and allowed(problem, found.cuts)
+
+
+def test_1000_items_on_16_nodes_are_solved_to_the_optimum() -> None:
+    problem = unlike(1000, 16, 16)
+    found = solve(problem, "bottleneck_first")
+    assert found.optimal and found.ties_searched and allowed(problem, found.cuts)
+    whole_space.cache_clear()
+
+
+def test_classes_of_nodes_are_solved_to_the_optimum() -> None:
+    problem = unlike(130, 64, 4)
+    assert solve(problem, "bottleneck_first").optimal and solve(problem, "latency_optimized").optimal
+    whole_space.cache_clear()
+
+
+def test_identical_items_with_tables_that_do_not_rise() -> None:
+    problem = tables(60, 10)
+    assert any(x > y for node in problem.nodes for x, y in zip(node.stage_time_s, node.stage_time_s[1:], strict=False))
+    found = solve(problem, "bottleneck_first")
+    assert found.optimal and found.ties_searched and allowed(problem, found.cuts)
+    best = _least_bottleneck_by_counting(problem)
+    assert found.bottleneck_s == pytest.approx(best, rel=1e-12)
+
+
+def _least_bottleneck_by_counting(problem) -> float:
+    """Whether lengths of at most T add up to all items, for every T of the tables: sets of reachable sums."""
+    for bound in sorted({t for node in problem.nodes for t in node.stage_time_s}):
+        sums = {0}
+        for node in problem.nodes:
+            sums |= {s + k for s in sums for k, t in enumerate(node.stage_time_s, 1) if t <= bound}
+        if len(problem.items) in sums:
+            return max(bound, problem.hop_s(0, 1, 1))
+    raise AssertionError("infeasible")
+
+
+def test_64_unlike_nodes_have_a_certificate_within_2_percent() -> None:
+    problem = unlike(130, 64, 64)
+    found = solve(problem, "bottleneck_first")
+    assert allowed(problem, found.cuts) and found.gap <= 0.02
+    assert 0 < found.lower_bound <= found.objective
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_bounds_of_the_fallback_are_never_above_the_optimum(strategy: str) -> None:
+    compared = 0
+    for seed in range(400, 520):
+        problem = replace(random_problem(random.Random(seed)), use_all_nodes=False)
+        try:
+            exact, large = solve(problem, strategy), solve_large(problem, strategy)
+        except Refused:  # infeasible, or nothing found by trying
+            continue
+        compared += 1
+        assert large.lower_bound <= exact.objective * (1 + 1e-9), seed
+        assert allowed(problem, large.cuts), seed
+        if strategy not in ("balanced", "memory_aware"):  # these compare bottlenecks or numbers of nodes first
+            assert large.objective >= exact.objective * (1 - 1e-9), seed
+    assert compared > 25
+
+
+def test_order_is_searched_and_the_gpu_gets_what_it_deserves() -> None:
+    """Rules of thumb leave the GPU idle or nearly so; a fixed order keeps it from the head; see bench_plan.gpu_igpu_cpu."""
+    figures = order_gain()
+    rows = {row["rule"]: row for row in figures["rows"]}
+    memory, tflops = rows["memory-proportional"], rows["TFLOPS-proportional"]
+    given, free = rows["planner, order given"], rows["planner, order searched"]
+    assert memory["gpu_busy"] < 0.05 and tflops["gpu_items"] == 0
+    assert free["gpu_busy"] > 0.95 and free["gpu_items"] > 12
+    assert free["bottleneck_s"] < given["bottleneck_s"] < min(memory["bottleneck_s"], tflops["bottleneck_s"])
+    assert figures["factor"] > 2
