@@ -10,7 +10,7 @@ from typing import Protocol
 from engine.data import InvalidInput
 
 MAX_SESSIONS = 1_000_000
-MAX_TOKENS = 10_000_000  # of one session
+MAX_TOKENS = 1_000_000  # of one session
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -15,6 +15,7 @@ from engine.simulation.cost import CostSource
 COORDINATOR = "coordinator"  # its name as the end of a link
 UNLIMITED_BYTES = 2**60
 _MAX_NODES = 1024
+_MAX_TOKENS = 50_000_000  # of all sessions: about an hour of simulating
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,8 @@ class Scenario:
             raise InvalidInput(f"{len(self.nodes)} nodes are not allowed: simulate 1 to {_MAX_NODES}")
         if not self.arrivals:
             raise InvalidInput("there is no session to simulate: give at least one")
+        if (total := sum(a.prompt_tokens + a.new_tokens for a in self.arrivals)) > _MAX_TOKENS:
+            raise InvalidInput(f"the sessions have {total} tokens, a simulation takes {_MAX_TOKENS} at most: give fewer or shorter ones")
         _unique("node", [n.node_id for n in self.nodes])
         _unique("host", [h.host_id for h in self.hosts])
         known = {"", *(h.host_id for h in self.hosts)}

@@ -427,14 +427,14 @@ def test_a_move_keeps_the_old_plan_until_the_commit_and_copies_only_what_moves()
     driver = Driver(hold=True, hold_moves=True).start()
     driver.submit("s1", max_new_tokens=9)
     driver.report(driver.held.pop())
-    driver.feed(on.ReplanRequested(1, "", (Stage("w1", 0, 2), Stage("w3", 2, 5))))
+    driver.feed(on.ReplanRequested(1, "", (Stage("w1", 0, 3), Stage("w3", 3, 5))))
     assert len(driver.held_moves) == 2 and driver.cluster.plan_version == 1
     driver.report(driver.held.pop())
     driver.answer_moves_once()
     copies = [c for c in driver.seen if isinstance(c, do.CopyKv)]
     assert {(c.transfer.source_id, c.transfer.target_id, c.transfer.start, c.transfer.stop) for c in copies} == {
-        ("w2", "w1", 1, 2),
-        ("w2", "w3", 2, 3),
+        ("w2", "w1", 2, 3),
+        ("w2", "w3", 3, 4),
     }
     assert all(c.ranges == (KvRange("s1", 1, 0, 5),) for c in copies)
     driver.answer_moves_once()

@@ -52,6 +52,7 @@ def test_a_trace_is_sorted_by_arrival() -> None:
         (lambda: LinkModel(0.0, math.nan), "bandwidth of nan"),
         (lambda: SoftwareCosts(hop_s=math.inf), "software cost of a hop inf"),
         (lambda: scenario(2, arrivals=()), "no session to simulate"),
+        (lambda: scenario(2, arrivals=at_once(100, 1, 1_000_000)), "the sessions have 100000100 tokens"),
         (lambda: scenario(2, arrivals=ONE, nodes=()), "0 nodes are not allowed"),
         (lambda: scenario(2, arrivals=ONE, nodes=(NodeSetup("n0"), NodeSetup("n0"))), "node n0 stands there twice"),
         (lambda: scenario(2, arrivals=ONE, nodes=(NodeSetup("n0", host_id="x"),)), "host 'x', which is not described"),
