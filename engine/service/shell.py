@@ -211,7 +211,9 @@ class ClusterShell:
             case do.AdoptPlan():
                 self.journal.adopt_plan(command.plan)
             case do.DropWorker():
-                if peer := self._peers.pop(command.worker_id, None):
+                member = self.cluster.members.get(command.worker_id)
+                is_former = member is not None and member.generation != command.generation  # its successor is connected already
+                if not is_former and (peer := self._peers.pop(command.worker_id, None)):
                     self.spawn(peer.close())
 
     def _give_up(self, command: do.Command, error: NoodleError) -> None:
