@@ -38,6 +38,7 @@ class Scheduler:
         self._sessions: dict[str, Session] = {}
         self._queue: deque[str] = deque()
         self.reserved_tokens = 0
+        self._largest_queued = 0  # reservation of any session since the queue was last empty: `hopeless` is asked at every event
 
     def __iter__(self) -> Iterator[Session]:
         return iter(self._sessions.values())
@@ -67,6 +68,7 @@ class Scheduler:
         session = Session(session_id, prompt_ids, request, now_s, max_new_tokens, waiting_since_s=now_s)
         self._sessions[session_id] = session
         self._queue.append(session_id)
+        self._largest_queued = max(self._largest_queued, session.reserve_tokens)
         return session
 
     def admit_next(self, now_s: float) -> Session | None:
@@ -77,6 +79,8 @@ class Scheduler:
         if self.reserved_tokens + session.reserve_tokens > self.capacity_tokens or now_s < session.not_before_s:
             return None
         self._queue.popleft()
+        if not self._queue:
+            self._largest_queued = 0
         self.reserved_tokens += session.reserve_tokens
         session.state, session.was_admitted = SessionState.PREFILL, True
         return session
@@ -102,6 +106,8 @@ class Scheduler:
 
     def hopeless(self) -> list[Session]:
         """Queued sessions whose reservation can never fit. One that ran before waits for a node to join instead."""
+        if self._largest_queued <= self.capacity_tokens:
+            return []
         queued = (self._sessions[i] for i in self._queue)
         return [s for s in queued if s.reserve_tokens > self.capacity_tokens and not s.was_admitted]
 

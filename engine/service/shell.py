@@ -189,8 +189,9 @@ class ClusterShell:
     def _carry_out(self, command: do.Command) -> None:
         match command:
             case do.EmitToken():
-                self.journal.append_token(command.session_id, command.index, command.token_id)
-                if output := self._outputs.get(command.session_id):
+                output = self._outputs.get(command.session_id)
+                if output is not None and output.journal_error is None:  # else it has ended
+                    self.journal.append_token(command.session_id, command.index, command.token_id)
                     output.emit(command)
             case do.FinishSession():
                 self._finish(command)
