@@ -1,8 +1,8 @@
 """The matrix of kills: `kill -9` of every worker and of the coordinator at every token, three stages, a tiny model.
 
-Run it whole with `python -m tests.service.matrix`; `--every 16` is the sample that the tests run. Each case generates on a
-cluster of real processes, kills one of them as soon as the client has the token, and compares the whole answer with that of
-single-process `generate()`. Then the victim is replaced, and the next case begins once three stages serve again.
+Run it whole with `python -m tests.service.matrix`, and random moves under load with `--moves 100`; the tests run a sample. Each
+case generates on a cluster of real processes, kills one of them as soon as the client has the token, and compares the whole
+answer with that of single-process `generate()`. Then the victim is replaced, and the next case begins once three stages serve again.
 """
 
 from __future__ import annotations
@@ -161,9 +161,11 @@ async def _moves(matrix: Matrix, num_moves: int) -> int:
         failed = (await client.status()).num_sessions_failed
     pauses = sorted(r.pause_s for r in reports)
     done = sum(r.outcome == "done" for r in reports)
-    print(
-        f"{done} of {num_moves} moves done, {failed} sessions failed; pause median {pauses[len(pauses) // 2]:.3f} s, longest {pauses[-1]:.3f} s"
-    )
+    for report in reports:
+        if report.outcome != "done":
+            print(report)
+    pause = f"pause median {pauses[len(pauses) // 2]:.3f} s, longest {pauses[-1]:.3f} s"
+    print(f"{done} of {num_moves} moves done, {failed} sessions failed; {pause}")
     return 0 if done == num_moves and not failed else 1
 
 
