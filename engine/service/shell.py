@@ -32,7 +32,7 @@ from protos import noodle_pb2 as pb
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
-LAG_S = 0.5
+LAG_S = 0.1  # a loop that is this late has not heard what workers said either
 MAX_EVENTS = 2000
 GRACE_S = 0.5  # for a client whose connection broke
 RETURN_S = 60.0  # for one whose coordinator was restarted
