@@ -141,6 +141,22 @@ def test_the_bytes_of_a_move_are_those_of_the_items_and_tokens_that_moved(cluste
     run(cluster, work)
 
 
+def test_a_stage_without_keys_and_values_moves_too(cluster: Matrix) -> None:
+    """A node that is new to the plan learns its sessions from their headers alone if its items keep no keys and values."""
+
+    async def work(client: Client) -> None:
+        answer = asyncio.create_task(transcribe(client, ask(PROMPT, 300)))
+        await until(client, lambda s: bool(s.sessions) and s.sessions[0].num_generated > 3)
+        plans = [("w1", 0, 3), ("w2", 3, 6)], [("w3", 0, 1), ("w1", 1, 5), ("w2", 5, 6)], [("w1", 0, 5), ("w3", 5, 6)]
+        for number, stages in enumerate(plans):
+            await client.apply((await client.status()).plan_version, "", [Stage(*s) for s in stages])
+            reports = await moved(client, number + 1)
+            assert reports[-1].outcome == "done", reports
+        assert ids(await answer) == reference(MODEL, PROMPT, 300)
+
+    run(cluster, work)
+
+
 @pytest.mark.parametrize("victim", ["w1", "w2", "coordinator"])
 def test_a_kill_in_the_middle_of_a_move_leaves_the_old_plan_or_a_new_one(cluster: Matrix, victim: str) -> None:
     choose = random.Random(victim)
