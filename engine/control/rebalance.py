@@ -14,7 +14,8 @@ from engine.control import events as on
 from engine.control.members import capacity_tokens
 from engine.control.moves import BARRIER_LIMIT_S, RETRY_S, Carried, Move, transfers
 from engine.control.placement import describe
-from engine.data import MoveReport, Plan, Severity
+from engine.data import Plan, Severity
+from engine.move_report import MoveReport
 
 if TYPE_CHECKING:
     from engine.control.cluster import Cluster

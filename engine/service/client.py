@@ -18,7 +18,6 @@ from engine.data import (
     Corrupt,
     GenerateRequest,
     InvalidInput,
-    MoveReport,
     NoodleError,
     Plan,
     Stage,
@@ -26,6 +25,7 @@ from engine.data import (
     Unavailable,
     WatchFrame,
 )
+from engine.move_report import MoveReport
 from engine.service import wire
 from engine.service.errors import from_rpc_error, is_transport_failure
 from engine.service.links import open_channel

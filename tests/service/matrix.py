@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.commands.generate import Transcript, transcribe
-from engine.data import ClusterStatus, GenerateRequest, MoveReport, Phase, Refused, Stage, Unavailable
+from engine.data import ClusterStatus, GenerateRequest, Phase, Refused, Stage, Unavailable
+from engine.move_report import MoveReport
 from engine.service.client import Client
 from tests.service.nursery import Nursery
 from tests.service.reference import reference
