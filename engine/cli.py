@@ -154,6 +154,7 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
     models.add_argument("--json", action="store_true")
     models.add_argument("--json-lines", action="store_true", help=argparse.SUPPRESS)
     _add_profile(commands)
+    _add_simulate(commands)
     add_plan_options(_command(commands, "plan", "find and prove the best plan for a problem given as a document", _plan), _whole, _size)
     doctor = _command(commands, "doctor", "check this machine and say how to mend what is wrong", _doctor)
     doctor.add_argument("--hardware", action="store_true", help="measure CPU and GPUs instead: what they are, what runs, how fast")

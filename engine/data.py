@@ -252,20 +252,6 @@ class Plan:
         return next((s for s in self.stages if s.node_id == node_id), None)
 
 
-@dataclass(frozen=True, slots=True)
-class MoveReport:
-    """What a live change of plan moved, and how long tokens waited for it; `outcome` is "done" or why it was dropped."""
-
-    plan_version: int
-    cause: str
-    num_items: int
-    weight_bytes: int
-    kv_bytes: int
-    prepare_s: float
-    pause_s: float
-    outcome: str
-
-
 # --- what an operator sees -------------------------------------------------------------------------------------
 class Phase(StrEnum):
     GATHERING = "gathering"

@@ -669,18 +669,20 @@ class ForwardReply(_message.Message):
     def __init__(self) -> None: ...
 
 class ExportKvRequest(_message.Message):
-    __slots__ = ("session_id", "epoch", "start_token", "stop_token", "layers")
+    __slots__ = ("session_id", "epoch", "start_token", "stop_token", "only_layers", "layers")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     START_TOKEN_FIELD_NUMBER: _ClassVar[int]
     STOP_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ONLY_LAYERS_FIELD_NUMBER: _ClassVar[int]
     LAYERS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     epoch: int
     start_token: int
     stop_token: int
+    only_layers: bool
     layers: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., start_token: _Optional[int] = ..., stop_token: _Optional[int] = ..., layers: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., start_token: _Optional[int] = ..., stop_token: _Optional[int] = ..., only_layers: _Optional[bool] = ..., layers: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class KvMessage(_message.Message):
     __slots__ = ("session", "block")

@@ -7,7 +7,8 @@ import asyncio
 from dataclasses import asdict
 
 from engine.commands.output import note, print_json, table
-from engine.data import InvalidInput, MoveReport, Plan, Stage
+from engine.data import InvalidInput, Plan, Stage
+from engine.move_report import MoveReport
 from engine.service.client import Client
 
 

@@ -65,8 +65,8 @@ class Batcher:
         for session in waiting[:max_rows]:
             fits = max(self._chunk_tokens(session.num_sent), least_tokens)
             wanted = session.next_cut() - session.num_sent
-            size = wanted if session.takes_whole_chunk() else min(wanted, int(fits * (1.0 - spent)))
-            if size < 1 or (segments and spent + size / fits > 1.0):
+            size = wanted if session.takes_whole_chunk() else min(wanted, int(fits * (1.0 - spent) + 1e-9))
+            if size < 1 or (segments and spent + size / fits > 1.0 + 1e-9):
                 continue
             spent += size / fits
             self._serve(session)

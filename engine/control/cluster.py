@@ -13,7 +13,7 @@ from functools import singledispatchmethod
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.batching import num_lanes
-from engine.control.config import ClusterConfig
+from engine.control.config import ClusterConfig as ClusterConfig
 from engine.control.invariants import check_cluster
 from engine.control.members import Member, Members, capacity_tokens
 from engine.control.metrics import PipelineMetrics
@@ -29,8 +29,6 @@ from engine.planning.problem import Infeasible, Problem
 from engine.planning.strategies import check_strategy
 
 REUNION_S = 3.0  # how long a restarted coordinator waits for the workers of its former self
-
-__all__ = ["Cluster", "ClusterConfig"]
 
 
 class Cluster:

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from engine.control.session import Session
-from engine.data import ModelCard, MoveReport, Plan, Stage
+from engine.data import ModelCard, Plan, Stage
+from engine.move_report import MoveReport
 
 BARRIER_LIMIT_S = 5.0
 RETRY_S = 2.0

@@ -14,12 +14,14 @@ from engine.control import events as on
 from engine.control.members import capacity_tokens
 from engine.control.moves import BARRIER_LIMIT_S, RETRY_S, Carried, Move, transfers
 from engine.control.placement import describe
-from engine.data import MoveReport, Plan, Severity
+from engine.data import Plan, Severity
+from engine.move_report import MoveReport
 
 if TYPE_CHECKING:
     from engine.control.cluster import Cluster
 
 MAX_REPORTS = 100
+MAX_ATTEMPTS = 3
 
 
 class Rebalancer:
@@ -30,6 +32,7 @@ class Rebalancer:
         self.move: Move | None = None
         self.reports: deque[MoveReport] = deque(maxlen=MAX_REPORTS)
         self.not_before_s = 0.0
+        self._num_dropped = 0  # in a row
 
     @property
     def holds_steps(self) -> bool:
@@ -80,7 +83,8 @@ class Rebalancer:
         self.reports.append(move.report(now_s, why))
         text = f"dropped: {why}" if move.committed else f"dropped: {why}; #{move.old.plan_version} stays"
         out.append(do.Record(Severity.WARN, "plan", f"#{version}", text))
-        if again:
+        self._num_dropped += 1
+        if again and self._num_dropped < MAX_ATTEMPTS:
             self.postpone(move.cause, now_s)
 
     # ------------------------------------------------------------------------------------------ answers
@@ -152,7 +156,7 @@ class Rebalancer:
             out.append(do.CommitStage(stage.node_id, generation, move.new.plan_version, tuple(carried)))
 
     def _end(self, move: Move, now_s: float, out: list[do.Command]) -> None:
-        self.move = None
+        self.move, self._num_dropped = None, 0
         for stage in move.old.stages:
             member = self._cluster.members.get(stage.node_id)
             if member is not None and member.alive and move.new.stage_of(stage.node_id) is None:

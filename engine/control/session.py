@@ -3,7 +3,9 @@
 The tokens of a session are its prompt followed by what it generated. Keys and values of all but the newest have to be on
 the stages before the next one can be sampled: that part is its *prefix*. After a loss the prefix is sent again in a higher
 epoch: the prompt in the chunks in which it was first sent, then the generated tokens, which are known and never sampled
-again. Random numbers depend on (seed, index) alone, so the answer goes on as if nothing had happened.
+again. Random numbers depend on (seed, index) alone, so the answer goes on as if nothing had happened. Generated tokens travel as chunks
+and not one by one, which is an order of magnitude faster: their keys and values then differ in the last bits, which moves the logits
+of GPT-2 124M by up to 4e-5, as much as sharing a step with seven others does (2e-5), where the two best are 0.08 apart in the median.
 """
 
 from __future__ import annotations

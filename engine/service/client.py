@@ -19,7 +19,6 @@ from engine.data import (
     Corrupt,
     GenerateRequest,
     InvalidInput,
-    MoveReport,
     NoodleError,
     Plan,
     Stage,
@@ -28,6 +27,7 @@ from engine.data import (
     WatchFrame,
 )
 from engine.measured_link import MeasuredLink
+from engine.move_report import MoveReport
 from engine.service import wire
 from engine.service.errors import from_rpc_error, is_transport_failure
 from engine.service.links import open_channel

@@ -107,8 +107,9 @@ class Journal:
         return JournalledSession(session_id, prompt, _request(json.loads(request)), tuple(self.tokens(session_id)), ended, failure)
 
     def tokens(self, session_id: str) -> list[int]:
-        rows = self._db.execute("SELECT token_id FROM tokens WHERE session_id = ? ORDER BY token_index", (session_id,))
-        return [token_id for (token_id,) in rows]
+        """The session's tokens up to the first that is missing: after a failed write nothing that follows counts."""
+        rows = self._db.execute("SELECT token_index, token_id FROM tokens WHERE session_id = ? ORDER BY token_index", (session_id,))
+        return [token_id for number, (index, token_id) in enumerate(rows) if index == number]
 
     def last_plan_version(self) -> int:
         return int(self._db.execute("SELECT COALESCE(MAX(plan_version), 0) FROM plans").fetchone()[0])

@@ -27,7 +27,7 @@ def export_session(model: StageModel, sessions: StageSessions, request: pb.Expor
         reserve_tokens=model.kv.max_tokens(request.session_id),
     )
     wire.to_message(session.sampling, header.sampling)
-    layers = [layer for layer in model.kv.layers if not request.layers or layer in request.layers]
+    layers = [layer for layer in model.kv.layers if not request.only_layers or layer in request.layers]
     blocks = (_block(model, request.session_id, layer, request.start_token, stop) for layer in layers)
     return [pb.KvMessage(session=header), *(pb.KvMessage(block=block) for block in blocks)]
 

@@ -35,7 +35,7 @@ from protos import noodle_pb2 as pb
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
-LAG_S = 0.5
+LAG_S = 0.1  # a loop that is this late has not heard what workers said either
 MAX_EVENTS = 2000
 GRACE_S = 0.5  # for a client whose connection broke
 RETURN_S = 60.0  # for one whose coordinator was restarted
@@ -192,8 +192,9 @@ class ClusterShell:
     def _carry_out(self, command: do.Command) -> None:
         match command:
             case do.EmitToken():
-                self.journal.append_token(command.session_id, command.index, command.token_id)
-                if output := self._outputs.get(command.session_id):
+                output = self._outputs.get(command.session_id)
+                if output is not None and output.journal_error is None:  # else it has ended
+                    self.journal.append_token(command.session_id, command.index, command.token_id)
                     output.emit(command)
             case do.FinishSession():
                 self._finish(command)
@@ -216,7 +217,9 @@ class ClusterShell:
             case do.AdoptPlan():
                 self.journal.adopt_plan(command.plan)
             case do.DropWorker():
-                if peer := self._peers.pop(command.worker_id, None):
+                member = self.cluster.members.get(command.worker_id)
+                is_former = member is not None and member.generation != command.generation  # its successor is connected already
+                if not is_former and (peer := self._peers.pop(command.worker_id, None)):
                     self.spawn(peer.close())
 
     def _give_up(self, command: do.Command, error: NoodleError) -> None:

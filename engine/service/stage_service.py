@@ -131,7 +131,8 @@ class StageService(rpc.StageServiceServicer):
         """One session's range, in messages of bounded size; a session that ended meanwhile is left out."""
         num_bytes = 0
         for start in range(part.start_token, part.stop_token, COPY_TOKENS):
-            wanted = pb.ExportKvRequest(session_id=part.session_id, epoch=part.epoch, start_token=start, layers=stage.missing_layers)
+            wanted = pb.ExportKvRequest(session_id=part.session_id, epoch=part.epoch, start_token=start, only_layers=True)
+            wanted.layers.extend(stage.missing_layers)
             wanted.stop_token = min(start + COPY_TOKENS, part.stop_token)
             try:
                 messages = [m async for m in stub.ExportKv(wanted, metadata=metadata(self._token), timeout=COPY_TIMEOUT_S)]

@@ -1,9 +1,9 @@
 """The drill: the real cluster and the real worker-side session logic in a world where everything that can fail does. Pure.
 
 First a *safety* phase: workers are killed, stopped and woken, links are cut in one direction or both, messages are lost, doubled,
-delayed and reordered, the coordinator crashes, plans change. Then a *liveness* phase: the world is kind again, and every session
-must come to its end. Throughout, no client may see a token that is wrong, missing, repeated or not journalled, and the cluster's
-invariants hold after every event. A seed replays bit for bit.
+delayed and reordered, the coordinator crashes, its disk fails, plans change. Then a *liveness* phase: the world is kind again, and
+every session must come to its end. Throughout, no client may see a token that is wrong, missing, repeated or not journalled, and
+the cluster's invariants hold after every event. A seed replays bit for bit.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Drill:
     def _safety(self) -> None:
         self.world.run(2.0)  # three workers join in peace
         level = self._generator.random()
-        self.world.hostility = Hostility(0.01 * level, 0.03 * level, 0.05 * level)
+        self.world.hostility = Hostility(0.01 * level, 0.03 * level, 0.05 * level, 0.002 * level)
         at_s = 2.0
         while at_s < SAFETY_S:
             at_s += 0.02 + 0.6 * self._generator.random() ** 2

@@ -106,6 +106,10 @@ class DrillCoordinator:
     def _perform(self, command: do.Command) -> None:
         disk = self.disk
         match command:
+            case do.EmitToken() if self._disk_is_full():
+                self.feed(on.SessionCancelled(command.session_id, "the journal cannot be written"))
+            case do.EmitToken() if disk.sessions[command.session_id].ended is not None:
+                pass
             case do.EmitToken():
                 tokens = disk.sessions[command.session_id].tokens
                 if command.index != len(tokens):
@@ -122,6 +126,9 @@ class DrillCoordinator:
                 pass
             case _:
                 self._carry_out(self, command)
+
+    def _disk_is_full(self) -> bool:
+        return self.world.generator.random() < self.world.hostility.disk_error
 
     def _tick(self) -> None:
         if self.is_alive:

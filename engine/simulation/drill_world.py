@@ -26,11 +26,12 @@ class Hostility:
     drop: float = 0.01
     duplicate: float = 0.02
     slow: float = 0.05
+    disk_error: float = 0.002  # per token that is journalled
     delay_s: float = 0.004
     slow_s: float = 0.5
 
 
-PEACE = Hostility(drop=0.0, duplicate=0.0, slow=0.0)
+PEACE = Hostility(drop=0.0, duplicate=0.0, slow=0.0, disk_error=0.0)
 
 
 class World:

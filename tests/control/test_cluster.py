@@ -534,3 +534,50 @@ def test_a_profile_replaces_the_first_measurement_unless_it_is_noisy(noise: floa
     driver.feed(on.WorkerProfiled("w1", member.generation - 1, found))
     driver.feed(on.WorkerProfiled("w1", member.generation, sample_profile("another model", noise)))
     assert len([text for text in driver.texts() if "profiled: decode" in text]) == 1
+
+
+def test_an_interrupted_session_waits_for_room_where_a_new_one_is_refused() -> None:
+    driver = Driver(num_workers=2, hold=True)
+    driver.feed(on.ModelReady(card()))
+    driver.join("w1", kv_budget_bytes=2_000, memory_bytes=20_000)
+    driver.join("w2", kv_budget_bytes=300, memory_bytes=20_000)
+    for name in ("s1", "s2"):
+        driver.submit(name, num_prompt=4, max_new_tokens=8)
+    assert [s.session_id for s in driver.cluster.scheduler.running()] == ["s1"]
+    driver.feed(on.WorkerLost("w1", 1, "gone"))
+    assert driver.cluster.phase is Phase.SERVING and driver.cluster.scheduler.capacity_tokens == 6
+    assert "s1" not in driver.finished and isinstance(driver.finished["s2"].error, Exhausted)
+    driver.hold = False
+    driver.held.clear()
+    driver.join("w0", kv_budget_bytes=2_000, memory_bytes=20_000)
+    assert driver.tokens["s1"] == expected_tokens(4, 8)
+
+
+def test_interrupted_sessions_come_before_those_that_wait() -> None:
+    driver = Driver(hold=True).start()
+    for name in ("s1", "s2", "s3"):
+        driver.submit(name, num_prompt=30, max_new_tokens=20)
+    assert [s.session_id for s in driver.cluster.scheduler.running()] == ["s1", "s2"]
+    driver.feed(on.WorkerLost("w3", 3, "gone"))
+    assert driver.cluster.scheduler.capacity_tokens == 66
+    assert [s.session_id for s in driver.cluster.scheduler.running()] == ["s1"]
+    driver.held.clear()
+    driver.feed(on.SessionCancelled("s1", "test"))
+    assert [s.session_id for s in driver.cluster.scheduler.running()] == ["s2"]
+
+
+def test_prompts_that_fit_share_a_step_and_more_than_a_chunk_waits_for_the_next() -> None:
+    driver = Driver(hold=True, num_workers=1)
+    driver.feed(on.ModelReady(card()))
+    driver.join("w1", kv_budget_bytes=90_000, memory_bytes=200_000)
+    driver.cluster.serving.batcher.limits = SchedulerLimits(prompt_chunk_tokens=10)
+    driver.submit("s0", num_prompt=1, max_new_tokens=30)
+    for i in range(1, 4):
+        driver.submit(f"s{i}", num_prompt=4)
+    driver.report(driver.held.pop())
+    assert [(s.session_id, len(s.token_ids)) for s in driver.held[0].segments] == [("s0", 1), ("s1", 4), ("s2", 4), ("s3", 2)]
+    driver.report(driver.held.pop())
+    assert [(s.session_id, s.position, len(s.token_ids)) for s in driver.held[0].segments if s.session_id == "s3"] == [("s3", 2, 2)]
+    driver.hold = False
+    driver.answer_all()
+    assert all(driver.tokens[f"s{i}"] == expected_tokens(4, 5) for i in range(1, 4))

@@ -1,26 +1,33 @@
 """The matrix of kills: `kill -9` of every worker and of the coordinator at every token, three stages, a tiny model.
 
-Run it whole with `python -m tests.service.matrix`; `--every 16` is the sample that the tests run. Each case generates on a
-cluster of real processes, kills one of them as soon as the client has the token, and compares the whole answer with that of
-single-process `generate()`. Then the victim is replaced, and the next case begins once three stages serve again.
+Run it whole with `python -m tests.service.matrix`, and random moves under load with `--moves 100`; the tests run a sample. Each
+case generates on a cluster of real processes, kills one of them as soon as the client has the token, and compares the whole
+answer with that of single-process `generate()`. Then the victim is replaced, and the next case begins once three stages serve again.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import itertools
+import random
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.data import ClusterStatus, GenerateRequest, Phase, Unavailable
+from engine.commands.generate import Transcript, transcribe
+from engine.data import ClusterStatus, GenerateRequest, Phase, Refused, Stage, Unavailable
+from engine.move_report import MoveReport
 from engine.service.client import Client
 from tests.service.nursery import Nursery
 from tests.service.reference import reference
 
 MODEL = "llama:tiny"
 PROMPT = (5, 6, 7, 8)
+PROMPTS = [(1, 2, 3), (9,), tuple(range(4, 40)), (7, 7, 7, 7), (5, 1), (8, 8), (1,), (2, 2, 2)]
 NUM_TOKENS = 64
+NUM_ITEMS = 6
 WORKERS = ("w1", "w2", "w3")
 DEADLINE_S = 60.0
 
@@ -92,6 +99,54 @@ class Matrix:
             await asyncio.sleep(0.02)
 
 
+async def moves_under_load(client: Client, num_moves: int) -> tuple[MoveReport, ...]:
+    """Eight clients generate all the time while the stages change again and again, at random; every answer is checked."""
+    choose, going = random.Random(5), True
+
+    async def keep_busy(prompt: tuple[int, ...]) -> int:
+        count = 0
+        while going:
+            request = GenerateRequest(prompt_ids=prompt, max_new_tokens=NUM_TOKENS, ignore_eos=True)
+            assert ids(await transcribe(client, request)) == reference(MODEL, prompt, NUM_TOKENS)
+            count += 1
+        return count
+
+    load = [asyncio.create_task(keep_busy(p)) for p in PROMPTS]
+    num_ended = 0
+    while num_ended < num_moves:
+        status = await client.status()
+        stages = random_stages(choose, [Stage(s.worker_id, s.start, s.stop) for s in status.stages])
+        with contextlib.suppress(Refused):  # a worker that was given up on a busy machine and came back moves things as well
+            await client.apply(status.plan_version, "", stages)
+        num_ended = len(await moved(client, num_ended + 1))
+    going = False
+    assert min(await asyncio.gather(*load)) >= 1
+    return await client.moves()
+
+
+def random_stages(choose: random.Random, present: list[Stage]) -> list[Stage]:
+    """Any order of two or three workers, any cuts, but not the present ones."""
+    while True:
+        names = choose.sample(WORKERS, choose.choice((2, 3, 3)))
+        cuts = [0, *sorted(choose.sample(range(1, NUM_ITEMS), len(names) - 1)), NUM_ITEMS]
+        stages = [Stage(n, a, b) for n, (a, b) in zip(names, itertools.pairwise(cuts), strict=True)]
+        if stages != present:
+            return stages
+
+
+async def moved(client: Client, num_moves: int) -> tuple[MoveReport, ...]:
+    """The reports, once there are that many."""
+    async with contextlib.aclosing(client.watch(min_interval_s=0.1)) as frames:
+        async for _ in frames:
+            if len(reports := await client.moves()) >= num_moves:
+                return reports
+    raise AssertionError("the watch ended")
+
+
+def ids(transcript: Transcript) -> list[int]:
+    return [c.token_id for c in transcript.chunks if c.index >= 0]
+
+
 async def run_cases(matrix: Matrix, tokens: range, victims: tuple[str, ...], say: bool = False) -> list[Case]:
     async with Client(matrix.address) as client:
         for token in tokens:
@@ -102,16 +157,34 @@ async def run_cases(matrix: Matrix, tokens: range, victims: tuple[str, ...], say
     return matrix.cases
 
 
+async def _moves(matrix: Matrix, num_moves: int) -> int:
+    async with Client(matrix.address) as client:
+        await matrix.ready(client)
+        reports = await moves_under_load(client, num_moves)
+        failed = (await client.status()).num_sessions_failed
+    pauses = sorted(r.pause_s for r in reports)
+    done = sum(r.outcome == "done" for r in reports)
+    for report in reports:
+        if report.outcome != "done":
+            print(report)
+    pause = f"pause median {pauses[len(pauses) // 2]:.3f} s, longest {pauses[-1]:.3f} s"
+    print(f"{done} of {num_moves} moves done, {failed} sessions failed; {pause}")
+    return 0 if done == num_moves and not failed else 1
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--moves", type=int, default=0, help="so many random changes of plan under load instead")
     parser.add_argument("--victims", default=",".join((*WORKERS, "coordinator")))
     options = parser.parse_args()
     nursery = Nursery()
     try:
         matrix = Matrix(nursery)
         matrix.start()
+        if options.moves:
+            return asyncio.run(_moves(matrix, options.moves))
         cases = asyncio.run(run_cases(matrix, range(options.first, NUM_TOKENS, options.every), tuple(options.victims.split(",")), say=True))
     finally:
         nursery.close()

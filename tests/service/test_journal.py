@@ -6,7 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from engine.data import Event, Exhausted, GenerateRequest, Plan, Severity, Stage
+from engine.data import (
+    Event,
+    Exhausted,
+    FinishReason,
+    GenerateRequest,
+    InvalidInput,
+    Plan,
+    Refused,
+    Sampling,
+    Severity,
+    Stage,
+    Unavailable,
+)
 from engine.service.journal import Journal
 
 
@@ -41,3 +53,36 @@ def test_a_full_disk_is_said_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(Exhausted, match="free disk space or choose another --state-dir"):
         for index in range(2000):
             journal.append_token("s-1", index, 5)
+
+
+def test_the_next_coordinator_finds_what_the_last_one_did_not_finish(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.sqlite3")
+    request = GenerateRequest(prompt="hi", max_new_tokens=9, sampling=Sampling(0.5, 3, 0.9, 1.1, 7), stop=("x", "y"), ignore_eos=True)
+    for session_id in ("s-b", "s-a", "s-done", "s-failed"):
+        journal.open_session(session_id, (1, 2), request)
+    for index, token_id in enumerate((5, 6)):
+        journal.append_token("s-a", index, token_id)
+    journal.append_token("s-a", 3, 8)  # the write of index 2 failed: this one does not count
+    journal.close_session("s-done", "length")
+    journal.close_session("s-failed", "error", Unavailable("w2 was lost"))
+    journal.adopt_plan(Plan(4, "balanced", (Stage("w1", 0, 3),)))
+    assert (journal.incarnation, journal.cluster_id("noodle-1")) == (1, "noodle-1")
+    journal.close()
+    again = Journal(tmp_path / "journal.sqlite3")
+    assert (again.incarnation, again.cluster_id("noodle-2"), again.last_plan_version()) == (2, "noodle-1", 4)
+    assert [(s.session_id, s.token_ids, s.request) for s in again.unfinished()] == [("s-b", (), request), ("s-a", (5, 6), request)]
+    failed = again.session("s-failed")
+    assert failed is not None and failed.finish_reason is FinishReason.ERROR
+    assert isinstance(failed.error, Unavailable) and str(failed.error) == "w2 was lost"
+    assert again.session("s-never") is None
+    again.close()
+
+
+def test_a_journal_has_one_owner_and_one_version(tmp_path: Path) -> None:
+    first = Journal(tmp_path / "journal.sqlite3")
+    with pytest.raises(Refused, match="another coordinator uses"):
+        Journal(tmp_path / "journal.sqlite3")
+    first._db.execute("PRAGMA user_version = 1")
+    first.close()
+    with pytest.raises(InvalidInput, match="written by another version"):
+        Journal(tmp_path / "journal.sqlite3")
