@@ -25,8 +25,8 @@ from engine.service.security import metadata
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
-MAX_FRAME_BYTES = 2**20
-MAX_MOVED_BYTES = 8 * 2**20  # for one link, both directions together
+MAX_FRAME_BYTES = 2**18  # decode sends far less; on a link that is too fast to tell, bandwidth does not decide
+MAX_MOVED_BYTES = 4 * 2**20  # for one link, both directions together
 BUDGET_S = 0.15  # for one link, once connected
 CONNECT_TIMEOUT_S = 2.0
 _NUM_ROUND_TRIPS = 20
