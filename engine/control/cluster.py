@@ -18,7 +18,7 @@ from engine.control.invariants import check_cluster
 from engine.control.members import Member, Members, capacity_tokens
 from engine.control.metrics import PipelineMetrics
 from engine.control.moves import Move
-from engine.control.placement import describe, given, loading, planned, problem
+from engine.control.placement import describe, given, loading, problem_of
 from engine.control.rebalance import Rebalancer
 from engine.control.scheduler import Scheduler
 from engine.control.serving import Serving
@@ -26,7 +26,7 @@ from engine.control.watchdog import Watchdog
 from engine.data import InvalidInput, ModelCard, NodeState, NotFound, Phase, Plan, Refused, Severity, Stage, Unavailable
 from engine.planning.given import given_plan
 from engine.planning.problem import Infeasible, Problem
-from engine.planning.strategies import check_strategy
+from engine.planning.strategies import check_strategy, make_plan
 
 REUNION_S = 3.0  # how long a restarted coordinator waits for the workers of its former self
 
@@ -271,12 +271,16 @@ class Cluster:
     def _advance(self, now_s: float, out: list[do.Command]) -> None:
         if self.phase is Phase.GATHERING and self._may_plan(now_s):
             self._adopt(now_s, out)
-        if self.phase is Phase.SERVING and self.replan_cause and self.rebalancer.move is None and now_s >= self.rebalancer.not_before_s:
+        if self.phase is Phase.SERVING and self.replan_cause and self._may_move(now_s):
             self._start_move(now_s, out)
         if self.phase is Phase.SERVING:
             self.rebalancer.advance(now_s, out)
             if self.plan is not None and not self.rebalancer.holds_steps:
                 self.serving.fill(self.plan, now_s, out)
+
+    def _may_move(self, now_s: float) -> bool:
+        is_free = self.rebalancer.move is None and now_s >= self.rebalancer.not_before_s
+        return is_free and not self.members.links.is_waiting(now_s)
 
     def _running_plan(self) -> Plan | None:
         return self.plan if self.phase is Phase.SERVING else None
@@ -317,20 +321,16 @@ class Cluster:
 
     def problem(self) -> Problem:
         """What the planner is asked now; raises Refused until the model is known, Infeasible without a node."""
-        if self.card is None:
-            raise Refused("the model is not known yet: wait until the cluster is ready")
-        return problem(self.card, self.members)
+        return problem_of(self.card, self.members)
 
     def preview(self, strategy: str = "", stages: tuple[Stage, ...] = ()) -> Plan:
         """The plan the cluster would adopt now; raises Refused, InvalidInput or Infeasible with the reason."""
-        if self.card is None:
-            raise Refused("the model is not known yet: wait until the cluster is ready")
         name, version = check_strategy(strategy or self.strategy), self._last_version + 1
         if stages:
-            return given(self.card, self.members, version, stages)
+            return given(self.problem(), version, stages)
         if self.config.layers and not strategy:
             return given_plan(self.problem(), self.config.layers, self.config.order, version)
-        return planned(self.card, self.members, name, version)
+        return make_plan(self.problem(), name, version)
 
     def _adopt(self, now_s: float, out: list[do.Command]) -> None:
         eligible = tuple((m.spec.node_id, m.generation) for m in self.members.eligible())

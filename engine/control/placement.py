@@ -4,30 +4,28 @@ from __future__ import annotations
 
 from engine.control import commands as do
 from engine.control.members import Members, planning_node
-from engine.data import InvalidInput, ModelCard, NodeState, Plan, Stage
+from engine.data import InvalidInput, ModelCard, NodeState, Plan, Refused, Stage
 from engine.planning.given import given_plan
 from engine.planning.problem import Problem
-from engine.planning.strategies import make_plan
 
 
-def planned(card: ModelCard, members: Members, strategy: str, plan_version: int) -> Plan:
-    """What the planner decides for the eligible nodes; raises InvalidInput or Infeasible with the reason."""
-    return make_plan(problem(card, members), strategy, plan_version)
+def problem_of(card: ModelCard | None, members: Members) -> Problem:
+    """What the planner is asked for the eligible nodes, with the links between them.
 
-
-def problem(card: ModelCard, members: Members) -> Problem:
-    """What the planner is asked now; raises Infeasible without a node."""
+    Raises Refused until the model is known, Infeasible without a node.
+    """
+    if card is None:
+        raise Refused("the model is not known yet: wait until the cluster is ready")
     nodes = tuple(planning_node(m) for m in members.eligible())
     return Problem(card.items, nodes, members.links.for_planning([node.node_id for node in nodes]), free_order=False)
 
 
-def given(card: ModelCard, members: Members, plan_version: int, stages: tuple[Stage, ...]) -> Plan:
+def given(problem: Problem, plan_version: int, stages: tuple[Stage, ...]) -> Plan:
     """An operator's own stages as a plan; raises InvalidInput for a wrong cut, Refused if a node cannot hold its part."""
     bounds = [0, *(s.stop for s in stages)]
-    if [s.start for s in stages] != bounds[:-1] or bounds[-1] != card.num_items or any(s.num_items < 1 for s in stages):
-        raise InvalidInput(f"the stages {_text(stages)} do not cover the items 0-{card.num_items - 1} once and in order")
-    counts, order = tuple(s.num_items for s in stages), tuple(s.node_id for s in stages)
-    return given_plan(problem(card, members), counts, order, plan_version)
+    if [s.start for s in stages] != bounds[:-1] or bounds[-1] != len(problem.items) or any(s.num_items < 1 for s in stages):
+        raise InvalidInput(f"the stages {_text(stages)} do not cover the items 0-{len(problem.items) - 1} once and in order")
+    return given_plan(problem, tuple(s.num_items for s in stages), tuple(s.node_id for s in stages), plan_version)
 
 
 def loading(plan: Plan, members: Members) -> list[do.Command]:

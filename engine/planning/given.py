@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from engine.data import InvalidInput, Plan, Stage
 from engine.planning.problem import Infeasible, Problem
 from engine.planning.solution import evaluate
@@ -22,6 +24,8 @@ def given_plan(problem: Problem, layers: tuple[int, ...], order: tuple[str, ...]
         if not problem.fits(*cut):
             raise Infeasible(_misfit(problem, *cut))
     costs = evaluate(problem, tuple(cuts))
+    if not math.isfinite(costs.round_trip_s):
+        raise Infeasible("the given plan makes neighbours of nodes that have no link: see `noodle-engine status` for the links")
     return Plan(
         plan_version=plan_version,
         strategy=GIVEN,

@@ -248,6 +248,9 @@ class Drill:
             case do.MeasureWorker():
                 answer = on.WorkerMeasured(command.worker_id, command.generation, (1.0,) * NUM_ITEMS)
                 self._ask(coordinator, command.worker_id, lambda w: answer, _lost(command.worker_id, command.generation))
+            case do.MeasureLinks():
+                none = on.LinksMeasured(command.worker_id, command.generation, ())
+                self._ask(coordinator, command.worker_id, lambda w: none, none)
             case do.LoadStage():
                 loaded = on.StageLoaded(command.worker_id, command.plan_version, 0, 0, 0.0)
                 load = lambda w: (w.load(command.plan_version, command.stage, command.next_worker_id), loaded)[1]  # noqa: E731

@@ -10,9 +10,11 @@ import math
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control.cluster import Cluster, ClusterConfig
+from engine.control.cluster import Cluster
+from engine.control.config import ClusterConfig
 from engine.control.members import LeaseRules
 from engine.data import GenerateRequest, ModelCard, ModelRef, NodeSpec, NoodleError, Phase, Refused
+from engine.measured_link import MeasuredLink
 from engine.simulation.arrivals import Arrival
 from engine.simulation.clock import VirtualClock
 from engine.simulation.node import Step
@@ -54,7 +56,7 @@ class StagedSimulator:
         """Every worker joins, is measured and loads its stage, all in no time."""
         self._feed(on.ModelReady(_card(self._scenario)))
         for setup in self._scenario.nodes:
-            self._feed(on.WorkerRegistered(_spec(setup), _GENERATION, ready=True))
+            self._feed(on.WorkerRegistered(_spec(setup, self._scenario), _GENERATION, ready=True))
         self._clock.run()
         if self._cluster.phase is not Phase.SERVING:
             raise Refused(self._cluster.failure or self._cluster.detail)
@@ -97,6 +99,11 @@ class StagedSimulator:
             case do.MeasureWorker():
                 times = self._measured(command.worker_id)
                 self._clock.at(now_s, self._feed, on.WorkerMeasured(command.worker_id, command.generation, times))
+            case do.MeasureLinks():
+                links = tuple(
+                    self._link(*pair) for peer in command.peer_ids for pair in ((command.worker_id, peer), (peer, command.worker_id))
+                )
+                self._clock.at(now_s, self._feed, on.LinksMeasured(command.worker_id, command.generation, links))
             case do.AdoptPlan():
                 self._pipeline = Pipeline(
                     self._scenario, command.plan, self._clock, self._processors, self._report, self._log.reserve_tokens
@@ -112,6 +119,10 @@ class StagedSimulator:
     def _measured(self, worker_id: str) -> tuple[float, ...]:
         slowdown = next(node.slowdown for node in self._scenario.nodes if node.node_id == worker_id)
         return tuple(time_s * slowdown for time_s in self._scenario.costs.decode_s())
+
+    def _link(self, sender: str, receiver: str) -> MeasuredLink:
+        model = self._scenario.link_between(sender, receiver)
+        return MeasuredLink(sender, receiver, round_trip_s=2 * model.latency_s, bandwidth_bytes_per_s=model.bytes_per_s)
 
     def _report(self, step: Step) -> None:
         command = step.command
@@ -151,7 +162,8 @@ def _card(scenario: Scenario) -> ModelCard:
     )
 
 
-def _spec(setup: NodeSetup) -> NodeSpec:
+def _spec(setup: NodeSetup, scenario: Scenario) -> NodeSpec:
+    host = next((host for host in scenario.hosts if host.host_id == setup.host_id), None)
     return NodeSpec(
         node_id=setup.node_id,
         address="",
@@ -162,4 +174,5 @@ def _spec(setup: NodeSetup) -> NodeSpec:
         num_threads=setup.num_threads,
         memory_bytes=setup.memory_bytes,
         kv_budget_bytes=setup.kv_budget_bytes,
+        num_cores=int(host.num_cores) if host else setup.num_threads,
     )

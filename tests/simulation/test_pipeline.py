@@ -42,7 +42,7 @@ class Driver:
 
     def send(self, step_id: int, num_tokens: int = 1, position: int = 5, session: str = "s0") -> None:
         segment = Segment(session, 1, position, (0,) * num_tokens, 0)
-        self.pipeline.send(Step(SendStep(1, step_id, "n0", (segment,), reserve_tokens=0), self.clock.now_s))
+        self.pipeline.send(Step(SendStep(1, step_id, "n0", (segment,)), self.clock.now_s))
 
 
 def period_s(found: Scenario, sessions: int, steps: int = 60) -> float:
