@@ -1,0 +1,130 @@
+"""Is a change material? The limits on estimated levels that turn evidence into an AdaptationTrigger.
+
+Gates never see single samples: the latency gate compares what is *believed* of a node or link (beyond doubt by then)
+with what the running plan was made for; the imbalance gate looks at the plan in that light; the memory gate at trends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from engine.control.adaptation_memory import MemoryTrend
+from engine.control.adaptation_metrics import Channel, RuntimeMetrics
+from engine.control.adaptation_profile import HeterogeneousPlan
+from engine.planning.point import DECODE
+
+
+class TriggerKind(StrEnum):
+    """The most serious first."""
+
+    LOST = "lost"  # a node of the plan may hold nothing any more: gone, failed or draining
+    STRATEGY = "strategy"
+    FAST = "fast"  # about three times slower at once
+    MEMORY = "memory"
+    SLOWER = "slower"
+    FASTER = "faster"
+    LINK = "link"
+    IMBALANCE = "imbalance"
+    JOINED = "joined"
+    LOSS = "loss"  # within every limit, but it adds up
+    LOAD = "load"  # more or fewer steps share the pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptationTrigger:
+    """Why the plan is looked at again: the evidence as numbers and as a sentence."""
+
+    kind: TriggerKind
+    subject: str  # a node, a link, or the plan
+    text: str
+    observed: float = 0.0  # seconds, or bytes of a memory trigger
+    planned: float = 0.0
+    z: float = 0.0
+    num_steps: int = 0  # steps since the change, as far as it is known
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """The limits; each is met only beyond it."""
+
+    latency_error: float = 0.15
+    imbalance_s: float = 0.100
+    imbalance_share: float = 0.10
+    memory_share: float = 0.92
+    exhaustion_s: float = 120.0
+    link_share: float = 0.05  # of the period that a slower link must add
+
+
+def latency_triggers(
+    now: HeterogeneousPlan, planned: HeterogeneousPlan, metrics: RuntimeMetrics, gates: Gates
+) -> Iterable[AdaptationTrigger]:
+    """Stages whose believed time is off by more than the limit, the worst first."""
+    rows = sorted(
+        zip(now.stages, now.stage_s, planned.stage_s, strict=True), key=lambda r: -abs(math.log(max(r[1], 1e-12) / max(r[2], 1e-12)))
+    )
+    for stage, seen_s, planned_s in rows:
+        if planned_s <= 0.0 or abs(seen_s / planned_s - 1.0) <= gates.latency_error:
+            continue
+        track = metrics.stage_track(stage.node_id)
+        alarm = track.alarm if track else None
+        kind = TriggerKind.FAST if alarm and alarm.fast else TriggerKind.SLOWER if seen_s > planned_s else TriggerKind.FASTER
+        how = f" ({'6 steps in a row' if alarm.fast else '16-step medians'}, z {alarm.z:.1f})" if alarm else " (since the plan began)"
+        text = f"{stage.node_id} takes {1e3 * seen_s:.1f} ms, {seen_s / planned_s:.2f}x the planned {1e3 * planned_s:.1f}{how}"
+        yield AdaptationTrigger(kind, stage.node_id, text, seen_s, planned_s, alarm.z if alarm else 0.0, alarm.num_steps if alarm else 0)
+
+
+def link_triggers(now: HeterogeneousPlan, planned: HeterogeneousPlan, metrics: RuntimeMetrics, gates: Gates) -> Iterable[AdaptationTrigger]:
+    """Links off by more than the limit whose change also matters to the period."""
+    following = [s.node_id for s in now.stages[1:]] + ["coordinator"]
+    for stage, after, seen_s, planned_s in zip(now.stages, following, now.hop_s, planned.hop_s, strict=True):
+        small = abs(seen_s - planned_s) <= gates.link_share * now.period_s
+        if small or planned_s <= 0.0 or abs(seen_s / planned_s - 1.0) <= gates.latency_error:
+            continue
+        track = metrics.tracks().get(Channel("link", f"{stage.node_id}>{after}", DECODE))
+        alarm = track.alarm if track else None
+        text = f"the link {stage.node_id} to {after} takes {1e3 * seen_s:.1f} ms, before {1e3 * planned_s:.1f}"
+        yield AdaptationTrigger(
+            TriggerKind.LINK,
+            f"{stage.node_id}>{after}",
+            text,
+            seen_s,
+            planned_s,
+            alarm.z if alarm else 0.0,
+            alarm.num_steps if alarm else 0,
+        )
+
+
+def imbalance_trigger(now: HeterogeneousPlan, gates: Gates) -> AdaptationTrigger | None:
+    """The slowest stage stands out from the fastest by more than both limits."""
+    if len(now.stages) < 2 or now.imbalance_s <= max(gates.imbalance_s, gates.imbalance_share * now.period_s):
+        return None
+    slow, fast = max(now.stage_s), min(now.stage_s)
+    slow_id, fast_id = now.stages[now.stage_s.index(slow)].node_id, now.stages[now.stage_s.index(fast)].node_id
+    text = f"stages are out of balance: {slow_id} takes {1e3 * slow:.0f} ms, {fast_id} {1e3 * fast:.0f}"
+    return AdaptationTrigger(TriggerKind.IMBALANCE, slow_id, text, slow, fast)
+
+
+def memory_triggers(now: HeterogeneousPlan, memory: Mapping[str, MemoryTrend], gates: Gates) -> Iterable[AdaptationTrigger]:
+    """Nodes of the plan above their share of memory, or on the way to it."""
+    for node_id in (s.node_id for s in now.stages):
+        trend = memory.get(node_id)
+        if trend is None or trend.newest is None:
+            continue
+        used, cap = trend.newest.used_bytes, trend.newest.cap_bytes
+        text = f"{node_id} uses {used / 1e6:.0f} of {cap / 1e6:.0f} MB ({100 * trend.share:.0f} %)"
+        if trend.exhaustion_s() < gates.exhaustion_s:
+            text += f", grows by {trend.growth_bytes_per_s / 1e6:.1f} MB/s and is full in {trend.exhaustion_s():.0f} s"
+        elif trend.share <= gates.memory_share:
+            continue
+        yield AdaptationTrigger(TriggerKind.MEMORY, node_id, text, used, cap)
+
+
+def excess_bytes(trend: MemoryTrend, gates: Gates) -> float:
+    """What the node must give up to stay below its share for as long as the gate looks ahead."""
+    if trend.newest is None:
+        return 0.0
+    ahead = trend.newest.used_bytes + trend.growth_bytes_per_s * gates.exhaustion_s
+    return max(0.0, ahead - gates.memory_share * trend.newest.cap_bytes)

@@ -1,0 +1,69 @@
+"""The best plan under what is believed now, beside the running one: gain, cost, and whether there is a choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.control.adaptation_cost import MigrationCost, MigrationRates
+from engine.control.adaptation_gates import AdaptationTrigger, TriggerKind
+from engine.control.adaptation_probation import Tabu
+from engine.control.adaptation_profile import Beliefs, HeterogeneousPlan, corrected, plan_under
+from engine.control.adaptation_view import AdaptationView
+from engine.data import Plan
+from engine.planning.strategies import make_plan
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """`before` is None when the running plan names a node that may hold nothing any more."""
+
+    trigger: AdaptationTrigger
+    plan: Plan
+    changes: bool
+    before: HeterogeneousPlan | None
+    after: HeterogeneousPlan
+    cost: MigrationCost
+
+    @property
+    def forced(self) -> bool:
+        """Staying is not possible, or the operator asked for another strategy."""
+        return self.before is None or self.trigger.kind is TriggerKind.STRATEGY
+
+    @property
+    def saved_s(self) -> float:
+        """Seconds per step."""
+        return self.before.period_s - self.after.period_s if self.before else 0.0
+
+    @property
+    def gain(self) -> float:
+        return self.saved_s / self.before.period_s if self.before and self.before.period_s > 0.0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What proposals are made from: believed levels and links, failed placements, memory limits, migration speeds."""
+
+    beliefs: Beliefs
+    tabu: Tabu
+    rates: MigrationRates
+    room_bytes: Mapping[str, float]
+
+
+def running_plan(view: AdaptationView, beliefs: Beliefs) -> HeterogeneousPlan | None:
+    """The view's plan as it is believed to run; None if a node of it is gone."""
+    known = {n.node_id for n in view.problem.nodes}
+    if any(s.node_id not in known for s in view.plan.stages):
+        return None
+    return plan_under(view.plan.stages, view.problem, beliefs, beliefs.levels, view.in_flight)
+
+
+def propose(view: AdaptationView, trigger: AdaptationTrigger, know: Knowledge, now_s: float) -> Proposal:
+    """Re-plan exactly. Raises Infeasible when nothing fits."""
+    levels = know.beliefs.levels
+    problem = corrected(view.problem, know.tabu.cautious(levels, now_s), know.room_bytes)
+    plan = make_plan(problem, view.strategy, view.plan.plan_version + 1)
+    judged = know.tabu.judged(levels, plan.stages, now_s)
+    after = plan_under(plan.stages, view.problem, know.beliefs, judged, view.in_flight)
+    cost = know.rates.cost(view.problem.items, view.plan.stages, plan.stages, view.kv_tokens)
+    return Proposal(trigger, plan, plan.stages != view.plan.stages, running_plan(view, know.beliefs), after, cost)
