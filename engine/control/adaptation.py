@@ -30,7 +30,7 @@ from engine.control.adaptation_cost import MigrationRates
 from engine.control.adaptation_gates import AdaptationTrigger, TriggerKind
 from engine.control.adaptation_history import Decision, History, Verdict
 from engine.control.adaptation_orders import Orders
-from engine.control.adaptation_profile import corrected
+from engine.control.adaptation_problem import corrected
 from engine.control.adaptation_proposal import Knowledge, Proposal, propose
 from engine.control.adaptation_rules import AdaptationSettings, Mode, Ruling, Situation, judge
 from engine.control.adaptation_view import AdaptationView, MemorySample, StepSample
@@ -113,9 +113,8 @@ class AdaptivePlanner:
 
     # ------------------------------------------------------------------------------------------ for every plan
     def corrected(self, problem: Problem, now_s: float) -> Problem:
-        """`problem` with the times that nodes really take, failures and memory trouble included."""
-        levels = self.orders.tabu.cautious(self.watch.beliefs.levels, now_s)
-        return corrected(problem, levels, self.watch.room_bytes(now_s))
+        """`problem` with the times that nodes really take, and with nodes as slow as failed migrations found them."""
+        return corrected(problem, self.orders.tabu.cautious(self.watch.beliefs.levels, now_s))
 
     def stale_nodes(self, view: AdaptationView, now_s: float) -> tuple[str, ...]:
         """Nodes outside the plan that were off when last seen; measuring them again shows whether they recovered."""
@@ -134,7 +133,7 @@ class AdaptivePlanner:
         self._suggestion = None
 
     def _propose(self, view: AdaptationView, trigger: AdaptationTrigger, now_s: float) -> None:
-        know = Knowledge(self.watch.beliefs, self.orders.tabu, self.rates, self.watch.room_bytes(now_s))
+        know = Knowledge(self.watch.beliefs, self.orders.tabu, self.rates, self.watch.room_bytes(view))
         self._suggestion = None
         try:
             self.case.take(propose(view, trigger, know, now_s))
@@ -143,7 +142,7 @@ class AdaptivePlanner:
             self._say(now_s, Verdict.DECLINE, trigger, f"no other placement is possible: {e}")
 
     def _rule(self, view: AdaptationView, proposal: Proposal, now_s: float) -> None:
-        ruling = judge(proposal, self._situation(proposal, now_s), self.settings)
+        ruling = judge(proposal, self._situation(view, proposal, now_s), self.settings)
         if not self.case.is_news(ruling.verdict, ruling.rule):
             return
         if proposal.trigger.kind is TriggerKind.LOAD and ruling.verdict is Verdict.DECLINE:
@@ -154,7 +153,8 @@ class AdaptivePlanner:
         elif ruling.verdict is Verdict.SUGGEST:
             self._suggestion = decision
 
-    def _situation(self, proposal: Proposal, now_s: float) -> Situation:
+    def _situation(self, view: AdaptationView, proposal: Proposal, now_s: float) -> Situation:
+        level_error = self.watch.beliefs.error(self.watch.metrics, view.plan.stages)
         return Situation(
             mode=self.mode,
             owed_s=self.case.owed_s,
@@ -162,7 +162,8 @@ class AdaptivePlanner:
             since_migration_s=self.orders.since_migration_s(now_s),
             on_probation=self.orders.probation is not None,
             tabu_s=self.orders.tabu.left_s(proposal.plan.stages, now_s),
-            model_error=self.orders.model_error,
+            doubtful=self.watch.doubtful(view),
+            model_error=max(self.orders.model_error, level_error),
         )
 
     def _decided(self, view: AdaptationView, proposal: Proposal, ruling: Ruling, now_s: float) -> Decision:
@@ -190,7 +191,6 @@ class AdaptivePlanner:
             before_s=finding.measured_s,
             predicted_s=finding.before_s,
         )
-        self.watch.look_again()
         if verdict is Verdict.ROLLBACK:
             self.orders.give(decision, view.plan, self.watch.beliefs)
         elif verdict is Verdict.SUGGEST:

@@ -36,6 +36,7 @@ _PRIOR_DEVIATION = 0.05
 _MIN_DEVIATION = 0.01  # a shift of half a percent is nobody's news
 _MAX_CORRELATION = 0.9
 _DOUBT = LIMIT / 2.0  # beyond it nothing is learnt: a change must not be taken for noise before it alarms
+_SUSPICION = 4.0  # the sums pass it once in 50 blocks or so by chance
 _RUN_BLOCKS = 64  # medians kept since a sum left zero
 
 
@@ -86,6 +87,11 @@ class Detector:
     def calibrated(self) -> bool:
         """The level stands on measurements."""
         return self.num_blocks >= CALIBRATION_BLOCKS
+
+    @property
+    def doubtful(self) -> bool:
+        """Something may be changing, but it is too early to say."""
+        return max(self._up, self._down) > _SUSPICION or self._fast_run >= FAST_STEPS // 2
 
     def deviation(self) -> float:
         """Long-run standard deviation of a block's median, with a margin while few blocks are known."""

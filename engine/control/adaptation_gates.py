@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from engine.control.adaptation_memory import MemoryTrend
-from engine.control.adaptation_metrics import Channel, RuntimeMetrics
+from engine.control.adaptation_metrics import RuntimeMetrics
+from engine.control.adaptation_problem import link_name, links_of
 from engine.control.adaptation_profile import HeterogeneousPlan
-from engine.planning.point import DECODE
 
 
 class TriggerKind(StrEnum):
@@ -62,39 +62,29 @@ def latency_triggers(
     now: HeterogeneousPlan, planned: HeterogeneousPlan, metrics: RuntimeMetrics, gates: Gates
 ) -> Iterable[AdaptationTrigger]:
     """Stages whose believed time is off by more than the limit, the worst first."""
-    rows = sorted(
-        zip(now.stages, now.stage_s, planned.stage_s, strict=True), key=lambda r: -abs(math.log(max(r[1], 1e-12) / max(r[2], 1e-12)))
-    )
-    for stage, seen_s, planned_s in rows:
-        if planned_s <= 0.0 or abs(seen_s / planned_s - 1.0) <= gates.latency_error:
+    rows = [r for r in zip(now.stages, now.stage_s, planned.stage_s, strict=True) if r[1] > 0.0 and r[2] > 0.0]
+    for stage, seen_s, planned_s in sorted(rows, key=lambda r: -abs(math.log(r[1] / r[2]))):
+        if abs(seen_s / planned_s - 1.0) <= gates.latency_error:
             continue
         track = metrics.stage_track(stage.node_id)
-        alarm = track.alarm if track else None
-        kind = TriggerKind.FAST if alarm and alarm.fast else TriggerKind.SLOWER if seen_s > planned_s else TriggerKind.FASTER
-        how = f" ({'6 steps in a row' if alarm.fast else '16-step medians'}, z {alarm.z:.1f})" if alarm else " (since the plan began)"
-        text = f"{stage.node_id} takes {1e3 * seen_s:.1f} ms, {seen_s / planned_s:.2f}x the planned {1e3 * planned_s:.1f}{how}"
-        yield AdaptationTrigger(kind, stage.node_id, text, seen_s, planned_s, alarm.z if alarm else 0.0, alarm.num_steps if alarm else 0)
+        fast = track is not None and track.alarm is not None and track.alarm.fast
+        kind = TriggerKind.FASTER if seen_s < planned_s else TriggerKind.FAST if fast else TriggerKind.SLOWER
+        z = math.log(seen_s / planned_s) / track.detector.deviation() if track else 0.0
+        how = "6 steps in a row" if fast else "16-step median"
+        text = (
+            f"{stage.node_id} takes {1e3 * seen_s:.1f} ms, {seen_s / planned_s:.2f}x the planned {1e3 * planned_s:.1f} ({how}, z {z:.1f})"
+        )
+        yield AdaptationTrigger(kind, stage.node_id, text, seen_s, planned_s, z)
 
 
-def link_triggers(now: HeterogeneousPlan, planned: HeterogeneousPlan, metrics: RuntimeMetrics, gates: Gates) -> Iterable[AdaptationTrigger]:
+def link_triggers(now: HeterogeneousPlan, planned: HeterogeneousPlan, gates: Gates) -> Iterable[AdaptationTrigger]:
     """Links off by more than the limit whose change also matters to the period."""
-    following = [s.node_id for s in now.stages[1:]] + ["coordinator"]
-    for stage, after, seen_s, planned_s in zip(now.stages, following, now.hop_s, planned.hop_s, strict=True):
+    for (source, target), seen_s, planned_s in zip(links_of(now.stages), now.hop_s, planned.hop_s, strict=True):
         small = abs(seen_s - planned_s) <= gates.link_share * now.period_s
         if small or planned_s <= 0.0 or abs(seen_s / planned_s - 1.0) <= gates.latency_error:
             continue
-        track = metrics.tracks().get(Channel("link", f"{stage.node_id}>{after}", DECODE))
-        alarm = track.alarm if track else None
-        text = f"the link {stage.node_id} to {after} takes {1e3 * seen_s:.1f} ms, before {1e3 * planned_s:.1f}"
-        yield AdaptationTrigger(
-            TriggerKind.LINK,
-            f"{stage.node_id}>{after}",
-            text,
-            seen_s,
-            planned_s,
-            alarm.z if alarm else 0.0,
-            alarm.num_steps if alarm else 0,
-        )
+        text = f"the link {source} to {target} takes {1e3 * seen_s:.1f} ms, {seen_s / planned_s:.1f}x the {1e3 * planned_s:.1f} of before"
+        yield AdaptationTrigger(TriggerKind.LINK, link_name(source, target), text, seen_s, planned_s)
 
 
 def imbalance_trigger(now: HeterogeneousPlan, gates: Gates) -> AdaptationTrigger | None:
@@ -120,11 +110,3 @@ def memory_triggers(now: HeterogeneousPlan, memory: Mapping[str, MemoryTrend], g
         elif trend.share <= gates.memory_share:
             continue
         yield AdaptationTrigger(TriggerKind.MEMORY, node_id, text, used, cap)
-
-
-def excess_bytes(trend: MemoryTrend, gates: Gates) -> float:
-    """What the node must give up to stay below its share for as long as the gate looks ahead."""
-    if trend.newest is None:
-        return 0.0
-    ahead = trend.newest.used_bytes + trend.growth_bytes_per_s * gates.exhaustion_s
-    return max(0.0, ahead - gates.memory_share * trend.newest.cap_bytes)

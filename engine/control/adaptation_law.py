@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.control.adaptation_problem import measured_s
 from engine.control.adaptation_view import MEASURED_AT
 from engine.data import Stage
 from engine.planning.cost_model import CostModel, ItemLaw, PhaseLaws
@@ -32,14 +33,13 @@ class StageLaw:
 
 def stage_law(problem: Problem, stage: Stage, cost_model: CostModel | None) -> StageLaw:
     """The law of `stage` on its node; 0 seconds if the problem does not have the node."""
-    node = next((n for n in problem.nodes if n.node_id == stage.node_id), None)
-    measured_s = sum(node.time_s[stage.start : stage.stop]) if node else 0.0
+    time_s = measured_s(problem, stage)
     if cost_model is None:
-        return StageLaw(measured_s)
+        return StageLaw(time_s)
     shape = CostModel(tuple(_summed(laws, stage) for laws in cost_model.phases))
     has_decode = any(laws.phase == MEASURED_AT.phase for laws in shape.phases)
     reference_s = shape.step_s(MEASURED_AT) if has_decode else 0.0
-    return StageLaw(measured_s, shape, reference_s) if reference_s > 0.0 else StageLaw(measured_s)
+    return StageLaw(time_s, shape, reference_s) if reference_s > 0.0 else StageLaw(time_s)
 
 
 def _summed(laws: PhaseLaws, stage: Stage) -> PhaseLaws:

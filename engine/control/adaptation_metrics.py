@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from engine.control.adaptation_detector import BLOCK_STEPS, Alarm, Detector
 from engine.control.adaptation_law import StageLaw, stage_law
 from engine.control.adaptation_memory import MemoryTrend
+from engine.control.adaptation_problem import link_name, links_of
 from engine.control.adaptation_view import AdaptationView, MemorySample, StepSample
 from engine.control.metrics import quantile
 from engine.data import Stage
@@ -83,8 +84,7 @@ class RuntimeMetrics:
         self.plan_version, self.num_decode_steps = view.plan.plan_version, 0
         stages = view.plan.stages
         self._stages = tuple(_StageFeed(stage, stage_law(view.problem, stage, view.cost_model)) for stage in stages)
-        following = [s.node_id for s in stages[1:]] + ["coordinator"]
-        self._links = tuple(f"{s.node_id}>{after}" for s, after in zip(stages, following, strict=True))
+        self._links = tuple(link_name(source, target) for source, target in links_of(stages))
         for track in self._tracks.values():
             track.recent.clear()
             track.detector.expect_change()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from engine.control.adaptation_history import Decision
 from engine.control.adaptation_metrics import RuntimeMetrics
+from engine.control.adaptation_problem import knows_all
 from engine.control.adaptation_profile import Beliefs, plan_under
 from engine.control.adaptation_view import AdaptationView
 from engine.data import Plan, Stage
@@ -56,8 +57,7 @@ class Outcome:
 
 def examine(probation: Probation, view: AdaptationView, metrics: RuntimeMetrics, beliefs: Beliefs) -> Outcome | None:
     """Compare the first steps under the new plan with the promise; None if a node is gone or has not been measured."""
-    known = {n.node_id for n in view.problem.nodes}
-    if any(s.node_id not in known for s in (*probation.before.stages, *view.plan.stages)):
+    if not knows_all(view.problem, (*probation.before.stages, *view.plan.stages)):
         return None
     levels: dict[str, float] = {}
     for stage in view.plan.stages:
@@ -126,10 +126,9 @@ class Tabu:
 
     def judged(self, levels: Mapping[str, float], stages: tuple[Stage, ...], now_s: float) -> dict[str, float]:
         """`levels` to judge a candidate with: a burnt node counts as slow only beyond the items it is known to bear."""
-        cautious, sizes = self.cautious(levels, now_s), {s.node_id: s.num_items for s in stages}
-        return {
-            n: v if sizes.get(n, 0) > (b.num_items if (b := self._burnt.get(n)) else 0) else levels.get(n, 0.0) for n, v in cautious.items()
-        }
+        sizes = {s.node_id: s.num_items for s in stages}
+        known = {n: b.num_items for n, b in self._burnt.items()}
+        return {n: v if sizes.get(n, 0) > known.get(n, 0) else levels.get(n, 0.0) for n, v in self.cautious(levels, now_s).items()}
 
 
 def _median(values: list[float]) -> float:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from engine.control.adaptation_metrics import RuntimeMetrics, Track
+from engine.control.adaptation_problem import assumed_hop_s, link_name, links_of, measured_s
 from engine.data import Stage
 from engine.planning.point import DECODE
-from engine.planning.problem import PlanningNode, Problem
+from engine.planning.problem import Problem
 
 _STANDARD_ERRORS = 4.0
 _MIN_CHANGE = 0.02
@@ -54,7 +55,7 @@ class Beliefs:
         self.link_s: dict[str, float] = {}
 
     def update(self, metrics: RuntimeMetrics) -> bool:
-        """Take over what is beyond doubt; True if anything changed."""
+        """Take over what is beyond doubt; True if anything changed that the plan may depend on."""
         changed = False
         for channel, track in metrics.tracks().items():
             if channel.kind == "link" and channel.phase == DECODE and track.reference_s:
@@ -76,6 +77,11 @@ class Beliefs:
     def factor(self, node_id: str) -> float:
         return math.exp(self.levels.get(node_id, 0.0))
 
+    def error(self, metrics: RuntimeMetrics, stages: tuple[Stage, ...]) -> float:
+        """Relative standard error of the least certain stage's level."""
+        tracks = [metrics.stage_track(s.node_id) for s in stages]
+        return max((_standard_error(t) for t in tracks if t is not None), default=0.0)
+
     def hop_s(self, link: str, otherwise_s: float) -> float:
         """A link that was never used is taken for the median of those that were."""
         known = sorted(self.link_s.values())
@@ -86,28 +92,17 @@ def _beyond_doubt(track: Track, believed: float) -> bool:
     detector = track.detector
     if not detector.num_blocks or not (detector.calibrated or track.alarm):
         return False
-    error = detector.deviation() / math.sqrt(detector.num_blocks)
-    return abs(detector.level - believed) > max(_STANDARD_ERRORS * error, _MIN_CHANGE)
+    return abs(detector.level - believed) > max(_STANDARD_ERRORS * _standard_error(track), _MIN_CHANGE)
 
 
-def corrected(problem: Problem, levels: Mapping[str, float], room_bytes: Mapping[str, float] | None = None) -> Problem:
-    """`problem` with every node's item times multiplied by exp(level), and less memory where `room_bytes` says so."""
-    room = room_bytes or {}
-    nodes = tuple(_corrected_node(n, levels.get(n.node_id, 0.0), room.get(n.node_id, n.memory_bytes)) for n in problem.nodes)
-    return problem if nodes == problem.nodes else replace(problem, nodes=nodes)
-
-
-def _corrected_node(node: PlanningNode, level: float, memory_bytes: float) -> PlanningNode:
-    times = tuple(t * math.exp(level) for t in node.time_s) if level else node.time_s
-    return replace(node, time_s=times, memory_bytes=min(memory_bytes, node.memory_bytes))
+def _standard_error(track: Track) -> float:
+    return track.detector.deviation() / math.sqrt(max(1.0, track.detector.num_blocks))
 
 
 def plan_under(
     stages: tuple[Stage, ...], problem: Problem, beliefs: Beliefs, levels: Mapping[str, float], in_flight: int
 ) -> HeterogeneousPlan:
     """`stages` with the times that `levels` (by node) and the believed links give them; the nodes must be in `problem`."""
-    times = {n.node_id: n.time_s for n in problem.nodes}
-    stage_s = tuple(sum(times[s.node_id][s.start : s.stop]) * math.exp(levels.get(s.node_id, 0.0)) for s in stages)
-    following = [s.node_id for s in stages[1:]] + ["coordinator"]
-    hop_s = tuple(beliefs.hop_s(f"{s.node_id}>{after}", problem.hop_s) for s, after in zip(stages, following, strict=True))
+    stage_s = tuple(measured_s(problem, s) * math.exp(levels.get(s.node_id, 0.0)) for s in stages)
+    hop_s = tuple(beliefs.hop_s(link_name(source, target), assumed_hop_s(problem)) for source, target in links_of(stages))
     return HeterogeneousPlan(stages, stage_s, hop_s, in_flight)

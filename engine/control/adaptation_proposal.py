@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from engine.control.adaptation_cost import MigrationCost, MigrationRates
 from engine.control.adaptation_gates import AdaptationTrigger, TriggerKind
 from engine.control.adaptation_probation import Tabu
-from engine.control.adaptation_profile import Beliefs, HeterogeneousPlan, corrected, plan_under
+from engine.control.adaptation_problem import corrected, knows_all
+from engine.control.adaptation_profile import Beliefs, HeterogeneousPlan, plan_under
 from engine.control.adaptation_view import AdaptationView
 from engine.data import Plan
 from engine.planning.strategies import make_plan
@@ -52,8 +53,7 @@ class Knowledge:
 
 def running_plan(view: AdaptationView, beliefs: Beliefs) -> HeterogeneousPlan | None:
     """The view's plan as it is believed to run; None if a node of it is gone."""
-    known = {n.node_id for n in view.problem.nodes}
-    if any(s.node_id not in known for s in view.plan.stages):
+    if not knows_all(view.problem, view.plan.stages):
         return None
     return plan_under(view.plan.stages, view.problem, beliefs, beliefs.levels, view.in_flight)
 

@@ -40,7 +40,9 @@ class AdaptationSettings:
     mode: Mode = Mode.AUTO
     gates: Gates = field(default_factory=Gates)
     min_gain: float = 0.05
+    small_gain: float = 0.025  # below it nothing moves; from here to min_gain only against more regret
     regret_share: float = 0.5  # of a migration's cost, for the first migration in a while
+    small_regret_share: float = 0.8  # the same for gains below min_gain
     max_regret_share: float = 2.0
     recent_s: float = 600.0  # migrations younger than this double the share
     cooldown_s: float = 10.0
@@ -58,12 +60,21 @@ class Situation:
     since_migration_s: float
     on_probation: bool
     tabu_s: float  # how long the candidate stays tabu
-    model_error: float
+    doubtful: tuple[str, ...]  # nodes that may be changing right now
+    model_error: float  # relative, of predicted periods
 
 
-def required_regret_s(proposal: Proposal, settings: AdaptationSettings, num_recent: int) -> float:
-    share = min(settings.max_regret_share, settings.regret_share * 2.0**num_recent)
-    return share * proposal.cost.cost_s
+def required_regret_s(proposal: Proposal, now: Situation, settings: AdaptationSettings) -> float:
+    """What staying must have cost before a move pays."""
+    share = settings.regret_share * 2.0**now.num_recent
+    if proposal.gain < full_gain(now, settings):
+        share = max(share, settings.small_regret_share)
+    return min(settings.max_regret_share, share) * proposal.cost.cost_s
+
+
+def full_gain(now: Situation, settings: AdaptationSettings) -> float:
+    """The gain that is worth a move without further proof."""
+    return max(settings.min_gain, 2.0 * now.model_error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +94,7 @@ def judge(proposal: Proposal, now: Situation, settings: AdaptationSettings) -> R
         return Ruling(Verdict.MIGRATE, "forced", "the running plan cannot stay")
     urgent = proposal.trigger.kind in _URGENT
     if proposal.trigger.kind is not TriggerKind.MEMORY:
-        wanted = max(settings.min_gain, 2.0 * now.model_error)
+        wanted = max(settings.small_gain, now.model_error)
         if proposal.gain < wanted:
             return Ruling(Verdict.DECLINE, "gain", f"a gain of {100 * proposal.gain:.1f} % is below the {100 * wanted:.0f} % that it takes")
     if now.tabu_s > 0.0:
@@ -94,7 +105,9 @@ def judge(proposal: Proposal, now: Situation, settings: AdaptationSettings) -> R
         return Ruling(Verdict.WAIT, "probation", "the last migration is still on probation")
     if now.since_migration_s < settings.cooldown_s and not urgent:
         return Ruling(Verdict.WAIT, "cooldown", f"the cooldown after a migration lasts {settings.cooldown_s:.0f} s")
-    required_s = required_regret_s(proposal, settings, now.num_recent)
+    if now.doubtful and not urgent:
+        return Ruling(Verdict.WAIT, "doubt", f"{' and '.join(now.doubtful)} may be changing right now")
+    required_s = required_regret_s(proposal, now, settings)
     if proposal.trigger.kind is not TriggerKind.MEMORY and now.owed_s < required_s:
         return Ruling(Verdict.WAIT, "regret", f"not worth it until it has cost {required_s:.1f} s")
     if now.mode is Mode.SUGGEST:
