@@ -10,7 +10,8 @@ fires thousands of times per million steps on plain noise, so the evidence is co
 3. Two-sided cumulative sums with reference k = 0.5 and limit h (Page 1954). For independent normal medians Siegmund's
    approximation of the average run length, (exp(2k(h + 1.166)) - 2k(h + 1.166) - 1) / 2k^2 blocks a side, is 1.1 million
    steps at h = 10.
-4. On an alarm the level becomes the median since the change point, which is where the sum last left zero.
+4. On an alarm the level becomes the median since the change point: of the blocks since the sum last left zero, the one from
+   where on a single new level explains most (the likelihood-ratio estimate, Hinkley 1970).
 
 A lasting threefold slowdown need not wait for that: six steps in a row above 2.5 times the level are an alarm too.
 The level follows the medians slowly (time constant 256 blocks) when nothing alarms, so a creeping drift shows in it.
@@ -62,9 +63,11 @@ class Detector:
         "_limit",
         "_num_scale",
         "_previous",
-        "_run",
+        "_run_down",
+        "_run_up",
         "_up",
         "_variance",
+        "calibrated",
         "level",
         "num_blocks",
     )
@@ -73,20 +76,17 @@ class Detector:
         """`num_channels` detectors run side by side: the limit rises so that all together keep the false-alarm rate of one."""
         self.level = level
         self.num_blocks = 0.0  # weight of the level, in blocks
+        self.calibrated = False  # the level stands on measurements
         self._limit = LIMIT + math.log(max(1, num_channels)) / (2.0 * REFERENCE)
         self._block: list[float] = []
-        self._run: list[float] = []
+        self._run_up: list[float] = []  # medians since the upper sum left zero
+        self._run_down: list[float] = []
         self._up = self._down = 0.0
         self._fast_run = 0
         self._variance = _PRIOR_DEVIATION**2
         self._correlated = 0.0  # covariance of neighbouring residuals
         self._previous = 0.0
         self._num_scale = _PRIOR_BLOCKS
-
-    @property
-    def calibrated(self) -> bool:
-        """The level stands on measurements."""
-        return self.num_blocks >= CALIBRATION_BLOCKS
 
     @property
     def doubtful(self) -> bool:
@@ -130,25 +130,25 @@ class Detector:
         residual = median - self.level if self.num_blocks else 0.0
         spread = self.deviation()
         z = residual / (spread * math.sqrt(1.0 + 1.0 / self.num_blocks)) if self.num_blocks else 0.0
-        self._up = max(0.0, self._up + z - REFERENCE)
-        self._down = max(0.0, self._down - z - REFERENCE)
-        if self._up or self._down:
-            self._run.append(median)
-            del self._run[:-_RUN_BLOCKS]
-        else:
-            self._run.clear()
-        if max(self._up, self._down) > self._limit and self.num_blocks >= CALIBRATION_BLOCKS:
-            return self._alarm(spread)
-        if max(self._up, self._down) <= _DOUBT:
+        self._up = _extended(self._up + z - REFERENCE, self._run_up, median)
+        self._down = _extended(self._down - z - REFERENCE, self._run_down, median)
+        if self.calibrated and max(self._up, self._down) > self._limit:
+            return self._alarm(self._run_up if self._up > self._down else self._run_down, spread)
+        if not self.calibrated or max(self._up, self._down) <= _DOUBT:
             self._learn(median, residual)
         return None
 
-    def _alarm(self, spread: float) -> Alarm:
-        """A single block is all post-change or its median would not lie there; of several, the first may be mixed."""
-        run = self._run[1:] if len(self._run) > 1 else self._run
-        level, num = _middle(sorted(run)), len(run)
+    def _alarm(self, run: list[float], spread: float) -> Alarm:
+        """The change began where the evidence for one level since then is strongest; the block it fell into may be mixed."""
+        totals, total = [], 0.0
+        for num, median in enumerate(reversed(run), start=1):
+            total += median - self.level
+            totals.append(total * total / num)
+        num = 1 + totals.index(max(totals))
+        since = run[-num:]
+        level = _middle(sorted(since[1:] if num > 1 else since))
         alarm = Alarm(self.level, level, (level - self.level) / spread, num * BLOCK_STEPS, fast=False)
-        self._settle(level, float(num))
+        self._settle(level, max(1.0, num - 1.0))
         return alarm
 
     def _settle(self, level: float, num_blocks: float) -> None:
@@ -158,7 +158,8 @@ class Detector:
     def _reset(self) -> None:
         self._up = self._down = self._previous = 0.0
         self._fast_run = 0
-        self._run.clear()
+        self._run_up.clear()
+        self._run_down.clear()
 
     def _learn(self, median: float, residual: float) -> None:
         """Level and deviation move a little towards what was seen; far residuals count as 2.5 deviations."""
@@ -173,6 +174,17 @@ class Detector:
             kept = median - self.level
         self.num_blocks = min(_LEVEL_BLOCKS, self.num_blocks + 1.0)
         self.level += kept / self.num_blocks
+        self.calibrated = self.calibrated or self.num_blocks >= CALIBRATION_BLOCKS
+
+
+def _extended(total: float, run: list[float], median: float) -> float:
+    """A cumulative sum, and the medians since it left zero."""
+    if total <= 0.0:
+        run.clear()
+        return 0.0
+    run.append(median)
+    del run[:-_RUN_BLOCKS]
+    return total
 
 
 def _middle(ordered: list[float]) -> float:

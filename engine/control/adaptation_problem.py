@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,7 +28,7 @@ def knows_all(problem: Problem, stages: Sequence[Stage]) -> bool:
 def links_of(stages: Sequence[Stage]) -> list[tuple[str, str]]:
     """(from, to) of every hop of a step, the last one back to the coordinator."""
     path = [s.node_id for s in stages] + [COORDINATOR]
-    return list(zip(path, path[1:], strict=False))
+    return list(itertools.pairwise(path))
 
 
 def link_name(source: str, target: str) -> str:
