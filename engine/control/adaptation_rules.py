@@ -45,7 +45,7 @@ class AdaptationSettings:
     small_regret_share: float = 0.8  # the same for gains below min_gain
     max_regret_share: float = 2.0
     recent_s: float = 600.0  # migrations younger than this double the share
-    cooldown_s: float = 10.0
+    cooldown_s: float = 10.0  # after a migration the next one takes max_regret_share at once
     probation_steps: int = 48
     carry_out_s: float = 120.0  # an ordered migration that is neither committed nor abandoned by then is given up
 
@@ -103,7 +103,8 @@ def judge(proposal: Proposal, now: Situation, settings: AdaptationSettings) -> R
         return Ruling(Verdict.DECLINE, "off", "adaptation is off")
     if now.on_probation:
         return Ruling(Verdict.WAIT, "probation", "the last migration is still on probation")
-    if now.since_migration_s < settings.cooldown_s and not urgent:
+    cooling = now.since_migration_s < settings.cooldown_s and not urgent
+    if cooling and now.owed_s < settings.max_regret_share * proposal.cost.cost_s:
         return Ruling(Verdict.WAIT, "cooldown", f"the cooldown after a migration lasts {settings.cooldown_s:.0f} s")
     if now.doubtful and not urgent:
         return Ruling(Verdict.WAIT, "doubt", f"{' and '.join(now.doubtful)} may be changing right now")
