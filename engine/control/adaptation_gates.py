@@ -15,6 +15,7 @@ from engine.control.adaptation_memory import MemoryTrend
 from engine.control.adaptation_metrics import RuntimeMetrics
 from engine.control.adaptation_problem import link_name, links_of
 from engine.control.adaptation_profile import HeterogeneousPlan
+from engine.data import Stage
 
 
 class TriggerKind(StrEnum):
@@ -97,9 +98,9 @@ def imbalance_trigger(now: HeterogeneousPlan, gates: Gates) -> AdaptationTrigger
     return AdaptationTrigger(TriggerKind.IMBALANCE, slow_id, text, slow, fast)
 
 
-def memory_triggers(now: HeterogeneousPlan, memory: Mapping[str, MemoryTrend], gates: Gates) -> Iterable[AdaptationTrigger]:
+def memory_triggers(stages: tuple[Stage, ...], memory: Mapping[str, MemoryTrend], gates: Gates) -> Iterable[AdaptationTrigger]:
     """Nodes of the plan above their share of memory, or on the way to it."""
-    for node_id in (s.node_id for s in now.stages):
+    for node_id in (s.node_id for s in stages):
         trend = memory.get(node_id)
         if trend is None or trend.newest is None:
             continue

@@ -26,7 +26,7 @@ class StageLaw:
 
     def predict_s(self, point: Point) -> float:
         """Seconds; without a shape every step counts as if it were the measured one. 0 if nothing can be said."""
-        if self.shape is None or all(laws.phase != point.phase for laws in self.shape.phases):
+        if self.shape is None or point == MEASURED_AT or point.phase not in [laws.phase for laws in self.shape.phases]:
             return self.measured_s
         return self.measured_s * self.shape.step_s(point) / self.reference_s
 

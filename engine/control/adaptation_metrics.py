@@ -53,6 +53,12 @@ class _StageFeed:
     tracks: dict[str, Track] = field(default_factory=dict)  # by phase
 
 
+@dataclass(slots=True)
+class _LinkFeed:
+    name: str
+    tracks: dict[str, Track] = field(default_factory=dict)  # by phase
+
+
 @dataclass(frozen=True, slots=True)
 class ChannelFigures:
     """A channel for people: `ratio` is observed / predicted, `deviation` the long-run noise of a 16-step median."""
@@ -75,7 +81,7 @@ class RuntimeMetrics:
         self._tracks: dict[Channel, Track] = {}
         self._measured: dict[str, tuple[float, ...]] = {}
         self._stages: tuple[_StageFeed, ...] = ()
-        self._links: tuple[str, ...] = ()
+        self._links: tuple[_LinkFeed, ...] = ()
         self._alarms: list[tuple[Channel, Alarm]] = []
 
     def start_plan(self, view: AdaptationView) -> None:
@@ -84,7 +90,7 @@ class RuntimeMetrics:
         self.plan_version, self.num_decode_steps = view.plan.plan_version, 0
         stages = view.plan.stages
         self._stages = tuple(_StageFeed(stage, stage_law(view.problem, stage, view.cost_model)) for stage in stages)
-        self._links = tuple(link_name(source, target) for source, target in links_of(stages))
+        self._links = tuple(_LinkFeed(link_name(source, target)) for source, target in links_of(stages))
         for track in self._tracks.values():
             track.recent.clear()
             track.detector.expect_change()
@@ -94,6 +100,7 @@ class RuntimeMetrics:
         return tuple(n.node_id for n in problem.nodes if self._measured.get(n.node_id, n.time_s) != n.time_s)
 
     def forget(self, node_id: str) -> None:
+        """A node's past; call `start_plan` afterwards."""
         self._tracks = {c: t for c, t in self._tracks.items() if not (c.kind == "stage" and c.name == node_id)}
         self.memory.pop(node_id, None)
         self._measured.pop(node_id, None)
@@ -113,11 +120,14 @@ class RuntimeMetrics:
                 track = feed.tracks[phase] = self._track(Channel("stage", timing.worker_id, phase))
             track.queue_s.append(timing.queue_s)
             self._add(track, math.log(timing.compute_s / predicted_s))
-        for name, hop_s in zip(self._links, sample.hop_s, strict=False):
-            self._add_hop(Channel("link", name, phase), max(hop_s, _MIN_LINK_S))
+        for link, hop_s in zip(self._links, sample.hop_s, strict=False):
+            self._add_hop(link.tracks.get(phase) or self._link_track(link, phase), max(hop_s, _MIN_LINK_S))
 
-    def _add_hop(self, channel: Channel, hop_s: float) -> None:
-        track = self._track(channel)
+    def _link_track(self, link: _LinkFeed, phase: str) -> Track:
+        track = link.tracks[phase] = self._track(Channel("link", link.name, phase))
+        return track
+
+    def _add_hop(self, track: Track, hop_s: float) -> None:
         if track.reference_s:
             self._add(track, math.log(hop_s / track.reference_s))
             return

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 from engine.control.adaptation_gates import AdaptationTrigger, Gates, memory_triggers
 from engine.control.adaptation_memory import MemoryTrend
-from engine.control.adaptation_profile import HeterogeneousPlan
 from engine.control.adaptation_view import AdaptationView
+from engine.data import Stage
 
 _AGAIN_S = 60.0  # a node in trouble is reported this often
 
@@ -23,9 +23,9 @@ class MemoryRoom:
         self.gates = gates
         self._reported_s: dict[str, float] = {}
 
-    def triggers(self, now: HeterogeneousPlan, memory: dict[str, MemoryTrend], now_s: float) -> Iterable[AdaptationTrigger]:
+    def triggers(self, stages: tuple[Stage, ...], memory: dict[str, MemoryTrend], now_s: float) -> Iterable[AdaptationTrigger]:
         """Nodes in trouble that were not reported lately."""
-        for trigger in memory_triggers(now, memory, self.gates):
+        for trigger in memory_triggers(stages, memory, self.gates):
             if now_s - self._reported_s.get(trigger.subject, float("-inf")) >= _AGAIN_S:
                 self._reported_s[trigger.subject] = now_s
                 yield trigger

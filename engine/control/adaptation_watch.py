@@ -62,9 +62,8 @@ class Watch:
             self.start_plan(view, now_s)
         steps = max((alarm.num_steps for _, alarm in self.metrics.take_alarms()), default=0)
         triggers = list(_members(view, before))
-        now = self._under(view, self.beliefs.levels, self.beliefs.link_s)
-        if now is not None:
-            triggers += self.room.triggers(now, self.metrics.memory, now_s)
+        if self.metrics.memory:
+            triggers += self.room.triggers(view.plan.stages, self.metrics.memory, now_s)
         if view.strategy != before.strategy:
             text = f"strategy {view.strategy} instead of {before.strategy}"
             triggers.append(AdaptationTrigger(TriggerKind.STRATEGY, view.strategy, text))

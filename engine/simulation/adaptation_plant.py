@@ -41,10 +41,12 @@ def problem(nodes: tuple[str, ...] = NODES) -> Problem:
     )
 
 
-def true_problem(condition: Condition) -> Problem:
-    """The problem as a planner would see it that knew everything."""
+def true_problem(condition: Condition, avoid_cliffs: bool = False) -> Problem:
+    """The problem as a planner would see it that knew everything; a cliff is a limit of items to it."""
     levels = {n: math.log(f) for n, f in condition.factors.items()}
     room = {n: CAP_BYTES - RUNTIME_BYTES - leak for n, leak in condition.leak_bytes.items()}
+    if avoid_cliffs:
+        room |= {n: num_items * _ITEMS[0].weight_bytes for n, (num_items, _) in condition.cliffs.items()}
     return corrected(problem(condition.nodes), levels, room)
 
 
@@ -59,7 +61,12 @@ def runs_as(stages: tuple[Stage, ...], condition: Condition) -> HeterogeneousPla
         beliefs.link_s[link] = HOP_S * condition.link_factors.get(link, 1.0)
     shape = cost_model(_TRUE_PAIRS)
     scale = shape.step_s(condition.point, 0, 1) / shape.step_s(Point(DECODE, 1, 16, 1), 0, 1)
-    return plan_under(stages, truth, beliefs, {n.node_id: math.log(scale) for n in truth.nodes}, IN_FLIGHT)
+    falls = {s.node_id: condition.cliffs[s.node_id] for s in stages if s.node_id in condition.cliffs}
+    levels = {s.node_id: math.log(scale) for s in stages}
+    for stage in stages:
+        num_items, factor = falls.get(stage.node_id, (stage.num_items, 1.0))
+        levels[stage.node_id] += math.log(factor) if stage.num_items > num_items else 0.0
+    return plan_under(stages, truth, beliefs, levels, IN_FLIGHT)
 
 
 def period_s(stages: tuple[Stage, ...], condition: Condition) -> float:
@@ -70,4 +77,4 @@ def period_s(stages: tuple[Stage, ...], condition: Condition) -> float:
 
 def best_plan(condition: Condition) -> Plan:
     """What a planner makes that knows everything."""
-    return make_plan(true_problem(condition), STRATEGY, 1)
+    return make_plan(true_problem(condition, avoid_cliffs=True), STRATEGY, 1)

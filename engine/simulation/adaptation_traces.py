@@ -33,6 +33,7 @@ class Condition:
     link_factors: Mapping[str, float] = field(default_factory=dict)
     point: Point = _SHORT
     leak_bytes: Mapping[str, float] = field(default_factory=dict)
+    cliffs: Mapping[str, tuple[int, float]] = field(default_factory=dict)  # node: beyond so many items it is so much slower
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,13 @@ def leak(to_bytes: float = 9e8, num_parts: int = 100, steps: int = 300) -> Trace
     return Trace("memory leak", "other", ((1500, Condition()), *parts, (3000, Condition(leak_bytes={"w2": to_bytes}))))
 
 
+def cliff() -> Trace:
+    """A node slows down, and the one that could take over has less cache than its measured items say."""
+    edge = {"w1": (10, 3.0), "w3": (10, 3.0)}
+    slow = Condition(factors={"w2": 2.0}, cliffs=edge)
+    return Trace("x2, and the others cannot take more", "other", ((1500, Condition(cliffs=edge)), (8000, slow)))
+
+
 def prompt_mix() -> Trace:
     long = Condition(point=Point(DECODE, 1, 900, 4))
     return Trace("prompt mix: 4 sessions, long contexts", "none", ((2000, Condition()), (4000, long), (2000, Condition())))
@@ -115,5 +123,5 @@ def all_traces() -> Iterable[Trace]:
     """The table of the documentation, in its order."""
     yield from (steady(Noise(deviation, rho)) for deviation, rho in ((0.03, 0.0), (0.05, 0.5), (0.1, 0.5), (0.2, 0.8)))
     yield from (step(factor) for factor in (1.15, 1.3, 2.0, 4.0))
-    yield from (ramp(), spikes(), recovery(), link_slow(), join(), leave(), leak(), prompt_mix(), all_slow())
+    yield from (ramp(), spikes(), recovery(), link_slow(), join(), leave(), leak(), cliff(), prompt_mix(), all_slow())
     yield from (square(half) for half in (40, 100, 250, 1000))
