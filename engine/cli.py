@@ -153,8 +153,9 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--format", default="html", choices=("html", "csv", "json", "jsonl", "prometheus"), help="of a profile (default html)"
     )
     report.add_argument("--json", action="store_true", help="the figures as one JSON document on stdout")
-    bench = _command(commands, "bench", "measure hop cost and decode speed on this machine", _bench)
-    bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode"), default="all")
+    bench = _command(commands, "bench", "measure hop cost and decode speed on this machine, or compare adaptation policies", _bench)
+    bench.add_argument("suite", nargs="?", choices=("all", "hop", "decode", "adaptation"), default="all")
+    bench.add_argument("--steps", type=_whole(1000), default=10_000, help="adaptation: length of each steady trace (default 10000)")
     bench.add_argument("--tokens", type=_whole(8), default=500, help="tokens per measurement (default 500)")
     bench.add_argument("--rounds", type=_whole(1), default=3, help="interleaved rounds; medians are quoted (default 3)")
     bench.add_argument("--json", action="store_true")
@@ -333,6 +334,6 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from engine.commands import bench
+    from engine.commands import bench, bench_adaptation
 
-    return bench.run(options)
+    return bench_adaptation.run(options) if options.suite == "adaptation" else bench.run(options)

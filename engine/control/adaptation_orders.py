@@ -17,6 +17,8 @@ _MODEL_ERROR = 0.02  # of a predicted period, until migrations have shown a bett
 _MAX_MODEL_ERROR = 0.10  # one wild miss must not forbid everything: that is what the tabu is for
 _LEARN = 0.25
 _WORSE = 0.02  # a period longer by this much is taken back
+_PLAIN_STEPS = 16
+_PLAIN_LOSS = 0.10
 _NO_CHOICE = (TriggerKind.LOST, TriggerKind.STRATEGY, TriggerKind.MEMORY)
 
 
@@ -74,12 +76,14 @@ class Orders:
         return now_s - self._migrations_s[-1] if self._migrations_s else float("inf")
 
     def examine(self, view: AdaptationView, watch: Watch, now_s: float) -> Finding | None:
-        """None while there is no probation or not enough steps were seen."""
-        probation = self.probation
-        if probation is None or watch.metrics.num_decode_steps < self.settings.probation_steps:
+        """None while there is no probation or too few steps were seen; a plain failure needs fewer."""
+        probation, steps = self.probation, watch.metrics.num_decode_steps
+        if probation is None or steps < _PLAIN_STEPS:
+            return None
+        outcome = examine(probation, view, watch.metrics, watch.beliefs)
+        if steps < self.settings.probation_steps and not (outcome and outcome.gain < -_PLAIN_LOSS and not _no_choice(probation.decision)):
             return None
         self.probation = None
-        outcome = examine(probation, view, watch.metrics, watch.beliefs)
         if outcome is None:
             return None
         self.model_error += _LEARN * (min(outcome.error, _MAX_MODEL_ERROR) - self.model_error)
@@ -90,8 +94,7 @@ class Orders:
         figures = (
             f"{1e3 * outcome.measured_s:.1f} ms per step, promised {1e3 * outcome.promised_s:.1f}, before {1e3 * outcome.before_s:.1f}"
         )
-        no_choice = decision.trigger is not None and decision.trigger.kind in _NO_CHOICE
-        if no_choice or outcome.gain >= self.settings.min_gain / 2.0:
+        if _no_choice(decision) or outcome.gain >= self.settings.min_gain / 2.0:
             return Finding(decision, Verdict.KEEP, f"probation passed: {figures}", outcome.before_s, outcome.measured_s)
         tabu_s = self.tabu.fail(stages, probation.before.stages, outcome, now_s)
         if outcome.gain >= -_WORSE:
@@ -100,3 +103,7 @@ class Orders:
         back = replace(probation.before, plan_version=view.plan.plan_version + 1)
         reason = f"going back: {figures}; not done again for {tabu_s:.0f} s"
         return Finding(decision, Verdict.ROLLBACK, reason, outcome.before_s, outcome.measured_s, back)
+
+
+def _no_choice(decision: Decision) -> bool:
+    return decision.trigger is not None and decision.trigger.kind in _NO_CHOICE

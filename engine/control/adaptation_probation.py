@@ -1,9 +1,8 @@
 """After a migration: did it keep its promise? If it made things worse, back; and not there again for a long while.
 
 A failed placement is tabu for ten minutes, then four times longer each time. What failed is usually one node that is
-slower with its new stage than its measured items say (it swaps, its cache is too small): that node counts as that slow for
-every plan that gives it more items than it had, as long as the tabu lasts, so that the planner does not try the neighbours
-of the failed placement one after the other.
+slower with its new stage than its measured items say (it swaps, its cache is too small): as long as the tabu lasts it is given
+no more than it is known to bear, so that the planner does not try the neighbours of the failed placement one after the other.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from engine.control.adaptation_problem import knows_all
 from engine.control.adaptation_profile import Beliefs, plan_under
 from engine.control.adaptation_view import AdaptationView
 from engine.data import Plan, Stage
+from engine.planning.problem import Problem
 
 TABU_S = 600.0
 TABU_GROWTH = 4.0
@@ -86,29 +86,32 @@ class _Ban:
 
 @dataclass(slots=True)
 class _Burnt:
-    """`node` with more than `num_items` items runs at `level` or worse, as far as is known until `until_s`."""
+    """`level` is how slow the node was with more than it bears, as far as is known until `until_s`."""
 
-    num_items: int
     level: float
     until_s: float
 
 
 @dataclass(slots=True)
 class Tabu:
-    """Placements that failed, and nodes that made them fail."""
+    """Placements that failed, nodes that made them fail, and the largest stage that each of these bears."""
 
     _bans: dict[tuple[Stage, ...], _Ban] = field(default_factory=dict)
     _burnt: dict[str, _Burnt] = field(default_factory=dict)
+    _bears: dict[str, Stage] = field(default_factory=dict)
 
     def fail(self, failed: tuple[Stage, ...], before: tuple[Stage, ...], outcome: Outcome | None, now_s: float) -> float:
         """Ban `failed`; returns for how many seconds."""
         ban = self._bans.setdefault(failed, _Ban(now_s, 0))
         seconds = TABU_S * TABU_GROWTH**ban.num_failures
         ban.until_s, ban.num_failures = now_s + seconds, ban.num_failures + 1
-        held = {s.node_id: s.num_items for s in before}
-        for node_id, excess in (outcome.excess if outcome else {}).items():
-            if outcome and excess > _TOO_SLOW:
-                self._burnt[node_id] = _Burnt(held.get(node_id, 0), outcome.levels[node_id], ban.until_s)
+        if outcome:
+            slow = {node_id for node_id, excess in outcome.excess.items() if excess > _TOO_SLOW}
+            self._burnt |= {node_id: _Burnt(outcome.levels[node_id], ban.until_s) for node_id in slow}
+            for stage in (*before, *(s for s in failed if s.node_id not in slow)):
+                known = self._bears.get(stage.node_id)
+                if known is None or stage.num_items > known.num_items:
+                    self._bears[stage.node_id] = stage
         return seconds
 
     def left_s(self, stages: tuple[Stage, ...], now_s: float) -> float:
@@ -116,19 +119,22 @@ class Tabu:
         ban = self._bans.get(stages)
         return max(0.0, ban.until_s - now_s) if ban else 0.0
 
+    def room_bytes(self, problem: Problem, now_s: float) -> dict[str, float]:
+        """Burnt nodes may hold as much as their largest stage that ran as believed."""
+        rooms = {}
+        for node_id, burnt in self._burnt.items():
+            stage = self._bears.get(node_id)
+            if now_s < burnt.until_s:
+                rooms[node_id] = problem.stage_bytes(stage.start, stage.stop) if stage else 0.0
+        return rooms
+
     def cautious(self, levels: Mapping[str, float], now_s: float) -> dict[str, float]:
-        """`levels` to search a candidate with: burnt nodes count as slow as they were found."""
+        """`levels` for plans that cannot respect those rooms: burnt nodes count as slow as they were found."""
         out = dict(levels)
         for node_id, burnt in self._burnt.items():
             if now_s < burnt.until_s:
                 out[node_id] = max(out.get(node_id, 0.0), burnt.level)
         return out
-
-    def judged(self, levels: Mapping[str, float], stages: tuple[Stage, ...], now_s: float) -> dict[str, float]:
-        """`levels` to judge a candidate with: a burnt node counts as slow only beyond the items it is known to bear."""
-        sizes = {s.node_id: s.num_items for s in stages}
-        known = {n: b.num_items for n, b in self._burnt.items()}
-        return {n: v if sizes.get(n, 0) > known.get(n, 0) else levels.get(n, 0.0) for n, v in self.cautious(levels, now_s).items()}
 
 
 def _median(values: list[float]) -> float:

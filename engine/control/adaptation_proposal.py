@@ -12,6 +12,7 @@ from engine.control.adaptation_problem import corrected, knows_all
 from engine.control.adaptation_profile import Beliefs, HeterogeneousPlan, plan_under
 from engine.control.adaptation_view import AdaptationView
 from engine.data import Plan
+from engine.planning.problem import Infeasible
 from engine.planning.strategies import make_plan
 
 
@@ -59,11 +60,19 @@ def running_plan(view: AdaptationView, beliefs: Beliefs) -> HeterogeneousPlan | 
 
 
 def propose(view: AdaptationView, trigger: AdaptationTrigger, know: Knowledge, now_s: float) -> Proposal:
-    """Re-plan exactly. Raises Infeasible when nothing fits."""
+    """Re-plan exactly; only if nothing fits otherwise, with more on a node than it is known to bear. Raises Infeasible."""
     levels = know.beliefs.levels
-    problem = corrected(view.problem, know.tabu.cautious(levels, now_s), know.room_bytes)
-    plan = make_plan(problem, view.strategy, view.plan.plan_version + 1)
-    judged = know.tabu.judged(levels, plan.stages, now_s)
-    after = plan_under(plan.stages, view.problem, know.beliefs, judged, view.in_flight)
+    try:
+        problem = corrected(view.problem, levels, _smallest(know.room_bytes, know.tabu.room_bytes(view.problem, now_s)))
+        plan = make_plan(problem, view.strategy, view.plan.plan_version + 1)
+    except Infeasible:
+        levels = know.tabu.cautious(levels, now_s)
+        plan = make_plan(corrected(view.problem, levels, know.room_bytes), view.strategy, view.plan.plan_version + 1)
+    after = plan_under(plan.stages, view.problem, know.beliefs, levels, view.in_flight)
     cost = know.rates.cost(view.problem.items, view.plan.stages, plan.stages, view.kv_tokens)
     return Proposal(trigger, plan, plan.stages != view.plan.stages, running_plan(view, know.beliefs), after, cost)
+
+
+def _smallest(*rooms: Mapping[str, float]) -> dict[str, float]:
+    """By node, the least that any of them allows."""
+    return {node: min(r[node] for r in rooms if node in r) for node in sorted({n for r in rooms for n in r})}

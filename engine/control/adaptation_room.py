@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from engine.control.adaptation_gates import AdaptationTrigger, Gates, memory_triggers
+from engine.control.adaptation_gates import AdaptationTrigger, Gates, TriggerKind, memory_triggers
 from engine.control.adaptation_memory import MemoryTrend
 from engine.control.adaptation_view import AdaptationView
 from engine.data import Stage
 
 _AGAIN_S = 60.0  # a node in trouble is reported this often
+_CALM_S = 300.0  # a node without trouble for so long may take more again
 
 
 class MemoryRoom:
@@ -24,11 +25,14 @@ class MemoryRoom:
         self._reported_s: dict[str, float] = {}
 
     def triggers(self, stages: tuple[Stage, ...], memory: dict[str, MemoryTrend], now_s: float) -> Iterable[AdaptationTrigger]:
-        """Nodes in trouble that were not reported lately."""
+        """Nodes in trouble that were not reported lately, and those whose trouble is long over."""
         for trigger in memory_triggers(stages, memory, self.gates):
             if now_s - self._reported_s.get(trigger.subject, float("-inf")) >= _AGAIN_S:
                 self._reported_s[trigger.subject] = now_s
                 yield trigger
+        for node_id in [n for n, at_s in self._reported_s.items() if now_s - at_s >= _CALM_S]:
+            del self._reported_s[node_id]
+            yield AdaptationTrigger(TriggerKind.LOAD, node_id, f"{node_id} has had room for {_CALM_S:.0f} s")
 
     def room_bytes(self, view: AdaptationView, memory: dict[str, MemoryTrend]) -> dict[str, float]:
         """Bytes of weights and KV that each observed node may hold; without trouble never less than it holds."""

@@ -93,7 +93,10 @@ def judge(proposal: Proposal, now: Situation, settings: AdaptationSettings) -> R
     if proposal.forced:
         return Ruling(Verdict.MIGRATE, "forced", "the running plan cannot stay")
     urgent = proposal.trigger.kind in _URGENT
-    if proposal.trigger.kind is not TriggerKind.MEMORY:
+    memory = proposal.trigger.kind is TriggerKind.MEMORY
+    if not memory:
+        if proposal.gain <= 0.0:
+            return Ruling(Verdict.DECLINE, "best", "no placement that may be tried is faster")
         wanted = max(settings.small_gain, now.model_error)
         if proposal.gain < wanted:
             return Ruling(Verdict.DECLINE, "gain", f"a gain of {100 * proposal.gain:.1f} % is below the {100 * wanted:.0f} % that it takes")
@@ -109,8 +112,8 @@ def judge(proposal: Proposal, now: Situation, settings: AdaptationSettings) -> R
     if now.doubtful and not urgent:
         return Ruling(Verdict.WAIT, "doubt", f"{' and '.join(now.doubtful)} may be changing right now")
     required_s = required_regret_s(proposal, now, settings)
-    if proposal.trigger.kind is not TriggerKind.MEMORY and now.owed_s < required_s:
+    if not memory and now.owed_s < required_s:
         return Ruling(Verdict.WAIT, "regret", f"not worth it until it has cost {required_s:.1f} s")
     if now.mode is Mode.SUGGEST:
         return Ruling(Verdict.SUGGEST, "confirm", "confirm to move")
-    return Ruling(Verdict.MIGRATE, "pays", f"it has cost {now.owed_s:.1f} s so far")
+    return Ruling(Verdict.MIGRATE, "pays", "before its memory is full" if memory else f"it has cost {now.owed_s:.1f} s so far")

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from engine.planning.point import DECODE, Point
 
 NODES = ("w1", "w2", "w3")
+STEADY_NOISE = ((0.03, 0.0), (0.05, 0.5), (0.1, 0.5), (0.2, 0.8))  # (deviation, correlation from step to step)
 _SHORT = Point(DECODE, 1, 16, 1)
 
 
@@ -119,9 +120,9 @@ def all_slow(factor: float = 1.6) -> Trace:
     return Trace(f"all nodes x{factor:g}", "none", ((1500, Condition()), (4000, Condition(factors=dict.fromkeys(NODES, factor)))))
 
 
-def all_traces() -> Iterable[Trace]:
+def all_traces(steady_steps: int = 10_000) -> Iterable[Trace]:
     """The table of the documentation, in its order."""
-    yield from (steady(Noise(deviation, rho)) for deviation, rho in ((0.03, 0.0), (0.05, 0.5), (0.1, 0.5), (0.2, 0.8)))
+    yield from (steady(Noise(deviation, rho), steady_steps) for deviation, rho in STEADY_NOISE)
     yield from (step(factor) for factor in (1.15, 1.3, 2.0, 4.0))
     yield from (ramp(), spikes(), recovery(), link_slow(), join(), leave(), leak(), cliff(), prompt_mix(), all_slow())
     yield from (square(half) for half in (40, 100, 250, 1000))
