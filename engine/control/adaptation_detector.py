@@ -96,7 +96,7 @@ class Detector:
     def deviation(self) -> float:
         """Long-run standard deviation of a block's median, with a margin while few blocks are known."""
         r = min(_MAX_CORRELATION, max(0.0, self._correlated / self._variance))
-        margin = 1.0 + 1.5 / math.sqrt(self._num_scale)
+        margin = 1.0 + 1.0 / math.sqrt(self._num_scale) + 6.0 / self._num_scale
         return max(_MIN_DEVIATION, math.sqrt(self._variance * (1.0 + r) / (1.0 - r)) * margin)
 
     def add(self, x: float) -> Alarm | None:
