@@ -180,17 +180,11 @@ class AdaptivePlanner:
         verdict = finding.verdict
         if verdict is Verdict.ROLLBACK and self.mode is not Mode.AUTO:
             verdict = Verdict.SUGGEST if self.mode is Mode.SUGGEST else Verdict.KEEP
-        cost = self.rates.cost(view.problem.items, view.plan.stages, finding.back.stages, view.kv_tokens) if finding.back else None
-        decision = self._say(
-            now_s,
-            verdict,
-            finding.decision.trigger,
-            finding.reason,
-            plan=finding.back,
-            cost=cost,
-            before_s=finding.measured_s,
-            predicted_s=finding.before_s,
-        )
+        figures: dict[str, Any] = {"before_s": finding.before_s, "predicted_s": finding.measured_s}
+        if finding.back:
+            cost = self.rates.cost(view.problem.items, view.plan.stages, finding.back.stages, view.kv_tokens)
+            figures = {"before_s": finding.measured_s, "predicted_s": finding.before_s, "cost": cost, "plan": finding.back}
+        decision = self._say(now_s, verdict, finding.decision.trigger, finding.reason, **figures)
         if verdict is Verdict.ROLLBACK:
             self.orders.give(decision, view.plan, self.watch.beliefs)
         elif verdict is Verdict.SUGGEST:

@@ -10,8 +10,7 @@ fires thousands of times per million steps on plain noise, so the evidence is co
 3. Two-sided cumulative sums with reference k = 0.5 and limit h (Page 1954). For independent normal medians Siegmund's
    approximation of the average run length, (exp(2k(h + 1.166)) - 2k(h + 1.166) - 1) / 2k^2 blocks a side, is 1.1 million
    steps at h = 10.
-4. On an alarm the level becomes the median since the change point: of the blocks since the sum last left zero, the one from
-   where on a single new level explains most (the likelihood-ratio estimate, Hinkley 1970).
+4. On an alarm the level becomes the median since the change point, which is looked for since the sum last left zero.
 
 A lasting threefold slowdown need not wait for that: six steps in a row above 2.5 times the level are an alarm too.
 The level follows the medians slowly (time constant 256 blocks) when nothing alarms, so a creeping drift shows in it.
@@ -21,6 +20,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+
+from engine.control.adaptation_change_point import level_since, middle
 
 BLOCK_STEPS = 16
 REFERENCE = 0.5  # k, in long-run deviations
@@ -82,7 +83,7 @@ class Detector:
         self._run_up: list[float] = []  # medians since the upper sum left zero
         self._run_down: list[float] = []
         self._up = self._down = 0.0
-        self._fast_run = 0
+        self._fast_run: list[float] = []
         self._variance = _PRIOR_DEVIATION**2
         self._correlated = 0.0  # covariance of neighbouring residuals
         self._previous = 0.0
@@ -91,7 +92,7 @@ class Detector:
     @property
     def doubtful(self) -> bool:
         """Something may be changing, but it is too early to say."""
-        return max(self._up, self._down) > _SUSPICION or self._fast_run >= FAST_STEPS // 2
+        return max(self._up, self._down) > _SUSPICION or len(self._fast_run) >= FAST_STEPS // 2
 
     def deviation(self) -> float:
         """Long-run standard deviation of a block's median, with a margin while few blocks are known."""
@@ -104,12 +105,12 @@ class Detector:
         block = self._block
         block.append(x)
         if x - self.level > FAST_LOG_RATIO:
-            self._fast_run += 1
-            if self._fast_run == FAST_STEPS and self.num_blocks >= 1:
-                return self._jump(sorted(block[-FAST_STEPS:]))
-        else:
-            self._fast_run = 0
-        return self._close(sorted(block)) if len(block) == BLOCK_STEPS else None
+            self._fast_run.append(x)
+            if len(self._fast_run) >= FAST_STEPS and self.num_blocks >= 1:
+                return self._jump(self._fast_run[-FAST_STEPS:])
+        elif self._fast_run:
+            self._fast_run.clear()
+        return self._close() if len(block) == BLOCK_STEPS else None
 
     def expect_change(self) -> None:
         """The stage was cut anew: small differences belong to the new cut, so the level may move quickly for a while."""
@@ -118,38 +119,28 @@ class Detector:
         self.num_blocks = min(self.num_blocks, 1.0)
 
     def _jump(self, recent: list[float]) -> Alarm:
-        level = _middle(recent)
+        level = middle(recent)
         alarm = Alarm(self.level, level, (level - self.level) / self.deviation(), FAST_STEPS, fast=True)
         self._block.clear()
         self._settle(level, 1.0)
         return alarm
 
-    def _close(self, ordered: list[float]) -> Alarm | None:
-        median = _middle(ordered)
-        self._block.clear()
+    def _close(self) -> Alarm | None:
+        block, self._block = self._block, []
+        median = middle(block)
         residual = median - self.level if self.num_blocks else 0.0
         spread = self.deviation()
         z = residual / (spread * math.sqrt(1.0 + 1.0 / self.num_blocks)) if self.num_blocks else 0.0
         self._up = _extended(self._up + z - REFERENCE, self._run_up, median)
         self._down = _extended(self._down - z - REFERENCE, self._run_down, median)
         if self.calibrated and max(self._up, self._down) > self._limit:
-            return self._alarm(self._run_up if self._up > self._down else self._run_down, spread)
+            level, weight, steps = level_since(self._run_up if self._up > self._down else self._run_down, block, self.level)
+            alarm = Alarm(self.level, level, (level - self.level) / spread, steps, fast=False)
+            self._settle(level, weight)
+            return alarm
         if not self.calibrated or max(self._up, self._down) <= _DOUBT:
             self._learn(median, residual)
         return None
-
-    def _alarm(self, run: list[float], spread: float) -> Alarm:
-        """The change began where the evidence for one level since then is strongest; the block it fell into may be mixed."""
-        totals, total = [], 0.0
-        for num, median in enumerate(reversed(run), start=1):
-            total += median - self.level
-            totals.append(total * total / num)
-        num = 1 + totals.index(max(totals))
-        since = run[-num:]
-        level = _middle(sorted(since[1:] if num > 1 else since))
-        alarm = Alarm(self.level, level, (level - self.level) / spread, num * BLOCK_STEPS, fast=False)
-        self._settle(level, max(1.0, num - 1.0))
-        return alarm
 
     def _settle(self, level: float, num_blocks: float) -> None:
         self.level, self.num_blocks = level, num_blocks
@@ -157,7 +148,7 @@ class Detector:
 
     def _reset(self) -> None:
         self._up = self._down = self._previous = 0.0
-        self._fast_run = 0
+        self._fast_run.clear()
         self._run_up.clear()
         self._run_down.clear()
 
@@ -185,7 +176,3 @@ def _extended(total: float, run: list[float], median: float) -> float:
     run.append(median)
     del run[:-_RUN_BLOCKS]
     return total
-
-
-def _middle(ordered: list[float]) -> float:
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2.0

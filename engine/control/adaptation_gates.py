@@ -106,6 +106,8 @@ def memory_triggers(stages: tuple[Stage, ...], memory: Mapping[str, MemoryTrend]
             continue
         used, cap = trend.newest.used_bytes, trend.newest.cap_bytes
         text = f"{node_id} uses {used / 1e6:.0f} of {cap / 1e6:.0f} MB ({100 * trend.share:.0f} %)"
+        if trend.newest.kv_budget_bytes:
+            text += f", its KV {100 * trend.kv_share:.0f} % of the budget"
         if trend.exhaustion_s() < gates.exhaustion_s:
             text += f", grows by {trend.growth_bytes_per_s / 1e6:.1f} MB/s and is full in {trend.exhaustion_s():.0f} s"
         elif trend.share <= gates.memory_share:

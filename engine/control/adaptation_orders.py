@@ -94,7 +94,7 @@ class Orders:
         figures = (
             f"{1e3 * outcome.measured_s:.1f} ms per step, promised {1e3 * outcome.promised_s:.1f}, before {1e3 * outcome.before_s:.1f}"
         )
-        if _no_choice(decision) or outcome.gain >= self.settings.min_gain / 2.0:
+        if _no_choice(decision) or outcome.gain >= min(self.settings.min_gain, outcome.promised_gain) / 2.0:
             return Finding(decision, Verdict.KEEP, f"probation passed: {figures}", outcome.before_s, outcome.measured_s)
         tabu_s = self.tabu.fail(stages, probation.before.stages, outcome, now_s)
         if outcome.gain >= -_WORSE:

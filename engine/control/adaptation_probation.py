@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from engine.control.adaptation_change_point import middle
 from engine.control.adaptation_history import Decision
 from engine.control.adaptation_metrics import RuntimeMetrics
 from engine.control.adaptation_problem import knows_all
@@ -19,6 +20,7 @@ from engine.data import Plan, Stage
 from engine.planning.problem import Problem
 
 TABU_S = 600.0
+ABANDONED_S = 10.0  # nothing is known against the placement itself
 TABU_GROWTH = 4.0
 _TOO_SLOW = 0.10  # a node beyond its believed level by more than this is what failed
 
@@ -50,6 +52,10 @@ class Outcome:
         return 1.0 - self.measured_s / self.before_s
 
     @property
+    def promised_gain(self) -> float:
+        return 1.0 - self.promised_s / self.before_s
+
+    @property
     def error(self) -> float:
         """How wrong the promise was, relative."""
         return abs(self.measured_s / self.promised_s - 1.0)
@@ -64,9 +70,9 @@ def examine(probation: Probation, view: AdaptationView, metrics: RuntimeMetrics,
         track = metrics.stage_track(stage.node_id)
         if track is None or not track.recent:
             return None
-        levels[stage.node_id] = _median(track.recent)
+        levels[stage.node_id] = middle(track.recent)
     shifts = {node: level - probation.levels.get(node, 0.0) for node, level in levels.items()}
-    common = _median(list(shifts.values())) if len(shifts) >= 3 else 0.0
+    common = middle(list(shifts.values())) if len(shifts) >= 3 else 0.0
     excess = {node: shift - common for node, shift in shifts.items()}
     after = {node: probation.levels.get(node, 0.0) + excess[node] for node in levels}
 
@@ -103,7 +109,7 @@ class Tabu:
     def fail(self, failed: tuple[Stage, ...], before: tuple[Stage, ...], outcome: Outcome | None, now_s: float) -> float:
         """Ban `failed`; returns for how many seconds."""
         ban = self._bans.setdefault(failed, _Ban(now_s, 0))
-        seconds = TABU_S * TABU_GROWTH**ban.num_failures
+        seconds = (TABU_S if outcome else ABANDONED_S) * TABU_GROWTH**ban.num_failures
         ban.until_s, ban.num_failures = now_s + seconds, ban.num_failures + 1
         if outcome:
             slow = {node_id for node_id, excess in outcome.excess.items() if excess > _TOO_SLOW}
@@ -135,8 +141,3 @@ class Tabu:
             if now_s < burnt.until_s:
                 out[node_id] = max(out.get(node_id, 0.0), burnt.level)
         return out
-
-
-def _median(values: list[float]) -> float:
-    ordered = sorted(values)
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2.0

@@ -90,6 +90,8 @@ def judge(proposal: Proposal, now: Situation, settings: AdaptationSettings) -> R
     """The first rule that applies decides."""
     if not proposal.changes:
         return Ruling(Verdict.DECLINE, "best", "the plan is still the best placement")
+    if proposal.forced and now.tabu_s > 0.0:
+        return Ruling(Verdict.WAIT, "retry", f"this was tried and given up, next try in {now.tabu_s:.0f} s")
     if proposal.forced:
         return Ruling(Verdict.MIGRATE, "forced", "the running plan cannot stay")
     urgent = proposal.trigger.kind in _URGENT

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from engine.control.adaptation_change_point import middle
 from engine.simulation.adaptation_oracle import clairvoyant
 from engine.simulation.adaptation_policies import Adaptive, Autoscaler, BareRule, Never, Periodic, SmoothedRule
 from engine.simulation.adaptation_run import Generator, Loss, Policy, Run
@@ -60,17 +61,11 @@ def _cell(name: str, losses: Sequence[Loss]) -> Cell:
     noticed = [loss.noticed_after for loss in losses if loss.noticed_after is not None]
     return Cell(
         name,
-        median(loss.regret_s for loss in losses),
-        median(loss.num_migrations for loss in losses),
-        median(loss.num_alarms for loss in losses),
+        middle(loss.regret_s for loss in losses),
+        middle(loss.num_migrations for loss in losses),
+        middle(loss.num_alarms for loss in losses),
         max(loss.num_useless for loss in losses),
         max(loss.num_useless_again for loss in losses),
         max(loss.num_deaths for loss in losses),
-        median(noticed) if noticed else None,
+        middle(noticed) if noticed else None,
     )
-
-
-def median(values: Iterable[float]) -> float:
-    """`statistics.median`, whose module would load a random generator into a pure room."""
-    ordered = sorted(values)
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
