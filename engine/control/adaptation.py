@@ -135,6 +135,9 @@ class AdaptivePlanner:
     def _propose(self, view: AdaptationView, trigger: AdaptationTrigger, now_s: float) -> None:
         know = Knowledge(self.watch.beliefs, self.orders.tabu, self.rates, self.watch.room_bytes(view))
         self._suggestion = None
+        standing = self.case.proposal
+        if trigger.kind is TriggerKind.LOAD and standing and standing.changes:
+            trigger = replace(standing.trigger, num_steps=0)  # the old reason under a new load
         try:
             self.case.take(propose(view, trigger, know, now_s))
         except Infeasible as e:
