@@ -32,6 +32,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
         (("engine.planning.profile_json", "engine.planning.cost_model", "engine.planning.profile_points"), [*PURE, "textual"]),
         (("engine.commands.profile",), [*HEAVY, "grpc", "protos"]),
         (("engine.control.cluster", "engine.control.status", "engine.control.stage_sessions"), [*PURE, "textual"]),
+        (("engine.control.adaptation", "engine.simulation.adaptation_table"), [*PURE, "textual"]),
         (("engine.service.client", "engine.service.local"), [*HEAVY, "textual"]),
         (("engine.service.coordinator",), [*HEAVY, "textual"]),
         (("engine.service.worker",), [*HEAVY, "textual"]),  # it announces its address before it imports torch

@@ -15,7 +15,7 @@ _LEARN = 0.5  # weight of the newest migration
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class ItemMove:
     """Items [start, stop) change from one node to another."""
 
     start: int
@@ -28,10 +28,10 @@ class Move:
         return f"{items} from {self.source} to {self.target}"
 
 
-def moves_between(before: Sequence[Stage], after: Sequence[Stage]) -> tuple[Move, ...]:
+def item_moves(before: Sequence[Stage], after: Sequence[Stage]) -> tuple[ItemMove, ...]:
     """Which items change hands, as the longest runs, in order of the items."""
     owner = {item: stage.node_id for stage in before for item in range(stage.start, stage.stop)}
-    moves: list[Move] = []
+    moves: list[ItemMove] = []
     for stage in sorted(after, key=lambda s: s.start):
         for item in range(stage.start, stage.stop):
             source = owner.get(item, "")
@@ -39,9 +39,9 @@ def moves_between(before: Sequence[Stage], after: Sequence[Stage]) -> tuple[Move
             if source == stage.node_id:
                 continue
             if last and last.stop == item and (last.source, last.target) == (source, stage.node_id):
-                moves[-1] = Move(last.start, item + 1, source, stage.node_id)
+                moves[-1] = ItemMove(last.start, item + 1, source, stage.node_id)
             else:
-                moves.append(Move(item, item + 1, source, stage.node_id))
+                moves.append(ItemMove(item, item + 1, source, stage.node_id))
     return tuple(moves)
 
 
@@ -49,7 +49,7 @@ def moves_between(before: Sequence[Stage], after: Sequence[Stage]) -> tuple[Move
 class MigrationCost:
     """`cost_s` is what serving loses, the pause included; `load_s` is how long it takes until the pause."""
 
-    moves: tuple[Move, ...]
+    moves: tuple[ItemMove, ...]
     weight_bytes: int
     kv_bytes: int
     load_s: float
@@ -68,7 +68,7 @@ class MigrationRates:
 
     def cost(self, items: Sequence[Item], before: Sequence[Stage], after: Sequence[Stage], kv_tokens: int) -> MigrationCost:
         """Nodes load side by side, so the one that gets most sets the time."""
-        moves = moves_between(before, after)
+        moves = item_moves(before, after)
         weight_bytes = sum(i.weight_bytes for move in moves for i in items[move.start : move.stop])
         kv_bytes = sum(i.kv_bytes_per_token * kv_tokens for move in moves for i in items[move.start : move.stop])
         by_target: dict[str, float] = {}
