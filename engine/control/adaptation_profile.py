@@ -18,6 +18,7 @@ from engine.planning.problem import Problem
 
 _STANDARD_ERRORS = 4.0
 _MIN_CHANGE = 0.02
+_SETTLING_BLOCKS = 64  # after an alarm
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +90,13 @@ class Beliefs:
 
 
 def _beyond_doubt(track: Track, believed: float) -> bool:
+    """That something changed takes four standard errors; where it ended up, once that is sure, two."""
     detector = track.detector
     if not detector.num_blocks or not (detector.calibrated or track.alarm):
         return False
-    return abs(detector.level - believed) > max(_STANDARD_ERRORS * _standard_error(track), _MIN_CHANGE)
+    settling = track.alarm is not None and detector.num_blocks <= _SETTLING_BLOCKS
+    num_errors, least = (2.0, _MIN_CHANGE / 2.0) if settling else (_STANDARD_ERRORS, _MIN_CHANGE)
+    return abs(detector.level - believed) > max(num_errors * _standard_error(track), least)
 
 
 def _standard_error(track: Track) -> float:

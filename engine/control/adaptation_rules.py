@@ -40,7 +40,7 @@ class AdaptationSettings:
     mode: Mode = Mode.AUTO
     gates: Gates = field(default_factory=Gates)
     min_gain: float = 0.05
-    small_gain: float = 0.025  # below it nothing moves; from here to min_gain only against more regret
+    small_gain: float = 0.02  # below it nothing moves; from here to min_gain only against more regret
     regret_share: float = 0.5  # of a migration's cost, for the first migration in a while
     small_regret_share: float = 0.8  # the same for gains below min_gain
     max_regret_share: float = 2.0

@@ -35,7 +35,7 @@ def proposal(gain: float = 0.2, kind: TriggerKind = TriggerKind.SLOWER, cost_s: 
         (CALM, proposal(), Verdict.MIGRATE, "pays"),
         (CALM, proposal(changes=False), Verdict.DECLINE, "best"),
         (CALM, proposal(gain=-0.1), Verdict.DECLINE, "best"),
-        (CALM, proposal(gain=0.02), Verdict.DECLINE, "gain"),
+        (CALM, proposal(gain=0.019), Verdict.DECLINE, "gain"),
         (replace(CALM, model_error=0.3), proposal(), Verdict.DECLINE, "gain"),
         (replace(CALM, mode=Mode.OFF), proposal(), Verdict.DECLINE, "off"),
         (replace(CALM, mode=Mode.SUGGEST), proposal(), Verdict.SUGGEST, "confirm"),
