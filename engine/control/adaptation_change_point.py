@@ -26,13 +26,13 @@ def length_since_change(values: Sequence[float], level: float) -> int:
     return best_length
 
 
-def level_since(medians: Sequence[float], block: Sequence[float], level: float) -> tuple[float, float, int]:
-    """(new level, its weight in blocks, steps since the change) from the medians of a run and the steps of its last block.
+def level_since(medians: Sequence[float], block: Sequence[float], level: float) -> tuple[float, int]:
+    """(new level, steps since the change) from the medians of a run and the steps of its last block.
 
     The block that the change fell into is mixed: of several blocks it is left out, a single one is cut at the change.
     """
     num = length_since_change(medians, level)
     if num > 1:
-        return middle(medians[-num:][1:]), num - 1.0, num * len(block)
+        return middle(medians[-num:][1:]), num * len(block)
     tail = max(_MIN_TAIL, length_since_change(block, level))
-    return middle(block[-tail:]), 1.0, tail
+    return middle(block[-tail:]), tail

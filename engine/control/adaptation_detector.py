@@ -122,7 +122,7 @@ class Detector:
         level = middle(recent)
         alarm = Alarm(self.level, level, (level - self.level) / self.deviation(), FAST_STEPS, fast=True)
         self._block.clear()
-        self._settle(level, 1.0)
+        self._settle(level)
         return alarm
 
     def _close(self) -> Alarm | None:
@@ -134,16 +134,17 @@ class Detector:
         self._up = _extended(self._up + z - REFERENCE, self._run_up, median)
         self._down = _extended(self._down - z - REFERENCE, self._run_down, median)
         if self.calibrated and max(self._up, self._down) > self._limit:
-            level, weight, steps = level_since(self._run_up if self._up > self._down else self._run_down, block, self.level)
+            level, steps = level_since(self._run_up if self._up > self._down else self._run_down, block, self.level)
             alarm = Alarm(self.level, level, (level - self.level) / spread, steps, fast=False)
-            self._settle(level, weight)
+            self._settle(level)
             return alarm
         if not self.calibrated or max(self._up, self._down) <= _DOUBT:
             self._learn(median, residual)
         return None
 
-    def _settle(self, level: float, num_blocks: float) -> None:
-        self.level, self.num_blocks = level, num_blocks
+    def _settle(self, level: float) -> None:
+        """The blocks that raised an alarm were chosen by it, so they weigh one block: if it was false, the next ones undo it."""
+        self.level, self.num_blocks = level, 1.0
         self._reset()
 
     def _reset(self) -> None:

@@ -148,7 +148,7 @@ class RuntimeMetrics:
     def _track(self, channel: Channel) -> Track:
         track = self._tracks.get(channel)
         if track is None:
-            track = self._tracks[channel] = Track(channel, Detector(num_channels=2 * len(self._stages)))
+            track = self._tracks[channel] = Track(channel, Detector(num_channels=4 * len(self._stages)))
         return track
 
     def take_alarms(self) -> list[tuple[Channel, Alarm]]:

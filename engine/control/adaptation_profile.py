@@ -95,7 +95,7 @@ def _beyond_doubt(track: Track, believed: float) -> bool:
     if not detector.num_blocks or not (detector.calibrated or track.alarm):
         return False
     settling = track.alarm is not None and detector.num_blocks <= _SETTLING_BLOCKS
-    num_errors, least = (2.0, _MIN_CHANGE / 2.0) if settling else (_STANDARD_ERRORS, _MIN_CHANGE)
+    num_errors, least = (2.0, _MIN_CHANGE / 4.0) if settling else (_STANDARD_ERRORS, _MIN_CHANGE)
     return abs(detector.level - believed) > max(num_errors * _standard_error(track), least)
 
 

@@ -41,10 +41,9 @@ def lose(trace: Trace, seed: int = 1, policy: Policy | None = None) -> Loss:
 
 @pytest.mark.parametrize(("deviation", "rho"), STEADY_NOISE)
 def test_nothing_moves_and_hardly_anything_alarms_while_nothing_changes(deviation: float, rho: float) -> None:
-    """Three stages and three links, 250,000 steps each: at most two alarms in the million, none of them moves anything."""
+    """Three stages and three links, 250,000 steps each; two alarms in the million would be allowed, these seeds have none."""
     loss = lose(steady(Noise(deviation, rho), 250_000), seed=7)
-    assert loss.num_migrations == 0 and loss.regret_s == 0.0
-    assert loss.num_alarms <= (1 if deviation in (0.03, 0.2) else 0)
+    assert (loss.num_migrations, loss.regret_s, loss.num_alarms) == (0, 0.0, 0)
 
 
 @pytest.mark.parametrize(("factor", "within"), [(1.3, 50), (2.0, 32), (4.0, 10)])
