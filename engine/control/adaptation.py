@@ -157,7 +157,6 @@ class AdaptivePlanner:
             self._suggestion = decision
 
     def _situation(self, view: AdaptationView, proposal: Proposal, now_s: float) -> Situation:
-        level_error = self.watch.beliefs.error(self.watch.metrics, view.plan.stages)
         return Situation(
             mode=self.mode,
             owed_s=self.case.owed_s,
@@ -166,7 +165,8 @@ class AdaptivePlanner:
             on_probation=self.orders.probation is not None,
             tabu_s=self.orders.tabu.left_s(proposal.plan.stages, now_s),
             doubtful=self.watch.doubtful(view),
-            model_error=max(self.orders.model_error, level_error),
+            model_error=self.orders.model_error,
+            level_error=self.watch.beliefs.error(self.watch.metrics, view.plan.stages),
         )
 
     def _decided(self, view: AdaptationView, proposal: Proposal, ruling: Ruling, now_s: float) -> Decision:

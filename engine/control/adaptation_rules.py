@@ -40,7 +40,7 @@ class AdaptationSettings:
     mode: Mode = Mode.AUTO
     gates: Gates = field(default_factory=Gates)
     min_gain: float = 0.05
-    small_gain: float = 0.02  # below it nothing moves; from here to min_gain only against more regret
+    small_gain: float = 0.015  # below it nothing moves; from here to min_gain only against more regret
     regret_share: float = 0.5  # of a migration's cost, for the first migration in a while
     small_regret_share: float = 0.8  # the same for gains below min_gain
     max_regret_share: float = 2.0
@@ -62,6 +62,7 @@ class Situation:
     tabu_s: float  # how long the candidate stays tabu
     doubtful: tuple[str, ...]  # nodes that may be changing right now
     model_error: float  # relative, of predicted periods
+    level_error: float  # relative standard error of what is believed of the least certain stage
 
 
 def required_regret_s(proposal: Proposal, now: Situation, settings: AdaptationSettings) -> float:
@@ -74,7 +75,7 @@ def required_regret_s(proposal: Proposal, now: Situation, settings: AdaptationSe
 
 def full_gain(now: Situation, settings: AdaptationSettings) -> float:
     """The gain that is worth a move without further proof."""
-    return max(settings.min_gain, 2.0 * now.model_error)
+    return max(settings.min_gain, 2.0 * now.model_error, 2.0 * now.level_error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +100,9 @@ def judge(proposal: Proposal, now: Situation, settings: AdaptationSettings) -> R
     if not memory:
         if proposal.gain <= 0.0:
             return Ruling(Verdict.DECLINE, "best", "no placement that may be tried is faster")
-        wanted = max(settings.small_gain, now.model_error)
+        wanted = max(settings.small_gain, now.model_error / 2.0, now.level_error)
         if proposal.gain < wanted:
-            return Ruling(Verdict.DECLINE, "gain", f"a gain of {100 * proposal.gain:.1f} % is below the {100 * wanted:.0f} % that it takes")
+            return Ruling(Verdict.DECLINE, "gain", f"a gain of {100 * proposal.gain:.1f} % is below the {100 * wanted:.1f} % that it takes")
     if now.tabu_s > 0.0:
         return Ruling(Verdict.DECLINE, "tabu", f"this placement failed before and is not tried again for {now.tabu_s:.0f} s")
     if now.mode is Mode.OFF:

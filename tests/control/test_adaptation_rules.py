@@ -19,7 +19,7 @@ from engine.planning.problem import PlanningNode, Problem
 BEFORE = (Stage("a", 0, 4), Stage("b", 4, 8))
 AFTER = (Stage("a", 0, 6), Stage("b", 6, 8))
 ITEMS = tuple(Item(f"h.{i}", 100, 10, 4) for i in range(8))
-CALM = Situation(Mode.AUTO, 10.0, 0, float("inf"), False, 0.0, (), 0.0)
+CALM = Situation(Mode.AUTO, 10.0, 0, float("inf"), False, 0.0, (), 0.0, 0.0)
 
 
 def proposal(gain: float = 0.2, kind: TriggerKind = TriggerKind.SLOWER, cost_s: float = 1.0, changes: bool = True) -> Proposal:
@@ -35,8 +35,11 @@ def proposal(gain: float = 0.2, kind: TriggerKind = TriggerKind.SLOWER, cost_s: 
         (CALM, proposal(), Verdict.MIGRATE, "pays"),
         (CALM, proposal(changes=False), Verdict.DECLINE, "best"),
         (CALM, proposal(gain=-0.1), Verdict.DECLINE, "best"),
-        (CALM, proposal(gain=0.019), Verdict.DECLINE, "gain"),
-        (replace(CALM, model_error=0.3), proposal(), Verdict.DECLINE, "gain"),
+        (CALM, proposal(gain=0.014), Verdict.DECLINE, "gain"),
+        (replace(CALM, level_error=0.21), proposal(), Verdict.DECLINE, "gain"),
+        (replace(CALM, level_error=0.11, owed_s=0.7), proposal(), Verdict.WAIT, "regret"),
+        (replace(CALM, model_error=0.09, owed_s=0.7), proposal(), Verdict.MIGRATE, "pays"),
+        (replace(CALM, model_error=0.11, owed_s=0.7), proposal(), Verdict.WAIT, "regret"),
         (replace(CALM, mode=Mode.OFF), proposal(), Verdict.DECLINE, "off"),
         (replace(CALM, mode=Mode.SUGGEST), proposal(), Verdict.SUGGEST, "confirm"),
         (replace(CALM, tabu_s=30.0), proposal(), Verdict.DECLINE, "tabu"),
