@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from engine.control.adaptation_case import Case
 from engine.control.adaptation_cost import ItemMove, MigrationCost, MigrationRates, item_moves
 from engine.control.adaptation_gates import AdaptationTrigger, TriggerKind
 from engine.control.adaptation_history import HISTORY_LENGTH, History, Verdict
@@ -66,6 +67,27 @@ def proposal(gain: float = 0.2, kind: TriggerKind = TriggerKind.SLOWER, cost_s: 
 def test_the_first_rule_that_applies_decides(now: Situation, made: Proposal, verdict: Verdict, rule: str) -> None:
     ruling = judge(made, now, AdaptationSettings())
     assert (ruling.verdict, ruling.rule) == (verdict, rule)
+
+
+def test_regret_grows_with_every_step_and_shrinks_while_nothing_is_better() -> None:
+    case, offer = Case(), proposal(gain=0.2)
+    case.take(replace(offer, trigger=replace(offer.trigger, num_steps=30)))
+    assert case.owed_s == pytest.approx(30 * 0.002), "the steps between the change and its discovery"
+    case.accrue(100)
+    assert case.owed_s == pytest.approx(130 * 0.002)
+    case.take(proposal(changes=False))
+    case.accrue(200)
+    assert case.owed_s == pytest.approx(30 * 0.002)
+    case.accrue(300)
+    assert case.owed_s == 0.0
+
+
+def test_a_standing_verdict_is_said_once_per_proposal() -> None:
+    case = Case()
+    case.take(proposal())
+    assert [case.is_news(Verdict.WAIT, rule) for rule in ("regret", "regret", "doubt", "regret")] == [True, False, True, False]
+    case.take(proposal())
+    assert case.is_news(Verdict.WAIT, "regret")
 
 
 def test_the_period_is_the_bottleneck_or_the_shared_round_trip() -> None:
