@@ -133,6 +133,30 @@ def test_a_migration_that_disappoints_is_taken_back_and_not_repeated() -> None:
     assert len(tried) <= 4
 
 
+def test_two_nodes_that_disappoint_together_are_no_slow_day_for_all() -> None:
+    """Both takers collapse, so most of the pipeline is slower: only w2, which gave items away, can tell."""
+    pipeline = Pipeline(cliffs={"w1": 8, "w3": 8})
+    pipeline.run(800)
+    pipeline.factors["w2"] = 2.5
+    pipeline.run(400)
+    first = pipeline.verdicts(Verdict.MIGRATE)[0]
+    assert {s.node_id for s in first.plan.stages if s.num_items > 8} == {"w1", "w3"}
+    assert first.realised_s > first.before_s and pipeline.verdicts(Verdict.ROLLBACK)
+    pipeline.run(4000)
+    assert sizes(pipeline) == {"w1": 8, "w2": 8, "w3": 8}
+
+
+def test_a_slow_day_for_all_during_probation_is_not_the_migrations_fault() -> None:
+    pipeline = Pipeline()
+    pipeline.run(800)
+    pipeline.factors["w2"] = 2.0
+    while pipeline.plan.plan_version == 1:
+        pipeline.run(8)
+    pipeline.factors = {"w1": 1.6, "w2": 3.2, "w3": 1.6}
+    pipeline.run(400)
+    assert not pipeline.verdicts(Verdict.ROLLBACK) and pipeline.verdicts(Verdict.KEEP)
+
+
 def test_a_suggestion_waits_for_the_operator() -> None:
     pipeline = Pipeline(mode=Mode.SUGGEST)
     pipeline.run(400)
