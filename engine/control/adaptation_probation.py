@@ -64,7 +64,7 @@ class Outcome:
 def examine(probation: Probation, view: AdaptationView, metrics: RuntimeMetrics, beliefs: Beliefs) -> Outcome | None:
     """Compare the first steps under the new plan with the promise; None if a node is gone or has not been measured.
 
-    Nodes that were given no more than they had are the control group: what slowed them was not the migration.
+    Only what slowed or sped up every node is taken for a change of the day: a migration cannot slow the node that gave.
     """
     if not knows_all(view.problem, (*probation.before.stages, *view.plan.stages)):
         return None
@@ -75,9 +75,7 @@ def examine(probation: Probation, view: AdaptationView, metrics: RuntimeMetrics,
             return None
         levels[stage.node_id] = middle(track.recent)
     shifts = {node: level - probation.levels.get(node, 0.0) for node, level in levels.items()}
-    held = {s.node_id: s.num_items for s in probation.before.stages}
-    control = [shifts[s.node_id] for s in view.plan.stages if s.num_items <= held.get(s.node_id, 0)]
-    common = middle(control) if control else 0.0
+    common = max(0.0, min(shifts.values())) + min(0.0, max(shifts.values()))
     excess = {node: shift - common for node, shift in shifts.items()}
     after = {node: probation.levels.get(node, 0.0) + excess[node] for node in levels}
 

@@ -152,7 +152,7 @@ def test_a_slow_day_for_all_during_probation_is_not_the_migrations_fault() -> No
     pipeline.factors["w2"] = 2.0
     while pipeline.plan.plan_version == 1:
         pipeline.run(8)
-    pipeline.factors = {"w1": 1.6, "w2": 3.2, "w3": 1.6}
+    pipeline.factors = {"w1": 2.2, "w2": 4.4, "w3": 2.2}
     pipeline.run(400)
     assert not pipeline.verdicts(Verdict.ROLLBACK) and pipeline.verdicts(Verdict.KEEP)
 
