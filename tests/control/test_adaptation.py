@@ -129,7 +129,8 @@ def test_a_migration_that_disappoints_is_taken_back_and_not_repeated() -> None:
     assert backs and "going back" in backs[0].reason
     tried = [m.plan.stages for m in pipeline.verdicts(Verdict.MIGRATE)]
     assert len(tried) == len(set(tried)), "never the same placement twice"
-    assert sizes(pipeline) == {"w1": 8, "w2": 7, "w3": 9}, "the best that they bear"
+    assert sizes(pipeline)["w1"] == 8 and sizes(pipeline)["w3"] in (8, 9), "no more than they bear"
+    assert pipeline.period_s() <= 0.016, "and never slower than without any move"
     assert len(tried) <= 4
 
 
