@@ -15,9 +15,10 @@ How a cluster uses it:
 
 `tick` is cheap when nothing changed, so call it with every tick of the cluster while it serves. `problem` holds the eligible
 nodes with the item times as their workers measured them: nodes that are lost, failed or draining are left out, and a plan
-that still names one is replaced at once in every mode. A plan that appears in the view without an order of this planner is
-taken as given. In mode `suggest` a decision waits for `confirm(decision_id, view, now_s)`, which returns the order. A node that
-is left out of the plan cannot be observed: `stale_nodes` names those whose times are worth measuring again.
+that still names one is replaced at once in every mode. An ordered plan is recognised by its stages, so the cluster may give it
+another version; a plan that appears in the view without an order is taken as given. In mode `suggest` a decision waits for
+`confirm(decision_id, view, now_s)`, which returns the order. A node that is left out of the plan cannot be observed:
+`stale_nodes` names those whose times are worth measuring again.
 """
 
 from __future__ import annotations
