@@ -172,10 +172,15 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
     drill.add_argument("--json", action="store_true")
     bench = _command(commands, "bench", "measure hop cost, decode speed, serving many sessions or the planner on this machine", _bench)
     bench.add_argument(
-        "suite", nargs="?", choices=("all", "hop", "decode", "serve", "plan", "staged"), default="all", help="all: hop, decode, serve"
+        "suite",
+        nargs="?",
+        choices=("all", "hop", "decode", "serve", "plan", "staged", "adaptation"),
+        default="all",
+        help="all: hop, decode, serve",
     )
     bench.add_argument("--sessions", type=_whole(1), default=8, help="concurrent sessions of `serve` (default 8)")
     bench.add_argument("--workers", type=_whole(1), default=3, help="workers of `serve` (default 3)")
+    bench.add_argument("--steps", type=_whole(1000), default=10_000, help="of each steady trace of `adaptation` (default 10000)")
     bench.add_argument("--tokens", type=_whole(8), default=500, help="tokens per measurement (default 500)")
     bench.add_argument("--rounds", type=_whole(1), default=3, help="interleaved rounds; medians are quoted (default 3)")
     bench.add_argument("--json", action="store_true")
@@ -358,6 +363,6 @@ def _drill(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from engine.commands import bench
+    from engine.commands import bench, bench_adaptation
 
-    return bench.run(options)
+    return bench_adaptation.run(options) if options.suite == "adaptation" else bench.run(options)

@@ -40,6 +40,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
         (("engine.commands.profile",), [*HEAVY, "grpc", "protos"]),
         (("engine.control.cluster", "engine.control.status", "engine.control.stage_sessions"), [*PURE, "textual"]),
         (("engine.simulation.drill",), [*PURE, "textual"]),
+        (("engine.control.adaptation.planner", "engine.simulation.adaptation.table"), [*PURE, "textual"]),
         (("engine.service.client", "engine.service.local"), [*HEAVY, "textual"]),
         (("engine.service.coordinator",), [*HEAVY, "textual"]),
         (("engine.service.worker",), [*HEAVY, "textual"]),  # it announces its address before it imports torch

@@ -1,0 +1,58 @@
+"""The planning problem as adaptation needs it: what it assumes of nodes and links, and a copy that knows better."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from engine.data import Stage
+from engine.planning.problem import Link, PlanningNode, Problem
+
+COORDINATOR = "coordinator"  # where the last hop leads
+
+
+def measured_s(problem: Problem, stage: Stage) -> float:
+    """Decode time of a stage by its node's own measurements; 0 if the problem does not have the node."""
+    index = next((k for k, n in enumerate(problem.nodes) if n.node_id == stage.node_id), None)
+    return 0.0 if index is None else problem.stage_s(index, stage.start, stage.stop)
+
+
+def knows_all(problem: Problem, stages: Sequence[Stage]) -> bool:
+    """Every stage's node may hold items."""
+    known = {n.node_id for n in problem.nodes}
+    return all(s.node_id in known for s in stages)
+
+
+def links_of(stages: Sequence[Stage]) -> list[tuple[str, str]]:
+    """(from, to) of every hop of a step, the last one back to the coordinator."""
+    path = [s.node_id for s in stages] + [COORDINATOR]
+    return list(itertools.pairwise(path))
+
+
+def link_name(source: str, target: str) -> str:
+    return f"{source}>{target}"
+
+
+def assumed_hop_s(problem: Problem) -> float:
+    """What the problem says of a hop that was never observed."""
+    if isinstance(problem.links, Link):
+        return problem.links.latency_s
+    ordered = sorted(pair.link.latency_s for pair in problem.links)
+    return ordered[len(ordered) // 2] if ordered else 0.0
+
+
+def corrected(problem: Problem, levels: Mapping[str, float], room_bytes: Mapping[str, float] | None = None) -> Problem:
+    """`problem` with every node's item times multiplied by exp(level), and less memory where `room_bytes` says so."""
+    room = room_bytes or {}
+    nodes = tuple(_corrected_node(n, levels.get(n.node_id, 0.0), room.get(n.node_id, n.memory_bytes)) for n in problem.nodes)
+    return problem if nodes == problem.nodes else replace(problem, nodes=nodes)
+
+
+def _corrected_node(node: PlanningNode, level: float, memory_bytes: float) -> PlanningNode:
+    factor, room_bytes = math.exp(level), min(memory_bytes, node.memory_bytes)
+    if not level:
+        return replace(node, memory_bytes=room_bytes)
+    item_s, table_s = tuple(t * factor for t in node.time_s), tuple(t * factor for t in node.stage_time_s)
+    return replace(node, time_s=item_s, stage_time_s=table_s, memory_bytes=room_bytes)

@@ -1,0 +1,78 @@
+"""The best plan under what is believed now, beside the running one: gain, cost, and whether there is a choice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.control.adaptation.cost import MigrationCost, MigrationRates
+from engine.control.adaptation.gates import AdaptationTrigger, TriggerKind
+from engine.control.adaptation.probation import Tabu
+from engine.control.adaptation.problem import corrected, knows_all
+from engine.control.adaptation.profile import Beliefs, HeterogeneousPlan, plan_under
+from engine.control.adaptation.view import AdaptationView
+from engine.data import Plan
+from engine.planning.problem import Infeasible
+from engine.planning.strategies import make_plan
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """`before` is None when the running plan names a node that may hold nothing any more."""
+
+    trigger: AdaptationTrigger
+    plan: Plan
+    changes: bool
+    before: HeterogeneousPlan | None
+    after: HeterogeneousPlan
+    cost: MigrationCost
+
+    @property
+    def forced(self) -> bool:
+        """Staying is not possible, or the operator asked for another strategy."""
+        return self.before is None or self.trigger.kind is TriggerKind.STRATEGY
+
+    @property
+    def saved_s(self) -> float:
+        """Seconds per step."""
+        return self.before.period_s - self.after.period_s if self.before else 0.0
+
+    @property
+    def gain(self) -> float:
+        return self.saved_s / self.before.period_s if self.before and self.before.period_s > 0.0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Knowledge:
+    """What proposals are made from: believed levels and links, failed placements, memory limits, migration speeds."""
+
+    beliefs: Beliefs
+    tabu: Tabu
+    rates: MigrationRates
+    room_bytes: Mapping[str, float]
+
+
+def running_plan(view: AdaptationView, beliefs: Beliefs) -> HeterogeneousPlan | None:
+    """The view's plan as it is believed to run; None if a node of it is gone."""
+    if not knows_all(view.problem, view.plan.stages):
+        return None
+    return plan_under(view.plan.stages, view.problem, beliefs, beliefs.levels, view.in_flight)
+
+
+def propose(view: AdaptationView, trigger: AdaptationTrigger, know: Knowledge, now_s: float) -> Proposal:
+    """Re-plan exactly; only if nothing fits otherwise, with more on a node than it is known to bear. Raises Infeasible."""
+    levels = know.beliefs.levels
+    try:
+        problem = corrected(view.problem, levels, _smallest(know.room_bytes, know.tabu.room_bytes(view.problem, now_s)))
+        plan = make_plan(problem, view.strategy, view.plan.plan_version + 1)
+    except Infeasible:
+        levels = know.tabu.cautious(levels, now_s)
+        plan = make_plan(corrected(view.problem, levels, know.room_bytes), view.strategy, view.plan.plan_version + 1)
+    after = plan_under(plan.stages, view.problem, know.beliefs, levels, view.in_flight)
+    cost = know.rates.cost(view.problem.items, view.plan.stages, plan.stages, view.kv_tokens)
+    return Proposal(trigger, plan, plan.stages != view.plan.stages, running_plan(view, know.beliefs), after, cost)
+
+
+def _smallest(*rooms: Mapping[str, float]) -> dict[str, float]:
+    """By node, the least that any of them allows."""
+    return {node: min(r[node] for r in rooms if node in r) for node in sorted({n for r in rooms for n in r})}
