@@ -14,7 +14,7 @@ from typing import Any
 from engine.commands.output import print_json, printable, table
 from engine.data import InvalidInput
 from engine.planning.explain import advice, binding, explain_infeasible
-from engine.planning.problem import Infeasible, Problem
+from engine.planning.problem import Infeasible, Problem, TooHard
 from engine.planning.problem_json import constraints_from, read_problem
 from engine.planning.solution import Solution
 from engine.planning.strategies import check_strategy, solve
@@ -29,6 +29,8 @@ def run(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     try:
         found = solve(problem, options.strategy)
+    except TooHard:
+        raise
     except Infeasible:
         raise explain_infeasible(problem) from None
     solve_ms = 1e3 * (time.perf_counter() - started)
