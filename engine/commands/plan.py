@@ -18,7 +18,7 @@ from engine.planning.partition_plan import PartitionPlan
 from engine.planning.plan_diff import diff
 from engine.planning.plan_drawing import draw
 from engine.planning.plan_json import plan_document
-from engine.planning.problem import Infeasible, Problem
+from engine.planning.problem import Infeasible, Problem, TooHard
 from engine.planning.problem_json import constraints_from
 from engine.planning.solution import Solution
 from engine.planning.strategies import check_strategy, solve
@@ -34,6 +34,8 @@ def run(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     try:
         found = solve(problem, options.strategy)
+    except TooHard:
+        raise
     except Infeasible:
         raise explain_infeasible(problem) from None
     solve_ms = 1e3 * (time.perf_counter() - started)

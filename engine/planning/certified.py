@@ -10,22 +10,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from engine.data import Refused
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.keys import key_of, objective_of
 from engine.planning.large import Large, spread
 from engine.planning.objectives import BOTTLENECK_SLACK
-from engine.planning.problem import Problem
+from engine.planning.problem import Problem, TooHard
 from engine.planning.regular import is_regular
 from engine.planning.solution import Costs, Cut, Solution, evaluate, pool_ratios, ratio
 from engine.planning.solver import best_link, without_pools
 from engine.planning.tables import Chain, Tables
 
 CERTAIN = 1e-12  # a bound this close to a plan's figure is that figure: both were rounded
-
-
-class TooHard(Refused):
-    """No plan was found within the work limit; that none exists is not proved either."""
 
 
 def solve_large(problem: Problem, strategy: str) -> Solution:

@@ -29,6 +29,10 @@ class Infeasible(Refused):
     """No placement satisfies the limits; the message names the limit that binds."""
 
 
+class TooHard(Infeasible):
+    """No plan was found within the work limit; that none exists is not proved."""
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """One direction between two nodes: a message of b bytes takes latency_s + b / bandwidth_bytes_per_s."""

@@ -62,10 +62,14 @@ class Reach:
         return int(self.space.reach_all(there, self.r.begin, self.r.n).max()) < self.r.n
 
     def smallest(self, low_s: float, chain: Chain) -> tuple[float, Chain]:
-        """The smallest bottleneck and a chain that has it; no chain is below `low_s`, and `chain` is a valid one."""
-        high_s = self.cost_s(chain)
+        """The smallest bottleneck and a chain that has it; no chain is below `low_s`, and `chain` is a valid one.
+
+        Every other bound is just below the best cost: often that one cannot be bettered, and then one probe proves it.
+        """
+        high_s, halve = self.cost_s(chain), False
         while low_s < high_s:
-            bound_s = self.r.t.between(low_s, high_s)
+            bound_s = self.r.t.between(low_s, high_s) if halve else high_s - self.r.t.tick_s
+            halve = not halve
             probe = self.probe(bound_s)
             if probe.chain is None:
                 low_s = max(probe.next_s, bound_s + self.r.t.tick_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from engine.planning.solution import Costs, Cut, Solution, evaluate
 from engine.planning.solver import Solver
 
 STRATEGIES = tuple(OBJECTIVES)
+HOPELESS = 1e4
 FEW = 20  # items x nodes; smaller problems are searched as they are
 
 
@@ -29,11 +31,26 @@ def solve(problem: Problem, strategy: str) -> Solution:
     """The best placement under `strategy` with its certificate; raises InvalidInput or Infeasible."""
     check_strategy(strategy)
     try:
-        return _exact(problem, strategy)
+        found = _exact(problem, strategy)
+        finer = _without_hopeless(problem, found)
+        return found if finer is None else _exact(finer, strategy)
     except TooLarge:
         from engine.planning.certified import solve_large
 
         return solve_large(problem, strategy)
+
+
+def _without_hopeless(problem: Problem, found: Solution) -> Problem | None:
+    """The problem without items on nodes where they take far longer than the whole of a known plan, None if there are none.
+
+    Such times (1e9 to say "never") would coarsen the grid of all the others. No better plan contains one: its bottleneck
+    would be larger. Under `cost` that does not follow, so nothing is taken away.
+    """
+    never_s = HOPELESS * max(found.period_s, found.bottleneck_s)
+    if found.strategy == "cost" or never_s <= 0 or not any(never_s < t < math.inf for node in problem.nodes for t in node.time_s):
+        return None
+    nodes = (replace(n, time_s=tuple(math.inf if t > never_s else t for t in n.time_s)) for n in problem.nodes)
+    return replace(problem, nodes=tuple(nodes))
 
 
 def _exact(problem: Problem, strategy: str) -> Solution:

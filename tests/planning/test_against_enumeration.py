@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from engine.data import Item
 from engine.planning.problem import Infeasible, Link, PairLink, PlanningNode, Problem
 from engine.planning.strategies import STRATEGIES, solve
 from tests.planning.fuzz import choose_path, differences
@@ -120,3 +121,18 @@ def test_one_more_node_never_hurts(strategy: str) -> None:
             times = tuple(rng.randint(0, 32) / 8 for _ in problem.items)
             more = PlanningNode("more", float(rng.randint(1, 40)), times, price_per_s=rng.randint(0, 4) / 4)
             assert solve(replace(problem, nodes=(*problem.nodes, more)), strategy).objective <= before
+
+
+@pytest.mark.parametrize("strategy", ["bottleneck_first", "balanced", "latency_optimized"])
+def test_a_huge_time_that_means_never_does_not_blur_the_others(strategy: str) -> None:
+    rng = random.Random(3)
+    for _ in range(10):
+        times = [[rng.uniform(1e-4, 1e-3) for _ in range(8)] for _ in range(3)]
+        items = tuple(Item(f"i{i}", 1, 0, 4) for i in range(8))
+
+        def solved(never: float, times: list[list[float]] = times, items: tuple[Item, ...] = items) -> float:
+            rows = [tuple(never if (5 * u + i) % 7 == 0 else t for i, t in enumerate(row)) for u, row in enumerate(times)]
+            nodes = tuple(PlanningNode(f"n{u}", time_s=row) for u, row in enumerate(rows))
+            return solve(Problem(items, nodes, links=Link(1e-5)), strategy).objective
+
+        assert solved(1e9) == solved(math.inf)
