@@ -55,7 +55,7 @@ async def _measure(suite: str, options: argparse.Namespace) -> dict[str, Any]:
         return await bench_hop(options.tokens, options.rounds)
     if suite == "decode":
         return await bench_decode(min(options.tokens, 200), options.rounds)
-    return await bench_serve.bench_serve(min(options.tokens, 64), options.rounds, options.sessions, options.workers)
+    return await bench_serve.bench_serve(min(options.tokens, 96), options.rounds, options.sessions, options.workers)
 
 
 async def bench_hop(num_tokens: int, rounds: int) -> dict[str, Any]:
