@@ -61,7 +61,7 @@ async def _measure(suite: str, options: argparse.Namespace) -> dict[str, Any]:
         return await bench_hop(options.tokens, options.rounds)
     if suite == "decode":
         return await bench_decode(min(options.tokens, 200), options.rounds)
-    return await bench_serve.bench_serve(min(options.tokens, 64), options.rounds, options.sessions, options.workers)
+    return await bench_serve.bench_serve(min(options.tokens, 96), options.rounds, options.sessions, options.workers)
 
 
 def _plan(as_json: bool) -> int:

@@ -28,10 +28,6 @@ class Flight:
     def is_decode(self) -> bool:
         return all(s.sample_index and len(s.token_ids) == 1 for s in self.segments)
 
-    @property
-    def num_tokens(self) -> int:
-        return sum(len(s.token_ids) for s in self.segments)
-
 
 class Batcher:
     """Decides what the next step holds; the caller sends it."""
@@ -55,9 +51,13 @@ class Batcher:
 
     def observe(self, flight: Flight, timings: tuple[StageTiming, ...]) -> None:
         """Learn what prompt tokens cost from a step that came back."""
-        if not flight.is_decode:
-            pairs = sum(num_pairs(len(s.token_ids), s.position) for s in flight.segments)
-            self.rule.observe(flight.num_tokens, pairs, sum(t.compute_s for t in timings))
+        spent_s = sum(t.compute_s for t in timings)
+        if flight.is_decode:
+            self.rule.observe_decode(spent_s)
+            return
+        chunks = [s for s in flight.segments if len(s.token_ids) > 1 or not s.sample_index]
+        pairs = sum(num_pairs(len(s.token_ids), s.position) for s in chunks)
+        self.rule.observe(sum(len(s.token_ids) for s in chunks), pairs, spent_s)
 
     def _chunks(self, waiting: list[Session], max_rows: int, least_tokens: int) -> list[Segment]:
         segments: list[Segment] = []

@@ -1,8 +1,10 @@
 """How many prompt tokens make a chunk of a given time. Pure; learnt from the steps that carried prompts.
 
-    time(chunk) = token_s * tokens + pair_s * pairs,    pairs = tokens * context + tokens * (tokens + 1) / 2
+    time(step with a chunk) = time(step without) + token_s * tokens + pair_s * pairs
+    pairs = tokens * context + tokens * (tokens + 1) / 2
 
-Chunks of equal time shrink as the context grows, so a prompt of any length delays the others by the same amount.
+A step reads the weights whatever it carries, so a chunk costs what its step takes beyond a decode step. Chunks of equal time
+shrink as the context grows, so a prompt of any length delays the others by the same amount.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections import deque
 
 WINDOW_STEPS = 32
 MIN_TOKENS = 8
+MIN_SHARE = 0.2  # of a step that its chunk is held to cost at least: decode steps vary
 
 
 class ChunkRule:
@@ -19,17 +22,24 @@ class ChunkRule:
 
     def __init__(self) -> None:
         self._steps: deque[tuple[float, float, float]] = deque(maxlen=WINDOW_STEPS)  # tokens, pairs, seconds
+        self._decode_s: deque[float] = deque(maxlen=WINDOW_STEPS)
         self._laws: tuple[float, float] | None = None
 
     def forget(self) -> None:
         """Another plan: what was measured describes other stages."""
         self._steps.clear()
+        self._decode_s.clear()
         self._laws = None
 
+    def observe_decode(self, spent_s: float) -> None:
+        """One step without prompt tokens, summed over the stages."""
+        self._decode_s.append(spent_s)
+
     def observe(self, num_tokens: int, num_pairs: float, spent_s: float) -> None:
-        """One step with `num_tokens` new tokens, summed over the stages; too few tokens say nothing about a prompt's cost."""
+        """One step with `num_tokens` prompt tokens, summed over the stages; too few say nothing about a prompt's cost."""
         if num_tokens >= MIN_TOKENS and spent_s > 0:
-            self._steps.append((float(num_tokens), num_pairs, spent_s))
+            decode_s = sorted(self._decode_s)[len(self._decode_s) // 2] if self._decode_s else 0.0
+            self._steps.append((float(num_tokens), num_pairs, max(spent_s - decode_s, MIN_SHARE * spent_s)))
             self._laws = None
 
     def chunk_tokens(self, context: int, target_s: float, unknown_tokens: int, max_tokens: int) -> int:

@@ -24,7 +24,7 @@ class SchedulerLimits:
     queue_timeout_s: float = 120.0
     prompt_chunk_tokens: int = 512  # bounds the size of one message
     unknown_chunk_tokens: int = 128  # until the cost of a prompt token has been measured
-    chunk_s: float = 0.1
+    chunk_s: float = 0.15
     max_rows: int = 64
     step_timeout_s: float = 10.0  # a step that is out longer is lost, though every worker still beats
 

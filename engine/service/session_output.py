@@ -48,7 +48,7 @@ class SessionOutput:
 
     def finish(self, reason: FinishReason, error: NoodleError | None) -> None:
         """End the streams: with the error if the session failed, else with a last chunk that says why it stopped."""
-        failure = self.journal_error or (error if reason is FinishReason.ERROR else None)
+        failure = error if reason is FinishReason.ERROR else None
         last = pb.TokenChunk(session_id=self.session_id, index=-1, text=self._text.flush(), finish_reason=reason)
         self._end = failure or last
         self._wake()

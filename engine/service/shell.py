@@ -224,16 +224,20 @@ class ClusterShell:
 
     def _give_up(self, command: do.Command, error: NoodleError) -> None:
         """A command failed, most likely the journal: the session whose token could not be kept ends here."""
-        if isinstance(command, do.EmitToken) and self.cluster.scheduler.get(command.session_id):
+        if isinstance(command, do.EmitToken):
             if output := self._outputs.get(command.session_id):
                 output.journal_error = error
-            self.feed(on.SessionCancelled(command.session_id, str(error)))
+            if self.cluster.scheduler.get(command.session_id):
+                self.feed(on.SessionCancelled(command.session_id, str(error)))
 
     def _finish(self, command: do.FinishSession) -> None:
-        output = self._outputs.pop(command.session_id, None)
+        """End a session; one that lost a token to the disk has failed, even if the cluster knows all of them."""
+        output, reason, error = self._outputs.pop(command.session_id, None), command.reason, command.error
         if output is not None:
-            output.finish(command.reason, command.error)
-        self.journal.close_session(command.session_id, command.reason, command.error)
+            if output.journal_error is not None:
+                reason, error = FinishReason.ERROR, output.journal_error
+            output.finish(reason, error)
+        self.journal.close_session(command.session_id, reason, error)
 
     def _record(self, record: do.Record) -> None:
         self._sequence += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.control import commands as do
 from engine.control import events as on
@@ -30,6 +30,7 @@ class Session:
     request: GenerateRequest
     tokens: list[int] = field(default_factory=list)
     ended: do.FinishSession | None = None
+    lost_token: bool = False  # a write failed: this session ends with an error, whatever the cluster knows
 
 
 @dataclass
@@ -107,8 +108,9 @@ class DrillCoordinator:
         disk = self.disk
         match command:
             case do.EmitToken() if self._disk_is_full():
+                disk.sessions[command.session_id].lost_token = True
                 self.feed(on.SessionCancelled(command.session_id, "the journal cannot be written"))
-            case do.EmitToken() if disk.sessions[command.session_id].ended is not None:
+            case do.EmitToken() if disk.sessions[command.session_id].lost_token:
                 pass
             case do.EmitToken():
                 tokens = disk.sessions[command.session_id].tokens
@@ -117,7 +119,8 @@ class DrillCoordinator:
                 tokens.append(command.token_id)
                 self._deliver(command.session_id, command.index, command.token_id)
             case do.FinishSession():
-                disk.sessions[command.session_id].ended = command
+                session = disk.sessions[command.session_id]
+                session.ended = replace(command, reason=FinishReason.ERROR) if session.lost_token else command
             case do.AdoptPlan():
                 if command.plan.plan_version <= disk.plan_version:
                     raise AssertionError(f"plan {command.plan.plan_version} is adopted after {disk.plan_version}")
