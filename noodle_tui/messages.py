@@ -32,6 +32,26 @@ class Dialling:
 class FrameArrived:
     frame: WatchFrame
     wall_s: float
+    anew: bool = False  # the replay jumped: what was known before is of another time
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayMoved:
+    """Where the replay stands."""
+
+    index: int
+    num_frames: int
+    wall_s: float
+    speed: float
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingChanged:
+    """A recording began (its file), ended (empty) or failed (why)."""
+
+    path: str
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +139,8 @@ Message = (
     | BootFailed
     | Dialling
     | FrameArrived
+    | ReplayMoved
+    | RecordingChanged
     | LinkLost
     | ProcessesDied
     | Tick

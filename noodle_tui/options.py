@@ -11,6 +11,7 @@ from engine.data import GenerateRequest, InvalidInput, Sampling
 from noodle_tui.themes import DEFAULT_THEME, theme_names
 
 MIN_HZ, MAX_HZ = 0.2, 4.0
+MIN_SPEED, MAX_SPEED = 0.25, 1024.0
 _ADDRESS = re.compile(r"(unix:.+)|((\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5})")
 
 
@@ -28,9 +29,14 @@ class Options:
     max_new_tokens: int = 64
     temperature: float = 0.0
     seed: int = 0
+    record: str | None = None
+    replay: str | None = None
+    speed: float = 1.0
+    headless: bool = False
 
     def __post_init__(self) -> None:
         self._check_cluster()
+        self._check_recording()
         if not MIN_HZ <= self.hz <= MAX_HZ:
             raise InvalidInput(f"--hz {self.hz:g} is not allowed: the display paints {MIN_HZ:g} to {MAX_HZ:g} times a second")
         if self.theme is not None and self.theme not in theme_names():
@@ -48,6 +54,16 @@ class Options:
             raise InvalidInput(f"--workers {self.workers} is not allowed: an embedded cluster has 1 to 64 worker processes")
         if self.random_weights is not None and not 0 <= self.random_weights < 2**63:
             raise InvalidInput(f"--random-weights {self.random_weights} is not allowed: the seed is a whole number from 0")
+
+    def _check_recording(self) -> None:
+        if self.replay is not None and (self.connect or self.model or self.workers or self.random_weights is not None):
+            raise InvalidInput("--replay shows a recording: it goes with neither --connect nor the options of an embedded cluster")
+        if self.replay is not None and self.record is not None:
+            raise InvalidInput("--replay and --record: a replay is a recording already, give one or the other")
+        if self.headless and self.record is None:
+            raise InvalidInput("--headless records without a screen: give --record FILE too")
+        if not MIN_SPEED <= self.speed <= MAX_SPEED:
+            raise InvalidInput(f"--speed {self.speed:g} is not allowed: a replay runs at {MIN_SPEED:g} to {MAX_SPEED:g} times its pace")
 
 
 def _is_address(text: str) -> bool:
@@ -76,6 +92,11 @@ def _parser() -> argparse.ArgumentParser:
     cluster.add_argument("--model", metavar="M", help="model of the embedded cluster: hub id, local folder or architecture name")
     cluster.add_argument("--workers", metavar="N", type=int, help="worker processes of the embedded cluster")
     cluster.add_argument("--random-weights", metavar="SEED", type=int, help="seeded random weights: no download, answers are noise")
+    recording = parser.add_argument_group("recording")
+    recording.add_argument("--record", metavar="FILE", help="write every frame to a new file (.gz compresses)")
+    recording.add_argument("--headless", action="store_true", help="record without a screen until interrupted")
+    recording.add_argument("--replay", metavar="FILE", help="show a recording on the same screens")
+    recording.add_argument("--speed", type=float, default=1.0, metavar="X", help="pace of the replay (default 1)")
     display = parser.add_argument_group("display")
     display.add_argument("--ascii", action="store_true", help="draw with ASCII only (also NOODLE_ASCII=1)")
     display.add_argument("--theme", metavar="NAME", help="colour theme")

@@ -27,7 +27,9 @@ from noodle_tui.messages import (
     PromptRefused,
     PromptSent,
     Quitting,
+    RecordingChanged,
     RefusalDismissed,
+    ReplayMoved,
     SessionEnded,
     Tick,
     TokenArrived,
@@ -84,6 +86,8 @@ class ConsoleState:
     answer_scroll: int = 0  # rows back from the end of the answer
     refusal: str = ""  # why the last prompt was not sent; stays until dismissed
     quitting: str = ""
+    replay: ReplayMoved | None = None
+    recording: str = ""  # the file that is being written
 
     @property
     def shown(self) -> View | None:
@@ -125,7 +129,8 @@ def _dialling(state: ConsoleState, message: Dialling, now_s: float) -> ConsoleSt
 
 def _frame_arrived(state: ConsoleState, message: FrameArrived, now_s: float) -> ConsoleState:
     status = clean(message.frame.status)
-    view = View(status, _merge(state.latest, status, message.frame.events), now_s, message.wall_s)
+    events = _merge(None if message.anew else state.latest, status, message.frame.events)
+    view = View(status, events, now_s, message.wall_s)
     link = Link(LinkState.LIVE, now_s, state.link.address)
     if state.link.state is LinkState.LIVE:
         link = replace(link, since_s=state.link.since_s)
@@ -152,10 +157,18 @@ def _processes_died(state: ConsoleState, message: ProcessesDied, now_s: float) -
 
 
 def _tick(state: ConsoleState, message: Tick, now_s: float) -> ConsoleState:
-    silent = state.latest is not None and now_s - state.latest.arrived_s >= STALE_AFTER_S
+    silent = state.latest is not None and state.replay is None and now_s - state.latest.arrived_s >= STALE_AFTER_S
     if state.link.state is LinkState.LIVE and silent:
         return replace(state, link=replace(state.link, state=LinkState.STALE, since_s=now_s))
     return state
+
+
+def _replay_moved(state: ConsoleState, message: ReplayMoved, now_s: float) -> ConsoleState:
+    return replace(state, replay=message)
+
+
+def _recording_changed(state: ConsoleState, message: RecordingChanged, now_s: float) -> ConsoleState:
+    return replace(state, recording=safe_text(message.path), refusal=safe_text(message.error) or state.refusal)
 
 
 # --- the display ----------------------------------------------------------------------------------------------
@@ -211,6 +224,8 @@ _HANDLERS: dict[type, Callable[[ConsoleState, Any, float], ConsoleState]] = {
     FrameArrived: _frame_arrived,
     LinkLost: _link_lost,
     ProcessesDied: _processes_died,
+    ReplayMoved: _replay_moved,
+    RecordingChanged: _recording_changed,
     Tick: _tick,
     HoldToggled: _hold_toggled,
     NodeSelected: _node_selected,
