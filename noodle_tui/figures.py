@@ -58,3 +58,10 @@ def clock(wall_s: float) -> str:
         return time.strftime("%H:%M:%S", time.localtime(wall_s))
     except (OverflowError, ValueError, OSError):
         return "--:--:--"
+
+
+def signed_percent(share: float | None) -> str:
+    """A change: `+55%`, `-3%`; a dash when there is nothing to compare."""
+    if share is None or not math.isfinite(share):
+        return "-"
+    return f"{max(-9.99, min(share, 99.99)) * 100:+.0f}%"

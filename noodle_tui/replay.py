@@ -97,6 +97,10 @@ class ReplayLink:
         """Refused."""
         raise Refused(NO_CLUSTER)
 
+    async def act(self, call: str, arguments: tuple[object, ...]) -> object:
+        """Refused."""
+        raise Refused(NO_CLUSTER)
+
     async def stop(self) -> None:
         """Close the file."""
         self.kill()

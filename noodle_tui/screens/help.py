@@ -1,53 +1,59 @@
-"""The help overlay: generated from the key bindings themselves, so that it cannot disagree with them."""
+"""Help over any screen, generated from the table of keys, so that it cannot disagree with it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Sequence
 
-from textual.binding import Binding, BindingType
-
-from noodle_tui.glyphs import Glyphs
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, beside, line, stack
-from noodle_tui.screens.painted import PaintedScreen
+from noodle_tui.actions import ACTIONS, preview_of
+from noodle_tui.keys import Key
+from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, beside, line
+from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState
-from noodle_tui.themes import Look, theme_names
 
-_KEY_NAMES = {"question_mark": "?", "escape": "esc", "pageup": "pgup", "pagedown": "pgdn"}
-_KEY_CELLS = 16
-LEFT_CELLS = 50  # of the key list, when the symbols stand beside it
+TWO_COLUMNS_FROM = 100
+KEY_CELLS = 12
 
 
-class Help(PaintedScreen):
-    """What the keys do and what the symbols mean."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "app.help", "close the help", id="help.close")]
-
-    def __init__(self, look: Look, glyphs: Glyphs, bindings: Iterable[BindingType]) -> None:
-        super().__init__(look, glyphs)
-        self._entries = tuple(binding for binding in bindings if isinstance(binding, Binding))
-
-    def body(self, state: ConsoleState, canvas: Canvas) -> Lines:
-        """Keys and symbols, side by side when there is room."""
-        keys, symbols = _keys(self._entries), _symbols(canvas, self._look)
-        if canvas.width >= 100:
-            return stack(beside(keys, symbols, LEFT_CELLS, canvas.glyphs), canvas.height)
-        return stack((*keys, BLANK, *symbols), canvas.height)
-
-    def key_line(self, state: ConsoleState) -> Line:
-        """How to get back."""
-        return line(Span(" esc close   t theme   q quit", "dim"))
+def help_body(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines:
+    """Keys that look, keys that change, symbols, files; scrolls where it does not fit."""
+    title = line(
+        Span(f" HELP  screen {state.ui.page.number} {state.ui.page.value}", "title"), Span("   up and down scroll, esc or ? closes", "dim")
+    )
+    look = _look(state, keys)
+    rest = (*_change(state, keys, canvas), BLANK, *_symbols(canvas), BLANK, *_files())
+    rows = beside(look, rest, 54, canvas.glyphs) if canvas.width >= TWO_COLUMNS_FROM else (*look, BLANK, *rest)
+    room = canvas.height - 2
+    first = max(0, min(state.ui.help_scroll, len(rows) - room))
+    more = len(rows) - first - room
+    foot = line(Span(f" {more} more below", "dim")) if more > 0 else BLANK
+    return (title, *rows[first : first + room], *([BLANK] * max(0, room - len(rows))), foot)[: canvas.height]
 
 
-def _keys(bindings: Iterable[Binding]) -> Lines:
-    rows = [line(Span(" KEYS  on Overview; nothing here changes the cluster", "title"))]
-    for binding in bindings:
-        names = " ".join(_KEY_NAMES.get(key, key) for key in binding.key.split(","))
-        rows.append(line(Span(f" {names:<{_KEY_CELLS}}", "accent"), binding.description))
+def _look(state: ConsoleState, keys: Sequence[Key]) -> Lines:
+    shown = [key for key in keys if not key.changes and state.ui.page in key.pages and not key.id.startswith("screen.")]
+    rows = [
+        line(Span(" LOOK", "title"), Span(" never changes the cluster", "dim")),
+        _entry("1..9", "screens: " + " ".join(p.value for p in Page)[:36]),
+    ]
+    return (*rows, *(_entry(key.label, key.text) for key in shown))
+
+
+def _change(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines:
+    rows = [line(Span(" CHANGE", "title"), Span(" capital letter: shows what it would do, y does it", "dim"))]
+    for key in keys:
+        if key.changes:
+            action = ACTIONS.get(key.id)
+            blocked = preview_of(action, state).blocked if action else ""
+            note = Span(f"  not now: {blocked}" if blocked else "", "dim")
+            rows.append(line(*_entry(key.label, key.text), note))
     return tuple(rows)
 
 
-def _symbols(canvas: Canvas, look: Look) -> Lines:
+def _entry(label: str, text: str) -> Line:
+    return line(Span(f" {label:<{KEY_CELLS}} ", "accent"), text)
+
+
+def _symbols(canvas: Canvas) -> Lines:
     g = canvas.glyphs
     return (
         line(Span(" SYMBOLS", "title")),
@@ -56,6 +62,11 @@ def _symbols(canvas: Canvas, look: Look) -> Lines:
         line(" ", Span(g.bottleneck, "bottleneck"), f" the slowest stage   {g.hop} a hop   {g.broken_scale} blocks not to scale"),
         line(" ITEMS are the model's embedding, blocks and head, counted from 0"),
         line(" STALE: connected, but silent for 3 s   OFFLINE: retried 1 2 4 8 15 s"),
-        line(" themes ", Span(look.name, "accent"), *(f" {name}" for name in theme_names() if name != look.name)),
-        line(" NO_COLOR and NOODLE_ASCII=1 are respected"),
+    )
+
+
+def _files() -> Lines:
+    return (
+        line(Span(" FILES", "title"), "  ~/.config/noodle/console.toml   ~/.config/noodle/themes/*.toml"),
+        line(Span(" ENV", "title"), "  NO_COLOR   NOODLE_ASCII=1   NOODLE_TOKEN"),
     )

@@ -12,7 +12,7 @@ MAX_ERROR_ROWS = 2
 
 def notices(state: ConsoleState, canvas: Canvas) -> Lines:
     """At most `canvas.height` rows, the most urgent first; none at all when everything is in order."""
-    rows = (*_failures(state, canvas), *_offline(state, canvas), *_phase(state, canvas), *_weights(state, canvas))
+    rows = (*_failures(state, canvas), *_offline(state, canvas), *_phase(state, canvas), *weights(state, canvas))
     return rows[: canvas.height]
 
 
@@ -68,7 +68,7 @@ def _phase(state: ConsoleState, canvas: Canvas) -> Lines:
     return tuple(rows)
 
 
-def _weights(state: ConsoleState, canvas: Canvas) -> Lines:
+def weights(state: ConsoleState, canvas: Canvas) -> Lines:
     if state.shown is None:
         return ()
     status = state.shown.status

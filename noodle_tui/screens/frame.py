@@ -1,0 +1,112 @@
+"""One whole screen as lines: the truth on top, tabs, the strip, a body by page, dialogs over it, keys at the bottom.
+
+Pure: everything follows from the state and the canvas. `screens/main.py` shows it; golden tests read it directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from noodle_tui.commands import Suggestion, suggestions
+from noodle_tui.glyphs import Glyphs
+from noodle_tui.keys import KEYS, Key
+from noodle_tui.lines import Canvas, Line, Lines, Span, crop, fit, line, stack
+from noodle_tui.pages import EntryKind, Page
+from noodle_tui.screens.dialogs import with_dialog
+from noodle_tui.screens.events import events_body
+from noodle_tui.screens.help import help_body
+from noodle_tui.screens.key_line import key_line
+from noodle_tui.screens.logs import logs_body
+from noodle_tui.screens.nodes import nodes_body
+from noodle_tui.screens.overview_body import aged, faded, overview_body
+from noodle_tui.screens.plan import plan_body
+from noodle_tui.screens.profile import profile_body
+from noodle_tui.screens.prompt import FIELD_ROWS, prompt_body
+from noodle_tui.screens.sessions import sessions_body
+from noodle_tui.screens.whatif import whatif_body
+from noodle_tui.state import ConsoleState, LinkState
+from noodle_tui.widgets.boxes import boxed, laid_over
+from noodle_tui.widgets.notices import notices, opening
+from noodle_tui.widgets.truth_line import is_too_small, strip_line, tabs_line, too_small_line, truth_line
+
+NUM_TOP_ROWS = 3
+_BODIES: Mapping[Page, Callable[[ConsoleState, Canvas], Lines]] = {
+    Page.OVERVIEW: overview_body,
+    Page.NODES: nodes_body,
+    Page.PLAN: plan_body,
+    Page.WHATIF: whatif_body,
+    Page.EVENTS: events_body,
+    Page.SESSIONS: sessions_body,
+    Page.PROFILE: profile_body,
+    Page.PROMPT: prompt_body,
+    Page.LOGS: logs_body,
+}
+_WITHOUT_COORDINATOR = frozenset({Page.PROFILE, Page.LOGS})  # they show something while nothing has answered yet
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the screen needs to know of the program: its keys and themes."""
+
+    keys: tuple[Key, ...] = KEYS
+    themes: tuple[str, ...] = ()
+
+
+def top_lines(state: ConsoleState, canvas: Canvas) -> Lines:
+    """Three rows that are there on every screen, over every dialog."""
+    if is_too_small(canvas.width, canvas.height):
+        return (crop(too_small_line(state, canvas), canvas.width),)
+    rows = (truth_line(state, canvas), tabs_line(state, canvas), strip_line(state, canvas))
+    return tuple(crop(row, canvas.width) for row in rows)
+
+
+def body_lines(state: ConsoleState, canvas: Canvas, settings: Settings) -> Lines:
+    """Exactly `canvas.height` rows, none wider than the canvas."""
+    rows = help_body(state, settings.keys, canvas) if state.ui.help else _page(state, canvas)
+    rows = tuple(crop(row, canvas.width) for row in stack(rows, canvas.height))
+    rows = with_dialog(state, rows, canvas)
+    entry = state.ui.entry
+    if entry is not None and entry.kind is EntryKind.COMMAND:
+        rows = _palette(rows, suggestions(entry.text, state, settings.keys, settings.themes), entry.choice, canvas)
+    return rows
+
+
+def screen_lines(state: ConsoleState, width: int, height: int, glyphs: Glyphs, now_s: float, settings: Settings | None = None) -> Lines:
+    """The whole screen without its text fields: what tests compare."""
+    canvas = Canvas(width, height, glyphs, now_s)
+    top = top_lines(state, canvas)
+    if len(top) == 1:
+        return top
+    fields = FIELD_ROWS if state.ui.page is Page.PROMPT else 0
+    body = body_lines(state, canvas.sized(width, height - NUM_TOP_ROWS - 1 - fields), settings or Settings())
+    return (*top, *body, *([()] * fields), crop(key_line(state, canvas), width))
+
+
+def _page(state: ConsoleState, canvas: Canvas) -> Lines:
+    """Notices first, then the screen; what is no longer fresh is faded."""
+    if state.shown is None and state.ui.page not in _WITHOUT_COORDINATOR:
+        return opening(state, canvas)
+    top = notices(state, canvas.sized(canvas.width, max(3, canvas.height // 3)))
+    rows = _BODIES[state.ui.page](aged(state, canvas.now_s), canvas.sized(canvas.width, canvas.height - len(top)))
+    fresh = state.link.state is LinkState.LIVE or state.replay is not None or state.ui.page in (Page.PROFILE, Page.LOGS)
+    return (*top, *(rows if fresh else faded(rows)))
+
+
+def _palette(base: Lines, found: Sequence[Suggestion], choice: int, canvas: Canvas) -> Lines:
+    """Suggestions above the line that is being typed."""
+    width = min(canvas.width, 78)
+    rows: list[Line] = []
+    for i, suggestion in enumerate(found):
+        chosen = i == choice
+        text = fit(suggestion.text, 28, canvas.glyphs)
+        rows.append(
+            line(
+                Span(canvas.glyphs.cursor if chosen else " ", "accent"),
+                Span(f"{text} ", "title" if chosen else "text"),
+                Span(suggestion.help, "dim"),
+            )
+        )
+    if not rows:
+        rows = [line(Span("no command fits", "dim"))]
+    return laid_over(base, boxed(tuple(rows[: canvas.height - 2]), width, canvas.glyphs), canvas, bottom=True)

@@ -1,0 +1,183 @@
+"""The one Textual screen: three line views, the fields of the Prompt screen, and the line for filters and commands.
+
+There is one screen for all pages, because changing lines costs fewer bytes than changing screens. It holds no facts of
+its own; what to draw is decided in `frame.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+from textual.events import Resize
+from textual.geometry import Size
+from textual.screen import Screen
+from textual.widgets import Input
+
+from engine.data import GenerateRequest, InvalidInput, Sampling
+from noodle_tui.glyphs import Glyphs
+from noodle_tui.lines import Canvas, Lines, Span, crop, line
+from noodle_tui.options import Options
+from noodle_tui.pages import EntryKind, Page
+from noodle_tui.screens.frame import NUM_TOP_ROWS, Settings, body_lines, top_lines
+from noodle_tui.screens.key_line import key_line
+from noodle_tui.screens.prompt import FIELD_ROWS
+from noodle_tui.state import ConsoleState
+from noodle_tui.themes import Look
+from noodle_tui.widgets.line_view import LineView
+from noodle_tui.widgets.prompt_field import EntryField, PromptField, TextField
+
+if TYPE_CHECKING:
+    from noodle_tui.app import ConsoleApp
+
+T = TypeVar("T")
+SETTINGS = (("max-tokens", " max tokens ", 7), ("temperature", "  temperature ", 6), ("seed", "  seed ", 12))
+_LABELS = {EntryKind.FILTER: " filter / ", EntryKind.COMMAND: " : "}
+
+
+class Main(Screen[None], inherit_bindings=False):
+    """See the module docstring; printable keys type only while a field has the focus."""
+
+    app: ConsoleApp
+    AUTO_FOCUS = ""
+
+    def __init__(self, look: Look, glyphs: Glyphs, options: Options) -> None:
+        super().__init__()
+        self._look = look
+        self._glyphs = glyphs
+        self._resized_to: Size | None = None
+        self._defaults = (str(options.max_new_tokens), f"{options.temperature:g}", str(options.seed))
+
+    def compose(self) -> ComposeResult:
+        """Top, body, fields, then either the keys or the line that is being typed."""
+        styles = self._look.styles
+        yield LineView(styles, id="top")
+        yield LineView(styles, id="body")
+        with Horizontal(id="prompt-row"):
+            yield self._label("prompt-label", " prompt > ")
+            yield PromptField(id="prompt")
+        with Horizontal(id="settings-row"):
+            for (name, label, width), value in zip(SETTINGS, self._defaults, strict=True):
+                yield self._label(f"{name}-label", label)
+                field = TextField(value, max_length=width - 1, id=name)
+                field.styles.width = width
+                yield field
+            yield LineView(styles, classes="one-row")
+        with Horizontal(id="entry-row"):
+            yield self._label("entry-label", _LABELS[EntryKind.FILTER])
+            yield EntryField(id="entry")
+        yield LineView(styles, id="keys", classes="one-row")
+
+    def _label(self, label_id: str, text: str) -> LineView:
+        view = LineView(self._look.styles, id=label_id, classes="one-row")
+        view.styles.width = len(text)
+        view.show((line(Span(text, "dim")),))
+        return view
+
+    # --- painting -------------------------------------------------------------------------------------------------
+    def paint(self, state: ConsoleState, now_s: float, settings: Settings) -> None:
+        """Show `state`; what is unchanged costs nothing."""
+        canvas = Canvas(self.size.width, self.size.height, self._glyphs, now_s)
+        top = top_lines(state, canvas)
+        self.set_class(len(top) == 1, "-too-small")
+        self._show("top", top)
+        if len(top) == 1:
+            return
+        self.set_class(state.ui.page is Page.PROMPT, "-prompt")
+        self.set_class(state.ui.entry is not None, "-entry")
+        self._show("body", body_lines(state, self.body_canvas(state, now_s), settings))
+        typing = isinstance(self.focused, TextField) and not isinstance(self.focused, EntryField)
+        self._show("keys", (crop(key_line(state, canvas, typing=typing), canvas.width),))
+
+    def body_canvas(self, state: ConsoleState, now_s: float) -> Canvas:
+        """The room of the body, counted rather than asked for: the layout follows a moment later."""
+        fields = FIELD_ROWS if state.ui.page is Page.PROMPT else 0
+        return Canvas(self.size.width, max(0, self.size.height - NUM_TOP_ROWS - 1 - fields), self._glyphs, now_s)
+
+    def restyle(self, look: Look) -> None:
+        """Use another theme from now on."""
+        self._look = look
+        for view in self.query(LineView):
+            view.restyle(look.styles)
+
+    def on_resize(self, event: Resize) -> None:
+        """Everything is measured anew, once the layout has settled; an event without a change must not start a circle."""
+        if event.size != self._resized_to:
+            self._resized_to = event.size
+            self.call_after_refresh(self.app.paint_soon)
+
+    def _show(self, view_id: str, lines: Lines) -> None:
+        self.query_one(f"#{view_id}", LineView).show(lines)
+
+    # --- fields ---------------------------------------------------------------------------------------------------
+    def open_entry(self, kind: EntryKind, text: str) -> None:
+        """Put the cursor on the line at the bottom."""
+        label = self.query_one("#entry-label", LineView)
+        label.styles.width = len(_LABELS[kind])
+        label.show((line(Span(_LABELS[kind], "accent")),))
+        self.add_class("-entry")
+        field = self.query_one("#entry", EntryField)
+        field.value = text
+        field.cursor_position = len(text)
+        field.focus()
+
+    def set_entry(self, text: str) -> None:
+        """Replace what is being typed."""
+        field = self.query_one("#entry", EntryField)
+        field.value = text
+        field.cursor_position = len(text)
+
+    def close_entry(self) -> None:
+        """Back to the keys."""
+        self.set_focus(None)
+        self.remove_class("-entry")
+
+    def write(self) -> None:
+        """Put the cursor into the prompt."""
+        self.query_one("#prompt", PromptField).focus()
+
+    def next_field(self, step: int) -> None:
+        """From the prompt through its settings and around."""
+        names = ["prompt", *(name for name, _, _ in SETTINGS)]
+        at = names.index(self.focused.id) if self.focused is not None and self.focused.id in names else 0
+        self.query_one(f"#{names[(at + step) % len(names)]}", TextField).focus()
+
+    def request(self) -> GenerateRequest:
+        """The prompt with the settings as they stand; raises InvalidInput with the reason."""
+        tokens, temperature, seed = (self.query_one(f"#{name}", TextField).value for name, _, _ in SETTINGS)
+        sampling = Sampling(temperature=_number("temperature", temperature, float), seed=_number("seed", seed, int))
+        prompt = self.query_one("#prompt", PromptField).value
+        return GenerateRequest(prompt, max_new_tokens=_number("max tokens", tokens, int), sampling=sampling)
+
+    def on_descendant_focus(self) -> None:
+        """The key line depends on where the cursor is."""
+        self.app.paint_soon()
+
+    def on_descendant_blur(self) -> None:
+        """See `on_descendant_focus`."""
+        self.app.paint_soon()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """A filter works while it is typed, and the palette follows."""
+        if isinstance(event.input, EntryField):
+            event.stop()
+            self.app.effects.entry_typed(event.value)
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Enter in a field: run the line, send the prompt, or go back from a setting to it."""
+        event.stop()
+        if isinstance(event.input, EntryField):
+            self.app.effects.entry_submitted(event.value)
+        elif not isinstance(event.input, PromptField):
+            self.write()
+        elif event.value.strip():
+            self.app.effects.send_prompt()
+
+
+def _number(what: str, text: str, kind: Callable[[str], T]) -> T:
+    try:
+        return kind(text)
+    except ValueError:
+        raise InvalidInput(f"{what} {text!r} is not a number") from None
