@@ -56,7 +56,9 @@ _COMMANDS: tuple[tuple[str, str, str], ...] = (
 def suggestions(text: str, state: ConsoleState, keys: Sequence[Key], themes: Sequence[str]) -> tuple[Suggestion, ...]:
     """What fits what was typed so far, the likeliest first."""
     found = [s for s in (*_with_arguments(state, themes), *_plain(), *_of_keys(keys)) if _matches(text, s)]
-    found.sort(key=lambda s: (not s.text.startswith(text.lower().strip()), len(s.text) if text.strip() else 0))
+    typed = text.lower().strip()
+    if typed:
+        found.sort(key=lambda s: (not s.text.startswith(typed), typed not in s.text, len(s.text)))
     return tuple(found[:MAX_SUGGESTIONS])
 
 

@@ -64,7 +64,7 @@ def missed(before: ClusterStatus, after: ClusterStatus, fresh: tuple[Event, ...]
     facts += _nodes_gone(before, after)
     num_bad = sum(event.severity in (Severity.WARN, Severity.ERROR) for event in fresh)
     if fresh:
-        facts.append(f"{len(fresh)} events" + (f", {num_bad} of them WARN or ERROR" if num_bad else ""))
+        facts.append(f"{len(fresh)} event{'s' if len(fresh) > 1 else ''}" + (f" ({num_bad} WARN or ERROR)" if num_bad else ""))
     return f"back after {away_s:.0f}s; missed: {', '.join(facts) or 'nothing'}"
 
 

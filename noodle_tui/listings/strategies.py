@@ -11,7 +11,7 @@ from noodle_tui.lines import Line, Span, fit, line
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import Column, Table, widest
 
-CURRENT = "current"
+CURRENT, MEASURED = "current", "measured"  # the present plan as it was planned, and as it runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,6 @@ class StrategyRow:
     gain: float | None  # in tokens/s that the bottleneck allows, against the present plan's own prediction
     error: str = ""
 
-    @property
-    def is_current(self) -> bool:
-        return self.name == CURRENT
-
 
 def strategy_rows(state: ConsoleState) -> tuple[StrategyRow, ...]:
     """The present plan first, then candidates by their bottleneck, refused ones last."""
@@ -40,7 +36,7 @@ def strategy_rows(state: ConsoleState) -> tuple[StrategyRow, ...]:
     current = _current(status.stages, status.plan_version)
     found = [_candidate(c.strategy, c.plan, c.error, current, status.stages) for c in state.whatif.candidates]
     found.sort(key=lambda row: (row.plan is None, row.bottleneck_s, row.step_s, row.name))
-    return (*([current] if status.stages else []), *found)
+    return (*([current, *_measured(status.stages)] if status.stages else []), *found)
 
 
 def strategies_table(state: ConsoleState) -> Table:
@@ -82,6 +78,17 @@ def _current(stages: tuple[StageStatus, ...], plan_version: int) -> StrategyRow:
     slowest = max(range(len(times)), key=lambda i: times[i], default=0)
     name = _bottleneck(slowest, times[slowest], stages[slowest].worker_id) if stages else ""
     return StrategyRow(CURRENT, None, sum(times) + hops_s, max(times, default=0.0), name, None, None)
+
+
+def _measured(stages: tuple[StageStatus, ...]) -> tuple[StrategyRow, ...]:
+    """The present plan as it runs; nothing until every stage has run."""
+    times = [stage.compute_p50_s for stage in stages]
+    if not all(stage.num_steps for stage in stages) or min(times) <= 0:
+        return ()
+    slowest = max(range(len(times)), key=lambda i: times[i])
+    step_s = sum(times) + sum(stage.hop_p50_s for stage in stages)
+    name = _bottleneck(slowest, times[slowest], stages[slowest].worker_id)
+    return (StrategyRow(MEASURED, None, step_s, times[slowest], name, None, None),)
 
 
 def _candidate(strategy: str, plan: Plan | None, error: str, current: StrategyRow, stages: tuple[StageStatus, ...]) -> StrategyRow:

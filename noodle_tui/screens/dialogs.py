@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from noodle_tui.actions import ACTIONS, still_holds, title_of
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, wrap
+from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
 from noodle_tui.pages import Dialog, Notice, Preview, ThemeChoice
 from noodle_tui.screens.whatif import error_band, expectation, plan_difference, unknowns
 from noodle_tui.state import ConsoleState
 from noodle_tui.widgets.boxes import boxed, laid_over
 
-MAX_WIDTH = 92
+MIN_WIDTH, MAX_WIDTH = 50, 92
 CONFIRM = "y = do it      n / enter / esc = cancel"
 
 
@@ -20,7 +20,8 @@ def with_dialog(state: ConsoleState, base: Lines, canvas: Canvas) -> Lines:
         return base
     width = min(MAX_WIDTH, canvas.width - 4)
     rows = _content(state, dialog, canvas.sized(width - 4, canvas.height - 2))
-    return laid_over(base, boxed(rows, width, canvas.glyphs), canvas)
+    needed = max((width_of(row) for row in rows), default=0) + 4
+    return laid_over(base, boxed(rows, max(min(MIN_WIDTH, width), min(width, needed)), canvas.glyphs), canvas)
 
 
 def _content(state: ConsoleState, dialog: Dialog, canvas: Canvas) -> Lines:

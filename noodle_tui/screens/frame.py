@@ -31,6 +31,7 @@ from noodle_tui.widgets.notices import notices, opening
 from noodle_tui.widgets.truth_line import is_too_small, strip_line, tabs_line, too_small_line, truth_line
 
 NUM_TOP_ROWS = 3
+ENTRY_LABELS = {EntryKind.FILTER: " filter / ", EntryKind.COMMAND: " : "}
 _BODIES: Mapping[Page, Callable[[ConsoleState, Canvas], Lines]] = {
     Page.OVERVIEW: overview_body,
     Page.NODES: nodes_body,
@@ -80,7 +81,9 @@ def screen_lines(state: ConsoleState, width: int, height: int, glyphs: Glyphs, n
         return top
     fields = FIELD_ROWS if state.ui.page is Page.PROMPT else 0
     body = body_lines(state, canvas.sized(width, height - NUM_TOP_ROWS - 1 - fields), settings or Settings())
-    return (*top, *body, *([()] * fields), crop(key_line(state, canvas), width))
+    entry = state.ui.entry
+    last = line(Span(ENTRY_LABELS[entry.kind], "accent"), entry.text) if entry else key_line(state, canvas)
+    return (*top, *body, *([()] * fields), crop(last, width))
 
 
 def _page(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -95,7 +98,7 @@ def _page(state: ConsoleState, canvas: Canvas) -> Lines:
 
 def _palette(base: Lines, found: Sequence[Suggestion], choice: int, canvas: Canvas) -> Lines:
     """Suggestions above the line that is being typed."""
-    width = min(canvas.width, 78)
+    width = canvas.width if canvas.width < 100 else 84
     rows: list[Line] = []
     for i, suggestion in enumerate(found):
         chosen = i == choice

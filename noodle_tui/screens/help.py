@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from noodle_tui.actions import ACTIONS, preview_of
 from noodle_tui.keys import Key
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, beside, line
-from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState
 
-TWO_COLUMNS_FROM = 100
-KEY_CELLS = 12
+TWO_COLUMNS_FROM = 80
+LONG_FROM = 100
+KEY_CELLS = 10
+_MOVES = ("nav.up", "nav.down", "nav.page_up", "nav.page_down", "nav.home", "nav.end")
 
 
 def help_body(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines:
@@ -19,9 +20,10 @@ def help_body(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines
     title = line(
         Span(f" HELP  screen {state.ui.page.number} {state.ui.page.value}", "title"), Span("   up and down scroll, esc or ? closes", "dim")
     )
-    look = _look(state, keys)
+    look = _look(state, keys, canvas)
     rest = (*_change(state, keys, canvas), BLANK, *_symbols(canvas), BLANK, *_files())
-    rows = beside(look, rest, 54, canvas.glyphs) if canvas.width >= TWO_COLUMNS_FROM else (*look, BLANK, *rest)
+    left = 54 if canvas.width >= LONG_FROM else 39
+    rows = beside(look, rest, left, canvas.glyphs) if canvas.width >= TWO_COLUMNS_FROM else (*look, BLANK, *rest)
     room = canvas.height - 2
     first = max(0, min(state.ui.help_scroll, len(rows) - room))
     more = len(rows) - first - room
@@ -29,24 +31,23 @@ def help_body(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines
     return (title, *rows[first : first + room], *([BLANK] * max(0, room - len(rows))), foot)[: canvas.height]
 
 
-def _look(state: ConsoleState, keys: Sequence[Key]) -> Lines:
+def _look(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines:
+    """Moving takes one row where rows are few."""
     shown = [key for key in keys if not key.changes and state.ui.page in key.pages and not key.id.startswith("screen.")]
-    rows = [
-        line(Span(" LOOK", "title"), Span(" never changes the cluster", "dim")),
-        _entry("1..9", "screens: " + " ".join(p.value for p in Page)[:36]),
-    ]
+    rows = [line(Span(" LOOK", "title"), Span(" never changes the cluster", "dim")), _entry("1..9", "screens, see the tabs")]
+    if canvas.width < LONG_FROM:
+        moves = [key for key in shown if key.id in _MOVES]
+        rows.append(line(Span(f" {' '.join(key.label.replace(' ', '/') for key in moves)} ", "accent"), "move"))
+        shown = [key for key in shown if key.id not in _MOVES]
     return (*rows, *(_entry(key.label, key.text) for key in shown))
 
 
 def _change(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines:
-    rows = [line(Span(" CHANGE", "title"), Span(" capital letter: shows what it would do, y does it", "dim"))]
-    for key in keys:
-        if key.changes:
-            action = ACTIONS.get(key.id)
-            blocked = preview_of(action, state).blocked if action else ""
-            note = Span(f"  not now: {blocked}" if blocked else "", "dim")
-            rows.append(line(*_entry(key.label, key.text), note))
-    return tuple(rows)
+    """A star where the preview would say why it cannot be done now."""
+    rows = [line(Span(" CHANGE", "title"), Span(" asks first, y does it", "dim"))]
+    blocked = {key.id for key in keys if key.id in ACTIONS and preview_of(ACTIONS[key.id], state).blocked}
+    rows += [line(*_entry(key.label, key.text), Span(" *" if key.id in blocked else "", "warn")) for key in keys if key.changes]
+    return (*rows, *([line(Span(" * not now: press it to read why", "dim"))] if blocked else []))
 
 
 def _entry(label: str, text: str) -> Line:
@@ -57,16 +58,17 @@ def _symbols(canvas: Canvas) -> Lines:
     g = canvas.glyphs
     return (
         line(Span(" SYMBOLS", "title")),
-        line(" ", Span("ok", "ok"), " fine   ", Span("WARN", "warn"), " over a limit   ", Span("ERROR", "error"), " lost or failed"),
-        line(" ", Span(f"[{g.levels}]", "low"), " step times of a stage: 0 to 2x its plan, newest right"),
-        line(" ", Span(g.bottleneck, "bottleneck"), f" the slowest stage   {g.hop} a hop   {g.broken_scale} blocks not to scale"),
-        line(" ITEMS are the model's embedding, blocks and head, counted from 0"),
-        line(" STALE: connected, but silent for 3 s   OFFLINE: retried 1 2 4 8 15 s"),
+        line(" ", Span("ok", "ok"), " fine ", Span("WARN", "warn"), " over a limit ", Span("ERROR", "error"), " lost, failed"),
+        line(" ", Span(f"[{g.levels}]", "low"), " step time, 0..2x its plan"),
+        line(" ", Span(g.bottleneck, "bottleneck"), f" slowest stage  {g.hop} hop  {g.broken_scale} not to scale"),
+        line(" ITEMS: embedding, blocks, head, from 0"),
+        line(" STALE silent 3 s   OFFLINE retried"),
     )
 
 
 def _files() -> Lines:
     return (
-        line(Span(" FILES", "title"), "  ~/.config/noodle/console.toml   ~/.config/noodle/themes/*.toml"),
-        line(Span(" ENV", "title"), "  NO_COLOR   NOODLE_ASCII=1   NOODLE_TOKEN"),
+        line(Span(" FILES", "title"), " ~/.config/noodle/console.toml"),
+        line("       ~/.config/noodle/themes/*.toml"),
+        line(Span(" ENV", "title"), " NO_COLOR NOODLE_ASCII=1 NOODLE_TOKEN"),
     )

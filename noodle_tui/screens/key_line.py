@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 
+from noodle_tui.actions import still_holds
 from noodle_tui.lines import Canvas, Line, Span, line
 from noodle_tui.pages import Page, Preview, ThemeChoice
 from noodle_tui.state import ConsoleState, LinkState
@@ -33,7 +34,7 @@ def key_line(state: ConsoleState, canvas: Canvas, *, typing: bool = False) -> Li
 def _words(state: ConsoleState) -> list[str]:
     ui = state.ui
     if isinstance(ui.dialog, Preview):
-        return ["y do it", "n / enter / esc cancel"]
+        return ["enter / esc close"] if still_holds(ui.dialog, state) else ["y do it", "n / enter / esc cancel"]
     if isinstance(ui.dialog, ThemeChoice):
         return ["up down choose", "enter keep", "esc take back"]
     if ui.dialog is not None:
@@ -41,13 +42,15 @@ def _words(state: ConsoleState) -> list[str]:
     if ui.help:
         return ["up down scroll", "esc close", *_TAIL[1:]]
     words = _PAGES[ui.page].split("|")
+    if state.shown is None:
+        words = []
     if state.link.state is not LinkState.LIVE and state.replay is None:
         words.insert(0, "r retry")
     if state.replay is not None:
         words = ["space pause", ", . step", "- + pace", ": seek", *words]
     elif state.held is not None:
         words = ["space resume", *(word for word in words if word != "space hold")]
-    if ui.page is not Page.OVERVIEW:
+    if ui.page is not Page.OVERVIEW and words:
         words.append("esc back")
     if state.generation.running and ui.page is not Page.PROMPT:
         words.insert(0, "8 answer runs")

@@ -21,7 +21,7 @@ from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Canvas, Lines, Span, crop, line
 from noodle_tui.options import Options
 from noodle_tui.pages import EntryKind, Page
-from noodle_tui.screens.frame import NUM_TOP_ROWS, Settings, body_lines, top_lines
+from noodle_tui.screens.frame import ENTRY_LABELS, NUM_TOP_ROWS, Settings, body_lines, top_lines
 from noodle_tui.screens.key_line import key_line
 from noodle_tui.screens.prompt import FIELD_ROWS
 from noodle_tui.state import ConsoleState
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 SETTINGS = (("max-tokens", " max tokens ", 7), ("temperature", "  temperature ", 6), ("seed", "  seed ", 12))
-_LABELS = {EntryKind.FILTER: " filter / ", EntryKind.COMMAND: " : "}
 
 
 class Main(Screen[None], inherit_bindings=False):
@@ -66,7 +65,7 @@ class Main(Screen[None], inherit_bindings=False):
                 yield field
             yield LineView(styles, classes="one-row")
         with Horizontal(id="entry-row"):
-            yield self._label("entry-label", _LABELS[EntryKind.FILTER])
+            yield self._label("entry-label", ENTRY_LABELS[EntryKind.FILTER])
             yield EntryField(id="entry")
         yield LineView(styles, id="keys", classes="one-row")
 
@@ -115,8 +114,8 @@ class Main(Screen[None], inherit_bindings=False):
     def open_entry(self, kind: EntryKind, text: str) -> None:
         """Put the cursor on the line at the bottom."""
         label = self.query_one("#entry-label", LineView)
-        label.styles.width = len(_LABELS[kind])
-        label.show((line(Span(_LABELS[kind], "accent")),))
+        label.styles.width = len(ENTRY_LABELS[kind])
+        label.show((line(Span(ENTRY_LABELS[kind], "accent")),))
         self.add_class("-entry")
         field = self.query_one("#entry", EntryField)
         field.value = text

@@ -99,7 +99,7 @@ def _events(events: Sequence[Event], canvas: Canvas) -> Lines:
 
 def headline(row: NodeRow, canvas: Canvas) -> Line:
     """One line about a node, for screens that list it among other things."""
-    facts = f"{row.node.worker_id}: {row.node.device} on {row.node.host}  memory {percent(memory_share(row.node))}  KV {percent(kv_share(row.node))}"
-    if row.node.detail:
-        facts += f"  {row.node.detail}"
+    node = row.node
+    facts = f"{node.worker_id}: {node.device} on {node.host}  memory {percent(memory_share(node))}  KV {percent(kv_share(node))}"
+    facts += f"  {node.detail}" if node.detail else ""
     return line(Span(" " + fit(facts, canvas.width - 2, canvas.glyphs).rstrip(), "dim"))

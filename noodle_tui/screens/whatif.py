@@ -47,6 +47,7 @@ def _asked(state: ConsoleState) -> Line:
 
 
 def _difference(state: ConsoleState, status: ClusterStatus, row: StrategyRow, canvas: Canvas) -> Lines:
+    detail = state.ui.listing(Page.WHATIF).detail
     if row.error:
         reason = wrap(row.error, canvas.width - 3)
         return (line(" ", Span(f"{row.name} cannot be", "error")), *(line(f"  {part}") for part in reason))
@@ -55,7 +56,8 @@ def _difference(state: ConsoleState, status: ClusterStatus, row: StrategyRow, ca
     return (
         line(Span(f" DIFF current > {row.name}", "title"), Span(f"   {error_band(status)}", "dim")),
         *plan_difference(status, row.plan, canvas),
-        *_during(status, row),
+        *_during(status, row, canvas),
+        *(_stages(status, row.plan) if detail else ()),
         *unknowns(status, canvas),
     )
 
@@ -88,12 +90,13 @@ def expectation(status: ClusterStatus, plan: Plan) -> str:
     return f"bottleneck {ms(now_s)} > {ms(plan.bottleneck_s)} ms,  {before:.1f} > {after:.1f} tok/s at most  ({gain})"
 
 
-def _during(status: ClusterStatus, row: StrategyRow) -> Lines:
+def _during(status: ClusterStatus, row: StrategyRow, canvas: Canvas) -> Lines:
     if not row.num_moved:
         return (line(Span(" No item would change its owner.", "dim")),)
     running = sum(session.state != "queued" for session in status.sessions)
     wait = f"{running} running session{'s' if running != 1 else ''} end first, new ones wait" if running else "no session is running"
-    return (line(f" On apply: {row.num_moved} items are loaded by their new owners; {wait}."),)
+    text = f"On apply: {row.num_moved} items are loaded by their new owners; {wait}."
+    return tuple(line(f" {part}") for part in wrap(text, canvas.width - 2))
 
 
 def error_band(status: ClusterStatus) -> str:
@@ -101,7 +104,23 @@ def error_band(status: ClusterStatus) -> str:
     offs = _offs(status)
     if not offs:
         return "error band unknown: nothing has run on this plan"
-    return f"error band +-{percent(statistics.median(abs(off) for _, off in offs))}: this plan's stages against their measurements"
+    name, worst = max(offs, key=lambda pair: abs(pair[1]))
+    return f"plan #{status.plan_version} was off by {percent(statistics.median(abs(off) for _, off in offs))}, worst {signed_percent(worst)} {name}"
+
+
+def _stages(status: ClusterStatus, plan: Plan) -> Lines:
+    """The candidate stage by stage, beside what its node has now."""
+    now = {stage.worker_id: stage for stage in status.stages}
+    rows = []
+    for i, (stage, time_s) in enumerate(zip(plan.stages, plan.stage_s, strict=False)):
+        old = now.get(stage.node_id)
+        before = (
+            f"now {old.start}-{old.stop - 1}, {ms(old.predicted_s)} planned, {ms(old.compute_p50_s)} measured"
+            if old
+            else "has no stage now"
+        )
+        rows.append(line(f" S{i} {stage.node_id:<14} items {stage.start}-{stage.stop - 1:<5} {ms(time_s):>6}ms   ", Span(before, "dim")))
+    return tuple(rows)
 
 
 def unknowns(status: ClusterStatus, canvas: Canvas) -> Lines:

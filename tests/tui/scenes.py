@@ -33,6 +33,9 @@ SESSIONS = (
 )
 
 
+SLOWER = (0.0031, 0.0042, 0.0105, 0.003)
+
+
 def state_of(*timed: tuple[float, m.Message], state: ConsoleState | None = None) -> ConsoleState:
     state = state or ConsoleState()
     for now_s, message in timed:
@@ -52,7 +55,7 @@ def slow_third_stage() -> dict[str, Any]:
     return {"stages": stages, "nodes": nodes}
 
 
-def lived() -> ConsoleState:
+def lived(stop_s: float = 99.5) -> ConsoleState:
     """A minute of frames: plan 13, then 14, on which the third stage turns slow."""
     state = ConsoleState()
     for i in range(60):
@@ -63,7 +66,7 @@ def lived() -> ConsoleState:
             changes["stages"] = tuple(replace(s, stop=14) if s.worker_id == "gpu-c" else s for s in changes["stages"])
         events = EVENTS if i == 30 else ()
         frame = m.FrameArrived(frames.frame(frames.status(**changes), *events), WALL_S - 59 + i)
-        state = reduce(state, frame, 40.5 + i)
+        state = reduce(state, frame, stop_s - 59 + i)
     return state
 
 
@@ -79,7 +82,9 @@ def compared() -> ConsoleState:
     """The strategies have answered; the cursor is on the best one."""
     candidates = (
         m.CandidateArrived("balanced", frames.plan()),
-        m.CandidateArrived("memory_aware", frames.plan("memory_aware", (0, 5, 9, 11, 14), bottleneck_s=0.0105, stage_s=(0.0031, 0.0042, 0.0105, 0.003))),
+        m.CandidateArrived(
+            "memory_aware", frames.plan("memory_aware", (0, 5, 9, 11, 14), bottleneck_s=0.0105, stage_s=(0.0031, 0.0042, 0.0105, 0.003))
+        ),
         m.CandidateArrived("cost", None, "no plan fits: pi-d holds 4 GiB and item 13 alone needs 5 GiB; add a node or memory"),
     )
     timed = [(99.0, m.WhatIfAsked(14)), *((99.1, candidate) for candidate in candidates), (99.2, m.WhatIfEnded(WALL_S))]
@@ -115,12 +120,16 @@ def previewed(action: str, state: ConsoleState | None = None, target: str = "") 
 
 
 def offline() -> ConsoleState:
-    return state_of((90.0, m.Dialling("10.0.0.5:7070")), (90.0, m.LinkLost("cannot reach 10.0.0.5:7070: Connection refused", 104.0)), state=lived())
+    return state_of(
+        (90.0, m.Dialling("10.0.0.5:7070")), (90.0, m.LinkLost("cannot reach 10.0.0.5:7070: Connection refused", 104.0)), state=lived(89.5)
+    )
 
 
 def back() -> ConsoleState:
     """The coordinator is there again, on another plan and with one node less."""
-    nodes = tuple(replace(n, state=NodeState.LOST, detail="its connection broke") if n.worker_id == "pi-d" else n for n in frames.status().nodes)
+    nodes = tuple(
+        replace(n, state=NodeState.LOST, detail="its connection broke") if n.worker_id == "pi-d" else n for n in frames.status().nodes
+    )
     event = frames.event(4, "pi-d lost: its connection broke", Severity.ERROR, subject="pi-d", kind="node")
     return state_of((99.8, m.FrameArrived(frames.frame(frames.status(nodes=nodes, plan_version=15), event), WALL_S)), state=offline())
 

@@ -15,8 +15,8 @@ from engine.data import FinishReason, GenerateRequest, InvalidInput, NoodleError
 from noodle_tui import messages as m
 from noodle_tui.app import ConsoleApp
 from noodle_tui.glyphs import ASCII, UNICODE, Glyphs
-from noodle_tui.options import Options
 from noodle_tui.keys import KEYS
+from noodle_tui.options import Options
 from noodle_tui.pages import Page
 from noodle_tui.themes import load_theme, theme_names
 from noodle_tui.widgets.line_view import LineView
