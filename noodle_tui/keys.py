@@ -86,7 +86,7 @@ KEYS: tuple[Key, ...] = (
     Key("cluster.whatif", "S", "compare strategies", changes=True, effect=True),
     Key("cluster.apply", "A", "apply chosen strategy", changes=True, effect=True),
     Key("cluster.rebalance", "R", "plan again", changes=True, effect=True),
-    Key("cluster.rollback", "H", "back to the previous plan", changes=True, effect=True),
+    Key("cluster.rollback", "H", "previous plan again", changes=True, effect=True),
     Key("cluster.drain", "D", "drain chosen node", changes=True, effect=True),
     Key("cluster.cancel", "X", "cancel chosen session", changes=True, effect=True),
     Key("cluster.profile", "P", "profile on all nodes", changes=True, effect=True),

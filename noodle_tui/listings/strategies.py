@@ -99,7 +99,8 @@ def _candidate(strategy: str, plan: Plan | None, error: str, current: StrategyRo
     before, after = owners(stages), plan_owners(plan)
     num_moved = sum(before.get(i) != node for i, node in after.items())
     gain = current.bottleneck_s / plan.bottleneck_s - 1 if plan.bottleneck_s > 0 and current.bottleneck_s > 0 else None
-    return StrategyRow(strategy, plan, plan.round_trip_s, plan.bottleneck_s, name, num_moved, gain)
+    hop_s = sum(stage.hop_p50_s for stage in stages) / len(stages) if stages else 0.0  # predictions leave hops out
+    return StrategyRow(strategy, plan, sum(plan.stage_s) + hop_s * len(plan.stages), plan.bottleneck_s, name, num_moved, gain)
 
 
 def _bottleneck(index: int, time_s: float, node: str) -> str:

@@ -58,10 +58,10 @@ def _symbols(canvas: Canvas) -> Lines:
     g = canvas.glyphs
     return (
         line(Span(" SYMBOLS", "title")),
-        line(" ", Span("ok", "ok"), " fine ", Span("WARN", "warn"), " over a limit ", Span("ERROR", "error"), " lost, failed"),
+        line(" ", Span("ok", "ok"), " fine ", Span("WARN", "warn"), " over limit ", Span("ERROR", "error"), " failed"),
         line(" ", Span(f"[{g.levels}]", "low"), " step time, 0..2x its plan"),
-        line(" ", Span(g.bottleneck, "bottleneck"), f" slowest stage  {g.hop} hop  {g.broken_scale} not to scale"),
-        line(" ITEMS: embedding, blocks, head, from 0"),
+        line(" ", Span(g.bottleneck, "bottleneck"), f" slowest stage  {g.hop} hop  {g.broken_scale} unscaled"),
+        line(" ITEMS embedding, blocks, head"),
         line(" STALE silent 3 s   OFFLINE retried"),
     )
 

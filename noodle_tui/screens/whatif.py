@@ -105,7 +105,8 @@ def error_band(status: ClusterStatus) -> str:
     if not offs:
         return "error band unknown: nothing has run on this plan"
     name, worst = max(offs, key=lambda pair: abs(pair[1]))
-    return f"plan #{status.plan_version} was off by {percent(statistics.median(abs(off) for _, off in offs))}, worst {signed_percent(worst)} {name}"
+    typical = percent(statistics.median(abs(off) for _, off in offs))
+    return f"plan #{status.plan_version} was off by {typical}, worst {signed_percent(worst)} {name}"
 
 
 def _stages(status: ClusterStatus, plan: Plan) -> Lines:

@@ -11,7 +11,7 @@ from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState, LinkState, View
 
 MIN_WIDTH, MIN_HEIGHT = 60, 15
-MIN_NAME = 4  # cells; a shorter piece of the cluster's name says nothing
+MIN_NAME = 8  # cells; a shorter piece of the cluster's name says nothing
 _LINK_STYLES = {LinkState.CONNECTING: "accent", LinkState.LIVE: "ok", LinkState.STALE: "stale", LinkState.OFFLINE: "error"}
 _ERRORS = frozenset({NodeState.LOST})
 _WARNINGS = frozenset({NodeState.WARN, NodeState.SUSPECT, NodeState.DRAINING})
