@@ -126,7 +126,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         if self.options.record is not None:
             self._try(lambda: self.start_recording(Path(self.options.record or "")))
         if self.options.profile is not None:
-            self.effects.load_profile(Path(self.options.profile))
+            self.effects.files.load_profile(Path(self.options.profile))
         self.run_worker(self.link.run(), group="link", exit_on_error=False)
 
     def _try(self, action: Callable[[], object]) -> None:

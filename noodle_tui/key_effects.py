@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from textual.widgets import Input
 
 from engine.data import InvalidInput, NoodleError, Refused, Unavailable
-from noodle_tui import export
-from noodle_tui.commands import Order, parse_command, suggestions, wall_of
-from noodle_tui.keys import BY_ID
+from noodle_tui.commands import Order, parse_command, wall_of
+from noodle_tui.entry_line import EntryLine
+from noodle_tui.file_orders import FileOrders
 from noodle_tui.listings import shown_rows, table_of
 from noodle_tui.messages import (
     AccessChanged,
@@ -24,15 +22,12 @@ from noodle_tui.messages import (
     EntryChanged,
     HoldToggled,
     KeyPressed,
-    ProfileLoaded,
     PromptRefused,
     Said,
 )
 from noodle_tui.pages import Entry, EntryKind, Notice, Page, Preview, ThemeChoice
-from noodle_tui.profile_file import newest_profile, read_profile
 from noodle_tui.replay import ReplayLink
 from noodle_tui.state import LinkState
-from noodle_tui.tables import record
 from noodle_tui.themes import theme_names
 from noodle_tui.widgets.answer import num_rows_back
 from noodle_tui.widgets.prompt_field import PromptField
@@ -50,6 +45,8 @@ class KeyEffects:
 
     def __init__(self, app: ConsoleApp) -> None:
         self._app = app
+        self.entry = EntryLine(app, self.run)
+        self.files = FileOrders(app)
         self._effects: dict[str, Callable[[], object]] = {
             "nav.in": self._enter,
             "nav.out": self._leave,
@@ -59,9 +56,9 @@ class KeyEffects:
             "nav.page_down": lambda: self._scroll("nav.page_down", -SCROLL_ROWS),
             "nav.panel": lambda: self._next_panel("nav.panel", 1),
             "nav.panel_back": lambda: self._next_panel("nav.panel_back", -1),
-            "list.filter": self._filter,
+            "list.filter": self.entry.open_filter,
             "view.hold": self._hold,
-            "view.export": lambda: self._open_entry(EntryKind.COMMAND, "export json"),
+            "view.export": lambda: self.entry.open(EntryKind.COMMAND, "export json"),
             "view.theme": self._themes,
             "time.prev": lambda: self._step("time.prev", -1),
             "time.next": lambda: self._step("time.next", 1),
@@ -70,7 +67,7 @@ class KeyEffects:
             "prompt.write": self._write,
             "link.retry": self._retry,
             "action.detail": self._detail,
-            "app.command": lambda: self._open_entry(EntryKind.COMMAND, ""),
+            "app.command": lambda: self.entry.open(EntryKind.COMMAND, ""),
             "app.quit": lambda: self._app.leave(0),
             "app.interrupt": lambda: self._app.leave(130),
             "dialog.yes": self._app.calls.confirm,
@@ -82,15 +79,15 @@ class KeyEffects:
             "theme": self._app.use_theme,
             "rw": lambda _: self._access(False),
             "ro": lambda _: self._access(True),
-            "record": self._record,
-            "export": self._export,
-            "shot": self._shot,
+            "record": self.files.record,
+            "export": self.files.export,
+            "shot": self.files.shot,
             "filter": self._filter_with,
             "plan": self._compare_with,
             "strategy": lambda name: self._app.calls.preview("cluster.apply", name),
             "drain": lambda name: self._app.calls.preview("cluster.drain", name),
             "cancel": lambda name: self._app.calls.preview("cluster.cancel", name),
-            "profile": lambda path: self.load_profile(Path(path)),
+            "profile": lambda path: self.files.load_profile(Path(path)),
             "seek": self._seek,
             "speed": self._speed,
         }
@@ -197,7 +194,7 @@ class KeyEffects:
         if page is Page.WHATIF and (asked or state.whatif.plan_version != version):
             self._app.calls.compare()
         if page is Page.PROFILE and state.profile.view is None:
-            self.load_profile(None)
+            self.files.load_profile(None)
 
     def _enter(self) -> None:
         if self._app.state.ui.page is Page.PROMPT:
@@ -221,7 +218,7 @@ class KeyEffects:
         """Esc: the entry line, the running answer, the field, then what the reducer knows."""
         state = self._app.state
         if state.ui.entry is not None:
-            self._close_entry(state.ui.entry, keep=False)
+            self.entry.close(state.ui.entry, keep=False)
         elif state.refusal or not self._typing():
             self._app.dispatch(KeyPressed("nav.out"))
         elif not self._app.stop_answer():
@@ -232,9 +229,7 @@ class KeyEffects:
     def _move(self, key_id: str, step: int) -> None:
         entry = self._app.state.ui.entry
         if entry is not None and entry.kind is EntryKind.COMMAND:
-            found = suggestions(entry.text, self._app.state, self._app.settings.keys, self._app.settings.themes)
-            choice = max(-1, min(len(found) - 1, entry.choice + step))
-            self._app.dispatch(EntryChanged(replace(entry, choice=choice)))
+            self.entry.choose(entry, step)
         elif entry is not None or not self._typing():
             self._app.dispatch(KeyPressed(key_id))
 
@@ -253,7 +248,7 @@ class KeyEffects:
     def _next_panel(self, key_id: str, step: int) -> None:
         state = self._app.state
         if state.ui.entry is not None:
-            self._complete(state.ui.entry)
+            self.entry.complete(state.ui.entry)
         elif self._typing():
             self._app.main.next_field(step)
         else:
@@ -291,56 +286,7 @@ class KeyEffects:
         except ValueError:
             raise InvalidInput(f"speed {argument[:20]!r} is not a number") from None
 
-    # --- the line at the bottom -------------------------------------------------------------------------------------
-    def _open_entry(self, kind: EntryKind, text: str) -> None:
-        self._app.dispatch(EntryChanged(Entry(kind, text)))
-        self._app.main.open_entry(kind, text)
-
-    def _filter(self) -> None:
-        ui = self._app.state.ui
-        if ui.page in BY_ID["list.filter"].pages:
-            self._open_entry(EntryKind.FILTER, ui.listing(ui.list_page).filter)
-
-    def entry_typed(self, text: str) -> None:
-        """The line changed."""
-        entry = self._app.state.ui.entry
-        if entry is not None and entry.text != text:
-            self._app.dispatch(EntryChanged(replace(entry, text=text, choice=-1)))
-            self._app.paint_soon()
-
-    def entry_submitted(self, text: str) -> None:
-        """Enter: a filter stays, a command runs; a picked suggestion that lacks its argument is only filled in."""
-        entry = self._app.state.ui.entry
-        if entry is None:
-            return
-        if entry.kind is EntryKind.FILTER:
-            self._close_entry(entry, keep=True)
-            return
-        found = suggestions(entry.text, self._app.state, self._app.settings.keys, self._app.settings.themes)
-        picked = found[entry.choice] if 0 <= entry.choice < len(found) else None
-        if picked is not None and not picked.complete:
-            self._app.main.set_entry(picked.text.split(" ")[0] + " ")
-            return
-        self._close_entry(entry, keep=True)
-        line = (picked.text.split(" [")[0] if picked else text).strip()
-        if line:
-            self.run(line)
-        self._app.paint_soon()
-
-    def _complete(self, entry: Entry) -> None:
-        """Tab: take the picked suggestion, or the first."""
-        found = suggestions(entry.text, self._app.state, self._app.settings.keys, self._app.settings.themes)
-        if entry.kind is EntryKind.COMMAND and found:
-            picked = found[max(0, entry.choice)]
-            self._app.main.set_entry(picked.text if picked.complete else picked.text.split(" ")[0] + " ")
-
-    def _close_entry(self, entry: Entry, *, keep: bool) -> None:
-        if entry.kind is EntryKind.FILTER and not keep:
-            self._app.dispatch(EntryChanged(replace(entry, text="")))
-        self._app.dispatch(EntryChanged(None))
-        self._app.main.close_entry()
-        self._app.paint_soon()
-
+    # --- lists ------------------------------------------------------------------------------------------------------
     def _filter_with(self, text: str) -> None:
         self._app.dispatch(EntryChanged(Entry(EntryKind.FILTER, text)))
         self._app.dispatch(EntryChanged(None))
@@ -369,51 +315,6 @@ class KeyEffects:
         else:
             self._app.main.query_one("#prompt", PromptField).take()
         self._app.paint_soon()
-
-    # --- files ----------------------------------------------------------------------------------------------------
-    def load_profile(self, path: Path | None) -> None:
-        """Read a profile in a thread; without a path the newest one here, if there is one."""
-        self._app.run_worker(self._load_profile(path), group="profile", exclusive=True, exit_on_error=False)
-        if path is not None:
-            self._app.dispatch(KeyPressed("screen.profile"))
-
-    async def _load_profile(self, path: Path | None) -> None:
-        try:
-            found = path or await asyncio.to_thread(newest_profile, Path.cwd())
-            if found is None:
-                return
-            self._app.dispatch(ProfileLoaded(str(found), await asyncio.to_thread(read_profile, found)))
-        except NoodleError as problem:
-            self._app.dispatch(ProfileLoaded(str(path or ""), None, str(problem)))
-        except OSError as problem:
-            self._app.dispatch(ProfileLoaded(str(path or ""), None, f"cannot look for profiles: {problem.strerror or problem}"))
-        self._app.paint_soon()
-
-    def _record(self, argument: str) -> None:
-        if argument == "off":
-            self._app.stop_recording()
-        else:
-            self._app.start_recording(Path(argument))
-
-    def _export(self, argument: str) -> None:
-        state = self._app.state
-        form, _, name = argument.partition(" ")
-        page = state.ui.list_page
-        table = table_of(state, page)
-        if table is None:
-            raise Refused(f"screen {state.ui.page.value} has no list to export; `shot` writes it as SVG")
-        records = [record(table, row) for row in shown_rows(state, page)]
-        path = Path(name.strip() or self._file_name(page.value, form))
-        export.write_new(path, export.render(records, form))
-        self._say(f"{len(records)} {table.noun} written to {path}")
-
-    def _shot(self, argument: str) -> None:
-        path = Path(argument or self._file_name(self._app.state.ui.page.value, "svg"))
-        export.write_new(path, self._app.export_screenshot(title="noodle-console"))
-        self._say(f"this screen is in {path}")
-
-    def _file_name(self, what: str, suffix: str) -> str:
-        return f"noodle-{what}-{time.strftime('%Y%m%d-%H%M%S')}.{suffix}"
 
     # --- the link -------------------------------------------------------------------------------------------------
     def _retry(self) -> None:

@@ -162,13 +162,13 @@ class Main(Screen[None], inherit_bindings=False):
         """A filter works while it is typed, and the palette follows."""
         if isinstance(event.input, EntryField):
             event.stop()
-            self.app.effects.entry_typed(event.value)
+            self.app.effects.entry.typed(event.value)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Enter in a field: run the line, send the prompt, or go back from a setting to it."""
         event.stop()
         if isinstance(event.input, EntryField):
-            self.app.effects.entry_submitted(event.value)
+            self.app.effects.entry.submitted(event.value)
         elif not isinstance(event.input, PromptField):
             self.write()
         elif event.value.strip():
