@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from textual.pilot import Pilot
+from textual.worker import WorkerCancelled
 
 from engine.data import GenerateRequest, InvalidInput, NoodleError, Plan, Refused
 from noodle_tui import messages as m
@@ -107,8 +109,9 @@ async def live(app: ConsoleApp, pilot: Pilot[None], **changes: Any) -> None:
 
 async def finished(app: ConsoleApp, pilot: Pilot[None], *groups: str) -> None:
     """Until what was asked of the cluster or of the disk has answered, and is painted."""
-    if waiting := [worker for worker in app.workers if worker.group in groups]:
-        await app.workers.wait_for_complete(waiting)
+    for worker in [worker for worker in app.workers if worker.group in groups]:
+        with contextlib.suppress(WorkerCancelled):  # a later one took its place
+            await worker.wait()
     await pilot.pause()
     app.paint()
     await pilot.pause()
