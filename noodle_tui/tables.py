@@ -128,14 +128,16 @@ def draw_table(table: Table, listing: Listing, canvas: Canvas, *, warn_only: boo
     if not rows:
         return (header, line(Span(f" {_nothing(table, listing, warn_only)}", "dim")))
     room = canvas.height - 1
-    if len(rows) > room:
+    hidden = _hidden(table, rows, listing)
+    if len(rows) > room or hidden:
         room = max(1, room - 1)
     cursor = cursor_index(table, rows, listing)
     first = max(0, min(cursor - room // 2, len(rows) - room))
     shown = rows[first : first + room]
     body = [_row(table, row, columns, widths, active and first + i == cursor, canvas) for i, row in enumerate(shown)]
-    if len(rows) > room:
-        body.append(line(Span(f" {first + 1}-{first + len(shown)} of {len(rows)} {table.noun}{_hidden(table, rows)}", "dim")))
+    if len(rows) > room or hidden:
+        where = f" {first + 1}-{first + len(shown)} of {len(rows)} {table.noun}" if len(rows) > room else f" {len(rows)} {table.noun}"
+        body.append(line(Span(f"{where}{hidden}", "dim")))
     return (header, *body)[: canvas.height]
 
 
@@ -146,9 +148,12 @@ def _nothing(table: Table, listing: Listing, warn_only: bool) -> str:
     return f"none of {len(table.rows)} {table.noun} passes: {reason}" + ("   esc clears it" if listing.filter else "")
 
 
-def _hidden(table: Table, rows: Sequence[Any]) -> str:
+def _hidden(table: Table, rows: Sequence[Any], listing: Listing) -> str:
+    """What a filter keeps from sight, and how to get it back."""
     num_hidden = len(table.rows) - len(rows)
-    return f", {num_hidden} filtered out" if num_hidden else ""
+    if not num_hidden:
+        return ""
+    return f", {num_hidden} hidden by {f'filter {listing.filter!r}, esc clears it' if listing.filter else 'w'}"
 
 
 def _widths(columns: Sequence[Column], width: int) -> list[int]:

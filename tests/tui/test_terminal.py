@@ -50,7 +50,7 @@ def visit_everything(console: PtyConsole) -> None:
     console.send("/")
     console.wait_for("filter /")
     console.send("gpu\r")
-    console.wait_for("filtered out")
+    console.wait_for("hidden by")
     console.send("\x1b")
     console.send(":")
     console.wait_for("connect to another coordinator")
