@@ -56,6 +56,7 @@ from noodle_tui.screens.main import Main
 from noodle_tui.state import ConsoleState, LinkState
 from noodle_tui.state import Link as LinkView
 from noodle_tui.themes import DEFAULT_THEME, MONO_THEME, Look, load_theme, theme_file, theme_names, user_folder
+from noodle_tui.tight_update import tightened
 
 MAX_BACKLOG = 2  # writes still queued for the terminal: on a slow line frames are dropped, not queued
 ANSWER_INTERVAL_S = 0.1  # tokens are painted at most this often
@@ -148,6 +149,10 @@ class ConsoleApp(App[None], inherit_bindings=False):
                 self.paint_soon()
         elif isinstance(message, ReplayMoved) and message.paused:
             self.paint_soon()
+
+    def _display(self, screen: Any, renderable: Any) -> None:
+        """Textual's last step before the terminal; here an update loses the bytes that change nothing."""
+        super()._display(screen, tightened(renderable))
 
     def paint(self) -> None:
         """The one painter: shows the state; unchanged cells are not written."""

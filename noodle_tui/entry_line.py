@@ -4,36 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from noodle_tui.commands import Suggestion, suggestions
 from noodle_tui.keys import BY_ID
 from noodle_tui.messages import EntryChanged
 from noodle_tui.pages import Entry, EntryKind
+from noodle_tui.safe_text import safe_text
 
 if TYPE_CHECKING:
     from noodle_tui.app import ConsoleApp
 
+MAX_CHARS = 500
+
 
 class EntryLine:
-    """Belongs to one app; `run` is given every command that was entered."""
+    """Belongs to one app; `run` is given every command that was entered.
+
+    Not a stock field: showing one lays the screen out anew, which costs 15 kB.
+    """
 
     def __init__(self, app: ConsoleApp, run: Callable[[str], None]) -> None:
         self._app = app
         self._run = run
 
-    def _found(self, text: str) -> tuple[Suggestion, ...]:
-        return suggestions(text, self._app.state, self._app.settings.keys, self._app.settings.themes)
-
-    def choose(self, entry: Entry, step: int) -> None:
-        """Move through the suggestions; above the first stands what was typed."""
-        choice = max(-1, min(len(self._found(entry.text)) - 1, entry.choice + step))
-        self._app.dispatch(EntryChanged(replace(entry, choice=choice)))
-
     def open(self, kind: EntryKind, text: str) -> None:
         """Begin to type."""
-        self._app.dispatch(EntryChanged(Entry(kind, text)))
-        self._app.main.open_entry(kind, text)
+        self._set(Entry(kind, text))
 
     def open_filter(self) -> None:
         """The filter of the list that the cursor keys move."""
@@ -41,43 +38,64 @@ class EntryLine:
         if ui.page in BY_ID["list.filter"].pages:
             self.open(EntryKind.FILTER, ui.listing(ui.list_page).filter)
 
-    def typed(self, text: str) -> None:
-        """The line changed."""
-        entry = self._app.state.ui.entry
-        if entry is not None and entry.text != text:
-            self._app.dispatch(EntryChanged(replace(entry, text=text, choice=-1)))
-            self._app.paint_soon()
+    def press(self, entry: Entry, key: str, character: str | None) -> None:
+        """One key while the line is open; those that mean nothing here do nothing."""
+        if key in self._KEYS:
+            self._KEYS[key](self, entry)
+        elif character is not None and character.isprintable():
+            self.insert(entry, character)
 
-    def submitted(self, text: str) -> None:
-        """Enter: a filter stays, a command runs; a picked suggestion that lacks its argument is only filled in."""
-        entry = self._app.state.ui.entry
-        if entry is None:
-            return
-        if entry.kind is EntryKind.FILTER:
-            self.close(entry, keep=True)
-            return
-        found = self._found(entry.text)
-        picked = found[entry.choice] if 0 <= entry.choice < len(found) else None
-        if picked is not None and not picked.complete:
-            self._app.main.set_entry(picked.text.split(" ")[0] + " ")
-            return
-        self.close(entry, keep=True)
-        line = (picked.text.split(" [")[0] if picked else text).strip()
-        if line:
-            self._run(line)
-        self._app.paint_soon()
-
-    def complete(self, entry: Entry) -> None:
-        """Tab: take the picked suggestion, or the first."""
-        found = self._found(entry.text)
-        if entry.kind is EntryKind.COMMAND and found:
-            picked = found[max(0, entry.choice)]
-            self._app.main.set_entry(picked.text if picked.complete else picked.text.split(" ")[0] + " ")
+    def insert(self, entry: Entry, text: str) -> None:
+        """Typed or pasted text."""
+        self._set(replace(entry, text=(entry.text + safe_text(text))[:MAX_CHARS], choice=-1))
 
     def close(self, entry: Entry, *, keep: bool) -> None:
         """Back to the keys; a filter that is not kept is cleared."""
         if entry.kind is EntryKind.FILTER and not keep:
-            self._app.dispatch(EntryChanged(replace(entry, text="")))
-        self._app.dispatch(EntryChanged(None))
-        self._app.main.close_entry()
+            self._set(replace(entry, text=""))
+        self._set(None)
+
+    def _set(self, entry: Entry | None) -> None:
+        self._app.dispatch(EntryChanged(entry))
         self._app.paint_soon()
+
+    def _found(self, text: str) -> tuple[Suggestion, ...]:
+        return suggestions(text, self._app.state, self._app.settings.keys, self._app.settings.themes)
+
+    def _choose(self, entry: Entry, step: int) -> None:
+        """Move through the suggestions; above the first stands what was typed."""
+        choice = max(-1, min(len(self._found(entry.text)) - 1, entry.choice + step))
+        self._set(replace(entry, choice=choice if entry.kind is EntryKind.COMMAND else -1))
+
+    def _submit(self, entry: Entry) -> None:
+        """Enter: a filter stays, a command runs; a picked suggestion that lacks its argument is only filled in."""
+        found = self._found(entry.text) if entry.kind is EntryKind.COMMAND else ()
+        picked = found[entry.choice] if 0 <= entry.choice < len(found) else None
+        if picked is not None and not picked.complete:
+            self._fill(entry, picked)
+            return
+        self.close(entry, keep=True)
+        line = (picked.text.split(" [")[0] if picked else entry.text).strip()
+        if line and entry.kind is EntryKind.COMMAND:
+            self._run(line)
+
+    def _complete(self, entry: Entry) -> None:
+        """Tab: take the picked suggestion, or the first."""
+        found = self._found(entry.text) if entry.kind is EntryKind.COMMAND else ()
+        if found:
+            self._fill(entry, found[max(0, entry.choice)])
+
+    def _fill(self, entry: Entry, picked: Suggestion) -> None:
+        self._set(replace(entry, text=picked.text if picked.complete else picked.text.split(" ")[0] + " ", choice=-1))
+
+    _KEYS: ClassVar[dict[str, Callable[[EntryLine, Entry], None]]] = {
+        "enter": _submit,
+        "tab": _complete,
+        "escape": lambda self, entry: self.close(entry, keep=False),
+        "up": lambda self, entry: self._choose(entry, -1),
+        "down": lambda self, entry: self._choose(entry, 1),
+        "backspace": lambda self, entry: self._set(replace(entry, text=entry.text[:-1], choice=-1)),
+        "ctrl+h": lambda self, entry: self._set(replace(entry, text=entry.text[:-1], choice=-1)),
+        "ctrl+w": lambda self, entry: self._set(replace(entry, text=entry.text.rstrip().rpartition(" ")[0], choice=-1)),
+        "ctrl+u": lambda self, entry: self._set(replace(entry, text="", choice=-1)),
+    }

@@ -50,8 +50,8 @@ class KeyEffects:
         self._effects: dict[str, Callable[[], object]] = {
             "nav.in": self._enter,
             "nav.out": self._leave,
-            "nav.up": lambda: self._move("nav.up", -1),
-            "nav.down": lambda: self._move("nav.down", 1),
+            "nav.up": lambda: self._move("nav.up"),
+            "nav.down": lambda: self._move("nav.down"),
             "nav.page_up": lambda: self._scroll("nav.page_up", SCROLL_ROWS),
             "nav.page_down": lambda: self._scroll("nav.page_down", -SCROLL_ROWS),
             "nav.panel": lambda: self._next_panel("nav.panel", 1),
@@ -215,22 +215,17 @@ class KeyEffects:
         return True
 
     def _leave(self) -> None:
-        """Esc: the entry line, the running answer, the field, then what the reducer knows."""
+        """Esc: the running answer, the field, then what the reducer knows."""
         state = self._app.state
-        if state.ui.entry is not None:
-            self.entry.close(state.ui.entry, keep=False)
-        elif state.refusal or not self._typing():
+        if state.refusal or not self._typing():
             self._app.dispatch(KeyPressed("nav.out"))
         elif not self._app.stop_answer():
             self._app.main.set_focus(None)
         if state.ui.page is Page.PROMPT and not self._typing():
             self._app.stop_answer()
 
-    def _move(self, key_id: str, step: int) -> None:
-        entry = self._app.state.ui.entry
-        if entry is not None and entry.kind is EntryKind.COMMAND:
-            self.entry.choose(entry, step)
-        elif entry is not None or not self._typing():
+    def _move(self, key_id: str) -> None:
+        if not self._typing():
             self._app.dispatch(KeyPressed(key_id))
 
     def _scroll(self, key_id: str, rows: int) -> None:
@@ -247,9 +242,7 @@ class KeyEffects:
 
     def _next_panel(self, key_id: str, step: int) -> None:
         state = self._app.state
-        if state.ui.entry is not None:
-            self.entry.complete(state.ui.entry)
-        elif self._typing():
+        if self._typing():
             self._app.main.next_field(step)
         else:
             self._app.dispatch(KeyPressed(key_id))

@@ -143,6 +143,7 @@ def _styles(colors: Mapping[str, str]) -> dict[str, Style]:
     del named["background"], named["foreground"]
     paper = colors["background"]
     styles = {name: Style.parse(f"{_ATTRIBUTES.get(name, '')} {color} on {paper}") for name, color in named.items()}
+    styles["cursor"] = Style.parse(f"reverse {colors['foreground']} on {paper}")
     return styles | {"bottleneck": Style.parse(f"bold reverse {colors['warn']} on {paper}")}
 
 

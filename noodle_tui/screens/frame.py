@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
+
 from noodle_tui.commands import Suggestion, suggestions
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.keys import KEYS, Key
@@ -81,9 +83,25 @@ def screen_lines(state: ConsoleState, width: int, height: int, glyphs: Glyphs, n
         return top
     fields = FIELD_ROWS if state.ui.page is Page.PROMPT else 0
     body = body_lines(state, canvas.sized(width, height - NUM_TOP_ROWS - 1 - fields), settings or Settings())
+    return (*top, *body, *([()] * fields), last_line(state, canvas))
+
+
+def last_line(state: ConsoleState, canvas: Canvas, *, typing: bool = False) -> Line:
+    """The keys, or the line that is being typed with its cursor; its end stays in sight."""
     entry = state.ui.entry
-    last = line(Span(ENTRY_LABELS[entry.kind], "accent"), entry.text) if entry else key_line(state, canvas)
-    return (*top, *body, *([()] * fields), crop(last, width))
+    if entry is None:
+        return crop(key_line(state, canvas, typing=typing), canvas.width)
+    label = ENTRY_LABELS[entry.kind]
+    room = canvas.width - len(label) - 1
+    text = entry.text if cell_len(entry.text) <= room else canvas.glyphs.ellipsis + skip_text(entry.text, room - 2)
+    return crop(line(Span(label, "accent"), text, Span(" ", "cursor")), canvas.width)
+
+
+def skip_text(text: str, room: int) -> str:
+    """The end of a text in at most `room` cells."""
+    while cell_len(text) > room:
+        text = text[1:]
+    return text
 
 
 def _page(state: ConsoleState, canvas: Canvas) -> Lines:

@@ -1,4 +1,4 @@
-"""The one Textual screen: three line views, the fields of the Prompt screen, and the line for filters and commands.
+"""The one Textual screen: three line views and the fields of the Prompt screen.
 
 There is one screen for all pages, because changing lines costs fewer bytes than changing screens. It holds no facts of
 its own; what to draw is decided in `frame.py`.
@@ -11,23 +11,22 @@ from typing import TYPE_CHECKING, TypeVar
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal
-from textual.events import Resize
+from textual.events import Key, Paste, Resize
 from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Input
 
 from engine.data import GenerateRequest, InvalidInput, Sampling
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.lines import Canvas, Lines, Span, crop, line
+from noodle_tui.lines import Canvas, Lines, Span, line
 from noodle_tui.options import Options
-from noodle_tui.pages import EntryKind, Page
-from noodle_tui.screens.frame import ENTRY_LABELS, NUM_TOP_ROWS, Settings, body_lines, top_lines
-from noodle_tui.screens.key_line import key_line
+from noodle_tui.pages import Page
+from noodle_tui.screens.frame import NUM_TOP_ROWS, Settings, body_lines, last_line, top_lines
 from noodle_tui.screens.prompt import FIELD_ROWS
 from noodle_tui.state import ConsoleState
 from noodle_tui.themes import Look
 from noodle_tui.widgets.line_view import LineView
-from noodle_tui.widgets.prompt_field import EntryField, PromptField, TextField
+from noodle_tui.widgets.prompt_field import PromptField, TextField
 
 if TYPE_CHECKING:
     from noodle_tui.app import ConsoleApp
@@ -50,7 +49,7 @@ class Main(Screen[None], inherit_bindings=False):
         self._defaults = (str(options.max_new_tokens), f"{options.temperature:g}", str(options.seed))
 
     def compose(self) -> ComposeResult:
-        """Top, body, fields, then either the keys or the line that is being typed."""
+        """Top, body, fields, keys."""
         styles = self._look.styles
         yield LineView(styles, id="top")
         yield LineView(styles, id="body")
@@ -64,9 +63,6 @@ class Main(Screen[None], inherit_bindings=False):
                 field.styles.width = width
                 yield field
             yield LineView(styles, classes="one-row")
-        with Horizontal(id="entry-row"):
-            yield self._label("entry-label", ENTRY_LABELS[EntryKind.FILTER])
-            yield EntryField(id="entry")
         yield LineView(styles, id="keys", classes="one-row")
 
     def _label(self, label_id: str, text: str) -> LineView:
@@ -85,10 +81,8 @@ class Main(Screen[None], inherit_bindings=False):
         if len(top) == 1:
             return
         self.set_class(state.ui.page is Page.PROMPT, "-prompt")
-        self.set_class(state.ui.entry is not None, "-entry")
         self._show("body", body_lines(state, self.body_canvas(state, now_s), settings))
-        typing = isinstance(self.focused, TextField) and not isinstance(self.focused, EntryField)
-        self._show("keys", (crop(key_line(state, canvas, typing=typing), canvas.width),))
+        self._show("keys", (last_line(state, canvas, typing=isinstance(self.focused, TextField)),))
 
     def body_canvas(self, state: ConsoleState, now_s: float) -> Canvas:
         """The room of the body, counted rather than asked for: the layout follows a moment later."""
@@ -111,28 +105,6 @@ class Main(Screen[None], inherit_bindings=False):
         self.query_one(f"#{view_id}", LineView).show(lines)
 
     # --- fields ---------------------------------------------------------------------------------------------------
-    def open_entry(self, kind: EntryKind, text: str) -> None:
-        """Put the cursor on the line at the bottom."""
-        label = self.query_one("#entry-label", LineView)
-        label.styles.width = len(ENTRY_LABELS[kind])
-        label.show((line(Span(ENTRY_LABELS[kind], "accent")),))
-        self.add_class("-entry")
-        field = self.query_one("#entry", EntryField)
-        field.value = text
-        field.cursor_position = len(text)
-        field.focus()
-
-    def set_entry(self, text: str) -> None:
-        """Replace what is being typed."""
-        field = self.query_one("#entry", EntryField)
-        field.value = text
-        field.cursor_position = len(text)
-
-    def close_entry(self) -> None:
-        """Back to the keys."""
-        self.set_focus(None)
-        self.remove_class("-entry")
-
     def write(self) -> None:
         """Put the cursor into the prompt."""
         self.query_one("#prompt", PromptField).focus()
@@ -150,6 +122,21 @@ class Main(Screen[None], inherit_bindings=False):
         prompt = self.query_one("#prompt", PromptField).value
         return GenerateRequest(prompt, max_new_tokens=_number("max tokens", tokens, int), sampling=sampling)
 
+    async def _on_key(self, event: Key) -> None:
+        """While the line at the bottom is open, keys are letters; ctrl+c still leaves."""
+        entry = self.app.state.ui.entry
+        if entry is not None and self.focused is None:
+            event.stop()
+            event.prevent_default()
+            self.app.effects.entry.press(entry, event.key, event.character)
+
+    def on_paste(self, event: Paste) -> None:
+        """Into the line at the bottom, if it is open."""
+        entry = self.app.state.ui.entry
+        if entry is not None and self.focused is None:
+            event.stop()
+            self.app.effects.entry.insert(entry, event.text.strip())
+
     def on_descendant_focus(self) -> None:
         """The key line depends on where the cursor is."""
         self.app.paint_soon()
@@ -158,18 +145,10 @@ class Main(Screen[None], inherit_bindings=False):
         """See `on_descendant_focus`."""
         self.app.paint_soon()
 
-    def on_input_changed(self, event: Input.Changed) -> None:
-        """A filter works while it is typed, and the palette follows."""
-        if isinstance(event.input, EntryField):
-            event.stop()
-            self.app.effects.entry.typed(event.value)
-
     def on_input_submitted(self, event: Input.Submitted) -> None:
         """Enter in a field: run the line, send the prompt, or go back from a setting to it."""
         event.stop()
-        if isinstance(event.input, EntryField):
-            self.app.effects.entry.submitted(event.value)
-        elif not isinstance(event.input, PromptField):
+        if not isinstance(event.input, PromptField):
             self.write()
         elif event.value.strip():
             self.app.effects.send_prompt()

@@ -11,7 +11,6 @@ from textual.widgets import Input
 from noodle_tui.generation import MAX_PROMPT_CHARS
 from noodle_tui.safe_text import safe_text
 
-MAX_ENTRY_CHARS = 500
 INVITATION = "enter = write a prompt"
 
 
@@ -57,10 +56,3 @@ class PromptField(TextField):
         if not self.value:
             self.value = self._last
             self.cursor_position = len(self.value)
-
-
-class EntryField(TextField):
-    """The line for filters and commands."""
-
-    def __init__(self, *, id: str) -> None:
-        super().__init__(max_length=MAX_ENTRY_CHARS, id=id)

@@ -325,7 +325,7 @@ def test_no_key_changes_the_cluster_without_y() -> None:
                 if key.id not in ("app.quit", "app.interrupt", "dialog.yes"):
                     for press in (f"screen.{page.value}", key.id, "nav.in", "nav.out", "nav.out"):
                         app.effects.press(press)
-                    app.main.close_entry()
+                    app.dispatch(m.EntryChanged(None))
         await finished(app, pilot, "preview", "what-if", "action")
         assert link_of(app).calls == []
 
