@@ -50,10 +50,10 @@ def test_a_dialog_a_screen_and_a_cursor_key_stay_within_their_budgets(tmp_path: 
             ("\x1b", "REBALANCE", 3_000),
             (":", "connect to another", 4_000),
             ("\x1b", "q quit", 4_000),
-            ("?", "HELP", 8_000),
-            ("?", "q quit", 8_000),
+            ("?", "HELP", 11_500),
+            ("?", "q quit", 11_500),
             ("\x1b[B", ">node-001", 500),
-            *((str(number), f"{number}.", 8_000) for number in range(2, 10)),
+            *((str(number), f"{number}.", 14_000) for number in range(2, 10)),
         ):
             before = len(console.raw)
             console.send(keys)
