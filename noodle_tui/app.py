@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
@@ -48,15 +48,17 @@ from noodle_tui.messages import (
 )
 from noodle_tui.options import Options, is_loopback
 from noodle_tui.pages import Page
-from noodle_tui.recording import Recorder
 from noodle_tui.reducer import reduce
-from noodle_tui.replay import ReplayLink
-from noodle_tui.screens.frame import Settings
+from noodle_tui.screens.frame import Settings, preload
 from noodle_tui.screens.main import Main
 from noodle_tui.state import ConsoleState, LinkState
 from noodle_tui.state import Link as LinkView
 from noodle_tui.themes import DEFAULT_THEME, MONO_THEME, Look, load_theme, theme_file, theme_names, user_folder
 from noodle_tui.tight_update import tightened
+
+if TYPE_CHECKING:
+    from noodle_tui.recording import Recorder
+    from noodle_tui.replay import ReplayLink
 
 MAX_BACKLOG = 2  # writes still queued for the terminal: on a slow line frames are dropped, not queued
 ANSWER_INTERVAL_S = 0.1  # tokens are painted at most this often
@@ -89,7 +91,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
             thresholds=config.thresholds,
         )
         self.settings = Settings(config.keys, tuple(theme_names()))
-        self._make_link = make_link or (ReplayLink if options.replay is not None else Link)
+        self._make_link = make_link or _make_link
         self.link: Link | ReplayLink = self._make_link(options, self.dispatch)
         self.calls = ClusterCalls(self)
         self.effects = KeyEffects(self)
@@ -129,6 +131,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         if self.options.profile is not None:
             self.effects.files.load_profile(Path(self.options.profile))
         self.run_worker(self.link.run(), group="link", exit_on_error=False)
+        self.call_after_refresh(preload)
 
     def _try(self, action: Callable[[], object]) -> None:
         try:
@@ -222,7 +225,9 @@ class ConsoleApp(App[None], inherit_bindings=False):
     # --- recording ------------------------------------------------------------------------------------------------
     def start_recording(self, path: Path) -> None:
         """Record to a new file from now on, beginning with what is known; raises NoodleError."""
-        if isinstance(self.link, ReplayLink):
+        from noodle_tui.recording import Recorder
+
+        if self.options.replay is not None:
             raise Refused("a replay is a recording already")
         if self._recorder is not None:
             raise Refused(f"{self._recorder.path} is being recorded: `record off` first")
@@ -266,7 +271,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         link = LinkView(since_s=time.monotonic(), address=options.connect or "")
         self.state = ConsoleState(link=link, thresholds=self.state.thresholds, ui=self.state.ui, recording=self.state.recording)
         self.dispatch(AccessChanged(not self.options.rw and not is_loopback(options.connect)))
-        self.link = self._make_link(self.options, self.dispatch) if self._make_link is not ReplayLink else Link(self.options, self.dispatch)
+        self.link = self._make_link(self.options, self.dispatch)
         self.run_worker(self.link.run(), group="link", exit_on_error=False)
         self.paint_soon()
 
@@ -314,6 +319,15 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self._answer.cancel()
         self.dispatch(SessionEnded(self.state.generation.number, cancelled=True))
         return True
+
+
+def _make_link(options: Options, post: Callable[[Message], None]) -> Link | ReplayLink:
+    """The way to a cluster, or a recording in its place."""
+    if options.replay is None:
+        return Link(options, post)
+    from noodle_tui.replay import ReplayLink  # not for the first paint of everybody else
+
+    return ReplayLink(options, post)
 
 
 def _changed_s(path: Path | None) -> float:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from noodle_tui.commands import Suggestion, suggestions
 from noodle_tui.keys import BY_ID
 from noodle_tui.messages import EntryChanged
 from noodle_tui.pages import Entry, EntryKind
@@ -14,6 +13,7 @@ from noodle_tui.safe_text import safe_text
 
 if TYPE_CHECKING:
     from noodle_tui.app import ConsoleApp
+    from noodle_tui.commands import Suggestion
 
 MAX_CHARS = 500
 
@@ -60,6 +60,8 @@ class EntryLine:
         self._app.paint_soon()
 
     def _found(self, text: str) -> tuple[Suggestion, ...]:
+        from noodle_tui.commands import suggestions
+
         return suggestions(text, self._app.state, self._app.settings.keys, self._app.settings.themes)
 
     def _choose(self, entry: Entry, step: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 _UNITS = ("B", "K", "M", "G", "T", "P")
 
@@ -65,3 +66,12 @@ def signed_percent(share: float | None) -> str:
     if share is None or not math.isfinite(share):
         return "-"
     return f"{max(-9.99, min(share, 99.99)) * 100:+.0f}%"
+
+
+def middle(values: Sequence[float]) -> float:
+    """The median; 0 without values. The standard library's costs 9 ms of start."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    if not ordered:
+        return 0.0
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2

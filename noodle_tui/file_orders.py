@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.data import NoodleError, Refused
-from noodle_tui.export import render, write_new
 from noodle_tui.listings import shown_rows, table_of
 from noodle_tui.messages import KeyPressed, ProfileLoaded, Said
-from noodle_tui.profile_file import newest_profile, read_profile
 from noodle_tui.tables import record
 
 if TYPE_CHECKING:
@@ -34,6 +32,8 @@ class FileOrders:
             self._app.dispatch(KeyPressed("screen.profile"))
 
     async def _load_profile(self, path: Path | None) -> None:
+        from noodle_tui.profile_file import newest_profile, read_profile
+
         try:
             found = path or await asyncio.to_thread(newest_profile, Path.cwd())
             if found is None:
@@ -54,6 +54,8 @@ class FileOrders:
 
     def export(self, argument: str) -> None:
         """`export FORMAT [FILE]`: the list on screen, filtered and sorted as it stands."""
+        from noodle_tui.export import render, write_new
+
         state = self._app.state
         form, _, name = argument.partition(" ")
         page = state.ui.list_page
@@ -67,6 +69,8 @@ class FileOrders:
 
     def shot(self, argument: str) -> None:
         """`shot [FILE]`: the screen as SVG."""
+        from noodle_tui.export import write_new
+
         path = Path(argument or self._file_name(self._app.state.ui.page.value, "svg"))
         write_new(path, self._app.export_screenshot(title="noodle-console"))
         self._say(f"this screen is in {path}")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from textual.widgets import Input
 
 from engine.data import InvalidInput, NoodleError, Refused, Unavailable
-from noodle_tui.commands import Order, parse_command, wall_of
 from noodle_tui.entry_line import EntryLine
 from noodle_tui.file_orders import FileOrders
 from noodle_tui.listings import shown_rows, table_of
@@ -26,7 +25,6 @@ from noodle_tui.messages import (
     Said,
 )
 from noodle_tui.pages import Entry, EntryKind, Notice, Page, Preview, ThemeChoice
-from noodle_tui.replay import ReplayLink
 from noodle_tui.state import LinkState
 from noodle_tui.themes import theme_names
 from noodle_tui.widgets.answer import num_rows_back
@@ -34,6 +32,7 @@ from noodle_tui.widgets.prompt_field import PromptField
 
 if TYPE_CHECKING:
     from noodle_tui.app import ConsoleApp
+    from noodle_tui.replay import ReplayLink
 
 SCROLL_ROWS = 3
 _DIALOG_KEYS = {"nav.up", "nav.down", "nav.page_up", "nav.page_down", "nav.home", "nav.end"}
@@ -120,8 +119,10 @@ class KeyEffects:
 
     def run(self, text: str) -> None:
         """One command line; what is wrong with it is said under the tabs."""
+        from noodle_tui.commands import parse_command
+
         try:
-            order: Order = parse_command(text, self._app.settings.keys)
+            order = parse_command(text, self._app.settings.keys)
             self._orders[order.name](order.argument)
         except NoodleError as problem:
             self._app.dispatch(Said(str(problem), is_error=True))
@@ -204,8 +205,8 @@ class KeyEffects:
 
     def _replayed_event(self) -> bool:
         """In a replay, enter on the Events screen goes to when the event happened."""
-        state, link = self._app.state, self._app.link
-        if not isinstance(link, ReplayLink) or state.ui.page is not Page.EVENTS:
+        state, link = self._app.state, self._replay()
+        if link is None or state.ui.page is not Page.EVENTS:
             return False
         table, rows = table_of(state, Page.EVENTS), shown_rows(state, Page.EVENTS)
         listing = state.ui.listing(Page.EVENTS)
@@ -249,33 +250,41 @@ class KeyEffects:
             if self._app.state.ui.page is not state.ui.page:
                 self.open_page(self._app.state.ui.page)
 
+    def _replay(self) -> ReplayLink | None:
+        """The link, if it plays a recording."""
+        return cast("ReplayLink", self._app.link) if self._app.options.replay is not None else None
+
     def _hold(self) -> None:
-        if isinstance(self._app.link, ReplayLink):
-            self._app.link.pause()
+        if (replay := self._replay()) is not None:
+            replay.pause()
         else:
             self._app.dispatch(HoldToggled(time.time()))
 
     def _step(self, key_id: str, direction: int) -> None:
         """A frame in a replay, a plan change elsewhere."""
-        if isinstance(self._app.link, ReplayLink):
-            self._app.link.step(direction)
+        if (replay := self._replay()) is not None:
+            replay.step(direction)
         else:
             self._app.dispatch(KeyPressed(key_id))
 
     def _pace(self, factor: float) -> None:
-        if isinstance(self._app.link, ReplayLink):
-            self._app.link.change_speed(factor)
+        if (replay := self._replay()) is not None:
+            replay.change_speed(factor)
 
     def _seek(self, argument: str) -> None:
-        if not isinstance(self._app.link, ReplayLink) or self._app.state.replay is None:
+        replay = self._replay()
+        if replay is None or self._app.state.replay is None:
             raise Refused("seek is for replays: start with --replay FILE")
-        self._app.link.seek_wall(wall_of(argument, self._app.state.replay.wall_s))
+        from noodle_tui.commands import wall_of
+
+        replay.seek_wall(wall_of(argument, self._app.state.replay.wall_s))
 
     def _speed(self, argument: str) -> None:
-        if not isinstance(self._app.link, ReplayLink) or self._app.state.replay is None:
+        replay = self._replay()
+        if replay is None or self._app.state.replay is None:
             raise Refused("speed is for replays: start with --replay FILE")
         try:
-            self._app.link.change_speed(float(argument) / self._app.state.replay.speed)
+            replay.change_speed(float(argument) / self._app.state.replay.speed)
         except ValueError:
             raise InvalidInput(f"speed {argument[:20]!r} is not a number") from None
 

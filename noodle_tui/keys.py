@@ -5,7 +5,6 @@ Lower case looks, capital letters change the cluster. Help, key lines and the co
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -114,6 +113,8 @@ def with_keys(chosen: Mapping[str, str]) -> tuple[Key, ...]:
 
 def nearest(name: str, known: Mapping[str, object]) -> str:
     """`; did you mean ...?`, if something is near."""
+    import difflib  # only for errors: it costs the start 5 ms
+
     found = difflib.get_close_matches(name, list(known), 1)
     return f"; did you mean {found[0]!r}?" if found else f"; known are {', '.join(known)}"
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from engine.data import Plan, TokenChunk, WatchFrame
 from noodle_tui.logs import LogLine
 from noodle_tui.pages import Dialog, Entry
-from noodle_tui.profile_file import ProfileView
+
+if TYPE_CHECKING:
+    from noodle_tui.profile_file import ProfileView
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from engine.data import Corrupt, NoodleError, NotFound
 from noodle_tui.safe_text import safe_text
 
 MAX_FILE_BYTES = 256 * 2**20
-HOW_TO = "noodle-engine profile MODEL --out profile-MODEL   then :profile FILE, or open this screen again"
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from engine.data import ClusterStatus, Event, Plan
 from noodle_tui.generation import Generation
@@ -14,7 +15,9 @@ from noodle_tui.history import PlanSeen, Sample
 from noodle_tui.logs import LogLine
 from noodle_tui.messages import ReplayMoved
 from noodle_tui.pages import Ui
-from noodle_tui.profile_file import ProfileView
+
+if TYPE_CHECKING:
+    from noodle_tui.profile_file import ProfileView
 
 FRAME_INTERVAL_S = 1.0  # the coordinator re-sends at least this often, as proof of life
 STALE_AFTER_S = 3 * FRAME_INTERVAL_S

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from noodle_tui.figures import ms, percent, size
+from noodle_tui.figures import middle, ms, percent, size
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Line, Span, line
-from noodle_tui.profile_file import HOW_TO, ItemTime, PhaseView
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import Column, Table, widest
 
+if TYPE_CHECKING:
+    from noodle_tui.profile_file import ItemTime, PhaseView
+
+HOW_TO = "noodle-engine profile MODEL --out profile-MODEL   then :profile FILE, or open this screen again"
 STANDS_OUT = 1.5  # times the median item
 
 
@@ -38,7 +41,7 @@ def layer_rows(state: ConsoleState) -> tuple[LayerRow, ...]:
     if phase is None or not phase.items:
         return ()
     longest_s = max(item.p50_s for item in phase.items)
-    typical_s = statistics.median(item.p50_s for item in phase.items)
+    typical_s = middle([item.p50_s for item in phase.items])
     stages = state.shown.status.stages if state.shown else ()
     owner = {i: stage.worker_id for stage in stages for i in range(stage.start, stage.stop)}
     return tuple(LayerRow(item, longest_s, typical_s, item.p50_s == longest_s, owner.get(item.index, "")) for item in phase.items)

@@ -5,46 +5,32 @@ Pure: everything follows from the state and the canvas. `screens/main.py` shows 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from noodle_tui.commands import Suggestion, suggestions
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.keys import KEYS, Key
 from noodle_tui.lines import Canvas, Line, Lines, Span, crop, fit, line, stack
 from noodle_tui.pages import EntryKind, Page
-from noodle_tui.screens.dialogs import with_dialog
-from noodle_tui.screens.events import events_body
-from noodle_tui.screens.help import help_body
 from noodle_tui.screens.key_line import key_line
-from noodle_tui.screens.logs import logs_body
-from noodle_tui.screens.nodes import nodes_body
-from noodle_tui.screens.overview_body import aged, faded, overview_body
-from noodle_tui.screens.plan import plan_body
-from noodle_tui.screens.profile import profile_body
-from noodle_tui.screens.prompt import FIELD_ROWS, prompt_body
-from noodle_tui.screens.sessions import sessions_body
-from noodle_tui.screens.whatif import whatif_body
+from noodle_tui.screens.overview_body import aged, faded
+from noodle_tui.screens.prompt import FIELD_ROWS
 from noodle_tui.state import ConsoleState, LinkState
 from noodle_tui.widgets.boxes import boxed, laid_over
 from noodle_tui.widgets.notices import notices, opening
 from noodle_tui.widgets.truth_line import is_too_small, strip_line, tabs_line, too_small_line, truth_line
 
+if TYPE_CHECKING:
+    from noodle_tui.commands import Suggestion
+
 NUM_TOP_ROWS = 3
 ENTRY_LABELS = {EntryKind.FILTER: " filter / ", EntryKind.COMMAND: " : "}
-_BODIES: Mapping[Page, Callable[[ConsoleState, Canvas], Lines]] = {
-    Page.OVERVIEW: overview_body,
-    Page.NODES: nodes_body,
-    Page.PLAN: plan_body,
-    Page.WHATIF: whatif_body,
-    Page.EVENTS: events_body,
-    Page.SESSIONS: sessions_body,
-    Page.PROFILE: profile_body,
-    Page.PROMPT: prompt_body,
-    Page.LOGS: logs_body,
-}
+_MODULES = {Page.OVERVIEW: "overview_body", Page.WHATIF: "whatif"}  # the others are named as their page
 _WITHOUT_COORDINATOR = frozenset({Page.PROFILE, Page.LOGS})  # they show something while nothing has answered yet
 
 
@@ -54,6 +40,25 @@ class Settings:
 
     keys: tuple[Key, ...] = KEYS
     themes: tuple[str, ...] = ()
+
+
+@functools.cache
+def _lazy(module: str, name: str) -> Callable[..., Lines]:
+    """A screen's function, imported when it is first shown: the first paint needs one of ten."""
+    function: Callable[..., Lines] = getattr(importlib.import_module(f"noodle_tui.screens.{module}"), name)
+    return function
+
+
+def _body_of(page: Page) -> Callable[[ConsoleState, Canvas], Lines]:
+    module = _MODULES.get(page, page.value)
+    return _lazy(module, module if module.endswith("_body") else f"{module}_body")
+
+
+def preload() -> None:
+    """Import every screen, once the first paint is out."""
+    for page in Page:
+        _body_of(page)
+    _lazy("dialogs", "with_dialog")
 
 
 def top_lines(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -66,11 +71,14 @@ def top_lines(state: ConsoleState, canvas: Canvas) -> Lines:
 
 def body_lines(state: ConsoleState, canvas: Canvas, settings: Settings) -> Lines:
     """Exactly `canvas.height` rows, none wider than the canvas."""
-    rows = help_body(state, settings.keys, canvas) if state.ui.help else _page(state, canvas)
+    rows = _lazy("help", "help_body")(state, settings.keys, canvas) if state.ui.help else _page(state, canvas)
     rows = tuple(crop(row, canvas.width) for row in stack(rows, canvas.height))
-    rows = with_dialog(state, rows, canvas)
+    if state.ui.dialog is not None:
+        rows = _lazy("dialogs", "with_dialog")(state, rows, canvas)
     entry = state.ui.entry
     if entry is not None and entry.kind is EntryKind.COMMAND:
+        from noodle_tui.commands import suggestions
+
         rows = _palette(rows, suggestions(entry.text, state, settings.keys, settings.themes), entry.choice, canvas)
     return rows
 
@@ -109,7 +117,7 @@ def _page(state: ConsoleState, canvas: Canvas) -> Lines:
     if state.shown is None and state.ui.page not in _WITHOUT_COORDINATOR:
         return opening(state, canvas)
     top = notices(state, canvas.sized(canvas.width, max(3, canvas.height // 3)))
-    rows = _BODIES[state.ui.page](aged(state, canvas.now_s), canvas.sized(canvas.width, canvas.height - len(top)))
+    rows = _body_of(state.ui.page)(aged(state, canvas.now_s), canvas.sized(canvas.width, canvas.height - len(top)))
     fresh = state.link.state is LinkState.LIVE or state.replay is not None or state.ui.page in (Page.PROFILE, Page.LOGS)
     return (*top, *(rows if fresh else faded(rows)))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from noodle_tui.figures import age, clock, ms, percent, with_ms
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line, wrap
 from noodle_tui.listings import cursor_row, table_of
-from noodle_tui.listings.layers import LayerRow, phase_of
+from noodle_tui.listings.layers import HOW_TO, LayerRow, phase_of
 from noodle_tui.pages import Page
-from noodle_tui.profile_file import HOW_TO, LayerTime, PhaseView, ProfileView
+from noodle_tui.profile_file import LayerTime, PhaseView, ProfileView
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import draw_table
 

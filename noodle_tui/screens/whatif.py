@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
-
 from engine.data import ClusterStatus, Plan
-from noodle_tui.figures import clock, ms, percent, signed_percent
+from noodle_tui.figures import clock, middle, ms, percent, signed_percent
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, crop, fit, line, wrap
 from noodle_tui.listings import cursor_row, table_of
 from noodle_tui.listings.strategies import StrategyRow, owners, plan_owners
@@ -105,7 +103,7 @@ def error_band(status: ClusterStatus) -> str:
     if not offs:
         return "error band unknown: nothing has run on this plan"
     name, worst = max(offs, key=lambda pair: abs(pair[1]))
-    typical = percent(statistics.median(abs(off) for _, off in offs))
+    typical = percent(middle([abs(off) for _, off in offs]))
     return f"plan #{status.plan_version} was off by {typical}, worst {signed_percent(worst)} {name}"
 
 
