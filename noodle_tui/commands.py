@@ -48,7 +48,7 @@ _COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("drain", "NODE", "preview draining a node"),
     ("cancel", "SESSION", "preview cancelling a session"),
     ("profile", "FILE", "show a profile"),
-    ("seek", "HH:MM:SS", "go to a time of the replay"),
+    ("seek", "HH:MM:SS", "go to a time of the replay, +60, -60; seek next or prev: a plan change"),
     ("speed", "X", "pace of the replay"),
 )
 

@@ -277,6 +277,9 @@ class KeyEffects:
             raise Refused("seek is for replays: start with --replay FILE")
         from noodle_tui.commands import wall_of
 
+        if argument in ("next", "prev"):
+            replay.seek_plan(1 if argument == "next" else -1)
+            return
         replay.seek_wall(wall_of(argument, self._app.state.replay.wall_s))
 
     def _speed(self, argument: str) -> None:

@@ -144,8 +144,9 @@ def draw_table(table: Table, listing: Listing, canvas: Canvas, *, warn_only: boo
 def _nothing(table: Table, listing: Listing, warn_only: bool) -> str:
     if not table.rows:
         return table.empty
-    reason = f"filter {listing.filter!r}" if listing.filter else "w = warnings only"
-    return f"none of {len(table.rows)} {table.noun} passes: {reason}" + ("   esc clears it" if listing.filter else "")
+    if listing.filter:
+        return f"none of {len(table.rows)} {table.noun} passes, esc clears the filter: {listing.filter}"
+    return f"none of {len(table.rows)} {table.noun} is a warning: w shows all"
 
 
 def _hidden(table: Table, rows: Sequence[Any], listing: Listing) -> str:

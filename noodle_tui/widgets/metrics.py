@@ -55,7 +55,7 @@ def _left(state: ConsoleState, status: ClusterStatus, glyphs: Glyphs) -> Lines:
 def _right(state: ConsoleState, status: ClusterStatus) -> Lines:
     times = [stage_s(stage) for stage in status.stages]
     idle = [f"S{i} {percent(1 - t / max(times))}" for i, t in enumerate(times)] if any(times) else []
-    shown = "  ".join(idle[:6]) + (f"  and {len(idle) - 6} more" if len(idle) > 6 else "")
+    shown = "  ".join(idle[:4]) + (f"  and {len(idle) - 4} more" if len(idle) > 4 else "")
     return (
         line(*_bottleneck(status)),
         line(Span(f"{'IDLE':<{LABEL}}", "dim"), shown or "-"),

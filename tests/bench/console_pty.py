@@ -44,8 +44,8 @@ def main() -> None:
         bench.steady(f"live, {options.nodes} nodes", bench.live)
         bench.steady("live, --low-bandwidth", bench.live, "--low-bandwidth")
         bench.steady("live, 200 nodes", bench.crowd)
-        for key, name in (("\x1b[B", "cursor down"), ("R", "open a dialog"), ("2", "another screen")):
-            bench.key(key, name)
+        for key, back, name in (("\x1b[B", "\x1b[A", "cursor down"), ("R", "\x1b", "open a dialog"), ("2", "1", "another screen")):
+            bench.key(key, back, name)
         bench.memory()
 
 
@@ -90,7 +90,7 @@ class Bench:
             rate, cpu = (len(console.raw) - before) / elapsed_s, (cpu_s(console.pid) - cpu_before_s) / elapsed_s
             print(f"{name:<26}{rate:.0f} bytes/s   {cpu * 100:.2f} % of a core")
 
-    def key(self, key: str, name: str, presses: int = 20) -> None:
+    def key(self, key: str, back: str, name: str, presses: int = 20) -> None:
         """From a key to its first and last byte, and how many bytes."""
         firsts, lasts, sizes = [], [], []
         with self._console(self.live, "--speed", "0.25") as console:
@@ -106,7 +106,7 @@ class Bench:
                 console.wait_for_silence(0.25)
                 lasts.append(console.last_byte_s - pressed_s)
                 sizes.append(len(console.raw) - before)
-                console.send("\x1b" if key != "\x1b[B" else "")
+                console.send(back)
         p95_s = sorted(lasts)[math.ceil(0.95 * len(lasts)) - 1]
         times = f"first byte {statistics.median(firsts) * 1000:.1f} ms   last p95 {p95_s * 1000:.1f} ms"
         print(f"{name:<26}{times}   {statistics.median(sizes):.0f} bytes")

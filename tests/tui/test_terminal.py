@@ -111,6 +111,7 @@ def test_a_strict_cp1252_stream_cannot_freeze_the_console(fake: FakeCoordinator)
     )
     with PtyConsole(["--connect", fake.address], command=[sys.executable, "-c", code]) as console:
         console.wait_for("plan #14")
+        visit_everything(console)
         console.send("q")
         assert console.exit_code() == 0
 
@@ -123,6 +124,25 @@ def test_hostile_strings_leave_no_control_bytes(fake: FakeCoordinator, flags: li
     fake.control.chunks = (frames.chunk(0, EVIL), frames.chunk(-1, "", finish_reason=FinishReason.STOP))
     with PtyConsole(["--connect", fake.address, *flags], width=120, height=40) as console:
         console.wait_for("LIVE")
+        paste = b"\x1b[200~" + EVIL.replace("\x1b", "").encode() * 10 + b"\x1b[201~"  # Textual takes an ESC in a paste for a key
+        for number in "234569":
+            console.send(number)
+            console.wait_for_silence(0.2)
+            console.send("\r")  # details
+            console.send("/")
+            console.wait_for("filter /")
+            console.send(paste + b"\r")
+            console.wait_for("passes, esc clears")
+            console.send("\x1b")
+            console.wait_for(lambda: "passes, esc clears" not in "\n".join(console.screen.display))
+        console.send("D")
+        console.wait_for("DRAIN")
+        console.send("n")
+        console.wait_for(lambda: "DRAIN" not in "\n".join(console.screen.display))
+        console.send(b":" + paste)
+        console.wait_for("no command fits")
+        console.send("\r")
+        console.wait_for("there is no command")
         console.send("p")
         console.wait_for("esc leave the field")
         console.send(b"\x1b[200~" + EVIL.encode() * 10 + b"\x1b[201~\r")
