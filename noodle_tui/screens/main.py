@@ -18,6 +18,7 @@ from textual.widgets import Input
 
 from engine.data import GenerateRequest, InvalidInput, Sampling
 from noodle_tui.glyphs import Glyphs
+from noodle_tui.keys import Key as Binding
 from noodle_tui.lines import Canvas, Lines, Span, line
 from noodle_tui.options import Options
 from noodle_tui.pages import Page
@@ -123,12 +124,27 @@ class Main(Screen[None], inherit_bindings=False):
         return GenerateRequest(prompt, max_new_tokens=_number("max tokens", tokens, int), sampling=sampling)
 
     async def _on_key(self, event: Key) -> None:
-        """While the line at the bottom is open, keys are letters; ctrl+c still leaves."""
+        """Keys take effect here and in order: a burst such as `:theme` must not run ahead of the line that `:` opens.
+
+        Bindings do the same through the app's queue, for keys that a focused field leaves over.
+        """
+        if self.focused is not None:
+            return
         entry = self.app.state.ui.entry
-        if entry is not None and self.focused is None:
+        key = None if entry is not None else self._key_of(event)
+        if entry is not None or key is not None:
             event.stop()
             event.prevent_default()
+        if entry is not None:
             self.app.effects.entry.press(entry, event.key, event.character)
+        elif key is not None:
+            self.app.effects.press(key.id)
+
+    def _key_of(self, event: Key) -> Binding | None:
+        """What a key is bound to on this screen."""
+        page = self.app.state.ui.page
+        names = set(event.aliases)
+        return next((key for key in self.app.settings.keys if page in key.pages and names & set(key.keys.split(","))), None)
 
     def on_paste(self, event: Paste) -> None:
         """Into the line at the bottom, if it is open."""

@@ -116,6 +116,14 @@ def test_a_strict_cp1252_stream_cannot_freeze_the_console(fake: FakeCoordinator)
         assert console.exit_code() == 0
 
 
+def test_a_burst_of_keys_takes_effect_in_order(fake: FakeCoordinator) -> None:
+    with PtyConsole(["--connect", fake.address, "--ascii"]) as console:
+        console.wait_for("LIVE")
+        console.send("2/gpu\r:export DRy")
+        console.wait_for(": export DRy")
+        assert "2.NODES" in console.text and "gpu-c" in console.text and "cpu-b" not in console.text
+
+
 @pytest.mark.parametrize("flags", [["--ascii"], []])
 def test_hostile_strings_leave_no_control_bytes(fake: FakeCoordinator, flags: list[str]) -> None:
     node = frames.node(EVIL, detail=EVIL, host=EVIL, address=EVIL)
