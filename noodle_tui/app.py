@@ -1,7 +1,8 @@
 """`noodle-console`: the Textual shell around the pure reducer, and `main`.
 
 The app owns the state, the one painter and the life of the embedded cluster. Messages from `link.py` and from keys go
-through `dispatch`; only `paint` touches widgets.
+through `dispatch`; only `paint` touches widgets. What keys do is in `key_effects.py`, what is asked of the cluster in
+`cluster_calls.py`.
 """
 
 from __future__ import annotations
@@ -11,72 +12,111 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App
 from textual.binding import Binding, BindingType
 from textual.filter import ANSIToTruecolor, LineFilter
 from textual.worker import Worker
 
-from engine.data import GenerateRequest, Refused, Unavailable
+from engine.data import GenerateRequest, InvalidInput, NoodleError, Refused, Unavailable
 from noodle_tui import options as command_line
 from noodle_tui import terminal
+from noodle_tui.cluster_calls import ClusterCalls
+from noodle_tui.config import Config, load_config
 from noodle_tui.exits import install_signal_handlers
 from noodle_tui.glyphs import ASCII, UNICODE, AsciiFilter, Glyphs
+from noodle_tui.key_effects import KeyEffects
+from noodle_tui.keys import KEYS
 from noodle_tui.link import Link
-from noodle_tui.messages import HoldToggled, Message, PromptSent, Quitting, SessionEnded, Tick, TokenArrived
-from noodle_tui.options import Options
-from noodle_tui.screens.help import Help
-from noodle_tui.screens.overview import Overview
-from noodle_tui.screens.painted import PaintedScreen
-from noodle_tui.state import ConsoleState, LinkState, reduce
+from noodle_tui.messages import (
+    AccessChanged,
+    FrameArrived,
+    LinkLost,
+    LogsArrived,
+    Message,
+    PromptSent,
+    Quitting,
+    RecordingChanged,
+    ReplayMoved,
+    Said,
+    SessionEnded,
+    Tick,
+    TokenArrived,
+)
+from noodle_tui.options import Options, is_loopback
+from noodle_tui.pages import Page
+from noodle_tui.reducer import reduce
+from noodle_tui.screens.frame import Settings, preload
+from noodle_tui.screens.main import Main
+from noodle_tui.state import ConsoleState, LinkState
 from noodle_tui.state import Link as LinkView
-from noodle_tui.themes import DEFAULT_THEME, MONO_THEME, Look, load_theme, theme_names
+from noodle_tui.themes import DEFAULT_THEME, MONO_THEME, Look, load_theme, theme_file, theme_names, user_folder
+from noodle_tui.tight_update import tightened
+
+if TYPE_CHECKING:
+    from noodle_tui.recording import Recorder
+    from noodle_tui.replay import ReplayLink
 
 MAX_BACKLOG = 2  # writes still queued for the terminal: on a slow line frames are dropped, not queued
 ANSWER_INTERVAL_S = 0.1  # tokens are painted at most this often
 BLURRED_INTERVAL_S = 5.0
 STOP_TIMEOUT_S = 8.0
+_BINDINGS: list[BindingType] = [
+    Binding(key.keys, f"key('{key.id}')", key.text, id=key.id, show=False, priority=key.id == "app.interrupt") for key in KEYS
+]
 
 
-class ConsoleApp(App[None]):
+class ConsoleApp(App[None], inherit_bindings=False):
     """The console; see the module docstring."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("space", "hold", "hold / resume the display", id="view.hold"),
-        Binding("t", "next_theme", "next theme", id="view.theme"),
-        Binding("r", "retry", "connect again now", id="link.retry"),
-        Binding("question_mark,f1", "help", "this help", id="app.help"),
-        Binding("q", "leave(0)", "quit", id="app.quit"),
-        Binding("ctrl+c,ctrl+q", "leave(130)", "quit, even while typing", id="app.interrupt", priority=True),
-    ]
+    BINDINGS: ClassVar[list[BindingType]] = _BINDINGS
     CSS_PATH = "console.tcss"
     ENABLE_COMMAND_PALETTE = False
     TITLE = "noodle-console"
 
-    def __init__(self, options: Options, look: Look, glyphs: Glyphs, *, make_link: Callable[..., Any] = Link) -> None:
+    def __init__(
+        self, options: Options, look: Look, glyphs: Glyphs, *, make_link: Callable[..., Any] | None = None, config: Config | None = None
+    ) -> None:
         super().__init__()
         self.animation_level = "none"
         self.options = options
-        self.state = ConsoleState(link=LinkView(since_s=time.monotonic(), address=options.connect or ""))
-        self.link: Link = make_link(options, self.dispatch)
+        config = config or Config()
+        self.state = ConsoleState(
+            link=LinkView(since_s=time.monotonic(), address=options.connect or ""),
+            read_only=not options.rw and not is_loopback(options.connect),
+            owns_cluster=options.connect is None and options.replay is None,
+            thresholds=config.thresholds,
+        )
+        self.settings = Settings(config.keys, tuple(theme_names()))
+        self._make_link = make_link or _make_link
+        self.link: Link | ReplayLink = self._make_link(options, self.dispatch)
+        self.calls = ClusterCalls(self)
+        self.effects = KeyEffects(self)
         self.look = look
         self._glyphs = glyphs
         self._ascii_filter = AsciiFilter(enabled=glyphs is ASCII)
         self._answer: Worker[None] | None = None
+        self._recorder: Recorder | None = None
+        self._theme_time_s = 0.0
         self._paint_pending = self._answer_pending = False
         self._painted_s = 0.0
         self.loop: asyncio.AbstractEventLoop | None = None
         self._apply_theme()
+        if config.keys is not KEYS:
+            self.set_keymap({key.id: key.keys for key in config.keys})
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """The look decides about colour (NO_COLOR picks the mono theme), so only two filters are left."""
         stock = [item for item in super().get_line_filters() if isinstance(item, ANSIToTruecolor)]
         return [*stock, self._ascii_filter] if self._ascii_filter.enabled else stock
 
-    def get_default_screen(self) -> Overview:
-        """The first screen."""
-        return Overview(self.look, self._glyphs, self.options)
+    def get_default_screen(self) -> Main:
+        """The one screen."""
+        self.main = Main(self.look, self._glyphs, self.options)
+        return self.main
 
     def on_ready(self) -> None:
         """Everything that costs time starts after the first paint."""
@@ -86,26 +126,45 @@ class ConsoleApp(App[None]):
         self.call_after_refresh(self._start_link)
 
     def _start_link(self) -> None:
+        if self.options.record is not None:
+            self._try(lambda: self.start_recording(Path(self.options.record or "")))
+        if self.options.profile is not None:
+            self.effects.files.load_profile(Path(self.options.profile))
         self.run_worker(self.link.run(), group="link", exit_on_error=False)
+        self.call_after_refresh(preload)
+
+    def _try(self, action: Callable[[], object]) -> None:
+        try:
+            action()
+        except NoodleError as problem:
+            self.dispatch(Said(str(problem), is_error=True))
 
     # --- state and paint ------------------------------------------------------------------------------------------
     def dispatch(self, message: Message) -> None:
         """Take in one message; what the reader waits for is painted soon, the rest at the next tick."""
         before = self.state
         self.state = reduce(before, message, time.monotonic())
+        self._record(message)
         if isinstance(message, TokenArrived | SessionEnded):
             self._paint_answer_soon()
         elif before.link.state is not self.state.link.state or before.latest is None:
+            if not isinstance(message, LogsArrived):
+                self.paint_soon()
+        elif isinstance(message, ReplayMoved) and message.paused:
             self.paint_soon()
 
+    def _display(self, screen: Any, renderable: Any) -> None:
+        """Textual's last step before the terminal; here an update loses the bytes that change nothing."""
+        super()._display(screen, tightened(renderable))
+
     def paint(self) -> None:
-        """The one painter: shows the state on the current screen; unchanged cells are not written."""
+        """The one painter: shows the state; unchanged cells are not written."""
         self._paint_pending = False
-        if not self.is_running or self._backlog() > MAX_BACKLOG or not isinstance(self.screen, PaintedScreen):
+        if not self.is_running or self._backlog() > MAX_BACKLOG or not self.main.is_mounted:
             return
         self._painted_s = time.monotonic()
         with self.batch_update():
-            self.screen.paint(self.state, self._painted_s)
+            self.main.paint(self.state, self._painted_s, self.settings)
 
     def paint_soon(self) -> None:
         """Paint once after the events that are waiting now."""
@@ -115,11 +174,12 @@ class ConsoleApp(App[None]):
 
     def _on_timer(self) -> None:
         self.dispatch(Tick())
+        self._reload_theme()
         if self.app_focus or time.monotonic() - self._painted_s >= BLURRED_INTERVAL_S:
             self.paint()
 
     def _paint_answer_soon(self) -> None:
-        if not self._answer_pending and self.is_running:
+        if not self._answer_pending and self.is_running and self.state.ui.page is Page.PROMPT:
             self._answer_pending = True
             self.set_timer(ANSWER_INTERVAL_S, self._paint_answer)
 
@@ -127,46 +187,95 @@ class ConsoleApp(App[None]):
         self._answer_pending = False
         if self._backlog() > MAX_BACKLOG:
             self._paint_answer_soon()
-        elif isinstance(self.screen, Overview):
-            self.screen.paint_answer(self.state, time.monotonic())
+        else:
+            self.paint()
 
     def _backlog(self) -> int:
         writer = getattr(self._driver, "_writer_thread", None)
         return writer._queue.qsize() if writer is not None else 0
 
-    # --- keys -----------------------------------------------------------------------------------------------------
-    def action_hold(self) -> None:
-        """Freeze the panels, or let them go."""
-        self.dispatch(HoldToggled(time.time()))
-        self.paint_soon()
+    # --- keys and themes ------------------------------------------------------------------------------------------
+    def action_key(self, key_id: str) -> None:
+        """Every binding ends here."""
+        self.effects.press(key_id)
 
-    def action_next_theme(self) -> None:
-        """The theme after this one."""
-        names = theme_names()
-        self.look = load_theme(names[(names.index(self.look.name) + 1) % len(names)])
+    def use_theme(self, name: str) -> None:
+        """Change the colours; raises InvalidInput with the file and the key."""
+        self.look = load_theme(name)
+        self._theme_time_s = _changed_s(theme_file(name))
         self._apply_theme()
-        for screen in self.screen_stack:
-            if isinstance(screen, PaintedScreen):
-                screen.restyle(self.look)
+        self.main.restyle(self.look)
         self.paint_soon()
 
     def _apply_theme(self) -> None:
         self.register_theme(self.look.textual_theme())
+        if self.theme == self.look.name:
+            self._watch_theme(self.look.name)
         self.theme = self.look.name
 
-    def action_retry(self) -> None:
-        """Try to connect now; nothing to do while the link is live."""
-        if self.state.link.state is not LinkState.LIVE:
-            self.link.retry_now()
+    def _reload_theme(self) -> None:
+        """A user's theme file that was saved is shown at once; a broken one keeps the colours and says what is wrong."""
+        path = theme_file(self.look.name)
+        if path is None or _changed_s(path) == self._theme_time_s:
+            return
+        first, self._theme_time_s = self._theme_time_s == 0.0, _changed_s(path)
+        if not first:
+            self._try(lambda: self.use_theme(self.look.name))
 
-    def action_help(self) -> None:
-        """Open the help, or close it."""
-        if isinstance(self.screen, Help):
-            self.pop_screen()
-        else:
-            self.push_screen(Help(self.look, self._glyphs, (*Overview.BINDINGS, *self.BINDINGS)))
+    # --- recording ------------------------------------------------------------------------------------------------
+    def start_recording(self, path: Path) -> None:
+        """Record to a new file from now on, beginning with what is known; raises NoodleError."""
+        from noodle_tui.recording import Recorder
 
-    async def action_leave(self, exit_code: int = 0) -> None:
+        if self.options.replay is not None:
+            raise Refused("a replay is a recording already")
+        if self._recorder is not None:
+            raise Refused(f"{self._recorder.path} is being recorded: `record off` first")
+        self._recorder = Recorder(path, self.state.link.address or "embedded", time.time(), time.monotonic())
+        self.dispatch(RecordingChanged(str(path)))
+
+    def stop_recording(self) -> None:
+        """End the recording; the file is complete."""
+        if self._recorder is None:
+            raise Refused("nothing is being recorded: `record FILE` begins")
+        self._recorder.close()
+        path, self._recorder = self._recorder.path, None
+        self.dispatch(RecordingChanged(""))
+        self.dispatch(Said(f"the recording is in {path}: noodle-console --replay {path}"))
+
+    def _record(self, message: Message) -> None:
+        if self._recorder is None:
+            return
+        try:
+            if isinstance(message, FrameArrived):
+                self._recorder.frame(message.frame, message.wall_s, time.monotonic())
+            elif isinstance(message, LinkLost):
+                self._recorder.lost(message.error, time.time(), time.monotonic())
+        except NoodleError as problem:
+            self._recorder.close()
+            self._recorder = None
+            self.dispatch(RecordingChanged("", str(problem)))
+
+    # --- the link -------------------------------------------------------------------------------------------------
+    def switch(self, address: str) -> None:
+        """Connect to another coordinator; an embedded cluster is ended. Raises InvalidInput for what is no address."""
+        options = Options(connect=address, hz=self.options.hz)
+        self.dispatch(Said(f"connecting to {address}"))
+        self.run_worker(self._switch(options), group="switch", exclusive=True, exit_on_error=False)
+
+    async def _switch(self, options: Options) -> None:
+        self.workers.cancel_group(self, "answer")
+        self.workers.cancel_group(self, "link")
+        await self.link.stop()
+        self.options = replace(self.options, connect=options.connect, model=None, workers=None, random_weights=None, replay=None)
+        link = LinkView(since_s=time.monotonic(), address=options.connect or "")
+        self.state = ConsoleState(link=link, thresholds=self.state.thresholds, ui=self.state.ui, recording=self.state.recording)
+        self.dispatch(AccessChanged(not self.options.rw and not is_loopback(options.connect)))
+        self.link = self._make_link(self.options, self.dispatch)
+        self.run_worker(self.link.run(), group="link", exit_on_error=False)
+        self.paint_soon()
+
+    def leave(self, exit_code: int = 0) -> None:
         """Quit: end the embedded cluster first; asking twice ends it at once."""
         if self.state.quitting:
             self.link.kill()
@@ -179,6 +288,8 @@ class ConsoleApp(App[None]):
     async def _stop_and_exit(self, exit_code: int) -> None:
         self.workers.cancel_group(self, "answer")
         self.workers.cancel_group(self, "link")
+        if self._recorder is not None:
+            self._recorder.close()
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await self.link.stop()
@@ -192,6 +303,8 @@ class ConsoleApp(App[None]):
         """Start an answer; raises Refused or Unavailable with the reason when it cannot start."""
         if self.state.generation.running:
             raise Refused("one answer at a time: esc stops the running one")
+        if self.state.replay is not None:
+            raise Refused("this is a replay: there is no cluster to answer")
         if self.state.link.state not in (LinkState.LIVE, LinkState.STALE):
             raise Unavailable("not connected to a coordinator yet: the prompt stays in its field")
         sampling = request.sampling
@@ -208,6 +321,22 @@ class ConsoleApp(App[None]):
         return True
 
 
+def _make_link(options: Options, post: Callable[[Message], None]) -> Link | ReplayLink:
+    """The way to a cluster, or a recording in its place."""
+    if options.replay is None:
+        return Link(options, post)
+    from noodle_tui.replay import ReplayLink  # not for the first paint of everybody else
+
+    return ReplayLink(options, post)
+
+
+def _changed_s(path: Path | None) -> float:
+    try:
+        return path.stat().st_mtime if path is not None else 0.0
+    except OSError:
+        return 0.0
+
+
 def choose_look(theme: str | None, environ: Mapping[str, str]) -> Look:
     """The theme asked for; NO_COLOR picks the one without colours."""
     return load_theme(theme or (MONO_THEME if "NO_COLOR" in environ else DEFAULT_THEME))
@@ -215,7 +344,25 @@ def choose_look(theme: str | None, environ: Mapping[str, str]) -> Look:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the console; the exit code is 0 after `q`, 130 after Ctrl-C, 2 for bad usage."""
-    options = command_line.parse(sys.argv[1:] if argv is None else argv)
+    try:
+        config = load_config(user_folder() / "console.toml")
+    except InvalidInput as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = command_line.parse(arguments, config)
+    if options.headless:
+        from noodle_tui.headless import record
+
+        return record(options)
+    if options.serve is not None:
+        from noodle_tui.browser import serve
+
+        return serve(options.serve, arguments)
+    return _run(options, config)
+
+
+def _run(options: Options, config: Config) -> int:
     if not terminal.is_terminal():
         terminal.say(terminal.NOT_A_TERMINAL)
         return 2
@@ -223,10 +370,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     ascii_only = options.ascii or terminal.wants_ascii(os.environ, getattr(stream, "encoding", None))
     terminal.make_streams_forgiving()
     terminal.make_term_usable()
-    app = ConsoleApp(options, choose_look(options.theme, os.environ), ASCII if ascii_only else UNICODE)
+    try:
+        look = choose_look(options.theme, os.environ)
+    except InvalidInput as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    app = ConsoleApp(options, look, ASCII if ascii_only else UNICODE, config=config)
     install_signal_handlers(app)
     try:
-        app.run(mouse=False)
+        app.run(mouse=options.mouse)
     finally:
         app.link.kill()
     return app.return_code or 0

@@ -24,7 +24,7 @@ def install_signal_handlers(app: ConsoleApp) -> None:
         if app.loop is None:
             sys.exit(128 + number)
         _exit_for_sure(app, 128 + number)
-        app.loop.call_soon_threadsafe(app.call_later, app.action_leave, 128 + number)
+        app.loop.call_soon_threadsafe(app.call_later, app.leave, 128 + number)
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)

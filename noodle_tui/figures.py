@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 
 _UNITS = ("B", "K", "M", "G", "T", "P")
 
@@ -58,3 +59,19 @@ def clock(wall_s: float) -> str:
         return time.strftime("%H:%M:%S", time.localtime(wall_s))
     except (OverflowError, ValueError, OSError):
         return "--:--:--"
+
+
+def signed_percent(share: float | None) -> str:
+    """A change: `+55%`, `-3%`; a dash when there is nothing to compare."""
+    if share is None or not math.isfinite(share):
+        return "-"
+    return f"{max(-9.99, min(share, 99.99)) * 100:+.0f}%"
+
+
+def middle(values: Sequence[float]) -> float:
+    """The median; 0 without values. The standard library's costs 9 ms of start."""
+    ordered = sorted(values)
+    half = len(ordered) // 2
+    if not ordered:
+        return 0.0
+    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2

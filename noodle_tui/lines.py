@@ -118,3 +118,29 @@ def _words(text: str, width: int) -> list[str]:
         words.extend(pieces[:-1])
         words.append((pieces[-1] if pieces else "") + " ")
     return words
+
+
+def skip(parts: Line, width: int) -> Line:
+    """What stands behind the first `width` cells; a wide character that straddles the edge becomes a space."""
+    kept: list[Span] = []
+    for span in parts:
+        size = cell_len(span.text)
+        if size <= width:
+            width -= size
+            continue
+        if width:
+            text = _behind(span.text, width)
+            span, width = Span(text, span.style), 0
+        kept.append(span)
+    return tuple(kept)
+
+
+def _behind(text: str, width: int) -> str:
+    if text.isascii():
+        return text[width:]
+    used = 0
+    for i, char in enumerate(text):
+        if used >= width:
+            return " " * (used - width) + text[i:]
+        used += cell_len(char)
+    return " " * max(0, used - width)

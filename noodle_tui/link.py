@@ -16,14 +16,16 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-from engine.data import GenerateRequest, NoodleError, Unavailable, WatchFrame
+from engine.data import GenerateRequest, NoodleError, Plan, Unavailable, WatchFrame
 from noodle_tui.backoff import delay_s
+from noodle_tui.logs import LogLine, level_of
 from noodle_tui.messages import (
     BootFailed,
     BootProgress,
     Dialling,
     FrameArrived,
     LinkLost,
+    LogsArrived,
     Message,
     ProcessesDied,
     SessionEnded,
@@ -82,11 +84,12 @@ class Link:
         """Run one answer; cancelling this task cancels its session on the cluster."""
         ended = SessionEnded(number)
         try:
-            if self._client is None:
-                raise Unavailable("not connected: the prompt was not sent")
-            async for chunk in self._client.generate(request):
+            async for chunk in self._connected().generate(request):
                 self._post(TokenArrived(number, chunk))
         except asyncio.CancelledError:
+            if not _is_cancelled():  # the link closed the connection under it
+                ended = SessionEnded(number, "the connection to the coordinator was lost")
+                return
             ended = SessionEnded(number, cancelled=True)
             raise
         except NoodleError as problem:
@@ -95,6 +98,19 @@ class Link:
             ended = SessionEnded(number, f"unexpected {type(problem).__name__}: {problem}")
         finally:
             self._post(ended)
+
+    async def plan(self, strategy: str) -> Plan:
+        """What the coordinator would do with a strategy now; raises NoodleError."""
+        return await self._connected().plan(strategy)
+
+    async def act(self, call: str, arguments: tuple[object, ...]) -> object:
+        """One confirmed change: a method of the client by its name; raises NoodleError."""
+        return await getattr(self._connected(), call)(*arguments)
+
+    def _connected(self) -> Client:
+        if self._client is None:
+            raise Unavailable("not connected to a coordinator: nothing was sent")
+        return self._client
 
     @property
     def owns_cluster(self) -> bool:
@@ -126,6 +142,7 @@ class Link:
         self._post(BootProgress(boot_sentence(self._options)))
         local = await _imported("engine.service.local")
         self._cluster = local.LocalCluster(local.LocalOptions(**_cluster_options(self._options)))
+        self._cluster.on_line = self._take_line
         try:
             return await self._cluster.start()
         except BaseException:
@@ -188,11 +205,21 @@ class Link:
         self._retry.clear()
         return asked
 
+    def _take_line(self, name: str, text: str) -> None:
+        """A line that a process of the embedded cluster wrote."""
+        self._post(LogsArrived((LogLine(0, time.time(), level_of(text), name, text),)))
+
     def _report_failures(self) -> None:
         failures = self._cluster.failures() if self._cluster is not None else ()
         if failures != self._failures:
             self._failures = failures
             self._post(ProcessesDied(failures))
+
+
+def _is_cancelled() -> bool:
+    """Whether this task itself was asked to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _imported(name: str) -> Any:

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from engine.data import TokenChunk, WatchFrame
+from engine.data import Plan, TokenChunk, WatchFrame
+from noodle_tui.logs import LogLine
+from noodle_tui.pages import Dialog, Entry
+
+if TYPE_CHECKING:
+    from noodle_tui.profile_file import ProfileView
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,26 @@ class Dialling:
 class FrameArrived:
     frame: WatchFrame
     wall_s: float
+    anew: bool = False  # the replay jumped: what was known before is of another time
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayMoved:
+    """Where the replay stands."""
+
+    index: int
+    num_frames: int
+    wall_s: float
+    speed: float
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingChanged:
+    """A recording began (its file), ended (empty) or failed (why)."""
+
+    path: str
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +86,97 @@ class HoldToggled:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeSelected:
-    """The cursor of the node table moves by `step` rows."""
+class KeyPressed:
+    """A key that only changes what is shown, by its binding id; see `keys.py`."""
 
-    step: int
+    key_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class EntryChanged:
+    """The line at the bottom is being typed; None closes it."""
+
+    entry: Entry | None
+
+
+@dataclass(frozen=True, slots=True)
+class DialogChanged:
+    """A dialog opens, changes or (None) closes."""
+
+    dialog: Dialog | None
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewArrived:
+    """The coordinator's answer to a preview: a plan, or why there is none."""
+
+    action: str
+    target: str
+    plan: Plan | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionChanged:
+    """An action that was confirmed moves on."""
+
+    title: str
+    state: str  # running, done, failed
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIfAsked:
+    """The strategies are being asked for, on this plan."""
+
+    plan_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateArrived:
+    """What one strategy would do, or why it cannot."""
+
+    strategy: str
+    plan: Plan | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIfEnded:
+    """Every strategy has answered."""
+
+    wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileLoaded:
+    """A profile was read from a file, or why it was not."""
+
+    path: str
+    profile: ProfileView | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogsArrived:
+    """Lines that processes of the embedded cluster wrote."""
+
+    lines: tuple[LogLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AccessChanged:
+    """Whether capital letters may change the cluster."""
+
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A sentence for the line under the tabs: what a key or command did."""
+
+    text: str
+    is_error: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +232,24 @@ Message = (
     | BootFailed
     | Dialling
     | FrameArrived
+    | ReplayMoved
+    | RecordingChanged
     | LinkLost
     | ProcessesDied
     | Tick
     | HoldToggled
-    | NodeSelected
+    | KeyPressed
+    | EntryChanged
+    | DialogChanged
+    | PreviewArrived
+    | ActionChanged
+    | WhatIfAsked
+    | CandidateArrived
+    | WhatIfEnded
+    | ProfileLoaded
+    | LogsArrived
+    | AccessChanged
+    | Said
     | AnswerScrolled
     | PromptSent
     | PromptRefused

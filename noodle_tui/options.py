@@ -6,11 +6,15 @@ import argparse
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from engine.data import GenerateRequest, InvalidInput, Sampling
+from noodle_tui.config import Config
 from noodle_tui.themes import DEFAULT_THEME, theme_names
 
 MIN_HZ, MAX_HZ = 0.2, 4.0
+LOW_HZ, LOW_THEME = 0.5, "ansi"  # what --low-bandwidth means where nothing else was asked for
+MIN_SPEED, MAX_SPEED = 0.25, 1024.0
 _ADDRESS = re.compile(r"(unix:.+)|((\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):[0-9]{1,5})")
 
 
@@ -28,9 +32,19 @@ class Options:
     max_new_tokens: int = 64
     temperature: float = 0.0
     seed: int = 0
+    record: str | None = None
+    replay: str | None = None
+    speed: float = 1.0
+    headless: bool = False
+    profile: str | None = None
+    rw: bool = False
+    low_bandwidth: bool = False
+    serve: int | None = None
+    mouse: bool = False
 
     def __post_init__(self) -> None:
         self._check_cluster()
+        self._check_recording()
         if not MIN_HZ <= self.hz <= MAX_HZ:
             raise InvalidInput(f"--hz {self.hz:g} is not allowed: the display paints {MIN_HZ:g} to {MAX_HZ:g} times a second")
         if self.theme is not None and self.theme not in theme_names():
@@ -49,19 +63,49 @@ class Options:
         if self.random_weights is not None and not 0 <= self.random_weights < 2**63:
             raise InvalidInput(f"--random-weights {self.random_weights} is not allowed: the seed is a whole number from 0")
 
+    def _check_recording(self) -> None:
+        if self.replay is not None and (self.connect or self.model or self.workers or self.random_weights is not None):
+            raise InvalidInput("--replay shows a recording: it goes with neither --connect nor the options of an embedded cluster")
+        if self.replay is not None and self.record is not None:
+            raise InvalidInput("--replay and --record: a replay is a recording already, give one or the other")
+        if self.serve is not None and not 1 <= self.serve <= 65535:
+            raise InvalidInput(f"--serve {self.serve} is not a port: give 1 to 65535")
+        if self.headless and self.record is None:
+            raise InvalidInput("--headless records without a screen: give --record FILE too")
+        if not MIN_SPEED <= self.speed <= MAX_SPEED:
+            raise InvalidInput(f"--speed {self.speed:g} is not allowed: a replay runs at {MIN_SPEED:g} to {MAX_SPEED:g} times its pace")
+
 
 def _is_address(text: str) -> bool:
     return bool(_ADDRESS.fullmatch(text)) and (text.startswith("unix:") or int(text.rpartition(":")[2]) <= 65535)
 
 
-def parse(argv: Sequence[str]) -> Options:
-    """Options from the command line; exits 2 with the reason when they make no sense."""
+def parse(argv: Sequence[str], config: Config | None = None) -> Options:
+    """Options from the command line over those of console.toml; exits 2 with the reason when they make no sense."""
     parser = _parser()
-    values = vars(parser.parse_args(argv))
+    values = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
     try:
-        return Options(**values)
+        chosen = {**_from_config(config), **{name: value for name, value in values.items() if value is not False}}
+        if chosen.get("low_bandwidth"):
+            chosen = {"hz": LOW_HZ, "theme": LOW_THEME, **chosen}
+        return Options(**chosen)
     except InvalidInput as error:
         parser.error(str(error))
+
+
+def _from_config(config: Config | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    found = {"theme": config.theme, "hz": config.hz, "ascii": config.ascii, "low_bandwidth": config.low_bandwidth}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def is_loopback(address: str | None) -> bool:
+    """Whether a coordinator's address is of this machine; None is the embedded cluster."""
+    if address is None or address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    return host in ("localhost", "::1") or re.fullmatch(r"127(\.[0-9]{1,3}){3}", host) is not None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,10 +120,23 @@ def _parser() -> argparse.ArgumentParser:
     cluster.add_argument("--model", metavar="M", help="model of the embedded cluster: hub id, local folder or architecture name")
     cluster.add_argument("--workers", metavar="N", type=int, help="worker processes of the embedded cluster")
     cluster.add_argument("--random-weights", metavar="SEED", type=int, help="seeded random weights: no download, answers are noise")
+    recording = parser.add_argument_group("recording")
+    recording.add_argument("--record", metavar="FILE", help="write every frame to a new file (.gz compresses)")
+    recording.add_argument("--headless", action="store_true", help="record without a screen until interrupted")
+    recording.add_argument("--replay", metavar="FILE", help="show a recording on the same screens")
+    recording.add_argument("--speed", type=float, default=1.0, metavar="X", help="pace of the replay (default 1)")
     display = parser.add_argument_group("display")
     display.add_argument("--ascii", action="store_true", help="draw with ASCII only (also NOODLE_ASCII=1)")
     display.add_argument("--theme", metavar="NAME", help="colour theme")
-    display.add_argument("--hz", type=float, default=1.0, metavar="F", help="paint F times a second, 0.2 to 4 (default 1)")
+    display.add_argument("--hz", type=float, default=None, metavar="F", help="paint F times a second, 0.2 to 4 (default 1)")
+    display.add_argument("--low-bandwidth", action="store_true", help="for slow lines: half the frames, the terminal's own colours")
+    display.add_argument("--mouse", action="store_true", help="let the terminal report the mouse; costs bytes, and selecting text")
+    display.add_argument("--profile", metavar="FILE", help="profile.json to show on screen 7 (default: the newest here)")
+    display.add_argument(
+        "--serve", metavar="PORT", type=int, nargs="?", const=8000, help="in a browser on this machine, through textual-serve"
+    )
+    access = parser.add_argument_group("access")
+    access.add_argument("--rw", action="store_true", help="allow changes although the coordinator is on another machine")
     prompt = parser.add_argument_group("prompt", "defaults of the fields under the prompt")
     prompt.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="tokens to generate at most (default 64)")
     prompt.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)")

@@ -1,38 +1,23 @@
-"""The console's state as one frozen value and `reduce`, the only way to change it.
+"""The console's state as one frozen value; everything on screen follows from it and the clock.
 
-Pure: no clock, no I/O, no Textual. Time is an argument, so every state of the link can be tested without waiting.
+Pure: no clock, no I/O, no Textual. `reducer.py` is the only way from one state to the next.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING
 
-from engine.data import ClusterStatus, Event
-from noodle_tui import generation
+from engine.data import ClusterStatus, Event, Plan
 from noodle_tui.generation import Generation
-from noodle_tui.messages import (
-    AnswerScrolled,
-    BootFailed,
-    BootProgress,
-    Dialling,
-    FrameArrived,
-    HoldToggled,
-    LinkLost,
-    Message,
-    NodeSelected,
-    ProcessesDied,
-    PromptRefused,
-    PromptSent,
-    Quitting,
-    RefusalDismissed,
-    SessionEnded,
-    Tick,
-    TokenArrived,
-)
-from noodle_tui.safe_text import clean, safe_text
+from noodle_tui.history import PlanSeen, Sample
+from noodle_tui.logs import LogLine
+from noodle_tui.messages import ReplayMoved
+from noodle_tui.pages import Ui
+
+if TYPE_CHECKING:
+    from noodle_tui.profile_file import ProfileView
 
 FRAME_INTERVAL_S = 1.0  # the coordinator re-sends at least this often, as proof of life
 STALE_AFTER_S = 3 * FRAME_INTERVAL_S
@@ -71,6 +56,62 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """What one strategy would do, or why it cannot."""
+
+    strategy: str
+    plan: Plan | None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WhatIf:
+    """The comparison of strategies: for which plan it was asked, and what has answered so far."""
+
+    plan_version: int = -1  # -1: never asked
+    running: bool = False
+    candidates: tuple[Candidate, ...] = ()
+    wall_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileState:
+    """The profile on screen 7, or why there is none."""
+
+    view: ProfileView | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRun:
+    """A change that was confirmed: running, done or failed; a failure stays until it is dismissed."""
+
+    title: str
+    state: str
+    since_s: float
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """Something to read under the tabs for a while."""
+
+    text: str
+    since_s: float
+    is_error: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """From which values on a figure is a warning; `[thresholds]` of console.toml."""
+
+    over_plan: float = 0.5  # a stage this far above its prediction
+    memory: float = 0.92  # of a node's memory
+    kv: float = 0.85  # of a node's KV budget
+    heartbeat_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class ConsoleState:
     """Everything on screen follows from this value and the clock."""
 
@@ -79,11 +120,24 @@ class ConsoleState:
     held: View | None = None  # what the display is frozen at while the user holds it
     held_wall_s: float = 0.0
     failures: tuple[str, ...] = ()  # processes of the embedded cluster that died
-    selected: int = 0  # row of the node table
     generation: Generation = field(default_factory=Generation)
     answer_scroll: int = 0  # rows back from the end of the answer
-    refusal: str = ""  # why the last prompt was not sent; stays until dismissed
+    refusal: str = ""  # why the last prompt or key was refused; stays until dismissed
     quitting: str = ""
+    replay: ReplayMoved | None = None
+    recording: str = ""  # the file that is being written
+    ui: Ui = field(default_factory=Ui)
+    samples: tuple[Sample, ...] = ()
+    plans: tuple[PlanSeen, ...] = ()
+    logs: tuple[LogLine, ...] = ()  # oldest first
+    num_logs: int = 0  # ever taken in
+    whatif: WhatIf = field(default_factory=lambda: WhatIf())
+    profile: ProfileState = field(default_factory=lambda: ProfileState())
+    action: ActionRun | None = None
+    said: Sentence | None = None  # what a key or command did, or what was missed
+    read_only: bool = False
+    owns_cluster: bool = False  # its processes were started by this console
+    thresholds: Thresholds = field(default_factory=lambda: Thresholds())
 
     @property
     def shown(self) -> View | None:
@@ -97,128 +151,3 @@ class ConsoleState:
             return 0
         newest_held = self.held.events[0].sequence if self.held.events else 0
         return sum(event.sequence > newest_held for event in self.latest.events)
-
-
-def reduce(state: ConsoleState, message: Message, now_s: float) -> ConsoleState:
-    """The state after `message`, which arrived at `now_s`."""
-    return _HANDLERS[type(message)](state, message, now_s)
-
-
-# --- the link -------------------------------------------------------------------------------------------------
-def _boot_progress(state: ConsoleState, message: BootProgress, now_s: float) -> ConsoleState:
-    link = Link(since_s=now_s, boot=safe_text(message.text))
-    return replace(state, link=link, failures=(), latest=None, held=None)  # what was known was of another cluster
-
-
-def _boot_failed(state: ConsoleState, message: BootFailed, now_s: float) -> ConsoleState:
-    error = safe_text(message.error, MAX_ERROR_CHARS)
-    return replace(state, link=Link(LinkState.OFFLINE, now_s, error=error))
-
-
-def _dialling(state: ConsoleState, message: Dialling, now_s: float) -> ConsoleState:
-    link = state.link
-    changed = replace(link, address=safe_text(message.address), attempt=link.attempt + 1, retry_at_s=None)
-    if link.state is not LinkState.OFFLINE:
-        changed = replace(changed, state=LinkState.CONNECTING, since_s=link.since_s or now_s)
-    return replace(state, link=changed)  # OFFLINE stays OFFLINE until a frame proves otherwise
-
-
-def _frame_arrived(state: ConsoleState, message: FrameArrived, now_s: float) -> ConsoleState:
-    status = clean(message.frame.status)
-    view = View(status, _merge(state.latest, status, message.frame.events), now_s, message.wall_s)
-    link = Link(LinkState.LIVE, now_s, state.link.address)
-    if state.link.state is LinkState.LIVE:
-        link = replace(link, since_s=state.link.since_s)
-    return _clamp_selection(replace(state, link=link, latest=view))
-
-
-def _merge(previous: View | None, status: ClusterStatus, events: tuple[Event, ...]) -> tuple[Event, ...]:
-    """Newest first, each event once; a younger coordinator than before starts a new list."""
-    known = previous.events if previous and status.uptime_s >= previous.status.uptime_s else ()
-    newest = known[0].sequence if known else -1
-    fresh = [clean(event) for event in sorted(events, key=lambda e: -e.sequence) if event.sequence > newest]
-    return (*fresh, *known)[:MAX_EVENTS]
-
-
-def _link_lost(state: ConsoleState, message: LinkLost, now_s: float) -> ConsoleState:
-    since_s = state.link.since_s if state.link.state is LinkState.OFFLINE else now_s
-    error = safe_text(message.error, MAX_ERROR_CHARS)
-    link = replace(state.link, state=LinkState.OFFLINE, since_s=since_s, error=error, retry_at_s=message.retry_at_s)
-    return replace(state, link=link)
-
-
-def _processes_died(state: ConsoleState, message: ProcessesDied, now_s: float) -> ConsoleState:
-    return replace(state, failures=clean(message.failures))
-
-
-def _tick(state: ConsoleState, message: Tick, now_s: float) -> ConsoleState:
-    silent = state.latest is not None and now_s - state.latest.arrived_s >= STALE_AFTER_S
-    if state.link.state is LinkState.LIVE and silent:
-        return replace(state, link=replace(state.link, state=LinkState.STALE, since_s=now_s))
-    return state
-
-
-# --- the display ----------------------------------------------------------------------------------------------
-def _hold_toggled(state: ConsoleState, message: HoldToggled, now_s: float) -> ConsoleState:
-    if state.held is not None:
-        return _clamp_selection(replace(state, held=None))
-    return replace(state, held=state.latest, held_wall_s=message.wall_s)
-
-
-def _node_selected(state: ConsoleState, message: NodeSelected, now_s: float) -> ConsoleState:
-    return _clamp_selection(replace(state, selected=state.selected + message.step))
-
-
-def _clamp_selection(state: ConsoleState) -> ConsoleState:
-    last = len(state.shown.status.nodes) - 1 if state.shown else 0
-    selected = max(0, min(state.selected, last))
-    return state if selected == state.selected else replace(state, selected=selected)
-
-
-def _answer_scrolled(state: ConsoleState, message: AnswerScrolled, now_s: float) -> ConsoleState:
-    return replace(state, answer_scroll=max(0, state.answer_scroll + message.step))
-
-
-def _quitting(state: ConsoleState, message: Quitting, now_s: float) -> ConsoleState:
-    return replace(state, quitting=safe_text(message.text))
-
-
-# --- the prompt -----------------------------------------------------------------------------------------------
-def _prompt_sent(state: ConsoleState, message: PromptSent, now_s: float) -> ConsoleState:
-    return replace(state, generation=generation.begin(message, now_s), answer_scroll=0, refusal="")
-
-
-def _prompt_refused(state: ConsoleState, message: PromptRefused, now_s: float) -> ConsoleState:
-    return replace(state, refusal=safe_text(message.error))
-
-
-def _refusal_dismissed(state: ConsoleState, message: RefusalDismissed, now_s: float) -> ConsoleState:
-    return replace(state, refusal="")
-
-
-def _token_arrived(state: ConsoleState, message: TokenArrived, now_s: float) -> ConsoleState:
-    return replace(state, generation=generation.receive(state.generation, message, now_s))
-
-
-def _session_ended(state: ConsoleState, message: SessionEnded, now_s: float) -> ConsoleState:
-    return replace(state, generation=generation.end(state.generation, message))
-
-
-_HANDLERS: dict[type, Callable[[ConsoleState, Any, float], ConsoleState]] = {
-    BootProgress: _boot_progress,
-    BootFailed: _boot_failed,
-    Dialling: _dialling,
-    FrameArrived: _frame_arrived,
-    LinkLost: _link_lost,
-    ProcessesDied: _processes_died,
-    Tick: _tick,
-    HoldToggled: _hold_toggled,
-    NodeSelected: _node_selected,
-    AnswerScrolled: _answer_scrolled,
-    Quitting: _quitting,
-    PromptSent: _prompt_sent,
-    PromptRefused: _prompt_refused,
-    RefusalDismissed: _refusal_dismissed,
-    TokenArrived: _token_arrived,
-    SessionEnded: _session_ended,
-}

@@ -6,11 +6,13 @@ readers without colour. Terminal colour names are allowed in themes marked `ansi
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
+from pathlib import Path
 from typing import TypeVar
 
 from rich.style import Style
@@ -62,14 +64,38 @@ class Look:
         )
 
 
+def user_folder() -> Path:
+    """Where a user's own themes and console.toml lie."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "noodle"
+
+
 def theme_names() -> list[str]:
-    """Names of all installed themes, the default first."""
+    """Names of all themes, the default first, a user's own last."""
     names = sorted(entry.name.removesuffix(".toml") for entry in files("themes").iterdir() if entry.name.endswith(".toml"))
-    return sorted(names, key=lambda name: name != DEFAULT_THEME)
+    shipped = sorted(names, key=lambda name: name != DEFAULT_THEME)
+    return [*shipped, *(name for name in _user_files() if name not in shipped)]
+
+
+def _user_files() -> dict[str, Path]:
+    """A user's themes by name; a file may replace a shipped theme of its name."""
+    try:
+        return {path.stem: path for path in sorted((user_folder() / "themes").glob("*.toml"))}
+    except OSError:
+        return {}
+
+
+def theme_file(name: str) -> Path | None:
+    """The user's file of a theme; None for one that is shipped."""
+    return _user_files().get(name)
 
 
 def load_theme(name: str) -> Look:
     """Read and check one theme; the error names the file and the key, or lists the themes there are."""
+    if (path := theme_file(name)) is not None:
+        try:
+            return replace(parse_theme(str(path), path.read_text("utf-8")), name=name)
+        except (OSError, UnicodeDecodeError) as problem:
+            raise InvalidInput(f"{path}: cannot be read: {problem}") from None
     if name not in theme_names():
         raise InvalidInput(f"there is no theme called {name[:80]!r}; the themes are: {', '.join(theme_names())}")
     return parse_theme(f"themes/{name}.toml", files("themes").joinpath(f"{name}.toml").read_text("utf-8"))
@@ -117,6 +143,7 @@ def _styles(colors: Mapping[str, str]) -> dict[str, Style]:
     del named["background"], named["foreground"]
     paper = colors["background"]
     styles = {name: Style.parse(f"{_ATTRIBUTES.get(name, '')} {color} on {paper}") for name, color in named.items()}
+    styles["cursor"] = Style.parse(f"reverse {colors['foreground']} on {paper}")
     return styles | {"bottleneck": Style.parse(f"bold reverse {colors['warn']} on {paper}")}
 
 

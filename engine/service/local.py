@@ -12,7 +12,9 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from engine.data import InvalidInput, NoodleError, Unavailable
 
@@ -69,6 +71,7 @@ class LocalCluster:
         self.options = options
         self.address = ""
         self.metrics_addresses: dict[str, str] = {}  # by process name; empty unless a port was asked for
+        self.on_line: Callable[[str, str], None] | None = None  # a process's name and a line it wrote to stderr
         self._children: list[Child] = []
         self._stopping = False
 
@@ -158,13 +161,17 @@ class LocalCluster:
             start_new_session=True,  # Ctrl-C in the terminal reaches us only; we end the children in order
         )
         tail: collections.deque[str] = collections.deque(maxlen=TAIL_LINES)
-        child = Child(name, process, tail, (asyncio.create_task(_keep_tail(process.stderr, tail)),))
+        child = Child(name, process, tail, (asyncio.create_task(_keep_tail(process.stderr, tail, partial(self._said, name))),))
         self._children.append(child)
         line = await self._first_line(child)
         child.readers += (asyncio.create_task(_keep_tail(process.stdout, collections.deque(maxlen=1))),)
         if address := json.loads(line).get("metrics_address"):
             self.metrics_addresses[name] = str(address)
         return line
+
+    def _said(self, name: str, line: str) -> None:
+        if self.on_line is not None:
+            self.on_line(name, line)
 
     async def _first_line(self, child: Child) -> str:
         if child.process.stdout is None:
@@ -218,8 +225,10 @@ def _obituary(child: Child) -> str:
     return f"{child.name} (pid {child.process.pid}) {how}{said}"
 
 
-async def _keep_tail(stream: asyncio.StreamReader | None, tail: collections.deque[str]) -> None:
+async def _keep_tail(stream: asyncio.StreamReader | None, tail: collections.deque[str], said: Callable[[str], None] | None = None) -> None:
     if stream is None:
         return
     while line := await stream.readline():
         tail.append(line.decode(errors="replace").rstrip())
+        if said is not None:
+            said(tail[-1])

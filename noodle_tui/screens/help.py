@@ -1,61 +1,74 @@
-"""The help overlay: generated from the key bindings themselves, so that it cannot disagree with them."""
+"""Help over any screen, generated from the table of keys, so that it cannot disagree with it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Sequence
 
-from textual.binding import Binding, BindingType
-
-from noodle_tui.glyphs import Glyphs
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, beside, line, stack
-from noodle_tui.screens.painted import PaintedScreen
+from noodle_tui.actions import ACTIONS, preview_of
+from noodle_tui.keys import Key
+from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, beside, line
 from noodle_tui.state import ConsoleState
-from noodle_tui.themes import Look, theme_names
 
-_KEY_NAMES = {"question_mark": "?", "escape": "esc", "pageup": "pgup", "pagedown": "pgdn"}
-_KEY_CELLS = 16
-LEFT_CELLS = 50  # of the key list, when the symbols stand beside it
-
-
-class Help(PaintedScreen):
-    """What the keys do and what the symbols mean."""
-
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "app.help", "close the help", id="help.close")]
-
-    def __init__(self, look: Look, glyphs: Glyphs, bindings: Iterable[BindingType]) -> None:
-        super().__init__(look, glyphs)
-        self._entries = tuple(binding for binding in bindings if isinstance(binding, Binding))
-
-    def body(self, state: ConsoleState, canvas: Canvas) -> Lines:
-        """Keys and symbols, side by side when there is room."""
-        keys, symbols = _keys(self._entries), _symbols(canvas, self._look)
-        if canvas.width >= 100:
-            return stack(beside(keys, symbols, LEFT_CELLS, canvas.glyphs), canvas.height)
-        return stack((*keys, BLANK, *symbols), canvas.height)
-
-    def key_line(self, state: ConsoleState) -> Line:
-        """How to get back."""
-        return line(Span(" esc close   t theme   q quit", "dim"))
+TWO_COLUMNS_FROM = 80
+LONG_FROM = 100
+KEY_CELLS = 10
+_MOVES = ("nav.up", "nav.down", "nav.page_up", "nav.page_down", "nav.home", "nav.end")
 
 
-def _keys(bindings: Iterable[Binding]) -> Lines:
-    rows = [line(Span(" KEYS  on Overview; nothing here changes the cluster", "title"))]
-    for binding in bindings:
-        names = " ".join(_KEY_NAMES.get(key, key) for key in binding.key.split(","))
-        rows.append(line(Span(f" {names:<{_KEY_CELLS}}", "accent"), binding.description))
-    return tuple(rows)
+def help_body(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines:
+    """Keys that look, keys that change, symbols, files; scrolls where it does not fit."""
+    title = line(
+        Span(f" HELP  screen {state.ui.page.number} {state.ui.page.value}", "title"), Span("   up and down scroll, esc or ? closes", "dim")
+    )
+    look = _look(state, keys, canvas)
+    rest = (*_change(state, keys, canvas), BLANK, *_symbols(canvas), BLANK, *_files())
+    left = 54 if canvas.width >= LONG_FROM else 39
+    rows = beside(look, rest, left, canvas.glyphs) if canvas.width >= TWO_COLUMNS_FROM else (*look, BLANK, *rest)
+    room = canvas.height - 2
+    first = max(0, min(state.ui.help_scroll, len(rows) - room))
+    more = len(rows) - first - room
+    foot = line(Span(f" {more} more below", "dim")) if more > 0 else BLANK
+    return (title, *rows[first : first + room], *([BLANK] * max(0, room - len(rows))), foot)[: canvas.height]
 
 
-def _symbols(canvas: Canvas, look: Look) -> Lines:
+def _look(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines:
+    """Moving takes one row where rows are few."""
+    shown = [key for key in keys if not key.changes and state.ui.page in key.pages and not key.id.startswith("screen.")]
+    rows = [line(Span(" LOOK", "title"), Span(" never changes the cluster", "dim")), _entry("1..9", "screens, see the tabs")]
+    if canvas.width < LONG_FROM:
+        moves = [key for key in shown if key.id in _MOVES]
+        rows.append(line(Span(f" {' '.join(key.label.replace(' ', '/') for key in moves)} ", "accent"), "move"))
+        shown = [key for key in shown if key.id not in _MOVES]
+    return (*rows, *(_entry(key.label, key.text) for key in shown))
+
+
+def _change(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines:
+    """A star where the preview would say why it cannot be done now."""
+    rows = [line(Span(" CHANGE", "title"), Span(" asks first, y does it", "dim"))]
+    blocked = {key.id for key in keys if key.id in ACTIONS and preview_of(ACTIONS[key.id], state).blocked}
+    rows += [line(*_entry(key.label, key.text), Span(" *" if key.id in blocked else "", "warn")) for key in keys if key.changes]
+    return (*rows, *([line(Span(" * not now: press it to read why", "dim"))] if blocked else []))
+
+
+def _entry(label: str, text: str) -> Line:
+    return line(Span(f" {label:<{KEY_CELLS}} ", "accent"), text)
+
+
+def _symbols(canvas: Canvas) -> Lines:
     g = canvas.glyphs
     return (
         line(Span(" SYMBOLS", "title")),
-        line(" ", Span("ok", "ok"), " fine   ", Span("WARN", "warn"), " over a limit   ", Span("ERROR", "error"), " lost or failed"),
-        line(" ", Span(f"[{g.levels}]", "low"), " step times of a stage: 0 to 2x its plan, newest right"),
-        line(" ", Span(g.bottleneck, "bottleneck"), f" the slowest stage   {g.hop} a hop   {g.broken_scale} blocks not to scale"),
-        line(" ITEMS are the model's embedding, blocks and head, counted from 0"),
-        line(" STALE: connected, but silent for 3 s   OFFLINE: retried 1 2 4 8 15 s"),
-        line(" themes ", Span(look.name, "accent"), *(f" {name}" for name in theme_names() if name != look.name)),
-        line(" NO_COLOR and NOODLE_ASCII=1 are respected"),
+        line(" ", Span("ok", "ok"), " fine ", Span("WARN", "warn"), " over limit ", Span("ERROR", "error"), " failed"),
+        line(" ", Span(f"[{g.levels}]", "low"), " step time, 0..2x its plan"),
+        line(" ", Span(g.bottleneck, "bottleneck"), f" slowest stage  {g.hop} hop  {g.broken_scale} unscaled"),
+        line(" ITEMS embedding, blocks, head"),
+        line(" STALE silent 3 s   OFFLINE retried"),
+    )
+
+
+def _files() -> Lines:
+    return (
+        line(Span(" FILES", "title"), " ~/.config/noodle/console.toml"),
+        line("       ~/.config/noodle/themes/*.toml"),
+        line(Span(" ENV", "title"), " NO_COLOR NOODLE_ASCII=1 NOODLE_TOKEN"),
     )

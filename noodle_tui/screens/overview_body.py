@@ -1,72 +1,61 @@
-"""The Overview's picture as a pure function: which panels get how many rows, and where they stand.
+"""Screen 1 as a pure function: which panels get how many rows, and where they stand.
 
-Below 116 columns everything is stacked; from there on the events stand beside the nodes.
+Below 116 columns everything is stacked; from there on the events stand beside nodes and sessions, from 180 on the three
+stand side by side.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, beside, crop, stack
+from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, beside, crop, line, stack
+from noodle_tui.listings import cursor_row, table_of, warns
+from noodle_tui.pages import Page
+from noodle_tui.screens.nodes import headline
 from noodle_tui.state import ConsoleState, LinkState, View
+from noodle_tui.tables import draw_table
 from noodle_tui.widgets.event_list import event_list
 from noodle_tui.widgets.metrics import metrics
-from noodle_tui.widgets.node_table import node_table
-from noodle_tui.widgets.notices import notices, opening
+from noodle_tui.widgets.notices import weights
 from noodle_tui.widgets.plan_blocks import plan_blocks
-from noodle_tui.widgets.session_list import session_list
 
 TWO_COLUMNS_FROM = 116  # fewer cut either the node table or the events
+THREE_COLUMNS_FROM = 180
 MIN_EVENT_ROWS = 3  # a heading and two events; fewer are not worth their rows
 MIN_SESSION_ROWS = 3
 TALL_FROM = 20  # rows: panels get air and the plan gets borders
 
 
-def answer_height(screen_height: int, generating: bool) -> int:
-    """Rows of the answer panel: a quarter of the screen once there is something to answer."""
-    return max(3, min(12, screen_height // 4)) if generating else 1
-
-
 def overview_body(state: ConsoleState, canvas: Canvas) -> Lines:
-    """Exactly `canvas.height` rows, none wider than the canvas."""
-    if canvas.height < 1:
+    """At most `canvas.height` rows."""
+    view = state.shown
+    if view is None or canvas.height < 1:
         return ()
-    rows = opening(state, canvas) if state.shown is None else _panels(state, _aged(state, state.shown, canvas.now_s), canvas)
-    return tuple(crop(row, canvas.width) for row in stack(rows, canvas.height))
-
-
-def _panels(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
     tall = canvas.height >= TALL_FROM
-    top: list[Line] = [*notices(state, canvas.sized(canvas.width, max(3, canvas.height // 3)))]
-    rest = _facts(state, view, canvas.sized(canvas.width, canvas.height - len(top)), tall)
-    return (*top, *(rest if state.link.state is LinkState.LIVE else _faded(rest)))
-
-
-def _aged(state: ConsoleState, view: View, now_s: float) -> View:
-    """While nothing arrives, heartbeats grow old with the view that told of them."""
-    if state.link.state is LinkState.LIVE:
-        return view
-    silence_s = now_s - view.arrived_s
-    nodes = tuple(replace(node, heartbeat_age_s=node.heartbeat_age_s + silence_s) for node in view.status.nodes)
-    return replace(view, status=replace(view.status, nodes=nodes))
-
-
-def _faded(lines: Lines) -> Lines:
-    """Values that are no longer fresh look that way; line 1 says it in words."""
-    return tuple(tuple(Span(span.text, "stale") for span in row) for row in lines)
-
-
-def _facts(state: ConsoleState, view: View, canvas: Canvas, tall: bool) -> Lines:
-    """Figures, plan, then nodes and events in what is left."""
-    top: list[Line] = []
-    top += metrics(view.status, canvas.sized(canvas.width, 2 if canvas.height >= 12 else 1))
+    top: list[Line] = [*weights(state, canvas)[: 2 if tall else 1]]
+    top += metrics(state, canvas.sized(canvas.width, 4 if tall else 3 if canvas.height >= 16 else 2 if canvas.height >= 12 else 1))
     plan = plan_blocks(view.status, canvas.sized(canvas.width, _plan_height(canvas, len(top), len(view.status.nodes))))
     if plan:
         top += [*([_rule(canvas)] if tall else []), *plan]
     if tall or canvas.height - len(top) > len(view.status.nodes) + 5:
         top.append(_rule(canvas) if tall else BLANK)
-    rest = canvas.sized(canvas.width, canvas.height - len(top))
-    return (*top, *(_columns(state, view, rest) if canvas.width >= TWO_COLUMNS_FROM else _stacked(state, view, rest)))
+    return (*top, *_panels(state, view, canvas.sized(canvas.width, canvas.height - len(top))))
+
+
+def aged(state: ConsoleState, now_s: float) -> ConsoleState:
+    """While nothing arrives, heartbeats grow old with the view that told of them."""
+    view = state.shown
+    if view is None or state.link.state is LinkState.LIVE or state.replay is not None:
+        return state
+    silence_s = now_s - view.arrived_s
+    nodes = tuple(replace(node, heartbeat_age_s=node.heartbeat_age_s + silence_s) for node in view.status.nodes)
+    old = replace(view, status=replace(view.status, nodes=nodes))
+    return replace(state, held=old) if state.held is not None else replace(state, latest=old)
+
+
+def faded(lines: Lines) -> Lines:
+    """Values that are no longer fresh look that way; line 1 says it in words."""
+    return tuple(tuple(Span(span.text, "stale") for span in row) for row in lines)
 
 
 def _plan_height(canvas: Canvas, num_used: int, num_nodes: int) -> int:
@@ -79,21 +68,68 @@ def _rule(canvas: Canvas) -> Line:
     return (Span(canvas.glyphs.horizontal * canvas.width, "rule"),)
 
 
-def _stacked(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
-    """Nodes on top of events; the nodes come first when there is not room for both."""
-    wanted = len(view.status.nodes) + 2
-    for_events = canvas.height - wanted
-    height = wanted if for_events >= MIN_EVENT_ROWS - 1 else canvas.height
-    nodes = node_table(view.status, state.selected, canvas.sized(canvas.width, height))
-    return (*nodes, *event_list(view.events, canvas.sized(canvas.width, canvas.height - len(nodes))))
+def _panels(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
+    if canvas.width >= THREE_COLUMNS_FROM:
+        return _three_columns(state, view, canvas)
+    if canvas.width >= TWO_COLUMNS_FROM:
+        left = max(74, canvas.width * 3 // 5)
+        events = _list(state, Page.EVENTS, canvas.sized(canvas.width - left - 3, canvas.height))
+        return beside(_nodes_and_sessions(state, view, canvas.sized(left, canvas.height)), events, left, canvas.glyphs)
+    nodes = _nodes(state, canvas.sized(canvas.width, _rows_for_nodes(view, canvas)))
+    rest = canvas.height - len(nodes)
+    panel = state.ui.list_page if state.ui.list_page is not Page.NODES else Page.EVENTS
+    return (*nodes, *(_list(state, panel, canvas.sized(canvas.width, rest)) if rest >= MIN_EVENT_ROWS - 1 else ()))
 
 
-def _columns(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
-    left = max(74, canvas.width * 3 // 5)
+def _rows_for_nodes(view: View, canvas: Canvas) -> int:
+    """All nodes and the chosen one's details, unless that leaves too little for what stands below."""
     wanted = len(view.status.nodes) + 2
-    nodes = node_table(view.status, state.selected, canvas.sized(left, min(wanted, canvas.height)))
-    for_sessions = canvas.height - len(nodes) - 1
-    if view.status.sessions and for_sessions >= MIN_SESSION_ROWS:
-        nodes = (*nodes, BLANK, *session_list(view.status.sessions, canvas.sized(left, for_sessions)))
-    events = event_list(view.events, canvas.sized(canvas.width - left - 3, canvas.height))
-    return beside(stack(nodes, canvas.height), events, left, canvas.glyphs)
+    if canvas.height - wanted >= MIN_EVENT_ROWS:
+        return wanted
+    return canvas.height if canvas.height < 9 else max(5, canvas.height - 5)
+
+
+def _nodes_and_sessions(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
+    wanted = len(view.status.nodes) + 2
+    for_sessions = min(len(view.status.sessions) + 2, max(MIN_SESSION_ROWS, canvas.height // 3)) if view.status.sessions else 0
+    nodes = _nodes(state, canvas.sized(canvas.width, min(wanted, max(4, canvas.height - for_sessions))))
+    room = canvas.height - len(nodes) - 1
+    if not view.status.sessions or room < MIN_SESSION_ROWS:
+        return stack(nodes, canvas.height)
+    return stack((*nodes, BLANK, *_list(state, Page.SESSIONS, canvas.sized(canvas.width, room))), canvas.height)
+
+
+def _three_columns(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
+    """Nodes, events, sessions."""
+    left, right = canvas.width * 45 // 100, 66
+    middle = canvas.width - left - right - 6
+    sessions = _list(state, Page.SESSIONS, canvas.sized(right, canvas.height))
+    events = _list(state, Page.EVENTS, canvas.sized(middle, canvas.height))
+    nodes = _nodes(state, canvas.sized(left, min(len(view.status.nodes) + 2, canvas.height)))
+    return beside(stack(nodes, canvas.height), beside(events, sessions, middle, canvas.glyphs), left, canvas.glyphs)
+
+
+def _nodes(state: ConsoleState, canvas: Canvas) -> Lines:
+    """The node list, and one line about the chosen one if a row is left."""
+    table, row = table_of(state, Page.NODES), cursor_row(state, Page.NODES)
+    if table is None:
+        return ()
+    listing, active = state.ui.listing(Page.NODES), state.ui.list_page is Page.NODES
+    rows = draw_table(table, listing, canvas, warn_only=warns(state, Page.NODES), active=active)
+    if row is None or len(rows) >= canvas.height:
+        return rows
+    return (*rows, crop(headline(row, canvas), canvas.width))
+
+
+def _list(state: ConsoleState, page: Page, canvas: Canvas) -> Lines:
+    """Sessions or events as a panel with a heading; the events of a narrow column take two rows each."""
+    table, active = table_of(state, page), state.ui.list_page is page
+    if table is None or canvas.height < 2:
+        return ()
+    listing = state.ui.listing(page)
+    if page is Page.EVENTS and not active and not listing.filter and not warns(state, page):
+        return event_list(table.rows, canvas)
+    count = f"  {len(table.rows)}" + ("  enter opens" if active else "")
+    heading = line(Span(f" {page.value.upper()}", "title"), Span(count, "dim"))
+    rows = draw_table(table, listing, canvas.sized(canvas.width, canvas.height - 1), warn_only=warns(state, page), active=active)
+    return (heading, *(crop(row, canvas.width) for row in rows))

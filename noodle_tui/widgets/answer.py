@@ -22,7 +22,7 @@ def answer(generation: Generation, scroll: int, canvas: Canvas) -> Lines:
     """Exactly `canvas.height` rows: a heading with the figures, then the newest rows of the text."""
     if generation.state is AnswerState.IDLE:
         return stack([(Span(canvas.glyphs.horizontal * canvas.width, "rule"),)], canvas.height)
-    heading = (_heading(generation, canvas), *_stage_times(generation, canvas))[: max(1, canvas.height - 1)]
+    heading = (_heading(generation, canvas), *stage_times(generation, canvas))[: max(1, canvas.height - 1)]
     room = canvas.height - len(heading)
     return stack((*heading, *_body(generation, scroll, canvas.sized(canvas.width, room))), canvas.height)
 
@@ -52,7 +52,7 @@ def _state_word(generation: Generation) -> tuple[str, str]:
     return _ENDINGS[generation.finish_reason or FinishReason.ERROR]
 
 
-def _stage_times(generation: Generation, canvas: Canvas) -> Lines:
+def stage_times(generation: Generation, canvas: Canvas) -> Lines:
     """Per-stage compute and waiting of the newest step, in the order the step took."""
     if not generation.timings:
         return ()

@@ -22,7 +22,8 @@ def event_list(events: Sequence[Event], canvas: Canvas) -> Lines:
     title = line(Span(" EVENTS", "title"), Span("  newest first" if events else "  none yet", "dim"))
     shown = events[: canvas.height - 1]
     if canvas.width < ONE_ROW_FROM:
-        rows = tuple(row for event in shown for row in _two_rows(event, canvas))
+        most = 4 if len(shown) * 4 < canvas.height else 2
+        rows = tuple(row for event in shown for row in _several_rows(event, most, canvas))
     else:
         subject_width = min(MAX_SUBJECT, max((len(event.subject) for event in shown), default=0))
         rows = tuple(_row(event, subject_width, canvas) for event in shown)
@@ -35,10 +36,10 @@ def _row(event: Event, subject_width: int, canvas: Canvas) -> Line:
     return line(*head, f"{fit(event.subject, subject_width, canvas.glyphs)} ", text)
 
 
-def _two_rows(event: Event, canvas: Canvas) -> Lines:
-    """Up to two rows in a narrow column: the end of the sentence often holds the number."""
+def _several_rows(event: Event, most: int, canvas: Canvas) -> Lines:
+    """More than one row in a narrow column: the end of the sentence often holds the number."""
     rows = wrap(f"{event.subject[:MAX_SUBJECT]} {event.text}", max(8, canvas.width - HEAD_CELLS))
-    more = tuple(line(" " * HEAD_CELLS + row) for row in rows[1:2])
+    more = tuple(line(" " * HEAD_CELLS + row) for row in rows[1:most])
     return (line(*_head(event), rows[0]), *more)
 
 

@@ -13,7 +13,7 @@ from textual.widget import Widget
 
 from noodle_tui.lines import BLANK, Line, Lines, Span, crop
 
-MERGE_CELLS = 40  # moving the cursor and setting the style again costs about as many bytes as writing this many cells
+MERGE_CELLS = 10  # moving the cursor costs about as many bytes as writing this many cells
 Cells = list[tuple[str, str]]
 
 

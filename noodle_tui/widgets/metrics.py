@@ -1,22 +1,34 @@
-"""The cluster's own figures: throughput, step time, the bottleneck against its plan, sessions."""
+"""The cluster's own figures: throughput, step time, the bottleneck against its plan, sessions, memory, hops."""
 
 from __future__ import annotations
 
 from engine.data import ClusterStatus
 from noodle_tui.figures import age, ms, percent, rate, with_ms
-from noodle_tui.lines import Canvas, Line, Lines, Span, crop, line, width_of
+from noodle_tui.glyphs import Glyphs
+from noodle_tui.lines import Canvas, Line, Lines, Span, beside, crop, line, width_of
+from noodle_tui.listings.nodes import kv_share, memory_share, node_rows, over_plan
+from noodle_tui.state import ConsoleState
 from noodle_tui.widgets.plan_blocks import bottleneck_index, stage_s
+from noodle_tui.widgets.sparkline import sparkline
 
 GAP = "   "
 OVER_PLAN = 0.15  # a bottleneck this far above its prediction is worth a colour
+LABEL = 11
+TWO_COLUMNS_FROM = 116
+GRAPH_CELLS = 24
 
 
-def metrics(status: ClusterStatus, canvas: Canvas) -> Lines:
-    """The figures in order of importance, flowed into at most `canvas.height` rows."""
-    if not status.stages:
+def metrics(state: ConsoleState, canvas: Canvas) -> Lines:
+    """At most `canvas.height` rows: the most important first, two columns on a wide canvas."""
+    status = state.shown.status if state.shown else None
+    if status is None or not status.stages:
         return ()
+    if canvas.width >= TWO_COLUMNS_FROM and canvas.height >= 3:
+        left = canvas.width * 9 // 20
+        return tuple(beside(_left(state, status, canvas.glyphs), _right(state, status), left, canvas.glyphs)[: canvas.height])
     rows: list[Line] = []
-    for fact in (_throughput(status), _step(status), _sessions(status), _bottleneck(status), _finished(status), _context(status)):
+    facts = [make(status) for make in (_throughput, _step, _bottleneck, _sessions, _finished, _context)]
+    for fact in map(_flowing, [*facts, _kv(state, status)]):
         if rows and width_of(rows[-1]) + len(GAP) + width_of(fact) <= canvas.width - 1:
             rows[-1] = (*rows[-1], Span(GAP), *fact)
         elif fact:
@@ -24,17 +36,49 @@ def metrics(status: ClusterStatus, canvas: Canvas) -> Lines:
     return tuple(crop(row, canvas.width) for row in rows[: canvas.height])
 
 
+def _flowing(fact: Line) -> Line:
+    """A fact whose label takes no more cells than it needs."""
+    return (Span(f"{fact[0].text.strip()} ", fact[0].style), *fact[1:]) if fact else ()
+
+
+def _left(state: ConsoleState, status: ClusterStatus, glyphs: Glyphs) -> Lines:
+    known = [sample.tokens_per_s for sample in state.samples]
+    graph = line(" [", *sparkline(known, max(known, default=0.0) / 2 or 1.0, GRAPH_CELLS, glyphs, high=False), "]") if any(known) else ()
+    return (
+        line(" ", *_throughput(status), *graph),
+        line(" ", *_step(status)),
+        line(" ", *_sessions(status), "  ", *_finished(status)),
+        line(" ", *_context(status)),
+    )
+
+
+def _right(state: ConsoleState, status: ClusterStatus) -> Lines:
+    times = [stage_s(stage) for stage in status.stages]
+    idle = [f"S{i} {percent(1 - t / max(times))}" for i, t in enumerate(times)] if any(times) else []
+    shown = "  ".join(idle[:4]) + (f"  and {len(idle) - 4} more" if len(idle) > 4 else "")
+    return (
+        line(*_bottleneck(status)),
+        line(Span(f"{'IDLE':<{LABEL}}", "dim"), shown or "-"),
+        line(*_kv(state, status)),
+        line(*_hop(status)),
+    )
+
+
+def _label(text: str) -> Span:
+    return Span(f"{text:<{LABEL}}", "dim")
+
+
 def _throughput(status: ClusterStatus) -> Line:
-    return line(Span("THROUGHPUT ", "dim"), f"{rate(status.tokens_per_s):>5} tok/s")
+    return line(_label("THROUGHPUT"), f"{rate(status.tokens_per_s):>5} tok/s")
 
 
 def _step(status: ClusterStatus) -> Line:
-    return line(Span("STEP ", "dim"), f"p50 {with_ms(status.step_p50_s):>6}  p95 {with_ms(status.step_p95_s):>6}")
+    return line(_label("STEP"), f"p50 {with_ms(status.step_p50_s):>6}  p95 {with_ms(status.step_p95_s):>6}")
 
 
 def _sessions(status: ClusterStatus) -> Line:
     queued = sum(session.state == "queued" for session in status.sessions)
-    return line(Span("SESSIONS ", "dim"), f"{len(status.sessions) - queued} run {queued} wait")
+    return line(_label("SESSIONS"), f"{len(status.sessions) - queued} run {queued} wait")
 
 
 def _finished(status: ClusterStatus) -> Line:
@@ -49,7 +93,7 @@ def _bottleneck(status: ClusterStatus) -> Line:
         return ()
     stage, total = status.stages[index], sum(times) + sum(s.hop_p50_s for s in status.stages)
     text = f"S{index} {stage.worker_id[:16]} {with_ms(times[index])} = {percent(times[index] / total)} of a step"
-    return line(Span("BOTTLENECK ", "dim"), text, *_against_plan(times[index], stage.predicted_s, stage.num_steps))
+    return line(_label("BOTTLENECK"), text, *_against_plan(times[index], stage.predicted_s, stage.num_steps))
 
 
 def _against_plan(actual_s: float, predicted_s: float, num_steps: int) -> Line:
@@ -61,4 +105,34 @@ def _against_plan(actual_s: float, predicted_s: float, num_steps: int) -> Line:
 
 def _context(status: ClusterStatus) -> Line:
     up = age(status.uptime_s // 60 * 60) if status.uptime_s >= 60 else "<1m"  # whole minutes: seconds would be a clock
-    return line(Span("CONTEXT ", "dim"), f"{status.context_tokens} tokens", Span("  UP ", "dim"), up)
+    return line(_label("CONTEXT"), f"{status.context_tokens} tokens", Span("  UP ", "dim"), up)
+
+
+def _kv(state: ConsoleState, status: ClusterStatus) -> Line:
+    """The fullest node, for KV and for memory."""
+    if not status.nodes:
+        return ()
+    fullest = max(status.nodes, key=kv_share)
+    largest = max(status.nodes, key=memory_share)
+    kv, memory = kv_share(fullest), memory_share(largest)
+    late = [row.node.worker_id for row in node_rows(status) if over_plan(row.stage, state.thresholds)]
+    return line(
+        _label("KV MAX"),
+        Span(f"{percent(kv)} {fullest.worker_id[:12]}", "warn" if kv > state.thresholds.kv else "text"),
+        Span("  MEM ", "dim"),
+        Span(f"{percent(memory)} {largest.worker_id[:12]}", "warn" if memory > state.thresholds.memory else "text"),
+        Span(f"  OVER PLAN {late[0]}{f' +{len(late) - 1}' if late[1:] else ''}" if late else "", "warn"),
+    )
+
+
+def _hop(status: ClusterStatus) -> Line:
+    """The slowest hop between stages."""
+    hops = [(stage.hop_p50_s, i) for i, stage in enumerate(status.stages)]
+    hop_s, index = max(hops)
+    if hop_s <= 0:
+        return line(_label("HOP"), Span("not measured yet", "dim"))
+    last = index + 1 == len(hops)
+    return line(
+        _label("HOP"),
+        f"worst S{index} > {'coordinator' if last else f'S{index + 1}'} {with_ms(hop_s)}, all {with_ms(sum(h for h, _ in hops))} a step",
+    )

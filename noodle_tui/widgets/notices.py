@@ -12,7 +12,7 @@ MAX_ERROR_ROWS = 2
 
 def notices(state: ConsoleState, canvas: Canvas) -> Lines:
     """At most `canvas.height` rows, the most urgent first; none at all when everything is in order."""
-    rows = (*_failures(state, canvas), *_offline(state, canvas), *_phase(state, canvas), *_weights(state, canvas))
+    rows = (*_failures(state, canvas), *_offline(state, canvas), *_phase(state, canvas))
     return rows[: canvas.height]
 
 
@@ -60,15 +60,13 @@ def _phase(state: ConsoleState, canvas: Canvas) -> Lines:
         return ()
     status = state.shown.status
     lost = any(node.state is NodeState.LOST for node in status.nodes)
-    head = Span("DEGRADED", "error") if lost else Span(str(status.phase), "accent")
-    sentence = status.detail or f"{len(status.nodes)} of {status.num_workers_expected} workers have joined"
+    head = Span("DEGRADED", "error") if lost or status.failure else Span(str(status.phase), "accent")
+    sentence = status.failure or status.detail or f"{len(status.nodes)} of {status.num_workers_expected} workers have joined"
     rows = [line(" ", head, f"  {row}") if not i else line(f" {row}") for i, row in enumerate(wrap(sentence, canvas.width - 13)[:2])]
-    if not status.nodes:
-        rows.append(line(Span(f" No workers joined.  On a worker: noodle-engine worker --join {state.link.address}", "dim")))
     return tuple(rows)
 
 
-def _weights(state: ConsoleState, canvas: Canvas) -> Lines:
+def weights(state: ConsoleState, canvas: Canvas) -> Lines:
     if state.shown is None:
         return ()
     status = state.shown.status

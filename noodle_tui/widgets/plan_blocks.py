@@ -10,6 +10,7 @@ from rich.cells import cell_len
 
 from engine.data import ClusterStatus, StageStatus
 from noodle_tui.figures import ms, percent, with_ms
+from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line
 from noodle_tui.widgets.plan_layout import BlockLayout, block_layout, fits
 
@@ -141,3 +142,15 @@ def _stage_row(index: int, stage: StageStatus, times: Sequence[float], canvas: C
     name = fit(f"S{index} {stage.worker_id}", 20, canvas.glyphs)
     mark = f" {canvas.glyphs.bottleneck}" if slowest else ""
     return line(f" {name} {ms(times[index]):>7}ms ", Span(bar, "high" if slowest else "low"), Span(mark, "warn"))
+
+
+def strip(names: Sequence[str], times_s: Sequence[float], scale_s: float, width: int, glyphs: Glyphs) -> Line:
+    """A plan in one row, width is time on a scale shared with other strips: `|a 3.1 |b 4.2  |c 11.8      !!|`."""
+    slowest = bottleneck_index(times_s)
+    parts: list[Span | str] = [Span(glyphs.vertical, "rule")]
+    for i, (name, time_s) in enumerate(zip(names, times_s, strict=True)):
+        cells = max(1, round(time_s / scale_s * (width - len(names) - 1)))
+        mark = glyphs.bottleneck if i == slowest and cells > 4 else ""
+        text = fit(f"{name} {ms(time_s)}" if cells >= 6 + len(mark) else name, cells - len(mark), glyphs) + mark
+        parts += [Span(text, "bottleneck" if i == slowest else "text"), Span(glyphs.vertical, "rule")]
+    return line(*parts)

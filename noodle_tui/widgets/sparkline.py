@@ -12,10 +12,15 @@ MID_FROM = 1.0  # times the prediction
 HIGH_FROM = 1.5
 
 
-def sparkline(values: Sequence[float], reference: float, width: int, glyphs: Glyphs) -> Line:
-    """The newest `width` values on a scale of 0 to twice `reference`, right edge is now; 0 means no step: blank."""
+def sparkline(values: Sequence[float], reference: float, width: int, glyphs: Glyphs, *, high: bool = True) -> Line:
+    """The newest `width` values on a scale of 0 to twice `reference`, right edge is now; 0 means no step: blank.
+
+    With `high` false a high value is nothing to warn of.
+    """
     recent = list(values)[-width:]
     cells = [("low", " ")] * (width - len(recent)) + [_cell(value, reference, glyphs.levels) for value in recent]
+    if not high:
+        cells = [("low", glyph) for _, glyph in cells]
     groups = groupby(cells, key=lambda cell: cell[0])
     return tuple(Span("".join(glyph for _, glyph in run), style) for style, run in groups)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
+
 from engine.data import ClusterStatus, NodeState, NodeStatus, Phase
 from noodle_tui.figures import age, clock, rate
-from noodle_tui.lines import Canvas, Line, Span, fit, line, width_of
+from noodle_tui.lines import Canvas, Line, Span, crop, fit, line, pad, width_of
+from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState, LinkState, View
 
 MIN_WIDTH, MIN_HEIGHT = 60, 15
-MIN_NAME = 4  # cells; a shorter piece of the cluster's name says nothing
+MIN_NAME = 8  # cells; a shorter piece of the cluster's name says nothing
 _LINK_STYLES = {LinkState.CONNECTING: "accent", LinkState.LIVE: "ok", LinkState.STALE: "stale", LinkState.OFFLINE: "error"}
 _ERRORS = frozenset({NodeState.LOST})
 _WARNINGS = frozenset({NodeState.WARN, NodeState.SUSPECT, NodeState.DRAINING})
@@ -20,12 +23,14 @@ def truth_line(state: ConsoleState, canvas: Canvas) -> Line:
         return line(Span(" QUIT ", "accent"), state.quitting)
     if state.shown is None:
         return line(Span(" noodle  ", "title"), *_link(state, canvas), _where(state))
-    status = state.shown.status
-    link = (*_hold(state), *_link(state, canvas))
-    parts = _as_many_as_fit(_facts(state, status, canvas), canvas.width - width_of(link) - len(" noodle  "))
-    room = canvas.width - width_of(link) - width_of(parts) - len(" noodle  ") - 1
+    status, tag = state.shown.status, _tag(state)
+    link = (*_hold(state), *(_link(state, canvas) if state.replay is None or state.link.state is LinkState.OFFLINE else ()))
+    width = canvas.width - width_of(link) - len(" noodle  ") - width_of(tag) - 1
+    parts = _as_many_as_fit(_facts(state, status, canvas), width)
+    room = width - width_of(parts) - 1
     cluster = fit(status.cluster_id, min(len(status.cluster_id), room), canvas.glyphs) + " " if room >= MIN_NAME else ""
-    return line(Span(f" noodle {cluster} ", "title"), *link, *parts)
+    left = line(Span(f" noodle {cluster} ", "title"), *link, *parts)
+    return (*pad(left, canvas.width - width_of(tag)), *tag)
 
 
 def too_small_line(state: ConsoleState, canvas: Canvas) -> Line:
@@ -75,6 +80,61 @@ def _link(state: ConsoleState, canvas: Canvas) -> Line:
     return line(word, f" {age(now_s - link.since_s)}  ")
 
 
+def _tag(state: ConsoleState) -> Line:
+    """What the right end says: a recording, a replay, whether capital letters may act."""
+    recording = line(Span("[REC]", "warn")) if state.recording else ()
+    if state.replay is not None:
+        replay = state.replay
+        pace = "PAUSED" if replay.paused else f"x{replay.speed:g}"
+        return line(Span(f"[REPLAY {clock(replay.wall_s)} {pace} {replay.index + 1}/{replay.num_frames}]", "accent"))
+    return (*recording, Span("[READ-ONLY]" if state.read_only else "[rw]", "dim"))
+
+
+def tabs_line(state: ConsoleState, canvas: Canvas) -> Line:
+    """The screens by number, the present one in capitals; names give way when the row is narrow."""
+    for names, gap in ((_LONG, "  "), (_SHORT, " "), (_TINY, " ")):
+        spans = [_tab(page, names, state.ui.page, gap) for page in Page]
+        left, right = line(" ", *spans), line(Span(_TAIL[len(gap) - 1], "dim"))
+        if width_of(left) + width_of(right) <= canvas.width:
+            return (*pad(left, canvas.width - width_of(right)), *right)
+    return crop(left, canvas.width)
+
+
+_LONG = tuple(page.value.capitalize() for page in Page)
+_SHORT = ("Over", "Nodes", "Plan", "What-if", "Events", "Sess", "Prof", "Prompt", "Logs")
+_TINY = ("Ov", "No", "Pl", "Wh", "Ev", "Se", "Pf", "Pr", "Lo")
+_TAIL = ("  ?help", "  : command  ? help ")
+
+
+def _tab(page: Page, names: tuple[str, ...], present: Page, gap: str) -> Span:
+    name = names[page.number - 1]
+    chosen = page is present
+    return Span(f"{page.number}.{name.upper() if chosen else name}{gap}", "title" if chosen else "dim")
+
+
+def strip_line(state: ConsoleState, canvas: Canvas) -> Line:
+    """Under the tabs: a failure until it is dismissed, then what is running, then what was said, else a rule."""
+    rule = canvas.glyphs.horizontal * canvas.width
+    action = state.action
+    if state.refusal:
+        return _sentence(" ERROR ", state.refusal, "esc dismisses", canvas, "error")
+    if action is not None and action.state == "failed":
+        return _sentence(f" ERROR {action.title}: ", action.detail, "e = in full  esc dismisses", canvas, "error")
+    if action is not None:
+        word = "running" if action.state == "running" else "done"
+        return _sentence(f" {action.title} {word} ", action.detail, "" if action.state == "running" else "esc dismisses", canvas, "accent")
+    if state.said is not None:
+        return _sentence(
+            " ERROR " if state.said.is_error else " ", state.said.text, "", canvas, "error" if state.said.is_error else "accent"
+        )
+    return line(Span(rule, "rule"))
+
+
+def _sentence(head: str, text: str, hint: str, canvas: Canvas, style: str) -> Line:
+    room = max(0, canvas.width - width_of((Span(head),)) - len(hint) - 3)
+    return line(Span(head, style), fit(text, min(cell_len(text), room), canvas.glyphs), Span(f"   {hint}" if hint else "", "dim"))
+
+
 def _retry(state: ConsoleState, now_s: float) -> str:
     retry_at_s = state.link.retry_at_s
     if retry_at_s is None:
@@ -102,29 +162,30 @@ def _hold(state: ConsoleState) -> Line:
 
 def _as_many_as_fit(parts: dict[str, Line], width: int) -> Line:
     """All parts, or without those that matter least: the worst alert is the last to go."""
-    for dispensable in ("", "plan", "model", "nodes", "worst"):
+    for dispensable in ("", "strategy", "plan", "model", "nodes", "worst"):
         parts.pop(dispensable, None)
-        if sum(width_of(part) for part in parts.values()) <= width:
+        if sum(width_of(part) for part in parts.values()) - 2 <= width:
             break
-    return tuple(span for part in parts.values() for span in part)
+    first, *rest = [span for part in parts.values() for span in part] or [Span("")]
+    return line(Span(first.text.lstrip(), first.style), *rest)
 
 
 def _facts(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> dict[str, Line]:
-    plan = f"plan #{status.plan_version} {status.strategy}" if status.stages else "no plan"
     total = max(len(status.nodes), status.num_workers_expected)
     word, style = worst_word(state)
     fresh = state.link.state is LinkState.LIVE or style != "ok"  # values that are old cannot say that all is well
     return {
         "model": _model(status, canvas),
-        "plan": line(f"{plan}  "),
-        "nodes": line(f"nodes {num_alive(status)}/{total}  "),
-        "worst": line(Span(word, style)) if fresh else (),
+        "plan": line(f"  plan #{status.plan_version}" if status.stages else "  no plan"),
+        "strategy": line(f" {status.strategy}") if status.stages else (),
+        "nodes": line(f"  nodes {num_alive(status)}/{total}"),
+        "worst": line(Span(f"  {word}", style)) if fresh else (),
     }
 
 
 def _model(status: ClusterStatus, canvas: Canvas) -> Line:
     mark = "RANDOM WEIGHTS" if status.random_weights else ""
     if not status.model:
-        return line("no model  ")
+        return line("  no model")
     name = fit(status.model, min(len(status.model), max(8, canvas.width // 5)), canvas.glyphs)
-    return line(name, " " if mark else "", Span(mark, "warn"), "  ")
+    return line(f"  {name}", " " if mark else "", Span(mark, "warn"))

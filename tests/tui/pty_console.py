@@ -26,6 +26,14 @@ _UNKNOWN_TO_PYTE = re.compile(rb"\x1b\[[<>=][0-9;]*u|\x1b\[\?[0-9;]*\$p|\x1bP.*?
 _PARTIAL = re.compile(rb"\x1b(\[[^@-~]*)?\Z")
 
 
+class Terminal(pyte.Screen):
+    """pyte's own `display` fails while a wide character is half overwritten, which happens between two reads."""
+
+    @property
+    def display(self) -> list[str]:
+        return ["".join(self.buffer[y][x].data for x in range(self.columns)) for y in range(self.lines)]
+
+
 class PtyConsole:
     """Use as a context manager; `wait_for` is the only way to wait."""
 
@@ -39,7 +47,7 @@ class PtyConsole:
         command: Sequence[str] = CONSOLE,
     ) -> None:
         self.raw = bytearray()
-        self.screen = pyte.Screen(width, height)
+        self.screen = Terminal(width, height)
         self.last_byte_s = 0.0
         self.started_s = time.perf_counter()
         self._stream = pyte.ByteStream(self.screen)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 from textual import events
@@ -14,78 +11,16 @@ from textual.pilot import Pilot
 from engine.data import FinishReason, GenerateRequest
 from noodle_tui import messages as m
 from noodle_tui.app import ConsoleApp
-from noodle_tui.glyphs import ASCII, UNICODE, Glyphs
-from noodle_tui.options import Options
-from noodle_tui.screens.help import Help
-from noodle_tui.screens.overview import Overview
-from noodle_tui.themes import load_theme
+from noodle_tui.glyphs import UNICODE
+from noodle_tui.keys import KEYS
+from noodle_tui.pages import Page
+from noodle_tui.themes import theme_names
 from noodle_tui.widgets.line_view import LineView
 from noodle_tui.widgets.prompt_field import PromptField, TextField
 from tests.tui import frames
+from tests.tui.harness import link_of, live, run, shown
 
 SIZES = [(80, 24), (120, 40)]
-
-
-class FakeLink:
-    """Records what the console asks of the cluster; the test plays the cluster."""
-
-    owns_cluster = False
-
-    def __init__(self, options: Options, post: Callable[[m.Message], None]) -> None:
-        self.post = post
-        self.requests: list[GenerateRequest] = []
-        self.num_retries = self.num_stops = self.num_cancelled = 0
-
-    async def run(self) -> None:
-        await asyncio.Event().wait()
-
-    async def generate(self, number: int, request: GenerateRequest) -> None:
-        self.requests.append(request)
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            self.num_cancelled += 1
-            raise
-
-    def retry_now(self) -> None:
-        self.num_retries += 1
-
-    async def stop(self) -> None:
-        self.num_stops += 1
-
-    def kill(self) -> None:
-        pass
-
-
-def run(
-    test: Callable[[ConsoleApp, Pilot[None]], Awaitable[None]], size: tuple[int, int] = (80, 24), glyphs: Glyphs = ASCII, **options: Any
-) -> ConsoleApp:
-    """Run a test's coroutine inside the app."""
-
-    async def session() -> ConsoleApp:
-        app = ConsoleApp(Options("127.0.0.1:1", **options), load_theme("noodle-dark"), glyphs, make_link=FakeLink)
-        async with app.run_test(size=size) as pilot:
-            await pilot.pause()
-            await test(app, pilot)
-        return app
-
-    return asyncio.run(session())
-
-
-def link_of(app: ConsoleApp) -> FakeLink:
-    return app.link  # type: ignore[return-value]
-
-
-def shown(app: ConsoleApp) -> str:
-    """The screen as text, from what the compositor would write."""
-    return "\n".join("".join(segment.text for segment in strip) for strip in app.screen._compositor.render_strips())
-
-
-async def live(app: ConsoleApp, pilot: Pilot[None], **changes: Any) -> None:
-    """One frame arrives and is painted."""
-    app.dispatch(m.FrameArrived(frames.frame(frames.status(**changes), frames.event(1, "first event")), time.time()))
-    app.paint()
-    await pilot.pause()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -93,7 +28,7 @@ def test_live_screen_shows_the_facts(size: tuple[int, int]) -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         assert "CONNECTING" in shown(app)
         await live(app, pilot)
-        for fact in ("LIVE", "gpt2", "plan #14 balanced", "nodes 4/4", "S2 gpu-c", "!!", "first event", "prompt >", "max tokens", "q quit"):
+        for fact in ("LIVE", "gpt2", "plan #14 balanced", "nodes 4/4", "S2 gpu-c", "!!", "first event", "3.Plan", "? help", "q quit"):
             assert fact in shown(app), fact
         assert shown(app).isascii()
 
@@ -114,7 +49,7 @@ def test_unicode_screen_has_its_glyphs_and_the_same_rows(size: tuple[int, int]) 
 def test_typing_sends_the_prompt_with_the_settings_and_streams() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot)
-        await pilot.press("enter", *"quit now?", "enter")
+        await pilot.press("p", *"quit now?", "enter")
         assert link_of(app).requests == [GenerateRequest("quit now?", max_new_tokens=5)], "printable keys type in the field"
         for i in range(3):
             app.dispatch(m.TokenArrived(1, frames.chunk(i, f" word{i}")))
@@ -125,9 +60,9 @@ def test_typing_sends_the_prompt_with_the_settings_and_streams() -> None:
         app.paint()
         await pilot.pause()
         assert "word0 word1 word2" in shown(app) and "finished: length" in shown(app) and "3/5 tok" in shown(app)
-        assert app.screen.query_one("#prompt", PromptField).value == ""
+        assert app.main.query_one("#prompt", PromptField).value == ""
         await pilot.press("up")
-        assert app.screen.query_one("#prompt", PromptField).value == "quit now?"
+        assert app.main.query_one("#prompt", PromptField).value == "quit now?"
 
     run(test, max_new_tokens=5)
 
@@ -135,7 +70,7 @@ def test_typing_sends_the_prompt_with_the_settings_and_streams() -> None:
 def test_escape_stops_the_answer_then_leaves_the_field() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot)
-        await pilot.press("enter", "h", "i", "enter")
+        await pilot.press("p", "h", "i", "enter")
         await pilot.pause()
         await pilot.press("escape")
         await pilot.pause()
@@ -151,11 +86,11 @@ def test_escape_stops_the_answer_then_leaves_the_field() -> None:
 def test_one_answer_at_a_time() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot)
-        await pilot.press("enter", "a", "enter", "b", "enter")
+        await pilot.press("p", "a", "enter", "b", "enter")
         assert len(link_of(app).requests) == 1
         await pilot.pause()
         assert "one answer at a time" in shown(app)
-        assert app.screen.query_one("#prompt", PromptField).value == "b", "nothing typed is lost"
+        assert app.main.query_one("#prompt", PromptField).value == "b", "nothing typed is lost"
         await pilot.press("escape")
         await pilot.pause()
         assert "one answer at a time" not in shown(app) and app.state.generation.running
@@ -165,7 +100,7 @@ def test_one_answer_at_a_time() -> None:
 
 def test_a_prompt_before_the_connection_is_kept_and_explained() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
-        await pilot.press("enter", "x", "enter")
+        await pilot.press("p", "x", "enter")
         await pilot.pause()
         assert "not connected" in shown(app) and link_of(app).requests == []
 
@@ -175,11 +110,11 @@ def test_a_prompt_before_the_connection_is_kept_and_explained() -> None:
 def test_a_wrong_setting_is_a_sentence() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot)
-        app.screen.query_one("#temperature", TextField).value = "warm"
-        await pilot.press("enter", "x", "enter")
+        app.main.query_one("#temperature", TextField).value = "warm"
+        await pilot.press("p", "x", "enter")
         await pilot.pause()
         assert "temperature 'warm' is not a number" in shown(app)
-        app.screen.query_one("#temperature", TextField).value = "0.5"
+        app.main.query_one("#temperature", TextField).value = "0.5"
         await pilot.press("enter")
         assert link_of(app).requests[0].sampling.temperature == 0.5
 
@@ -188,8 +123,8 @@ def test_a_wrong_setting_is_a_sentence() -> None:
 
 def test_pasted_text_is_one_safe_line() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
-        await pilot.press("enter")
-        field = app.screen.query_one("#prompt", PromptField)
+        await pilot.press("p")
+        field = app.main.query_one("#prompt", PromptField)
         field.post_message(events.Paste("two\nlines \x1b[31mred\u202e " + "x" * 200_000))
         await pilot.pause()
         assert field.value.startswith("two lines ?[31mred xxx")
@@ -198,21 +133,22 @@ def test_pasted_text_is_one_safe_line() -> None:
     run(test)
 
 
-def test_help_lists_every_binding_and_keeps_line_1() -> None:
+@pytest.mark.parametrize("page", list(Page))
+def test_help_lists_the_keys_of_its_screen_and_keeps_line_1(page: Page) -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot)
-        await pilot.press("question_mark")
+        await pilot.press(str(page.number), "question_mark")
         await pilot.pause()
-        assert isinstance(app.screen, Help)
         text = shown(app)
-        assert "LIVE" in text.split("\n")[0]
-        for binding in (*Overview.BINDINGS, *ConsoleApp.BINDINGS):
-            assert binding.id and binding.description in text  # type: ignore[union-attr]
+        assert "LIVE" in text.split("\n")[0] and f"HELP  screen {page.number}" in text
+        for key in KEYS:
+            if page in key.pages and not key.id.startswith("screen."):
+                assert f"{key.label} " in text and key.text in text, key
         await pilot.press("escape")
         await pilot.pause()
-        assert isinstance(app.screen, Overview) and "LIVE" in shown(app)
+        assert "HELP" not in shown(app) and "LIVE" in shown(app)
 
-    run(test)
+    run(test, (140, 60))
 
 
 @pytest.mark.parametrize("key", ["q", "ctrl+c", "ctrl+q"])
@@ -228,7 +164,7 @@ def test_quitting_stops_the_cluster_first(key: str) -> None:
 
 def test_control_c_quits_from_the_field_where_q_is_a_letter() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
-        await pilot.press("enter", "q")
+        await pilot.press("p", "q")
         assert app.is_running and not app.state.quitting
         await pilot.press("ctrl+c")
         await pilot.pause()
@@ -264,16 +200,23 @@ def test_hold_freezes_the_panels() -> None:
     run(test)
 
 
-def test_themes_cycle_through_all_and_keep_the_text() -> None:
+def test_the_theme_picker_shows_every_theme_at_once_and_esc_takes_it_back() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot)
-        before, seen = shown(app), []
-        for _ in range(5):
-            seen.append(app.look.name)
-            await pilot.press("t")
+        before, seen = shown(app).split("\n"), []
+        await pilot.press("t")
+        for _ in theme_names():
             await pilot.pause()
-            assert shown(app).split("\n")[1:] == before.split("\n")[1:], "line 1 holds an age"
-        assert len(set(seen)) == 5 and app.look.name == seen[0]
+            seen.append(app.look.name)
+            await pilot.press("down")
+        assert seen == theme_names()
+        await pilot.press("escape")
+        await pilot.pause()
+        assert app.look.name == "noodle-dark"
+        assert shown(app).split("\n")[1:] == before[1:], "line 1 holds an age"
+        await pilot.press("t", "down", "enter")
+        await pilot.pause()
+        assert app.look.name == theme_names()[1]
 
     run(test)
 
@@ -291,6 +234,7 @@ def test_nodes_are_selected_with_the_arrow_keys() -> None:
 def test_the_answer_scrolls_within_its_text() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot)
+        await pilot.press("8")
         app.dispatch(m.PromptSent(1, "p", 64, 0.0, 0))
         app.dispatch(m.TokenArrived(1, frames.chunk(0, "\n".join(f"row{i}" for i in range(30)))))
         app.paint()
@@ -314,12 +258,12 @@ def test_too_small_and_back() -> None:
         await pilot.pause()
         app.paint()
         await pilot.pause()
-        assert "LIVE" in shown(app) and "4/4 nodes" in shown(app) and "prompt >" not in shown(app)
+        assert "LIVE" in shown(app) and "4/4 nodes" in shown(app) and "q quit" in shown(app) and "NODE" not in shown(app)
         await pilot.resize_terminal(120, 40)
         await pilot.pause()
         app.paint()
         await pilot.pause()
-        assert "prompt >" in shown(app) and "EVENTS" in shown(app)
+        assert "NODE" in shown(app) and "EVENTS" in shown(app)
 
     run(test)
 
@@ -333,7 +277,7 @@ def test_an_unchanged_state_repaints_nothing(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(LineView, "refresh", lambda self, *regions, **_: refreshed.extend(regions))
         app.paint()
         assert refreshed == []
-        app.dispatch(m.NodeSelected(1))
+        app.dispatch(m.KeyPressed("nav.down"))
         app.paint()
         assert 2 <= len(refreshed) <= 4, "two cursor cells and the details"
 

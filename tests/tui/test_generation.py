@@ -7,7 +7,8 @@ import pytest
 from engine.data import FinishReason
 from noodle_tui import messages as m
 from noodle_tui.generation import MAX_ANSWER_CHARS, AnswerState, Generation
-from noodle_tui.state import ConsoleState, reduce
+from noodle_tui.reducer import reduce
+from noodle_tui.state import ConsoleState
 from tests.tui import frames
 
 SENT = m.PromptSent(1, "hello", 64, 0.0, 0)

@@ -32,7 +32,7 @@ def test_everything() -> None:
         (["--random-weights", "-1"], "from 0"),
         (["--hz", "60"], "0.2 to 4"),
         (["--hz", "nan"], "0.2 to 4"),
-        (["--theme", "pink"], "noodle-dark, ansi, cvd-dark, mono, noodle-light"),
+        (["--theme", "pink"], "noodle-dark, ansi, cvd-dark, cvd-light, mono, noodle-light"),
         (["--max-new-tokens", "0"], "max_new_tokens"),
         (["--temperature", "-1"], "temperature"),
         (["surprise"], "unrecognized"),

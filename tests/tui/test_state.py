@@ -7,7 +7,10 @@ from dataclasses import replace
 import pytest
 
 from noodle_tui import messages as m
-from noodle_tui.state import MAX_EVENTS, STALE_AFTER_S, ConsoleState, LinkState, reduce
+from noodle_tui.listings import cursor_identity
+from noodle_tui.pages import Page
+from noodle_tui.reducer import reduce
+from noodle_tui.state import MAX_EVENTS, STALE_AFTER_S, ConsoleState, LinkState
 from tests.tui import frames
 
 
@@ -23,7 +26,7 @@ def arrived(*events: object, **changes: object) -> m.FrameArrived:
 
 
 def test_every_message_has_a_handler() -> None:
-    from noodle_tui.state import _HANDLERS
+    from noodle_tui.reducer import _HANDLERS
 
     assert set(_HANDLERS) == set(m.Message.__args__)  # type: ignore[attr-defined]
 
@@ -107,15 +110,23 @@ def test_hold_without_values_is_harmless() -> None:
     assert play((1.0, m.HoldToggled(5.0))).held is None
 
 
-@pytest.mark.parametrize(("steps", "expected"), [((-1,), 0), ((1, 1), 2), ((9,), 3), ((9, -1), 2)])
-def test_the_node_cursor_stays_on_the_table(steps: tuple[int, ...], expected: int) -> None:
-    state = play((1.0, arrived()), *((2.0, m.NodeSelected(step)) for step in steps))
-    assert state.selected == expected
+def cursor(state: ConsoleState) -> str:
+    return cursor_identity(state, Page.NODES)
 
 
-def test_the_node_cursor_follows_a_shrinking_cluster() -> None:
-    state = play((1.0, arrived()), (2.0, m.NodeSelected(3)), (3.0, m.FrameArrived(frames.frame(frames.status(2)), 0.0)))
-    assert state.selected == 1
+@pytest.mark.parametrize(("keys", "expected"), [("u", "gpu-a"), ("dd", "gpu-c"), ("e", "pi-d"), ("eu", "gpu-c"), ("eh", "gpu-a")])
+def test_the_node_cursor_stays_on_the_table(keys: str, expected: str) -> None:
+    names = {"u": "nav.up", "d": "nav.down", "e": "nav.end", "h": "nav.home"}
+    state = play((1.0, arrived()), *((2.0, m.KeyPressed(names[key])) for key in keys))
+    assert cursor(state) == expected
+
+
+def test_the_node_cursor_follows_its_node_and_a_shrinking_cluster() -> None:
+    state = play((1.0, arrived()), *((2.0, m.KeyPressed("nav.down")) for _ in range(3)))
+    assert cursor(state) == "pi-d"
+    swapped = frames.status(nodes=tuple(reversed(frames.status().nodes)), stages=tuple(reversed(frames.status().stages)))
+    assert cursor(play((3.0, m.FrameArrived(frames.frame(swapped), 0.0)), state=state)) == "pi-d"
+    assert cursor(play((3.0, m.FrameArrived(frames.frame(frames.status(2)), 0.0)), state=state)) == "cpu-b"
 
 
 def test_hostile_names_are_safe_once_they_are_in_the_state() -> None:

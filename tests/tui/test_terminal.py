@@ -29,21 +29,55 @@ def fake() -> Iterator[FakeCoordinator]:
         yield coordinator
 
 
+MARKS = {
+    "2": "address",
+    "3": "OWNER",
+    "4": "STRATEGY",
+    "5": "KIND",
+    "6": "SESSION ",
+    "7": "No profile here",
+    "9": "following",
+    "1": "THROUGHPUT",
+}
+
+
 def visit_everything(console: PtyConsole) -> None:
-    """Every picture this version has: live, answer, help, themes, offline words, quit."""
+    """Every screen, a filter, the palette, help, themes, previews, an answer, hold."""
     console.wait_for("LIVE")
+    for key, mark in MARKS.items():
+        console.send(key)
+        console.wait_for(mark)
+    console.send("/")
+    console.wait_for("filter /")
+    console.send("gpu\r")
+    console.wait_for("hidden by")
+    console.send("\x1b")
+    console.send(":")
+    console.wait_for("connect to another coordinator")
+    console.send("\x1b")
+    console.wait_for("q quit")
+    console.send("?")
+    console.wait_for("HELP")
+    console.send("?")
+    for capital in "RDXPHM":
+        console.send(capital)
+        console.wait_for(" on lab-a?")
+        console.send("n")
+        console.wait_for("q quit")
+    console.send("t")
+    console.wait_for("enter keeps it")
+    console.send("j")
     console.send("\r")
+    console.wait_for("q quit")
+    console.send(" ")
+    console.wait_for("HOLD")
+    console.send(" ")
+    console.send("p")
     console.wait_for("esc leave the field")
     console.send("hello\r")
     console.wait_for("finished: length")
     console.send("\x1b")
-    console.wait_for("? help")
-    console.send("?")
-    console.wait_for("SYMBOLS")
-    console.send("t")
-    console.wait_for("themes ansi")
-    console.send("?")
-    console.wait_for("prompt >")
+    console.wait_for("q quit")
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
@@ -77,8 +111,17 @@ def test_a_strict_cp1252_stream_cannot_freeze_the_console(fake: FakeCoordinator)
     )
     with PtyConsole(["--connect", fake.address], command=[sys.executable, "-c", code]) as console:
         console.wait_for("plan #14")
+        visit_everything(console)
         console.send("q")
         assert console.exit_code() == 0
+
+
+def test_a_burst_of_keys_takes_effect_in_order(fake: FakeCoordinator) -> None:
+    with PtyConsole(["--connect", fake.address, "--ascii"]) as console:
+        console.wait_for("LIVE")
+        console.send("2/gpu\r:export DRy")
+        console.wait_for(": export DRy")
+        assert "2.NODES" in console.text and "gpu-c" in console.text and "cpu-b" not in console.text
 
 
 @pytest.mark.parametrize("flags", [["--ascii"], []])
@@ -89,7 +132,26 @@ def test_hostile_strings_leave_no_control_bytes(fake: FakeCoordinator, flags: li
     fake.control.chunks = (frames.chunk(0, EVIL), frames.chunk(-1, "", finish_reason=FinishReason.STOP))
     with PtyConsole(["--connect", fake.address, *flags], width=120, height=40) as console:
         console.wait_for("LIVE")
+        paste = b"\x1b[200~" + EVIL.replace("\x1b", "").encode() * 10 + b"\x1b[201~"  # Textual takes an ESC in a paste for a key
+        for number in "234569":
+            console.send(number)
+            console.wait_for_silence(0.2)
+            console.send("\r")  # details
+            console.send("/")
+            console.wait_for("filter /")
+            console.send(paste + b"\r")
+            console.wait_for("passes, esc clears")
+            console.send("\x1b")
+            console.wait_for(lambda: "passes, esc clears" not in "\n".join(console.screen.display))
+        console.send("D")
+        console.wait_for("DRAIN")
+        console.send("n")
+        console.wait_for(lambda: "DRAIN" not in "\n".join(console.screen.display))
+        console.send(b":" + paste)
+        console.wait_for("no command fits")
         console.send("\r")
+        console.wait_for("there is no command")
+        console.send("p")
         console.wait_for("esc leave the field")
         console.send(b"\x1b[200~" + EVIL.encode() * 10 + b"\x1b[201~\r")
         console.wait_for("finished: stop")
@@ -105,7 +167,7 @@ def test_hostile_strings_leave_no_control_bytes(fake: FakeCoordinator, flags: li
 def test_a_100_kilobyte_prompt_arrives_whole_and_keys_still_work(fake: FakeCoordinator) -> None:
     with PtyConsole(["--connect", fake.address]) as console:
         console.wait_for("LIVE")
-        console.send("\r")
+        console.send("p")
         console.wait_for("esc leave the field")
         text = b"x" * 99_000
         console.send(b"\x1b[200~")
@@ -197,9 +259,9 @@ def test_no_color_means_no_colour_codes(fake: FakeCoordinator) -> None:
 
 def test_a_crash_restores_the_terminal_and_says_what_happened(fake: FakeCoordinator) -> None:
     code = (
-        "import sys, noodle_tui.screens.overview as o; from noodle_tui.app import main\n"
+        "import sys, noodle_tui.screens.main as o; from noodle_tui.app import main\n"
         "def broken(*a): raise RuntimeError('defect in a view')\n"
-        "o.overview_body = broken; sys.exit(main())"
+        "o.body_lines = broken; sys.exit(main())"
     )
     with PtyConsole(["--connect", fake.address], command=[sys.executable, "-c", code]) as console:
         assert console.exit_code() == 1

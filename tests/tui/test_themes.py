@@ -14,7 +14,7 @@ GOOD = files("themes").joinpath("noodle-dark.toml").read_text("utf-8")
 
 
 def test_shipped_themes() -> None:
-    assert theme_names() == ["noodle-dark", "ansi", "cvd-dark", "mono", "noodle-light"]
+    assert theme_names() == ["noodle-dark", "ansi", "cvd-dark", "cvd-light", "mono", "noodle-light"]
 
 
 @pytest.mark.parametrize("name", theme_names())
@@ -57,7 +57,7 @@ def test_a_broken_theme_is_refused_with_its_file_and_key(old: str, new: str, mes
 
 
 def test_an_unknown_name_lists_the_themes() -> None:
-    with pytest.raises(InvalidInput, match="noodle-dark, ansi, cvd-dark, mono, noodle-light"):
+    with pytest.raises(InvalidInput, match="noodle-dark, ansi, cvd-dark, cvd-light, mono, noodle-light"):
         load_theme("../../etc/passwd")
 
 

@@ -1,0 +1,130 @@
+"""What the console asks of the cluster on the user's behalf: previews, comparisons, confirmed changes.
+
+Every answer and every failure becomes a message; nothing is sent whose preview no longer holds.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+from engine.data import InvalidInput, NoodleError, Plan, Unavailable
+from noodle_tui.actions import ACTIONS, Action, arguments_of, preview_of, still_holds, title_of
+from noodle_tui.messages import (
+    ActionChanged,
+    CandidateArrived,
+    DialogChanged,
+    PreviewArrived,
+    Said,
+    WhatIfAsked,
+    WhatIfEnded,
+)
+from noodle_tui.pages import Preview
+from noodle_tui.state import LinkState
+
+if TYPE_CHECKING:
+    from noodle_tui.app import ConsoleApp
+
+KNOWN_STRATEGIES = ("balanced", "bottleneck_first", "memory_aware", "latency_optimized", "cost")
+_OFFERED = re.compile(r"choose one of ([A-Za-z0-9_, -]+)")
+
+
+class ClusterCalls:
+    """Belongs to one app; its tasks run in the app's loop."""
+
+    def __init__(self, app: ConsoleApp) -> None:
+        self._app = app
+
+    # --- what-if --------------------------------------------------------------------------------------------------
+    def compare(self) -> None:
+        """Ask what every strategy would do now; nothing is asked twice at once."""
+        state = self._app.state
+        if state.whatif.running or state.latest is None or state.link.state is not LinkState.LIVE or state.replay is not None:
+            return
+        self._app.dispatch(WhatIfAsked(state.latest.status.plan_version))
+        self._app.run_worker(self._compare(state.latest.status.strategy), group="what-if", exit_on_error=False)
+
+    async def _compare(self, present: str) -> None:
+        """Strategies that this coordinator does not offer are left out; those it names beside ours are asked as well."""
+        names, asked = [*dict.fromkeys(name for name in (present, *KNOWN_STRATEGIES) if name)], set[str]()
+        while names:
+            name = names.pop(0)
+            asked.add(name)
+            plan, error = await self._plan(name)
+            offered = offered_by(error)
+            if offered:
+                names += [other for other in offered if other not in asked and other not in names]
+            else:
+                self._app.dispatch(CandidateArrived(name, plan, str(error or "")))
+        self._app.dispatch(WhatIfEnded(time.time()))
+        self._app.paint_soon()
+
+    async def _plan(self, strategy: str) -> tuple[Plan | None, NoodleError | None]:
+        try:
+            return await self._app.link.plan(strategy), None
+        except NoodleError as problem:
+            return None, problem
+        except Exception as problem:  # a defect must be read on screen, not end the console
+            return None, Unavailable(f"unexpected {type(problem).__name__}: {problem}")
+
+    # --- changes --------------------------------------------------------------------------------------------------
+    def preview(self, key_id: str, target: str = "") -> None:
+        """Open the dialog of an action; a plan is fetched for those that make one."""
+        if key_id == "cluster.whatif":
+            self.compare()
+            return
+        action = ACTIONS[key_id]
+        preview = preview_of(action, self._app.state, target)
+        self._app.dispatch(DialogChanged(preview))
+        if preview.pending:
+            self._app.run_worker(self._fill(action, preview), group="preview", exclusive=True, exit_on_error=False)
+
+    async def _fill(self, action: Action, preview: Preview) -> None:
+        plan, error = await self._plan(preview.target if action.target is not None else "")
+        self._app.dispatch(PreviewArrived(preview.action, preview.target, plan, str(error or "")))
+        self._app.paint_soon()
+
+    def confirm(self) -> None:
+        """`y`: send what the preview says, unless something moved meanwhile."""
+        preview = self._app.state.ui.dialog
+        if not isinstance(preview, Preview):
+            return
+        if still_holds(preview, self._app.state):
+            return  # the dialog says why
+        running = self._app.state.action
+        if running is not None and running.state == "running":
+            self._app.dispatch(Said(f"{running.title} is still running: one change at a time", is_error=True))
+            return
+        self._app.dispatch(DialogChanged(None))
+        self._app.dispatch(ActionChanged(title_of(preview), "running", "sent to the coordinator"))
+        self._app.run_worker(self._send(preview), group="action", exit_on_error=False)
+
+    async def _send(self, preview: Preview) -> None:
+        title = title_of(preview)
+        try:
+            answer = await self._app.link.act(ACTIONS[preview.action].call, arguments_of(preview))
+        except NoodleError as problem:
+            ended = ActionChanged(title, "failed", f"{type(problem).__name__}: {problem}")
+        except Exception as problem:
+            ended = ActionChanged(title, "failed", f"unexpected {type(problem).__name__}: {problem}")
+        else:
+            ended = ActionChanged(title, "done", said_of(answer, preview))
+        self._app.dispatch(ended)
+        self._app.paint_soon()
+
+
+def offered_by(error: NoodleError | None) -> tuple[str, ...]:
+    """The strategies that a coordinator names when it is asked for one it does not know; empty for any other error."""
+    found = _OFFERED.search(str(error)) if isinstance(error, InvalidInput) else None
+    return tuple(name.strip() for name in found[1].split(",")) if found else ()
+
+
+def said_of(answer: object, preview: Preview) -> str:
+    """What a change has led to, in a sentence."""
+    if not isinstance(answer, Plan):
+        return ""
+    if answer.plan_version == preview.plan_version:
+        return f"accepted; plan #{answer.plan_version} serves until the running sessions have ended"
+    stages = " | ".join(f"{stage.node_id} {stage.start}-{stage.stop - 1}" for stage in answer.stages)
+    return f"plan #{answer.plan_version} {answer.strategy}: {stages}"

@@ -1,0 +1,95 @@
+"""`console.toml` in the user's folder: keys by id, theme, refresh rate, thresholds. Optional; the command line wins.
+
+theme = "cvd-dark"
+hz = 0.5
+[keys]
+"list.filter" = "slash,ctrl+f"
+[thresholds]
+over_plan = 0.3
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from engine.data import InvalidInput
+from noodle_tui.keys import KEYS, Key, nearest, with_keys
+from noodle_tui.state import Thresholds
+
+_KINDS: Mapping[str, type] = {"theme": str, "hz": float, "ascii": bool, "low_bandwidth": bool, "keys": dict, "thresholds": dict}
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What the file says; None where it says nothing."""
+
+    theme: str | None = None
+    hz: float | None = None
+    ascii: bool | None = None
+    low_bandwidth: bool | None = None
+    keys: tuple[Key, ...] = KEYS
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+
+def load_config(path: Path) -> Config:
+    """The file's settings, or the defaults if there is no file; raises InvalidInput naming the file and the key."""
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return Config()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise InvalidInput(f"{path}: cannot be read: {problem}") from None
+    return parse_config(str(path), text)
+
+
+def parse_config(path: str, text: str) -> Config:
+    """See `load_config`; `path` is only for messages."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise InvalidInput(f"{path}: this is not TOML: {problem}") from None
+    try:
+        plain = {key: _checked(key, value) for key, value in data.items()}
+        keys = with_keys(_texts("keys", plain.pop("keys", {})))
+        thresholds = _thresholds(plain.pop("thresholds", {}))
+        return Config(**plain, keys=keys, thresholds=thresholds)
+    except InvalidInput as problem:
+        raise InvalidInput(f"{path}: {problem}") from None
+
+
+def _checked(key: str, value: Any) -> Any:
+    kind = _KINDS.get(key)
+    if kind is None:
+        raise InvalidInput(f"unknown key {key!r}{nearest(key, _KINDS)}")
+    if kind is float and type(value) in (int, float):
+        return float(value)
+    if type(value) is not kind:
+        raise InvalidInput(f"{key} must be a {'table' if kind is dict else kind.__name__}, not {value!r}")
+    return value
+
+
+def _texts(table: str, raw: Mapping[str, Any]) -> dict[str, str]:
+    """Key ids contain a dot, so `[keys]` may quote them or nest them."""
+    found: dict[str, str] = {}
+    for name, value in raw.items():
+        inner = {f"{name}.{key}": text for key, text in value.items()} if isinstance(value, dict) else {name: value}
+        for key_id, text in inner.items():
+            if not isinstance(text, str) or not text.strip():
+                raise InvalidInput(f"{table}.{key_id} must name one or more keys, such as 'x' or 'x,ctrl+e', not {text!r}")
+            found[key_id] = ",".join(part.strip() for part in text.split(","))
+    return found
+
+
+def _thresholds(raw: Mapping[str, Any]) -> Thresholds:
+    known = {f.name: f for f in fields(Thresholds)}
+    for name, value in raw.items():
+        if name not in known:
+            raise InvalidInput(f"unknown key thresholds.{name}{nearest(name, known)}")
+        if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+            raise InvalidInput(f"thresholds.{name} must be a number above 0, not {value!r}")
+    return Thresholds(**{name: float(value) for name, value in raw.items()})

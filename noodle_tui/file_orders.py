@@ -1,0 +1,79 @@
+"""Commands that read or write files: profiles, recordings, exports, pictures."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from engine.data import NoodleError, Refused
+from noodle_tui.listings import shown_rows, table_of
+from noodle_tui.messages import KeyPressed, ProfileLoaded, Said
+from noodle_tui.tables import record
+
+if TYPE_CHECKING:
+    from noodle_tui.app import ConsoleApp
+
+
+class FileOrders:
+    """Belongs to one app; what goes wrong is raised as NoodleError."""
+
+    def __init__(self, app: ConsoleApp) -> None:
+        self._app = app
+
+    def _say(self, text: str) -> None:
+        self._app.dispatch(Said(text))
+
+    def load_profile(self, path: Path | None) -> None:
+        """Read a profile in a thread; without a path the newest one here, if there is one."""
+        self._app.run_worker(self._load_profile(path), group="profile", exclusive=True, exit_on_error=False)
+        if path is not None:
+            self._app.dispatch(KeyPressed("screen.profile"))
+
+    async def _load_profile(self, path: Path | None) -> None:
+        from noodle_tui.profile_file import newest_profile, read_profile
+
+        try:
+            found = path or await asyncio.to_thread(newest_profile, Path.cwd())
+            if found is None:
+                return
+            self._app.dispatch(ProfileLoaded(str(found), await asyncio.to_thread(read_profile, found)))
+        except NoodleError as problem:
+            self._app.dispatch(ProfileLoaded(str(path or ""), None, str(problem)))
+        except OSError as problem:
+            self._app.dispatch(ProfileLoaded(str(path or ""), None, f"cannot look for profiles: {problem.strerror or problem}"))
+        self._app.paint_soon()
+
+    def record(self, argument: str) -> None:
+        """`record FILE` or `record off`."""
+        if argument == "off":
+            self._app.stop_recording()
+        else:
+            self._app.start_recording(Path(argument))
+
+    def export(self, argument: str) -> None:
+        """`export FORMAT [FILE]`: the list on screen, filtered and sorted as it stands."""
+        from noodle_tui.export import render, write_new
+
+        state = self._app.state
+        form, _, name = argument.partition(" ")
+        page = state.ui.list_page
+        table = table_of(state, page)
+        if table is None:
+            raise Refused(f"screen {state.ui.page.value} has no list to export; `shot` writes it as SVG")
+        records = [record(table, row) for row in shown_rows(state, page)]
+        path = Path(name.strip() or self._file_name(page.value, form))
+        write_new(path, render(records, form))
+        self._say(f"{len(records)} {table.noun} written to {path}")
+
+    def shot(self, argument: str) -> None:
+        """`shot [FILE]`: the screen as SVG."""
+        from noodle_tui.export import write_new
+
+        path = Path(argument or self._file_name(self._app.state.ui.page.value, "svg"))
+        write_new(path, self._app.export_screenshot(title="noodle-console"))
+        self._say(f"this screen is in {path}")
+
+    def _file_name(self, what: str, suffix: str) -> str:
+        return f"noodle-{what}-{time.strftime('%Y%m%d-%H%M%S')}.{suffix}"

@@ -1,0 +1,35 @@
+"""Log lines, newest last, as a log reads."""
+
+from __future__ import annotations
+
+from noodle_tui.figures import clock
+from noodle_tui.logs import is_warning
+from noodle_tui.state import ConsoleState
+from noodle_tui.tables import Column, Table, widest
+
+_STYLES = {"info": "dim", "ok": "ok", "WARN": "warn", "ERROR": "error"}
+
+
+def lines_table(state: ConsoleState) -> Table:
+    """Everything in memory, or the chosen source's lines only."""
+    rows = state.logs
+    if state.ui.log_node:
+        rows = tuple(row for row in rows if row.source == state.ui.log_node)
+    return Table(
+        noun="lines",
+        rows=rows,
+        columns=(
+            Column("time", "TIME", 8, lambda r: r.wall_s, lambda r: clock(r.wall_s), style=lambda r: "dim"),
+            Column("level", "LEVEL", 5, lambda r: r.level, style=lambda r: _STYLES.get(r.level, "text")),
+            Column("source", "FROM", widest([r.source for r in rows[-200:]], 5, 12), lambda r: r.source),
+            Column("text", "TEXT", 0, lambda r: r.text),
+        ),
+        identity=lambda row: str(row.number),
+        is_warning=is_warning,
+        empty="No lines yet.",
+    )
+
+
+def sources(state: ConsoleState) -> tuple[str, ...]:
+    """Who has written, in the order of their first line in memory."""
+    return tuple(dict.fromkeys(line.source for line in state.logs))

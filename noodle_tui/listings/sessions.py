@@ -1,0 +1,44 @@
+"""Sessions in the coordinator's order."""
+
+from __future__ import annotations
+
+from engine.data import SessionStatus
+from noodle_tui.figures import age, rate, with_ms
+from noodle_tui.glyphs import Glyphs
+from noodle_tui.lines import Line, Span
+from noodle_tui.state import ConsoleState
+from noodle_tui.tables import Column, Table
+
+_STYLES = {"queued": "dim", "prefill": "accent"}
+
+
+def sessions_table(state: ConsoleState) -> Table:
+    """The sessions that are queued or running now."""
+    return Table(
+        noun="sessions",
+        rows=state.shown.status.sessions if state.shown else (),
+        columns=COLUMNS,
+        identity=lambda row: row.session_id,
+        is_warning=lambda row: row.state == "queued" and row.age_s > 10,
+        empty='No sessions.  8 = write a prompt, or: noodle-engine generate "Hello" --connect ' + (state.link.address or "HOST:PORT"),
+    )
+
+
+COLUMNS = (
+    Column("session", "SESSION", 14, lambda r: r.session_id),
+    Column("state", "STATE", 8, lambda r: r.state, style=lambda r: _STYLES.get(r.state, "text")),
+    Column("prompt", "PROMPT", 6, lambda r: r.num_prompt_tokens, right=True),
+    Column("out", "OUT/MAX", 11, lambda r: r.num_generated, lambda r: f"{r.num_generated}/{r.max_new_tokens}", right=True),
+    Column("max", "", 0, lambda r: r.max_new_tokens),
+    Column("tokens_per_s", "TOK/S", 6, lambda r: r.tokens_per_s, lambda r: rate(r.tokens_per_s), right=True),
+    Column("ttft_s", "TTFT", 7, lambda r: r.ttft_s, lambda r: with_ms(r.ttft_s), right=True),
+    Column("age_s", "AGE", 5, lambda r: r.age_s, lambda r: age(r.age_s), right=True),
+    Column("done", "DONE", 0, lambda r: None, draw=lambda r, width, glyphs: _bar(r, width, glyphs), from_width=76),
+)
+
+
+def _bar(row: SessionStatus, width: int, glyphs: Glyphs) -> Line:
+    share = min(1.0, row.num_generated / row.max_new_tokens) if row.max_new_tokens > 0 else 0.0
+    cells = min(width, 20)
+    done = round(share * cells)
+    return (Span(glyphs.full * done, "low"), Span(glyphs.empty * (cells - done), "dim"))

@@ -1,0 +1,68 @@
+"""The last row: the keys that matter now, as many as fit."""
+
+from __future__ import annotations
+
+from rich.cells import cell_len
+
+from noodle_tui.actions import still_holds
+from noodle_tui.lines import Canvas, Line, Span, line
+from noodle_tui.pages import Page, Preview, ThemeChoice
+from noodle_tui.state import ConsoleState, LinkState
+
+_PAGES: dict[Page, str] = {
+    Page.OVERVIEW: "enter open|tab panel|S what-if|R rebalance|p prompt|/ filter|o sort|space hold",
+    Page.NODES: "enter details|/ filter|o sort|w warnings|D drain|x export",
+    Page.PLAN: "v view|c compare|enter node|S what-if|R rebalance|x export",
+    Page.WHATIF: "S ask again|A apply...|enter details|x export",
+    Page.EVENTS: "enter in full|/ filter|w warnings|, . plan changes|f newest|x export",
+    Page.SESSIONS: "enter details|X cancel...|/ filter|o sort|x export",
+    Page.PROFILE: "enter layers|b phase|o sort|P take one|/ filter|x export",
+    Page.PROMPT: "enter write|esc stop|pgup pgdn scroll",
+    Page.LOGS: "enter in full|/ filter|w warnings|n source|f follow|x export",
+}
+_TAIL = ("? help", "q quit")
+
+
+def key_line(state: ConsoleState, canvas: Canvas, *, typing: bool = False) -> Line:
+    """Other keys while typing than while looking; a dialog has its own."""
+    if typing:
+        stop = "esc stop the answer" if state.generation.running else "esc leave the field"
+        return line(Span(f" enter send   {stop}   tab settings   up last prompt   ctrl+c quit", "dim"))
+    return line(Span(_fitted(_words(state), canvas.width), "dim"))
+
+
+def _words(state: ConsoleState) -> list[str]:
+    ui = state.ui
+    if isinstance(ui.dialog, Preview):
+        return ["enter / esc close"] if still_holds(ui.dialog, state) else ["y do it", "n / enter / esc cancel"]
+    if isinstance(ui.dialog, ThemeChoice):
+        return ["up down choose", "enter keep", "esc take back"]
+    if ui.dialog is not None:
+        return ["enter / esc close"]
+    if ui.help:
+        return ["up down scroll", "esc close", *_TAIL[1:]]
+    words = _PAGES[ui.page].split("|")
+    if state.shown is None:
+        words = []
+    if state.link.state is not LinkState.LIVE and state.replay is None:
+        words.insert(0, "r retry")
+    if state.replay is not None:
+        words = ["space pause", ", . step", "- + pace", ": seek", *words]
+    elif state.held is not None:
+        words = ["space resume", *(word for word in words if word != "space hold")]
+    if ui.page is not Page.OVERVIEW and words:
+        words.append("esc back")
+    if state.generation.running and ui.page is not Page.PROMPT:
+        words.insert(0, "8 answer runs")
+    return [*words, ": command", *_TAIL]
+
+
+def _fitted(words: list[str], width: int) -> str:
+    """Words from the front as long as the last two fit as well."""
+    tail = "   ".join(words[-2:])
+    head = ""
+    for word in words[:-2]:
+        if cell_len(head) + cell_len(word) + 3 + cell_len(tail) + 2 > width:
+            continue
+        head += f"{word}   "
+    return f" {head}{tail}"

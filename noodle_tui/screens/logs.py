@@ -1,0 +1,40 @@
+"""Screen 9: what the processes that this console started wrote, and the coordinator's events, newest at the bottom."""
+
+from __future__ import annotations
+
+from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, wrap
+from noodle_tui.listings import cursor_row, table_of, warns
+from noodle_tui.logs import MAX_LINES, LogLine
+from noodle_tui.pages import LAST, Page
+from noodle_tui.state import ConsoleState
+from noodle_tui.tables import draw_table
+
+
+def logs_body(state: ConsoleState, canvas: Canvas) -> Lines:
+    """A heading that says whose lines these are, then the lines; with `enter` the chosen one in full."""
+    table = table_of(state, Page.LOGS)
+    if table is None:
+        return ()
+    listing = state.ui.listing(Page.LOGS)
+    chosen: LogLine | None = cursor_row(state, Page.LOGS) if listing.detail else None
+    full = [line(f"   {row}") for row in wrap(chosen.text, canvas.width - 4)][: canvas.height // 2] if chosen else []
+    below = [BLANK, line(Span(f" {chosen.source}", "title"), Span("  in full, esc closes", "dim")), *full] if chosen else []
+    room = canvas.sized(canvas.width, canvas.height - 1 - len(below))
+    return (_heading(state), *draw_table(table, listing, room, warn_only=warns(state, Page.LOGS)), *below)[: canvas.height]
+
+
+def _heading(state: ConsoleState) -> Line:
+    follows = not state.ui.listing(Page.LOGS).cursor and state.ui.listing(Page.LOGS).index == LAST
+    whose = state.ui.log_node or "all"
+    source = (
+        "events and output of this console's processes"
+        if state.link.boot or state.owns_cluster
+        else "events (a cluster's own output stays on its machines)"
+    )
+    dropped = state.num_logs - len(state.logs)
+    lost = f"  {dropped} older ones dropped, {MAX_LINES} are kept" if dropped else ""
+    return line(
+        Span(" LOGS ", "title"),
+        f" {whose}: {source}",
+        Span(f"   {'following' if follows else 'f = follow'}   n = next source{lost}", "dim"),
+    )

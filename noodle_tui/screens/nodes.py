@@ -1,0 +1,105 @@
+"""Screen 2: every node in a list, the chosen one in full below: device, memory, stage, its last events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.data import Event
+from noodle_tui.figures import ms, percent, signed_percent, with_ms
+from noodle_tui.lines import Canvas, Line, Lines, Span, beside, fit, line, wrap
+from noodle_tui.listings import cursor_row, table_of, warns
+from noodle_tui.listings.nodes import NodeRow, details, kv_share, memory_share
+from noodle_tui.pages import Page
+from noodle_tui.state import ConsoleState
+from noodle_tui.tables import draw_table
+from noodle_tui.widgets.bars import bar
+from noodle_tui.widgets.event_list import event_list
+from noodle_tui.widgets.sparkline import sparkline
+
+DETAIL_ROWS = 9
+TWO_COLUMNS_FROM = 116
+
+
+def nodes_body(state: ConsoleState, canvas: Canvas) -> Lines:
+    """The list, and the pane of the node that the cursor is on; with `enter` the pane takes the room."""
+    table, listing = table_of(state, Page.NODES), state.ui.listing(Page.NODES)
+    if table is None:
+        return ()
+    row: NodeRow | None = cursor_row(state, Page.NODES)
+    num_rows = len(table.rows) + 1
+    pane = 0 if row is None else max(min(DETAIL_ROWS, canvas.height - 4), canvas.height - num_rows - 1)
+    if listing.detail and row is not None:
+        pane = max(pane, canvas.height - 5)
+    height = canvas.height if row is None else max(3, canvas.height - pane - 1)
+    rows = draw_table(table, listing, canvas.sized(canvas.width, height), warn_only=warns(state, Page.NODES))
+    if row is None or pane < 3:
+        return rows
+    rule = line(Span(canvas.glyphs.horizontal * canvas.width, "rule"))
+    return (*rows, rule, *_pane(state, row, canvas.sized(canvas.width, canvas.height - len(rows) - 1)))
+
+
+def _pane(state: ConsoleState, row: NodeRow, canvas: Canvas) -> Lines:
+    events = [event for event in (state.shown.events if state.shown else ()) if event.subject == row.node.worker_id]
+    if canvas.width >= TWO_COLUMNS_FROM:
+        left = canvas.width // 2
+        facts = _facts(state, row, canvas.sized(left, canvas.height))
+        return beside(facts, _events(events, canvas.sized(canvas.width - left - 3, canvas.height)), left, canvas.glyphs)
+    facts = _facts(state, row, canvas)
+    return (*facts, *_events(events, canvas.sized(canvas.width, canvas.height - len(facts))))
+
+
+def _facts(state: ConsoleState, row: NodeRow, canvas: Canvas) -> Lines:
+    lines: list[Line] = [line(" ", Span(f"{row.node.worker_id}", "title"), f"  {row.node.state}  ", Span(_role(row), "dim"))]
+    for name, text in details(row):
+        first, *more = wrap(text, canvas.width - 12)
+        lines.append(line(Span(f" {name:<8}", "dim"), first, *_bar_for(name, row, state, canvas, len(first))))
+        lines += [line(f"         {part}") for part in more[:2]]
+    return (*lines, *_stage(row, canvas))[: canvas.height]
+
+
+def _role(row: NodeRow) -> str:
+    if row.stage is None:
+        return "runs no stage"
+    return f"runs S{row.stage_index}, items {row.stage.start}-{row.stage.stop - 1} ({row.stage.stop - row.stage.start})"
+
+
+def _bar_for(name: str, row: NodeRow, state: ConsoleState, canvas: Canvas, used: int) -> Line:
+    shares = {"memory": (memory_share(row.node), state.thresholds.memory), "KV": (kv_share(row.node), state.thresholds.kv)}
+    if name not in shares or canvas.width < used + 40:
+        return ()
+    share, limit = shares[name]
+    return line("  ", *bar(share, 20, canvas.glyphs, "warn" if share > limit else "low"))
+
+
+def _stage(row: NodeRow, canvas: Canvas) -> Lines:
+    """The stage's times: measured against planned, waiting, the hop, and the graph with its scale."""
+    stage = row.stage
+    if stage is None:
+        return ()
+    excess = signed_percent(stage.compute_p50_s / stage.predicted_s - 1 if stage.num_steps and stage.predicted_s > 0 else None)
+    times = f"p50 {with_ms(stage.compute_p50_s)}  p95 {with_ms(stage.compute_p95_s)}  planned {with_ms(stage.predicted_s)} {excess}"
+    around = f"waits {with_ms(stage.queue_p50_s)} before, hop after {with_ms(stage.hop_p50_s)}, {stage.num_steps} steps"
+    width = min(60, canvas.width - 34)
+    graph = sparkline(stage.history_s, stage.predicted_s or stage.compute_p50_s, width, canvas.glyphs)
+    scale = f" 0..{ms(2 * (stage.predicted_s or stage.compute_p50_s))}ms, now right"
+    return (
+        line(Span(f" {'stage':<8}", "dim"), times),
+        line(Span(f" {'around':<8}", "dim"), around),
+        line(Span(f" {'last':<8}", "dim"), "[", *graph, "]", Span(scale, "dim")),
+    )
+
+
+def _events(events: Sequence[Event], canvas: Canvas) -> Lines:
+    if canvas.height < 2:
+        return ()
+    if not events:
+        return (line(Span(" EVENTS", "title"), Span("  none of this node yet", "dim")),)
+    return event_list(events[:10], canvas)
+
+
+def headline(row: NodeRow, canvas: Canvas) -> Line:
+    """One line about a node, for screens that list it among other things."""
+    node = row.node
+    facts = f"{node.worker_id}: {node.device} on {node.host}  memory {percent(memory_share(node))}  KV {percent(kv_share(node))}"
+    facts += f"  {node.detail}" if node.detail else ""
+    return line(Span(" " + fit(facts, canvas.width - 2, canvas.glyphs).rstrip(), "dim"))

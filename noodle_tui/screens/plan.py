@@ -1,0 +1,199 @@
+"""Screen 3: the plan as stages on a time axis, as layers, or as memory; who owns which item; what changed since."""
+
+from __future__ import annotations
+
+from engine.data import ClusterStatus
+from noodle_tui.figures import age, clock, ms, percent, signed_percent, size, with_ms
+from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line
+from noodle_tui.listings import table_of
+from noodle_tui.listings.stages import StageRow, stage_rows
+from noodle_tui.listings.strategies import owners
+from noodle_tui.pages import PLAN_MODES, Page
+from noodle_tui.state import ConsoleState, View
+from noodle_tui.tables import arrange, cursor_index, draw_table
+from noodle_tui.widgets.bars import parts_bar
+from noodle_tui.widgets.owner_row import axis_row, cost_row, legend, letters_of, moves_row, owner_row
+from noodle_tui.widgets.plan_blocks import steady
+
+NAME_CELLS = 14
+TAIL_CELLS = 13  # number and mark behind the axis
+
+
+def plan_body(state: ConsoleState, canvas: Canvas) -> Lines:
+    """Title, the view that `v` chose, owners, and the stage that the cursor is on."""
+    view, table = state.shown, table_of(state, Page.PLAN)
+    if view is None or table is None:
+        return ()
+    if not table.rows:
+        return (line(Span(" PLAN", "title"), "  none yet"), line(f" {table.empty}"))
+    rows = arrange(table, state.ui.listing(Page.PLAN))
+    cursor = cursor_index(table, rows, state.ui.listing(Page.PLAN))
+    title = _title(state, view, canvas)
+    bottom = _bottom(state, view, rows[cursor] if rows else None, canvas)
+    room = canvas.height - len(title) - len(bottom) - 1
+    middle = _MODES[PLAN_MODES[state.ui.plan_mode]](state, rows, cursor, canvas.sized(canvas.width, room))
+    return (*title, *middle[:room], BLANK, *bottom)[: canvas.height]
+
+
+def _title(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
+    status = view.status
+    seen = next((plan for plan in reversed(state.plans) if plan.plan_version == status.plan_version), None)
+    planned_s, actual_s = step_times(status)
+    text = f"  planned {with_ms(planned_s)}"
+    if actual_s:
+        text += f"  measured {with_ms(actual_s)} ({signed_percent(actual_s / planned_s - 1 if planned_s else None)})"
+    if seen is not None:
+        text += f"  since {clock(seen.first_wall_s)}"
+    mode = PLAN_MODES[state.ui.plan_mode]
+    views = "v: " + " / ".join(name.upper() if name == mode else name for name in PLAN_MODES)
+    head = line(Span(f" PLAN #{status.plan_version} {status.strategy}", "title"), text)
+    return (head, line(Span(f" {views}", "dim")))
+
+
+def step_times(status: ClusterStatus) -> tuple[float, float]:
+    """One step through all stages and hops: as planned with today's hops, and as measured (0 until it ran)."""
+    hops_s = sum(stage.hop_p50_s for stage in status.stages)
+    planned_s = sum(stage.predicted_s for stage in status.stages) + hops_s
+    measured = all(stage.num_steps and stage.compute_p50_s > 0 for stage in status.stages)
+    return planned_s, sum(stage.compute_p50_s for stage in status.stages) + hops_s if measured else 0.0
+
+
+# --- the three views ------------------------------------------------------------------------------------------
+def _time_view(state: ConsoleState, rows: tuple[StageRow, ...], cursor: int, canvas: Canvas) -> Lines:
+    """A bar per stage where it lies in the step; hops between them where there is room."""
+    in_order = sorted(rows, key=lambda row: row.index)
+    chosen = rows[cursor].index if rows else -1
+    times = [(steady(row.time_s), steady(row.stage.hop_p50_s)) for row in in_order]
+    total_s = sum(time_s + hop_s for time_s, hop_s in times) or 1.0
+    width = max(10, canvas.width - NAME_CELLS - TAIL_CELLS - 1)
+    with_hops = canvas.height >= 2 * len(in_order) and any(hop_s for _, hop_s in times)
+    first = _window(len(in_order), next((i for i, row in enumerate(in_order) if row.index == chosen), 0), canvas.height, with_hops)
+    lines: list[Line] = []
+    at_s = 0.0
+    for i, (row, (time_s, hop_s)) in enumerate(zip(in_order, times, strict=True)):
+        start, stop = round(at_s / total_s * width), round((at_s + time_s) / total_s * width)
+        if i >= first:
+            lines.append(_stage_line(row, start, max(stop, start + 1), width, row.index == chosen, canvas))
+        at_s += time_s
+        if with_hops and i + 1 < len(in_order):
+            lines.append(_hop_line(row, stop, max(1, round(hop_s / total_s * width)), width, canvas))
+        at_s += hop_s
+    return tuple(lines[: canvas.height])
+
+
+def _window(num_rows: int, chosen: int, height: int, with_hops: bool) -> int:
+    """The first stage to draw, so that the chosen one is in sight."""
+    return 0 if with_hops or num_rows <= height else max(0, min(chosen - height // 2, num_rows - height))
+
+
+def _stage_line(row: StageRow, start: int, stop: int, width: int, chosen: bool, canvas: Canvas) -> Line:
+    cursor = Span(canvas.glyphs.cursor if chosen else " ", "accent")
+    name = fit(f"S{row.index} {row.stage.worker_id}", NAME_CELLS - 1, canvas.glyphs)
+    style = "high" if row.is_bottleneck else "low"
+    glyph = canvas.glyphs.levels[-1] if row.is_bottleneck else canvas.glyphs.levels[3]
+    mark = Span(f" {canvas.glyphs.bottleneck}", "warn") if row.is_bottleneck else Span("")
+    return line(cursor, f"{name} {' ' * start}", Span(glyph * (stop - start), style), " " * (width - stop), f" {ms(row.time_s):>6}ms", mark)
+
+
+def _hop_line(row: StageRow, start: int, length: int, width: int, canvas: Canvas) -> Line:
+    if row.stage.hop_p50_s <= 0:
+        return BLANK
+    stop = min(width, start + length)
+    room = " " * max(0, width - stop)
+    return line(
+        Span(f"    hop{' ' * (NAME_CELLS - 6 + start)}{canvas.glyphs.hop * (stop - start)}{room} {ms(row.stage.hop_p50_s):>6}ms", "dim")
+    )
+
+
+def _layer_view(state: ConsoleState, rows: tuple[StageRow, ...], cursor: int, canvas: Canvas) -> Lines:
+    table = table_of(state, Page.PLAN)
+    return draw_table(table, state.ui.listing(Page.PLAN), canvas) if table else ()
+
+
+def _memory_view(state: ConsoleState, rows: tuple[StageRow, ...], cursor: int, canvas: Canvas) -> Lines:
+    """Per stage: what its node holds now, of what it may use."""
+    head = line(Span(f" {'STAGE':<{NAME_CELLS}} # resident without KV   + KV in use   {canvas.glyphs.empty} free", "dim"))
+    lines = [head]
+    for i, row in enumerate(rows):
+        mark = Span(canvas.glyphs.cursor if i == cursor else " ", "accent")
+        name = fit(f"S{row.index} {row.stage.worker_id}", NAME_CELLS, canvas.glyphs)
+        lines.append(line(mark, name, " ", *_memory_bar(row, state, canvas)))
+    return tuple(lines)
+
+
+def _memory_bar(row: StageRow, state: ConsoleState, canvas: Canvas) -> Line:
+    node = row.node
+    if node is None or node.memory_bytes <= 0:
+        return line(Span("its node has not told its memory", "dim"))
+    kv = min(node.kv_used_bytes, node.resident_bytes)
+    shares = ((node.resident_bytes - kv) / node.memory_bytes, "#", "low"), (kv / node.memory_bytes, "+", "mid")
+    share = node.resident_bytes / node.memory_bytes
+    text = f" {percent(share):>4} {size(node.resident_bytes)}/{size(node.memory_bytes)}"
+    if canvas.width >= 76:
+        text += f"  KV {size(node.kv_used_bytes)}/{size(node.kv_budget_bytes)}"
+    style = "warn" if share > state.thresholds.memory else "text"
+    return line(*parts_bar(shares, max(12, canvas.width - NAME_CELLS - 4 - len(text)), canvas.glyphs), Span(text, style))
+
+
+_MODES = {"time": _time_view, "layers": _layer_view, "memory": _memory_view}
+
+
+# --- below ----------------------------------------------------------------------------------------------------
+def _bottom(state: ConsoleState, view: View, row: StageRow | None, canvas: Canvas) -> Lines:
+    if canvas.height < 12:
+        return ()
+    owner_lines = _owners(state, view.status, canvas)
+    stage_lines = _stage(state, row, canvas) if row is not None and canvas.height >= 16 else ()
+    return (*owner_lines, *([BLANK] if stage_lines and canvas.height >= 20 else []), *stage_lines)
+
+
+def _owners(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> Lines:
+    """Owners and cost of every item; with `c` the earlier plan's owners and what moved since."""
+    earlier = next((plan for plan in state.plans if plan.plan_version == state.ui.compare_version), None)
+    nodes = [stage.worker_id for stage in status.stages] + ([s.worker_id for s in earlier.stages] if earlier else [])
+    letters = letters_of(nodes)
+    now = owners(status.stages)
+    lines = [axis_row(status.num_items, canvas)]
+    if earlier is not None:
+        before = owners(earlier.stages)
+        lines.append(owner_row(f"#{earlier.plan_version}", before, letters, status.num_items, canvas))
+    lines.append(owner_row("OWNER" if earlier is None else "now", now, letters, status.num_items, canvas))
+    if earlier is not None:
+        lines.append(moves_row(before, now, status.num_items, canvas))
+    else:
+        lines.append(_costs(state, status, canvas))
+    return (*lines, legend(letters, canvas))
+
+
+def _costs(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> Line:
+    """Profiled times where the profile is of a model with as many items, else the mean of each stage."""
+    view = state.profile.view
+    phase = next((p for p in view.phases if p.point.phase == "decode" and len(p.items) == status.num_items), None) if view else None
+    if phase is not None:
+        return cost_row([item.p50_s for item in phase.items], status.num_items, "profiled", canvas)
+    times = [0.0] * status.num_items
+    for row in stage_rows(state):
+        for i in range(row.stage.start, min(row.stage.stop, status.num_items)):
+            times[i] = row.time_s / (row.stage.stop - row.stage.start)
+    return cost_row(times, status.num_items, "mean of its stage", canvas)
+
+
+def _stage(state: ConsoleState, row: StageRow, canvas: Canvas) -> Lines:
+    stage, node = row.stage, row.node
+    head = f"S{row.index} {stage.worker_id}  items {stage.start}-{stage.stop - 1} ({stage.stop - stage.start})"
+    if node is not None:
+        head += f"   {size(node.resident_bytes)} resident   KV {size(node.kv_used_bytes)}   queue {node.queue_depth}"
+    excess = signed_percent(row.time_s / stage.predicted_s - 1 if stage.num_steps and stage.predicted_s > 0 else None)
+    times = (
+        f"   planned {with_ms(stage.predicted_s)}  measured {with_ms(stage.compute_p50_s)} {excess}   waits {with_ms(stage.queue_p50_s)}"
+    )
+    if node is not None:
+        times += f"   util {percent(node.cpu_utilisation)}  seen {age(node.heartbeat_age_s)}"
+    return (line(" ", Span(head, "accent")), line(times), _past(state, stage.worker_id))
+
+
+def _past(state: ConsoleState, worker_id: str) -> Line:
+    """What this node's stage took in the plans before."""
+    seen = [(plan, stage) for plan in state.plans[-5:] for stage in plan.stages if stage.worker_id == worker_id]
+    texts = [f"#{plan.plan_version} {with_ms(stage.compute_p50_s or stage.predicted_s)}" for plan, stage in seen]
+    return line(Span("   history ", "dim"), "  ".join(texts) or "-", Span("   c = compare plans   enter = node", "dim"))

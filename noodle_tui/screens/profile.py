@@ -1,0 +1,76 @@
+"""Screen 7: where a model's time goes, from a profile on disk: items on one scale, their layers, how far to trust it."""
+
+from __future__ import annotations
+
+from noodle_tui.figures import age, clock, ms, percent, with_ms
+from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line, wrap
+from noodle_tui.listings import cursor_row, table_of
+from noodle_tui.listings.layers import HOW_TO, LayerRow, phase_of
+from noodle_tui.pages import Page
+from noodle_tui.profile_file import LayerTime, PhaseView, ProfileView
+from noodle_tui.state import ConsoleState
+from noodle_tui.tables import draw_table
+
+
+def profile_body(state: ConsoleState, canvas: Canvas) -> Lines:
+    """Head, items, and the layers of the item that the cursor is on."""
+    view, phase, table = state.profile.view, phase_of(state), table_of(state, Page.PROFILE)
+    if view is None or phase is None or table is None:
+        return _empty(state, canvas)
+    head = _head(state, view, phase, canvas)
+    row: LayerRow | None = cursor_row(state, Page.PROFILE)
+    listing = state.ui.listing(Page.PROFILE)
+    room = canvas.height - len(head) - 1
+    wanted = len(table.rows) + 1
+    pane = max(0, min(room - 6, max(6, room - wanted)) if room >= 12 else 0)
+    if listing.detail:
+        pane = max(pane, room - 6)
+    rows = draw_table(table, listing, canvas.sized(canvas.width, room - pane))
+    below = _layers(phase, row, canvas.sized(canvas.width, room - len(rows))) if row is not None and pane > 1 else ()
+    return (*head, *rows, BLANK, *below)[: canvas.height]
+
+
+def _empty(state: ConsoleState, canvas: Canvas) -> Lines:
+    rows = [line(Span(" PROFILE", "title"), "  where every item of the model spends its time on a machine")]
+    rows += [line(" ", Span(part, "error")) for part in wrap(state.profile.error, canvas.width - 2)] if state.profile.error else []
+    rows += [BLANK, line(Span(" No profile here yet. Take one on the machine in question:", "dim"))]
+    return (*rows, *(line(f"   {part}") for part in wrap(HOW_TO, canvas.width - 4)))
+
+
+def _head(state: ConsoleState, view: ProfileView, phase: PhaseView, canvas: Canvas) -> Lines:
+    """What was measured where and when; then how far to trust it."""
+    when = f"{clock(view.wall_s)}, {age(max(0.0, state.latest.wall_s - view.wall_s))} ago" if state.latest else clock(view.wall_s)
+    label = f"{view.model}{' (random weights)' if view.random_weights and 'random' not in view.model else ''}"
+    first = f"  {label} on {view.host}: {view.device}, {view.num_threads} threads, {view.dtype}   {when}"
+    trust = f"hooks cost {view.overhead:+.1%}, items cover {view.coverage:.0%} of a step, noise {view.noise_cv:.0%}, {view.num_steps} steps"
+    phases = [p.point.phase.upper() if p is phase else p.point.phase for p in view.phases]
+    return (
+        line(Span(" PROFILE", "title"), fit(first, canvas.width - 9, canvas.glyphs).rstrip()),
+        line(f" {phase.point.label}: {with_ms(phase.step_s)} a step", Span(f"   b: {' / '.join(phases)}", "dim")),
+        line(Span(f" {fit(trust, canvas.width - 2, canvas.glyphs).rstrip()}", "dim")),
+    )
+
+
+def _layers(phase: PhaseView, row: LayerRow, canvas: Canvas) -> Lines:
+    """The layers inside one item, the slowest first, each with what limits it."""
+    layers = sorted((layer for layer in phase.layers if layer.item == row.item.index), key=lambda layer: -layer.self_s)
+    title = line(
+        Span(f" ITEM {row.item.index} {row.item.name}", "title"),
+        f"  {with_ms(row.item.p50_s)}, {percent(row.item.share)} of a step, noise {row.item.cv:.0%}",
+    )
+    if not layers:
+        return (title, line(Span("  its layers were not hooked: profile with --depth layer", "dim")))
+    longest_s = layers[0].self_s or 1.0
+    width = max(8, min(40, canvas.width - 60))
+    return (title, *(_layer(layer, longest_s, width, canvas) for layer in layers[: canvas.height - 1]))
+
+
+def _layer(layer: LayerTime, longest_s: float, width: int, canvas: Canvas) -> Line:
+    bar = canvas.glyphs.full * max(1, round(layer.self_s / longest_s * width)) if layer.self_s > 0 else ""
+    head = f"  {fit(layer.name, 20, canvas.glyphs)} {_fine(layer.self_s):>8}ms "
+    why = fit(f"{layer.bound}: {layer.why}", max(0, canvas.width - len(head) - width - 2), canvas.glyphs).rstrip()
+    return line(head, Span(f"{bar:<{width}}", "low"), " ", Span(why, "dim"))
+
+
+def _fine(seconds: float) -> str:
+    return f"{seconds * 1000:.3f}" if 0 <= seconds < 0.001 else ms(seconds)

@@ -1,0 +1,78 @@
+"""Screen 6: sessions that are queued or running, and the chosen one in full."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from engine.data import ClusterStatus, SessionStatus
+from noodle_tui.figures import age, rate, with_ms
+from noodle_tui.generation import Generation
+from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line
+from noodle_tui.listings import cursor_row, table_of, warns
+from noodle_tui.pages import Page
+from noodle_tui.state import ConsoleState
+from noodle_tui.tables import draw_table
+from noodle_tui.widgets.answer import stage_times
+from noodle_tui.widgets.plan_blocks import stage_s, strip
+
+
+def sessions_body(state: ConsoleState, canvas: Canvas) -> Lines:
+    """Totals, the list, the chosen session."""
+    table, view = table_of(state, Page.SESSIONS), state.shown
+    if table is None or view is None:
+        return ()
+    session: SessionStatus | None = cursor_row(state, Page.SESSIONS)
+    pane = 6 if session is not None and canvas.height >= 14 else 0
+    rows = draw_table(
+        table, state.ui.listing(Page.SESSIONS), canvas.sized(canvas.width, canvas.height - pane - 1), warn_only=warns(state, Page.SESSIONS)
+    )
+    below = _session(state, view.status, session, canvas) if session is not None and pane else ()
+    return (totals(view.status), *rows, *([BLANK, *below] if below else []))[: canvas.height]
+
+
+def totals(status: ClusterStatus) -> Line:
+    """All sessions in one row."""
+    queued = sum(session.state == "queued" for session in status.sessions)
+    failed = Span(f"{status.num_sessions_failed} failed", "warn" if status.num_sessions_failed else "text")
+    head = f" {len(status.sessions) - queued} running  {queued} queued  {status.num_sessions_done} done  "
+    ttft_s = quantile([session.ttft_s for session in status.sessions if session.ttft_s > 0], 0.95)
+    return line(head, failed, f"   {rate(status.tokens_per_s)} tok/s", f"   TTFT p95 {with_ms(ttft_s)} here" if ttft_s else "")
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The nearest-rank quantile; 0 without values."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))] if ordered else 0.0
+
+
+def _session(state: ConsoleState, status: ClusterStatus, session: SessionStatus, canvas: Canvas) -> Lines:
+    left = session.max_new_tokens - session.num_generated
+    eta = f"{age(left / session.tokens_per_s)} left at most" if session.tokens_per_s > 0 and left > 0 else "-"
+    used = session.num_prompt_tokens + session.num_generated
+    rows = [
+        line(" ", Span(session.session_id, "title"), f"  {_phrase(session)}", Span(_whose(state.generation, session), "dim")),
+        line(
+            Span("   tokens  ", "dim"), f"{session.num_prompt_tokens} prompt + {session.num_generated} of {session.max_new_tokens}, {eta}"
+        ),
+        line(Span("   context ", "dim"), f"{used} of {status.context_tokens} tokens"),
+    ]
+    if state.generation.session_id == session.session_id:
+        rows += stage_times(state.generation, canvas)
+    elif status.stages:
+        times = [stage_s(stage) for stage in status.stages]
+        names = [f"S{i} {stage.worker_id}" for i, stage in enumerate(status.stages)]
+        rows.append(line(Span("   step    ", "dim"), *strip(names, times, sum(times) or 1.0, canvas.width - 13, canvas.glyphs)))
+    return tuple(rows)
+
+
+def _phrase(session: SessionStatus) -> str:
+    if session.state == "queued":
+        return f"waits for room since {age(session.age_s)}"
+    if session.state == "prefill":
+        return f"reads its prompt of {session.num_prompt_tokens} tokens"
+    return f"writes {rate(session.tokens_per_s)} tok/s, first token after {with_ms(session.ttft_s)}"
+
+
+def _whose(generation: Generation, session: SessionStatus) -> str:
+    return "   this console's own" if generation.session_id == session.session_id else ""

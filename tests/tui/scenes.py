@@ -1,0 +1,203 @@
+"""Whole states of the console, each reached by messages alone: what the golden frames show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from engine.data import FinishReason, NodeState, Phase, SessionStatus, Severity
+from noodle_tui import messages as m
+from noodle_tui.actions import ACTIONS, preview_of
+from noodle_tui.logs import LogLine
+from noodle_tui.pages import Entry, EntryKind, Page, ThemeChoice
+from noodle_tui.profile_file import read_profile
+from noodle_tui.reducer import reduce
+from noodle_tui.state import ConsoleState
+from tests.tui import frames
+
+NOW_S = 100.0
+WALL_S = 1_700_000_000.0
+PROFILE = Path(__file__).parent / "profile.json"
+EVENTS = (
+    frames.event(1, "#14 balanced: gpu-a 0-4 | cpu-b 5-8 | gpu-c 9-11 | pi-d 12-13, bottleneck 11.8 ms"),
+    frames.event(2, "serving on 4 stages", Severity.OK, subject="#14"),
+    frames.event(3, "stage latency 11.8 ms > 1.5x planned 7.6 ms", Severity.WARN, subject="gpu-c", kind="node"),
+)
+SESSIONS = (
+    SessionStatus("s-21aa", "decode", 312, 141, 512, 0.228, 14.1, 20.0),
+    SessionStatus("s-22bb", "decode", 88, 402, 512, 0.201, 14.0, 57.0),
+    SessionStatus("s-23cc", "prefill", 1900, 0, 256, 0.0, 0.0, 2.0),
+    SessionStatus("s-24dd", "queued", 104, 0, 256, 0.0, 0.0, 19.0),
+)
+
+
+SLOWER = (0.0031, 0.0042, 0.0105, 0.003)
+
+
+def state_of(*timed: tuple[float, m.Message], state: ConsoleState | None = None) -> ConsoleState:
+    state = state or ConsoleState()
+    for now_s, message in timed:
+        state = reduce(state, message, now_s)
+    return state
+
+
+def live(num_nodes: int = 4, **changes: Any) -> m.FrameArrived:
+    return m.FrameArrived(frames.frame(frames.status(num_nodes, **changes), *EVENTS), WALL_S)
+
+
+def slow_third_stage() -> dict[str, Any]:
+    """gpu-c takes half as long again as its plan."""
+    base = frames.status()
+    stages = tuple(replace(s, predicted_s=0.0076) if s.worker_id == "gpu-c" else s for s in base.stages)
+    nodes = tuple(replace(n, state=NodeState.WARN) if n.worker_id == "gpu-c" else n for n in base.nodes)
+    return {"stages": stages, "nodes": nodes}
+
+
+def lived(stop_s: float = 99.5) -> ConsoleState:
+    """A minute of frames: plan 13, then 14, on which the third stage turns slow."""
+    state = ConsoleState()
+    for i in range(60):
+        changes: dict[str, Any] = slow_third_stage() | {"sessions": SESSIONS, "plan_version": 13 if i < 25 else 14}
+        changes |= {"step_p95_s": 0.028 + 0.002 * (i % 5), "tokens_per_s": 80.0 + i % 7}
+        if i < 25:
+            changes["stages"] = tuple(replace(s, start=0, stop=0) if s.worker_id == "pi-d" else s for s in changes["stages"])
+            changes["stages"] = tuple(replace(s, stop=14) if s.worker_id == "gpu-c" else s for s in changes["stages"])
+        events = EVENTS if i == 30 else ()
+        frame = m.FrameArrived(frames.frame(frames.status(**changes), *events), WALL_S - 59 + i)
+        state = reduce(state, frame, stop_s - 59 + i)
+    return state
+
+
+def keyed(state: ConsoleState, *key_ids: str) -> ConsoleState:
+    return state_of(*((99.6, m.KeyPressed(key_id)) for key_id in key_ids), state=state)
+
+
+def page(name: Page, *key_ids: str) -> ConsoleState:
+    return keyed(lived(), f"screen.{name.value}", *key_ids)
+
+
+def compared() -> ConsoleState:
+    """The strategies have answered; the cursor is on the best one."""
+    candidates = (
+        m.CandidateArrived("balanced", frames.plan()),
+        m.CandidateArrived(
+            "memory_aware", frames.plan("memory_aware", (0, 5, 9, 11, 14), bottleneck_s=0.0105, stage_s=(0.0031, 0.0042, 0.0105, 0.003))
+        ),
+        m.CandidateArrived("cost", None, "no plan fits: pi-d holds 4 GiB and item 13 alone needs 5 GiB; add a node or memory"),
+    )
+    timed = [(99.0, m.WhatIfAsked(14)), *((99.1, candidate) for candidate in candidates), (99.2, m.WhatIfEnded(WALL_S))]
+    return state_of(*timed, state=page(Page.WHATIF))
+
+
+def answered() -> ConsoleState:
+    text = "Pipeline parallelism splits a model's layers into stages on different devices; each token passes them in order."
+    tokens = [(91.0 + i * 0.05, m.TokenArrived(1, frames.chunk(i, " " + word))) for i, word in enumerate(text.split())]
+    last = m.TokenArrived(1, frames.chunk(-1, "", finish_reason=FinishReason.LENGTH))
+    timed = [(90.8, m.PromptSent(1, "explain pipelines", 64, 0.0, 0)), *tokens, (97.0, last), (97.0, m.SessionEnded(1))]
+    return state_of(*timed, state=page(Page.PROMPT))
+
+
+def profiled(*key_ids: str) -> ConsoleState:
+    view = read_profile(PROFILE)
+    return keyed(state_of((99.0, m.ProfileLoaded("p", replace(view, path="profile.json"))), state=page(Page.PROFILE)), *key_ids)
+
+
+def logged() -> ConsoleState:
+    said = [("w1", "info", "measuring 14 items"), ("w2", "WARN", "WARN slow disk: 31 MB/s"), ("w2", "ERROR", "ERROR cannot bind port")]
+    lines = tuple(LogLine(0, WALL_S + i, level, source, text) for i, (source, level, text) in enumerate(said))
+    return keyed(state_of((99.0, m.LogsArrived(lines)), state=replace(page(Page.LOGS), owns_cluster=True)))
+
+
+def previewed(action: str, state: ConsoleState | None = None, target: str = "") -> ConsoleState:
+    state = state or lived()
+    state = state_of((99.0, m.DialogChanged(preview_of(ACTIONS[action], state, target))), state=state)
+    if not ACTIONS[action].plans:
+        return state
+    dialog = state.ui.dialog
+    return state_of((99.1, m.PreviewArrived(action, getattr(dialog, "target", ""), frames.plan())), state=state)
+
+
+def offline() -> ConsoleState:
+    return state_of(
+        (90.0, m.Dialling("10.0.0.5:7070")), (90.0, m.LinkLost("cannot reach 10.0.0.5:7070: Connection refused", 104.0)), state=lived(89.5)
+    )
+
+
+def back() -> ConsoleState:
+    """The coordinator is there again, on another plan and with one node less."""
+    nodes = tuple(
+        replace(n, state=NodeState.LOST, detail="its connection broke") if n.worker_id == "pi-d" else n for n in frames.status().nodes
+    )
+    event = frames.event(4, "pi-d lost: its connection broke", Severity.ERROR, subject="pi-d", kind="node")
+    return state_of((99.8, m.FrameArrived(frames.frame(frames.status(nodes=nodes, plan_version=15), event), WALL_S)), state=offline())
+
+
+def degraded() -> ConsoleState:
+    nodes = (frames.node(state=NodeState.LOST, detail="gone"),)
+    frame = live(phase=Phase.GATHERING, detail="waiting for 4 workers", nodes=nodes, stages=())
+    return state_of((99.0, m.ProcessesDied(("w2 (pid 7) was killed by signal 9",))), (99.5, frame))
+
+
+def failed() -> ConsoleState:
+    text = "Refused: the plan is #15 now, not #14: look at it and ask again"
+    return state_of((99.0, m.ActionChanged("REBALANCE", "running")), (99.5, m.ActionChanged("REBALANCE", "failed", text)), state=lived())
+
+
+def starting() -> ConsoleState:
+    return state_of((97.0, m.BootProgress("Starting a cluster on this machine: a coordinator and worker processes for gpt2 ...")))
+
+
+def palette(text: str, choice: int = -1) -> ConsoleState:
+    return state_of((99.0, m.EntryChanged(Entry(EntryKind.COMMAND, text, choice))), state=lived())
+
+
+def themes() -> ConsoleState:
+    return state_of((99.0, m.DialogChanged(ThemeChoice(("noodle-dark", "ansi", "mono"), 1, "noodle-dark"))), state=lived())
+
+
+def said(message: m.Message, state: ConsoleState | None = None) -> ConsoleState:
+    return state_of((99.5, message), state=state or lived())
+
+
+SCENES: dict[str, Callable[[], ConsoleState]] = {
+    "overview": lived,
+    "nodes": lambda: page(Page.NODES, "nav.down", "nav.down"),
+    "plan": lambda: page(Page.PLAN, "nav.down", "nav.down"),
+    "plan-of-layers": lambda: page(Page.PLAN, "view.mode"),
+    "plan-of-memory": lambda: page(Page.PLAN, "view.mode", "view.mode"),
+    "plan-of-compare": lambda: page(Page.PLAN, "view.compare"),
+    "what-if": lambda: keyed(compared(), "nav.down"),
+    "what-if-of-infeasible": lambda: keyed(compared(), "nav.end"),
+    "events": lambda: page(Page.EVENTS),
+    "sessions": lambda: page(Page.SESSIONS),
+    "profile": profiled,
+    "profile-of-empty": lambda: page(Page.PROFILE),
+    "prompt": answered,
+    "prompt-of-empty": lambda: page(Page.PROMPT),
+    "logs": logged,
+    "help": lambda: page(Page.PLAN, "app.help"),
+    "palette": lambda: palette("th", 1),
+    "themes": themes,
+    "confirm-rebalance": lambda: previewed("cluster.rebalance"),
+    "confirm-drain": lambda: previewed("cluster.drain"),
+    "confirm-read-only": lambda: previewed("cluster.cancel", said(m.AccessChanged(True))),
+    "confirm-no-call": lambda: previewed("cluster.rollback"),
+    "random": lambda: state_of((99.5, live(3, random_weights=True, has_tokenizer=False))),
+    "boot": lambda: state_of((99.5, m.FrameArrived(frames.frame(frames.booting()), WALL_S))),
+    "starting": starting,
+    "connecting": lambda: state_of((97.0, m.Dialling("10.0.0.5:7070"))),
+    "no-workers": lambda: state_of((99.5, live(0, phase=Phase.GATHERING, detail="", sessions=(), num_workers_expected=3))),
+    "stale": lambda: said(m.Tick(), state_of((92.0, live()), (96.0, m.Tick()))),
+    "offline": offline,
+    "back": back,
+    "degraded": degraded,
+    "failed": failed,
+    "hold": lambda: said(m.HoldToggled(WALL_S)),
+    "replay": lambda: said(m.ReplayMoved(30, 60, WALL_S, 4.0, False)),
+}
+
+
+def scene(name: str) -> ConsoleState:
+    return SCENES[name]()

@@ -1,0 +1,88 @@
+"""console.toml: what it may say, and how what it may not say is reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine.data import InvalidInput
+from noodle_tui import browser
+from noodle_tui.config import Config, load_config, parse_config
+from noodle_tui.keys import KEYS
+from noodle_tui.options import LOW_HZ, LOW_THEME, parse
+from noodle_tui.state import Thresholds
+
+WHOLE = """
+theme = "cvd-dark"
+hz = 2
+ascii = true
+low_bandwidth = false
+[keys]
+"list.filter" = "slash, ctrl+f"
+view.hold = "z"
+[thresholds]
+over_plan = 0.3
+"""
+
+
+def test_everything_it_can_say() -> None:
+    config = parse_config("c", WHOLE)
+    assert (config.theme, config.hz, config.ascii, config.low_bandwidth) == ("cvd-dark", 2.0, True, False)
+    keys = {key.id: key.keys for key in config.keys}
+    assert keys["list.filter"] == "slash,ctrl+f" and keys["view.hold"] == "z" and keys["app.quit"] == "q"
+    assert config.thresholds == Thresholds(over_plan=0.3)
+
+
+def test_no_file_is_the_defaults(tmp_path: Path) -> None:
+    assert load_config(tmp_path / "none") == Config(keys=KEYS)
+    assert parse_config("c", "") == Config()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tehme = 'x'", "unknown key 'tehme'; did you mean 'theme'?"),
+        ("theme = 3", "theme must be a str, not 3"),
+        ("hz = 'fast'", "hz must be a float, not 'fast'"),
+        ("= 3", "this is not TOML"),
+        ("[keys]\n'list.fliter' = 'x'", "keys.list.fliter: there is no such key id; did you mean 'list.filter'?"),
+        ("[keys]\n'view.hold' = ''", "keys.view.hold must name one or more keys"),
+        ("[keys]\n'view.hold' = 'q'", "'q' is used by view.hold and by app.quit"),
+        ("[thresholds]\nover_plam = 1", "unknown key thresholds.over_plam; did you mean 'over_plan'?"),
+        ("[thresholds]\nover_plan = -1", "thresholds.over_plan must be a number above 0"),
+        ("[thresholds]\nover_plan = true", "thresholds.over_plan must be a number above 0"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_file(text: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=r"my/console\.toml") as caught:
+        parse_config("my/console.toml", text)
+    assert message in str(caught.value)
+
+
+def test_the_shipped_keys_do_not_clash() -> None:
+    assert parse_config("c", "[keys]\n'view.hold' = 'space'").keys == KEYS
+
+
+def test_the_command_line_wins() -> None:
+    config = parse_config("c", WHOLE)
+    assert parse([], config).theme == "cvd-dark" and parse([], config).hz == 2.0 and parse([], config).ascii
+    options = parse(["--theme", "mono", "--hz", "1"], config)
+    assert (options.theme, options.hz) == ("mono", 1.0)
+
+
+def test_low_bandwidth_is_a_set_of_defaults() -> None:
+    assert (parse(["--low-bandwidth"]).hz, parse(["--low-bandwidth"]).theme) == (LOW_HZ, LOW_THEME)
+    assert parse(["--low-bandwidth", "--theme", "mono"]).theme == "mono"
+
+
+def test_serving_passes_the_other_options_on() -> None:
+    assert browser.without_serve(["--serve", "9000", "--ascii"]) == ["--ascii"]
+    assert browser.without_serve(["--connect", "a:1", "--serve"]) == ["--connect", "a:1"]
+    assert browser.without_serve(["--serve=9", "--hz", "1"]) == ["--hz", "1"]
+
+
+def test_serving_without_the_package_says_how_to_get_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "textual_serve.server", None)
+    assert browser.serve(8000, []) == 2
+    assert "pip install" in capsys.readouterr().err
