@@ -43,7 +43,7 @@ def _session(state: ConsoleState) -> str:
     return cursor_identity(state, Page.SESSIONS)
 
 
-_LATER = "takes effect when the running sessions have ended"
+_LIVE = "layers move in the background while sessions go on; steps stop once, at a token boundary"
 _TABLE = (
     Action(
         "cluster.apply",
@@ -53,10 +53,10 @@ _TABLE = (
         _strategy,
         needs="choose a strategy that fits on screen 4 first (S)",
         plans=True,
-        effect=_LATER,
+        effect=_LIVE,
         command="noodle-engine rebalance",
     ),
-    Action("cluster.rebalance", "REBALANCE", "apply", ("plan_version",), plans=True, effect=_LATER, command="noodle-engine rebalance"),
+    Action("cluster.rebalance", "REBALANCE", "apply", ("plan_version",), plans=True, effect=_LIVE, command="noodle-engine rebalance"),
     Action(
         "cluster.drain",
         "DRAIN",
@@ -64,7 +64,7 @@ _TABLE = (
         ("target",),
         _node,
         needs="no node is chosen",
-        effect="its items move to the other nodes when the running sessions have ended; it takes no new ones",
+        effect="its items move to the other nodes while sessions go on; it takes no new ones",
         command="noodle-engine drain NODE",
     ),
     Action(
@@ -81,8 +81,12 @@ _TABLE = (
     Action(
         "cluster.profile",
         "PROFILE",
-        effect="times every item of the model on every node",
-        command="noodle-engine profile MODEL --out profile-MODEL   on each machine; screen 7 shows the file",
+        "profile",
+        ("target",),
+        _node,
+        needs="no node is chosen",
+        effect="times every layer of the model there, beside what it serves, about 40 s; screen 7 shows what it found",
+        command="noodle-engine profile --node NODE",
     ),
     Action("cluster.auto", "AUTO-ADAPT", effect="lets the cluster move layers by itself when a stage drifts from its plan"),
 )

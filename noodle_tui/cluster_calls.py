@@ -5,6 +5,7 @@ Every answer and every failure becomes a message; nothing is sent whose preview 
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from typing import TYPE_CHECKING
@@ -103,7 +104,10 @@ class ClusterCalls:
     async def _send(self, preview: Preview) -> None:
         title = title_of(preview)
         try:
-            answer = await self._app.link.act(ACTIONS[preview.action].call, arguments_of(preview))
+            if preview.action == "cluster.profile":
+                answer: object = await self._profile(preview.target, title)
+            else:
+                answer = await self._app.link.act(ACTIONS[preview.action].call, arguments_of(preview))
         except NoodleError as problem:
             ended = ActionChanged(title, "failed", f"{type(problem).__name__}: {problem}")
         except Exception as problem:
@@ -112,6 +116,21 @@ class ClusterCalls:
             ended = ActionChanged(title, "done", said_of(answer, preview))
         self._app.dispatch(ended)
         self._app.paint_soon()
+
+    async def _profile(self, worker_id: str, title: str) -> str:
+        """Progress as the node tells it; the document goes to a folder here, where screen 7 and `report` find it."""
+        from noodle_tui.profile_file import save_profile
+
+        document, percent = "", -1
+        async for answer in self._app.link.profile(worker_id):
+            document = answer.profile_json
+            if int(100 * answer.progress) != percent:
+                percent = int(100 * answer.progress)
+                self._app.dispatch(ActionChanged(title, "running", f"{max(0, percent)} %  {answer.detail}"))
+                self._app.paint_soon()
+        path = await asyncio.to_thread(save_profile, worker_id, document)
+        self._app.effects.files.load_profile(path)
+        return f"written to {path}"
 
 
 def offered_by(error: NoodleError | None) -> tuple[str, ...]:
@@ -123,8 +142,8 @@ def offered_by(error: NoodleError | None) -> tuple[str, ...]:
 def said_of(answer: object, preview: Preview) -> str:
     """What a change has led to, in a sentence."""
     if not isinstance(answer, Plan):
-        return ""
+        return str(answer or "")
     if answer.plan_version == preview.plan_version:
-        return f"accepted; plan #{answer.plan_version} serves until the running sessions have ended"
+        return f"plan #{answer.plan_version} stays as it is"
     stages = " | ".join(f"{stage.node_id} {stage.start}-{stage.stop - 1}" for stage in answer.stages)
     return f"plan #{answer.plan_version} {answer.strategy}: {stages}"

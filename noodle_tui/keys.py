@@ -88,7 +88,7 @@ KEYS: tuple[Key, ...] = (
     Key("cluster.rollback", "H", "previous plan again", changes=True, effect=True),
     Key("cluster.drain", "D", "drain chosen node", changes=True, effect=True),
     Key("cluster.cancel", "X", "cancel chosen session", changes=True, effect=True),
-    Key("cluster.profile", "P", "profile on all nodes", changes=True, effect=True),
+    Key("cluster.profile", "P", "profile a node", changes=True, effect=True),
     Key("cluster.auto", "M", "auto-adapt on / off", changes=True, effect=True),
 )
 BY_ID: Mapping[str, Key] = {key.id: key for key in KEYS}

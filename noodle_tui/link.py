@@ -34,7 +34,7 @@ from noodle_tui.messages import (
 from noodle_tui.options import Options
 
 if TYPE_CHECKING:
-    from engine.service.client import Client
+    from engine.service.client import Client, ProfileProgress
     from engine.service.local import LocalCluster
 
 Post = Callable[[Message], None]
@@ -102,6 +102,10 @@ class Link:
     async def plan(self, strategy: str) -> Plan:
         """What the coordinator would do with a strategy now; raises NoodleError."""
         return await self._connected().plan(strategy)
+
+    def profile(self, worker_id: str) -> AsyncIterator[ProfileProgress]:
+        """What a node says while it is profiled; raises what the coordinator answers."""
+        return self._connected().profile(worker_id)
 
     async def act(self, call: str, arguments: tuple[object, ...]) -> object:
         """One confirmed change: a method of the client by its name; raises NoodleError."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,16 @@ def newest_profile(folder: Path) -> Path | None:
     """The youngest `profile*/profile.json` or `profile.json` below a folder."""
     found = [path for pattern in ("profile.json", "profile*/profile.json") for path in folder.glob(pattern) if path.is_file()]
     return max(found, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def save_profile(worker_id: str, document: str) -> Path:
+    """Write a node's profile to `profile-NODE/profile.json` below the working folder, whole or not at all."""
+    path = Path(f"profile-{worker_id}") / "profile.json"
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(document, encoding="ascii")
+    temporary.replace(path)
+    return path
 
 
 def read_profile(path: Path) -> ProfileView:

@@ -9,14 +9,18 @@ import asyncio
 import contextlib
 import time
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.data import GenerateRequest, NoodleError, Plan, Refused, WatchFrame
 from noodle_tui.messages import BootFailed, Dialling, FrameArrived, LinkLost, Message, ReplayMoved, SessionEnded
 from noodle_tui.options import MAX_SPEED, MIN_SPEED, Options
 from noodle_tui.recording import Entry, Recording
+
+if TYPE_CHECKING:
+    from engine.service.client import ProfileProgress
 
 MAX_GAP_S = 5.0
 NO_CLUSTER = "this is a replay: there is no cluster behind it"
@@ -94,6 +98,10 @@ class ReplayLink:
         self._post(SessionEnded(number, NO_CLUSTER))
 
     async def plan(self, strategy: str) -> Plan:
+        """Refused."""
+        raise Refused(NO_CLUSTER)
+
+    def profile(self, worker_id: str) -> AsyncIterator[ProfileProgress]:
         """Refused."""
         raise Refused(NO_CLUSTER)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from textual.pilot import Pilot
 from textual.worker import WorkerCancelled
 
 from engine.data import GenerateRequest, InvalidInput, NoodleError, Plan, Refused
+from engine.service.client import ProfileProgress
 from noodle_tui import messages as m
 from noodle_tui.app import ConsoleApp
 from noodle_tui.config import Config
@@ -55,6 +57,14 @@ class FakeLink:
         if self.refuses:
             raise Refused(self.refuses)
         return frames.plan(plan_version=15)
+
+    async def profile(self, worker_id: str) -> AsyncIterator[ProfileProgress]:
+        self.calls.append(("profile", worker_id))
+        yield ProfileProgress(0.25, "round 1: decode ctx 64")
+        await self.released.wait()
+        if self.refuses:
+            raise Refused(self.refuses)
+        yield ProfileProgress(1.0, "", (Path(__file__).parent / "profile.json").read_text())
 
     async def generate(self, number: int, request: GenerateRequest) -> None:
         self.requests.append(request)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from textual.pilot import Pilot
 
@@ -101,6 +103,28 @@ def test_y_before_the_coordinator_has_answered_does_nothing() -> None:
     run(test)
 
 
+def test_a_node_is_profiled_and_screen_7_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        link_of(app).released.clear()
+        await pilot.press("2", "down", "P")
+        await pilot.pause()
+        assert "PROFILE cpu-b on lab-a?" in shown(app)
+        await pilot.press("y")
+        while "25 %" not in shown(app):
+            await pilot.pause()
+        assert link_of(app).calls == [("profile", "cpu-b")]
+        link_of(app).released.set()
+        await asked(app, pilot)
+        await finished(app, pilot, "profile")
+        assert app.state.ui.page is Page.PROFILE and app.state.profile.view is not None
+        assert [path.name for path in (tmp_path / "profile-cpu-b").iterdir()] == ["profile.json"]
+
+    run(test)
+
+
 def test_drain_and_cancel_name_their_target() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         sessions = tuple(SessionStatus(f"s-{i}", "decode", 1, 1, 9, 0.1, 1.0, 1.0) for i in range(3))
@@ -126,7 +150,7 @@ def test_drain_and_cancel_name_their_target() -> None:
         ("R", "read-only"),
         ("D", "read-only"),
         ("H", "has no call for it"),
-        ("P", "noodle-engine profile MODEL"),
+        ("P", "read-only"),
         ("M", "has no call for it"),
     ],
 )
