@@ -46,8 +46,8 @@ def test_a_dialog_a_screen_and_a_cursor_key_stay_within_their_budgets(tmp_path: 
         console.wait_for("PAUSED")
         console.wait_for_silence(0.4)
         for keys, mark, budget in (
-            ("R", "REBALANCE", 3_000),
-            ("\x1b", "REBALANCE", 3_000),
+            ("R", "REBALANCE", 4_000),
+            ("\x1b", "REBALANCE", 4_000),
             (":", "connect to another", 4_000),
             ("\x1b", "q quit", 4_000),
             ("?", "HELP", 11_500),
