@@ -52,6 +52,7 @@ def visit_everything(console: PtyConsole) -> None:
     console.send("gpu\r")
     console.wait_for("hidden by")
     console.send("\x1b")
+    console.wait_for(lambda: "hidden by" not in "\n".join(console.screen.display))  # an escape followed at once is alt
     console.send(":")
     console.wait_for("connect to another coordinator")
     console.send("\x1b")
