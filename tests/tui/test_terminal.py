@@ -56,6 +56,7 @@ def visit_everything(console: PtyConsole) -> None:
     console.send(":")
     console.wait_for("connect to another coordinator")
     console.send("\x1b")
+    console.wait_for(lambda: "connect to another coordinator" not in "\n".join(console.screen.display))
     console.wait_for("q quit")
     console.send("?")
     console.wait_for("HELP")
