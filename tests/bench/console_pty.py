@@ -106,7 +106,9 @@ class Bench:
                 console.wait_for_silence(0.25)
                 lasts.append(console.last_byte_s - pressed_s)
                 sizes.append(len(console.raw) - before)
+                before = len(console.raw)
                 console.send(back)
+                console.wait_for(lambda console=console, before=before: len(console.raw) > before)
         p95_s = sorted(lasts)[math.ceil(0.95 * len(lasts)) - 1]
         times = f"first byte {statistics.median(firsts) * 1000:.1f} ms   last p95 {p95_s * 1000:.1f} ms"
         print(f"{name:<26}{times}   {statistics.median(sizes):.0f} bytes")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data import Corrupt, Event, GenerateRequest, InvalidInput, NotFound, Refused, Severity, WatchFrame
@@ -49,6 +49,7 @@ SCRIPT: tuple[tuple[float, WatchFrame | str], ...] = (
 )
 
 
+@settings(deadline=None)
 @given(st.text(), FLOATS, st.one_of(st.none(), FLOATS), st.sampled_from(list(Severity)))
 def test_any_frame_survives_the_journey(text: str, number: float, maybe: float | None, severity: Severity) -> None:
     node = replace(frames.node(text), gpu_utilisation=maybe, progress=number)

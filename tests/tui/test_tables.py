@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noodle_tui.glyphs import ASCII, UNICODE
@@ -47,6 +47,7 @@ def slowly_passes(row: Row, text: str) -> bool:
     return True
 
 
+@settings(deadline=None)
 @given(ROWS, st.lists(st.sampled_from(["a", "!a", "name:alpha", "!name:b", "size:1", "x:y", "!", "SECRET"]), max_size=3), st.booleans())
 def test_filter(rows: tuple[Row, ...], terms: list[str], warn_only: bool) -> None:
     text = " ".join(terms)
@@ -54,6 +55,7 @@ def test_filter(rows: tuple[Row, ...], terms: list[str], warn_only: bool) -> Non
     assert list(arrange(table(rows), Listing(filter=text), warn_only)) == expected
 
 
+@settings(deadline=None)
 @given(ROWS, st.booleans())
 def test_sort_is_stable_and_puts_nothing_last(rows: tuple[Row, ...], reverse: bool) -> None:
     found = arrange(table(rows), Listing(sort="size", reverse=reverse))
@@ -63,6 +65,7 @@ def test_sort_is_stable_and_puts_nothing_last(rows: tuple[Row, ...], reverse: bo
     assert list(found) == ([*nothing, *expected] if reverse else [*expected, *nothing])
 
 
+@settings(deadline=None)
 @given(ROWS, st.integers(0, 20), st.integers(20, 90), st.integers(2, 15))
 def test_drawn_rows_fit_and_show_the_cursor(rows: tuple[Row, ...], index: int, width: int, height: int) -> None:
     for glyphs in (ASCII, UNICODE):

@@ -52,9 +52,11 @@ def visit_everything(console: PtyConsole) -> None:
     console.send("gpu\r")
     console.wait_for("hidden by")
     console.send("\x1b")
+    console.wait_for(lambda: "hidden by" not in "\n".join(console.screen.display))  # an escape followed at once is alt
     console.send(":")
     console.wait_for("connect to another coordinator")
     console.send("\x1b")
+    console.wait_for(lambda: "connect to another coordinator" not in "\n".join(console.screen.display))
     console.wait_for("q quit")
     console.send("?")
     console.wait_for("HELP")

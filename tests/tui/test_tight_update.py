@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pyte
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from rich.segment import Segment
@@ -45,6 +45,7 @@ def drawn(*updates: CompositorUpdate) -> tuple[list[dict[int, object]], int]:
     return [{x: screen.buffer[y][x] for x in range(WIDTH)} for y in range(HEIGHT)], size
 
 
+@settings(deadline=None)
 @given(st.lists(strips(), min_size=HEIGHT, max_size=HEIGHT), st.lists(strips(), min_size=HEIGHT, max_size=HEIGHT), st.data())
 def test_the_same_picture_in_no_more_bytes(before: list[Strip], after: list[Strip], data: st.DataObject) -> None:
     layout = LayoutUpdate([[strip] for strip in before], Region(0, 0, WIDTH, HEIGHT))
@@ -59,6 +60,7 @@ def test_the_same_picture_in_no_more_bytes(before: list[Strip], after: list[Stri
     assert found == expected and tight_size <= size
 
 
+@settings(deadline=None)
 @given(strips(), strips(), st.integers(0, WIDTH - 1), st.integers(1, WIDTH))
 def test_a_range_touches_nothing_around_it(before: Strip, after: Strip, start: int, length: int) -> None:
     stop = min(WIDTH, start + length)
