@@ -46,7 +46,6 @@ def test_q_ends_the_processes(console: PtyConsole) -> None:
 
 
 def test_q_while_the_cluster_is_still_being_started(console: PtyConsole) -> None:
-    console.wait_for("Starting a cluster")
     console.wait_for(lambda: bool(psutil.Process(console.pid).children()) or "LIVE" in console.screen.display[0])
     children = psutil.Process(console.pid).children(recursive=True)
     console.send("q")
