@@ -61,8 +61,6 @@ def test_auto_moves_items_off_a_worker_that_became_slow_and_keeps_the_promise() 
     assert order.realised_s is not None and order.realised_s < 0.8 * order.before_s
     assert any("w2" in t and "migrate" in t for t in driver.texts())
     assert_tokens_are_right(driver)
-    run(driver, 600, {})
-    assert items(driver) == {"w1": 4, "w2": 4, "w3": 4}
 
 
 def test_every_plan_of_an_adapting_cluster_knows_who_is_slow() -> None:
@@ -112,7 +110,7 @@ def test_a_move_that_is_dropped_is_not_tried_again_at_once() -> None:
     while driver.cluster.rebalancer.move is None:
         run(driver, 1, {"w2": 3.0})
     version = driver.cluster.rebalancer.move.new.plan_version
-    driver.feed(on.MoveFailed("w1", version, "no room"))
+    driver.feed(on.MoveFailed(version, "w1", "no room"))
     assert driver.cluster.replan_cause == "" and driver.cluster.rebalancer.move is None
     order = next(d for d in driver.cluster.adapting.planner.history if d.verdict is Verdict.MIGRATE)
     assert order.outcome == "abandoned: w1: no room"
