@@ -107,8 +107,10 @@ def test_a_move_that_is_dropped_is_not_tried_again_at_once() -> None:
     driver = serving(Mode.AUTO)
     run(driver, 200, {})
     driver.hold_moves = True
-    while driver.cluster.rebalancer.move is None:
-        run(driver, 1, {"w2": 3.0})
+    for _ in range(400):
+        if driver.cluster.rebalancer.move is None:
+            run(driver, 1, {"w2": 3.0})
+    assert driver.cluster.rebalancer.move is not None
     version = driver.cluster.rebalancer.move.new.plan_version
     driver.feed(on.MoveFailed(version, "w1", "no room"))
     assert driver.cluster.replan_cause == "" and driver.cluster.rebalancer.move is None
