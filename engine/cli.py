@@ -83,6 +83,7 @@ def _add_servers(commands: argparse._SubParsersAction[_Parser]) -> None:
     up.add_argument("--memory", type=_size, help="memory of each worker, e.g. 2G")
     up.add_argument("--kv-memory", type=_size, help="part of it for keys and values")
     up.add_argument("--slowdown", type=_factors, default=(), metavar="F[,F...]", help="emulate slower workers, e.g. 1,3,1")
+    _adapt_option(up)
     up.add_argument("--state-dir", help="where the journal is kept (default: a temporary folder)")
     _log_options(up)
     _metrics_port(up)
@@ -92,6 +93,7 @@ def _add_servers(commands: argparse._SubParsersAction[_Parser]) -> None:
     _model_options(coordinator)
     coordinator.add_argument("--workers", type=_whole(1), default=1, help="workers to wait for at first (default 1)")
     coordinator.add_argument("--strategy", default="balanced", help="what the planner minimises (default balanced)")
+    _adapt_option(coordinator)
     coordinator.add_argument("--state-dir", type=Path, help="where the journal is kept (default: a temporary folder)")
     _log_options(coordinator)
     _server_options(coordinator, "127.0.0.1:7070")
@@ -141,7 +143,16 @@ def _add_clients(commands: argparse._SubParsersAction[_Parser]) -> None:
     _connect_options(slowdown)
     slowdown.add_argument("worker_id")
     slowdown.add_argument("factor", type=_factor)
+    adapt = _command(commands, "adapt", "let the cluster move layers when a worker drifts, or show what it decided", _adapt)
+    _connect_options(adapt)
+    adapt.add_argument("action", nargs="?", choices=("off", "suggest", "auto", "confirm"), help="a mode, or confirm a suggestion")
+    adapt.add_argument("decision_id", nargs="?", type=_whole(1), metavar="ID", help="of the suggestion to confirm")
     _connect_options(_command(commands, "moves", "show what the last live changes of plan moved", _moves))
+
+
+def _adapt_option(command: argparse.ArgumentParser) -> None:
+    modes = ("off", "suggest", "auto")
+    command.add_argument("--adapt", default="off", choices=modes, help="move layers when a worker drifts from its plan (default off)")
 
 
 def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
@@ -312,6 +323,12 @@ def _slowdown(options: argparse.Namespace) -> int:
     from engine.commands import operate
 
     return operate.slowdown(options)
+
+
+def _adapt(options: argparse.Namespace) -> int:
+    from engine.commands import adapt
+
+    return adapt.adapt(options)
 
 
 def _moves(options: argparse.Namespace) -> int:

@@ -454,6 +454,50 @@ class SetSlowdownReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class SetAdaptationRequest(_message.Message):
+    __slots__ = ("mode", "decision_id")
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    mode: str
+    decision_id: int
+    def __init__(self, mode: _Optional[str] = ..., decision_id: _Optional[int] = ...) -> None: ...
+
+class GetAdaptationRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AdaptationStatus(_message.Message):
+    __slots__ = ("mode", "history")
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_FIELD_NUMBER: _ClassVar[int]
+    mode: str
+    history: _containers.RepeatedCompositeFieldContainer[AdaptationEntry]
+    def __init__(self, mode: _Optional[str] = ..., history: _Optional[_Iterable[_Union[AdaptationEntry, _Mapping]]] = ...) -> None: ...
+
+class AdaptationEntry(_message.Message):
+    __slots__ = ("decision_id", "age_s", "verdict", "sentence", "outcome", "before_s", "predicted_s", "cost_s", "realised_s", "realised_pause_s")
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
+    VERDICT_FIELD_NUMBER: _ClassVar[int]
+    SENTENCE_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_S_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_S_FIELD_NUMBER: _ClassVar[int]
+    COST_S_FIELD_NUMBER: _ClassVar[int]
+    REALISED_S_FIELD_NUMBER: _ClassVar[int]
+    REALISED_PAUSE_S_FIELD_NUMBER: _ClassVar[int]
+    decision_id: int
+    age_s: float
+    verdict: str
+    sentence: str
+    outcome: str
+    before_s: float
+    predicted_s: float
+    cost_s: float
+    realised_s: float
+    realised_pause_s: float
+    def __init__(self, decision_id: _Optional[int] = ..., age_s: _Optional[float] = ..., verdict: _Optional[str] = ..., sentence: _Optional[str] = ..., outcome: _Optional[str] = ..., before_s: _Optional[float] = ..., predicted_s: _Optional[float] = ..., cost_s: _Optional[float] = ..., realised_s: _Optional[float] = ..., realised_pause_s: _Optional[float] = ...) -> None: ...
+
 class ListMovesRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

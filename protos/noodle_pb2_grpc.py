@@ -110,6 +110,16 @@ class ControlStub:
                 request_serializer=protos_dot_noodle__pb2.ListMovesRequest.SerializeToString,
                 response_deserializer=protos_dot_noodle__pb2.MoveList.FromString,
                 _registered_method=True)
+        self.SetAdaptation = channel.unary_unary(
+                '/noodle.v1.Control/SetAdaptation',
+                request_serializer=protos_dot_noodle__pb2.SetAdaptationRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.AdaptationStatus.FromString,
+                _registered_method=True)
+        self.GetAdaptation = channel.unary_unary(
+                '/noodle.v1.Control/GetAdaptation',
+                request_serializer=protos_dot_noodle__pb2.GetAdaptationRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.AdaptationStatus.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -221,6 +231,19 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetAdaptation(self, request, context):
+        """Operator: let the cluster move layers by itself, or confirm one of its suggestions.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAdaptation(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -298,6 +321,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ListMoves,
                     request_deserializer=protos_dot_noodle__pb2.ListMovesRequest.FromString,
                     response_serializer=protos_dot_noodle__pb2.MoveList.SerializeToString,
+            ),
+            'SetAdaptation': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetAdaptation,
+                    request_deserializer=protos_dot_noodle__pb2.SetAdaptationRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.AdaptationStatus.SerializeToString,
+            ),
+            'GetAdaptation': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAdaptation,
+                    request_deserializer=protos_dot_noodle__pb2.GetAdaptationRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.AdaptationStatus.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -706,6 +739,60 @@ class Control:
             '/noodle.v1.Control/ListMoves',
             protos_dot_noodle__pb2.ListMovesRequest.SerializeToString,
             protos_dot_noodle__pb2.MoveList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetAdaptation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.Control/SetAdaptation',
+            protos_dot_noodle__pb2.SetAdaptationRequest.SerializeToString,
+            protos_dot_noodle__pb2.AdaptationStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAdaptation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.Control/GetAdaptation',
+            protos_dot_noodle__pb2.GetAdaptationRequest.SerializeToString,
+            protos_dot_noodle__pb2.AdaptationStatus.FromString,
             options,
             channel_credentials,
             insecure,

@@ -12,21 +12,21 @@ from functools import singledispatchmethod
 
 from engine.control import commands as do
 from engine.control import events as on
+from engine.control.adapting import Adapting
 from engine.control.batching import num_lanes
 from engine.control.config import ClusterConfig as ClusterConfig
 from engine.control.invariants import check_cluster
 from engine.control.members import Member, Members, capacity_tokens
 from engine.control.metrics import PipelineMetrics
 from engine.control.moves import Move
-from engine.control.placement import describe, given, loading, problem_of
+from engine.control.placement import describe, loading, plan_for, problem_of
 from engine.control.rebalance import Rebalancer
 from engine.control.scheduler import Scheduler
 from engine.control.serving import Serving
 from engine.control.watchdog import Watchdog
 from engine.data import InvalidInput, ModelCard, NodeState, NotFound, Phase, Plan, Refused, Severity, Stage, Unavailable
-from engine.planning.given import given_plan
 from engine.planning.problem import Infeasible, Problem
-from engine.planning.strategies import check_strategy, make_plan
+from engine.planning.strategies import check_strategy
 
 REUNION_S = 3.0  # how long a restarted coordinator waits for the workers of its former self
 
@@ -47,11 +47,12 @@ class Cluster:
         self.serving = Serving(config.limits)
         self.rebalancer = Rebalancer(self)
         self.watchdog = Watchdog()
+        self.adapting = Adapting(self, config.adaptation)
         self.plan: Plan | None = None
         self.plan_version = last_plan_version
         self.replan_cause = ""  # a move is due as soon as none is under way
         self._wanted_stages: tuple[Stage, ...] = ()  # an operator's own cut for it
-        self._last_version = last_plan_version
+        self.last_version = last_plan_version
         self._is_restart = last_plan_version > 0
         self._had_plan = False
         self._loaded: set[str] = set()
@@ -116,6 +117,7 @@ class Cluster:
         if member.suspect:
             out.append(do.Record(Severity.OK, "node", event.worker_id, f"heartbeat back after {now_s - member.seen_s:.1f} s"))
         member.beat(event, now_s)
+        self.adapting.observe_memory(event, now_s)
 
     @_on.register
     def _(self, event: on.WorkerMeasured, now_s: float, out: list[do.Command]) -> None:
@@ -189,13 +191,7 @@ class Cluster:
     def _(self, event: on.SessionRestored, now_s: float, out: list[do.Command]) -> None:
         if self.card is None:
             raise AssertionError("sessions are restored once the model is known")
-        session = self.scheduler.submit(event.session_id, event.prompt_ids, event.request, self.card.context_tokens, now_s)
-        session.generated, session.epoch, session.was_admitted = list(event.generated), event.epoch, True
-        if event.generated and (reason := self.scheduler.finish_reason(session, self.card.eos_token_ids, event.stopped)):
-            self.serving.finish(session, reason, None, now_s, out)  # all but its end had been journalled
-            return
-        text = f"taken over from the former coordinator after {len(event.generated)} tokens"
-        out.append(do.Record(Severity.INFO, "session", event.session_id, text))
+        self.serving.restore(event, self.card, now_s, out)
 
     @_on.register
     def _(self, event: on.SessionCancelled, now_s: float, out: list[do.Command]) -> None:
@@ -205,6 +201,7 @@ class Cluster:
     def _(self, event: on.StepReported, now_s: float, out: list[do.Command]) -> None:
         plan = self._running_plan()
         if plan is not None and self.card is not None and event.plan_version == plan.plan_version:
+            self.adapting.observe(event, now_s)
             self.watchdog.note(self.serving.report(event, self.card, now_s, out), now_s)
 
     @_on.register
@@ -254,6 +251,14 @@ class Cluster:
             self.replan_cause, self._wanted_stages = f"{event.worker_id} is draining", ()
 
     @_on.register
+    def _(self, event: on.AdaptationModeSet, now_s: float, out: list[do.Command]) -> None:
+        self.adapting.set_mode(event.mode, now_s, out)
+
+    @_on.register
+    def _(self, event: on.SuggestionConfirmed, now_s: float, out: list[do.Command]) -> None:
+        self.adapting.confirm(event.decision_id, now_s, out)
+
+    @_on.register
     def _(self, event: on.CoordinatorLagged, now_s: float, out: list[do.Command]) -> None:
         self.members.widen_leases(event.lag_s)
 
@@ -266,9 +271,11 @@ class Cluster:
             self._lose(member, f"no heartbeat for {now_s - member.seen_s:.1f} s", now_s, out)
         self._look_for_stuck_steps(now_s, out)
         self.serving.time_out_queue(self.detail, now_s, out)
+        self.adapting.tick(now_s, out)
 
     # ------------------------------------------------------------------------------------------ what follows
     def _advance(self, now_s: float, out: list[do.Command]) -> None:
+        self.adapting.settle(now_s, out)
         if self.phase is Phase.GATHERING and self._may_plan(now_s):
             self._adopt(now_s, out)
         if self.phase is Phase.SERVING and self.replan_cause and self._may_move(now_s):
@@ -321,16 +328,12 @@ class Cluster:
 
     def problem(self) -> Problem:
         """What the planner is asked now; raises Refused until the model is known, Infeasible without a node."""
-        return problem_of(self.card, self.members)
+        return self.adapting.corrected(problem_of(self.card, self.members))
 
     def preview(self, strategy: str = "", stages: tuple[Stage, ...] = ()) -> Plan:
         """The plan the cluster would adopt now; raises Refused, InvalidInput or Infeasible with the reason."""
-        name, version = check_strategy(strategy or self.strategy), self._last_version + 1
-        if stages:
-            return given(self.problem(), version, stages)
-        if self.config.layers and not strategy:
-            return given_plan(self.problem(), self.config.layers, self.config.order, version)
-        return make_plan(self.problem(), name, version)
+        name = check_strategy(strategy or self.strategy)
+        return plan_for(self.problem(), self.config, name, self.last_version + 1, stages, is_asked=bool(strategy))
 
     def _adopt(self, now_s: float, out: list[do.Command]) -> None:
         eligible = tuple((m.spec.node_id, m.generation) for m in self.members.eligible())
@@ -340,7 +343,7 @@ class Cluster:
             plan = self.preview()
         except (Infeasible, InvalidInput) as e:
             self._infeasible_for, self.detail = eligible, str(e)
-            out.append(do.Record(Severity.ERROR, "plan", f"#{self._last_version + 1}", str(e)))
+            out.append(do.Record(Severity.ERROR, "plan", f"#{self.last_version + 1}", str(e)))
             if self.members.all_accounted_for(self.config.num_workers_expected) and not self._had_plan and not self._is_restart:
                 self._fail(str(e), now_s, out)
             return
@@ -359,7 +362,7 @@ class Cluster:
         except Refused as e:  # a node left meanwhile, or nothing else fits: the present plan serves on
             out.append(do.Record(Severity.WARN, "plan", f"#{self.plan_version}", f"no move: {cause}; {e}"))
             return
-        self._last_version = plan.plan_version
+        self.last_version = plan.plan_version
         self.rebalancer.start(plan, cause, now_s, out)
 
     def switch_to(self, plan: Plan) -> None:
@@ -367,7 +370,7 @@ class Cluster:
         if self.card is None:
             raise AssertionError("a plan without a model")
         self.plan, self.plan_version, self._had_plan = plan, plan.plan_version, True
-        self._last_version = max(self._last_version, plan.plan_version)
+        self.last_version = max(self.last_version, plan.plan_version)
         self._infeasible_for = ()
         self.watchdog.forget()
         for member in self.members:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from engine.control.adaptation.rules import AdaptationSettings, Mode
 from engine.control.members import LeaseRules
 from engine.control.scheduler import SchedulerLimits
 
@@ -18,3 +19,4 @@ class ClusterConfig:
     limits: SchedulerLimits = field(default_factory=SchedulerLimits)
     layers: tuple[int, ...] = ()  # items per stage instead of a search
     order: tuple[str, ...] = ()  # the nodes that take them; () = all, in order of their names
+    adaptation: AdaptationSettings = field(default_factory=lambda: AdaptationSettings(mode=Mode.OFF))

@@ -206,6 +206,20 @@ class DrainRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class AdaptationModeSet:
+    """An operator lets the cluster move layers by itself (auto), with their consent (suggest) or not (off)."""
+
+    mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class SuggestionConfirmed:
+    """An operator agrees to a migration that adaptation suggested."""
+
+    decision_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class CoordinatorLagged:
     """The coordinator itself stood still for `lag_s`: every lease is widened by it, nobody is accused."""
 
@@ -240,6 +254,8 @@ ClusterEvent = (
     | StepUndelivered
     | ReplanRequested
     | DrainRequested
+    | AdaptationModeSet
+    | SuggestionConfirmed
     | CoordinatorLagged
     | Tick
 )

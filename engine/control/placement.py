@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from engine.control import commands as do
+from engine.control.config import ClusterConfig
 from engine.control.members import Members, planning_node
 from engine.data import InvalidInput, ModelCard, NodeState, Plan, Refused, Stage
 from engine.planning.given import given_plan
 from engine.planning.problem import Problem
+from engine.planning.strategies import make_plan
 
 
 def problem_of(card: ModelCard | None, members: Members) -> Problem:
@@ -18,6 +20,15 @@ def problem_of(card: ModelCard | None, members: Members) -> Problem:
         raise Refused("the model is not known yet: wait until the cluster is ready")
     nodes = tuple(planning_node(m) for m in members.eligible())
     return Problem(card.items, nodes, members.links.for_planning([node.node_id for node in nodes]), free_order=False)
+
+
+def plan_for(problem: Problem, config: ClusterConfig, strategy: str, plan_version: int, stages: tuple[Stage, ...], is_asked: bool) -> Plan:
+    """The operator's own `stages`, else the cut that the cluster was started with unless `is_asked` for, else the planner's."""
+    if stages:
+        return given(problem, plan_version, stages)
+    if config.layers and not is_asked:
+        return given_plan(problem, config.layers, config.order, plan_version)
+    return make_plan(problem, strategy, plan_version)
 
 
 def given(problem: Problem, plan_version: int, stages: tuple[Stage, ...]) -> Plan:

@@ -110,6 +110,16 @@ class Serving:
             error = Unavailable(f"{cause}; it was interrupted {session.num_recoveries} times without a new token: send the prompt again")
             self.finish(session, FinishReason.ERROR, error, now_s, out)
 
+    def restore(self, event: on.SessionRestored, card: ModelCard, now_s: float, out: list[do.Command]) -> None:
+        """Take over a session that a former coordinator had journalled."""
+        session = self.scheduler.submit(event.session_id, event.prompt_ids, event.request, card.context_tokens, now_s)
+        session.generated, session.epoch, session.was_admitted = list(event.generated), event.epoch, True
+        if event.generated and (reason := self.scheduler.finish_reason(session, card.eos_token_ids, event.stopped)):
+            self.finish(session, reason, None, now_s, out)  # all but its end had been journalled
+            return
+        text = f"taken over from the former coordinator after {len(event.generated)} tokens"
+        out.append(do.Record(Severity.INFO, "session", event.session_id, text))
+
     # ------------------------------------------------------------------------------------------ in
     def report(self, event: on.StepReported, card: ModelCard, now_s: float, out: list[do.Command]) -> str:
         """Take a step's outcome; returns why the pipeline itself is broken, empty if it is not."""

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
+from engine.adaptation_entry import AdaptationStatus
 from engine.data import (
     ClusterStatus,
     Corrupt,
@@ -164,6 +165,18 @@ class Client:
         """The last live changes of plan, oldest first."""
         reply = await self._call(self._stub.ListMoves(pb.ListMovesRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
         return tuple(wire.from_message(MoveReport, m) for m in reply.moves)
+
+    async def adaptation(self) -> AdaptationStatus:
+        """Whether the cluster moves layers by itself, and what it decided so far."""
+        request = pb.GetAdaptationRequest()
+        reply = await self._call(self._stub.GetAdaptation(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+        return wire.from_message(AdaptationStatus, reply)
+
+    async def set_adaptation(self, mode: str = "", confirm: int = 0) -> AdaptationStatus:
+        """Switch to a mode (off, suggest, auto), confirm a suggestion by its id, or both; raises InvalidInput or Refused."""
+        request = pb.SetAdaptationRequest(mode=mode, decision_id=confirm)
+        reply = await self._call(self._stub.SetAdaptation(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+        return wire.from_message(AdaptationStatus, reply)
 
     async def _call(self, call: Awaitable[T]) -> T:
         try:

@@ -160,6 +160,19 @@ class ControlService(rpc.ControlServicer):
             wire.to_message(report, reply.moves.add())
         return reply
 
+    async def SetAdaptation(self, request: pb.SetAdaptationRequest, context: grpc.aio.ServicerContext) -> pb.AdaptationStatus:
+        if request.mode:
+            self._shell.feed(on.AdaptationModeSet(request.mode))
+        if request.decision_id:
+            self._shell.feed(on.SuggestionConfirmed(request.decision_id))
+        return self._adaptation()
+
+    async def GetAdaptation(self, request: pb.GetAdaptationRequest, context: grpc.aio.ServicerContext) -> pb.AdaptationStatus:
+        return self._adaptation()
+
+    def _adaptation(self) -> pb.AdaptationStatus:
+        return wire.to_message(self._shell.cluster.adapting.status(time.monotonic()), pb.AdaptationStatus())
+
     def _plan_or_preview(self) -> pb.Plan:
         """The plan that a request leads to: the one being prepared, else the present one, else what would be adopted."""
         cluster = self._shell.cluster

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.control import events as on
+from engine.control.adaptation.rules import AdaptationSettings, check_mode
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.data import ModelRef, NoodleError
 from engine.report.jsonl import LOG_NAME
@@ -42,6 +43,7 @@ class CoordinatorOptions:
     listen: str = "127.0.0.1:0"
     strategy: str = "balanced"
     layers: tuple[int, ...] = ()  # items per stage instead of a search
+    adapt: str = "off"  # the mode of adaptation
     state_dir: Path | None = None
     exit_with_parent: bool = False
     metrics_dir: Path | None = None  # where the run's JSONL log goes; None keeps none
@@ -56,9 +58,9 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     state_dir = options.state_dir or Path(tempfile.mkdtemp(prefix="noodle-"))
     journal = Journal(state_dir / "journal.sqlite3")
     cluster_id = journal.cluster_id(f"noodle-{secrets.token_hex(2)}")
-    cluster = Cluster(
-        ClusterConfig(options.num_workers, options.strategy, layers=options.layers), time.monotonic(), journal.last_plan_version()
-    )
+    adaptation = AdaptationSettings(mode=check_mode(options.adapt))
+    config = ClusterConfig(options.num_workers, options.strategy, layers=options.layers, adaptation=adaptation)
+    cluster = Cluster(config, time.monotonic(), journal.last_plan_version())
     peer_options = PeerOptions(worker_token(options.security), channel_credentials(options.security))
     shell = ClusterShell(cluster, cluster_id, journal, peer_options)
     scrapes = MetricsServer(options.metrics, cluster_collector(asyncio.get_running_loop(), shell.status))

@@ -40,6 +40,7 @@ class LocalOptions:
     kv_memory_bytes: int | None = None
     slowdowns: tuple[float, ...] = ()
     layers: tuple[int, ...] = ()  # items per stage instead of a search
+    adapt: str = "off"  # the mode of adaptation
     cache_dir: str | None = None
     state_dir: str | None = None
     listen: str = "127.0.0.1:0"
@@ -81,6 +82,8 @@ class LocalCluster:
         arguments = ["coordinator", "--workers", str(options.num_workers), "--listen", options.listen, *_model_arguments(options)]
         if options.layers:
             arguments += ["--layers", ",".join(map(str, options.layers))]
+        if options.adapt != "off":
+            arguments += ["--adapt", options.adapt]
         if options.state_dir:
             arguments += ["--state-dir", options.state_dir]
         arguments += _metrics_arguments(options)

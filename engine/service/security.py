@@ -43,6 +43,8 @@ METHOD_ROLES: dict[str, Role] = {
     "/noodle.v1.Control/Cancel": Role.OPERATOR,
     "/noodle.v1.Control/SetSlowdown": Role.OPERATOR,
     "/noodle.v1.Control/ListMoves": Role.VIEWER,
+    "/noodle.v1.Control/SetAdaptation": Role.OPERATOR,
+    "/noodle.v1.Control/GetAdaptation": Role.VIEWER,
     "/noodle.v1.StageService/Measure": Role.WORKER,
     "/noodle.v1.StageService/Profile": Role.WORKER,
     "/noodle.v1.StageService/Load": Role.WORKER,

@@ -279,3 +279,22 @@ def test_two_coordinators_never_share_a_journal(cluster: Matrix) -> None:
             "--state-dir",
             str(cluster.nursery.folder / "state"),
         )
+
+
+def test_an_adapting_cluster_moves_items_off_a_worker_that_becomes_slow_and_no_token_changes(cluster: Matrix) -> None:
+    async def work(client: Client) -> None:
+        undisturbed = ids(await transcribe(client, ask(PROMPT, 1000)))
+        assert (await client.adaptation()).mode == "off" and (await client.moves()) == ()
+        assert (await client.set_adaptation("auto")).mode == "auto"
+        answer = asyncio.create_task(transcribe(client, ask(PROMPT, 1000)))
+        await until(client, lambda s: bool(s.sessions) and s.sessions[0].num_generated > 200)
+        await client.set_slowdown("w2", 10.0)
+        assert ids(await answer) == undisturbed
+        found = await client.adaptation()
+        order = next(e for e in found.history if e.verdict == "migrate")
+        assert order.outcome.startswith("done") and order.realised_pause_s is not None and "w2" in order.sentence
+        assert any(m.outcome == "done" and m.num_items > 0 for m in await client.moves())
+        stages = (await client.status()).stages
+        assert sum(s.stop - s.start for s in stages if s.worker_id == "w2") < 2
+
+    run(cluster, work)

@@ -1,0 +1,129 @@
+"""The running cluster and its adaptive planner: what is seen, ordered, carried out and written down."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.control import events as on
+from engine.control.adaptation.history import Verdict
+from engine.control.adaptation.rules import AdaptationSettings, Mode
+from engine.control.cluster import Cluster, ClusterConfig
+from engine.data import InvalidInput, Phase, Refused, Stage, StageTiming
+from tests.control.harness import Driver, card, token_after
+
+NUM_ITEMS = 12
+ITEM_S = 0.01
+
+
+def serving(mode: Mode) -> Driver:
+    """Three workers that measured the same, one endless session, every step held until `run` answers it."""
+    driver = Driver(num_workers=3, hold=True, times={f"w{i}": ITEM_S for i in (1, 2, 3)})
+    driver.cluster = Cluster(ClusterConfig(num_workers_expected=3, adaptation=AdaptationSettings(mode=mode)), 0.0)
+    driver.feed(on.ModelReady(card(NUM_ITEMS, kv_bytes=1)))
+    for i in range(3):
+        driver.join(f"w{i + 1}")
+    return driver
+
+
+def run(driver: Driver, num_steps: int, slow: dict[str, float]) -> None:
+    """Steps take what their stages' items take, times the factor of a slow worker; sessions follow one another."""
+    for _ in range(num_steps):
+        if not driver.held:
+            driver.submit(f"s{len(driver.wanted)}", max_new_tokens=50)
+        step, plan = driver.held.pop(0), driver.cluster.plan
+        assert plan is not None
+        timings = tuple(StageTiming(s.node_id, ITEM_S * s.num_items * slow.get(s.node_id, 1.0), 0.0, 0.0, 0.0) for s in plan.stages)
+        driver.now_s += sum(t.compute_s for t in timings)
+        driver.report(step, timings)
+        for i in range(3):
+            driver.beat(f"w{i + 1}")
+        driver.feed(on.Tick())
+
+
+def items(driver: Driver) -> dict[str, int]:
+    assert driver.cluster.plan is not None
+    return {s.node_id: s.num_items for s in driver.cluster.plan.stages}
+
+
+def assert_tokens_are_right(driver: Driver) -> None:
+    for session_id, tokens in driver.tokens.items():
+        assert tokens == [token_after(4 + k) for k in range(len(tokens))], session_id
+
+
+def test_auto_moves_items_off_a_worker_that_became_slow_and_keeps_the_promise() -> None:
+    driver = serving(Mode.AUTO)
+    run(driver, 200, {})
+    assert items(driver) == {"w1": 4, "w2": 4, "w3": 4} and list(driver.cluster.rebalancer.reports) == []
+    run(driver, 400, {"w2": 3.0})
+    assert items(driver)["w2"] < 4 and driver.cluster.phase is Phase.SERVING
+    order = next(d for d in driver.cluster.adapting.planner.history if d.verdict is Verdict.MIGRATE)
+    assert order.outcome.startswith("done") and order.realised_pause_s is not None
+    assert order.realised_s is not None and order.realised_s < 0.8 * order.before_s
+    assert any("w2" in t and "migrate" in t for t in driver.texts())
+    assert_tokens_are_right(driver)
+
+
+def test_every_plan_of_an_adapting_cluster_knows_who_is_slow() -> None:
+    driver = serving(Mode.AUTO)
+    run(driver, 200, {})
+    run(driver, 400, {"w2": 3.0})
+    assert items(driver)["w2"] < items(driver)["w1"]
+    driver.feed(on.WorkerLost("w3", 3, "pulled"))
+    assert items(driver)["w2"] < items(driver)["w1"]
+
+
+def test_suggest_waits_for_the_operator() -> None:
+    driver = serving(Mode.SUGGEST)
+    run(driver, 200, {})
+    run(driver, 400, {"w2": 3.0})
+    assert items(driver) == {"w1": 4, "w2": 4, "w3": 4}
+    offer = [d for d in driver.cluster.adapting.planner.history if d.verdict is Verdict.SUGGEST][-1]
+    with pytest.raises(Refused, match="not an open suggestion"):
+        driver.feed(on.SuggestionConfirmed(offer.decision_id + 1000))
+    driver.feed(on.SuggestionConfirmed(offer.decision_id))
+    run(driver, 20, {"w2": 3.0})
+    assert items(driver)["w2"] < 4
+    assert_tokens_are_right(driver)
+
+
+def test_off_is_the_default_and_does_nothing() -> None:
+    assert ClusterConfig().adaptation.mode is Mode.OFF
+    driver = serving(Mode.OFF)
+    run(driver, 400, {"w2": 3.0})
+    assert items(driver) == {"w1": 4, "w2": 4, "w3": 4} and len(driver.cluster.adapting.planner.history) == 0
+
+
+def test_the_mode_changes_live_and_a_wrong_one_is_refused() -> None:
+    driver = serving(Mode.OFF)
+    with pytest.raises(InvalidInput, match="choose one of"):
+        driver.feed(on.AdaptationModeSet("maybe"))
+    driver.feed(on.AdaptationModeSet("auto"))
+    run(driver, 200, {})
+    run(driver, 400, {"w2": 3.0})
+    assert items(driver)["w2"] < 4
+
+
+def test_a_move_that_is_dropped_is_not_tried_again_at_once() -> None:
+    driver = serving(Mode.AUTO)
+    run(driver, 200, {})
+    driver.hold_moves = True
+    for _ in range(400):
+        if driver.cluster.rebalancer.move is None:
+            run(driver, 1, {"w2": 3.0})
+    assert driver.cluster.rebalancer.move is not None
+    version = driver.cluster.rebalancer.move.new.plan_version
+    driver.feed(on.MoveFailed(version, "w1", "no room"))
+    assert driver.cluster.replan_cause == "" and driver.cluster.rebalancer.move is None
+    order = next(d for d in driver.cluster.adapting.planner.history if d.verdict is Verdict.MIGRATE)
+    assert order.outcome == "abandoned: w1: no room"
+    assert items(driver) == {"w1": 4, "w2": 4, "w3": 4}
+
+
+def test_an_operators_own_cut_is_left_alone() -> None:
+    driver = serving(Mode.AUTO)
+    run(driver, 20, {})
+    plan = driver.cluster.plan
+    assert plan is not None
+    driver.feed(on.ReplanRequested(plan.plan_version, "", (Stage("w1", 0, 2), Stage("w2", 2, 10), Stage("w3", 10, 12))))
+    run(driver, 400, {"w2": 3.0})
+    assert items(driver) == {"w1": 2, "w2": 8, "w3": 2}
