@@ -70,7 +70,8 @@ def test_a_local_folder_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/no/such/place", "./nowhere", "../x", "~/nowhere-at-all", "~nobody-here/x", "a/b/c"])
-def test_a_path_that_does_not_exist_is_named(name: str, tmp_path: Path) -> None:
+def test_a_path_that_does_not_exist_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # what lies beside the folder that the tests run in is anybody's
     with pytest.raises(NotFound, match="does not exist: give a folder") as caught:
         resolve(ModelRef(name), cache_dir=tmp_path)
     assert repr(name) in str(caught.value)

@@ -61,10 +61,12 @@ def visit_everything(console: PtyConsole) -> None:
     console.send("?")
     console.wait_for("HELP")
     console.send("?")
+    console.wait_for(lambda: "HELP" not in "\n".join(console.screen.display))
     for capital in "RDXPHM":
         console.send(capital)
         console.wait_for(" on lab-a?")
         console.send("n")
+        console.wait_for(lambda: " on lab-a?" not in "\n".join(console.screen.display))  # half a frame may show both
         console.wait_for("q quit")
     console.send("t")
     console.wait_for("enter keeps it")
