@@ -46,10 +46,6 @@ class Scheduler:
     def get(self, session_id: str) -> Session | None:
         return self._sessions.get(session_id)
 
-    @property
-    def num_queued(self) -> int:
-        return len(self._queue)
-
     def running(self) -> list[Session]:
         return [s for s in self._sessions.values() if s.state is not SessionState.QUEUED]
 
