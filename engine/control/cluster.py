@@ -15,6 +15,7 @@ from engine.control import events as on
 from engine.control.adapting import Adapting
 from engine.control.batching import num_lanes
 from engine.control.config import ClusterConfig as ClusterConfig
+from engine.control.consent import REQUESTED, check_seen, check_unchanged
 from engine.control.invariants import check_cluster
 from engine.control.members import Member, Members, capacity_tokens
 from engine.control.metrics import PipelineMetrics
@@ -195,6 +196,7 @@ class Cluster:
 
     @_on.register
     def _(self, event: on.SessionCancelled, now_s: float, out: list[do.Command]) -> None:
+        check_seen(self, event.expected_plan_version)
         self.serving.cancel(event.session_id, event.reason, now_s, out)
 
     @_on.register
@@ -230,16 +232,14 @@ class Cluster:
 
     @_on.register
     def _(self, event: on.ReplanRequested, now_s: float, out: list[do.Command]) -> None:
-        if event.expected_plan_version != self.plan_version:
-            raise Refused(f"the plan is #{self.plan_version} now, the request was made for #{event.expected_plan_version}: look again")
-        if self.rebalancer.move is not None:
-            raise Refused(f"a move to #{self.rebalancer.move.new.plan_version} is under way: wait for its end, then ask again")
+        check_unchanged(self, event.expected_plan_version)
         self.preview(event.strategy, event.stages)
         self.strategy = event.strategy or self.strategy
-        self.replan_cause, self._wanted_stages = "requested by the operator", event.stages
+        self.replan_cause, self._wanted_stages = REQUESTED, event.stages
 
     @_on.register
     def _(self, event: on.DrainRequested, now_s: float, out: list[do.Command]) -> None:
+        check_unchanged(self, event.expected_plan_version)
         member = self.members.get(event.worker_id)
         if member is None or not member.alive:
             raise NotFound(f"worker {event.worker_id} is not in the cluster: see `noodle-engine status`")
@@ -252,7 +252,7 @@ class Cluster:
 
     @_on.register
     def _(self, event: on.AdaptationModeSet, now_s: float, out: list[do.Command]) -> None:
-        self.adapting.set_mode(event.mode, now_s, out)
+        self.adapting.set_mode(event.mode, event.expected_mode, now_s, out)
 
     @_on.register
     def _(self, event: on.SuggestionConfirmed, now_s: float, out: list[do.Command]) -> None:

@@ -54,6 +54,11 @@ class AdaptivePlanner:
         self._suggestion: Decision | None = None
         self._out: list[Decision] = []
 
+    @property
+    def suggestion(self) -> Decision | None:
+        """What the operator may confirm now."""
+        return self._suggestion
+
     # ------------------------------------------------------------------------------------------ observations
     def observe(self, sample: StepSample, now_s: float) -> None:
         """One step's times; steps of a plan other than the one last seen by `tick` are dropped."""
