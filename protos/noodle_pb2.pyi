@@ -415,12 +415,14 @@ class Plan(_message.Message):
     def __init__(self, plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., stage_s: _Optional[_Iterable[float]] = ..., bottleneck_s: _Optional[float] = ..., round_trip_s: _Optional[float] = ..., lower_bound: _Optional[float] = ..., optimal: _Optional[bool] = ...) -> None: ...
 
 class PlanRequest(_message.Message):
-    __slots__ = ("strategy", "stages")
+    __slots__ = ("strategy", "stages", "without_worker_id")
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     strategy: str
     stages: _containers.RepeatedCompositeFieldContainer[Stage]
-    def __init__(self, strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ...) -> None: ...
+    without_worker_id: str
+    def __init__(self, strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., without_worker_id: _Optional[str] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
     __slots__ = ("expected_plan_version", "strategy", "stages")

@@ -7,13 +7,15 @@ old plan serves. Speeds are those of the moves that were done here; before the f
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
 from engine.control.adaptation.cost import MigrationRates
 from engine.control.members import capacity_tokens
 from engine.control.moves import Transfer, num_moved, transfers
-from engine.data import InvalidInput, Item, ModelCard, Plan, Refused, Stage
+from engine.control.placement import plan_for
+from engine.data import InvalidInput, Item, ModelCard, NotFound, Plan, Refused, Stage
 from engine.move_estimate import MoveEstimate, NodeMemory
 from engine.move_report import MoveReport
 from engine.planning.problem import Link, tie_groups
@@ -53,6 +55,20 @@ def estimate_move(cluster: Cluster, stages: Sequence[Stage]) -> MoveEstimate:
         nodes=_memory(cluster, card, old, new, kv_tokens),
         unknowns=tuple(_unknowns(cluster, card, new, copies, done)) if has_moves else (),
     )
+
+
+def preview_without(cluster: Cluster, worker_id: str) -> Plan:
+    """The plan that draining a worker would lead to; raises NotFound for one that is not there, Infeasible without another."""
+    member = cluster.members.get(worker_id)
+    if member is None or not member.alive:
+        raise NotFound(f"worker {worker_id[:80]} is not in the cluster: see `noodle-engine status`")
+    problem = cluster.problem()
+    rest = [node for node in problem.nodes if node.node_id != worker_id]
+    links = problem.links
+    if not isinstance(links, Link):
+        links = tuple(pair for pair in links if worker_id not in (pair.from_id, pair.to_id))
+    problem = replace(problem, nodes=tuple(rest), links=links)
+    return plan_for(problem, cluster.config, cluster.strategy, cluster.last_version + 1, (), is_asked=False)
 
 
 def _speeds(done: Sequence[MoveReport], most_bytes: int) -> tuple[float, float]:

@@ -134,9 +134,9 @@ class Client:
             raise self._explain(e) from e
         return wire.from_message(Version, reply)
 
-    async def plan(self, strategy: str = "", stages: Sequence[Stage] = ()) -> Plan:
-        """What the planner would do now, or what the caller's own `stages` would; nothing is done."""
-        request = pb.PlanRequest(strategy=strategy)
+    async def plan(self, strategy: str = "", stages: Sequence[Stage] = (), without: str = "") -> Plan:
+        """What the planner would do now, or `without` a worker, or what the caller's own `stages` would; nothing is done."""
+        request = pb.PlanRequest(strategy=strategy, without_worker_id=without)
         for stage in stages:
             wire.to_message(stage, request.stages.add())
         return wire.from_message(Plan, await self._call(self._stub.PlanNow(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))

@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from engine.control import events as on
-from engine.control.move_estimate import estimate_move
+from engine.control.move_estimate import estimate_move, preview_without
 from engine.data import InvalidInput, NodeSpec, NotFound, Plan, Stage, Stale, Unavailable, WatchFrame, check_name
 from engine.planning.problem_document import problem_to_json
 from engine.service import wire
@@ -97,7 +97,10 @@ class ControlService(rpc.ControlServicer):
             await asyncio.sleep(min(interval_s, PROOF_OF_LIFE_S))
 
     async def PlanNow(self, request: pb.PlanRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
-        return wire.to_message(self._shell.cluster.preview(request.strategy, _stages(request)), pb.Plan())
+        cluster = self._shell.cluster
+        if request.without_worker_id:
+            return wire.to_message(preview_without(cluster, request.without_worker_id), pb.Plan())
+        return wire.to_message(cluster.preview(request.strategy, _stages(request)), pb.Plan())
 
     async def GetProblem(self, request: pb.GetProblemRequest, context: grpc.aio.ServicerContext) -> pb.GetProblemReply:
         return pb.GetProblemReply(problem_json=problem_to_json(self._shell.cluster.problem()))

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from engine.control import events as on
-from engine.control.move_estimate import estimate_move
-from engine.data import InvalidInput, Item, Refused, Stage
+from engine.control.move_estimate import estimate_move, preview_without
+from engine.data import InvalidInput, Item, NotFound, Refused, Stage
 from engine.measured_link import MeasuredLink
+from engine.planning.problem import Infeasible
 from tests.control.harness import Driver
 
 OTHER = (Stage("w1", 0, 3), Stage("w3", 3, 5))
@@ -112,3 +113,15 @@ def test_memory_counts_every_tensor_once(data: some.DataObject) -> None:
     tensors = {("own", n): sizes[n] - (shared if n in (0, head) else 0) for n in held}
     tensors |= {"shared": shared} if held & {0, head} else {}
     assert _weight_bytes(items, held) == sum(tensors.values())
+
+
+def test_what_draining_would_lead_to_is_what_draining_leads_to() -> None:
+    driver = Driver().start()
+    told = preview_without(driver.cluster, "w2")
+    assert driver.cluster.plan_version == 1 and {s.node_id for s in told.stages} == {"w1", "w3"}
+    driver.feed(on.DrainRequested("w2"))
+    assert driver.cluster.plan is not None and driver.cluster.plan.stages == told.stages
+    with pytest.raises(NotFound, match="w9 is not in the cluster"):
+        preview_without(driver.cluster, "w9")
+    with pytest.raises(Infeasible):
+        preview_without(Driver(num_workers=1).start().cluster, "w1")
