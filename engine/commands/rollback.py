@@ -8,9 +8,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from engine.adopted_plan import AdoptedPlan
+from engine.adopted_plan import AdoptedPlan, former_plan
 from engine.commands.output import note, print_json, table
-from engine.data import NotFound, Plan
+from engine.data import Plan
 from engine.move_estimate import MoveEstimate
 from engine.service.client import Client
 
@@ -39,23 +39,11 @@ async def _plans(options: argparse.Namespace) -> tuple[AdoptedPlan, ...]:
 async def _rollback(options: argparse.Namespace) -> tuple[Plan, MoveEstimate]:
     async with Client(options.connect, options.token, options.tls_ca) as client:
         status = await client.status()
-        former = chosen(await client.plans(), status.plan_version, options.plan_version)
+        former = former_plan(await client.plans(), status.plan_version, options.plan_version)
         estimate = await client.estimate_move(former.stages)
         if options.dry_run:
             return await client.plan("", former.stages), estimate
         return await client.apply(status.plan_version, "", former.stages), estimate
-
-
-def chosen(plans: Sequence[AdoptedPlan], present: int, wanted: int | None) -> Plan:
-    """The plan of that number, or the newest one whose stages are not the present ones; raises NotFound naming those there are."""
-    now = next((found.plan for found in plans if found.plan.plan_version == present), None)
-    others = [found.plan for found in plans if now is None or found.plan.stages != now.stages]
-    fitting = [plan for plan in others if wanted in (None, plan.plan_version)]
-    if fitting:
-        return fitting[-1]
-    known = ", ".join(f"#{plan.plan_version}" for plan in others) or "none"
-    what = f"plan #{wanted} is not one to go back to" if wanted else f"there is no plan before #{present} to go back to"
-    raise NotFound(f"{what}; plans with other stages: {known}")
 
 
 def _show_plans(plans: Sequence[AdoptedPlan], as_json: bool) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.commands.rollback import chosen
+from engine.adopted_plan import former_plan
 from engine.data import NotFound, Plan, Refused, Stage
 from engine.service.client import Client
 from engine.service.local import LocalOptions
@@ -60,14 +60,14 @@ def test_two_at_once_cannot_overwrite_each_other_and_a_former_plan_comes_back(cl
                     await late
             assert not any(node.state == "drain" for node in (await two.status()).nodes)
 
-            former = chosen(await two.plans(), now, None)
+            former = former_plan(await two.plans(), now, None)
             assert former.stages == plan.stages and (await two.plan("", former.stages)).stages == plan.stages
             await two.apply(now, "", former.stages)
             later = await settled(one, now)
             assert (await one.plans())[-1].plan.stages == plan.stages
             assert (await one.estimate_move(accepted[0].stages)).num_measured == 2
             with pytest.raises(NotFound, match=rf"plan #99 is not one to go back to; plans with other stages: #{now}"):
-                chosen(await one.plans(), later, 99)
+                former_plan(await one.plans(), later, 99)
 
     cluster.wait(work())
 
