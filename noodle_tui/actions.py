@@ -14,6 +14,7 @@ from noodle_tui.listings import cursor_identity, cursor_row
 from noodle_tui.pages import Page, Preview
 from noodle_tui.state import ConsoleState, LinkState
 
+GIVEN = "given"  # what a plan calls its strategy when an operator cut it
 MODES = {
     "off": "no layer moves unless an operator says so",
     "suggest": "it watches every stage; a move that would pay is offered here, and done after A and y",
@@ -67,14 +68,22 @@ _TABLE = (
         "cluster.apply",
         "APPLY",
         "apply",
-        ("plan_version", "target"),
+        ("plan_version", "strategy", "stages"),
         _strategy,
         needs="choose a strategy that fits on screen 4 first (S)",
         plans=True,
         effect=_LIVE,
         command="noodle-engine rebalance",
     ),
-    Action("cluster.rebalance", "REBALANCE", "apply", ("plan_version",), plans=True, effect=_LIVE, command="noodle-engine rebalance"),
+    Action(
+        "cluster.rebalance",
+        "REBALANCE",
+        "apply",
+        ("plan_version", "strategy", "stages"),
+        plans=True,
+        effect=_LIVE,
+        command="noodle-engine rebalance",
+    ),
     Action(
         "cluster.rollback",
         "ROLL BACK",
@@ -209,9 +218,15 @@ def still_holds(preview: Preview, state: ConsoleState) -> str:
         return f"adaptation is {mode} already: up and down choose another mode" if preview.target == mode else ""
     if now != preview.plan_version:
         return f"the plan moved from #{preview.plan_version} to #{now} since this preview: look again"
-    if preview.action == "cluster.confirm" and _suggestion(state) != preview.target:
+    if preview.action == "cluster.confirm" and not _same_move(preview, state):
         return f"suggestion {preview.target} has lapsed since this preview: look again"
     return ""
+
+
+def _same_move(preview: Preview, state: ConsoleState) -> bool:
+    """New measurements renew a suggestion under another number: the move that was previewed counts."""
+    offered = state.suggestion
+    return offered is not None and preview.plan is not None and offered.entry.stages == preview.plan.stages
 
 
 def arguments_of(preview: Preview) -> tuple[object, ...]:
@@ -220,6 +235,7 @@ def arguments_of(preview: Preview) -> tuple[object, ...]:
         "plan_version": preview.plan_version,
         "target": preview.target,
         "stages": preview.plan.stages if preview.plan else (),
+        "strategy": preview.plan.strategy if preview.plan and preview.plan.strategy != GIVEN else "",
         "decision": int(preview.target) if preview.target.isdecimal() else 0,
         "mode": preview.mode,
         "nothing": "",

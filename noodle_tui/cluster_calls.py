@@ -10,10 +10,11 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from engine.data import InvalidInput, NoodleError, Plan
+from engine.data import InvalidInput, NoodleError, Plan, StageStatus
 from noodle_tui.actions import ACTIONS, action_for, arguments_of, preview_of, still_holds, title_of
 from noodle_tui.messages import (
     ActionChanged,
+    BaseArrived,
     DialogChanged,
     Said,
     WhatIfAsked,
@@ -21,7 +22,7 @@ from noodle_tui.messages import (
 )
 from noodle_tui.move_progress import followed
 from noodle_tui.pages import Preview
-from noodle_tui.previews import candidate, filled, suggestion_of
+from noodle_tui.previews import base_of, candidate, filled, suggestion_of
 from noodle_tui.state import LinkState
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class ClusterCalls:
 
     async def _compare(self, present: str) -> None:
         """Strategies that this coordinator does not offer are left out; those it names beside ours are asked as well."""
+        self._app.dispatch(BaseArrived(await base_of(self._app.link, self._present())))
         names, asked = [*dict.fromkeys(name for name in (present, *KNOWN_STRATEGIES) if name)], set[str]()
         while names:
             name = names.pop(0)
@@ -89,8 +91,12 @@ class ClusterCalls:
         if preview.pending:
             self._app.run_worker(self._fill(preview), group="preview", exclusive=True, exit_on_error=False)
 
+    def _present(self) -> tuple[StageStatus, ...]:
+        latest = self._app.state.latest
+        return latest.status.stages if latest else ()
+
     async def _fill(self, preview: Preview) -> None:
-        self._app.dispatch(await filled(self._app.link, preview, self._app.state.suggestion))
+        self._app.dispatch(await filled(self._app.link, preview, self._app.state.suggestion, self._present()))
         self._app.paint_soon()
 
     def confirm(self) -> None:

@@ -127,6 +127,7 @@ class PreviewArrived:
     error: str = ""
     move: MoveEstimate | None = None
     about: str = ""
+    base: Plan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,13 @@ class WhatIfAsked:
     """The strategies are being asked for, on this plan."""
 
     plan_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class BaseArrived:
+    """The present plan with the times that hold now: what candidates are compared with."""
+
+    plan: Plan | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,6 +276,7 @@ Message = (
     | PreviewArrived
     | ActionChanged
     | WhatIfAsked
+    | BaseArrived
     | CandidateArrived
     | SuggestionArrived
     | WhatIfEnded

@@ -14,6 +14,7 @@ from noodle_tui.messages import (
     AccessChanged,
     ActionChanged,
     AnswerScrolled,
+    BaseArrived,
     BootFailed,
     BootProgress,
     CandidateArrived,
@@ -214,9 +215,8 @@ def _preview_arrived(state: ConsoleState, message: PreviewArrived, now_s: float)
         return state  # the user has gone on
     error = safe_text(message.error)
     about = safe_text(message.about) or dialog.about
-    answered = replace(
-        dialog, pending=False, plan=clean(message.plan), move=clean(message.move), about=about, blocked=error or dialog.blocked
-    )
+    answered = replace(dialog, pending=False, plan=clean(message.plan), move=clean(message.move), base=clean(message.base))
+    answered = replace(answered, about=about, blocked=error or dialog.blocked)
     return replace(state, ui=replace(state.ui, dialog=answered))
 
 
@@ -229,6 +229,10 @@ def _action_changed(state: ConsoleState, message: ActionChanged, now_s: float) -
 
 def _whatif_asked(state: ConsoleState, message: WhatIfAsked, now_s: float) -> ConsoleState:
     return replace(state, whatif=WhatIf(message.plan_version, True))
+
+
+def _base_arrived(state: ConsoleState, message: BaseArrived, now_s: float) -> ConsoleState:
+    return replace(state, whatif=replace(state.whatif, base=clean(message.plan)))
 
 
 def _candidate_arrived(state: ConsoleState, message: CandidateArrived, now_s: float) -> ConsoleState:
@@ -289,6 +293,7 @@ _HANDLERS: dict[type, Callable[[ConsoleState, Any, float], ConsoleState]] = {
     PreviewArrived: _preview_arrived,
     ActionChanged: _action_changed,
     WhatIfAsked: _whatif_asked,
+    BaseArrived: _base_arrived,
     CandidateArrived: _candidate_arrived,
     SuggestionArrived: _suggestion_arrived,
     WhatIfEnded: _whatif_ended,

@@ -90,6 +90,7 @@ class WhatIf:
     plan_version: int = -1  # -1: never asked
     running: bool = False
     candidates: tuple[Candidate, ...] = ()
+    base: Plan | None = None  # the present plan with the times that held then
     wall_s: float = 0.0
 
 

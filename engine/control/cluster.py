@@ -53,6 +53,7 @@ class Cluster:
         self.plan_version = last_plan_version
         self.replan_cause = ""  # a move is due as soon as none is under way
         self._wanted_stages: tuple[Stage, ...] = ()  # an operator's own cut for it
+        self._wanted_strategy = ""  # what found that cut, if a planner did
         self.last_version = last_plan_version
         self._is_restart = last_plan_version > 0
         self._had_plan = False
@@ -235,7 +236,7 @@ class Cluster:
         check_unchanged(self, event.expected_plan_version)
         self.preview(event.strategy, event.stages)
         self.strategy = event.strategy or self.strategy
-        self.replan_cause, self._wanted_stages = REQUESTED, event.stages
+        self.replan_cause, self._wanted_stages, self._wanted_strategy = REQUESTED, event.stages, event.strategy
 
     @_on.register
     def _(self, event: on.DrainRequested, now_s: float, out: list[do.Command]) -> None:
@@ -358,7 +359,7 @@ class Cluster:
         cause, self.replan_cause = self.replan_cause, ""
         stages, self._wanted_stages = self._wanted_stages, ()
         try:
-            plan = self.preview("", stages)
+            plan = self.preview(self._wanted_strategy if stages else "", stages)
         except Refused as e:  # a node left meanwhile, or nothing else fits: the present plan serves on
             out.append(do.Record(Severity.WARN, "plan", f"#{self.plan_version}", f"no move: {cause}; {e}"))
             return

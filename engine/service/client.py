@@ -165,7 +165,10 @@ class Client:
         return wire.from_message(MoveEstimate, reply)
 
     async def apply(self, expected_plan_version: int, strategy: str = "", stages: Sequence[Stage] = ()) -> Plan:
-        """Move to a new plan, or to the caller's own `stages`; raises Refused if the plan is not the one the caller saw."""
+        """Move to a new plan, or to the caller's own `stages`; raises Refused if the plan is not the one the caller saw.
+
+        With both a strategy and stages the move goes to these stages, and the plan counts as that strategy's.
+        """
         request = pb.ApplyRequest(expected_plan_version=expected_plan_version, strategy=strategy)
         for stage in stages:
             wire.to_message(stage, request.stages.add())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ def strategy_rows(state: ConsoleState) -> tuple[StrategyRow, ...]:
     if state.latest is None:
         return ()
     status = state.latest.status
-    current = _current(status.stages, status.plan_version)
+    current = _current(status.stages, predicted_now(status.stages, state.whatif.base))
     found = [_candidate(c, current, status.stages) for c in state.whatif.candidates]
     if state.suggestion is not None:
         offered = Candidate(state.suggestion.name, state.suggestion.plan, "", state.suggestion.move)
@@ -98,8 +99,15 @@ def plan_owners(plan: Plan) -> dict[int, str]:
     return {i: stage.node_id for stage in plan.stages for i in range(stage.start, stage.stop)}
 
 
-def _current(stages: tuple[StageStatus, ...], plan_version: int) -> StrategyRow:
-    times = [stage.predicted_s for stage in stages]
+def predicted_now(stages: Sequence[StageStatus], base: Plan | None) -> list[float]:
+    """What the present stages are predicted to take with the times that hold now; without `base` with those of their plan."""
+    now = [(stage.worker_id, stage.start, stage.stop) for stage in stages]
+    if base is not None and [(stage.node_id, stage.start, stage.stop) for stage in base.stages] == now:
+        return list(base.stage_s)
+    return [stage.predicted_s for stage in stages]
+
+
+def _current(stages: tuple[StageStatus, ...], times: Sequence[float]) -> StrategyRow:
     hops_s = sum(stage.hop_p50_s for stage in stages)
     slowest = max(range(len(times)), key=lambda i: times[i], default=0)
     name = _bottleneck(slowest, times[slowest], stages[slowest].worker_id) if stages else ""
@@ -169,6 +177,8 @@ def _gain_style(row: StrategyRow) -> str:
 
 def _proof(row: StrategyRow) -> str:
     if row.plan is None:
+        return "-"
+    if row.is_suggestion:
         return "-"
     if row.plan.optimal:
         return "optimal"

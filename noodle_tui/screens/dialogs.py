@@ -64,16 +64,16 @@ def _parts(state: ConsoleState, preview: Preview, canvas: Canvas) -> list[tuple[
     add(8, "does", action.effect)
     if preview.plan is not None and state.latest is not None:
         status = state.latest.status
-        add(0, "expect", expectation(status, preview.plan))
+        add(0, "expect", expectation(status, preview.plan, preview.base))
         for i, (name, text) in enumerate(facts_of(preview.move)):
             add(3 + i, name, text)
-        unknown = (*(preview.move.unknowns if preview.move else ()), *unknowns(status))
+        unknown = (*(preview.move.unknowns if preview.move else ()), *unknowns(status, preview.base))
         parts += [(6, tuple(_rows("unknown", text, canvas, "warn"))) for text in unknown[:MAX_UNKNOWNS]]
-        add(7, "trust", error_band(status))
+        add(7, "trust", error_band(status, preview.base))
     add(1, "based on", _basis(preview))
     add(9, "same as", action.command)
     if preview.plan is not None and state.latest is not None:
-        parts.append((10, (BLANK, *plan_difference(state.latest.status, preview.plan, canvas))))
+        parts.append((10, (BLANK, *plan_difference(state.latest.status, preview.plan, canvas, preview.base))))
     return parts
 
 

@@ -54,8 +54,7 @@ def _left(state: ConsoleState, status: ClusterStatus, glyphs: Glyphs) -> Lines:
 
 def _last_left(state: ConsoleState, status: ClusterStatus) -> Line:
     """An offer comes before what never changes."""
-    parts = [_adapt(state, status), _context(status)] if status.suggestion_id else [_context(status), _adapt(state, status)]
-    return line(" ", *parts[0], "  ", *parts[1])
+    return line(" ", *_adapt(state, status)) if status.suggestion_id else line(" ", *_context(status), "  ", *_adapt(state, status))
 
 
 def _right(state: ConsoleState, status: ClusterStatus) -> Lines:

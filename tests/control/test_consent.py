@@ -76,3 +76,13 @@ def test_the_mode_of_adaptation_is_changed_from_the_one_that_was_seen() -> None:
     assert driver.cluster.adapting.mode == "suggest"
     driver.feed(on.AdaptationModeSet("auto"))
     assert driver.cluster.adapting.mode == "auto"
+
+
+def test_stages_that_a_strategy_found_stay_its_own_and_stages_alone_are_the_operators() -> None:
+    driver = Driver().start()
+    driver.feed(on.ReplanRequested(1, "cost", OTHER))
+    assert driver.cluster.plan is not None
+    assert (driver.cluster.plan.stages, driver.cluster.plan.strategy, driver.cluster.strategy) == (OTHER, "cost", "cost")
+    back = (Stage("w1", 0, 2), Stage("w2", 2, 5))
+    driver.feed(on.ReplanRequested(2, "", back))
+    assert (driver.cluster.plan.stages, driver.cluster.plan.strategy) == (back, "given")

@@ -39,6 +39,7 @@ class FakeLink:
         self.questions: list[tuple[object, ...]] = []
         self.answers: dict[str, object] = {"estimate_move": frames.move(), "moves": (frames.moved(),)}
         self.refuses = ""
+        self.present_s = frames.TIMES_S  # what the present stages are predicted to take now
         self.released = asyncio.Event()
         self.released.set()
         self.num_retries = self.num_stops = self.num_cancelled = 0
@@ -49,7 +50,9 @@ class FakeLink:
     async def plan(self, strategy: str, stages: Sequence[Stage] = (), without: str = "") -> Plan:
         self.strategies.append(strategy)
         if stages:
-            return frames.plan("given", (0, *(stage.stop for stage in stages)))
+            cuts = (0, *(stage.stop for stage in stages))
+            times = self.present_s if cuts == (0, *(stop for _, stop in frames.RANGES)) else frames.plan().stage_s
+            return frames.plan("given", cuts, stage_s=times, bottleneck_s=max(times))
         found = self.plans.get(f"without {without}" if without else strategy)
         if isinstance(found, Plan):
             return found

@@ -38,7 +38,7 @@ def test_a_preview_shows_the_plan_and_y_sends_it_with_the_version_it_was_made_fo
         assert "REBALANCE on lab-a?" in shown(app) and "bottleneck 11.8 > 7.9 ms" in shown(app) and "y = do it" in shown(app)
         await pilot.press("y")
         await asked(app, pilot)
-        assert link_of(app).calls == [("apply", 14)]
+        assert link_of(app).calls == [("apply", 14, "balanced", frames.plan().stages)], "what was shown is what is asked for"
         assert "REBALANCE done plan #15" in shown(app)
 
     run(test, (80, 30))
@@ -208,7 +208,7 @@ def test_what_if_compares_what_the_coordinator_offers_and_a_applies_the_chosen_o
         assert "APPLY brand_new on lab-a?" in shown(app)
         await pilot.press("y")
         await asked(app, pilot)
-        assert link_of(app).calls == [("apply", 14, "brand_new")]
+        assert link_of(app).calls == [("apply", 14, "brand_new", frames.plan().stages)]
 
     run(test, (100, 40))
 
@@ -376,5 +376,39 @@ def test_a_suggestion_that_lapsed_cannot_be_confirmed() -> None:
         await pilot.press("y")
         await asked(app, pilot)
         assert link_of(app).calls == [] and app.state.suggestion is None
+
+    run(test, (100, 40))
+
+
+def test_a_strategy_is_compared_with_the_present_plan_as_it_is_predicted_now() -> None:
+    """The cluster has learnt that the present plan takes 20 ms: what takes 7.9 ms is a gain, whatever was planned once."""
+
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        link_of(app).present_s = (0.0031, 0.0042, 0.0200, 0.0018)
+        link_of(app).plans["balanced"] = link_of(app).plans[""] = frames.plan()
+        await pilot.press("S")
+        await asked(app, pilot)
+        assert "S2 20.0 gpu-c" in shown(app) and "+153%" in shown(app), "of 20 ms, not of the planned 11.8"
+        await pilot.press("R")
+        await asked(app, pilot)
+        assert "bottleneck 20.0 > 7.9 ms" in shown(app) and "gpu-c is -41% off what is predicted" in shown(app)
+
+    run(test, (120, 40))
+
+
+def test_a_suggestion_that_is_only_renewed_can_still_be_confirmed() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await suggestion_arrives(app, pilot)
+        await pilot.press("colon", *"confirm 7", "enter")
+        await asked(app, pilot)
+        link_of(app).answers["adaptation"] = AdaptationStatus("suggest", (frames.suggested(8),))
+        await live(app, pilot, adaptation_mode="suggest", suggestion_id=8)
+        app.calls.look_at_suggestion()
+        await finished(app, pilot, "suggestion")
+        assert "y = do it" in shown(app)
+        await pilot.press("y")
+        await asked(app, pilot)
+        assert link_of(app).calls == [("set_adaptation", "", 7)]
 
     run(test, (100, 40))
