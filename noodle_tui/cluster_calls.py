@@ -6,6 +6,7 @@ Every answer and every failure becomes a message; nothing is sent whose preview 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from noodle_tui.messages import (
     ActionChanged,
     CandidateArrived,
     DialogChanged,
+    PresentPlanned,
     PreviewArrived,
     Said,
     WhatIfAsked,
@@ -48,6 +50,7 @@ class ClusterCalls:
 
     async def _compare(self, present: str) -> None:
         """Strategies that this coordinator does not offer are left out; those it names beside ours are asked as well."""
+        await self._ask_present()
         names, asked = [*dict.fromkeys(name for name in (present, *KNOWN_STRATEGIES) if name)], set[str]()
         while names:
             name = names.pop(0)
@@ -60,6 +63,13 @@ class ClusterCalls:
                 self._app.dispatch(CandidateArrived(name, plan, str(error or "")))
         self._app.dispatch(WhatIfEnded(time.time()))
         self._app.paint_soon()
+
+    async def _ask_present(self) -> None:
+        """What the present plan would be planned to take now; without an answer the times it was made with stand."""
+        state = self._app.state
+        if state.latest is not None and state.latest.status.stages:
+            with contextlib.suppress(NoodleError):
+                self._app.dispatch(PresentPlanned(await self._app.link.present(state.latest.status)))
 
     async def _plan(self, strategy: str) -> tuple[Plan | None, NoodleError | None]:
         try:
@@ -82,6 +92,7 @@ class ClusterCalls:
             self._app.run_worker(self._fill(action, preview), group="preview", exclusive=True, exit_on_error=False)
 
     async def _fill(self, action: Action, preview: Preview) -> None:
+        await self._ask_present()
         plan, error = await self._plan(preview.target if action.target is not None else "")
         self._app.dispatch(PreviewArrived(preview.action, preview.target, plan, str(error or "")))
         self._app.paint_soon()

@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-from engine.data import GenerateRequest, NoodleError, Plan, Unavailable, WatchFrame
+from engine.data import ClusterStatus, GenerateRequest, NoodleError, Plan, Unavailable, WatchFrame
 from noodle_tui.backoff import delay_s
 from noodle_tui.logs import LogLine, level_of
 from noodle_tui.messages import (
@@ -102,6 +102,12 @@ class Link:
     async def plan(self, strategy: str) -> Plan:
         """What the coordinator would do with a strategy now; raises NoodleError."""
         return await self._connected().plan(strategy)
+
+    async def present(self, status: ClusterStatus) -> Plan:
+        """The stages of `status` by the times that the coordinator plans with now; raises NoodleError."""
+        from noodle_tui.present_plan import present_plan
+
+        return present_plan(await self._connected().problem_json(), status)
 
     def profile(self, worker_id: str) -> AsyncIterator[ProfileProgress]:
         """What a node says while it is profiled; raises what the coordinator answers."""

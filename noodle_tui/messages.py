@@ -142,6 +142,13 @@ class CandidateArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class PresentPlanned:
+    """The plan that serves, by the times that the coordinator plans with now."""
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
 class WhatIfEnded:
     """Every strategy has answered."""
 
@@ -245,6 +252,7 @@ Message = (
     | ActionChanged
     | WhatIfAsked
     | CandidateArrived
+    | PresentPlanned
     | WhatIfEnded
     | ProfileLoaded
     | LogsArrived

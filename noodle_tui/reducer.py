@@ -26,6 +26,7 @@ from noodle_tui.messages import (
     LinkLost,
     LogsArrived,
     Message,
+    PresentPlanned,
     PreviewArrived,
     ProcessesDied,
     ProfileLoaded,
@@ -214,7 +215,7 @@ def _action_changed(state: ConsoleState, message: ActionChanged, now_s: float) -
 
 
 def _whatif_asked(state: ConsoleState, message: WhatIfAsked, now_s: float) -> ConsoleState:
-    return replace(state, whatif=WhatIf(message.plan_version, True))
+    return replace(state, whatif=WhatIf(message.plan_version, True, present=state.whatif.present))
 
 
 def _candidate_arrived(state: ConsoleState, message: CandidateArrived, now_s: float) -> ConsoleState:
@@ -271,6 +272,7 @@ _HANDLERS: dict[type, Callable[[ConsoleState, Any, float], ConsoleState]] = {
     ActionChanged: _action_changed,
     WhatIfAsked: _whatif_asked,
     CandidateArrived: _candidate_arrived,
+    PresentPlanned: lambda state, message, now_s: replace(state, whatif=replace(state.whatif, present=message.plan)),
     WhatIfEnded: _whatif_ended,
     ProfileLoaded: _profile_loaded,
     LogsArrived: _logs_arrived,

@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.data import GenerateRequest, NoodleError, Plan, Refused, WatchFrame
+from engine.data import ClusterStatus, GenerateRequest, NoodleError, Plan, Refused, WatchFrame
 from noodle_tui.messages import BootFailed, Dialling, FrameArrived, LinkLost, Message, ReplayMoved, SessionEnded
 from noodle_tui.options import MAX_SPEED, MIN_SPEED, Options
 from noodle_tui.recording import Entry, Recording
@@ -98,6 +98,10 @@ class ReplayLink:
         self._post(SessionEnded(number, NO_CLUSTER))
 
     async def plan(self, strategy: str) -> Plan:
+        """Refused."""
+        raise Refused(NO_CLUSTER)
+
+    async def present(self, status: ClusterStatus) -> Plan:
         """Refused."""
         raise Refused(NO_CLUSTER)
 

@@ -71,6 +71,7 @@ class WhatIf:
     plan_version: int = -1  # -1: never asked
     running: bool = False
     candidates: tuple[Candidate, ...] = ()
+    present: Plan | None = None  # the plan that serves, by the times that the candidates rest on
     wall_s: float = 0.0
 
 

@@ -8,6 +8,7 @@ from engine.data import Plan, StageStatus
 from noodle_tui.figures import ms, rate, signed_percent
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Line, Span, fit, line
+from noodle_tui.present_plan import replanned
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import Column, Table, widest
 
@@ -24,7 +25,7 @@ class StrategyRow:
     bottleneck_s: float
     bottleneck: str
     num_moved: int | None
-    gain: float | None  # in tokens/s that the bottleneck allows, against the present plan's own prediction
+    gain: float | None  # in tokens/s that the bottleneck allows, against the present plan by the same times
     error: str = ""
 
 
@@ -32,7 +33,7 @@ def strategy_rows(state: ConsoleState) -> tuple[StrategyRow, ...]:
     """The present plan first, then candidates by their bottleneck, refused ones last."""
     if state.latest is None:
         return ()
-    status = state.latest.status
+    status = replanned(state, state.latest.status)
     current = _current(status.stages, status.plan_version)
     found = [_candidate(c.strategy, c.plan, c.error, current, status.stages) for c in state.whatif.candidates]
     found.sort(key=lambda row: (row.plan is None, row.bottleneck_s, row.step_s, row.name))

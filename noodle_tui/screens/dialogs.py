@@ -5,6 +5,7 @@ from __future__ import annotations
 from noodle_tui.actions import ACTIONS, still_holds, title_of
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
 from noodle_tui.pages import Dialog, Notice, Preview, ThemeChoice
+from noodle_tui.present_plan import replanned
 from noodle_tui.screens.whatif import error_band, expectation, plan_difference, unknowns
 from noodle_tui.state import ConsoleState
 from noodle_tui.widgets.boxes import boxed, laid_over
@@ -40,7 +41,7 @@ def _preview(state: ConsoleState, preview: Preview, canvas: Canvas) -> Lines:
     head = (line(Span(f"{title_of(preview)} on {cluster}?", "title")), BLANK)
     facts = [*_rows("does", action.effect, canvas)]
     if preview.plan is not None and state.latest is not None:
-        facts += _rows("expect", expectation(state.latest.status, preview.plan), canvas)
+        facts += _rows("expect", expectation(replanned(state, state.latest.status), preview.plan), canvas)
     facts += _rows("based on", _basis(preview), canvas)
     if action.command and action.call:
         facts += _rows("same as", action.command, canvas)
@@ -59,7 +60,7 @@ def _basis(preview: Preview) -> str:
 def _picture(state: ConsoleState, preview: Preview, canvas: Canvas) -> Lines:
     if preview.plan is None or state.latest is None:
         return ()
-    status = state.latest.status
+    status = replanned(state, state.latest.status)
     return (BLANK, *plan_difference(status, preview.plan, canvas), line(Span(error_band(status), "dim")), *unknowns(status, canvas))
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from engine.data import ClusterStatus, Plan
 from noodle_tui.figures import clock, middle, ms, percent, signed_percent
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, crop, fit, line, wrap
+from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line, wrap
 from noodle_tui.listings import cursor_row, table_of
 from noodle_tui.listings.strategies import StrategyRow, owners, plan_owners
 from noodle_tui.pages import Page
+from noodle_tui.present_plan import replanned
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import draw_table
 from noodle_tui.widgets.owner_row import axis_row, legend, letters_of, moves_row, owner_row
 from noodle_tui.widgets.plan_blocks import strip
+
+FAR_OFF = 0.25  # of the time that a prediction rests on
 
 
 def whatif_body(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -19,12 +22,13 @@ def whatif_body(state: ConsoleState, canvas: Canvas) -> Lines:
     table = table_of(state, Page.WHATIF)
     if table is None or state.latest is None:
         return ()
+    status = replanned(state, state.latest.status)
     listing = state.ui.listing(Page.WHATIF)
     height = min(len(table.rows) + 1, max(4, canvas.height // 2))
     rows = draw_table(table, listing, canvas.sized(canvas.width, max(2, height)))
     row: StrategyRow | None = cursor_row(state, Page.WHATIF)
     below = canvas.sized(canvas.width, canvas.height - len(rows) - 2)
-    return (*rows, _asked(state), BLANK, *(_difference(state, state.latest.status, row, below) if row else ()))[: canvas.height]
+    return (*rows, _asked(state), BLANK, *(_difference(state, status, row, below) if row else ()))[: canvas.height]
 
 
 def _asked(state: ConsoleState) -> Line:
@@ -92,8 +96,8 @@ def _during(status: ClusterStatus, row: StrategyRow, canvas: Canvas) -> Lines:
     if not row.num_moved:
         return (line(Span(" No item would change its owner.", "dim")),)
     running = sum(session.state != "queued" for session in status.sessions)
-    wait = f"{running} running session{'s' if running != 1 else ''} end first, new ones wait" if running else "no session is running"
-    text = f"On apply: {row.num_moved} items are loaded by their new owners; {wait}."
+    beside = f"{running} running session{'s go' if running != 1 else ' goes'} on, steps stop once" if running else "no session is running"
+    text = f"On apply: {row.num_moved} items are loaded by their new owners; {beside}."
     return tuple(line(f" {part}") for part in wrap(text, canvas.width - 2))
 
 
@@ -124,17 +128,15 @@ def _stages(status: ClusterStatus, plan: Plan) -> Lines:
 
 def unknowns(status: ClusterStatus, canvas: Canvas) -> Lines:
     """What the prediction does not know."""
-    texts = [
-        f"{name} is {signed_percent(off)} off its plan, which its old times still stand for"
-        for name, off in _offs(status)
-        if abs(off) > 0.25
-    ]
     if not status.stages:
         return ()
-    texts = texts or (["no stage has run on this plan yet"] if not _offs(status) else [])
-    return tuple(
-        crop(line(Span(" Unknown: ", "warn"), fit(text, canvas.width - 11, canvas.glyphs).rstrip()), canvas.width) for text in texts[:3]
-    )
+    offs = _offs(status)
+    far = sorted(((name, off) for name, off in offs if abs(off) > FAR_OFF), key=lambda pair: -abs(pair[1]))
+    text = "" if offs else "no stage has run on this plan yet"
+    if far:
+        names = ", ".join(f"{name} {signed_percent(off)}" for name, off in far[:3]) + (f" and {len(far) - 3} more" if far[3:] else "")
+        text = f"{names} off the times predictions use"
+    return (line(Span(" Unknown: ", "warn"), fit(text, canvas.width - 11, canvas.glyphs).rstrip()),) if text else ()
 
 
 def _offs(status: ClusterStatus) -> list[tuple[str, float]]:

@@ -12,13 +12,14 @@ from typing import Any
 from textual.pilot import Pilot
 from textual.worker import WorkerCancelled
 
-from engine.data import GenerateRequest, InvalidInput, NoodleError, Plan, Refused
+from engine.data import ClusterStatus, GenerateRequest, InvalidInput, NoodleError, Plan, Refused
 from engine.service.client import ProfileProgress
 from noodle_tui import messages as m
 from noodle_tui.app import ConsoleApp
 from noodle_tui.config import Config
 from noodle_tui.glyphs import ASCII, Glyphs
 from noodle_tui.options import Options
+from noodle_tui.present_plan import present_plan
 from noodle_tui.themes import load_theme
 from tests.tui import frames
 
@@ -37,6 +38,7 @@ class FakeLink:
         self.strategies: list[str] = []
         self.calls: list[tuple[object, ...]] = []
         self.refuses = ""
+        self.problem_json = "{}"
         self.released = asyncio.Event()
         self.released.set()
         self.num_retries = self.num_stops = self.num_cancelled = 0
@@ -50,6 +52,9 @@ class FakeLink:
         if isinstance(found, Plan):
             return found
         raise found or InvalidInput(f"strategy {strategy!r} is unknown: choose one of balanced, cost")
+
+    async def present(self, status: ClusterStatus) -> Plan:
+        return present_plan(self.problem_json, status)
 
     async def act(self, call: str, arguments: tuple[object, ...]) -> object:
         self.calls.append((call, *arguments))
