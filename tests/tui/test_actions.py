@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -203,6 +204,22 @@ def test_what_if_compares_what_the_coordinator_offers_and_a_applies_the_chosen_o
         await pilot.press("y")
         await asked(app, pilot)
         assert link_of(app).calls == [("apply", 14, "brand_new")]
+
+    run(test, (100, 40))
+
+
+def test_the_present_plan_is_valued_by_the_times_that_candidates_rest_on() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        link_of(app).plans["balanced"] = link_of(app).plans[""] = frames.plan(bottleneck_s=0.01)
+        nodes = [{"id": name, "time_s": [0.005] * 14} for name in frames.NAMES]
+        link_of(app).problem_json = json.dumps({"nodes": nodes})
+        await pilot.press("S")
+        await asked(app, pilot)
+        assert "S0 25.0 gpu-a" in shown(app) and "+150%" in shown(app), "five items of 5 ms, then 10 ms"
+        await pilot.press("R")
+        await asked(app, pilot)
+        assert "bottleneck 25.0 > " in shown(app)
 
     run(test, (100, 40))
 
