@@ -6,23 +6,24 @@ Every answer and every failure becomes a message; nothing is sent whose preview 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import time
 from typing import TYPE_CHECKING
 
-from engine.data import InvalidInput, NoodleError, Plan, StageStatus
+from engine.data import InvalidInput, NoodleError, Plan
 from noodle_tui.actions import ACTIONS, action_for, arguments_of, preview_of, still_holds, title_of
 from noodle_tui.messages import (
     ActionChanged,
-    BaseArrived,
     DialogChanged,
+    PresentPlanned,
     Said,
     WhatIfAsked,
     WhatIfEnded,
 )
 from noodle_tui.move_progress import followed
 from noodle_tui.pages import Preview
-from noodle_tui.previews import base_of, candidate, filled, suggestion_of
+from noodle_tui.previews import candidate, filled, suggestion_of
 from noodle_tui.state import LinkState
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class ClusterCalls:
 
     async def _compare(self, present: str) -> None:
         """Strategies that this coordinator does not offer are left out; those it names beside ours are asked as well."""
-        self._app.dispatch(BaseArrived(await base_of(self._app.link, self._present())))
+        await self._ask_present()
         names, asked = [*dict.fromkeys(name for name in (present, *KNOWN_STRATEGIES) if name)], set[str]()
         while names:
             name = names.pop(0)
@@ -62,6 +63,13 @@ class ClusterCalls:
                 self._app.dispatch(found)
         self._app.dispatch(WhatIfEnded(time.time()))
         self._app.paint_soon()
+
+    async def _ask_present(self) -> None:
+        """What the present plan would be planned to take now; without an answer the times it was made with stand."""
+        state = self._app.state
+        if state.latest is not None and state.latest.status.stages:
+            with contextlib.suppress(NoodleError):
+                self._app.dispatch(PresentPlanned(await self._app.link.present(state.latest.status)))
 
     # --- adaptation -----------------------------------------------------------------------------------------------
     def look_at_suggestion(self) -> None:
@@ -91,12 +99,9 @@ class ClusterCalls:
         if preview.pending:
             self._app.run_worker(self._fill(preview), group="preview", exclusive=True, exit_on_error=False)
 
-    def _present(self) -> tuple[StageStatus, ...]:
-        latest = self._app.state.latest
-        return latest.status.stages if latest else ()
-
     async def _fill(self, preview: Preview) -> None:
-        self._app.dispatch(await filled(self._app.link, preview, self._app.state.suggestion, self._present()))
+        await self._ask_present()
+        self._app.dispatch(await filled(self._app.link, preview, self._app.state.suggestion))
         self._app.paint_soon()
 
     def confirm(self) -> None:

@@ -127,7 +127,6 @@ class PreviewArrived:
     error: str = ""
     move: MoveEstimate | None = None
     about: str = ""
-    base: Plan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +146,6 @@ class WhatIfAsked:
 
 
 @dataclass(frozen=True, slots=True)
-class BaseArrived:
-    """The present plan with the times that hold now: what candidates are compared with."""
-
-    plan: Plan | None
-
-
-@dataclass(frozen=True, slots=True)
 class CandidateArrived:
     """What one strategy would do, or why it cannot."""
 
@@ -170,6 +162,13 @@ class SuggestionArrived:
     entry: AdaptationEntry
     plan: Plan | None = None
     move: MoveEstimate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PresentPlanned:
+    """The plan that serves, by the times that the coordinator plans with now."""
+
+    plan: Plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,9 +275,9 @@ Message = (
     | PreviewArrived
     | ActionChanged
     | WhatIfAsked
-    | BaseArrived
     | CandidateArrived
     | SuggestionArrived
+    | PresentPlanned
     | WhatIfEnded
     | ProfileLoaded
     | LogsArrived

@@ -46,7 +46,6 @@ class Preview:
     plan_version: int  # what the request carries, and is refused if it moved
     plan: Plan | None = None  # what the coordinator would do
     move: MoveEstimate | None = None  # what that would carry and take
-    base: Plan | None = None  # the present plan with the times that hold now
     about: str = ""  # why it is offered, or what it concerns
     choices: tuple[str, ...] = ()  # up and down change the target among these
     mode: str = ""  # of adaptation, as it was seen

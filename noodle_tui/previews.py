@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from engine.data import NoodleError, NotFound, Plan, Stage, StageStatus, Unavailable
+from engine.data import NoodleError, NotFound, Plan, Stage, Unavailable
 from noodle_tui.messages import CandidateArrived, PreviewArrived, SuggestionArrived
 from noodle_tui.pages import Preview
 from noodle_tui.state import Suggestion
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from noodle_tui.replay import ReplayLink
 
 
-async def filled(
-    link: Link | ReplayLink, preview: Preview, suggestion: Suggestion | None, present: Sequence[StageStatus]
-) -> PreviewArrived:
+async def filled(link: Link | ReplayLink, preview: Preview, suggestion: Suggestion | None) -> PreviewArrived:
     """The coordinator's answer, or its refusal, to a preview; never raises."""
     target, about = preview.target, preview.about
     try:
@@ -40,18 +38,7 @@ async def filled(
         return PreviewArrived(preview.action, target, error=str(problem) or type(problem).__name__, about=about)
     except Exception as problem:  # a defect must be read on screen, not end the console
         return PreviewArrived(preview.action, target, error=f"unexpected {type(problem).__name__}: {problem}", about=about)
-    base = await base_of(link, present)
-    return PreviewArrived(preview.action, target, plan, move=await _move(link, plan.stages), about=about, base=base)
-
-
-async def base_of(link: Link | ReplayLink, present: Sequence[StageStatus]) -> Plan | None:
-    """The present stages with the times that hold now: what a new plan is fairly compared with; None if nobody can say."""
-    if not present:
-        return None
-    try:
-        return await link.plan("", tuple(Stage(stage.worker_id, stage.start, stage.stop) for stage in present))
-    except Exception:
-        return None
+    return PreviewArrived(preview.action, target, plan, move=await _move(link, plan.stages), about=about)
 
 
 async def candidate(link: Link | ReplayLink, strategy: str) -> tuple[CandidateArrived, NoodleError | None]:

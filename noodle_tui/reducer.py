@@ -14,7 +14,6 @@ from noodle_tui.messages import (
     AccessChanged,
     ActionChanged,
     AnswerScrolled,
-    BaseArrived,
     BootFailed,
     BootProgress,
     CandidateArrived,
@@ -28,6 +27,7 @@ from noodle_tui.messages import (
     LogsArrived,
     Message,
     PeerKnown,
+    PresentPlanned,
     PreviewArrived,
     ProcessesDied,
     ProfileLoaded,
@@ -215,7 +215,7 @@ def _preview_arrived(state: ConsoleState, message: PreviewArrived, now_s: float)
         return state  # the user has gone on
     error = safe_text(message.error)
     about = safe_text(message.about) or dialog.about
-    answered = replace(dialog, pending=False, plan=clean(message.plan), move=clean(message.move), base=clean(message.base))
+    answered = replace(dialog, pending=False, plan=clean(message.plan), move=clean(message.move))
     answered = replace(answered, about=about, blocked=error or dialog.blocked)
     return replace(state, ui=replace(state.ui, dialog=answered))
 
@@ -228,11 +228,7 @@ def _action_changed(state: ConsoleState, message: ActionChanged, now_s: float) -
 
 
 def _whatif_asked(state: ConsoleState, message: WhatIfAsked, now_s: float) -> ConsoleState:
-    return replace(state, whatif=WhatIf(message.plan_version, True))
-
-
-def _base_arrived(state: ConsoleState, message: BaseArrived, now_s: float) -> ConsoleState:
-    return replace(state, whatif=replace(state.whatif, base=clean(message.plan)))
+    return replace(state, whatif=WhatIf(message.plan_version, True, present=state.whatif.present))
 
 
 def _candidate_arrived(state: ConsoleState, message: CandidateArrived, now_s: float) -> ConsoleState:
@@ -293,9 +289,9 @@ _HANDLERS: dict[type, Callable[[ConsoleState, Any, float], ConsoleState]] = {
     PreviewArrived: _preview_arrived,
     ActionChanged: _action_changed,
     WhatIfAsked: _whatif_asked,
-    BaseArrived: _base_arrived,
     CandidateArrived: _candidate_arrived,
     SuggestionArrived: _suggestion_arrived,
+    PresentPlanned: lambda state, message, now_s: replace(state, whatif=replace(state.whatif, present=clean(message.plan))),
     WhatIfEnded: _whatif_ended,
     ProfileLoaded: _profile_loaded,
     LogsArrived: _logs_arrived,

@@ -90,7 +90,7 @@ class WhatIf:
     plan_version: int = -1  # -1: never asked
     running: bool = False
     candidates: tuple[Candidate, ...] = ()
-    base: Plan | None = None  # the present plan with the times that held then
+    present: Plan | None = None  # the plan that serves, by the times that the candidates rest on
     wall_s: float = 0.0
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from engine.data import Plan, StageStatus
 from noodle_tui.figures import ms, percent, rate, signed_percent, size, with_ms
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Line, Span, fit, line
+from noodle_tui.present_plan import replanned
 from noodle_tui.state import Candidate, ConsoleState
 from noodle_tui.tables import Column, Table, widest
 
@@ -30,7 +30,7 @@ class StrategyRow:
     bottleneck_s: float
     bottleneck: str
     num_moved: int | None
-    gain: float | None  # in tokens/s that the bottleneck allows, against the present plan's own prediction
+    gain: float | None  # in tokens/s that the bottleneck allows, against the present plan by the same times
     error: str = ""
     move: MoveEstimate | None = None
     is_suggestion: bool = False
@@ -51,8 +51,8 @@ def strategy_rows(state: ConsoleState) -> tuple[StrategyRow, ...]:
     """The present plan first, then candidates by their bottleneck, refused ones last."""
     if state.latest is None:
         return ()
-    status = state.latest.status
-    current = _current(status.stages, predicted_now(status.stages, state.whatif.base))
+    status = replanned(state, state.latest.status)
+    current = _current(status.stages)
     found = [_candidate(c, current, status.stages) for c in state.whatif.candidates]
     if state.suggestion is not None:
         offered = Candidate(state.suggestion.name, state.suggestion.plan, "", state.suggestion.move)
@@ -99,15 +99,8 @@ def plan_owners(plan: Plan) -> dict[int, str]:
     return {i: stage.node_id for stage in plan.stages for i in range(stage.start, stage.stop)}
 
 
-def predicted_now(stages: Sequence[StageStatus], base: Plan | None) -> list[float]:
-    """What the present stages are predicted to take with the times that hold now; without `base` with those of their plan."""
-    now = [(stage.worker_id, stage.start, stage.stop) for stage in stages]
-    if base is not None and [(stage.node_id, stage.start, stage.stop) for stage in base.stages] == now:
-        return list(base.stage_s)
-    return [stage.predicted_s for stage in stages]
-
-
-def _current(stages: tuple[StageStatus, ...], times: Sequence[float]) -> StrategyRow:
+def _current(stages: tuple[StageStatus, ...]) -> StrategyRow:
+    times = [stage.predicted_s for stage in stages]
     hops_s = sum(stage.hop_p50_s for stage in stages)
     slowest = max(range(len(times)), key=lambda i: times[i], default=0)
     name = _bottleneck(slowest, times[slowest], stages[slowest].worker_id) if stages else ""

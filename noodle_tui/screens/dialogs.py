@@ -5,6 +5,7 @@ from __future__ import annotations
 from noodle_tui.actions import ACTIONS, MODES, still_holds, title_of
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
 from noodle_tui.pages import Dialog, Notice, Preview, ThemeChoice
+from noodle_tui.present_plan import replanned
 from noodle_tui.screens.move_lines import MAX_UNKNOWNS, facts_of
 from noodle_tui.screens.whatif import error_band, expectation, plan_difference, unknowns
 from noodle_tui.state import ConsoleState
@@ -63,17 +64,17 @@ def _parts(state: ConsoleState, preview: Preview, canvas: Canvas) -> list[tuple[
         parts.append((0, _modes(preview, canvas)))
     add(8, "does", action.effect)
     if preview.plan is not None and state.latest is not None:
-        status = state.latest.status
-        add(0, "expect", expectation(status, preview.plan, preview.base))
+        status = replanned(state, state.latest.status)
+        add(0, "expect", expectation(status, preview.plan))
         for i, (name, text) in enumerate(facts_of(preview.move)):
             add(3 + i, name, text)
-        unknown = (*(preview.move.unknowns if preview.move else ()), *unknowns(status, preview.base))
+        unknown = (*(preview.move.unknowns if preview.move else ()), *unknowns(status))
         parts += [(6, tuple(_rows("unknown", text, canvas, "warn"))) for text in unknown[:MAX_UNKNOWNS]]
-        add(7, "trust", error_band(status, preview.base))
+        add(7, "trust", error_band(status))
     add(1, "based on", _basis(preview))
     add(9, "same as", action.command)
     if preview.plan is not None and state.latest is not None:
-        parts.append((10, (BLANK, *plan_difference(state.latest.status, preview.plan, canvas, preview.base))))
+        parts.append((10, (BLANK, *plan_difference(replanned(state, state.latest.status), preview.plan, canvas))))
     return parts
 
 

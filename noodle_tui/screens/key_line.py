@@ -46,7 +46,7 @@ def _words(state: ConsoleState) -> list[str]:
     if state.shown is None:
         words = []
     if state.link.state is not LinkState.LIVE and state.replay is None:
-        words.insert(0, "r retry")
+        words = ["r retry", *(word for word in words if not word[0].isupper())]  # no change without a coordinator
     if state.replay is not None:
         words = ["space pause", ", . step", "- + pace", ": seek", *words]
     elif state.held is not None:

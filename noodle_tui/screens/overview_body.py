@@ -14,7 +14,7 @@ from noodle_tui.pages import Page
 from noodle_tui.screens.nodes import headline
 from noodle_tui.state import ConsoleState, LinkState, View
 from noodle_tui.tables import draw_table
-from noodle_tui.widgets.event_list import event_list
+from noodle_tui.widgets.event_list import event_list, notable
 from noodle_tui.widgets.metrics import metrics
 from noodle_tui.widgets.notices import weights
 from noodle_tui.widgets.plan_blocks import plan_blocks
@@ -101,7 +101,7 @@ def _nodes_and_sessions(state: ConsoleState, view: View, canvas: Canvas) -> Line
 
 def _three_columns(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
     """Nodes, events, sessions."""
-    left, right = canvas.width * 45 // 100, 66
+    left, right = canvas.width * 2 // 5, 66
     middle = canvas.width - left - right - 6
     sessions = _list(state, Page.SESSIONS, canvas.sized(right, canvas.height))
     events = _list(state, Page.EVENTS, canvas.sized(middle, canvas.height))
@@ -128,7 +128,7 @@ def _list(state: ConsoleState, page: Page, canvas: Canvas) -> Lines:
         return ()
     listing = state.ui.listing(page)
     if page is Page.EVENTS and not active and not listing.filter and not warns(state, page):
-        return event_list(table.rows, canvas)
+        return event_list(notable(table.rows), canvas)
     count = f"  {len(table.rows)}" + ("  enter opens" if active else "")
     heading = line(Span(f" {page.value.upper()}", "title"), Span(count, "dim"))
     rows = draw_table(table, listing, canvas.sized(canvas.width, canvas.height - 1), warn_only=warns(state, page), active=active)

@@ -112,7 +112,8 @@ def _layer_view(state: ConsoleState, rows: tuple[StageRow, ...], cursor: int, ca
 
 def _memory_view(state: ConsoleState, rows: tuple[StageRow, ...], cursor: int, canvas: Canvas) -> Lines:
     """Per stage: what its node holds now, of what it may use."""
-    head = line(Span(f" {'STAGE':<{NAME_CELLS}} # resident without KV   + KV in use   {canvas.glyphs.empty} free", "dim"))
+    key = f"{canvas.glyphs.full} resident without KV   + KV in use   {canvas.glyphs.empty} free"
+    head = line(Span(f" {'STAGE':<{NAME_CELLS}} {key}", "dim"))
     lines = [head]
     for i, row in enumerate(rows):
         mark = Span(canvas.glyphs.cursor if i == cursor else " ", "accent")
@@ -126,7 +127,7 @@ def _memory_bar(row: StageRow, state: ConsoleState, canvas: Canvas) -> Line:
     if node is None or node.memory_bytes <= 0:
         return line(Span("its node has not told its memory", "dim"))
     kv = min(node.kv_used_bytes, node.resident_bytes)
-    shares = ((node.resident_bytes - kv) / node.memory_bytes, "#", "low"), (kv / node.memory_bytes, "+", "mid")
+    shares = ((node.resident_bytes - kv) / node.memory_bytes, canvas.glyphs.full, "low"), (kv / node.memory_bytes, "+", "mid")
     share = node.resident_bytes / node.memory_bytes
     text = f" {percent(share):>4} {size(node.resident_bytes)}/{size(node.memory_bytes)}"
     if canvas.width >= 76:

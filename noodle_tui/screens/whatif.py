@@ -6,14 +6,16 @@ from engine.data import ClusterStatus, Plan
 from noodle_tui.figures import clock, middle, ms, percent, signed_percent
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, wrap
 from noodle_tui.listings import cursor_row, table_of
-from noodle_tui.listings.strategies import StrategyRow, owners, plan_owners, predicted_now
+from noodle_tui.listings.strategies import StrategyRow, owners, plan_owners
 from noodle_tui.pages import Page
+from noodle_tui.present_plan import replanned
 from noodle_tui.screens.move_lines import learning_hint, memory_lines, move_lines, unknown_lines
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import draw_table
 from noodle_tui.widgets.owner_row import axis_row, legend, letters_of, moves_row, owner_row
 from noodle_tui.widgets.plan_blocks import strip
 
+FAR_OFF = 0.25  # of the time that a prediction rests on
 ROWS_OF_DIFFERENCE = 13  # with one row of unknowns
 
 
@@ -22,12 +24,13 @@ def whatif_body(state: ConsoleState, canvas: Canvas) -> Lines:
     table = table_of(state, Page.WHATIF)
     if table is None or state.latest is None:
         return ()
+    status = replanned(state, state.latest.status)
     listing = state.ui.listing(Page.WHATIF)
     height = min(len(table.rows) + 1, max(4, canvas.height // 2))
     rows = draw_table(table, listing, canvas.sized(canvas.width, max(2, height)))
     row: StrategyRow | None = cursor_row(state, Page.WHATIF)
     below = canvas.sized(canvas.width, canvas.height - len(rows) - 2)
-    return (*rows, _asked(state), BLANK, *(_difference(state, state.latest.status, row, below) if row else ()))[: canvas.height]
+    return (*rows, _asked(state), BLANK, *(_difference(state, status, row, below) if row else ()))[: canvas.height]
 
 
 def _asked(state: ConsoleState) -> Line:
@@ -51,17 +54,17 @@ def _difference(state: ConsoleState, status: ClusterStatus, row: StrategyRow, ca
     if row.plan is None:
         return (
             line(Span(" move down to a strategy to see what it would change", "dim")),
-            *unknown_lines(unknowns(status, state.whatif.base), canvas),
+            *unknown_lines(unknowns(status), canvas),
         )
     base = base_plan(state)
-    unknown = (*(row.move.unknowns if row.move else ()), *unknowns(status, state.whatif.base))
+    unknown = (*(row.move.unknowns if row.move else ()), *unknowns(status))
     against = state.ui.compare_strategy if base else "current"
     return (
-        line(Span(f" DIFF {against} > {row.name}", "title"), Span(f"   {error_band(status, state.whatif.base)}", "dim")),
+        line(Span(f" DIFF {against} > {row.name}", "title"), Span(f"   {error_band(status)}", "dim")),
         *(_evidence(state, canvas) if row.is_suggestion else ()),
         *(move_lines(row.move, canvas) if base is None else ()),
         *unknown_lines(unknown, canvas, len(unknown) if detail else max(1, canvas.height - ROWS_OF_DIFFERENCE)),
-        *plan_difference(status, row.plan, canvas, base or state.whatif.base, "base" if base else "now"),
+        *plan_difference(status, row.plan, canvas, base),
         *((*_stages(status, row.plan), *memory_lines(row.move, canvas)) if detail else ()),
     )
 
@@ -79,13 +82,13 @@ def base_plan(state: ConsoleState) -> Plan | None:
     return next((c.plan for c in state.whatif.candidates if c.strategy == state.ui.compare_strategy), None)
 
 
-def plan_difference(status: ClusterStatus, plan: Plan, canvas: Canvas, base: Plan | None, word: str = "now") -> Lines:
-    """Owners in `base` (or as they are) and next, what moves, both plans as strips on one scale."""
-    is_present = word == "now"
-    before = plan_owners(base) if base and not is_present else owners(status.stages)
+def plan_difference(status: ClusterStatus, plan: Plan, canvas: Canvas, base: Plan | None = None) -> Lines:
+    """Owners now (or in `base`) and next, what moves, both plans as strips on one scale."""
+    before = plan_owners(base) if base else owners(status.stages)
     after = plan_owners(plan)
-    now_nodes = [stage.node_id for stage in base.stages] if base and not is_present else [stage.worker_id for stage in status.stages]
-    now_s = list(base.stage_s) if base and not is_present else predicted_now(status.stages, base)
+    now_nodes = [stage.node_id for stage in base.stages] if base else [stage.worker_id for stage in status.stages]
+    now_s = list(base.stage_s) if base else [stage.predicted_s for stage in status.stages]
+    word = "base" if base else "now"
     letters = letters_of([*now_nodes, *(s.node_id for s in plan.stages)])
     scale_s = max(sum(now_s), sum(plan.stage_s)) or 1.0
     width = canvas.width - 11
@@ -102,19 +105,19 @@ def plan_difference(status: ClusterStatus, plan: Plan, canvas: Canvas, base: Pla
     )
 
 
-def expectation(status: ClusterStatus, plan: Plan, base: Plan | None) -> str:
+def expectation(status: ClusterStatus, plan: Plan) -> str:
     """Bottleneck and what it allows, now and next, both as predicted, with the band that this cluster's predictions have."""
-    now_s = max(predicted_now(status.stages, base), default=0.0)
+    now_s = max((stage.predicted_s for stage in status.stages), default=0.0)
     gain = signed_percent(now_s / plan.bottleneck_s - 1 if plan.bottleneck_s > 0 and now_s > 0 else None)
     before, after = (1 / now_s if now_s > 0 else 0.0), (1 / plan.bottleneck_s if plan.bottleneck_s > 0 else 0.0)
-    offs = [abs(off) for _, off in _offs(status, base)]
+    offs = [abs(off) for _, off in _offs(status)]
     band = f" +-{percent(max(offs))}" if offs else ""
     return f"bottleneck {ms(now_s)} > {ms(plan.bottleneck_s)} ms{band},  {before:.1f} > {after:.1f} tok/s at most  ({gain})"
 
 
-def error_band(status: ClusterStatus, base: Plan | None) -> str:
+def error_band(status: ClusterStatus) -> str:
     """How far the present plan's prediction is off, which is how far to trust the next one."""
-    offs = _offs(status, base)
+    offs = _offs(status)
     if not offs:
         return "error band unknown: nothing has run on this plan"
     name, worst = max(offs, key=lambda pair: abs(pair[1]))
@@ -137,19 +140,18 @@ def _stages(status: ClusterStatus, plan: Plan) -> Lines:
     return tuple(rows)
 
 
-def unknowns(status: ClusterStatus, base: Plan | None) -> tuple[str, ...]:
+def unknowns(status: ClusterStatus) -> tuple[str, ...]:
     """What the predicted times do not know."""
     if not status.stages:
         return ()
-    offs = _offs(status, base)
-    if not offs:
-        return ("no stage has run on this plan yet",)
-    hint = learning_hint(status)
-    return tuple(f"{name} is {signed_percent(off)} off what is predicted from its times{hint}" for name, off in offs if abs(off) > 0.25)
+    offs = _offs(status)
+    far = sorted(((name, off) for name, off in offs if abs(off) > FAR_OFF), key=lambda pair: -abs(pair[1]))
+    if not far:
+        return () if offs else ("no stage has run on this plan yet",)
+    names = ", ".join(f"{name} {signed_percent(off)}" for name, off in far[:3]) + (f" and {len(far) - 3} more" if far[3:] else "")
+    return (f"{names} off the times predictions use{learning_hint(status)}",)
 
 
-def _offs(status: ClusterStatus, base: Plan | None) -> list[tuple[str, float]]:
-    """Of every stage that ran, how far it is off its prediction with the times that hold now."""
-    predicted_s = predicted_now(status.stages, base)
-    ran = [(s, p) for s, p in zip(status.stages, predicted_s, strict=True) if s.num_steps and p > 0 and s.compute_p50_s > 0]
-    return [(s.worker_id, s.compute_p50_s / p - 1) for s, p in ran]
+def _offs(status: ClusterStatus) -> list[tuple[str, float]]:
+    ran = [s for s in status.stages if s.num_steps and s.predicted_s > 0 and s.compute_p50_s > 0]
+    return [(s.worker_id, s.compute_p50_s / s.predicted_s - 1) for s in ran]

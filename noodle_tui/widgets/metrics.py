@@ -6,7 +6,7 @@ from engine.data import ClusterStatus
 from noodle_tui.figures import age, ms, percent, rate, signed_percent, with_ms
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Canvas, Line, Lines, Span, beside, crop, line, width_of
-from noodle_tui.listings.nodes import kv_share, memory_share, node_rows, over_plan
+from noodle_tui.listings.nodes import kv_share, memory_share, over_plan
 from noodle_tui.state import ConsoleState
 from noodle_tui.widgets.plan_blocks import bottleneck_index, stage_s
 from noodle_tui.widgets.sparkline import sparkline
@@ -130,13 +130,14 @@ def _kv(state: ConsoleState, status: ClusterStatus) -> Line:
     fullest = max(status.nodes, key=kv_share)
     largest = max(status.nodes, key=memory_share)
     kv, memory = kv_share(fullest), memory_share(largest)
-    late = [row.node.worker_id for row in node_rows(status) if over_plan(row.stage, state.thresholds)]
+    late = sorted((-s.compute_p50_s / s.predicted_s, s.worker_id) for s in status.stages if over_plan(s, state.thresholds))
+    worst = f"{late[0][1][:12]} x{-late[0][0]:.1f}{f' +{len(late) - 1}' if late[1:] else ''}" if late else ""
     return line(
         _label("KV MAX"),
         Span(f"{percent(kv)} {fullest.worker_id[:12]}", "warn" if kv > state.thresholds.kv else "text"),
         Span("  MEM ", "dim"),
         Span(f"{percent(memory)} {largest.worker_id[:12]}", "warn" if memory > state.thresholds.memory else "text"),
-        Span(f"  OVER PLAN {late[0]}{f' +{len(late) - 1}' if late[1:] else ''}" if late else "", "warn"),
+        Span(f"  OVER PLAN {worst}" if worst else "", "warn"),
     )
 
 

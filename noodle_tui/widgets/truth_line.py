@@ -7,6 +7,7 @@ from rich.cells import cell_len
 from engine.data import ClusterStatus, NodeState, NodeStatus, Phase
 from noodle_tui.figures import age, clock, rate
 from noodle_tui.lines import Canvas, Line, Span, crop, fit, line, pad, width_of
+from noodle_tui.listings.nodes import is_warning, node_rows
 from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState, LinkState, View
 
@@ -21,7 +22,6 @@ _LINK_STYLES = {
     LinkState.VERSION: "error",
 }
 _ERRORS = frozenset({NodeState.LOST})
-_WARNINGS = frozenset({NodeState.WARN, NodeState.SUSPECT, NodeState.DRAINING})
 
 
 def truth_line(state: ConsoleState, canvas: Canvas) -> Line:
@@ -69,7 +69,8 @@ def worst_word(state: ConsoleState) -> tuple[str, str]:
     nodes: tuple[NodeStatus, ...] = status.nodes if status else ()
     num_lost = sum(node.state in _ERRORS for node in nodes)
     num_errors = max(num_lost, len(state.failures))  # a dead worker process is usually a lost node too
-    num_warnings = sum(node.state in _WARNINGS for node in nodes)
+    rows = node_rows(status) if status else ()
+    num_warnings = sum(is_warning(row, state.thresholds) and row.node.state not in _ERRORS for row in rows)
     if status and status.phase is not Phase.SERVING and num_errors:
         return "DEGRADED", "error"
     if num_errors:

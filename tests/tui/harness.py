@@ -12,13 +12,14 @@ from typing import Any
 from textual.pilot import Pilot
 from textual.worker import WorkerCancelled
 
-from engine.data import GenerateRequest, InvalidInput, NoodleError, Plan, Refused, Stage
+from engine.data import ClusterStatus, GenerateRequest, InvalidInput, NoodleError, Plan, Refused, Stage
 from engine.service.client import ProfileProgress
 from noodle_tui import messages as m
 from noodle_tui.app import ConsoleApp
 from noodle_tui.config import Config
 from noodle_tui.glyphs import ASCII, Glyphs
 from noodle_tui.options import Options
+from noodle_tui.present_plan import present_plan
 from noodle_tui.themes import load_theme
 from tests.tui import frames
 
@@ -39,7 +40,7 @@ class FakeLink:
         self.questions: list[tuple[object, ...]] = []
         self.answers: dict[str, object] = {"estimate_move": frames.move(), "moves": (frames.moved(),)}
         self.refuses = ""
-        self.present_s = frames.TIMES_S  # what the present stages are predicted to take now
+        self.problem_json = "{}"
         self.released = asyncio.Event()
         self.released.set()
         self.num_retries = self.num_stops = self.num_cancelled = 0
@@ -50,9 +51,7 @@ class FakeLink:
     async def plan(self, strategy: str, stages: Sequence[Stage] = (), without: str = "") -> Plan:
         self.strategies.append(strategy)
         if stages:
-            cuts = (0, *(stage.stop for stage in stages))
-            times = self.present_s if cuts == (0, *(stop for _, stop in frames.RANGES)) else frames.plan().stage_s
-            return frames.plan("given", cuts, stage_s=times, bottleneck_s=max(times))
+            return frames.plan("given", (0, *(stage.stop for stage in stages)))
         found = self.plans.get(f"without {without}" if without else strategy)
         if isinstance(found, Plan):
             return found
@@ -64,6 +63,9 @@ class FakeLink:
         if found is None or isinstance(found, NoodleError):
             raise found or Refused(f"{call} has no answer in this test")
         return found
+
+    async def present(self, status: ClusterStatus) -> Plan:
+        return present_plan(self.problem_json, status)
 
     async def act(self, call: str, arguments: tuple[object, ...]) -> object:
         self.calls.append((call, *arguments))
