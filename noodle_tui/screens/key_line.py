@@ -6,7 +6,7 @@ from rich.cells import cell_len
 
 from noodle_tui.actions import still_holds
 from noodle_tui.lines import Canvas, Line, Span, line
-from noodle_tui.pages import Page, Preview, ThemeChoice
+from noodle_tui.pages import Leaving, Page, Preview, ThemeChoice
 from noodle_tui.state import ConsoleState, LinkState
 
 _PAGES: dict[Page, str] = {
@@ -17,7 +17,7 @@ _PAGES: dict[Page, str] = {
     Page.EVENTS: "enter in full|/ filter|w warnings|, . plan changes|f newest|x export",
     Page.SESSIONS: "enter details|X cancel...|/ filter|o sort|x export",
     Page.PROFILE: "enter layers|b phase|o sort|P take one|/ filter|x export",
-    Page.PROMPT: "enter write|esc stop|pgup pgdn scroll",
+    Page.PROMPT: "enter write|esc stop|pgup pgdn scroll|f2 copy|f3 save",
     Page.LOGS: "enter in full|/ filter|w warnings|n source|f follow|x export",
 }
 _TAIL = ("? help", "q quit")
@@ -38,6 +38,8 @@ def _words(state: ConsoleState) -> list[str]:
         return [*choose, *(["enter / esc close"] if still_holds(ui.dialog, state) else ["y do it", "n / enter / esc cancel"])]
     if isinstance(ui.dialog, ThemeChoice):
         return ["up down choose", "enter keep", "esc take back"]
+    if isinstance(ui.dialog, Leaving):
+        return ["y quit", "n / enter / esc stay"]
     if ui.dialog is not None:
         return ["enter / esc close"]
     if ui.help:

@@ -46,7 +46,7 @@ def _left(state: ConsoleState, status: ClusterStatus, glyphs: Glyphs) -> Lines:
     graph = line(" [", *sparkline(known, max(known, default=0.0) / 2 or 1.0, GRAPH_CELLS, glyphs, high=False), "]") if any(known) else ()
     return (
         line(" ", *_throughput(status), *graph),
-        line(" ", *_step(status)),
+        line(" ", *_step(status), *_first_token(status)),
         line(" ", *_sessions(status), "  ", *_finished(status)),
         _last_left(state, status),
     )
@@ -79,6 +79,12 @@ def _throughput(status: ClusterStatus) -> Line:
 
 def _step(status: ClusterStatus) -> Line:
     return line(_label("STEP"), f"p50 {with_ms(status.step_p50_s):>6}  p95 {with_ms(status.step_p95_s):>6}")
+
+
+def _first_token(status: ClusterStatus) -> Line:
+    """Of the sessions that run now."""
+    times = sorted(session.ttft_s for session in status.sessions if session.ttft_s > 0)
+    return line(Span("  TTFT ", "dim"), f"p95 {with_ms(times[min(len(times) - 1, int(0.95 * len(times)))])}") if times else ()
 
 
 def _sessions(status: ClusterStatus) -> Line:
