@@ -204,6 +204,8 @@ def _about(action: Action, state: ConsoleState, target: str) -> str:
         return state.suggestion.entry.sentence
     if action.id == "cluster.auto" and state.suggestion is not None:
         return f"{state.suggestion.name} is open and lapses when the mode changes"
+    if action.id == "cluster.auto" and state.latest is not None and state.latest.status.strategy == GIVEN:
+        return f"plan #{state.latest.status.plan_version} was chosen by hand: adaptation leaves it alone until R plans again"
     return ""
 
 

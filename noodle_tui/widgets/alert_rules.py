@@ -26,5 +26,5 @@ def _rule(rule: Rule, canvas: Canvas) -> Line:
         return line(Span(f" {word} {head} ", "dim"), Span("ok", "ok"))
     names = ", ".join(rule.nodes[:3]) + (f" +{len(rule.nodes) - 3}" if rule.nodes[3:] else "")
     return line(
-        Span(f" {word} {head} ", "text"), Span(fit(f"{names} FIRING", canvas.width - RULE_CELLS - 4, canvas.glyphs).rstrip(), style)
+        Span(f" {word} {head} ", "text"), Span(fit(f"FIRING {names}", canvas.width - RULE_CELLS - 4, canvas.glyphs).rstrip(), style)
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.data import ClusterStatus
+from noodle_tui.actions import GIVEN
 from noodle_tui.figures import age, ms, percent, rate, signed_percent, with_ms
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Canvas, Line, Lines, Span, beside, crop, line, width_of
@@ -126,7 +127,8 @@ def _adapt(state: ConsoleState, status: ClusterStatus) -> Line:
     known = state.suggestion
     gain = 1 - known.entry.predicted_s / known.entry.before_s if known and known.entry.before_s > 0 else None
     offer = f"  offers {signed_percent(-gain if gain is not None else None)} a step (4 shows it)" if status.suggestion_id else ""
-    return line(Span("ADAPT ", "dim"), status.adaptation_mode, Span(offer, "warn"))
+    rests = "  rests: plan by hand" if status.strategy == GIVEN and status.adaptation_mode != "off" else ""
+    return line(Span("ADAPT ", "dim"), status.adaptation_mode, Span(rests, "dim"), Span(offer, "warn"))
 
 
 def _kv(state: ConsoleState, status: ClusterStatus) -> Line:
