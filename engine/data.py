@@ -357,7 +357,7 @@ class ClusterStatus:
     num_items: int
     context_tokens: int
     plan_version: int
-    strategy: str
+    strategy: str  # of the plan that serves; before there is one, of the next
     num_workers_expected: int
     nodes: tuple[NodeStatus, ...]
     stages: tuple[StageStatus, ...]
@@ -369,6 +369,8 @@ class ClusterStatus:
     num_sessions_failed: int
     uptime_s: float
     failure: str = ""  # why the cluster cannot serve and what to do; empty while it can or still may
+    adaptation_mode: str = ""  # off, suggest or auto; empty if the coordinator does not say
+    suggestion_id: int = 0  # of adaptation, waiting to be confirmed; 0 is none
 
 
 @dataclass(frozen=True, slots=True)

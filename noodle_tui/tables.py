@@ -14,7 +14,7 @@ from typing import Any
 from rich.cells import cell_len
 
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.lines import Canvas, Line, Lines, Span, crop, fit, line, pad
+from noodle_tui.lines import Canvas, Line, Lines, Span, crop, fit, line, pad, wrap
 
 Draw = Callable[[Any, int, Glyphs], Line]
 
@@ -34,6 +34,7 @@ class Column:
     from_width: int = 0  # of the canvas; narrower ones do without
     until_width: int = 10_000
     covered: bool = False  # replaced by the row's sentence where it has one
+    short: str = ""  # the title where the whole one has no room
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,8 @@ def draw_table(table: Table, listing: Listing, canvas: Canvas, *, warn_only: boo
     widths = _widths(columns, canvas.width - 1)
     header = _header(columns, widths, listing, canvas)
     if not rows:
-        return (header, line(Span(f" {_nothing(table, listing, warn_only)}", "dim")))
+        nothing = wrap(_nothing(table, listing, warn_only), canvas.width - 2)
+        return (header, *(line(Span(f" {row}", "dim")) for row in nothing))[: canvas.height]
     room = canvas.height - 1
     hidden = _hidden(table, rows, listing)
     if len(rows) > room or hidden:
@@ -166,7 +168,8 @@ def _header(columns: Sequence[Column], widths: Sequence[int], listing: Listing, 
     parts: list[Span | str] = [" "]
     for column, width in zip(columns, widths, strict=True):
         mark = ("^" if listing.reverse else "v") if column.name == listing.sort else ""
-        text = fit(column.title, width - len(mark), canvas.glyphs, "right" if column.right else "left")
+        title = column.short if column.short and cell_len(column.title) > width - len(mark) else column.title
+        text = fit(title, width - len(mark), canvas.glyphs, "right" if column.right else "left")
         text = text.rstrip() + mark if mark and not column.right else text + mark
         parts += [Span(fit(text, width, canvas.glyphs), "accent" if mark else "dim"), " "]
     return crop(line(*parts), canvas.width)

@@ -14,7 +14,7 @@ from noodle_tui.tables import Column, Table, widest
 if TYPE_CHECKING:
     from noodle_tui.profile_file import ItemTime, PhaseView
 
-HOW_TO = "noodle-engine profile MODEL --out profile-MODEL   then :profile FILE, or open this screen again"
+HOW_TO = "noodle-engine profile MODEL --out profile-MODEL   then : profile FILE, or open this screen again"
 STANDS_OUT = 1.5  # times the median item
 
 

@@ -75,6 +75,11 @@ def is_warning(row: NodeRow, limits: Thresholds) -> bool:
     return over_plan(row.stage, limits) or memory_share(node) > limits.memory or kv_share(node) > limits.kv
 
 
+def state_of(row: NodeRow, limits: Thresholds) -> NodeState:
+    """The node's own word, or WARN where it says that all is well and a figure of it says otherwise."""
+    return NodeState.WARN if row.node.state is NodeState.OK and is_warning(row, limits) else row.node.state
+
+
 def over_plan(stage: StageStatus | None, limits: Thresholds) -> bool:
     """Whether a stage takes far longer than planned."""
     return stage is not None and stage.num_steps > 0 and 0 < stage.predicted_s * (1 + limits.over_plan) < stage.compute_p50_s
@@ -92,9 +97,9 @@ def _columns(rows: tuple[NodeRow, ...], limits: Thresholds) -> tuple[Column, ...
     name_width = widest([row.node.worker_id for row in rows], 7, 16)
     return (
         Column("node", "NODE", name_width, lambda r: r.node.worker_id),
-        Column("state", "STATE", 9, lambda r: r.node.state, lambda r: str(r.node.state), lambda r: STATE_STYLES[r.node.state]),
+        Column("state", "STATE", 9, lambda r: state_of(r, limits), style=lambda r: STATE_STYLES[state_of(r, limits)]),
         *_stage_columns(limits),
-        Column("utilisation", "UTIL", 4, _utilisation, lambda r: percent(_utilisation(r)), right=True, from_width=72),
+        Column("utilisation", "UTIL", 4, _utilisation, lambda r: _present(r, percent(_utilisation(r))), right=True, from_width=72),
         *_memory_columns(limits),
         Column("queue", "Q", 2, lambda r: r.node.queue_depth, right=True, from_width=90),
         Column("temperature_c", "TEMP", 4, _temperature, _temperature_text, right=True, from_width=130),
@@ -125,7 +130,7 @@ def _stage_columns(limits: Thresholds) -> tuple[Column, ...]:
         number("p50_s", "p50ms", lambda r: r.time_s),
         number("p95_s", "p95", lambda r: r.stage.compute_p95_s if r.stage else 0.0, 104),
         number("planned_s", "plan", lambda r: r.stage.predicted_s if r.stage else 0.0, 112),
-        Column("history", "LAST, 0..2x plan", 0, lambda r: None, draw=_graph, covered=True),
+        Column("history", "LAST, 0..2x plan", 0, lambda r: None, draw=_graph, covered=True, short="0..2x plan"),
     )
 
 
@@ -140,8 +145,8 @@ def _memory_columns(limits: Thresholds) -> tuple[Column, ...]:
         return "warn" if share(row) > limits.memory else "text"
 
     return (
-        Column("memory", "MEM", 4, share, lambda r: percent(share(r)), style, right=True, until_width=71),
-        Column("memory", "MEMORY", 10, share, lambda r: _memory(r.node), style, right=True, from_width=72),
+        Column("memory", "MEM", 4, share, lambda r: _present(r, percent(share(r))), style, right=True, until_width=71),
+        Column("memory", "MEMORY", 10, share, lambda r: _present(r, _memory(r.node)), style, right=True, from_width=72),
         Column("kv", "KV", 4, kv, lambda r: percent(kv(r)), lambda r: "warn" if kv(r) > limits.kv else "text", right=True, from_width=84),
     )
 
@@ -164,6 +169,11 @@ def _graph(row: NodeRow, width: int, glyphs: Glyphs) -> Line:
 
 def _memory(node: NodeStatus) -> str:
     return f"{size(node.resident_bytes)}/{size(node.memory_bytes)}" if node.memory_bytes > 0 else size(node.resident_bytes)
+
+
+def _present(row: NodeRow, text: str) -> str:
+    """A lost node uses nothing any more: its last figures would look like present ones."""
+    return "-" if row.node.state is NodeState.LOST else text
 
 
 def _utilisation(row: NodeRow) -> float:

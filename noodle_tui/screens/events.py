@@ -17,6 +17,7 @@ from noodle_tui.widgets.sparkline import sparkline
 
 LABEL = 15
 WHY_ROWS = 5
+FRAMES_APART_S = 3.0  # a longer silence is a gap in the graph
 RELATED_S = 5.0  # events of one subject this close together belong together, when they carry no cause
 
 
@@ -54,12 +55,15 @@ def timeline(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
 
 
 def _columns(samples: Sequence[Sample], now_s: float, span_s: float, width: int) -> list[float]:
-    """The highest p95 of each column's time."""
+    """The highest p95 of each column's time; columns narrower than the frames' interval take the next frame's."""
     columns = [0.0] * width
+    before = width
     for sample in samples:
         x = _column(sample.wall_s, now_s, span_s, width)
-        if x >= 0:
-            columns[x] = max(columns[x], sample.step_p95_s)
+        near = int(FRAMES_APART_S / span_s * width)
+        for i in range(before + 1 if x - before <= near else x, x + 1):
+            columns[i] = max(columns[i], sample.step_p95_s)
+        before = x if x >= 0 else width
     return columns
 
 

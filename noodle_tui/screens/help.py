@@ -11,7 +11,7 @@ from noodle_tui.state import ConsoleState
 
 TWO_COLUMNS_FROM = 80
 LONG_FROM = 100
-KEY_CELLS = 10
+KEY_CELLS, LONG_KEY_CELLS = 10, 13
 _MOVES = ("nav.up", "nav.down", "nav.page_up", "nav.page_down", "nav.home", "nav.end")
 
 
@@ -34,24 +34,27 @@ def help_body(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines
 def _look(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines:
     """Moving takes one row where rows are few."""
     shown = [key for key in keys if not key.changes and state.ui.page in key.pages and not key.id.startswith("screen.")]
-    rows = [line(Span(" LOOK", "title"), Span(" never changes the cluster", "dim")), _entry("1..9", "screens, see the tabs")]
+    rows = [line(Span(" LOOK", "title"), Span(" never changes the cluster", "dim")), _entry("1..9", "screens, see the tabs", canvas)]
     if canvas.width < LONG_FROM:
         moves = [key for key in shown if key.id in _MOVES]
         rows.append(line(Span(f" {' '.join(key.label.replace(' ', '/') for key in moves)} ", "accent"), "move"))
         shown = [key for key in shown if key.id not in _MOVES]
-    return (*rows, *(_entry(key.label, key.text) for key in shown))
+    return (*rows, *(_entry(key.label, key.text, canvas) for key in shown))
 
 
 def _change(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines:
     """A star where the preview would say why it cannot be done now."""
     rows = [line(Span(" CHANGE", "title"), Span(" asks first, y does it", "dim"))]
     blocked = {key.id for key in keys if key.id in ACTIONS and preview_of(ACTIONS[key.id], state).blocked}
-    rows += [line(*_entry(key.label, key.text), Span(" *" if key.id in blocked else "", "warn")) for key in keys if key.changes]
+    rows += [line(*_entry(key.label, key.text, canvas), Span(" *" if key.id in blocked else "", "warn")) for key in keys if key.changes]
     return (*rows, *([line(Span(" * not now: press it to read why", "dim"))] if blocked else []))
 
 
-def _entry(label: str, text: str) -> Line:
-    return line(Span(f" {label:<{KEY_CELLS}} ", "accent"), text)
+def _entry(label: str, text: str, canvas: Canvas) -> Line:
+    """Where keys have few cells, those that would push their text aside are known by their first name alone."""
+    cells = KEY_CELLS if canvas.width < LONG_FROM else LONG_KEY_CELLS
+    label = label if len(label) <= cells else label.split(" ")[0]
+    return line(Span(f" {label:<{cells}} ", "accent"), text)
 
 
 def _symbols(canvas: Canvas) -> Lines:

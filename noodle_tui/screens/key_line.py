@@ -6,18 +6,18 @@ from rich.cells import cell_len
 
 from noodle_tui.actions import still_holds
 from noodle_tui.lines import Canvas, Line, Span, line
-from noodle_tui.pages import Page, Preview, ThemeChoice
+from noodle_tui.pages import Leaving, Page, Preview, ThemeChoice
 from noodle_tui.state import ConsoleState, LinkState
 
 _PAGES: dict[Page, str] = {
     Page.OVERVIEW: "enter open|tab panel|S what-if|R rebalance|p prompt|/ filter|o sort|space hold",
     Page.NODES: "enter details|/ filter|o sort|w warnings|D drain|x export",
-    Page.PLAN: "v view|c compare|enter node|S what-if|R rebalance|x export",
-    Page.WHATIF: "S ask again|A apply...|enter details|x export",
+    Page.PLAN: "v view|c compare|enter node|S what-if|R rebalance|H roll back|x export",
+    Page.WHATIF: "S ask again|A apply...|c compare|enter stages|H roll back|x export",
     Page.EVENTS: "enter in full|/ filter|w warnings|, . plan changes|f newest|x export",
     Page.SESSIONS: "enter details|X cancel...|/ filter|o sort|x export",
     Page.PROFILE: "enter layers|b phase|o sort|P take one|/ filter|x export",
-    Page.PROMPT: "enter write|esc stop|pgup pgdn scroll",
+    Page.PROMPT: "enter write|esc stop|pgup pgdn scroll|f2 copy|f3 save",
     Page.LOGS: "enter in full|/ filter|w warnings|n source|f follow|x export",
 }
 _TAIL = ("? help", "q quit")
@@ -34,9 +34,12 @@ def key_line(state: ConsoleState, canvas: Canvas, *, typing: bool = False) -> Li
 def _words(state: ConsoleState) -> list[str]:
     ui = state.ui
     if isinstance(ui.dialog, Preview):
-        return ["enter / esc close"] if still_holds(ui.dialog, state) else ["y do it", "n / enter / esc cancel"]
+        choose = ["up down choose"] if ui.dialog.choices else []
+        return [*choose, *(["enter / esc close"] if still_holds(ui.dialog, state) else ["y do it", "n / enter / esc cancel"])]
     if isinstance(ui.dialog, ThemeChoice):
         return ["up down choose", "enter keep", "esc take back"]
+    if isinstance(ui.dialog, Leaving):
+        return ["y quit", "n / enter / esc stay"]
     if ui.dialog is not None:
         return ["enter / esc close"]
     if ui.help:
@@ -45,7 +48,7 @@ def _words(state: ConsoleState) -> list[str]:
     if state.shown is None:
         words = []
     if state.link.state is not LinkState.LIVE and state.replay is None:
-        words.insert(0, "r retry")
+        words = ["r retry", *(word for word in words if not word[0].isupper())]  # no change without a coordinator
     if state.replay is not None:
         words = ["space pause", ", . step", "- + pace", ": seek", *words]
     elif state.held is not None:

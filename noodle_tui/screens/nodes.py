@@ -18,6 +18,7 @@ from noodle_tui.widgets.sparkline import sparkline
 
 DETAIL_ROWS = 9
 TWO_COLUMNS_FROM = 116
+BAR_AT = 28  # cells behind the label, so that bars stand below each other
 
 
 def nodes_body(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -65,10 +66,10 @@ def _role(row: NodeRow) -> str:
 
 def _bar_for(name: str, row: NodeRow, state: ConsoleState, canvas: Canvas, used: int) -> Line:
     shares = {"memory": (memory_share(row.node), state.thresholds.memory), "KV": (kv_share(row.node), state.thresholds.kv)}
-    if name not in shares or canvas.width < used + 40:
+    if name not in shares or canvas.width < 9 + BAR_AT + 20 or used >= BAR_AT:
         return ()
     share, limit = shares[name]
-    return line("  ", *bar(share, 20, canvas.glyphs, "warn" if share > limit else "low"))
+    return line(" " * (BAR_AT - used), *bar(share, 20, canvas.glyphs, "warn" if share > limit else "low"))
 
 
 def _stage(row: NodeRow, canvas: Canvas) -> Lines:

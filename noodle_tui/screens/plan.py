@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from engine.data import ClusterStatus
+from noodle_tui.causes import likely_cause
 from noodle_tui.figures import age, clock, ms, percent, signed_percent, size, with_ms
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line
 from noodle_tui.listings import table_of
+from noodle_tui.listings.nodes import NodeRow
 from noodle_tui.listings.stages import StageRow, stage_rows
 from noodle_tui.listings.strategies import owners
 from noodle_tui.pages import PLAN_MODES, Page
@@ -16,6 +18,7 @@ from noodle_tui.widgets.owner_row import axis_row, cost_row, legend, letters_of,
 from noodle_tui.widgets.plan_blocks import steady
 
 NAME_CELLS = 14
+SPLIT_FROM = 22  # rows; fewer go to the hops
 TAIL_CELLS = 13  # number and mark behind the axis
 
 
@@ -112,7 +115,8 @@ def _layer_view(state: ConsoleState, rows: tuple[StageRow, ...], cursor: int, ca
 
 def _memory_view(state: ConsoleState, rows: tuple[StageRow, ...], cursor: int, canvas: Canvas) -> Lines:
     """Per stage: what its node holds now, of what it may use."""
-    head = line(Span(f" {'STAGE':<{NAME_CELLS}} # resident without KV   + KV in use   {canvas.glyphs.empty} free", "dim"))
+    key = f"{canvas.glyphs.full} resident without KV   + KV in use   {canvas.glyphs.empty} free"
+    head = line(Span(f" {'STAGE':<{NAME_CELLS}} {key}", "dim"))
     lines = [head]
     for i, row in enumerate(rows):
         mark = Span(canvas.glyphs.cursor if i == cursor else " ", "accent")
@@ -126,7 +130,7 @@ def _memory_bar(row: StageRow, state: ConsoleState, canvas: Canvas) -> Line:
     if node is None or node.memory_bytes <= 0:
         return line(Span("its node has not told its memory", "dim"))
     kv = min(node.kv_used_bytes, node.resident_bytes)
-    shares = ((node.resident_bytes - kv) / node.memory_bytes, "#", "low"), (kv / node.memory_bytes, "+", "mid")
+    shares = ((node.resident_bytes - kv) / node.memory_bytes, canvas.glyphs.full, "low"), (kv / node.memory_bytes, "+", "mid")
     share = node.resident_bytes / node.memory_bytes
     text = f" {percent(share):>4} {size(node.resident_bytes)}/{size(node.memory_bytes)}"
     if canvas.width >= 76:
@@ -189,7 +193,24 @@ def _stage(state: ConsoleState, row: StageRow, canvas: Canvas) -> Lines:
     )
     if node is not None:
         times += f"   util {percent(node.cpu_utilisation)}  seen {age(node.heartbeat_age_s)}"
-    return (line(" ", Span(head, "accent")), line(times), _past(state, stage.worker_id))
+    rows = [line(" ", Span(head, "accent")), line(times), *(_split(row, canvas) if canvas.height >= SPLIT_FROM else ())]
+    cause = likely_cause(NodeRow(node, row.index, stage), state.thresholds) if node is not None else ""
+    rows += [line(Span("   cause?  ", "warn"), fit(cause, canvas.width - 11, canvas.glyphs).rstrip())] if cause else []
+    return (*rows, _past(state, stage.worker_id))
+
+
+def _split(row: StageRow, canvas: Canvas) -> Lines:
+    """Where a step's time at this stage goes: computing, waiting for its turn, the hop after it."""
+    stage = row.stage
+    parts = (("compute", stage.compute_p50_s, "#", "low"), ("waits", stage.queue_p50_s, "+", "mid"), ("hop", stage.hop_p50_s, "=", "dim"))
+    total_s = sum(time_s for _, time_s, _, _ in parts)
+    if not stage.num_steps or total_s <= 0:
+        return ()
+    text = "  ".join(f"{glyph} {name} {ms(time_s)}" for name, time_s, glyph, _ in parts)
+    bar = parts_bar(
+        tuple((time_s / total_s, glyph, style) for _, time_s, glyph, style in parts), canvas.width - len(text) - 14, canvas.glyphs
+    )
+    return (line(Span("   split    ", "dim"), *bar, f" {text}"),)
 
 
 def _past(state: ConsoleState, worker_id: str) -> Line:

@@ -33,7 +33,7 @@ def profile_body(state: ConsoleState, canvas: Canvas) -> Lines:
 def _empty(state: ConsoleState, canvas: Canvas) -> Lines:
     rows = [line(Span(" PROFILE", "title"), "  where every item of the model spends its time on a machine")]
     rows += [line(" ", Span(part, "error")) for part in wrap(state.profile.error, canvas.width - 2)] if state.profile.error else []
-    rows += [BLANK, line(Span(" No profile here yet. Take one on the machine in question:", "dim"))]
+    rows += [BLANK, line(Span(" No profile here yet. P takes one on the chosen node (screen 2). Or by hand:", "dim"))]
     return (*rows, *(line(f"   {part}") for part in wrap(HOW_TO, canvas.width - 4)))
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from engine.data import ClusterStatus
-from noodle_tui.figures import age, ms, percent, rate, with_ms
+from noodle_tui.actions import GIVEN
+from noodle_tui.figures import age, ms, percent, rate, signed_percent, with_ms
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Canvas, Line, Lines, Span, beside, crop, line, width_of
-from noodle_tui.listings.nodes import kv_share, memory_share, node_rows, over_plan
+from noodle_tui.listings.nodes import kv_share, memory_share, over_plan
 from noodle_tui.state import ConsoleState
 from noodle_tui.widgets.plan_blocks import bottleneck_index, stage_s
 from noodle_tui.widgets.sparkline import sparkline
@@ -28,7 +29,7 @@ def metrics(state: ConsoleState, canvas: Canvas) -> Lines:
         return tuple(beside(_left(state, status, canvas.glyphs), _right(state, status), left, canvas.glyphs)[: canvas.height])
     rows: list[Line] = []
     facts = [make(status) for make in (_throughput, _step, _bottleneck, _sessions, _finished, _context)]
-    for fact in map(_flowing, [*facts, _kv(state, status)]):
+    for fact in map(_flowing, [*facts[:3], _adapt(state, status), *facts[3:], _kv(state, status)]):
         if rows and width_of(rows[-1]) + len(GAP) + width_of(fact) <= canvas.width - 1:
             rows[-1] = (*rows[-1], Span(GAP), *fact)
         elif fact:
@@ -46,10 +47,15 @@ def _left(state: ConsoleState, status: ClusterStatus, glyphs: Glyphs) -> Lines:
     graph = line(" [", *sparkline(known, max(known, default=0.0) / 2 or 1.0, GRAPH_CELLS, glyphs, high=False), "]") if any(known) else ()
     return (
         line(" ", *_throughput(status), *graph),
-        line(" ", *_step(status)),
+        line(" ", *_step(status), *_first_token(status)),
         line(" ", *_sessions(status), "  ", *_finished(status)),
-        line(" ", *_context(status)),
+        _last_left(state, status),
     )
+
+
+def _last_left(state: ConsoleState, status: ClusterStatus) -> Line:
+    """An offer comes before what never changes."""
+    return line(" ", *_adapt(state, status)) if status.suggestion_id else line(" ", *_context(status), "  ", *_adapt(state, status))
 
 
 def _right(state: ConsoleState, status: ClusterStatus) -> Lines:
@@ -74,6 +80,12 @@ def _throughput(status: ClusterStatus) -> Line:
 
 def _step(status: ClusterStatus) -> Line:
     return line(_label("STEP"), f"p50 {with_ms(status.step_p50_s):>6}  p95 {with_ms(status.step_p95_s):>6}")
+
+
+def _first_token(status: ClusterStatus) -> Line:
+    """Of the sessions that run now."""
+    times = sorted(session.ttft_s for session in status.sessions if session.ttft_s > 0)
+    return line(Span("  TTFT ", "dim"), f"p95 {with_ms(times[min(len(times) - 1, int(0.95 * len(times)))])}") if times else ()
 
 
 def _sessions(status: ClusterStatus) -> Line:
@@ -108,6 +120,17 @@ def _context(status: ClusterStatus) -> Line:
     return line(_label("CONTEXT"), f"{status.context_tokens} tokens", Span("  UP ", "dim"), up)
 
 
+def _adapt(state: ConsoleState, status: ClusterStatus) -> Line:
+    """Whether layers move by themselves, and what waits to be confirmed."""
+    if not status.adaptation_mode:
+        return ()
+    known = state.suggestion
+    gain = 1 - known.entry.predicted_s / known.entry.before_s if known and known.entry.before_s > 0 else None
+    offer = f"  offers {signed_percent(-gain if gain is not None else None)} a step (4 shows it)" if status.suggestion_id else ""
+    rests = "  rests: plan by hand" if status.strategy == GIVEN and status.adaptation_mode != "off" else ""
+    return line(Span("ADAPT ", "dim"), status.adaptation_mode, Span(rests, "dim"), Span(offer, "warn"))
+
+
 def _kv(state: ConsoleState, status: ClusterStatus) -> Line:
     """The fullest node, for KV and for memory."""
     if not status.nodes:
@@ -115,13 +138,14 @@ def _kv(state: ConsoleState, status: ClusterStatus) -> Line:
     fullest = max(status.nodes, key=kv_share)
     largest = max(status.nodes, key=memory_share)
     kv, memory = kv_share(fullest), memory_share(largest)
-    late = [row.node.worker_id for row in node_rows(status) if over_plan(row.stage, state.thresholds)]
+    late = sorted((-s.compute_p50_s / s.predicted_s, s.worker_id) for s in status.stages if over_plan(s, state.thresholds))
+    worst = f"{late[0][1][:12]} x{-late[0][0]:.1f}{f' +{len(late) - 1}' if late[1:] else ''}" if late else ""
     return line(
         _label("KV MAX"),
         Span(f"{percent(kv)} {fullest.worker_id[:12]}", "warn" if kv > state.thresholds.kv else "text"),
         Span("  MEM ", "dim"),
         Span(f"{percent(memory)} {largest.worker_id[:12]}", "warn" if memory > state.thresholds.memory else "text"),
-        Span(f"  OVER PLAN {late[0]}{f' +{len(late) - 1}' if late[1:] else ''}" if late else "", "warn"),
+        Span(f"  OVER PLAN {worst}" if worst else "", "warn"),
     )
 
 

@@ -74,7 +74,7 @@ def _block(index: int, stage: StageStatus, times: Sequence[float]) -> Block:
     rows = (
         (f"{name} {items}", name),
         (f"{time}  idle {idle}", time, ms(times[index])),
-        (f"{tail}  queue {ms(stage.queue_p50_s)}", tail, ""),
+        (f"{tail}  waits {ms(stage.queue_p50_s)}", tail, ""),
     )
     return Block(rows, stage.hop_p50_s, index == slowest)
 
@@ -85,7 +85,7 @@ def _title(status: ClusterStatus, times: Sequence[float], layout: BlockLayout, c
         return line(Span(f" PLAN #{status.plan_version}", "title"), Span("  no times yet: blocks are equally wide", "dim"))
     source = "measured" if all(stage.num_steps for stage in status.stages) else "predicted"
     scale = f"{canvas.glyphs.broken_scale} not to scale" if layout.broken else f"column = {total * 1000 / canvas.width:.2g}ms"
-    text = f"  {source} {with_ms(total)} a step; width = time, {canvas.glyphs.hop} = hop, {scale}"
+    text = f"  stages + hops {with_ms(total)} {source}; width = time, {canvas.glyphs.hop} = hop, {scale}"
     return line(Span(f" PLAN #{status.plan_version}", "title"), Span(text, "dim"))
 
 
@@ -111,7 +111,7 @@ def _cell(block: Block, row: int, width: int, canvas: Canvas) -> str:
 
 def _hop(hop_s: float, row: int, width: int, canvas: Canvas) -> str:
     if row == 0:
-        return fit(canvas.glyphs.hop, width, canvas.glyphs)
+        return canvas.glyphs.horizontal * (width - len(canvas.glyphs.hop)) + canvas.glyphs.hop
     number = ms(hop_s) if row == 1 and hop_s > 0 else ""
     return fit(number if len(number) <= width else "", width, canvas.glyphs)
 

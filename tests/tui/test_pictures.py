@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from engine.data import NodeState
+from engine.data import NodeState, Severity
 from noodle_tui import messages as m
 from noodle_tui.glyphs import ASCII, UNICODE, Glyphs
 from noodle_tui.lines import Canvas, Lines, width_of
@@ -18,7 +19,7 @@ from noodle_tui.screens.frame import Settings, screen_lines
 from noodle_tui.state import ConsoleState
 from noodle_tui.widgets.truth_line import too_small_line, truth_line, worst_word
 from tests.tui import frames
-from tests.tui.scenes import NOW_S, SCENES, WALL_S, live, scene, slow_third_stage, state_of
+from tests.tui.scenes import NOW_S, SCENES, WALL_S, keyed, live, lived, scene, slow_third_stage, state_of
 
 GOLDEN = Path(__file__).parent / "golden"
 SETTINGS = Settings(themes=("noodle-dark", "ansi", "mono"))
@@ -94,6 +95,39 @@ def test_the_worst_alert_survives_the_narrowest_row() -> None:
     for width in (60, 80, 120):
         text = "".join(span.text for span in truth_line(state, Canvas(width, 24, ASCII, NOW_S)))
         assert "WARN 1" in text[:width]
+
+
+def test_a_stage_far_over_its_plan_is_a_warning_in_words() -> None:
+    stages = tuple(replace(s, compute_p50_s=s.predicted_s * 2) if s.worker_id == "cpu-b" else s for s in frames.status().stages)
+    state = state_of((99.5, live(stages=stages)))
+    assert worst_word(state) == ("WARN 1", "warn")
+    text = text_of(picture(state, 80, 24, ASCII))
+    assert " cpu-b   WARN " in text and "gpu-a   ok " in text and "OVER PLAN cpu-b x2.0" in text
+    text = text_of(picture(keyed(state, "screen.nodes", "view.warn"), 80, 24, ASCII))
+    assert "cpu-b" in text and "gpu-a" not in text
+
+
+def test_a_lost_node_shows_no_figures_as_if_it_still_had_them() -> None:
+    nodes = (frames.node(), frames.node("cpu-b", state=NodeState.LOST, detail="its connection broke", cpu_utilisation=0.31))
+    text = text_of(picture(state_of((99.5, live(nodes=nodes))), 80, 24, ASCII))
+    row = next(row for row in text.split("\n") if row.startswith(" cpu-b"))
+    assert "lost" in row and "31%" not in row and "2.0G" not in row
+
+
+def test_routine_does_not_push_what_matters_off_the_overview() -> None:
+    routine = [frames.event(i, f"length: {i} tokens", subject=f"s-{i}", kind="session") for i in range(10, 20)]
+    declined = [frames.event(i, f"decision {i}: decline", subject=f"#{i}", kind="adapt") for i in range(20, 30)]
+    failed = frames.event(30, "interrupted", Severity.WARN, subject="s-9", kind="session")
+    state = state_of((99.0, live()), (99.5, m.FrameArrived(frames.frame(frames.status(), *routine, *declined, failed), WALL_S)))
+    text = text_of(picture(state, 80, 30, ASCII))
+    assert "interrupted" in text and "decision 29" in text and "decision 28" not in text and "tokens" not in text.partition("EVENTS")[2]
+    assert "serving on 4 stages" in text, "what happened before the routine is still there"
+    assert "length: 19 tokens" in text_of(picture(keyed(state, "screen.events"), 120, 40, ASCII))
+
+
+def test_the_timeline_has_no_holes_between_frames_on_a_wide_screen() -> None:
+    row = next(row for row in text_of(picture(keyed(lived(), "screen.events"), 200, 60, ASCII)).split("\n") if " p95 " in row)
+    assert " " not in row.partition(" p95 ")[2].partition(" 0..")[0].strip()
 
 
 def test_a_worker_that_died_is_counted_once() -> None:
