@@ -25,6 +25,7 @@ from engine.data import Exhausted
 from engine.model.manifest import TensorEntry
 from engine.model.partial_entry import PartialEntry, unwritable
 
+CACHE_FOLDER = "weights"  # inside the cache directory
 IN_USE_S = 300.0  # an entry that anybody used so recently is not removed: it may be about to be loaded
 ABANDONED_S = 86_400.0  # an unfinished file of another host that nobody has written to for so long
 DISK_MARGIN_BYTES = 64 << 20
@@ -57,6 +58,16 @@ class WeightCache:
                 return True
         except OSError:
             return False
+        self.remove(entry.sha256)
+        return False
+
+    def is_whole(self, entry: TensorEntry) -> bool:
+        """Whether the cache holds the entry and its content is right; any other content is removed."""
+        if not self.has(entry):
+            return False
+        with suppress(OSError), self.path(entry.sha256).open("rb") as stream:
+            if hashlib.file_digest(stream, "sha256").digest() == entry.sha256:
+                return True
         self.remove(entry.sha256)
         return False
 
