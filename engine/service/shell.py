@@ -29,7 +29,7 @@ from engine.service.journal import Journal
 from engine.service.recorder import Recorder
 from engine.service.session_output import SessionOutput
 from engine.service.text import TextCodec
-from engine.service.weight_sources import describe_fetch, weight_sources
+from engine.service.weight_sources import fetch_records, note_record, weight_sources
 from engine.service.worker_peer import PeerOptions, WorkerPeer
 from protos import noodle_pb2 as pb
 
@@ -38,7 +38,6 @@ log = logging.getLogger(__name__)
 TICK_S = 0.1
 LAG_S = 0.1  # a loop that is this late has not heard what workers said either
 MAX_EVENTS = 2000
-MAX_NOTE_CHARACTERS = 500
 GRACE_S = 0.5  # for a client whose connection broke
 RETURN_S = 60.0  # for one whose coordinator was restarted
 EPOCH_BITS = 20  # a session is interrupted less often than that within one incarnation of the coordinator
@@ -252,8 +251,7 @@ class ClusterShell:
 
     def note(self, worker_id: str, text: str) -> None:
         """A line that a worker of this cluster has for the operator. Raises NotFound for anybody else."""
-        self._present(worker_id)
-        self._record(do.Record(Severity.WARN, "node", worker_id, text[:MAX_NOTE_CHARACTERS]))
+        self._record(note_record(self._present(worker_id).spec.node_id, text))
 
     async def _measure(self, command: do.MeasureWorker) -> None:
         """One worker of a host at a time: two that measure on the same cores would measure each other."""
@@ -287,13 +285,10 @@ class ClusterShell:
             raise AssertionError("a plan without a model")
         sources = weight_sources(self.cluster.members, self._peers, command.worker_id)
         reply = await self._peers[command.worker_id].load(command, self.cluster.card, next_peer, sources)
-        self._record_fetch(command.worker_id, reply)
+        for record in fetch_records(command.worker_id, reply):
+            self._record(record)
         growth = max(0, reply.peak_resident_bytes - reply.resident_before_bytes)
         return on.StageLoaded(command.worker_id, command.plan_version, reply.weight_bytes, growth, reply.load_s)
-
-    def _record_fetch(self, worker_id: str, reply: pb.LoadReply) -> None:
-        if reply.used_cache:
-            self._record(do.Record(Severity.INFO, "node", worker_id, describe_fetch(reply)))
 
     # ------------------------------------------------------------------------------------------ a live change of plan
     async def _prepare(self, command: do.PrepareStage) -> on.ClusterEvent:
@@ -302,7 +297,8 @@ class ClusterShell:
         next_peer = self._peer(command.next_worker_id) if command.next_worker_id else None
         sources = weight_sources(self.cluster.members, self._peers, command.worker_id)
         reply = await self._peer(command.worker_id).prepare(command, self.cluster.card, next_peer, sources)
-        self._record_fetch(command.worker_id, reply)
+        for record in fetch_records(command.worker_id, reply):
+            self._record(record)
         return on.StagePrepared(command.worker_id, command.plan_version, reply.read_bytes)
 
     async def _copy(self, command: do.CopyKv) -> on.ClusterEvent:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from engine.control.commands import Record
 from engine.control.members import Members
+from engine.data import Severity
 from engine.service.worker_peer import WorkerPeer
 from protos import noodle_pb2 as pb
 
 MAX_SOURCES = 8
+MAX_NOTE_CHARACTERS = 500
 
 
 def weight_sources(members: Members, peers: Mapping[str, WorkerPeer], worker_id: str) -> list[pb.WeightPeer]:
@@ -24,8 +27,16 @@ def weight_sources(members: Members, peers: Mapping[str, WorkerPeer], worker_id:
     ]
 
 
-def describe_fetch(reply: pb.LoadReply) -> str:
-    """What had to travel for a stage whose model folder is not on the worker's machine."""
+def note_record(worker_id: str, text: str) -> Record:
+    """What a worker has to say, cut to a length that a list can show."""
+    return Record(Severity.WARN, "node", worker_id, text[:MAX_NOTE_CHARACTERS])
+
+
+def fetch_records(worker_id: str, reply: pb.LoadReply) -> list[Record]:
+    """What had to travel for a stage; nothing to say where the model's folder is on the worker's machine."""
+    if not reply.used_cache:
+        return []
     parts = ", ".join(f"{part.num_bytes / 1e6:.1f} MB from {part.source_id}" for part in reply.fetched_from)
     fetched = f"fetched {reply.fetched_bytes / 1e6:.1f} MB of weights in {reply.fetch_s:.1f} s ({parts})" if parts else "fetched no weights"
-    return f"{fetched}, {reply.cached_bytes / 1e6:.1f} MB were in its cache"
+    text = f"{fetched}, {reply.cached_bytes / 1e6:.1f} MB were in its cache"
+    return [Record(Severity.INFO, "node", worker_id, text)]

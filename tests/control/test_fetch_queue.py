@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 from hypothesis import given
@@ -87,7 +88,7 @@ def test_a_source_that_only_fails_is_asked_a_few_times_with_rests_between() -> N
             queue.failed("w1", 0, 0.0, now_s)
         now_s += 0.25
     assert len(asked_s) == MAX_FAILURES and queue.lost() == ["a"]
-    assert all(b - a >= 0.5 for a, b in zip(asked_s, asked_s[1:], strict=False))
+    assert all(b - a >= 0.5 for a, b in itertools.pairwise(asked_s))
 
 
 def test_what_only_the_coordinator_has_is_asked_of_it_first() -> None:
