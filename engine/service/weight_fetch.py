@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -24,6 +25,8 @@ from engine.service.pace import Pace
 from engine.service.weight_service import CHUNK_BYTES
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
+
+T = TypeVar("T")
 
 STALL_S = 10.0  # without a chunk, after which a source is taken for broken
 FIND_TIMEOUT_S = 5.0
@@ -122,11 +125,11 @@ class WeightFetch:
     async def _fetch(self, queue: FetchQueue, source: WeightSource, entry: TensorEntry) -> None:
         """Try to get one tensor, or the rest of it, from one source, and tell the queue how it went."""
         began_s = time.monotonic()
-        partial = await asyncio.to_thread(self._cache.begin, entry)
+        partial = await _in_thread(self._cache.begin, entry)
         held_bytes = partial.num_bytes
         try:
             await self._receive(source, entry, partial)
-            await asyncio.to_thread(partial.finish)
+            await _in_thread(partial.finish)
             queue.arrived(source.source_id, partial.num_bytes - held_bytes, time.monotonic() - began_s)
         except NotFound as error:
             await self._trouble(source, f"{source.source_id} cannot send {entry.name[:120]!r}: {error}")
@@ -153,7 +156,7 @@ class WeightFetch:
                     raise Unavailable(f"{source.source_id} ended after {partial.num_bytes} of {entry.num_bytes} bytes")
                 if len(chunk.data) > CHUNK_BYTES:
                     raise Corrupt(f"{source.source_id} sent a chunk of {len(chunk.data)} bytes: at most {CHUNK_BYTES} are allowed")
-                await asyncio.to_thread(partial.append, chunk.data)
+                await _in_thread(partial.append, chunk.data)
                 self._count(source.source_id, len(chunk.data))
                 await self._pace.moved(len(chunk.data))
         except TimeoutError as e:
@@ -186,6 +189,16 @@ class WeightFetch:
         names = ", ".join(repr(entry.name[:80]) for entry in missing[:3])
         text = f"{len(missing)} of {len(self._wanted)} tensors ({names}, ...) cannot be fetched: {why[:400]}"
         return f"{text}; copy the model folder here, or start its coordinator again"
+
+
+async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Like `asyncio.to_thread`, but a caller that is cancelled waits: the thread must not write to a file that others go on with."""
+    work = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait({work})
+        raise
 
 
 def _wanted(entry: TensorEntry) -> pb.WantedTensor:

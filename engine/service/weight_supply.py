@@ -75,6 +75,7 @@ class WeightSupply:
         self._worker_id, self._join, self._cache, self._gauges = worker_id, join, cache, gauges
         self._metadata, self._credentials = metadata(token), credentials
         self._folders: dict[str, Path] = {}  # model folders of this machine, by fingerprint
+        self._fetching = asyncio.Lock()
         self.pace = Pace(_steps_run(gauges))
 
     def folder_of(self, fingerprint: str) -> Path | None:
@@ -106,7 +107,8 @@ class WeightSupply:
             is_here = self._cache.is_whole if distrust_cache else self._cache.has
             missing = await asyncio.to_thread(lambda: [entry for entry in needed if not is_here(entry)])
             cached_bytes = sum(e.num_bytes for e in needed) - sum(e.num_bytes for e in missing)
-            report = await self._fetch(request, missing, channel)
+            async with self._fetching:  # one that was cancelled has put its files down by then
+                report = await self._fetch(request, missing, channel)
         for entry in needed:
             self._cache.touch(entry.sha256)
         self._gauges.say("", -1.0)
