@@ -218,6 +218,7 @@ def _add_profile(commands: argparse._SubParsersAction[_Parser]) -> None:
     profile.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="show two profiles side by side instead")
     profile.add_argument("--cache-dir", type=Path, help="default: $NOODLE_CACHE or the user's cache folder")
     profile.add_argument("--json-lines", action="store_true", help=argparse.SUPPRESS)
+    profile.add_argument("--made-up-weights", action="store_true", help=argparse.SUPPRESS)  # of a folder that holds config.json alone
     profile.add_argument("--node", metavar="ID", help="let a worker of the cluster at --connect profile the model it serves")
     _connect_options(profile)
 

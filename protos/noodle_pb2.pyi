@@ -695,18 +695,20 @@ class WeightPeer(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ..., address: _Optional[str] = ..., bandwidth_bytes_per_s: _Optional[float] = ...) -> None: ...
 
 class ProfileNodeRequest(_message.Message):
-    __slots__ = ("model", "folder", "device", "num_threads", "quick")
+    __slots__ = ("model", "folder", "device", "num_threads", "quick", "fingerprint")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     FOLDER_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     NUM_THREADS_FIELD_NUMBER: _ClassVar[int]
     QUICK_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     model: ModelRef
     folder: str
     device: str
     num_threads: int
     quick: bool
-    def __init__(self, model: _Optional[_Union[ModelRef, _Mapping]] = ..., folder: _Optional[str] = ..., device: _Optional[str] = ..., num_threads: _Optional[int] = ..., quick: _Optional[bool] = ...) -> None: ...
+    fingerprint: str
+    def __init__(self, model: _Optional[_Union[ModelRef, _Mapping]] = ..., folder: _Optional[str] = ..., device: _Optional[str] = ..., num_threads: _Optional[int] = ..., quick: _Optional[bool] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
 class MeasureRequest(_message.Message):
     __slots__ = ("model", "folder", "fingerprint")

@@ -48,7 +48,7 @@ class TensorFolder:
 
 def read_folder(folder: Path) -> TensorFolder:
     """Look at every header; reads no weights. Raises NotFound, NotSupported or Corrupt; the messages say the way out."""
-    config_text = _read_config(folder)
+    config_text = read_config(folder)
     digest = hashlib.sha256(config_text)
     tensors: dict[str, TensorPlace] = {}
     for file in _weight_files(folder):
@@ -59,7 +59,8 @@ def read_folder(folder: Path) -> TensorFolder:
     return TensorFolder(folder, config_text, digest.hexdigest(), tensors)
 
 
-def _read_config(folder: Path) -> bytes:
+def read_config(folder: Path) -> bytes:
+    """The text of config.json. Raises NotFound."""
     if not folder.is_dir():
         raise NotFound(f"{folder} is not a folder: give a folder with {CONFIG_FILE} and safetensors files")
     path = folder / CONFIG_FILE

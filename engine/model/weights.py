@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engine.data import Corrupt, InvalidInput, NotSupported
-from engine.model.tensor_files import CONFIG_FILE, read_folder
+from engine.model.tensor_files import CONFIG_FILE, read_config, read_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -126,6 +126,14 @@ class WeightFolder:
         if stored is None:
             raise Corrupt(f"{self.folder} has no tensor {name!r}: fetch the model again")
         return stored
+
+
+class ConfigOnly(WeightFolder):
+    """A folder of which nothing but config.json is here: enough to describe and time a model."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises NotFound, InvalidInput or NotSupported."""
+        self._fill(folder, read_config(folder), "", ())
 
 
 def _build_config(folder: Path, text: bytes) -> PreTrainedConfig:

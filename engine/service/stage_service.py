@@ -84,7 +84,8 @@ class StageService(rpc.StageServiceServicer):
         return await asyncio.wrap_future(runner.call(lambda: runner.measure(request, weights)))
 
     async def Profile(self, request: pb.ProfileNodeRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.ProfileMessage]:
-        async for message in take_profile(request):
+        model = await self._supply.config(request)
+        async for message in take_profile(request, model.folder, only_config=not model.names):
             message.slowdown = self._ready().slowdown if message.profile_json else 0.0
             yield message
 

@@ -82,7 +82,7 @@ class WeightSupply:
         """The model folder on this machine, if it has been seen to be the right one."""
         return self._folders.get(fingerprint)
 
-    async def config(self, request: pb.MeasureRequest) -> WeightFolder:
+    async def config(self, request: pb.MeasureRequest | pb.ProfileNodeRequest) -> WeightFolder:
         """The model's configuration; its tensors may be missing. Raises what the coordinator says and what opening it raises."""
         local = await asyncio.to_thread(self._open_folder, request.folder, request.fingerprint)
         if local is not None:

@@ -49,7 +49,9 @@ class WorkerPeer:
 
     def profile(self, card: ModelCard, spec: NodeSpec, quick: bool) -> AsyncIterator[pb.ProfileMessage]:
         """Progress, then the profile of the model as this worker runs it."""
-        request = pb.ProfileNodeRequest(folder=card.folder, device=spec.device, num_threads=spec.num_threads, quick=quick)
+        request = pb.ProfileNodeRequest(
+            folder=card.folder, fingerprint=card.fingerprint, device=spec.device, num_threads=spec.num_threads, quick=quick
+        )
         wire.to_message(card.ref, request.model)
         return self._stub.Profile(request, metadata=self._metadata, timeout=PROFILE_TIMEOUT_S)
 
