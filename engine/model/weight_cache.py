@@ -14,7 +14,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,37 +104,35 @@ class WeightCache:
     def make_room(self, wanted: Collection[TensorEntry]) -> None:
         """Remove what was used longest ago until `wanted` fits beside the rest; entries of `wanted` stay. Raises Exhausted."""
         self._remove_abandoned()
-        needed = {e.sha256: e.num_bytes for e in wanted}
-        missing_bytes = sum(e.num_bytes for e in {e.sha256: e for e in wanted}.values() if not self.has(e))
-        if self._limit_bytes is not None and sum(needed.values()) > self._limit_bytes:
-            text = f"this stage needs {sum(needed.values())} bytes of weights, --cache-limit allows {self._limit_bytes}"
+        needed = {e.sha256: e for e in wanted}
+        missing_bytes = sum(e.num_bytes for e in needed.values() if not self.has(e))
+        if self._limit_bytes is not None and (needed_bytes := sum(e.num_bytes for e in needed.values())) > self._limit_bytes:
+            text = f"this stage needs {needed_bytes} bytes of weights, --cache-limit allows {self._limit_bytes}"
             raise Exhausted(f"{text}: raise it, or give this worker fewer items")
-        if not missing_bytes:
-            return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            excess = self._excess_bytes(missing_bytes)
-            for path, num_bytes, used_s in sorted(self._entries(), key=lambda found: found[2]):
-                if excess <= 0 or self._clock() - used_s < IN_USE_S:
-                    break
-                if bytes.fromhex(path.name) not in needed:
-                    path.unlink(missing_ok=True)
-                    excess -= num_bytes
+            self._evict(self._excess_bytes(missing_bytes), needed)
             free_bytes = shutil.disk_usage(self.folder).free
         except OSError as error:
             raise unwritable(self.folder, error) from error
-        if missing_bytes + DISK_MARGIN_BYTES > free_bytes:
-            text = (
-                f"{missing_bytes} bytes of weights are missing here, and the disk of the weight cache {self.folder} has {free_bytes} free"
-            )
+        if missing_bytes and missing_bytes + DISK_MARGIN_BYTES > free_bytes:
+            text = f"{missing_bytes} bytes of weights are missing here, the disk of the weight cache {self.folder} has {free_bytes} free"
             raise Exhausted(f"{text}: free some space, or choose another --cache-dir")
 
     def _excess_bytes(self, missing_bytes: int) -> int:
         """How many bytes must go before `missing_bytes` may come."""
-        excess = missing_bytes + DISK_MARGIN_BYTES - shutil.disk_usage(self.folder).free
+        excess = missing_bytes + DISK_MARGIN_BYTES - shutil.disk_usage(self.folder).free if missing_bytes else 0
         if self._limit_bytes is not None:
             excess = max(excess, self.size().num_bytes + missing_bytes - self._limit_bytes)
         return excess
+
+    def _evict(self, excess_bytes: int, needed: Container[bytes]) -> None:
+        for path, num_bytes, used_s in sorted(self._entries(), key=lambda found: found[2]):
+            if excess_bytes <= 0 or self._clock() - used_s < IN_USE_S:
+                return
+            if bytes.fromhex(path.name) not in needed:
+                path.unlink(missing_ok=True)
+                excess_bytes -= num_bytes
 
     def _entries(self) -> Iterator[tuple[Path, int, float]]:
         """Path, bytes and time of last use of every entry."""

@@ -131,10 +131,12 @@ def test_what_was_used_longest_ago_goes_first_and_what_is_wanted_or_in_use_stays
     cache.make_room([entry(b"n" * 20)])
     assert not cache.has(older) and cache.has(old) and cache.has(recent)
     cache.make_room([old, entry(b"n" * 30)])
-    assert cache.has(old) and cache.has(recent)
+    assert cache.has(old) and cache.has(recent), "what is in use stays even beyond the limit"
+    WeightCache(tmp_path, limit_bytes=15, clock=lambda: now_s).make_room([recent])
+    assert not cache.has(old) and cache.has(recent), "a lower limit holds from the next load on"
     with pytest.raises(Exhausted, match="needs 41 bytes of weights, --cache-limit allows 40"):
         cache.make_room([entry(b"n" * 41)])
-    assert cache.size().num_entries == 2 and cache.size().num_bytes == 20
+    assert cache.size().num_entries == 1 and cache.size().num_bytes == 10
 
 
 def test_what_nobody_goes_on_with_is_removed(tmp_path: Path) -> None:
@@ -175,7 +177,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
         partial.append(b"0123456789")
     assert files(cache) == []
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 5})())
-    with pytest.raises(Exhausted, match=r"10 bytes of weights are missing here, and the disk of the weight cache .* has 5 free"):
+    with pytest.raises(Exhausted, match=r"10 bytes of weights are missing here, the disk of the weight cache .* has 5 free"):
         cache.make_room([entry(b"0123456789")])
 
 

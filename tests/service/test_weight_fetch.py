@@ -18,12 +18,14 @@ from engine.data import NotFound
 from engine.model.manifest import TensorEntry
 from engine.model.weight_cache import WeightCache
 from engine.service import weight_fetch, weight_service
+from engine.service.gauges import Gauges
 from engine.service.pace import Pace
 from engine.service.process import Server
 from engine.service.security import SecurityOptions
 from engine.service.weight_fetch import FetchReport, WeightFetch, WeightSource
 from engine.service.weight_library import WeightLibrary
 from engine.service.weight_service import CHUNK_BYTES, WeightService
+from engine.service.weight_supply import _Progress
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -254,9 +256,11 @@ def test_a_few_transfers_run_at_once_and_those_that_are_given_up_free_their_turn
         request = pb.FetchRequest(tensor=pb.WantedTensor(name="large", sha256=WANTED[0].sha256, num_bytes=len(LARGE)))
         async with grpc.aio.insecure_channel(await server.start("127.0.0.1:0")) as channel:
             stub = rpc.WeightServiceStub(channel)
-            given_up = [stub.Fetch(request) for _ in range(6)]
-            for call in given_up[:4]:
+            given_up = [stub.Fetch(request) for _ in range(weight_service.MAX_AT_ONCE)]
+            for call in given_up:
                 assert (await call.read()).data
+            given_up.append(stub.Fetch(request))
+            assert not (await given_up[-1].read()).data, "it waits for its turn and says so"
             for call in given_up:
                 call.cancel()
 
@@ -286,6 +290,15 @@ def test_a_folder_is_served_by_the_model_s_names_alone(tmp_path: Path) -> None:
         assert torch.frombuffer(bytearray(file.read(extent.num_bytes)), dtype=torch.float32).tolist() == [0, 1, 2, 3, 4, 5]
     for wrong in (("other", "a", 24), (fingerprint, "c", 24), (fingerprint, "a", 23)):
         assert library.find(wrong[0], pb.WantedTensor(name=wrong[1], sha256=bytes(32), num_bytes=wrong[2])) is None
+
+
+def test_progress_is_what_the_console_shows() -> None:
+    gauges = Gauges()
+    progress = _Progress(gauges, 4_000_000)
+    progress.add(1_000_000)
+    assert (gauges.detail, gauges.progress) == ("fetching weights, 1.0 of 4.0 MB", 0.25)
+    progress.add(9_000_000)
+    assert gauges.progress == 1.0 and gauges.fetched_bytes == 10_000_000
 
 
 def test_weights_are_paced_only_while_steps_run(monkeypatch: pytest.MonkeyPatch) -> None:
