@@ -99,6 +99,12 @@ class WeightSupply:
         local = await asyncio.to_thread(self._open_folder, request.folder, request.fingerprint)
         if local is not None:
             return Supplied(local)
+        try:
+            return await self._from_cache(request, held, distrust_cache)
+        finally:
+            self._gauges.say("", -1.0)
+
+    async def _from_cache(self, request: pb.LoadRequest, held: range, distrust_cache: bool) -> Supplied:
         async with self._coordinator() as channel:
             manifest = await self._ask_manifest(channel, request.fingerprint)
             weights = await asyncio.to_thread(self._open_cached, manifest)
@@ -111,7 +117,6 @@ class WeightSupply:
                 report = await self._fetch(request, missing, channel)
         for entry in needed:
             self._cache.touch(entry.sha256)
-        self._gauges.say("", -1.0)
         return Supplied(weights, True, cached_bytes, report)
 
     async def drop_damaged(self, error: DamagedTensor) -> None:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from engine.data import NotSupported
+from engine.data import ModelRef, NotSupported
 from engine.model.cached_weights import CachedWeights, names_needed
+from engine.model.card import describe
 from engine.model.manifest import Manifest, manifest_of
 from engine.model.stage import StageModel
 from engine.model.weight_cache import WeightCache
 from engine.model.weights import DamagedTensor, StoredTensor, WeightFolder
+from engine.model.workload import CausalWorkload
 from tests.model import tiny
 
 CUTS = (0, 2, 4, 6)
@@ -96,3 +98,15 @@ def test_code_of_another_machine_is_not_run(tmp_path: Path) -> None:
     config_text = b'{"model_type": "llama", "auto_map": {"AutoModelForCausalLM": "evil.Model"}}'
     with pytest.raises(NotSupported, match="auto_map"):
         CachedWeights(Manifest("f", config_text, ()), WeightCache(tmp_path))
+
+
+def test_a_model_of_which_only_the_configuration_is_here_can_be_timed(tmp_path: Path) -> None:
+    """Same items, same number of parameters, and it takes a step."""
+    ref = ModelRef("gpt2")
+    folder = saved("gpt2", tmp_path / "model")
+    config = WeightCache(tmp_path / "cache").config_folder((folder / "config.json").read_bytes())
+    made_up, real = CausalWorkload.made_up(config, ref, device="cpu"), describe(folder, ref)
+    assert (made_up.card.items, made_up.card.num_parameters) == (real.items, real.num_parameters)
+    point = made_up.probe_point(4)
+    made_up.reserve([point])
+    assert made_up.step_at(point)().shape == (1, tiny.VOCABULARY)
