@@ -48,6 +48,7 @@ class Matrix:
     cases: list[Case] = field(default_factory=list)
     pids: dict[str, int] = field(default_factory=dict)
     address: str = "127.0.0.1:0"
+    devices: dict[str, str] = field(default_factory=dict)  # by worker; the CPU if left out
 
     def start(self) -> None:
         self.start_coordinator()
@@ -62,6 +63,7 @@ class Matrix:
 
     def start_worker(self, worker_id: str) -> None:
         arguments = ["--join", self.address, "--id", worker_id, "--threads", "1", "--memory", "500M", "--kv-memory", "50M"]
+        arguments += ["--device", self.devices.get(worker_id, "cpu")]
         self.pids[worker_id], _ = self.nursery.start("worker", *arguments, "--log-level", "WARNING")
 
     async def run(self, victim: str, token: int, client: Client) -> Case:
