@@ -106,6 +106,10 @@ def _add_servers(commands: argparse._SubParsersAction[_Parser]) -> None:
     worker.add_argument("--share-with", type=_whole(1), default=1, metavar="N", help="workers that share this machine's memory (default 1)")
     worker.add_argument("--kv-memory", type=_size, help="part of it for keys and values")
     worker.add_argument("--threads", type=_whole(1), help="compute threads (default: all cores)")
+    worker.add_argument("--cache-dir", type=Path, help="where fetched weights are kept (default: $NOODLE_CACHE or the user's cache folder)")
+    worker.add_argument(
+        "--cache-limit", type=_size, metavar="SIZE", help="of the weights kept there, e.g. 20G (default: what the disk holds)"
+    )
     worker.add_argument("--slowdown", type=_factor, default=1.0, metavar="FACTOR", help="emulate a machine that is this much slower")
     _server_options(worker, "127.0.0.1:0")
 
@@ -219,6 +223,7 @@ def _add_profile(commands: argparse._SubParsersAction[_Parser]) -> None:
     profile.add_argument("--compare", nargs=2, type=Path, metavar=("A", "B"), help="show two profiles side by side instead")
     profile.add_argument("--cache-dir", type=Path, help="default: $NOODLE_CACHE or the user's cache folder")
     profile.add_argument("--json-lines", action="store_true", help=argparse.SUPPRESS)
+    profile.add_argument("--made-up-weights", action="store_true", help=argparse.SUPPRESS)  # of a folder that holds config.json alone
     profile.add_argument("--node", metavar="ID", help="let a worker of the cluster at --connect profile the model it serves")
     _connect_options(profile)
 

@@ -106,7 +106,7 @@ class ModelCard:
 
     ref: ModelRef
     folder: str
-    fingerprint: str  # sha-256 over config.json and the safetensors headers: equal on every node or the worker is refused
+    fingerprint: str  # sha-256 over config.json and the safetensors headers: a worker whose folder has another fetches weights instead
     architecture: str
     items: tuple[Item, ...]
     hidden_size: int

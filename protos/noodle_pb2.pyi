@@ -18,6 +18,52 @@ DTYPE_FLOAT32: DType
 DTYPE_BFLOAT16: DType
 DTYPE_FLOAT16: DType
 
+class ManifestRequest(_message.Message):
+    __slots__ = ("fingerprint", "only_config")
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    ONLY_CONFIG_FIELD_NUMBER: _ClassVar[int]
+    fingerprint: str
+    only_config: bool
+    def __init__(self, fingerprint: _Optional[str] = ..., only_config: _Optional[bool] = ...) -> None: ...
+
+class ManifestPart(_message.Message):
+    __slots__ = ("progress", "detail", "config_text", "tensors")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_TEXT_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    progress: float
+    detail: str
+    config_text: bytes
+    tensors: _containers.RepeatedCompositeFieldContainer[TensorEntry]
+    def __init__(self, progress: _Optional[float] = ..., detail: _Optional[str] = ..., config_text: _Optional[bytes] = ..., tensors: _Optional[_Iterable[_Union[TensorEntry, _Mapping]]] = ...) -> None: ...
+
+class TensorEntry(_message.Message):
+    __slots__ = ("name", "dtype", "shape", "num_bytes", "sha256")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    SHAPE_FIELD_NUMBER: _ClassVar[int]
+    NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    dtype: str
+    shape: _containers.RepeatedScalarFieldContainer[int]
+    num_bytes: int
+    sha256: bytes
+    def __init__(self, name: _Optional[str] = ..., dtype: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ..., num_bytes: _Optional[int] = ..., sha256: _Optional[bytes] = ...) -> None: ...
+
+class NoteRequest(_message.Message):
+    __slots__ = ("worker_id", "text")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    text: str
+    def __init__(self, worker_id: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+
+class NoteReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class NodeSpec(_message.Message):
     __slots__ = ("node_id", "address", "host", "pid", "device", "device_name", "num_threads", "memory_bytes", "kv_budget_bytes", "num_cores")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -690,19 +736,71 @@ class MeasuredLink(_message.Message):
     failure: str
     def __init__(self, from_id: _Optional[str] = ..., to_id: _Optional[str] = ..., round_trip_s: _Optional[float] = ..., round_trip_low_s: _Optional[float] = ..., round_trip_high_s: _Optional[float] = ..., bandwidth_bytes_per_s: _Optional[float] = ..., bandwidth_low_bytes_per_s: _Optional[float] = ..., bandwidth_high_bytes_per_s: _Optional[float] = ..., num_round_trips: _Optional[int] = ..., num_transfers: _Optional[int] = ..., moved_bytes: _Optional[int] = ..., spent_s: _Optional[float] = ..., failure: _Optional[str] = ...) -> None: ...
 
+class WantedTensor(_message.Message):
+    __slots__ = ("name", "sha256", "num_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    sha256: bytes
+    num_bytes: int
+    def __init__(self, name: _Optional[str] = ..., sha256: _Optional[bytes] = ..., num_bytes: _Optional[int] = ...) -> None: ...
+
+class FindRequest(_message.Message):
+    __slots__ = ("fingerprint", "tensors")
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    fingerprint: str
+    tensors: _containers.RepeatedCompositeFieldContainer[WantedTensor]
+    def __init__(self, fingerprint: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[WantedTensor, _Mapping]]] = ...) -> None: ...
+
+class FindReply(_message.Message):
+    __slots__ = ("found",)
+    FOUND_FIELD_NUMBER: _ClassVar[int]
+    found: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, found: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class FetchRequest(_message.Message):
+    __slots__ = ("fingerprint", "tensor", "offset_bytes")
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_BYTES_FIELD_NUMBER: _ClassVar[int]
+    fingerprint: str
+    tensor: WantedTensor
+    offset_bytes: int
+    def __init__(self, fingerprint: _Optional[str] = ..., tensor: _Optional[_Union[WantedTensor, _Mapping]] = ..., offset_bytes: _Optional[int] = ...) -> None: ...
+
+class WeightChunk(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class WeightPeer(_message.Message):
+    __slots__ = ("worker_id", "address", "bandwidth_bytes_per_s")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    BANDWIDTH_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    address: str
+    bandwidth_bytes_per_s: float
+    def __init__(self, worker_id: _Optional[str] = ..., address: _Optional[str] = ..., bandwidth_bytes_per_s: _Optional[float] = ...) -> None: ...
+
 class ProfileNodeRequest(_message.Message):
-    __slots__ = ("model", "folder", "device", "num_threads", "quick")
+    __slots__ = ("model", "folder", "device", "num_threads", "quick", "fingerprint")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     FOLDER_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     NUM_THREADS_FIELD_NUMBER: _ClassVar[int]
     QUICK_FIELD_NUMBER: _ClassVar[int]
+    FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     model: ModelRef
     folder: str
     device: str
     num_threads: int
     quick: bool
-    def __init__(self, model: _Optional[_Union[ModelRef, _Mapping]] = ..., folder: _Optional[str] = ..., device: _Optional[str] = ..., num_threads: _Optional[int] = ..., quick: _Optional[bool] = ...) -> None: ...
+    fingerprint: str
+    def __init__(self, model: _Optional[_Union[ModelRef, _Mapping]] = ..., folder: _Optional[str] = ..., device: _Optional[str] = ..., num_threads: _Optional[int] = ..., quick: _Optional[bool] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
 class MeasureRequest(_message.Message):
     __slots__ = ("model", "folder", "fingerprint")
@@ -721,7 +819,7 @@ class MeasureReply(_message.Message):
     def __init__(self, decode_s: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class LoadRequest(_message.Message):
-    __slots__ = ("model", "folder", "fingerprint", "plan_version", "start", "stop", "num_items", "next_worker_id", "next_address")
+    __slots__ = ("model", "folder", "fingerprint", "plan_version", "start", "stop", "num_items", "next_worker_id", "next_address", "weight_peers")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     FOLDER_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -731,6 +829,7 @@ class LoadRequest(_message.Message):
     NUM_ITEMS_FIELD_NUMBER: _ClassVar[int]
     NEXT_WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     NEXT_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_PEERS_FIELD_NUMBER: _ClassVar[int]
     model: ModelRef
     folder: str
     fingerprint: str
@@ -740,23 +839,42 @@ class LoadRequest(_message.Message):
     num_items: int
     next_worker_id: str
     next_address: str
-    def __init__(self, model: _Optional[_Union[ModelRef, _Mapping]] = ..., folder: _Optional[str] = ..., fingerprint: _Optional[str] = ..., plan_version: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., num_items: _Optional[int] = ..., next_worker_id: _Optional[str] = ..., next_address: _Optional[str] = ...) -> None: ...
+    weight_peers: _containers.RepeatedCompositeFieldContainer[WeightPeer]
+    def __init__(self, model: _Optional[_Union[ModelRef, _Mapping]] = ..., folder: _Optional[str] = ..., fingerprint: _Optional[str] = ..., plan_version: _Optional[int] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., num_items: _Optional[int] = ..., next_worker_id: _Optional[str] = ..., next_address: _Optional[str] = ..., weight_peers: _Optional[_Iterable[_Union[WeightPeer, _Mapping]]] = ...) -> None: ...
 
 class LoadReply(_message.Message):
-    __slots__ = ("weight_bytes", "resident_bytes", "peak_resident_bytes", "resident_before_bytes", "load_s", "read_bytes")
+    __slots__ = ("weight_bytes", "resident_bytes", "peak_resident_bytes", "resident_before_bytes", "load_s", "read_bytes", "used_cache", "fetched_bytes", "cached_bytes", "fetch_s", "fetched_from")
     WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     PEAK_RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     RESIDENT_BEFORE_BYTES_FIELD_NUMBER: _ClassVar[int]
     LOAD_S_FIELD_NUMBER: _ClassVar[int]
     READ_BYTES_FIELD_NUMBER: _ClassVar[int]
+    USED_CACHE_FIELD_NUMBER: _ClassVar[int]
+    FETCHED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    CACHED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    FETCH_S_FIELD_NUMBER: _ClassVar[int]
+    FETCHED_FROM_FIELD_NUMBER: _ClassVar[int]
     weight_bytes: int
     resident_bytes: int
     peak_resident_bytes: int
     resident_before_bytes: int
     load_s: float
     read_bytes: int
-    def __init__(self, weight_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., peak_resident_bytes: _Optional[int] = ..., resident_before_bytes: _Optional[int] = ..., load_s: _Optional[float] = ..., read_bytes: _Optional[int] = ...) -> None: ...
+    used_cache: bool
+    fetched_bytes: int
+    cached_bytes: int
+    fetch_s: float
+    fetched_from: _containers.RepeatedCompositeFieldContainer[FetchedFrom]
+    def __init__(self, weight_bytes: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., peak_resident_bytes: _Optional[int] = ..., resident_before_bytes: _Optional[int] = ..., load_s: _Optional[float] = ..., read_bytes: _Optional[int] = ..., used_cache: _Optional[bool] = ..., fetched_bytes: _Optional[int] = ..., cached_bytes: _Optional[int] = ..., fetch_s: _Optional[float] = ..., fetched_from: _Optional[_Iterable[_Union[FetchedFrom, _Mapping]]] = ...) -> None: ...
+
+class FetchedFrom(_message.Message):
+    __slots__ = ("source_id", "num_bytes")
+    SOURCE_ID_FIELD_NUMBER: _ClassVar[int]
+    NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
+    source_id: str
+    num_bytes: int
+    def __init__(self, source_id: _Optional[str] = ..., num_bytes: _Optional[int] = ...) -> None: ...
 
 class Segment(_message.Message):
     __slots__ = ("session_id", "epoch", "position", "token_ids", "sample_index", "sampling", "reserve_tokens")

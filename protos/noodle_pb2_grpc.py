@@ -135,6 +135,16 @@ class ControlStub:
                 request_serializer=protos_dot_noodle__pb2.GetAdaptationRequest.SerializeToString,
                 response_deserializer=protos_dot_noodle__pb2.AdaptationStatus.FromString,
                 _registered_method=True)
+        self.GetManifest = channel.unary_stream(
+                '/noodle.v1.Control/GetManifest',
+                request_serializer=protos_dot_noodle__pb2.ManifestRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.ManifestPart.FromString,
+                _registered_method=True)
+        self.Note = channel.unary_unary(
+                '/noodle.v1.Control/Note',
+                request_serializer=protos_dot_noodle__pb2.NoteRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.NoteReply.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -280,6 +290,20 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetManifest(self, request, context):
+        """Worker without the model's folder: what the model consists of. Progress while the coordinator hashes, then the manifest in pages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Note(self, request, context):
+        """Worker: a line for the cluster's event list, such as weights that arrived damaged.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -382,6 +406,16 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.GetAdaptation,
                     request_deserializer=protos_dot_noodle__pb2.GetAdaptationRequest.FromString,
                     response_serializer=protos_dot_noodle__pb2.AdaptationStatus.SerializeToString,
+            ),
+            'GetManifest': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetManifest,
+                    request_deserializer=protos_dot_noodle__pb2.ManifestRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.ManifestPart.SerializeToString,
+            ),
+            'Note': grpc.unary_unary_rpc_method_handler(
+                    servicer.Note,
+                    request_deserializer=protos_dot_noodle__pb2.NoteRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.NoteReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -925,6 +959,60 @@ class Control:
             '/noodle.v1.Control/GetAdaptation',
             protos_dot_noodle__pb2.GetAdaptationRequest.SerializeToString,
             protos_dot_noodle__pb2.AdaptationStatus.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetManifest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/noodle.v1.Control/GetManifest',
+            protos_dot_noodle__pb2.ManifestRequest.SerializeToString,
+            protos_dot_noodle__pb2.ManifestPart.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Note(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.Control/Note',
+            protos_dot_noodle__pb2.NoteRequest.SerializeToString,
+            protos_dot_noodle__pb2.NoteReply.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1571,6 +1659,129 @@ class StageService:
             '/noodle.v1.StageService/Echo',
             protos_dot_noodle__pb2.EchoFrame.SerializeToString,
             protos_dot_noodle__pb2.EchoFrame.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
+class WeightServiceStub:
+    """---------------------------------------------------------------- weights: the coordinator and every worker
+    Tensors are named by the sha-256 of their bytes; a model's name for one only helps to find it in a model folder. No path travels.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.Find = channel.unary_unary(
+                '/noodle.v1.WeightService/Find',
+                request_serializer=protos_dot_noodle__pb2.FindRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.FindReply.FromString,
+                _registered_method=True)
+        self.Fetch = channel.unary_stream(
+                '/noodle.v1.WeightService/Fetch',
+                request_serializer=protos_dot_noodle__pb2.FetchRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.WeightChunk.FromString,
+                _registered_method=True)
+
+
+class WeightServiceServicer:
+    """---------------------------------------------------------------- weights: the coordinator and every worker
+    Tensors are named by the sha-256 of their bytes; a model's name for one only helps to find it in a model folder. No path travels.
+    """
+
+    def Find(self, request, context):
+        """Worker: which of these tensors are here.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Fetch(self, request, context):
+        """Worker: the bytes of one, from an offset on. The receiver checks the hash.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_WeightServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'Find': grpc.unary_unary_rpc_method_handler(
+                    servicer.Find,
+                    request_deserializer=protos_dot_noodle__pb2.FindRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.FindReply.SerializeToString,
+            ),
+            'Fetch': grpc.unary_stream_rpc_method_handler(
+                    servicer.Fetch,
+                    request_deserializer=protos_dot_noodle__pb2.FetchRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.WeightChunk.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'noodle.v1.WeightService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('noodle.v1.WeightService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class WeightService:
+    """---------------------------------------------------------------- weights: the coordinator and every worker
+    Tensors are named by the sha-256 of their bytes; a model's name for one only helps to find it in a model folder. No path travels.
+    """
+
+    @staticmethod
+    def Find(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.WeightService/Find',
+            protos_dot_noodle__pb2.FindRequest.SerializeToString,
+            protos_dot_noodle__pb2.FindReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Fetch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/noodle.v1.WeightService/Fetch',
+            protos_dot_noodle__pb2.FetchRequest.SerializeToString,
+            protos_dot_noodle__pb2.WeightChunk.FromString,
             options,
             channel_credentials,
             insecure,

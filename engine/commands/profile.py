@@ -13,12 +13,15 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.commands.output import print_json, printable
 from engine.commands.profile_text import as_text, bottlenecks
 from engine.data import Corrupt, InvalidInput, ModelRef, NoodleError, NotFound
 from engine.planning.profile import Profile
+
+if TYPE_CHECKING:
+    from engine.model.workload import Workload
 
 Progress = Callable[[float, str], None]
 _BAR_CELLS = 28
@@ -116,11 +119,14 @@ def take_profile(ref: ModelRef, options: argparse.Namespace, on_progress: Progre
     from engine.model.limits import num_cores
     from engine.model.profile_assembly import profile_of
     from engine.model.profiler import ObservabilityEngine
-    from engine.model.workload import load_workload
+    from engine.model.workload import CausalWorkload, load_workload
 
     device = check_device(options.device or "cpu")
     torch.set_num_threads(options.threads or num_cores())
-    workload = load_workload(ref, cache_dir=options.cache_dir, device=device, on_progress=on_progress)
+    if options.made_up_weights:
+        workload: Workload = CausalWorkload.made_up(Path(ref.model), ref, device=device)
+    else:
+        workload = load_workload(ref, cache_dir=options.cache_dir, device=device, on_progress=on_progress)
     engine = ObservabilityEngine(workload, depth=options.depth, quick=options.quick, on_progress=on_progress)
     return profile_of(workload, engine.run(), depth=options.depth)
 

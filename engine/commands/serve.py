@@ -47,6 +47,7 @@ def coordinator(options: argparse.Namespace) -> int:
 
 def worker(options: argparse.Namespace) -> int:
     """Serve stages until interrupted."""
+    from engine.model.source import default_cache_dir
     from engine.service.worker import WorkerOptions, run_worker
 
     set_up_logging(options.log_level)
@@ -60,6 +61,8 @@ def worker(options: argparse.Namespace) -> int:
         num_threads=options.threads,
         share_with=options.share_with,
         slowdown=options.slowdown,
+        cache_dir=options.cache_dir or default_cache_dir(),
+        cache_limit_bytes=options.cache_limit,
         exit_with_parent=options.exit_with_parent,
         metrics=_metrics(options),
         security=_security(options),

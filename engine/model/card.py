@@ -63,10 +63,16 @@ def describe(folder: Path, ref: ModelRef) -> ModelCard:
 
     Raises NotSupported when the model cannot be cut into a chain, Corrupt when its files are damaged.
     """
-    from engine.model.slicing import check_supported, context_tokens, describe_items
     from engine.model.weights import WeightFolder
 
-    weights = WeightFolder(folder)
+    return describe_weights(WeightFolder(folder), ref)
+
+
+def describe_weights(weights: WeightFolder, ref: ModelRef) -> ModelCard:
+    """The same for a folder that is open already."""
+    from engine.model.slicing import check_supported, context_tokens, describe_items
+
+    folder = weights.folder
     check_supported(weights.config)
     text = weights.config.get_text_config()
     generation = _generation_config(folder)

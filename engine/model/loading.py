@@ -72,6 +72,18 @@ class SliceLoader:
             if _is_missing(self._model, name):
                 self._load_tied(name, device)
 
+    def stored_names(self, index: int, items: range) -> set[str]:
+        """The stored tensors that `load` reads for the item, when all of `items` are loaded into one model."""
+        wanted = dict(item_state(self._model, self._chain, index))
+        found = {name for name in self._folder.names if self._targets[name][0] in wanted}
+        filled = {self._targets[name][0] for name in found}
+        present = {name for other in items for name, _ in item_state(self._model, self._chain, other)}
+        for target in wanted.keys() - filled:
+            twins = self._twins(target)
+            if not any(twin in present for twin in twins):
+                found |= {name for name, (twin, pattern) in self._targets.items() if twin in twins and pattern is None}
+        return found
+
     def _rename_all(self) -> dict[str, tuple[str, str | None]]:
         from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 

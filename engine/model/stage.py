@@ -57,7 +57,7 @@ class StageModel:
     @classmethod
     def load(
         cls,
-        folder: Path,
+        folder: Path | WeightFolder,
         start: int,
         stop: int,
         *,
@@ -73,7 +73,7 @@ class StageModel:
         """
         from engine.model.loading import SliceLoader, return_freed_memory, take_over
 
-        weights = WeightFolder(folder)
+        weights = folder if isinstance(folder, WeightFolder) else WeightFolder(folder)
         model, chain = _build(weights.config, start, stop, dtype)
         loader = SliceLoader(model, chain, weights, torch_dtype(dtype))
         stage = cls(model, chain, start, stop, device=device, kv_budget_bytes=kv_budget_bytes)
@@ -81,7 +81,7 @@ class StageModel:
         for done, index in enumerate(range(start, stop)):
             if on_progress:
                 on_progress(done / (stop - start), f"loading item {index} of [{start}, {stop})")
-            if reuse is not None and reuse._can_lend(stage, index):
+            if reuse is not None and index in reuse.items_for(stage.fingerprint, dtype, device):
                 take_over(model, chain, index, reuse._cut.model)
             else:
                 loader.load(index, device)
@@ -113,6 +113,11 @@ class StageModel:
     def blocks(self) -> str:
         """Path of the block list inside `module`."""
         return self._chain.blocks
+
+    def items_for(self, fingerprint: str, dtype: str, device: str) -> range:
+        """The items that a stage of this model, dtype and device could take over instead of reading them."""
+        same = (self.fingerprint, self.dtype, self.device) == (fingerprint, torch_dtype(dtype), device)
+        return range(self.start, self.stop) if same else range(0)
 
     def bytes_beyond(self, other: StageModel | None) -> int:
         """Bytes of the tensors that `other` does not share with this stage: what had to be read."""
@@ -202,10 +207,6 @@ class StageModel:
         if self.is_last and "logits_to_keep" in self._options and len(token_ids) != len(rows):
             arguments["logits_to_keep"] = _last_positions(sizes, self.device)
         return arguments
-
-    def _can_lend(self, other: StageModel, index: int) -> bool:
-        same = (self.fingerprint, self.dtype, self.device) == (other.fingerprint, other.dtype, other.device)
-        return same and self.start <= index < self.stop
 
     def _tensors(self) -> list[torch.Tensor]:
         return [t for index in range(self.start, self.stop) for _, t in item_state(self._cut.model, self._chain, index)]

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -18,20 +17,25 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine.data import Corrupt, InvalidInput, NotFound, NotSupported
+from engine.data import Corrupt, InvalidInput, NotSupported
+from engine.model.tensor_files import CONFIG_FILE, read_config, read_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-CONFIG_FILE = "config.json"
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
 CHUNK_BYTES = 4 << 20
-MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
+
+
+class DamagedTensor(Corrupt):
+    """What was read is not what `tensor` should be; the copy is of no use."""
+
+    def __init__(self, tensor: StoredTensor, why: str) -> None:
+        super().__init__(f"{tensor.file}: tensor {tensor.name!r} {why}")
+        self.tensor = tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +48,15 @@ class StoredTensor:
     num_bytes: int
     dtype: torch.dtype
     shape: tuple[int, ...]
+    sha256: bytes = b""  # of its bytes, checked while they are read; empty where the folder itself is trusted
 
     def __getitem__(self, _: Any) -> torch.Tensor:
         return self.read()
 
     def read(self) -> torch.Tensor:
-        """The tensor in its stored dtype, in fresh CPU memory. Raises Corrupt if the file ends early."""
+        """The tensor in its stored dtype, in fresh CPU memory. Raises Corrupt if the file ends early or holds something else."""
         tensor = torch.empty(self.shape, dtype=self.dtype)
-        if self.num_bytes:
-            with self.file.open("rb", buffering=0) as stream:
-                stream.seek(self.offset_bytes)
-                self._fill(stream, tensor)
+        self._fill([tensor] if self.num_bytes else [])
         return tensor
 
     def read_into(self, target: torch.Tensor) -> None:
@@ -63,44 +65,60 @@ class StoredTensor:
             target.copy_(self.read())
             return
         num_rows = max(1, CHUNK_BYTES * self.shape[0] // self.num_bytes)
-        with self.file.open("rb", buffering=0) as stream:
-            stream.seek(self.offset_bytes)
-            chunk = torch.empty((num_rows, *self.shape[1:]), dtype=self.dtype)
-            for rows in target.split(num_rows):
-                self._fill(stream, chunk[: len(rows)])
-                rows.copy_(chunk[: len(rows)])
+        chunk = torch.empty((num_rows, *self.shape[1:]), dtype=self.dtype)
+        self._fill(_filled_chunks(target, chunk, num_rows))
 
-    def _fill(self, stream: FileIO, tensor: torch.Tensor) -> None:
-        memory = tensor.reshape(-1).view(torch.uint8).numpy().data
+    def _fill(self, parts: Iterable[torch.Tensor]) -> None:
+        """Read into each part in turn; between them they make up the tensor."""
+        digest = hashlib.sha256() if self.sha256 else None
+        try:
+            with self.file.open("rb", buffering=0) as stream:
+                stream.seek(self.offset_bytes)
+                for part in parts:
+                    memory = part.reshape(-1).view(torch.uint8).numpy().data
+                    self._read_exactly(stream, memory)
+                    if digest is not None:
+                        digest.update(memory)
+        except FileNotFoundError as error:
+            raise DamagedTensor(self, "is gone: fetch it again") from error
+        if digest is not None and digest.digest() != self.sha256:
+            raise DamagedTensor(self, "does not match its content hash: fetch it again")
+
+    def _read_exactly(self, stream: FileIO, memory: memoryview) -> None:
         done = 0
         while done < len(memory):
             count = stream.readinto(memory[done:])
             if not count:
-                raise Corrupt(f"{self.file} ends inside tensor {self.name!r}: fetch the file again")
+                raise DamagedTensor(self, "ends early: fetch the file again")
             done += count
+
+
+def _filled_chunks(target: torch.Tensor, chunk: torch.Tensor, num_rows: int) -> Iterable[torch.Tensor]:
+    """Yields room for the next rows; whoever takes the next one has filled the last, which goes to its place."""
+    for rows in target.split(num_rows):
+        yield chunk[: len(rows)]
+        rows.copy_(chunk[: len(rows)])
 
 
 class WeightFolder:
     """The configuration and the tensor headers of a local model folder; reads no weights by itself."""
 
+    folder: Path
     config: PreTrainedConfig
     names: frozenset[str]
     fingerprint: str
 
     def __init__(self, folder: Path) -> None:
         """Raises NotFound, InvalidInput, NotSupported or Corrupt; see the messages for the way out."""
-        self.folder = Path(folder)
-        config_text = _read_config(self.folder)
-        self.config = _build_config(self.folder, config_text)
-        digest = hashlib.sha256(config_text)
-        self._tensors: dict[str, StoredTensor] = {}
-        for file in _weight_files(self.folder):
-            header, tensors = _read_header(file)
-            digest.update(file.name.encode() + b"\0" + header)
-            self._tensors.update(tensors)
-        _check_index(self.folder, self._tensors)
+        found = read_folder(Path(folder))
+        tensors = [StoredTensor(t.name, t.file, t.offset_bytes, t.num_bytes, DTYPES[t.dtype], t.shape) for t in found.tensors.values()]
+        self._fill(found.folder, found.config_text, found.fingerprint, tensors)
+
+    def _fill(self, folder: Path, config_text: bytes, fingerprint: str, tensors: Iterable[StoredTensor]) -> None:
+        self.folder, self.fingerprint = folder, fingerprint
+        self.config = _build_config(folder, config_text)
+        self._tensors = {t.name: t for t in tensors}
         self.names = frozenset(self._tensors)
-        self.fingerprint = digest.hexdigest()
 
     def tensor(self, name: str) -> StoredTensor:
         """The place of one tensor. Raises Corrupt if the folder does not hold it."""
@@ -110,13 +128,12 @@ class WeightFolder:
         return stored
 
 
-def _read_config(folder: Path) -> bytes:
-    if not folder.is_dir():
-        raise NotFound(f"{folder} is not a folder: give a folder with {CONFIG_FILE} and safetensors files")
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise NotFound(f"{folder} has no {CONFIG_FILE}: give the folder that save_pretrained wrote")
-    return path.read_bytes()
+class ConfigOnly(WeightFolder):
+    """A folder of which nothing but config.json is here: enough to describe and time a model."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises NotFound, InvalidInput or NotSupported."""
+        self._fill(folder, read_config(folder), "", ())
 
 
 def _build_config(folder: Path, text: bytes) -> PreTrainedConfig:
@@ -137,76 +154,3 @@ def _build_config(folder: Path, text: bytes) -> PreTrainedConfig:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds for a bad value or an unknown model_type
         raise NotSupported(f"{folder / CONFIG_FILE}: transformers cannot read this {raw['model_type']!r} configuration: {error}") from error
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / INDEX_FILE
-    if (folder / SINGLE_FILE).is_file():
-        return [folder / SINGLE_FILE]
-    if index.is_file():
-        return [_indexed_file(folder, name) for name in sorted(set(_read_index(index).values()))]
-    found = sorted(folder.glob("*.safetensors"))
-    if len(found) == 1:
-        return found
-    if found:
-        raise Corrupt(f"{folder} has {len(found)} safetensors files but no {INDEX_FILE}: fetch the index too")
-    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
-    if pickles:
-        raise NotSupported(
-            f"{folder} holds only pickle weights ({pickles[0]}), which can run code when loaded: convert them to safetensors first"
-        )
-    raise NotFound(f"{folder} has no safetensors files: fetch the weights, or use random weights")
-
-
-def _read_index(index: Path) -> dict[str, str]:
-    try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
-        return {str(name): str(file) for name, file in weight_map.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Corrupt(f"{index} is not a weight index ({error}): fetch it again") from error
-
-
-def _indexed_file(folder: Path, name: str) -> Path:
-    if os.path.basename(name) != name or not (folder / name).is_file():
-        raise Corrupt(f"{folder / INDEX_FILE} names {name!r}, which is not a file of that folder: fetch the missing file")
-    return folder / name
-
-
-def _check_index(folder: Path, tensors: dict[str, StoredTensor]) -> None:
-    index = folder / INDEX_FILE
-    if (folder / SINGLE_FILE).is_file() or not index.is_file():
-        return
-    for name, file in _read_index(index).items():
-        if name not in tensors or tensors[name].file.name != file:
-            raise Corrupt(f"{index} says that {file} holds {name!r}, but it does not: fetch index and files of one version")
-
-
-def _read_header(file: Path) -> tuple[bytes, dict[str, StoredTensor]]:
-    """The raw header and its tensors; the lengths in it must account for every byte of the file."""
-    file_bytes = file.stat().st_size
-    with file.open("rb") as stream:
-        prefix = stream.read(8)
-        header_bytes = int.from_bytes(prefix, "little")
-        if len(prefix) < 8 or not 2 <= header_bytes <= min(MAX_HEADER_BYTES, file_bytes - 8):
-            raise Corrupt(f"{file} is not a whole safetensors file ({file_bytes} bytes): fetch it again")
-        header = stream.read(header_bytes)
-    try:
-        entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
-        tensors = {name: _stored(file, name, entry, 8 + header_bytes) for name, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Corrupt(f"{file} has a damaged header ({error}): fetch it again") from error
-    end = max((t.offset_bytes + t.num_bytes for t in tensors.values()), default=8 + header_bytes)
-    if end != file_bytes:
-        raise Corrupt(f"{file} has {file_bytes} bytes, but its header describes {end}: it was cut short or damaged, fetch it again")
-    return header, tensors
-
-
-def _stored(file: Path, name: str, entry: dict[str, Any], data_start: int) -> StoredTensor:
-    if entry["dtype"] not in DTYPES:
-        raise NotSupported(f"{file}: tensor {name!r} has dtype {entry['dtype']}, which is not supported: use {', '.join(DTYPES)}")
-    dtype = DTYPES[entry["dtype"]]
-    shape = tuple(int(size) for size in entry["shape"])
-    begin, end = (int(offset) for offset in entry["data_offsets"])
-    if min((begin, *shape), default=0) < 0 or end - begin != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"tensor {name!r} of shape {shape} cannot lie in bytes [{begin}, {end})")
-    return StoredTensor(name, file, data_start + begin, end - begin, dtype, shape)

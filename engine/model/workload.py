@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,11 +17,12 @@ import torch
 from torch import nn
 
 from engine.data import InvalidInput, ModelCard, ModelRef, NotSupported
-from engine.model.card import prepare
+from engine.model.card import describe_weights, prepare
 from engine.model.kv import LayerShape
 from engine.model.limits import cpu_memory_bytes
 from engine.model.source import Progress, default_cache_dir, resolve
 from engine.model.stage import StageModel
+from engine.model.weights import ConfigOnly
 from engine.planning.point import PREFILL, Point
 from engine.planning.profile_points import PointPlan, causal_points
 
@@ -76,12 +78,21 @@ class CausalWorkload:
     @classmethod
     def load(cls, card: ModelCard, *, dtype: str, device: str, on_progress: Progress | None = None) -> CausalWorkload:
         """Read the whole model. Raises what `StageModel.load` raises."""
-        folder = Path(card.folder)
-        budget_bytes = cpu_memory_bytes()[1] if device == "cpu" else torch.cuda.mem_get_info(torch.device(device))[0]
+        folder, budget_bytes = Path(card.folder), _free_bytes(device) // 2
         stage = StageModel.load(
-            folder, 0, card.num_items, dtype=dtype, device=device, kv_budget_bytes=budget_bytes // 2, on_progress=on_progress
+            folder, 0, card.num_items, dtype=dtype, device=device, kv_budget_bytes=budget_bytes, on_progress=on_progress
         )
         return cls(stage, card)
+
+    @classmethod
+    def made_up(cls, folder: Path, ref: ModelRef, *, device: str) -> CausalWorkload:
+        """The model that a folder's config.json describes, with made-up weights: as fast as the real one, and nothing is read."""
+        weights = ConfigOnly(folder)
+        card = describe_weights(weights, ref)
+        stage = StageModel.synthetic(
+            weights.config, 0, card.num_items, dtype=ref.dtype, device=device, kv_budget_bytes=_free_bytes(device) // 2
+        )
+        return cls(stage, replace(card, num_parameters=sum(p.numel() for p in stage.module.parameters())))
 
     def points(self, most_prefill_tokens: int, *, quick: bool) -> PointPlan:
         plan = causal_points(self._stage.context_tokens, most_prefill_tokens=most_prefill_tokens, quick=quick)
@@ -134,6 +145,10 @@ class CausalWorkload:
             self._history[shape] = keys, values
         keys, values = self._history[shape]
         return keys[:, :num_tokens], values[:, :num_tokens]
+
+
+def _free_bytes(device: str) -> int:
+    return cpu_memory_bytes()[1] if device == "cpu" else torch.cuda.mem_get_info(torch.device(device))[0]
 
 
 def _session(row: int) -> str:

@@ -16,6 +16,7 @@ from engine.control.move_estimate import estimate_move, preview_without
 from engine.data import InvalidInput, NodeSpec, NotFound, Plan, Stage, Stale, Unavailable, WatchFrame, check_name
 from engine.planning.problem_document import problem_to_json
 from engine.service import wire
+from engine.service.manifest_service import ManifestSource
 from engine.service.session_output import SessionOutput
 from engine.service.shell import ClusterShell
 from engine.version import own_version
@@ -32,8 +33,8 @@ MAX_PROMPT_BYTES = 8 * 1024 * 1024
 class ControlService(rpc.ControlServicer):
     """Holds no state of its own but the counter of registrations, which starts at the wall clock and so only ever rises."""
 
-    def __init__(self, shell: ClusterShell) -> None:
-        self._shell = shell
+    def __init__(self, shell: ClusterShell, manifests: ManifestSource) -> None:
+        self._shell, self._manifests = shell, manifests
         self._generation = int(time.time() * 1000)
 
     # ------------------------------------------------------------------------------------------ workers
@@ -82,6 +83,14 @@ class ControlService(rpc.ControlServicer):
         finally:
             self._shell.feed(on.WorkerLost(worker_id, generation, "its connection broke"))
         return pb.ReportReply()
+
+    async def GetManifest(self, request: pb.ManifestRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.ManifestPart]:
+        async for part in self._manifests.parts(request):
+            yield part
+
+    async def Note(self, request: pb.NoteRequest, context: grpc.aio.ServicerContext) -> pb.NoteReply:
+        self._shell.note(request.worker_id, request.text)
+        return pb.NoteReply()
 
     # ------------------------------------------------------------------------------------------ viewers
     async def GetStatus(self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext) -> pb.ClusterStatus:

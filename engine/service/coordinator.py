@@ -16,17 +16,22 @@ from engine.control import events as on
 from engine.control.adaptation.rules import AdaptationSettings, check_mode
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.data import ModelRef, NoodleError
+from engine.model.weight_cache import CACHE_FOLDER, WeightCache
 from engine.report.jsonl import LOG_NAME
 from engine.report.jsonl_writer import JsonlWriter
 from engine.service.control_service import ControlService
 from engine.service.journal import Journal
+from engine.service.manifest_service import ManifestSource
 from engine.service.metrics_server import MetricsOptions, MetricsServer, cluster_collector
+from engine.service.pace import Pace
 from engine.service.prepare import prepare_model
 from engine.service.process import Server, announce, stop_event
 from engine.service.recorder import Recorder
 from engine.service.security import SecurityOptions, channel_credentials, worker_token
 from engine.service.shell import ClusterShell
 from engine.service.text import TextCodec
+from engine.service.weight_library import WeightLibrary
+from engine.service.weight_service import WeightService
 from engine.service.worker_peer import PeerOptions
 from protos import noodle_pb2_grpc as rpc
 
@@ -68,7 +73,11 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     if options.metrics_dir is not None:
         shell.recorder = _start_recorder(options.metrics_dir, options, shell)
     server = Server(options.security)
-    rpc.add_ControlServicer_to_server(ControlService(shell), server.grpc)
+    manifests = ManifestSource(options.cache_dir, lambda: cluster.card)
+    rpc.add_ControlServicer_to_server(ControlService(shell, manifests), server.grpc)
+    library = WeightLibrary(WeightCache(options.cache_dir / CACHE_FOLDER), manifests.folder_of)
+    sender = WeightService(library, Pace(lambda: bool(cluster.serving.flights)))
+    rpc.add_WeightServiceServicer_to_server(sender, server.grpc)
     address = await server.start(options.listen)
     announce({"address": address, "cluster_id": cluster_id, "pid": os.getpid(), "metrics_address": metrics_address})
     shell.spawn(shell.tick_forever())

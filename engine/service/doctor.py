@@ -73,6 +73,7 @@ def examine(cache_dir: Path | None = None) -> list[Finding]:
         "protobuf": _protobuf,
         "grpc": _grpc,
         "cache": lambda: _cache(folder),
+        "weights": lambda: _weights(folder),
         "memory": _memory,
         "threads": _threads,
         "clock": _clock,
@@ -229,6 +230,14 @@ def _cache(folder: Path) -> Iterator[Finding]:
         yield Finding("cache", Level.WARN, text, "free some space, or set NOODLE_CACHE to a larger disk: GPT-2 alone takes 0.5 GiB")
     else:
         yield Finding("cache", Level.OK, text)
+
+
+def _weights(folder: Path) -> Iterator[Finding]:
+    from engine.model.weight_cache import CACHE_FOLDER, WeightCache  # needs psutil, which may be what is missing
+
+    size = WeightCache(folder / CACHE_FOLDER).size()
+    text = f"{size.num_entries} tensors that workers fetched from others take {size.num_bytes / 2**30:.2f} GiB in {folder / CACHE_FOLDER}"
+    yield Finding("weights", Level.OK, f"{text}; `worker --cache-limit SIZE` bounds them, the least recently used go first")
 
 
 def _memory() -> Iterator[Finding]:

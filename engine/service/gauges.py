@@ -22,6 +22,8 @@ class Gauges:
     queue_s: float = 0.0
     wire_in_s: float = 0.0
     wire_out_s: float = 0.0
+    fetched_bytes: int = 0  # of weights, from other workers and the coordinator
+    sent_bytes: int = 0  # of weights, to other workers
 
     def say(self, detail: str, progress: float) -> None:
         """What the worker is doing, for people; progress in 0..1, -1 when unknown."""
@@ -34,6 +36,10 @@ class Gauges:
         self.queue_s += queue_s
         self.wire_in_s += wire_in_s
         self.wire_out_s += wire_out_s
+
+    def add_sent(self, num_bytes: int) -> None:
+        """Weights went to another worker; called on the event loop."""
+        self.sent_bytes += num_bytes
 
     def read_sensors(self) -> Readings:
         """A fresh reading, kept for /metrics; called on the heartbeat thread."""

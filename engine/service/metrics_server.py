@@ -112,6 +112,8 @@ def worker_collector(worker_id: str, gauges: Gauges) -> Callable[[], Iterable[Me
             ("noodle_worker_queue_seconds", "time that steps waited here", gauges.queue_s),
             ("noodle_worker_wire_in_seconds", "time decoding and checking messages", gauges.wire_in_s),
             ("noodle_worker_wire_out_seconds", "time encoding and handing over messages", gauges.wire_out_s),
+            ("noodle_worker_weights_fetched_bytes", "weights fetched from others", gauges.fetched_bytes),
+            ("noodle_worker_weights_sent_bytes", "weights sent to other workers", gauges.sent_bytes),
         ):
             family = CounterMetricFamily(name, text, labels=["worker"])
             family.add_metric([worker_id], float(value))

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from engine.control.moves import Carried
 from engine.control.stage_sessions import StageSession, StageSessions
 from engine.data import Corrupt, InvalidInput, Sampling
 from engine.model.stage import StageModel
+from engine.model.weights import WeightFolder
 from engine.service import payload, wire
 from protos import noodle_pb2 as pb
 
@@ -23,11 +23,19 @@ Progress = Callable[[float, str], None]
 class PreparedStage:
     """Plan `plan_version`'s stage of this worker. `imported` are sessions whose keys and values were copied here."""
 
-    def __init__(self, request: pb.LoadRequest, device: str, kv_budget_bytes: int, serving: StageModel | None, say: Progress) -> None:
+    def __init__(
+        self,
+        request: pb.LoadRequest,
+        weights: WeightFolder,
+        device: str,
+        kv_budget_bytes: int,
+        serving: StageModel | None,
+        say: Progress,
+    ) -> None:
         self.plan_version = request.plan_version
         self.imported = StageSessions(request.plan_version)
         self.model = StageModel.load(
-            Path(request.folder),
+            weights,
             request.start,
             request.stop,
             dtype=request.model.dtype,

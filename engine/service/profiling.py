@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 from engine.data import ModelRef, NoodleError
 from engine.planning.profile import Profile
@@ -19,10 +20,17 @@ from engine.service.errors import from_number
 from protos import noodle_pb2 as pb
 
 
-async def take_profile(request: pb.ProfileNodeRequest) -> AsyncIterator[pb.ProfileMessage]:
-    """Progress as it goes, then one message with the document. Raises what the profiler raised; ends its process in any case."""
+async def take_profile(request: pb.ProfileNodeRequest, folder: Path, only_config: bool) -> AsyncIterator[pb.ProfileMessage]:
+    """Progress as it goes, then one message with the document. Raises what the profiler raised; ends its process in any case.
+
+    With `only_config` the folder lacks the weights: made-up ones take as long.
+    """
     process = await asyncio.create_subprocess_exec(
-        *_command(request), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=2**26
+        *_command(request, folder, only_config),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=2**26,
     )
     try:
         async for message in _read(process, request):
@@ -44,7 +52,8 @@ async def _read(process: asyncio.subprocess.Process, request: pb.ProfileNodeRequ
         if "profile" in document:
             profile = Profile.from_json(json.dumps(document["profile"]))
             ref = wire.from_message(ModelRef, request.model)
-            named = replace(profile, model=ref.label, random_weights=ref.random_weights is not None)
+            random_weights = ref.random_weights is not None
+            named = replace(profile, model=ref.label, random_weights=random_weights, fingerprint=request.fingerprint)
             yield pb.ProfileMessage(progress=1.0, profile_json=named.to_json())
             return
         yield pb.ProfileMessage(progress=document["progress"], detail=document["detail"])
@@ -52,8 +61,9 @@ async def _read(process: asyncio.subprocess.Process, request: pb.ProfileNodeRequ
     raise NoodleError(f"profiling {request.folder} failed: {tail[0][:300]}")
 
 
-def _command(request: pb.ProfileNodeRequest) -> list[str]:
+def _command(request: pb.ProfileNodeRequest, folder: Path, only_config: bool) -> list[str]:
     """The folder is profiled as such, without asking a hub or writing weights; it gets its name back afterwards."""
-    arguments = [sys.executable, "-m", "engine", "profile", request.folder, "--dtype", request.model.dtype, "--json-lines"]
+    arguments = [sys.executable, "-m", "engine", "profile", str(folder), "--dtype", request.model.dtype, "--json-lines"]
+    arguments += ["--made-up-weights"] if only_config else []
     arguments += ["--device", request.device, "--threads", str(request.num_threads)]
     return [*arguments, "--quick"] if request.quick else arguments

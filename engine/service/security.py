@@ -48,6 +48,8 @@ METHOD_ROLES: dict[str, Role] = {
     "/noodle.v1.Control/ListMoves": Role.VIEWER,
     "/noodle.v1.Control/SetAdaptation": Role.OPERATOR,
     "/noodle.v1.Control/GetAdaptation": Role.VIEWER,
+    "/noodle.v1.Control/GetManifest": Role.WORKER,
+    "/noodle.v1.Control/Note": Role.WORKER,
     "/noodle.v1.StageService/Measure": Role.WORKER,
     "/noodle.v1.StageService/Profile": Role.WORKER,
     "/noodle.v1.StageService/Load": Role.WORKER,
@@ -62,6 +64,8 @@ METHOD_ROLES: dict[str, Role] = {
     "/noodle.v1.StageService/GetStageStatus": Role.VIEWER,
     "/noodle.v1.StageService/MeasureLinks": Role.WORKER,
     "/noodle.v1.StageService/Echo": Role.WORKER,
+    "/noodle.v1.WeightService/Find": Role.WORKER,
+    "/noodle.v1.WeightService/Fetch": Role.WORKER,
     "/grpc.health.v1.Health/Check": Role.VIEWER,
     "/grpc.health.v1.Health/Watch": Role.VIEWER,
 }

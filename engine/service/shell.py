@@ -29,6 +29,7 @@ from engine.service.journal import Journal
 from engine.service.recorder import Recorder
 from engine.service.session_output import SessionOutput
 from engine.service.text import TextCodec
+from engine.service.weight_sources import fetch_records, note_record, weight_sources
 from engine.service.worker_peer import PeerOptions, WorkerPeer
 from protos import noodle_pb2 as pb
 
@@ -248,6 +249,10 @@ class ClusterShell:
         log.log(logging.ERROR if record.severity is Severity.ERROR else logging.INFO, "%s %s: %s", record.kind, record.subject, record.text)
         self.journal.add_event(event)
 
+    def note(self, worker_id: str, text: str) -> None:
+        """A line that a worker of this cluster has for the operator. Raises NotFound for anybody else."""
+        self._record(note_record(self._present(worker_id).spec.node_id, text))
+
     async def _measure(self, command: do.MeasureWorker) -> None:
         """One worker of a host at a time: two that measure on the same cores would measure each other."""
         member, card = self.cluster.members.get(command.worker_id), self.cluster.card
@@ -278,7 +283,10 @@ class ClusterShell:
     async def _load_now(self, command: do.LoadStage, next_peer: WorkerPeer | None) -> on.ClusterEvent:
         if self.cluster.card is None:
             raise AssertionError("a plan without a model")
-        reply = await self._peers[command.worker_id].load(command, self.cluster.card, next_peer)
+        sources = weight_sources(self.cluster.members, self._peers, command.worker_id)
+        reply = await self._peers[command.worker_id].load(command, self.cluster.card, next_peer, sources)
+        for record in fetch_records(command.worker_id, reply):
+            self._record(record)
         growth = max(0, reply.peak_resident_bytes - reply.resident_before_bytes)
         return on.StageLoaded(command.worker_id, command.plan_version, reply.weight_bytes, growth, reply.load_s)
 
@@ -287,7 +295,10 @@ class ClusterShell:
         if self.cluster.card is None:
             raise AssertionError("a plan without a model")
         next_peer = self._peer(command.next_worker_id) if command.next_worker_id else None
-        reply = await self._peer(command.worker_id).prepare(command, self.cluster.card, next_peer)
+        sources = weight_sources(self.cluster.members, self._peers, command.worker_id)
+        reply = await self._peer(command.worker_id).prepare(command, self.cluster.card, next_peer, sources)
+        for record in fetch_records(command.worker_id, reply):
+            self._record(record)
         return on.StagePrepared(command.worker_id, command.plan_version, reply.read_bytes)
 
     async def _copy(self, command: do.CopyKv) -> on.ClusterEvent:
@@ -356,6 +367,8 @@ class ClusterShell:
         except grpc.RpcError as e:
             peer = self._peers.get(worker_id)
             error = peer.explain(e) if peer else None
+            if e.code() is grpc.StatusCode.ABORTED:
+                return  # a later order took its place, and its answer is what counts
             if e.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or error is None:
                 self.feed(on.WorkerLost(worker_id, generation, str(error or "its connection broke")))
             else:

@@ -13,15 +13,14 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from engine.control.moves import Carried
 from engine.control.stage_sessions import Append, StageSessions
-from engine.data import NoodleError, Refused, Segment, Unavailable
-from engine.model.measure import measure_items, release_memory
+from engine.data import NoodleError, Segment, Unavailable
+from engine.model.measure import measure_config, release_memory
 from engine.model.sampling import sample
 from engine.model.stage import StageModel
 from engine.model.weights import WeightFolder
@@ -96,14 +95,13 @@ class StageRunner:
                 job()
 
     # ------------------------------------------------------------------------------------------ owning a stage
-    def measure(self, request: pb.MeasureRequest) -> pb.MeasureReply:
-        """Time every item, once for each model in the life of this process."""
-        self.check_folder(request.folder, request.fingerprint)
+    def measure(self, request: pb.MeasureRequest, weights: WeightFolder) -> pb.MeasureReply:
+        """Time every item of the model of `weights`, once for each model in the life of this process; reads no tensors."""
         key = (request.fingerprint, request.model.dtype)
         if key not in self._measured:
             self._gauges.say("measuring items", 0.0)
-            self._measured[key] = measure_items(
-                Path(request.folder),
+            self._measured[key] = measure_config(
+                weights.config,
                 dtype=request.model.dtype,
                 device=self._options.device,
                 on_progress=self._say_progress,
@@ -111,19 +109,16 @@ class StageRunner:
             self._gauges.say("", -1.0)
         return pb.MeasureReply(decode_s=[t * self.slowdown for t in self._measured[key]])
 
-    def load(self, request: pb.LoadRequest) -> pb.LoadReply:
+    def load(self, request: pb.LoadRequest, weights: WeightFolder) -> pb.LoadReply:
         """Own [start, stop) from now on: items held already are kept, every session of the old plan is dropped."""
-        self.check_folder(request.folder, request.fingerprint)
         started_s = time.perf_counter()
-        before = memory.resident_bytes()
-        memory.reset_peak()
         old, self.model = self.model, None
         if old is not None:
             for session_id in self.sessions.ids():
                 old.close(session_id)
         self.sessions = StageSessions(request.plan_version)
         self.model = StageModel.load(
-            Path(request.folder),
+            weights,
             request.start,
             request.stop,
             dtype=request.model.dtype,
@@ -136,17 +131,15 @@ class StageRunner:
         return pb.LoadReply(
             weight_bytes=self.model.weight_bytes,
             resident_bytes=memory.resident_bytes(),
-            peak_resident_bytes=memory.peak_resident_bytes(),
-            resident_before_bytes=before,
             load_s=time.perf_counter() - started_s,
             read_bytes=self.model.bytes_beyond(old),
         )
 
-    def prepare(self, request: pb.LoadRequest) -> PreparedStage:
+    def prepare(self, request: pb.LoadRequest, weights: WeightFolder) -> PreparedStage:
         """The stage of a plan to come, beside the one that serves; called on a thread of the caller's."""
-        self.check_folder(request.folder, request.fingerprint)
+        options = self._options
         with torch.inference_mode():
-            prepared = PreparedStage(request, self._options.device, self._options.kv_budget_bytes, self.model, self._say_progress)
+            prepared = PreparedStage(request, weights, options.device, options.kv_budget_bytes, self.model, self._say_progress)
         self._gauges.say("", -1.0)
         return prepared
 
@@ -179,11 +172,11 @@ class StageRunner:
             raise Unavailable(f"worker {self._options.worker_id} holds no stage: it is loading, or left out of the plan")
         return self.model
 
-    def check_folder(self, folder: str, fingerprint: str) -> None:
-        found = WeightFolder(Path(folder)).fingerprint
-        if found != fingerprint:
-            text = f"the model in {folder} differs from the coordinator's (fingerprints {found[:12]} and {fingerprint[:12]})"
-            raise Refused(f"{text}: copy it here again")
+    def held_items(self, request: pb.LoadRequest) -> range:
+        """The items in memory that loading this stage would keep."""
+        if self.model is None:
+            return range(0)
+        return self.model.items_for(request.fingerprint, request.model.dtype, self._options.device)
 
     # ------------------------------------------------------------------------------------------ steps
     def _step(self, frame: pb.StepFrame, received_s: float) -> None:

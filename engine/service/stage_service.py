@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -19,13 +19,19 @@ from engine.service.link_probe import LinkPeer, echo, measure_links
 from engine.service.links import Link, open_channel
 from engine.service.profiling import take_profile
 from engine.service.security import metadata
+from engine.service.weight_fetch import FetchReport
+from engine.service.weight_supply import Supplied, WeightSupply
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
 if TYPE_CHECKING:  # importing it for real would import torch before the worker has announced itself
+    from engine.model.weights import WeightFolder
     from engine.service.prepared_stage import PreparedStage
     from engine.service.stage_runner import StageRunner
 
+T = TypeVar("T")
+
+MAX_ATTEMPTS = 3  # to load a stage whose cached weights turn out to be damaged
 COPY_TOKENS = 256  # bounds how long an export keeps the compute thread, and the size of one message
 COPY_TIMEOUT_S = 30.0
 MAX_SLOWDOWN = 1000.0
@@ -34,8 +40,11 @@ MAX_SLOWDOWN = 1000.0
 class StageService(rpc.StageServiceServicer):
     """`report` is the link to the coordinator; it exists while the worker is registered."""
 
-    def __init__(self, worker_id: str, token: str | None, credentials: grpc.ChannelCredentials | None) -> None:
+    def __init__(self, worker_id: str, supply: WeightSupply, token: str | None, credentials: grpc.ChannelCredentials | None) -> None:
         self._worker_id, self._token, self._credentials = worker_id, token, credentials
+        self._supply = supply
+        self._supplying: asyncio.Task[Supplied] | None = None
+        self._newest_plan = 0  # of the last order for a stage
         self.runner: StageRunner | None = None
         self.report: Link | None = None
         self._links: dict[int, NextStage] = {}  # by plan version
@@ -71,20 +80,30 @@ class StageService(rpc.StageServiceServicer):
     # ------------------------------------------------------------------------------------------ in
     async def Measure(self, request: pb.MeasureRequest, context: grpc.aio.ServicerContext) -> pb.MeasureReply:
         runner = self._ready()
-        return await asyncio.wrap_future(runner.call(lambda: runner.measure(request)))
+        weights = await self._supply.config(request)
+        return await asyncio.wrap_future(runner.call(lambda: runner.measure(request, weights)))
 
     async def Profile(self, request: pb.ProfileNodeRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.ProfileMessage]:
-        async for message in take_profile(request):
+        model = await self._supply.config(request)
+        async for message in take_profile(request, model.folder, only_config=not model.names):
             message.slowdown = self._ready().slowdown if message.profile_json else 0.0
             yield message
 
     async def Load(self, request: pb.LoadRequest, context: grpc.aio.ServicerContext) -> pb.LoadReply:
         runner = self._ready()
         self._drop_preparation()
+        self._newest_plan = request.plan_version
         await self._disconnect()
-        reply = await asyncio.wrap_future(runner.call(lambda: runner.load(request)))
+        before_bytes = memory.resident_bytes()
+        memory.reset_peak()
+
+        def load(weights: WeightFolder) -> asyncio.Future[pb.LoadReply]:
+            return asyncio.wrap_future(runner.call(lambda: runner.load(request, weights)))
+
+        supplied, reply = await self._with_weights(request, load)
+        reply.resident_before_bytes, reply.peak_resident_bytes = before_bytes, memory.peak_resident_bytes()
         self._connect(request)
-        return reply
+        return supplied.describe(reply)
 
     async def Forward(self, request_iterator: Any, context: grpc.aio.ServicerContext) -> pb.ForwardReply:
         runner = self._ready()
@@ -95,6 +114,9 @@ class StageService(rpc.StageServiceServicer):
     async def Unload(self, request: pb.UnloadRequest, context: grpc.aio.ServicerContext) -> pb.UnloadReply:
         runner = self._ready()
         version = request.plan_version
+        if version in (0, self._newest_plan):
+            self._newest_plan = 0
+            self._stop_supplying()
         if self._preparation is not None and version in (0, self._preparation.plan_version):
             self._drop_preparation()
             await self._disconnect(lambda v: v == version)
@@ -107,15 +129,21 @@ class StageService(rpc.StageServiceServicer):
     async def Prepare(self, request: pb.LoadRequest, context: grpc.aio.ServicerContext) -> pb.LoadReply:
         runner = self._ready()
         self._drop_preparation()
+        self._newest_plan = request.plan_version
         preparation = self._preparation = Preparation(request.plan_version)
-        prepared = await self._loop.run_in_executor(preparation.thread, runner.prepare, request)
+
+        def prepare(weights: WeightFolder) -> asyncio.Future[PreparedStage]:
+            return self._loop.run_in_executor(preparation.thread, runner.prepare, request, weights)
+
+        supplied, prepared = await self._with_weights(request, prepare)
         if self._preparation is not preparation:
             raise Stale(f"plan {request.plan_version} was given up while its stage was loading")
         preparation.stage = prepared
         self._connect(request)
-        return pb.LoadReply(
+        reply = pb.LoadReply(
             weight_bytes=prepared.model.weight_bytes, resident_bytes=memory.resident_bytes(), read_bytes=prepared.read_bytes
         )
+        return supplied.describe(reply)
 
     async def CopyKv(self, request: pb.CopyKvRequest, context: grpc.aio.ServicerContext) -> pb.CopyKvReply:
         preparation, stage = self._prepared(request.plan_version)
@@ -153,7 +181,44 @@ class StageService(rpc.StageServiceServicer):
         await self._disconnect(lambda version: version != request.plan_version)
         return pb.CommitReply(missing=missing)
 
+    # ------------------------------------------------------------------------------------------ weights
+    async def _with_weights(self, request: pb.LoadRequest, use: Callable[[WeightFolder], asyncio.Future[T]]) -> tuple[Supplied, T]:
+        """Have the stage's weights here, then `use` them; what turns out to be damaged in the cache is fetched again."""
+        from engine.model.weights import DamagedTensor
+
+        moved = FetchReport()
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            supplied = await self._supplied(request, distrust_cache=attempt > 1)
+            moved.add(supplied.report)
+            try:
+                return replace(supplied, report=moved), await use(supplied.weights)
+            except DamagedTensor as error:
+                if not supplied.used_cache or attempt == MAX_ATTEMPTS:
+                    raise
+                await self._supply.drop_damaged(error)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _supplied(self, request: pb.LoadRequest, distrust_cache: bool) -> Supplied:
+        """Raises Stale if another order for a stage arrives while weights are on their way: it has the say now."""
+        if request.plan_version != self._newest_plan:
+            raise Stale(f"plan {request.plan_version} was given up while its stage was loading")
+        held = self._ready().held_items(request)
+        task = self._supplying = asyncio.create_task(self._supply.weights(request, held, distrust_cache))
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self._supplying is task:  # whoever asked went away
+                self._stop_supplying()
+                raise
+            raise Stale(f"plan {request.plan_version} was given up while its weights were on their way") from None
+
+    def _stop_supplying(self) -> None:
+        task, self._supplying = self._supplying, None
+        if task is not None:
+            task.cancel()
+
     def _drop_preparation(self) -> None:
+        self._stop_supplying()
         if self._preparation is not None:
             self._preparation.close()
         self._preparation = None

@@ -12,12 +12,15 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
 
 from engine.data import NodeSpec, NoodleError, Refused, Unauthorized, check_name
+from engine.model.source import default_cache_dir
+from engine.model.weight_cache import CACHE_FOLDER, WeightCache
 from engine.service import sensors, wire
 from engine.service.errors import from_rpc_error
 from engine.service.gauges import Gauges
@@ -27,6 +30,9 @@ from engine.service.metrics_server import MetricsOptions, MetricsServer, worker_
 from engine.service.process import Server, announce, stop_event
 from engine.service.security import SecurityOptions, channel_credentials, metadata, worker_token
 from engine.service.stage_service import StageService
+from engine.service.weight_library import WeightLibrary
+from engine.service.weight_service import WeightService
+from engine.service.weight_supply import WeightSupply
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -51,6 +57,8 @@ class WorkerOptions:
     num_threads: int | None = None
     share_with: int = 1  # workers on this machine that divide its free memory among them
     slowdown: float = 1.0
+    cache_dir: Path = field(default_factory=default_cache_dir)
+    cache_limit_bytes: int | None = None  # of the weights kept there
     exit_with_parent: bool = False
     metrics: MetricsOptions = field(default_factory=MetricsOptions)
     security: SecurityOptions = field(default_factory=SecurityOptions)
@@ -62,9 +70,13 @@ async def run_worker(options: WorkerOptions) -> int:
     stopping = stop_event(options.exit_with_parent)
     server = Server(options.security)
     token, credentials = worker_token(options.security), channel_credentials(options.security)
-    service = StageService(options.worker_id, token, credentials)
-    rpc.add_StageServiceServicer_to_server(service, server.grpc)
     gauges = Gauges()
+    cache = WeightCache(options.cache_dir / CACHE_FOLDER, options.cache_limit_bytes)
+    supply = WeightSupply(options.worker_id, options.join, cache, gauges, token, credentials)
+    service = StageService(options.worker_id, supply, token, credentials)
+    rpc.add_StageServiceServicer_to_server(service, server.grpc)
+    sender = WeightService(WeightLibrary(cache, supply.folder_of), supply.pace, gauges.add_sent)
+    rpc.add_WeightServiceServicer_to_server(sender, server.grpc)
     scrapes = MetricsServer(options.metrics, worker_collector(options.worker_id, gauges))
     metrics_address = scrapes.start()
     address = await server.start(options.listen)

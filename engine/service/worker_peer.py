@@ -18,7 +18,7 @@ from protos import noodle_pb2_grpc as rpc
 
 MEASURE_TIMEOUT_S = 120.0
 PROFILE_TIMEOUT_S = 900.0
-LOAD_TIMEOUT_S = 1800.0
+LOAD_TIMEOUT_S = 86_400.0  # weights may have to come over a slow line; a fetch that stands still ends by itself
 COPY_TIMEOUT_S = 60.0
 SHORT_TIMEOUT_S = 10.0
 LINK_TIMEOUT_S = 5.0  # for each peer
@@ -49,7 +49,9 @@ class WorkerPeer:
 
     def profile(self, card: ModelCard, spec: NodeSpec, quick: bool) -> AsyncIterator[pb.ProfileMessage]:
         """Progress, then the profile of the model as this worker runs it."""
-        request = pb.ProfileNodeRequest(folder=card.folder, device=spec.device, num_threads=spec.num_threads, quick=quick)
+        request = pb.ProfileNodeRequest(
+            folder=card.folder, fingerprint=card.fingerprint, device=spec.device, num_threads=spec.num_threads, quick=quick
+        )
         wire.to_message(card.ref, request.model)
         return self._stub.Profile(request, metadata=self._metadata, timeout=PROFILE_TIMEOUT_S)
 
@@ -58,11 +60,17 @@ class WorkerPeer:
         request = pb.MeasureLinksRequest(peers=[pb.Peer(worker_id=peer.worker_id, address=peer.address) for peer in peers])
         return await self._stub.MeasureLinks(request, metadata=self._metadata, timeout=LINK_TIMEOUT_S * (1 + len(peers)))
 
-    async def load(self, command: LoadStage, card: ModelCard, next_peer: WorkerPeer | None) -> pb.LoadReply:
-        return await self._stub.Load(_load_request(command, card, next_peer), metadata=self._metadata, timeout=LOAD_TIMEOUT_S)
+    async def load(
+        self, command: LoadStage, card: ModelCard, next_peer: WorkerPeer | None, sources: Sequence[pb.WeightPeer]
+    ) -> pb.LoadReply:
+        request = _load_request(command, card, next_peer, sources)
+        return await self._stub.Load(request, metadata=self._metadata, timeout=LOAD_TIMEOUT_S)
 
-    async def prepare(self, command: PrepareStage, card: ModelCard, next_peer: WorkerPeer | None) -> pb.LoadReply:
-        return await self._stub.Prepare(_load_request(command, card, next_peer), metadata=self._metadata, timeout=LOAD_TIMEOUT_S)
+    async def prepare(
+        self, command: PrepareStage, card: ModelCard, next_peer: WorkerPeer | None, sources: Sequence[pb.WeightPeer]
+    ) -> pb.LoadReply:
+        request = _load_request(command, card, next_peer, sources)
+        return await self._stub.Prepare(request, metadata=self._metadata, timeout=LOAD_TIMEOUT_S)
 
     async def copy_kv(self, command: CopyKv, source: WorkerPeer) -> pb.CopyKvReply:
         request = pb.CopyKvRequest(plan_version=command.plan_version, source_worker_id=source.worker_id, source_address=source.address)
@@ -103,7 +111,9 @@ class WorkerPeer:
         await self._channel.close()
 
 
-def _load_request(command: LoadStage | PrepareStage, card: ModelCard, next_peer: WorkerPeer | None) -> pb.LoadRequest:
+def _load_request(
+    command: LoadStage | PrepareStage, card: ModelCard, next_peer: WorkerPeer | None, sources: Sequence[pb.WeightPeer]
+) -> pb.LoadRequest:
     request = pb.LoadRequest(
         folder=card.folder,
         fingerprint=card.fingerprint,
@@ -111,6 +121,7 @@ def _load_request(command: LoadStage | PrepareStage, card: ModelCard, next_peer:
         start=command.stage.start,
         stop=command.stage.stop,
         num_items=card.num_items,
+        weight_peers=sources,
     )
     wire.to_message(card.ref, request.model)
     if next_peer is not None:

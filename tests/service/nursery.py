@@ -23,12 +23,21 @@ import transformers.models.gpt2.modeling_gpt2, transformers.models.llama.modelin
 import engine.service.coordinator, engine.service.worker, engine.service.stage_runner
 from engine.cli import main
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+def deny(folder):
+    def hook(event, args):
+        if event == "open" and isinstance(args[0], (str, bytes)) and os.path.abspath(os.fsdecode(args[0])).startswith(folder):
+            raise PermissionError(13, "this machine has no such folder", args[0])
+    return hook
 print("ready", flush=True)
 for line in sys.stdin:
     order = json.loads(line)
     pid = os.fork()
     if pid == 0:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.environ.update(order["env"])
+        os.chdir(order["cwd"])
+        if order["deny"]:
+            sys.addaudithook(deny(order["deny"]))
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(os.open(order["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
         os.dup2(os.open(order["err"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
@@ -57,12 +66,13 @@ class Nursery:
         self._num_started = 0
         assert self._read() == "ready"
 
-    def start(self, *arguments: str) -> tuple[int, dict[str, object]]:
-        """Start a server; returns its pid and what it announced."""
+    def start(self, *arguments: str, env: dict[str, str] | None = None, cwd: str = ".", deny: str = "") -> tuple[int, dict[str, object]]:
+        """Start a server; returns its pid and what it announced. It cannot open anything below the folder `deny`."""
         self._num_started += 1
         out, err = self.folder / f"{self._num_started}.out", self.folder / f"{self._num_started}.err"
         assert self._process.stdin is not None
-        print(json.dumps({"argv": arguments, "out": str(out), "err": str(err)}), file=self._process.stdin, flush=True)
+        order = {"argv": arguments, "out": str(out), "err": str(err), "env": env or {}, "cwd": cwd, "deny": deny}
+        print(json.dumps(order), file=self._process.stdin, flush=True)
         pid = int(self._read())
         self.pids.append(pid)
         started_s = time.monotonic()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from engine.data import Corrupt, InvalidInput, ModelRef, NotFound, Sampling, Segment, Stale
 from engine.model.card import prepare
 from engine.model.source import default_cache_dir
+from engine.model.weights import WeightFolder
 from engine.service import kv_transfer, wire
 from engine.service.errors import from_number
 from engine.service.gauges import Gauges
@@ -32,7 +34,8 @@ class Stage:
         self.runner = StageRunner(RunnerOptions(name, "cpu", kv_budget_bytes), Gauges(), self.out.put)
         request = pb.LoadRequest(folder=card.folder, fingerprint=card.fingerprint, plan_version=3, start=start, stop=stop)
         wire.to_message(card.ref, request.model)
-        self.reply = self.runner.call(lambda: self.runner.load(request)).result(60)
+        weights = WeightFolder(Path(card.folder))
+        self.reply = self.runner.call(lambda: self.runner.load(request, weights)).result(60)
 
     def step(self, frame: pb.StepFrame) -> pb.StepFrame | pb.StepReport:
         self.runner.submit(frame)
@@ -202,11 +205,12 @@ def test_loading_another_slice_keeps_what_it_holds_and_forgets_the_sessions(pair
     request = pb.LoadRequest(folder=card.folder, fingerprint=card.fingerprint, plan_version=4, start=0, stop=3)
     wire.to_message(card.ref, request.model)
     runner = pair[0].runner
-    runner.call(lambda: runner.load(request)).result(60)
+    assert runner.held_items(request) == range(0, 2)
+    reply = runner.call(lambda: runner.load(request, WeightFolder(Path(card.folder)))).result(60)
     assert runner.sessions.ids() == () and runner.sessions.plan_version == 4
+    assert 0 < reply.read_bytes < reply.weight_bytes
     request.fingerprint = "0" * 64
-    with pytest.raises(Exception, match="differs from the coordinator's"):
-        runner.call(lambda: runner.load(request)).result(60)
+    assert runner.held_items(request) == range(0), "nothing of this model serves another one"
 
 
 def test_a_caller_that_gives_up_does_not_end_the_compute_thread(pair: tuple[Stage, Stage]) -> None:
