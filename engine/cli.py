@@ -107,6 +107,8 @@ def _add_servers(commands: argparse._SubParsersAction[_Parser]) -> None:
     worker.add_argument("--kv-memory", type=_size, help="part of it for keys and values")
     worker.add_argument("--threads", type=_whole(1), help="compute threads (default: all cores)")
     worker.add_argument("--slowdown", type=_factor, default=1.0, metavar="FACTOR", help="emulate a machine that is this much slower")
+    advertise = "the address to tell the others (default: where it listens, or its way to the coordinator)"
+    worker.add_argument("--advertise", metavar="HOST[:PORT]", help=advertise)
     _server_options(worker, "127.0.0.1:0")
 
 

@@ -29,6 +29,7 @@ from engine.planning.problem import Infeasible, Problem
 from engine.planning.strategies import check_strategy
 
 REUNION_S = 3.0  # how long a restarted coordinator waits for the workers of its former self
+SETTLE_S = 0.25  # after all workers were lost and the first is back: the others come within that time if the network was away
 
 
 class Cluster:
@@ -142,7 +143,25 @@ class Cluster:
 
     @_on.register
     def _(self, event: on.LinksMeasured, now_s: float, out: list[do.Command]) -> None:
-        out += self.members.links.answer(event, (m.spec.node_id for m in self.members if m.alive))
+        broken_before = self.members.links.has_broken()
+        out += self.members.links.answer(event, (m.spec.node_id for m in self.members if m.alive), now_s)
+        if broken_before and not self.members.links.has_broken():
+            self._infeasible_for = ()
+            if self.plan is not None:
+                self.replan_cause, self._wanted_stages = f"the links of {event.worker_id} are whole again", ()
+
+    @_on.register
+    def _(self, event: on.LinkBroken, now_s: float, out: list[do.Command]) -> None:
+        move, current = self.rebalancer.move, self.plan is not None and event.plan_version == self.plan_version
+        if not current and (move is None or move.new.plan_version != event.plan_version):
+            return
+        self.members.links.broke(event.from_id, event.to_id, event.why, now_s)
+        trouble = f"{event.from_id} cannot reach {event.to_id}: {event.why}"
+        out.append(do.Record(Severity.WARN, "node", event.from_id, trouble.removeprefix(f"{event.from_id} ")))
+        if current:
+            self.watchdog.note(trouble, now_s)
+        elif move is not None:
+            self._give_up_move(move, trouble, now_s, out)
 
     @_on.register
     def _(self, event: on.WorkerFailed, now_s: float, out: list[do.Command]) -> None:
@@ -269,6 +288,7 @@ class Cluster:
             out.append(do.Record(Severity.WARN, "node", member.spec.node_id, f"heartbeat late by {now_s - member.seen_s:.1f} s"))
         for member in self.members.expired(now_s):
             self._lose(member, f"no heartbeat for {now_s - member.seen_s:.1f} s", now_s, out)
+        out += self.members.links.try_again({m.spec.node_id: m.generation for m in self.members.eligible()}, now_s)
         self._look_for_stuck_steps(now_s, out)
         self.serving.time_out_queue(self.detail, now_s, out)
         self.adapting.tick(now_s, out)
@@ -313,9 +333,11 @@ class Cluster:
         num_eligible = len(self.members.eligible())
         if self.card is None or self.failure or not num_eligible or self.members.links.is_waiting(now_s):
             return False
+        if self._had_plan:
+            has_settled = self._first_eligible_s is None or now_s - self._first_eligible_s >= SETTLE_S
+            return has_settled or num_eligible >= self.config.num_workers_expected
         if (
-            self._had_plan
-            or num_eligible >= self.config.num_workers_expected
+            num_eligible >= self.config.num_workers_expected
             or self.members.all_accounted_for(self.config.num_workers_expected)
         ):
             return True
@@ -388,6 +410,8 @@ class Cluster:
         self.members.links.forget(worker_id)
         out.append(do.Record(Severity.ERROR, "node", worker_id, f"lost: {reason}"))
         out.append(do.DropWorker(worker_id, member.generation))
+        if not self.members.eligible():
+            self._first_eligible_s = None
         if stage is not None and self.phase is not Phase.GATHERING:
             self._interrupt(f"{worker_id} was lost ({reason})", now_s, out)
         elif self._is_moving_to(worker_id):

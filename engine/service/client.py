@@ -31,7 +31,7 @@ from engine.measured_link import MeasuredLink
 from engine.move_report import MoveReport
 from engine.service import wire
 from engine.service.errors import from_rpc_error, is_transport_failure
-from engine.service.links import open_channel
+from engine.service.links import connect, open_channel
 from engine.service.security import metadata
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
@@ -41,6 +41,7 @@ T = TypeVar("T")
 CALL_TIMEOUT_S = 10.0
 RESUME_LIMIT_S = 60.0
 RESUME_PAUSE_S = 0.1
+RECONNECT_TIMEOUT_S = 5.0
 
 
 class Client:
@@ -48,8 +49,9 @@ class Client:
 
     def __init__(self, address: str, token: str | None = None, tls_ca: Path | None = None) -> None:
         self.address = check_address(address)
-        credentials = grpc.ssl_channel_credentials(tls_ca.read_bytes()) if tls_ca else None
-        self._channel = open_channel(address, credentials)
+        self._credentials = grpc.ssl_channel_credentials(tls_ca.read_bytes()) if tls_ca else None
+        self._channel = open_channel(address, self._credentials)
+        self._was_connected = False
         self._stub = rpc.ControlStub(self._channel)
         self._metadata = metadata(token)
 
@@ -76,7 +78,8 @@ class Client:
         """Tokens once each and in order; closing the generator cancels the session.
 
         A session that began survives broken connections and restarts of the coordinator: the client comes back for the tokens it
-        does not have, for up to `RESUME_LIMIT_S` after the last answer.
+        does not have, for up to `RESUME_LIMIT_S` after the last answer. One whose begin nobody confirmed is asked for again under its
+        id, which begins it at most once; but a coordinator that never answered this client is an error at once.
         """
         message = pb.GenerateRequest(max_new_tokens=request.max_new_tokens, stop=request.stop, ignore_eos=request.ignore_eos)
         if request.prompt is not None:
@@ -86,6 +89,7 @@ class Client:
         message.session_id = f"s-{secrets.token_hex(4)}"
         heard_s = time.monotonic()
         while True:
+            channel = self._channel
             try:
                 async for chunk in self._resumable(message):
                     heard_s = time.monotonic()
@@ -95,16 +99,26 @@ class Client:
                 error: NoodleError = Unavailable(f"the coordinator at {self.address} ended the stream early")
             except _Disconnected as e:
                 error = e.error
-            if not message.resume or time.monotonic() - heard_s > RESUME_LIMIT_S:
+            if not self._was_connected or time.monotonic() - heard_s > RESUME_LIMIT_S:
                 raise error
             await asyncio.sleep(RESUME_PAUSE_S)
+            await self._reconnect(channel)
+
+    async def _reconnect(self, broken: grpc.aio.Channel) -> None:
+        """Replace the channel, unless another session of this client did it already."""
+        fresh = await connect(self.address, self._credentials, RECONNECT_TIMEOUT_S)
+        if self._channel is broken:
+            self._channel, self._stub = fresh, rpc.ControlStub(fresh)
+            await broken.close()
+        else:
+            await fresh.close()
 
     async def _resumable(self, message: pb.GenerateRequest) -> AsyncIterator[TokenChunk]:
         """One connection's chunks that are new to us; advances `message` so that the next one begins where this ended."""
         call = self._stub.Generate(message, metadata=self._metadata)
         try:
             async for received in call:
-                chunk = wire.chunk_from_message(received)
+                chunk, self._was_connected = wire.chunk_from_message(received), True
                 is_header = chunk.index < 0 and chunk.finish_reason is None
                 if (is_header and message.resume) or 0 <= chunk.index < message.next_index:
                     continue
@@ -180,7 +194,9 @@ class Client:
 
     async def _call(self, call: Awaitable[T]) -> T:
         try:
-            return await call
+            answer = await call
+            self._was_connected = True
+            return answer
         except grpc.aio.AioRpcError as e:
             raise self._explain(e) from e
 

@@ -37,8 +37,8 @@ class ControlService(rpc.ControlServicer):
     async def Register(self, request: pb.RegisterRequest, context: grpc.aio.ServicerContext) -> pb.RegisterReply:
         spec = wire.from_message(NodeSpec, request.spec)
         check_name("worker id", spec.node_id)
+        await self._shell.connect_peer(spec.node_id, spec.address)
         self._generation += 1
-        self._shell.connect_peer(spec.node_id, spec.address)
         self._shell.feed(on.WorkerRegistered(spec, self._generation, ready=request.state == "ready"))
         leases = self._shell.cluster.config.leases
         return pb.RegisterReply(

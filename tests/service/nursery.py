@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 _PROGRAM = """
-import json, os, signal, sys
+import ctypes, json, os, signal, sys
 import torch, transformers.modeling_utils
 import transformers.models.gpt2.modeling_gpt2, transformers.models.llama.modeling_llama
 import engine.service.coordinator, engine.service.worker, engine.service.stage_runner
@@ -29,6 +29,8 @@ for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if any(ctypes.CDLL(None).setns(os.open(path, os.O_RDONLY), 0) for path in order["namespaces"]):
+            os._exit(71)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(os.open(order["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
         os.dup2(os.open(order["err"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
@@ -57,12 +59,13 @@ class Nursery:
         self._num_started = 0
         assert self._read() == "ready"
 
-    def start(self, *arguments: str) -> tuple[int, dict[str, object]]:
-        """Start a server; returns its pid and what it announced."""
+    def start(self, *arguments: str, namespaces: tuple[str, ...] = ()) -> tuple[int, dict[str, object]]:
+        """Start a server, in the namespaces at those paths; returns its pid and what it announced."""
         self._num_started += 1
         out, err = self.folder / f"{self._num_started}.out", self.folder / f"{self._num_started}.err"
         assert self._process.stdin is not None
-        print(json.dumps({"argv": arguments, "out": str(out), "err": str(err)}), file=self._process.stdin, flush=True)
+        order = {"argv": arguments, "out": str(out), "err": str(err), "namespaces": namespaces}
+        print(json.dumps(order), file=self._process.stdin, flush=True)
         pid = int(self._read())
         self.pids.append(pid)
         started_s = time.monotonic()
