@@ -59,6 +59,7 @@ class Cluster:
         self._loaded: set[str] = set()
         self._infeasible_for: tuple[object, ...] = ()
         self._first_eligible_s: float | None = None
+        self._lost_all, self._settled_s = False, now_s
 
     @property
     def scheduler(self) -> Scheduler:
@@ -132,6 +133,8 @@ class Cluster:
         out += self.members.links.ask(event.worker_id, event.generation, (m.spec.node_id for m in self.members.eligible()), now_s)
         if self._first_eligible_s is None:
             self._first_eligible_s = now_s
+        if self._lost_all:
+            self._lost_all, self._settled_s = False, now_s + SETTLE_S
         if self._had_plan and self.phase is not Phase.GATHERING:
             self.replan_cause, self._wanted_stages = f"{event.worker_id} joined", ()
 
@@ -334,12 +337,8 @@ class Cluster:
         if self.card is None or self.failure or not num_eligible or self.members.links.is_waiting(now_s):
             return False
         if self._had_plan:
-            has_settled = self._first_eligible_s is None or now_s - self._first_eligible_s >= SETTLE_S
-            return has_settled or num_eligible >= self.config.num_workers_expected
-        if (
-            num_eligible >= self.config.num_workers_expected
-            or self.members.all_accounted_for(self.config.num_workers_expected)
-        ):
+            return now_s >= self._settled_s or num_eligible >= self.config.num_workers_expected
+        if num_eligible >= self.config.num_workers_expected or self.members.all_accounted_for(self.config.num_workers_expected):
             return True
         return self._is_restart and self._first_eligible_s is not None and now_s - self._first_eligible_s > REUNION_S
 
@@ -410,8 +409,7 @@ class Cluster:
         self.members.links.forget(worker_id)
         out.append(do.Record(Severity.ERROR, "node", worker_id, f"lost: {reason}"))
         out.append(do.DropWorker(worker_id, member.generation))
-        if not self.members.eligible():
-            self._first_eligible_s = None
+        self._lost_all = self._lost_all or not self.members.eligible()
         if stage is not None and self.phase is not Phase.GATHERING:
             self._interrupt(f"{worker_id} was lost ({reason})", now_s, out)
         elif self._is_moving_to(worker_id):

@@ -17,16 +17,19 @@ from engine.measured_link import MeasuredLink
 from engine.planning.problem import Link, PairLink
 
 WAIT_S = 1.0  # since the last question
-FIRST_TRIAL_S = 1.0  # after a link broke; the next ones twice as late each, until
-LAST_TRIAL_S = 30.0
+SHORTEST_WAIT_S, LONGEST_WAIT_S = 1.0, 30.0  # between two trials of a broken link
 
 
 @dataclass(slots=True)
 class Trial:
-    """When a broken link is to be tried again."""
+    """A broken link is tried again when it has been away for a quarter longer."""
 
-    due_s: float
-    wait_s: float = FIRST_TRIAL_S
+    broke_s: float
+    tried_s: float
+
+    def is_due(self, now_s: float) -> bool:
+        wait_s = (self.tried_s - self.broke_s) / 4
+        return now_s - self.tried_s >= min(max(wait_s, SHORTEST_WAIT_S), LONGEST_WAIT_S)
 
 
 class LinkBook:
@@ -64,7 +67,7 @@ class LinkBook:
         self._links |= found
         for pair, link in found.items():
             if link.failure:
-                self._trials.setdefault(pair, Trial(now_s + FIRST_TRIAL_S))
+                self._trials.setdefault(pair, Trial(now_s, now_s))
             else:
                 self._trials.pop(pair, None)
         return [*_records(event.worker_id, [link for pair, link in found.items() if not link.failure or pair not in known_broken])]
@@ -73,16 +76,15 @@ class LinkBook:
         """A stream between two workers went silent: until it is measured again neither sends to the other."""
         for pair in ((from_id, to_id), (to_id, from_id)):
             self._links[pair] = MeasuredLink(*pair, failure=why)
-        self._trials[from_id, to_id] = Trial(now_s + FIRST_TRIAL_S)
+        self._trials[from_id, to_id] = Trial(now_s, now_s)
 
     def try_again(self, generations: Mapping[str, int], now_s: float) -> list[Command]:
         """Let workers measure their broken links when it is time; `generations` are those of the workers that may be asked."""
         out: list[Command] = []
         for (from_id, to_id), trial in self._trials.items():
-            if now_s < trial.due_s or from_id in self._tried or from_id not in generations or to_id not in generations:
+            if not trial.is_due(now_s) or from_id in self._tried or from_id not in generations or to_id not in generations:
                 continue
-            trial.wait_s = min(2 * trial.wait_s, LAST_TRIAL_S)
-            trial.due_s = now_s + trial.wait_s
+            trial.tried_s = now_s
             self._tried[from_id] = generations[from_id]
             out.append(MeasureLinks(from_id, generations[from_id], (to_id,)))
         return out

@@ -42,7 +42,9 @@ def _way_out(join: str) -> str:
             probe.connect(target)
             return str(probe.getsockname()[0])
     except OSError as e:
-        raise Unavailable(f"no way from here to the coordinator at {join} ({e.strerror or e}): check the network, or give --advertise") from e
+        raise Unavailable(
+            f"no way from here to the coordinator at {join} ({e.strerror or e}): check the network or give --advertise"
+        ) from e
 
 
 def _split(text: str) -> tuple[str, str | None]:

@@ -42,6 +42,7 @@ CALL_TIMEOUT_S = 10.0
 RESUME_LIMIT_S = 60.0
 RESUME_PAUSE_S = 0.1
 RECONNECT_TIMEOUT_S = 5.0
+CANCEL_TIMEOUT_S = 1.0
 
 
 class Client:
@@ -52,6 +53,7 @@ class Client:
         self._credentials = grpc.ssl_channel_credentials(tls_ca.read_bytes()) if tls_ca else None
         self._channel = open_channel(address, self._credentials)
         self._was_connected = False
+        self._unfinished: set[str] = set()  # sessions begun here whose end has not come
         self._stub = rpc.ControlStub(self._channel)
         self._metadata = metadata(token)
 
@@ -62,7 +64,18 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
+        """Cancel the sessions that nobody read to their end, and disconnect."""
+        for session_id in [*self._unfinished]:
+            await self._abandon(session_id)
         await self._channel.close()
+
+    async def _abandon(self, session_id: str) -> None:
+        """Say that nobody waits for a session any more; a coordinator that does not hear it finds out by itself, but later."""
+        if session_id in self._unfinished:
+            self._unfinished.remove(session_id)
+            request = pb.CancelRequest(session_id=session_id)
+            with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError):
+                await self._stub.Cancel(request, metadata=self._metadata, timeout=CANCEL_TIMEOUT_S)
 
     async def status(self) -> ClusterStatus:
         reply = await self._call(self._stub.GetStatus(pb.GetStatusRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
@@ -87,15 +100,31 @@ class Client:
         message.prompt_ids.extend(_int32s(request.prompt_ids))
         wire.to_message(request.sampling, message.sampling)
         message.session_id = f"s-{secrets.token_hex(4)}"
+        self._unfinished.add(message.session_id)
+        try:
+            async with contextlib.aclosing(self._to_the_end(message)) as chunks:
+                async for chunk in chunks:
+                    if chunk.finish_reason is not None:
+                        self._unfinished.discard(message.session_id)
+                    yield chunk
+        except NoodleError:
+            self._unfinished.discard(message.session_id)
+            raise
+        finally:
+            await self._abandon(message.session_id)
+
+    async def _to_the_end(self, message: pb.GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
+        """Every chunk of a session, over as many connections as it takes."""
         heard_s = time.monotonic()
         while True:
             channel = self._channel
             try:
-                async for chunk in self._resumable(message):
-                    heard_s = time.monotonic()
-                    yield chunk
-                    if chunk.finish_reason is not None:
-                        return
+                async with contextlib.aclosing(self._resumable(message)) as chunks:
+                    async for chunk in chunks:
+                        heard_s = time.monotonic()
+                        yield chunk
+                        if chunk.finish_reason is not None:
+                            return
                 error: NoodleError = Unavailable(f"the coordinator at {self.address} ended the stream early")
             except _Disconnected as e:
                 error = e.error
@@ -113,7 +142,7 @@ class Client:
         else:
             await fresh.close()
 
-    async def _resumable(self, message: pb.GenerateRequest) -> AsyncIterator[TokenChunk]:
+    async def _resumable(self, message: pb.GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
         """One connection's chunks that are new to us; advances `message` so that the next one begins where this ended."""
         call = self._stub.Generate(message, metadata=self._metadata)
         try:

@@ -13,7 +13,7 @@ import grpc.aio
 from engine.service import wire
 
 MAX_WAITING = 1024
-STAGGER_S = 0.25
+STAGGER_S = 0.15
 
 
 class Link:

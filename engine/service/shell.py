@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.1
 LAG_S = 0.1  # a loop that is this late has not heard what workers said either
 MAX_EVENTS = 2000
-GRACE_S = 0.5  # for a client whose connection broke
+GRACE_S = 10.0  # for a client whose connection broke; one that leaves says so
 RETURN_S = 60.0  # for one whose coordinator was restarted
 EPOCH_BITS = 20  # a session is interrupted less often than that within one incarnation of the coordinator
 

@@ -17,10 +17,10 @@ from protos import noodle_pb2 as pb
 T = TypeVar("T")
 
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
-# A connection on which nothing arrived for 0.5 s is asked, and broken when 1 s later nothing has. gRPC's own threads answer, so neither
+# A connection on which nothing arrived for 0.3 s is asked, and broken when 1 s later nothing has. gRPC's own threads answer, so neither
 # compute nor a held interpreter lock makes a side look dead, and any byte counts, so a bulk transfer does not either.
 _KEEPALIVE = (
-    ("grpc.keepalive_time_ms", 500),
+    ("grpc.keepalive_time_ms", 300),
     ("grpc.keepalive_timeout_ms", 1_000),
     ("grpc.http2.ping_timeout_ms", 1_000),
     ("grpc.keepalive_permit_without_calls", 1),

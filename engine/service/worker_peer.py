@@ -45,7 +45,7 @@ class WorkerPeer:
 
     async def greet(self) -> None:
         """Raise Unavailable unless this worker is found at the address that it gave."""
-        hint = "the address it gave; start it with --listen and --advertise HOST:PORT so that the coordinator and the other workers reach it"
+        hint = "the address it gave; start it with a --listen or --advertise address that the coordinator and the other workers reach"
         try:
             reply = await self._stub.GetStageStatus(pb.GetStageStatusRequest(), metadata=self._metadata, timeout=GREETING_TIMEOUT_S)
         except grpc.RpcError as e:

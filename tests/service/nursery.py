@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 _PROGRAM = """
-import ctypes, json, os, signal, sys
+import ctypes, json, os, platform, signal, sys
 import torch, transformers.modeling_utils
 import transformers.models.gpt2.modeling_gpt2, transformers.models.llama.modeling_llama
 import engine.service.coordinator, engine.service.worker, engine.service.stage_runner
@@ -31,6 +31,8 @@ for line in sys.stdin:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if any(ctypes.CDLL(None).setns(os.open(path, os.O_RDONLY), 0) for path in order["namespaces"]):
             os._exit(71)
+        if order["namespaces"]:
+            platform._uname_cache = None  # torch has asked for the host's name already
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(os.open(order["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
         os.dup2(os.open(order["err"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -108,6 +109,7 @@ class Load:
     num_answers: int = 0
     wrong: list[str] = field(default_factory=list)
     going: bool = True
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def keep_busy(self, prompt: tuple[int, ...]) -> None:
         while self.going:
@@ -116,7 +118,7 @@ class Load:
             try:
                 async for chunk in self.client.generate(request):
                     if chunk.index >= 0:
-                        self.arrivals_s.append(time.time())
+                        self.arrived()
                         got.append(chunk.token_id)
             except NoodleError as e:
                 self.wrong.append(f"{e}, after {len(got)} tokens")
@@ -125,12 +127,20 @@ class Load:
             if got != self.expected[prompt]:
                 self.wrong.append(f"{got} for {prompt}")
 
-    def first_after(self, time_s: float) -> float | None:
-        return next((t for t in self.arrivals_s if t > time_s), None)
+    def arrived(self) -> None:
+        self.arrivals_s.append(time.time())
+        self.changed.set()
+
+    async def first_after(self, time_s: float) -> float:
+        """When the first token came after that time."""
+        while not self.arrivals_s or self.arrivals_s[-1] <= time_s:
+            self.changed.clear()
+            await self.changed.wait()
+        return next(t for t in self.arrivals_s if t > time_s)
 
     def longest_gap_s(self, start_s: float, stop_s: float) -> float:
         times = [t for t in self.arrivals_s if start_s - 1 < t < stop_s]
-        return max((b - a for a, b in zip(times, times[1:], strict=False)), default=stop_s - start_s)
+        return max((b - a for a, b in itertools.pairwise(times)), default=stop_s - start_s)
 
 
 async def one_cut(network: Network, client: Client, load: Load, cut: Cut) -> Figures:
@@ -142,8 +152,7 @@ async def one_cut(network: Network, client: Client, load: Load, cut: Cut) -> Fig
     cut_s = network.hosts.cut(cut.pairs)
     await asyncio.sleep(CUT_S)
     healed_s = network.hosts.cut([])
-    while (first_s := load.first_after(healed_s)) is None and time.time() - healed_s < DEADLINE_S:
-        await asyncio.sleep(0.01)
+    first_s = await asyncio.wait_for(load.first_after(healed_s), DEADLINE_S)
     await until(client, is_whole)
     whole_s = time.time()
     found = [e for e in await events(client) if e.sequence > last and e.severity in (Severity.WARN, Severity.ERROR)]
@@ -153,7 +162,7 @@ async def one_cut(network: Network, client: Client, load: Load, cut: Cut) -> Fig
         signs.append((await watcher - cut_s, "a client: its watch ended"))
     noticed_s, by = min(signs, default=(None, "nobody"))
     gap_s = load.longest_gap_s(cut_s, whole_s)
-    return Figures(cut.name, noticed_s, by, gap_s, (first_s or float("inf")) - healed_s, whole_s - healed_s)
+    return Figures(cut.name, noticed_s, by, gap_s, first_s - healed_s, whole_s - healed_s)
 
 
 async def watch_ends(address: str) -> float:
@@ -196,8 +205,7 @@ async def run(network: Network, cuts: list[Cut], expected: dict[tuple[int, ...],
         await until(client, is_whole)
         load = Load(client, expected)
         clients = [asyncio.create_task(load.keep_busy(prompt)) for prompt in PROMPTS]
-        while load.num_answers < 1:
-            await asyncio.sleep(0.05)
+        await asyncio.wait_for(load.first_after(time.time()), DEADLINE_S)
         figures = []
         for cut in cuts:
             began_s = time.monotonic()
