@@ -58,6 +58,7 @@ class Nursery:
             [sys.executable, "-c", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
         self.pids: list[int] = []
+        self._logs: dict[int, Path] = {}
         self._num_started = 0
         assert self._read() == "ready"
 
@@ -70,12 +71,20 @@ class Nursery:
         print(json.dumps(order), file=self._process.stdin, flush=True)
         pid = int(self._read())
         self.pids.append(pid)
+        self._logs[pid] = err
         started_s = time.monotonic()
         while not (out.exists() and "\n" in out.read_text()):
             if time.monotonic() - started_s > DEADLINE_S or not _is_alive(pid):
                 raise AssertionError(f"{arguments[0]} did not start: {err.read_text()[-2000:] if err.exists() else ''}")
             time.sleep(0.01)
         return pid, json.loads(out.read_text().splitlines()[0])
+
+    def log_of(self, pid: int, text: str, deadline_s: float) -> str:
+        """What a process wrote to stderr, once that text is in it or the time is up."""
+        started_s = time.monotonic()
+        while text not in (log := self._logs[pid].read_text()) and time.monotonic() - started_s < deadline_s:
+            time.sleep(0.02)
+        return log
 
     def kill(self, pid: int) -> None:
         """SIGKILL, and wait until it is gone."""

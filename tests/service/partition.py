@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 from engine.data import ClusterStatus, Event, GenerateRequest, NoodleError, Phase, Severity
 from engine.service.client import Client
 from tests.service.hosts import Hosts, enter_new_namespace, why_not
+from tests.service.look_around import LONG_PROMPT, look_around
 from tests.service.nursery import Nursery
 
 MODEL = "llama:tiny"
@@ -93,9 +94,9 @@ class Network:
         for worker_id in WORKERS:
             self.start_worker(worker_id, "--listen", "0.0.0.0:0")
 
-    def start_worker(self, worker_id: str, *more: str) -> dict[str, object]:
+    def start_worker(self, worker_id: str, *more: str, host: str = "") -> dict[str, object]:
         arguments = ["--join", self.address, "--id", worker_id, "--threads", "1", "--insecure", "--log-level", "WARNING", *more]
-        self.pids[worker_id], said = self.nursery.start("worker", *arguments, namespaces=self.hosts.namespaces(worker_id))
+        self.pids[worker_id], said = self.nursery.start("worker", *arguments, namespaces=self.hosts.namespaces(host or worker_id))
         return said
 
 
@@ -143,14 +144,14 @@ class Load:
         return max((b - a for a, b in itertools.pairwise(times)), default=stop_s - start_s)
 
 
-async def one_cut(network: Network, client: Client, load: Load, cut: Cut) -> Figures:
+async def one_cut(network: Network, client: Client, load: Load, cut: Cut, length_s: float) -> Figures:
     """Cut, heal, and wait until all three stages serve again."""
     await until(client, is_whole)
     last = (await events(client))[-1].sequence
     watcher = asyncio.create_task(watch_ends(network.address))
     await asyncio.sleep(0.3)
     cut_s = network.hosts.cut(cut.pairs)
-    await asyncio.sleep(CUT_S)
+    await asyncio.sleep(length_s)
     healed_s = network.hosts.cut([])
     first_s = await asyncio.wait_for(load.first_after(healed_s), DEADLINE_S)
     await until(client, is_whole)
@@ -199,22 +200,24 @@ async def events(client: Client) -> list[Event]:
     return []
 
 
-async def run(network: Network, cuts: list[Cut], expected: dict[tuple[int, ...], list[int]], period_s: float, verbose: bool) -> bool:
+async def run(network: Network, cuts: list[Cut], expected: dict[tuple[int, ...], list[int]], options: argparse.Namespace) -> bool:
     """Carry the cuts out under load; prints a line of JSON for each, and one for the whole."""
     async with Client(network.address) as client:
         await until(client, is_whole)
+        if LONG_PROMPT in expected:
+            print(json.dumps(await look_around(network, client, expected.pop(LONG_PROMPT))), flush=True)
         load = Load(client, expected)
-        clients = [asyncio.create_task(load.keep_busy(prompt)) for prompt in PROMPTS]
+        clients = [asyncio.create_task(load.keep_busy(prompt)) for prompt in expected]
         await asyncio.wait_for(load.first_after(time.time()), DEADLINE_S)
         figures = []
         for cut in cuts:
             began_s = time.monotonic()
-            figures.append(await one_cut(network, client, load, cut))
+            figures.append(await one_cut(network, client, load, cut, options.seconds))
             print(json.dumps(asdict(figures[-1])), flush=True)
-            await asyncio.sleep(max(0.0, began_s + period_s - time.monotonic()))
+            await asyncio.sleep(max(0.0, began_s + options.period - time.monotonic()))
         load.going = False
         await asyncio.wait_for(asyncio.gather(*clients), DEADLINE_S)
-        if verbose:
+        if options.verbose:
             for event in await events(client):
                 print(f"{event.wall_s:.2f} {event.severity} {event.kind} {event.subject}: {event.text}")
     worst = {
@@ -232,6 +235,9 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--period", type=float, default=PERIOD_S, help="seconds from one cut to the next")
+    parser.add_argument("--seconds", type=float, default=CUT_S, help="how long each cut lasts")
+    parser.add_argument("--rate", type=float, default=RATE_BITS_PER_S, help="bandwidth of each host, bits/s")
+    parser.add_argument("--look-around", action="store_true", help="print other facts of such a cluster first")
     parser.add_argument("--only", type=int, nargs="*", help="these cuts, by number from 0")
     parser.add_argument("--verbose", action="store_true", help="print the coordinator's events at the end")
     options = parser.parse_args()
@@ -244,13 +250,15 @@ def main() -> int:
     chosen = [CUTS[i] for i in options.only] if options.only else [*CUTS]
     num_cuts = round(60 * options.minutes / options.period) if not options.only else len(chosen)
     cuts = [chosen[i % len(chosen)] for i in range(num_cuts)]
-    hosts = Hosts(["op", "c", *WORKERS], "op", DELAY_S, RATE_BITS_PER_S)
+    hosts = Hosts(["op", "c", *WORKERS], "op", DELAY_S, options.rate)
     nursery = Nursery()
     try:
         network = Network(hosts, nursery)
         network.start()
         expected = {prompt: reference(MODEL, prompt, NUM_TOKENS) for prompt in PROMPTS}
-        is_good = asyncio.run(run(network, cuts, expected, options.period, options.verbose))
+        if options.look_around:
+            expected[LONG_PROMPT] = reference(MODEL, LONG_PROMPT, 4)
+        is_good = asyncio.run(run(network, cuts, expected, options))
     except BaseException:
         for path in sorted(nursery.folder.glob("*.err")):
             print(path.name, path.read_text()[-2000:])
