@@ -163,6 +163,7 @@ class ControlService(rpc.ControlServicer):
     async def SetAdaptation(self, request: pb.SetAdaptationRequest, context: grpc.aio.ServicerContext) -> pb.AdaptationStatus:
         if request.mode:
             self._shell.feed(on.AdaptationModeSet(request.mode))
+            self._shell.journal.keep_adaptation_mode(request.mode)
         if request.decision_id:
             self._shell.feed(on.SuggestionConfirmed(request.decision_id))
         return self._adaptation()
