@@ -146,22 +146,22 @@ class Cluster:
 
     @_on.register
     def _(self, event: on.LinksMeasured, now_s: float, out: list[do.Command]) -> None:
-        broken_before = self.members.links.has_broken()
-        out += self.members.links.answer(event, (m.spec.node_id for m in self.members if m.alive), now_s)
-        if broken_before and not self.members.links.has_broken():
+        links, num_broken = self.members.links, self.members.links.num_broken
+        out += links.answer(event, (m.spec.node_id for m in self.members if m.alive), now_s)
+        if links.num_broken < num_broken:
             self._infeasible_for = ()
             if self.plan is not None:
-                self.replan_cause, self._wanted_stages = f"the links of {event.worker_id} are whole again", ()
+                self.replan_cause, self._wanted_stages = f"{event.worker_id} has a link again", ()
 
     @_on.register
     def _(self, event: on.LinkBroken, now_s: float, out: list[do.Command]) -> None:
-        move, current = self.rebalancer.move, self.plan is not None and event.plan_version == self.plan_version
-        if not current and (move is None or move.new.plan_version != event.plan_version):
+        move, is_current = self.rebalancer.move, self.plan is not None and event.plan_version == self.plan_version
+        is_to_come = move is not None and move.new.plan_version == event.plan_version
+        if not is_current and not is_to_come:
             return
-        self.members.links.broke(event.from_id, event.to_id, event.why, now_s)
-        trouble = f"{event.from_id} cannot reach {event.to_id}: {event.why}"
-        out.append(do.Record(Severity.WARN, "node", event.from_id, trouble.removeprefix(f"{event.from_id} ")))
-        if current:
+        out += self.members.links.broke(event, now_s)
+        trouble = f"{event.from_id} cannot reach {event.to_id}"
+        if is_current:
             self.watchdog.note(trouble, now_s)
         elif move is not None:
             self._give_up_move(move, trouble, now_s, out)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.control.commands import Command, MeasureLinks, Record
-from engine.control.events import LinksMeasured
+from engine.control.events import LinkBroken, LinksMeasured
 from engine.data import Severity
 from engine.measured_link import MeasuredLink
 from engine.planning.problem import Link, PairLink
@@ -72,11 +72,12 @@ class LinkBook:
                 self._trials.pop(pair, None)
         return [*_records(event.worker_id, [link for pair, link in found.items() if not link.failure or pair not in known_broken])]
 
-    def broke(self, from_id: str, to_id: str, why: str, now_s: float) -> None:
+    def broke(self, event: LinkBroken, now_s: float) -> list[Command]:
         """A stream between two workers went silent: until it is measured again neither sends to the other."""
-        for pair in ((from_id, to_id), (to_id, from_id)):
-            self._links[pair] = MeasuredLink(*pair, failure=why)
-        self._trials[from_id, to_id] = Trial(now_s, now_s)
+        for pair in ((event.from_id, event.to_id), (event.to_id, event.from_id)):
+            self._links[pair] = MeasuredLink(*pair, failure=event.why)
+        self._trials[event.from_id, event.to_id] = Trial(now_s, now_s)
+        return [Record(Severity.WARN, "node", event.from_id, f"cannot reach {event.to_id}: {event.why}")]
 
     def try_again(self, generations: Mapping[str, int], now_s: float) -> list[Command]:
         """Let workers measure their broken links when it is time; `generations` are those of the workers that may be asked."""
@@ -89,8 +90,9 @@ class LinkBook:
             out.append(MeasureLinks(from_id, generations[from_id], (to_id,)))
         return out
 
-    def has_broken(self) -> bool:
-        return bool(self._trials)
+    @property
+    def num_broken(self) -> int:
+        return len(self._trials)
 
     def forget(self, worker_id: str) -> None:
         """The worker left: what was measured with it is kept for its return."""

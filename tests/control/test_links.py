@@ -133,8 +133,8 @@ def stages(driver: Driver) -> list[str]:
 
 def tick(driver: Driver, now_s: float) -> None:
     driver.now_s = now_s
-    for worker_id in ("w1", "w2", "w3"):
-        driver.beat(worker_id)
+    for member in driver.cluster.members:
+        driver.beat(member.spec.node_id)
     driver.feed(on.Tick())
 
 
@@ -162,13 +162,13 @@ def test_a_broken_link_of_another_plan_says_nothing() -> None:
 
 def test_two_workers_without_a_link_are_never_neighbours_even_if_no_other_link_is_known() -> None:
     book = LinkBook()
-    book.broke("a", "b", "silent", 0.0)
+    book.broke(on.LinkBroken("a", "b", 1, "silent"), 0.0)
     assert book.for_planning(["a", "b"]) == ()
 
 
 def test_a_broken_link_is_tried_less_and_less_often_and_never_too_seldom() -> None:
     book = LinkBook()
-    book.broke("a", "b", "silent", 0.0)
+    book.broke(on.LinkBroken("a", "b", 1, "silent"), 0.0)
     tried_s = []
     for tenth in range(10 * 3600):
         if book.try_again({"a": 1, "b": 2}, tenth / 10):
@@ -223,3 +223,32 @@ def test_when_all_were_away_the_first_back_waits_a_moment_for_the_others() -> No
     driver.now_s = SETTLE_S
     driver.feed(on.Tick())
     assert stages(driver) == ["w1", "w2"] and driver.cluster.plan_version == versions + 1
+
+
+def test_a_link_that_heals_is_used_again_although_another_stays_broken() -> None:
+    """A pair that a firewall separates for ever must not keep others out."""
+    firewall = {pair: MeasuredLink(*pair, failure="no route") for pair in (("w1", "w3"), ("w3", "w1"))}
+    others = {**both("w1", "w2"), **both("w2", "w3"), **both("w3", "w4"), **both("w1", "w4"), **both("w2", "w4")}
+    driver = Driver(num_workers=4, links={**others, **firewall}).start()
+    assert stages(driver) == ["w1", "w2", "w3", "w4"]
+    whole = dict(driver.links)
+    driver.links |= {pair: MeasuredLink(*pair, failure="silent") for pair in (("w1", "w2"), ("w2", "w1"))}
+    driver.feed(on.LinkBroken("w1", "w2", driver.cluster.plan_version, "silent"))
+    tick(driver, 0.6)
+    assert len(stages(driver)) < 4
+    driver.links = whole
+    for tenth in range(7, 40):
+        tick(driver, tenth / 10)
+    assert stages(driver) == ["w1", "w2", "w3", "w4"] and driver.cluster.members.links.num_broken == len(firewall)
+
+
+def test_a_link_that_breaks_before_a_move_is_committed_drops_the_move() -> None:
+    driver = three(hold_moves=True).start()
+    before = driver.cluster.plan
+    member = driver.cluster.members.get("w2")
+    assert member is not None and before is not None
+    driver.feed(on.DrainRequested("w2"))
+    move = driver.cluster.rebalancer.move
+    assert move is not None
+    driver.feed(on.LinkBroken("w1", "w3", move.new.plan_version, "silent"))
+    assert driver.cluster.rebalancer.move is None and driver.cluster.plan is before
