@@ -252,3 +252,16 @@ def test_a_link_that_breaks_before_a_move_is_committed_drops_the_move() -> None:
     assert move is not None
     driver.feed(on.LinkBroken("w1", "w3", move.new.plan_version, "silent"))
     assert driver.cluster.rebalancer.move is None and driver.cluster.plan is before
+
+
+def test_a_broken_link_to_a_silent_worker_is_the_workers_fault_even_if_no_step_waits() -> None:
+    driver = three().start()
+    for now_s in (1.5, 2.1):
+        driver.now_s = now_s
+        driver.beat("w1")
+        driver.beat("w3")
+        driver.feed(on.Tick())
+        if now_s == 1.5:
+            driver.feed(on.LinkBroken("w1", "w2", driver.cluster.plan_version, "ping timeout"))
+    assert stages(driver) == ["w1", "w3"] and driver.cluster.members.links.num_broken == 0
+    assert any(text.startswith("lost: silent for 2.1 s") for text in driver.texts())
