@@ -111,6 +111,8 @@ def _add_servers(commands: argparse._SubParsersAction[_Parser]) -> None:
         "--cache-limit", type=_size, metavar="SIZE", help="of the weights kept there, e.g. 20G (default: what the disk holds)"
     )
     worker.add_argument("--slowdown", type=_factor, default=1.0, metavar="FACTOR", help="emulate a machine that is this much slower")
+    advertise = "the address to tell the others (default: where it listens, or its way to the coordinator)"
+    worker.add_argument("--advertise", metavar="HOST[:PORT]", help=advertise)
     _server_options(worker, "127.0.0.1:0")
 
 

@@ -181,18 +181,22 @@ class SegmentResult(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., sample_index: _Optional[int] = ..., token_id: _Optional[int] = ..., code: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class StepReport(_message.Message):
-    __slots__ = ("worker_id", "plan_version", "step_id", "results", "timings")
+    __slots__ = ("worker_id", "plan_version", "step_id", "results", "timings", "unreachable_worker_id", "unreachable_why")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     PLAN_VERSION_FIELD_NUMBER: _ClassVar[int]
     STEP_ID_FIELD_NUMBER: _ClassVar[int]
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    UNREACHABLE_WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    UNREACHABLE_WHY_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     plan_version: int
     step_id: int
     results: _containers.RepeatedCompositeFieldContainer[SegmentResult]
     timings: _containers.RepeatedCompositeFieldContainer[StageTiming]
-    def __init__(self, worker_id: _Optional[str] = ..., plan_version: _Optional[int] = ..., step_id: _Optional[int] = ..., results: _Optional[_Iterable[_Union[SegmentResult, _Mapping]]] = ..., timings: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ...) -> None: ...
+    unreachable_worker_id: str
+    unreachable_why: str
+    def __init__(self, worker_id: _Optional[str] = ..., plan_version: _Optional[int] = ..., step_id: _Optional[int] = ..., results: _Optional[_Iterable[_Union[SegmentResult, _Mapping]]] = ..., timings: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., unreachable_worker_id: _Optional[str] = ..., unreachable_why: _Optional[str] = ...) -> None: ...
 
 class ReportReply(_message.Message):
     __slots__ = ()

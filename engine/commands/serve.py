@@ -55,6 +55,7 @@ def worker(options: argparse.Namespace) -> int:
         join=check_address(options.join),
         worker_id=options.id or _default_id(),
         listen=options.listen,
+        advertise=options.advertise,
         device=options.device,
         memory_bytes=options.memory,
         kv_memory_bytes=options.kv_memory,

@@ -30,6 +30,7 @@ from engine.planning.problem import Infeasible, Problem
 from engine.planning.strategies import check_strategy
 
 REUNION_S = 3.0  # how long a restarted coordinator waits for the workers of its former self
+SETTLE_S = 0.25  # after all workers were lost and the first is back: the others come within that time if the network was away
 
 
 class Cluster:
@@ -60,6 +61,7 @@ class Cluster:
         self._loaded: set[str] = set()
         self._infeasible_for: tuple[object, ...] = ()
         self._first_eligible_s: float | None = None
+        self._lost_all, self._settled_s = False, now_s
 
     @property
     def scheduler(self) -> Scheduler:
@@ -133,6 +135,8 @@ class Cluster:
         out += self.members.links.ask(event.worker_id, event.generation, (m.spec.node_id for m in self.members.eligible()), now_s)
         if self._first_eligible_s is None:
             self._first_eligible_s = now_s
+        if self._lost_all:
+            self._lost_all, self._settled_s = False, now_s + SETTLE_S
         if self._had_plan and self.phase is not Phase.GATHERING:
             self.replan_cause, self._wanted_stages = f"{event.worker_id} joined", ()
 
@@ -144,7 +148,25 @@ class Cluster:
 
     @_on.register
     def _(self, event: on.LinksMeasured, now_s: float, out: list[do.Command]) -> None:
-        out += self.members.links.answer(event, (m.spec.node_id for m in self.members if m.alive))
+        links, num_broken = self.members.links, self.members.links.num_broken
+        out += links.answer(event, (m.spec.node_id for m in self.members if m.alive), now_s)
+        if links.num_broken < num_broken:
+            self._infeasible_for = ()
+            if self.plan is not None:
+                self.replan_cause, self._wanted_stages = f"{event.worker_id} has a link again", ()
+
+    @_on.register
+    def _(self, event: on.LinkBroken, now_s: float, out: list[do.Command]) -> None:
+        move, is_current = self.rebalancer.move, self.plan is not None and event.plan_version == self.plan_version
+        is_to_come = move is not None and move.new.plan_version == event.plan_version
+        if not is_current and not is_to_come:
+            return
+        out += self.members.links.broke(event, now_s)
+        trouble = f"{event.from_id} cannot reach {event.to_id}"
+        if is_current:
+            self.watchdog.note(trouble, now_s)
+        elif move is not None:
+            self._give_up_move(move, trouble, now_s, out)
 
     @_on.register
     def _(self, event: on.WorkerFailed, now_s: float, out: list[do.Command]) -> None:
@@ -270,6 +292,7 @@ class Cluster:
             out.append(do.Record(Severity.WARN, "node", member.spec.node_id, f"heartbeat late by {now_s - member.seen_s:.1f} s"))
         for member in self.members.expired(now_s):
             self._lose(member, f"no heartbeat for {now_s - member.seen_s:.1f} s", now_s, out)
+        out += self.members.links.try_again({m.spec.node_id: m.generation for m in self.members.eligible()}, now_s)
         self._look_for_stuck_steps(now_s, out)
         self.serving.time_out_queue(self.detail, now_s, out)
         self.adapting.tick(now_s, out)
@@ -314,11 +337,9 @@ class Cluster:
         num_eligible = len(self.members.eligible())
         if self.card is None or self.failure or not num_eligible or self.members.links.is_waiting(now_s):
             return False
-        if (
-            self._had_plan
-            or num_eligible >= self.config.num_workers_expected
-            or self.members.all_accounted_for(self.config.num_workers_expected)
-        ):
+        if self._had_plan:
+            return now_s >= self._settled_s or num_eligible >= self.config.num_workers_expected
+        if num_eligible >= self.config.num_workers_expected or self.members.all_accounted_for(self.config.num_workers_expected):
             return True
         return self._is_restart and self._first_eligible_s is not None and now_s - self._first_eligible_s > REUNION_S
 
@@ -389,6 +410,7 @@ class Cluster:
         self.members.links.forget(worker_id)
         out.append(do.Record(Severity.ERROR, "node", worker_id, f"lost: {reason}"))
         out.append(do.DropWorker(worker_id, member.generation))
+        self._lost_all = self._lost_all or not self.members.eligible()
         if stage is not None and self.phase is not Phase.GATHERING:
             self._interrupt(f"{worker_id} was lost ({reason})", now_s, out)
         elif self._is_moving_to(worker_id):

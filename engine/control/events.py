@@ -77,6 +77,16 @@ class LinksMeasured:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkBroken:
+    """A worker's way to the next stage of that plan went silent or was closed, though the worker itself is well."""
+
+    from_id: str
+    to_id: str
+    plan_version: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerLost:
     """The connection broke or the worker said goodbye; a lease that runs out is found by `Tick`."""
 
@@ -243,6 +253,7 @@ ClusterEvent = (
     | WorkerMeasured
     | WorkerProfiled
     | LinksMeasured
+    | LinkBroken
     | WorkerLost
     | StageLoaded
     | StagePrepared

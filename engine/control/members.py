@@ -16,6 +16,9 @@ MOST_NOISE = 0.1  # variation of a profile's steps beyond which its times are no
 CONTEXT_TOKENS = 16  # where workers measure when they join: nodes are compared at one point
 
 
+REMEMBERED_S = 60.0  # a worker that was away for longer measures its links again
+
+
 @dataclass(frozen=True, slots=True)
 class LeaseRules:
     """When silence counts: suspect after 3 missed heartbeats, dead when the lease has run out.
@@ -121,8 +124,12 @@ class Members:
         return member if member and member.alive and member.generation == generation else None
 
     def register(self, spec: NodeSpec, generation: int, ready: bool, now_s: float) -> Member:
-        member = Member(spec, generation, ready, seen_s=now_s)
-        self.links.forget(spec.node_id)
+        member, before = Member(spec, generation, ready, seen_s=now_s), self._members.get(spec.node_id)
+        if before is not None and _same_process(before.spec, spec) and now_s - before.seen_s < REMEMBERED_S:
+            self.links.forget(spec.node_id)
+            self.links.recall(spec.node_id, [m.spec.node_id for m in self if m.alive])
+        else:
+            self.links.disown(spec.node_id)
         self._members[spec.node_id] = member
         return member
 
@@ -154,6 +161,10 @@ class Members:
     def expired(self, now_s: float) -> list[Member]:
         rules = self.rules
         return [m for m in self if m.alive and now_s - m.seen_s > (rules.lease_s if m.ready else rules.starting_lease_s)]
+
+
+def _same_process(before: NodeSpec, now: NodeSpec) -> bool:
+    return (before.host, before.pid, before.address) == (now.host, now.pid, now.address)
 
 
 def planning_node(member: Member) -> PlanningNode:

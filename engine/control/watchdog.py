@@ -34,7 +34,7 @@ class Watchdog:
     def silent(self, cluster: Cluster, now_s: float) -> list[Member]:
         """Workers to give up: suspect, in the plan, and waited for."""
         oldest_s = min((f.sent_s for f in cluster.serving.flights.values()), default=now_s)
-        if now_s - oldest_s <= STUCK_S and not cluster.rebalancer.holds_steps:
+        if now_s - oldest_s <= STUCK_S and not cluster.rebalancer.holds_steps and not self._trouble:
             return []
         return [m for m in cluster.members if m.suspect and m.alive and m.stage is not None]
 

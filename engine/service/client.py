@@ -33,7 +33,7 @@ from engine.move_estimate import MoveEstimate
 from engine.move_report import MoveReport
 from engine.service import wire
 from engine.service.errors import from_rpc_error, is_transport_failure
-from engine.service.links import open_channel
+from engine.service.links import connect, open_channel
 from engine.service.security import metadata
 from engine.version import Version
 from protos import noodle_pb2 as pb
@@ -44,6 +44,8 @@ T = TypeVar("T")
 CALL_TIMEOUT_S = 10.0
 RESUME_LIMIT_S = 60.0
 RESUME_PAUSE_S = 0.1
+RECONNECT_TIMEOUT_S = 5.0
+CANCEL_TIMEOUT_S = 1.0
 
 
 class Client:
@@ -51,8 +53,10 @@ class Client:
 
     def __init__(self, address: str, token: str | None = None, tls_ca: Path | None = None) -> None:
         self.address = check_address(address)
-        credentials = grpc.ssl_channel_credentials(tls_ca.read_bytes()) if tls_ca else None
-        self._channel = open_channel(address, credentials)
+        self._credentials = grpc.ssl_channel_credentials(tls_ca.read_bytes()) if tls_ca else None
+        self._channel = open_channel(address, self._credentials)
+        self._was_connected = False
+        self._unfinished: set[str] = set()  # sessions begun here whose end has not come
         self._stub = rpc.ControlStub(self._channel)
         self._metadata = metadata(token)
 
@@ -63,7 +67,18 @@ class Client:
         await self.close()
 
     async def close(self) -> None:
+        """Cancel the sessions that nobody read to their end, and disconnect."""
+        for session_id in [*self._unfinished]:
+            await self._abandon(session_id)
         await self._channel.close()
+
+    async def _abandon(self, session_id: str) -> None:
+        """Say that nobody waits for a session any more; a coordinator that does not hear it finds out by itself, but later."""
+        if session_id in self._unfinished:
+            self._unfinished.remove(session_id)
+            request = pb.CancelRequest(session_id=session_id)
+            with contextlib.suppress(grpc.aio.AioRpcError, grpc.aio.UsageError):
+                await self._stub.Cancel(request, metadata=self._metadata, timeout=CANCEL_TIMEOUT_S)
 
     async def status(self) -> ClusterStatus:
         reply = await self._call(self._stub.GetStatus(pb.GetStatusRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
@@ -79,7 +94,8 @@ class Client:
         """Tokens once each and in order; closing the generator cancels the session.
 
         A session that began survives broken connections and restarts of the coordinator: the client comes back for the tokens it
-        does not have, for up to `RESUME_LIMIT_S` after the last answer.
+        does not have, for up to `RESUME_LIMIT_S` after the last answer. One whose begin nobody confirmed is asked for again under its
+        id, which begins it at most once; but a coordinator that never answered this client is an error at once.
         """
         message = pb.GenerateRequest(max_new_tokens=request.max_new_tokens, stop=request.stop, ignore_eos=request.ignore_eos)
         if request.prompt is not None:
@@ -87,27 +103,54 @@ class Client:
         message.prompt_ids.extend(_int32s(request.prompt_ids))
         wire.to_message(request.sampling, message.sampling)
         message.session_id = f"s-{secrets.token_hex(4)}"
+        self._unfinished.add(message.session_id)
+        try:
+            async with contextlib.aclosing(self._to_the_end(message)) as chunks:
+                async for chunk in chunks:
+                    if chunk.finish_reason is not None:
+                        self._unfinished.discard(message.session_id)
+                    yield chunk
+        except NoodleError:
+            self._unfinished.discard(message.session_id)
+            raise
+        finally:
+            await self._abandon(message.session_id)
+
+    async def _to_the_end(self, message: pb.GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
+        """Every chunk of a session, over as many connections as it takes."""
         heard_s = time.monotonic()
         while True:
+            channel = self._channel
             try:
-                async for chunk in self._resumable(message):
-                    heard_s = time.monotonic()
-                    yield chunk
-                    if chunk.finish_reason is not None:
-                        return
+                async with contextlib.aclosing(self._resumable(message)) as chunks:
+                    async for chunk in chunks:
+                        heard_s = time.monotonic()
+                        yield chunk
+                        if chunk.finish_reason is not None:
+                            return
                 error: NoodleError = Unavailable(f"the coordinator at {self.address} ended the stream early")
             except _Disconnected as e:
                 error = e.error
-            if not message.resume or time.monotonic() - heard_s > RESUME_LIMIT_S:
+            if not self._was_connected or time.monotonic() - heard_s > RESUME_LIMIT_S:
                 raise error
             await asyncio.sleep(RESUME_PAUSE_S)
+            await self._reconnect(channel)
 
-    async def _resumable(self, message: pb.GenerateRequest) -> AsyncIterator[TokenChunk]:
+    async def _reconnect(self, broken: grpc.aio.Channel) -> None:
+        """Replace the channel, unless another session of this client did it already."""
+        fresh = await connect(self.address, self._credentials, RECONNECT_TIMEOUT_S)
+        if self._channel is broken:
+            self._channel, self._stub = fresh, rpc.ControlStub(fresh)
+            await broken.close()
+        else:
+            await fresh.close()
+
+    async def _resumable(self, message: pb.GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
         """One connection's chunks that are new to us; advances `message` so that the next one begins where this ended."""
         call = self._stub.Generate(message, metadata=self._metadata)
         try:
             async for received in call:
-                chunk = wire.chunk_from_message(received)
+                chunk, self._was_connected = wire.chunk_from_message(received), True
                 is_header = chunk.index < 0 and chunk.finish_reason is None
                 if (is_header and message.resume) or 0 <= chunk.index < message.next_index:
                     continue
@@ -217,7 +260,9 @@ class Client:
 
     async def _call(self, call: Awaitable[T]) -> T:
         try:
-            return await call
+            answer = await call
+            self._was_connected = True
+            return answer
         except grpc.aio.AioRpcError as e:
             raise self._explain(e) from e
 

@@ -41,8 +41,8 @@ class ControlService(rpc.ControlServicer):
     async def Register(self, request: pb.RegisterRequest, context: grpc.aio.ServicerContext) -> pb.RegisterReply:
         spec = wire.from_message(NodeSpec, request.spec)
         check_name("worker id", spec.node_id)
+        await self._shell.connect_peer(spec.node_id, spec.address)
         self._generation += 1
-        self._shell.connect_peer(spec.node_id, spec.address)
         self._shell.feed(on.WorkerRegistered(spec, self._generation, ready=request.state == "ready"))
         leases = self._shell.cluster.config.leases
         return pb.RegisterReply(
@@ -186,6 +186,7 @@ class ControlService(rpc.ControlServicer):
     async def SetAdaptation(self, request: pb.SetAdaptationRequest, context: grpc.aio.ServicerContext) -> pb.AdaptationStatus:
         if request.mode:
             self._shell.feed(on.AdaptationModeSet(request.mode, request.expected_mode))
+            self._shell.journal.keep_adaptation_mode(request.mode)
         if request.decision_id:
             self._shell.feed(on.SuggestionConfirmed(request.decision_id))
         return self._adaptation()

@@ -63,7 +63,7 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     state_dir = options.state_dir or Path(tempfile.mkdtemp(prefix="noodle-"))
     journal = Journal(state_dir / "journal.sqlite3")
     cluster_id = journal.cluster_id(f"noodle-{secrets.token_hex(2)}")
-    adaptation = AdaptationSettings(mode=check_mode(options.adapt))
+    adaptation = AdaptationSettings(mode=check_mode(journal.adaptation_mode(str(check_mode(options.adapt)))))
     config = ClusterConfig(options.num_workers, options.strategy, layers=options.layers, adaptation=adaptation)
     cluster = Cluster(config, time.monotonic(), journal.last_plan_version())
     peer_options = PeerOptions(worker_token(options.security), channel_credentials(options.security))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 import grpc
@@ -34,6 +35,7 @@ class Heartbeat:
 
     def _run(self, generation: int, period_s: float) -> None:
         while not self._stopped.is_set():
+            began_s = time.monotonic()
             try:
                 self._stub.Heartbeat(self._message(generation), timeout=max(1.0, 4 * period_s), metadata=self._metadata)
             except grpc.RpcError as e:
@@ -42,7 +44,7 @@ class Heartbeat:
                     return
             except ValueError:  # the channel was closed between two beats
                 return
-            self._stopped.wait(period_s)
+            self._stopped.wait(max(0.0, began_s + period_s - time.monotonic()))  # a long way there and back is part of the period
 
     def _message(self, generation: int) -> pb.HeartbeatRequest:
         gauges, readings = self._gauges, self._gauges.read_sensors()

@@ -83,7 +83,17 @@ class Journal:
             self._set_fact("cluster_id", suggested)
         return self._fact("cluster_id") or suggested
 
+    def adaptation_mode(self, wanted: str) -> str:
+        """The mode to begin with: what an operator last switched to, unless this coordinator is started with another one than before."""
+        if self._fact("adaptation_wanted") != wanted:
+            self._set_fact("adaptation_wanted", wanted)
+            self.keep_adaptation_mode(wanted)
+        return self._fact("adaptation_mode") or wanted
+
     # ------------------------------------------------------------------------------------------ writing
+    def keep_adaptation_mode(self, mode: str) -> None:
+        self._set_fact("adaptation_mode", mode)
+
     def open_session(self, session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest) -> None:
         row = (session_id, time.time(), json.dumps(prompt_ids), json.dumps(asdict(request)))
         self._write("INSERT INTO sessions VALUES (?, ?, ?, ?, NULL, NULL)", row)

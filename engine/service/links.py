@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import grpc.aio
 from engine.service import wire
 
 MAX_WAITING = 1024
+STAGGER_S = 0.15
 
 
 class Link:
@@ -48,17 +50,55 @@ class Link:
         while not self._waiting.empty():
             self._on_broken(self._waiting.get_nowait(), self._broken)
 
-    async def closed(self) -> None:
-        """Return when the other side ended the stream or the connection broke."""
+    async def closed(self) -> str:
+        """Return why once the other side ended the stream or the connection broke."""
         try:
             await self._call.code()
+            return await self._call.details() or "the stream ended"
         except asyncio.CancelledError:
             if not self._call.cancelled():
                 raise
+            return "the stream was cancelled"
 
     def close(self) -> None:
         self._task.cancel()
         self._call.cancel()
+
+
+async def connect(address: str, credentials: grpc.ChannelCredentials | None, timeout_s: float) -> grpc.aio.Channel:
+    """A connected channel, or one whose first call says why it is not.
+
+    A packet that is lost while connecting is sent again after 1 s, 2 s, 4 s only. So a new attempt begins every `STAGGER_S` beside those
+    that are under way, and the first that succeeds wins: a network that comes back is found at once, a slow one has all of `timeout_s`.
+    """
+    attempts: dict[asyncio.Task[bool], grpc.aio.Channel] = {}
+    deadline_s = time.monotonic() + timeout_s
+    chosen = None
+    try:
+        while chosen is None:
+            channel = open_channel(address, credentials)
+            attempts[asyncio.create_task(_is_connected(channel))] = channel
+            done, pending = await asyncio.wait(attempts, timeout=STAGGER_S, return_when=asyncio.FIRST_COMPLETED)
+            connected = [task for task in done if task.result()]
+            if connected or not pending or time.monotonic() > deadline_s:
+                chosen = attempts.pop((connected or [*attempts])[0])
+            for task in done - {*connected}:
+                if failed := attempts.pop(task, None):
+                    await failed.close()
+        return chosen
+    finally:
+        for task, channel in attempts.items():
+            task.cancel()
+            await channel.close()
+
+
+async def _is_connected(channel: grpc.aio.Channel) -> bool:
+    """Wait until a channel is ready, or until its attempt has failed."""
+    while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+        if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+            return False
+        await channel.wait_for_state_change(state)
+    return True
 
 
 def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 TICK_S = 0.1
 LAG_S = 0.1  # a loop that is this late has not heard what workers said either
 MAX_EVENTS = 2000
-GRACE_S = 0.5  # for a client whose connection broke
+GRACE_S = 10.0  # for a client whose connection broke; one that leaves says so
 RETURN_S = 60.0  # for one whose coordinator was restarted
 EPOCH_BITS = 20  # a session is interrupted less often than that within one incarnation of the coordinator
 
@@ -56,6 +56,7 @@ class ClusterShell:
         self._outputs: dict[str, SessionOutput] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._measuring: dict[str, asyncio.Lock] = {}
+        self._unreachable: dict[str, str] = {}  # workers that ask to join, and why they cannot
         self.ready = asyncio.Event()  # set once the model is known and former sessions are taken over, or never will be
         self.events.extend(journal.events(MAX_EVENTS))
         self._sequence = self.events[-1].sequence if self.events else 0
@@ -107,14 +108,21 @@ class ClusterShell:
     def status(self) -> ClusterStatus:
         return cluster_status(self.cluster, self.cluster_id, time.monotonic())
 
-    def connect_peer(self, worker_id: str, address: str) -> None:
-        """A worker registered: talk to it at `address` from now on."""
-        old = self._peers.get(worker_id)
-        if old is not None and old.address == address:
-            return
-        if old is not None:
+    async def connect_peer(self, worker_id: str, address: str) -> None:
+        """A worker wants to register: talk to it at `address` from now on, over a new connection. Raises Unavailable if it is not there."""
+        peer = WorkerPeer(worker_id, address, self._peer_options, self._undelivered)
+        try:
+            await peer.greet()
+        except BaseException as e:
+            self.spawn(peer.close())
+            if isinstance(e, NoodleError) and self._unreachable.get(worker_id) != str(e):  # it asks again and again
+                self._unreachable[worker_id] = str(e)
+                self._record(do.Record(Severity.WARN, "node", worker_id, f"cannot join: {e}"))
+            raise
+        self._unreachable.pop(worker_id, None)
+        if old := self._peers.get(worker_id):
             self.spawn(old.close())
-        self._peers[worker_id] = WorkerPeer(worker_id, address, self._peer_options, self._undelivered)
+        self._peers[worker_id] = peer
 
     # ------------------------------------------------------------------------------------------ sessions
     def open_session(self, event: on.SessionSubmitted) -> SessionOutput:
@@ -176,6 +184,10 @@ class ClusterShell:
 
     def report(self, message: pb.StepReport) -> None:
         """A step's outcome from a worker; the text decides about stop strings before the cluster hears of the token."""
+        if message.unreachable_worker_id:
+            why = message.unreachable_why[:160]
+            self.feed(on.LinkBroken(message.worker_id, message.unreachable_worker_id, message.plan_version, why))
+            return
         current = message.plan_version == self.cluster.plan_version
         outcomes = tuple(self._outcome(r, current) for r in message.results)
         self.feed(on.StepReported(message.worker_id, message.plan_version, message.step_id, outcomes, wire.timings_from(message.timings)))

@@ -252,9 +252,11 @@ class StageService(rpc.StageServiceServicer):
         return pb.ImportKvReply(num_bytes=num_bytes)
 
     async def GetStageStatus(self, request: pb.GetStageStatusRequest, context: grpc.aio.ServicerContext) -> pb.StageServiceStatus:
-        runner = self._ready()
-        model, sessions = runner.model, runner.sessions
-        status = pb.StageServiceStatus(worker_id=self._worker_id, resident_bytes=memory.resident_bytes(), session_ids=sessions.ids())
+        status = pb.StageServiceStatus(worker_id=self._worker_id, resident_bytes=memory.resident_bytes())
+        if self.runner is None:
+            return status
+        model, sessions = self.runner.model, self.runner.sessions
+        status.session_ids.extend(sessions.ids())
         if model is not None:
             status.plan_version, status.start, status.stop = sessions.plan_version, model.start, model.stop
             status.weight_bytes, status.kv_used_bytes, status.kv_budget_bytes = (
@@ -283,12 +285,22 @@ class StageService(rpc.StageServiceServicer):
             channel = open_channel(request.next_address, self._credentials)
             call = rpc.StageServiceStub(channel).Forward(metadata=metadata(self._token))
             link = Link(call, f"{request.next_worker_id} at {request.next_address}", self._undelivered)
-            self._links[request.plan_version] = NextStage(link, channel)
+            watch = asyncio.create_task(self._watch(request.plan_version, request.next_worker_id, link))
+            self._links[request.plan_version] = NextStage(link, channel, watch)
+
+    async def _watch(self, plan_version: int, next_worker_id: str, link: Link) -> None:
+        """Say at once when the way to the next stage breaks: a step that was on it is lost, and nobody else can know."""
+        why = await link.closed()
+        if self.report is not None:
+            report = pb.StepReport(worker_id=self._worker_id, plan_version=plan_version)
+            report.unreachable_worker_id, report.unreachable_why = next_worker_id, why
+            self.report.put(report)
 
     async def _disconnect(self, which: Callable[[int], bool] = lambda _: True) -> None:
         """Close the links to the next stages of those plan versions."""
         for version in [v for v in self._links if which(v)]:
             following = self._links.pop(version)
+            following.watch.cancel()
             following.link.close()
             await following.channel.close()
 
@@ -310,6 +322,7 @@ class NextStage:
 
     link: Link
     channel: grpc.aio.Channel
+    watch: asyncio.Task[None]
 
 
 @dataclass(slots=True)

@@ -22,10 +22,11 @@ from engine.data import NodeSpec, NoodleError, Refused, Unauthorized, check_name
 from engine.model.source import default_cache_dir
 from engine.model.weight_cache import CACHE_FOLDER, WeightCache
 from engine.service import sensors, wire
+from engine.service.advertise import advertised_address, check_advertise
 from engine.service.errors import from_rpc_error
 from engine.service.gauges import Gauges
 from engine.service.heartbeat import Heartbeat
-from engine.service.links import Link, open_channel
+from engine.service.links import Link, connect
 from engine.service.metrics_server import MetricsOptions, MetricsServer, worker_collector
 from engine.service.process import Server, announce, stop_event
 from engine.service.security import SecurityOptions, channel_credentials, metadata, worker_token
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+CONNECT_TIMEOUT_S = 5.0
 RETRY_S = (0.1, 0.2, 0.2, 0.3, 0.5, 0.5, 1.0, 2.0)
 
 
@@ -51,6 +53,7 @@ class WorkerOptions:
     join: str
     worker_id: str
     listen: str = "127.0.0.1:0"
+    advertise: str | None = None  # the address to tell the others, if not the one it is bound to
     device: str | None = None
     memory_bytes: int | None = None
     kv_memory_bytes: int | None = None
@@ -67,6 +70,8 @@ class WorkerOptions:
 async def run_worker(options: WorkerOptions) -> int:
     """Serve until told to stop; returns the exit code."""
     check_name("worker id", options.worker_id)
+    if options.advertise is not None:
+        check_advertise(options.advertise)
     stopping = stop_event(options.exit_with_parent)
     server = Server(options.security)
     token, credentials = worker_token(options.security), channel_credentials(options.security)
@@ -112,7 +117,7 @@ class Worker:
         credentials: grpc.ChannelCredentials | None,
     ) -> None:
         self._options, self._service, self._token, self._credentials = options, service, token, credentials
-        self._gauges = gauges
+        self._gauges, self._bound = gauges, address
         self._spec = NodeSpec(
             node_id=options.worker_id,
             address=address,
@@ -183,7 +188,7 @@ class Worker:
     async def _serve_once(self, preparing: asyncio.Task[None]) -> None:
         """One connection to the coordinator, from joining to its end; raises what ended it."""
         await self.close()
-        channel = self._channel = open_channel(self._options.join, self._credentials)
+        channel = self._channel = await connect(self._options.join, self._credentials, CONNECT_TIMEOUT_S)
         stub = rpc.ControlStub(channel)
         fenced = asyncio.Event()
         early = None if preparing.done() else await self._connect(stub, "starting", fenced)
@@ -202,7 +207,8 @@ class Worker:
 
     async def _connect(self, stub: rpc.ControlStub, state: str, fenced: asyncio.Event) -> Connection:
         request = pb.RegisterRequest(state=state)
-        wire.to_message(self._spec, request.spec)
+        address = advertised_address(self._bound, self._options.advertise, self._options.join)
+        wire.to_message(replace(self._spec, address=address), request.spec)
         try:
             reply = await stub.Register(request, metadata=metadata(self._token), timeout=10.0)
         except grpc.aio.AioRpcError as e:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import grpc
 
 from engine.control.commands import CommitStage, CopyKv, LoadStage, PrepareStage, SendStep
-from engine.data import ModelCard, NodeSpec, NoodleError
+from engine.data import ModelCard, NodeSpec, NoodleError, Unavailable
 from engine.service import wire
 from engine.service.errors import from_rpc_error
 from engine.service.links import Link, open_channel
@@ -21,6 +21,7 @@ PROFILE_TIMEOUT_S = 900.0
 LOAD_TIMEOUT_S = 86_400.0  # weights may have to come over a slow line; a fetch that stands still ends by itself
 COPY_TIMEOUT_S = 60.0
 SHORT_TIMEOUT_S = 10.0
+GREETING_TIMEOUT_S = 2.0
 LINK_TIMEOUT_S = 5.0  # for each peer
 
 
@@ -41,6 +42,17 @@ class WorkerPeer:
         self._stub = rpc.StageServiceStub(self._channel)
         self._steps: Link | None = None
         self._steps_plan_version = 0
+
+    async def greet(self) -> None:
+        """Raise Unavailable unless this worker is found at the address that it gave."""
+        hint = "the address it gave; start it with a --listen or --advertise address that the coordinator and the other workers reach"
+        try:
+            reply = await self._stub.GetStageStatus(pb.GetStageStatusRequest(), metadata=self._metadata, timeout=GREETING_TIMEOUT_S)
+        except grpc.RpcError as e:
+            why = str(self.explain(e)).split(";")[0]
+            raise Unavailable(f"{why}: that is {hint}") from e
+        if reply.worker_id != self.worker_id:
+            raise Unavailable(f"worker {reply.worker_id} answers at {self.address}, not {self.worker_id}: that is {hint}")
 
     async def measure(self, card: ModelCard) -> pb.MeasureReply:
         request = pb.MeasureRequest(folder=card.folder, fingerprint=card.fingerprint)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.control import commands as do
 from engine.control import events as on
+from engine.control.cluster import SETTLE_S
 from engine.control.links import WAIT_S, LinkBook
+from engine.control.members import REMEMBERED_S
 from engine.data import Phase, Severity
 from engine.measured_link import MeasuredLink
 from engine.planning.problem import Link, PairLink
-from tests.control.harness import Driver, card
+from tests.control.harness import Driver, card, token_after
 
 
 def link(a: str, b: str, round_trip_s: float = 0.002, rate: float = 1e8) -> MeasuredLink:
@@ -91,7 +95,7 @@ def test_workers_that_cannot_reach_each_other_are_not_neighbours() -> None:
 def test_one_direction_that_failed_fails_for_both_unless_the_other_was_measured() -> None:
     book = LinkBook()
     book.ask("a", 1, "abc", 0.0)
-    assert book.answer(on.LinksMeasured("a", 1, (MeasuredLink("a", "b", failure="no"), link("a", "c"))), "abc")
+    assert book.answer(on.LinksMeasured("a", 1, (MeasuredLink("a", "b", failure="no"), link("a", "c"))), "abc", 0.0)
     pairs = {(p.from_id, p.to_id) for p in book.for_planning(["a", "b", "c"])}  # type: ignore[union-attr]
     assert pairs == {("a", "c"), ("c", "a"), ("b", "c"), ("c", "b")}
 
@@ -102,7 +106,7 @@ def test_what_nobody_measured_is_assumed_to_be_as_slow_as_the_slowest(pairs: set
     for a, b in pairs:
         found[a, b] = link(a, b, data.draw(st.floats(0, 1)), data.draw(st.floats(1e3, 1e9)))
     book.ask("a", 1, "abcd", 0.0)
-    book.answer(on.LinksMeasured("a", 1, tuple(found.values())), "abcd")
+    book.answer(on.LinksMeasured("a", 1, tuple(found.values())), "abcd", 0.0)
     planned = book.for_planning("abcd")
     if not found:
         assert planned == Link()
@@ -117,3 +121,147 @@ def test_what_nobody_measured_is_assumed_to_be_as_slow_as_the_slowest(pairs: set
 def test_a_worker_alone_asks_nobody() -> None:
     driver = Driver(num_workers=1).start()
     assert asked(driver) == [] and driver.cluster.plan is not None and driver.cluster.plan.stages[0].num_items == card().num_items
+
+
+def three(**changes: object) -> Driver:
+    return Driver(links={**both("w1", "w2"), **both("w1", "w3"), **both("w2", "w3")}, **changes)  # type: ignore[arg-type]
+
+
+def stages(driver: Driver) -> list[str]:
+    return [s.node_id for s in driver.cluster.plan.stages] if driver.cluster.plan else []
+
+
+def tick(driver: Driver, now_s: float) -> None:
+    driver.now_s = now_s
+    for member in driver.cluster.members:
+        driver.beat(member.spec.node_id)
+    driver.feed(on.Tick())
+
+
+def test_a_link_that_breaks_leaves_the_plan_and_comes_back_when_it_is_whole() -> None:
+    driver = three(hold=True).start()
+    driver.submit("s1", max_new_tokens=3)
+    driver.links |= {pair: MeasuredLink(*pair, failure="silent") for pair in (("w1", "w2"), ("w2", "w1"))}
+    driver.feed(on.LinkBroken("w1", "w2", driver.cluster.plan_version, "ping timeout"))
+    assert "cannot reach w2: ping timeout" in driver.texts() and stages(driver) == ["w1", "w2", "w3"]
+    tick(driver, 0.6)
+    assert ("w1", "w2") not in set(itertools.pairwise(stages(driver))) and driver.cluster.phase is Phase.SERVING
+    tick(driver, 1.1)
+    assert asked(driver)[-1] == ("w1", ("w2",)) and len(stages(driver)) == 2, "a trial that failed changes nothing"
+    driver.links |= both("w1", "w2")
+    tick(driver, 2.2)
+    driver.answer_all()
+    assert stages(driver) == ["w1", "w2", "w3"] and driver.tokens["s1"] == [token_after(4), token_after(5), token_after(6)]
+
+
+def test_a_broken_link_of_another_plan_says_nothing() -> None:
+    driver = three().start()
+    driver.feed(on.LinkBroken("w1", "w2", driver.cluster.plan_version - 1, "late"))
+    assert not any(link.failure for link in driver.cluster.members.links)
+
+
+def test_two_workers_without_a_link_are_never_neighbours_even_if_no_other_link_is_known() -> None:
+    book = LinkBook()
+    book.broke(on.LinkBroken("a", "b", 1, "silent"), 0.0)
+    assert book.for_planning(["a", "b"]) == ()
+
+
+def test_a_broken_link_is_tried_less_and_less_often_and_never_too_seldom() -> None:
+    book = LinkBook()
+    book.broke(on.LinkBroken("a", "b", 1, "silent"), 0.0)
+    tried_s = []
+    for tenth in range(10 * 3600):
+        if book.try_again({"a": 1, "b": 2}, tenth / 10):
+            tried_s.append(tenth / 10)
+            book.answer(on.LinksMeasured("a", 1, (MeasuredLink("a", "b", failure="silent"),)), "ab", tenth / 10)
+    gaps = [b - a for a, b in itertools.pairwise(tried_s)]
+    assert tried_s[0] == 1.0 and gaps[-1] == pytest.approx(30.0, abs=0.11)
+    assert all(max(0.99, t / 5) <= gap or gap > 29 for t, gap in zip(tried_s, gaps, strict=False))
+    assert all(gap <= max(1.1, t / 4 + 0.11) for t, gap in zip(tried_s, gaps, strict=False))
+    assert book.try_again({"a": 1}, 10**6) == [], "a worker that is away is not asked about"
+
+
+def test_a_process_that_comes_back_need_not_measure_its_links_again_and_another_must() -> None:
+    driver = three().start()
+    before = len(asked(driver))
+    member = driver.cluster.members.get("w3")
+    assert member is not None
+    driver.now_s = 10.0
+    for other in ("w1", "w2", "w3"):
+        driver.beat(other)
+    driver.feed(on.WorkerLost("w3", member.generation, "silent"))
+    driver.now_s = 15.0
+    driver.feed(on.WorkerRegistered(member.spec, 100, ready=True))
+    assert len(asked(driver)) == before and len({m.from_id for m in driver.cluster.members.links}) == 3
+    driver.feed(on.WorkerLost("w3", 100, "killed"))
+    driver.generation = 100
+    driver.join("w3")
+    assert asked(driver)[before:] == [("w3", ("w1", "w2"))]
+
+
+def test_a_process_that_was_away_for_long_measures_again() -> None:
+    driver = three().start()
+    member, before = driver.cluster.members.get("w3"), len(asked(driver))
+    assert member is not None
+    driver.feed(on.WorkerLost("w3", member.generation, "silent"))
+    driver.now_s = REMEMBERED_S + 1
+    driver.feed(on.WorkerRegistered(member.spec, 100, ready=True))
+    assert len(asked(driver)) == before + 1
+
+
+def test_when_all_were_away_the_first_back_waits_a_moment_for_the_others() -> None:
+    driver = three().start()
+    members = [driver.cluster.members.get(w) for w in ("w1", "w2", "w3")]
+    for member in members:
+        assert member is not None
+        driver.feed(on.WorkerLost(member.spec.node_id, member.generation, "silent"))
+    versions = driver.cluster.plan_version
+    for generation, member in enumerate(members[:2], 100):
+        assert member is not None
+        driver.feed(on.WorkerRegistered(member.spec, generation, ready=True))
+        assert driver.cluster.phase is Phase.GATHERING
+    driver.now_s = SETTLE_S
+    driver.feed(on.Tick())
+    assert stages(driver) == ["w1", "w2"] and driver.cluster.plan_version == versions + 1
+
+
+def test_a_link_that_heals_is_used_again_although_another_stays_broken() -> None:
+    """A pair that a firewall separates for ever must not keep others out."""
+    firewall = {pair: MeasuredLink(*pair, failure="no route") for pair in (("w1", "w3"), ("w3", "w1"))}
+    others = {**both("w1", "w2"), **both("w2", "w3"), **both("w3", "w4"), **both("w1", "w4"), **both("w2", "w4")}
+    driver = Driver(num_workers=4, links={**others, **firewall}).start()
+    assert stages(driver) == ["w1", "w2", "w3", "w4"]
+    whole = dict(driver.links)
+    driver.links |= {pair: MeasuredLink(*pair, failure="silent") for pair in (("w1", "w2"), ("w2", "w1"))}
+    driver.feed(on.LinkBroken("w1", "w2", driver.cluster.plan_version, "silent"))
+    tick(driver, 0.6)
+    assert len(stages(driver)) < 4
+    driver.links = whole
+    for tenth in range(7, 40):
+        tick(driver, tenth / 10)
+    assert stages(driver) == ["w1", "w2", "w3", "w4"] and driver.cluster.members.links.num_broken == len(firewall)
+
+
+def test_a_link_that_breaks_before_a_move_is_committed_drops_the_move() -> None:
+    driver = three(hold_moves=True).start()
+    before = driver.cluster.plan
+    member = driver.cluster.members.get("w2")
+    assert member is not None and before is not None
+    driver.feed(on.DrainRequested("w2"))
+    move = driver.cluster.rebalancer.move
+    assert move is not None
+    driver.feed(on.LinkBroken("w1", "w3", move.new.plan_version, "silent"))
+    assert driver.cluster.rebalancer.move is None and driver.cluster.plan is before
+
+
+def test_a_broken_link_to_a_silent_worker_is_the_workers_fault_even_if_no_step_waits() -> None:
+    driver = three().start()
+    for now_s in (1.5, 2.1):
+        driver.now_s = now_s
+        driver.beat("w1")
+        driver.beat("w3")
+        driver.feed(on.Tick())
+        if now_s == 1.5:
+            driver.feed(on.LinkBroken("w1", "w2", driver.cluster.plan_version, "ping timeout"))
+    assert stages(driver) == ["w1", "w3"] and driver.cluster.members.links.num_broken == 0
+    assert any(text.startswith("lost: silent for 2.1 s") for text in driver.texts())

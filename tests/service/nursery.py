@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 _PROGRAM = """
-import json, os, signal, sys
+import ctypes, json, os, platform, signal, sys
 import torch, transformers.modeling_utils
 import transformers.models.gpt2.modeling_gpt2, transformers.models.llama.modeling_llama
 import engine.service.coordinator, engine.service.worker, engine.service.stage_runner
@@ -34,6 +34,10 @@ for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        if any(ctypes.CDLL(None).setns(os.open(path, os.O_RDONLY), 0) for path in order["namespaces"]):
+            os._exit(71)
+        if order["namespaces"]:
+            platform._uname_cache = None  # torch has asked for the host's name already
         os.environ.update(order["env"])
         os.chdir(order["cwd"])
         if order["deny"]:
@@ -63,24 +67,35 @@ class Nursery:
             [sys.executable, "-c", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
         self.pids: list[int] = []
+        self._logs: dict[int, Path] = {}
         self._num_started = 0
         assert self._read() == "ready"
 
-    def start(self, *arguments: str, env: dict[str, str] | None = None, cwd: str = ".", deny: str = "") -> tuple[int, dict[str, object]]:
-        """Start a server; returns its pid and what it announced. It cannot open anything below the folder `deny`."""
+    def start(
+        self, *arguments: str, env: dict[str, str] | None = None, cwd: str = ".", deny: str = "", namespaces: tuple[str, ...] = ()
+    ) -> tuple[int, dict[str, object]]:
+        """Start a server, in the namespaces at those paths; returns its pid and what it announced. It cannot open anything below `deny`."""
         self._num_started += 1
         out, err = self.folder / f"{self._num_started}.out", self.folder / f"{self._num_started}.err"
         assert self._process.stdin is not None
-        order = {"argv": arguments, "out": str(out), "err": str(err), "env": env or {}, "cwd": cwd, "deny": deny}
+        order = {"argv": arguments, "out": str(out), "err": str(err), "env": env or {}, "cwd": cwd, "deny": deny, "namespaces": namespaces}
         print(json.dumps(order), file=self._process.stdin, flush=True)
         pid = int(self._read())
         self.pids.append(pid)
+        self._logs[pid] = err
         started_s = time.monotonic()
         while not (out.exists() and "\n" in out.read_text()):
             if time.monotonic() - started_s > DEADLINE_S or not _is_alive(pid):
                 raise AssertionError(f"{arguments[0]} did not start: {err.read_text()[-2000:] if err.exists() else ''}")
             time.sleep(0.01)
         return pid, json.loads(out.read_text().splitlines()[0])
+
+    def log_of(self, pid: int, text: str, deadline_s: float) -> str:
+        """What a process wrote to stderr, once that text is in it or the time is up."""
+        started_s = time.monotonic()
+        while text not in (log := self._logs[pid].read_text()) and time.monotonic() - started_s < deadline_s:
+            time.sleep(0.02)
+        return log
 
     def kill(self, pid: int) -> None:
         """SIGKILL, and wait until it is gone."""

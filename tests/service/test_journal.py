@@ -97,3 +97,21 @@ def test_a_journal_has_one_owner_and_one_version(tmp_path: Path) -> None:
     first.close()
     with pytest.raises(InvalidInput, match="written by another version"):
         Journal(tmp_path / "journal.sqlite3")
+
+
+def test_the_mode_of_adaptation_outlives_the_coordinator_unless_it_is_started_with_another(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite3"
+
+    def started_with(wanted: str, then: str = "") -> str:
+        journal = Journal(path)
+        mode = journal.adaptation_mode(wanted)
+        if then:
+            journal.keep_adaptation_mode(then)
+        journal.close()
+        return mode
+
+    assert started_with("off") == "off"
+    assert started_with("off", then="auto") == "off"
+    assert started_with("off") == "auto"
+    assert started_with("suggest") == "suggest"
+    assert started_with("suggest") == "suggest"

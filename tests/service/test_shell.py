@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,11 +13,15 @@ import pytest
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
-from engine.data import Exhausted, FinishReason, GenerateRequest
+from engine.data import Exhausted, FinishReason, GenerateRequest, Unavailable
 from engine.service.journal import Journal
+from engine.service.process import Server
+from engine.service.security import SecurityOptions
 from engine.service.shell import ClusterShell
+from engine.service.stage_service import StageService
 from engine.service.text import TextCodec
 from engine.service.worker_peer import PeerOptions
+from protos import noodle_pb2_grpc as rpc
 from tests.control.harness import spec
 
 
@@ -23,14 +30,44 @@ def test_a_worker_that_registers_again_stays_connected(tmp_path: Path) -> None:
 
     async def work() -> None:
         shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), PeerOptions())
-        for generation, pid in ((1, 1), (2, 2)):
-            worker = spec("w1", pid=pid)
-            shell.connect_peer("w1", worker.address)
-            shell.feed(on.WorkerRegistered(worker, generation, ready=True))
-            await asyncio.sleep(0)
-        assert "w1" in shell._peers and shell._peers["w1"].address == spec("w1", pid=2).address
-        assert any("registered again" in e.text for e in shell.events)
-        await shell.close()
+        async with serving("w1") as first, serving("w1") as second:
+            for generation, address in enumerate((first, second), 1):
+                await shell.connect_peer("w1", address)
+                shell.feed(on.WorkerRegistered(replace(spec("w1", pid=generation), address=address), generation, ready=True))
+                await asyncio.sleep(0)
+            assert "w1" in shell._peers and shell._peers["w1"].address == second
+            assert any("registered again" in e.text for e in shell.events)
+            await shell.close()
+
+    asyncio.run(work())
+
+
+@contextlib.asynccontextmanager
+async def serving(worker_id: str) -> AsyncIterator[str]:
+    """A worker's server that has not imported torch yet."""
+    server = Server(SecurityOptions())
+    rpc.add_StageServiceServicer_to_server(StageService(worker_id, None, None), server.grpc)
+    try:
+        yield await server.start("127.0.0.1:0")
+    finally:
+        await server.stop()
+
+
+def test_a_worker_is_not_taken_at_an_address_where_it_is_not(tmp_path: Path) -> None:
+    """Nobody listens there, or somebody else; it is said once, however often it asks."""
+
+    async def work() -> None:
+        shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), PeerOptions())
+        with pytest.raises(Unavailable, match=r"worker w1 at 127\.0\.0\.1:1: .*--advertise"):
+            await shell.connect_peer("w1", "127.0.0.1:1")
+        async with serving("w2") as address:
+            for _ in range(2):
+                with pytest.raises(Unavailable, match=r"worker w2 answers at .*, not w1.*--advertise"):
+                    await shell.connect_peer("w1", address)
+            assert shell._peers == {}
+            await shell.connect_peer("w2", address)
+            assert [e.text.split(":")[0] for e in shell.events] == ["cannot join", "cannot join"]
+            await shell.close()
 
     asyncio.run(work())
 
