@@ -177,6 +177,8 @@ class DrillWorker:
         if decision.opens:
             held.memory[segment.session_id] = {}
         memory, session = held.memory[segment.session_id], decision.session
+        if session.epoch != segment.epoch:
+            raise AssertionError(f"{segment.session_id}: what epoch {segment.epoch} sent was appended in epoch {session.epoch}")
         inputs = hidden if hidden is not None else tuple(embed(t) for t in segment.token_ids)
         outputs = tuple(run_items(memory, held.stage.start, held.stage.stop, h) for h in inputs)
         reply = outputs

@@ -141,7 +141,7 @@ def restart_does_not_outrank(patch: pytest.MonkeyPatch) -> None:
 
 
 def commit_before_copy(patch: pytest.MonkeyPatch) -> None:
-    """The delta is not waited for, and what is missing is not looked for."""
+    """The delta is not waited for."""
     copy = Rebalancer._copy
 
     def mutant(self: Rebalancer, move: Move, out: list[do.Command]) -> None:
@@ -150,6 +150,10 @@ def commit_before_copy(patch: pytest.MonkeyPatch) -> None:
             move.uncopied.clear()
 
     patch.setattr(Rebalancer, "_copy", mutant)
+
+
+def commit_takes_what_is_there(patch: pytest.MonkeyPatch) -> None:
+    """A stage does not look whether the keys and values of a session are complete."""
     patch.setattr(DrillWorker, "_joined", _joined_unchecked)
 
 
@@ -208,14 +212,8 @@ def queue_forgets_what_was_reserved(patch: pytest.MonkeyPatch) -> None:
 
 
 MUTANTS: list[Mutate] = [
-    no_plan_fence, no_deduplication, no_gap_check, a_later_opening_is_taken, recovery_keeps_the_epoch, recovery_does_not_rewind,
-    recovery_samples_again, emit_before_journal, restart_does_not_outrank, commit_before_copy, lost_workers_stay_in_the_plan,
-    queue_forgets_what_was_reserved,
+    no_plan_fence, no_epoch_fence, no_deduplication, no_gap_check, a_later_opening_is_taken, reply_matched_by_step_only,
+    recovery_keeps_the_epoch, recovery_does_not_rewind, recovery_samples_again, emit_before_journal, restart_does_not_outrank,
+    commit_before_copy, commit_takes_what_is_there, barrier_does_not_wait, steps_go_on_behind_the_barrier, lost_workers_stay_in_the_plan,
+    any_generation_may_speak, queue_forgets_what_was_reserved,
 ]  # fmt: skip
-DEFENDED_TWICE: list[Mutate] = [  # another rule catches what these let through, so no token shows it; see each one's pair
-    no_epoch_fence,  # positions and the plan fence
-    reply_matched_by_step_only,  # step ids rise within one coordinator, flights are forgotten with their plan
-    barrier_does_not_wait,  # a stage that lacks tokens at the commit has the session sent again
-    steps_go_on_behind_the_barrier,  # the same
-    any_generation_may_speak,  # plan versions
-]
