@@ -80,7 +80,8 @@ class DrillCoordinator:
         except NoodleError:
             self.cluster.check()
             return
-        self.cluster.check()
+        if commands or not isinstance(event, on.HeartbeatArrived | on.Tick):  # one of these that asks for nothing changed nothing
+            self.cluster.check()
         self._watch(self.cluster, commands)
         for command in commands:
             if isinstance(command, do.SendStep):
