@@ -216,9 +216,15 @@ def queue_forgets_what_was_reserved(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Scheduler, "interrupt_all", mutant)
 
 
-MUTANTS: list[Mutate] = [
-    no_plan_fence, no_epoch_fence, no_deduplication, no_gap_check, a_later_opening_is_taken, reply_matched_by_step_only,
-    reply_of_a_former_coordinator_counts, recovery_keeps_the_epoch, recovery_does_not_rewind, recovery_samples_again,
-    emit_before_journal, restart_does_not_outrank, commit_before_copy, commit_takes_what_is_there, barrier_does_not_wait,
-    steps_go_on_behind_the_barrier, lost_workers_stay_in_the_plan, any_generation_may_speak, queue_forgets_what_was_reserved,
+FREQUENT: list[Mutate] = [
+    no_epoch_fence, no_deduplication, no_gap_check, a_later_opening_is_taken, reply_matched_by_step_only, recovery_keeps_the_epoch,
+    recovery_does_not_rewind, recovery_samples_again, emit_before_journal, restart_does_not_outrank, commit_before_copy,
+    barrier_does_not_wait, steps_go_on_behind_the_barrier, lost_workers_stay_in_the_plan,
+    any_generation_may_speak, queue_forgets_what_was_reserved,
 ]  # fmt: skip
+RARE: list[Mutate] = [
+    no_plan_fence,
+    commit_takes_what_is_there,
+    reply_of_a_former_coordinator_counts,
+]  # hundreds of seeds may pass before one notices
+MUTANTS = FREQUENT + RARE
