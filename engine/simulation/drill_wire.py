@@ -66,6 +66,8 @@ class Wire:
             try:
                 event = work(worker)
             except NoodleError:
+                if answered:  # a request that came once more: nobody waits for what becomes of it
+                    return
                 event = failure
             if isinstance(event, on.StageCommitted):
                 self.num_moves += 1
