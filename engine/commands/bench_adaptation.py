@@ -57,9 +57,11 @@ def _promises(rows: list[Row]) -> str:
     alarms, moves = sum(r.cells[0].alarms for r in steady), sum(r.cells[0].migrations for r in steady)
     single, oscillation = (_worst(rows, change) for change in ("single", "oscillation"))
     again = max(r.cells[0].useless_again for r in rows)
+    steps = [(r.trace, r.cells[0].noticed_after) for r in rows if r.trace.startswith("one node")]
+    noticed = "; ".join(f"{trace} noticed after {after:.0f} steps" for trace, after in steps if after is not None)
     return (
         f"ours: {moves:.0f} migrations and {alarms:.0f} alarms in {num_steps} steady steps; at most {single:.1f}x the clairvoyant's loss "
-        f"on single changes, {oscillation:.1f}x on oscillation; the same useless migration twice: {again}"
+        f"on single changes, {oscillation:.1f}x on oscillation; the same useless migration twice: {again}; {noticed}"
     )
 
 

@@ -75,7 +75,7 @@ class Cluster:
     def handle(self, event: on.ClusterEvent, now_s: float) -> list[do.Command]:
         """Apply one event; raises a NoodleError only for requests of a client or operator, and then changes nothing."""
         out: list[do.Command] = []
-        self._on(event, now_s, out)
+        _HANDLERS.dispatch(type(event))(self, event, now_s, out)
         self._advance(now_s, out)
         return out
 
@@ -444,3 +444,6 @@ class Cluster:
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold; tests call it after every event."""
         check_cluster(self)
+
+
+_HANDLERS = Cluster.__dict__["_on"].dispatcher  # called per event: without a bound method made and wrapped each time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from engine.control.session import SessionState
@@ -13,48 +14,59 @@ if TYPE_CHECKING:
 
 def check_cluster(cluster: Cluster) -> None:
     """Queue, reservations, plan and steps in flight agree with each other."""
+    cluster.scheduler.check()
+    for what in _broken(cluster):
+        raise AssertionError(what)
+
+
+def _broken(cluster: Cluster) -> Iterator[str]:
+    """What does not hold. Texts are made only then: drills ask after every event."""
     scheduler, running = cluster.scheduler, cluster.scheduler.running()
-    scheduler.check()
-    _holds((cluster.phase is Phase.GATHERING) == (cluster.plan is None), f"phase {cluster.phase} with plan {cluster.plan}")
-    _holds(not running or cluster.phase is Phase.SERVING, f"sessions run in phase {cluster.phase}")
-    _holds(not running or scheduler.reserved_tokens <= scheduler.capacity_tokens, "more KV is reserved than every stage can hold")
+    if (cluster.phase is Phase.GATHERING) != (cluster.plan is None):
+        yield f"phase {cluster.phase} with plan {cluster.plan}"
+    if running and cluster.phase is not Phase.SERVING:
+        yield f"sessions run in phase {cluster.phase}"
+    if running and scheduler.reserved_tokens > scheduler.capacity_tokens:
+        yield "more KV is reserved than every stage can hold"
     if cluster.plan is not None:
-        _check_plan(cluster, cluster.plan)
-    _check_flights(cluster)
+        yield from _broken_plan(cluster, cluster.plan)
+    yield from _broken_flights(cluster)
     move = cluster.rebalancer.move
-    if move is not None:
-        _holds(cluster.phase is Phase.SERVING, f"a move in phase {cluster.phase}")
-        _holds(cluster.plan == (move.new if move.committed else move.old), "a move is between two plans")
+    if move is not None and cluster.phase is not Phase.SERVING:
+        yield f"a move in phase {cluster.phase}"
+    if move is not None and cluster.plan != (move.new if move.committed else move.old):
+        yield "a move is between two plans"
 
 
-def _check_flights(cluster: Cluster) -> None:
+def _broken_flights(cluster: Cluster) -> Iterator[str]:
     """In its present epoch a session has at most one step in flight that samples, and none of its tokens twice."""
     serving = cluster.serving
-    _holds(len(serving.flights) <= serving.num_lanes, f"{len(serving.flights)} steps are in flight, {serving.num_lanes} may be")
+    if len(serving.flights) > serving.num_lanes:
+        yield f"{len(serving.flights)} steps are in flight, {serving.num_lanes} may be"
     seen: dict[str, list[Segment]] = {}
     for flight in serving.flights.values():
         for segment in flight.segments:
             session = cluster.scheduler.get(segment.session_id)
             if session is not None and session.epoch == segment.epoch:
-                _holds(session.state is not SessionState.QUEUED, f"queued session {session.session_id} has a step in flight")
+                if session.state is SessionState.QUEUED:
+                    yield f"queued session {session.session_id} has a step in flight"
                 seen.setdefault(segment.session_id, []).append(segment)
     for session_id, segments in seen.items():
-        _holds(sum(s.sample_index is not None for s in segments) <= 1, f"{session_id} is sampled twice at once")
+        if sum(s.sample_index is not None for s in segments) > 1:
+            yield f"{session_id} is sampled twice at once"
         positions = [p for s in segments for p in range(s.position, s.position + len(s.token_ids))]
-        _holds(len(set(positions)) == len(positions), f"{session_id} has tokens in flight twice")
+        if len(set(positions)) != len(positions):
+            yield f"{session_id} has tokens in flight twice"
 
 
-def _check_plan(cluster: Cluster, plan: Plan) -> None:
+def _broken_plan(cluster: Cluster, plan: Plan) -> Iterator[str]:
     bounds = [b for s in plan.stages for b in (s.start, s.stop)]
     num_items = cluster.card.num_items if cluster.card else 0
-    covered = bounds[0] == 0 and bounds[-1] == num_items and bounds[1:-1:2] == bounds[2::2]
-    _holds(covered, f"the stages do not cover the items once: {plan.stages}")
-    _holds(plan.plan_version == cluster.plan_version, "the plan is not the current version")
+    if bounds[0] != 0 or bounds[-1] != num_items or bounds[1:-1:2] != bounds[2::2]:
+        yield f"the stages do not cover the items once: {plan.stages}"
+    if plan.plan_version != cluster.plan_version:
+        yield "the plan is not the current version"
     for stage in plan.stages:
         member = cluster.members.get(stage.node_id)
-        _holds(member is not None and member.alive and member.stage == stage, f"{stage} is on a node that is lost or does not know it")
-
-
-def _holds(condition: bool, what: str) -> None:
-    if not condition:
-        raise AssertionError(what)
+        if member is None or not member.alive or member.stage != stage:
+            yield f"{stage} is on a node that is lost or does not know it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from engine.control import commands as do
 from engine.control.config import ClusterConfig
@@ -34,7 +35,13 @@ def plan_for(problem: Problem, config: ClusterConfig, strategy: str, plan_versio
         return replace(plan, strategy=strategy) if is_asked else plan
     if config.layers and not is_asked:
         return given_plan(problem, config.layers, config.order, plan_version)
-    return make_plan(problem, strategy, plan_version)
+    return replace(_best(problem, strategy), plan_version=plan_version)
+
+
+@lru_cache(maxsize=16)
+def _best(problem: Problem, strategy: str) -> Plan:
+    """The planner's answer; the move that follows a preview asks for the same again."""
+    return make_plan(problem, strategy, 0)
 
 
 def given(problem: Problem, plan_version: int, stages: tuple[Stage, ...]) -> Plan:

@@ -141,18 +141,23 @@ class Scheduler:
         del self._sessions[session.session_id]
 
     def check(self) -> None:
-        """The invariants: queue and table agree, reservations add up and fit, no token is sent before its predecessor."""
+        """Raise AssertionError unless queue and table agree, reservations add up and no token is sent before its predecessor."""
+        for what in self._broken():
+            raise AssertionError(what)
+
+    def _broken(self) -> Iterator[str]:
         queued = {s.session_id for s in self if s.state is SessionState.QUEUED}
-        _invariant(queued == set(self._queue) and len(queued) == len(self._queue), "queue and table differ")
-        _invariant(self.reserved_tokens == sum(s.reserve_tokens for s in self.running()), "reservations do not add up")
+        if queued != set(self._queue) or len(queued) != len(self._queue):
+            yield "queue and table differ"
+        if self.reserved_tokens != sum(s.reserve_tokens for s in self.running()):
+            yield "reservations do not add up"
         for session in self:
             name = session.session_id
-            _invariant(session.state is not SessionState.QUEUED or session.num_sent == 0, f"{name} is queued, but tokens of it were sent")
-            _invariant(session.num_landed <= session.num_sent <= session.num_tokens, f"{name} sent {session.num_sent} tokens")
-            _invariant(len(session.generated) <= session.max_new_tokens, f"{name} generated too much")
-            _invariant(session.chunk_stops == sorted(set(session.chunk_stops)), f"{name} was cut at {session.chunk_stops}")
-
-
-def _invariant(holds: bool, what: str) -> None:
-    if not holds:
-        raise AssertionError(what)
+            if session.state is SessionState.QUEUED and session.num_sent:
+                yield f"{name} is queued, but tokens of it were sent"
+            if not session.num_landed <= session.num_sent <= session.num_tokens:
+                yield f"{name} sent {session.num_sent} tokens"
+            if len(session.generated) > session.max_new_tokens:
+                yield f"{name} generated too much"
+            if session.chunk_stops != sorted(set(session.chunk_stops)):
+                yield f"{name} was cut at {session.chunk_stops}"

@@ -78,6 +78,11 @@ class StageSessions:
         if plan_version != self.plan_version:
             raise Stale(f"step of plan {plan_version} arrived at a stage of plan {self.plan_version}: fetch the current plan")
 
+    def check_newer(self, plan_version: int) -> None:
+        """A stage of that plan may take this one's place: a request that was long on its way must not bring an old plan back."""
+        if plan_version < self.plan_version:
+            raise Stale(f"a stage of plan {plan_version} was asked for after one of plan {self.plan_version}: the request came too late")
+
     def admit(self, segment: Segment) -> Append | Replay:
         """Decide what to do with a segment; raises Stale, Gap, NotFound or Corrupt and then changes nothing."""
         session = self._sessions.get(segment.session_id)

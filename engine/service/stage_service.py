@@ -91,6 +91,7 @@ class StageService(rpc.StageServiceServicer):
 
     async def Load(self, request: pb.LoadRequest, context: grpc.aio.ServicerContext) -> pb.LoadReply:
         runner = self._ready()
+        runner.sessions.check_newer(request.plan_version)
         self._drop_preparation()
         self._newest_plan = request.plan_version
         await self._disconnect()
@@ -128,6 +129,7 @@ class StageService(rpc.StageServiceServicer):
     # ------------------------------------------------------------------------------------------ a live change of plan
     async def Prepare(self, request: pb.LoadRequest, context: grpc.aio.ServicerContext) -> pb.LoadReply:
         runner = self._ready()
+        runner.sessions.check_newer(request.plan_version)
         self._drop_preparation()
         self._newest_plan = request.plan_version
         preparation = self._preparation = Preparation(request.plan_version)

@@ -1,9 +1,10 @@
 """The drill: the real cluster and the real worker-side session logic in a world where everything that can fail does. Pure.
 
-First a *safety* phase: workers are killed, stopped and woken, links are cut in one direction or both, messages are lost, doubled,
-delayed and reordered, the coordinator crashes, its disk fails, plans change. Then a *liveness* phase: the world is kind again, and
-every session must come to its end. Throughout, no client may see a token that is wrong, missing, repeated or not journalled, and
-the cluster's invariants hold after every event. A seed replays bit for bit.
+First a *calm* phase: layers move and a worker is restarted under load, and nothing may be sent twice. Then a *safety* phase: workers
+are killed, stopped and woken, links are cut in one direction or both, messages are lost, doubled, delayed and reordered, the
+coordinator crashes, its disk fails, plans change. At last a *liveness* phase: the world is kind again, and every session must come to
+its end. Throughout, no client may see a token that is wrong, missing, repeated or not journalled, and the cluster's invariants hold
+after every event. A seed replays bit for bit.
 """
 
 from __future__ import annotations
@@ -12,18 +13,20 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.control import commands as do
 from engine.control import events as on
-from engine.data import FinishReason, GenerateRequest, Item, ModelCard, ModelRef, NodeSpec, NoodleError, Sampling, Stage
+from engine.data import FinishReason, GenerateRequest, Item, ModelCard, ModelRef, NodeSpec, Sampling, Stage
+from engine.simulation.drill_calm import Calm
 from engine.simulation.drill_coordinator import NAME, Disk, DrillCoordinator, failed
 from engine.simulation.drill_model import VOCABULARY, undisturbed
-from engine.simulation.drill_worker import DrillWorker, Frame
+from engine.simulation.drill_wire import Wire
+from engine.simulation.drill_worker import DrillWorker
 from engine.simulation.drill_world import PEACE, Generator, Hostility, World
 
 NUM_ITEMS = 6
-SAFETY_S = 12.0
+JOINED_S = 2.0
+SAFETY_S = 10.0
+MOVE_S = 1.0  # in which a move under load comes to its end where nothing fails
 LIVENESS_S = 400.0
-RPC_TIMEOUT_S = 4.0
 BEAT_S = 0.25
 
 
@@ -48,7 +51,7 @@ class DrillFailure(AssertionError):
 class Drill:
     """One history. Build it with a seeded generator and `run` it once."""
 
-    def __init__(self, seed: int, generator: Generator, num_workers: int = 3, num_sessions: int = 4) -> None:
+    def __init__(self, seed: int, generator: Generator, num_workers: int = 3, num_sessions: int = 5) -> None:
         self.seed, self._generator = seed, generator
         self.world = World(generator)
         self.names = [f"w{i + 1}" for i in range(num_workers)]
@@ -56,15 +59,18 @@ class Drill:
         self.disk = Disk()
         self.got: dict[str, list[int]] = {}
         self.expected: dict[str, list[int]] = {}
-        self.num_faults = self.num_moves = self._num_pids = 0
+        self.num_faults = self._num_pids = 0
         self._num_sessions = num_sessions
+        self.calm = Calm(self.workers)
+        self.wire = Wire(self.world, self.workers, NUM_ITEMS, lambda: self.coordinator)
         self.coordinator = self._new_coordinator()
         for name in self.names:
             self._start_worker(name)
 
     def run(self) -> DrillResult:
-        """Both phases; raises DrillFailure."""
+        """All phases; raises DrillFailure."""
         try:
+            self._calm()
             self._safety()
             self._liveness()
         except AssertionError as e:
@@ -72,15 +78,41 @@ class Drill:
         ended = self.disk.sessions.values()
         num_tokens, num_failed = sum(map(len, self.got.values())), sum(map(failed, ended))
         plans = self.disk.plan_version
-        return DrillResult(self.seed, num_tokens, self.num_faults, len(ended), num_failed, plans, self.num_moves, self.world.trace)
+        return DrillResult(self.seed, num_tokens, self.num_faults, len(ended), num_failed, plans, self.wire.num_moves, self.world.trace)
 
     # ------------------------------------------------------------------------------------------ phases
+    def _calm(self) -> None:
+        self.world.run(JOINED_S)
+        self.calm.is_on = self.calm.forbids_resending = True
+        for _ in range(2):
+            self._submit()
+            self._run_for(0.06 * self._generator.random())
+            self._move()
+            self._run_for(MOVE_S, lambda: self.coordinator.cluster.rebalancer.move is None)
+            self.calm.check_moves(self.coordinator.cluster)
+        self.calm.forbids_resending = False
+        self._restart_worker()
+        self.calm.is_on = False
+
+    def _restart_worker(self) -> None:
+        """A supervisor starts a worker anew, and only later does the coordinator hear that the former one's connection broke."""
+        name = self.world.choose(self.names)
+        former = self.workers[name]
+        former.is_alive = False
+        self._start_worker(name)
+        self._run_for(0.1 * self._generator.random())
+        self.coordinator.feed(on.WorkerLost(name, former.generation, "its connection broke"))
+        self._run_for(0.1)
+
+    def _run_for(self, time_s: float, done: Callable[[], bool] = lambda: False) -> None:
+        self.world.run(self.world.now_s + time_s, done)
+
     def _safety(self) -> None:
-        self.world.run(2.0)  # three workers join in peace
         level = self._generator.random()
-        self.world.hostility = Hostility(0.01 * level, 0.03 * level, 0.05 * level, 0.002 * level)
-        at_s = 2.0
-        while at_s < SAFETY_S:
+        self.world.hostility = Hostility(0.01 * level, 0.03 * level, 0.05 * level, 0.02 * level, 0.002 * level)
+        at_s = self.world.now_s
+        until_s = at_s + SAFETY_S
+        while at_s < until_s:
             at_s += 0.02 + 0.6 * self._generator.random() ** 2
             self.world.run(at_s)
             self._something_happens()
@@ -194,7 +226,7 @@ class Drill:
 
     # ------------------------------------------------------------------------------------------ processes
     def _new_coordinator(self) -> DrillCoordinator:
-        return DrillCoordinator(self.world, self.disk, card(), len(self.names), self._carry_out, self._deliver)
+        return DrillCoordinator(self.world, self.disk, card(), len(self.names), self.wire.carry_out, self._deliver, self.calm.watch)
 
     def _start_worker(self, name: str) -> None:
         self._num_pids += 1
@@ -239,100 +271,6 @@ class Drill:
             worker.forget()
             self._register(worker)
 
-    # ------------------------------------------------------------------------------------------ commands
-    def _carry_out(self, coordinator: DrillCoordinator, command: do.Command) -> None:
-        match command:
-            case do.SendStep():
-                frame = Frame(command.plan_version, command.step_id, command.segments, None, command.releases)
-                self._send_frame(NAME, command.first_worker_id, frame)
-            case do.MeasureWorker():
-                answer = on.WorkerMeasured(command.worker_id, command.generation, (1.0,) * NUM_ITEMS)
-                self._ask(coordinator, command.worker_id, lambda w: answer, _lost(command.worker_id, command.generation))
-            case do.MeasureLinks():
-                none = on.LinksMeasured(command.worker_id, command.generation, ())
-                self._ask(coordinator, command.worker_id, lambda w: none, none)
-            case do.LoadStage():
-                loaded = on.StageLoaded(command.worker_id, command.plan_version, 0, 0, 0.0)
-                load = lambda w: (w.load(command.plan_version, command.stage, command.next_worker_id), loaded)[1]  # noqa: E731
-                self._ask(coordinator, command.worker_id, load, _lost(command.worker_id, command.generation))
-            case do.PrepareStage() | do.CommitStage():
-                self._ask(
-                    coordinator, command.worker_id, lambda w: _answer(w, command), _move_failed(command.plan_version, command.worker_id)
-                )
-            case do.CopyKv():
-                self._copy(coordinator, command)
-            case do.ReleaseStage():
-                worker = self.workers[command.worker_id]
-                self.world.send(NAME, worker.worker_id, lambda: worker.receive(lambda: worker.release(command.plan_version)))
-            case _:
-                pass
-
-    def _ask(
-        self, coordinator: DrillCoordinator, name: str, work: Callable[[DrillWorker], on.ClusterEvent], failure: on.ClusterEvent
-    ) -> None:
-        """A call with a reply; its request, its reply or both may be lost, and then it fails by its time-out."""
-        worker, answered = self.workers[name], False
-
-        def answer(event: on.ClusterEvent) -> None:
-            nonlocal answered
-            answered = True
-            coordinator.feed(event)
-
-        def arrive() -> None:
-            try:
-                event = work(worker)
-            except NoodleError:
-                event = failure
-            if isinstance(event, on.StageCommitted):
-                self.num_moves += 1
-            self.world.send(name, NAME, lambda: answer(event))
-
-        self.world.send(NAME, name, lambda: worker.receive(arrive))
-        self.world.after(RPC_TIMEOUT_S, lambda: None if answered else coordinator.feed(failure))
-
-    def _copy(self, coordinator: DrillCoordinator, command: do.CopyKv) -> None:
-        transfer, version = command.transfer, command.plan_version
-        source, target = self.workers[transfer.source_id], self.workers[transfer.target_id]
-        left, failure = {r.session_id for r in command.ranges}, _move_failed(version, target.worker_id)
-        size = sum(r.stop_token - r.start_token for r in command.ranges)
-        done = on.KvCopied(transfer, version, command.round, size)
-
-        def finish(session_id: str) -> None:
-            left.discard(session_id)
-            if not left:
-                self.world.send(target.worker_id, NAME, lambda: coordinator.feed(done))
-
-        def take(part: do.KvRange, found: object) -> None:
-            try:
-                target.take(version, part, *found)  # type: ignore[misc]
-            except NoodleError:
-                return
-            finish(part.session_id)
-
-        def export(part: do.KvRange) -> None:
-            try:
-                found: object = source.export(part)
-            except (NoodleError, KeyError):
-                self.world.send(source.worker_id, target.worker_id, lambda: target.receive(lambda: finish(part.session_id)))
-                return
-            self.world.send(source.worker_id, target.worker_id, lambda: target.receive(lambda: take(part, found)))
-
-        for part in command.ranges:
-            self.world.send(target.worker_id, source.worker_id, lambda p=part: source.receive(lambda: export(p)))  # type: ignore[misc]
-        self.world.after(RPC_TIMEOUT_S, lambda: coordinator.feed(failure) if left else None)
-
-    def _send_frame(self, source: str, name: str, frame: Frame) -> None:
-        worker = self.workers[name]
-        self.world.send(source, name, lambda: worker.receive(lambda: self._run_step(worker, frame)))
-
-    def _run_step(self, worker: DrillWorker, frame: Frame) -> None:
-        held = worker.serving
-        message = worker.step(frame)
-        if isinstance(message, Frame) and held is not None and held.next_id is not None:
-            self._send_frame(worker.worker_id, held.next_id, message)
-        elif isinstance(message, on.StepReported):
-            self.world.send(worker.worker_id, NAME, lambda: self.coordinator.feed(message))
-
     # ------------------------------------------------------------------------------------------ clients
     def _deliver(self, session_id: str, index: int, token_id: int) -> None:
         got, expected = self.got[session_id], self.expected[session_id]
@@ -351,18 +289,3 @@ def card() -> ModelCard:
 def _spec(worker: DrillWorker) -> NodeSpec:
     host = f"host-{worker.worker_id}"
     return NodeSpec(worker.worker_id, f"{worker.worker_id}:1", host, worker.pid, "cpu", "", 1, 1_000_000, 100_000, 1)
-
-
-def _answer(worker: DrillWorker, command: do.PrepareStage | do.CommitStage) -> on.ClusterEvent:
-    if isinstance(command, do.CommitStage):
-        return on.StageCommitted(worker.worker_id, command.plan_version, worker.commit(command.plan_version, command.sessions))
-    worker.prepare(command.plan_version, command.stage, command.next_worker_id)
-    return on.StagePrepared(worker.worker_id, command.plan_version, 0)
-
-
-def _lost(worker_id: str, generation: int) -> on.ClusterEvent:
-    return on.WorkerLost(worker_id, generation, "it did not answer")
-
-
-def _move_failed(plan_version: int, worker_id: str) -> on.ClusterEvent:
-    return on.MoveFailed(plan_version, worker_id, "it did not answer")

@@ -44,7 +44,8 @@ class Disk:
 
 
 class DrillCoordinator:
-    """One incarnation; a crash ends it for good. `carry_out` gets every command that needs the network, `deliver` every token."""
+    """One incarnation; a crash ends it for good. `carry_out` gets every command that needs the network, `deliver` every token,
+    `watch` every event's commands."""
 
     def __init__(
         self,
@@ -54,8 +55,9 @@ class DrillCoordinator:
         num_workers: int,
         carry_out: Callable[[DrillCoordinator, do.Command], None],
         deliver: Callable[[str, int, int], None],
+        watch: Callable[[Cluster, list[do.Command]], None],
     ) -> None:
-        self.world, self.disk, self._carry_out, self._deliver = world, disk, carry_out, deliver
+        self.world, self.disk, self._carry_out, self._deliver, self._watch = world, disk, carry_out, deliver, watch
         disk.incarnation += 1
         limits = SchedulerLimits(unknown_chunk_tokens=5, prompt_chunk_tokens=5, queue_timeout_s=1e9, step_timeout_s=3.0)
         self.cluster = Cluster(ClusterConfig(num_workers, limits=limits), world.now_s, disk.plan_version)
@@ -78,7 +80,9 @@ class DrillCoordinator:
         except NoodleError:
             self.cluster.check()
             return
-        self.cluster.check()
+        if commands or not isinstance(event, on.HeartbeatArrived | on.Tick):  # one of these that asks for nothing changed nothing
+            self.cluster.check()
+        self._watch(self.cluster, commands)
         for command in commands:
             if isinstance(command, do.SendStep):
                 self._carry_out(self, command)
@@ -121,6 +125,8 @@ class DrillCoordinator:
             case do.FinishSession():
                 session = disk.sessions[command.session_id]
                 session.ended = replace(command, reason=FinishReason.ERROR) if session.lost_token else command
+            case do.AdoptPlan() if self._disk_is_full():
+                pass  # as in the real shell: said in the log, and the plan runs all the same
             case do.AdoptPlan():
                 if command.plan.plan_version <= disk.plan_version:
                     raise AssertionError(f"plan {command.plan.plan_version} is adopted after {disk.plan_version}")

@@ -71,9 +71,13 @@ class DrillWorker:
 
     # ------------------------------------------------------------------------------------------ stages
     def load(self, plan_version: int, stage: Stage, next_id: str | None) -> None:
+        if self.serving is not None:
+            self.serving.sessions.check_newer(plan_version)
         self.serving, self.prepared = Held(stage, next_id, StageSessions(plan_version)), None
 
     def prepare(self, plan_version: int, stage: Stage, next_id: str | None) -> None:
+        if self.serving is not None:
+            self.serving.sessions.check_newer(plan_version)
         self.prepared = Held(stage, next_id, StageSessions(plan_version))
 
     def release(self, plan_version: int) -> None:
@@ -177,6 +181,8 @@ class DrillWorker:
         if decision.opens:
             held.memory[segment.session_id] = {}
         memory, session = held.memory[segment.session_id], decision.session
+        if session.epoch != segment.epoch:
+            raise AssertionError(f"{segment.session_id}: what epoch {segment.epoch} sent was appended in epoch {session.epoch}")
         inputs = hidden if hidden is not None else tuple(embed(t) for t in segment.token_ids)
         outputs = tuple(run_items(memory, held.stage.start, held.stage.stop, h) for h in inputs)
         reply = outputs

@@ -26,12 +26,15 @@ class Hostility:
     drop: float = 0.01
     duplicate: float = 0.02
     slow: float = 0.05
+    echo: float = 0.02  # comes once more, long after: from the buffer of a link that broke, or of a process that stood still
     disk_error: float = 0.002  # per token that is journalled
     delay_s: float = 0.004
     slow_s: float = 0.5
+    keeps_order: bool = False  # of what one sends another, as a stream does
+    echo_s: float = 6.0
 
 
-PEACE = Hostility(drop=0.0, duplicate=0.0, slow=0.0, disk_error=0.0)
+PEACE = Hostility(drop=0.0, duplicate=0.0, slow=0.0, echo=0.0, disk_error=0.0, keeps_order=True)
 
 
 class World:
@@ -43,12 +46,16 @@ class World:
         self.hostility = PEACE
         self.blocked: set[tuple[str, str]] = set()  # (from, to): a partition, perhaps one-way
         self.trace = 0  # a running hash of everything that was delivered
+        self._last_s: dict[tuple[str, str], float] = {}  # when the newest message of a pair arrives
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
 
     def after(self, delay_s: float, work: Callable[[], None]) -> None:
+        self._at(self.now_s + delay_s, work)
+
+    def _at(self, time_s: float, work: Callable[[], None]) -> None:
         self._count += 1
-        heapq.heappush(self._queue, (self.now_s + delay_s, self._count, work))
+        heapq.heappush(self._queue, (time_s, self._count, work))
 
     def run(self, until_s: float, done: Callable[[], bool] = lambda: False) -> None:
         """Advance to `until_s`, or until `done`."""
@@ -59,7 +66,7 @@ class World:
             self.now_s = until_s
 
     def send(self, source: str, target: str, deliver: Callable[[], None]) -> None:
-        """Carry one message; it may be lost, come twice, or late and so out of order."""
+        """Carry one message; it may be lost, come twice, late and so out of order, or once more when nobody expects it."""
         hostility = self.hostility
         copies = 2 if self.generator.random() < hostility.duplicate else 1
         for _ in range(copies):
@@ -68,7 +75,12 @@ class World:
             delay_s = hostility.delay_s * (0.1 + self.generator.random())
             if self.generator.random() < hostility.slow:
                 delay_s += hostility.slow_s * self.generator.random()
-            self.after(delay_s, lambda: self._arrive(source, target, deliver))
+            arrival_s = self.now_s + delay_s
+            if hostility.keeps_order:
+                arrival_s = self._last_s[source, target] = max(arrival_s, self._last_s.get((source, target), 0.0))
+            self._at(arrival_s, lambda: self._arrive(source, target, deliver))
+            if hostility.echo and self.generator.random() < hostility.echo:
+                self.after(hostility.echo_s * self.generator.random(), lambda: self._arrive(source, target, deliver))
 
     def _arrive(self, source: str, target: str, deliver: Callable[[], None]) -> None:
         self.trace = (self.trace * 1000003 + sum(map(ord, source + target)) + int(self.now_s * 1e6)) % (1 << 61)

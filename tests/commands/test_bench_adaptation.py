@@ -26,6 +26,7 @@ def test_the_table_and_its_promises(few_traces: None, capsys: pytest.CaptureFixt
     assert [name.upper() in header for name in POLICIES] == [True] * 6
     assert [row.split("  ")[0] for row in rows] == ["steady, noise 5 %, rho 0.5", "one node x2", "square x2, 100 steps each", "all traces"]
     assert out.splitlines()[-1].startswith("ours: 0 migrations and 0 alarms in 1000 steady steps; at most ")
+    assert "; one node x2 noticed after " in out.splitlines()[-1]
 
 
 def test_json_has_every_figure(few_traces: None, capsys: pytest.CaptureFixture[str]) -> None:

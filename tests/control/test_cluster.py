@@ -328,7 +328,9 @@ def settle(driver: Driver) -> None:
     driver.hold = driver.hold_moves = False
     for worker_id in ("w8", "w9"):
         driver.join(worker_id)
-    for _ in range(400):
+    for number in range(400):
+        if number > 4 and not list(driver.cluster.scheduler):
+            return
         driver.answer_moves()
         driver.answer_all()
         driver.now_s += 0.5

@@ -82,3 +82,11 @@ def test_any_order_of_segments_keeps_each_token_once(parts: list[tuple[int, int,
         sessions.commit(part, decision.session, None)
         kept = kept + list(part.token_ids)
         assert sessions.get("s", epoch_now).token_ids == kept
+
+
+def test_a_request_that_comes_late_does_not_bring_an_old_plan_back() -> None:
+    sessions = StageSessions(plan_version=5)
+    sessions.check_newer(5)
+    sessions.check_newer(6)
+    with pytest.raises(Stale, match="plan 4 was asked for after one of plan 5"):
+        sessions.check_newer(4)

@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 
 from engine.control import commands as do
+from engine.control import events as on
+from engine.control.cluster import Cluster
 from engine.control.members import Members
 from engine.control.moves import Move
 from engine.control.rebalance import Rebalancer
 from engine.control.scheduler import Scheduler
+from engine.control.serving import Serving
 from engine.control.session import Session
 from engine.control.stage_sessions import Append, Replay, StageSession, StageSessions
-from engine.data import Segment
+from engine.data import Sampling, Segment
 from engine.simulation import drill_coordinator
 from engine.simulation.drill_coordinator import DrillCoordinator
 from engine.simulation.drill_worker import DrillWorker, Held
@@ -64,21 +67,25 @@ def no_gap_check(patch: pytest.MonkeyPatch) -> None:
 def a_later_opening_is_taken(patch: pytest.MonkeyPatch) -> None:
     """A session may begin in its middle."""
     patch.setattr(
-        StageSessions, "_admit_opening", lambda self, s, known: Append(StageSession(s.epoch, s.sampling or _any_sampling()), opens=True)
+        StageSessions, "_admit_opening", lambda self, s, known: Append(StageSession(s.epoch, s.sampling or Sampling()), opens=True)
     )
 
 
-def _any_sampling() -> Any:
-    from engine.data import Sampling
-
-    return Sampling()
-
-
 def reply_matched_by_step_only(patch: pytest.MonkeyPatch) -> None:
-    """A report counts whatever plan it speaks for: step ids begin again with every coordinator."""
-    from engine.control import events as on
-    from engine.control.cluster import Cluster
+    """The parts of a report are taken for the parts of the step in their order, whatever session and epoch they name."""
+    report = Serving.report
 
+    def mutant(self: Serving, event: on.StepReported, *rest: Any) -> str:
+        flight = self.flights.get(event.step_id)
+        pairs = zip(event.outcomes, flight.segments if flight else (), strict=False)
+        named = tuple(replace(o, session_id=s.session_id, epoch=s.epoch, sample_index=s.sample_index) for o, s in pairs)
+        return report(self, replace(event, outcomes=named), *rest)
+
+    patch.setattr(Serving, "report", mutant)
+
+
+def reply_of_a_former_coordinator_counts(patch: pytest.MonkeyPatch) -> None:
+    """A report counts whatever plan it speaks for: step ids begin again with every coordinator."""
     handle = Cluster.handle
 
     def mutant(self: Cluster, event: Any, now_s: float) -> list[do.Command]:
@@ -141,7 +148,7 @@ def restart_does_not_outrank(patch: pytest.MonkeyPatch) -> None:
 
 
 def commit_before_copy(patch: pytest.MonkeyPatch) -> None:
-    """The delta is not waited for, and what is missing is not looked for."""
+    """The delta is not waited for."""
     copy = Rebalancer._copy
 
     def mutant(self: Rebalancer, move: Move, out: list[do.Command]) -> None:
@@ -150,6 +157,10 @@ def commit_before_copy(patch: pytest.MonkeyPatch) -> None:
             move.uncopied.clear()
 
     patch.setattr(Rebalancer, "_copy", mutant)
+
+
+def commit_takes_what_is_there(patch: pytest.MonkeyPatch) -> None:
+    """A stage does not look whether the keys and values of a session are complete."""
     patch.setattr(DrillWorker, "_joined", _joined_unchecked)
 
 
@@ -182,8 +193,6 @@ def steps_go_on_behind_the_barrier(patch: pytest.MonkeyPatch) -> None:
 
 def lost_workers_stay_in_the_plan(patch: pytest.MonkeyPatch) -> None:
     """A worker that is lost does not interrupt what ran through it."""
-    from engine.control.cluster import Cluster
-
     patch.setattr(Cluster, "_lose", lambda self, member, reason, now_s, out: None)
 
 
@@ -207,15 +216,15 @@ def queue_forgets_what_was_reserved(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Scheduler, "interrupt_all", mutant)
 
 
-MUTANTS: list[Mutate] = [
-    no_plan_fence, no_deduplication, no_gap_check, a_later_opening_is_taken, recovery_keeps_the_epoch, recovery_does_not_rewind,
-    recovery_samples_again, emit_before_journal, restart_does_not_outrank, commit_before_copy, lost_workers_stay_in_the_plan,
-    queue_forgets_what_was_reserved,
+FREQUENT: list[Mutate] = [
+    no_epoch_fence, no_deduplication, no_gap_check, a_later_opening_is_taken, reply_matched_by_step_only, recovery_keeps_the_epoch,
+    recovery_does_not_rewind, recovery_samples_again, emit_before_journal, restart_does_not_outrank, commit_before_copy,
+    barrier_does_not_wait, steps_go_on_behind_the_barrier, lost_workers_stay_in_the_plan,
+    any_generation_may_speak, queue_forgets_what_was_reserved,
 ]  # fmt: skip
-DEFENDED_TWICE: list[Mutate] = [  # another rule catches what these let through, so no token shows it; see each one's pair
-    no_epoch_fence,  # positions and the plan fence
-    reply_matched_by_step_only,  # step ids rise within one coordinator, flights are forgotten with their plan
-    barrier_does_not_wait,  # a stage that lacks tokens at the commit has the session sent again
-    steps_go_on_behind_the_barrier,  # the same
-    any_generation_may_speak,  # plan versions
-]
+RARE: list[Mutate] = [
+    no_plan_fence,
+    commit_takes_what_is_there,
+    reply_of_a_former_coordinator_counts,
+]  # hundreds of seeds may pass before one notices
+MUTANTS = FREQUENT + RARE

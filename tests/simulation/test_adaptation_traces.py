@@ -23,6 +23,7 @@ from engine.simulation.adaptation.traces import (
     join,
     leak,
     leave,
+    link_avoidable,
     link_slow,
     prompt_mix,
     recovery,
@@ -52,7 +53,7 @@ def test_a_change_is_noticed_in_time(factor: float, within: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "trace", [step(1.15), step(1.3), step(2.0), step(4.0), recovery(), join(), leave(), link_slow()], ids=lambda t: t.name
+    "trace", [step(1.15), step(1.3), step(2.0), step(4.0), recovery(), join(), leave(), link_slow(), link_avoidable()], ids=lambda t: t.name
 )
 def test_a_single_change_costs_at_most_twice_what_a_clairvoyant_pays(trace: Trace) -> None:
     best_s = clairvoyant(trace).regret_s

@@ -31,7 +31,7 @@ from engine.control.adaptation.cost import MigrationRates
 from engine.control.adaptation.gates import AdaptationTrigger, TriggerKind
 from engine.control.adaptation.history import Decision, History, Verdict
 from engine.control.adaptation.orders import Orders
-from engine.control.adaptation.problem import corrected
+from engine.control.adaptation.problem import corrected, with_slower_links
 from engine.control.adaptation.proposal import Knowledge, Proposal, propose
 from engine.control.adaptation.rules import AdaptationSettings, Mode, Ruling, Situation, judge
 from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample
@@ -125,8 +125,9 @@ class AdaptivePlanner:
 
     # ------------------------------------------------------------------------------------------ for every plan
     def corrected(self, problem: Problem, now_s: float) -> Problem:
-        """`problem` with the times that nodes really take, and with nodes as slow as failed migrations found them."""
-        return corrected(problem, self.orders.tabu.cautious(self.watch.beliefs.levels, now_s))
+        """`problem` with the times that nodes and links really take, and with nodes as slow as failed migrations found them."""
+        beliefs = self.watch.beliefs
+        return corrected(with_slower_links(problem, beliefs.link_factors()), self.orders.tabu.cautious(beliefs.levels, now_s))
 
     def stale_nodes(self, view: AdaptationView, now_s: float) -> tuple[str, ...]:
         """Nodes outside the plan that were off when last seen; measuring them again shows whether they recovered."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from engine.data import Stage
-from engine.planning.problem import Link, PlanningNode, Problem
+from engine.planning.problem import Link, PairLink, PlanningNode, Problem
 
 COORDINATOR = "coordinator"  # where the last hop leads
 
@@ -48,6 +48,24 @@ def corrected(problem: Problem, levels: Mapping[str, float], room_bytes: Mapping
     room = room_bytes or {}
     nodes = tuple(_corrected_node(n, levels.get(n.node_id, 0.0), room.get(n.node_id, n.memory_bytes)) for n in problem.nodes)
     return problem if nodes == problem.nodes else replace(problem, nodes=nodes)
+
+
+def with_slower_links(problem: Problem, factors: Mapping[str, float]) -> Problem:
+    """`problem` with links between nodes, by their names, slower by these factors; those of other pairs stay."""
+    names = [n.node_id for n in problem.nodes]
+    slower = {pair: f for pair in itertools.permutations(names, 2) if (f := factors.get(link_name(*pair), 1.0)) > 1.0} if factors else {}
+    if not slower:
+        return problem
+    if isinstance(problem.links, Link):
+        pairs = dict.fromkeys(itertools.permutations(names, 2), problem.links)
+    else:
+        pairs = {(p.to_id, p.from_id): p.link for p in problem.links} | {(p.from_id, p.to_id): p.link for p in problem.links}
+    links = tuple(PairLink(*pair, _slower(link, slower.get(pair, 1.0))) for pair, link in pairs.items())
+    return replace(problem, links=links)
+
+
+def _slower(link: Link, factor: float) -> Link:
+    return Link(link.latency_s * factor, link.bandwidth_bytes_per_s / factor)
 
 
 def _corrected_node(node: PlanningNode, level: float, memory_bytes: float) -> PlanningNode:

@@ -54,12 +54,14 @@ class Beliefs:
     def __init__(self) -> None:
         self.levels: dict[str, float] = {}
         self.link_s: dict[str, float] = {}
+        self._first_link_s: dict[str, float] = {}
 
     def update(self, metrics: RuntimeMetrics) -> bool:
         """Take over what is beyond doubt; True if anything changed that the plan may depend on."""
         changed = False
         for channel, track in metrics.tracks().items():
             if channel.kind == "link" and channel.phase == DECODE and track.reference_s:
+                self._first_link_s.setdefault(channel.name, track.reference_s)
                 believed_s = self.link_s.setdefault(channel.name, track.reference_s)
                 believed = math.log(believed_s / track.reference_s)
                 if _beyond_doubt(track, believed):
@@ -77,6 +79,12 @@ class Beliefs:
 
     def factor(self, node_id: str) -> float:
         return math.exp(self.levels.get(node_id, 0.0))
+
+    def link_factors(self) -> dict[str, float]:
+        """How much slower than at first links are, beyond what all of them are: time spent waiting shows on every one."""
+        ratios = {name: link_s / self._first_link_s[name] for name, link_s in self.link_s.items() if name in self._first_link_s}
+        common = max(1.0, min(ratios.values(), default=1.0))
+        return {name: ratio / common for name, ratio in ratios.items() if ratio > common * (1.0 + _MIN_CHANGE)}
 
     def error(self, metrics: RuntimeMetrics, stages: tuple[Stage, ...]) -> float:
         """Relative standard error of the least certain stage's level."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from engine.control.adaptation.cost import MigrationCost, MigrationRates
 from engine.control.adaptation.gates import AdaptationTrigger, TriggerKind
 from engine.control.adaptation.probation import Tabu
-from engine.control.adaptation.problem import corrected, knows_all
+from engine.control.adaptation.problem import corrected, knows_all, with_slower_links
 from engine.control.adaptation.profile import Beliefs, HeterogeneousPlan, plan_under
 from engine.control.adaptation.view import AdaptationView
 from engine.data import Plan
@@ -61,13 +61,13 @@ def running_plan(view: AdaptationView, beliefs: Beliefs) -> HeterogeneousPlan | 
 
 def propose(view: AdaptationView, trigger: AdaptationTrigger, know: Knowledge, now_s: float) -> Proposal:
     """Re-plan exactly; only if nothing fits otherwise, with more on a node than it is known to bear. Raises Infeasible."""
-    levels = know.beliefs.levels
+    levels, links = know.beliefs.levels, with_slower_links(view.problem, know.beliefs.link_factors())
     try:
-        problem = corrected(view.problem, levels, _smallest(know.room_bytes, know.tabu.room_bytes(view.problem, now_s)))
+        problem = corrected(links, levels, _smallest(know.room_bytes, know.tabu.room_bytes(view.problem, now_s)))
         plan = make_plan(problem, view.strategy, view.plan.plan_version + 1)
     except Infeasible:
         levels = know.tabu.cautious(levels, now_s)
-        plan = make_plan(corrected(view.problem, levels, know.room_bytes), view.strategy, view.plan.plan_version + 1)
+        plan = make_plan(corrected(links, levels, know.room_bytes), view.strategy, view.plan.plan_version + 1)
     after = plan_under(plan.stages, view.problem, know.beliefs, levels, view.in_flight)
     cost = know.rates.cost(view.problem.items, view.plan.stages, plan.stages, view.kv_tokens)
     return Proposal(trigger, plan, plan.stages != view.plan.stages, running_plan(view, know.beliefs), after, cost)

@@ -11,7 +11,7 @@ import math
 from engine.control.adaptation.cost import MigrationRates
 from engine.data import Stage
 from engine.planning.strategies import make_plan
-from engine.simulation.adaptation.plant import IN_FLIGHT, STRATEGY, best_plan, period_s, problem
+from engine.simulation.adaptation.plant import IN_FLIGHT, best_plan, period_s, problem
 from engine.simulation.adaptation.run import DEATH_S, Loss
 from engine.simulation.adaptation.traces import Condition, Trace
 
@@ -20,11 +20,11 @@ Stages = tuple[Stage, ...]
 
 def clairvoyant(trace: Trace) -> Loss:
     """The smallest regret, and the migrations that it takes."""
-    start = make_plan(problem(trace.started_with), STRATEGY, 1).stages
-    states = list(dict.fromkeys([start, *(best_plan(c).stages for _, c in trace.segments)]))
+    start = make_plan(problem(trace.started_with), trace.strategy, 1).stages
+    states = list(dict.fromkeys([start, *(best_plan(c, trace.strategy).stages for _, c in trace.segments)]))
     losses: dict[Stages, tuple[float, int]] = {start: (0.0, 0)}
     for steps, condition in trace.segments:
-        best_s = period_s(best_plan(condition).stages, condition)
+        best_s = period_s(best_plan(condition, trace.strategy).stages, condition)
         losses = {state: _cheapest(state, losses, steps, condition, best_s) for state in states}
         losses = {state: loss for state, loss in losses.items() if math.isfinite(loss[0])}
     regret_s, num = min(losses.values())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from engine.control.adaptation.problem import corrected, link_name, links_of
+from engine.control.adaptation.problem import corrected, link_name, links_of, with_slower_links
 from engine.control.adaptation.profile import Beliefs, HeterogeneousPlan, plan_under
 from engine.data import Item, Plan, Stage
 from engine.planning.cost_model import CostModel, ItemLaw, PhaseLaws
@@ -17,7 +17,6 @@ from engine.planning.strategies import make_plan
 from engine.simulation.adaptation.traces import NODES, Condition
 
 IN_FLIGHT = 4
-STRATEGY = "balanced"
 HOP_S = 0.0005
 NODE_FACTORS = {"w1": 1.0, "w2": 1.3, "w3": 1.0}
 RUNTIME_BYTES = 3e8
@@ -48,7 +47,7 @@ def true_problem(condition: Condition, avoid_cliffs: bool = False) -> Problem:
     room = {n: CAP_BYTES - RUNTIME_BYTES - leak for n, leak in condition.leak_bytes.items()}
     if avoid_cliffs:
         room |= {n: num_items * _ITEMS[0].weight_bytes for n, (num_items, _) in condition.cliffs.items()}
-    return corrected(problem(condition.nodes), levels, room)
+    return corrected(with_slower_links(problem(condition.nodes), condition.link_factors), levels, room)
 
 
 def runs_as(stages: tuple[Stage, ...], condition: Condition) -> HeterogeneousPlan | None:
@@ -76,6 +75,6 @@ def period_s(stages: tuple[Stage, ...], condition: Condition) -> float:
     return running.period_s if running else math.inf
 
 
-def best_plan(condition: Condition) -> Plan:
+def best_plan(condition: Condition, strategy: str = "balanced") -> Plan:
     """What a planner makes that knows everything."""
-    return make_plan(true_problem(condition, avoid_cliffs=True), STRATEGY, 1)
+    return make_plan(true_problem(condition, avoid_cliffs=True), strategy, 1)

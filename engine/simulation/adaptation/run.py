@@ -20,7 +20,6 @@ from engine.simulation.adaptation.plant import (
     CAP_BYTES,
     IN_FLIGHT,
     RUNTIME_BYTES,
-    STRATEGY,
     best_plan,
     cost_model,
     period_s,
@@ -75,7 +74,7 @@ class Run:
         self.trace, self.policy, self.rng = trace, policy, rng
         self.loss, self.now_s, self.step = Loss(), 0.0, 0
         self.problem: Problem = problem(trace.started_with)
-        self.plan = make_plan(self.problem, STRATEGY, 1)
+        self.plan = make_plan(self.problem, trace.strategy, 1)
         self._order: tuple[Plan, MigrationCost, float] | None = None  # (plan, cost, when it is loaded)
         self._useless: set[tuple[Stage, ...]] = set()
         self._noise = dict.fromkeys((n.node_id for n in problem().nodes), 0.0)
@@ -104,7 +103,7 @@ class Run:
         """Conditions change; nodes that died of full memory stay away."""
         self.condition = replace(condition, nodes=tuple(n for n in condition.nodes if n not in self._dead))
         self.problem = problem(self.condition.nodes)
-        self.best_s = period_s(best_plan(self.condition).stages, self.condition)
+        self.best_s = period_s(best_plan(self.condition, self.trace.strategy).stages, self.condition)
         self._settle()
 
     def _settle(self) -> None:
@@ -123,8 +122,8 @@ class Run:
         self.loss.excess_s += DEATH_S * len(full)
         self.condition = replace(self.condition, nodes=tuple(n for n in self.condition.nodes if n not in self._dead))
         self.problem = problem(self.condition.nodes)
-        self.best_s = period_s(best_plan(self.condition).stages, self.condition)
-        plan = self.policy.tick(self._view(), self.now_s) or make_plan(self.problem, STRATEGY, self.plan.plan_version + 1)
+        self.best_s = period_s(best_plan(self.condition, self.trace.strategy).stages, self.condition)
+        plan = self.policy.tick(self._view(), self.now_s) or make_plan(self.problem, self.trace.strategy, self.plan.plan_version + 1)
         self._commit(plan, self._cost(plan))
 
     def _fits(self, stage: Stage) -> bool:
@@ -187,7 +186,7 @@ class Run:
         return self.condition.point.context * IN_FLIGHT
 
     def _view(self) -> AdaptationView:
-        return AdaptationView(self.plan, self.problem, STRATEGY, IN_FLIGHT, 64, self._cost_model)
+        return AdaptationView(self.plan, self.problem, self.trace.strategy, IN_FLIGHT, 64, self._cost_model)
 
     def _memory(self, condition: Condition) -> Iterable[MemorySample]:
         if not condition.leak_bytes:

@@ -6,12 +6,12 @@ A trace knows no plan and no policy. Lengths are in steps, factors multiply the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.planning.point import DECODE, Point
 
 NODES = ("w1", "w2", "w3")
-STEADY_NOISE = ((0.03, 0.0), (0.05, 0.5), (0.1, 0.5), (0.2, 0.8))  # (deviation, correlation from step to step)
+STEADY_NOISE = ((0.03, 0.5), (0.05, 0.5), (0.1, 0.5), (0.2, 0.8))  # (deviation, correlation from step to step)
 _SHORT = Point(DECODE, 1, 16, 1)
 
 
@@ -46,6 +46,7 @@ class Trace:
     segments: tuple[tuple[int, Condition], ...]
     noise: Noise = Noise()
     started_with: tuple[str, ...] = NODES
+    strategy: str = "balanced"
 
     @property
     def num_steps(self) -> int:
@@ -78,8 +79,14 @@ def square(half_steps: int, factor: float = 2.0, num_cycles: int = 20) -> Trace:
 
 
 def link_slow(factor: float = 40.0) -> Trace:
+    """Every plan that uses all nodes uses that link: there is nothing to gain."""
     slow = Condition(link_factors={"w1>w2": factor})
-    return Trace(f"link x{factor:g}", "single", ((1500, Condition()), (3000, slow)))
+    return Trace(f"link x{factor:g}, all nodes needed", "single", ((1500, Condition()), (3000, slow)))
+
+
+def link_avoidable(factor: float = 40.0) -> Trace:
+    """A node may be left out, and so the link to it."""
+    return replace(link_slow(factor), name=f"link x{factor:g}, nodes may be left out", strategy="bottleneck_first")
 
 
 def recovery(factor: float = 2.0) -> Trace:
@@ -124,5 +131,5 @@ def all_traces(steady_steps: int = 10_000) -> Iterable[Trace]:
     """The table of the documentation, in its order."""
     yield from (steady(Noise(deviation, rho), steady_steps) for deviation, rho in STEADY_NOISE)
     yield from (step(factor) for factor in (1.15, 1.3, 2.0, 4.0))
-    yield from (ramp(), spikes(), recovery(), link_slow(), join(), leave(), leak(), cliff(), prompt_mix(), all_slow())
+    yield from (ramp(), spikes(), recovery(), link_slow(), link_avoidable(), join(), leave(), leak(), cliff(), prompt_mix(), all_slow())
     yield from (square(half) for half in (40, 100, 250, 1000))
