@@ -119,7 +119,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", default="w1,w2,w3")
     parser.add_argument("--moves", type=int, default=4)
+    parser.add_argument("--slowdown", type=float, default=0.0, help="only this: play one worker so many times as slow, and let it recover")
     options = parser.parse_args()
+    if options.slowdown:
+        from tests.bench.live_slowdown import slowdown
+
+        print(json.dumps(asyncio.run(slowdown(options.slowdown)), indent=1), flush=True)
+        return
     for victim in filter(None, options.kills.split(",")):
         print(json.dumps(asyncio.run(kill(victim))), flush=True)
     if options.moves:
