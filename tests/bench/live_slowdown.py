@@ -85,9 +85,9 @@ class Story:
         return [f"{e.wall_s - start_s:6.2f} s {e.kind} {e.subject}: {e.text}" for e in self.events if e.wall_s >= start_s and e.kind in kinds]
 
 
-async def slowdown(factor: float) -> dict[str, Any]:
+async def slowdown(factor: float, num_threads: int = 0) -> dict[str, Any]:
     """Before, slow, after the move, after the recovery, and the steady rates that the adapted rates are held against."""
-    cluster, client = await start()
+    cluster, client = await start(num_threads)
     load, story = Load(client), Story(client)
     try:
         story.start()
