@@ -66,13 +66,23 @@ class Story:
     client: Client
     events: list[Event] = field(default_factory=list)
     task: asyncio.Task[None] | None = None
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
 
     def start(self) -> None:
         self.task = asyncio.create_task(self._listen())
 
+    async def until(self, start_s: float, kind: str, *words: str) -> None:
+        """Return once there is such an event; after a minute without one, too."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LIMIT_S):
+                while self.after(start_s, kind, *words) is None:
+                    self.heard.clear()
+                    await self.heard.wait()
+
     async def _listen(self) -> None:
         async for frame in self.client.watch(min_interval_s=0.1):
             self.events += frame.events
+            self.heard.set()
 
     def after(self, start_s: float, kind: str, *words: str) -> float | None:
         """Seconds from `start_s` to the first event of that kind with all these words."""
@@ -81,8 +91,8 @@ class Story:
         return None if first is None else first - start_s
 
     def told(self, start_s: float) -> list[str]:
-        kinds = ("adapt", "plan")
-        return [f"{e.wall_s - start_s:6.2f} s {e.kind} {e.subject}: {e.text}" for e in self.events if e.wall_s >= start_s and e.kind in kinds]
+        told = [e for e in self.events if e.wall_s >= start_s and e.kind in ("adapt", "plan")]
+        return [f"{e.wall_s - start_s:6.2f} s {e.kind} {e.subject}: {e.text}" for e in told]
 
 
 async def slowdown(factor: float, num_threads: int = 0) -> dict[str, Any]:
@@ -115,8 +125,7 @@ async def _change(client: Client, load: Load, story: Story, factor: float) -> di
     stages = await _stages(client)
     changed_s = time.time()
     await client.set_slowdown(VICTIM, factor)
-    while story.after(changed_s, "plan", "moved") is None and time.time() - changed_s < LIMIT_S:
-        await asyncio.sleep(0.1)
+    await story.until(changed_s, "plan", "moved")
     moved_s = story.after(changed_s, "plan", "moved")
     until_moved = load.rate(changed_s + 0.5, changed_s + (story.after(changed_s, "plan", "preparing") or LIMIT_S))
     await asyncio.sleep(max(0.0, changed_s + REACTION_S - time.time()))
