@@ -1,18 +1,23 @@
 """Cheaper forwards for modules that every decode row passes through; the arithmetic stays the same.
 
-At one row per step a small model spends a tenth of its time between kernels. Modules are matched by their exact class,
+At one row per step a small model spends a tenth of its time between kernels. For some rows at once oneDNN is faster than the
+product that torch takes, if the weight lies as [out, in]: GPT-2's 3072 x 768 takes 0.47 instead of 0.63 ms for eight rows on two
+cores, Llama's 5632 x 2048 on one core 5.5 instead of 9.7 ms. For fewer than four it is slower. Modules are matched by their exact class,
 so a subclass that does something else keeps its own forward.
 """
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import gelu
+from torch.nn.functional import gelu, linear
+
+FEWEST_ROWS, MOST_ROWS = 4, 64  # for which oneDNN is the faster one
 
 
 def _same(hidden: torch.Tensor) -> torch.Tensor:
@@ -24,6 +29,20 @@ def _conv1d(weight: torch.Tensor, bias: torch.Tensor, hidden: torch.Tensor) -> t
     if hidden.dim() != 3:
         return torch.addmm(bias, hidden.reshape(-1, weight.shape[0]), weight).view(*hidden.shape[:-1], weight.shape[1])
     return torch.addmm(bias, hidden[0], weight).unsqueeze(0) if hidden.shape[0] == 1 else hidden @ weight + bias
+
+
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None, hidden: torch.Tensor) -> torch.Tensor:
+    """A linear layer whose weight is [out, in] and lies in memory like that."""
+    if FEWEST_ROWS <= hidden.numel() // weight.shape[1] <= MOST_ROWS:
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, "none", [], "")
+        return product
+    return linear(hidden, weight, bias)
+
+
+def _row_or_rows(weight: torch.Tensor, bias: torch.Tensor, rows: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Conv1D with a weight that lies as its transpose `rows`, [out, in]."""
+    many = hidden.dim() == 3 and FEWEST_ROWS <= hidden.shape[0] * hidden.shape[1] <= MOST_ROWS
+    return _linear(rows, bias, hidden) if many else _conv1d(weight, bias, hidden)
 
 
 def shorten_forwards(model: nn.Module) -> None:
@@ -38,8 +57,18 @@ def _shorter(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
     name = type(module).__name__
     if type(module) is nn.Dropout:
         return _same  # a stage never trains
+    if type(module) is nn.Linear and _suits_onednn(module.weight):
+        return partial(_linear, module.weight, module.bias)
     if name == "Conv1D" and not module.weight.is_meta:
+        if _suits_onednn(module.weight.t()):
+            return partial(_row_or_rows, module.weight, module.bias, module.weight.t())
         return partial(_conv1d, module.weight, module.bias)
     if name == "NewGELUActivation":
         return partial(gelu, approximate="tanh")
     return None
+
+
+def _suits_onednn(weight: torch.Tensor) -> bool:
+    """Whether a filled weight [out, in] lies as oneDNN wants it, on a machine where that was found to be faster."""
+    is_plain = weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.is_contiguous()
+    return is_plain and platform.machine() in ("x86_64", "AMD64") and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -100,9 +100,9 @@ async def decoding(client: Client) -> ClusterStatus:
     raise AssertionError("the watch ended")
 
 
-async def start() -> tuple[LocalCluster, Client]:
+async def start(num_threads: int = 0) -> tuple[LocalCluster, Client]:
     ref = default_ref()
-    cluster = LocalCluster(LocalOptions(ref.model, ref.random_weights, num_workers=3, num_threads=num_cores()))
+    cluster = LocalCluster(LocalOptions(ref.model, ref.random_weights, num_workers=3, num_threads=num_threads or num_cores()))
     await cluster.start()
     status = await wait_until_serving(cluster)
     assert status.phase is Phase.SERVING
@@ -119,7 +119,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", default="w1,w2,w3")
     parser.add_argument("--moves", type=int, default=4)
+    parser.add_argument("--slowdown", type=float, default=0.0, help="only this: play one worker so many times as slow, and let it recover")
+    parser.add_argument("--threads", type=int, default=0, help="of each worker, with --slowdown; as many as there are cores")
     options = parser.parse_args()
+    if options.slowdown:
+        from tests.bench.live_slowdown import slowdown
+
+        print(json.dumps(asyncio.run(slowdown(options.slowdown, options.threads)), indent=1), flush=True)
+        return
     for victim in filter(None, options.kills.split(",")):
         print(json.dumps(asyncio.run(kill(victim))), flush=True)
     if options.moves:

@@ -45,6 +45,7 @@ def test_the_sentence_tells_an_operator_what_was_seen_and_done() -> None:
     (move,) = pipeline.verdicts(Verdict.MIGRATE)
     text = move.sentence
     assert text.startswith("w2 takes 12.0 ms, 1.50x the planned 8.0 (16-step median, z ")
+    assert ", 1.50x of before); " in text
     assert "moving item 8 from w2 to w1, item 15 from w2 to w3 saves 3.0 ms (25 %) per step and costs 0.3 s: migrate: it has cost" in text
     assert text.endswith("s so far; done, paused 250 ms, really saved 3.0 ms (25 %)")
 
@@ -85,6 +86,17 @@ def test_a_tripled_time_takes_the_fast_lane() -> None:
     pipeline.run(16)
     assert pipeline.decisions[0].trigger.kind is TriggerKind.FAST
     assert "(6 steps in a row" in pipeline.decisions[0].trigger.text
+
+
+def test_a_recovery_takes_the_fast_lane_too() -> None:
+    pipeline = Pipeline(noise=0.0)
+    pipeline.run(800)
+    pipeline.factors["w2"] = 3.0
+    pipeline.run(400)
+    pipeline.factors["w2"] = 1.0
+    pipeline.run(16)
+    back = pipeline.decisions[-1].trigger
+    assert back.kind is TriggerKind.FASTER and "(6 steps in a row" in back.text and "0.33x of before" in back.text
 
 
 def test_a_lost_node_is_replaced_at_once_in_every_mode() -> None:

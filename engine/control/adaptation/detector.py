@@ -12,7 +12,8 @@ fires thousands of times per million steps on plain noise, so the evidence is co
    steps at h = 10.
 4. On an alarm the level becomes the median since the change point, which is looked for since the sum last left zero.
 
-A lasting threefold slowdown need not wait for that: six steps in a row above 2.5 times the level are an alarm too.
+A lasting threefold change need not wait for that: six steps in a row above 2.5 times the level are an alarm too, and so
+are six below 1 / 2.5 of it, since a recovery is worth as much as the slowdown was.
 The level follows the medians slowly (time constant 256 blocks) when nothing alarms, so a creeping drift shows in it.
 """
 
@@ -104,7 +105,9 @@ class Detector:
         """One step's log(observed / predicted), a finite number."""
         block = self._block
         block.append(x)
-        if x - self.level > FAST_LOG_RATIO:
+        if abs(x - self.level) > FAST_LOG_RATIO:
+            if self._fast_run and (x > self.level) != (self._fast_run[-1] > self.level):
+                self._fast_run.clear()
             self._fast_run.append(x)
             if len(self._fast_run) >= FAST_STEPS and self.num_blocks >= 1:
                 return self._jump(self._fast_run[-FAST_STEPS:])

@@ -72,9 +72,9 @@ def latency_triggers(
         kind = TriggerKind.FASTER if seen_s < planned_s else TriggerKind.FAST if fast else TriggerKind.SLOWER
         z = math.log(seen_s / planned_s) / track.detector.deviation() if track else 0.0
         how = "6 steps in a row" if fast else "16-step median"
-        text = (
-            f"{stage.node_id} takes {1e3 * seen_s:.1f} ms, {seen_s / planned_s:.2f}x the planned {1e3 * planned_s:.1f} ({how}, z {z:.1f})"
-        )
+        jump = f", {math.exp(track.alarm.level - track.alarm.before):.2f}x of before" if track is not None and track.alarm else ""
+        times = f"{1e3 * seen_s:.1f} ms, {seen_s / planned_s:.2f}x the planned {1e3 * planned_s:.1f}"
+        text = f"{stage.node_id} takes {times} ({how}, z {z:.1f}{jump})"
         yield AdaptationTrigger(kind, stage.node_id, text, seen_s, planned_s, z)
 
 

@@ -32,7 +32,7 @@ from engine.control.adaptation.gates import AdaptationTrigger, TriggerKind
 from engine.control.adaptation.history import Decision, History, Verdict
 from engine.control.adaptation.orders import Orders
 from engine.control.adaptation.problem import corrected, with_slower_links
-from engine.control.adaptation.proposal import Knowledge, Proposal, propose
+from engine.control.adaptation.proposal import Knowledge, Proposal, propose, sure_gain
 from engine.control.adaptation.rules import AdaptationSettings, Mode, Ruling, Situation, judge
 from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample
 from engine.control.adaptation.watch import Watch
@@ -170,6 +170,7 @@ class AdaptivePlanner:
             self._suggestion = decision
 
     def _situation(self, view: AdaptationView, proposal: Proposal, now_s: float) -> Situation:
+        errors = self.watch.beliefs.errors(self.watch.metrics, view.plan.stages)
         return Situation(
             mode=self.mode,
             owed_s=self.case.owed_s,
@@ -179,7 +180,8 @@ class AdaptivePlanner:
             tabu_s=self.orders.tabu.left_s(proposal.plan.stages, now_s),
             doubtful=self.watch.doubtful(view),
             model_error=self.orders.model_error,
-            level_error=self.watch.beliefs.error(self.watch.metrics, view.plan.stages),
+            level_error=max(errors.values(), default=0.0),
+            sure_gain=0.0 if proposal.before is None else sure_gain(proposal, view, self.watch.beliefs, errors),
         )
 
     def _decided(self, view: AdaptationView, proposal: Proposal, ruling: Ruling, now_s: float) -> Decision:

@@ -86,10 +86,10 @@ class Beliefs:
         common = max(1.0, min(ratios.values(), default=1.0))
         return {name: ratio / common for name, ratio in ratios.items() if ratio > common * (1.0 + _MIN_CHANGE)}
 
-    def error(self, metrics: RuntimeMetrics, stages: tuple[Stage, ...]) -> float:
-        """Relative standard error of the least certain stage's level."""
-        tracks = [metrics.stage_track(s.node_id) for s in stages]
-        return max((_standard_error(t) for t in tracks if t is not None), default=0.0)
+    def errors(self, metrics: RuntimeMetrics, stages: tuple[Stage, ...]) -> dict[str, float]:
+        """Relative standard errors of the stages' levels, by node."""
+        tracks = {s.node_id: metrics.stage_track(s.node_id) for s in stages}
+        return {node_id: _standard_error(track) for node_id, track in tracks.items() if track is not None}
 
     def hop_s(self, link: str, otherwise_s: float) -> float:
         """A link that was never used is taken for the median of those that were."""

@@ -15,6 +15,8 @@ from engine.data import Plan
 from engine.planning.problem import Infeasible
 from engine.planning.strategies import make_plan
 
+_SURE = 2.0  # standard errors
+
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
@@ -57,6 +59,18 @@ def running_plan(view: AdaptationView, beliefs: Beliefs) -> HeterogeneousPlan | 
     if not knows_all(view.problem, view.plan.stages):
         return None
     return plan_under(view.plan.stages, view.problem, beliefs, beliefs.levels, view.in_flight)
+
+
+def sure_gain(proposal: Proposal, view: AdaptationView, beliefs: Beliefs, errors: Mapping[str, float]) -> float:
+    """The gain that remains if nodes are `_SURE` standard errors better than believed where they give items, and worse where they take."""
+    held, wanted = ({s.node_id: s.num_items for s in stages} for stages in (view.plan.stages, proposal.plan.stages))
+    levels = dict(beliefs.levels)
+    for node_id, error in errors.items():
+        taken = wanted.get(node_id, 0) - held.get(node_id, 0)
+        levels[node_id] = levels.get(node_id, 0.0) + _SURE * error * ((taken > 0) - (taken < 0))
+    stages = view.plan.stages, proposal.plan.stages
+    before, after = (plan_under(s, view.problem, beliefs, levels, view.in_flight) for s in stages)
+    return 1.0 - after.period_s / before.period_s if before.period_s > 0.0 else 0.0
 
 
 def propose(view: AdaptationView, trigger: AdaptationTrigger, know: Knowledge, now_s: float) -> Proposal:

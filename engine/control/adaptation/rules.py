@@ -63,6 +63,7 @@ class Situation:
     doubtful: tuple[str, ...]  # nodes that may be changing right now
     model_error: float  # relative, of predicted periods
     level_error: float  # relative standard error of what is believed of the least certain stage
+    sure_gain: float  # what remains of the gain if those errors all count against it
 
 
 def required_regret_s(proposal: Proposal, now: Situation, settings: AdaptationSettings) -> float:
@@ -100,9 +101,11 @@ def judge(proposal: Proposal, now: Situation, settings: AdaptationSettings) -> R
     if not memory:
         if proposal.gain <= 0.0:
             return Ruling(Verdict.DECLINE, "best", "no placement that may be tried is faster")
-        wanted = max(settings.small_gain, now.model_error / 2.0, now.level_error)
+        wanted = max(settings.small_gain, now.model_error / 2.0)
         if proposal.gain < wanted:
             return Ruling(Verdict.DECLINE, "gain", f"a gain of {100 * proposal.gain:.1f} % is below the {100 * wanted:.1f} % that it takes")
+        if now.sure_gain <= 0.0:
+            return Ruling(Verdict.WAIT, "unsure", f"the times are known to {100 * now.level_error:.0f} %, too little to be sure of a gain")
     if now.tabu_s > 0.0:
         return Ruling(Verdict.DECLINE, "tabu", f"this placement failed before and is not tried again for {now.tabu_s:.0f} s")
     if now.mode is Mode.OFF:
