@@ -328,7 +328,7 @@ class Cluster:
 
     def problem(self) -> Problem:
         """What the planner is asked now; raises Refused until the model is known, Infeasible without a node."""
-        return self.adapting.corrected(problem_of(self.card, self.members))
+        return self.adapting.corrected(problem_of(self.card, self.members, self.plan))
 
     def preview(self, strategy: str = "", stages: tuple[Stage, ...] = ()) -> Plan:
         """The plan the cluster would adopt now; raises Refused, InvalidInput or Infeasible with the reason."""

@@ -1,7 +1,9 @@
-"""What is known of the ways between workers: whom to ask, what they measured, what the planner may assume. Pure.
+"""What is known of the ways between workers and to the coordinator: whom to ask, what they measured, what the planner may
+assume. Pure.
 
-A joining worker measures its links to all that are ready. The first plan waits for the answers, but never long: a plan on
-assumptions is better than none.
+The links of a joining worker to the coordinator and to all that are ready are measured. The first plan waits for the answers,
+but never long: a plan on assumptions is better than none. Links that measuring cannot tell apart are one link to the planner:
+its plans then do not follow the noise, and equal links are what it solves fastest.
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from engine.control.commands import Command, MeasureLinks, Record
 from engine.control.events import LinksMeasured
 from engine.data import Severity
-from engine.measured_link import MeasuredLink
-from engine.planning.problem import Link, PairLink
+from engine.measured_link import COORDINATOR, MeasuredLink
+from engine.planning.problem import CoordinatorLink, Link, PairLink
 
 WAIT_S = 1.0  # since the last question
+_NOISE_S = 2.5e-4  # of one hop, between two measurements on one busy machine
+_MESSAGE_BYTES = 2**14  # links are compared at a message of this size, a few tokens' hidden states
 
 
 class LinkBook:
@@ -29,10 +33,9 @@ class LinkBook:
         return iter(self._links[pair] for pair in sorted(self._links))
 
     def ask(self, worker_id: str, generation: int, ready_ids: Iterable[str], now_s: float) -> list[Command]:
-        """Let a newcomer measure its links to all others that are ready; it measures both directions, so no pair is left out."""
-        peer_ids = tuple(peer_id for peer_id in ready_ids if peer_id != worker_id)
-        if not peer_ids:
-            return []
+        """Have a newcomer's links to the coordinator and to all others that are ready measured; both directions of each are, so
+        no pair is left out."""
+        peer_ids = (COORDINATOR, *(peer_id for peer_id in ready_ids if peer_id != worker_id))
         self._asked[worker_id], self._asked_s = generation, now_s
         return [MeasureLinks(worker_id, generation, peer_ids)]
 
@@ -41,7 +44,7 @@ class LinkBook:
         if self._asked.get(event.worker_id) != event.generation:
             return []
         del self._asked[event.worker_id]
-        alive = {*alive_ids}
+        alive = {COORDINATOR, *alive_ids}
         self._links |= {(link.from_id, link.to_id): link for link in event.links if {link.from_id, link.to_id} <= alive}
         return [*_records(event)]
 
@@ -57,17 +60,71 @@ class LinkBook:
     def for_planning(self, node_ids: Sequence[str]) -> Link | tuple[PairLink, ...]:
         """Links between these nodes: as measured; where nobody could connect none; where nobody asked, the slowest known."""
         pairs = [(a, b) for a in node_ids for b in node_ids if a != b]
-        known = {pair: _planned(self._links[pair]) for pair in pairs if pair in self._links and not self._links[pair].failure}
+        known = self._known(pairs)
         if not known:
             return Link()
-        assumed = Link(max(link.latency_s for link in known.values()), min(link.bandwidth_bytes_per_s for link in known.values()))
+        assumed = _slowest(known.values())
         broken = {pair for pair in pairs if pair in self._links and self._links[pair].failure}
         broken |= {(b, a) for a, b in broken if (b, a) not in known}
+        if not broken and {*known.values()} == {assumed}:
+            return assumed
         return tuple(PairLink(*pair, known.get(pair, assumed)) for pair in pairs if pair not in broken)
 
+    def coordinator_for_planning(self, node_ids: Sequence[str]) -> tuple[CoordinatorLink, ...]:
+        """These nodes' ways to the coordinator and back; where nobody could tell, the slowest known; none if nobody could at all."""
+        known = self._known([pair for node_id in node_ids for pair in ((COORDINATOR, node_id), (node_id, COORDINATOR))])
+        if not known:
+            return ()
+        assumed = _slowest(known.values())
+        return tuple(
+            CoordinatorLink(node_id, known.get((COORDINATOR, node_id), assumed), known.get((node_id, COORDINATOR), assumed))
+            for node_id in node_ids
+        )
 
-def _planned(link: MeasuredLink) -> Link:
-    return Link(link.latency_s, link.bandwidth_bytes_per_s)
+    def _known(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Link]:
+        """What was measured of these pairs; links that cannot be told apart get the same figures, their medians."""
+        measured = [link for pair in pairs if (link := self._links.get(pair)) and not link.failure]
+        found: dict[tuple[str, str], Link] = {}
+        for alike in _alike(measured):
+            latencies, rates = (sorted(getattr(m, name) for m in alike) for name in ("latency_s", "bandwidth_bytes_per_s"))
+            link = Link(latencies[len(alike) // 2], rates[len(alike) // 2])
+            found |= {(m.from_id, m.to_id): link for m in alike}
+        return found
+
+
+def _alike(links: Iterable[MeasuredLink]) -> list[list[MeasuredLink]]:
+    """Groups whose members differ by less than measurements of one link do, from the fastest to the slowest."""
+    groups: list[list[MeasuredLink]] = []
+    for link in sorted(links, key=lambda m: (_hop_s(m), m.from_id, m.to_id)):
+        fastest = groups[-1][0] if groups else None
+        near = fastest is not None and _hop_s(link) - _hop_s(fastest) <= _NOISE_S
+        if groups and (near or _lowest_s(link) <= min(_highest_s(m) for m in groups[-1])):
+            groups[-1].append(link)
+        else:
+            groups.append([link])
+    return groups
+
+
+def _hop_s(link: MeasuredLink) -> float:
+    return link.latency_s + _MESSAGE_BYTES / link.bandwidth_bytes_per_s
+
+
+def _lowest_s(link: MeasuredLink) -> float:
+    """A hop of the tenth of the measurements that were fastest; the median where the spread is not known."""
+    if not link.bandwidth_high_bytes_per_s:
+        return _hop_s(link)
+    return link.round_trip_low_s / 2 + _MESSAGE_BYTES / link.bandwidth_high_bytes_per_s
+
+
+def _highest_s(link: MeasuredLink) -> float:
+    if not link.bandwidth_low_bytes_per_s:
+        return _hop_s(link)
+    return link.round_trip_high_s / 2 + _MESSAGE_BYTES / link.bandwidth_low_bytes_per_s
+
+
+def _slowest(links: Iterable[Link]) -> Link:
+    links = [*links]
+    return Link(max(link.latency_s for link in links), min(link.bandwidth_bytes_per_s for link in links))
 
 
 def _records(event: LinksMeasured) -> Iterator[Record]:

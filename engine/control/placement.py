@@ -7,19 +7,28 @@ from engine.control.config import ClusterConfig
 from engine.control.members import Members, planning_node
 from engine.data import InvalidInput, ModelCard, NodeState, Plan, Refused, Stage
 from engine.planning.given import given_plan
+from engine.planning.ordering import stable_plan
 from engine.planning.problem import Problem
-from engine.planning.strategies import make_plan
 
 
-def problem_of(card: ModelCard | None, members: Members) -> Problem:
-    """What the planner is asked for the eligible nodes, with the links between them.
+def problem_of(card: ModelCard | None, members: Members, present: Plan | None = None) -> Problem:
+    """What the planner is asked for the eligible nodes, with the links between them and to the coordinator.
 
+    The nodes may stand in any order; they are listed as in the `present` plan, behind them the others by name.
     Raises Refused until the model is known, Infeasible without a node.
     """
     if card is None:
         raise Refused("the model is not known yet: wait until the cluster is ready")
-    nodes = tuple(planning_node(m) for m in members.eligible())
-    return Problem(card.items, nodes, members.links.for_planning([node.node_id for node in nodes]), free_order=False)
+    eligible = sorted(members.eligible(), key=lambda m: _place(present, m.spec.node_id))
+    nodes = tuple(planning_node(m) for m in eligible)
+    node_ids = [node.node_id for node in nodes]
+    links = members.links
+    return Problem(card.items, nodes, links.for_planning(node_ids), coordinator=links.coordinator_for_planning(node_ids))
+
+
+def _place(present: Plan | None, node_id: str) -> tuple[int, str]:
+    stages = present.stages if present is not None else ()
+    return next((k for k, stage in enumerate(stages) if stage.node_id == node_id), len(stages)), node_id
 
 
 def plan_for(problem: Problem, config: ClusterConfig, strategy: str, plan_version: int, stages: tuple[Stage, ...], is_asked: bool) -> Plan:
@@ -27,8 +36,9 @@ def plan_for(problem: Problem, config: ClusterConfig, strategy: str, plan_versio
     if stages:
         return given(problem, plan_version, stages)
     if config.layers and not is_asked:
-        return given_plan(problem, config.layers, config.order, plan_version)
-    return make_plan(problem, strategy, plan_version)
+        order = config.order or tuple(sorted(node.node_id for node in problem.nodes))
+        return given_plan(problem, config.layers, order, plan_version)
+    return stable_plan(problem, strategy, plan_version)
 
 
 def given(problem: Problem, plan_version: int, stages: tuple[Stage, ...]) -> Plan:

@@ -112,10 +112,14 @@ def _shortage(problem: Problem) -> str:
 
 def make_plan(problem: Problem, strategy: str, plan_version: int) -> Plan:
     """Solve `problem` and return the plan; raises InvalidInput or Infeasible."""
-    found = solve(problem, strategy)
+    return plan_of(solve(problem, strategy), plan_version)
+
+
+def plan_of(found: Solution, plan_version: int) -> Plan:
+    """What a cluster keeps of a solution."""
     return Plan(
         plan_version=plan_version,
-        strategy=strategy,
+        strategy=found.strategy,
         stages=tuple(Stage(stage.node_id, stage.start, stage.stop) for stage in found.stages),
         stage_s=tuple(stage.time_s for stage in found.stages),
         bottleneck_s=found.bottleneck_s,
