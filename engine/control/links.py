@@ -82,18 +82,17 @@ class LinkBook:
         )
 
     def _known(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Link]:
-        """What was measured of these pairs; links that cannot be told apart get the same figures, their medians."""
+        """What was measured of these pairs; links that cannot be told apart get the figures of the middle one."""
         measured = [link for pair in pairs if (link := self._links.get(pair)) and not link.failure]
         found: dict[tuple[str, str], Link] = {}
         for alike in _alike(measured):
-            latencies, rates = (sorted(getattr(m, name) for m in alike) for name in ("latency_s", "bandwidth_bytes_per_s"))
-            link = Link(latencies[len(alike) // 2], rates[len(alike) // 2])
-            found |= {(m.from_id, m.to_id): link for m in alike}
+            middle = alike[len(alike) // 2]
+            found |= {(m.from_id, m.to_id): Link(middle.latency_s, middle.bandwidth_bytes_per_s) for m in alike}
         return found
 
 
 def _alike(links: Iterable[MeasuredLink]) -> list[list[MeasuredLink]]:
-    """Groups whose members differ by less than measurements of one link do, from the fastest to the slowest."""
+    """Groups whose members differ by less than measurements of one link do, and the members, from the fastest to the slowest."""
     groups: list[list[MeasuredLink]] = []
     for link in sorted(links, key=lambda m: (_hop_s(m), m.from_id, m.to_id)):
         fastest = groups[-1][0] if groups else None

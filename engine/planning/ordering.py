@@ -54,6 +54,8 @@ def pays(other: Solution, present: Solution) -> bool:
     """Whether `other` is enough better to change the order for it."""
     if other.strategy == "balanced" and len(other.stages) != len(present.stages):
         return len(other.stages) > len(present.stages)
+    if other.strategy == "memory_aware" and other.bottleneck_s < (1.0 - PAYS) * present.bottleneck_s:
+        return True  # it compares memory among the fast plans of all orders, and the present order has none of them
     if other.objective < (1.0 - PAYS) * present.objective:
         return True
     return other.objective <= present.objective and other.round_trip_s < (1.0 - PAYS) * present.round_trip_s
