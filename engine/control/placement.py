@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from engine.control import commands as do
 from engine.control.config import ClusterConfig
-from engine.control.members import Members, planning_node
+from engine.control.eligibility import binding_pools, planning_nodes
+from engine.control.members import Members
 from engine.data import InvalidInput, ModelCard, NodeState, Plan, Refused, Stage
 from engine.planning.given import given_plan
 from engine.planning.ordering import stable_plan
@@ -12,7 +13,7 @@ from engine.planning.problem import Problem
 
 
 def problem_of(card: ModelCard | None, members: Members, present: Plan | None = None) -> Problem:
-    """What the planner is asked for the eligible nodes, with the links between them and to the coordinator.
+    """What the planner is asked for the eligible nodes, with the memory they share, the links between them and to the coordinator.
 
     The nodes may stand in any order; they are listed as in the `present` plan, behind them the others by name.
     Raises Refused until the model is known, Infeasible without a node.
@@ -20,10 +21,12 @@ def problem_of(card: ModelCard | None, members: Members, present: Plan | None = 
     if card is None:
         raise Refused("the model is not known yet: wait until the cluster is ready")
     eligible = sorted(members.eligible(), key=lambda m: _place(present, m.spec.node_id))
-    nodes = tuple(planning_node(m) for m in eligible)
+    pools = binding_pools(eligible)
+    nodes = planning_nodes(eligible, pools)
     node_ids = [node.node_id for node in nodes]
     links = members.links
-    return Problem(card.items, nodes, links.for_planning(node_ids), coordinator=links.coordinator_for_planning(node_ids))
+    ends = links.coordinator_for_planning(node_ids)
+    return Problem(card.items, nodes, links.for_planning(node_ids), pools=pools, coordinator=ends)
 
 
 def _place(present: Plan | None, node_id: str) -> tuple[int, str]:

@@ -187,8 +187,8 @@ class Tables:
         groups: dict[object, list[list[int]]] = {}
         for u in self.nodes:
             node = self.problem.nodes[u]
-            key = (node.time_s, node.stage_time_s, node.memory_bytes, node.price_per_s, node.buffer_bytes, node.pool_id)
-            key = (*key, self.problem.ends_s(u))
+            sizes = (node.memory_bytes, node.buffer_bytes, node.pool_id)
+            key = (node.time_s, node.stage_time_s, node.price_per_s, self.problem.ends_s(u), sizes)
             pins = node.node_id if node.node_id in self._pinned.values() else None
             alike = groups.setdefault((*key, pins), [])
             home = next((group for group in alike if self._swappable(group[0], u)), None)
