@@ -9,6 +9,7 @@ its plans then do not follow the noise, and equal links are what it solves faste
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from engine.control.commands import Command, MeasureLinks, Record
 from engine.control.events import LinksMeasured
@@ -18,7 +19,7 @@ from engine.planning.problem import CoordinatorLink, Link, PairLink
 
 WAIT_S = 1.0  # since the last question
 _NOISE_S = 2.5e-4  # of one hop, between two measurements on one busy machine
-_MESSAGE_BYTES = 2**14  # links are compared at a message of this size, a few tokens' hidden states
+_STATES_BYTES, _TOKENS_BYTES = 2**14, 2**6  # what links carry, to compare them at: hidden states or ids of a few tokens
 
 
 class LinkBook:
@@ -60,7 +61,7 @@ class LinkBook:
     def for_planning(self, node_ids: Sequence[str]) -> Link | tuple[PairLink, ...]:
         """Links between these nodes: as measured; where nobody could connect none; where nobody asked, the slowest known."""
         pairs = [(a, b) for a in node_ids for b in node_ids if a != b]
-        known = self._known(pairs)
+        known = self._known(pairs, _STATES_BYTES)
         if not known:
             return Link()
         assumed = _slowest(known.values())
@@ -72,7 +73,8 @@ class LinkBook:
 
     def coordinator_for_planning(self, node_ids: Sequence[str]) -> tuple[CoordinatorLink, ...]:
         """These nodes' ways to the coordinator and back; where nobody could tell, the slowest known; none if nobody could at all."""
-        known = self._known([pair for node_id in node_ids for pair in ((COORDINATOR, node_id), (node_id, COORDINATOR))])
+        pairs = [pair for node_id in node_ids for pair in ((COORDINATOR, node_id), (node_id, COORDINATOR))]
+        known = self._known(pairs, _TOKENS_BYTES)
         if not known:
             return ()
         assumed = _slowest(known.values())
@@ -81,44 +83,43 @@ class LinkBook:
             for node_id in node_ids
         )
 
-    def _known(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Link]:
+    def _known(self, pairs: Iterable[tuple[str, str]], num_bytes: int) -> dict[tuple[str, str], Link]:
         """What was measured of these pairs; links that cannot be told apart get the figures of the middle one."""
         measured = [link for pair in pairs if (link := self._links.get(pair)) and not link.failure]
         found: dict[tuple[str, str], Link] = {}
-        for alike in _alike(measured):
+        for alike in _alike(measured, num_bytes):
             middle = alike[len(alike) // 2]
             found |= {(m.from_id, m.to_id): Link(middle.latency_s, middle.bandwidth_bytes_per_s) for m in alike}
         return found
 
 
-def _alike(links: Iterable[MeasuredLink]) -> list[list[MeasuredLink]]:
+def _alike(links: Iterable[MeasuredLink], num_bytes: int) -> list[list[MeasuredLink]]:
     """Groups whose members differ by less than measurements of one link do, and the members, from the fastest to the slowest."""
-    groups: list[list[MeasuredLink]] = []
-    for link in sorted(links, key=lambda m: (_hop_s(m), m.from_id, m.to_id)):
-        fastest = groups[-1][0] if groups else None
-        near = fastest is not None and _hop_s(link) - _hop_s(fastest) <= _NOISE_S
-        if groups and (near or _lowest_s(link) <= min(_highest_s(m) for m in groups[-1])):
-            groups[-1].append(link)
+    groups: list[list[tuple[_Hop, MeasuredLink]]] = []
+    hops = [(_Hop.of(link, num_bytes), link) for link in links]
+    for hop, link in sorted(hops, key=lambda pair: (pair[0], pair[1].from_id, pair[1].to_id)):
+        near = groups and hop.middle_s - groups[-1][0][0].middle_s <= _NOISE_S
+        if groups and (near or hop.low_s <= min(other.high_s for other, _ in groups[-1])):
+            groups[-1].append((hop, link))
         else:
-            groups.append([link])
-    return groups
+            groups.append([(hop, link)])
+    return [[link for _, link in group] for group in groups]
 
 
-def _hop_s(link: MeasuredLink) -> float:
-    return link.latency_s + _MESSAGE_BYTES / link.bandwidth_bytes_per_s
+class _Hop(NamedTuple):
+    """How long a message takes over a link, with the spread; without one where it is not known."""
 
+    middle_s: float
+    low_s: float
+    high_s: float
 
-def _lowest_s(link: MeasuredLink) -> float:
-    """A hop of the tenth of the measurements that were fastest; the median where the spread is not known."""
-    if not link.bandwidth_high_bytes_per_s:
-        return _hop_s(link)
-    return link.round_trip_low_s / 2 + _MESSAGE_BYTES / link.bandwidth_high_bytes_per_s
-
-
-def _highest_s(link: MeasuredLink) -> float:
-    if not link.bandwidth_low_bytes_per_s:
-        return _hop_s(link)
-    return link.round_trip_high_s / 2 + _MESSAGE_BYTES / link.bandwidth_low_bytes_per_s
+    @staticmethod
+    def of(link: MeasuredLink, num_bytes: int) -> _Hop:
+        middle_s = link.latency_s + num_bytes / link.bandwidth_bytes_per_s
+        if not link.bandwidth_low_bytes_per_s or not link.bandwidth_high_bytes_per_s:
+            return _Hop(middle_s, middle_s, middle_s)
+        low_s = link.round_trip_low_s / 2 + num_bytes / link.bandwidth_high_bytes_per_s
+        return _Hop(middle_s, low_s, link.round_trip_high_s / 2 + num_bytes / link.bandwidth_low_bytes_per_s)
 
 
 def _slowest(links: Iterable[Link]) -> Link:

@@ -23,8 +23,8 @@ def given_plan(problem: Problem, layers: tuple[int, ...], order: tuple[str, ...]
     for cut in cuts:
         if not problem.fits(*cut):
             raise Infeasible(_misfit(problem, *cut))
-    for pool, used in zip(problem.pools, pool_ratios(problem, tuple(cuts)), strict=True):
-        if used > 1.0:
+    for pool, share in zip(problem.pools, pool_ratios(problem, tuple(cuts)), strict=True):
+        if share > 1.0:
             what = f"more than the {pool.memory_bytes / 1e6:.0f} MB of the memory {pool.pool_id[:64]} that they share"
             raise Infeasible(f"the given plan puts {what} on its nodes: give them fewer items, or use fewer of them")
     costs = evaluate(problem, tuple(cuts))

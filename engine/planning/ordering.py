@@ -2,7 +2,8 @@
 
 The nodes of the problem are listed in their present order. Times and links are measurements, so among equal nodes the order
 of least cost follows the noise, and every change of order moves layers. Therefore the best plan in the present order is kept
-unless the best of all orders has an objective, or with no worse objective a round trip, that is smaller by `PAYS`.
+unless the best of all orders has an objective, or with no worse objective a round trip, that is smaller by `PAYS` and by no
+less than `PAYS_S` or `PAYS_ROOM`.
 
 A cluster plans while it serves, so the search is bounded. Where all orders are too many, the order that is best with the best
 link for every pair is tried; that search also bounds every order's objective from below.
@@ -19,6 +20,9 @@ from engine.planning.solver import best_link, without_coordinator, without_pools
 from engine.planning.strategies import plan_of, solve
 
 PAYS = 0.05  # a share of the objective: about as much as two measurements of equal nodes differ
+PAYS_S = (
+    5e-4  # what one hop more costs on a busy machine; tiny models are measured no more exactly than thatPAYS_ROOM = 0.01  # of a memory
+)
 MOST_EQUAL = 400_000  # sets of nodes x nodes x items where all links are equal: about 0.1 s at most
 MOST_UNLIKE = 300_000  # sets x first nodes x last nodes x stages where they are not
 
@@ -55,10 +59,16 @@ def pays(other: Solution, present: Solution) -> bool:
     if other.strategy == "balanced" and len(other.stages) != len(present.stages):
         return len(other.stages) > len(present.stages)
     if other.strategy == "memory_aware" and other.bottleneck_s < (1.0 - PAYS) * present.bottleneck_s:
-        return True  # it compares memory among the fast plans of all orders, and the present order has none of them
-    if other.objective < (1.0 - PAYS) * present.objective:
+        # it compares memory among the fast plans of all orders, and the present order has none of them
+        return _saves(other.bottleneck_s, present.bottleneck_s)
+    least = {"memory_aware": PAYS_ROOM, "cost": 0.0}.get(other.strategy, PAYS_S)
+    if _saves(other.objective, present.objective, least):
         return True
-    return other.objective <= present.objective and other.round_trip_s < (1.0 - PAYS) * present.round_trip_s
+    return other.objective <= present.objective and _saves(other.round_trip_s, present.round_trip_s)
+
+
+def _saves(this: float, instead_of: float, least: float = PAYS_S) -> bool:
+    return this < (1.0 - PAYS) * instead_of and instead_of - this >= least
 
 
 def is_searchable(problem: Problem) -> bool:

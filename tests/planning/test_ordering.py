@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from engine.data import Item
-from engine.planning.ordering import PAYS, is_searchable, solve_stable
+from engine.planning.ordering import PAYS, PAYS_ROOM, is_searchable, solve_stable
 from engine.planning.problem import CoordinatorLink, Infeasible, Link, PairLink, PlanningNode, Problem
 from engine.planning.strategies import STRATEGIES, solve
 from tests.planning.reference import Reference, random_problem
@@ -37,7 +37,7 @@ def test_no_order_is_better_by_more_than_what_pays(strategy: str) -> None:
         found = solve_stable(problem, strategy)
         nodes = [u for u, _, _ in found.cuts]
         compared, changed = compared + 1, changed + (nodes != sorted(nodes))
-        assert found.objective * (1 - PAYS) <= optimum * (1 + 1e-12)
+        assert found.objective * (1 - PAYS) <= optimum * (1 + 1e-12) or found.objective - optimum < PAYS_ROOM
         assert found.lower_bound <= optimum * (1 + 1e-12)
         assert found.optimal == (found.objective <= optimum * (1 + 1e-12))
         if nodes != sorted(nodes):
