@@ -220,6 +220,10 @@ class NodeSpec:
     memory_bytes: int  # what this worker may use for weights and KV
     kv_budget_bytes: int
     num_cores: int = 0  # of the host; 0 if the worker did not say
+    device_type: str = "cpu"  # a DeviceType of the planning room
+    dtypes: tuple[str, ...] = ()  # in which a product ran here and was right; () if the worker did not say
+    pool_id: str = ""  # the memory that it draws from: what names the same one shares it; "" if the worker did not say
+    pool_bytes: int = 0  # what that memory could give to all who share it, as this worker found it
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,10 @@
-"""What one worker measured of its way to another one: a noun of every room, like those of `engine.data`."""
+"""What was measured of the way from one worker, or the coordinator, to another: a noun of every room, like those of `engine.data`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+COORDINATOR = "coordinator"  # its name as the end of a link; no worker may be called so
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,7 +65,7 @@ class NoteReply(_message.Message):
     def __init__(self) -> None: ...
 
 class NodeSpec(_message.Message):
-    __slots__ = ("node_id", "address", "host", "pid", "device", "device_name", "num_threads", "memory_bytes", "kv_budget_bytes", "num_cores")
+    __slots__ = ("node_id", "address", "host", "pid", "device", "device_name", "num_threads", "memory_bytes", "kv_budget_bytes", "num_cores", "device_type", "dtypes", "pool_id", "pool_bytes")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +76,10 @@ class NodeSpec(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
     KV_BUDGET_BYTES_FIELD_NUMBER: _ClassVar[int]
     NUM_CORES_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_TYPE_FIELD_NUMBER: _ClassVar[int]
+    DTYPES_FIELD_NUMBER: _ClassVar[int]
+    POOL_ID_FIELD_NUMBER: _ClassVar[int]
+    POOL_BYTES_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     address: str
     host: str
@@ -86,7 +90,11 @@ class NodeSpec(_message.Message):
     memory_bytes: int
     kv_budget_bytes: int
     num_cores: int
-    def __init__(self, node_id: _Optional[str] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., num_threads: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., num_cores: _Optional[int] = ...) -> None: ...
+    device_type: str
+    dtypes: _containers.RepeatedScalarFieldContainer[str]
+    pool_id: str
+    pool_bytes: int
+    def __init__(self, node_id: _Optional[str] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., num_threads: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., num_cores: _Optional[int] = ..., device_type: _Optional[str] = ..., dtypes: _Optional[_Iterable[str]] = ..., pool_id: _Optional[str] = ..., pool_bytes: _Optional[int] = ...) -> None: ...
 
 class ModelRef(_message.Message):
     __slots__ = ("model", "random_weights", "dtype")

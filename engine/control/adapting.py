@@ -141,7 +141,7 @@ class Adapting:
         if is_busy or plan is None or plan.strategy not in STRATEGIES:
             return None
         try:
-            problem = problem_of(cluster.card, cluster.members)
+            problem = problem_of(cluster.card, cluster.members, plan)
         except (Refused, Infeasible):
             return None
         running = cluster.scheduler.running()

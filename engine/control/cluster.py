@@ -16,6 +16,7 @@ from engine.control.adapting import Adapting
 from engine.control.batching import num_lanes
 from engine.control.config import ClusterConfig as ClusterConfig
 from engine.control.consent import REQUESTED, check_seen, check_unchanged
+from engine.control.eligibility import refusal
 from engine.control.invariants import check_cluster
 from engine.control.members import Member, Members, capacity_tokens
 from engine.control.metrics import PipelineMetrics
@@ -88,7 +89,7 @@ class Cluster:
         self.card = event.card
         out.append(do.Record(Severity.OK, "model", event.card.ref.model, f"{event.card.ref.label}: {event.card.num_items} items"))
         for member in self.members:
-            self._measure(member, out)
+            self._measure(member, now_s, out)
 
     @_on.register
     def _(self, event: on.ModelProgress, now_s: float, out: list[do.Command]) -> None:
@@ -111,7 +112,7 @@ class Cluster:
         if not promoted:
             out.append(do.Record(Severity.INFO, "node", worker_id, f"joined from {event.spec.host}, pid {event.spec.pid}"))
         if event.ready:
-            self._measure(member, out)
+            self._measure(member, now_s, out)
 
     @_on.register
     def _(self, event: on.HeartbeatArrived, now_s: float, out: list[do.Command]) -> None:
@@ -171,17 +172,8 @@ class Cluster:
     @_on.register
     def _(self, event: on.WorkerFailed, now_s: float, out: list[do.Command]) -> None:
         member = self.members.current(event.worker_id, event.generation)
-        if member is None:
-            return
-        stage, member.stage = member.stage, None
-        member.failure, member.state = event.message, NodeState.OK
-        out.append(do.Record(Severity.ERROR, "node", event.worker_id, f"left out: {event.message}"))
-        if not self.members.eligible() and not self.members.still_preparing():
-            self._fail(event.message, now_s, out)
-        elif stage is not None and self.phase is not Phase.GATHERING:
-            self._interrupt(f"{event.worker_id} could not load its stage", now_s, out)
-        elif self._is_moving_to(event.worker_id):
-            self.rebalancer.drop(f"{event.worker_id} could not load its stage", now_s, out, again=True)
+        if member is not None:
+            self._leave_out(member, event.message, now_s, out)
 
     @_on.register
     def _(self, event: on.WorkerLost, now_s: float, out: list[do.Command]) -> None:
@@ -343,14 +335,30 @@ class Cluster:
             return True
         return self._is_restart and self._first_eligible_s is not None and now_s - self._first_eligible_s > REUNION_S
 
-    def _measure(self, member: Member, out: list[do.Command]) -> None:
-        if self.card is not None and member.ready and member.alive and not member.decode_s and not member.failure:
-            member.state = NodeState.MEASURING
-            out.append(do.MeasureWorker(member.spec.node_id, member.generation))
+    def _measure(self, member: Member, now_s: float, out: list[do.Command]) -> None:
+        if self.card is None or not member.ready or not member.alive or member.decode_s or member.failure:
+            return
+        if reason := refusal(self.card, member.spec, self.config.rules):
+            self._leave_out(member, reason, now_s, out)
+            return
+        member.state = NodeState.MEASURING
+        out.append(do.MeasureWorker(member.spec.node_id, member.generation))
+
+    def _leave_out(self, member: Member, reason: str, now_s: float, out: list[do.Command]) -> None:
+        """Plan without it until it registers again."""
+        worker_id, stage, member.stage = member.spec.node_id, member.stage, None
+        member.failure, member.state = reason, NodeState.OK
+        out.append(do.Record(Severity.ERROR, "node", worker_id, f"left out: {reason}"))
+        if not self.members.eligible() and not self.members.still_preparing():
+            self._fail(reason, now_s, out)
+        elif stage is not None and self.phase is not Phase.GATHERING:
+            self._interrupt(f"{worker_id} could not load its stage", now_s, out)
+        elif self._is_moving_to(worker_id):
+            self.rebalancer.drop(f"{worker_id} could not load its stage", now_s, out, again=True)
 
     def problem(self) -> Problem:
         """What the planner is asked now; raises Refused until the model is known, Infeasible without a node."""
-        return self.adapting.corrected(problem_of(self.card, self.members))
+        return self.adapting.corrected(problem_of(self.card, self.members, self.plan))
 
     def preview(self, strategy: str = "", stages: tuple[Stage, ...] = ()) -> Plan:
         """The plan the cluster would adopt now; raises Refused, InvalidInput or Infeasible with the reason."""

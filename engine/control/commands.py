@@ -16,7 +16,8 @@ class MeasureWorker:
 
 @dataclass(frozen=True, slots=True)
 class MeasureLinks:
-    """Let a worker measure its links to these others; the answer is `LinksMeasured`, whatever happens."""
+    """Have the links between a worker and these others measured, the coordinator perhaps among them; the answer is
+    `LinksMeasured`, whatever happens."""
 
     worker_id: str
     generation: int

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from engine.control.adaptation.rules import AdaptationSettings, Mode
 from engine.control.members import LeaseRules
 from engine.control.scheduler import SchedulerLimits
+from engine.planning.capability import MatchRules
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,4 +20,5 @@ class ClusterConfig:
     limits: SchedulerLimits = field(default_factory=SchedulerLimits)
     layers: tuple[int, ...] = ()  # items per stage instead of a search
     order: tuple[str, ...] = ()  # the nodes that take them; () = all, in order of their names
+    rules: MatchRules = field(default_factory=MatchRules)  # whom an operator lets hold layers
     adaptation: AdaptationSettings = field(default_factory=lambda: AdaptationSettings(mode=Mode.OFF))

@@ -67,7 +67,8 @@ def preview_without(cluster: Cluster, worker_id: str) -> Plan:
     links = problem.links
     if not isinstance(links, Link):
         links = tuple(pair for pair in links if worker_id not in (pair.from_id, pair.to_id))
-    problem = replace(problem, nodes=tuple(rest), links=links)
+    ends = tuple(end for end in problem.coordinator if end.node_id != worker_id)
+    problem = replace(problem, nodes=tuple(rest), links=links, coordinator=ends)
     return plan_for(problem, cluster.config, cluster.strategy, cluster.last_version + 1, (), is_asked=False)
 
 

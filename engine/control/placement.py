@@ -7,22 +7,34 @@ from functools import lru_cache
 
 from engine.control import commands as do
 from engine.control.config import ClusterConfig
-from engine.control.members import Members, planning_node
+from engine.control.eligibility import binding_pools, planning_nodes
+from engine.control.members import Members
 from engine.data import InvalidInput, ModelCard, NodeState, Plan, Refused, Stage
 from engine.planning.given import given_plan
+from engine.planning.ordering import stable_plan
 from engine.planning.problem import Problem
-from engine.planning.strategies import make_plan
 
 
-def problem_of(card: ModelCard | None, members: Members) -> Problem:
-    """What the planner is asked for the eligible nodes, with the links between them.
+def problem_of(card: ModelCard | None, members: Members, present: Plan | None = None) -> Problem:
+    """What the planner is asked for the eligible nodes, with the memory they share, the links between them and to the coordinator.
 
+    The nodes may stand in any order; they are listed as in the `present` plan, behind them the others by name.
     Raises Refused until the model is known, Infeasible without a node.
     """
     if card is None:
         raise Refused("the model is not known yet: wait until the cluster is ready")
-    nodes = tuple(planning_node(m) for m in members.eligible())
-    return Problem(card.items, nodes, members.links.for_planning([node.node_id for node in nodes]), free_order=False)
+    eligible = sorted(members.eligible(), key=lambda m: _place(present, m.spec.node_id))
+    pools = binding_pools(eligible)
+    nodes = planning_nodes(eligible, pools)
+    node_ids = [node.node_id for node in nodes]
+    links = members.links
+    ends = links.coordinator_for_planning(node_ids)
+    return Problem(card.items, nodes, links.for_planning(node_ids), pools=pools, coordinator=ends)
+
+
+def _place(present: Plan | None, node_id: str) -> tuple[int, str]:
+    stages = present.stages if present is not None else ()
+    return next((k for k, stage in enumerate(stages) if stage.node_id == node_id), len(stages)), node_id
 
 
 def plan_for(problem: Problem, config: ClusterConfig, strategy: str, plan_version: int, stages: tuple[Stage, ...], is_asked: bool) -> Plan:
@@ -34,14 +46,15 @@ def plan_for(problem: Problem, config: ClusterConfig, strategy: str, plan_versio
         plan = given(problem, plan_version, stages)
         return replace(plan, strategy=strategy) if is_asked else plan
     if config.layers and not is_asked:
-        return given_plan(problem, config.layers, config.order, plan_version)
+        order = config.order or tuple(sorted(node.node_id for node in problem.nodes))
+        return given_plan(problem, config.layers, order, plan_version)
     return replace(_best(problem, strategy), plan_version=plan_version)
 
 
 @lru_cache(maxsize=16)
 def _best(problem: Problem, strategy: str) -> Plan:
     """The planner's answer; the move that follows a preview asks for the same again."""
-    return make_plan(problem, strategy, 0)
+    return stable_plan(problem, strategy, 0)
 
 
 def given(problem: Problem, plan_version: int, stages: tuple[Stage, ...]) -> Plan:

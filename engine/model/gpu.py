@@ -37,7 +37,7 @@ def read_gpus() -> tuple[Gpu, ...]:
 def device_type(device: str) -> DeviceType:
     """What kind of device a name such as `cuda:1` stands for."""
     if not device.startswith("cuda"):
-        return DeviceType.CPU
+        return DeviceType.MPS if device == "mps" else DeviceType.CPU
     index = torch.device(device).index or 0
     return DeviceType.CUDA_INTEGRATED if _is_integrated(index) else DeviceType.CUDA
 

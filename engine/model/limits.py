@@ -7,6 +7,8 @@ torch, so that machines without it can be examined too.
 from __future__ import annotations
 
 import os
+import platform
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -29,6 +31,19 @@ def cpu_memory_bytes() -> tuple[int, int]:
     for limit, used in _cgroup_memory():
         total, free = min(total, limit), min(free, max(0, limit - used))
     return total, free
+
+
+def host_pool_id() -> str:
+    """A name for the main memory that this process allocates from, the same for all processes that share it.
+
+    The kernel's boot id tells machines of one name apart; a container with a limit of its own is a memory of its own.
+    """
+    kernel = ""
+    with suppress(OSError):
+        kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    limited = [str(folder) for folder in _cgroup_folders() if _number(folder / "memory.max") is not None]
+    inside = f"-{zlib.crc32(limited[0].encode()):08x}" if limited else ""
+    return f"{platform.node() or 'host'}-{kernel}{inside}" if kernel else platform.node() or "host"
 
 
 def _cgroup_folders() -> list[Path]:

@@ -86,8 +86,8 @@ class CapabilityMatcher:
         if node.device_type not in rules.device_types:
             return f"{who} is of type {node.device_type}, allowed are {', '.join(sorted(rules.device_types)) or 'none'}: allow it"
         if not (runnable := [layer for layer in self._layers if node.supports(layer.dtype)]):
-            wanted = self._layers[0].dtype
-            return f"{who} cannot compute in {wanted}, only in {', '.join(node.rooflines) or 'nothing'}: choose another --dtype or node"
+            wanted, works = self._layers[0].dtype, ", ".join((*node.rooflines, *node.dtypes)) or "nothing"
+            return f"{who} cannot compute in {wanted}, only in {works}: choose another --dtype or node"
         if node.memory_bytes < rules.min_memory_bytes:
             return f"{who} has {_mb(node.memory_bytes)} free, at least {_mb(rules.min_memory_bytes)} are asked for: free some memory"
         smallest = min(runnable, key=lambda layer: layer.memory_bytes)

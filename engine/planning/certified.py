@@ -17,7 +17,7 @@ from engine.planning.objectives import BOTTLENECK_SLACK
 from engine.planning.problem import Problem, TooHard
 from engine.planning.regular import is_regular
 from engine.planning.solution import Costs, Cut, Solution, evaluate, pool_ratios, ratio
-from engine.planning.solver import best_link, without_pools
+from engine.planning.solver import best_link, without_coordinator, without_pools
 from engine.planning.tables import Chain, Tables
 
 CERTAIN = 1e-12  # a bound this close to a plan's figure is that figure: both were rounded
@@ -68,7 +68,8 @@ def _relaxation(problem: Problem) -> Tables:
         max_items_per_stage=c.max_items_per_stage,
         memory_reserve_bytes=c.memory_reserve_bytes,
     )
-    tables = Tables(without_pools(replace(problem, links=best_link(problem), constraints=kept, free_order=True)))
+    looser = replace(without_coordinator(problem), links=best_link(problem), constraints=kept, free_order=True)
+    tables = Tables(without_pools(looser))
     if not is_regular(tables):
         raise TooHard(
             f"{len(problem.items)} items on {len(problem.nodes)} nodes are too many to search exactly when stage times do not rise with "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from engine.planning.ordering import solve_stable
 from engine.planning.partition_plan import CURRENT, PartitionPlan
 from engine.planning.plan_diff import PlanDiff, diff
 from engine.planning.problem import Infeasible, Problem
@@ -24,12 +25,15 @@ class ComparedPlan:
 def compare(
     problem: Problem, running: PartitionPlan | None, now_s: Callable[[], float], strategies: Sequence[str] = STRATEGIES
 ) -> tuple[ComparedPlan, ...]:
-    """The running plan first, then every strategy. `now_s` is the caller's clock, for the time that each took to solve."""
+    """The running plan first, then every strategy; beside a running plan its order is kept unless another pays.
+
+    `now_s` is the caller's clock, for the time that each took to solve.
+    """
     rows = [] if running is None else [ComparedPlan(CURRENT, running)]
     for strategy in strategies:
         began_s = now_s()
         try:
-            solution = solve(problem, strategy)
+            solution = solve_stable(problem, strategy) if running else solve(problem, strategy)
         except Infeasible as error:
             rows.append(ComparedPlan(strategy, failure=str(error)))
             continue

@@ -18,11 +18,12 @@ DTYPES = (FLOAT32, BFLOAT16, FLOAT16, INT8)
 
 
 class DeviceType(StrEnum):
-    """An integrated GPU computes on the host's memory, so that a node on it and one on its CPU share one pool."""
+    """An integrated GPU (Apple's too) computes on the host's memory, so that a node on it and one on its CPU share one pool."""
 
     CPU = "cpu"
     CUDA = "cuda"
     CUDA_INTEGRATED = "cuda_integrated"
+    MPS = "mps"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class HardwareCapability:
     power_w: float | None = None  # what the device may draw
     link_latency_s: float | None = None  # one way, to the node that feeds it
     link_bandwidth_bytes_per_s: float | None = None
+    dtypes: tuple[str, ...] = ()  # whose product ran and was right where nobody measured rates
 
     def __post_init__(self) -> None:
         if self.num_cores < 1 or self.num_sms < 0 or self.memory_bytes < 0 or self.memory_total_bytes < self.memory_bytes:
@@ -58,7 +60,7 @@ class HardwareCapability:
 
     def supports(self, dtype: str) -> bool:
         """Whether a matrix product in `dtype` ran here and was right."""
-        return dtype in self.rooflines
+        return dtype in self.rooflines or dtype in self.dtypes
 
 
 def _require_positive(node_id: str, what: str, value: float, *, or_zero: bool = False) -> None:

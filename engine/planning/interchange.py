@@ -16,6 +16,7 @@ def interchangeable(problem: Problem) -> bool:
     return (
         problem.free_order
         and isinstance(problem.links, Link)
+        and problem.equal_ends
         and len(alike) == 1
         and items[0].tied_to is None
         and len(hops) <= 1

@@ -166,7 +166,7 @@ class LabelSearch:
     def _uniform_steps(self, c: int, start: int) -> list[tuple[int, Step]]:
         """Allowed stages of class c from `start` within the limits: (stop, step), cached for this search."""
         if (c, start) not in self._steps:
-            t, back = self.tables, self.tables.back if start else 0.0
+            t, back = self.tables, self.tables.back if start else self.tables.lone_back
             steps = [(stop, self._step(c, start, stop, s, t.hop[stop], back if stop == t.n else 0.0)) for stop, s in t.stages(c, start)]
             self._steps[c, start] = [(stop, step) for stop, step in steps if step is not None]
         return self._steps[c, start]
@@ -177,7 +177,7 @@ class LabelSearch:
         if key not in self._steps:
             t, stages = self.tables, self.tables.stages(c, start)
             if end >= 0:
-                back = t.pair_back(c, end) if start else 0.0
+                back = t.pair_back(c, end) if start or t.problem.coordinator else 0.0
                 steps = [(stop, self._step(c, start, stop, s, 0.0, back)) for stop, s in stages if stop == t.n]
             else:
                 steps = [(stop, self._step(c, start, stop, s, t.pair_hop(c, -1 - end, stop), 0.0)) for stop, s in stages if stop < t.n]

@@ -7,7 +7,8 @@ Pure data with the quantities that define a plan's cost; it does not choose anyt
     bottleneck = largest stage cost;  round trip = sum s + sum h + return hop (one token id, last node to first)
     period per token with m sessions in flight  P(m) = max(bottleneck, round trip / m)
 
-A single stage has neither hops nor a return hop. The return hop counts in the round trip only.
+A single stage has neither hops nor a return hop. The return hop counts in the round trip only. With `coordinator` links the
+token goes from the last node to the coordinator and from there to the first node, also when both are the same.
 """
 
 from __future__ import annotations
@@ -60,6 +61,15 @@ class PairLink:
 
 
 @dataclass(frozen=True, slots=True)
+class CoordinatorLink:
+    """A node's way to the coordinator and back, both as one hop of a token id."""
+
+    node_id: str
+    to_node: Link
+    from_node: Link
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryPool:
     """Memory that several nodes share (a CPU and an integrated GPU): their stages together must fit into it."""
 
@@ -91,7 +101,8 @@ class Problem:
 
     `links`: one Link for every pair, or the pairs that are connected. `free_order`: nodes may stand in any order in the
     pipeline, else in the order given. A stage must hold KV for sessions x context_tokens tokens. `in_flight` is m above.
-    `workspace_bytes[i]`: scratch memory of item i; a stage needs its largest.
+    `workspace_bytes[i]`: scratch memory of item i; a stage needs its largest. `coordinator`: the ways of token ids in and out,
+    one per node, or none where they go from the last node straight to the first.
     """
 
     items: tuple[Item, ...]
@@ -107,8 +118,10 @@ class Problem:
     pools: tuple[MemoryPool, ...] = ()
     workspace_bytes: tuple[float, ...] = ()
     constraints: PlanningConstraints = field(default_factory=PlanningConstraints)
+    coordinator: tuple[CoordinatorLink, ...] = ()
     _prefix_bytes: tuple[float, ...] = field(init=False, repr=False, compare=False)
     _link_of: dict[tuple[str, str], Link] = field(init=False, repr=False, compare=False)
+    _ends: dict[str, tuple[float, float]] = field(init=False, repr=False, compare=False)  # node: seconds of a token id in, out
     _ties: tuple[tuple[tuple[int, ...], float], ...] = field(init=False, repr=False, compare=False)  # (items, bytes each)
 
     def __post_init__(self) -> None:
@@ -118,6 +131,8 @@ class Problem:
         object.__setattr__(self, "_prefix_bytes", tuple(accumulate(sizes, initial=0.0)))
         object.__setattr__(self, "_ties", tie_groups(self.items))
         object.__setattr__(self, "_link_of", _both_ways(self.links))
+        ends = {c.node_id: (c.to_node.transfer_s(TOKEN_ID_BYTES), c.from_node.transfer_s(TOKEN_ID_BYTES)) for c in self.coordinator}
+        object.__setattr__(self, "_ends", ends if self.return_hop else {})
 
     def stage_s(self, node: int, start: int, stop: int) -> float:
         """Compute time of items [start, stop) on `nodes[node]`; inf if it cannot run them."""
@@ -157,10 +172,21 @@ class Problem:
 
     def return_s(self, last: int, first: int) -> float:
         """Time to send the token id back to the first stage."""
+        if self._ends:
+            return self.ends_s(last)[1] + self.ends_s(first)[0]
         if not self.return_hop or last == first:
             return 0.0
         link = self.link(last, first)
         return math.inf if link is None else link.transfer_s(TOKEN_ID_BYTES)
+
+    def ends_s(self, node: int) -> tuple[float, float]:
+        """Seconds of a token id from the coordinator to `nodes[node]` and back; zeros where the coordinator is no part of it."""
+        return self._ends.get(self.nodes[node].node_id, (0.0, 0.0))
+
+    @property
+    def equal_ends(self) -> bool:
+        """Whether every node is as far from the coordinator as the others."""
+        return len(set(self._ends.values())) <= 1
 
     def stage_cost_s(self, compute_s: float, hop_s: float) -> float:
         """A stage's share of the bottleneck."""
@@ -202,6 +228,9 @@ def _check(problem: Problem) -> None:
     for node in problem.nodes:
         _check_node(node, n, pools)
     problem.constraints.check_against(n, node_ids)
+    if problem.coordinator and sorted(c.node_id for c in problem.coordinator) != sorted(node_ids):
+        named = ", ".join(c.node_id for c in problem.coordinator[:8])
+        raise InvalidInput(f"coordinator links are given for {named}: give one for every node, {', '.join(node_ids[:8])}, or none")
 
 
 def _check_node(node: PlanningNode, num_items: int, pools: set[str]) -> None:

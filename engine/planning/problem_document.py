@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from engine.data import Item
-from engine.planning.problem import Link, PlanningNode, Problem
+from engine.planning.problem import CoordinatorLink, Link, PlanningNode, Problem
 
 
 def problem_to_json(problem: Problem) -> str:
@@ -25,6 +25,7 @@ def problem_document(problem: Problem) -> dict[str, Any]:
         "links": _link(links) if isinstance(links, Link) else [{"from": p.from_id, "to": p.to_id, **_link(p.link)} for p in links],
         "node_order": "free" if problem.free_order else "given",
         "link_cost": problem.link_cost,
+        **_given(coordinator_links=[_coordinator_link(c) for c in problem.coordinator]),
         "return_hop": problem.return_hop,
         "sessions": problem.sessions,
         "context_tokens": problem.context_tokens,
@@ -50,6 +51,10 @@ def _node(node: PlanningNode) -> dict[str, Any]:
 
 def _link(link: Link) -> dict[str, Any]:
     return {"latency_s": link.latency_s, **_finite(bandwidth_bytes_per_s=link.bandwidth_bytes_per_s)}
+
+
+def _coordinator_link(c: CoordinatorLink) -> dict[str, Any]:
+    return {"node": c.node_id, "to_node": _link(c.to_node), "from_node": _link(c.from_node)}
 
 
 def _constraints(problem: Problem) -> dict[str, Any]:

@@ -17,13 +17,25 @@ from typing import Any
 
 from engine.data import InvalidInput, Item
 from engine.planning.constraints import PlanningConstraints
-from engine.planning.problem import ADDITIVE, MAX_ITEMS, MAX_NODES, OVERLAPPED, Link, MemoryPool, PairLink, PlanningNode, Problem
+from engine.planning.problem import (
+    ADDITIVE,
+    MAX_ITEMS,
+    MAX_NODES,
+    OVERLAPPED,
+    CoordinatorLink,
+    Link,
+    MemoryPool,
+    PairLink,
+    PlanningNode,
+    Problem,
+)
 
 MOST_SECONDS, MOST_BYTES, MOST_COUNT = 1e9, 1e18, 10**9
 _PROBLEM = (
     "items",
     "nodes",
     "links",
+    "coordinator_links",
     "node_order",
     "link_cost",
     "return_hop",
@@ -83,6 +95,7 @@ def problem_from(document: Any) -> Problem:
         pools=_pools(document.get("memory_pools", [])),
         workspace_bytes=_workspace(raw_items),
         constraints=constraints_from(document.get("constraints", {}), names),
+        coordinator=_coordinator_links(document.get("coordinator_links", [])),
     )
 
 
@@ -184,6 +197,17 @@ def _links(raw: Any, node_ids: list[str]) -> Link | tuple[PairLink, ...]:
             raise InvalidInput(f"{where} gives the link from {ends[0]} to {ends[1]} a second time: keep one")
         pairs[ends[0], ends[1]] = PairLink(ends[0], ends[1], link)
     return tuple(pairs.values())
+
+
+def _coordinator_links(raw: Any) -> tuple[CoordinatorLink, ...]:
+    """One per node, or none; that they fit the nodes is the problem's to check."""
+    found = []
+    for k, entry in enumerate(_list("coordinator_links", raw, MAX_NODES, 0)):
+        where, ways = f"coordinator_links[{k}]", ("to_node", "from_node")
+        _keys(where, entry, ["node", *ways], required=("node", *ways))
+        links = [_link(f"{where}.{way}", entry[way], _LINK) for way in ways]
+        found.append(CoordinatorLink(_text(f"{where}.node", entry["node"]), *links))
+    return tuple(found)
 
 
 def _link(where: str, raw: Any, known: Iterable[str]) -> Link:

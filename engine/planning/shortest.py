@@ -120,8 +120,7 @@ class Shortest:
             states, costs = self._next(*self.layers[-1])
             if not len(states):
                 break
-            if count > 1:
-                costs[:, self.n] += self.t.back
+            costs[:, self.n] += self._back(count)
             keys = self._keys(states, costs[:, self.n])
             k = int(np.lexsort((costs[:, self.n], keys))[0])
             best = min(best, (float(keys[k]), count, float(costs[k, self.n])))
@@ -134,6 +133,9 @@ class Shortest:
                 raise TooLarge
             self.layers.append((states, costs))
         return best
+
+    def _back(self, num_stages: int) -> float:
+        return self.t.back if num_stages > 1 else self.t.lone_back
 
     def _next(self, states: Any, costs: Any) -> tuple[Any, Any]:
         """All states with one more node."""
@@ -195,8 +197,7 @@ class Shortest:
             )
             for row in np.flatnonzero(equal).tolist():
                 trip_s = float(costs[row, self.n])
-                back = self.t.back if count > 1 else 0.0
-                bottleneck_s, chain = self._least_bottleneck(count, int(states[row]), self.n, trip_s - back)
+                bottleneck_s, chain = self._least_bottleneck(count, int(states[row]), self.n, trip_s - self._back(count))
                 if found is None or bottleneck_s < found.bottleneck_s:
                     found = Trip(trip_s, bottleneck_s, count, chain, True)
         assert found is not None, "the best key is in a layer"  # noqa: S101  an invariant, not validation

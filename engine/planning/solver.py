@@ -77,7 +77,7 @@ class Solver:
 
     def _looser(self, constraints: PlanningConstraints) -> Tables:
         """The problem with the best link for all and no shared pools, on the same classes of nodes."""
-        problem = replace(self.tables.problem, links=best_link(self.tables.problem), constraints=constraints)
+        problem = replace(without_coordinator(self.tables.problem), links=best_link(self.tables.problem), constraints=constraints)
         return Tables(without_pools(problem), self.tables.classes)
 
     @property
@@ -159,6 +159,11 @@ def best_link(problem: Problem) -> Link:
         return problem.links
     links = [pair.link for pair in problem.links]
     return Link(min((x.latency_s for x in links), default=0.0), max((x.bandwidth_bytes_per_s for x in links), default=math.inf))
+
+
+def without_coordinator(problem: Problem) -> Problem:
+    """The problem without what depends on where the coordinator is; no round trip is longer."""
+    return replace(problem, coordinator=(), return_hop=False) if problem.coordinator else problem
 
 
 def without_pools(problem: Problem) -> Problem:

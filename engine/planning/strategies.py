@@ -103,7 +103,12 @@ def _given_orders(problem: Problem, strategy: str) -> Iterator[tuple[Problem, Se
 
 def _shortage(problem: Problem) -> str:
     """What a refusal says at once; `explain.explain_infeasible` finds the smallest change by solving again."""
-    need, have = problem.stage_bytes(0, len(problem.items)), sum(max(0.0, problem.room_bytes(u)) for u in range(len(problem.nodes)))
+    need, rooms = problem.stage_bytes(0, len(problem.items)), {pool.pool_id: 0.0 for pool in problem.pools}
+    for u, node in enumerate(problem.nodes):
+        key = node.node_id if node.pool_id is None else node.pool_id
+        rooms[key] = rooms.get(key, 0.0) + max(0.0, problem.room_bytes(u) - node.buffer_bytes)
+    limits = {pool.pool_id: pool.memory_bytes for pool in problem.pools}
+    have = sum(min(room, limits.get(key, room)) for key, room in rooms.items())
     return (
         f"no placement satisfies every limit: the model needs {need / 1e6:.0f} MB for weights and KV, the {len(problem.nodes)} nodes "
         f"together offer {have / 1e6:.0f} MB: add a worker, give one more --memory, or choose a smaller model"
@@ -112,10 +117,14 @@ def _shortage(problem: Problem) -> str:
 
 def make_plan(problem: Problem, strategy: str, plan_version: int) -> Plan:
     """Solve `problem` and return the plan; raises InvalidInput or Infeasible."""
-    found = solve(problem, strategy)
+    return plan_of(solve(problem, strategy), plan_version)
+
+
+def plan_of(found: Solution, plan_version: int) -> Plan:
+    """What a cluster keeps of a solution."""
     return Plan(
         plan_version=plan_version,
-        strategy=strategy,
+        strategy=found.strategy,
         stages=tuple(Stage(stage.node_id, stage.start, stage.stop) for stage in found.stages),
         stage_s=tuple(stage.time_s for stage in found.stages),
         bottleneck_s=found.bottleneck_s,

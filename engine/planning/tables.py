@@ -28,7 +28,7 @@ class Tables:
         self.problem = problem
         self.n = len(problem.items)
         self.additive = problem.link_cost == ADDITIVE
-        self.uniform = isinstance(problem.links, Link)
+        self.uniform = isinstance(problem.links, Link) and problem.equal_ends
         self.least = problem.constraints.min_items_per_stage
         self.nodes = [u for u, node in enumerate(problem.nodes) if node.node_id not in problem.constraints.forbidden_nodes]
         self._pinned = dict(problem.constraints.pins)
@@ -65,15 +65,17 @@ class Tables:
         self.table = [[t + shift - shift if t < math.inf else t for t in node.stage_time_s] for node in nodes]
         self.hop = [h + shift - shift for h in hops]
         self.back = back + shift - shift
+        self.lone_back = self.back if self.uniform and self.problem.coordinator else 0.0  # of a chain of one stage
         self._shift = shift
         square = math.ldexp(1.0, max(-1000, 2 * math.frexp(total)[1] - 51))
         self._square_shift = 1.5 * 2.0**52 * square
 
     def _pair_times(self) -> tuple[list[float], float]:
         problem, largest = self.problem, max(item.output_bytes_per_token for item in self.problem.items)
-        assert isinstance(problem.links, tuple)  # noqa: S101  for the type checker
         self._link = {(u, v): problem.link(u, v) for u in self.nodes for v in self.nodes if u != v}
-        return [max((x.transfer_s(largest) for x in self._link.values() if x), default=0.0)], 0.0
+        ends = [problem.ends_s(u) for u in self.nodes]
+        back = max((end[1] for end in ends), default=0.0) + max((end[0] for end in ends), default=0.0)
+        return [max((x.transfer_s(largest) for x in self._link.values() if x), default=0.0)], back
 
     def between(self, low_s: float, high_s: float) -> float:
         """A time on the grid about half way, below `high_s` (which is on the grid), not below the grid at `low_s`."""
@@ -97,10 +99,11 @@ class Tables:
         return math.inf if link is None else link.transfer_s(self.problem.items[cut - 1].output_bytes_per_token) + self._shift - self._shift
 
     def pair_back(self, last: int, first: int) -> float:
-        """Return hop of a chain of two or more stages."""
+        """Return hop of a chain of two or more stages; with coordinator links, of any."""
         if self.uniform or not self.problem.return_hop:
             return self.back if self.problem.return_hop else 0.0
-        seconds = self.problem.return_s(*self._ends(last, first))
+        ends = (self.first[last], self.first[first]) if self.problem.coordinator else self._ends(last, first)
+        seconds = self.problem.return_s(*ends)
         return seconds + self._shift - self._shift if seconds < math.inf else seconds
 
     def _ends(self, c: int, d: int) -> tuple[int, int]:
@@ -184,7 +187,8 @@ class Tables:
         groups: dict[object, list[list[int]]] = {}
         for u in self.nodes:
             node = self.problem.nodes[u]
-            key = (node.time_s, node.stage_time_s, node.memory_bytes, node.price_per_s, node.buffer_bytes, node.pool_id)
+            sizes = (node.memory_bytes, node.buffer_bytes, node.pool_id)
+            key = (node.time_s, node.stage_time_s, node.price_per_s, self.problem.ends_s(u), sizes)
             pins = node.node_id if node.node_id in self._pinned.values() else None
             alike = groups.setdefault((*key, pins), [])
             home = next((group for group in alike if self._swappable(group[0], u)), None)

@@ -14,6 +14,7 @@ import grpc.aio
 from engine.control import events as on
 from engine.control.move_estimate import estimate_move, preview_without
 from engine.data import InvalidInput, NodeSpec, NotFound, Plan, Stage, Stale, Unavailable, WatchFrame, check_name
+from engine.measured_link import COORDINATOR
 from engine.planning.problem_document import problem_to_json
 from engine.service import wire
 from engine.service.manifest_service import ManifestSource
@@ -41,6 +42,8 @@ class ControlService(rpc.ControlServicer):
     async def Register(self, request: pb.RegisterRequest, context: grpc.aio.ServicerContext) -> pb.RegisterReply:
         spec = wire.from_message(NodeSpec, request.spec)
         check_name("worker id", spec.node_id)
+        if spec.node_id == COORDINATOR:
+            raise InvalidInput(f"a worker cannot be called {COORDINATOR}: links use that name for the coordinator; give another --id")
         await self._shell.connect_peer(spec.node_id, spec.address)
         self._generation += 1
         self._shell.feed(on.WorkerRegistered(spec, self._generation, ready=request.state == "ready"))

@@ -1,4 +1,4 @@
-"""Measures the way to another worker over the wire that steps use: one long-lived stream, frames there and back.
+"""Measures the way to a worker over the wire that steps use: one long-lived stream, frames there and back.
 
 A round trip is a frame without payload. For the bandwidth one side sends a frame that is large enough for its time to stand
 out from a round trip's, and the other answers with an empty one; sizes grow until they do. Time and bytes are bounded, so
@@ -37,28 +37,28 @@ _STANDS_OUT = 4.0  # a transfer that takes this many round trips is mostly trans
 
 @dataclass(frozen=True, slots=True)
 class LinkPeer:
-    """The worker at the other end."""
+    """The worker at the other end of a link that a worker or the coordinator measures."""
 
     worker_id: str
     address: str
 
 
 async def measure_links(
-    worker_id: str, peers: Sequence[LinkPeer], token: str | None, credentials: grpc.ChannelCredentials | None
+    from_id: str, peers: Sequence[LinkPeer], token: str | None, credentials: grpc.ChannelCredentials | None
 ) -> tuple[MeasuredLink, ...]:
     """Both directions of every link, one peer after the other; a peer that cannot be reached is a failure in its place."""
     found: list[MeasuredLink] = []
     for peer in peers:
         channel = open_channel(peer.address, credentials)
         try:
-            found += await _measure(worker_id, peer.worker_id, rpc.StageServiceStub(channel).Echo(metadata=metadata(token)))
+            found += await _measure(from_id, peer.worker_id, rpc.StageServiceStub(channel).Echo(metadata=metadata(token)))
         except grpc.aio.AioRpcError as error:
-            found.append(MeasuredLink(worker_id, peer.worker_id, failure=str(from_rpc_error(error, f"{peer.worker_id} at {peer.address}"))))
+            found.append(MeasuredLink(from_id, peer.worker_id, failure=str(from_rpc_error(error, f"{peer.worker_id} at {peer.address}"))))
         except (asyncio.InvalidStateError, grpc.aio.UsageError):
-            found.append(MeasuredLink(worker_id, peer.worker_id, failure=f"{peer.worker_id} at {peer.address} ended the stream"))
+            found.append(MeasuredLink(from_id, peer.worker_id, failure=f"{peer.worker_id} at {peer.address} ended the stream"))
         except TimeoutError:
             failure = f"{peer.worker_id} at {peer.address} did not answer within {CONNECT_TIMEOUT_S:.0f} s: is a firewall between them?"
-            found.append(MeasuredLink(worker_id, peer.worker_id, failure=failure))
+            found.append(MeasuredLink(from_id, peer.worker_id, failure=failure))
         finally:
             await channel.close()
     return tuple(found)

@@ -21,11 +21,12 @@ from engine.control.cluster import Cluster
 from engine.control.members import Member
 from engine.control.status import cluster_status
 from engine.data import ClusterStatus, Event, FinishReason, GenerateRequest, NoodleError, NotFound, Severity, Unavailable
-from engine.measured_link import MeasuredLink
+from engine.measured_link import COORDINATOR, MeasuredLink
 from engine.planning.profile import Profile
 from engine.service import wire
 from engine.service.errors import as_noodle_error, from_number, from_rpc_error
 from engine.service.journal import Journal
+from engine.service.link_probe import LinkPeer, measure_links
 from engine.service.recorder import Recorder
 from engine.service.session_output import SessionOutput
 from engine.service.text import TextCodec
@@ -279,14 +280,23 @@ class ClusterShell:
 
     async def _measure_links(self, command: do.MeasureLinks) -> None:
         """Not while a worker of the same host times items: each would disturb the other."""
-        member, links = self.cluster.members.get(command.worker_id), pb.Links()
+        member, found = self.cluster.members.get(command.worker_id), list[MeasuredLink]()
         if member is not None:
             async with self._measuring.setdefault(member.spec.host, asyncio.Lock()):
-                peers = [peer for peer_id in command.peer_ids if (peer := self._peers.get(peer_id))]
-                with contextlib.suppress(grpc.RpcError, KeyError):  # a worker that is gone is found by its lease
-                    links = await self._peers[command.worker_id].measure_links(peers)
-        found = tuple(wire.from_message(MeasuredLink, link) for link in links.links)
-        self.feed(on.LinksMeasured(command.worker_id, command.generation, found))
+                with contextlib.suppress(grpc.RpcError, NoodleError):  # a worker that is gone is found by its lease
+                    found += await self._links_of(self._peer(command.worker_id), command.peer_ids)
+        self.feed(on.LinksMeasured(command.worker_id, command.generation, tuple(found)))
+
+    async def _links_of(self, worker: WorkerPeer, peer_ids: tuple[str, ...]) -> list[MeasuredLink]:
+        """To the coordinator as measured from here, to workers as measured there."""
+        found = list[MeasuredLink]()
+        if COORDINATOR in peer_ids:
+            here = LinkPeer(worker.worker_id, worker.address)
+            found += await measure_links(COORDINATOR, [here], self._peer_options.token, self._peer_options.credentials)
+        if peers := [peer for peer_id in peer_ids if (peer := self._peers.get(peer_id))]:
+            answer = await worker.measure_links(peers)
+            found += [wire.from_message(MeasuredLink, link) for link in answer.links]
+        return found
 
     async def _load(self, command: do.LoadStage) -> None:
         next_peer = self._peers.get(command.next_worker_id) if command.next_worker_id else None

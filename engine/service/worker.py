@@ -162,6 +162,7 @@ class Worker:
         import transformers.modeling_utils  # noqa: F401 - seconds of import that would otherwise fall into the first measurement
 
         from engine.model import hardware
+        from engine.model.device_facts import describe_device
         from engine.model.limits import num_cores
         from engine.service.stage_runner import RunnerOptions, StageRunner
 
@@ -169,6 +170,7 @@ class Worker:
         facts = hardware.detect(options.device, options.memory_bytes, options.num_threads)
         torch.set_num_threads(facts.num_threads)
         memory_bytes = facts.memory_bytes if options.memory_bytes else facts.memory_bytes // options.share_with
+        sharing = describe_device(facts.device)
         kv_budget_bytes = options.kv_memory_bytes or hardware.default_kv_budget_bytes(memory_bytes)
         spec = replace(
             self._spec,
@@ -178,6 +180,10 @@ class Worker:
             num_cores=num_cores(),
             memory_bytes=memory_bytes,
             kv_budget_bytes=kv_budget_bytes,
+            device_type=sharing.device_type,
+            dtypes=sharing.dtypes,
+            pool_id=sharing.pool_id,
+            pool_bytes=max(memory_bytes, sharing.pool_bytes),
         )
         self._gauges.sensors.gpu_uuid = sensors.gpu_uuid(facts.device)
         runner = StageRunner(

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, fields
 
 from engine.control.scheduler import SchedulerLimits
 from engine.data import InvalidInput, Item, Plan, check_name
+from engine.measured_link import COORDINATOR
 from engine.planning.given import check_layers
 from engine.simulation.arrivals import Arrival
 from engine.simulation.cost import CostSource
 
-COORDINATOR = "coordinator"  # its name as the end of a link
 UNLIMITED_BYTES = 2**60
 _MAX_NODES = 1024
 _MAX_TOKENS = 50_000_000  # of all sessions: about an hour of simulating

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from engine.data import Item
 from engine.planning.constraints import PlanningConstraints
-from engine.planning.problem import Link, MemoryPool, PairLink, PlanningNode, Problem
+from engine.planning.problem import CoordinatorLink, Link, MemoryPool, PairLink, PlanningNode, Problem
 
 Cuts = tuple[tuple[int, int, int], ...]
 
@@ -93,7 +93,7 @@ class Reference:
             return False
         if p.use_all_nodes and len(cuts) != len([n for n in p.nodes if n.node_id not in c.forbidden_nodes]):
             return False
-        if p.return_hop and len(cuts) > 1 and self._link(cuts[-1][0], cuts[0][0]) is None:
+        if p.return_hop and not p.coordinator and len(cuts) > 1 and self._link(cuts[-1][0], cuts[0][0]) is None:
             return False
         return all(used <= room for used, room in self._pool_use(cuts))
 
@@ -117,7 +117,11 @@ class Reference:
             trip, squares = trip + s + h, squares + s * s
             used, room = self.bytes[a, b] + p.nodes[u].buffer_bytes, p.nodes[u].memory_bytes - p.constraints.memory_reserve_bytes
             ratio = max(ratio, used / room if used else 0.0)
-        if p.return_hop and len(cuts) > 1:
+        if p.return_hop and p.coordinator:
+            ways = {c.node_id: c for c in p.coordinator}
+            for link in (ways[p.nodes[cuts[0][0]].node_id].to_node, ways[p.nodes[cuts[-1][0]].node_id].from_node):
+                trip += link.latency_s + 4 / link.bandwidth_bytes_per_s
+        elif p.return_hop and len(cuts) > 1:
             link = self._link(cuts[-1][0], cuts[0][0])
             trip += link.latency_s + 4 / link.bandwidth_bytes_per_s
         ratio = max([ratio, *(used / room for used, room in self._pool_use(cuts) if used)])
@@ -190,7 +194,15 @@ def random_problem(rng: random.Random, most_items: int = 8, most_nodes: int = 5)
         pools=pools,
         workspace_bytes=tuple(float(rng.randint(0, 3)) for _ in range(n)) if rng.random() < 0.2 else (),
         constraints=PlanningConstraints() if plain else _constraints(rng, n, nodes),
+        coordinator=_coordinator(rng, nodes) if rng.random() < 0.3 else (),
     )
+
+
+def _coordinator(rng: random.Random, nodes: tuple[PlanningNode, ...]) -> tuple[CoordinatorLink, ...]:
+    if rng.random() < 0.4:
+        same = _link(rng), _link(rng)
+        return tuple(CoordinatorLink(node.node_id, *same) for node in nodes)
+    return tuple(CoordinatorLink(node.node_id, _link(rng), _link(rng)) for node in nodes)
 
 
 def _node(rng: random.Random, node_id: str, n: int, grid: int, pools: tuple[MemoryPool, ...], flat: bool) -> PlanningNode:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from engine.data import Item
-from engine.planning.problem import Infeasible, Link, PairLink, PlanningNode, Problem
+from engine.planning.problem import CoordinatorLink, Infeasible, Link, PairLink, PlanningNode, Problem
 from engine.planning.strategies import STRATEGIES, solve
 from tests.planning.fuzz import choose_path, differences
 from tests.planning.reference import Reference, random_problem
@@ -86,7 +86,9 @@ def test_twice_the_times_cost_twice_as_much(strategy: str) -> None:
         else:
             links = tuple(replace(pair, link=_slower(pair.link)) for pair in problem.links)
         limits = replace(problem.constraints, latency_limit_s=2 * problem.constraints.latency_limit_s)
-        assert solve(replace(problem, nodes=nodes, links=links, constraints=limits), strategy).objective == 2 * before
+        ways = tuple(CoordinatorLink(c.node_id, _slower(c.to_node), _slower(c.from_node)) for c in problem.coordinator)
+        slower = replace(problem, nodes=nodes, links=links, constraints=limits, coordinator=ways)
+        assert solve(slower, strategy).objective == 2 * before
 
 
 def _doubled(times: tuple[float, ...]) -> tuple[float, ...]:
@@ -120,7 +122,8 @@ def test_one_more_node_never_hurts(strategy: str) -> None:
         if not problem.use_all_nodes:
             times = tuple(rng.randint(0, 32) / 8 for _ in problem.items)
             more = PlanningNode("more", float(rng.randint(1, 40)), times, price_per_s=rng.randint(0, 4) / 4)
-            assert solve(replace(problem, nodes=(*problem.nodes, more)), strategy).objective <= before
+            ways = (*problem.coordinator, CoordinatorLink("more", Link(), Link(1.0))) if problem.coordinator else ()
+            assert solve(replace(problem, nodes=(*problem.nodes, more), coordinator=ways), strategy).objective <= before
 
 
 @pytest.mark.parametrize("strategy", ["bottleneck_first", "balanced", "latency_optimized"])

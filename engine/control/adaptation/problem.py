@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from engine.data import Stage
+from engine.measured_link import COORDINATOR
 from engine.planning.problem import Link, PairLink, PlanningNode, Problem
-
-COORDINATOR = "coordinator"  # where the last hop leads
 
 
 def measured_s(problem: Problem, stage: Stage) -> float:

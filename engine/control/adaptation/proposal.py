@@ -12,8 +12,8 @@ from engine.control.adaptation.problem import corrected, knows_all, with_slower_
 from engine.control.adaptation.profile import Beliefs, HeterogeneousPlan, plan_under
 from engine.control.adaptation.view import AdaptationView
 from engine.data import Plan
+from engine.planning.ordering import stable_plan
 from engine.planning.problem import Infeasible
-from engine.planning.strategies import make_plan
 
 _SURE = 2.0  # standard errors
 
@@ -78,10 +78,10 @@ def propose(view: AdaptationView, trigger: AdaptationTrigger, know: Knowledge, n
     levels, links = know.beliefs.levels, with_slower_links(view.problem, know.beliefs.link_factors())
     try:
         problem = corrected(links, levels, _smallest(know.room_bytes, know.tabu.room_bytes(view.problem, now_s)))
-        plan = make_plan(problem, view.strategy, view.plan.plan_version + 1)
+        plan = stable_plan(problem, view.strategy, view.plan.plan_version + 1)
     except Infeasible:
         levels = know.tabu.cautious(levels, now_s)
-        plan = make_plan(corrected(links, levels, know.room_bytes), view.strategy, view.plan.plan_version + 1)
+        plan = stable_plan(corrected(links, levels, know.room_bytes), view.strategy, view.plan.plan_version + 1)
     after = plan_under(plan.stages, view.problem, know.beliefs, levels, view.in_flight)
     cost = know.rates.cost(view.problem.items, view.plan.stages, plan.stages, view.kv_tokens)
     return Proposal(trigger, plan, plan.stages != view.plan.stages, running_plan(view, know.beliefs), after, cost)

@@ -41,7 +41,7 @@ class MemoryRoom:
             trend, stage = memory.get(node.node_id), view.plan.stage_of(node.node_id)
             if trend is None or trend.newest is None:
                 continue
-            held_bytes = view.problem.stage_bytes(stage.start, stage.stop) if stage else 0.0
+            held_bytes = view.problem.stage_bytes(stage.start, stage.stop) + node.buffer_bytes if stage else 0.0
             other_bytes = max(0.0, trend.newest.used_bytes - held_bytes) + trend.growth_bytes_per_s * self.gates.exhaustion_s
             room = max(0.0, self.gates.memory_share * trend.newest.cap_bytes - other_bytes)
             in_trouble = trend.share > self.gates.memory_share or trend.exhaustion_s() < self.gates.exhaustion_s
