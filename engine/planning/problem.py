@@ -133,6 +133,11 @@ class Problem:
             total -= size * max(0, sum(start <= i < stop for i in members) - 1)
         return total + (max(self.workspace_bytes[start:stop]) if self.workspace_bytes else 0.0)
 
+    @property
+    def summed_bytes(self) -> tuple[float, ...]:
+        """Sums whose differences are `stage_bytes`; empty where a stage's bytes are more than the sum over its items."""
+        return () if self._ties or self.workspace_bytes else self._prefix_bytes
+
     def memory_bytes(self, node: int, start: int, stop: int) -> float:
         """What a stage of items [start, stop) takes on `nodes[node]`."""
         return self.stage_bytes(start, stop) + self.nodes[node].buffer_bytes

@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from functools import cached_property
 from itertools import accumulate, pairwise
+from typing import Any
 
 from engine.planning.problem import ADDITIVE, Link, Problem
 from engine.planning.solution import Cut, ratio
@@ -139,12 +141,37 @@ class Tables:
         if problem.stage_bytes(0, n) <= room:
             return [n] * n
         limit, stop = [], 0
+        sums = problem.summed_bytes
         for start in range(n):
             stop = max(stop, start)
-            while stop < n and problem.stage_bytes(start, stop + 1) <= room:
-                stop += 1
+            if sums:
+                while stop < n and sums[stop + 1] - sums[start] <= room:
+                    stop += 1
+            else:
+                while stop < n and problem.stage_bytes(start, stop + 1) <= room:
+                    stop += 1
             limit.append(stop)
         return limit
+
+    @cached_property
+    def prefix_array(self) -> Any:
+        """A row of `prefix` per class."""
+        import numpy as np
+
+        return [np.array(row) for row in self.prefix]
+
+    @cached_property
+    def hop_array(self) -> Any:
+        import numpy as np
+
+        return np.array(self.hop)
+
+    @cached_property
+    def limit_array(self) -> Any:
+        """[class, start], with a last column for the end."""
+        import numpy as np
+
+        return np.array([[*row, self.n] for row in self.limit], dtype=np.int32)
 
     def _given_stops(self) -> dict[int, int] | None:
         counts = self.problem.constraints.stage_items
