@@ -107,16 +107,16 @@ class Problem:
     pools: tuple[MemoryPool, ...] = ()
     workspace_bytes: tuple[float, ...] = ()
     constraints: PlanningConstraints = field(default_factory=PlanningConstraints)
-    _prefix_bytes: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    prefix_bytes: tuple[float, ...] = field(init=False, repr=False, compare=False)
     _link_of: dict[tuple[str, str], Link] = field(init=False, repr=False, compare=False)
-    _ties: tuple[tuple[tuple[int, ...], float], ...] = field(init=False, repr=False, compare=False)  # (items, bytes each)
+    ties: tuple[tuple[tuple[int, ...], float], ...] = field(init=False, repr=False, compare=False)  # (items, bytes each)
 
     def __post_init__(self) -> None:
         _check(self)
         kv_tokens = self.sessions * self.context_tokens
         sizes = (i.weight_bytes + i.kv_bytes_per_token * kv_tokens for i in self.items)
-        object.__setattr__(self, "_prefix_bytes", tuple(accumulate(sizes, initial=0.0)))
-        object.__setattr__(self, "_ties", tie_groups(self.items))
+        object.__setattr__(self, "prefix_bytes", tuple(accumulate(sizes, initial=0.0)))
+        object.__setattr__(self, "ties", tie_groups(self.items))
         object.__setattr__(self, "_link_of", _both_ways(self.links))
 
     def stage_s(self, node: int, start: int, stop: int) -> float:
@@ -128,15 +128,15 @@ class Problem:
 
     def stage_bytes(self, start: int, stop: int) -> float:
         """Weights, KV and workspace of items [start, stop); a tensor tied inside the range is counted once."""
-        total = self._prefix_bytes[stop] - self._prefix_bytes[start]
-        for members, size in self._ties:
+        total = self.prefix_bytes[stop] - self.prefix_bytes[start]
+        for members, size in self.ties:
             total -= size * max(0, sum(start <= i < stop for i in members) - 1)
         return total + (max(self.workspace_bytes[start:stop]) if self.workspace_bytes else 0.0)
 
     @property
     def summed_bytes(self) -> tuple[float, ...]:
         """Sums whose differences are `stage_bytes`; empty where a stage's bytes are more than the sum over its items."""
-        return () if self._ties or self.workspace_bytes else self._prefix_bytes
+        return () if self.ties or self.workspace_bytes else self.prefix_bytes
 
     def memory_bytes(self, node: int, start: int, stop: int) -> float:
         """What a stage of items [start, stop) takes on `nodes[node]`."""

@@ -82,6 +82,11 @@ class Tables:
         middle = low_s + (high_s - low_s) / 2 + self._shift - self._shift
         return min(middle, high_s - self.tick_s)
 
+    def on_grid(self, time_s: float) -> float:
+        """The last time of the grid that is not above `time_s`."""
+        near = time_s + self._shift - self._shift
+        return near if near <= time_s else near - self.tick_s
+
     def square(self, time_s: float) -> float:
         """time_s squared, on a grid of its own so that sums of squares are exact."""
         return time_s * time_s + self._square_shift - self._square_shift

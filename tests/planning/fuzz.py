@@ -13,7 +13,7 @@ from tests.planning.reference import Reference, random_problem
 
 def choose_path(number: int) -> None:
     """Which code answers: 0 as in production, 1 the threshold search even for tiny problems, 2 the same with arrays."""
-    solver.DIRECT, states.SMALL = [(300, 500), (-1, 500), (-1, -1)][number]
+    solver.DIRECT, states.SMALL, states.WIDE = [(300, 500, 1000), (-1, 500, 1000), (-1, -1, 3)][number]
     strategies.FEW = [20, -1, -1][number]
     states.whole_space.cache_clear()
 
