@@ -17,8 +17,13 @@ from typing import Any
 import numpy as np
 
 from engine.planning.regular import Arrays, Regular
-from engine.planning.states import Space, whole_space
+from engine.planning.states import Space, part, whole_space
 from engine.planning.tables import Chain, Tables
+
+
+MANY = 5000  # states; with fewer, a probe costs no more than what would spare it
+LIFTS = 8
+CLOSE = 0.02  # of a cost: so near to the bound, the best chain may well be the optimum
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +79,8 @@ class Reach:
     def smallest(self, low: float, chain: Chain) -> tuple[float, Chain]:
         """The smallest cost of a chain, and a chain that has it; no chain is below `low`, and `chain` is a valid one.
 
-        Every other bound is just below the best cost: often that one cannot be bettered, and then one probe proves it. The
-        steps between grow while they succeed, up to halving.
+        The first bound is just below the known cost: often that one cannot be bettered, and then one probe proves it. Then
+        steps grow while they succeed, up to halving; near the end, where one fails, the next is just below the best cost again.
         """
         high, tight = self.cost(chain), True
         step = high / 64
@@ -83,8 +88,25 @@ class Reach:
             bound = self.r.below(high) if tight else max(self.r.halfway(low, high), self.r.halfway(high - 2 * step, high))
             low, high, chain, succeeded = self._closer(low, high, chain, bound)
             step *= 4 if succeeded and not tight else 1
-            tight = not tight
+            tight = not tight and not succeeded and high - low < CLOSE * high
         return high, chain
+
+    def lift(self, low: float, high: float) -> float:
+        """A higher bound than `low` that no chain is below: within it, the longest stages of all nodes are too few items."""
+        if self.space.num_states < MANY:
+            return low
+        sizes = np.array(self.space.sizes)
+        rest = self.r.n - sum(stop - start for _, start, stop in self.r.fixed)
+        for _ in range(LIFTS):
+            bound = self.r.halfway(low, high)
+            if low >= bound:
+                break
+            stops = self.arrays().furthest(bound)[:, :-1]
+            if int((stops - self.arrays().steps).max(axis=1) @ sizes) < rest:
+                low = self.r.above(bound)
+            else:
+                high = bound
+        return low
 
     def near(self, low: float, chain: Chain, factor: float) -> tuple[float, Chain]:
         """(low, chain): no chain is below the low returned, and the chain returned is within `factor` of it, by halving."""
@@ -144,23 +166,23 @@ class Reach:
     def _trace(self, position: Any, onward: Any, bound: float) -> Chain:
         """The stages behind the last position, on the shortest way back."""
         space, stages, i = self.space, [], len(position) - 1
-        while position[i] > self.r.begin:
-            here = int(position[i])
-            for row, c in enumerate(space.live):
-                before = int(space.before[row, i])
-                if before < space.num_states and onward(c, int(position[before])) == here:
-                    start = int(position[before])
+        here = int(position[i])
+        while here > self.r.begin:
+            befores = space.before[:, i].tolist()
+            starts = [position[before] if before < space.num_states else -1 for before in befores]
+            for c, before, start in zip(space.live, befores, starts, strict=True):
+                if start >= 0 and onward(c, start) == here:
                     if start < here:
-                        stages.append((c, start, self.r.furthest(c, start, bound)))
-                    i = before
+                        stages.append((c, int(start), self.r.furthest(c, int(start), bound)))
+                    i, here = before, int(start)
                     break
         return tuple(reversed(stages))
 
 
-def alive(tables: Tables, space: Space, bound_s: float) -> Any:
+def alive(regular: Regular, space: Space, bound_s: float) -> Any:
     """The states that lie on a chain within `bound_s`: what their nodes reach, the other nodes can go on from."""
-    arrays = Regular(tables).arrays()
-    forward = _positions(space, arrays.onward(arrays.furthest(bound_s)))
+    arrays = regular.arrays()
+    forward = _positions(space, arrays.onward(arrays.furthest(bound_s)), regular.begin)
     return space.states[forward >= _needed(arrays, space, bound_s)]
 
 
@@ -174,15 +196,18 @@ def earliest(tables: Tables, bound_s: float) -> list[int]:
 
 def _needed(arrays: Arrays, space: Space, bound_s: float) -> Any:
     """The same in the order of the space's states: the furthest that the other nodes reach from the end backwards."""
-    n = arrays.n
+    n, others = arrays.n, space.total - 1 - space.states
+    back = np.arange(n + 1)  # [position] -> where a chain that ends there was before a fixed stage
+    for _, start, stop in arrays.r.fixed:
+        back[stop] = back[start]
     mirrored = np.zeros((len(space.sizes), n + 2), dtype=np.int32)
-    mirrored[:, :-1] = n - arrays.nearest(bound_s)[:, ::-1]
-    backward = _positions(space, mirrored)
-    return n - backward[space.where[space.total - 1 - space.states]]
+    mirrored[:, :-1] = n - back[arrays.nearest(bound_s)][:, ::-1]
+    behind = space if space.whole else part(space.sizes, others)
+    return n - _positions(behind, mirrored, int(n - back[n]))[behind.where[others]]
 
 
-def _positions(space: Space, onward: Any) -> Any:
+def _positions(space: Space, onward: Any, begin: int) -> Any:
     if not space.small:
-        return space.reach_all(onward, 0, onward.shape[1])
+        return space.reach_all(onward, begin, onward.shape[1])
     rows = onward.tolist()
-    return np.array(space.reach_one(lambda c, start: rows[c][start], 0, onward.shape[1]))
+    return np.array(space.reach_one(lambda c, start: rows[c][start], begin, onward.shape[1]))

@@ -51,8 +51,7 @@ class Regular:
 
     def cost(self, c: int, start: int, stop: int) -> float:
         """What a bound is compared with."""
-        time_s, hop_s = self.t.stage_s(c, start, stop), self.t.hop[stop]
-        return time_s + hop_s if self.t.additive else max(time_s, hop_s)
+        return self.t.stage_cost_s((c, start, stop))
 
     def halfway(self, low: float, high: float) -> float:
         return self.t.between(low, high)

@@ -14,6 +14,7 @@ import numpy as np
 
 SMALL = 500  # transitions; beyond, arrays pay
 WIDE = 1000  # states of one layer; beyond, one class after the other keeps the cache
+LOOK = 4  # layers between looks whether the goal is reached
 MAX_STATES = 300_000
 
 
@@ -102,17 +103,18 @@ class Space:
         position[0], position[-1] = begin, width - 1
         rows = onward.astype(np.int16)
         flat, offsets = rows.ravel(), np.array(self.live, dtype=np.int32)[:, None] * width
-        for low, high in zip(self.bounds[1:], self.bounds[2:], strict=False):
+        for layer, (low, high) in enumerate(zip(self.bounds[1:], self.bounds[2:], strict=False)):
             if low < high:
                 before = self.before[:, low:high]
                 if high - low < WIDE:  # every index is valid: `wrap` only spares numpy the check
-                    best = flat.take(position.take(before, mode="wrap") + offsets, mode="wrap").max(axis=0)
+                    best = np.maximum.reduce(flat.take(position.take(before, mode="wrap") + offsets, mode="wrap"))
                 else:
-                    best = np.zeros(high - low, dtype=np.int16)
+                    best = position[low:high]
+                    best[:] = 0
                     for c, row in zip(self.live, before, strict=True):
                         np.maximum(best, rows[c].take(position.take(row, mode="wrap"), mode="wrap"), out=best)
                 position[low:high] = best
-                if best.max() >= goal:
+                if layer % LOOK == 0 and np.maximum.reduce(best) >= goal:
                     return position[:high]
         return position[:-1]
 

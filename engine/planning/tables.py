@@ -44,6 +44,7 @@ class Tables:
         self._set_times()
         self.limit = [self._limits(c) for c in range(len(self.classes))]
         self.given_stop = self._given_stops()
+        self._costs: dict[tuple[int, int, int], float] = {}
         self._stages: dict[tuple[int, int], list[tuple[int, float]]] = {}
 
     # ------------------------------------------------------------------------------------------------ times
@@ -95,6 +96,14 @@ class Tables:
         if self.table[c]:
             return self.table[c][stop - start - 1] if stop - start <= len(self.table[c]) else math.inf
         return self.prefix[c][stop] - self.prefix[c][start]
+
+    def stage_cost_s(self, stage: tuple[int, int, int]) -> float:
+        """A stage's share of the bottleneck, with uniform links."""
+        if stage not in self._costs:
+            c, start, stop = stage
+            time_s, hop_s = self.stage_s(c, start, stop), self.hop[stop]
+            self._costs[stage] = time_s + hop_s if self.additive else max(time_s, hop_s)
+        return self._costs[stage]
 
     def pair_hop(self, c: int, d: int, cut: int) -> float:
         """Hop from a node of class c to one of class d after item cut - 1; inf if not connected."""
