@@ -20,7 +20,6 @@ from engine.planning.regular import Arrays, Regular
 from engine.planning.states import Space, part, whole_space
 from engine.planning.tables import Chain, Tables
 
-
 MANY = 5000  # states; with fewer, a probe costs no more than what would spare it
 LIFTS = 8
 CLOSE = 0.02  # of a cost: so near to the bound, the best chain may well be the optimum

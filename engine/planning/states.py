@@ -69,7 +69,9 @@ class Space:
         row = self.live.index(c)
         if not self.whole:
             strides, _ = strides_of(sizes)
-            numbers = sum((digit * np.int32(strides[k]) for k, digit in zip(self.live, self.digits, strict=True)), np.zeros(1, dtype=np.int32))
+            numbers = np.zeros(self.num_states, dtype=np.int32)
+            for k, digit in zip(self.live, self.digits, strict=True):
+                numbers += np.int32(strides[k]) * digit
             before, behind = numbers[self.digits[row] <= sizes[c]], numbers[self.digits[row] > 0] - strides[c]
             return part(sizes, np.concatenate([before, behind]))
         kept = np.flatnonzero(self.digits[row] <= sizes[c])
@@ -121,7 +123,7 @@ class Space:
 
 def part(sizes: tuple[int, ...], numbers: Any) -> Space:
     """The space of these states and of the empty one; repeated numbers count once."""
-    strides, total = strides_of(sizes)
+    _, total = strides_of(sizes)
     present = np.zeros(total, dtype=bool)
     present[numbers] = True
     present[0] = True
@@ -132,16 +134,15 @@ def _space(sizes: tuple[int, ...], numbers: Any) -> Space:
     strides, total = strides_of(sizes)
     live = [c for c, size in enumerate(sizes) if size]
     digits = np.empty((len(live), len(numbers)), dtype=np.int16)
-    for row, c in zip(digits, live, strict=True):
-        row[:] = numbers // np.int32(strides[c]) % np.int32(sizes[c] + 1)
+    for digit, c in zip(digits, live, strict=True):
+        digit[:] = numbers // np.int32(strides[c]) % np.int32(sizes[c] + 1)
     order = np.argsort(digits.sum(axis=0, dtype=np.int16), kind="stable")
     digits, numbers = digits[:, order], numbers[order]
     where = np.zeros(total, dtype=np.int32)
     where[numbers] = np.arange(len(numbers), dtype=np.int32)
     before = np.empty(digits.shape, dtype=np.int32)
     for row, c, digit in zip(before, live, digits, strict=True):
-        used = digit > 0
-        row[:] = np.where(used, where[np.where(used, numbers - strides[c], 0)], len(numbers))
+        row[:] = np.where(digit > 0, where[np.where(digit > 0, numbers - strides[c], 0)], len(numbers))
     return Space(sizes, digits, before)
 
 
