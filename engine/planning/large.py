@@ -101,7 +101,7 @@ class Large:
         return min(self.r.next_hop(bound_s), self.arrays.next_cost(bound_s, list(range(len(self.sizes))), every))
 
     def _cost_s(self, chain: Chain) -> float:
-        return max(self.r.cost_s(*stage) for stage in chain)
+        return max(self.r.cost(*stage) for stage in chain)
 
     def _chain(self, bound_s: float) -> Chain:
         stops = self.arrays.furthest(bound_s)
@@ -227,11 +227,11 @@ def spread(tables: Tables, chain: Chain, bound_s: float) -> Chain:
 
 def _split(r: Regular, stages: list[tuple[int, int, int]], c: int, bound_s: float) -> bool:
     """Give class c the beginning of the slowest stage that can be divided within the bound."""
-    for k in sorted(range(len(stages)), key=lambda k: -r.cost_s(*stages[k])):
+    for k in sorted(range(len(stages)), key=lambda k: -r.cost(*stages[k])):
         owner, start, stop = stages[k]
         for cut in range(start + 1, stop):
             new, old = (c, start, cut), (owner, cut, stop)
-            if cut <= r.limit[c][start] and r.cost_s(*new) <= bound_s and r.cost_s(*old) <= bound_s:
+            if cut <= r.limit(c, start) and r.cost(*new) <= bound_s and r.cost(*old) <= bound_s:
                 stages[k : k + 1] = [new, old]
                 return True
     return False

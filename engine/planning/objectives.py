@@ -89,7 +89,10 @@ def _memory_aware(solver: Solver) -> Best | None:
     fastest = solver.bottleneck(solver.limits)
     if fastest is None:
         return None
-    near = replace(solver.limits, cost_s=BOTTLENECK_SLACK * fastest[0])
+    most_s = BOTTLENECK_SLACK * fastest[0]
+    if solver.exact:
+        return Best(solver.emptiest(most_s, *fastest), "threshold search over sets of nodes")
+    near = replace(solver.limits, cost_s=most_s)
     emptiest = solver.search_within(RATIO, near)
     return None if emptiest is None else _tie(solver, BOTTLENECK, replace(near, ratio=emptiest.value), emptiest.chain)
 

@@ -119,17 +119,17 @@ class Problem:
     workspace_bytes: tuple[float, ...] = ()
     constraints: PlanningConstraints = field(default_factory=PlanningConstraints)
     coordinator: tuple[CoordinatorLink, ...] = ()
-    _prefix_bytes: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    prefix_bytes: tuple[float, ...] = field(init=False, repr=False, compare=False)
     _link_of: dict[tuple[str, str], Link] = field(init=False, repr=False, compare=False)
     _ends: dict[str, tuple[float, float]] = field(init=False, repr=False, compare=False)  # node: seconds of a token id in, out
-    _ties: tuple[tuple[tuple[int, ...], float], ...] = field(init=False, repr=False, compare=False)  # (items, bytes each)
+    ties: tuple[tuple[tuple[int, ...], float], ...] = field(init=False, repr=False, compare=False)  # (items, bytes each)
 
     def __post_init__(self) -> None:
         _check(self)
         kv_tokens = self.sessions * self.context_tokens
         sizes = (i.weight_bytes + i.kv_bytes_per_token * kv_tokens for i in self.items)
-        object.__setattr__(self, "_prefix_bytes", tuple(accumulate(sizes, initial=0.0)))
-        object.__setattr__(self, "_ties", tie_groups(self.items))
+        object.__setattr__(self, "prefix_bytes", tuple(accumulate(sizes, initial=0.0)))
+        object.__setattr__(self, "ties", tie_groups(self.items))
         object.__setattr__(self, "_link_of", _both_ways(self.links))
         ends = {c.node_id: (c.to_node.transfer_s(TOKEN_ID_BYTES), c.from_node.transfer_s(TOKEN_ID_BYTES)) for c in self.coordinator}
         object.__setattr__(self, "_ends", ends if self.return_hop else {})
@@ -143,10 +143,15 @@ class Problem:
 
     def stage_bytes(self, start: int, stop: int) -> float:
         """Weights, KV and workspace of items [start, stop); a tensor tied inside the range is counted once."""
-        total = self._prefix_bytes[stop] - self._prefix_bytes[start]
-        for members, size in self._ties:
+        total = self.prefix_bytes[stop] - self.prefix_bytes[start]
+        for members, size in self.ties:
             total -= size * max(0, sum(start <= i < stop for i in members) - 1)
         return total + (max(self.workspace_bytes[start:stop]) if self.workspace_bytes else 0.0)
+
+    @property
+    def summed_bytes(self) -> tuple[float, ...]:
+        """Sums whose differences are `stage_bytes`; empty where a stage's bytes are more than the sum over its items."""
+        return () if self.ties or self.workspace_bytes else self.prefix_bytes
 
     def memory_bytes(self, node: int, start: int, stop: int) -> float:
         """What a stage of items [start, stop) takes on `nodes[node]`."""

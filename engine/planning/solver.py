@@ -106,6 +106,19 @@ class Solver:
         descent = Descent(self.relaxed)
         return descent if descent.bottleneck() else None
 
+    def emptiest(self, most_s: float, least_s: float, chain: Chain) -> Chain:
+        """Of the chains with a bottleneck within `most_s`: the least share of memory, then the least bottleneck.
+
+        `least_s` is the smallest bottleneck of all, and `chain` has it.
+        """
+        from engine.planning.descending import Descent
+        from engine.planning.filling import emptiest, no_fuller
+
+        share, chain = emptiest(self.tables, most_s, chain)
+        descent = Descent(no_fuller(self.tables, share))
+        descent.between(least_s, chain)
+        return descent.chain
+
     def bottleneck(self, limits: Limits) -> tuple[float, Chain] | None:
         """The smallest bottleneck within the limits and a chain that has it."""
         if self.relaxed is None and self.ordered is None:

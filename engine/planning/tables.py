@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from functools import cached_property
 from itertools import accumulate, pairwise
+from typing import Any
 
 from engine.planning.problem import ADDITIVE, Link, Problem
 from engine.planning.solution import Cut, ratio
@@ -42,6 +44,7 @@ class Tables:
         self._set_times()
         self.limit = [self._limits(c) for c in range(len(self.classes))]
         self.given_stop = self._given_stops()
+        self._costs: dict[tuple[int, int, int], float] = {}
         self._stages: dict[tuple[int, int], list[tuple[int, float]]] = {}
 
     # ------------------------------------------------------------------------------------------------ times
@@ -82,6 +85,11 @@ class Tables:
         middle = low_s + (high_s - low_s) / 2 + self._shift - self._shift
         return min(middle, high_s - self.tick_s)
 
+    def on_grid(self, time_s: float) -> float:
+        """The last time of the grid that is not above `time_s`."""
+        near = time_s + self._shift - self._shift
+        return near if near <= time_s else near - self.tick_s
+
     def square(self, time_s: float) -> float:
         """time_s squared, on a grid of its own so that sums of squares are exact."""
         return time_s * time_s + self._square_shift - self._square_shift
@@ -90,6 +98,14 @@ class Tables:
         if self.table[c]:
             return self.table[c][stop - start - 1] if stop - start <= len(self.table[c]) else math.inf
         return self.prefix[c][stop] - self.prefix[c][start]
+
+    def stage_cost_s(self, stage: tuple[int, int, int]) -> float:
+        """A stage's share of the bottleneck, with uniform links."""
+        if stage not in self._costs:
+            c, start, stop = stage
+            time_s, hop_s = self.stage_s(c, start, stop), self.hop[stop]
+            self._costs[stage] = time_s + hop_s if self.additive else max(time_s, hop_s)
+        return self._costs[stage]
 
     def pair_hop(self, c: int, d: int, cut: int) -> float:
         """Hop from a node of class c to one of class d after item cut - 1; inf if not connected."""
@@ -142,12 +158,37 @@ class Tables:
         if problem.stage_bytes(0, n) <= room:
             return [n] * n
         limit, stop = [], 0
+        sums = problem.summed_bytes
         for start in range(n):
             stop = max(stop, start)
-            while stop < n and problem.stage_bytes(start, stop + 1) <= room:
-                stop += 1
+            if sums:
+                while stop < n and sums[stop + 1] - sums[start] <= room:
+                    stop += 1
+            else:
+                while stop < n and problem.stage_bytes(start, stop + 1) <= room:
+                    stop += 1
             limit.append(stop)
         return limit
+
+    @cached_property
+    def prefix_array(self) -> Any:
+        """A row of `prefix` per class."""
+        import numpy as np
+
+        return [np.array(row) for row in self.prefix]
+
+    @cached_property
+    def hop_array(self) -> Any:
+        import numpy as np
+
+        return np.array(self.hop)
+
+    @cached_property
+    def limit_array(self) -> Any:
+        """[class, start], with a last column for the end."""
+        import numpy as np
+
+        return np.array([[*row, self.n] for row in self.limit], dtype=np.int32)
 
     def _given_stops(self) -> dict[int, int] | None:
         counts = self.problem.constraints.stage_items
