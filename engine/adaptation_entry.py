@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.data import Stage
+
 
 @dataclass(frozen=True, slots=True)
 class AdaptationEntry:
@@ -19,6 +21,7 @@ class AdaptationEntry:
     cost_s: float
     realised_s: float | None
     realised_pause_s: float | None
+    stages: tuple[Stage, ...] = ()  # what it moves to; empty if it moves nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -136,6 +136,11 @@ def _add_clients(commands: argparse._SubParsersAction[_Parser]) -> None:
     _connect_options(rebalance)
     rebalance.add_argument("--dry-run", action="store_true", help="show the plan, do not apply it")
     rebalance.add_argument("--stages", metavar="NODE:FIRST-LAST,...", help="your own plan instead, e.g. w1:0-4,w2:5-9")
+    rollback = _command(commands, "rollback", "go back to the plan before this one, or to an earlier one", _rollback)
+    _connect_options(rollback)
+    rollback.add_argument("plan_version", nargs="?", type=_whole(1), metavar="PLAN", help="its number (default: the last that differs)")
+    rollback.add_argument("--dry-run", action="store_true", help="show what it would do, do not do it")
+    rollback.add_argument("--list", action="store_true", help="show the plans there were")
     cancel = _command(commands, "cancel", "end a session", _cancel)
     _connect_options(cancel)
     cancel.add_argument("session_id")
@@ -311,6 +316,12 @@ def _rebalance(options: argparse.Namespace) -> int:
     from engine.commands import operate
 
     return operate.rebalance(options)
+
+
+def _rollback(options: argparse.Namespace) -> int:
+    from engine.commands import rollback
+
+    return rollback.rollback(options)
 
 
 def _cancel(options: argparse.Namespace) -> int:

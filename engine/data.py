@@ -369,6 +369,8 @@ class ClusterStatus:
     num_sessions_failed: int
     uptime_s: float
     failure: str = ""  # why the cluster cannot serve and what to do; empty while it can or still may
+    adaptation_mode: str = ""  # off, suggest or auto; empty if the coordinator does not say
+    suggestion_id: int = 0  # of adaptation, waiting to be confirmed; 0 is none
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,19 +11,19 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from engine.data import InvalidInput, NoodleError, Plan, Unavailable
-from noodle_tui.actions import ACTIONS, Action, arguments_of, preview_of, still_holds, title_of
+from engine.data import InvalidInput, NoodleError, Plan
+from noodle_tui.actions import ACTIONS, action_for, arguments_of, preview_of, still_holds, title_of
 from noodle_tui.messages import (
     ActionChanged,
-    CandidateArrived,
     DialogChanged,
     PresentPlanned,
-    PreviewArrived,
     Said,
     WhatIfAsked,
     WhatIfEnded,
 )
+from noodle_tui.move_progress import followed
 from noodle_tui.pages import Preview
+from noodle_tui.previews import candidate, filled, suggestion_of
 from noodle_tui.state import LinkState
 
 if TYPE_CHECKING:
@@ -55,12 +55,12 @@ class ClusterCalls:
         while names:
             name = names.pop(0)
             asked.add(name)
-            plan, error = await self._plan(name)
+            found, error = await candidate(self._app.link, name)
             offered = offered_by(error)
             if offered:
                 names += [other for other in offered if other not in asked and other not in names]
             else:
-                self._app.dispatch(CandidateArrived(name, plan, str(error or "")))
+                self._app.dispatch(found)
         self._app.dispatch(WhatIfEnded(time.time()))
         self._app.paint_soon()
 
@@ -71,13 +71,21 @@ class ClusterCalls:
             with contextlib.suppress(NoodleError):
                 self._app.dispatch(PresentPlanned(await self._app.link.present(state.latest.status)))
 
-    async def _plan(self, strategy: str) -> tuple[Plan | None, NoodleError | None]:
-        try:
-            return await self._app.link.plan(strategy), None
-        except NoodleError as problem:
-            return None, problem
-        except Exception as problem:  # a defect must be read on screen, not end the console
-            return None, Unavailable(f"unexpected {type(problem).__name__}: {problem}")
+    # --- adaptation -----------------------------------------------------------------------------------------------
+    def look_at_suggestion(self) -> None:
+        """Fetch what adaptation suggests when the status names one that is not known yet."""
+        state = self._app.state
+        decision_id = state.latest.status.suggestion_id if state.latest else 0
+        if not decision_id or state.suggestion is not None or state.replay is not None or state.link.state is not LinkState.LIVE:
+            return
+        if not any(worker.group == "suggestion" and worker.is_running for worker in self._app.workers):
+            self._app.run_worker(self._fetch_suggestion(decision_id), group="suggestion", exit_on_error=False)
+
+    async def _fetch_suggestion(self, decision_id: int) -> None:
+        found = await suggestion_of(self._app.link, decision_id)
+        if found is not None:
+            self._app.dispatch(found)
+            self._app.paint_soon()
 
     # --- changes --------------------------------------------------------------------------------------------------
     def preview(self, key_id: str, target: str = "") -> None:
@@ -85,16 +93,15 @@ class ClusterCalls:
         if key_id == "cluster.whatif":
             self.compare()
             return
-        action = ACTIONS[key_id]
+        action = ACTIONS[key_id] if target else action_for(key_id, self._app.state)
         preview = preview_of(action, self._app.state, target)
         self._app.dispatch(DialogChanged(preview))
         if preview.pending:
-            self._app.run_worker(self._fill(action, preview), group="preview", exclusive=True, exit_on_error=False)
+            self._app.run_worker(self._fill(preview), group="preview", exclusive=True, exit_on_error=False)
 
-    async def _fill(self, action: Action, preview: Preview) -> None:
+    async def _fill(self, preview: Preview) -> None:
         await self._ask_present()
-        plan, error = await self._plan(preview.target if action.target is not None else "")
-        self._app.dispatch(PreviewArrived(preview.action, preview.target, plan, str(error or "")))
+        self._app.dispatch(await filled(self._app.link, preview, self._app.state.suggestion))
         self._app.paint_soon()
 
     def confirm(self) -> None:
@@ -116,17 +123,27 @@ class ClusterCalls:
         title = title_of(preview)
         try:
             if preview.action == "cluster.profile":
-                answer: object = await self._profile(preview.target, title)
+                done, text = True, await self._profile(preview.target, title)
             else:
                 answer = await self._app.link.act(ACTIONS[preview.action].call, arguments_of(preview))
+                done, text = await self._outcome(answer, preview, title)
         except NoodleError as problem:
-            ended = ActionChanged(title, "failed", f"{type(problem).__name__}: {problem}")
+            done, text = False, f"{type(problem).__name__}: {problem}"
         except Exception as problem:
-            ended = ActionChanged(title, "failed", f"unexpected {type(problem).__name__}: {problem}")
-        else:
-            ended = ActionChanged(title, "done", said_of(answer, preview))
-        self._app.dispatch(ended)
+            done, text = False, f"unexpected {type(problem).__name__}: {problem}"
+        self._app.dispatch(ActionChanged(title, "done" if done else "failed", text))
         self._app.paint_soon()
+
+    async def _outcome(self, answer: object, preview: Preview, title: str) -> tuple[bool, str]:
+        """A move that begins is followed to its end; whatever else was answered is said at once."""
+        if not isinstance(answer, Plan) or answer.plan_version <= preview.plan_version:
+            return True, said_of(answer, preview)
+
+        def say(text: str) -> None:
+            self._app.dispatch(ActionChanged(title, "running", text))
+            self._app.paint_soon()
+
+        return await followed(self._app.link, answer.plan_version, preview.move, say)
 
     async def _profile(self, worker_id: str, title: str) -> str:
         """Progress as the node tells it; the document goes to a folder here, where screen 7 and `report` find it."""
@@ -152,9 +169,10 @@ def offered_by(error: NoodleError | None) -> tuple[str, ...]:
 
 def said_of(answer: object, preview: Preview) -> str:
     """What a change has led to, in a sentence."""
-    if not isinstance(answer, Plan):
-        return str(answer or "")
-    if answer.plan_version == preview.plan_version:
-        return f"plan #{answer.plan_version} stays as it is"
-    stages = " | ".join(f"{stage.node_id} {stage.start}-{stage.stop - 1}" for stage in answer.stages)
-    return f"plan #{answer.plan_version} {answer.strategy}: {stages}"
+    if isinstance(answer, Plan):
+        return f"plan #{answer.plan_version} serves on: no item has to move, or the move waits for room (screen 5 tells)"
+    if preview.action == "cluster.auto":
+        return f"adaptation is {preview.target} now"
+    if preview.action == "cluster.confirm":
+        return f"suggestion {preview.target} is being carried out: screen 5 tells its end"
+    return str(answer or "")

@@ -47,6 +47,9 @@ _COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("strategy", "NAME", "preview a strategy"),
     ("drain", "NODE", "preview draining a node"),
     ("cancel", "SESSION", "preview cancelling a session"),
+    ("rollback", "[N]", "preview the stages of plan N again, or of the one before this"),
+    ("adapt", "off|suggest|auto", "preview a mode of adaptation"),
+    ("confirm", "ID", "preview what adaptation suggests"),
     ("profile", "FILE", "show a profile"),
     ("seek", "HH:MM:SS", "go to a time of the replay, +60, -60; seek next or prev: a plan change"),
     ("speed", "X", "pace of the replay"),
@@ -110,6 +113,9 @@ def _with_arguments(state: ConsoleState, themes: Sequence[str]) -> list[Suggesti
         found += [
             Suggestion(f"plan {plan.plan_version}", "compare with it") for plan in state.plans if plan.plan_version != status.plan_version
         ]
+        found += [Suggestion(f"adapt {mode}", "preview") for mode in ("off", "suggest", "auto") if mode != status.adaptation_mode]
+        if status.suggestion_id:
+            found.append(Suggestion(f"confirm {status.suggestion_id}", "preview"))
     if state.recording:
         found.append(Suggestion("record off", "end the recording"))
     return found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 from textual.widgets import Input
 
 from engine.data import InvalidInput, NoodleError, Refused, Unavailable
+from noodle_tui.actions import MODES
 from noodle_tui.entry_line import EntryLine
 from noodle_tui.file_orders import FileOrders
 from noodle_tui.listings import shown_rows, table_of
@@ -85,6 +86,9 @@ class KeyEffects:
             "plan": self._compare_with,
             "strategy": lambda name: self._app.calls.preview("cluster.apply", name),
             "drain": lambda name: self._app.calls.preview("cluster.drain", name),
+            "rollback": lambda number: self._app.calls.preview("cluster.rollback", number.lstrip("#")),
+            "adapt": self._adapt,
+            "confirm": lambda number: self._app.calls.preview("cluster.confirm", number.lstrip("#")),
             "cancel": lambda name: self._app.calls.preview("cluster.cancel", name),
             "profile": lambda path: self.files.load_profile(Path(path)),
             "seek": self._seek,
@@ -141,6 +145,8 @@ class KeyEffects:
             self._choose_theme(dialog, key_id)
         elif key_id == "dialog.yes" and isinstance(dialog, Preview):
             self._app.calls.confirm()
+        elif key_id in _DIALOG_KEYS:
+            self._app.dispatch(KeyPressed(key_id))
         elif key_id in _CLOSING:
             self._app.dispatch(DialogChanged(None))
         elif key_id == "app.quit":
@@ -175,6 +181,11 @@ class KeyEffects:
             self.open_page(Page.WHATIF, asked=True)
         else:
             self._app.calls.preview(key_id)
+
+    def _adapt(self, mode: str) -> None:
+        if mode not in MODES:
+            raise InvalidInput(f"adapt {mode[:20]!r}: the modes are {', '.join(MODES)}")
+        self._app.calls.preview("cluster.auto", mode)
 
     def _detail(self) -> None:
         """What an action said, in full; the second press dismisses it."""

@@ -64,7 +64,7 @@ KEYS: tuple[Key, ...] = (
     Key("view.warn", "w", "warnings and worse only", _ON({Page.OVERVIEW, Page.NODES, Page.EVENTS, Page.SESSIONS, Page.LOGS})),
     Key("view.hold", "space", "hold / resume the display", effect=True),
     Key("view.mode", "v", "view: time, layers, memory", _ON({Page.PLAN})),
-    Key("view.compare", "c", "compare with earlier plan", _ON({Page.PLAN})),
+    Key("view.compare", "c", "compare with another plan", _ON({Page.PLAN, Page.WHATIF})),
     Key("view.phase", "b", "phase: prefill, decode", _ON({Page.PROFILE})),
     Key("view.node", "n", "next source only", _ON({Page.LOGS})),
     Key("view.follow", "f", "follow the newest", _ON({Page.EVENTS, Page.LOGS})),
@@ -89,7 +89,7 @@ KEYS: tuple[Key, ...] = (
     Key("cluster.drain", "D", "drain chosen node", changes=True, effect=True),
     Key("cluster.cancel", "X", "cancel chosen session", changes=True, effect=True),
     Key("cluster.profile", "P", "profile a node", changes=True, effect=True),
-    Key("cluster.auto", "M", "auto-adapt on / off", changes=True, effect=True),
+    Key("cluster.auto", "M", "auto-adapt off / suggest / auto", changes=True, effect=True),
 )
 BY_ID: Mapping[str, Key] = {key.id: key for key in KEYS}
 

@@ -13,10 +13,10 @@ import math
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from engine.data import ClusterStatus, GenerateRequest, NoodleError, Plan, Unavailable, WatchFrame
+from engine.data import ClusterStatus, GenerateRequest, NoodleError, Plan, Stage, Unavailable
 from noodle_tui.backoff import delay_s
 from noodle_tui.logs import LogLine, level_of
 from noodle_tui.messages import (
@@ -27,6 +27,7 @@ from noodle_tui.messages import (
     LinkLost,
     LogsArrived,
     Message,
+    PeerKnown,
     ProcessesDied,
     SessionEnded,
     TokenArrived,
@@ -38,12 +39,17 @@ if TYPE_CHECKING:
     from engine.service.local import LocalCluster
 
 Post = Callable[[Message], None]
+T = TypeVar("T")
 FAILURES_EVERY_S = 0.5
 FIRST_FRAME_TIMEOUT_S = 10.0  # a port that accepts and then says nothing is not a coordinator
 
 
 class RetryAsked(NoodleError):
     """The user wants a new connection although this one has not failed yet."""
+
+
+class VersionMismatch(NoodleError):
+    """The coordinator speaks another protocol; the message names both sides and the way out."""
 
 
 class Link:
@@ -63,15 +69,16 @@ class Link:
         """Connect and stay connected until cancelled."""
         address: str | None = None
         while True:
+            mismatch = False
             try:
                 address = address or await self._address()
                 await self._watch(address)
                 error = "the coordinator closed the stream"
             except NoodleError as problem:
-                error = str(problem) or type(problem).__name__
+                error, mismatch = str(problem) or type(problem).__name__, isinstance(problem, VersionMismatch)
             except Exception as problem:  # a defect must be read on screen, not end the console
                 error = f"unexpected {type(problem).__name__}: {problem}"
-            asked = await self._wait_for_retry(error, started=address is not None)
+            asked = await self._wait_for_retry(error, started=address is not None, mismatch=mismatch)
             if asked and self._cluster is not None and self._cluster.failures():
                 await self.stop()  # processes are dead and the user asked to try again: start them afresh
                 address = None
@@ -99,9 +106,13 @@ class Link:
         finally:
             self._post(ended)
 
-    async def plan(self, strategy: str) -> Plan:
-        """What the coordinator would do with a strategy now; raises NoodleError."""
-        return await self._connected().plan(strategy)
+    async def plan(self, strategy: str, stages: Sequence[Stage] = (), without: str = "") -> Plan:
+        """What the coordinator would do now with a strategy, with given stages, or without a node; raises NoodleError."""
+        return await self._connected().plan(strategy, stages, without)
+
+    async def ask(self, call: str, *arguments: object) -> Any:
+        """A question that changes nothing: a method of the client by its name; raises NoodleError."""
+        return await getattr(self._connected(), call)(*arguments)
 
     async def present(self, status: ClusterStatus) -> Plan:
         """The stages of `status` by the times that the coordinator plans with now; raises NoodleError."""
@@ -165,33 +176,42 @@ class Link:
         service = await _imported("engine.service.client")
         async with service.Client(address, os.environ.get("NOODLE_TOKEN")) as self._client:
             try:
+                await self._compare_versions(self._client, address)
                 frames = self._client.watch(min_interval_s=min(1.0, 1 / self._options.hz))
                 timeout_s: float | None = FIRST_FRAME_TIMEOUT_S
-                while (frame := await self._next(frames, timeout_s)) is not None:
+                while (frame := await self._answer(anext(frames, None), timeout_s)) is not None:
                     timeout_s, self._num_attempts_failed = None, 0
                     self._post(FrameArrived(frame, time.time()))
                     self._report_failures()
             finally:
                 self._client = None
 
-    async def _next(self, frames: AsyncIterator[WatchFrame], timeout_s: float | None) -> WatchFrame | None:
-        """The next frame, None at the end; raises when `retry_now` was called or `timeout_s` passed."""
-        frame = asyncio.ensure_future(anext(frames, None))
+    async def _compare_versions(self, client: Client, address: str) -> None:
+        """Raise VersionMismatch for a coordinator of another protocol; ask before anything else is understood wrongly."""
+        versions = await _imported("engine.version")
+        other, own = await self._answer(client.version(), FIRST_FRAME_TIMEOUT_S), await asyncio.to_thread(versions.own_version)
+        if other.protocol_version != own.protocol_version:
+            raise VersionMismatch(mismatch_sentence(address, str(own), str(other), other.protocol_version < own.protocol_version))
+        self._post(PeerKnown(own.package_version, other.package_version))
+
+    async def _answer(self, work: Awaitable[T], timeout_s: float | None) -> T:
+        """What `work` brings; raises when `retry_now` was called or `timeout_s` passed."""
+        awaited = asyncio.ensure_future(work)
         asked = asyncio.ensure_future(self._retry.wait())
         try:
-            done, _ = await asyncio.wait({frame, asked}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({awaited, asked}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             asked.cancel()
-            if not frame.done():
-                frame.cancel()
-                await asyncio.gather(frame, return_exceptions=True)
-        if frame in done:
-            return frame.result()
+            if not awaited.done():
+                awaited.cancel()
+                await asyncio.gather(awaited, return_exceptions=True)
+        if awaited in done:
+            return awaited.result()
         if asked in done:
             raise RetryAsked("connecting again, as asked")
         raise Unavailable(f"{self._options.connect or 'the coordinator'} accepts connections but has sent nothing for {timeout_s:g} s")
 
-    async def _wait_for_retry(self, error: str, *, started: bool) -> bool:
+    async def _wait_for_retry(self, error: str, *, started: bool, mismatch: bool = False) -> bool:
         """Tell that the link is lost and sleep until the next attempt; True when the user asked for it."""
         self._report_failures()
         self._num_attempts_failed += 1
@@ -199,7 +219,7 @@ class Link:
         if wait_s is None:
             self._post(BootFailed(error))
         elif not self._retry.is_set():
-            self._post(LinkLost(error, time.monotonic() + wait_s))
+            self._post(LinkLost(error, time.monotonic() + wait_s, mismatch))
         return await self._asked_within(wait_s)
 
     async def _asked_within(self, wait_s: float | None) -> bool:
@@ -249,3 +269,12 @@ def boot_sentence(options: Options) -> str:
     weights = f" with random weights (seed {options.random_weights})" if options.random_weights is not None else ""
     workers = f"{options.workers} worker processes" if options.workers else "worker processes"
     return f"Starting a cluster on this machine: a coordinator and {workers} for {model}{weights} ..."
+
+
+def mismatch_sentence(address: str, own: str, other: str, other_is_older: bool) -> str:
+    """Both versions and what to do about them."""
+    older = f"the coordinator at {address}" if other_is_older else "this console"
+    return (
+        f"this console is {own}, the coordinator at {address} is {other}: they cannot understand each other. "
+        f"Bring {older} up to date (pip install -U noodlecore), or connect to another cluster with : ctx HOST:PORT"
+    )

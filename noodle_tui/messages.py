@@ -10,6 +10,8 @@ from noodle_tui.logs import LogLine
 from noodle_tui.pages import Dialog, Entry
 
 if TYPE_CHECKING:
+    from engine.adaptation_entry import AdaptationEntry
+    from engine.move_estimate import MoveEstimate
     from noodle_tui.profile_file import ProfileView
 
 
@@ -66,6 +68,15 @@ class LinkLost:
 
     error: str
     retry_at_s: float
+    mismatch: bool = False  # it answers, but the two sides speak different protocols
+
+
+@dataclass(frozen=True, slots=True)
+class PeerKnown:
+    """The coordinator said which program it is; protocols fit."""
+
+    own: str
+    coordinator: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +123,10 @@ class PreviewArrived:
 
     action: str
     target: str
-    plan: Plan | None
+    plan: Plan | None = None
     error: str = ""
+    move: MoveEstimate | None = None
+    about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +152,16 @@ class CandidateArrived:
     strategy: str
     plan: Plan | None
     error: str = ""
+    move: MoveEstimate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SuggestionArrived:
+    """What adaptation suggests, as the coordinator predicts it now."""
+
+    entry: AdaptationEntry
+    plan: Plan | None = None
+    move: MoveEstimate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +265,7 @@ Message = (
     | ReplayMoved
     | RecordingChanged
     | LinkLost
+    | PeerKnown
     | ProcessesDied
     | Tick
     | HoldToggled
@@ -252,6 +276,7 @@ Message = (
     | ActionChanged
     | WhatIfAsked
     | CandidateArrived
+    | SuggestionArrived
     | PresentPlanned
     | WhatIfEnded
     | ProfileLoaded

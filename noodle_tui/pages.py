@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from engine.data import Plan
 from noodle_tui.tables import Listing
+
+if TYPE_CHECKING:
+    from engine.move_estimate import MoveEstimate
 
 
 class Page(StrEnum):
@@ -41,6 +45,10 @@ class Preview:
     target: str  # node, session or strategy; empty for the whole cluster
     plan_version: int  # what the request carries, and is refused if it moved
     plan: Plan | None = None  # what the coordinator would do
+    move: MoveEstimate | None = None  # what that would carry and take
+    about: str = ""  # why it is offered, or what it concerns
+    choices: tuple[str, ...] = ()  # up and down change the target among these
+    mode: str = ""  # of adaptation, as it was seen
     pending: bool = False  # the coordinator has been asked and has not answered
     blocked: str = ""  # why `y` does nothing
     settled: str = ""  # why it can no longer be confirmed as it stands
@@ -91,6 +99,7 @@ class Ui:
     warn_only: bool = False
     plan_mode: int = 0
     compare_version: int = 0  # the plan that the Plan screen compares with; 0 is none
+    compare_strategy: str = ""  # the strategy that the What-if screen compares with; empty is the present plan
     profile_phase: int = 0
     log_node: str = ""  # only this source's lines; empty is all
     help: bool = False

@@ -26,6 +26,7 @@ from noodle_tui.messages import (
     LinkLost,
     LogsArrived,
     Message,
+    PeerKnown,
     PresentPlanned,
     PreviewArrived,
     ProcessesDied,
@@ -38,6 +39,7 @@ from noodle_tui.messages import (
     ReplayMoved,
     Said,
     SessionEnded,
+    SuggestionArrived,
     Tick,
     TokenArrived,
     WhatIfAsked,
@@ -56,10 +58,12 @@ from noodle_tui.state import (
     LinkState,
     ProfileState,
     Sentence,
+    Suggestion,
     View,
     WhatIf,
 )
 
+DOWN = (LinkState.OFFLINE, LinkState.VERSION)
 SAID_FOR_S = 20.0  # a sentence that nobody has to act on goes away by itself
 
 
@@ -83,7 +87,7 @@ def _boot_failed(state: ConsoleState, message: BootFailed, now_s: float) -> Cons
 def _dialling(state: ConsoleState, message: Dialling, now_s: float) -> ConsoleState:
     link = state.link
     changed = replace(link, address=safe_text(message.address), attempt=link.attempt + 1, retry_at_s=None)
-    if link.state is not LinkState.OFFLINE:
+    if link.state not in DOWN:
         changed = replace(changed, state=LinkState.CONNECTING, since_s=link.since_s or now_s)
     return replace(state, link=changed)  # OFFLINE stays OFFLINE until a frame proves otherwise
 
@@ -93,7 +97,7 @@ def _frame_arrived(state: ConsoleState, message: FrameArrived, now_s: float) -> 
     before = None if message.anew else state.latest
     events = _merge(before, status, message.frame.events)
     view = View(status, events, now_s, message.wall_s)
-    link = Link(LinkState.LIVE, now_s, state.link.address)
+    link = Link(LinkState.LIVE, now_s, state.link.address, versions=state.link.versions)
     if state.link.state is LinkState.LIVE:
         link = replace(link, since_s=state.link.since_s)
     after = replace(
@@ -116,7 +120,7 @@ def _fresh(before: View | None, events: tuple[Event, ...]) -> tuple[Event, ...]:
 def _what_was_missed(state: ConsoleState, view: View, now_s: float) -> Sentence | None:
     """Said when the link is back; a replay that jumps misses nothing."""
     before = state.latest
-    if state.link.state is not LinkState.OFFLINE or before is None or state.replay is not None:
+    if state.link.state not in DOWN or before is None or state.replay is not None:
         return None
     return Sentence(missed(before.status, view.status, _fresh(before, view.events), now_s - before.arrived_s), now_s)
 
@@ -130,10 +134,17 @@ def _merge(previous: View | None, status: ClusterStatus, events: tuple[Event, ..
 
 
 def _link_lost(state: ConsoleState, message: LinkLost, now_s: float) -> ConsoleState:
-    since_s = state.link.since_s if state.link.state is LinkState.OFFLINE else now_s
+    since_s = state.link.since_s if state.link.state in DOWN else now_s
     error = safe_text(message.error, MAX_ERROR_CHARS)
-    link = replace(state.link, state=LinkState.OFFLINE, since_s=since_s, error=error, retry_at_s=message.retry_at_s)
+    down = LinkState.VERSION if message.mismatch else LinkState.OFFLINE
+    link = replace(state.link, state=down, since_s=since_s, error=error, retry_at_s=message.retry_at_s)
     return replace(state, link=link)
+
+
+def _peer_known(state: ConsoleState, message: PeerKnown, now_s: float) -> ConsoleState:
+    own, other = safe_text(message.own, 40), safe_text(message.coordinator, 40)
+    versions = f"console {own}, coordinator {other}" if own != other else ""
+    return replace(state, link=replace(state.link, versions=versions))
 
 
 def _processes_died(state: ConsoleState, message: ProcessesDied, now_s: float) -> ConsoleState:
@@ -203,7 +214,9 @@ def _preview_arrived(state: ConsoleState, message: PreviewArrived, now_s: float)
     if not isinstance(dialog, Preview) or (dialog.action, dialog.target) != (message.action, message.target):
         return state  # the user has gone on
     error = safe_text(message.error)
-    answered = replace(dialog, pending=False, plan=clean(message.plan), blocked=error or dialog.blocked)
+    about = safe_text(message.about) or dialog.about
+    answered = replace(dialog, pending=False, plan=clean(message.plan), move=clean(message.move))
+    answered = replace(answered, about=about, blocked=error or dialog.blocked)
     return replace(state, ui=replace(state.ui, dialog=answered))
 
 
@@ -219,9 +232,13 @@ def _whatif_asked(state: ConsoleState, message: WhatIfAsked, now_s: float) -> Co
 
 
 def _candidate_arrived(state: ConsoleState, message: CandidateArrived, now_s: float) -> ConsoleState:
-    candidate = Candidate(safe_text(message.strategy, 64), clean(message.plan), safe_text(message.error))
+    candidate = Candidate(safe_text(message.strategy, 64), clean(message.plan), safe_text(message.error), clean(message.move))
     others = tuple(c for c in state.whatif.candidates if c.strategy != candidate.strategy)
     return replace(state, whatif=replace(state.whatif, candidates=(*others, candidate)))
+
+
+def _suggestion_arrived(state: ConsoleState, message: SuggestionArrived, now_s: float) -> ConsoleState:
+    return replace(state, known_suggestion=Suggestion(clean(message.entry), clean(message.plan), clean(message.move)))
 
 
 def _whatif_ended(state: ConsoleState, message: WhatIfEnded, now_s: float) -> ConsoleState:
@@ -260,6 +277,7 @@ _HANDLERS: dict[type, Callable[[ConsoleState, Any, float], ConsoleState]] = {
     Dialling: _dialling,
     FrameArrived: _frame_arrived,
     LinkLost: _link_lost,
+    PeerKnown: _peer_known,
     ProcessesDied: _processes_died,
     ReplayMoved: _replay_moved,
     RecordingChanged: _recording_changed,
@@ -272,7 +290,8 @@ _HANDLERS: dict[type, Callable[[ConsoleState, Any, float], ConsoleState]] = {
     ActionChanged: _action_changed,
     WhatIfAsked: _whatif_asked,
     CandidateArrived: _candidate_arrived,
-    PresentPlanned: lambda state, message, now_s: replace(state, whatif=replace(state.whatif, present=message.plan)),
+    SuggestionArrived: _suggestion_arrived,
+    PresentPlanned: lambda state, message, now_s: replace(state, whatif=replace(state.whatif, present=clean(message.plan))),
     WhatIfEnded: _whatif_ended,
     ProfileLoaded: _profile_loaded,
     LogsArrived: _logs_arrived,

@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import time
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from engine.data import ClusterStatus, GenerateRequest, NoodleError, Plan, Refused, WatchFrame
+from engine.data import ClusterStatus, GenerateRequest, NoodleError, Plan, Refused, Stage, WatchFrame
 from noodle_tui.messages import BootFailed, Dialling, FrameArrived, LinkLost, Message, ReplayMoved, SessionEnded
 from noodle_tui.options import MAX_SPEED, MIN_SPEED, Options
 from noodle_tui.recording import Entry, Recording
@@ -97,7 +97,11 @@ class ReplayLink:
         """Refused."""
         self._post(SessionEnded(number, NO_CLUSTER))
 
-    async def plan(self, strategy: str) -> Plan:
+    async def plan(self, strategy: str, stages: Sequence[Stage] = (), without: str = "") -> Plan:
+        """Refused."""
+        raise Refused(NO_CLUSTER)
+
+    async def ask(self, call: str, *arguments: object) -> Any:
         """Refused."""
         raise Refused(NO_CLUSTER)
 

@@ -17,6 +17,8 @@ from noodle_tui.messages import ReplayMoved
 from noodle_tui.pages import Ui
 
 if TYPE_CHECKING:
+    from engine.adaptation_entry import AdaptationEntry
+    from engine.move_estimate import MoveEstimate
     from noodle_tui.profile_file import ProfileView
 
 FRAME_INTERVAL_S = 1.0  # the coordinator re-sends at least this often, as proof of life
@@ -30,6 +32,7 @@ class LinkState(StrEnum):
     LIVE = "LIVE"
     STALE = "STALE"  # the stream is open, but silent
     OFFLINE = "OFFLINE"
+    VERSION = "VERSION"  # the coordinator answers, but speaks another protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ class Link:
     error: str = ""
     retry_at_s: float | None = None  # None: nothing is scheduled, only a key tries again
     boot: str = ""  # what the embedded cluster is doing before its coordinator answers
+    versions: str = ""  # both sides', when their packages differ
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,21 @@ class Candidate:
     strategy: str
     plan: Plan | None
     error: str = ""
+    move: MoveEstimate | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """What adaptation offers, its evidence, and what the coordinator predicts of it."""
+
+    entry: AdaptationEntry
+    plan: Plan | None = None
+    move: MoveEstimate | None = None
+
+    @property
+    def name(self) -> str:
+        """As it stands in the comparison."""
+        return f"suggestion {self.entry.decision_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +152,7 @@ class ConsoleState:
     logs: tuple[LogLine, ...] = ()  # oldest first
     num_logs: int = 0  # ever taken in
     whatif: WhatIf = field(default_factory=lambda: WhatIf())
+    known_suggestion: Suggestion | None = None  # perhaps no longer open
     profile: ProfileState = field(default_factory=lambda: ProfileState())
     action: ActionRun | None = None
     said: Sentence | None = None  # what a key or command did, or what was missed
@@ -144,6 +164,13 @@ class ConsoleState:
     def shown(self) -> View | None:
         """What panels draw: the held view, or the latest."""
         return self.held or self.latest
+
+    @property
+    def suggestion(self) -> Suggestion | None:
+        """What adaptation offers now."""
+        known, latest = self.known_suggestion, self.latest
+        is_open = known is not None and latest is not None and latest.status.suggestion_id == known.entry.decision_id
+        return known if is_open else None
 
     @property
     def num_waiting_events(self) -> int:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from noodle_tui.keys import BY_ID
-from noodle_tui.listings import shown_rows, table_of
+from noodle_tui.listings import cursor_identity, shown_rows, table_of
 from noodle_tui.listings.lines import sources
-from noodle_tui.pages import LAST, PANELS, PLAN_MODES, Entry, EntryKind, Page, ThemeChoice
+from noodle_tui.pages import LAST, PANELS, PLAN_MODES, Entry, EntryKind, Page, Preview, ThemeChoice
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import cursor_index
 
@@ -47,6 +47,10 @@ def _move(step: int) -> Callable[[ConsoleState], ConsoleState]:
         if isinstance(ui.dialog, ThemeChoice):
             index = max(0, min(len(ui.dialog.names) - 1, ui.dialog.index + step))
             return _with(state, dialog=replace(ui.dialog, index=index))
+        if isinstance(ui.dialog, Preview) and ui.dialog.target in ui.dialog.choices:
+            names = ui.dialog.choices
+            target = names[max(0, min(len(names) - 1, names.index(ui.dialog.target) + step))]
+            return _with(state, dialog=replace(ui.dialog, target=target))
         if ui.dialog is not None:
             return state
         return _moved(state, ui.list_page, step)
@@ -160,7 +164,11 @@ def _next_source(state: ConsoleState) -> ConsoleState:
 
 
 def _compare(state: ConsoleState) -> ConsoleState:
-    """Earlier plans from the newest back, then none."""
+    """Earlier plans from the newest back, then none; on the What-if screen the strategy that the cursor is on, or none."""
+    if state.ui.page is Page.WHATIF:
+        chosen = cursor_identity(state, Page.WHATIF)
+        known = {c.strategy for c in state.whatif.candidates if c.plan is not None}
+        return _with(state, compare_strategy=chosen if chosen in known - {state.ui.compare_strategy} else "")
     now = state.shown.status.plan_version if state.shown else 0
     versions = [0, *(plan.plan_version for plan in reversed(state.plans) if plan.plan_version != now)]
     index = versions.index(state.ui.compare_version) if state.ui.compare_version in versions else 0

@@ -271,7 +271,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("cluster_id", "phase", "detail", "model", "random_weights", "has_tokenizer", "num_items", "context_tokens", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "tokens_per_s", "step_p50_s", "step_p95_s", "num_sessions_done", "num_sessions_failed", "uptime_s", "failure")
+    __slots__ = ("cluster_id", "phase", "detail", "model", "random_weights", "has_tokenizer", "num_items", "context_tokens", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "tokens_per_s", "step_p50_s", "step_p95_s", "num_sessions_done", "num_sessions_failed", "uptime_s", "failure", "adaptation_mode", "suggestion_id")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -293,6 +293,8 @@ class ClusterStatus(_message.Message):
     NUM_SESSIONS_FAILED_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
+    ADAPTATION_MODE_FIELD_NUMBER: _ClassVar[int]
+    SUGGESTION_ID_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     phase: str
     detail: str
@@ -314,7 +316,9 @@ class ClusterStatus(_message.Message):
     num_sessions_failed: int
     uptime_s: float
     failure: str
-    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., model: _Optional[str] = ..., random_weights: _Optional[bool] = ..., has_tokenizer: _Optional[bool] = ..., num_items: _Optional[int] = ..., context_tokens: _Optional[int] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., tokens_per_s: _Optional[float] = ..., step_p50_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., num_sessions_done: _Optional[int] = ..., num_sessions_failed: _Optional[int] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ...) -> None: ...
+    adaptation_mode: str
+    suggestion_id: int
+    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., model: _Optional[str] = ..., random_weights: _Optional[bool] = ..., has_tokenizer: _Optional[bool] = ..., num_items: _Optional[int] = ..., context_tokens: _Optional[int] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., tokens_per_s: _Optional[float] = ..., step_p50_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., num_sessions_done: _Optional[int] = ..., num_sessions_failed: _Optional[int] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., adaptation_mode: _Optional[str] = ..., suggestion_id: _Optional[int] = ...) -> None: ...
 
 class WatchFrame(_message.Message):
     __slots__ = ("status", "events")
@@ -411,10 +415,14 @@ class Plan(_message.Message):
     def __init__(self, plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., stage_s: _Optional[_Iterable[float]] = ..., bottleneck_s: _Optional[float] = ..., round_trip_s: _Optional[float] = ..., lower_bound: _Optional[float] = ..., optimal: _Optional[bool] = ...) -> None: ...
 
 class PlanRequest(_message.Message):
-    __slots__ = ("strategy",)
+    __slots__ = ("strategy", "stages", "without_worker_id")
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     strategy: str
-    def __init__(self, strategy: _Optional[str] = ...) -> None: ...
+    stages: _containers.RepeatedCompositeFieldContainer[Stage]
+    without_worker_id: str
+    def __init__(self, strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., without_worker_id: _Optional[str] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
     __slots__ = ("expected_plan_version", "strategy", "stages")
@@ -427,16 +435,20 @@ class ApplyRequest(_message.Message):
     def __init__(self, expected_plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ...) -> None: ...
 
 class DrainRequest(_message.Message):
-    __slots__ = ("worker_id",)
+    __slots__ = ("worker_id", "expected_plan_version")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_PLAN_VERSION_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
-    def __init__(self, worker_id: _Optional[str] = ...) -> None: ...
+    expected_plan_version: int
+    def __init__(self, worker_id: _Optional[str] = ..., expected_plan_version: _Optional[int] = ...) -> None: ...
 
 class CancelRequest(_message.Message):
-    __slots__ = ("session_id",)
+    __slots__ = ("session_id", "expected_plan_version")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_PLAN_VERSION_FIELD_NUMBER: _ClassVar[int]
     session_id: str
-    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+    expected_plan_version: int
+    def __init__(self, session_id: _Optional[str] = ..., expected_plan_version: _Optional[int] = ...) -> None: ...
 
 class CancelReply(_message.Message):
     __slots__ = ()
@@ -455,12 +467,14 @@ class SetSlowdownReply(_message.Message):
     def __init__(self) -> None: ...
 
 class SetAdaptationRequest(_message.Message):
-    __slots__ = ("mode", "decision_id")
+    __slots__ = ("mode", "decision_id", "expected_mode")
     MODE_FIELD_NUMBER: _ClassVar[int]
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_MODE_FIELD_NUMBER: _ClassVar[int]
     mode: str
     decision_id: int
-    def __init__(self, mode: _Optional[str] = ..., decision_id: _Optional[int] = ...) -> None: ...
+    expected_mode: str
+    def __init__(self, mode: _Optional[str] = ..., decision_id: _Optional[int] = ..., expected_mode: _Optional[str] = ...) -> None: ...
 
 class GetAdaptationRequest(_message.Message):
     __slots__ = ()
@@ -475,7 +489,7 @@ class AdaptationStatus(_message.Message):
     def __init__(self, mode: _Optional[str] = ..., history: _Optional[_Iterable[_Union[AdaptationEntry, _Mapping]]] = ...) -> None: ...
 
 class AdaptationEntry(_message.Message):
-    __slots__ = ("decision_id", "age_s", "verdict", "sentence", "outcome", "before_s", "predicted_s", "cost_s", "realised_s", "realised_pause_s")
+    __slots__ = ("decision_id", "age_s", "verdict", "sentence", "outcome", "before_s", "predicted_s", "cost_s", "realised_s", "realised_pause_s", "stages")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     AGE_S_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
@@ -486,6 +500,7 @@ class AdaptationEntry(_message.Message):
     COST_S_FIELD_NUMBER: _ClassVar[int]
     REALISED_S_FIELD_NUMBER: _ClassVar[int]
     REALISED_PAUSE_S_FIELD_NUMBER: _ClassVar[int]
+    STAGES_FIELD_NUMBER: _ClassVar[int]
     decision_id: int
     age_s: float
     verdict: str
@@ -496,7 +511,84 @@ class AdaptationEntry(_message.Message):
     cost_s: float
     realised_s: float
     realised_pause_s: float
-    def __init__(self, decision_id: _Optional[int] = ..., age_s: _Optional[float] = ..., verdict: _Optional[str] = ..., sentence: _Optional[str] = ..., outcome: _Optional[str] = ..., before_s: _Optional[float] = ..., predicted_s: _Optional[float] = ..., cost_s: _Optional[float] = ..., realised_s: _Optional[float] = ..., realised_pause_s: _Optional[float] = ...) -> None: ...
+    stages: _containers.RepeatedCompositeFieldContainer[Stage]
+    def __init__(self, decision_id: _Optional[int] = ..., age_s: _Optional[float] = ..., verdict: _Optional[str] = ..., sentence: _Optional[str] = ..., outcome: _Optional[str] = ..., before_s: _Optional[float] = ..., predicted_s: _Optional[float] = ..., cost_s: _Optional[float] = ..., realised_s: _Optional[float] = ..., realised_pause_s: _Optional[float] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ...) -> None: ...
+
+class GetVersionRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class VersionReply(_message.Message):
+    __slots__ = ("package_version", "protocol_version")
+    PACKAGE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    package_version: str
+    protocol_version: int
+    def __init__(self, package_version: _Optional[str] = ..., protocol_version: _Optional[int] = ...) -> None: ...
+
+class ListPlansRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class PlanList(_message.Message):
+    __slots__ = ("plans",)
+    PLANS_FIELD_NUMBER: _ClassVar[int]
+    plans: _containers.RepeatedCompositeFieldContainer[AdoptedPlan]
+    def __init__(self, plans: _Optional[_Iterable[_Union[AdoptedPlan, _Mapping]]] = ...) -> None: ...
+
+class AdoptedPlan(_message.Message):
+    __slots__ = ("wall_s", "plan")
+    WALL_S_FIELD_NUMBER: _ClassVar[int]
+    PLAN_FIELD_NUMBER: _ClassVar[int]
+    wall_s: float
+    plan: Plan
+    def __init__(self, wall_s: _Optional[float] = ..., plan: _Optional[_Union[Plan, _Mapping]] = ...) -> None: ...
+
+class EstimateMoveRequest(_message.Message):
+    __slots__ = ("stages",)
+    STAGES_FIELD_NUMBER: _ClassVar[int]
+    stages: _containers.RepeatedCompositeFieldContainer[Stage]
+    def __init__(self, stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ...) -> None: ...
+
+class MoveEstimate(_message.Message):
+    __slots__ = ("plan_version", "num_items", "num_sessions", "weight_bytes", "kv_bytes", "load_s", "copy_s", "pause_s", "num_measured", "nodes", "unknowns")
+    PLAN_VERSION_FIELD_NUMBER: _ClassVar[int]
+    NUM_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    NUM_SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KV_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LOAD_S_FIELD_NUMBER: _ClassVar[int]
+    COPY_S_FIELD_NUMBER: _ClassVar[int]
+    PAUSE_S_FIELD_NUMBER: _ClassVar[int]
+    NUM_MEASURED_FIELD_NUMBER: _ClassVar[int]
+    NODES_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWNS_FIELD_NUMBER: _ClassVar[int]
+    plan_version: int
+    num_items: int
+    num_sessions: int
+    weight_bytes: int
+    kv_bytes: int
+    load_s: float
+    copy_s: float
+    pause_s: float
+    num_measured: int
+    nodes: _containers.RepeatedCompositeFieldContainer[NodeMemory]
+    unknowns: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, plan_version: _Optional[int] = ..., num_items: _Optional[int] = ..., num_sessions: _Optional[int] = ..., weight_bytes: _Optional[int] = ..., kv_bytes: _Optional[int] = ..., load_s: _Optional[float] = ..., copy_s: _Optional[float] = ..., pause_s: _Optional[float] = ..., num_measured: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeMemory, _Mapping]]] = ..., unknowns: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class NodeMemory(_message.Message):
+    __slots__ = ("node_id", "now_bytes", "peak_bytes", "after_bytes", "limit_bytes")
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    NOW_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PEAK_BYTES_FIELD_NUMBER: _ClassVar[int]
+    AFTER_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    node_id: str
+    now_bytes: int
+    peak_bytes: int
+    after_bytes: int
+    limit_bytes: int
+    def __init__(self, node_id: _Optional[str] = ..., now_bytes: _Optional[int] = ..., peak_bytes: _Optional[int] = ..., after_bytes: _Optional[int] = ..., limit_bytes: _Optional[int] = ...) -> None: ...
 
 class ListMovesRequest(_message.Message):
     __slots__ = ()

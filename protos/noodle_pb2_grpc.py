@@ -80,6 +80,21 @@ class ControlStub:
                 request_serializer=protos_dot_noodle__pb2.GetLinksRequest.SerializeToString,
                 response_deserializer=protos_dot_noodle__pb2.Links.FromString,
                 _registered_method=True)
+        self.GetVersion = channel.unary_unary(
+                '/noodle.v1.Control/GetVersion',
+                request_serializer=protos_dot_noodle__pb2.GetVersionRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.VersionReply.FromString,
+                _registered_method=True)
+        self.ListPlans = channel.unary_unary(
+                '/noodle.v1.Control/ListPlans',
+                request_serializer=protos_dot_noodle__pb2.ListPlansRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.PlanList.FromString,
+                _registered_method=True)
+        self.EstimateMove = channel.unary_unary(
+                '/noodle.v1.Control/EstimateMove',
+                request_serializer=protos_dot_noodle__pb2.EstimateMoveRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.MoveEstimate.FromString,
+                _registered_method=True)
         self.Apply = channel.unary_unary(
                 '/noodle.v1.Control/Apply',
                 request_serializer=protos_dot_noodle__pb2.ApplyRequest.SerializeToString,
@@ -189,6 +204,27 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetVersion(self, request, context):
+        """Viewer: which program and which protocol this is; the one call that keeps its meaning in every version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPlans(self, request, context):
+        """Viewer: the plans that were adopted, oldest first, of former coordinators with the same journal too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EstimateMove(self, request, context):
+        """Viewer: what a move to these stages would carry, how long it would take, and what is not known of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Apply(self, request, context):
         """Operator: re-plan and move to it, if the plan version is still the one the operator saw.
         """
@@ -291,6 +327,21 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.GetLinks,
                     request_deserializer=protos_dot_noodle__pb2.GetLinksRequest.FromString,
                     response_serializer=protos_dot_noodle__pb2.Links.SerializeToString,
+            ),
+            'GetVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetVersion,
+                    request_deserializer=protos_dot_noodle__pb2.GetVersionRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.VersionReply.SerializeToString,
+            ),
+            'ListPlans': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPlans,
+                    request_deserializer=protos_dot_noodle__pb2.ListPlansRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.PlanList.SerializeToString,
+            ),
+            'EstimateMove': grpc.unary_unary_rpc_method_handler(
+                    servicer.EstimateMove,
+                    request_deserializer=protos_dot_noodle__pb2.EstimateMoveRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.MoveEstimate.SerializeToString,
             ),
             'Apply': grpc.unary_unary_rpc_method_handler(
                     servicer.Apply,
@@ -577,6 +628,87 @@ class Control:
             '/noodle.v1.Control/GetLinks',
             protos_dot_noodle__pb2.GetLinksRequest.SerializeToString,
             protos_dot_noodle__pb2.Links.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.Control/GetVersion',
+            protos_dot_noodle__pb2.GetVersionRequest.SerializeToString,
+            protos_dot_noodle__pb2.VersionReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPlans(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.Control/ListPlans',
+            protos_dot_noodle__pb2.ListPlansRequest.SerializeToString,
+            protos_dot_noodle__pb2.PlanList.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EstimateMove(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.Control/EstimateMove',
+            protos_dot_noodle__pb2.EstimateMoveRequest.SerializeToString,
+            protos_dot_noodle__pb2.MoveEstimate.FromString,
             options,
             channel_credentials,
             insecure,

@@ -84,9 +84,17 @@ class Adapting:
             if decision.orders_migration and decision.plan is not None:
                 self._carry_out(decision, decision.plan, now_s, out)
 
-    def set_mode(self, name: str, now_s: float, out: list[do.Command]) -> None:
-        """Raises InvalidInput listing the modes."""
+    @property
+    def suggestion_id(self) -> int:
+        """The suggestion that waits to be confirmed; 0 is none."""
+        open_ = self.planner.suggestion
+        return open_.decision_id if open_ is not None else 0
+
+    def set_mode(self, name: str, expected: str, now_s: float, out: list[do.Command]) -> None:
+        """Raises InvalidInput listing the modes, Refused if the mode is not the `expected` one ("" expects nothing)."""
         mode = check_mode(name)
+        if expected and expected != self.mode:
+            raise Refused(f"adaptation is {self.mode} now, the request was made when it was {expected[:20]}: look again")
         if mode is not self.mode:
             out.append(_record(self.planner.set_mode(mode, now_s)))
 
@@ -151,7 +159,8 @@ def _point(flight: Flight) -> Point:
 def _entry(d: Decision, now_s: float) -> AdaptationEntry:
     cost_s = d.cost.cost_s if d.cost else 0.0
     figures = d.before_s, d.predicted_s, cost_s, d.realised_s, d.realised_pause_s
-    return AdaptationEntry(d.decision_id, now_s - d.at_s, str(d.verdict), d.sentence, d.outcome, *figures)
+    stages = d.plan.stages if d.plan else ()
+    return AdaptationEntry(d.decision_id, now_s - d.at_s, str(d.verdict), d.sentence, d.outcome, *figures, stages)
 
 
 def _record(decision: Decision) -> do.Record:

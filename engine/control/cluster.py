@@ -15,6 +15,7 @@ from engine.control import events as on
 from engine.control.adapting import Adapting
 from engine.control.batching import num_lanes
 from engine.control.config import ClusterConfig as ClusterConfig
+from engine.control.consent import REQUESTED, check_seen, check_unchanged
 from engine.control.invariants import check_cluster
 from engine.control.members import Member, Members, capacity_tokens
 from engine.control.metrics import PipelineMetrics
@@ -52,6 +53,7 @@ class Cluster:
         self.plan_version = last_plan_version
         self.replan_cause = ""  # a move is due as soon as none is under way
         self._wanted_stages: tuple[Stage, ...] = ()  # an operator's own cut for it
+        self._wanted_strategy = ""  # what found that cut, if a planner did
         self.last_version = last_plan_version
         self._is_restart = last_plan_version > 0
         self._had_plan = False
@@ -195,6 +197,7 @@ class Cluster:
 
     @_on.register
     def _(self, event: on.SessionCancelled, now_s: float, out: list[do.Command]) -> None:
+        check_seen(self, event.expected_plan_version)
         self.serving.cancel(event.session_id, event.reason, now_s, out)
 
     @_on.register
@@ -230,16 +233,14 @@ class Cluster:
 
     @_on.register
     def _(self, event: on.ReplanRequested, now_s: float, out: list[do.Command]) -> None:
-        if event.expected_plan_version != self.plan_version:
-            raise Refused(f"the plan is #{self.plan_version} now, the request was made for #{event.expected_plan_version}: look again")
-        if self.rebalancer.move is not None:
-            raise Refused(f"a move to #{self.rebalancer.move.new.plan_version} is under way: wait for its end, then ask again")
+        check_unchanged(self, event.expected_plan_version)
         self.preview(event.strategy, event.stages)
         self.strategy = event.strategy or self.strategy
-        self.replan_cause, self._wanted_stages = "requested by the operator", event.stages
+        self.replan_cause, self._wanted_stages, self._wanted_strategy = REQUESTED, event.stages, event.strategy
 
     @_on.register
     def _(self, event: on.DrainRequested, now_s: float, out: list[do.Command]) -> None:
+        check_unchanged(self, event.expected_plan_version)
         member = self.members.get(event.worker_id)
         if member is None or not member.alive:
             raise NotFound(f"worker {event.worker_id} is not in the cluster: see `noodle-engine status`")
@@ -252,7 +253,7 @@ class Cluster:
 
     @_on.register
     def _(self, event: on.AdaptationModeSet, now_s: float, out: list[do.Command]) -> None:
-        self.adapting.set_mode(event.mode, now_s, out)
+        self.adapting.set_mode(event.mode, event.expected_mode, now_s, out)
 
     @_on.register
     def _(self, event: on.SuggestionConfirmed, now_s: float, out: list[do.Command]) -> None:
@@ -358,7 +359,7 @@ class Cluster:
         cause, self.replan_cause = self.replan_cause, ""
         stages, self._wanted_stages = self._wanted_stages, ()
         try:
-            plan = self.preview("", stages)
+            plan = self.preview(self._wanted_strategy if stages else "", stages)
         except Refused as e:  # a node left meanwhile, or nothing else fits: the present plan serves on
             out.append(do.Record(Severity.WARN, "plan", f"#{self.plan_version}", f"no move: {cause}; {e}"))
             return

@@ -159,6 +159,7 @@ class SessionRestored:
 class SessionCancelled:
     session_id: str
     reason: str
+    expected_plan_version: int | None = None  # None: whatever the plan is
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +204,7 @@ class ReplanRequested:
 @dataclass(frozen=True, slots=True)
 class DrainRequested:
     worker_id: str
+    expected_plan_version: int | None = None  # None: whatever the plan is
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +212,7 @@ class AdaptationModeSet:
     """An operator lets the cluster move layers by itself (auto), with their consent (suggest) or not (off)."""
 
     mode: str
+    expected_mode: str = ""  # empty: whatever the mode is
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from engine.control import commands as do
 from engine.control.config import ClusterConfig
 from engine.control.members import Members, planning_node
@@ -23,9 +25,13 @@ def problem_of(card: ModelCard | None, members: Members) -> Problem:
 
 
 def plan_for(problem: Problem, config: ClusterConfig, strategy: str, plan_version: int, stages: tuple[Stage, ...], is_asked: bool) -> Plan:
-    """The operator's own `stages`, else the cut that the cluster was started with unless `is_asked` for, else the planner's."""
+    """The operator's own `stages`, else the cut that the cluster was started with unless `is_asked` for, else the planner's.
+
+    Stages that a strategy `is_asked` with are what it once found: they are taken as they are, and the plan stays its own.
+    """
     if stages:
-        return given(problem, plan_version, stages)
+        plan = given(problem, plan_version, stages)
+        return replace(plan, strategy=strategy) if is_asked else plan
     if config.layers and not is_asked:
         return given_plan(problem, config.layers, config.order, plan_version)
     return make_plan(problem, strategy, plan_version)

@@ -33,6 +33,8 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         num_sessions_failed=cluster.serving.num_failed,
         uptime_s=now_s - cluster.started_s,
         failure=cluster.failure,
+        adaptation_mode=str(cluster.adapting.mode),
+        suggestion_id=cluster.adapting.suggestion_id,
     )
 
 

@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 
 from engine.adaptation_entry import AdaptationStatus
+from engine.adopted_plan import AdoptedPlan
 from engine.data import (
     ClusterStatus,
     Corrupt,
@@ -28,11 +29,13 @@ from engine.data import (
     WatchFrame,
 )
 from engine.measured_link import MeasuredLink
+from engine.move_estimate import MoveEstimate
 from engine.move_report import MoveReport
 from engine.service import wire
 from engine.service.errors import from_rpc_error, is_transport_failure
 from engine.service.links import open_channel
 from engine.service.security import metadata
+from engine.version import Version
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -121,9 +124,21 @@ class Client:
             with contextlib.suppress(Exception):
                 call.cancel()
 
-    async def plan(self, strategy: str = "") -> Plan:
-        """What the planner would do now, without doing it."""
-        request = pb.PlanRequest(strategy=strategy)
+    async def version(self) -> Version:
+        """What the coordinator is; an older one that cannot say has protocol 0. Raises what a failed connection raises."""
+        try:
+            reply = await self._stub.GetVersion(pb.GetVersionRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S)
+        except grpc.aio.AioRpcError as e:
+            if e.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return Version("", 0)
+            raise self._explain(e) from e
+        return wire.from_message(Version, reply)
+
+    async def plan(self, strategy: str = "", stages: Sequence[Stage] = (), without: str = "") -> Plan:
+        """What the planner would do now, or `without` a worker, or what the caller's own `stages` would; nothing is done."""
+        request = pb.PlanRequest(strategy=strategy, without_worker_id=without)
+        for stage in stages:
+            wire.to_message(stage, request.stages.add())
         return wire.from_message(Plan, await self._call(self._stub.PlanNow(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
 
     async def problem_json(self) -> str:
@@ -136,8 +151,24 @@ class Client:
         reply = await self._call(self._stub.GetLinks(pb.GetLinksRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
         return tuple(wire.from_message(MeasuredLink, link) for link in reply.links)
 
+    async def plans(self) -> tuple[AdoptedPlan, ...]:
+        """The plans that were adopted here, oldest first; the last one is the present one, if there is any."""
+        reply = await self._call(self._stub.ListPlans(pb.ListPlansRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+        return tuple(wire.from_message(AdoptedPlan, found) for found in reply.plans)
+
+    async def estimate_move(self, stages: Sequence[Stage]) -> MoveEstimate:
+        """What a move to `stages` would carry and take; raises Refused while no plan serves."""
+        request = pb.EstimateMoveRequest()
+        for stage in stages:
+            wire.to_message(stage, request.stages.add())
+        reply = await self._call(self._stub.EstimateMove(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+        return wire.from_message(MoveEstimate, reply)
+
     async def apply(self, expected_plan_version: int, strategy: str = "", stages: Sequence[Stage] = ()) -> Plan:
-        """Move to a new plan, or to the caller's own `stages`; raises Refused if the plan is not the one the caller saw."""
+        """Move to a new plan, or to the caller's own `stages`; raises Refused if the plan is not the one the caller saw.
+
+        With both a strategy and stages the move goes to these stages, and the plan counts as that strategy's.
+        """
         request = pb.ApplyRequest(expected_plan_version=expected_plan_version, strategy=strategy)
         for stage in stages:
             wire.to_message(stage, request.stages.add())
@@ -149,12 +180,15 @@ class Client:
         async for message in self._stream(self._stub.Profile(request, metadata=self._metadata)):
             yield ProfileProgress(message.progress, message.detail, message.profile_json)
 
-    async def drain(self, worker_id: str) -> Plan:
-        request = pb.DrainRequest(worker_id=worker_id)
+    async def drain(self, worker_id: str, expected_plan_version: int | None = None) -> Plan:
+        """Leave a worker out of plans; raises Refused if a version is given and the plan is another one or about to be."""
+        request = pb.DrainRequest(worker_id=worker_id, expected_plan_version=expected_plan_version)
         return wire.from_message(Plan, await self._call(self._stub.Drain(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
 
-    async def cancel(self, session_id: str) -> None:
-        await self._call(self._stub.Cancel(pb.CancelRequest(session_id=session_id), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+    async def cancel(self, session_id: str, expected_plan_version: int | None = None) -> None:
+        """End a session; raises Refused if a version is given and the plan is another one."""
+        request = pb.CancelRequest(session_id=session_id, expected_plan_version=expected_plan_version)
+        await self._call(self._stub.Cancel(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S))
 
     async def set_slowdown(self, worker_id: str, factor: float) -> None:
         """Let a worker play a machine that is `factor` times as slow; 1 ends it."""
@@ -172,9 +206,12 @@ class Client:
         reply = await self._call(self._stub.GetAdaptation(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S))
         return wire.from_message(AdaptationStatus, reply)
 
-    async def set_adaptation(self, mode: str = "", confirm: int = 0) -> AdaptationStatus:
-        """Switch to a mode (off, suggest, auto), confirm a suggestion by its id, or both; raises InvalidInput or Refused."""
-        request = pb.SetAdaptationRequest(mode=mode, decision_id=confirm)
+    async def set_adaptation(self, mode: str = "", confirm: int = 0, expected_mode: str = "") -> AdaptationStatus:
+        """Switch to a mode (off, suggest, auto), confirm a suggestion by its id, or both.
+
+        Raises InvalidInput, or Refused: the mode is not the expected one, the suggestion is not open any more.
+        """
+        request = pb.SetAdaptationRequest(mode=mode, decision_id=confirm, expected_mode=expected_mode)
         reply = await self._call(self._stub.SetAdaptation(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S))
         return wire.from_message(AdaptationStatus, reply)
 

@@ -12,17 +12,20 @@ import grpc
 import grpc.aio
 
 from engine.control import events as on
+from engine.control.move_estimate import estimate_move, preview_without
 from engine.data import InvalidInput, NodeSpec, NotFound, Plan, Stage, Stale, Unavailable, WatchFrame, check_name
 from engine.planning.problem_document import problem_to_json
 from engine.service import wire
 from engine.service.session_output import SessionOutput
 from engine.service.shell import ClusterShell
+from engine.version import own_version
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
 MIN_WATCH_INTERVAL_S = 0.1
 PROOF_OF_LIFE_S = 1.0
 RESTART_LIMIT_S = 60.0
+MAX_PLANS = 50
 MAX_PROMPT_BYTES = 8 * 1024 * 1024
 
 
@@ -94,7 +97,10 @@ class ControlService(rpc.ControlServicer):
             await asyncio.sleep(min(interval_s, PROOF_OF_LIFE_S))
 
     async def PlanNow(self, request: pb.PlanRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
-        return wire.to_message(self._shell.cluster.preview(request.strategy), pb.Plan())
+        cluster = self._shell.cluster
+        if request.without_worker_id:
+            return wire.to_message(preview_without(cluster, request.without_worker_id), pb.Plan())
+        return wire.to_message(cluster.preview(request.strategy, _stages(request)), pb.Plan())
 
     async def GetProblem(self, request: pb.GetProblemRequest, context: grpc.aio.ServicerContext) -> pb.GetProblemReply:
         return pb.GetProblemReply(problem_json=problem_to_json(self._shell.cluster.problem()))
@@ -102,6 +108,15 @@ class ControlService(rpc.ControlServicer):
     async def GetLinks(self, request: pb.GetLinksRequest, context: grpc.aio.ServicerContext) -> pb.Links:
         links = self._shell.cluster.members.links
         return pb.Links(links=[wire.to_message(link, pb.MeasuredLink()) for link in links])
+
+    async def GetVersion(self, request: pb.GetVersionRequest, context: grpc.aio.ServicerContext) -> pb.VersionReply:
+        return wire.to_message(own_version(), pb.VersionReply())
+
+    async def ListPlans(self, request: pb.ListPlansRequest, context: grpc.aio.ServicerContext) -> pb.PlanList:
+        return pb.PlanList(plans=[wire.to_message(found, pb.AdoptedPlan()) for found in self._shell.journal.plans(MAX_PLANS)])
+
+    async def EstimateMove(self, request: pb.EstimateMoveRequest, context: grpc.aio.ServicerContext) -> pb.MoveEstimate:
+        return wire.to_message(estimate_move(self._shell.cluster, _stages(request)), pb.MoveEstimate())
 
     # ------------------------------------------------------------------------------------------ operators
     async def Generate(self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.TokenChunk]:
@@ -134,12 +149,11 @@ class ControlService(rpc.ControlServicer):
         return shell.open_session(on.SessionSubmitted(session_id, prompt_ids, wanted))
 
     async def Apply(self, request: pb.ApplyRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
-        stages = tuple(wire.from_message(Stage, s) for s in request.stages)
-        self._shell.feed(on.ReplanRequested(request.expected_plan_version, request.strategy, stages))
+        self._shell.feed(on.ReplanRequested(request.expected_plan_version, request.strategy, _stages(request)))
         return self._plan_or_preview()
 
     async def Drain(self, request: pb.DrainRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
-        self._shell.feed(on.DrainRequested(request.worker_id))
+        self._shell.feed(on.DrainRequested(request.worker_id, _expected(request)))
         return self._plan_or_preview()
 
     async def Profile(self, request: pb.ProfileRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.ProfileMessage]:
@@ -147,7 +161,7 @@ class ControlService(rpc.ControlServicer):
             yield message
 
     async def Cancel(self, request: pb.CancelRequest, context: grpc.aio.ServicerContext) -> pb.CancelReply:
-        self._shell.feed(on.SessionCancelled(request.session_id, "an operator cancelled it"))
+        self._shell.feed(on.SessionCancelled(request.session_id, "an operator cancelled it", _expected(request)))
         return pb.CancelReply()
 
     async def SetSlowdown(self, request: pb.SetSlowdownRequest, context: grpc.aio.ServicerContext) -> pb.SetSlowdownReply:
@@ -162,7 +176,7 @@ class ControlService(rpc.ControlServicer):
 
     async def SetAdaptation(self, request: pb.SetAdaptationRequest, context: grpc.aio.ServicerContext) -> pb.AdaptationStatus:
         if request.mode:
-            self._shell.feed(on.AdaptationModeSet(request.mode))
+            self._shell.feed(on.AdaptationModeSet(request.mode, request.expected_mode))
         if request.decision_id:
             self._shell.feed(on.SuggestionConfirmed(request.decision_id))
         return self._adaptation()
@@ -179,6 +193,14 @@ class ControlService(rpc.ControlServicer):
         move = cluster.rebalancer.move
         plan: Plan = (move.new if move else cluster.plan) or cluster.preview()
         return wire.to_message(plan, pb.Plan())
+
+
+def _stages(request: pb.PlanRequest | pb.ApplyRequest | pb.EstimateMoveRequest) -> tuple[Stage, ...]:
+    return tuple(wire.from_message(Stage, s) for s in request.stages)
+
+
+def _expected(request: pb.DrainRequest | pb.CancelRequest) -> int | None:
+    return request.expected_plan_version if request.HasField("expected_plan_version") else None
 
 
 def _check_prompt_ids(prompt_ids: tuple[int, ...], vocab_size: int) -> None:

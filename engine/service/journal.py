@@ -16,7 +16,20 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from engine.data import Event, Exhausted, FinishReason, GenerateRequest, InvalidInput, NoodleError, Plan, Refused, Sampling, Severity
+from engine.adopted_plan import AdoptedPlan
+from engine.data import (
+    Event,
+    Exhausted,
+    FinishReason,
+    GenerateRequest,
+    InvalidInput,
+    NoodleError,
+    Plan,
+    Refused,
+    Sampling,
+    Severity,
+    Stage,
+)
 from engine.service.errors import from_number, status_number
 
 _VERSION = 2
@@ -111,6 +124,11 @@ class Journal:
         rows = self._db.execute("SELECT token_index, token_id FROM tokens WHERE session_id = ? ORDER BY token_index", (session_id,))
         return [token_id for number, (index, token_id) in enumerate(rows) if index == number]
 
+    def plans(self, limit: int) -> list[AdoptedPlan]:
+        """The newest `limit` plans that were adopted, oldest first."""
+        rows = self._db.execute("SELECT wall_s, plan FROM plans ORDER BY plan_version DESC LIMIT ?", (limit,)).fetchall()
+        return [AdoptedPlan(wall_s, _plan(json.loads(text))) for wall_s, text in rows[::-1]]
+
     def last_plan_version(self) -> int:
         return int(self._db.execute("SELECT COALESCE(MAX(plan_version), 0) FROM plans").fetchone()[0])
 
@@ -145,6 +163,11 @@ class Journal:
             self._db.execute(statement, row)
         except sqlite3.OperationalError as e:
             raise Exhausted(f"the journal {self._path} cannot be written ({e}): free disk space or choose another --state-dir") from e
+
+
+def _plan(document: dict[str, Any]) -> Plan:
+    stages = tuple(Stage(**stage) for stage in document.pop("stages"))
+    return Plan(**document | {"stages": stages, "stage_s": tuple(document["stage_s"])})
 
 
 def _request(document: dict[str, Any]) -> GenerateRequest:

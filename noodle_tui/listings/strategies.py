@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from engine.data import Plan, StageStatus
-from noodle_tui.figures import ms, rate, signed_percent
+from noodle_tui.figures import ms, percent, rate, signed_percent, size, with_ms
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Line, Span, fit, line
 from noodle_tui.present_plan import replanned
-from noodle_tui.state import ConsoleState
+from noodle_tui.state import Candidate, ConsoleState
 from noodle_tui.tables import Column, Table, widest
 
+if TYPE_CHECKING:
+    from engine.move_estimate import MoveEstimate
+
+FULL = 0.92  # of a node's memory
 CURRENT, MEASURED = "current", "measured"  # the present plan as it was planned, and as it runs
 
 
@@ -27,6 +32,19 @@ class StrategyRow:
     num_moved: int | None
     gain: float | None  # in tokens/s that the bottleneck allows, against the present plan by the same times
     error: str = ""
+    move: MoveEstimate | None = None
+    is_suggestion: bool = False
+
+    @property
+    def move_s(self) -> float | None:
+        """Until the new plan serves."""
+        return self.move.load_s + self.move.copy_s + self.move.pause_s if self.move else None
+
+    @property
+    def fullest(self) -> float | None:
+        """The highest share of a node's memory afterwards."""
+        nodes = self.move.nodes if self.move else ()
+        return max((node.after_bytes / node.limit_bytes for node in nodes if node.limit_bytes > 0), default=None)
 
 
 def strategy_rows(state: ConsoleState) -> tuple[StrategyRow, ...]:
@@ -34,8 +52,11 @@ def strategy_rows(state: ConsoleState) -> tuple[StrategyRow, ...]:
     if state.latest is None:
         return ()
     status = replanned(state, state.latest.status)
-    current = _current(status.stages, status.plan_version)
-    found = [_candidate(c.strategy, c.plan, c.error, current, status.stages) for c in state.whatif.candidates]
+    current = _current(status.stages)
+    found = [_candidate(c, current, status.stages) for c in state.whatif.candidates]
+    if state.suggestion is not None:
+        offered = Candidate(state.suggestion.name, state.suggestion.plan, "", state.suggestion.move)
+        found.append(replace(_candidate(offered, current, status.stages), is_suggestion=True))
     found.sort(key=lambda row: (row.plan is None, row.bottleneck_s, row.step_s, row.name))
     return (*([current, *_measured(status.stages)] if status.stages else []), *found)
 
@@ -48,11 +69,16 @@ def strategies_table(state: ConsoleState) -> Table:
         rows=rows,
         columns=(
             Column("strategy", "STRATEGY", widest([r.name for r in rows], 9, 18), lambda r: r.name),
-            Column("step_s", "STEP ms", 8, lambda r: r.step_s, lambda r: ms(r.step_s), right=True, covered=True),
-            Column("max_per_s", "MAX/s", 7, _max_per_s, lambda r: rate(_max_per_s(r)), right=True, covered=True),
-            Column("bottleneck", "BOTTLENECK", 20, lambda r: r.bottleneck, covered=True),
-            Column("moved", "MOVE ITEMS", 10, lambda r: r.num_moved, right=True, covered=True),
-            Column("gain", "GAIN", 6, lambda r: r.gain, lambda r: signed_percent(r.gain), _gain_style, right=True, covered=True),
+            Column("step_s", "STEP", 6, lambda r: r.step_s, lambda r: ms(r.step_s), right=True, covered=True),
+            Column("max_per_s", "MAX/s", 6, _max_per_s, lambda r: rate(_max_per_s(r)), right=True, covered=True),
+            Column("bottleneck", "BOTTLENECK", 17, lambda r: r.bottleneck, covered=True),
+            Column("moved", "ITEMS", 5, lambda r: r.num_moved, right=True, covered=True),
+            Column("copy_s", "COPY", 6, lambda r: r.move_s, _move_text, right=True, covered=True),
+            Column("memory", "MEM", 4, lambda r: r.fullest, _memory_text, _memory_style, right=True, covered=True),
+            Column("gain", "GAIN", 5, lambda r: r.gain, lambda r: signed_percent(r.gain), _gain_style, right=True, covered=True),
+            Column("weights", "WEIGHTS", 7, _weight_bytes, lambda r: size(_weight_bytes(r)), right=True, from_width=110, covered=True),
+            Column("kv", "KV", 5, _kv_bytes, lambda r: size(_kv_bytes(r)), right=True, from_width=110, covered=True),
+            Column("pause", "PAUSE", 6, _pause_s, lambda r: with_ms(_pause_s(r)), right=True, from_width=110, covered=True),
             Column("optimal", "PROOF", 8, lambda r: r.plan.optimal if r.plan else None, _proof, from_width=90, covered=True),
             Column("fit", "FIT", 3, lambda r: "no" if r.error else "yes", style=lambda r: "error" if r.error else "text"),
             Column("error", "", 0, lambda r: r.error),
@@ -73,7 +99,7 @@ def plan_owners(plan: Plan) -> dict[int, str]:
     return {i: stage.node_id for stage in plan.stages for i in range(stage.start, stage.stop)}
 
 
-def _current(stages: tuple[StageStatus, ...], plan_version: int) -> StrategyRow:
+def _current(stages: tuple[StageStatus, ...]) -> StrategyRow:
     times = [stage.predicted_s for stage in stages]
     hops_s = sum(stage.hop_p50_s for stage in stages)
     slowest = max(range(len(times)), key=lambda i: times[i], default=0)
@@ -92,7 +118,8 @@ def _measured(stages: tuple[StageStatus, ...]) -> tuple[StrategyRow, ...]:
     return (StrategyRow(MEASURED, None, step_s, times[slowest], name, None, None),)
 
 
-def _candidate(strategy: str, plan: Plan | None, error: str, current: StrategyRow, stages: tuple[StageStatus, ...]) -> StrategyRow:
+def _candidate(candidate: Candidate, current: StrategyRow, stages: tuple[StageStatus, ...]) -> StrategyRow:
+    strategy, plan, error = candidate.strategy, candidate.plan, candidate.error
     if plan is None:
         return StrategyRow(strategy, None, 0.0, 0.0, "", None, None, error or "no plan")
     slowest = max(range(len(plan.stage_s)), key=lambda i: plan.stage_s[i], default=0)
@@ -101,7 +128,8 @@ def _candidate(strategy: str, plan: Plan | None, error: str, current: StrategyRo
     num_moved = sum(before.get(i) != node for i, node in after.items())
     gain = current.bottleneck_s / plan.bottleneck_s - 1 if plan.bottleneck_s > 0 and current.bottleneck_s > 0 else None
     hop_s = sum(stage.hop_p50_s for stage in stages) / len(stages) if stages else 0.0  # predictions leave hops out
-    return StrategyRow(strategy, plan, sum(plan.stage_s) + hop_s * len(plan.stages), plan.bottleneck_s, name, num_moved, gain)
+    step_s = sum(plan.stage_s) + hop_s * len(plan.stages)
+    return StrategyRow(strategy, plan, step_s, plan.bottleneck_s, name, num_moved, gain, move=candidate.move)
 
 
 def _bottleneck(index: int, time_s: float, node: str) -> str:
@@ -112,12 +140,38 @@ def _max_per_s(row: StrategyRow) -> float:
     return 1 / row.bottleneck_s if row.bottleneck_s > 0 else 0.0
 
 
+def _move_text(row: StrategyRow) -> str:
+    return "-" if not row.num_moved or row.move_s is None else f"{row.move_s:.1f}s"
+
+
+def _memory_text(row: StrategyRow) -> str:
+    return "-" if row.fullest is None else percent(row.fullest)
+
+
+def _memory_style(row: StrategyRow) -> str:
+    return "warn" if row.fullest is not None and row.fullest > FULL else "text"
+
+
+def _weight_bytes(row: StrategyRow) -> float:
+    return float(row.move.weight_bytes) if row.move else -1.0
+
+
+def _kv_bytes(row: StrategyRow) -> float:
+    return float(row.move.kv_bytes) if row.move else -1.0
+
+
+def _pause_s(row: StrategyRow) -> float:
+    return row.move.pause_s if row.move else 0.0
+
+
 def _gain_style(row: StrategyRow) -> str:
     return "ok" if row.gain is not None and row.gain >= 0.005 else "text"
 
 
 def _proof(row: StrategyRow) -> str:
     if row.plan is None:
+        return "-"
+    if row.is_suggestion:
         return "-"
     if row.plan.optimal:
         return "optimal"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from noodle_tui.actions import ACTIONS, still_holds, title_of
+from noodle_tui.actions import ACTIONS, MODES, still_holds, title_of
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
 from noodle_tui.pages import Dialog, Notice, Preview, ThemeChoice
 from noodle_tui.present_plan import replanned
+from noodle_tui.screens.move_lines import MAX_UNKNOWNS, facts_of
 from noodle_tui.screens.whatif import error_band, expectation, plan_difference, unknowns
 from noodle_tui.state import ConsoleState
 from noodle_tui.widgets.boxes import boxed, laid_over
@@ -35,33 +36,65 @@ def _content(state: ConsoleState, dialog: Dialog, canvas: Canvas) -> Lines:
 
 
 def _preview(state: ConsoleState, preview: Preview, canvas: Canvas) -> Lines:
-    """What it is, what it does, what it costs, and whether `y` would do it."""
-    action = ACTIONS[preview.action]
+    """What it is, what it does, what it costs, and whether `y` would do it; what matters least goes when it does not fit."""
     cluster = state.latest.status.cluster_id if state.latest else "the cluster"
     head = (line(Span(f"{title_of(preview)} on {cluster}?", "title")), BLANK)
-    facts = [*_rows("does", action.effect, canvas)]
-    if preview.plan is not None and state.latest is not None:
-        facts += _rows("expect", expectation(replanned(state, state.latest.status), preview.plan), canvas)
-    facts += _rows("based on", _basis(preview), canvas)
-    if action.command and action.call:
-        facts += _rows("same as", action.command, canvas)
     foot = _foot(state, preview, canvas)
-    picture = _picture(state, preview, canvas)
-    room = canvas.height - len(head) - len(facts) - len(foot)
-    return (*head, *facts, *(picture if len(picture) <= room else ()), *foot)
+    room = canvas.height - len(head) - len(foot)
+    kept = dict[int, Lines]()
+    parts = _parts(state, preview, canvas)
+    for rank in sorted(range(len(parts)), key=lambda i: parts[i][0]):
+        rows = parts[rank][1]
+        if len(rows) <= room:
+            kept[rank] = rows
+            room -= len(rows)
+    return (*head, *(row for rank in sorted(kept) for row in kept[rank]), *foot)
+
+
+def _parts(state: ConsoleState, preview: Preview, canvas: Canvas) -> list[tuple[int, Lines]]:
+    """In the order in which they stand, each with its rank: the highest ranks go first when there is no room."""
+    action = ACTIONS[preview.action]
+    parts: list[tuple[int, Lines]] = []
+
+    def add(rank: int, name: str, text: str) -> None:
+        parts.append((rank, tuple(_rows(name, text, canvas)) if text else ()))
+
+    add(2, "why" if preview.action == "cluster.confirm" else "what", preview.about)
+    if preview.choices:
+        parts.append((0, _modes(preview, canvas)))
+    add(8, "does", action.effect)
+    if preview.plan is not None and state.latest is not None:
+        status = replanned(state, state.latest.status)
+        add(0, "expect", expectation(status, preview.plan))
+        for i, (name, text) in enumerate(facts_of(preview.move)):
+            add(3 + i, name, text)
+        unknown = (*(preview.move.unknowns if preview.move else ()), *unknowns(status))
+        parts += [(6, tuple(_rows("unknown", text, canvas, "warn"))) for text in unknown[:MAX_UNKNOWNS]]
+        add(7, "trust", error_band(status))
+    add(1, "based on", _basis(preview))
+    add(9, "same as", action.command)
+    if preview.plan is not None and state.latest is not None:
+        parts.append((10, (BLANK, *plan_difference(replanned(state, state.latest.status), preview.plan, canvas))))
+    return parts
+
+
+def _modes(preview: Preview, canvas: Canvas) -> Lines:
+    """The modes to choose from, the present one named."""
+    rows: list[Line] = []
+    for name in preview.choices:
+        chosen = name == preview.target
+        first, *more = wrap(MODES[name] + (" (now)" if name == preview.mode else ""), canvas.width - 11)
+        mark = Span(canvas.glyphs.cursor if chosen else " ", "accent")
+        rows += [line(mark, Span(f" {name:<8}", "title" if chosen else "text"), first), *(line(f"{'':<10}{row}") for row in more)]
+    return tuple(rows)
 
 
 def _basis(preview: Preview) -> str:
-    if "plan_version" in ACTIONS[preview.action].sends:
+    if preview.choices:
+        return f"the mode is {preview.mode}; the coordinator refuses if it has changed"
+    if "plan_version" in ACTIONS[preview.action].sends or preview.action == "cluster.confirm":
         return f"plan #{preview.plan_version}; the coordinator refuses if it has moved"
     return f"plan #{preview.plan_version}; checked again here before it is sent"
-
-
-def _picture(state: ConsoleState, preview: Preview, canvas: Canvas) -> Lines:
-    if preview.plan is None or state.latest is None:
-        return ()
-    status = replanned(state, state.latest.status)
-    return (BLANK, *plan_difference(status, preview.plan, canvas), line(Span(error_band(status), "dim")), *unknowns(status, canvas))
 
 
 def _foot(state: ConsoleState, preview: Preview, canvas: Canvas) -> Lines:
@@ -74,9 +107,9 @@ def _foot(state: ConsoleState, preview: Preview, canvas: Canvas) -> Lines:
     return (BLANK, line(Span(">[ Cancel ]", "accent"), f"     {CONFIRM}"))
 
 
-def _rows(name: str, text: str, canvas: Canvas) -> list[Line]:
+def _rows(name: str, text: str, canvas: Canvas, style: str = "dim") -> list[Line]:
     first, *more = wrap(text, canvas.width - 10)
-    return [line(Span(f"{name:<10}", "dim"), first), *(line(f"{'':<10}{row}") for row in more)]
+    return [line(Span(f"{name:<10}", style), first), *(line(f"{'':<10}{row}") for row in more)]
 
 
 def _themes(choice: ThemeChoice, canvas: Canvas) -> Lines:

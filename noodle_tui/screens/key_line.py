@@ -11,8 +11,8 @@ from noodle_tui.state import ConsoleState, LinkState
 _PAGES: dict[Page, str] = {
     Page.OVERVIEW: "enter open|tab panel|S what-if|R rebalance|p prompt|/ filter|o sort|space hold",
     Page.NODES: "enter details|/ filter|o sort|w warnings|D drain|x export",
-    Page.PLAN: "v view|c compare|enter node|S what-if|R rebalance|x export",
-    Page.WHATIF: "S ask again|A apply...|enter details|x export",
+    Page.PLAN: "v view|c compare|enter node|S what-if|R rebalance|H roll back|x export",
+    Page.WHATIF: "S ask again|A apply...|c compare|enter stages|H roll back|x export",
     Page.EVENTS: "enter in full|/ filter|w warnings|, . plan changes|f newest|x export",
     Page.SESSIONS: "enter details|X cancel...|/ filter|o sort|x export",
     Page.PROFILE: "enter layers|b phase|o sort|P take one|/ filter|x export",
@@ -35,7 +35,8 @@ def _words(state: ConsoleState) -> list[str]:
     if isinstance(ui.dialog, Preview):
         from noodle_tui.actions import still_holds  # not for the first paint
 
-        return ["enter / esc close"] if still_holds(ui.dialog, state) else ["y do it", "n / enter / esc cancel"]
+        choose = ["up down choose"] if ui.dialog.choices else []
+        return [*choose, *(["enter / esc close"] if still_holds(ui.dialog, state) else ["y do it", "n / enter / esc cancel"])]
     if isinstance(ui.dialog, ThemeChoice):
         return ["up down choose", "enter keep", "esc take back"]
     if ui.dialog is not None:

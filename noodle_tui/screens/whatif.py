@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from engine.data import ClusterStatus, Plan
 from noodle_tui.figures import clock, middle, ms, percent, signed_percent
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line, wrap
+from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, wrap
 from noodle_tui.listings import cursor_row, table_of
 from noodle_tui.listings.strategies import StrategyRow, owners, plan_owners
 from noodle_tui.pages import Page
 from noodle_tui.present_plan import replanned
+from noodle_tui.screens.move_lines import learning_hint, memory_lines, move_lines, unknown_lines
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import draw_table
 from noodle_tui.widgets.owner_row import axis_row, legend, letters_of, moves_row, owner_row
 from noodle_tui.widgets.plan_blocks import strip
 
 FAR_OFF = 0.25  # of the time that a prediction rests on
+ROWS_OF_DIFFERENCE = 13  # with one row of unknowns
 
 
 def whatif_body(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -39,13 +41,9 @@ def _asked(state: ConsoleState) -> Line:
     if whatif.plan_version < 0:
         return line(Span(" S = ask the coordinator what every strategy would do", "dim"))
     moved = status is not None and status.plan_version != whatif.plan_version
-    text = f" asked {clock(whatif.wall_s)} for plan #{whatif.plan_version}"
-    return line(
-        Span(text, "dim"),
-        Span(
-            "   the plan has moved: S = ask again" if moved else "   S = ask again   A = apply the chosen one", "warn" if moved else "dim"
-        ),
-    )
+    hint = "the plan has moved: S = ask again" if moved else "S ask again   A apply the chosen   c compare with it"
+    asked = Span(f" asked {clock(whatif.wall_s)} for #{whatif.plan_version}   ", "dim")
+    return line(asked, Span(hint, "warn" if moved else "dim"))
 
 
 def _difference(state: ConsoleState, status: ClusterStatus, row: StrategyRow, canvas: Canvas) -> Lines:
@@ -54,61 +52,77 @@ def _difference(state: ConsoleState, status: ClusterStatus, row: StrategyRow, ca
         reason = wrap(row.error, canvas.width - 3)
         return (line(" ", Span(f"{row.name} cannot be", "error")), *(line(f"  {part}") for part in reason))
     if row.plan is None:
-        return (line(Span(" move down to a strategy to see what it would change", "dim")), *unknowns(status, canvas))
+        return (
+            line(Span(" move down to a strategy to see what it would change", "dim")),
+            *unknown_lines(unknowns(status), canvas),
+        )
+    base = base_plan(state)
+    unknown = (*(row.move.unknowns if row.move else ()), *unknowns(status))
+    against = state.ui.compare_strategy if base else "current"
     return (
-        line(Span(f" DIFF current > {row.name}", "title"), Span(f"   {error_band(status)}", "dim")),
-        *plan_difference(status, row.plan, canvas),
-        *_during(status, row, canvas),
-        *(_stages(status, row.plan) if detail else ()),
-        *unknowns(status, canvas),
+        line(Span(f" DIFF {against} > {row.name}", "title"), Span(f"   {error_band(status)}", "dim")),
+        *(_evidence(state, canvas) if row.is_suggestion else ()),
+        *(move_lines(row.move, canvas) if base is None else ()),
+        *unknown_lines(unknown, canvas, len(unknown) if detail else max(1, canvas.height - ROWS_OF_DIFFERENCE)),
+        *plan_difference(status, row.plan, canvas, base),
+        *((*_stages(status, row.plan), *memory_lines(row.move, canvas)) if detail else ()),
     )
 
 
-def plan_difference(status: ClusterStatus, plan: Plan, canvas: Canvas) -> Lines:
-    """Owners now and next, what moves, both plans as strips on one scale."""
-    before, after = owners(status.stages), plan_owners(plan)
-    letters = letters_of([*(s.worker_id for s in status.stages), *(s.node_id for s in plan.stages)])
-    now_s = [stage.predicted_s for stage in status.stages]
+def _evidence(state: ConsoleState, canvas: Canvas) -> Lines:
+    """Why adaptation offers it."""
+    if state.suggestion is None:
+        return ()
+    rows = wrap(state.suggestion.entry.sentence, canvas.width - 11)[: 1 if canvas.height < 14 else 3]
+    return tuple(line(Span(f" {'WHY' if not i else '':<8}", "dim"), row) for i, row in enumerate(rows))
+
+
+def base_plan(state: ConsoleState) -> Plan | None:
+    """The strategy that `c` chose to compare with; None is the plan that serves."""
+    return next((c.plan for c in state.whatif.candidates if c.strategy == state.ui.compare_strategy), None)
+
+
+def plan_difference(status: ClusterStatus, plan: Plan, canvas: Canvas, base: Plan | None = None) -> Lines:
+    """Owners now (or in `base`) and next, what moves, both plans as strips on one scale."""
+    before = plan_owners(base) if base else owners(status.stages)
+    after = plan_owners(plan)
+    now_nodes = [stage.node_id for stage in base.stages] if base else [stage.worker_id for stage in status.stages]
+    now_s = list(base.stage_s) if base else [stage.predicted_s for stage in status.stages]
+    word = "base" if base else "now"
+    letters = letters_of([*now_nodes, *(s.node_id for s in plan.stages)])
     scale_s = max(sum(now_s), sum(plan.stage_s)) or 1.0
     width = canvas.width - 11
-    now_names = [letters[stage.worker_id] for stage in status.stages]
+    now_names = [letters[node] for node in now_nodes]
     next_names = [letters[stage.node_id] for stage in plan.stages]
     return (
         axis_row(status.num_items, canvas),
-        owner_row("now", before, letters, status.num_items, canvas),
+        owner_row(word, before, letters, status.num_items, canvas),
         owner_row("next", after, letters, status.num_items, canvas),
         moves_row(before, after, status.num_items, canvas),
-        line(Span(" now     ", "dim"), *strip(now_names, now_s, scale_s, width, canvas.glyphs)),
+        line(Span(f" {word:<8}", "dim"), *strip(now_names, now_s, scale_s, width, canvas.glyphs)),
         line(Span(" next    ", "dim"), *strip(next_names, list(plan.stage_s), scale_s, width, canvas.glyphs)),
         legend(letters, canvas),
     )
 
 
 def expectation(status: ClusterStatus, plan: Plan) -> str:
-    """Bottleneck and what it allows, now and next, both as planned."""
+    """Bottleneck and what it allows, now and next, both as predicted, with the band that this cluster's predictions have."""
     now_s = max((stage.predicted_s for stage in status.stages), default=0.0)
     gain = signed_percent(now_s / plan.bottleneck_s - 1 if plan.bottleneck_s > 0 and now_s > 0 else None)
     before, after = (1 / now_s if now_s > 0 else 0.0), (1 / plan.bottleneck_s if plan.bottleneck_s > 0 else 0.0)
-    return f"bottleneck {ms(now_s)} > {ms(plan.bottleneck_s)} ms,  {before:.1f} > {after:.1f} tok/s at most  ({gain})"
-
-
-def _during(status: ClusterStatus, row: StrategyRow, canvas: Canvas) -> Lines:
-    if not row.num_moved:
-        return (line(Span(" No item would change its owner.", "dim")),)
-    running = sum(session.state != "queued" for session in status.sessions)
-    beside = f"{running} running session{'s go' if running != 1 else ' goes'} on, steps stop once" if running else "no session is running"
-    text = f"On apply: {row.num_moved} items are loaded by their new owners; {beside}."
-    return tuple(line(f" {part}") for part in wrap(text, canvas.width - 2))
+    offs = [abs(off) for _, off in _offs(status)]
+    band = f" +-{percent(max(offs))}" if offs else ""
+    return f"bottleneck {ms(now_s)} > {ms(plan.bottleneck_s)} ms{band},  {before:.1f} > {after:.1f} tok/s at most  ({gain})"
 
 
 def error_band(status: ClusterStatus) -> str:
-    """How far this plan's own prediction was off, which is how far to trust the next one."""
+    """How far the present plan's prediction is off, which is how far to trust the next one."""
     offs = _offs(status)
     if not offs:
         return "error band unknown: nothing has run on this plan"
     name, worst = max(offs, key=lambda pair: abs(pair[1]))
     typical = percent(middle([abs(off) for _, off in offs]))
-    return f"plan #{status.plan_version} was off by {typical}, worst {signed_percent(worst)} {name}"
+    return f"error band: #{status.plan_version} median {typical}, worst {signed_percent(worst)} {name}"
 
 
 def _stages(status: ClusterStatus, plan: Plan) -> Lines:
@@ -126,17 +140,16 @@ def _stages(status: ClusterStatus, plan: Plan) -> Lines:
     return tuple(rows)
 
 
-def unknowns(status: ClusterStatus, canvas: Canvas) -> Lines:
-    """What the prediction does not know."""
+def unknowns(status: ClusterStatus) -> tuple[str, ...]:
+    """What the predicted times do not know."""
     if not status.stages:
         return ()
     offs = _offs(status)
     far = sorted(((name, off) for name, off in offs if abs(off) > FAR_OFF), key=lambda pair: -abs(pair[1]))
-    text = "" if offs else "no stage has run on this plan yet"
-    if far:
-        names = ", ".join(f"{name} {signed_percent(off)}" for name, off in far[:3]) + (f" and {len(far) - 3} more" if far[3:] else "")
-        text = f"{names} off the times predictions use"
-    return (line(Span(" Unknown: ", "warn"), fit(text, canvas.width - 11, canvas.glyphs).rstrip()),) if text else ()
+    if not far:
+        return () if offs else ("no stage has run on this plan yet",)
+    names = ", ".join(f"{name} {signed_percent(off)}" for name, off in far[:3]) + (f" and {len(far) - 3} more" if far[3:] else "")
+    return (f"{names} off the times predictions use{learning_hint(status)}",)
 
 
 def _offs(status: ClusterStatus) -> list[tuple[str, float]]:

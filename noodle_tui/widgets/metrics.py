@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.data import ClusterStatus
-from noodle_tui.figures import age, ms, percent, rate, with_ms
+from noodle_tui.figures import age, ms, percent, rate, signed_percent, with_ms
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Canvas, Line, Lines, Span, beside, crop, line, width_of
 from noodle_tui.listings.nodes import kv_share, memory_share, over_plan
@@ -28,7 +28,7 @@ def metrics(state: ConsoleState, canvas: Canvas) -> Lines:
         return tuple(beside(_left(state, status, canvas.glyphs), _right(state, status), left, canvas.glyphs)[: canvas.height])
     rows: list[Line] = []
     facts = [make(status) for make in (_throughput, _step, _bottleneck, _sessions, _finished, _context)]
-    for fact in map(_flowing, [*facts, _kv(state, status)]):
+    for fact in map(_flowing, [*facts[:3], _adapt(state, status), *facts[3:], _kv(state, status)]):
         if rows and width_of(rows[-1]) + len(GAP) + width_of(fact) <= canvas.width - 1:
             rows[-1] = (*rows[-1], Span(GAP), *fact)
         elif fact:
@@ -48,8 +48,13 @@ def _left(state: ConsoleState, status: ClusterStatus, glyphs: Glyphs) -> Lines:
         line(" ", *_throughput(status), *graph),
         line(" ", *_step(status)),
         line(" ", *_sessions(status), "  ", *_finished(status)),
-        line(" ", *_context(status)),
+        _last_left(state, status),
     )
+
+
+def _last_left(state: ConsoleState, status: ClusterStatus) -> Line:
+    """An offer comes before what never changes."""
+    return line(" ", *_adapt(state, status)) if status.suggestion_id else line(" ", *_context(status), "  ", *_adapt(state, status))
 
 
 def _right(state: ConsoleState, status: ClusterStatus) -> Lines:
@@ -106,6 +111,16 @@ def _against_plan(actual_s: float, predicted_s: float, num_steps: int) -> Line:
 def _context(status: ClusterStatus) -> Line:
     up = age(status.uptime_s // 60 * 60) if status.uptime_s >= 60 else "<1m"  # whole minutes: seconds would be a clock
     return line(_label("CONTEXT"), f"{status.context_tokens} tokens", Span("  UP ", "dim"), up)
+
+
+def _adapt(state: ConsoleState, status: ClusterStatus) -> Line:
+    """Whether layers move by themselves, and what waits to be confirmed."""
+    if not status.adaptation_mode:
+        return ()
+    known = state.suggestion
+    gain = 1 - known.entry.predicted_s / known.entry.before_s if known and known.entry.before_s > 0 else None
+    offer = f"  offers {signed_percent(-gain if gain is not None else None)} a step (4 shows it)" if status.suggestion_id else ""
+    return line(Span("ADAPT ", "dim"), status.adaptation_mode, Span(offer, "warn"))
 
 
 def _kv(state: ConsoleState, status: ClusterStatus) -> Line:

@@ -45,6 +45,8 @@ def _failures(state: ConsoleState, canvas: Canvas) -> Lines:
 
 
 def _offline(state: ConsoleState, canvas: Canvas) -> Lines:
+    if state.link.state is LinkState.VERSION:
+        return _versions(state, canvas)
     if state.link.state is not LinkState.OFFLINE or not state.link.error:
         return ()
     hint = f"r = {'start it again' if state.failures or not state.link.address else 'retry now'}   q = quit"
@@ -52,6 +54,13 @@ def _offline(state: ConsoleState, canvas: Canvas) -> Lines:
     if len(rows) == 1 and len(state.link.error) + len(hint) + 5 <= canvas.width:
         return ((*rows[0], Span(f"   {hint}", "dim")),)
     return (*rows, line(Span(f" {hint}", "dim")))
+
+
+def _versions(state: ConsoleState, canvas: Canvas) -> Lines:
+    """Both versions and the way out are worth all their rows."""
+    first, *more = wrap(state.link.error, canvas.width - 10)
+    rows = [line(" ", Span("VERSION", "error"), f" {first}"), *(line(f"         {row}") for row in more)]
+    return (*rows, line(Span(" r = try again now   : ctx HOST:PORT = another cluster   q = quit", "dim")))
 
 
 def _phase(state: ConsoleState, canvas: Canvas) -> Lines:

@@ -12,7 +12,14 @@ from noodle_tui.state import ConsoleState, LinkState, View
 
 MIN_WIDTH, MIN_HEIGHT = 60, 15
 MIN_NAME = 8  # cells; a shorter piece of the cluster's name says nothing
-_LINK_STYLES = {LinkState.CONNECTING: "accent", LinkState.LIVE: "ok", LinkState.STALE: "stale", LinkState.OFFLINE: "error"}
+_DOWN = (LinkState.OFFLINE, LinkState.VERSION)
+_LINK_STYLES = {
+    LinkState.CONNECTING: "accent",
+    LinkState.LIVE: "ok",
+    LinkState.STALE: "stale",
+    LinkState.OFFLINE: "error",
+    LinkState.VERSION: "error",
+}
 _ERRORS = frozenset({NodeState.LOST})
 
 
@@ -23,9 +30,13 @@ def truth_line(state: ConsoleState, canvas: Canvas) -> Line:
     if state.shown is None:
         return line(Span(" noodle  ", "title"), *_link(state, canvas), _where(state))
     status, tag = state.shown.status, _tag(state)
-    link = (*_hold(state), *(_link(state, canvas) if state.replay is None or state.link.state is LinkState.OFFLINE else ()))
+    link = (*_hold(state), *(_link(state, canvas) if state.replay is None or state.link.state in _DOWN else ()))
     width = canvas.width - width_of(link) - len(" noodle  ") - width_of(tag) - 1
-    parts = _as_many_as_fit(_facts(state, status, canvas), width)
+    facts, name = _facts(state, status, canvas), min(len(status.cluster_id), MIN_NAME) + 1
+    for extra in ("versions", "adapt"):
+        if sum(width_of(part) for part in facts.values()) + name > width:
+            facts.pop(extra)
+    parts = _as_many_as_fit(facts, width)
     room = width - width_of(parts) - 1
     cluster = fit(status.cluster_id, min(len(status.cluster_id), room), canvas.glyphs) + " " if room >= MIN_NAME else ""
     left = line(Span(f" noodle {cluster} ", "title"), *link, *parts)
@@ -77,7 +88,7 @@ def _link(state: ConsoleState, canvas: Canvas) -> Line:
         return line(word, f" {age(now_s - state.latest.arrived_s)}  ")
     if link.state is LinkState.STALE and state.latest is not None:
         return line(word, f" {age(now_s - state.latest.arrived_s)} silent  ")
-    if link.state is LinkState.OFFLINE:
+    if link.state in _DOWN:
         return line(word, f" {age(now_s - link.since_s)}  {_retry(state, now_s)}  ", *_values_from(state.latest))
     return line(word, f" {age(now_s - link.since_s)}  ")
 
@@ -180,6 +191,8 @@ def _facts(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> dict[s
         "model": _model(status, canvas),
         "plan": line(f"  plan #{status.plan_version}" if status.stages else "  no plan"),
         "strategy": line(f" {status.strategy}") if status.stages else (),
+        "adapt": line(f"  adapt {status.adaptation_mode}") if status.adaptation_mode not in ("", "off") else (),
+        "versions": line(Span(f"  {state.link.versions}", "warn")) if state.link.versions else (),
         "nodes": line(f"  nodes {num_alive(status)}/{total}"),
         "worst": line(Span(f"  {word}", style)) if fresh else (),
     }

@@ -127,3 +127,19 @@ def test_an_operators_own_cut_is_left_alone() -> None:
     driver.feed(on.ReplanRequested(plan.plan_version, "", (Stage("w1", 0, 2), Stage("w2", 2, 10), Stage("w3", 10, 12))))
     run(driver, 400, {"w2": 3.0})
     assert items(driver) == {"w1": 2, "w2": 8, "w3": 2}
+
+
+def test_a_suggestion_that_new_measurements_renewed_can_be_confirmed_by_its_earlier_number() -> None:
+    driver = serving(Mode.SUGGEST)
+    run(driver, 200, {})
+    run(driver, 400, {"w2": 3.0})
+    planner = driver.cluster.adapting.planner
+    first = planner.suggestion
+    assert first is not None and first.plan is not None
+    run(driver, 400, {"w2": 4.5})
+    renewed = planner.suggestion
+    assert renewed is not None and renewed.plan is not None and renewed.decision_id != first.decision_id
+    assert renewed.plan.stages == first.plan.stages
+    driver.feed(on.SuggestionConfirmed(first.decision_id))
+    assert driver.cluster.plan is not None and driver.cluster.plan.stages == renewed.plan.stages
+    assert planner.history.get(renewed.decision_id).outcome.startswith("confirmed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,16 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert again.events() == [event]
     assert again.finish_reasons() == {"s-1": "length"}
     again.close()
+
+
+def test_plans_come_back_as_they_were_the_newest_of_them(tmp_path: Path) -> None:
+    plans = [Plan(n, "balanced", (Stage("w1", 0, n), Stage("w2", n, 9)), (0.5, 0.25), 0.5, 0.8, 0.4, True) for n in (1, 2, 3)]
+    with contextlib.closing(Journal(tmp_path / "journal.sqlite3")) as journal:
+        for plan in plans:
+            journal.adopt_plan(plan)
+    with contextlib.closing(Journal(tmp_path / "journal.sqlite3")) as again:
+        assert [found.plan for found in again.plans(2)] == plans[1:]
+        assert all(found.wall_s > 1e9 for found in again.plans(2))
 
 
 def test_a_token_is_journalled_once(tmp_path: Path) -> None:

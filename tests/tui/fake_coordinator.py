@@ -17,6 +17,7 @@ import grpc.aio
 
 from engine.data import FinishReason, TokenChunk, WatchFrame
 from engine.service.wire import to_message
+from engine.version import Version, own_version
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.tui import frames
@@ -31,6 +32,7 @@ class Control(rpc.ControlServicer):
         self.token_interval_s = 0.0
         self.silent = False  # keep the stream open, say nothing
         self.repeat_s = 0.5
+        self.version: Version | None = own_version()  # None: it is from before it could be asked
         self.requests: list[pb.GenerateRequest] = []
         self.frames_sent = threading.Semaphore(0)
         self.cancelled = threading.Event()
@@ -46,6 +48,13 @@ class Control(rpc.ControlServicer):
                 await asyncio.wait_for(self.changed.wait(), self.repeat_s)
             except TimeoutError:
                 continue
+
+    async def GetVersion(self, request: pb.GetVersionRequest, context: Any) -> pb.VersionReply:
+        if self.silent:
+            await asyncio.Event().wait()
+        if self.version is None:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such method")
+        return to_message(self.version, pb.VersionReply())
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Any) -> pb.ClusterStatus:
         return to_message(self.frame.status, pb.ClusterStatus())
@@ -63,7 +72,29 @@ class Control(rpc.ControlServicer):
             raise
 
     async def Cancel(self, request: pb.CancelRequest, context: Any) -> pb.CancelReply:
+        await self._unchanged(request, context)
         return pb.CancelReply()
+
+    async def Drain(self, request: pb.DrainRequest, context: Any) -> pb.Plan:
+        await self._unchanged(request, context)
+        return pb.Plan(plan_version=self.frame.status.plan_version)
+
+    async def Apply(self, request: pb.ApplyRequest, context: Any) -> pb.Plan:
+        await self._unchanged(request, context)
+        return pb.Plan(plan_version=self.frame.status.plan_version)
+
+    async def SetAdaptation(self, request: pb.SetAdaptationRequest, context: Any) -> pb.AdaptationStatus:
+        mode = self.frame.status.adaptation_mode
+        if request.expected_mode != mode:
+            text = f"adaptation is {mode} now, the request was made when it was {request.expected_mode}"
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
+        return pb.AdaptationStatus(mode=mode)
+
+    async def _unchanged(self, request: Any, context: Any) -> None:
+        """As the real one refuses; that it does is tested with the real one in tests/service/test_two_operators.py."""
+        now, expected = self.frame.status.plan_version, request.expected_plan_version
+        if expected != now:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"the plan is #{now} now, the request was made for #{expected}")
 
 
 class FakeCoordinator:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from engine.adaptation_entry import AdaptationEntry
 from engine.data import (
     ClusterStatus,
     Event,
@@ -20,6 +21,8 @@ from engine.data import (
     TokenChunk,
     WatchFrame,
 )
+from engine.move_estimate import MoveEstimate, NodeMemory
+from engine.move_report import MoveReport
 
 GIB = 2**30
 NAMES = ("gpu-a", "cpu-b", "gpu-c", "pi-d")
@@ -90,3 +93,21 @@ def plan(strategy: str = "balanced", cuts: tuple[int, ...] = (0, 6, 10, 12, 14),
     stages = tuple(Stage(NAMES[i], cuts[i], cuts[i + 1]) for i in range(len(cuts) - 1))
     times = (0.0037, 0.0042, 0.0079, 0.0018)[: len(stages)]
     return replace(Plan(15, strategy, stages, times, max(times), sum(times) + 0.004, max(times), True), **changes)
+
+
+def move(**changes: Any) -> MoveEstimate:
+    """What a move to `plan()` takes, learnt from two moves."""
+    nodes = tuple(NodeMemory(name, 3 * GIB, 4 * GIB, (3 + i % 2) * GIB, 8 * GIB) for i, name in enumerate(NAMES))
+    base = MoveEstimate(14, 2, 6, GIB + GIB // 10, 18 * 2**20, 8.7, 0.5, 0.4, 2, nodes, ())
+    return replace(base, **changes)
+
+
+def moved(plan_version: int = 15, outcome: str = "done") -> MoveReport:
+    return MoveReport(plan_version, "requested by the operator", 4, GIB, 2**20, 8.0, 0.31, outcome)
+
+
+def suggested(decision_id: int = 7, **changes: Any) -> AdaptationEntry:
+    """Adaptation offers `plan()`."""
+    text = "gpu-c is 55 % slower than planned over 240 steps; moving item 9 from gpu-c to cpu-b saves 3.9 ms (33 %) per step"
+    base = AdaptationEntry(decision_id, 4.0, "suggest", text, "", 0.0118, 0.0079, 0.6, None, None, plan().stages)
+    return replace(base, **changes)

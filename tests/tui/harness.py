@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from textual.pilot import Pilot
 from textual.worker import WorkerCancelled
 
-from engine.data import ClusterStatus, GenerateRequest, InvalidInput, NoodleError, Plan, Refused
+from engine.data import ClusterStatus, GenerateRequest, InvalidInput, NoodleError, Plan, Refused, Stage
 from engine.service.client import ProfileProgress
 from noodle_tui import messages as m
 from noodle_tui.app import ConsoleApp
@@ -37,6 +37,8 @@ class FakeLink:
         self.plans: dict[str, Plan | NoodleError] = {}
         self.strategies: list[str] = []
         self.calls: list[tuple[object, ...]] = []
+        self.questions: list[tuple[object, ...]] = []
+        self.answers: dict[str, object] = {"estimate_move": frames.move(), "moves": (frames.moved(),)}
         self.refuses = ""
         self.problem_json = "{}"
         self.released = asyncio.Event()
@@ -46,12 +48,21 @@ class FakeLink:
     async def run(self) -> None:
         await asyncio.Event().wait()
 
-    async def plan(self, strategy: str) -> Plan:
+    async def plan(self, strategy: str, stages: Sequence[Stage] = (), without: str = "") -> Plan:
         self.strategies.append(strategy)
-        found = self.plans.get(strategy)
+        if stages:
+            return frames.plan("given", (0, *(stage.stop for stage in stages)))
+        found = self.plans.get(f"without {without}" if without else strategy)
         if isinstance(found, Plan):
             return found
         raise found or InvalidInput(f"strategy {strategy!r} is unknown: choose one of balanced, cost")
+
+    async def ask(self, call: str, *arguments: object) -> Any:
+        self.questions.append((call, *arguments))
+        found = self.answers.get(call)
+        if found is None or isinstance(found, NoodleError):
+            raise found or Refused(f"{call} has no answer in this test")
+        return found
 
     async def present(self, status: ClusterStatus) -> Plan:
         return present_plan(self.problem_json, status)
@@ -61,7 +72,7 @@ class FakeLink:
         await self.released.wait()
         if self.refuses:
             raise Refused(self.refuses)
-        return frames.plan(plan_version=15)
+        return frames.plan(plan_version=15) if call in ("apply", "drain") else None
 
     async def profile(self, worker_id: str) -> AsyncIterator[ProfileProgress]:
         self.calls.append(("profile", worker_id))

@@ -10,6 +10,7 @@ from typing import Any
 from engine.data import FinishReason, NodeState, Phase, SessionStatus, Severity
 from noodle_tui import messages as m
 from noodle_tui.actions import ACTIONS, preview_of
+from noodle_tui.link import mismatch_sentence
 from noodle_tui.logs import LogLine
 from noodle_tui.pages import Entry, EntryKind, Page, ThemeChoice
 from noodle_tui.profile_file import read_profile
@@ -33,6 +34,7 @@ SESSIONS = (
 )
 
 
+UNKNOWNS = ("cpu-b was measured at a short context only: P on screen 2 profiles it",)
 SLOWER = (0.0031, 0.0042, 0.0105, 0.003)
 
 
@@ -81,14 +83,28 @@ def page(name: Page, *key_ids: str) -> ConsoleState:
 def compared() -> ConsoleState:
     """The strategies have answered; the cursor is on the best one."""
     candidates = (
-        m.CandidateArrived("balanced", frames.plan()),
+        m.CandidateArrived("balanced", frames.plan(), move=frames.move(unknowns=UNKNOWNS)),
         m.CandidateArrived(
-            "memory_aware", frames.plan("memory_aware", (0, 5, 9, 11, 14), bottleneck_s=0.0105, stage_s=(0.0031, 0.0042, 0.0105, 0.003))
+            "memory_aware",
+            frames.plan("memory_aware", (0, 5, 9, 11, 14), bottleneck_s=0.0105, stage_s=(0.0031, 0.0042, 0.0105, 0.003)),
+            move=frames.move(num_items=1, weight_bytes=2**28, load_s=2.1, num_measured=0),
         ),
         m.CandidateArrived("cost", None, "no plan fits: pi-d holds 4 GiB and item 13 alone needs 5 GiB; add a node or memory"),
     )
     timed = [(99.0, m.WhatIfAsked(14)), *((99.1, candidate) for candidate in candidates), (99.2, m.WhatIfEnded(WALL_S))]
     return state_of(*timed, state=page(Page.WHATIF))
+
+
+def suggesting(state: ConsoleState | None = None) -> ConsoleState:
+    """Adaptation has found a plan that pays and waits to be told."""
+    changes = slow_third_stage() | {"sessions": SESSIONS, "adaptation_mode": "suggest", "suggestion_id": 7}
+    state = state_of((99.5, live(**changes)), state=state or lived())
+    return state_of((99.6, m.SuggestionArrived(frames.suggested(), frames.plan("given"), frames.move())), state=state)
+
+
+def mismatched(state: ConsoleState | None = None) -> ConsoleState:
+    text = mismatch_sentence("10.0.0.5:7070", "0.3.0 (protocol 3)", "0.1.0 (protocol 2)", other_is_older=True)
+    return state_of((90.0, m.Dialling("10.0.0.5:7070")), (95.0, m.LinkLost(text, 104.0, mismatch=True)), state=state)
 
 
 def answered() -> ConsoleState:
@@ -116,7 +132,9 @@ def previewed(action: str, state: ConsoleState | None = None, target: str = "") 
     if not ACTIONS[action].plans:
         return state
     dialog = state.ui.dialog
-    return state_of((99.1, m.PreviewArrived(action, getattr(dialog, "target", ""), frames.plan())), state=state)
+    about = "the stages of plan #13 (balanced), with the times that hold now" if action == "cluster.rollback" else ""
+    answer = m.PreviewArrived(action, getattr(dialog, "target", ""), frames.plan(), move=frames.move(unknowns=UNKNOWNS), about=about)
+    return state_of((99.1, answer), state=state)
 
 
 def offline() -> ConsoleState:
@@ -183,7 +201,15 @@ SCENES: dict[str, Callable[[], ConsoleState]] = {
     "confirm-rebalance": lambda: previewed("cluster.rebalance"),
     "confirm-drain": lambda: previewed("cluster.drain"),
     "confirm-read-only": lambda: previewed("cluster.cancel", said(m.AccessChanged(True))),
-    "confirm-no-call": lambda: previewed("cluster.rollback"),
+    "confirm-rollback": lambda: previewed("cluster.rollback"),
+    "confirm-auto": lambda: previewed("cluster.auto", suggesting()),
+    "confirm-suggestion": lambda: previewed("cluster.confirm", suggesting()),
+    "what-if-of-suggestion": lambda: keyed(suggesting(compared()), "nav.down", "nav.down"),
+    "what-if-of-compare": lambda: keyed(compared(), "nav.down", "nav.down", "view.compare", "nav.down"),
+    "suggesting": suggesting,
+    "version": mismatched,
+    "version-of-replaced": lambda: mismatched(lived(89.5)),
+    "versions": lambda: state_of((99.0, m.PeerKnown("0.3.0", "0.5.1")), (99.5, live())),
     "random": lambda: state_of((99.5, live(3, random_weights=True, has_tokenizer=False))),
     "boot": lambda: state_of((99.5, m.FrameArrived(frames.frame(frames.booting()), WALL_S))),
     "starting": starting,

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from engine.data import InvalidInput, Refused, SessionStatus
+from engine.adaptation_entry import AdaptationStatus
+from engine.adopted_plan import AdoptedPlan
+from engine.data import InvalidInput, Plan, Refused, SessionStatus
 from noodle_tui import messages as m
 from noodle_tui.actions import ACTIONS
 from noodle_tui.app import ConsoleApp
@@ -25,7 +27,7 @@ async def asked(app: ConsoleApp, pilot: Pilot[None]) -> None:
 
 
 def test_every_capital_key_has_an_action() -> None:
-    assert {key.id for key in KEYS if key.changes} == {*ACTIONS, "cluster.whatif"}
+    assert {key.id for key in KEYS if key.changes} == {*ACTIONS, "cluster.whatif"} - {"cluster.confirm"}
 
 
 def test_a_preview_shows_the_plan_and_y_sends_it_with_the_version_it_was_made_for() -> None:
@@ -37,7 +39,7 @@ def test_a_preview_shows_the_plan_and_y_sends_it_with_the_version_it_was_made_fo
         assert "REBALANCE on lab-a?" in shown(app) and "bottleneck 11.8 > 7.9 ms" in shown(app) and "y = do it" in shown(app)
         await pilot.press("y")
         await asked(app, pilot)
-        assert link_of(app).calls == [("apply", 14)]
+        assert link_of(app).calls == [("apply", 14, "balanced", frames.plan().stages)], "what was shown is what is asked for"
         assert "REBALANCE done plan #15" in shown(app)
 
     run(test, (80, 30))
@@ -130,9 +132,10 @@ def test_drain_and_cancel_name_their_target() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         sessions = tuple(SessionStatus(f"s-{i}", "decode", 1, 1, 9, 0.1, 1.0, 1.0) for i in range(3))
         await live(app, pilot, sessions=sessions)
+        link_of(app).plans["without cpu-b"] = frames.plan()
         await pilot.press("2", "down", "D")
-        await pilot.pause()
-        assert "DRAIN cpu-b on lab-a?" in shown(app)
+        await asked(app, pilot)
+        assert "DRAIN cpu-b on lab-a?" in shown(app) and "expect    bottleneck 11.8 > 7.9 ms" in shown(app)
         await pilot.press("y")
         await asked(app, pilot)
         await pilot.press("6", "down", "X")
@@ -140,9 +143,9 @@ def test_drain_and_cancel_name_their_target() -> None:
         assert "CANCEL SESSION s-1" in shown(app)
         await pilot.press("y")
         await asked(app, pilot)
-        assert link_of(app).calls == [("drain", "cpu-b"), ("cancel", "s-1")]
+        assert link_of(app).calls == [("drain", "cpu-b", 14), ("cancel", "s-1", 14)], "both carry the plan that was seen"
 
-    run(test)
+    run(test, (80, 30))
 
 
 @pytest.mark.parametrize(
@@ -150,9 +153,9 @@ def test_drain_and_cancel_name_their_target() -> None:
     [
         ("R", "read-only"),
         ("D", "read-only"),
-        ("H", "has no call for it"),
+        ("H", "read-only"),
         ("P", "read-only"),
-        ("M", "has no call for it"),
+        ("M", "read-only"),
     ],
 )
 def test_what_cannot_be_done_says_why_and_y_does_nothing(key: str, reason: str) -> None:
@@ -175,9 +178,12 @@ def test_rw_elevates_without_a_restart() -> None:
         await pilot.press("colon", *"rw", "enter")
         await pilot.pause()
         assert "[rw]" in shown(app)
-        await pilot.press("D", "y")
+        link_of(app).plans["without gpu-a"] = frames.plan()
+        await pilot.press("D")
         await asked(app, pilot)
-        assert link_of(app).calls == [("drain", "gpu-a")]
+        await pilot.press("y")
+        await asked(app, pilot)
+        assert link_of(app).calls == [("drain", "gpu-a", 14)]
 
     run(test, connect="10.0.0.5:7070")
 
@@ -203,7 +209,7 @@ def test_what_if_compares_what_the_coordinator_offers_and_a_applies_the_chosen_o
         assert "APPLY brand_new on lab-a?" in shown(app)
         await pilot.press("y")
         await asked(app, pilot)
-        assert link_of(app).calls == [("apply", 14, "brand_new")]
+        assert link_of(app).calls == [("apply", 14, "brand_new", frames.plan().stages)]
 
     run(test, (100, 40))
 
@@ -246,3 +252,163 @@ def test_offered_strategies_are_read_from_the_refusal_only() -> None:
 )
 def test_only_this_machine_is_writable_by_default(address: str | None, expected: bool) -> None:
     assert is_loopback(address) is expected
+
+
+def adopted(*plans: Plan) -> tuple[AdoptedPlan, ...]:
+    return tuple(AdoptedPlan(1.7e9 + i, plan) for i, plan in enumerate(plans))
+
+
+def test_rollback_shows_the_former_plan_with_what_it_would_take_and_sends_its_stages() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        former, present = frames.plan(plan_version=13), frames.plan(cuts=(0, 5, 9, 12, 14), plan_version=14)
+        link_of(app).answers["plans"] = adopted(former, present)
+        await pilot.press("H")
+        await asked(app, pilot)
+        text = shown(app)
+        assert "ROLL BACK on lab-a?" in text and "the stages of plan #13 (balanced)" in text
+        assert "2 items, 1.1G weights to read, 18M KV of 6 sessions, kept" in text
+        assert "9.2s beside serving, then 400ms of pause (from 2 moves here)" in text and "fullest gpu-a" in text
+        assert ("estimate_move", former.stages) in link_of(app).questions
+        await pilot.press("y")
+        await asked(app, pilot)
+        assert link_of(app).calls == [("apply", 14, "", former.stages)]
+        assert "ROLL BACK done plan #15 serves" in shown(app)
+
+    run(test, (100, 40))
+
+
+def test_rollback_to_a_plan_by_its_number_and_without_one_to_go_back_to() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        present = frames.plan(cuts=(0, 5, 9, 12, 14), plan_version=14)
+        first, second = frames.plan(plan_version=12), frames.plan(cuts=(0, 4, 8, 12, 14), plan_version=13)
+        link_of(app).answers["plans"] = adopted(first, second, present)
+        await pilot.press("colon", *"rollback 12", "enter")
+        await asked(app, pilot)
+        assert "ROLL BACK to the stages of plan #12" in shown(app) and app.state.ui.dialog.plan.stages == first.stages  # type: ignore[union-attr]
+        await pilot.press("escape")
+        link_of(app).answers["plans"] = adopted(present)
+        await pilot.press("H")
+        await asked(app, pilot)
+        assert "there is no plan before #14 to go back to" in shown(app) and "y = do it" not in shown(app)
+        await pilot.press("y")
+        await asked(app, pilot)
+        assert link_of(app).calls == []
+
+    run(test, (100, 40))
+
+
+def test_the_end_of_a_move_is_said_beside_its_prediction() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        link_of(app).plans[""] = frames.plan()
+        await pilot.press("R")
+        await asked(app, pilot)
+        await pilot.press("y")
+        await asked(app, pilot)
+        assert "plan #15 serves: prepared 8.0s (predicted 8.7), pause 310ms (predicted 400), 4 items" in shown(app)
+        link_of(app).answers["moves"] = (frames.moved(outcome="w2: no room"),)
+        await live(app, pilot)
+        await pilot.press("R")
+        await asked(app, pilot)
+        await pilot.press("y")
+        await asked(app, pilot)
+        assert "ERROR REBALANCE: plan #15 was dropped: w2: no room" in shown(app)
+
+    run(test, (120, 40))
+
+
+def test_the_mode_is_chosen_in_its_preview_and_sent_with_the_one_that_was_seen() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot, adaptation_mode="off")
+        await pilot.press("M")
+        await asked(app, pilot)
+        assert "AUTO-ADAPT suggest on lab-a?" in shown(app) and "the mode is off; the coordinator refuses" in shown(app)
+        await pilot.press("down")
+        await pilot.pause()
+        assert "AUTO-ADAPT auto" in shown(app)
+        await pilot.press("up", "up")
+        await pilot.pause()
+        assert "adaptation is off already" in shown(app)
+        await pilot.press("y")
+        assert link_of(app).calls == []
+        await pilot.press("down", "y")
+        await asked(app, pilot)
+        assert link_of(app).calls == [("set_adaptation", "suggest", 0, "off")]
+        assert "done adaptation is suggest now" in shown(app)
+
+    run(test, (100, 30))
+
+
+def test_a_mode_that_somebody_else_changed_is_refused_here() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot, adaptation_mode="off")
+        await pilot.press("M")
+        await live(app, pilot, adaptation_mode="auto")
+        assert "the mode moved from off to auto since this preview" in shown(app)
+        await pilot.press("y")
+        await asked(app, pilot)
+        assert link_of(app).calls == []
+
+    run(test, (100, 30))
+
+
+async def suggestion_arrives(app: ConsoleApp, pilot: Pilot[None]) -> None:
+    link_of(app).answers["adaptation"] = AdaptationStatus("suggest", (frames.suggested(6), frames.suggested(7)))
+    await live(app, pilot, adaptation_mode="suggest", suggestion_id=7)
+    app.calls.look_at_suggestion()
+    await finished(app, pilot, "suggestion")
+
+
+def test_a_suggestion_is_offered_on_what_if_and_confirmed_there() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await suggestion_arrives(app, pilot)
+        assert "offers -33% a step" in shown(app)
+        link_of(app).plans["balanced"] = Refused("nothing better")
+        await pilot.press("S")
+        await asked(app, pilot)
+        assert "suggestion 7" in shown(app)
+        await pilot.press("down", "down", "A")
+        await asked(app, pilot)
+        assert "CONFIRM SUGGESTION 7 on lab-a?" in shown(app) and "gpu-c is 55 % slower than planned over 240 steps" in shown(app)
+        await pilot.press("y")
+        await asked(app, pilot)
+        assert link_of(app).calls == [("set_adaptation", "", 7)]
+
+    run(test, (120, 40))
+
+
+def test_a_suggestion_that_lapsed_cannot_be_confirmed() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await suggestion_arrives(app, pilot)
+        await pilot.press("colon", *"confirm 7", "enter")
+        await asked(app, pilot)
+        assert "y = do it" in shown(app)
+        await live(app, pilot, adaptation_mode="suggest", suggestion_id=0)
+        assert "suggestion 7 has lapsed since this preview" in shown(app)
+        await pilot.press("y", "escape", "colon", *"confirm 9", "enter")
+        await asked(app, pilot)
+        assert "suggestion 9 is not open" in shown(app)
+        await pilot.press("y")
+        await asked(app, pilot)
+        assert link_of(app).calls == [] and app.state.suggestion is None
+
+    run(test, (100, 40))
+
+
+def test_a_suggestion_that_is_only_renewed_can_still_be_confirmed() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await suggestion_arrives(app, pilot)
+        await pilot.press("colon", *"confirm 7", "enter")
+        await asked(app, pilot)
+        link_of(app).answers["adaptation"] = AdaptationStatus("suggest", (frames.suggested(8),))
+        await live(app, pilot, adaptation_mode="suggest", suggestion_id=8)
+        app.calls.look_at_suggestion()
+        await finished(app, pilot, "suggestion")
+        assert "y = do it" in shown(app)
+        await pilot.press("y")
+        await asked(app, pilot)
+        assert link_of(app).calls == [("set_adaptation", "", 7)]
+
+    run(test, (100, 40))

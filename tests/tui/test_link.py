@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
-from engine.data import FinishReason, GenerateRequest
+from engine.data import FinishReason, GenerateRequest, Refused
+from engine.version import PROTOCOL_VERSION, Version, own_version
 from noodle_tui import backoff
 from noodle_tui import link as link_module
 from noodle_tui import messages as m
+from noodle_tui.actions import ACTIONS, arguments_of
 from noodle_tui.link import Link, boot_sentence
 from noodle_tui.options import Options
+from noodle_tui.pages import Preview
 from tests.tui import frames
 from tests.tui.fake_coordinator import FakeCoordinator
 
@@ -175,3 +179,55 @@ def test_an_address_that_makes_no_sense_is_a_message_too() -> None:
 def test_the_start_is_announced_in_the_users_terms() -> None:
     assert "2 worker processes for m with random weights (seed 7)" in boot_sentence(Options(None, "m", 2, 7))
     assert "worker processes for gpt2 ..." in boot_sentence(Options())
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (Version("9.9.0", PROTOCOL_VERSION + 1), ("9.9.0 (protocol", "Bring this console up to date")),
+        (Version("0.0.1", PROTOCOL_VERSION - 1), ("0.0.1 (protocol", "Bring the coordinator at")),
+        (None, ("of a version that it cannot tell", "Bring the coordinator at")),
+    ],
+)
+def test_another_protocol_is_said_with_both_versions_and_nothing_is_watched(
+    fake: FakeCoordinator, other: Version | None, expected: tuple[str, str]
+) -> None:
+    fake.control.version = other
+
+    async def test(link: Link, inbox: Inbox) -> None:
+        await inbox.wait_for(lambda: bool(inbox.of(m.LinkLost)))
+
+    inbox = run(fake.address, test)
+    (lost,) = inbox.of(m.LinkLost)
+    assert lost.mismatch and all(text in lost.error for text in (*expected, f"this console is {own_version()}", ": ctx HOST:PORT"))  # type: ignore[union-attr]
+    assert inbox.of(m.FrameArrived) == []
+
+
+def test_a_coordinator_that_was_brought_up_to_date_is_noticed(fake: FakeCoordinator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "delay_s", lambda num_failures, chance: 0.05)
+    fake.control.version = Version("0.0.1", PROTOCOL_VERSION - 1)
+
+    async def test(link: Link, inbox: Inbox) -> None:
+        await inbox.wait_for(lambda: bool(inbox.of(m.LinkLost)))
+        fake.control.version = Version("0.0.2", PROTOCOL_VERSION)
+        await inbox.wait_for(lambda: bool(inbox.of(m.FrameArrived)))
+
+    (known,) = run(fake.address, test).of(m.PeerKnown)
+    assert known == m.PeerKnown(own_version().package_version, "0.0.2")
+
+
+def test_two_consoles_at_once_do_not_overwrite_each_other(fake: FakeCoordinator) -> None:
+    """The real client and wire: what a console confirms carries the version that its preview was made for."""
+
+    async def test(link: Link, inbox: Inbox) -> None:
+        await inbox.wait_for(lambda: bool(inbox.of(m.FrameArrived)))
+        preview = Preview("cluster.drain", "gpu-a", 14, plan=frames.plan())
+        for action in ("cluster.drain", "cluster.cancel", "cluster.apply", "cluster.rebalance", "cluster.rollback"):
+            confirmed = replace(preview, action=action)
+            with pytest.raises(Refused, match="#15 now, the request was made for #14"):
+                await link.act(ACTIONS[action].call, arguments_of(confirmed))
+        with pytest.raises(Refused, match="adaptation is auto now, the request was made when it was off"):
+            await link.act("set_adaptation", arguments_of(replace(preview, action="cluster.auto", target="suggest", mode="off")))
+
+    fake.publish(frames.frame(frames.status(plan_version=15, adaptation_mode="auto")))
+    run(fake.address, test)

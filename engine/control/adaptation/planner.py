@@ -54,6 +54,11 @@ class AdaptivePlanner:
         self._suggestion: Decision | None = None
         self._out: list[Decision] = []
 
+    @property
+    def suggestion(self) -> Decision | None:
+        """What the operator may confirm now."""
+        return self._suggestion
+
     # ------------------------------------------------------------------------------------------ observations
     def observe(self, sample: StepSample, now_s: float) -> None:
         """One step's times; steps of a plan other than the one last seen by `tick` are dropped."""
@@ -81,15 +86,21 @@ class AdaptivePlanner:
         return self._out
 
     def confirm(self, decision_id: int, view: AdaptationView, now_s: float) -> Decision:
-        """The operator agrees to a suggestion: the order to migrate. Raises Refused if it is not open any more."""
+        """The operator agrees to a suggestion: the order to migrate. Raises Refused if neither it nor the same move is open any more."""
         open_ = self._suggestion
-        if open_ is None or open_.decision_id != decision_id or open_.plan is None or open_.plan.plan_version != view.plan.plan_version + 1:
+        if open_ is None or open_.plan is None or open_.plan.plan_version != view.plan.plan_version + 1 or not self._offers(decision_id):
             raise Refused(f"decision {decision_id} is not an open suggestion: the situation has changed, look at the history again")
         self._suggestion = None
-        self.history.update(decision_id, outcome="confirmed")
+        self.history.update(open_.decision_id, outcome="confirmed")
         order = self.history.repeat(open_, now_s, Verdict.MIGRATE, "confirmed by the operator")
         self.orders.give(order, view.plan, self.watch.beliefs)
         return order
+
+    def _offers(self, decision_id: int) -> bool:
+        """Whether a suggestion is the open one, or an earlier one of the same move that new measurements only renewed."""
+        plan = self._suggestion.plan if self._suggestion else None
+        same = (d for d in self.history if d.decision_id == decision_id and d.verdict is Verdict.SUGGEST)
+        return any(d.plan is not None and plan is not None and d.plan.stages == plan.stages for d in same)
 
     def committed(self, decision_id: int, now_s: float, *, pause_s: float = 0.0, load_s: float = 0.0) -> Decision:
         """The migration was done: serving paused for `pause_s`, the new owners had loaded for `load_s`."""

@@ -1,0 +1,163 @@
+"""What a change of plan would carry, how long it would take and what is not known of it. Pure; it changes nothing.
+
+Weights are read by their new owner from its own disk, keys and values come over the link from the old owner, both while the
+old plan serves. Speeds are those of the moves that were done here; before the first one they are assumed, and said to be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from statistics import median
+from typing import TYPE_CHECKING
+
+from engine.control.adaptation.cost import MigrationRates
+from engine.control.members import capacity_tokens
+from engine.control.moves import Transfer, num_moved, transfers
+from engine.control.placement import plan_for
+from engine.data import InvalidInput, Item, ModelCard, NotFound, Plan, Refused, Stage
+from engine.move_estimate import MoveEstimate, NodeMemory
+from engine.move_report import MoveReport
+from engine.planning.problem import Link, tie_groups
+
+if TYPE_CHECKING:
+    from engine.control.cluster import Cluster
+
+DONE = "done"
+
+
+def estimate_move(cluster: Cluster, stages: Sequence[Stage]) -> MoveEstimate:
+    """Of a move from the present plan to `stages`; raises Refused without a plan, InvalidInput for stages of another model."""
+    old, card = cluster.plan, cluster.card
+    if old is None or card is None:
+        raise Refused("no plan serves now: there is nothing to move from")
+    if not stages or min(s.start for s in stages) < 0 or max(s.stop for s in stages) > card.num_items:
+        raise InvalidInput(f"a move needs stages within the items 0-{card.num_items - 1} of this model")
+    new = Plan(old.plan_version + 1, "", tuple(stages))
+    running = cluster.scheduler.running()
+    kv_tokens = sum(session.num_landed for session in running)
+    done = [report for report in cluster.rebalancer.reports if report.outcome == DONE]
+    read = {s.node_id: _read_bytes(card.items, old.stage_of(s.node_id), s) for s in new.stages}
+    load_s, pause_s = _speeds(done, max(read.values(), default=0))
+    moved = transfers(old, new, card)
+    copies = [(t, _kv_bytes(card.items, range(t.start, t.stop)) * kv_tokens) for t in moved]
+    has_moves = new.stages != old.stages
+    return MoveEstimate(
+        plan_version=old.plan_version,
+        num_items=num_moved(old, new),
+        num_sessions=len(running),
+        weight_bytes=sum(read.values()),
+        kv_bytes=sum(size for _, size in copies),
+        load_s=load_s if has_moves else 0.0,
+        copy_s=_copy_s(cluster, copies),
+        pause_s=pause_s if has_moves else 0.0,
+        num_measured=len(done),
+        nodes=_memory(cluster, card, old, new, kv_tokens),
+        unknowns=tuple(_unknowns(cluster, card, new, copies, done)) if has_moves else (),
+    )
+
+
+def preview_without(cluster: Cluster, worker_id: str) -> Plan:
+    """The plan that draining a worker would lead to; raises NotFound for one that is not there, Infeasible without another."""
+    member = cluster.members.get(worker_id)
+    if member is None or not member.alive:
+        raise NotFound(f"worker {worker_id[:80]} is not in the cluster: see `noodle-engine status`")
+    problem = cluster.problem()
+    rest = [node for node in problem.nodes if node.node_id != worker_id]
+    links = problem.links
+    if not isinstance(links, Link):
+        links = tuple(pair for pair in links if worker_id not in (pair.from_id, pair.to_id))
+    problem = replace(problem, nodes=tuple(rest), links=links)
+    return plan_for(problem, cluster.config, cluster.strategy, cluster.last_version + 1, (), is_asked=False)
+
+
+def _speeds(done: Sequence[MoveReport], most_bytes: int) -> tuple[float, float]:
+    """How long loading `most_bytes` on one node takes, and the pause: the best rate and the shortest preparation seen."""
+    assumed = MigrationRates()
+    if not done:
+        return most_bytes / assumed.load_bytes_per_s, assumed.pause_s
+    rates = [report.weight_bytes / report.prepare_s for report in done if report.weight_bytes and report.prepare_s > 0]
+    load_s = most_bytes / max(rates, default=assumed.load_bytes_per_s)
+    return max(load_s, min(report.prepare_s for report in done)), median(report.pause_s for report in done)
+
+
+def _copy_s(cluster: Cluster, copies: Iterable[tuple[Transfer, int]]) -> float:
+    """Targets copy side by side, each of them from its sources one after the other."""
+    by_target: dict[str, float] = {}
+    for transfer, size in copies:
+        link = _link(cluster, transfer) if size else None
+        by_target[transfer.target_id] = by_target.get(transfer.target_id, 0.0) + (link.transfer_s(size) if link else 0.0)
+    return max(by_target.values(), default=0.0)
+
+
+def _link(cluster: Cluster, transfer: Transfer) -> Link | None:
+    """As measured, else the slowest one that is known; None if nothing is."""
+    nodes = [transfer.source_id, transfer.target_id]
+    known = {(link.from_id, link.to_id): link for link in cluster.members.links if not link.failure}
+    if not known:
+        return None
+    found = known.get((nodes[0], nodes[1]))
+    if found is not None:
+        return Link(found.latency_s, found.bandwidth_bytes_per_s)
+    return Link(max(link.latency_s for link in known.values()), min(link.bandwidth_bytes_per_s for link in known.values()))
+
+
+def _memory(cluster: Cluster, card: ModelCard, old: Plan, new: Plan, kv_tokens: int) -> tuple[NodeMemory, ...]:
+    """Every node that has a stage now or then; layers that a node keeps are held once."""
+    found = []
+    for node_id in dict.fromkeys(s.node_id for s in (*old.stages, *new.stages)):
+        before, after = _items_of(old.stage_of(node_id)), _items_of(new.stage_of(node_id))
+        now, peak, then = (_held_bytes(card.items, held, kv_tokens) for held in (before, before | after, after))
+        member = cluster.members.get(node_id)
+        found.append(NodeMemory(node_id, now, peak, then, member.spec.memory_bytes if member else 0))
+    return tuple(found)
+
+
+def _items_of(stage: Stage | None) -> set[int]:
+    return set(range(stage.start, stage.stop)) if stage else set()
+
+
+def _held_bytes(items: Sequence[Item], held: set[int], kv_tokens: int) -> int:
+    return _weight_bytes(items, held) + _kv_bytes(items, held) * kv_tokens
+
+
+def _kv_bytes(items: Sequence[Item], held: Iterable[int]) -> int:
+    """For one token."""
+    return sum(items[i].kv_bytes_per_token for i in held)
+
+
+def _weight_bytes(items: Sequence[Item], held: set[int]) -> int:
+    """A tensor that several of the items share is held once."""
+    shared = sum(size * max(0, len(held & {*members}) - 1) for members, size in tie_groups(tuple(items)))
+    return sum(items[i].weight_bytes for i in held) - int(shared)
+
+
+def _read_bytes(items: Sequence[Item], before: Stage | None, after: Stage) -> int:
+    """What the node has to read beside what it holds."""
+    had, has = _items_of(before), _items_of(after)
+    return _weight_bytes(items, had | has) - _weight_bytes(items, had)
+
+
+def _unknowns(
+    cluster: Cluster, card: ModelCard, new: Plan, copies: Sequence[tuple[Transfer, int]], done: Sequence[MoveReport]
+) -> Iterable[str]:
+    """What the figures rest on that nobody has measured, the gravest first."""
+    room, reserved = capacity_tokens(card, new, cluster.members), cluster.scheduler.reserved_tokens
+    if reserved > room:
+        yield f"running sessions reserve {reserved} tokens of KV and the new plan holds {room}: it waits until some have ended"
+    known = {(link.from_id, link.to_id) for link in cluster.members.links if not link.failure}
+    for transfer, size in copies:
+        if size and (transfer.source_id, transfer.target_id) not in known:
+            rest = "the slowest known one is assumed" if known else "copying is taken as free"
+            yield f"the link {transfer.source_id} > {transfer.target_id} was not measured: {rest}"
+    if not done:
+        rates = MigrationRates()
+        yield f"no move was done here yet: {rates.load_bytes_per_s / 1e6:.0f} MB/s of loading and {rates.pause_s:g} s of pause are assumed"
+    for stage in new.stages:
+        member = cluster.members.get(stage.node_id)
+        if member is None or member.stage == stage:
+            continue
+        if member.stage is None:
+            yield f"{stage.node_id} serves nothing now: its times are from measuring alone"
+        elif member.cost_model is None:
+            yield f"{stage.node_id} was measured at a short context only: P on screen 2 profiles it"

@@ -1,0 +1,31 @@
+"""Which program this is and which protocol it speaks, so that two sides can tell before they misunderstand each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PROTOCOL_VERSION = 2  # rises when an older side could not work with a newer one; fields that may be ignored do not count
+DISTRIBUTION = "noodlecore"
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """`protocol_version` 0: a side from before it could be asked."""
+
+    package_version: str
+    protocol_version: int
+
+    def __str__(self) -> str:
+        if not self.protocol_version:
+            return "of a version that it cannot tell"
+        return f"{self.package_version or 'of an unknown version'} (protocol {self.protocol_version})"
+
+
+def own_version() -> Version:
+    """This side's; a source tree that was never installed has no package version."""
+    from importlib import metadata  # 20 ms that only a conversation about versions needs
+
+    try:
+        return Version(metadata.version(DISTRIBUTION), PROTOCOL_VERSION)
+    except metadata.PackageNotFoundError:
+        return Version("", PROTOCOL_VERSION)

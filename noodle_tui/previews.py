@@ -1,0 +1,82 @@
+"""What a preview asks of the coordinator before `y` may be pressed: the plan it would lead to, and what that move takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from engine.data import NoodleError, NotFound, Plan, Stage, Unavailable
+from noodle_tui.messages import CandidateArrived, PreviewArrived, SuggestionArrived
+from noodle_tui.pages import Preview
+from noodle_tui.state import Suggestion
+
+if TYPE_CHECKING:
+    from engine.adopted_plan import AdoptedPlan
+    from engine.move_estimate import MoveEstimate
+    from noodle_tui.link import Link
+    from noodle_tui.replay import ReplayLink
+
+
+async def filled(link: Link | ReplayLink, preview: Preview, suggestion: Suggestion | None) -> PreviewArrived:
+    """The coordinator's answer, or its refusal, to a preview; never raises."""
+    target, about = preview.target, preview.about
+    try:
+        if preview.action == "cluster.rollback":
+            wanted = int(preview.target) if preview.target.isdecimal() else None
+            former = await _former(link, preview.plan_version, wanted)
+            about = f"the stages of plan #{former.plan_version} ({former.strategy}), with the times that hold now"
+            plan = await link.plan("", former.stages)
+        elif preview.action == "cluster.confirm":
+            if suggestion is None:
+                raise NotFound("the suggestion has lapsed: see screen 5")
+            plan = await link.plan("", suggestion.entry.stages)
+        elif preview.action == "cluster.drain":
+            plan = await link.plan("", without=preview.target)
+        else:
+            plan = await link.plan(preview.target if preview.action == "cluster.apply" else "")
+    except NoodleError as problem:
+        return PreviewArrived(preview.action, target, error=str(problem) or type(problem).__name__, about=about)
+    except Exception as problem:  # a defect must be read on screen, not end the console
+        return PreviewArrived(preview.action, target, error=f"unexpected {type(problem).__name__}: {problem}", about=about)
+    return PreviewArrived(preview.action, target, plan, move=await _move(link, plan.stages), about=about)
+
+
+async def candidate(link: Link | ReplayLink, strategy: str) -> tuple[CandidateArrived, NoodleError | None]:
+    """What a strategy would do; beside it the refusal itself, which may name the strategies that there are."""
+    try:
+        plan = await link.plan(strategy)
+    except NoodleError as problem:
+        return CandidateArrived(strategy, None, str(problem) or type(problem).__name__), problem
+    except Exception as problem:
+        error = Unavailable(f"unexpected {type(problem).__name__}: {problem}")
+        return CandidateArrived(strategy, None, str(error)), error
+    return CandidateArrived(strategy, plan, move=await _move(link, plan.stages)), None
+
+
+async def suggestion_of(link: Link | ReplayLink, decision_id: int) -> SuggestionArrived | None:
+    """What adaptation's open suggestion says and would do; None if it cannot be learnt."""
+    try:
+        status = await link.ask("adaptation")
+        entry = next((e for e in status.history if e.decision_id == decision_id), None)
+        if entry is None:
+            return None
+        plan: Plan | None = await link.plan("", entry.stages) if entry.stages else None
+    except Exception:  # the next frame asks again
+        return None
+    return SuggestionArrived(entry, plan, await _move(link, entry.stages) if plan else None)
+
+
+async def _former(link: Link | ReplayLink, present: int, wanted: int | None) -> Plan:
+    from engine.adopted_plan import former_plan  # not for the first paint
+
+    plans: Sequence[AdoptedPlan] = await link.ask("plans")
+    return former_plan(plans, present, wanted)
+
+
+async def _move(link: Link | ReplayLink, stages: Sequence[Stage]) -> MoveEstimate | None:
+    """None where there is nothing to move from, or nobody can say."""
+    try:
+        told: MoveEstimate = await link.ask("estimate_move", tuple(stages))
+    except Exception:
+        return None
+    return told

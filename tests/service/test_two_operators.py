@@ -1,0 +1,86 @@
+"""Two operators at one real cluster: neither overwrites the other, and what one changed the other can take back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from engine.adopted_plan import former_plan
+from engine.data import NotFound, Plan, Refused, Stage
+from engine.service.client import Client
+from engine.service.local import LocalOptions
+from engine.version import own_version
+from tests.service.running import Running
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Running]:
+    running = Running(LocalOptions(model="llama:tiny", random_weights=0, num_workers=2, num_threads=1))
+    yield running
+    running.close()
+
+
+def shifted(plan: Plan, step: int) -> tuple[Stage, ...]:
+    """The first cut moves by `step` items."""
+    first, second, *rest = plan.stages
+    cut = first.stop + step
+    return (Stage(first.node_id, first.start, cut), Stage(second.node_id, cut, second.stop), *rest)
+
+
+async def settled(client: Client, after: int) -> int:
+    """The plan's version once it is a later one."""
+    async for frame in client.watch(min_interval_s=0.1):
+        if frame.status.plan_version > after:
+            return frame.status.plan_version
+    raise AssertionError("the watch ended")
+
+
+def test_two_at_once_cannot_overwrite_each_other_and_a_former_plan_comes_back(cluster: Running) -> None:
+    async def work() -> None:
+        async with Client(cluster.address) as one, Client(cluster.address) as two:
+            assert await one.version() == own_version()
+            (begun,) = await one.plans()
+            version, plan = begun.plan.plan_version, begun.plan
+            told = await one.estimate_move(shifted(plan, -1))
+            assert told.num_items == 1 and told.weight_bytes > 0 and told.num_measured == 0
+
+            asked = await asyncio.gather(
+                one.apply(version, "", shifted(plan, -1)), two.apply(version, "", shifted(plan, 1)), return_exceptions=True
+            )
+            accepted, refused = [p for p in asked if isinstance(p, Plan)], [e for e in asked if isinstance(e, Refused)]
+            assert len(accepted) == len(refused) == 1, asked
+            now = await settled(two, version)
+            assert (await one.plans())[-1].plan.stages == accepted[0].stages, "the one that was refused changed nothing"
+
+            worker = plan.stages[0].node_id
+            for late in (two.apply(version), two.drain(worker, version), two.cancel("s-1", version)):
+                with pytest.raises(Refused, match=f"#{now} now, the request was made for #{version}"):
+                    await late
+            assert not any(node.state == "drain" for node in (await two.status()).nodes)
+
+            former = former_plan(await two.plans(), now, None)
+            assert former.stages == plan.stages and (await two.plan("", former.stages)).stages == plan.stages
+            await two.apply(now, "", former.stages)
+            later = await settled(one, now)
+            assert (await one.plans())[-1].plan.stages == plan.stages
+            assert (await one.estimate_move(accepted[0].stages)).num_measured == 2
+            with pytest.raises(NotFound, match=rf"plan #99 is not one to go back to; plans with other stages: #{now}"):
+                former_plan(await one.plans(), later, 99)
+
+    cluster.wait(work())
+
+
+def test_the_mode_of_adaptation_is_in_the_status_and_changes_only_from_the_one_that_was_seen(cluster: Running) -> None:
+    async def work() -> None:
+        async with Client(cluster.address) as one, Client(cluster.address) as two:
+            assert (await one.status()).adaptation_mode == "off"
+            await one.set_adaptation("suggest", expected_mode="off")
+            with pytest.raises(Refused, match="adaptation is suggest now"):
+                await two.set_adaptation("auto", expected_mode="off")
+            status = await two.status()
+            assert (status.adaptation_mode, status.suggestion_id) == ("suggest", 0)
+            await two.set_adaptation("off", expected_mode="suggest")
+
+    cluster.wait(work())
