@@ -84,8 +84,10 @@ def test_many_nodes_and_stages_fit_on_every_screen(num_nodes: int) -> None:
                 assert f">node-{num_nodes - 1:03}" in text, "the selected node is always in sight"
 
 
-def test_too_small_is_one_useful_line() -> None:
+@pytest.mark.parametrize("size", [(52, 12), (20, 5), (200, 14), (59, 60)])
+def test_too_small_is_one_useful_line(size: tuple[int, int]) -> None:
     line = too_small_line(scene("overview"), Canvas(52, 12, ASCII, NOW_S))
+    assert len(picture(scene("overview"), *size, ASCII)) == 1 and len(text_of(picture(scene("offline"), *size, ASCII))) <= size[0] + 1
     text = "".join(span.text for span in line)
     assert "LIVE" in text and "4/4 nodes" in text and "WARN 1" in text and "q quit" in text and "60x15" in text
 
