@@ -109,6 +109,11 @@ def test_a_stage_far_over_its_plan_is_a_warning_in_words() -> None:
     assert "cpu-b" in text and "gpu-a" not in text
 
 
+def test_noise_of_a_tiny_stage_is_no_warning() -> None:
+    stages = (frames.stage(time_s=0.0004, compute_p50_s=0.0009), frames.stage("cpu-b", 5, 9, 0.0042))
+    assert worst_word(state_of((99.5, live(stages=stages)))) == ("ok", "ok")
+
+
 def test_a_lost_node_shows_no_figures_as_if_it_still_had_them() -> None:
     nodes = (frames.node(), frames.node("cpu-b", state=NodeState.LOST, detail="its connection broke", cpu_utilisation=0.31))
     text = text_of(picture(state_of((99.5, live(nodes=nodes))), 80, 24, ASCII))
