@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 
-from noodle_tui.actions import still_holds
 from noodle_tui.lines import Canvas, Line, Span, line
 from noodle_tui.pages import Leaving, Page, Preview, ThemeChoice
 from noodle_tui.state import ConsoleState, LinkState
@@ -34,6 +33,8 @@ def key_line(state: ConsoleState, canvas: Canvas, *, typing: bool = False) -> Li
 def _words(state: ConsoleState) -> list[str]:
     ui = state.ui
     if isinstance(ui.dialog, Preview):
+        from noodle_tui.actions import still_holds  # not for the first paint
+
         choose = ["up down choose"] if ui.dialog.choices else []
         return [*choose, *(["enter / esc close"] if still_holds(ui.dialog, state) else ["y do it", "n / enter / esc cancel"])]
     if isinstance(ui.dialog, ThemeChoice):
