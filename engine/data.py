@@ -357,7 +357,7 @@ class ClusterStatus:
     num_items: int
     context_tokens: int
     plan_version: int
-    strategy: str
+    strategy: str  # of the plan that serves; before there is one, of the next
     num_workers_expected: int
     nodes: tuple[NodeStatus, ...]
     stages: tuple[StageStatus, ...]

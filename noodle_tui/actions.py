@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.data import Phase
+from engine.data import NodeState, Phase
 from noodle_tui.listings import cursor_identity, cursor_row
 from noodle_tui.pages import Page, Preview
 from noodle_tui.state import ConsoleState, LinkState
 
+ALL_NODES = "all nodes"
+KEY_OF = {"cluster.confirm": "cluster.apply"}  # actions without a key of their own
 GIVEN = "given"  # what a plan calls its strategy when an operator cut it
 MODES = {
     "off": "no layer moves unless an operator says so",
@@ -45,6 +47,24 @@ def _strategy(state: ConsoleState) -> str:
 
 def _suggestion(state: ConsoleState) -> str:
     return str(state.suggestion.entry.decision_id) if state.suggestion else ""
+
+
+def _node_or_all(state: ConsoleState) -> str:
+    """The chosen node where a list of nodes is; every node elsewhere."""
+    return _node(state) if state.ui.list_page is Page.NODES or len(nodes_of(state)) < 2 else ALL_NODES
+
+
+def nodes_of(state: ConsoleState) -> tuple[str, ...]:
+    """Whom a profile can be taken on."""
+    nodes = state.latest.status.nodes if state.latest else ()
+    return tuple(node.worker_id for node in nodes if node.state is not NodeState.LOST)
+
+
+def _choices(action: Action, state: ConsoleState) -> tuple[str, ...]:
+    if action.id == "cluster.auto":
+        return tuple(MODES)
+    names = nodes_of(state) if action.id == "cluster.profile" else ()
+    return (*names, ALL_NODES) if len(names) > 1 else ()
 
 
 def _node(state: ConsoleState) -> str:
@@ -132,9 +152,9 @@ _TABLE = (
         "PROFILE",
         "profile",
         ("target",),
-        _node,
+        _node_or_all,
         needs="no node is chosen",
-        effect="times every layer of the model there, beside what it serves, about 40 s; screen 7 shows what it found",
+        effect="times every layer of the model there, beside what it serves, about 40 s a node; screen 7 shows what it found",
         command="noodle-engine profile --node NODE",
     ),
     Action(
@@ -166,7 +186,7 @@ def preview_of(action: Action, state: ConsoleState, target: str = "") -> Preview
         target,
         status.plan_version if status else 0,
         about=_about(action, state, target),
-        choices=tuple(MODES) if action.id == "cluster.auto" else (),
+        choices=_choices(action, state),
         mode=status.adaptation_mode if status else "",
         pending=action.plans and not blocked,
         blocked=blocked,
@@ -184,6 +204,8 @@ def _about(action: Action, state: ConsoleState, target: str) -> str:
         return state.suggestion.entry.sentence
     if action.id == "cluster.auto" and state.suggestion is not None:
         return f"{state.suggestion.name} is open and lapses when the mode changes"
+    if action.id == "cluster.auto" and state.latest is not None and state.latest.status.strategy == GIVEN:
+        return f"plan #{state.latest.status.plan_version} was chosen by hand: adaptation leaves it alone until R plans again"
     return ""
 
 
@@ -211,7 +233,7 @@ def still_holds(preview: Preview, state: ConsoleState) -> str:
         return "the coordinator has not answered yet"
     status = state.latest.status if state.latest else None
     now = status.plan_version if status else 0
-    if preview.choices:
+    if preview.action == "cluster.auto":
         mode = status.adaptation_mode if status else ""
         if mode != preview.mode:
             return f"the mode moved from {preview.mode} to {mode} since this preview: look again"

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from engine.data import InvalidInput, NoodleError, Plan
-from noodle_tui.actions import ACTIONS, action_for, arguments_of, preview_of, still_holds, title_of
+from noodle_tui.actions import ACTIONS, ALL_NODES, action_for, arguments_of, nodes_of, preview_of, still_holds, title_of
 from noodle_tui.messages import (
     ActionChanged,
     DialogChanged,
@@ -123,7 +123,9 @@ class ClusterCalls:
         title = title_of(preview)
         try:
             if preview.action == "cluster.profile":
-                done, text = True, await self._profile(preview.target, title)
+                names = nodes_of(self._app.state) if preview.target == ALL_NODES else (preview.target,)
+                written = [await self._profile(name, title) for name in names]
+                done, text = True, "; ".join(written)
             else:
                 answer = await self._app.link.act(ACTIONS[preview.action].call, arguments_of(preview))
                 done, text = await self._outcome(answer, preview, title)
@@ -154,7 +156,7 @@ class ClusterCalls:
             document = answer.profile_json
             if int(100 * answer.progress) != percent:
                 percent = int(100 * answer.progress)
-                self._app.dispatch(ActionChanged(title, "running", f"{max(0, percent)} %  {answer.detail}"))
+                self._app.dispatch(ActionChanged(title, "running", f"{worker_id} {max(0, percent)} %  {answer.detail}"))
                 self._app.paint_soon()
         path = await asyncio.to_thread(save_profile, worker_id, document)
         self._app.effects.files.load_profile(path)

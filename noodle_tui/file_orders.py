@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from engine.data import NoodleError, Refused
 from noodle_tui.listings import shown_rows, table_of
 from noodle_tui.messages import KeyPressed, ProfileLoaded, Said
+from noodle_tui.pages import Page
 from noodle_tui.tables import record
 
 if TYPE_CHECKING:
@@ -60,12 +61,29 @@ class FileOrders:
         form, _, name = argument.partition(" ")
         page = state.ui.list_page
         table = table_of(state, page)
+        if page is Page.PROMPT:
+            self._export_answer(form, name.strip())
+            return
         if table is None:
             raise Refused(f"screen {state.ui.page.value} has no list to export; `shot` writes it as SVG")
         records = [record(table, row) for row in shown_rows(state, page)]
         path = Path(name.strip() or self._file_name(page.value, form))
         write_new(path, render(records, form))
         self._say(f"{len(records)} {table.noun} written to {path}")
+
+    def _export_answer(self, form: str, name: str) -> None:
+        """The last prompt and its answer as one record."""
+        from noodle_tui.export import render, write_new
+
+        answer = self._app.state.generation
+        if not answer.num_tokens:
+            raise Refused("there is no answer to export yet")
+        names = ("session_id", "prompt", "text", "num_prompt_tokens", "num_tokens", "max_new_tokens", "temperature", "seed")
+        figures = {"ttft_s": answer.ttft_s, "tokens_per_s": answer.tokens_per_s, "error": answer.error}
+        record = {name: getattr(answer, name) for name in names} | figures | {"finish_reason": str(answer.finish_reason or "")}
+        path = Path(name or self._file_name("answer", form))
+        write_new(path, render([record], form))
+        self._say(f"the answer is in {path}")
 
     def shot(self, argument: str) -> None:
         """`shot [FILE]`: the screen as SVG."""

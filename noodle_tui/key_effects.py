@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from textual.widgets import Input
 
 from engine.data import InvalidInput, NoodleError, Refused, Unavailable
-from noodle_tui.actions import MODES
+from noodle_tui.actions import KEY_OF, MODES, still_holds
 from noodle_tui.entry_line import EntryLine
 from noodle_tui.file_orders import FileOrders
 from noodle_tui.listings import shown_rows, table_of
@@ -25,7 +25,7 @@ from noodle_tui.messages import (
     PromptRefused,
     Said,
 )
-from noodle_tui.pages import Entry, EntryKind, Notice, Page, Preview, ThemeChoice
+from noodle_tui.pages import Entry, EntryKind, Leaving, Notice, Page, Preview, ThemeChoice
 from noodle_tui.state import LinkState
 from noodle_tui.themes import theme_names
 from noodle_tui.widgets.answer import num_rows_back
@@ -68,7 +68,9 @@ class KeyEffects:
             "link.retry": self._retry,
             "action.detail": self._detail,
             "app.command": lambda: self.entry.open(EntryKind.COMMAND, ""),
-            "app.quit": lambda: self._app.leave(0),
+            "app.quit": self._quit,
+            "prompt.copy": self._copy_answer,
+            "prompt.save": self._save_answer,
             "app.interrupt": lambda: self._app.leave(130),
             "dialog.yes": self._app.calls.confirm,
             **{f"screen.{page.value}": (lambda page=page: self.open_page(page)) for page in Page},  # type: ignore[misc]
@@ -109,6 +111,8 @@ class KeyEffects:
             "nav.panel_back",
             "nav.page_up",
             "nav.page_down",
+            "prompt.copy",
+            "prompt.save",
         ):
             return
         if self._app.state.ui.dialog is not None and not self._typing():
@@ -149,8 +153,34 @@ class KeyEffects:
             self._app.dispatch(KeyPressed(key_id))
         elif key_id in _CLOSING:
             self._app.dispatch(DialogChanged(None))
-        elif key_id == "app.quit":
+        elif key_id == "dialog.yes" and isinstance(dialog, Leaving):
             self._app.leave(0)
+        elif isinstance(dialog, Preview) and key_id == KEY_OF.get(dialog.action, dialog.action) and still_holds(dialog, self._app.state):
+            self._app.calls.preview(dialog.action, "" if dialog.action == "cluster.auto" else dialog.target)  # the situation has moved
+        elif key_id == "app.quit":
+            self._quit()
+
+    def _quit(self) -> None:
+        """At once, unless a change is running: then it is asked what shall become of it."""
+        running = self._app.state.action
+        if running is None or running.state != "running" or self._app.state.quitting:
+            self._app.leave(0)
+            return
+        fate = "it ends with this console's own cluster" if self._app.link.owns_cluster else "the cluster goes on with it alone"
+        self._app.dispatch(DialogChanged(Leaving(f"{running.title} is still running: {fate}.")))
+
+    def _copy_answer(self) -> None:
+        """To the clipboard of the terminal, where it takes OSC 52."""
+        text = self._app.state.generation.text
+        if not text:
+            self._app.dispatch(Said("there is no answer to copy yet", is_error=True))
+            return
+        self._app.copy_to_clipboard(text)
+        self._say(f"{len(text)} characters offered to the terminal's clipboard")
+
+    def _save_answer(self) -> None:
+        self._app.dispatch(EntryChanged(None))
+        self.run("export jsonl")
 
     def _choose_theme(self, dialog: ThemeChoice, key_id: str) -> None:
         if key_id in _DIALOG_KEYS:

@@ -75,6 +75,8 @@ KEYS: tuple[Key, ...] = (
     Key("time.slower", "minus", "replay at half the pace", effect=True),
     Key("time.faster", "plus,equals_sign", "replay at twice the pace", effect=True),
     Key("prompt.write", "p", "write a prompt", effect=True),
+    Key("prompt.copy", "f2", "copy the answer", _ON({Page.PROMPT}), effect=True),
+    Key("prompt.save", "f3", "save the answer as jsonl", _ON({Page.PROMPT}), effect=True),
     Key("link.retry", "r", "connect again now", effect=True),
     Key("action.detail", "e", "what an action said", effect=True),
     Key("app.command", "colon,ctrl+p", "command palette", effect=True),
@@ -88,7 +90,7 @@ KEYS: tuple[Key, ...] = (
     Key("cluster.rollback", "H", "previous plan again", changes=True, effect=True),
     Key("cluster.drain", "D", "drain chosen node", changes=True, effect=True),
     Key("cluster.cancel", "X", "cancel chosen session", changes=True, effect=True),
-    Key("cluster.profile", "P", "profile a node", changes=True, effect=True),
+    Key("cluster.profile", "P", "profile a node, or all", changes=True, effect=True),
     Key("cluster.auto", "M", "auto-adapt off / suggest / auto", changes=True, effect=True),
 )
 BY_ID: Mapping[str, Key] = {key.id: key for key in KEYS}

@@ -104,6 +104,13 @@ class KeyPressed:
 
 
 @dataclass(frozen=True, slots=True)
+class RowChosen:
+    """A row of the list on screen was clicked."""
+
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
 class EntryChanged:
     """The line at the bottom is being typed; None closes it."""
 
@@ -270,6 +277,7 @@ Message = (
     | Tick
     | HoldToggled
     | KeyPressed
+    | RowChosen
     | EntryChanged
     | DialogChanged
     | PreviewArrived

@@ -71,7 +71,14 @@ class Notice:
     text: str
 
 
-Dialog = Preview | ThemeChoice | Notice
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """Quitting was asked for while a change runs; `text` says what becomes of it."""
+
+    text: str
+
+
+Dialog = Preview | ThemeChoice | Notice | Leaving
 
 
 class EntryKind(StrEnum):

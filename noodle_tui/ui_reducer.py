@@ -58,6 +58,17 @@ def _move(step: int) -> Callable[[ConsoleState], ConsoleState]:
     return move
 
 
+def row_chosen(state: ConsoleState, identity: str) -> ConsoleState:
+    """The cursor goes to a row of the list on screen."""
+    page = state.ui.list_page
+    table, rows = table_of(state, page), shown_rows(state, page)
+    names = [table.identity(row) for row in rows] if table is not None else []
+    if identity not in names:
+        return state
+    listing = replace(state.ui.listing(page), cursor=identity, index=names.index(identity))
+    return replace(state, ui=state.ui.with_listing(page, listing))
+
+
 def _moved(state: ConsoleState, page: Page, step: int) -> ConsoleState:
     table = table_of(state, page)
     rows = shown_rows(state, page)

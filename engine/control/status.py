@@ -21,7 +21,7 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         num_items=card.num_items if card else 0,
         context_tokens=card.context_tokens if card else 0,
         plan_version=cluster.plan_version,
-        strategy=cluster.strategy,
+        strategy=plan.strategy if plan else cluster.strategy,
         num_workers_expected=cluster.config.num_workers_expected,
         nodes=tuple(_node(m, now_s) for m in cluster.members),
         stages=_stages(cluster, plan) if plan else (),

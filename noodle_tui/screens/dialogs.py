@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from noodle_tui.actions import ACTIONS, MODES, still_holds, title_of
+from noodle_tui.actions import ACTIONS, KEY_OF, MODES, still_holds, title_of
+from noodle_tui.keys import key_of
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
-from noodle_tui.pages import Dialog, Notice, Preview, ThemeChoice
+from noodle_tui.pages import Dialog, Leaving, Notice, Preview, ThemeChoice
 from noodle_tui.present_plan import replanned
 from noodle_tui.screens.move_lines import MAX_UNKNOWNS, facts_of
 from noodle_tui.screens.whatif import error_band, expectation, plan_difference, unknowns
@@ -29,6 +30,15 @@ def with_dialog(state: ConsoleState, base: Lines, canvas: Canvas) -> Lines:
 def _content(state: ConsoleState, dialog: Dialog, canvas: Canvas) -> Lines:
     if isinstance(dialog, ThemeChoice):
         return _themes(dialog, canvas)
+    if isinstance(dialog, Leaving):
+        text = [line(row) for row in wrap(dialog.text, canvas.width)]
+        return (
+            line(Span("QUIT?", "title")),
+            BLANK,
+            *text,
+            BLANK,
+            line(Span(">[ Stay ]", "accent"), "     y = quit      n / enter / esc = stay"),
+        )
     if isinstance(dialog, Notice):
         text = [line(row) for row in wrap(dialog.text, canvas.width)][: canvas.height - 3]
         return (line(Span(dialog.title, "title")), BLANK, *text, BLANK, line(Span("esc or enter closes", "dim")))
@@ -60,8 +70,11 @@ def _parts(state: ConsoleState, preview: Preview, canvas: Canvas) -> list[tuple[
         parts.append((rank, tuple(_rows(name, text, canvas)) if text else ()))
 
     add(2, "why" if preview.action == "cluster.confirm" else "what", preview.about)
-    if preview.choices:
+    if preview.action == "cluster.auto" and preview.choices:
         parts.append((0, _modes(preview, canvas)))
+    elif preview.choices:
+        place = preview.choices.index(preview.target) + 1 if preview.target in preview.choices else 0
+        add(0, "where", f"{preview.target} ({place} of {len(preview.choices)}; up and down choose)")
     add(8, "does", action.effect)
     if preview.plan is not None and state.latest is not None:
         status = replanned(state, state.latest.status)
@@ -90,7 +103,7 @@ def _modes(preview: Preview, canvas: Canvas) -> Lines:
 
 
 def _basis(preview: Preview) -> str:
-    if preview.choices:
+    if preview.action == "cluster.auto":
         return f"the mode is {preview.mode}; the coordinator refuses if it has changed"
     if "plan_version" in ACTIONS[preview.action].sends or preview.action == "cluster.confirm":
         return f"plan #{preview.plan_version}; the coordinator refuses if it has moved"
@@ -103,7 +116,8 @@ def _foot(state: ConsoleState, preview: Preview, canvas: Canvas) -> Lines:
     reason = still_holds(preview, state)
     if reason:
         rows = [line(Span(row, "warn")) for row in wrap(reason, canvas.width)]
-        return (BLANK, *rows, line(Span("enter / esc = close", "dim")))
+        again = "" if preview.blocked or preview.choices else f"      {key_of(KEY_OF.get(preview.action, preview.action))} = look again"
+        return (BLANK, *rows, line(Span(f"enter / esc = close{again}", "dim")))
     return (BLANK, line(Span(">[ Cancel ]", "accent"), f"     {CONFIRM}"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.cells import cell_len
 
 from noodle_tui.lines import Canvas, Line, Span, line
-from noodle_tui.pages import Page, Preview, ThemeChoice
+from noodle_tui.pages import Leaving, Page, Preview, ThemeChoice
 from noodle_tui.state import ConsoleState, LinkState
 
 _PAGES: dict[Page, str] = {
@@ -16,7 +16,7 @@ _PAGES: dict[Page, str] = {
     Page.EVENTS: "enter in full|/ filter|w warnings|, . plan changes|f newest|x export",
     Page.SESSIONS: "enter details|X cancel...|/ filter|o sort|x export",
     Page.PROFILE: "enter layers|b phase|o sort|P take one|/ filter|x export",
-    Page.PROMPT: "enter write|esc stop|pgup pgdn scroll",
+    Page.PROMPT: "enter write|esc stop|pgup pgdn scroll|f2 copy|f3 save",
     Page.LOGS: "enter in full|/ filter|w warnings|n source|f follow|x export",
 }
 _TAIL = ("? help", "q quit")
@@ -39,6 +39,8 @@ def _words(state: ConsoleState) -> list[str]:
         return [*choose, *(["enter / esc close"] if still_holds(ui.dialog, state) else ["y do it", "n / enter / esc cancel"])]
     if isinstance(ui.dialog, ThemeChoice):
         return ["up down choose", "enter keep", "esc take back"]
+    if isinstance(ui.dialog, Leaving):
+        return ["y quit", "n / enter / esc stay"]
     if ui.dialog is not None:
         return ["enter / esc close"]
     if ui.help:
@@ -49,7 +51,7 @@ def _words(state: ConsoleState) -> list[str]:
     if state.link.state is not LinkState.LIVE and state.replay is None:
         words = ["r retry", *(word for word in words if not word[0].isupper())]  # no change without a coordinator
     if state.replay is not None:
-        words = ["space pause", ", . step", "- + pace", ": seek", *words]
+        words = ["space go on" if state.replay.paused else "space pause", ", . step", "- + pace", ": seek", *words]
     elif state.held is not None:
         words = ["space resume", *(word for word in words if word != "space hold")]
     if ui.page is not Page.OVERVIEW and words:

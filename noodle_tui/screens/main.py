@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal
-from textual.events import Key, Paste, Resize
+from textual.events import Click, Key, Paste, Resize
 from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Input
@@ -20,6 +20,8 @@ from engine.data import GenerateRequest, InvalidInput, Sampling
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.keys import Key as Binding
 from noodle_tui.lines import Canvas, Lines, Span, line
+from noodle_tui.messages import RowChosen
+from noodle_tui.mouse import TABS_ROW, identity_at, page_at
 from noodle_tui.options import Options
 from noodle_tui.pages import Page
 from noodle_tui.screens.frame import NUM_TOP_ROWS, Settings, body_lines, last_line, top_lines
@@ -145,6 +147,33 @@ class Main(Screen[None], inherit_bindings=False):
         page = self.app.state.ui.page
         names = set(event.aliases)
         return next((key for key in self.app.settings.keys if page in key.pages and names & set(key.keys.split(","))), None)
+
+    def on_click(self, event: Click) -> None:
+        """With `--mouse`: a tab or a row; twice on a row opens it."""
+        state, y = self.app.state, event.screen_y
+        if state.ui.dialog is not None or state.ui.help or self.focused is not None:
+            return
+        if y == TABS_ROW:
+            page = page_at(state, event.screen_x, Canvas(self.size.width, self.size.height, self._glyphs, 0.0))
+            if page is not None:
+                self.app.effects.press(f"screen.{page.value}")
+            return
+        lines = self.query_one("#body", LineView).lines
+        row = y - NUM_TOP_ROWS
+        identity = identity_at(state, lines[row]) if 0 <= row < len(lines) else ""
+        if identity:
+            self.app.dispatch(RowChosen(identity))
+            if event.chain == 2:
+                self.app.effects.press("nav.in")
+            self.app.paint_soon()
+
+    def on_mouse_scroll_down(self) -> None:
+        """One row."""
+        self.app.effects.press("nav.down")
+
+    def on_mouse_scroll_up(self) -> None:
+        """One row."""
+        self.app.effects.press("nav.up")
 
     def on_paste(self, event: Paste) -> None:
         """Into the line at the bottom, if it is open."""

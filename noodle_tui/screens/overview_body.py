@@ -12,6 +12,7 @@ from noodle_tui.pages import Page
 from noodle_tui.screens.nodes import headline
 from noodle_tui.state import ConsoleState, View
 from noodle_tui.tables import draw_table
+from noodle_tui.widgets.alert_rules import alert_panel
 from noodle_tui.widgets.event_list import event_list, notable
 from noodle_tui.widgets.metrics import metrics
 from noodle_tui.widgets.notices import weights
@@ -21,6 +22,7 @@ TWO_COLUMNS_FROM = 116  # fewer cut either the node table or the events
 THREE_COLUMNS_FROM = 180
 MIN_EVENT_ROWS = 3  # a heading and two events; fewer are not worth their rows
 MIN_SESSION_ROWS = 3
+RULES_FROM = 14  # rows of a column
 TALL_FROM = 20  # rows: panels get air and the plan gets borders
 
 
@@ -55,8 +57,8 @@ def _panels(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
         return _three_columns(state, view, canvas)
     if canvas.width >= TWO_COLUMNS_FROM:
         left = max(74, canvas.width * 3 // 5)
-        events = _list(state, Page.EVENTS, canvas.sized(canvas.width - left - 3, canvas.height))
-        return beside(_nodes_and_sessions(state, view, canvas.sized(left, canvas.height)), events, left, canvas.glyphs)
+        right = _events_and_rules(state, canvas.sized(canvas.width - left - 3, canvas.height))
+        return beside(_nodes_and_sessions(state, view, canvas.sized(left, canvas.height)), right, left, canvas.glyphs)
     nodes = _nodes(state, canvas.sized(canvas.width, _rows_for_nodes(view, canvas)))
     rest = canvas.height - len(nodes)
     panel = state.ui.list_page if state.ui.list_page is not Page.NODES else Page.EVENTS
@@ -81,12 +83,19 @@ def _nodes_and_sessions(state: ConsoleState, view: View, canvas: Canvas) -> Line
     return stack((*nodes, BLANK, *_list(state, Page.SESSIONS, canvas.sized(canvas.width, room))), canvas.height)
 
 
+def _events_and_rules(state: ConsoleState, canvas: Canvas) -> Lines:
+    """The rules stand at the bottom where the events keep most of the column."""
+    rules = alert_panel(state, canvas) if canvas.height >= RULES_FROM else ()
+    events = _list(state, Page.EVENTS, canvas.sized(canvas.width, canvas.height - len(rules) - (1 if rules else 0)))
+    return (*stack(events, canvas.height - len(rules)), *rules)
+
+
 def _three_columns(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
     """Nodes, events, sessions."""
     left, right = canvas.width * 2 // 5, 66
     middle = canvas.width - left - right - 6
     sessions = _list(state, Page.SESSIONS, canvas.sized(right, canvas.height))
-    events = _list(state, Page.EVENTS, canvas.sized(middle, canvas.height))
+    events = _events_and_rules(state, canvas.sized(middle, canvas.height))
     nodes = _nodes(state, canvas.sized(left, min(len(view.status.nodes) + 2, canvas.height)))
     return beside(stack(nodes, canvas.height), beside(events, sessions, middle, canvas.glyphs), left, canvas.glyphs)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from engine.data import ClusterStatus
+from noodle_tui.causes import likely_cause
 from noodle_tui.figures import age, clock, ms, percent, signed_percent, size, with_ms
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line
 from noodle_tui.listings import table_of
+from noodle_tui.listings.nodes import NodeRow
 from noodle_tui.listings.stages import StageRow, stage_rows
 from noodle_tui.listings.strategies import owners
 from noodle_tui.pages import PLAN_MODES, Page
@@ -16,6 +18,7 @@ from noodle_tui.widgets.owner_row import axis_row, cost_row, legend, letters_of,
 from noodle_tui.widgets.plan_blocks import steady
 
 NAME_CELLS = 14
+SPLIT_FROM = 22  # rows; fewer go to the hops
 TAIL_CELLS = 13  # number and mark behind the axis
 
 
@@ -42,11 +45,12 @@ def _title(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
     text = f"  planned {with_ms(planned_s)}"
     if actual_s:
         text += f"  measured {with_ms(actual_s)} ({signed_percent(actual_s / planned_s - 1 if planned_s else None)})"
-    if seen is not None:
-        text += f"  since {clock(seen.first_wall_s)}"
+    since = f"  since {clock(seen.first_wall_s)}" if seen is not None else ""
+    name = f" PLAN #{status.plan_version} {status.strategy}"
+    text += since if len(name) + len(text) + len(since) <= canvas.width else ""
     mode = PLAN_MODES[state.ui.plan_mode]
     views = "v: " + " / ".join(name.upper() if name == mode else name for name in PLAN_MODES)
-    head = line(Span(f" PLAN #{status.plan_version} {status.strategy}", "title"), text)
+    head = line(Span(name, "title"), text)
     return (head, line(Span(f" {views}", "dim")))
 
 
@@ -190,7 +194,24 @@ def _stage(state: ConsoleState, row: StageRow, canvas: Canvas) -> Lines:
     )
     if node is not None:
         times += f"   util {percent(node.cpu_utilisation)}  seen {age(node.heartbeat_age_s)}"
-    return (line(" ", Span(head, "accent")), line(times), _past(state, stage.worker_id))
+    rows = [line(" ", Span(head, "accent")), line(times), *(_split(row, canvas) if canvas.height >= SPLIT_FROM else ())]
+    cause = likely_cause(NodeRow(node, row.index, stage), state.thresholds) if node is not None else ""
+    rows += [line(Span("   cause?  ", "warn"), fit(cause, canvas.width - 11, canvas.glyphs).rstrip())] if cause else []
+    return (*rows, _past(state, stage.worker_id))
+
+
+def _split(row: StageRow, canvas: Canvas) -> Lines:
+    """Where a step's time at this stage goes: computing, waiting for its turn, the hop after it."""
+    stage = row.stage
+    parts = (("compute", stage.compute_p50_s, "#", "low"), ("waits", stage.queue_p50_s, "+", "mid"), ("hop", stage.hop_p50_s, "=", "dim"))
+    total_s = sum(time_s for _, time_s, _, _ in parts)
+    if not stage.num_steps or total_s <= 0:
+        return ()
+    text = "  ".join(f"{glyph} {name} {ms(time_s)}" for name, time_s, glyph, _ in parts)
+    bar = parts_bar(
+        tuple((time_s / total_s, glyph, style) for _, time_s, glyph, style in parts), canvas.width - len(text) - 14, canvas.glyphs
+    )
+    return (line(Span("   split    ", "dim"), *bar, f" {text}"),)
 
 
 def _past(state: ConsoleState, worker_id: str) -> Line:

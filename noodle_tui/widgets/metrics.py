@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.data import ClusterStatus
+from noodle_tui.actions import GIVEN
 from noodle_tui.figures import age, ms, percent, rate, signed_percent, with_ms
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Canvas, Line, Lines, Span, beside, crop, line, width_of
@@ -46,7 +47,7 @@ def _left(state: ConsoleState, status: ClusterStatus, glyphs: Glyphs) -> Lines:
     graph = line(" [", *sparkline(known, max(known, default=0.0) / 2 or 1.0, GRAPH_CELLS, glyphs, high=False), "]") if any(known) else ()
     return (
         line(" ", *_throughput(status), *graph),
-        line(" ", *_step(status)),
+        line(" ", *_step(status), *_first_token(status)),
         line(" ", *_sessions(status), "  ", *_finished(status)),
         _last_left(state, status),
     )
@@ -79,6 +80,12 @@ def _throughput(status: ClusterStatus) -> Line:
 
 def _step(status: ClusterStatus) -> Line:
     return line(_label("STEP"), f"p50 {with_ms(status.step_p50_s):>6}  p95 {with_ms(status.step_p95_s):>6}")
+
+
+def _first_token(status: ClusterStatus) -> Line:
+    """Of the sessions that run now."""
+    times = sorted(session.ttft_s for session in status.sessions if session.ttft_s > 0)
+    return line(Span("  TTFT ", "dim"), f"p95 {with_ms(times[min(len(times) - 1, int(0.95 * len(times)))])}") if times else ()
 
 
 def _sessions(status: ClusterStatus) -> Line:
@@ -120,7 +127,8 @@ def _adapt(state: ConsoleState, status: ClusterStatus) -> Line:
     known = state.suggestion
     gain = 1 - known.entry.predicted_s / known.entry.before_s if known and known.entry.before_s > 0 else None
     offer = f"  offers {signed_percent(-gain if gain is not None else None)} a step (4 shows it)" if status.suggestion_id else ""
-    return line(Span("ADAPT ", "dim"), status.adaptation_mode, Span(offer, "warn"))
+    rests = "  rests: plan by hand" if status.strategy == GIVEN and status.adaptation_mode != "off" else ""
+    return line(Span("ADAPT ", "dim"), status.adaptation_mode, Span(rests, "dim"), Span(offer, "warn"))
 
 
 def _kv(state: ConsoleState, status: ClusterStatus) -> Line:

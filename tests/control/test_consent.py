@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.control import events as on
+from engine.control.status import cluster_status
 from engine.data import NotFound, Refused, Stage
 from tests.control.harness import Driver, spec
 
@@ -86,3 +87,4 @@ def test_stages_that_a_strategy_found_stay_its_own_and_stages_alone_are_the_oper
     back = (Stage("w1", 0, 2), Stage("w2", 2, 5))
     driver.feed(on.ReplanRequested(2, "", back))
     assert (driver.cluster.plan.stages, driver.cluster.plan.strategy) == (back, "given")
+    assert cluster_status(driver.cluster, "c", 0.0).strategy == "given", "what serves is what is shown"

@@ -412,3 +412,63 @@ def test_a_suggestion_that_is_only_renewed_can_still_be_confirmed() -> None:
         assert link_of(app).calls == [("set_adaptation", "", 7)]
 
     run(test, (100, 40))
+
+
+def test_the_same_letter_renews_a_preview_that_no_longer_holds() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        link_of(app).plans[""] = frames.plan()
+        await pilot.press("R")
+        await asked(app, pilot)
+        await live(app, pilot, plan_version=15)
+        assert "R = look again" in shown(app)
+        await pilot.press("R")
+        await asked(app, pilot)
+        assert "based on  plan #15" in shown(app) and "y = do it" in shown(app)
+
+    run(test, (100, 40))
+
+
+def test_quitting_asks_only_while_a_change_is_running() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        link_of(app).plans[""] = frames.plan()
+        link_of(app).released.clear()
+        await pilot.press("R")
+        await asked_for_preview(app, pilot)
+        await pilot.press("y", "q")
+        await pilot.pause()
+        assert "QUIT?" in shown(app) and "REBALANCE is still running: the cluster goes on with it alone" in shown(app)
+        await pilot.press("n")
+        await pilot.pause()
+        assert app.state.ui.dialog is None and not app.state.quitting
+        link_of(app).released.set()
+        await asked(app, pilot)
+        await pilot.press("q")
+        assert app.state.quitting
+
+    run(test, (100, 40))
+
+
+async def asked_for_preview(app: ConsoleApp, pilot: Pilot[None]) -> None:
+    await finished(app, pilot, "preview")
+
+
+def test_all_nodes_can_be_profiled_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot, nodes=frames.status(2).nodes)
+        await pilot.press("4", "P")
+        await pilot.pause()
+        assert "PROFILE all nodes" in shown(app) and "all nodes (3 of 3; up and down choose)" in shown(app)
+        await pilot.press("up")
+        await pilot.pause()
+        assert "PROFILE cpu-b" in shown(app)
+        await pilot.press("down", "y")
+        await asked(app, pilot)
+        await finished(app, pilot, "profile")
+        assert link_of(app).calls == [("profile", "gpu-a"), ("profile", "cpu-b")]
+
+    run(test, (100, 40))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["profile-cpu-b", "profile-gpu-a"]

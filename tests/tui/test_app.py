@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from pathlib import Path
 
 import pytest
 from textual import events
@@ -306,3 +308,25 @@ def test_hostile_names_are_drawn_as_text() -> None:
         assert not any(ord(char) < 32 and char != "\n" for char in shown(app))
 
     run(test, (120, 40))
+
+
+def test_an_answer_is_saved_and_offered_to_the_clipboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    copied: list[str] = []
+
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        monkeypatch.setattr(app, "copy_to_clipboard", copied.append)
+        await live(app, pilot)
+        await pilot.press("8", "f2", "f3")
+        assert "there is no answer to export yet" in shown(app) and copied == []
+        app.dispatch(m.PromptSent(1, "why?", 8, 0.0, 3))
+        for i, word in enumerate(("because", " so")):
+            app.dispatch(m.TokenArrived(1, frames.chunk(i, word)))
+        await pilot.press("enter", "f2", "f3")  # in the field as well
+        await pilot.pause()
+        assert copied == ["because so"]
+
+    run(test)
+    (saved,) = tmp_path.glob("noodle-answer-*.jsonl")
+    record = json.loads(saved.read_text())
+    assert (record["prompt"], record["text"], record["num_tokens"], record["seed"]) == ("why?", "because so", 2, 3)
