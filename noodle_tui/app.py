@@ -8,10 +8,12 @@ through `dispatch`; only `paint` touches widgets. What keys do is in `key_effect
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -24,11 +26,9 @@ from textual.worker import Worker
 from engine.data import GenerateRequest, InvalidInput, NoodleError, Refused, Unavailable
 from noodle_tui import options as command_line
 from noodle_tui import terminal
-from noodle_tui.cluster_calls import ClusterCalls
 from noodle_tui.config import Config, load_config
 from noodle_tui.exits import install_signal_handlers
 from noodle_tui.glyphs import ASCII, UNICODE, AsciiFilter, Glyphs
-from noodle_tui.key_effects import KeyEffects
 from noodle_tui.keys import KEYS
 from noodle_tui.link import Link
 from noodle_tui.messages import (
@@ -48,15 +48,16 @@ from noodle_tui.messages import (
 )
 from noodle_tui.options import Options, is_loopback
 from noodle_tui.pages import Page
-from noodle_tui.reducer import reduce
 from noodle_tui.screens.frame import Settings, preload
 from noodle_tui.screens.main import Main
 from noodle_tui.state import ConsoleState, LinkState
 from noodle_tui.state import Link as LinkView
-from noodle_tui.themes import DEFAULT_THEME, MONO_THEME, Look, load_theme, theme_file, theme_names, user_folder
+from noodle_tui.themes import Look, changed_s, choose_look, load_theme, theme_file, theme_names, user_folder
 from noodle_tui.tight_update import tightened
 
 if TYPE_CHECKING:
+    from noodle_tui.cluster_calls import ClusterCalls
+    from noodle_tui.key_effects import KeyEffects
     from noodle_tui.recording import Recorder
     from noodle_tui.replay import ReplayLink
 
@@ -93,8 +94,6 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.settings = Settings(config.keys, tuple(theme_names()))
         self._make_link = make_link or _make_link
         self.link: Link | ReplayLink = self._make_link(options, self.dispatch)
-        self.calls = ClusterCalls(self)
-        self.effects = KeyEffects(self)
         self.look = look
         self._glyphs = glyphs
         self._ascii_filter = AsciiFilter(enabled=glyphs is ASCII)
@@ -107,6 +106,20 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self._apply_theme()
         if config.keys is not KEYS:
             self.set_keymap({key.id: key.keys for key in config.keys})
+
+    @functools.cached_property
+    def calls(self) -> ClusterCalls:
+        """Imported when first needed, as everything that the first paint can do without."""
+        from noodle_tui.cluster_calls import ClusterCalls
+
+        return ClusterCalls(self)
+
+    @functools.cached_property
+    def effects(self) -> KeyEffects:
+        """See `calls`."""
+        from noodle_tui.key_effects import KeyEffects
+
+        return KeyEffects(self)
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """The look decides about colour (NO_COLOR picks the mono theme), so only two filters are left."""
@@ -131,7 +144,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         if self.options.profile is not None:
             self.effects.files.load_profile(Path(self.options.profile))
         self.run_worker(self.link.run(), group="link", exit_on_error=False)
-        self.call_after_refresh(preload)
+        self.call_after_refresh(_settle)
 
     def _try(self, action: Callable[[], object]) -> None:
         try:
@@ -142,6 +155,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
     # --- state and paint ------------------------------------------------------------------------------------------
     def dispatch(self, message: Message) -> None:
         """Take in one message; what the reader waits for is painted soon, the rest at the next tick."""
+        from noodle_tui.reducer import reduce
+
         before = self.state
         self.state = reduce(before, message, time.monotonic())
         self._record(message)
@@ -203,7 +218,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def use_theme(self, name: str) -> None:
         """Change the colours; raises InvalidInput with the file and the key."""
         self.look = load_theme(name)
-        self._theme_time_s = _changed_s(theme_file(name))
+        self._theme_time_s = changed_s(theme_file(name))
         self._apply_theme()
         self.main.restyle(self.look)
         self.paint_soon()
@@ -217,9 +232,9 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def _reload_theme(self) -> None:
         """A user's theme file that was saved is shown at once; a broken one keeps the colours and says what is wrong."""
         path = theme_file(self.look.name)
-        if path is None or _changed_s(path) == self._theme_time_s:
+        if path is None or changed_s(path) == self._theme_time_s:
             return
-        first, self._theme_time_s = self._theme_time_s == 0.0, _changed_s(path)
+        first, self._theme_time_s = self._theme_time_s == 0.0, changed_s(path)
         if not first:
             self._try(lambda: self.use_theme(self.look.name))
 
@@ -331,16 +346,11 @@ def _make_link(options: Options, post: Callable[[Message], None]) -> Link | Repl
     return ReplayLink(options, post)
 
 
-def _changed_s(path: Path | None) -> float:
-    try:
-        return path.stat().st_mtime if path is not None else 0.0
-    except OSError:
-        return 0.0
-
-
-def choose_look(theme: str | None, environ: Mapping[str, str]) -> Look:
-    """The theme asked for; NO_COLOR picks the one without colours."""
-    return load_theme(theme or (MONO_THEME if "NO_COLOR" in environ else DEFAULT_THEME))
+def _settle() -> None:
+    """After the first paint: the other screens, and the garbage collector, which need not look at what stays for ever."""
+    preload()
+    gc.freeze()
+    gc.enable()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -383,7 +393,3 @@ def _run(options: Options, config: Config) -> int:
     finally:
         app.link.kill()
     return app.return_code or 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,28 +1,71 @@
 """The console in a browser on this machine, through textual-serve: every tab is a console process of its own.
 
-There is no password, so it listens on the loopback address and nowhere else.
+There is no password, so it listens on the loopback address and nowhere else, refuses pages of other sites that a browser here may
+have open, and its own pages ask no other machine for anything.
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 HOST = "127.0.0.1"
 HOW_TO = "--serve needs the package textual-serve: pip install 'noodlecore[serve]'"
+_FOREIGN_LINK = re.compile(r'<link[^>]*href="https?://[^>]*>')
 
 
 def serve(port: int, arguments: Sequence[str]) -> int:
     """Serve until interrupted; 2 when the package is missing."""
     try:
-        from textual_serve.server import Server
+        import textual_serve.server
     except ImportError:
         print(HOW_TO, file=sys.stderr)
         return 2
     command = shlex.join([sys.executable, "-m", "noodle_tui", *without_serve(arguments)])
-    Server(command, host=HOST, port=port, title="noodle-console").serve()
+    with tempfile.TemporaryDirectory() as folder:
+        templates = own_templates(Path(textual_serve.server.__file__).parent / "templates", Path(folder))
+        server = textual_serve.server.Server(command, host=HOST, port=port, title="noodle-console", templates_path=templates)
+        make_app = server._make_app
+
+        async def guarded_app() -> Any:
+            return _guard(await make_app(), port)
+
+        server._make_app = guarded_app
+        server.serve()
     return 0
+
+
+def _guard(app: Any, port: int) -> Any:
+    """Refuse what a page of another site sends: a web socket is open to every origin unless the server looks."""
+    from aiohttp import web
+
+    @web.middleware
+    async def same_origin(request: Any, handler: Any) -> Any:
+        if not is_own(request.headers, port):
+            raise web.HTTPForbidden(text=f"open http://{HOST}:{port} itself: other sites may not use this console")
+        return await handler(request)
+
+    app.middlewares.append(same_origin)
+    return app
+
+
+def is_own(headers: Mapping[str, str], port: int) -> bool:
+    """Whether a request was made to this machine by its name, and by no page but our own."""
+    hosts = (f"{HOST}:{port}", f"localhost:{port}")
+    origin = headers.get("Origin")
+    return headers.get("Host", "") in hosts and (origin is None or origin in [f"http://{host}" for host in hosts])
+
+
+def own_templates(source: Path, folder: Path) -> Path:
+    """The package's pages without links to other hosts: it fetches a font, which a console of one machine must not."""
+    for page in source.glob("*.html"):
+        (folder / page.name).write_text(_FOREIGN_LINK.sub("", page.read_text("utf-8")), "utf-8")
+    return folder
 
 
 def without_serve(arguments: Sequence[str]) -> list[str]:

@@ -138,7 +138,8 @@ def draw_table(table: Table, listing: Listing, canvas: Canvas, *, warn_only: boo
     shown = rows[first : first + room]
     body = [_row(table, row, columns, widths, active and first + i == cursor, canvas) for i, row in enumerate(shown)]
     if len(rows) > room or hidden:
-        where = f" {first + 1}-{first + len(shown)} of {len(rows)} {table.noun}" if len(rows) > room else f" {len(rows)} {table.noun}"
+        places, total = (f"{first + 1}-{first + len(shown)}", len(rows)) if len(rows) > room else (f"{len(rows)}", len(table.rows))
+        where = f" {places} of {total} {table.noun}"
         body.append(line(Span(f"{where}{hidden}", "dim")))
     return (header, *body)[: canvas.height]
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import TextIO
 
 _PLAIN_TERMINALS = ("linux", "dumb")
+WEB_DRIVER = "textual.drivers.web_driver:WebDriver"  # as textual-serve sets it for the processes behind its pages
 NOT_A_TERMINAL = (
     "noodle-console needs a terminal for input and output. In scripts use noodle-engine, "
     "for example: noodle-engine status --connect HOST:PORT --json"
@@ -23,8 +24,15 @@ def output_stream() -> TextIO | None:
     return sys.__stdout__ if os.name == "nt" else sys.__stderr__
 
 
+def in_a_browser(environ: Mapping[str, str]) -> bool:
+    """Whether textual-serve started this process: its pipes lead to a terminal in a page, which shows UTF-8."""
+    return environ.get("TEXTUAL_DRIVER", "") == WEB_DRIVER
+
+
 def is_terminal() -> bool:
     """Whether a person can see the output and type."""
+    if in_a_browser(os.environ):
+        return True
     return all(stream is not None and stream.isatty() for stream in (sys.__stdin__, output_stream()))
 
 
@@ -52,6 +60,8 @@ def wants_ascii(environ: Mapping[str, str], encoding: str | None, platform: str 
     """Whether the terminal is likely to show anything but ASCII wrongly."""
     if environ.get("NOODLE_ASCII", "") not in ("", "0"):
         return True
+    if in_a_browser(environ):
+        return False
     if environ.get("TERM", "") in _PLAIN_TERMINALS:
         return True
     if platform == "nt" and "WT_SESSION" not in environ:

@@ -27,6 +27,7 @@ STATE_STYLES = {
     NodeState.MEASURING: "accent",
     NodeState.LOADING: "accent",
 }
+NOTICEABLE_S = 0.001  # small models have stages of less than that, and noise of half as much
 BOOTING = frozenset({NodeState.STARTING, NodeState.MEASURING, NodeState.LOADING})
 
 
@@ -81,8 +82,10 @@ def state_of(row: NodeRow, limits: Thresholds) -> NodeState:
 
 
 def over_plan(stage: StageStatus | None, limits: Thresholds) -> bool:
-    """Whether a stage takes far longer than planned."""
-    return stage is not None and stage.num_steps > 0 and 0 < stage.predicted_s * (1 + limits.over_plan) < stage.compute_p50_s
+    """Whether a stage takes far longer than planned, and long enough for anybody to notice."""
+    if stage is None or not stage.num_steps or stage.predicted_s <= 0:
+        return False
+    return stage.compute_p50_s > max(stage.predicted_s * (1 + limits.over_plan), stage.predicted_s + NOTICEABLE_S)
 
 
 def memory_share(node: NodeStatus) -> float:

@@ -18,8 +18,8 @@ from noodle_tui.keys import KEYS, Key
 from noodle_tui.lines import Canvas, Line, Lines, Span, crop, fit, line, stack
 from noodle_tui.pages import EntryKind, Page
 from noodle_tui.screens.key_line import key_line
-from noodle_tui.screens.overview_body import aged, faded
 from noodle_tui.screens.prompt import FIELD_ROWS
+from noodle_tui.screens.staleness import aged, faded
 from noodle_tui.state import ConsoleState, LinkState
 from noodle_tui.widgets.boxes import boxed, laid_over
 from noodle_tui.widgets.notices import notices, opening

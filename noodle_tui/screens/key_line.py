@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 
-from noodle_tui.actions import still_holds
 from noodle_tui.lines import Canvas, Line, Span, line
 from noodle_tui.pages import Leaving, Page, Preview, ThemeChoice
 from noodle_tui.state import ConsoleState, LinkState
@@ -34,6 +33,8 @@ def key_line(state: ConsoleState, canvas: Canvas, *, typing: bool = False) -> Li
 def _words(state: ConsoleState) -> list[str]:
     ui = state.ui
     if isinstance(ui.dialog, Preview):
+        from noodle_tui.actions import still_holds  # not for the first paint
+
         choose = ["up down choose"] if ui.dialog.choices else []
         return [*choose, *(["enter / esc close"] if still_holds(ui.dialog, state) else ["y do it", "n / enter / esc cancel"])]
     if isinstance(ui.dialog, ThemeChoice):
@@ -50,7 +51,7 @@ def _words(state: ConsoleState) -> list[str]:
     if state.link.state is not LinkState.LIVE and state.replay is None:
         words = ["r retry", *(word for word in words if not word[0].isupper())]  # no change without a coordinator
     if state.replay is not None:
-        words = ["space pause", ", . step", "- + pace", ": seek", *words]
+        words = ["space go on" if state.replay.paused else "space pause", ", . step", "- + pace", ": seek", *words]
     elif state.held is not None:
         words = ["space resume", *(word for word in words if word != "space hold")]
     if ui.page is not Page.OVERVIEW and words:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, wrap
+from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
 from noodle_tui.listings import cursor_row, table_of, warns
 from noodle_tui.logs import MAX_LINES, LogLine
 from noodle_tui.pages import LAST, Page
@@ -20,10 +20,11 @@ def logs_body(state: ConsoleState, canvas: Canvas) -> Lines:
     full = [line(f"   {row}") for row in wrap(chosen.text, canvas.width - 4)][: canvas.height // 2] if chosen else []
     below = [BLANK, line(Span(f" {chosen.source}", "title"), Span("  in full, esc closes", "dim")), *full] if chosen else []
     room = canvas.sized(canvas.width, canvas.height - 1 - len(below))
-    return (_heading(state), *draw_table(table, listing, room, warn_only=warns(state, Page.LOGS)), *below)[: canvas.height]
+    return (_heading(state, canvas), *draw_table(table, listing, room, warn_only=warns(state, Page.LOGS)), *below)[: canvas.height]
 
 
-def _heading(state: ConsoleState) -> Line:
+def _heading(state: ConsoleState, canvas: Canvas) -> Line:
+    """Whose lines these are; what the key line says too gives way first."""
     follows = not state.ui.listing(Page.LOGS).cursor and state.ui.listing(Page.LOGS).index == LAST
     whose = state.ui.log_node or "all"
     source = (
@@ -33,8 +34,6 @@ def _heading(state: ConsoleState) -> Line:
     )
     dropped = state.num_logs - len(state.logs)
     lost = f"  {dropped} older ones dropped, {MAX_LINES} are kept" if dropped else ""
-    return line(
-        Span(" LOGS ", "title"),
-        f" {whose}: {source}",
-        Span(f"   {'following' if follows else 'f = follow'}   n = next source{lost}", "dim"),
-    )
+    head = line(Span(" LOGS ", "title"), f" {whose}: {source}", Span(f"   {'following' if follows else 'f = follow'}{lost}", "dim"))
+    more = Span("   n = next source", "dim")
+    return (*head, more) if width_of(head) + len(more.text) <= canvas.width else head

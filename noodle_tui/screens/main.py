@@ -21,7 +21,6 @@ from noodle_tui.glyphs import Glyphs
 from noodle_tui.keys import Key as Binding
 from noodle_tui.lines import Canvas, Lines, Span, line
 from noodle_tui.messages import RowChosen
-from noodle_tui.mouse import TABS_ROW, identity_at, page_at
 from noodle_tui.options import Options
 from noodle_tui.pages import Page
 from noodle_tui.screens.frame import NUM_TOP_ROWS, Settings, body_lines, last_line, top_lines
@@ -150,6 +149,8 @@ class Main(Screen[None], inherit_bindings=False):
 
     def on_click(self, event: Click) -> None:
         """With `--mouse`: a tab or a row; twice on a row opens it."""
+        from noodle_tui.mouse import TABS_ROW, identity_at, page_at  # not for the first paint
+
         state, y = self.app.state, event.screen_y
         if state.ui.dialog is not None or state.ui.help or self.focused is not None:
             return

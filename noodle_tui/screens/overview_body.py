@@ -6,13 +6,11 @@ stand side by side.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, beside, crop, line, stack
 from noodle_tui.listings import cursor_row, table_of, warns
 from noodle_tui.pages import Page
 from noodle_tui.screens.nodes import headline
-from noodle_tui.state import ConsoleState, LinkState, View
+from noodle_tui.state import ConsoleState, View
 from noodle_tui.tables import draw_table
 from noodle_tui.widgets.alert_rules import alert_panel
 from noodle_tui.widgets.event_list import event_list, notable
@@ -42,22 +40,6 @@ def overview_body(state: ConsoleState, canvas: Canvas) -> Lines:
     if tall or canvas.height - len(top) > len(view.status.nodes) + 5:
         top.append(_rule(canvas) if tall else BLANK)
     return (*top, *_panels(state, view, canvas.sized(canvas.width, canvas.height - len(top))))
-
-
-def aged(state: ConsoleState, now_s: float) -> ConsoleState:
-    """While nothing arrives, heartbeats grow old with the view that told of them."""
-    view = state.shown
-    if view is None or state.link.state is LinkState.LIVE or state.replay is not None:
-        return state
-    silence_s = now_s - view.arrived_s
-    nodes = tuple(replace(node, heartbeat_age_s=node.heartbeat_age_s + silence_s) for node in view.status.nodes)
-    old = replace(view, status=replace(view.status, nodes=nodes))
-    return replace(state, held=old) if state.held is not None else replace(state, latest=old)
-
-
-def faded(lines: Lines) -> Lines:
-    """Values that are no longer fresh look that way; line 1 says it in words."""
-    return tuple(tuple(Span(span.text, "stale") for span in row) for row in lines)
 
 
 def _plan_height(canvas: Canvas, num_used: int, num_nodes: int) -> int:

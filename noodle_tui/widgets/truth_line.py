@@ -7,7 +7,6 @@ from rich.cells import cell_len
 from engine.data import ClusterStatus, NodeState, NodeStatus, Phase
 from noodle_tui.figures import age, clock, rate
 from noodle_tui.lines import Canvas, Line, Span, crop, fit, line, pad, width_of
-from noodle_tui.listings.nodes import is_warning, node_rows
 from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState, LinkState, View
 
@@ -65,6 +64,8 @@ def num_alive(status: ClusterStatus) -> int:
 
 def worst_word(state: ConsoleState) -> tuple[str, str]:
     """The worst thing that is true now, as a word with a count, and its style."""
+    from noodle_tui.listings.nodes import is_warning, node_rows  # not for the first paint
+
     status = state.shown.status if state.shown else None
     nodes: tuple[NodeStatus, ...] = status.nodes if status else ()
     num_lost = sum(node.state in _ERRORS for node in nodes)

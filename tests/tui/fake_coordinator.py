@@ -71,6 +71,9 @@ class Control(rpc.ControlServicer):
             self.cancelled.set()
             raise
 
+    async def PlanNow(self, request: pb.PlanRequest, context: Any) -> pb.Plan:
+        return to_message(frames.plan(request.strategy or "balanced"), pb.Plan())
+
     async def Cancel(self, request: pb.CancelRequest, context: Any) -> pb.CancelReply:
         await self._unchanged(request, context)
         return pb.CancelReply()

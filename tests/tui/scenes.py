@@ -12,7 +12,7 @@ from noodle_tui import messages as m
 from noodle_tui.actions import ACTIONS, preview_of
 from noodle_tui.link import mismatch_sentence
 from noodle_tui.logs import LogLine
-from noodle_tui.pages import Entry, EntryKind, Page, ThemeChoice
+from noodle_tui.pages import Entry, EntryKind, Notice, Page, ThemeChoice
 from noodle_tui.profile_file import read_profile
 from noodle_tui.reducer import reduce
 from noodle_tui.state import ConsoleState
@@ -179,6 +179,28 @@ def said(message: m.Message, state: ConsoleState | None = None) -> ConsoleState:
     return state_of((99.5, message), state=state or lived())
 
 
+def running() -> ConsoleState:
+    text = "round 2: decode ctx 64  38 %"
+    return state_of((99.5, m.ActionChanged("PROFILE gpu-c", "running", text)), state=lived())
+
+
+def read_in_full() -> ConsoleState:
+    """`e` on an action that failed."""
+    text = "Unavailable: the coordinator at 10.0.0.5:7070 did not answer: Deadline Exceeded; look at `noodle-engine status`, then try again"
+    return state_of((99.0, m.DialogChanged(Notice("REBALANCE failed", text))), state=lived())
+
+
+def streaming(last: m.Message | None = None) -> ConsoleState:
+    """An answer on its way, or what ended it."""
+    tokens = [(91.0 + i * 0.05, m.TokenArrived(1, frames.chunk(i, f" word{i}"))) for i in range(30)]
+    timed = [(90.8, m.PromptSent(1, "count words", 64, 0.7, 7)), *tokens, *([(97.0, last)] if last else [])]
+    return state_of(*timed, state=page(Page.PROMPT))
+
+
+def filtered(text: str) -> ConsoleState:
+    return state_of((99.0, m.EntryChanged(Entry(EntryKind.FILTER, text))), state=page(Page.NODES))
+
+
 SCENES: dict[str, Callable[[], ConsoleState]] = {
     "overview": lived,
     "nodes": lambda: page(Page.NODES, "nav.down", "nav.down"),
@@ -195,7 +217,17 @@ SCENES: dict[str, Callable[[], ConsoleState]] = {
     "prompt": answered,
     "prompt-of-empty": lambda: page(Page.PROMPT),
     "logs": logged,
+    "nodes-of-details": lambda: page(Page.NODES, "nav.down", "nav.down", "nav.in"),
+    "nodes-of-filter": lambda: filtered("state:warn"),
+    "nodes-of-nothing": lambda: filtered("tpu"),
+    "events-of-details": lambda: page(Page.EVENTS, "nav.in"),
+    "logs-of-details": lambda: keyed(logged(), "nav.up", "nav.in"),
+    "prompt-of-streaming": streaming,
+    "prompt-of-error": lambda: streaming(m.SessionEnded(1, "Unavailable: the session was lost with its worker: ask again")),
+    "overview-of-sessions": lambda: keyed(lived(), "nav.panel"),
     "help": lambda: page(Page.PLAN, "app.help"),
+    "palette-of-everything": lambda: palette(""),
+    "palette-of-nothing": lambda: palette("fly to the moon"),
     "palette": lambda: palette("th", 1),
     "themes": themes,
     "confirm-rebalance": lambda: previewed("cluster.rebalance"),
@@ -220,6 +252,10 @@ SCENES: dict[str, Callable[[], ConsoleState]] = {
     "back": back,
     "degraded": degraded,
     "failed": failed,
+    "failed-in-full": read_in_full,
+    "running": running,
+    "refused": lambda: said(m.PromptRefused("max tokens '12x' is not a number"), page(Page.PROMPT)),
+    "quitting": lambda: said(m.Quitting("ending the cluster's processes, q again = at once")),
     "hold": lambda: said(m.HoldToggled(WALL_S)),
     "replay": lambda: said(m.ReplayMoved(30, 60, WALL_S, 4.0, False)),
 }

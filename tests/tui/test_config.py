@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engine.data import InvalidInput
-from noodle_tui import browser
+from noodle_tui import browser, terminal
 from noodle_tui.config import Config, load_config, parse_config
 from noodle_tui.keys import KEYS
 from noodle_tui.options import LOW_HZ, LOW_THEME, parse
@@ -86,3 +86,32 @@ def test_serving_without_the_package_says_how_to_get_it(capsys: pytest.CaptureFi
     monkeypatch.setitem(__import__("sys").modules, "textual_serve.server", None)
     assert browser.serve(8000, []) == 2
     assert "pip install" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("headers", "own"),
+    [
+        ({"Host": "127.0.0.1:9000"}, True),
+        ({"Host": "localhost:9000", "Origin": "http://127.0.0.1:9000"}, True),
+        ({"Host": "127.0.0.1:9000", "Origin": "http://evil.example"}, False),
+        ({"Host": "127.0.0.1:9000", "Origin": "null"}, False),
+        ({"Host": "evil.example:9000"}, False),
+        ({"Host": "127.0.0.1:9001"}, False),
+        ({}, False),
+    ],
+)
+def test_pages_of_other_sites_may_not_use_the_console(headers: dict[str, str], own: bool) -> None:
+    assert browser.is_own(headers, 9000) is own
+
+
+def test_the_served_pages_name_no_other_host(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text('<link\n rel="stylesheet"\n href="https://fonts.example/x"\n/><link href="/own.css" /><p>')
+    (tmp_path / "own").mkdir()
+    assert browser.own_templates(tmp_path, tmp_path / "own") == tmp_path / "own"
+    assert (tmp_path / "own" / "page.html").read_text() == '<link href="/own.css" /><p>'
+
+
+def test_the_process_behind_a_page_needs_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not terminal.is_terminal(), "or this test could not fail"
+    monkeypatch.setenv("TEXTUAL_DRIVER", terminal.WEB_DRIVER)
+    assert terminal.is_terminal() and not terminal.wants_ascii({"TEXTUAL_DRIVER": terminal.WEB_DRIVER, "TERM": "dumb"}, "ascii")

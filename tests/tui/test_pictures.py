@@ -84,8 +84,10 @@ def test_many_nodes_and_stages_fit_on_every_screen(num_nodes: int) -> None:
                 assert f">node-{num_nodes - 1:03}" in text, "the selected node is always in sight"
 
 
-def test_too_small_is_one_useful_line() -> None:
+@pytest.mark.parametrize("size", [(52, 12), (20, 5), (200, 14), (59, 60)])
+def test_too_small_is_one_useful_line(size: tuple[int, int]) -> None:
     line = too_small_line(scene("overview"), Canvas(52, 12, ASCII, NOW_S))
+    assert len(picture(scene("overview"), *size, ASCII)) == 1 and len(text_of(picture(scene("offline"), *size, ASCII))) <= size[0] + 1
     text = "".join(span.text for span in line)
     assert "LIVE" in text and "4/4 nodes" in text and "WARN 1" in text and "q quit" in text and "60x15" in text
 
@@ -105,6 +107,11 @@ def test_a_stage_far_over_its_plan_is_a_warning_in_words() -> None:
     assert " cpu-b   WARN " in text and "gpu-a   ok " in text and "OVER PLAN cpu-b x2.0" in text
     text = text_of(picture(keyed(state, "screen.nodes", "view.warn"), 80, 24, ASCII))
     assert "cpu-b" in text and "gpu-a" not in text
+
+
+def test_noise_of_a_tiny_stage_is_no_warning() -> None:
+    stages = (frames.stage(time_s=0.0004, compute_p50_s=0.0009), frames.stage("cpu-b", 5, 9, 0.0042))
+    assert worst_word(state_of((99.5, live(stages=stages)))) == ("ok", "ok")
 
 
 def test_a_lost_node_shows_no_figures_as_if_it_still_had_them() -> None:

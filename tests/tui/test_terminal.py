@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from engine.data import FinishReason
 from tests.tui import frames
 from tests.tui.fake_coordinator import FakeCoordinator, lively
 from tests.tui.pty_console import PtyConsole
+from tests.tui.scenes import EVENTS
 
 ESCAPES = re.compile(rb"\x1b(\[[0-9;?<>=$]*[A-Za-z@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|P[^\x1b]*\x1b\\)")
 EVIL = "[/b]\x1b[31m\x1b]0;owned\x07\x9b5m\u202eevil\u2066 \u6f22\u5b57 \U0001f469\u200d\U0001f680"
@@ -26,75 +29,104 @@ def fake() -> Iterator[FakeCoordinator]:
             *(frames.chunk(i, f" word{i}") for i in range(8)),
             frames.chunk(-1, "", finish_reason=FinishReason.LENGTH),
         )
+        coordinator.publish(frames.frame(frames.status(), *EVENTS))
         yield coordinator
 
 
+PROFILE = str(Path(__file__).parent / "profile.json")
 MARKS = {
     "2": "address",
     "3": "OWNER",
-    "4": "STRATEGY",
+    "4": "memory_aware",
     "5": "KIND",
     "6": "SESSION ",
-    "7": "No profile here",
+    "7": "hooks cost",
     "9": "following",
     "1": "THROUGHPUT",
 }
+DETAILS = {  # keys on a screen and what they lead to
+    "2": (("\r", "address"),),
+    "3": (("v", "LAYERS /"), ("v", "/ MEMORY"), ("c", "compare")),
+    "4": (("jj\r", "DIFF current"),),
+    "5": (("\r", "WHY"),),
+    "6": (("\r", "context"),),
+    "7": (("b", "PREFILL"), ("\r", "ITEM")),
+    "9": (("\r", "in full, esc closes"),),
+}
+
+
+def press(console: PtyConsole, keys: str, mark: str) -> None:
+    """Keys, until they have led to something."""
+    console.send(keys)
+    console.wait_for(mark)
+
+
+def leave(console: PtyConsole, keys: str, mark: str) -> None:
+    """Keys, until something is gone and the key line is there again; an escape followed at once would be alt."""
+    console.send(keys)
+    console.wait_for(lambda: mark not in "\n".join(console.screen.display) and "q quit" in console.screen.display[-1])
 
 
 def visit_everything(console: PtyConsole) -> None:
-    """Every screen, a filter, the palette, help, themes, previews, an answer, hold."""
+    """Every screen with its details and views, filter, palette, help, themes, dialogs, a failed action, an answer, hold."""
     console.wait_for("LIVE")
     for key, mark in MARKS.items():
-        console.send(key)
-        console.wait_for(mark)
-    console.send("/")
-    console.wait_for("filter /")
-    console.send("gpu\r")
-    console.wait_for("hidden by")
+        press(console, key, mark)
+        for keys, then in DETAILS.get(key, ()):
+            press(console, keys, then)
+    press(console, "/", "filter /")
+    press(console, "gpu\r", "hidden by")
+    leave(console, "\x1b", "hidden by")
+    press(console, ":", "connect to another coordinator")
+    press(console, "th", "theme ansi")
+    press(console, "\x1b[B\t", ": theme")
+    leave(console, "\x1b", "theme ansi")
+    press(console, "x", ": export json")
+    leave(console, "\x1b", ": export json")
+    press(console, "?", "HELP")
+    leave(console, "?", "HELP")
+    visit_dialogs(console)
+    press(console, " ", "HOLD")
+    console.send(" ")
+    press(console, "p", "esc leave the field")
+    press(console, "hello\r", "finished: length")
     console.send("\x1b")
-    console.wait_for(lambda: "hidden by" not in "\n".join(console.screen.display))  # an escape followed at once is alt
-    console.send(":")
-    console.wait_for("connect to another coordinator")
-    console.send("\x1b")
-    console.wait_for(lambda: "connect to another coordinator" not in "\n".join(console.screen.display))
     console.wait_for("q quit")
-    console.send("?")
-    console.wait_for("HELP")
-    console.send("?")
-    console.wait_for(lambda: "HELP" not in "\n".join(console.screen.display))
+
+
+def visit_dialogs(console: PtyConsole) -> None:
+    """The preview of every capital letter, the notice of one that fails, every theme."""
     for capital in "RDXPHM":
-        console.send(capital)
-        console.wait_for(" on lab-a?")
-        console.send("n")
-        console.wait_for(lambda: " on lab-a?" not in "\n".join(console.screen.display))  # half a frame may show both
-        console.wait_for("q quit")
-    console.send("t")
-    console.wait_for("enter keeps it")
-    console.send("j")
-    console.send("\r")
-    console.wait_for("q quit")
-    console.send(" ")
-    console.wait_for("HOLD")
-    console.send(" ")
-    console.send("p")
-    console.wait_for("esc leave the field")
-    console.send("hello\r")
-    console.wait_for("finished: length")
-    console.send("\x1b")
-    console.wait_for("q quit")
+        press(console, capital, " on lab-a?")
+        leave(console, "n", " on lab-a?")
+    press(console, "4", "STRATEGY")
+    press(console, "A", "APPLY balanced on lab-a?")
+    leave(console, "n", " on lab-a?")
+    press(console, "P", " on lab-a?")
+    press(console, "y", "ERROR PROFILE")
+    press(console, "e", "esc or enter closes")
+    leave(console, "\x1b", "esc or enter closes")
+    press(console, "1", "THROUGHPUT")
+    press(console, "t", "enter keeps it")
+    press(console, "j" * 10, f">{' '}noodle-light")
+    leave(console, "\r", "enter keeps it")
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
 def test_ascii_mode_writes_only_ascii(fake: FakeCoordinator, size: tuple[int, int]) -> None:
-    with PtyConsole(["--connect", fake.address, "--ascii"], width=size[0], height=size[1]) as console:
+    with PtyConsole(["--connect", fake.address, "--ascii", "--profile", PROFILE], width=size[0], height=size[1]) as console:
         visit_everything(console)
+        fake.control.silent = True
+        console.wait_for("STALE")
+        fake.stop()
+        console.wait_for("retry in")
         console.send("q")
         assert console.exit_code() == 0
         assert console.raw.isascii()
 
 
 def test_unicode_mode_does_not(fake: FakeCoordinator) -> None:
-    with PtyConsole(["--connect", fake.address]) as console:
+    with PtyConsole(["--connect", fake.address, "--profile", PROFILE]) as console:
         visit_everything(console)
         assert not console.raw.isascii(), "or the test above could not fail"
 
@@ -107,13 +139,13 @@ def test_ascii_mode_is_chosen_for_terminals_that_need_it(fake: FakeCoordinator, 
 
 
 def test_a_strict_cp1252_stream_cannot_freeze_the_console(fake: FakeCoordinator) -> None:
-    fake.publish(frames.frame(frames.status(model="\u6f22\u5b57 \u2588")))
+    fake.publish(frames.frame(frames.status(model="\u6f22\u5b57 \u2588"), *EVENTS))
     code = (
         "import io, sys; sys.__stderr__ = io.TextIOWrapper(sys.stderr.buffer, encoding='cp1252', errors='strict');"
         "import noodle_tui.terminal as t; t.wants_ascii = lambda *a: False;"  # the second net alone: without ASCII mode
         "from noodle_tui.app import main; sys.exit(main())"
     )
-    with PtyConsole(["--connect", fake.address], command=[sys.executable, "-c", code]) as console:
+    with PtyConsole(["--connect", fake.address, "--profile", PROFILE], command=[sys.executable, "-c", code]) as console:
         console.wait_for("plan #14")
         visit_everything(console)
         console.send("q")
@@ -129,7 +161,12 @@ def test_a_burst_of_keys_takes_effect_in_order(fake: FakeCoordinator) -> None:
 
 
 @pytest.mark.parametrize("flags", [["--ascii"], []])
-def test_hostile_strings_leave_no_control_bytes(fake: FakeCoordinator, flags: list[str]) -> None:
+def test_hostile_strings_leave_no_control_bytes(fake: FakeCoordinator, flags: list[str], tmp_path: Path) -> None:
+    profile = json.loads(Path(PROFILE).read_text())
+    for named in (profile["environment"], *profile["items"], *profile["layers"]):
+        named |= {"name": EVIL, "host": EVIL, "device": EVIL}
+    (tmp_path / "profile.json").write_text(json.dumps(profile | {"model": EVIL}))
+    flags = [*flags, "--profile", str(tmp_path / "profile.json")]
     node = frames.node(EVIL, detail=EVIL, host=EVIL, address=EVIL)
     status = frames.status(1, model=EVIL * 50, cluster_id=EVIL, strategy=EVIL, nodes=(node,), stages=(frames.stage(EVIL),))
     fake.publish(frames.frame(status, *(frames.event(i, EVIL * 100, subject=EVIL) for i in range(1, 9))))
@@ -137,7 +174,7 @@ def test_hostile_strings_leave_no_control_bytes(fake: FakeCoordinator, flags: li
     with PtyConsole(["--connect", fake.address, *flags], width=120, height=40) as console:
         console.wait_for("LIVE")
         paste = b"\x1b[200~" + EVIL.replace("\x1b", "").encode() * 10 + b"\x1b[201~"  # Textual takes an ESC in a paste for a key
-        for number in "234569":
+        for number in "2345679":
             console.send(number)
             console.wait_for_silence(0.2)
             console.send("\r")  # details
@@ -161,7 +198,7 @@ def test_hostile_strings_leave_no_control_bytes(fake: FakeCoordinator, flags: li
         console.wait_for("finished: stop")
         console.send("\x03")
         assert console.exit_code() == 130
-        assert not flags or console.raw.isascii()
+        assert "--ascii" not in flags or console.raw.isascii()
         left = ESCAPES.sub(b"", bytes(console.raw))
         assert b"owned\x07" not in console.raw and b"\x1b[31m" not in console.raw
         assert not re.search(rb"[\x00-\x07\x0b-\x1f\x7f]", left.replace(b"\r", b"").replace(b"\n", b"")), left
