@@ -75,7 +75,11 @@ class KeyEffects:
             "dialog.yes": self._app.calls.confirm,
             **{f"screen.{page.value}": (lambda page=page: self.open_page(page)) for page in Page},  # type: ignore[misc]
         }
-        self._orders: dict[str, Callable[[str], object]] = {
+        self._orders = self._commands()
+
+    def _commands(self) -> dict[str, Callable[[str], object]]:
+        """What `:` takes, by name."""
+        return {
             "key": self.press,
             "ctx": self._app.switch,
             "theme": self._app.use_theme,
