@@ -13,7 +13,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -52,7 +52,7 @@ from noodle_tui.screens.frame import Settings, preload
 from noodle_tui.screens.main import Main
 from noodle_tui.state import ConsoleState, LinkState
 from noodle_tui.state import Link as LinkView
-from noodle_tui.themes import DEFAULT_THEME, MONO_THEME, Look, load_theme, theme_file, theme_names, user_folder
+from noodle_tui.themes import Look, changed_s, choose_look, load_theme, theme_file, theme_names, user_folder
 from noodle_tui.tight_update import tightened
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def use_theme(self, name: str) -> None:
         """Change the colours; raises InvalidInput with the file and the key."""
         self.look = load_theme(name)
-        self._theme_time_s = _changed_s(theme_file(name))
+        self._theme_time_s = changed_s(theme_file(name))
         self._apply_theme()
         self.main.restyle(self.look)
         self.paint_soon()
@@ -232,9 +232,9 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def _reload_theme(self) -> None:
         """A user's theme file that was saved is shown at once; a broken one keeps the colours and says what is wrong."""
         path = theme_file(self.look.name)
-        if path is None or _changed_s(path) == self._theme_time_s:
+        if path is None or changed_s(path) == self._theme_time_s:
             return
-        first, self._theme_time_s = self._theme_time_s == 0.0, _changed_s(path)
+        first, self._theme_time_s = self._theme_time_s == 0.0, changed_s(path)
         if not first:
             self._try(lambda: self.use_theme(self.look.name))
 
@@ -353,18 +353,6 @@ def _settle() -> None:
     gc.enable()
 
 
-def _changed_s(path: Path | None) -> float:
-    try:
-        return path.stat().st_mtime if path is not None else 0.0
-    except OSError:
-        return 0.0
-
-
-def choose_look(theme: str | None, environ: Mapping[str, str]) -> Look:
-    """The theme asked for; NO_COLOR picks the one without colours."""
-    return load_theme(theme or (MONO_THEME if "NO_COLOR" in environ else DEFAULT_THEME))
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the console; the exit code is 0 after `q`, 130 after Ctrl-C, 2 for bad usage."""
     try:
@@ -405,7 +393,3 @@ def _run(options: Options, config: Config) -> int:
     finally:
         app.link.kill()
     return app.return_code or 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -157,3 +157,16 @@ def _luminance(color: str) -> float:
     channels = (int(color[i : i + 2], 16) / 255 for i in (1, 3, 5))
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def choose_look(theme: str | None, environ: Mapping[str, str]) -> Look:
+    """The theme asked for; NO_COLOR picks the one without colours. Raises InvalidInput."""
+    return load_theme(theme or (MONO_THEME if "NO_COLOR" in environ else DEFAULT_THEME))
+
+
+def changed_s(path: Path | None) -> float:
+    """When a theme's file was saved last; 0 for none."""
+    try:
+        return path.stat().st_mtime if path is not None else 0.0
+    except OSError:
+        return 0.0

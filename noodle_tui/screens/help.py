@@ -17,9 +17,8 @@ _MOVES = ("nav.up", "nav.down", "nav.page_up", "nav.page_down", "nav.home", "nav
 
 def help_body(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines:
     """Keys that look, keys that change, symbols, files; scrolls where it does not fit."""
-    title = line(
-        Span(f" HELP  screen {state.ui.page.number} {state.ui.page.value}", "title"), Span("   up and down scroll, esc or ? closes", "dim")
-    )
+    hint = "   up and down scroll, esc or ? closes" if canvas.width >= TWO_COLUMNS_FROM else "   esc or ? closes"
+    title = line(Span(f" HELP  screen {state.ui.page.number} {state.ui.page.value}", "title"), Span(hint, "dim"))
     look = _look(state, keys, canvas)
     rest = (*_change(state, keys, canvas), BLANK, *_symbols(canvas), BLANK, *_files())
     left = 54 if canvas.width >= LONG_FROM else 39

@@ -51,7 +51,7 @@ def _words(state: ConsoleState) -> list[str]:
     if state.link.state is not LinkState.LIVE and state.replay is None:
         words = ["r retry", *(word for word in words if not word[0].isupper())]  # no change without a coordinator
     if state.replay is not None:
-        words = ["space pause", ", . step", "- + pace", ": seek", *words]
+        words = ["space go on" if state.replay.paused else "space pause", ", . step", "- + pace", ": seek", *words]
     elif state.held is not None:
         words = ["space resume", *(word for word in words if word != "space hold")]
     if ui.page is not Page.OVERVIEW and words:

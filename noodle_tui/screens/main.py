@@ -21,7 +21,6 @@ from noodle_tui.glyphs import Glyphs
 from noodle_tui.keys import Key as Binding
 from noodle_tui.lines import Canvas, Lines, Span, line
 from noodle_tui.messages import RowChosen
-from noodle_tui.mouse import TABS_ROW, identity_at, page_at
 from noodle_tui.options import Options
 from noodle_tui.pages import Page
 from noodle_tui.screens.frame import NUM_TOP_ROWS, Settings, body_lines, last_line, top_lines
@@ -143,13 +142,16 @@ class Main(Screen[None], inherit_bindings=False):
             self.app.effects.press(key.id)
 
     def _key_of(self, event: Key) -> Binding | None:
-        """What a key is bound to on this screen."""
-        page = self.app.state.ui.page
+        """What a key is bound to on this screen; a dialog takes the keys of all screens, since `n` is its No."""
+        ui = self.app.state.ui
         names = set(event.aliases)
-        return next((key for key in self.app.settings.keys if page in key.pages and names & set(key.keys.split(","))), None)
+        here = (key for key in self.app.settings.keys if ui.dialog is not None or ui.page in key.pages)
+        return next((key for key in here if names & set(key.keys.split(","))), None)
 
     def on_click(self, event: Click) -> None:
         """With `--mouse`: a tab or a row; twice on a row opens it."""
+        from noodle_tui.mouse import TABS_ROW, identity_at, page_at  # not for the first paint
+
         state, y = self.app.state, event.screen_y
         if state.ui.dialog is not None or state.ui.help or self.focused is not None:
             return

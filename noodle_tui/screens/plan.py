@@ -45,11 +45,12 @@ def _title(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
     text = f"  planned {with_ms(planned_s)}"
     if actual_s:
         text += f"  measured {with_ms(actual_s)} ({signed_percent(actual_s / planned_s - 1 if planned_s else None)})"
-    if seen is not None:
-        text += f"  since {clock(seen.first_wall_s)}"
+    since = f"  since {clock(seen.first_wall_s)}" if seen is not None else ""
+    name = f" PLAN #{status.plan_version} {status.strategy}"
+    text += since if len(name) + len(text) + len(since) <= canvas.width else ""
     mode = PLAN_MODES[state.ui.plan_mode]
     views = "v: " + " / ".join(name.upper() if name == mode else name for name in PLAN_MODES)
-    head = line(Span(f" PLAN #{status.plan_version} {status.strategy}", "title"), text)
+    head = line(Span(name, "title"), text)
     return (head, line(Span(f" {views}", "dim")))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from engine.data import ClusterStatus, SessionStatus
 from noodle_tui.figures import age, rate, with_ms
 from noodle_tui.generation import Generation
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line
+from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, width_of
 from noodle_tui.listings import cursor_row, table_of, warns
 from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState
@@ -28,16 +28,18 @@ def sessions_body(state: ConsoleState, canvas: Canvas) -> Lines:
         table, state.ui.listing(Page.SESSIONS), canvas.sized(canvas.width, canvas.height - pane - 1), warn_only=warns(state, Page.SESSIONS)
     )
     below = _session(state, view.status, session, canvas) if session is not None and pane else ()
-    return (totals(view.status), *rows, *([BLANK, *below] if below else []))[: canvas.height]
+    return (totals(view.status, canvas.width), *rows, *([BLANK, *below] if below else []))[: canvas.height]
 
 
-def totals(status: ClusterStatus) -> Line:
-    """All sessions in one row."""
+def totals(status: ClusterStatus, width: int) -> Line:
+    """All sessions in one row; the first token's time where it has room."""
     queued = sum(session.state == "queued" for session in status.sessions)
     failed = Span(f"{status.num_sessions_failed} failed", "warn" if status.num_sessions_failed else "text")
     head = f" {len(status.sessions) - queued} running  {queued} queued  {status.num_sessions_done} done  "
     ttft_s = quantile([session.ttft_s for session in status.sessions if session.ttft_s > 0], 0.95)
-    return line(head, failed, f"   {rate(status.tokens_per_s)} tok/s", f"   TTFT p95 {with_ms(ttft_s)} here" if ttft_s else "")
+    row = line(head, failed, f"   {rate(status.tokens_per_s)} tok/s")
+    ttft = f"   TTFT p95 {with_ms(ttft_s)} here"
+    return (*row, Span(ttft)) if ttft_s and width_of(row) + len(ttft) <= width else row
 
 
 def quantile(values: Sequence[float], share: float) -> float:

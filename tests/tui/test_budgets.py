@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,10 @@ def test_an_unchanged_screen_costs_nothing(tmp_path: Path) -> None:
         before = len(console.raw)
         console.wait_for_silence(2.5)  # two and a half ticks of the painter
         assert len(console.raw) == before
+
+
+def test_the_first_paint_waits_for_nothing_that_it_does_not_show() -> None:
+    """Its time is CPU time of imports; these made a sixth of it."""
+    late = ("listings", "actions", "reducer", "key_effects", "cluster_calls", "recording", "screens.overview_body", "screens.dialogs")
+    code = f"import sys, noodle_tui.app; print([name for name in {late} if 'noodle_tui.' + name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
