@@ -46,6 +46,16 @@ class FileOrders:
             self._app.dispatch(ProfileLoaded(str(path or ""), None, f"cannot look for profiles: {problem.strerror or problem}"))
         self._app.paint_soon()
 
+    def next_profile(self) -> None:
+        """The next profile here, by the name of its folder: that of another node, if all were profiled."""
+        from noodle_tui.profile_file import profile_after
+
+        view = self._app.state.profile.view
+        found = profile_after(Path.cwd(), view.path if view else "")
+        if found is None:
+            raise Refused("there is no profile here: P takes one of a node")
+        self.load_profile(found)
+
     def record(self, argument: str) -> None:
         """`record FILE` or `record off`."""
         if argument == "off":

@@ -75,7 +75,11 @@ class KeyEffects:
             "dialog.yes": self._app.calls.confirm,
             **{f"screen.{page.value}": (lambda page=page: self.open_page(page)) for page in Page},  # type: ignore[misc]
         }
-        self._orders: dict[str, Callable[[str], object]] = {
+        self._orders = self._commands()
+
+    def _commands(self) -> dict[str, Callable[[str], object]]:
+        """What `:` takes, by name."""
+        return {
             "key": self.press,
             "ctx": self._app.switch,
             "theme": self._app.use_theme,
@@ -119,6 +123,8 @@ class KeyEffects:
             self._in_dialog(key_id)
         elif key_id.startswith("cluster."):
             self._change(key_id)
+        elif key_id == "view.node" and self._app.state.ui.page is Page.PROFILE:
+            self._next_profile()
         elif key_id in self._effects:
             self._effects[key_id]()
         else:
@@ -168,6 +174,12 @@ class KeyEffects:
             return
         fate = "it ends with this console's own cluster" if self._app.link.owns_cluster else "the cluster goes on with it alone"
         self._app.dispatch(DialogChanged(Leaving(f"{running.title} is still running: {fate}.")))
+
+    def _next_profile(self) -> None:
+        try:
+            self.files.next_profile()
+        except NoodleError as problem:
+            self._app.dispatch(Said(str(problem), is_error=True))
 
     def _copy_answer(self) -> None:
         """To the clipboard of the terminal, where it takes OSC 52."""

@@ -88,8 +88,18 @@ class ProfileView:
 
 def newest_profile(folder: Path) -> Path | None:
     """The youngest `profile*/profile.json` or `profile.json` below a folder."""
-    found = [path for pattern in ("profile.json", "profile*/profile.json") for path in folder.glob(pattern) if path.is_file()]
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    return max(_profiles(folder), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def profile_after(folder: Path, present: str) -> Path | None:
+    """The one that follows `present` by name, around the end; None without any."""
+    found = sorted(_profiles(folder))
+    index = next((i for i, path in enumerate(found) if present and path.resolve() == Path(present).resolve()), -1)
+    return found[(index + 1) % len(found)] if found else None
+
+
+def _profiles(folder: Path) -> list[Path]:
+    return [path for pattern in ("profile.json", "profile*/profile.json") for path in folder.glob(pattern) if path.is_file()]
 
 
 def save_profile(worker_id: str, document: str) -> Path:

@@ -13,7 +13,10 @@ from noodle_tui.state import ConsoleState
 from noodle_tui.widgets.boxes import boxed, laid_over
 
 MIN_WIDTH, MAX_WIDTH = 50, 92
-CONFIRM = "y = do it      n / enter / esc = cancel"
+ROOMY = 56  # cells inside
+TALL = 12  # rows inside
+CONFIRM = "   y = do it      n / enter / esc = cancel"
+SHORT_CONFIRM = "  y = do it  n/enter/esc = cancel"
 
 
 def with_dialog(state: ConsoleState, base: Lines, canvas: Canvas) -> Lines:
@@ -98,15 +101,16 @@ def _modes(preview: Preview, canvas: Canvas) -> Lines:
         chosen = name == preview.target
         first, *more = wrap(MODES[name] + (" (now)" if name == preview.mode else ""), canvas.width - 11)
         mark = Span(canvas.glyphs.cursor if chosen else " ", "accent")
+        more = more if canvas.height >= TALL else []
         rows += [line(mark, Span(f" {name:<8}", "title" if chosen else "text"), first), *(line(f"{'':<10}{row}") for row in more)]
     return tuple(rows)
 
 
 def _basis(preview: Preview) -> str:
     if preview.action == "cluster.auto":
-        return f"the mode is {preview.mode}; the coordinator refuses if it has changed"
+        return f"the mode is {preview.mode}; refused if it has changed"
     if "plan_version" in ACTIONS[preview.action].sends or preview.action == "cluster.confirm":
-        return f"plan #{preview.plan_version}; the coordinator refuses if it has moved"
+        return f"plan #{preview.plan_version}; refused if it has moved"
     return f"plan #{preview.plan_version}; checked again here before it is sent"
 
 
@@ -118,7 +122,7 @@ def _foot(state: ConsoleState, preview: Preview, canvas: Canvas) -> Lines:
         rows = [line(Span(row, "warn")) for row in wrap(reason, canvas.width)]
         again = "" if preview.blocked or preview.choices else f"      {key_of(KEY_OF.get(preview.action, preview.action))} = look again"
         return (BLANK, *rows, line(Span(f"enter / esc = close{again}", "dim")))
-    return (BLANK, line(Span(">[ Cancel ]", "accent"), f"     {CONFIRM}"))
+    return (BLANK, line(Span(">[ Cancel ]", "accent"), f"  {CONFIRM}" if canvas.width >= ROOMY else SHORT_CONFIRM))
 
 
 def _rows(name: str, text: str, canvas: Canvas, style: str = "dim") -> list[Line]:

@@ -142,10 +142,11 @@ class Main(Screen[None], inherit_bindings=False):
             self.app.effects.press(key.id)
 
     def _key_of(self, event: Key) -> Binding | None:
-        """What a key is bound to on this screen."""
-        page = self.app.state.ui.page
+        """What a key is bound to on this screen; a dialog takes the keys of all screens, since `n` is its No."""
+        ui = self.app.state.ui
         names = set(event.aliases)
-        return next((key for key in self.app.settings.keys if page in key.pages and names & set(key.keys.split(","))), None)
+        here = (key for key in self.app.settings.keys if ui.dialog is not None or ui.page in key.pages)
+        return next((key for key in here if names & set(key.keys.split(","))), None)
 
     def on_click(self, event: Click) -> None:
         """With `--mouse`: a tab or a row; twice on a row opens it."""

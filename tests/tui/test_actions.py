@@ -12,14 +12,17 @@ from engine.adaptation_entry import AdaptationStatus
 from engine.adopted_plan import AdoptedPlan
 from engine.data import InvalidInput, Plan, Refused, SessionStatus
 from noodle_tui import messages as m
-from noodle_tui.actions import ACTIONS
+from noodle_tui.actions import ACTIONS, preview_of
 from noodle_tui.app import ConsoleApp
 from noodle_tui.cluster_calls import offered_by
+from noodle_tui.glyphs import UNICODE
 from noodle_tui.keys import KEYS
 from noodle_tui.options import is_loopback
 from noodle_tui.pages import Page, Preview
 from tests.tui import frames
 from tests.tui.harness import finished, link_of, live, run, shown
+from tests.tui.scenes import state_of, suggesting
+from tests.tui.test_pictures import picture, text_of
 
 
 async def asked(app: ConsoleApp, pilot: Pilot[None]) -> None:
@@ -324,7 +327,7 @@ def test_the_mode_is_chosen_in_its_preview_and_sent_with_the_one_that_was_seen()
         await live(app, pilot, adaptation_mode="off")
         await pilot.press("M")
         await asked(app, pilot)
-        assert "AUTO-ADAPT suggest on lab-a?" in shown(app) and "the mode is off; the coordinator refuses" in shown(app)
+        assert "AUTO-ADAPT suggest on lab-a?" in shown(app) and "the mode is off; refused if it has changed" in shown(app)
         await pilot.press("down")
         await pilot.pause()
         assert "AUTO-ADAPT auto" in shown(app)
@@ -472,3 +475,40 @@ def test_all_nodes_can_be_profiled_one_after_the_other(tmp_path: Path, monkeypat
 
     run(test, (100, 40))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["profile-cpu-b", "profile-gpu-a"]
+
+
+def test_n_shows_the_profile_of_the_next_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("w1", "w2"):
+        (tmp_path / f"profile-{name}").mkdir()
+        (tmp_path / f"profile-{name}" / "profile.json").write_text((Path(__file__).parent / "profile.json").read_text())
+
+    async def shown_profile(app: ConsoleApp, pilot: Pilot[None]) -> str:
+        await finished(app, pilot, "profile")
+        return app.state.profile.view.path.split("/")[-2] if app.state.profile.view else app.state.profile.error
+
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await pilot.press("7")
+        first = await shown_profile(app, pilot)
+        await pilot.press("n")
+        second = await shown_profile(app, pilot)
+        await pilot.press("n")
+        assert {first, second} == {"profile-w1", "profile-w2"} and await shown_profile(app, pilot) == first
+
+    run(test)
+
+
+def test_hostile_texts_of_moves_suggestions_and_versions_reach_no_terminal() -> None:
+    bad = "\x1b]0;owned\x07\x9b31m\u202e" + "x" * 1000
+    state = suggesting()
+    suggestion = m.SuggestionArrived(frames.suggested(sentence=bad), frames.plan(), frames.move(unknowns=(bad,)))
+    state = state_of((99.6, m.PeerKnown(bad, "0.1")), (99.7, suggestion), state=state)
+    compared = state_of((99.8, m.KeyPressed("screen.what-if")), (99.8, m.KeyPressed("nav.end")), state=state)
+    asked_for = state_of((99.8, m.DialogChanged(preview_of(ACTIONS["cluster.confirm"], state))), state=state)
+    arrived = m.PreviewArrived("cluster.confirm", "7", frames.plan(bad), move=frames.move(unknowns=(bad,)), about=bad)
+    for shown_state in (compared, state_of((99.9, arrived), state=asked_for)):
+        for size in ((80, 24), (200, 60)):
+            text = text_of(picture(shown_state, *size, UNICODE))
+            assert "owned" in text
+            assert not [char for char in text.replace("\n", "") if char < " " or "\x7f" <= char < "\xa0" or char == "\u202e"]

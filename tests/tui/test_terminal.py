@@ -158,6 +158,8 @@ def test_a_burst_of_keys_takes_effect_in_order(fake: FakeCoordinator) -> None:
         console.send("2/gpu\r:export DRy")
         console.wait_for(": export DRy")
         assert "2.NODES" in console.text and "gpu-c" in console.text and "cpu-b" not in console.text
+        leave(console, "\x1b", ": export DRy")
+        press(console, "Dnt", "enter keeps it")  # `n` ends the preview before `t` is looked at
 
 
 @pytest.mark.parametrize("flags", [["--ascii"], []])

@@ -1,0 +1,38 @@
+"""`rollback` picks the plan to go back to, and `status` says what adaptation offers."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.adopted_plan import AdoptedPlan, former_plan
+from engine.commands.inspect import _text
+from engine.data import NotFound, Plan, Stage
+from tests.tui.frames import status
+
+
+def adopted(*cuts: int) -> list[AdoptedPlan]:
+    """Plan 1, 2, ... with two stages that meet at each cut."""
+    return [AdoptedPlan(float(n), Plan(n, "balanced", (Stage("w1", 0, cut), Stage("w2", cut, 9)))) for n, cut in enumerate(cuts, 1)]
+
+
+def test_the_newest_plan_with_other_stages_is_the_one_before() -> None:
+    assert former_plan(adopted(3, 4), 2).plan_version == 1
+    assert former_plan(adopted(3, 4, 4), 3).plan_version == 1, "a plan of the same stages would change nothing"
+    assert former_plan(adopted(3, 4, 3), 3).plan_version == 2, "what was rolled back comes back"
+
+
+def test_a_plan_can_be_named_and_an_unknown_one_lists_those_there_are() -> None:
+    assert former_plan(adopted(3, 4, 5), 3, 1).plan_version == 1
+    with pytest.raises(NotFound, match="plan #7 is not one to go back to; plans with other stages: #1, #2"):
+        former_plan(adopted(3, 4, 5), 3, 7)
+    with pytest.raises(NotFound, match="no plan before #1 to go back to; plans with other stages: none"):
+        former_plan(adopted(3), 1)
+
+
+def test_without_a_present_plan_every_one_counts() -> None:
+    assert former_plan(adopted(3, 4), 9).plan_version == 2
+
+
+def test_the_status_tells_the_mode_and_how_to_confirm_a_suggestion() -> None:
+    assert "adaptation: suggest; suggestion 7: noodle-engine adapt confirm 7" in _text(status(adaptation_mode="suggest", suggestion_id=7))
+    assert "adaptation" not in _text(status(adaptation_mode="off"))
