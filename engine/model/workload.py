@@ -92,7 +92,8 @@ class CausalWorkload:
         stage = StageModel.synthetic(
             weights.config, 0, card.num_items, dtype=ref.dtype, device=device, kv_budget_bytes=_free_bytes(device) // 2
         )
-        return cls(stage, replace(card, num_parameters=sum(p.numel() for p in stage.module.parameters())))
+        num_bytes = sum(item.weight_bytes for item in card.items) - sum(item.tied_bytes for item in card.items) // 2  # both ends count it
+        return cls(stage, replace(card, num_parameters=num_bytes // stage.dtype.itemsize))
 
     def points(self, most_prefill_tokens: int, *, quick: bool) -> PointPlan:
         plan = causal_points(self._stage.context_tokens, most_prefill_tokens=most_prefill_tokens, quick=quick)

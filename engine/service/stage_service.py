@@ -91,9 +91,7 @@ class StageService(rpc.StageServiceServicer):
 
     async def Load(self, request: pb.LoadRequest, context: grpc.aio.ServicerContext) -> pb.LoadReply:
         runner = self._ready()
-        runner.sessions.check_newer(request.plan_version)
-        self._drop_preparation()
-        self._newest_plan = request.plan_version
+        self._begin_order(request.plan_version)
         await self._disconnect()
         before_bytes = memory.resident_bytes()
         memory.reset_peak()
@@ -129,9 +127,7 @@ class StageService(rpc.StageServiceServicer):
     # ------------------------------------------------------------------------------------------ a live change of plan
     async def Prepare(self, request: pb.LoadRequest, context: grpc.aio.ServicerContext) -> pb.LoadReply:
         runner = self._ready()
-        runner.sessions.check_newer(request.plan_version)
-        self._drop_preparation()
-        self._newest_plan = request.plan_version
+        self._begin_order(request.plan_version)
         preparation = self._preparation = Preparation(request.plan_version)
 
         def prepare(weights: WeightFolder) -> asyncio.Future[PreparedStage]:
@@ -199,6 +195,14 @@ class StageService(rpc.StageServiceServicer):
                     raise
                 await self._supply.drop_damaged(error)
         raise AssertionError("the last attempt returns or raises")
+
+    def _begin_order(self, plan_version: int) -> None:
+        """An order for a stage ends earlier ones that are still under way; raises Stale if a later one came before it."""
+        self._ready().sessions.check_newer(plan_version)
+        if plan_version < self._newest_plan:
+            raise Stale(f"plan {plan_version} came too late: the stage of plan {self._newest_plan} was ordered already")
+        self._drop_preparation()
+        self._newest_plan = plan_version
 
     async def _supplied(self, request: pb.LoadRequest, distrust_cache: bool) -> Supplied:
         """Raises Stale if another order for a stage arrives while weights are on their way: it has the say now."""
@@ -309,6 +313,7 @@ class StageService(rpc.StageServiceServicer):
     async def forget(self) -> None:
         """The coordinator is gone or does not know us any more: run nothing until it plans again."""
         self._drop_preparation()
+        self._newest_plan = 0
         await self._disconnect()
         if self.report is not None:
             self.report.close()

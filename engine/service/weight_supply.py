@@ -180,11 +180,13 @@ class WeightSupply:
         progress = _Progress(self._gauges, sum(entry.num_bytes for entry in missing))
         fetch = WeightFetch(self._cache, request.fingerprint, missing, self.note, progress.add, self.pace)
         async with contextlib.AsyncExitStack() as stack:
-            sources = [WeightSource(COORDINATOR, rpc.WeightServiceStub(coordinator), self._metadata)]
+            sources = []
             for peer in request.weight_peers[:MAX_PEERS] if missing else ():
                 channel = await stack.enter_async_context(self._open_channel(peer.address))
                 stub = rpc.WeightServiceStub(channel)
                 sources.append(WeightSource(peer.worker_id, stub, self._metadata, peer.bandwidth_bytes_per_s))
+            # It has enough to do with tokens, so the others choose first.
+            sources.append(WeightSource(COORDINATOR, rpc.WeightServiceStub(coordinator), self._metadata))
             await fetch.run(sources)
         return fetch.report
 

@@ -97,6 +97,27 @@ def test_a_later_order_takes_the_place_of_one_whose_weights_are_on_their_way() -
     asyncio.run(run())
 
 
+def test_an_order_that_comes_too_late_changes_nothing_until_the_coordinator_is_another() -> None:
+    async def run() -> None:
+        runner = Runner()
+        service, supply, context = made(runner)
+        newest = asyncio.create_task(service.Load(pb.LoadRequest(plan_version=2), context))
+        await supply.asked.wait()
+        for order in (service.Load, service.Prepare):
+            with pytest.raises(Stale, match="plan 1 came too late"):
+                await order(pb.LoadRequest(plan_version=1), context)
+        supply.arrive.set()
+        await newest
+        assert runner.loaded == [2] and supply.num_cancelled == 0
+        service.runner = None
+        await service.forget()
+        service.runner = cast(Any, runner)
+        await service.Load(pb.LoadRequest(plan_version=1), context)
+        assert runner.loaded == [2, 1]
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize("plan_version", [0, 1])
 def test_a_release_ends_what_is_on_its_way(plan_version: int) -> None:
     async def run() -> None:
