@@ -344,6 +344,7 @@ def choose_look(theme: str | None, environ: Mapping[str, str]) -> Look:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the console; the exit code is 0 after `q`, 130 after Ctrl-C, 2 for bad usage."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes past us, onto the screen
     try:
         config = load_config(user_folder() / "console.toml")
     except InvalidInput as problem:
