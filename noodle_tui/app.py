@@ -355,6 +355,7 @@ def _settle() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the console; the exit code is 0 after `q`, 130 after Ctrl-C, 2 for bad usage."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes past us, onto the screen
     try:
         config = load_config(user_folder() / "console.toml")
     except InvalidInput as problem:

@@ -70,10 +70,6 @@ class Hosts:
         self._tell(json.dumps([*pairs]))
         return float(self._hear())
 
-    def cut_off(self, name: str, others: Iterable[str]) -> list[tuple[str, str]]:
-        """The pairs that separate a host from others, both ways."""
-        return [pair for other in others if other != name for pair in ((name, other), (other, name))]
-
     def close(self) -> None:
         for process in (self._switch, *self._holders.values()):
             assert process.stdin is not None

@@ -36,7 +36,7 @@ DEADLINE_S = 60.0
 
 @dataclass(frozen=True)
 class Cut:
-    """What goes silent; the client notices by itself if only its own way is cut."""
+    """The ways that go silent: frames of these (from, to) vanish."""
 
     name: str
     pairs: tuple[tuple[str, str], ...]
