@@ -80,9 +80,8 @@ class StageService(rpc.StageServiceServicer):
 
     async def Load(self, request: pb.LoadRequest, context: grpc.aio.ServicerContext) -> pb.LoadReply:
         runner = self._ready()
-        runner.sessions.check_newer(request.plan_version)
         self._drop_preparation()
-        await self._disconnect()
+        await self._disconnect(lambda version: version <= request.plan_version)
         reply = await asyncio.wrap_future(runner.call(lambda: runner.load(request)))
         self._connect(request)
         return reply
@@ -107,7 +106,6 @@ class StageService(rpc.StageServiceServicer):
     # ------------------------------------------------------------------------------------------ a live change of plan
     async def Prepare(self, request: pb.LoadRequest, context: grpc.aio.ServicerContext) -> pb.LoadReply:
         runner = self._ready()
-        runner.sessions.check_newer(request.plan_version)
         self._drop_preparation()
         preparation = self._preparation = Preparation(request.plan_version)
         prepared = await self._loop.run_in_executor(preparation.thread, runner.prepare, request)

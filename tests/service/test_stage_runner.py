@@ -204,7 +204,11 @@ def test_loading_another_slice_keeps_what_it_holds_and_forgets_the_sessions(pair
     runner = pair[0].runner
     runner.call(lambda: runner.load(request)).result(60)
     assert runner.sessions.ids() == () and runner.sessions.plan_version == 4
-    request.fingerprint = "0" * 64
+    request.plan_version = 3
+    with pytest.raises(Stale, match="came too late"):
+        runner.call(lambda: runner.load(request)).result(60)
+    assert runner.sessions.plan_version == 4 and runner.owned_model().stop == 3
+    request.plan_version, request.fingerprint = 5, "0" * 64
     with pytest.raises(Exception, match="differs from the coordinator's"):
         runner.call(lambda: runner.load(request)).result(60)
 
