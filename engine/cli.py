@@ -191,6 +191,7 @@ def _add_tools(commands: argparse._SubParsersAction[_Parser]) -> None:
     drill = _command(commands, "drill", "check the protocol in a simulated hostile network", _drill)
     drill.add_argument("--seeds", type=_whole(1), default=1000, help="histories to run (default 1000)")
     drill.add_argument("--first", type=_whole(0), default=0, metavar="SEED", help="the first one; a seed replays bit for bit")
+    drill.add_argument("--jobs", type=_whole(1), default=1, metavar="N", help="processes that share the work (default 1)")
     drill.add_argument("--json", action="store_true")
     bench = _command(commands, "bench", "measure hop cost, decode speed, serving many sessions or the planner on this machine", _bench)
     bench.add_argument(

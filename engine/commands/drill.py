@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import random
+import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from engine.commands.output import note, print_json
@@ -13,6 +16,7 @@ from engine.simulation.drill import Drill, DrillFailure, DrillResult
 
 SUMMED = ("num_sessions", "num_tokens", "num_faults", "num_plans", "num_moves", "num_failed")
 MAX_SHOWN = 10
+BLOCK_SEEDS = 50
 
 
 def run(options: argparse.Namespace) -> int:
@@ -20,22 +24,44 @@ def run(options: argparse.Namespace) -> int:
     started_s = time.monotonic()
     totals: Counter[str] = Counter(dict.fromkeys(SUMMED, 0))
     failures: list[str] = []
-    for seed in range(options.first, options.first + options.seeds):
-        try:
-            result = drill(seed)
-        except DrillFailure as e:
-            failures.append(str(e))
-            note(str(e))
-            if len(failures) >= MAX_SHOWN:
-                break
-            continue
-        totals.update({name: value for name, value in asdict(result).items() if name in SUMMED})
+    end = options.first + options.seeds
+    blocks = [range(start, min(start + BLOCK_SEEDS, end)) for start in range(options.first, end, BLOCK_SEEDS)]
+    for counted, failed in _results(blocks, options.jobs):
+        totals.update(counted)
+        for text in failed[: MAX_SHOWN - len(failures)]:
+            failures.append(text)
+            note(text)
+        if len(failures) >= MAX_SHOWN:
+            break
     spent_s = time.monotonic() - started_s
     if options.json:
         print_json({"first_seed": options.first, "seeds": options.seeds, "failures": failures, **totals, "spent_s": spent_s})
     else:
         print(_text(options.seeds, totals, failures, spent_s))
     return 1 if failures else 0
+
+
+def _results(blocks: list[range], num_processes: int) -> Iterator[tuple[Counter[str], list[str]]]:
+    if num_processes == 1:
+        yield from map(run_block, blocks)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(num_processes, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:  # the parent ends them
+        yield from pool.imap(run_block, blocks)
+
+
+def run_block(seeds: range) -> tuple[Counter[str], list[str]]:
+    """Sums over the seeds that passed, and what the others say."""
+    totals: Counter[str] = Counter()
+    failures: list[str] = []
+    for seed in seeds:
+        try:
+            result = drill(seed)
+        except DrillFailure as e:
+            failures.append(str(e))
+            continue
+        totals.update({name: value for name, value in asdict(result).items() if name in SUMMED})
+    return totals, failures
 
 
 def drill(seed: int) -> DrillResult:

@@ -110,7 +110,11 @@ class StageRunner:
         return pb.MeasureReply(decode_s=[t * self.slowdown for t in self._measured[key]])
 
     def load(self, request: pb.LoadRequest, weights: WeightFolder) -> pb.LoadReply:
-        """Own [start, stop) from now on: items held already are kept, every session of the old plan is dropped."""
+        """Own [start, stop) from now on: items held already are kept, every session of the old plan is dropped.
+
+        Raises Stale if a newer plan is served already.
+        """
+        self.sessions.check_newer(request.plan_version)
         started_s = time.perf_counter()
         old, self.model = self.model, None
         if old is not None:

@@ -92,7 +92,7 @@ class StageService(rpc.StageServiceServicer):
     async def Load(self, request: pb.LoadRequest, context: grpc.aio.ServicerContext) -> pb.LoadReply:
         runner = self._ready()
         self._begin_order(request.plan_version)
-        await self._disconnect()
+        await self._disconnect(lambda version: version <= request.plan_version)
         before_bytes = memory.resident_bytes()
         memory.reset_peak()
 
@@ -198,7 +198,6 @@ class StageService(rpc.StageServiceServicer):
 
     def _begin_order(self, plan_version: int) -> None:
         """An order for a stage ends earlier ones that are still under way; raises Stale if a later one came before it."""
-        self._ready().sessions.check_newer(plan_version)
         if plan_version < self._newest_plan:
             raise Stale(f"plan {plan_version} came too late: the stage of plan {self._newest_plan} was ordered already")
         self._drop_preparation()

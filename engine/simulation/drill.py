@@ -196,13 +196,16 @@ class Drill:
             self.world.send(name, NAME, lambda: self.coordinator.feed(on.WorkerLost(name, generation, "its connection broke")))
         self.world.after(0.2 + 3.0 * self._generator.random(), lambda: self._revive(name, worker))
 
-    def _revive(self, name: str, dead: DrillWorker) -> None:
-        if self.workers[name] is dead:
+    def _revive(self, name: str, former: DrillWorker) -> None:
+        if self.workers[name] is former:
             self._start_worker(name)
 
     def _pause(self) -> None:
-        worker = self.workers[self.world.choose(self.names)]
+        name = self.world.choose(self.names)
+        worker = self.workers[name]
         worker.is_paused = True
+        if self._generator.random() < 0.3:  # a supervisor takes it for dead: when it wakes, it has a successor
+            self.world.after(self._generator.random(), lambda: self._revive(name, worker))
         self.world.after(6.0 * self._generator.random() ** 2, worker.wake)
 
     def _cut(self) -> None:

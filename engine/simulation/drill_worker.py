@@ -76,8 +76,6 @@ class DrillWorker:
         self.serving, self.prepared = Held(stage, next_id, StageSessions(plan_version)), None
 
     def prepare(self, plan_version: int, stage: Stage, next_id: str | None) -> None:
-        if self.serving is not None:
-            self.serving.sessions.check_newer(plan_version)
         self.prepared = Held(stage, next_id, StageSessions(plan_version))
 
     def release(self, plan_version: int) -> None:

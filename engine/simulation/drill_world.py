@@ -46,6 +46,7 @@ class World:
         self.hostility = PEACE
         self.blocked: set[tuple[str, str]] = set()  # (from, to): a partition, perhaps one-way
         self.trace = 0  # a running hash of everything that was delivered
+        self._pair_numbers: dict[tuple[str, str], int] = {}
         self._last_s: dict[tuple[str, str], float] = {}  # when the newest message of a pair arrives
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -83,7 +84,8 @@ class World:
                 self.after(hostility.echo_s * self.generator.random(), lambda: self._arrive(source, target, deliver))
 
     def _arrive(self, source: str, target: str, deliver: Callable[[], None]) -> None:
-        self.trace = (self.trace * 1000003 + sum(map(ord, source + target)) + int(self.now_s * 1e6)) % (1 << 61)
+        pair = self._pair_numbers.setdefault((source, target), len(self._pair_numbers))
+        self.trace = (self.trace * 1000003 + pair + int(self.now_s * 1e6)) % (1 << 61)
         deliver()
 
     def choose(self, options: list[str]) -> str:

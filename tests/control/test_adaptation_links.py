@@ -7,15 +7,18 @@ from dataclasses import replace
 
 import pytest
 
+from engine.control.adaptation.gates import Gates
 from engine.control.adaptation.metrics import RuntimeMetrics
 from engine.control.adaptation.problem import with_slower_links
 from engine.control.adaptation.profile import Beliefs
 from engine.control.adaptation.view import AdaptationView, StepSample
+from engine.control.adaptation.watch import Watch
 from engine.data import StageTiming
 from engine.planning.point import DECODE, Point
 from engine.planning.problem import Link, PairLink
 from engine.planning.strategies import make_plan
 from engine.simulation.adaptation.plant import problem
+from engine.simulation.adaptation.traces import link_avoidable
 
 
 def believed(factors: tuple[float, ...]) -> Beliefs:
@@ -61,3 +64,16 @@ def test_measured_pairs_keep_their_own_times() -> None:
     assert isinstance(slower.links, tuple)
     found = {(p.from_id, p.to_id): p.link for p in slower.links}
     assert found["w2", "w1"] == Link(0.004, 5e5) and found["w1", "w2"] == Link(0.002, 1e6) and ("w1", "w3") not in found
+
+
+def test_a_node_that_left_takes_what_was_known_of_its_links_along() -> None:
+    """When it joins again its links are measured again; what steps had shown must not count twice."""
+    watch, trace = Watch(Gates()), link_avoidable()
+    view = AdaptationView(make_plan(problem(), trace.strategy, 1), problem(), trace.strategy)
+    watch.look(view, 0.0)
+    watch.beliefs = believed((20.0, 1.0, 1.0))
+    assert set(watch.beliefs.link_factors()) == {"w1>w2"}
+    watch.look(replace(view, problem=problem(("w1", "w2"))), 1.0)
+    assert set(watch.beliefs.link_s) == {"w1>w2"}
+    watch.look(replace(view, problem=problem(("w2", "w3"))), 2.0)
+    assert watch.beliefs.link_s == watch.beliefs.link_factors() == {}

@@ -208,6 +208,10 @@ def test_loading_another_slice_keeps_what_it_holds_and_forgets_the_sessions(pair
     assert runner.held_items(request) == range(0, 2)
     reply = runner.call(lambda: runner.load(request, WeightFolder(Path(card.folder)))).result(60)
     assert runner.sessions.ids() == () and runner.sessions.plan_version == 4
+    request.plan_version = 3
+    with pytest.raises(Stale, match="came too late"):
+        runner.call(lambda: runner.load(request, WeightFolder(Path(card.folder)))).result(60)
+    assert runner.sessions.plan_version == 4 and runner.owned_model().stop == 3
     assert 0 < reply.read_bytes < reply.weight_bytes
     request.fingerprint = "0" * 64
     assert runner.held_items(request) == range(0), "nothing of this model serves another one"

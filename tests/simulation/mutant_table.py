@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import sys
 from collections.abc import Iterable
 
 import pytest
@@ -24,12 +25,12 @@ def first_noticed(mutate: Mutate, seeds: Iterable[int]) -> tuple[int, str] | Non
     return None
 
 
-def main() -> int:
+def main(arguments: list[str]) -> int:
     """Print the table; 1 if a fault went unnoticed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5000)
     parser.add_argument("names", nargs="*", metavar="NAME")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     wanted = [m for m in MUTANTS if not options.names or m.__name__ in options.names]
     unnoticed = 0
     for mutate in wanted:
@@ -42,4 +43,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

@@ -9,7 +9,7 @@ import pytest
 from engine.simulation.drill import Drill, DrillFailure, DrillResult
 from engine.simulation.drill_model import undisturbed
 from engine.simulation.drill_world import Hostility
-from tests.simulation.mutant_table import first_noticed
+from tests.simulation.mutant_table import first_noticed, main
 from tests.simulation.mutants import FREQUENT, Mutate
 
 SEEDS_PER_TEST = 250
@@ -36,6 +36,13 @@ def test_a_fault_in_the_protocol_is_noticed(mutate: Mutate) -> None:
     """`python -m tests.simulation.mutant_table` prints the first seed for these and for the rarer ones."""
     found = first_noticed(mutate, range(300))
     assert found is not None and f"seed {found[0]} at" in found[1]
+
+
+def test_the_table_names_the_seed_or_says_that_there_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seeds", "3", "emit_before_journal"]) == 0
+    assert capsys.readouterr().out.split()[:2] == ["emit_before_journal", "0"]
+    assert main(["--seeds", "1", "no_plan_fence"]) == 1
+    assert "not noticed in 1 seeds" in capsys.readouterr().out
 
 
 def test_what_was_patched_for_a_fault_is_as_before() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from engine.control.adaptation.detector import BLOCK_STEPS, Alarm, Detector
 from engine.control.adaptation.law import StageLaw, stage_law
 from engine.control.adaptation.memory import MemoryTrend
-from engine.control.adaptation.problem import link_name, links_of
+from engine.control.adaptation.problem import joins, link_name, links_of
 from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample
 from engine.control.metrics import quantile
 from engine.data import Stage
@@ -102,8 +102,13 @@ class RuntimeMetrics:
     def forget(self, node_id: str) -> None:
         """A node's past; call `start_plan` afterwards."""
         self._tracks = {c: t for c, t in self._tracks.items() if not (c.kind == "stage" and c.name == node_id)}
+        self.forget_links(node_id)
         self.memory.pop(node_id, None)
         self._measured.pop(node_id, None)
+
+    def forget_links(self, node_id: str) -> None:
+        """The past of the links from and to a node."""
+        self._tracks = {c: t for c, t in self._tracks.items() if not (c.kind == "link" and joins(c.name, node_id))}
 
     def add_step(self, sample: StepSample) -> None:
         """One step; alarms are kept until `take_alarms`."""

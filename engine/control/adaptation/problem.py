@@ -34,6 +34,11 @@ def link_name(source: str, target: str) -> str:
     return f"{source}>{target}"
 
 
+def joins(link: str, node_id: str) -> bool:
+    """The link of that name begins or ends at the node."""
+    return node_id in link.split(">")
+
+
 def assumed_hop_s(problem: Problem) -> float:
     """What the problem says of a hop that was never observed."""
     if isinstance(problem.links, Link):

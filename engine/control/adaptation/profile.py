@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine.control.adaptation.metrics import RuntimeMetrics, Track
-from engine.control.adaptation.problem import assumed_hop_s, link_name, links_of, measured_s
+from engine.control.adaptation.problem import assumed_hop_s, joins, link_name, links_of, measured_s
 from engine.data import Stage
 from engine.planning.point import DECODE
 from engine.planning.problem import Problem
@@ -76,6 +76,13 @@ class Beliefs:
 
     def forget(self, node_id: str) -> None:
         self.levels.pop(node_id, None)
+        self.forget_links(node_id)
+
+    def forget_links(self, node_id: str) -> None:
+        """A worker that joins measures its links anew: what steps had shown of them is in the problem then."""
+        for link in [name for name in self.link_s if joins(name, node_id)]:
+            self.link_s.pop(link)
+            self._first_link_s.pop(link, None)
 
     def factor(self, node_id: str) -> float:
         return math.exp(self.levels.get(node_id, 0.0))

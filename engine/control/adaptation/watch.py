@@ -58,6 +58,9 @@ class Watch:
     def look(self, view: AdaptationView, now_s: float) -> AdaptationTrigger | None:
         """The most serious trigger among the news; None if there are none."""
         before, self._view = self._view or view, view
+        for node_id in {n.node_id for n in before.problem.nodes} - {n.node_id for n in view.problem.nodes}:
+            self.metrics.forget_links(node_id)
+            self.beliefs.forget_links(node_id)
         if self.metrics.measured_anew(view.problem):
             self.start_plan(view, now_s)
         steps = max((alarm.num_steps for _, alarm in self.metrics.take_alarms()), default=0)

@@ -1,0 +1,30 @@
+"""`noodle-engine drill`: the same sums whoever runs the seeds, and exit code 1 with the seed when one fails."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from engine import cli
+from engine.control.session import Session
+
+
+def document(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, object]:
+    assert cli.main(["drill", *options, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.pop("spent_s") > 0
+    return dict(found)
+
+
+def test_processes_share_the_seeds_and_the_sums_are_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    alone = document(capsys, "--seeds", "60", "--first", "7")
+    assert alone == document(capsys, "--seeds", "60", "--first", "7", "--jobs", "2")
+    assert alone["failures"] == [] and alone["seeds"] == 60 and alone["num_sessions"] == 300
+
+
+def test_a_seed_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(Session, "rewind", lambda self: None)
+    assert cli.main(["drill", "--seeds", "30"]) == 1
+    out, err = capsys.readouterr()
+    assert "10 failed" in out and err.count("seed ") == 10 and "seed 0 at" in err
