@@ -99,6 +99,16 @@ def test_a_recovery_takes_the_fast_lane_too() -> None:
     assert back.kind is TriggerKind.FASTER and "(6 steps in a row" in back.text and "0.33x of before" in back.text
 
 
+@pytest.mark.parametrize("seed", [1, 3])
+def test_on_a_noisy_day_a_fivefold_slowdown_need_not_wait_until_the_noise_is_known(seed: int) -> None:
+    """70 % noise and six blocks of steps: the levels' errors would allow no gain, but no step of the fast lane was below its limit."""
+    pipeline = Pipeline(noise=0.7, seed=seed)
+    pipeline.run(96)
+    pipeline.factors["w2"] = 5.0
+    pipeline.run(24)
+    assert pipeline.verdicts(Verdict.MIGRATE) and sizes(pipeline)["w2"] < 8
+
+
 def test_a_lost_node_is_replaced_at_once_in_every_mode() -> None:
     for mode in Mode:
         pipeline = Pipeline(mode=mode)
