@@ -153,15 +153,16 @@ def simulate_rows(
 ) -> tuple[list[StagedRow], dict[str, float]]:
     """Every measured case simulated, and the costs that were fitted.
 
-    The plans of one and of two stages with one session each give the costs of software and the slowdowns; the plan of
+    The plans of one and of two stages with one session each give the costs of software and the slowdowns; the first plan of
     two stages with most sessions gives what is left of the cores when stages compete for them.
     """
     if profile.cost_model is None:
         raise NoodleError("the profile has no cost model: the machine is too busy to take one; try again")
     costs = ProfileCosts(profile.cost_model)
-    one, two = (next(m for m in measured if m.sessions == 1 and len(m.layers) == n) for n in (1, 2))
-    crowded = max((m for m in measured if m.layers == two.layers), key=lambda m: m.sessions)
-    calibration = calibrate(costs, _observation(one, num_tokens), _observation(two, num_tokens), PROMPT_TOKENS, quiet(one.prompt_compute_s))
+    one, *two = (m for n in (1, 2) for m in measured if m.sessions == 1 and len(m.layers) == n)
+    crowded = max((m for m in measured if m.layers == two[0].layers), key=lambda m: m.sessions)
+    seen = _observation([one], num_tokens), _observation(two, num_tokens)
+    calibration = calibrate(costs, *seen, PROMPT_TOKENS, quiet(one.prompt_compute_s))
     bench = _Bench(profile, costs, calibration, _cores(one.prompt_cpu_per_compute), threads, cores, num_tokens)
     open_s = max(0.0, one.figures().ttft_s - bench.simulate(one).ttft_s.mean)
     bench = replace(bench, calibration=replace(calibration, software=replace(calibration.software, open_s=open_s)))
@@ -169,8 +170,8 @@ def simulate_rows(
     rows = []
     for case in measured:
         result = bench.simulate(case)
-        simulated = Figures(result.step_s.p50, result.decode_tokens_per_s, result.ttft_s.mean)
-        rows.append(StagedRow(case.layers, case.sessions, case.figures(), simulated, calibrated=case in (one, two, crowded)))
+        simulated = Figures(result.step_s.mean, result.decode_tokens_per_s, result.ttft_s.mean)
+        rows.append(StagedRow(case.layers, case.sessions, case.figures(), simulated, calibrated=case in (one, *two, crowded)))
     found = bench.calibration
     return rows, {
         "slowdown": found.slowdown,
@@ -198,13 +199,14 @@ def _with_efficiency(bench: _Bench, crowded: Measured) -> _Bench:
     return found if found.simulate(crowded).decode_tokens_per_s < 0.999 * bench.simulate(crowded).decode_tokens_per_s else bench
 
 
-def _observation(measured: Measured, num_tokens: int) -> Observation:
+def _observation(measured: Sequence[Measured], num_tokens: int) -> Observation:
+    """The mean over plans of one length: a single plan's figures are as uncertain as what a further stage costs is large."""
     return Observation(
-        num_stages=len(measured.layers),
+        num_stages=len(measured[0].layers),
         context_tokens=PROMPT_TOKENS + num_tokens / 2,
-        step_s=quiet(measured.step_s),
-        compute_s=quiet(measured.compute_s),
-        cpu_per_compute=_cores(measured.cpu_per_compute),
+        step_s=statistics.fmean(quiet(m.step_s) for m in measured),
+        compute_s=statistics.fmean(quiet(m.compute_s) for m in measured),
+        cpu_per_compute=statistics.fmean(_cores(m.cpu_per_compute) for m in measured),
     )
 
 

@@ -18,7 +18,7 @@ import psutil
 from engine.commands.generate import Transcript, transcribe
 from engine.commands.output import note
 from engine.commands.serve import wait_until_serving
-from engine.data import GenerateRequest, ModelRef
+from engine.data import GenerateRequest, ModelRef, StageTiming
 from engine.report.staged import Figures
 from engine.service.client import Client
 from engine.service.local import LocalCluster, LocalOptions
@@ -42,8 +42,9 @@ _SERIES = (
 class Measured:
     """What one plan did with so many sessions at once: in one visit, or in several of them joined.
 
-    Steps and computing are medians within a visit. Over visits the quieter quartile counts: whatever else happens on a
-    machine only ever lengthens a time, and on one with two cores it happens in stretches that are as long as a visit.
+    Steps and computing are means within a visit, over steps without a prompt: tokens per second follow the mean. Over visits
+    the quieter quartile counts: whatever else happens on a machine only ever lengthens a time, and on one with two cores it
+    happens in stretches that are as long as a visit.
     """
 
     layers: tuple[int, ...]
@@ -185,9 +186,9 @@ async def _visit(side: Side, sessions: int, num_tokens: int) -> Measured:
     began_s = min(t.arrived_s[0] for t in transcripts)
     into.tokens_per_s.append(sum(len(t.arrived_s) - 1 for t in transcripts) / (max(t.arrived_s[-1] for t in transcripts) - began_s))
     into.cpu_per_compute.append(cpu_s / _compute_s(transcripts))
-    decode = [chunk for transcript in transcripts for chunk in transcript.chunks if chunk.index > 0]
-    into.step_s.append(statistics.median(chunk.step_s for chunk in decode))
-    into.compute_s.append(statistics.median(sum(t.compute_s for t in chunk.timings) for chunk in decode))
+    decode = _steps(transcripts, first=False) - _steps(transcripts, first=True)
+    into.step_s.append(statistics.fmean(step_s for _, step_s in decode))
+    into.compute_s.append(statistics.fmean(sum(t.compute_s for t in timings) for timings, _ in decode))
     return into
 
 
@@ -201,8 +202,14 @@ async def _generate(side: Side, sessions: int, num_tokens: int) -> tuple[list[Tr
 
 def _compute_s(transcripts: Sequence[Transcript]) -> float:
     """All computing that the sessions' steps report; a step of several sessions reports it to each, so it is counted once."""
-    steps = {(chunk.timings, chunk.step_s) for t in transcripts for chunk in t.chunks if chunk.index >= 0}
+    steps = _steps(transcripts, first=True) | _steps(transcripts, first=False)
     return sum(timing.compute_s for timings, _ in steps for timing in timings)
+
+
+def _steps(transcripts: Sequence[Transcript], *, first: bool) -> set[tuple[tuple[StageTiming, ...], float]]:
+    """Steps that gave some session its first token, or another one; a step may have done both."""
+    chunks = [chunk for transcript in transcripts for chunk in transcript.chunks]
+    return {(chunk.timings, chunk.step_s) for chunk in chunks if (chunk.index == 0 if first else chunk.index > 0)}
 
 
 def _prompt(number: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ _APART = 0.03  # two plans whose measured speeds differ by less are not ranked: 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """`step_s`: a decode step from the coordinator and back; `tokens_per_s`: of all sessions together, after their first."""
+    """`step_s`: mean decode step from the coordinator and back; `tokens_per_s`: of all sessions together, after their first."""
 
     step_s: float
     tokens_per_s: float
