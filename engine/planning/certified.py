@@ -28,7 +28,10 @@ def solve_large(problem: Problem, strategy: str) -> Solution:
     tables = _relaxation(problem)
     search = Large(tables)
     bottleneck_s, chains = search.bottleneck()
-    trip_s, more = search.round_trip(evaluate(problem, tables.cuts(chains[-1])).bottleneck_s if chains else 0.0)
+    trip_s: float = 0.0
+    more: list[Chain] = []
+    if strategy not in ("balanced", "bottleneck_first") or not chains:
+        trip_s, more = search.round_trip(evaluate(problem, tables.cuts(chains[-1])).bottleneck_s if chains else 0.0)
     if strategy == "balanced":
         chains += [spread(tables, chain, search._cost_s(chain)) for chain in chains]
     plans = [(cuts, costs) for cuts, costs in _priced(problem, tables, chains + more)]

@@ -26,18 +26,25 @@ from engine.planning.tables import Chain, Tables
 
 ROUNDS = 160  # price updates for one bound
 BISECTIONS = 9
-TRIALS = 10  # beams for one bottleneck
+TRIALS = 6  # beams for one bottleneck
 GOLDEN = 0.6180339887498949
 WIDTH = 250
+GOOD = 1.005  # of the bound; a plan further from it is worth a second look with a wider beam
+SECOND_LOOKS = 3
+WIDER = 1000
 SAFETY = 1 + 1e-9  # a proof must hold by more than its rounding
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """`paid` [class]; `rest` [position] the cheapest way from there to the end; whether they prove that nothing fits."""
+    """`paid` [class]; `rest` [position] the cheapest way from there to the end; whether they prove that nothing fits.
+
+    `mean` [class] is the average over all updates: it tells the nodes that are hard to use well, where `paid` may not.
+    """
 
     paid: Any
     rest: Any
+    mean: Any
     infeasible: bool
 
 
@@ -62,18 +69,25 @@ class Large:
                 break
         if not chains:
             return low_s, []
-        high_s, tried_s = self._cost_s(chains[-1]), low_s
-        for _ in range(BISECTIONS):
+        self._better(chains, low_s, BISECTIONS, WIDTH)
+        low_s = self._bound(low_s, self._cost_s(chains[-1]))
+        if self._cost_s(chains[-1]) > GOOD * low_s:
+            self._better(chains, low_s, SECOND_LOOKS, WIDER)
+        return low_s, chains
+
+    def _better(self, chains: list[Chain], tried_s: float, looks: int, width: int) -> None:
+        """Add faster chains to the list, bisecting between the last one and `tried_s`."""
+        high_s = self._cost_s(chains[-1])
+        for _ in range(looks):
             bound_s = self.t.between(tried_s, high_s)
             if bound_s <= tried_s:
                 break
-            chain = self._chain(bound_s)
+            chain = self._chain(bound_s, width)
             if chain and self._cost_s(chain) < high_s:
                 chains.append(chain)
                 high_s = self._cost_s(chain)
             else:
                 tried_s = bound_s
-        return self._bound(low_s, high_s), chains
 
     def _upwards(self, low_s: float, high_s: float) -> Iterator[float]:
         factor = 1.05
@@ -103,14 +117,15 @@ class Large:
     def _cost_s(self, chain: Chain) -> float:
         return max(self.r.cost(*stage) for stage in chain)
 
-    def _chain(self, bound_s: float) -> Chain:
+    def _chain(self, bound_s: float, width: int = WIDTH) -> Chain:
         stops = self.arrays.furthest(bound_s)
         prices = self._prices(stops)
         if prices.infeasible or not np.isfinite(prices.rest[0]):
             return ()
         for trial in range(TRIALS):
-            paid = np.broadcast_to((prices.paid * self._shaken(trial))[:, None], stops.shape)
-            chain = self._beam(stops, paid, prices.rest if trial == 0 else self._cheapest(stops, paid)[0])
+            each = prices.mean * self._shaken(trial - 1) if trial else prices.paid
+            paid = np.broadcast_to(each[:, None], stops.shape)
+            chain = self._beam(stops, paid, prices.rest if trial == 0 else self._cheapest(stops, paid)[0], width)
             if chain:
                 return chain
         return ()
@@ -125,13 +140,15 @@ class Large:
         most = (stops[:, : self.n] - np.arange(self.n)).max(axis=1)
         weights = np.maximum(most, 0.01)
         best: tuple[float, Any, Any] = (-1.0, weights, np.zeros(self.n + 1))
+        total = np.zeros(len(weights))
         for k in range(ROUNDS):
             paid = weights / float((weights * self.sizes).sum())
+            total += paid
             rest, chosen = self._cheapest(stops, np.broadcast_to(paid[:, None], stops.shape))
             if rest[0] > best[0]:
                 best = (float(rest[0]), paid, rest)
             if rest[0] > SAFETY:
-                return Prices(paid, rest, True)
+                return Prices(paid, rest, paid, True)
             uses = np.zeros(len(weights))
             at = 0
             while at < self.n:
@@ -139,7 +156,7 @@ class Large:
                 at = int(stops[chosen[at], at])
             step = 0.05 / math.sqrt(1 + k / 10)
             weights = weights * np.exp(step * np.clip(uses / self.sizes - 1.0, -1, 3))
-        return Prices(best[1], best[2], False)
+        return Prices(best[1], best[2], total / ROUNDS, False)
 
     def _cheapest(self, stops: Any, price: Any) -> tuple[Any, list[int]]:
         """[position] cheapest cover of the rest by any nodes, used as often as wished, and the class that begins it."""
@@ -152,7 +169,7 @@ class Large:
             rest[start] = ways[chosen[start]]
         return rest[: self.n + 1], chosen
 
-    def _beam(self, stops: Any, price: Any, rest: Any) -> Chain:
+    def _beam(self, stops: Any, price: Any, rest: Any, width: int = WIDTH) -> Chain:
         """A chain of furthest stages with each node used at most as often as there is one; () if the beam finds none."""
         position, paid = np.zeros(1, dtype=np.int64), np.zeros(1)
         left = self.sizes[None, :].astype(np.int16)
@@ -161,13 +178,14 @@ class Large:
             there = stops[:, position].T  # [state, class]
             usable = (left > 0) & (there > position[:, None])
             score = np.where(usable, paid[:, None] + price[:, position].T + rest[there], np.inf).ravel()
-            order = np.argsort(score, kind="stable")[: 4 * WIDTH]
+            order = np.argpartition(score, 4 * width)[: 4 * width] if len(score) > 4 * width else np.arange(len(score))
+            order = order[np.argsort(score[order], kind="stable")]
             order = order[np.isfinite(score[order])]
             if not len(order):
                 return ()
             ends = there.ravel()[order]
             _, once = np.unique(np.round(score[order], 12) + 1e3 * ends, return_index=True)
-            order = order[np.sort(once)][:WIDTH]
+            order = order[np.sort(once)][:width]
             parent, c = np.divmod(order, len(self.sizes))
             history.append((parent, c))
             ends = there.ravel()[order]

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from engine.commands.bench_plan import order_gain, tables, unlike
+from engine.commands.bench_plan import MB, order_gain, tables, unlike
 from engine.data import Refused
 from engine.planning.certified import allowed, solve_large
 from engine.planning.labels import LabelSearch
-from engine.planning.objectives import DESCENDING, LATENCY
-from engine.planning.solver import Solver
+from engine.planning.objectives import BOTTLENECK_SLACK, DESCENDING, LATENCY, RATIO
+from engine.planning.solver import BOTTLENECK, Solver
 from engine.planning.states import whole_space
 from engine.planning.strategies import STRATEGIES, solve
 from engine.planning.tables import Tables
@@ -32,6 +32,24 @@ def test_the_kernels_agree_with_the_general_search(num_items: int, num_nodes: in
     assert (found.round_trip_s, found.bottleneck_s) == pytest.approx(trip.value, rel=1e-12)
 
 
+@pytest.mark.parametrize(("num_items", "num_nodes", "num_classes"), [(18, 5, 5), (24, 6, 3)])
+def test_memory_aware_agrees_with_the_general_search(num_items: int, num_nodes: int, num_classes: int) -> None:
+    """Also with a tied pair, workspace and buffers, which are more than sums over items."""
+    plain = unlike(num_items, num_nodes, num_classes)
+    items = (replace(plain.items[0], tied_to=num_items - 1, tied_bytes=3 * MB), *plain.items[1:])
+    nodes = tuple(replace(node, buffer_bytes=MB) for node in plain.nodes)
+    shared = replace(plain, items=items, nodes=nodes, workspace_bytes=tuple(float(MB * (i % 3)) for i in range(num_items)))
+    for problem in (plain, shared):
+        solver, general = Solver(problem), LabelSearch(Tables(problem))
+        assert solver.exact
+        fastest_s = solver.bottleneck(solver.limits)[0]
+        near = replace(solver.limits, cost_s=BOTTLENECK_SLACK * fastest_s)
+        share = general.best(RATIO, near).value
+        found = solve(problem, "memory_aware")
+        assert found.objective == share
+        assert found.bottleneck_s == pytest.approx(general.best(BOTTLENECK, replace(near, ratio=share)).value, rel=1e-12)
+
+
 @pytest.mark.parametrize("strategy", ["bottleneck_first", "balanced", "latency_optimized", "cost", "memory_aware"])
 def test_130_items_on_8_nodes_are_solved_to_the_optimum(strategy: str) -> None:
     problem = unlike(130, 8, 8)
@@ -41,8 +59,9 @@ def test_130_items_on_8_nodes_are_solved_to_the_optimum(strategy: str) -> None:
 
 def test_1000_items_on_16_nodes_are_solved_to_the_optimum() -> None:
     problem = unlike(1000, 16, 16)
-    found = solve(problem, "bottleneck_first")
-    assert found.optimal and found.ties_searched and allowed(problem, found.cuts)
+    for strategy in ("bottleneck_first", "memory_aware"):
+        found = solve(problem, strategy)
+        assert found.optimal and found.ties_searched and allowed(problem, found.cuts)
     whole_space.cache_clear()
 
 
@@ -72,8 +91,9 @@ def _least_bottleneck_by_counting(problem) -> float:
     raise AssertionError("infeasible")
 
 
-def test_64_unlike_nodes_have_a_certificate_within_2_percent() -> None:
-    problem = unlike(130, 64, 64)
+@pytest.mark.parametrize("seed", [1, 5])  # an easy draw, and one where every node must take nearly all that it can
+def test_64_unlike_nodes_have_a_certificate_within_2_percent(seed: int) -> None:
+    problem = unlike(130, 64, 64, seed)
     found = solve(problem, "bottleneck_first")
     assert allowed(problem, found.cuts) and found.gap <= 0.02
     assert 0 < found.lower_bound <= found.objective
