@@ -72,6 +72,8 @@ def test_items_in_memory_need_nothing(tmp_path: Path) -> None:
     assert more == {name for name in weights.names if ".h.2." in name}
     fill(cache, folder, manifest, more)
     second = StageModel.load(weights, 0, 4, kv_budget_bytes=tiny.KV_BYTES, reuse=first)
+    head = names_needed(weights, 0, 6, "float32", range(0, 5))
+    assert head == {"transformer.ln_f.weight", "transformer.ln_f.bias"}, "the head shares the table that is in memory"
     assert second.bytes_beyond(first) == sum(t.num_bytes for t in manifest.tensors if t.name in more)
 
 
