@@ -19,8 +19,8 @@ from engine.planning.solution import Solution
 from engine.planning.solver import best_link, without_coordinator, without_pools
 from engine.planning.strategies import plan_of, solve
 
-PAYS = 0.05  # a share of the objective: about as much as two measurements of equal nodes differ
-PAYS_S = 5e-4  # what one hop more costs on a busy machine; tiny models are measured no more exactly
+PAYS = 0.1  # a share of the objective: more than two measurements of equal nodes usually differ
+PAYS_S = 1e-3  # what one hop more costs on a busy machine; tiny models are measured no more exactly
 PAYS_ROOM = 0.01  # of a memory
 MOST_EQUAL = 400_000  # sets of nodes x nodes x items where all links are equal: about 0.1 s at most
 MOST_UNLIKE = 300_000  # sets x first nodes x last nodes x stages where they are not

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -90,8 +91,7 @@ def test_written_and_read_again(problem: Problem) -> None:
 
 
 def _without_workspace(problem: Problem) -> Problem:
-    values = {name: getattr(problem, name) for name in Problem.__dataclass_fields__ if not name.startswith("_")}
-    return Problem(**{**values, "workspace_bytes": ()})
+    return replace(problem, workspace_bytes=())
 
 
 def test_an_item_called_like_a_number_is_pinned_by_its_name() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from engine.data import InvalidInput
+from engine.planning.problem_document import problem_document
 from engine.planning.problem_json import problem_from, read_problem
 
 GOOD: dict[str, Any] = {
@@ -115,3 +116,15 @@ def test_names_of_nodes_must_differ() -> None:
 
 def test_a_written_document_is_read_back() -> None:
     assert read_problem(json.dumps(GOOD)) == problem_from(GOOD)
+
+
+def test_coordinator_links_are_one_for_every_node() -> None:
+    way = {"latency_s": 0.5}
+    nodes = [{"id": name, "time_s": [1.0, 1.0]} for name in ("a", "b")]
+    document = {"items": [{}, {}], "nodes": nodes, "coordinator_links": [{"node": n, "to_node": way, "from_node": {}} for n in ("a", "b")]}
+    problem = problem_from(document)
+    assert problem.return_s(1, 0) == problem.return_s(0, 0) == 0.5 and problem_from(problem_document(problem)) == problem
+    with pytest.raises(InvalidInput, match="coordinator links are given for a: give one for every node, a, b"):
+        problem_from({**document, "coordinator_links": document["coordinator_links"][:1]})
+    with pytest.raises(InvalidInput, match=r"coordinator_links\[0\] lacks 'from_node'"):
+        problem_from({**document, "coordinator_links": [{"node": "a", "to_node": way}]})

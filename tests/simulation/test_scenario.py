@@ -103,5 +103,5 @@ def test_what_the_cluster_refuses_is_refused_here() -> None:
     with pytest.raises(InvalidInput, match="the model's context holds 4"):
         StagedSimulator(scenario(2, arrivals=ONE, context_tokens=4)).run()
     tiny = NodeSetup("n0", memory_bytes=100, kv_budget_bytes=50)
-    with pytest.raises(Refused, match="need 0 MB, it offers 0 MB"):
+    with pytest.raises(Refused, match="has 0 MB free, the smallest layer"):
         StagedSimulator(scenario(2, arrivals=ONE, nodes=(tiny,))).run()
