@@ -52,7 +52,7 @@ def cases() -> Iterator[Case]:
     yield Case("60 identical x 10, tables", tables(60, 10), "balanced", 50.0)
 
 
-SEEDS = 20
+SEEDS = 25
 
 
 def unlike_cases() -> Iterator[Case]:

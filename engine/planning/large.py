@@ -20,8 +20,11 @@ from typing import Any
 import numpy as np
 
 from engine.planning.bounds import least_bottleneck
+from engine.planning.chain_dual import ChainDual
 from engine.planning.memory_dual import MemoryDual
 from engine.planning.regular import Regular
+from engine.planning.shortest import good_trip
+from engine.planning.states import MAX_STATES
 from engine.planning.tables import Chain, Tables
 
 ROUNDS = 160  # price updates for one bound
@@ -218,6 +221,10 @@ class Large:
         dual = MemoryDual(self.t, times)
         bound_s = max(float(times.min(axis=0).sum()), float(dual.rest[0])) * (1 - 1e-9)
         chains = []
+        trip = good_trip(self.t) if math.prod(size + 1 for size in self.t.size) <= MAX_STATES else None
+        if trip is not None:
+            chains.append(trip.chain)
+            bound_s = max(bound_s, float(ChainDual(self.t, dual, trip.round_trip_s).rest[0]) * (1 - 1e-9))
         prefix, hop = np.array(self.t.prefix), np.array(self.t.hop)
         for factor in (1.0, 1.05, 1.2, 1.5, 2.0, 4.0, 1e6):
             stops = self.arrays.furthest(self.t.between(0.0, 2 * bottleneck_s * factor))

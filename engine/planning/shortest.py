@@ -241,6 +241,16 @@ def shortest(tables: Tables, bound_s: float = math.inf, priced: bool = False) ->
     return Shortest(tables, bound_s, priced).best()
 
 
+def good_trip(tables: Tables) -> Trip | None:
+    """A chain of small round trip, by the same programme with few sets of nodes of each size; None if it finds none."""
+    try:
+        search = Shortest(tables)
+        best = search._walk(BEAM)
+        return None if best[0] == math.inf else search._trip(best)
+    except TooLarge:
+        return None
+
+
 def shortest_period(tables: Tables, in_flight: int, low_s: float) -> Trip | None:
     """The chain of least max(bottleneck, round trip / in_flight), then of least bottleneck; no bottleneck is below `low_s`.
 

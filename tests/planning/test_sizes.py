@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -16,12 +17,22 @@ from engine.planning.solver import BOTTLENECK, Solver
 from engine.planning.states import whole_space
 from engine.planning.strategies import STRATEGIES, solve
 from engine.planning.tables import Tables
+from tests.planning.fuzz import choose_path
 from tests.planning.reference import random_problem
 
 
+@pytest.fixture(params=[0, 2])
+def path(request: pytest.FixtureRequest) -> Iterator[int]:
+    """As in production, and with the branches that only large problems take."""
+    choose_path(request.param)
+    yield request.param
+    choose_path(0)
+
+
 @pytest.mark.parametrize(("num_items", "num_nodes", "num_classes"), [(18, 5, 5), (24, 6, 3), (16, 7, 7)])
-def test_the_kernels_agree_with_the_general_search(num_items: int, num_nodes: int, num_classes: int) -> None:
-    problem = unlike(num_items, num_nodes, num_classes)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_kernels_agree_with_the_general_search(path: int, seed: int, num_items: int, num_nodes: int, num_classes: int) -> None:
+    problem = unlike(num_items, num_nodes, num_classes, seed)
     solver, general = Solver(problem), LabelSearch(Tables(problem))
     assert solver.exact
     costs = general.best(DESCENDING, solver.limits)
@@ -33,9 +44,16 @@ def test_the_kernels_agree_with_the_general_search(num_items: int, num_nodes: in
 
 
 @pytest.mark.parametrize(("num_items", "num_nodes", "num_classes"), [(18, 5, 5), (24, 6, 3)])
-def test_memory_aware_agrees_with_the_general_search(num_items: int, num_nodes: int, num_classes: int) -> None:
+@pytest.mark.parametrize("seed", range(8))
+def test_memory_aware_agrees_with_the_general_search(path: int, seed: int, num_items: int, num_nodes: int, num_classes: int) -> None:
     """Also with a tied pair, workspace and buffers, which are more than sums over items."""
-    plain = unlike(num_items, num_nodes, num_classes)
+    plain, rng = unlike(num_items, num_nodes, num_classes, seed), random.Random(seed)
+    coarse = tuple(
+        replace(node, memory_bytes=100 * MB * rng.randint(1, 2), time_s=tuple(1e-3 * rng.randint(20, 24) for _ in plain.items))
+        for node in plain.nodes
+    )
+    uneven = tuple(replace(item, weight_bytes=MB * rng.randint(5, 9)) for item in plain.items)
+    plain = replace(plain, nodes=coarse, items=uneven)
     items = (replace(plain.items[0], tied_to=num_items - 1, tied_bytes=3 * MB), *plain.items[1:])
     nodes = tuple(replace(node, buffer_bytes=MB) for node in plain.nodes)
     shared = replace(plain, items=items, nodes=nodes, workspace_bytes=tuple(float(MB * (i % 3)) for i in range(num_items)))
