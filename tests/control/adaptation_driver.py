@@ -77,7 +77,7 @@ class Pipeline:
         for _ in range(num_steps):
             times = [s * math.exp(self.rng.gauss(0.0, self.noise)) for s in self.stage_s()]
             timings = tuple(StageTiming(s.node_id, t, 0.0, 0.0, 0.0) for s, t in zip(self.plan.stages, times, strict=True))
-            self.now_s += self.period_s()
+            self._pass(self.period_s())
             self.num_steps += 1
             self.planner.observe(StepSample(self.plan.plan_version, POINT, timings), self.now_s)
             if self.num_steps % 8 == 0:
@@ -95,12 +95,16 @@ class Pipeline:
                 self.order = decision
         return new
 
+    def _pass(self, duration_s: float) -> None:
+        """Whole ticks of the clock, so that a later start does not round otherwise."""
+        self.now_s += round(duration_s * 2**24) / 2**24
+
     def _carry_out(self) -> None:
         if self.order is None or not self.carries_out or self.order.plan is None or self.order.cost is None:
             return
         if self.now_s >= self.order.at_s + self.order.cost.load_s:
             order, self.order = self.order, None
-            self.now_s += order.cost.pause_s
+            self._pass(order.cost.pause_s)
             self.plan = order.plan
             self.planner.committed(order.decision_id, self.now_s, pause_s=order.cost.pause_s, load_s=order.cost.load_s)
 
