@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -20,6 +21,7 @@ from engine.service.security import SecurityOptions
 from engine.service.shell import ClusterShell
 from engine.service.stage_service import StageService
 from engine.service.text import TextCodec
+from engine.service.weight_supply import WeightSupply
 from engine.service.worker_peer import PeerOptions
 from protos import noodle_pb2_grpc as rpc
 from tests.control.harness import spec
@@ -46,7 +48,7 @@ def test_a_worker_that_registers_again_stays_connected(tmp_path: Path) -> None:
 async def serving(worker_id: str) -> AsyncIterator[str]:
     """A worker's server that has not imported torch yet."""
     server = Server(SecurityOptions())
-    rpc.add_StageServiceServicer_to_server(StageService(worker_id, None, None), server.grpc)
+    rpc.add_StageServiceServicer_to_server(StageService(worker_id, cast(WeightSupply, None), None, None), server.grpc)
     try:
         yield await server.start("127.0.0.1:0")
     finally:

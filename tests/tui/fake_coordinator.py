@@ -16,7 +16,7 @@ from typing import Any
 import grpc.aio
 
 from engine.data import FinishReason, TokenChunk, WatchFrame
-from engine.service.wire import to_message
+from engine.service.wire import SERVER_OPTIONS, to_message
 from engine.version import Version, own_version
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
@@ -138,7 +138,7 @@ class FakeCoordinator:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
     async def _start(self) -> None:
-        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        self._server = grpc.aio.server(options=SERVER_OPTIONS)
         rpc.add_ControlServicer_to_server(self.control, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()

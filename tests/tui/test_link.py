@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 
 from engine.data import FinishReason, GenerateRequest, Refused
+from engine.service import client
 from engine.version import PROTOCOL_VERSION, Version, own_version
 from noodle_tui import backoff
 from noodle_tui import link as link_module
@@ -148,7 +149,8 @@ def test_stopping_an_answer_cancels_it_on_the_cluster(fake: FakeCoordinator) -> 
     assert run(fake.address, test).of(m.SessionEnded) == [m.SessionEnded(1, cancelled=True)]
 
 
-def test_an_answer_that_loses_its_coordinator_ends_with_a_sentence(fake: FakeCoordinator) -> None:
+def test_an_answer_that_loses_its_coordinator_ends_with_a_sentence(fake: FakeCoordinator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "RESUME_LIMIT_S", 1.0)
     fake.control.chunks, fake.control.token_interval_s = tuple(frames.chunk(i) for i in range(1000)), 0.01
 
     async def test(link: Link, inbox: Inbox) -> None:
