@@ -141,6 +141,7 @@ def _add_clients(commands: argparse._SubParsersAction[_Parser]) -> None:
     rebalance = _command(commands, "rebalance", "plan again from the present measurements", _rebalance)
     _connect_options(rebalance)
     rebalance.add_argument("--dry-run", action="store_true", help="show the plan, do not apply it")
+    rebalance.add_argument("--strategy", default="", help="what it minimises (default: what the coordinator does)")
     rebalance.add_argument("--stages", metavar="NODE:FIRST-LAST,...", help="your own plan instead, e.g. w1:0-4,w2:5-9")
     rollback = _command(commands, "rollback", "go back to the plan before this one, or to an earlier one", _rollback)
     _connect_options(rollback)

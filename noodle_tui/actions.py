@@ -93,7 +93,7 @@ _TABLE = (
         needs="choose a strategy that fits on screen 4 first (S)",
         plans=True,
         effect=_LIVE,
-        command="noodle-engine rebalance",
+        command="noodle-engine rebalance --strategy NAME",
     ),
     Action(
         "cluster.rebalance",

@@ -6,7 +6,9 @@ import math
 import time
 from collections.abc import Sequence
 
-_UNITS = ("B", "K", "M", "G", "T", "P")
+from engine.binary_size import binary_size as size
+
+__all__ = ["age", "clock", "middle", "ms", "percent", "rate", "signed_percent", "size", "with_ms"]
 
 
 def ms(seconds: float) -> str:
@@ -21,16 +23,6 @@ def with_ms(seconds: float) -> str:
     """`ms` with its unit."""
     text = ms(seconds)
     return text if text == "-" else f"{text}ms"
-
-
-def size(num_bytes: float) -> str:
-    """Binary sizes in at most five cells: `512B`, `7.0G`, `16G`."""
-    if not math.isfinite(num_bytes) or num_bytes < 0:
-        return "-"
-    value, unit = float(num_bytes), 0
-    while value >= 1023.5 and unit < len(_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{value:.1f}{_UNITS[unit]}" if unit >= 3 and value < 9.95 else f"{value:.0f}{_UNITS[unit]}"
 
 
 def age(seconds: float) -> str:

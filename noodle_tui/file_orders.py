@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,10 +65,10 @@ class FileOrders:
             self._app.start_recording(Path(argument))
 
     def export(self, argument: str) -> None:
-        """`export FORMAT [FILE]`: the list on screen, filtered and sorted as it stands."""
+        """`export FORMAT [FILE]`: the list on screen, filtered and sorted as it stands; what is folded there is in it too."""
         from noodle_tui.export import render, write_new
 
-        state = self._app.state
+        state = replace(self._app.state, ui=replace(self._app.state.ui, expanded=True))
         form, _, name = argument.partition(" ")
         page = state.ui.list_page
         table = table_of(state, page)

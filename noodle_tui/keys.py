@@ -67,6 +67,7 @@ KEYS: tuple[Key, ...] = (
     Key("view.compare", "c", "compare with another plan", _ON({Page.PLAN, Page.WHATIF})),
     Key("view.phase", "b", "phase: prefill, decode", _ON({Page.PROFILE})),
     Key("view.node", "n", "next source, next profile", _ON({Page.LOGS, Page.PROFILE})),
+    Key("view.expand", "z", "fold / unfold repeats", _ON({Page.EVENTS, Page.LOGS})),
     Key("view.follow", "f", "follow the newest", _ON({Page.EVENTS, Page.LOGS})),
     Key("view.export", "x", "export: json, jsonl, csv", effect=True),
     Key("view.theme", "t", "choose a theme", effect=True),

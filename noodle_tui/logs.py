@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.data import Event, Severity
 
 MAX_LINES = 5_000
+BURSTS_PER_S = 4
 _WORDS = (("ERROR", "ERROR"), ("CRITICAL", "ERROR"), ("Traceback", "ERROR"), ("WARN", "WARN"))
 
 
@@ -33,3 +35,25 @@ def event_line(event: Event, number: int) -> LogLine:
 
 def is_warning(line: LogLine) -> bool:
     return line.level in (Severity.WARN, Severity.ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class LogBurst:
+    """How many lines came in one quarter of a second."""
+
+    quarter: int  # of the console's clock
+    num_lines: int
+
+
+def with_burst(bursts: Sequence[LogBurst], num_lines: int, now_s: float) -> tuple[LogBurst, ...]:
+    """The last second's quarters with `num_lines` more in the present one."""
+    now = int(now_s * BURSTS_PER_S)
+    kept = [burst for burst in bursts if now - BURSTS_PER_S < burst.quarter < now]
+    present = sum(burst.num_lines for burst in bursts if burst.quarter == now)
+    return (*kept, LogBurst(now, present + num_lines))
+
+
+def lines_per_s(bursts: Sequence[LogBurst], now_s: float) -> int:
+    """How many lines came within the last second."""
+    first = int(now_s * BURSTS_PER_S) - BURSTS_PER_S
+    return sum(burst.num_lines for burst in bursts if burst.quarter > first)

@@ -108,6 +108,7 @@ class Ui:
     compare_version: int = 0  # the plan that the Plan screen compares with; 0 is none
     compare_strategy: str = ""  # the strategy that the What-if screen compares with; empty is the present plan
     profile_phase: int = 0
+    expanded: bool = False  # rows that only repeat themselves are shown too
     log_node: str = ""  # only this source's lines; empty is all
     help: bool = False
     help_scroll: int = 0

@@ -9,7 +9,7 @@ from typing import Any
 from engine.data import ClusterStatus, Event
 from noodle_tui import generation, ui_reducer
 from noodle_tui.history import missed, planned, sampled
-from noodle_tui.logs import MAX_LINES, event_line
+from noodle_tui.logs import MAX_LINES, event_line, with_burst
 from noodle_tui.messages import (
     AccessChanged,
     ActionChanged,
@@ -109,7 +109,8 @@ def _frame_arrived(state: ConsoleState, message: FrameArrived, now_s: float) -> 
         plans=planned(state.plans, status, message.wall_s),
         said=_what_was_missed(state, view, now_s) or state.said,
     )
-    return _with_logs(after, [event_line(event, 0) for event in reversed(_fresh(before, events))], anew=message.anew)
+    lines = [event_line(event, 0) for event in reversed(_fresh(before, events))]
+    return _with_logs(after, lines, now_s if before else None, anew=message.anew)  # the first frame brings what happened long ago
 
 
 def _fresh(before: View | None, events: tuple[Event, ...]) -> tuple[Event, ...]:
@@ -197,16 +198,17 @@ def _said(state: ConsoleState, message: Said, now_s: float) -> ConsoleState:
 
 
 def _logs_arrived(state: ConsoleState, message: LogsArrived, now_s: float) -> ConsoleState:
-    return _with_logs(state, list(clean(message.lines)))
+    return _with_logs(state, list(clean(message.lines)), now_s)
 
 
-def _with_logs(state: ConsoleState, lines: list[Any], *, anew: bool = False) -> ConsoleState:
+def _with_logs(state: ConsoleState, lines: list[Any], now_s: float | None, *, anew: bool = False) -> ConsoleState:
     if not lines and not anew:
         return state
     number = state.num_logs
     numbered = tuple(replace(line, number=number + i) for i, line in enumerate(lines))
     kept = () if anew else state.logs
-    return replace(state, logs=(*kept, *numbered)[-MAX_LINES:], num_logs=number + len(numbered))
+    bursts = state.log_bursts if now_s is None else with_burst(state.log_bursts, len(lines), now_s)
+    return replace(state, logs=(*kept, *numbered)[-MAX_LINES:], num_logs=number + len(numbered), log_bursts=bursts)
 
 
 # --- actions --------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from engine.data import ClusterStatus, Event, Plan
 from noodle_tui.generation import Generation
 from noodle_tui.history import PlanSeen, Sample
-from noodle_tui.logs import LogLine
+from noodle_tui.logs import LogBurst, LogLine
 from noodle_tui.messages import ReplayMoved
 from noodle_tui.pages import Ui
 
@@ -151,6 +151,7 @@ class ConsoleState:
     plans: tuple[PlanSeen, ...] = ()
     logs: tuple[LogLine, ...] = ()  # oldest first
     num_logs: int = 0  # ever taken in
+    log_bursts: tuple[LogBurst, ...] = ()  # of the last second, oldest first
     whatif: WhatIf = field(default_factory=lambda: WhatIf())
     known_suggestion: Suggestion | None = None  # perhaps no longer open
     profile: ProfileState = field(default_factory=lambda: ProfileState())

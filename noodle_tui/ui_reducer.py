@@ -228,6 +228,7 @@ _HANDLERS: Mapping[str, Callable[[ConsoleState], ConsoleState]] = {
     "view.compare": _compare,
     "view.phase": lambda state: _with(state, profile_phase=state.ui.profile_phase + 1),
     "view.node": _next_source,
+    "view.expand": lambda state: _with(state, expanded=not state.ui.expanded),
     "view.follow": _follow,
     "time.prev": _plan_change(-1),
     "time.next": _plan_change(1),

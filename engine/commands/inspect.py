@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from engine.binary_size import binary_size
 from engine.commands.output import print_json, printable, table
 from engine.data import ClusterStatus, Event, NodeStatus
 from engine.measured_link import MeasuredLink
@@ -86,8 +87,8 @@ def _node_row(n: NodeStatus) -> tuple[str, ...]:
         n.worker_id,
         n.state,
         items,
-        f"{n.resident_bytes / 1e6:.0f}M",
-        f"{n.kv_used_bytes / 1e6:.0f}/{n.kv_budget_bytes / 1e6:.0f}M",
+        binary_size(n.resident_bytes),
+        f"{binary_size(n.kv_used_bytes)}/{binary_size(n.kv_budget_bytes)}",
         f"{n.heartbeat_age_s:.1f}s",
         str(n.pid),
         n.detail,

@@ -8,6 +8,7 @@ import textwrap
 from dataclasses import asdict
 from pathlib import Path
 
+from engine.binary_size import binary_size
 from engine.commands.output import note, print_json, table
 from engine.data import InvalidInput, ModelCard, ModelRef, NoodleError
 from engine.model.card import prepare
@@ -78,7 +79,7 @@ def _list(cache_dir: Path, as_json: bool) -> int:
         print_json({"models": [asdict(e) for e in entries], "architectures": architectures})
         return 0
     rows = [
-        (e.model, "-" if e.random_weights is None else str(e.random_weights), e.dtype, f"{e.size_bytes / 1e6:.0f}M", e.reason or "yes")
+        (e.model, "-" if e.random_weights is None else str(e.random_weights), e.dtype, binary_size(e.size_bytes), e.reason or "yes")
         for e in entries
     ]
     print(table(("MODEL", "SEED", "DTYPE", "SIZE", "RUNS HERE"), rows) if rows else "no model is stored on this machine yet")

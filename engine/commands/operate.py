@@ -31,10 +31,11 @@ def rebalance(options: argparse.Namespace) -> int:
 
 async def _rebalance(options: argparse.Namespace) -> Plan:
     async with Client(options.connect, options.token, options.tls_ca) as client:
+        stages = parse_stages(options.stages) if options.stages else ()
         if options.dry_run:
-            return await client.plan()
+            return await client.plan(options.strategy, stages)
         status = await client.status()
-        return await client.apply(status.plan_version, "", parse_stages(options.stages) if options.stages else ())
+        return await client.apply(status.plan_version, options.strategy, stages)
 
 
 def parse_stages(text: str) -> tuple[Stage, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from engine.data import Severity
+from engine.data import Event, Severity
 from noodle_tui.figures import clock
+from noodle_tui.listings.repeats import folded, folds, with_count
+from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import Column, Table, widest
 
@@ -13,6 +15,10 @@ SEVERITY_STYLES = {Severity.INFO: "dim", Severity.OK: "ok", Severity.WARN: "warn
 def events_table(state: ConsoleState) -> Table:
     """What the coordinator said happened, as far back as this console knows."""
     rows = state.shown.events if state.shown else ()
+    hidden: dict[str, int] = {}
+    if folds(state, Page.EVENTS):
+        kept, counts = folded(rows, _routine_kind)
+        rows, hidden = tuple(kept), {_identity(kept[i]): count for i, count in counts.items()}
     return Table(
         noun="events",
         rows=rows,
@@ -21,11 +27,19 @@ def events_table(state: ConsoleState) -> Table:
             Column("severity", "SEV", 5, lambda r: r.severity, lambda r: str(r.severity), style=lambda r: SEVERITY_STYLES[r.severity]),
             Column("kind", "KIND", 8, lambda r: r.kind, style=lambda r: "dim", from_width=70),
             Column("subject", "SUBJECT", widest([r.subject for r in rows[:200]], 7, 12), lambda r: r.subject),
-            Column("text", "WHAT", 0, lambda r: r.text),
+            Column("text", "WHAT", 0, lambda r: r.text, lambda r: with_count(r.text, hidden.get(_identity(r), 0))),
             Column("sequence", "", 0, lambda r: r.sequence),
             Column("cause", "", 0, lambda r: r.cause_id),
         ),
-        identity=lambda row: f"{row.sequence}@{row.wall_s:.3f}",
+        identity=_identity,
         is_warning=lambda row: row.severity in (Severity.WARN, Severity.ERROR),
         empty="No events yet.  They come with the first frame of a coordinator.",
     )
+
+
+def _identity(event: Event) -> str:
+    return f"{event.sequence}@{event.wall_s:.3f}"
+
+
+def _routine_kind(event: Event) -> str:
+    return event.kind if event.severity is Severity.INFO else ""

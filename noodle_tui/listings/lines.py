@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from noodle_tui.figures import clock
-from noodle_tui.logs import is_warning
+from noodle_tui.listings.repeats import folded, folds, with_count
+from noodle_tui.logs import LogLine, is_warning
+from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import Column, Table, widest
 
@@ -15,6 +17,10 @@ def lines_table(state: ConsoleState) -> Table:
     rows = state.logs
     if state.ui.log_node:
         rows = tuple(row for row in rows if row.source == state.ui.log_node)
+    hidden: dict[int, int] = {}
+    if folds(state, Page.LOGS):
+        kept, counts = folded(rows[::-1], _routine_kind)
+        rows, hidden = tuple(reversed(kept)), {kept[i].number: count for i, count in counts.items()}
     return Table(
         noun="lines",
         rows=rows,
@@ -22,7 +28,7 @@ def lines_table(state: ConsoleState) -> Table:
             Column("time", "TIME", 8, lambda r: r.wall_s, lambda r: clock(r.wall_s), style=lambda r: "dim"),
             Column("level", "LEVEL", 5, lambda r: r.level, style=lambda r: _STYLES.get(r.level, "text")),
             Column("source", "FROM", widest([r.source for r in rows[-200:]], 5, 12), lambda r: r.source),
-            Column("text", "TEXT", 0, lambda r: r.text),
+            Column("text", "TEXT", 0, lambda r: r.text, lambda r: with_count(r.text, hidden.get(r.number, 0))),
         ),
         identity=lambda row: str(row.number),
         is_warning=is_warning,
@@ -33,3 +39,8 @@ def lines_table(state: ConsoleState) -> Table:
 def sources(state: ConsoleState) -> tuple[str, ...]:
     """Who has written, in the order of their first line in memory."""
     return tuple(dict.fromkeys(line.source for line in state.logs))
+
+
+def _routine_kind(row: LogLine) -> str:
+    """As `event_line` writes it in front."""
+    return row.text.partition(":")[0] if row.level == "info" else ""

@@ -88,7 +88,7 @@ def _parts(state: ConsoleState, preview: Preview, canvas: Canvas) -> list[tuple[
         parts += [(6, tuple(_rows("unknown", text, canvas, "warn"))) for text in unknown[:MAX_UNKNOWNS]]
         add(7, "trust", error_band(status))
     add(1, "based on", _basis(preview))
-    add(9, "same as", action.command)
+    add(9, "same as", action.command.replace("NAME", preview.target or "NAME"))
     if preview.plan is not None and state.latest is not None:
         parts.append((10, (BLANK, *plan_difference(replanned(state, state.latest.status), preview.plan, canvas))))
     return parts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
 from noodle_tui.listings import cursor_row, table_of, warns
-from noodle_tui.logs import MAX_LINES, LogLine
+from noodle_tui.logs import MAX_LINES, LogLine, lines_per_s
 from noodle_tui.pages import LAST, Page
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import draw_table
@@ -20,10 +20,12 @@ def logs_body(state: ConsoleState, canvas: Canvas) -> Lines:
     full = [line(f"   {row}") for row in wrap(chosen.text, canvas.width - 4)][: canvas.height // 2] if chosen else []
     below = [BLANK, line(Span(f" {chosen.source}", "title"), Span("  in full, esc closes", "dim")), *full] if chosen else []
     room = canvas.sized(canvas.width, canvas.height - 1 - len(below))
-    return (_heading(state, canvas), *draw_table(table, listing, room, warn_only=warns(state, Page.LOGS)), *below)[: canvas.height]
+    return (_heading(state, len(table.rows), canvas), *draw_table(table, listing, room, warn_only=warns(state, Page.LOGS)), *below)[
+        : canvas.height
+    ]
 
 
-def _heading(state: ConsoleState, canvas: Canvas) -> Line:
+def _heading(state: ConsoleState, num_rows: int, canvas: Canvas) -> Line:
     """Whose lines these are; what the key line says too gives way first."""
     follows = not state.ui.listing(Page.LOGS).cursor and state.ui.listing(Page.LOGS).index == LAST
     whose = state.ui.log_node or "all"
@@ -34,6 +36,13 @@ def _heading(state: ConsoleState, canvas: Canvas) -> Line:
     )
     dropped = state.num_logs - len(state.logs)
     lost = f"  {dropped} older ones dropped, {MAX_LINES} are kept" if dropped else ""
-    head = line(Span(" LOGS ", "title"), f" {whose}: {source}", Span(f"   {'following' if follows else 'f = follow'}{lost}", "dim"))
+    per_s = lines_per_s(state.log_bursts, canvas.now_s)
+    flood = min(per_s, num_rows) > canvas.height - 2
+    head = line(
+        Span(" LOGS ", "title"),
+        f" {whose}: ",
+        Span(f"+{per_s} lines/s, more than fits", "warn") if flood else Span(source),
+        Span(f"   {'following' if follows else 'f = follow'}{lost}", "dim"),
+    )
     more = Span("   n = next source", "dim")
     return (*head, more) if width_of(head) + len(more.text) <= canvas.width else head

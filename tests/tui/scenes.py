@@ -126,6 +126,19 @@ def logged() -> ConsoleState:
     return keyed(state_of((99.0, m.LogsArrived(lines)), state=replace(page(Page.LOGS), owns_cluster=True)))
 
 
+def flooded() -> ConsoleState:
+    """A process writes more than anybody can read."""
+    lines = tuple(LogLine(0, WALL_S, "info", "w1", f"step {i}") for i in range(312))
+    return state_of((99.9, m.LogsArrived(lines)), state=replace(page(Page.LOGS), owns_cluster=True))
+
+
+def repeating(name: Page) -> ConsoleState:
+    """Adaptation has looked twenty times and found nothing worth doing, while sessions ended."""
+    texts = [(i, f"decision {i}: decline", "adapt") if i % 5 else (i, f"length: {i} tokens", "session") for i in range(4, 29)]
+    events = [frames.event(i, text, subject=f"#{i}", kind=kind) for i, text, kind in texts]
+    return keyed(state_of((99.5, m.FrameArrived(frames.frame(frames.status(), *events), WALL_S)), state=lived()), f"screen.{name.value}")
+
+
 def previewed(action: str, state: ConsoleState | None = None, target: str = "") -> ConsoleState:
     state = state or lived()
     state = state_of((99.0, m.DialogChanged(preview_of(ACTIONS[action], state, target))), state=state)
@@ -221,6 +234,9 @@ SCENES: dict[str, Callable[[], ConsoleState]] = {
     "nodes-of-filter": lambda: filtered("state:warn"),
     "nodes-of-nothing": lambda: filtered("tpu"),
     "events-of-details": lambda: page(Page.EVENTS, "nav.in"),
+    "events-of-repeats": lambda: repeating(Page.EVENTS),
+    "logs-of-repeats": lambda: repeating(Page.LOGS),
+    "logs-of-flood": flooded,
     "logs-of-details": lambda: keyed(logged(), "nav.up", "nav.in"),
     "prompt-of-streaming": streaming,
     "prompt-of-error": lambda: streaming(m.SessionEnded(1, "Unavailable: the session was lost with its worker: ask again")),
@@ -231,6 +247,7 @@ SCENES: dict[str, Callable[[], ConsoleState]] = {
     "palette": lambda: palette("th", 1),
     "themes": themes,
     "confirm-rebalance": lambda: previewed("cluster.rebalance"),
+    "confirm-apply": lambda: previewed("cluster.apply", keyed(compared(), "nav.down", "nav.down", "nav.down"), "memory_aware"),
     "confirm-drain": lambda: previewed("cluster.drain"),
     "confirm-read-only": lambda: previewed("cluster.cancel", said(m.AccessChanged(True))),
     "confirm-rollback": lambda: previewed("cluster.rollback"),

@@ -20,7 +20,7 @@ ascii = true
 low_bandwidth = false
 [keys]
 "list.filter" = "slash, ctrl+f"
-view.hold = "z"
+view.hold = "u"
 [thresholds]
 over_plan = 0.3
 """
@@ -30,7 +30,7 @@ def test_everything_it_can_say() -> None:
     config = parse_config("c", WHOLE)
     assert (config.theme, config.hz, config.ascii, config.low_bandwidth) == ("cvd-dark", 2.0, True, False)
     keys = {key.id: key.keys for key in config.keys}
-    assert keys["list.filter"] == "slash,ctrl+f" and keys["view.hold"] == "z" and keys["app.quit"] == "q"
+    assert keys["list.filter"] == "slash,ctrl+f" and keys["view.hold"] == "u" and keys["app.quit"] == "q"
     assert config.thresholds == Thresholds(over_plan=0.3)
 
 

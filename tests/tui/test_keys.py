@@ -246,13 +246,13 @@ def test_a_users_theme_is_reloaded_when_its_file_changes_and_a_broken_one_is_nam
 
 
 def test_a_users_own_keys() -> None:
-    config = Config(keys=with_keys({"view.hold": "z", "list.filter": "ctrl+f"}))
+    config = Config(keys=with_keys({"view.hold": "u", "list.filter": "ctrl+f"}))
 
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot)
         await pilot.press("space")
         assert app.state.held is None
-        await pilot.press("z")
+        await pilot.press("u")
         assert app.state.held is not None
         await pilot.press("question_mark")
         await pilot.pause()

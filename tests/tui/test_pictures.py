@@ -14,12 +14,12 @@ from engine.data import NodeState, Severity
 from noodle_tui import messages as m
 from noodle_tui.glyphs import ASCII, UNICODE, Glyphs
 from noodle_tui.lines import Canvas, Lines, width_of
-from noodle_tui.pages import Page
+from noodle_tui.pages import Entry, EntryKind, Page
 from noodle_tui.screens.frame import Settings, screen_lines
 from noodle_tui.state import ConsoleState
 from noodle_tui.widgets.truth_line import too_small_line, truth_line, worst_word
 from tests.tui import frames
-from tests.tui.scenes import NOW_S, SCENES, WALL_S, keyed, live, lived, scene, slow_third_stage, state_of
+from tests.tui.scenes import NOW_S, SCENES, WALL_S, keyed, live, lived, logged, repeating, scene, slow_third_stage, state_of
 
 GOLDEN = Path(__file__).parent / "golden"
 SETTINGS = Settings(themes=("noodle-dark", "ansi", "mono"))
@@ -129,7 +129,30 @@ def test_routine_does_not_push_what_matters_off_the_overview() -> None:
     text = text_of(picture(state, 80, 30, ASCII))
     assert "interrupted" in text and "decision 29" in text and "decision 28" not in text and "tokens" not in text.partition("EVENTS")[2]
     assert "serving on 4 stages" in text, "what happened before the routine is still there"
-    assert "length: 19 tokens" in text_of(picture(keyed(state, "screen.events"), 120, 40, ASCII))
+    listed = text_of(picture(keyed(state, "screen.events"), 120, 40, ASCII))
+    assert "length: 19 tokens" in listed and "[+9 alike, z] decision 29" in listed and "decision 28" not in listed
+
+
+@pytest.mark.parametrize("name", [Page.EVENTS, Page.LOGS])
+def test_repeated_decisions_are_one_row_until_z_or_a_filter_asks_for_all(name: Page) -> None:
+    state = repeating(name)
+    found = state_of((99.9, m.EntryChanged(Entry(EntryKind.FILTER, "decision 14"))), state=state)
+    assert "decision 14" not in text_of(picture(state, 120, 40, ASCII))
+    assert "decision 14" in text_of(picture(found, 120, 40, ASCII)), "what is folded can be found"
+    unfolded = keyed(state, "view.expand")
+    assert "decision 14" in text_of(picture(unfolded, 120, 60, ASCII)) and "alike" not in text_of(picture(unfolded, 120, 60, ASCII))
+    assert keyed(unfolded, "view.expand") == state
+
+
+def test_a_flood_of_lines_is_told_and_forgotten() -> None:
+    state = scene("logs-of-flood")
+    assert "+312 lines/s" in text_of(picture(state, 80, 24, ASCII))
+    assert "lines/s" not in text_of(screen_lines(state, 80, 24, ASCII, NOW_S + 1.5, SETTINGS))
+    assert "lines/s" not in text_of(picture(logged(), 80, 24, ASCII)), "three lines are no flood"
+
+
+def test_apply_names_the_command_that_does_the_same() -> None:
+    assert "noodle-engine rebalance --strategy memory_aware" in text_of(picture(scene("confirm-apply"), 120, 40, ASCII))
 
 
 def test_the_timeline_has_no_holes_between_frames_on_a_wide_screen() -> None:

@@ -1,0 +1,42 @@
+"""Decisions in a row that only repeat themselves, as one row: the newest, with how many stand behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from noodle_tui.pages import Page
+from noodle_tui.state import ConsoleState
+
+Row = TypeVar("Row")
+
+
+def folded(newest_first: Sequence[Row], routine_kind: Callable[[Row], str]) -> tuple[list[Row], dict[int, int]]:
+    """The rows to show, newest first, and how many each hides by its place; `routine_kind` is empty for what is no routine.
+
+    Sessions that end well do not break a row of decisions, as on the Overview.
+    """
+    kept: list[Row] = []
+    hidden: dict[int, int] = {}
+    head = -1  # the place of the decision that the next one would hide behind
+    for row in newest_first:
+        kind = routine_kind(row)
+        if kind == "adapt" and head >= 0:
+            hidden[head] = hidden.get(head, 0) + 1
+            continue
+        if kind == "adapt":
+            head = len(kept)
+        elif kind != "session":
+            head = -1
+        kept.append(row)
+    return kept, hidden
+
+
+def folds(state: ConsoleState, page: Page) -> bool:
+    """Whether a list folds now: `z` shows all, and a filter looks at all."""
+    return not state.ui.expanded and not state.ui.listing(page).filter
+
+
+def with_count(text: str, num_hidden: int) -> str:
+    """In front, where a narrow column does not cut it off."""
+    return f"[+{num_hidden} alike, z] {text}" if num_hidden else text
