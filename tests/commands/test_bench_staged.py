@@ -56,12 +56,12 @@ def test_what_was_measured_is_simulated_with_costs_from_two_of_its_rows() -> Non
     native, measured = asyncio.run(measure(TINY, plans, (1, 2), 1, 12, 1))
     assert [(m.layers, m.sessions) for m in measured] == [(layers, m) for layers in plans for m in (1, 2)]
     assert all(1 <= len(m.step_s) <= 3 and min(m.step_s) > 0 and m.figures().ttft_s > 0 for m in measured)
-    assert all(len(m.prompt_compute_s) == (3 * len(m.step_s) if m.sessions == 1 else 0) for m in measured)
+    assert all(len(m.prompt_compute_s) == len(m.open_s) == (len(m.step_s) if m.sessions == 1 else 0) for m in measured)
     assert native.step_s > 0
     one, two = measured[0], measured[2]
     rows, found = simulate_rows(profile_of(num_items, 0.0005), measured, threads=1, cores=2, num_tokens=12)
-    assert [row.calibrated for row in rows] == [True, False, True, True]
-    assert found["slowdown"] > 0 and found["hop_s"] > 0 and 0.3 <= found["efficiency"] <= 1.0
+    assert [row.calibrated for row in rows] == [True, False, True, False]
+    assert found["slowdown"] > 0 and found["hop_s"] > 0
     for row, source in ((rows[0], one), (rows[2], two)):
         assert row.measured == source.figures()
         assert row.simulated.step_s > 0
