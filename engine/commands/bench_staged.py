@@ -154,14 +154,18 @@ class _Bench:
             hosts=(VirtualHost(_HOST, self.cores),),
             coordinator_host=_HOST,
             software=found.software,
-            earlier=tuple(at_once(sessions, PROMPT_TOKENS, n) for sessions, n in self._earlier(case)),
+            earlier=tuple(
+                at_once(sessions, PROMPT_TOKENS, n) for sessions, n in earlier_runs(self.sessions, case.sessions, self.num_tokens)
+            ),
         )
 
-    def _earlier(self, case: Measured) -> list[tuple[int, int]]:
-        """(sessions, tokens) of what the real cluster ran before: to warm up, a round, the visits and short runs of this one."""
-        visits = {m: visit_runs(m, self.num_tokens) for m in self.sessions}
-        before = (*self.sessions, *self.sessions[: self.sessions.index(case.sessions)])
-        return [*warm_up_runs(self.num_tokens), *(run for m in before for run in visits[m]), *visits[case.sessions][:-1]]
+
+def earlier_runs(visits: Sequence[int], sessions: int, num_tokens: int) -> list[tuple[int, int]]:
+    """(sessions, tokens) of what the real cluster ran before the last run of a visit with so many `sessions`: to warm up, a round
+    of `visits`, then those of its own round and its own short runs."""
+    before = (*visits, *visits[: visits.index(sessions)])
+    rounds = [run for m in before for run in visit_runs(m, num_tokens)]
+    return [*warm_up_runs(num_tokens), *rounds, *visit_runs(sessions, num_tokens)[:-1]]
 
 
 def simulate_rows(
