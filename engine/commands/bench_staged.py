@@ -1,8 +1,8 @@
 """`noodle-engine bench staged`: single-process `generate()` against pipelines on this machine, simulated and measured.
 
 Real coordinators and workers run every plan with 1 and with 4 sessions, in interleaved rounds. The simulator gets a
-profile taken in the same environment and what three of these measurements tell of the program's own costs and of the
-machine under load (`simulate_rows`); the other rows are predictions.
+profile taken in the same environment, what the measurements of one session on one and on two workers tell of the program's
+own costs (`simulate_rows`), and the sessions that the real cluster had served before; the other rows are predictions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,17 @@ from pathlib import Path
 
 from engine.commands.output import note, print_json, printable
 from engine.commands.profile import read_profile
-from engine.commands.staged_measure import ATTEMPTS, PROMPT_TOKENS, QUIET_SHARE, ForeignLoad, Measured, measure, quiet
+from engine.commands.staged_measure import (
+    ATTEMPTS,
+    PROMPT_TOKENS,
+    QUIET_SHARE,
+    ForeignLoad,
+    Measured,
+    measure,
+    quiet,
+    visit_runs,
+    warm_up_runs,
+)
 from engine.commands.staged_text import staged_text
 from engine.data import ModelRef, NoodleError, Plan, Stage
 from engine.planning.given import GIVEN
@@ -36,7 +46,6 @@ from engine.simulation.simulator import StagedSimulator
 
 SESSIONS = (1, 4)
 _HOST = "here"
-_BISECTIONS = 14
 _LEAST_CORES = 0.1
 
 
@@ -117,7 +126,7 @@ class _Bench:
     threads: int
     cores: int
     num_tokens: int
-    efficiency: float = 1.0
+    sessions: tuple[int, ...]  # of the visits to a plan, in their order
 
     def simulate(self, case: Measured) -> SimulationResult:
         return StagedSimulator(self._scenario(case)).run()
@@ -142,10 +151,21 @@ class _Bench:
             nodes=tuple(replace(one, node_id=name) for name in names),
             arrivals=at_once(case.sessions, PROMPT_TOKENS, self.num_tokens),
             plan=Plan(1, GIVEN, stages),
-            hosts=(VirtualHost(_HOST, self.cores, self.efficiency),),
+            hosts=(VirtualHost(_HOST, self.cores),),
             coordinator_host=_HOST,
             software=found.software,
+            earlier=tuple(
+                at_once(sessions, PROMPT_TOKENS, n) for sessions, n in earlier_runs(self.sessions, case.sessions, self.num_tokens)
+            ),
         )
+
+
+def earlier_runs(visits: Sequence[int], sessions: int, num_tokens: int) -> list[tuple[int, int]]:
+    """(sessions, tokens) of what the real cluster ran before the last run of a visit with so many `sessions`: to warm up, a round
+    of `visits`, then those of its own round and its own short runs."""
+    before = (*visits, *visits[: visits.index(sessions)])
+    rounds = [run for m in before for run in visit_runs(m, num_tokens)]
+    return [*warm_up_runs(num_tokens), *rounds, *visit_runs(sessions, num_tokens)[:-1]]
 
 
 def simulate_rows(
@@ -153,50 +173,31 @@ def simulate_rows(
 ) -> tuple[list[StagedRow], dict[str, float]]:
     """Every measured case simulated, and the costs that were fitted.
 
-    The plans of one and of two stages with one session each give the costs of software and the slowdowns; the first plan of
-    two stages with most sessions gives what is left of the cores when stages compete for them.
+    The plans of one and of two stages with one session each give the costs of software and the slowdowns.
     """
     if profile.cost_model is None:
         raise NoodleError("the profile has no cost model: the machine is too busy to take one; try again")
     costs = ProfileCosts(profile.cost_model)
     one, *two = (m for n in (1, 2) for m in measured if m.sessions == 1 and len(m.layers) == n)
-    crowded = max((m for m in measured if m.layers == two[0].layers), key=lambda m: m.sessions)
     seen = _observation([one], num_tokens), _observation(two, num_tokens)
-    calibration = calibrate(costs, *seen, PROMPT_TOKENS, quiet(one.prompt_compute_s))
-    bench = _Bench(profile, costs, calibration, _cores(one.prompt_cpu_per_compute), threads, cores, num_tokens)
-    open_s = max(0.0, one.figures().ttft_s - bench.simulate(one).ttft_s.mean)
-    bench = replace(bench, calibration=replace(calibration, software=replace(calibration.software, open_s=open_s)))
-    bench = _with_efficiency(bench, crowded)
+    sessions = tuple(dict.fromkeys(case.sessions for case in measured))
+    calibration = calibrate(costs, *seen, PROMPT_TOKENS)
+    bench = _Bench(profile, costs, calibration, _cores(one.prompt_cpu_per_compute), threads, cores, num_tokens, sessions)
     rows = []
     for case in measured:
         result = bench.simulate(case)
         simulated = Figures(result.step_s.mean, result.decode_tokens_per_s, result.ttft_s.mean)
-        rows.append(StagedRow(case.layers, case.sessions, case.figures(), simulated, calibrated=case in (one, *two, crowded)))
-    found = bench.calibration
+        rows.append(StagedRow(case.layers, case.sessions, case.figures(), simulated, calibrated=case in (one, *two)))
+    found = calibration
     return rows, {
         "slowdown": found.slowdown,
         "prompt_slowdown": found.prompt_slowdown,
         "busy_cores": found.busy_cores,
         "prompt_busy_cores": bench.prompt_cores,
-        "efficiency": bench.efficiency,
         "hop_s": found.software.hop_s,
         "stage_s": found.software.stage_s,
         "open_s": found.software.open_s,
     }
-
-
-def _with_efficiency(bench: _Bench, crowded: Measured) -> _Bench:
-    """The efficiency with which the crowded case comes out as fast as measured; 1 if it does not matter or is not needed."""
-    wanted = crowded.figures().tokens_per_s
-    low, high = 0.3, 1.0
-    if bench.simulate(crowded).decode_tokens_per_s <= wanted:
-        return bench
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        faster = replace(bench, efficiency=middle).simulate(crowded).decode_tokens_per_s > wanted
-        low, high = (low, middle) if faster else (middle, high)
-    found = replace(bench, efficiency=low)
-    return found if found.simulate(crowded).decode_tokens_per_s < 0.999 * bench.simulate(crowded).decode_tokens_per_s else bench
 
 
 def _observation(measured: Sequence[Measured], num_tokens: int) -> Observation:
@@ -207,6 +208,8 @@ def _observation(measured: Sequence[Measured], num_tokens: int) -> Observation:
         step_s=statistics.fmean(quiet(m.step_s) for m in measured),
         compute_s=statistics.fmean(quiet(m.compute_s) for m in measured),
         cpu_per_compute=statistics.fmean(_cores(m.cpu_per_compute) for m in measured),
+        prompt_compute_s=statistics.fmean(quiet(m.prompt_compute_s) for m in measured),
+        open_s=statistics.fmean(quiet(m.open_s) for m in measured),
     )
 
 

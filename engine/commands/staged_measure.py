@@ -18,6 +18,7 @@ import psutil
 from engine.commands.generate import Transcript, transcribe
 from engine.commands.output import note
 from engine.commands.serve import wait_until_serving
+from engine.control.chunks import WINDOW_STEPS
 from engine.data import GenerateRequest, ModelRef, StageTiming
 from engine.report.staged import Figures
 from engine.service.client import Client
@@ -34,6 +35,7 @@ _SERIES = (
     "foreign_share",
     "ttft_s",
     "prompt_compute_s",
+    "open_s",
     "prompt_cpu_per_compute",
 )
 
@@ -49,14 +51,15 @@ class Measured:
 
     layers: tuple[int, ...]
     sessions: int
-    tokens_per_s: list[float] = field(default_factory=list)  # one per visit, as are all up to `foreign_share`
+    tokens_per_s: list[float] = field(default_factory=list)  # one per visit, as are all series up to `open_s`
     step_s: list[float] = field(default_factory=list)
     compute_s: list[float] = field(default_factory=list)
     cpu_per_compute: list[float] = field(default_factory=list)
     foreign_share: list[float] = field(default_factory=list)  # of the machine, used by other programs meanwhile
-    ttft_s: list[float] = field(default_factory=list)  # one per visit and short run
-    prompt_compute_s: list[float] = field(default_factory=list)  # one per short run
-    prompt_cpu_per_compute: list[float] = field(default_factory=list)
+    ttft_s: list[float] = field(default_factory=list)  # of all runs of a visit the median, as are the next two of its short runs
+    prompt_compute_s: list[float] = field(default_factory=list)
+    open_s: list[float] = field(default_factory=list)  # what the first token took beyond its step
+    prompt_cpu_per_compute: list[float] = field(default_factory=list)  # one per short run
 
     def figures(self) -> Figures:
         return Figures(quiet(self.step_s), 1.0 / quiet([1.0 / rate for rate in self.tokens_per_s]), quiet(self.ttft_s))
@@ -126,6 +129,9 @@ async def measure(
         note(f"starting {len(plans)} clusters with {sum(map(len, plans))} workers")
         sides = await asyncio.gather(*(_start(stack, ref, layers, threads) for layers in plans))
         foreign = ForeignLoad([pid for side in sides for pid in side.cluster.pids().values()])
+        for side in sides:
+            for run in warm_up_runs(num_tokens):
+                await _generate(side, *run)
         for number in range(rounds):
             note(f"round {number + 1} of {rounds}")
             native.append(await _native_visit(generate, num_tokens, foreign))
@@ -157,9 +163,18 @@ async def _start(stack: AsyncExitStack, ref: ModelRef, layers: tuple[int, ...], 
     stack.push_async_callback(cluster.stop)
     await cluster.start()
     await wait_until_serving(cluster)
-    side = Side(layers, cluster, await stack.enter_async_context(Client(cluster.address)))
-    await _generate(side, 1, 8)
-    return side
+    return Side(layers, cluster, await stack.enter_async_context(Client(cluster.address)))
+
+
+def warm_up_runs(num_tokens: int) -> list[tuple[int, int]]:
+    """(sessions, tokens) before any visit, on one cluster at a time: the first steps of a stage take many times what later ones
+    do, and the scheduler would cut prompts by them for as long as it remembers."""
+    return [(1, num_tokens), *((1, 1),) * WINDOW_STEPS]
+
+
+def visit_runs(sessions: int, num_tokens: int) -> list[tuple[int, int]]:
+    """(sessions, tokens) of one visit, in their order; the last is the one that counts for steps and tokens per second."""
+    return [*((1, 1),) * (_SHORT_RUNS if sessions == 1 else 0), (sessions, num_tokens)]
 
 
 async def _until_quiet(side: Side, sessions: int, num_tokens: int, foreign: ForeignLoad, visits: list[Measured]) -> None:
@@ -175,14 +190,10 @@ async def _until_quiet(side: Side, sessions: int, num_tokens: int, foreign: Fore
 async def _visit(side: Side, sessions: int, num_tokens: int) -> Measured:
     """One round of one plan with so many sessions."""
     into = Measured(side.layers, sessions)
-    if sessions == 1:
-        for _ in range(_SHORT_RUNS):
-            transcripts, cpu_s = await _generate(side, 1, 1)
-            into.ttft_s.append(transcripts[0].ttft_s)
-            into.prompt_compute_s.append(_compute_s(transcripts))
-            into.prompt_cpu_per_compute.append(cpu_s / into.prompt_compute_s[-1])
-    transcripts, cpu_s = await _generate(side, into.sessions, num_tokens)
-    into.ttft_s.append(statistics.fmean(t.ttft_s for t in transcripts))
+    *short, last = visit_runs(sessions, num_tokens)
+    found = [await _generate(side, *run) for run in short]
+    transcripts, cpu_s = await _generate(side, *last)
+    add_first_tokens(into, found, transcripts)
     began_s = min(t.arrived_s[0] for t in transcripts)
     into.tokens_per_s.append(sum(len(t.arrived_s) - 1 for t in transcripts) / (max(t.arrived_s[-1] for t in transcripts) - began_s))
     into.cpu_per_compute.append(cpu_s / _compute_s(transcripts))
@@ -190,6 +201,24 @@ async def _visit(side: Side, sessions: int, num_tokens: int) -> Measured:
     into.step_s.append(statistics.fmean(step_s for _, step_s in decode))
     into.compute_s.append(statistics.fmean(sum(t.compute_s for t in timings) for timings, _ in decode))
     return into
+
+
+def add_first_tokens(into: Measured, short: Sequence[tuple[list[Transcript], float]], last: Sequence[Transcript]) -> None:
+    """What a visit's runs of one token (and the workers' CPU seconds), and its last run, tell of first tokens.
+
+    Runs of one visit share the machine's mood of that minute: a visit is one value, or the quieter quartile would pick runs
+    from a visit that the other series do not count.
+    """
+    into.ttft_s.append(statistics.median([*(runs[0].ttft_s for runs, _ in short), statistics.fmean(t.ttft_s for t in last)]))
+    if short:
+        computed_s = [_compute_s(runs) for runs, _ in short]
+        into.prompt_compute_s.append(statistics.median(computed_s))
+        into.open_s.append(statistics.median(runs[0].ttft_s - _first_step_s(runs[0]) for runs, _ in short))
+        into.prompt_cpu_per_compute.extend(cpu_s / spent_s for (_, cpu_s), spent_s in zip(short, computed_s, strict=True))
+
+
+def _first_step_s(transcript: Transcript) -> float:
+    return next(chunk.step_s for chunk in transcript.chunks if chunk.index == 0)
 
 
 async def _generate(side: Side, sessions: int, num_tokens: int) -> tuple[list[Transcript], float]:

@@ -30,7 +30,7 @@ def staged_text(rows: Sequence[StagedRow], native: Figures, document: dict[str, 
         f"and {found['prompt_slowdown']:.2f} times that for prompts, "
         f"a stage {_ms(found['stage_s'])} ms more, a hop {_ms(found['hop_s'])} ms, "
         f"opening a session {_ms(found['open_s'])} ms; a step keeps {found['busy_cores']:.2f} cores busy, "
-        f"a prompt {found['prompt_busy_cores']:.2f}; crowded cores do {100 * found['efficiency']:.0f} % of their work",
+        f"a prompt {found['prompt_busy_cores']:.2f}",
         f"median error of the other rows: {', '.join(errors)}",
         *(_ranking(ranking) for ranking in rankings(rows)),
     ]

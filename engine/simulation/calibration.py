@@ -22,6 +22,8 @@ class Observation:
     step_s: float
     compute_s: float  # sum over the stages
     cpu_per_compute: float  # workers' CPU seconds per second of computing
+    prompt_compute_s: float  # of the step of a whole prompt, sum over the stages
+    open_s: float  # from the client's request to its first token, less the time of the prompt's step
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +36,11 @@ class Calibration:
     busy_cores: float
 
 
-def calibrate(costs: CostSource, one: Observation, two: Observation, prompt_tokens: int, prompt_compute_s: float) -> Calibration:
+def calibrate(costs: CostSource, one: Observation, two: Observation, prompt_tokens: int) -> Calibration:
     """`compute = slowdown * profile + num_stages * stage_s` and `step = compute + (num_stages + 1) * hop_s`.
 
-    The first is solved exactly, the second by least squares. `prompt_compute_s` is what a first step of `prompt_tokens` takes
-    on the plan `one`: a worker also gives memory to the new session in it, which a profile's repeated steps do not.
+    The first is solved exactly, the second by least squares. A step with a prompt has a slowdown of its own, the mean of both
+    plans: a worker also gives memory to the new session in it, which a profile's repeated steps do not.
     Raises InvalidInput for observations of equal length.
     """
     if one.num_stages == two.num_stages:
@@ -47,8 +49,9 @@ def calibrate(costs: CostSource, one: Observation, two: Observation, prompt_toke
     stage_s = max(0.0, (two.compute_s - one.compute_s) / (two.num_stages - one.num_stages))
     slowdown = (one.compute_s - one.num_stages * stage_s) / profile_s
     prompt_s = slowdown * costs.stage(0, costs.num_items)(StepShape(0, prompt_tokens, 0, prompt_tokens * (prompt_tokens + 1) // 2))
-    prompt_slowdown = max((prompt_compute_s - one.num_stages * stage_s) / prompt_s, 1e-6)
+    prompt_slowdown = max(sum(seen.prompt_compute_s - seen.num_stages * stage_s for seen in (one, two)) / 2 / prompt_s, 1e-6)
     hops = [(seen.num_stages + 1, seen.step_s - seen.compute_s) for seen in (one, two)]
     hop_s = max(0.0, sum(count * rest_s for count, rest_s in hops) / sum(count * count for count, _ in hops))
     busy_cores = (one.cpu_per_compute + two.cpu_per_compute) / 2
-    return Calibration(max(slowdown, 1e-6), prompt_slowdown, SoftwareCosts(hop_s, stage_s), busy_cores)
+    software = SoftwareCosts(hop_s, stage_s, max(0.0, (one.open_s + two.open_s) / 2))
+    return Calibration(max(slowdown, 1e-6), prompt_slowdown, software, busy_cores)

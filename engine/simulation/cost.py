@@ -18,21 +18,28 @@ from engine.planning.point import DECODE, PREFILL
 
 @dataclass(frozen=True, slots=True)
 class StepShape:
-    """`decode_*` counts segments of one token, `prompt_*` the longer ones."""
+    """`decode_*` counts segments of one token, `prompt_*` the longer ones; `num_behind` of these continue a prompt."""
 
     decode_tokens: int
     prompt_tokens: int
     decode_pairs: int
     prompt_pairs: int
+    num_prompts: int = 1  # segments that the prompt tokens are in; nothing without prompt tokens
+    num_behind: int = 0
 
     @property
     def num_tokens(self) -> int:
         return self.decode_tokens + self.prompt_tokens
 
+    @property
+    def num_rows(self) -> int:
+        """Segments: the head looks at the last token of each."""
+        return self.decode_tokens + (self.num_prompts if self.prompt_tokens else 0)
+
 
 def shape_of(segments: Iterable[Segment]) -> StepShape:
     """A segment of n tokens behind p others visits n * p + n (n + 1) / 2 pairs."""
-    decode_tokens = prompt_tokens = decode_pairs = prompt_pairs = 0
+    decode_tokens = prompt_tokens = decode_pairs = prompt_pairs = num_prompts = num_behind = 0
     for segment in segments:
         n, position = len(segment.token_ids), segment.position
         if n == 1:
@@ -41,7 +48,9 @@ def shape_of(segments: Iterable[Segment]) -> StepShape:
         else:
             prompt_tokens += n
             prompt_pairs += n * position + n * (n + 1) // 2
-    return StepShape(decode_tokens, prompt_tokens, decode_pairs, prompt_pairs)
+            num_prompts += 1
+            num_behind += position > 0
+    return StepShape(decode_tokens, prompt_tokens, decode_pairs, prompt_pairs, num_prompts, num_behind)
 
 
 StageCost = Callable[[StepShape], float]
@@ -66,7 +75,8 @@ class ProfileCosts:
     """The laws that were fitted to a profile.
 
     A step of single tokens follows the decode laws; one with prompt tokens the prefill laws at all its packed tokens, with
-    the pairs of its single tokens at the decode laws' price.
+    the pairs of its single tokens at the decode laws' price. Every chunk that continues a prompt needs its own mask. A prompt
+    was profiled alone, where the head sees one row; in a packed step it sees one per segment, as in decode.
     """
 
     def __init__(self, model: CostModel) -> None:
@@ -87,17 +97,29 @@ class ProfileCosts:
         decode, prefill = self._model.laws(DECODE), self._model.laws(PREFILL)
         decode_pair_s = math.fsum(law.pair_s for law in decode.items[start:stop])
         prefill_pair_s = math.fsum(law.pair_s for law in prefill.items[start:stop])
-        known: dict[tuple[bool, int], float] = {}
+        behind_s = math.fsum(law.behind_s for law in prefill.items[start:stop])
+        known: dict[tuple[bool, int, int], float] = {}
+
+        def packed_s(is_prompt: bool, num_tokens: int, num_rows: int) -> float:
+            laws = prefill if is_prompt else decode
+            weights_s = math.fsum(work_s(law.work_s, laws.num_tokens, num_tokens) for law in laws.items[start:stop])
+            return weights_s + (self._more_rows_s(num_tokens, num_rows) if is_prompt and stop == self.num_items else 0.0)
 
         def step_s(shape: StepShape) -> float:
-            key = shape.prompt_tokens > 0, shape.num_tokens
+            key = shape.prompt_tokens > 0, shape.num_tokens, shape.num_rows
             fixed_s = known.get(key)
             if fixed_s is None:
-                laws = prefill if key[0] else decode
-                fixed_s = known[key] = math.fsum(work_s(law.work_s, laws.num_tokens, key[1]) for law in laws.items[start:stop])
-            return fixed_s + decode_pair_s * shape.decode_pairs + prefill_pair_s * shape.prompt_pairs
+                fixed_s = known[key] = packed_s(*key)
+            pairs_s = decode_pair_s * shape.decode_pairs + prefill_pair_s * shape.prompt_pairs
+            return fixed_s + pairs_s + behind_s * shape.num_behind
 
         return step_s
+
+    def _more_rows_s(self, num_tokens: int, num_rows: int) -> float:
+        """What the head of a step with prompts costs beyond the profile's, which had one row, or all tokens in some models."""
+        decode, prefill = self._model.laws(DECODE), self._model.laws(PREFILL)
+        one_s, rows_s = (work_s(decode.items[-1].work_s, decode.num_tokens, n) for n in (1, num_rows))
+        return max(0.0, rows_s - max(one_s, work_s(prefill.items[-1].work_s, prefill.num_tokens, num_tokens)))
 
 
 @dataclass(frozen=True, slots=True)

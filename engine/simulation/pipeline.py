@@ -17,7 +17,7 @@ from engine.simulation.processor import SharedProcessor
 from engine.simulation.scenario import COORDINATOR, Scenario
 from engine.simulation.transfer import SimulatedTensorTransfer
 
-_HOP_CORES = 1.0  # one thread handles a message
+ONE_THREAD_CORES = 1.0  # a message or a request is handled by one thread
 
 
 class Pipeline:
@@ -92,7 +92,7 @@ class Pipeline:
         processor = self._processors[arrival[1]]
         if processor is None:
             raise AssertionError("a node on a machine of its own needs no event")
-        processor.run(self._hop_s, _HOP_CORES, self._enqueue, arrival)
+        processor.run(self._hop_s, ONE_THREAD_CORES, self._enqueue, arrival)
 
     def _enqueue(self, arrival: tuple[Step, int]) -> None:
         step, stage = arrival
@@ -125,4 +125,4 @@ class Pipeline:
     def _returned(self, step: Step) -> None:
         if self._coordinator is None:
             raise AssertionError("a coordinator on a machine of its own needs no event")
-        self._coordinator.run(self._hop_s, _HOP_CORES, self._report, step)
+        self._coordinator.run(self._hop_s, ONE_THREAD_CORES, self._report, step)

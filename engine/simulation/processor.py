@@ -55,7 +55,7 @@ class SharedProcessor:
             return
         wanted = sum(job.cores for job in self._jobs)
         cores = self.host.num_cores
-        self._rate = 1.0 if wanted <= cores else cores * self.host.efficiency / wanted
+        self._rate = 1.0 if wanted <= cores else cores / wanted
         left_s = max(0.0, min(job.left_s for job in self._jobs))
         self._clock.at(self._clock.now_s + left_s / self._rate, self._complete, self._version)
 

@@ -20,19 +20,14 @@ _MAX_TOKENS = 50_000_000  # of all sessions: about an hour of simulating
 
 @dataclass(frozen=True, slots=True)
 class VirtualHost:
-    """A machine that several nodes share: while their running steps want more than its cores, all of them slow down.
-
-    `efficiency` is what is left of the cores then: threads of a step that wait for each other waste some of them.
-    """
+    """A machine that several nodes share: while their running steps want more than its cores, all of them slow down."""
 
     host_id: str
     num_cores: float
-    efficiency: float = 1.0
 
     def __post_init__(self) -> None:
         check_name("host", self.host_id)
         _require("cores of a host", self.num_cores, 1e-3, 1e6)
-        _require("efficiency of a host", self.efficiency, 1e-3, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +79,7 @@ class SoftwareCosts:
 
     hop_s: float = 0.0  # per message: writing, waking the reader, reading, checking; one core of the receiver's host
     stage_s: float = 0.0  # per step and stage: its threads wake up and its caches are cold
-    open_s: float = 0.0  # per session: from the client's request until its first step leaves
+    open_s: float = 0.0  # per session: from the client's request until its first step leaves; one core of the coordinator's host
 
     def __post_init__(self) -> None:
         _require("software cost of a hop", self.hop_s, 0.0, 1e6)
@@ -98,6 +93,7 @@ class Scenario:
 
     `plan` names stages and nodes; without it the cluster plans with `strategy`. `links` overrides `link` for ordered pairs
     (from, to), where COORDINATOR may stand for the coordinator, which is on `coordinator_host` ("" = a machine of its own).
+    `earlier` are sessions that ran before, one group after the other: the scheduler starts with what it learnt from them.
     """
 
     items: tuple[Item, ...]
@@ -113,6 +109,7 @@ class Scenario:
     software: SoftwareCosts = field(default_factory=SoftwareCosts)
     limits: SchedulerLimits = field(default_factory=lambda: patient_limits())
     context_tokens: int = 2**40
+    earlier: tuple[tuple[Arrival, ...], ...] = ()
     max_spans: int = 4096  # how many computing intervals are kept for the Gantt chart
 
     def __post_init__(self) -> None:
@@ -121,9 +118,9 @@ class Scenario:
             raise InvalidInput(f"the model has {numbers}: take both from one profile")
         if not 1 <= len(self.nodes) <= _MAX_NODES:
             raise InvalidInput(f"{len(self.nodes)} nodes are not allowed: simulate 1 to {_MAX_NODES}")
-        if not self.arrivals:
+        if not self.arrivals or not all(self.earlier):
             raise InvalidInput("there is no session to simulate: give at least one")
-        if (total := sum(a.prompt_tokens + a.new_tokens for a in self.arrivals)) > _MAX_TOKENS:
+        if (total := sum(a.prompt_tokens + a.new_tokens for group in (*self.earlier, self.arrivals) for a in group)) > _MAX_TOKENS:
             raise InvalidInput(f"the sessions have {total} tokens, a simulation takes {_MAX_TOKENS} at most: give fewer or shorter ones")
         _unique("node", [n.node_id for n in self.nodes])
         _unique("host", [h.host_id for h in self.hosts])

@@ -7,9 +7,12 @@ says how long things take. It is deterministic: equal scenarios give equal resul
 from __future__ import annotations
 
 import math
+from collections import deque
+from dataclasses import replace
 
 from engine.control import commands as do
 from engine.control import events as on
+from engine.control.chunks import ChunkRule
 from engine.control.cluster import Cluster
 from engine.control.config import ClusterConfig
 from engine.control.members import LeaseRules
@@ -18,7 +21,7 @@ from engine.measured_link import MeasuredLink
 from engine.simulation.arrivals import Arrival
 from engine.simulation.clock import VirtualClock
 from engine.simulation.node import Step
-from engine.simulation.pipeline import Pipeline
+from engine.simulation.pipeline import ONE_THREAD_CORES, Pipeline
 from engine.simulation.processor import SharedProcessor
 from engine.simulation.result import SimulationResult, summarise
 from engine.simulation.scenario import NodeSetup, Scenario
@@ -41,16 +44,28 @@ class StagedSimulator:
         self._log = SessionLog()
         self._ticking = False
         self._prompts: dict[int, tuple[int, ...]] = {}
+        self._opening: deque[tuple[str, Arrival]] = deque()  # the first of them is being opened
 
     def run(self) -> SimulationResult:
         """Serve all sessions. Raises InvalidInput, Exhausted or Infeasible when the cluster refuses the plan or a session."""
-        self._start()
-        for index, arrival in enumerate(self._scenario.arrivals):
-            self._clock.at(arrival.arrival_s + self._scenario.software.open_s, self._submit, (f"s{index}", arrival))
-        self._clock.run()
+        rule: ChunkRule | None = None
+        for group in self._scenario.earlier:
+            before = StagedSimulator(replace(self._scenario, arrivals=group, earlier=()), check_every_event=self._checks)
+            before._serve(rule)
+            rule = before._cluster.serving.batcher.rule
+        self._serve(rule)
         if self._pipeline is None or len(self._log.finished) != len(self._scenario.arrivals):
             raise AssertionError(f"{len(self._log.finished)} of {len(self._scenario.arrivals)} sessions ended")
         return summarise(self._scenario, self._pipeline, self._log)
+
+    def _serve(self, learnt: ChunkRule | None) -> None:
+        """All arrivals, by a scheduler that knows of prompts what `learnt` says."""
+        self._start()
+        if learnt is not None:
+            self._cluster.serving.batcher.rule = learnt
+        for index, arrival in enumerate(self._scenario.arrivals):
+            self._clock.at(arrival.arrival_s, self._arrive, (f"s{index}", arrival))
+        self._clock.run()
 
     def _start(self) -> None:
         """Every worker joins, is measured and loads its stage, all in no time."""
@@ -60,6 +75,28 @@ class StagedSimulator:
         self._clock.run()
         if self._cluster.phase is not Phase.SERVING:
             raise Refused(self._cluster.failure or self._cluster.detail)
+
+    def _arrive(self, session: tuple[str, Arrival]) -> None:
+        """The coordinator opens one session at a time, for one thread handles its requests."""
+        if self._scenario.software.open_s == 0.0:
+            self._submit(session)
+            return
+        self._opening.append(session)
+        if len(self._opening) == 1:
+            self._open_next()
+
+    def _open_next(self) -> None:
+        open_s, host = self._scenario.software.open_s, self._processors.get(self._scenario.coordinator_host)
+        if host is None:
+            self._clock.at(self._clock.now_s + open_s, self._opened, self._opening[0])
+        else:
+            host.run(open_s, ONE_THREAD_CORES, self._opened, self._opening[0])
+
+    def _opened(self, session: tuple[str, Arrival]) -> None:
+        self._opening.popleft()
+        if self._opening:
+            self._open_next()
+        self._submit(session)
 
     def _submit(self, session: tuple[str, Arrival]) -> None:
         session_id, arrival = session

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from engine.commands.bench_staged import plans_of, simulate_rows
-from engine.commands.staged_measure import Measured, joined, measure
+import pytest
+
+from engine.commands.bench_staged import earlier_runs, plans_of, simulate_rows
+from engine.commands.generate import Transcript
+from engine.commands.staged_measure import Measured, add_first_tokens, joined, measure, visit_runs, warm_up_runs
 from engine.commands.staged_text import staged_text
-from engine.data import ModelRef
+from engine.control.chunks import WINDOW_STEPS
+from engine.data import ModelRef, StageTiming, TokenChunk
 from engine.model.card import prepare
 from engine.model.source import default_cache_dir
 from engine.planning.cost_model import CostModel, CostSample
@@ -42,6 +46,34 @@ def test_only_quiet_visits_count_and_without_one_the_quietest() -> None:
     assert joined([worse, loud]).step_s == [9.0]
 
 
+def transcript(ttft_s: float, step_s: float, compute_s: float) -> Transcript:
+    """One session's only token."""
+    found = Transcript(10.0, arrived_s=[10.0 + ttft_s])
+    found.chunks.append(TokenChunk("s", 0, 7, "", timings=(StageTiming("w1", compute_s, 0.0, 0.0, 0.0),), step_s=step_s))
+    return found
+
+
+def test_a_visit_is_one_value_however_many_runs_it_had() -> None:
+    short = [([transcript(t, t - 0.002 * k, t / 2)], 0.3) for k, t in enumerate((0.05, 0.09, 0.06), 1)]
+    into = Measured((2,), 1)
+    add_first_tokens(into, short, [transcript(0.08, 0.07, 0.05)])
+    assert into.ttft_s == [pytest.approx(0.07)], "the median of 50, 60, 80 and 90 ms"
+    assert into.prompt_compute_s == [pytest.approx(0.03)] and into.open_s == [pytest.approx(0.004)]
+    assert into.prompt_cpu_per_compute == pytest.approx([12.0, 0.3 / 0.045, 10.0])
+    crowd = Measured((2,), 2)
+    add_first_tokens(crowd, [], [transcript(0.1, 0.07, 0.05), transcript(0.2, 0.07, 0.05)])
+    assert crowd.ttft_s == [pytest.approx(0.15)] and crowd.prompt_compute_s == crowd.open_s == []
+
+
+def test_the_simulated_scheduler_has_seen_what_the_real_one_had() -> None:
+    """After the warm-up and a round: for the visit of 4 sessions that of one comes before, as in every round."""
+    assert len(warm_up_runs(32)) > WINDOW_STEPS, "nothing of a cluster's first steps is remembered"
+    one, four = [(1, 1), (1, 1), (1, 1), (1, 32)], [(4, 32)]
+    assert (visit_runs(1, 32), visit_runs(4, 32)) == (one, four)
+    assert earlier_runs((1, 4), 4, 32) == [*warm_up_runs(32), *one, *four, *one]
+    assert earlier_runs((1, 4), 1, 32) == [*warm_up_runs(32), *one, *four, *one[:-1]]
+
+
 def test_real_workers_run_the_layers_that_were_given() -> None:
     num_items = prepare(TINY, default_cache_dir()).num_items
     with running("llama:tiny", 2, layers=(1, num_items - 1)) as cluster:
@@ -56,12 +88,12 @@ def test_what_was_measured_is_simulated_with_costs_from_two_of_its_rows() -> Non
     native, measured = asyncio.run(measure(TINY, plans, (1, 2), 1, 12, 1))
     assert [(m.layers, m.sessions) for m in measured] == [(layers, m) for layers in plans for m in (1, 2)]
     assert all(1 <= len(m.step_s) <= 3 and min(m.step_s) > 0 and m.figures().ttft_s > 0 for m in measured)
-    assert all(len(m.prompt_compute_s) == (3 * len(m.step_s) if m.sessions == 1 else 0) for m in measured)
+    assert all(len(m.prompt_compute_s) == len(m.open_s) == (len(m.step_s) if m.sessions == 1 else 0) for m in measured)
     assert native.step_s > 0
     one, two = measured[0], measured[2]
     rows, found = simulate_rows(profile_of(num_items, 0.0005), measured, threads=1, cores=2, num_tokens=12)
-    assert [row.calibrated for row in rows] == [True, False, True, True]
-    assert found["slowdown"] > 0 and found["hop_s"] > 0 and 0.3 <= found["efficiency"] <= 1.0
+    assert [row.calibrated for row in rows] == [True, False, True, False]
+    assert found["slowdown"] > 0 and found["hop_s"] > 0
     for row, source in ((rows[0], one), (rows[2], two)):
         assert row.measured == source.figures()
         assert row.simulated.step_s > 0

@@ -38,9 +38,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     arrivals = draw(st.lists(st.builds(Arrival, st.floats(0, 0.2), st.integers(1, 40), st.integers(1, 12)), min_size=1, max_size=8))
     largest = max(a.prompt_tokens + a.new_tokens for a in arrivals)
     room = draw(st.integers(1, 3)) * largest  # tokens that the tightest stage can hold
-    hosts = draw(
-        st.lists(st.builds(VirtualHost, st.sampled_from(["a", "b"]), st.floats(0.5, 4), st.floats(0.5, 1)), unique_by=lambda h: h.host_id)
-    )
+    hosts = draw(st.lists(st.builds(VirtualHost, st.sampled_from(["a", "b"]), st.floats(0.5, 4)), unique_by=lambda h: h.host_id))
     names = ["", *(h.host_id for h in hosts)]
     nodes = tuple(
         NodeSetup(

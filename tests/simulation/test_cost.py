@@ -41,7 +41,7 @@ def test_a_prompt_chunk_costs_what_the_cost_model_says(stage: tuple[int, int], t
 
 def test_a_mixed_step_costs_its_packed_tokens_and_every_pair_at_its_own_price() -> None:
     shape = shape_of([segment(1, 100), segment(1, 50, "s1"), segment(32, 0, "s2")])
-    assert shape == StepShape(2, 32, 101 + 51, 32 * 33 // 2)
+    assert shape == StepShape(2, 32, 101 + 51, 32 * 33 // 2, num_prompts=1, num_behind=0) and shape.num_rows == 3
     work_s = 0.030 + (0.300 - 0.030) * 30 / 60
     assert ProfileCosts(MODEL).stage(0, 1)(shape) == pytest.approx(work_s + 1e-6 * 152 + 2e-6 * 528)
 
@@ -64,3 +64,26 @@ def test_what_cannot_be_simulated_is_refused() -> None:
             ItemTimes(times, 0.1)
     with pytest.raises(InvalidInput, match="a share from 0 to 1"):
         ItemTimes((0.1,), 1.5)
+
+
+WITH_HEAD = CostModel(
+    (
+        PhaseLaws(DECODE, (1, 2, 4), (ItemLaw((0.01, 0.01, 0.01), 0.0), ItemLaw((0.005, 0.010, 0.012), 0.0))),
+        PhaseLaws(PREFILL, (4, 64), (ItemLaw((0.03, 0.03), 0.0, 0.002), ItemLaw((0.006, 0.006), 0.0, 0.001))),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("num_single", "num_prompts", "head_s"), [(0, 1, 0.006), (1, 1, 0.010), (0, 2, 0.010), (1, 3, 0.012), (2, 0, 0.010)]
+)
+def test_the_head_sees_a_row_for_every_segment_of_a_packed_step(num_single: int, num_prompts: int, head_s: float) -> None:
+    shape = shape_of([segment(1, 9, f"s{k}") for k in range(num_single)] + [segment(16, 0, f"p{k}") for k in range(num_prompts)])
+    block_s = 0.03 if num_prompts else 0.01
+    assert ProfileCosts(WITH_HEAD).stage(0, 2)(shape) == pytest.approx(block_s + head_s)
+    assert ProfileCosts(WITH_HEAD).stage(0, 1)(shape) == pytest.approx(block_s), "a stage without the head does not pay for it"
+
+
+def test_every_chunk_that_continues_a_prompt_pays_for_its_mask() -> None:
+    shape = shape_of([segment(16, 0), segment(8, 16, "s1"), segment(8, 40, "s2")])
+    assert ProfileCosts(WITH_HEAD).stage(0, 1)(shape) == pytest.approx(0.03 + 2 * 0.002)

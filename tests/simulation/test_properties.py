@@ -84,7 +84,7 @@ from engine.simulation.simulator import StagedSimulator
 from tests.simulation.scenarios import scenario
 nodes = tuple(NodeSetup(f"n{k}", slowdown=1 + k / 7, host_id="h" if k < 2 else "", kv_budget_bytes=40 * 3 * 60) for k in range(4))
 arrivals = poisson(30, 50.0, 17, 23, random.Random(4))
-found = scenario(3, 2, 3, 1, arrivals=arrivals, share=0.07, nodes=nodes, hosts=(VirtualHost("h", 1.5, 0.9),))
+found = scenario(3, 2, 3, 1, arrivals=arrivals, share=0.07, nodes=nodes, hosts=(VirtualHost("h", 1.5),))
 print(hashlib.sha256(repr(StagedSimulator(found).run()).encode()).hexdigest())
 """
 
