@@ -17,6 +17,7 @@ from engine.control.adaptation.planner import AdaptivePlanner
 from engine.control.adaptation.rules import AdaptationSettings, Mode, check_mode
 from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample, even_hops
 from engine.control.batching import Flight
+from engine.control.moves import Wish
 from engine.control.placement import problem_of
 from engine.data import Phase, Plan, Refused, Severity
 from engine.planning.point import DECODE, Point
@@ -118,8 +119,8 @@ class Adapting:
             ended = self.planner.committed(order.decision_id, now_s, pause_s=report.pause_s, load_s=report.prepare_s)
         else:
             ended = self.planner.abandoned(order.decision_id, report.outcome, now_s)
-            if cluster.replan_cause == report.cause:
-                cluster.replan_cause = ""  # whether to try it again is the planner's decision
+            if cluster.wish is not None and cluster.wish.cause == report.cause:
+                cluster.wish = None  # whether to try it again is the planner's decision
         out.append(do.Record(Severity.INFO, "adapt", f"#{order.decision_id}", ended.outcome))
 
     def status(self, now_s: float) -> AdaptationStatus:
@@ -130,14 +131,14 @@ class Adapting:
         cluster = self._cluster
         cluster.last_version += 1
         self._order, self._order_version = decision, cluster.last_version
-        cluster.rebalancer.start(replace(plan, plan_version=self._order_version), f"adaptation #{decision.decision_id}", now_s, out)
+        cluster.rebalancer.start(replace(plan, plan_version=self._order_version), Wish(f"adaptation #{decision.decision_id}"), now_s, out)
         if cluster.rebalancer.move is None:
-            self._order, cluster.replan_cause = None, ""
+            self._order, cluster.wish = None, None
             self.planner.abandoned(decision.decision_id, "the running sessions do not fit into it", now_s)
 
     def _view(self) -> AdaptationView | None:
         cluster, plan = self._cluster, self._cluster.plan
-        is_busy = cluster.rebalancer.move is not None or cluster.replan_cause or cluster.phase is not Phase.SERVING
+        is_busy = cluster.rebalancer.move is not None or cluster.wish is not None or cluster.phase is not Phase.SERVING
         if is_busy or plan is None or plan.strategy not in STRATEGIES:
             return None
         try:

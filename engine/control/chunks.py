@@ -4,7 +4,8 @@
     pairs = tokens * context + tokens * (tokens + 1) / 2
 
 A step reads the weights whatever it carries, so a chunk costs what its step takes beyond a decode step. Chunks of equal time
-shrink as the context grows, so a prompt of any length delays the others by the same amount.
+shrink as the context grows, so a prompt of any length delays the others by the same amount. The first step of a plan is not
+learnt from: kernels are chosen and memory is touched for the first time, and it takes many times what later ones do.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ class ChunkRule:
         self._steps: deque[tuple[float, float, float]] = deque(maxlen=WINDOW_STEPS)  # tokens, pairs, seconds
         self._decode_s: deque[float] = deque(maxlen=WINDOW_STEPS)
         self._laws: tuple[float, float] | None = None
+        self._is_cold = True
 
     def forget(self) -> None:
         """Another plan: what was measured describes other stages."""
         self._steps.clear()
         self._decode_s.clear()
-        self._laws = None
+        self._laws, self._is_cold = None, True
 
     def observe_decode(self, spent_s: float) -> None:
         """One step without prompt tokens, summed over the stages."""
@@ -37,7 +39,8 @@ class ChunkRule:
 
     def observe(self, num_tokens: int, num_pairs: float, spent_s: float) -> None:
         """One step with `num_tokens` prompt tokens, summed over the stages; too few say nothing about a prompt's cost."""
-        if num_tokens >= MIN_TOKENS and spent_s > 0:
+        was_cold, self._is_cold = self._is_cold, False
+        if num_tokens >= MIN_TOKENS and spent_s > 0 and not was_cold:
             decode_s = sorted(self._decode_s)[len(self._decode_s) // 2] if self._decode_s else 0.0
             self._steps.append((float(num_tokens), num_pairs, max(spent_s - decode_s, MIN_SHARE * spent_s)))
             self._laws = None

@@ -20,7 +20,7 @@ from engine.control.eligibility import refusal
 from engine.control.invariants import check_cluster
 from engine.control.members import Member, Members, capacity_tokens
 from engine.control.metrics import PipelineMetrics
-from engine.control.moves import Move
+from engine.control.moves import Move, Wish
 from engine.control.placement import describe, loading, plan_for, problem_of
 from engine.control.rebalance import Rebalancer
 from engine.control.scheduler import Scheduler
@@ -53,9 +53,7 @@ class Cluster:
         self.adapting = Adapting(self, config.adaptation)
         self.plan: Plan | None = None
         self.plan_version = last_plan_version
-        self.replan_cause = ""  # a move is due as soon as none is under way
-        self._wanted_stages: tuple[Stage, ...] = ()  # an operator's own cut for it
-        self._wanted_strategy = ""  # what found that cut, if a planner did
+        self.wish: Wish | None = None  # a move is due as soon as none is under way
         self.last_version = last_plan_version
         self._is_restart = last_plan_version > 0
         self._had_plan = False
@@ -76,7 +74,7 @@ class Cluster:
     def handle(self, event: on.ClusterEvent, now_s: float) -> list[do.Command]:
         """Apply one event; raises a NoodleError only for requests of a client or operator, and then changes nothing."""
         out: list[do.Command] = []
-        _HANDLERS.dispatch(type(event))(self, event, now_s, out)
+        self._on(event, now_s, out)
         self._advance(now_s, out)
         return out
 
@@ -139,7 +137,7 @@ class Cluster:
         if self._lost_all:
             self._lost_all, self._settled_s = False, now_s + SETTLE_S
         if self._had_plan and self.phase is not Phase.GATHERING:
-            self.replan_cause, self._wanted_stages = f"{event.worker_id} joined", ()
+            self.wish = Wish(f"{event.worker_id} joined")
 
     @_on.register
     def _(self, event: on.WorkerProfiled, now_s: float, out: list[do.Command]) -> None:
@@ -154,7 +152,7 @@ class Cluster:
         if links.num_broken < num_broken:
             self._infeasible_for = ()
             if self.plan is not None:
-                self.replan_cause, self._wanted_stages = f"{event.worker_id} has a link again", ()
+                self.wish = Wish(f"{event.worker_id} has a link again")
 
     @_on.register
     def _(self, event: on.LinkBroken, now_s: float, out: list[do.Command]) -> None:
@@ -250,7 +248,7 @@ class Cluster:
         check_unchanged(self, event.expected_plan_version)
         self.preview(event.strategy, event.stages)
         self.strategy = event.strategy or self.strategy
-        self.replan_cause, self._wanted_stages, self._wanted_strategy = REQUESTED, event.stages, event.strategy
+        self.wish = Wish(REQUESTED, event.stages, event.strategy)
 
     @_on.register
     def _(self, event: on.DrainRequested, now_s: float, out: list[do.Command]) -> None:
@@ -263,7 +261,7 @@ class Cluster:
         member.draining = True
         out.append(do.Record(Severity.INFO, "node", event.worker_id, "draining: its items move to the other nodes"))
         if member.stage is not None or self._is_moving_to(event.worker_id):
-            self.replan_cause, self._wanted_stages = f"{event.worker_id} is draining", ()
+            self.wish = Wish(f"{event.worker_id} is draining")
 
     @_on.register
     def _(self, event: on.AdaptationModeSet, now_s: float, out: list[do.Command]) -> None:
@@ -294,8 +292,8 @@ class Cluster:
         self.adapting.settle(now_s, out)
         if self.phase is Phase.GATHERING and self._may_plan(now_s):
             self._adopt(now_s, out)
-        if self.phase is Phase.SERVING and self.replan_cause and self._may_move(now_s):
-            self._start_move(now_s, out)
+        if self.phase is Phase.SERVING and self.wish is not None and self._may_move(now_s):
+            self._start_move(self.wish, now_s, out)
         if self.phase is Phase.SERVING:
             self.rebalancer.advance(now_s, out)
             if self.plan is not None and not self.rebalancer.holds_steps:
@@ -384,16 +382,15 @@ class Cluster:
         out.append(do.Record(Severity.INFO, "plan", f"#{plan.plan_version}", describe(plan)))
         out.extend(loading(plan, self.members))
 
-    def _start_move(self, now_s: float, out: list[do.Command]) -> None:
-        cause, self.replan_cause = self.replan_cause, ""
-        stages, self._wanted_stages = self._wanted_stages, ()
+    def _start_move(self, wish: Wish, now_s: float, out: list[do.Command]) -> None:
+        self.wish = None
         try:
-            plan = self.preview(self._wanted_strategy if stages else "", stages)
+            plan = self.preview(wish.strategy if wish.stages else "", wish.stages)
         except Refused as e:  # a node left meanwhile, or nothing else fits: the present plan serves on
-            out.append(do.Record(Severity.WARN, "plan", f"#{self.plan_version}", f"no move: {cause}; {e}"))
+            out.append(do.Record(Severity.WARN, "plan", f"#{self.plan_version}", f"no move: {wish.cause}; {e}"))
             return
         self.last_version = plan.plan_version
-        self.rebalancer.start(plan, cause, now_s, out)
+        self.rebalancer.start(plan, wish, now_s, out)
 
     def switch_to(self, plan: Plan) -> None:
         """`plan` is the plan from now on: its version, its stages, its room."""
@@ -427,7 +424,7 @@ class Cluster:
     def _interrupt(self, cause: str, now_s: float, out: list[do.Command]) -> None:
         """The current plan no longer runs: its sessions wait for the next one and go on there."""
         self.rebalancer.drop(cause, now_s, out)
-        self.phase, self.detail, self.replan_cause = Phase.GATHERING, f"re-planning: {cause}", ""
+        self.phase, self.detail, self.wish = Phase.GATHERING, f"re-planning: {cause}", None
         self.plan, self._infeasible_for = None, ()
         for member in self.members:
             member.stage = None
@@ -452,6 +449,3 @@ class Cluster:
     def check(self) -> None:
         """Raise AssertionError if an invariant does not hold; tests call it after every event."""
         check_cluster(self)
-
-
-_HANDLERS = Cluster.__dict__["_on"].dispatcher  # called per event: without a bound method made and wrapped each time

@@ -26,5 +26,5 @@ def check_unchanged(cluster: Cluster, expected_plan_version: int | None) -> None
     move = cluster.rebalancer.move
     if move is not None:
         raise Refused(f"a move to #{move.new.plan_version} is under way: wait for its end, then ask again")
-    if cluster.replan_cause == REQUESTED:
+    if cluster.wish is not None and cluster.wish.cause == REQUESTED:
         raise Refused("another change of plan was requested and is about to begin: wait for its end, then ask again")

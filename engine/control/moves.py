@@ -76,13 +76,22 @@ def _overlap(a: Stage, b: Stage | None) -> int:
     return max(0, min(a.stop, b.stop) - max(a.start, b.start)) if b else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A change of plan that is due: why, and what was seen in a preview and asked for; without `stages` the planner chooses."""
+
+    cause: str
+    stages: tuple[Stage, ...] = ()
+    strategy: str = ""  # what found those stages, if a planner did
+
+
 @dataclass(slots=True)
 class Move:
     """Progress of one move; what it waits for is in the sets, so that any order of answers leads to the same end."""
 
     old: Plan
     new: Plan
-    cause: str
+    wish: Wish
     started_s: float
     transfers: tuple[Transfer, ...]
     unprepared: set[str]
@@ -117,4 +126,4 @@ class Move:
         pause_s = now_s - self.barrier_s if self.barrier_s is not None else 0.0
         prepare_s = (self.prepared_s or now_s) - self.started_s
         moved = num_moved(self.old, self.new)
-        return MoveReport(self.new.plan_version, self.cause, moved, self.weight_bytes, self.kv_bytes, prepare_s, pause_s, outcome)
+        return MoveReport(self.new.plan_version, self.wish.cause, moved, self.weight_bytes, self.kv_bytes, prepare_s, pause_s, outcome)

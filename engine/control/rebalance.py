@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.members import capacity_tokens
-from engine.control.moves import BARRIER_LIMIT_S, RETRY_S, Carried, Move, transfers
+from engine.control.moves import BARRIER_LIMIT_S, RETRY_S, Carried, Move, Wish, transfers
 from engine.control.placement import describe
 from engine.data import Plan, Severity
 from engine.move_report import MoveReport
@@ -39,33 +39,33 @@ class Rebalancer:
         return self.move is not None and self.move.holds_steps
 
     # ------------------------------------------------------------------------------------------ start and end
-    def start(self, plan: Plan, cause: str, now_s: float, out: list[do.Command]) -> None:
+    def start(self, plan: Plan, wish: Wish, now_s: float, out: list[do.Command]) -> None:
         """Begin to move to `plan`; if its stages are those that serve, only say so."""
         cluster = self._cluster
         old, card = cluster.plan, cluster.card
         if old is None or card is None:
             raise AssertionError("a move without a plan to move from")
         if plan.stages == old.stages and plan.strategy == old.strategy:
-            out.append(do.Record(Severity.INFO, "plan", f"#{old.plan_version}", f"unchanged: {cause}; {describe(plan)}"))
+            out.append(do.Record(Severity.INFO, "plan", f"#{old.plan_version}", f"unchanged: {wish.cause}; {describe(plan)}"))
             return
         room = capacity_tokens(card, plan, cluster.members)
         reserved = cluster.scheduler.reserved_tokens
         if reserved > room:
-            self.postpone(cause, now_s)
+            self.postpone(wish, now_s)
             return
         cluster.scheduler.capacity_tokens = min(cluster.scheduler.capacity_tokens, room)
         nodes = {s.node_id for s in plan.stages}
-        self.move = Move(old, plan, cause, now_s, transfers(old, plan, card), set(nodes))
-        out.append(do.Record(Severity.INFO, "plan", f"#{plan.plan_version}", f"preparing: {describe(plan)}; {cause}"))
+        self.move = Move(old, plan, wish, now_s, transfers(old, plan, card), set(nodes))
+        out.append(do.Record(Severity.INFO, "plan", f"#{plan.plan_version}", f"preparing: {describe(plan)}; {wish.cause}"))
         following = [s.node_id for s in plan.stages[1:]] + [None]
         for stage, next_worker_id in zip(plan.stages, following, strict=True):
             generation = cluster.member(stage.node_id).generation
             out.append(do.PrepareStage(stage.node_id, generation, plan.plan_version, stage, next_worker_id))
 
-    def postpone(self, cause: str, now_s: float) -> None:
+    def postpone(self, wish: Wish, now_s: float) -> None:
         """Try again a little later."""
         self.not_before_s = now_s + RETRY_S
-        self._cluster.replan_cause = cause
+        self._cluster.wish = wish
 
     def drop(self, why: str, now_s: float, out: list[do.Command], again: bool = False) -> None:
         """Give the move up before its commit; the old plan never stopped being the plan."""
@@ -85,7 +85,7 @@ class Rebalancer:
         out.append(do.Record(Severity.WARN, "plan", f"#{version}", text))
         self._num_dropped += 1
         if again and self._num_dropped < MAX_ATTEMPTS:
-            self.postpone(move.cause, now_s)
+            self.postpone(move.wish, now_s)
 
     # ------------------------------------------------------------------------------------------ answers
     def prepared(self, event: on.StagePrepared) -> None:
@@ -165,5 +165,5 @@ class Rebalancer:
         self.reports.append(report)
         moved = f"{report.weight_bytes / 1e6:.1f} MB of weights read, {report.kv_bytes / 1e6:.2f} MB of KV copied"
         spent = f"prepared in {report.prepare_s:.1f} s, tokens paused for {1e3 * report.pause_s:.0f} ms"
-        text = f"moved {report.num_items} items: {moved}, {spent}; {move.cause}"
+        text = f"moved {report.num_items} items: {moved}, {spent}; {move.wish.cause}"
         out.append(do.Record(Severity.OK, "plan", f"#{move.new.plan_version}", text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.control import events as on
+from engine.control.moves import RETRY_S
 from engine.control.status import cluster_status
 from engine.data import NotFound, Refused, Stage
 from tests.control.harness import Driver, spec
@@ -88,3 +89,20 @@ def test_stages_that_a_strategy_found_stay_its_own_and_stages_alone_are_the_oper
     driver.feed(on.ReplanRequested(2, "", back))
     assert (driver.cluster.plan.stages, driver.cluster.plan.strategy) == (back, "given")
     assert cluster_status(driver.cluster, "c", 0.0).strategy == "given", "what serves is what is shown"
+
+
+def test_a_wish_whose_move_failed_once_is_tried_again_as_it_was_made() -> None:
+    """Not as the planner's own plan: the operator saw these stages in the preview and said yes to them."""
+    driver = Driver(hold_moves=True).start()
+    driver.feed(on.ReplanRequested(1, "", OTHER))
+    move = driver.cluster.rebalancer.move
+    assert move is not None and move.new.stages == OTHER
+    driver.feed(on.MoveFailed(move.new.plan_version, "w3", "its connection broke"))
+    assert driver.cluster.rebalancer.move is None
+    driver.hold_moves = False
+    driver.now_s += 2 * RETRY_S
+    for worker_id in ("w1", "w2", "w3"):
+        driver.beat(worker_id)
+    driver.feed(on.Tick())
+    driver.answer_all()
+    assert driver.cluster.plan is not None and driver.cluster.plan.stages == OTHER
