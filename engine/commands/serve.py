@@ -18,8 +18,6 @@ from engine.service.metrics_server import MetricsOptions
 from engine.service.process import set_up_logging, stop_event
 from engine.service.security import SecurityOptions, load_tokens
 
-READY_TIMEOUT_S = 1800.0
-
 
 def coordinator(options: argparse.Namespace) -> int:
     """Serve a cluster until interrupted."""

@@ -18,7 +18,6 @@ import psutil
 from engine.commands.generate import Transcript, transcribe
 from engine.commands.output import note
 from engine.commands.serve import wait_until_serving
-from engine.control.chunks import WINDOW_STEPS
 from engine.data import GenerateRequest, ModelRef, StageTiming
 from engine.report.staged import Figures
 from engine.service.client import Client
@@ -167,9 +166,8 @@ async def _start(stack: AsyncExitStack, ref: ModelRef, layers: tuple[int, ...], 
 
 
 def warm_up_runs(num_tokens: int) -> list[tuple[int, int]]:
-    """(sessions, tokens) before any visit, on one cluster at a time: the first steps of a stage take many times what later ones
-    do, and the scheduler would cut prompts by them for as long as it remembers."""
-    return [(1, num_tokens), *((1, 1),) * WINDOW_STEPS]
+    """(sessions, tokens) before any visit, on one cluster at a time: the first steps of a stage take many times what later ones do."""
+    return [(1, num_tokens)]
 
 
 def visit_runs(sessions: int, num_tokens: int) -> list[tuple[int, int]]:

@@ -17,6 +17,7 @@ from engine.control.batching import num_lanes
 from engine.control.config import ClusterConfig as ClusterConfig
 from engine.control.consent import REQUESTED, check_seen, check_unchanged
 from engine.control.eligibility import refusal
+from engine.control.gathering import Gathering
 from engine.control.invariants import check_cluster
 from engine.control.members import Member, Members, capacity_tokens
 from engine.control.metrics import PipelineMetrics
@@ -29,9 +30,6 @@ from engine.control.watchdog import Watchdog
 from engine.data import InvalidInput, ModelCard, NodeState, NotFound, Phase, Plan, Refused, Severity, Stage, Unavailable
 from engine.planning.problem import Infeasible, Problem
 from engine.planning.strategies import check_strategy
-
-REUNION_S = 3.0  # how long a restarted coordinator waits for the workers of its former self
-SETTLE_S = 0.25  # after all workers were lost and the first is back: the others come within that time if the network was away
 
 
 class Cluster:
@@ -55,12 +53,10 @@ class Cluster:
         self.plan_version = last_plan_version
         self.wish: Wish | None = None  # a move is due as soon as none is under way
         self.last_version = last_plan_version
-        self._is_restart = last_plan_version > 0
         self._had_plan = False
         self._loaded: set[str] = set()
         self._infeasible_for: tuple[object, ...] = ()
-        self._first_eligible_s: float | None = None
-        self._lost_all, self._settled_s = False, now_s
+        self._gathering = Gathering(config.num_workers_expected, last_plan_version > 0, now_s)
 
     @property
     def scheduler(self) -> Scheduler:
@@ -132,10 +128,7 @@ class Cluster:
         total_ms = 1e3 * sum(event.decode_s)
         out.append(do.Record(Severity.INFO, "node", event.worker_id, f"measured: all items take {total_ms:.1f} ms per token here"))
         out += self.members.links.ask(event.worker_id, event.generation, (m.spec.node_id for m in self.members.eligible()), now_s)
-        if self._first_eligible_s is None:
-            self._first_eligible_s = now_s
-        if self._lost_all:
-            self._lost_all, self._settled_s = False, now_s + SETTLE_S
+        self._gathering.joined(now_s)
         if self._had_plan and self.phase is not Phase.GATHERING:
             self.wish = Wish(f"{event.worker_id} joined")
 
@@ -324,14 +317,9 @@ class Cluster:
             self.rebalancer.drop(why, now_s, out, again=True)
 
     def _may_plan(self, now_s: float) -> bool:
-        num_eligible = len(self.members.eligible())
-        if self.card is None or self.failure or not num_eligible or self.members.links.is_waiting(now_s):
+        if self.card is None or self.failure or self.members.links.is_waiting(now_s):
             return False
-        if self._had_plan:
-            return now_s >= self._settled_s or num_eligible >= self.config.num_workers_expected
-        if num_eligible >= self.config.num_workers_expected or self.members.all_accounted_for(self.config.num_workers_expected):
-            return True
-        return self._is_restart and self._first_eligible_s is not None and now_s - self._first_eligible_s > REUNION_S
+        return self._gathering.is_over(self.members, self._had_plan, now_s)
 
     def _measure(self, member: Member, now_s: float, out: list[do.Command]) -> None:
         if self.card is None or not member.ready or not member.alive or member.decode_s or member.failure:
@@ -354,9 +342,12 @@ class Cluster:
         elif self._is_moving_to(worker_id):
             self.rebalancer.drop(f"{worker_id} could not load its stage", now_s, out, again=True)
 
-    def problem(self) -> Problem:
-        """What the planner is asked now; raises Refused until the model is known, Infeasible without a node."""
-        return self.adapting.corrected(problem_of(self.card, self.members, self.plan))
+    def problem(self, without: str = "") -> Problem:
+        """What the planner is asked now, or would be `without` a worker.
+
+        Raises Refused until the model is known, Infeasible if no node is left.
+        """
+        return self.adapting.corrected(problem_of(self.card, self.members, self.plan, without))
 
     def preview(self, strategy: str = "", stages: tuple[Stage, ...] = ()) -> Plan:
         """The plan the cluster would adopt now; raises Refused, InvalidInput or Infeasible with the reason."""
@@ -372,7 +363,7 @@ class Cluster:
         except (Infeasible, InvalidInput) as e:
             self._infeasible_for, self.detail = eligible, str(e)
             out.append(do.Record(Severity.ERROR, "plan", f"#{self.last_version + 1}", str(e)))
-            if self.members.all_accounted_for(self.config.num_workers_expected) and not self._had_plan and not self._is_restart:
+            if self.members.all_accounted_for(self.config.num_workers_expected) and not self._had_plan and not self._gathering.is_restart:
                 self._fail(str(e), now_s, out)
             return
         self.phase, self.detail = Phase.LOADING, f"loading plan #{plan.plan_version}"
@@ -415,7 +406,7 @@ class Cluster:
         self.members.links.forget(worker_id)
         out.append(do.Record(Severity.ERROR, "node", worker_id, f"lost: {reason}"))
         out.append(do.DropWorker(worker_id, member.generation))
-        self._lost_all = self._lost_all or not self.members.eligible()
+        self._gathering.lost(self.members)
         if stage is not None and self.phase is not Phase.GATHERING:
             self._interrupt(f"{worker_id} was lost ({reason})", now_s, out)
         elif self._is_moving_to(worker_id):

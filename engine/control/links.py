@@ -143,6 +143,11 @@ class LinkBook:
             return assumed
         return tuple(PairLink(*pair, known.get(pair, assumed)) for pair in pairs if pair not in broken)
 
+    def between(self, from_id: str, to_id: str) -> Link | None:
+        """As measured, else the slowest one that is known; None if nothing is."""
+        known = {pair: Link(link.latency_s, link.bandwidth_bytes_per_s) for pair, link in self._links.items() if not link.failure}
+        return known.get((from_id, to_id)) or (_slowest(known.values()) if known else None)
+
     def coordinator_for_planning(self, node_ids: Sequence[str]) -> tuple[CoordinatorLink, ...]:
         """These nodes' ways to the coordinator and back; where nobody could tell, the slowest known."""
         pairs = [pair for node_id in node_ids for pair in ((COORDINATOR, node_id), (node_id, COORDINATOR))]

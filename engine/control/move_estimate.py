@@ -1,13 +1,13 @@
 """What a change of plan would carry, how long it would take and what is not known of it. Pure; it changes nothing.
 
-Weights are read by their new owner from its own disk, keys and values come over the link from the old owner, both while the
-old plan serves. Speeds are those of the moves that were done here; before the first one they are assumed, and said to be.
+Weights are read by their new owner from its disk, or fetched where the model's folder is not; keys and values come over the link
+from the old owner, both while the old plan serves. Speeds are those of the moves that were done here; before the first one they
+are assumed, and said to be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from engine.control.placement import plan_for
 from engine.data import InvalidInput, Item, ModelCard, NotFound, Plan, Refused, Stage
 from engine.move_estimate import MoveEstimate, NodeMemory
 from engine.move_report import MoveReport
-from engine.planning.problem import Link, tie_groups
+from engine.planning.problem import tie_groups
 
 if TYPE_CHECKING:
     from engine.control.cluster import Cluster
@@ -62,13 +62,7 @@ def preview_without(cluster: Cluster, worker_id: str) -> Plan:
     member = cluster.members.get(worker_id)
     if member is None or not member.alive:
         raise NotFound(f"worker {worker_id[:80]} is not in the cluster: see `noodle-engine status`")
-    problem = cluster.problem()
-    rest = [node for node in problem.nodes if node.node_id != worker_id]
-    links = problem.links
-    if not isinstance(links, Link):
-        links = tuple(pair for pair in links if worker_id not in (pair.from_id, pair.to_id))
-    ends = tuple(end for end in problem.coordinator if end.node_id != worker_id)
-    problem = replace(problem, nodes=tuple(rest), links=links, coordinator=ends)
+    problem = cluster.problem(without=worker_id)
     return plan_for(problem, cluster.config, cluster.strategy, cluster.last_version + 1, (), is_asked=False)
 
 
@@ -86,21 +80,9 @@ def _copy_s(cluster: Cluster, copies: Iterable[tuple[Transfer, int]]) -> float:
     """Targets copy side by side, each of them from its sources one after the other."""
     by_target: dict[str, float] = {}
     for transfer, size in copies:
-        link = _link(cluster, transfer) if size else None
+        link = cluster.members.links.between(transfer.source_id, transfer.target_id) if size else None
         by_target[transfer.target_id] = by_target.get(transfer.target_id, 0.0) + (link.transfer_s(size) if link else 0.0)
     return max(by_target.values(), default=0.0)
-
-
-def _link(cluster: Cluster, transfer: Transfer) -> Link | None:
-    """As measured, else the slowest one that is known; None if nothing is."""
-    nodes = [transfer.source_id, transfer.target_id]
-    known = {(link.from_id, link.to_id): link for link in cluster.members.links if not link.failure}
-    if not known:
-        return None
-    found = known.get((nodes[0], nodes[1]))
-    if found is not None:
-        return Link(found.latency_s, found.bandwidth_bytes_per_s)
-    return Link(max(link.latency_s for link in known.values()), min(link.bandwidth_bytes_per_s for link in known.values()))
 
 
 def _memory(cluster: Cluster, card: ModelCard, old: Plan, new: Plan, kv_tokens: int) -> tuple[NodeMemory, ...]:

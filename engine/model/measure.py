@@ -19,18 +19,15 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
-from engine.data import InvalidInput
 from engine.model.cpu import caches
 from engine.model.hardware import check_device
 from engine.model.slicing import build_meta, find_chain, item_state, torch_dtype
 from engine.model.source import Progress
 from engine.model.stage import StageModel
-from engine.model.weights import WeightFolder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -53,23 +50,11 @@ class _Kind:
     num_copies: int
 
 
-def measure_items(
-    folder: Path, *, dtype: str, device: str, slowdown: float = 1.0, on_progress: Progress | None = None
-) -> tuple[float, ...]:
+def measure_config(config: PreTrainedConfig, *, dtype: str, device: str, on_progress: Progress | None = None) -> tuple[float, ...]:
     """Seconds per decode token of every item, in order, with the threads that torch may use now.
 
-    `slowdown` multiplies the result, for a worker that plays a slower machine. Memory is given back before returning.
-    Raises InvalidInput for a device, dtype or slowdown that cannot be, NotSupported for the model.
+    Memory is given back before returning. Raises InvalidInput for a device or dtype that cannot be, NotSupported for the model.
     """
-    return measure_config(WeightFolder(folder).config, dtype=dtype, device=device, slowdown=slowdown, on_progress=on_progress)
-
-
-def measure_config(
-    config: PreTrainedConfig, *, dtype: str, device: str, slowdown: float = 1.0, on_progress: Progress | None = None
-) -> tuple[float, ...]:
-    """`measure_items` for a configuration alone."""
-    if not (math.isfinite(slowdown) and slowdown > 0):
-        raise InvalidInput(f"slowdown {slowdown} is not allowed: it must be above 0 (2 plays a machine at half the speed)")
     check_device(device)
     kinds = _kinds(config, dtype)
     item_s = [0.0] * (1 + max(kind.items[-1] for kind in kinds))
@@ -78,7 +63,7 @@ def measure_config(
             if on_progress is not None:
                 on_progress(done / len(kinds), f"timing item {kind.start}, which stands for {len(kind.items)}")
             smaller, start = _smaller(config, kind, kinds)
-            kind_s = _time_stages(smaller, start, kind, dtype, device) * slowdown
+            kind_s = _time_stages(smaller, start, kind, dtype, device)
             for item in kind.items:
                 item_s[item] = kind_s
     finally:

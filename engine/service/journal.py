@@ -147,9 +147,6 @@ class Journal:
         rows = self._db.execute("SELECT * FROM events ORDER BY sequence DESC LIMIT ?", (limit,)).fetchall()
         return [Event(seq, wall, Severity(sev), kind, subject, text, cause) for seq, wall, sev, kind, subject, text, cause in rows[::-1]]
 
-    def finish_reasons(self) -> dict[str, str | None]:
-        return dict(self._db.execute("SELECT session_id, finish_reason FROM sessions").fetchall())
-
     def close(self) -> None:
         self._db.close()
         self._lock.release()

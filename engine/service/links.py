@@ -101,8 +101,10 @@ async def _is_connected(channel: grpc.aio.Channel) -> bool:
     return True
 
 
-def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
+def open_channel(
+    address: str, credentials: grpc.ChannelCredentials | None = None, options: wire.Options = wire.CHANNEL_OPTIONS
+) -> grpc.aio.Channel:
     """A channel with this project's limits and keepalive."""
     if credentials is None:
-        return grpc.aio.insecure_channel(address, options=wire.CHANNEL_OPTIONS)
-    return grpc.aio.secure_channel(address, credentials, options=wire.CHANNEL_OPTIONS)
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)

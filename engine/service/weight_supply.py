@@ -19,11 +19,13 @@ import grpc
 import grpc.aio
 
 from engine.data import Corrupt, NoodleError
+from engine.measured_link import COORDINATOR
 from engine.model.manifest import MAX_TENSORS, Manifest, TensorEntry
 from engine.model.weight_cache import WeightCache
 from engine.service import wire
 from engine.service.errors import from_rpc_error
 from engine.service.gauges import Gauges
+from engine.service.links import open_channel
 from engine.service.pace import Pace
 from engine.service.security import metadata
 from engine.service.weight_fetch import FetchReport, WeightFetch, WeightSource
@@ -35,16 +37,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COORDINATOR = "coordinator"
 MAX_MESSAGE_BYTES = 8 << 20  # a chunk or a page of the manifest is far smaller
 MAX_PEERS = 8
 NOTE_TIMEOUT_S = 5.0
 RECENTLY_S = 0.5
-# A connection of its own: on the one that carries steps, a token would wait behind chunks.
+# Every channel is a connection of its own: on the one that carries steps, a token would wait behind chunks.
 _CHANNEL_OPTIONS = (
     *(option for option in wire.CHANNEL_OPTIONS if option[0] != "grpc.max_receive_message_length"),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.use_local_subchannel_pool", 1),
 )
 
 
@@ -157,9 +157,7 @@ class WeightSupply:
         return self._open_channel(self._join)
 
     def _open_channel(self, address: str) -> grpc.aio.Channel:
-        if self._credentials is None:
-            return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-        return grpc.aio.secure_channel(address, self._credentials, options=_CHANNEL_OPTIONS)
+        return open_channel(address, self._credentials, _CHANNEL_OPTIONS)
 
     async def _ask_manifest(self, channel: grpc.aio.Channel, fingerprint: str, only_config: bool = False) -> Manifest:
         request = pb.ManifestRequest(fingerprint=fingerprint, only_config=only_config)

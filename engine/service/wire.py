@@ -15,6 +15,7 @@ from engine import data
 from protos import noodle_pb2 as pb
 
 T = TypeVar("T")
+Options = tuple[tuple[str, int], ...]  # of a gRPC channel or server
 
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 # A connection on which nothing arrived for 0.3 s is asked, and broken when 1 s later nothing has. gRPC's own threads answer, so neither

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control.cluster import SETTLE_S
+from engine.control.gathering import SETTLE_S
 from engine.control.links import WAIT_S, LinkBook
 from engine.control.members import REMEMBERED_S
 from engine.data import Phase, Severity

@@ -9,10 +9,11 @@ import torch
 
 from engine.data import ModelRef, Sampling
 from engine.model.hardware import detect
-from engine.model.measure import measure_items
+from engine.model.measure import measure_config
 from engine.model.sampling import sample
 from engine.model.source import default_cache_dir, resolve
 from engine.model.stage import StageModel
+from engine.model.weights import WeightFolder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -58,6 +59,6 @@ def test_hardware_and_item_times_of_a_gpu() -> None:
     facts = detect("cuda:0")
     assert facts.device == "cuda:0" and facts.memory_bytes > 10**9
     folder = resolve(ModelRef("gpt2", 0), cache_dir=default_cache_dir())
-    times = measure_items(folder, dtype="float32", device="cuda:0")
+    times = measure_config(WeightFolder(folder).config, dtype="float32", device="cuda:0")
     print([round(1e3 * t, 3) for t in times])
     assert len(times) == 14 and all(0 < t < 0.1 for t in times)

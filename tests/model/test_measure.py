@@ -13,8 +13,9 @@ from transformers import GPT2Config, Qwen3Config
 
 from engine.data import InvalidInput, ModelRef
 from engine.model import measure
-from engine.model.measure import measure_config, measure_items
+from engine.model.measure import measure_config
 from engine.model.source import resolve
+from engine.model.weights import WeightFolder
 
 
 def small_gpt2(num_layers: int = 4, vocab_size: int = 300) -> GPT2Config:
@@ -32,7 +33,7 @@ def mixed_layers() -> Qwen3Config:
 def test_every_item_gets_a_time(tmp_path: Path) -> None:
     seen: list[float] = []
     folder = resolve(ModelRef("gpt2:tiny", random_weights=0), cache_dir=tmp_path)
-    item_s = measure_items(folder, dtype="float32", device="cpu", on_progress=lambda done, text: seen.append(done))
+    item_s = measure_config(WeightFolder(folder).config, dtype="float32", device="cpu", on_progress=lambda done, text: seen.append(done))
     assert len(item_s) == 6
     assert all(0 < t < 1 for t in item_s)
     assert len(set(item_s[1:5])) == 1, "blocks of one kind are timed once"
@@ -73,21 +74,17 @@ def test_the_stages_of_a_kind_overflow_the_cache_but_exceed_no_model(items: list
     assert (kind.num_copies - 1) * len(timed) * weight_bytes < max(1, 2 * measure.cache_bytes())
 
 
-def test_times_are_the_median_per_item_and_grow_with_slowdown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_are_the_median_per_item(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([9.0, 9.0, 1.0, 2.0, 6.0, 50.0, 3.0] * 3)  # prefill, warm-up, then the steps that count
     monkeypatch.setattr(measure, "_step", lambda *_: next(ticks))
     monkeypatch.setattr(measure, "_MAX_REPEATS", 5)
     monkeypatch.setattr(measure, "cache_bytes", lambda: 2**30)
-    assert measure_config(small_gpt2(), dtype="float32", device="cpu", slowdown=2.0) == (6.0, *[6.0 / 4] * 4, 6.0)
+    assert measure_config(small_gpt2(), dtype="float32", device="cpu") == (3.0, *[3.0 / 4] * 4, 3.0)
 
 
-@pytest.mark.parametrize(
-    ("options", "text"),
-    [({"slowdown": 0.0}, "slowdown 0.0"), ({"slowdown": float("nan")}, "slowdown nan"), ({"device": "cuda:99"}, "'cuda:99'")],
-)
-def test_impossible_requests_are_refused(options: dict[str, object], text: str) -> None:
-    with pytest.raises(InvalidInput, match=text):
-        measure_config(small_gpt2(), **{"dtype": "float32", "device": "cpu", **options})  # type: ignore[arg-type]
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="'cuda:99'"):
+        measure_config(small_gpt2(), dtype="float32", device="cuda:99")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

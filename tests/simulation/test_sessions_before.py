@@ -23,15 +23,15 @@ def prompt_steps(result: SimulationResult) -> list[int]:
     return [len(span.session_ids) for span in result.spans if span.is_prompt]
 
 
-def test_a_scheduler_that_learnt_from_earlier_sessions_packs_what_a_fresh_one_splits() -> None:
-    """A prompt of 16 takes four times a token's 13 ms. Knowing what a step takes without it, 61 tokens fit a step's 0.15 s;
-    after its own first prompt alone, a scheduler believes in 46, and the other three prompts have 48."""
-    four = at_once(4, 16, 40)
-    fresh = run(scenario(1, item_s=0.013, share=0.2, arrivals=four))
-    learnt = run(scenario(1, item_s=0.013, share=0.2, arrivals=four, earlier=(at_once(1, 16, 40), at_once(1, 16, 1))))
-    assert prompt_steps(fresh) == [1, 4, 4]
-    assert prompt_steps(learnt) == [1, 4]
-    assert learnt.num_tokens == fresh.num_tokens == 160 and learnt.ttft_s.worst < fresh.ttft_s.worst
+def test_a_scheduler_that_learnt_from_earlier_sessions_splits_what_a_fresh_one_packs() -> None:
+    """A prompt of 16 takes four times a token's 13 ms, so 61 tokens fit a step's 0.15 s. A cluster's first step teaches nothing,
+    so without earlier sessions all seven other prompts go into one step, for 128 tokens may."""
+    eight = at_once(8, 16, 40)
+    fresh = run(scenario(1, item_s=0.013, share=0.2, arrivals=eight))
+    learnt = run(scenario(1, item_s=0.013, share=0.2, arrivals=eight, earlier=(at_once(1, 16, 40), at_once(1, 16, 1), at_once(1, 16, 1))))
+    assert prompt_steps(fresh) == [1, 8]
+    assert prompt_steps(learnt) == [1, 5, 8]
+    assert learnt.num_tokens == fresh.num_tokens == 320 and learnt.ttft_s.worst > fresh.ttft_s.worst
 
 
 def test_earlier_sessions_leave_nothing_but_what_was_learnt() -> None:
