@@ -215,8 +215,6 @@ def _metrics_arguments(options: LocalOptions) -> list[str]:
 def child_environment() -> dict[str, str]:
     """Of every process of an embedded cluster; figures that are to describe its workers must be taken in the same one."""
     environment = dict(os.environ)
-    # Stages take turns on the same cores: a helper thread that spins after its stage is done steals from the next one.
-    environment.setdefault("OMP_WAIT_POLICY", "passive")
     environment.setdefault("PYTHONUNBUFFERED", "1")
     return environment
 
