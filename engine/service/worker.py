@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -154,7 +155,13 @@ class Worker:
     async def _prepare(self) -> None:
         """Import torch and look at the hardware, off the event loop."""
         self._gauges.say("importing torch and transformers", -1.0)
-        self._spec, self._service.runner = await asyncio.to_thread(self._import_engine)
+        # In a thread that ends: what it computed gave it OpenMP helpers of its own, and with those of the stage's thread there would
+        # be more than cores; then libgomp lets none of them spin.
+        thread = ThreadPoolExecutor(1, "prepare")
+        try:
+            self._spec, self._service.runner = await asyncio.get_running_loop().run_in_executor(thread, self._import_engine)
+        finally:
+            thread.shutdown(wait=False)
         self._gauges.say("", -1.0)
 
     def _import_engine(self) -> tuple[NodeSpec, StageRunner]:
