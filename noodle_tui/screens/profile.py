@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from noodle_tui.figures import age, clock, ms, percent, with_ms
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line, wrap
+from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line, width_of, wrap
 from noodle_tui.listings import cursor_row, table_of
 from noodle_tui.listings.layers import HOW_TO, LayerRow, phase_of
-from noodle_tui.pages import Page
+from noodle_tui.pages import PROFILE_METRICS, Page
 from noodle_tui.profile_file import LayerTime, PhaseView, ProfileView
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import draw_table
@@ -46,9 +46,19 @@ def _head(state: ConsoleState, view: ProfileView, phase: PhaseView, canvas: Canv
     phases = [p.point.phase.upper() if p is phase else p.point.phase for p in view.phases]
     return (
         line(Span(" PROFILE", "title"), fit(first, canvas.width - 9, canvas.glyphs).rstrip()),
-        line(f" {phase.point.label}: {with_ms(phase.step_s)} a step", Span(f"   b: {' / '.join(phases)}", "dim")),
+        _point(state, phase, phases, canvas),
         line(Span(f" {fit(trust, canvas.width - 2, canvas.glyphs).rstrip()}", "dim")),
     )
+
+
+def _point(state: ConsoleState, phase: PhaseView, phases: list[str], canvas: Canvas) -> Line:
+    """What was measured; then what the keys choose among, as far as it fits."""
+    row = line(f" {phase.point.label}: {with_ms(phase.step_s)} a step")
+    metrics = "/".join(name.upper() if i == state.ui.profile_metric else name for i, name in enumerate(PROFILE_METRICS))
+    for hint in (f"   b: {'/'.join(phases)}", f"   m: {metrics}"):
+        if width_of(row) + len(hint) <= canvas.width:
+            row = (*row, Span(hint, "dim"))
+    return row
 
 
 def _layers(phase: PhaseView, row: LayerRow, canvas: Canvas) -> Lines:
@@ -57,6 +67,7 @@ def _layers(phase: PhaseView, row: LayerRow, canvas: Canvas) -> Lines:
     title = line(
         Span(f" ITEM {row.item.index} {row.item.name}", "title"),
         f"  {with_ms(row.item.p50_s)}, {percent(row.item.share)} of a step, noise {row.item.cv:.0%}",
+        Span(f"   +{row.num_alike} alike, {row.alike}, z = all" if row.num_alike else "", "dim"),
     )
     if not layers:
         return (title, line(Span("  its layers were not hooked: profile with --depth layer", "dim")))
