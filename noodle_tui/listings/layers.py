@@ -21,6 +21,7 @@ STANDS_OUT = 1.5  # times the median item
 ALIKE = 0.1  # of the first of a run: what differs by less is folded into it
 MIN_FOLDED = 3  # fewer are shown: a row that says how many are hidden is a row too
 NAME_CELLS = 16
+EMBEDDING = "embed"  # the name that the engine gives the first item
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +145,8 @@ def _bar(row: LayerRow, width: int, glyphs: Glyphs) -> Line:
 
 
 def _bytes_per_s(item: ItemTime) -> float:
-    """How fast an item's step passes over its weights."""
-    return item.weight_bytes / item.p50_s if item.p50_s > 0 else 0.0
+    """How fast an item passes over its weights; of an embedding a step reads a few rows only, so it has none."""
+    return item.weight_bytes / item.p50_s if item.p50_s > 0 and item.name != EMBEDDING else 0.0
 
 
 _MEASURES: Mapping[str, tuple[Callable[[ItemTime], float], Callable[[float], str]]] = {

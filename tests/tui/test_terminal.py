@@ -85,7 +85,7 @@ def visit_everything(console: PtyConsole) -> None:
     leave(console, "\x1b", ": export json")
     press(console, "?", "HELP")
     press(console, "Roll back", "filter: Roll back")
-    leave(console, "\x1b", "filter: Roll")
+    press(console, "\x1b", "esc close")
     leave(console, "?", "HELP")
     visit_dialogs(console)
     press(console, " ", "HOLD")
