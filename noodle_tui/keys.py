@@ -64,7 +64,7 @@ KEYS: tuple[Key, ...] = (
     Key("view.warn", "w", "warnings and worse only", _ON({Page.OVERVIEW, Page.NODES, Page.EVENTS, Page.SESSIONS, Page.LOGS})),
     Key("view.hold", "space", "hold / resume the display", effect=True),
     Key("view.mode", "v", "view: time, layers, memory", _ON({Page.PLAN})),
-    Key("view.compare", "c", "compare with another plan", _ON({Page.PLAN, Page.WHATIF})),
+    Key("view.compare", "c", "compare with another one", _ON({Page.PLAN, Page.WHATIF, Page.PROFILE})),
     Key("view.phase", "b", "phase: prefill, decode", _ON({Page.PROFILE})),
     Key("view.node", "n", "next source, next profile", _ON({Page.LOGS, Page.PROFILE})),
     Key("view.metric", "m", "measure: time, memory, ...", _ON({Page.WHATIF, Page.PROFILE})),

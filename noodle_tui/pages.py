@@ -113,6 +113,7 @@ class Ui:
     expanded: frozenset[Page] = frozenset()  # there, rows that repeat or belong together are shown one by one
     whatif_metric: int = 0
     profile_metric: int = 0
+    profile_compares: bool = False  # with the profile that was shown before
     event_kind: str = ""  # only this kind of event; empty is all
     log_node: str = ""  # only this source's lines; empty is all
     help: bool = False

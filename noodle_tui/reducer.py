@@ -250,8 +250,10 @@ def _whatif_ended(state: ConsoleState, message: WhatIfEnded, now_s: float) -> Co
 
 
 def _profile_loaded(state: ConsoleState, message: ProfileLoaded, now_s: float) -> ConsoleState:
-    profile = ProfileState(message.profile or state.profile.view, safe_text(message.error))
-    return replace(state, profile=profile)
+    view, shown = message.profile or state.profile.view, state.profile.view
+    is_other = shown is not None and view is not None and (view.path, view.wall_s) != (shown.path, shown.wall_s)
+    earlier = shown if is_other else state.profile.earlier
+    return replace(state, profile=ProfileState(view, safe_text(message.error), earlier))
 
 
 # --- the prompt -----------------------------------------------------------------------------------------------

@@ -197,6 +197,8 @@ def _next_metric(state: ConsoleState) -> ConsoleState:
 
 def _compare(state: ConsoleState) -> ConsoleState:
     """Earlier plans from the newest back, then none; on the What-if screen the strategy that the cursor is on, or none."""
+    if state.ui.page is Page.PROFILE:
+        return _with(state, profile_compares=not state.ui.profile_compares)
     if state.ui.page is Page.WHATIF:
         chosen = cursor_identity(state, Page.WHATIF)
         known = {c.strategy for c in state.whatif.candidates if c.plan is not None}

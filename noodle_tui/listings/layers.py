@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from noodle_tui.figures import middle, ms, percent, size
+from noodle_tui.figures import middle, ms, percent, signed_percent, size
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Line, Span, line
 from noodle_tui.pages import PROFILE_METRICS, Page
@@ -35,6 +35,7 @@ class LayerRow:
     is_slowest: bool
     node: str  # that owns it now
     text_of: Callable[[float], str]
+    before_s: float = 0.0  # in the profile before, if the two are compared and it has this item
     num_alike: int = 0  # that follow it and are folded
     alike: str = ""  # between which values those lie
 
@@ -59,13 +60,23 @@ def layer_rows(state: ConsoleState) -> tuple[LayerRow, ...]:
     values = [value_of(item) for item in phase.items]
     typical = middle(values) if metric == "time" else 0.0
     slowest_s = max(item.p50_s for item in phase.items)
+    before_s = _before_s(state, phase)
     stages = state.shown.status.stages if state.shown else ()
     owner = {i: stage.worker_id for stage in stages for i in range(stage.start, stage.stop)}
     rows = tuple(
-        LayerRow(item, value, max(values), typical, item.p50_s == slowest_s, owner.get(item.index, ""), text_of)
+        LayerRow(
+            item, value, max(values), typical, item.p50_s == slowest_s, owner.get(item.index, ""), text_of, before_s.get(item.name, 0.0)
+        )
         for item, value in zip(phase.items, values, strict=True)
     )
     return _folded(rows) if _folds(state) else rows
+
+
+def _before_s(state: ConsoleState, phase: PhaseView) -> dict[str, float]:
+    """What every item took in the profile that was shown before, in the same phase; nothing unless `c` compares."""
+    earlier = state.profile.earlier if state.ui.profile_compares else None
+    same = next((p for p in earlier.phases if p.point.phase == phase.point.phase), None) if earlier else None
+    return {item.name: item.p50_s for item in same.items} if same else {}
 
 
 def _folds(state: ConsoleState) -> bool:
@@ -100,6 +111,7 @@ def _alike(first: LayerRow, other: LayerRow) -> bool:
 def layers_table(state: ConsoleState) -> Table:
     """See the module docstring."""
     rows = layer_rows(state)
+    compared = state.ui.profile_compares and state.profile.earlier is not None
     return Table(
         noun="items",
         rows=rows,
@@ -108,6 +120,7 @@ def layers_table(state: ConsoleState) -> Table:
             Column("name", "NAME", widest([r.name for r in rows], 5, NAME_CELLS), lambda r: r.item.name, lambda r: r.name),
             Column("p50_s", "p50ms", 7, lambda r: r.item.p50_s, lambda r: _fine(r.item.p50_s), right=True),
             Column("p95_s", "p95", 7, lambda r: r.item.p95_s, lambda r: _fine(r.item.p95_s), right=True),
+            *(_COMPARED if compared else ()),
             Column("share", "STEP", 4, lambda r: r.item.share, lambda r: percent(r.item.share), right=True),
             Column("weight_bytes", "WEIGHTS", 7, _weight, lambda r: size(_weight(r)), right=True, from_width=90),
             Column("node", "NODE", 8, lambda r: r.node, lambda r: r.node or "-", from_width=100),
@@ -148,6 +161,15 @@ def _bytes_per_s(item: ItemTime) -> float:
     """How fast an item passes over its weights; of an embedding a step reads a few rows only, so it has none."""
     return item.weight_bytes / item.p50_s if item.p50_s > 0 and item.name != EMBEDDING else 0.0
 
+
+def _change(row: LayerRow) -> float | None:
+    return row.item.p50_s / row.before_s - 1 if row.before_s > 0 else None
+
+
+_COMPARED = (
+    Column("before_s", "before", 7, lambda r: r.before_s or None, lambda r: _fine(r.before_s), right=True),
+    Column("change", "off", 5, _change, lambda r: signed_percent(_change(r)), right=True),
+)
 
 _MEASURES: Mapping[str, tuple[Callable[[ItemTime], float], Callable[[float], str]]] = {
     "time": (lambda item: item.p50_s, lambda value: f"{_fine(value)}ms"),

@@ -16,7 +16,7 @@ _PAGES: dict[Page, str] = {
     Page.WHATIF: "S ask again|A apply...|c compare|enter stages|m measure|H roll back|x export",
     Page.EVENTS: "enter in full|/ filter|w warnings|, . plan changes|f kind|g newest|z unfold|x export",
     Page.SESSIONS: "enter details|X cancel...|/ filter|o sort|x export",
-    Page.PROFILE: "enter layers|b phase|m measure|n next|P take one|z unfold|o sort|/ filter|x export",
+    Page.PROFILE: "enter layers|b phase|m measure|n next|P take one|c compare|z unfold|o sort|/ filter|x export",
     Page.PROMPT: "enter write|esc stop|pgup pgdn scroll|f2 copy|f3 save",
     Page.LOGS: "enter in full|/ filter|w warnings|n source|f follow|x export",
 }

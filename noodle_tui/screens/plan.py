@@ -16,7 +16,7 @@ from noodle_tui.listings.strategies import owners
 from noodle_tui.pages import PLAN_MODES, Page
 from noodle_tui.state import ConsoleState, View
 from noodle_tui.tables import arrange, cursor_index, draw_table
-from noodle_tui.widgets.axis_bars import NAME_CELLS, axis_scale, machine_bars, stage_bars, steps_of
+from noodle_tui.widgets.axis_bars import axis_of, machine_bars, name_cells, stage_bars
 from noodle_tui.widgets.bars import parts_bar
 from noodle_tui.widgets.owner_row import axis_row, cost_row, legend, letters_of, moves_row, owner_row
 from noodle_tui.widgets.plan_layout import FOLD_FROM
@@ -61,7 +61,8 @@ def _hints(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> str:
     hints = "v: " + " / ".join(name.upper() if name == mode else name for name in PLAN_MODES)
     if len(status.stages) >= FOLD_FROM:
         hints += f"   z: {len(status.stages)} stages {'by machine, or one by one' if folds_stages(state) else 'one by one, or by machine'}"
-    scale = f"   {axis_scale(steps_of(stage_rows(state)), canvas)}" if mode == "time" else ""
+    axis = axis_of(stage_rows(state), canvas)
+    scale = f"   {axis}" if mode == "time" and axis.total_s > 0 else ""
     return hints + scale if len(hints) + len(scale) < canvas.width else hints
 
 
@@ -76,11 +77,11 @@ def step_times(status: ClusterStatus) -> tuple[float, float]:
 # --- the three views ------------------------------------------------------------------------------------------
 def _time_view(state: ConsoleState, rows: Sequence[Row], cursor: int, canvas: Canvas) -> Lines:
     """A bar per stage where it lies in the step; of a large plan one row per machine, with all its stages."""
-    chosen = rows[cursor].index if rows else -1
+    chosen, axis = rows[cursor].index if rows else -1, axis_of(stage_rows(state), canvas)
     machines = [row for row in rows if isinstance(row, MachineRow)]
     if machines:
-        return machine_bars(machines, chosen, canvas)
-    return stage_bars([row for row in rows if isinstance(row, StageRow)], chosen, canvas)
+        return machine_bars(machines, axis, chosen, canvas)
+    return stage_bars([row for row in rows if isinstance(row, StageRow)], axis, chosen, canvas)
 
 
 def _layer_view(state: ConsoleState, rows: Sequence[Row], cursor: int, canvas: Canvas) -> Lines:
@@ -91,11 +92,11 @@ def _layer_view(state: ConsoleState, rows: Sequence[Row], cursor: int, canvas: C
 def _memory_view(state: ConsoleState, rows: Sequence[Row], cursor: int, canvas: Canvas) -> Lines:
     """Per stage: what its node holds now, of what it may use."""
     key = f"{canvas.glyphs.full} resident without KV   + KV in use   {canvas.glyphs.empty} free"
-    head = line(Span(f" {'STAGE':<{NAME_CELLS}} {key}", "dim"))
+    head = line(Span(f" {'STAGE':<{name_cells(canvas)}} {key}", "dim"))
     lines = [head]
     for i, row in enumerate(rows):
         mark = Span(canvas.glyphs.cursor if i == cursor else " ", "accent")
-        lines.append(line(mark, fit(row.name, NAME_CELLS, canvas.glyphs), " ", *_memory_bar(row, state, canvas)))
+        lines.append(line(mark, fit(row.name, name_cells(canvas), canvas.glyphs), " ", *_memory_bar(row, state, canvas)))
     return tuple(lines)
 
 
@@ -110,7 +111,7 @@ def _memory_bar(row: Row, state: ConsoleState, canvas: Canvas) -> Line:
     if canvas.width >= 76:
         text += f"  KV {size(node.kv_used_bytes)}/{size(node.kv_budget_bytes)}"
     style = "warn" if share > state.thresholds.memory else "text"
-    return line(*parts_bar(shares, max(12, canvas.width - NAME_CELLS - 4 - len(text)), canvas.glyphs), Span(text, style))
+    return line(*parts_bar(shares, max(12, canvas.width - name_cells(canvas) - 4 - len(text)), canvas.glyphs), Span(text, style))
 
 
 _MODES = {"time": _time_view, "layers": _layer_view, "memory": _memory_view}

@@ -44,11 +44,22 @@ def _head(state: ConsoleState, view: ProfileView, phase: PhaseView, canvas: Canv
     first = f"  {label} on {view.host}: {view.device}, {view.num_threads} threads, {view.dtype}   {when}"
     trust = f"hooks cost {view.overhead:+.1%}, items cover {view.coverage:.0%} of a step, noise {view.noise_cv:.0%}, {view.num_steps} steps"
     phases = [p.point.phase.upper() if p is phase else p.point.phase for p in view.phases]
+    against = _against(state)
     return (
         line(Span(" PROFILE", "title"), fit(first, canvas.width - 9, canvas.glyphs).rstrip()),
         _point(state, phase, phases, canvas),
-        line(Span(f" {fit(trust, canvas.width - 2, canvas.glyphs).rstrip()}", "dim")),
+        line(Span(f" {fit(against or trust, canvas.width - 2, canvas.glyphs).rstrip()}", "accent" if against else "dim")),
     )
+
+
+def _against(state: ConsoleState) -> str:
+    """With what `c` compares, or what it needs for that; empty while it does not."""
+    if not state.ui.profile_compares:
+        return ""
+    earlier = state.profile.earlier
+    if earlier is None:
+        return "c compares with the profile shown before this one: n shows another, P takes one; c = not to compare"
+    return f"before: {earlier.model} on {earlier.host}, {clock(earlier.wall_s)}, from {earlier.path}; c = not to compare"
 
 
 def _point(state: ConsoleState, phase: PhaseView, phases: list[str], canvas: Canvas) -> Line:

@@ -143,6 +143,16 @@ def deep(*key_ids: str) -> ConsoleState:
     return keyed(state_of((99.0, m.ProfileLoaded("p", shown)), state=page(Page.PROFILE)), *key_ids)
 
 
+def twice_profiled(*key_ids: str) -> ConsoleState:
+    """Another profile of the same model was shown before; its blocks took half as long."""
+    view = replace(read_profile(PROFILE), path="profile-gpu-a/profile.json", host="gpu-a")
+    phase = view.phases[0]
+    items = tuple(replace(item, p50_s=item.p50_s / 2 if item.name.startswith("h.") else item.p50_s) for item in phase.items)
+    earlier = m.ProfileLoaded("q", replace(view, phases=(replace(phase, items=items), *view.phases[1:])))
+    shown = m.ProfileLoaded("p", replace(view, path="profile.json"))
+    return keyed(state_of((98.0, earlier), (99.0, shown), state=page(Page.PROFILE)), *key_ids)
+
+
 def helped(text: str) -> ConsoleState:
     return state_of((99.7, m.HelpFiltered(text)), state=page(Page.PLAN, "app.help"))
 
@@ -262,6 +272,7 @@ SCENES: dict[str, Callable[[], ConsoleState]] = {
     "profile-of-empty": lambda: page(Page.PROFILE),
     "profile-of-memory": lambda: profiled("view.metric"),
     "profile-of-speed": lambda: profiled("view.metric", "view.metric"),
+    "profile-of-compare": lambda: twice_profiled("view.compare"),
     "profile-of-alike": lambda: deep("nav.down"),
     "profile-of-every-item": lambda: deep("view.expand", *["nav.down"] * 10),
     "prompt": answered,

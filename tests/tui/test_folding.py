@@ -68,6 +68,22 @@ def test_stages_of_one_machine_may_lie_apart_and_one_without_a_host_stands_alone
     assert len(rows) == 1 and rows[0].count("=") >= 25, "h1 is drawn wherever its stages lie"
 
 
+def test_a_filter_leaves_stages_where_they_lie_in_the_step() -> None:
+    state = scenes.keyed(scenes.large(), "view.expand", *["nav.down"] * 29)
+    found = scenes.state_of(
+        (
+            99.9,
+            m.EntryChanged(Entry(EntryKind.FILTER, "rack-3-gpu5")),
+        ),
+        state=state,
+    )
+
+    def bar(of: ConsoleState) -> str:
+        return next(row for row in body(of, height=90).split("\n") if "S29 " in row and "8.5ms" in row)
+
+    assert bar(found) == bar(state) and "    hop" not in body(found)
+
+
 @pytest.mark.parametrize("num_stages", [13, 40])
 def test_above_twelve_stages_hops_have_no_lines_of_their_own(num_stages: int) -> None:
     def hops(state: ConsoleState) -> int:
@@ -153,6 +169,19 @@ def test_m_does_nothing_elsewhere() -> None:
     for page in set(Page) - {Page.WHATIF, Page.PROFILE}:
         state = scenes.page(page)
         assert scenes.keyed(state, "view.metric") == state
+
+
+def test_c_compares_with_the_profile_that_was_shown_before() -> None:
+    state = scenes.twice_profiled("view.compare")
+    h_0 = next(row for row in shown_rows(state, Page.PROFILE) if row.item.name == "h.0")
+    assert h_0.before_s == h_0.item.p50_s / 2 and " 70.8 +100% " in body(state) and "on gpu-a" in body(state)
+    assert "before" not in body(scenes.keyed(state, "view.compare"))
+    decode = scenes.keyed(state, "view.phase")
+    assert all(row.before_s == row.item.p50_s for row in shown_rows(decode, Page.PROFILE)), "the same phase of the other profile"
+    alone = scenes.profiled("view.compare")
+    assert "n shows another" in body(alone) and "+0%" not in body(alone)
+    again = scenes.state_of((99.9, m.ProfileLoaded("p", alone.profile.view)), state=alone)
+    assert again.profile.earlier is None, "read again, it is still the same profile"
 
 
 # --- events ---------------------------------------------------------------------------------------------------

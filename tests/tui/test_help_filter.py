@@ -44,7 +44,7 @@ def test_typing_filters_esc_clears_then_closes() -> None:
         await pilot.press("backspace", "backspace", "backspace")
         await pilot.press("ctrl+u", *"compare")
         await pilot.pause()
-        assert "compare strategies" in shown(app) and "compare with another plan" in shown(app) and "drain" not in shown(app)
+        assert "compare strategies" in shown(app) and "compare with another one" in shown(app) and "drain" not in shown(app)
         await pilot.press("escape")
         await pilot.pause()
         assert app.state.ui.help and "drain chosen node" in shown(app)

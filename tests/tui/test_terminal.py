@@ -116,7 +116,9 @@ def visit_dialogs(console: PtyConsole) -> None:
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
 def test_ascii_mode_writes_only_ascii(fake: FakeCoordinator, size: tuple[int, int]) -> None:
-    with PtyConsole(["--connect", fake.address, "--ascii", "--graphs", "braille", "--profile", PROFILE], width=size[0], height=size[1]) as console:
+    with PtyConsole(
+        ["--connect", fake.address, "--ascii", "--graphs", "braille", "--profile", PROFILE], width=size[0], height=size[1]
+    ) as console:
         visit_everything(console)
         fake.control.silent = True
         console.wait_for("STALE")
