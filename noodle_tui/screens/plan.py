@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from engine.data import ClusterStatus, StageStatus
 from noodle_tui.causes import likely_cause
-from noodle_tui.figures import age, clock, ms, percent, signed_percent, size, with_ms
+from noodle_tui.figures import age, clock, percent, signed_percent, size, with_ms
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line
 from noodle_tui.listings import table_of
 from noodle_tui.listings.machines import MachineRow, folds_stages, owner_names
@@ -20,6 +20,7 @@ from noodle_tui.widgets.axis_bars import axis_of, machine_bars, name_cells, stag
 from noodle_tui.widgets.bars import parts_bar
 from noodle_tui.widgets.owner_row import axis_row, cost_row, legend, letters_of, moves_row, owner_row
 from noodle_tui.widgets.plan_layout import FOLD_FROM
+from noodle_tui.widgets.stage_split import split_lines
 
 SPLIT_FROM = 22  # rows; fewer go to the hops
 Row = StageRow | MachineRow
@@ -172,24 +173,14 @@ def _stage(state: ConsoleState, row: StageRow, canvas: Canvas) -> Lines:
     )
     if node is not None:
         times += f"   util {percent(node.cpu_utilisation)}  seen {age(node.heartbeat_age_s)}"
-    rows = [line(" ", Span(head, "accent")), line(times), *(_split(row, canvas) if canvas.height >= SPLIT_FROM else ())]
+    rows = [
+        line(" ", Span(head, "accent")),
+        line(times),
+        *(split_lines(stage, "   split    ", canvas) if canvas.height >= SPLIT_FROM else ()),
+    ]
     cause = likely_cause(NodeRow(node, row.index, stage), state.thresholds) if node is not None else ""
     rows += [line(Span("   cause?  ", "warn"), fit(cause, canvas.width - 11, canvas.glyphs).rstrip())] if cause else []
     return (*rows, _past(state, stage.worker_id))
-
-
-def _split(row: StageRow, canvas: Canvas) -> Lines:
-    """Where a step's time at this stage goes: computing, waiting for its turn, the hop after it."""
-    stage = row.stage
-    parts = (("compute", stage.compute_p50_s, "#", "low"), ("waits", stage.queue_p50_s, "+", "mid"), ("hop", stage.hop_p50_s, "=", "dim"))
-    total_s = sum(time_s for _, time_s, _, _ in parts)
-    if not stage.num_steps or total_s <= 0:
-        return ()
-    text = "  ".join(f"{glyph} {name} {ms(time_s)}" for name, time_s, glyph, _ in parts)
-    bar = parts_bar(
-        tuple((time_s / total_s, glyph, style) for _, time_s, glyph, style in parts), canvas.width - len(text) - 14, canvas.glyphs
-    )
-    return (line(Span("   split    ", "dim"), *bar, f" {text}"),)
 
 
 def _past(state: ConsoleState, worker_id: str) -> Line:

@@ -6,10 +6,12 @@ from noodle_tui.figures import age, clock, ms, percent, with_ms
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line, width_of, wrap
 from noodle_tui.listings import cursor_row, table_of
 from noodle_tui.listings.layers import HOW_TO, LayerRow, phase_of
+from noodle_tui.listings.stages import stage_rows
 from noodle_tui.pages import PROFILE_METRICS, Page
 from noodle_tui.profile_file import LayerTime, PhaseView, ProfileView
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import draw_table
+from noodle_tui.widgets.stage_split import per_item_lines, split_lines
 
 
 def profile_body(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -27,7 +29,18 @@ def profile_body(state: ConsoleState, canvas: Canvas) -> Lines:
         pane = max(pane, room - 6)
     rows = draw_table(table, listing, canvas.sized(canvas.width, room - pane))
     below = _layers(phase, row, canvas.sized(canvas.width, room - len(rows))) if row is not None and pane > 1 else ()
-    return (*head, *rows, BLANK, *below)[: canvas.height]
+    served = _served(state, phase, row, canvas) if row is not None else ()
+    fits = len(head) + len(rows) + len(below) + len(served) + 2 <= canvas.height
+    return (*head, *rows, BLANK, *below, *((BLANK, *served) if served and fits else ()))[: canvas.height]
+
+
+def _served(state: ConsoleState, phase: PhaseView, row: LayerRow, canvas: Canvas) -> Lines:
+    """The same while serving, if it is this model that serves: the stage of the item, and an item on every node."""
+    if state.shown is None or state.shown.status.num_items != len(phase.items):
+        return ()
+    stages = stage_rows(state)
+    owner = next((stage for stage in stages if stage.stage.start <= row.item.index < stage.stage.stop), None)
+    return (*(split_lines(owner.stage, f" {owner.name} ", canvas) if owner else ()), *per_item_lines(stages, canvas))
 
 
 def _empty(state: ConsoleState, canvas: Canvas) -> Lines:

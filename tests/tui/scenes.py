@@ -143,6 +143,13 @@ def deep(*key_ids: str) -> ConsoleState:
     return keyed(state_of((99.0, m.ProfileLoaded("p", shown)), state=page(Page.PROFILE)), *key_ids)
 
 
+def serving_profiled() -> ConsoleState:
+    """The profile on screen is of the model that serves."""
+    ranges = ((0, 2), (2, 5), (5, 6))
+    stages = tuple(frames.stage(frames.NAMES[i], *ranges[i], frames.TIMES_S[i], queue_p50_s=0.002) for i in range(3))
+    return state_of((99.5, live(3, stages=stages, num_items=6)), state=profiled("nav.down", "nav.down"))
+
+
 def twice_profiled(*key_ids: str) -> ConsoleState:
     """Another profile of the same model was shown before; its blocks took half as long."""
     view = replace(read_profile(PROFILE), path="profile-gpu-a/profile.json", host="gpu-a")
@@ -272,6 +279,7 @@ SCENES: dict[str, Callable[[], ConsoleState]] = {
     "profile-of-empty": lambda: page(Page.PROFILE),
     "profile-of-memory": lambda: profiled("view.metric"),
     "profile-of-speed": lambda: profiled("view.metric", "view.metric"),
+    "profile-of-serving": serving_profiled,
     "profile-of-compare": lambda: twice_profiled("view.compare"),
     "profile-of-alike": lambda: deep("nav.down"),
     "profile-of-every-item": lambda: deep("view.expand", *["nav.down"] * 10),

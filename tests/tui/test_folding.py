@@ -184,6 +184,14 @@ def test_c_compares_with_the_profile_that_was_shown_before() -> None:
     assert again.profile.earlier is None, "read again, it is still the same profile"
 
 
+def test_a_profile_of_the_model_that_serves_is_shown_beside_its_serving() -> None:
+    text = body(scenes.serving_profiled())
+    assert "# compute 4.2  + waits 2.0  = hop 1.0" in text, "the stage that owns the item under the cursor"
+    assert "gpu-a 1.6ms an item   cpu-b 1.4ms   gpu-c 11.8ms" in text
+    other = body(scenes.profiled("nav.down", "nav.down"))
+    assert "an item" not in other and "waits" not in other, "fourteen items serve, the profile has six"
+
+
 # --- events ---------------------------------------------------------------------------------------------------
 def test_f_shows_one_kind_of_event_after_the_other_and_says_so() -> None:
     state = scenes.page(Page.EVENTS)
