@@ -81,7 +81,9 @@ def test_a_filter_leaves_stages_where_they_lie_in_the_step() -> None:
     def bar(of: ConsoleState) -> str:
         return next(row for row in body(of, height=90).split("\n") if "S29 " in row and "8.5ms" in row)
 
-    assert bar(found) == bar(state) and "    hop" not in body(found)
+    assert bar(found) == bar(state)
+    some = scenes.state_of((99.9, m.EntryChanged(Entry(EntryKind.FILTER, "gpu5"))), state=state)
+    assert len(shown_rows(some, Page.PLAN)) == 6 and "    hop" not in body(some), "hops are between neighbours"
 
 
 @pytest.mark.parametrize("num_stages", [13, 40])
@@ -144,6 +146,7 @@ def test_m_goes_round_the_measures_of_the_profile() -> None:
     assert "TIME, 0..142ms" in seen[0] and "MEMORY, 0..384K" in seen[1] and "BYTES, 0.." in seen[2]
     assert all("h.0" in row for text in seen for row in text.split("\n") if row.endswith("!!")), (
         "the mark is of time, whatever the bars show"
+    assert "3.2x" in body(scenes.deep()) and "2.0x" not in seen[1], "and so is what stands out"
     )
 
 
@@ -163,6 +166,19 @@ def test_memory_of_a_base_is_what_its_own_move_leaves() -> None:
     candidate = m.CandidateArrived("guessed", frames.plan(bottleneck_s=0.001))
     guess = scenes.keyed(scenes.state_of((99.5, candidate), state=scenes.compared()), "nav.down", "nav.down", "view.metric")
     assert "could not say what memory" in body(guess)
+
+
+def test_the_keys_are_m_z_f_g_and_c() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await pilot.press("7", "m", "z", "c", "4", "m", "m", "5", "f")
+        ui = app.state.ui
+        assert (ui.profile_metric, ui.whatif_metric, ui.profile_compares) == (1, 2, True)
+        assert ui.expanded == {Page.PROFILE} and ui.event_kind == "plan"
+        await pilot.press("down", "g")
+        assert app.state.ui.listing(Page.EVENTS).cursor == ""
+
+    run(test)
 
 
 def test_m_does_nothing_elsewhere() -> None:
