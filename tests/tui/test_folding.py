@@ -146,8 +146,8 @@ def test_m_goes_round_the_measures_of_the_profile() -> None:
     assert "TIME, 0..142ms" in seen[0] and "MEMORY, 0..384K" in seen[1] and "BYTES, 0.." in seen[2]
     assert all("h.0" in row for text in seen for row in text.split("\n") if row.endswith("!!")), (
         "the mark is of time, whatever the bars show"
-    assert "3.2x" in body(scenes.deep()) and "2.0x" not in seen[1], "and so is what stands out"
     )
+    assert "3.2x" in body(scenes.deep()) and "2.0x" not in seen[1], "and so is what stands out"
 
 
 def test_m_goes_round_the_measures_of_what_if() -> None:
