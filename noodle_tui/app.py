@@ -28,7 +28,8 @@ from noodle_tui import options as command_line
 from noodle_tui import terminal
 from noodle_tui.config import Config, load_config
 from noodle_tui.exits import install_signal_handlers
-from noodle_tui.glyphs import ASCII, UNICODE, AsciiFilter, Glyphs
+from noodle_tui.glyphs import ASCII, AsciiFilter, Glyphs
+from noodle_tui.graph_sets import glyphs_for
 from noodle_tui.keys import KEYS
 from noodle_tui.link import Link
 from noodle_tui.messages import (
@@ -387,7 +388,7 @@ def _run(options: Options, config: Config) -> int:
     except InvalidInput as problem:
         print(problem, file=sys.stderr)
         return 2
-    app = ConsoleApp(options, look, ASCII if ascii_only else UNICODE, config=config)
+    app = ConsoleApp(options, look, glyphs_for(options.graphs, ascii_only), config=config)
     install_signal_handlers(app)
     try:
         app.run(mouse=options.mouse)

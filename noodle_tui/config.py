@@ -1,7 +1,8 @@
-"""`console.toml` in the user's folder: keys by id, theme, refresh rate, thresholds. Optional; the command line wins.
+"""`console.toml` in the user's folder: keys by id, theme, refresh rate, graphs, thresholds. Optional; the command line wins.
 
 theme = "cvd-dark"
 hz = 0.5
+graphs = "timeline=braille"
 [keys]
 "list.filter" = "slash,ctrl+f"
 [thresholds]
@@ -18,10 +19,19 @@ from pathlib import Path
 from typing import Any
 
 from engine.data import InvalidInput
+from noodle_tui.graph_sets import parse_graph_sets
 from noodle_tui.keys import KEYS, Key, nearest, with_keys
 from noodle_tui.state import Thresholds
 
-_KINDS: Mapping[str, type] = {"theme": str, "hz": float, "ascii": bool, "low_bandwidth": bool, "keys": dict, "thresholds": dict}
+_KINDS: Mapping[str, type] = {
+    "theme": str,
+    "hz": float,
+    "ascii": bool,
+    "low_bandwidth": bool,
+    "graphs": str,
+    "keys": dict,
+    "thresholds": dict,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +42,7 @@ class Config:
     hz: float | None = None
     ascii: bool | None = None
     low_bandwidth: bool | None = None
+    graphs: str | None = None
     keys: tuple[Key, ...] = KEYS
     thresholds: Thresholds = field(default_factory=Thresholds)
 
@@ -57,6 +68,7 @@ def parse_config(path: str, text: str) -> Config:
         plain = {key: _checked(key, value) for key, value in data.items()}
         keys = with_keys(_texts("keys", plain.pop("keys", {})))
         thresholds = _thresholds(plain.pop("thresholds", {}))
+        parse_graph_sets(plain.get("graphs", ""))
         return Config(**plain, keys=keys, thresholds=thresholds)
     except InvalidInput as problem:
         raise InvalidInput(f"{path}: {problem}") from None

@@ -68,7 +68,7 @@ class FileOrders:
         """`export FORMAT [FILE]`: the list on screen, filtered and sorted as it stands; what is folded there is in it too."""
         from noodle_tui.export import render, write_new
 
-        state = replace(self._app.state, ui=replace(self._app.state.ui, expanded=True))
+        state = replace(self._app.state, ui=replace(self._app.state.ui, expanded=frozenset(Page)))
         form, _, name = argument.partition(" ")
         page = state.ui.list_page
         table = table_of(state, page)

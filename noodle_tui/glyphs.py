@@ -1,4 +1,6 @@
-"""Every glyph the console draws, as a Unicode and an ASCII table, and the filter that holds ASCII mode together.
+"""Every glyph the console draws, as an ASCII and a block table, and the filter that holds ASCII mode together.
+
+Graphs may be drawn with another set than the rest, each with its own; see `graph_sets.py`.
 
 A theme cannot change glyphs: they carry facts (levels, the bottleneck, hops) that colour only repeats.
 """
@@ -16,7 +18,7 @@ from textual.filter import LineFilter
 
 @dataclass(frozen=True, slots=True)
 class Glyphs:
-    """One glyph set; every entry but `ellipsis` is one cell per character."""
+    """One glyph set; every character is one cell wide."""
 
     name: str
     horizontal: str
@@ -33,10 +35,15 @@ class Glyphs:
     cursor: str = ">"
     bottleneck: str = "!!"
     broken_scale: str = "~"
+    graph_sets: tuple[tuple[str, str], ...] = ()  # graphs that are drawn with another set, and which
+
+    def set_of(self, graph: str) -> str:
+        """The glyph set of one graph."""
+        return dict(self.graph_sets).get(graph, self.name)
 
 
 ASCII = Glyphs("ascii", "-", "|", "+", "+", "+", "+", "..", ".:-=+*#@", "#", ".")
-UNICODE = Glyphs("unicode", "─", "│", "┌", "┐", "└", "┘", "…", "▁▂▃▄▅▆▇█", "█", "░")
+UNICODE = Glyphs("block", "─", "│", "┌", "┐", "└", "┘", "…", "▁▂▃▄▅▆▇█", "█", "░")
 
 _TRANSLATION = str.maketrans(
     {**{getattr(UNICODE, f): getattr(ASCII, f) for f in ("horizontal", "vertical", "top_left", "top_right", "bottom_left", "bottom_right")}}

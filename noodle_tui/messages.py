@@ -104,6 +104,13 @@ class KeyPressed:
 
 
 @dataclass(frozen=True, slots=True)
+class HelpFiltered:
+    """What was typed while the help is open."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class RowChosen:
     """A row of the list on screen was clicked."""
 
@@ -277,6 +284,7 @@ Message = (
     | Tick
     | HoldToggled
     | KeyPressed
+    | HelpFiltered
     | RowChosen
     | EntryChanged
     | DialogChanged

@@ -10,6 +10,7 @@ from typing import Any
 
 from engine.data import GenerateRequest, InvalidInput, Sampling
 from noodle_tui.config import Config
+from noodle_tui.graph_sets import GRAPHS, SETS, parse_graph_sets
 from noodle_tui.themes import DEFAULT_THEME, theme_names
 
 MIN_HZ, MAX_HZ = 0.2, 4.0
@@ -41,12 +42,14 @@ class Options:
     low_bandwidth: bool = False
     serve: int | None = None
     mouse: bool = False
+    graphs: str = ""
 
     def __post_init__(self) -> None:
         self._check_cluster()
         self._check_recording()
         if not MIN_HZ <= self.hz <= MAX_HZ:
             raise InvalidInput(f"--hz {self.hz:g} is not allowed: the display paints {MIN_HZ:g} to {MAX_HZ:g} times a second")
+        parse_graph_sets(self.graphs)
         if self.theme is not None and self.theme not in theme_names():
             raise InvalidInput(f"--theme {self.theme[:80]!r}: there is no such theme; the themes are {', '.join(theme_names())}")
         GenerateRequest("x", max_new_tokens=self.max_new_tokens, sampling=Sampling(self.temperature, seed=self.seed))
@@ -96,7 +99,7 @@ def parse(argv: Sequence[str], config: Config | None = None) -> Options:
 def _from_config(config: Config | None) -> dict[str, Any]:
     if config is None:
         return {}
-    found = {"theme": config.theme, "hz": config.hz, "ascii": config.ascii, "low_bandwidth": config.low_bandwidth}
+    found = {"theme": config.theme, "hz": config.hz, "ascii": config.ascii, "low_bandwidth": config.low_bandwidth, "graphs": config.graphs}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -127,6 +130,12 @@ def _parser() -> argparse.ArgumentParser:
     recording.add_argument("--speed", type=float, default=1.0, metavar="X", help="pace of the replay (default 1)")
     display = parser.add_argument_group("display")
     display.add_argument("--ascii", action="store_true", help="draw with ASCII only (also NOODLE_ASCII=1)")
+    display.add_argument(
+        "--graphs",
+        metavar="SET",
+        help=f"glyphs of the graphs: {', '.join(SETS)}, or one by one, such as {GRAPHS[0]}=braille,{GRAPHS[1]}=block; the graphs are "
+        f"{', '.join(GRAPHS)}; ASCII mode has ASCII only",
+    )
     display.add_argument("--theme", metavar="NAME", help="colour theme")
     display.add_argument("--hz", type=float, default=None, metavar="F", help="paint F times a second, 0.2 to 4 (default 1)")
     display.add_argument("--low-bandwidth", action="store_true", help="for slow lines: half the frames, the terminal's own colours")

@@ -34,6 +34,8 @@ class Page(StrEnum):
 
 PANELS = (Page.NODES, Page.SESSIONS, Page.EVENTS)  # of the Overview, in the order of the tab key
 PLAN_MODES = ("time", "layers", "memory")
+WHATIF_METRICS = ("time", "memory", "items")
+PROFILE_METRICS = ("time", "memory", "bytes")  # of an item: what it takes, what its weights hold, how fast it reads them
 LAST = 10**9  # an index beyond every list
 
 
@@ -108,10 +110,15 @@ class Ui:
     compare_version: int = 0  # the plan that the Plan screen compares with; 0 is none
     compare_strategy: str = ""  # the strategy that the What-if screen compares with; empty is the present plan
     profile_phase: int = 0
-    expanded: bool = False  # rows that only repeat themselves are shown too
+    expanded: frozenset[Page] = frozenset()  # there, rows that repeat or belong together are shown one by one
+    whatif_metric: int = 0
+    profile_metric: int = 0
+    profile_compares: bool = False  # with the profile that was shown before
+    event_kind: str = ""  # only this kind of event; empty is all
     log_node: str = ""  # only this source's lines; empty is all
     help: bool = False
     help_scroll: int = 0
+    help_filter: str = ""
     dialog: Dialog | None = None
     entry: Entry | None = None
 

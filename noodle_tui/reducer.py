@@ -21,6 +21,7 @@ from noodle_tui.messages import (
     DialogChanged,
     EntryChanged,
     FrameArrived,
+    HelpFiltered,
     HoldToggled,
     KeyPressed,
     LinkLost,
@@ -249,8 +250,10 @@ def _whatif_ended(state: ConsoleState, message: WhatIfEnded, now_s: float) -> Co
 
 
 def _profile_loaded(state: ConsoleState, message: ProfileLoaded, now_s: float) -> ConsoleState:
-    profile = ProfileState(message.profile or state.profile.view, safe_text(message.error))
-    return replace(state, profile=profile)
+    view, shown = message.profile or state.profile.view, state.profile.view
+    is_other = shown is not None and view is not None and (view.path, view.wall_s) != (shown.path, shown.wall_s)
+    earlier = shown if is_other else state.profile.earlier
+    return replace(state, profile=ProfileState(view, safe_text(message.error), earlier))
 
 
 # --- the prompt -----------------------------------------------------------------------------------------------
@@ -287,6 +290,7 @@ _HANDLERS: dict[type, Callable[[ConsoleState, Any, float], ConsoleState]] = {
     Tick: _tick,
     HoldToggled: _hold_toggled,
     KeyPressed: lambda state, message, now_s: ui_reducer.pressed(state, message.key_id),
+    HelpFiltered: lambda state, message, now_s: ui_reducer.help_filtered(state, message.text),
     RowChosen: lambda state, message, now_s: ui_reducer.row_chosen(state, message.identity),
     EntryChanged: lambda state, message, now_s: ui_reducer.entry_changed(state, message.entry),
     DialogChanged: lambda state, message, now_s: replace(state, ui=replace(state.ui, dialog=message.dialog)),

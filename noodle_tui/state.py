@@ -100,6 +100,7 @@ class ProfileState:
 
     view: ProfileView | None = None
     error: str = ""
+    earlier: ProfileView | None = None  # that was shown before, to compare with
 
 
 @dataclass(frozen=True, slots=True)

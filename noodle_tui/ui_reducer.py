@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from noodle_tui.keys import BY_ID
 from noodle_tui.listings import cursor_identity, shown_rows, table_of
+from noodle_tui.listings.events import kinds
 from noodle_tui.listings.lines import sources
-from noodle_tui.pages import LAST, PANELS, PLAN_MODES, Entry, EntryKind, Page, Preview, ThemeChoice
+from noodle_tui.pages import LAST, PANELS, PLAN_MODES, PROFILE_METRICS, WHATIF_METRICS, Entry, EntryKind, Page, Preview, ThemeChoice
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import cursor_index
 
@@ -35,7 +36,7 @@ def entry_changed(state: ConsoleState, entry: Entry | None) -> ConsoleState:
 
 def open_page(state: ConsoleState, page: Page, came_from: Page | None = None) -> ConsoleState:
     """Another screen; what was set on it before is still there."""
-    return _with(state, page=page, came_from=came_from, help=False, help_scroll=0)
+    return _with(state, page=page, came_from=came_from, help=False, help_scroll=0, help_filter="")
 
 
 # --- moving ---------------------------------------------------------------------------------------------------
@@ -56,6 +57,11 @@ def _move(step: int) -> Callable[[ConsoleState], ConsoleState]:
         return _moved(state, ui.list_page, step)
 
     return move
+
+
+def help_filtered(state: ConsoleState, text: str) -> ConsoleState:
+    """The help shows what contains the words of `text`."""
+    return _with(state, help_filter=text, help_scroll=0)
 
 
 def row_chosen(state: ConsoleState, identity: str) -> ConsoleState:
@@ -125,6 +131,8 @@ def _leave(state: ConsoleState) -> ConsoleState:
     """One step back: help, dialog, filter, detail, then the screen before, then the Overview."""
     ui = state.ui
     listing = ui.listing(ui.list_page)
+    if ui.help_filter:
+        return help_filtered(state, "")
     if ui.help:
         return _with(state, help=False, help_scroll=0)
     if ui.dialog is not None:
@@ -174,8 +182,23 @@ def _next_source(state: ConsoleState) -> ConsoleState:
     return _with(_follow(state), log_node=names[(index + 1) % len(names)])
 
 
+def _next_kind(state: ConsoleState) -> ConsoleState:
+    names = ["", *kinds(state)]
+    index = names.index(state.ui.event_kind) if state.ui.event_kind in names else 0
+    return _with(_follow(state), event_kind=names[(index + 1) % len(names)])
+
+
+def _next_metric(state: ConsoleState) -> ConsoleState:
+    ui = state.ui
+    if ui.page is Page.WHATIF:
+        return _with(state, whatif_metric=(ui.whatif_metric + 1) % len(WHATIF_METRICS))
+    return _with(state, profile_metric=(ui.profile_metric + 1) % len(PROFILE_METRICS))
+
+
 def _compare(state: ConsoleState) -> ConsoleState:
     """Earlier plans from the newest back, then none; on the What-if screen the strategy that the cursor is on, or none."""
+    if state.ui.page is Page.PROFILE:
+        return _with(state, profile_compares=not state.ui.profile_compares)
     if state.ui.page is Page.WHATIF:
         chosen = cursor_identity(state, Page.WHATIF)
         known = {c.strategy for c in state.whatif.candidates if c.plan is not None}
@@ -192,6 +215,7 @@ def _plan_change(direction: int) -> Callable[[ConsoleState], ConsoleState]:
     def seek(state: ConsoleState) -> ConsoleState:
         if state.ui.page is not Page.EVENTS:
             state = open_page(state, Page.EVENTS, state.ui.page)
+        state = state if state.ui.event_kind in ("", "plan") else _with(state, event_kind="")
         table, rows = table_of(state, Page.EVENTS), shown_rows(state, Page.EVENTS)
         if table is None or not rows:
             return state
@@ -228,10 +252,13 @@ _HANDLERS: Mapping[str, Callable[[ConsoleState], ConsoleState]] = {
     "view.compare": _compare,
     "view.phase": lambda state: _with(state, profile_phase=state.ui.profile_phase + 1),
     "view.node": _next_source,
-    "view.expand": lambda state: _with(state, expanded=not state.ui.expanded),
+    "view.expand": lambda state: _with(state, expanded=state.ui.expanded ^ {state.ui.page}),
+    "view.metric": _next_metric,
+    "view.kind": _next_kind,
+    "view.newest": _follow,
     "view.follow": _follow,
     "time.prev": _plan_change(-1),
     "time.next": _plan_change(1),
-    "app.help": lambda state: _with(state, help=not state.ui.help, help_scroll=0),
+    "app.help": lambda state: _with(state, help=not state.ui.help, help_scroll=0, help_filter=""),
     **{f"screen.{page.value}": (lambda state, page=page: open_page(state, page)) for page in Page},  # type: ignore[misc]
 }

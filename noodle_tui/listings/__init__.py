@@ -8,9 +8,9 @@ from typing import Any
 from noodle_tui.listings.events import events_table
 from noodle_tui.listings.layers import layers_table
 from noodle_tui.listings.lines import lines_table
+from noodle_tui.listings.machines import plan_table
 from noodle_tui.listings.nodes import nodes_table
 from noodle_tui.listings.sessions import sessions_table
-from noodle_tui.listings.stages import stages_table
 from noodle_tui.listings.strategies import strategies_table
 from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState
@@ -18,7 +18,7 @@ from noodle_tui.tables import Table, arrange, cursor_index
 
 _TABLES: Mapping[Page, Callable[[ConsoleState], Table]] = {
     Page.NODES: nodes_table,
-    Page.PLAN: stages_table,
+    Page.PLAN: plan_table,
     Page.WHATIF: strategies_table,
     Page.EVENTS: events_table,
     Page.SESSIONS: sessions_table,

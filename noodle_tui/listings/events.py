@@ -15,12 +15,15 @@ SEVERITY_STYLES = {Severity.INFO: "dim", Severity.OK: "ok", Severity.WARN: "warn
 def events_table(state: ConsoleState) -> Table:
     """What the coordinator said happened, as far back as this console knows."""
     rows = state.shown.events if state.shown else ()
+    kind = state.ui.event_kind if state.ui.page is Page.EVENTS else ""
+    if kind:
+        rows = tuple(row for row in rows if row.kind == kind)
     hidden: dict[str, int] = {}
     if folds(state, Page.EVENTS):
         kept, counts = folded(rows, _routine_kind)
         rows, hidden = tuple(kept), {_identity(kept[i]): count for i, count in counts.items()}
     return Table(
-        noun="events",
+        noun=f"{kind} events".strip(),
         rows=rows,
         columns=(
             Column("time", "TIME", 8, lambda r: r.wall_s, lambda r: clock(r.wall_s), style=lambda r: "dim"),
@@ -35,6 +38,11 @@ def events_table(state: ConsoleState) -> Table:
         is_warning=lambda row: row.severity in (Severity.WARN, Severity.ERROR),
         empty="No events yet.  They come with the first frame of a coordinator.",
     )
+
+
+def kinds(state: ConsoleState) -> tuple[str, ...]:
+    """What has happened so far, by kind, in the order of the alphabet."""
+    return tuple(sorted({event.kind for event in state.shown.events})) if state.shown else ()
 
 
 def _identity(event: Event) -> str:

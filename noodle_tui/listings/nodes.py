@@ -167,7 +167,7 @@ def _graph(row: NodeRow, width: int, glyphs: Glyphs) -> Line:
     if row.stage is None:
         return ()
     reference = row.stage.predicted_s or row.stage.compute_p50_s
-    return line("[", *sparkline(row.stage.history_s, reference, width - 2, glyphs), "]")
+    return line("[", *sparkline(row.stage.history_s, reference, width - 2, glyphs, graph="stage"), "]")
 
 
 def _memory(node: NodeStatus) -> str:

@@ -34,7 +34,7 @@ def folded(newest_first: Sequence[Row], routine_kind: Callable[[Row], str]) -> t
 
 def folds(state: ConsoleState, page: Page) -> bool:
     """Whether a list folds now: `z` shows all, and a filter looks at all."""
-    return not state.ui.expanded and not state.ui.listing(page).filter
+    return page not in state.ui.expanded and not state.ui.listing(page).filter
 
 
 def with_count(text: str, num_hidden: int) -> str:

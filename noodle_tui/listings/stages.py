@@ -24,6 +24,10 @@ class StageRow:
     is_bottleneck: bool
     warns: bool
 
+    @property
+    def name(self) -> str:
+        return f"S{self.index} {self.stage.worker_id}"
+
 
 def stage_rows(state: ConsoleState) -> tuple[StageRow, ...]:
     """The rows; empty while there is no plan."""
@@ -60,7 +64,7 @@ def stages_table(state: ConsoleState) -> Table:
             Column("idle", "idle", 4, _idle, lambda r: percent(_idle(r)), right=True),
             Column("mark", "", 2, lambda r: r.is_bottleneck),
         ),
-        identity=lambda row: f"S{row.index} {row.stage.worker_id}",
+        identity=lambda row: row.name,
         is_warning=lambda row: row.warns,
         empty="No plan yet: it is made when the workers have joined and measured the model.",
     )

@@ -13,7 +13,7 @@ from noodle_tui.listings.events import SEVERITY_STYLES
 from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState, View
 from noodle_tui.tables import draw_table
-from noodle_tui.widgets.sparkline import sparkline
+from noodle_tui.widgets.sparkline import sparkline, values_per_cell
 
 LABEL = 15
 WHY_ROWS = 5
@@ -27,7 +27,7 @@ def events_body(state: ConsoleState, canvas: Canvas) -> Lines:
     if table is None or view is None:
         return ()
     listing = state.ui.listing(Page.EVENTS)
-    top = (*timeline(state, view, canvas), line(Span(canvas.glyphs.horizontal * canvas.width, "rule"))) if canvas.height >= 14 else ()
+    top = (*timeline(state, view, canvas), _rule(state, canvas)) if canvas.height >= 14 else ()
     event: Event | None = cursor_row(state, Page.EVENTS)
     room = canvas.height - len(top)
     pane = 0 if event is None or room < 10 else (room - 6 if listing.detail else min(WHY_ROWS, room // 3))
@@ -36,16 +36,23 @@ def events_body(state: ConsoleState, canvas: Canvas) -> Lines:
     return (*top, *rows, *(why(view, event, below) if event is not None and pane else ()))[: canvas.height]
 
 
+def _rule(state: ConsoleState, canvas: Canvas) -> Line:
+    """It says which kind of event is left, if `f` chose one."""
+    rule = canvas.glyphs.horizontal
+    said = f" only {state.ui.event_kind} events, f = next kind " if state.ui.event_kind else ""
+    return line(Span(rule * 2, "rule"), Span(said, "warn"), Span(rule * (canvas.width - 2 - len(said)), "rule"))
+
+
 # --- timeline -------------------------------------------------------------------------------------------------
 def timeline(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
     """Step time, plans and warnings on one axis of time; its right edge is now."""
     samples = state.samples
     width = max(10, canvas.width - LABEL - 12)
     span_s = max(60.0, min(1800.0, view.wall_s - samples[0].wall_s)) if samples else 60.0
-    columns = _columns(samples, view.wall_s, span_s, width)
+    columns = _columns(samples, view.wall_s, span_s, width * values_per_cell("timeline", canvas.glyphs))
     known = [value for value in columns if value > 0]
     reference = sorted(known)[len(known) // 2] if known else 0.0
-    graph = sparkline(columns, reference, width, canvas.glyphs)
+    graph = sparkline(columns, reference, width, canvas.glyphs, graph="timeline")
     scale = f" 0..{ms(2 * reference)}ms" if known else " no steps"
     return (
         line(Span(f" last {age(span_s):<4} p95 ", "dim"), *graph, Span(scale, "dim")),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from noodle_tui.actions import ACTIONS, preview_of
+from noodle_tui.help_filter import fits
 from noodle_tui.keys import Key
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, beside, line
+from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, beside, fit, line
 from noodle_tui.state import ConsoleState
+from noodle_tui.widgets.sparkline import levels_of
 
 TWO_COLUMNS_FROM = 80
 LONG_FROM = 100
@@ -16,13 +18,14 @@ _MOVES = ("nav.up", "nav.down", "nav.page_up", "nav.page_down", "nav.home", "nav
 
 
 def help_body(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines:
-    """Keys that look, keys that change, symbols, files; scrolls where it does not fit."""
-    hint = "   up and down scroll, esc or ? closes" if canvas.width >= TWO_COLUMNS_FROM else "   esc or ? closes"
-    title = line(Span(f" HELP  screen {state.ui.page.number} {state.ui.page.value}", "title"), Span(hint, "dim"))
-    look = _look(state, keys, canvas)
-    rest = (*_change(state, keys, canvas), BLANK, *_symbols(canvas), BLANK, *_files())
+    """Keys that look, keys that change, symbols, files; scrolls where it does not fit, and holds what was typed to find."""
+    title = line(Span(f" HELP  screen {state.ui.page.number} {state.ui.page.value}", "title"), *_hint(state, canvas))
+    look = _found(state, _look(state, keys, canvas))
+    rest = _found(state, (*_change(state, keys, canvas), BLANK, *_symbols(canvas), BLANK, *_files()))
     left = 54 if canvas.width >= LONG_FROM else 39
     rows = beside(look, rest, left, canvas.glyphs) if canvas.width >= TWO_COLUMNS_FROM else (*look, BLANK, *rest)
+    if state.ui.help_filter and not look and not rest:
+        rows = (line(Span(" nothing here contains that; esc clears the filter", "dim")),)
     room = canvas.height - 2
     first = max(0, min(state.ui.help_scroll, len(rows) - room))
     more = len(rows) - first - room
@@ -30,11 +33,30 @@ def help_body(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines
     return (title, *rows[first : first + room], *([BLANK] * max(0, room - len(rows))), foot)[: canvas.height]
 
 
+def _hint(state: ConsoleState, canvas: Canvas) -> Line:
+    """What typing does, or what was typed."""
+    if state.ui.help_filter:
+        return line(
+            "   filter: ", Span(fit(state.ui.help_filter, min(40, len(state.ui.help_filter)), canvas.glyphs), "accent"), Span(" ", "cursor")
+        )
+    hint = "type to filter, up and down scroll, esc or ? closes" if canvas.width >= TWO_COLUMNS_FROM else "type to filter, esc closes"
+    return line(Span(f"   {hint}", "dim"))
+
+
+def _found(state: ConsoleState, rows: Lines) -> Lines:
+    """The rows that contain what was typed; without it all."""
+    text = state.ui.help_filter
+    return tuple(row for row in rows if not text or (row and fits(text, *(span.text for span in row))))
+
+
 def _look(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines:
-    """Moving takes one row where rows are few."""
-    shown = [key for key in keys if not key.changes and state.ui.page in key.pages and not key.id.startswith("screen.")]
-    rows = [line(Span(" LOOK", "title"), Span(" never changes the cluster", "dim")), _entry("1..9", "screens, see the tabs", canvas)]
-    if canvas.width < LONG_FROM:
+    """Moving and the screens take one row each where rows are few and nothing was typed to find them."""
+    shown = [key for key in keys if not key.changes and state.ui.page in key.pages]
+    rows = [line(Span(" LOOK", "title"), Span(" never changes the cluster", "dim"))]
+    if not state.ui.help_filter:
+        shown = [key for key in shown if not key.id.startswith("screen.")]
+        rows.append(_entry("1..9", "screens, see the tabs", canvas))
+    if canvas.width < LONG_FROM and not state.ui.help_filter:
         moves = [key for key in shown if key.id in _MOVES]
         rows.append(line(Span(f" {' '.join(key.label.replace(' ', '/') for key in moves)} ", "accent"), "move"))
         shown = [key for key in shown if key.id not in _MOVES]
@@ -61,7 +83,7 @@ def _symbols(canvas: Canvas) -> Lines:
     return (
         line(Span(" SYMBOLS", "title")),
         line(" ", Span("ok", "ok"), " fine ", Span("WARN", "warn"), " over limit ", Span("ERROR", "error"), " failed"),
-        line(" ", Span(f"[{g.levels}]", "low"), " step time, 0..2x its plan"),
+        line(" ", Span(f"[{levels_of('stage', g)}]", "low"), " step time, 0..2x its plan"),
         line(" ", Span(g.bottleneck, "bottleneck"), f" slowest stage  {g.hop} hop  {g.broken_scale} unscaled"),
         line(" ITEMS embedding, blocks, head"),
         line(" STALE silent 3 s   OFFLINE retried"),

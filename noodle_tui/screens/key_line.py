@@ -7,15 +7,16 @@ from rich.cells import cell_len
 from noodle_tui.lines import Canvas, Line, Span, line
 from noodle_tui.pages import Leaving, Page, Preview, ThemeChoice
 from noodle_tui.state import ConsoleState, LinkState
+from noodle_tui.widgets.plan_layout import FOLD_FROM
 
 _PAGES: dict[Page, str] = {
     Page.OVERVIEW: "enter open|tab panel|S what-if|R rebalance|p prompt|/ filter|o sort|space hold",
     Page.NODES: "enter details|/ filter|o sort|w warnings|D drain|x export",
-    Page.PLAN: "v view|c compare|enter node|S what-if|R rebalance|H roll back|x export",
-    Page.WHATIF: "S ask again|A apply...|c compare|enter stages|H roll back|x export",
-    Page.EVENTS: "enter in full|/ filter|w warnings|, . plan changes|f newest|x export",
+    Page.PLAN: "v view|z fold|c compare|enter node|S what-if|R rebalance|H roll back|x export",
+    Page.WHATIF: "S ask again|A apply...|c compare|enter stages|m measure|H roll back|x export",
+    Page.EVENTS: "enter in full|/ filter|w warnings|, . plan changes|f kind|g newest|z unfold|x export",
     Page.SESSIONS: "enter details|X cancel...|/ filter|o sort|x export",
-    Page.PROFILE: "enter layers|b phase|n next|o sort|P take one|/ filter|x export",
+    Page.PROFILE: "enter layers|b phase|m measure|n next|P take one|c compare|z unfold|o sort|/ filter|x export",
     Page.PROMPT: "enter write|esc stop|pgup pgdn scroll|f2 copy|f3 save",
     Page.LOGS: "enter in full|/ filter|w warnings|n source|f follow|x export",
 }
@@ -44,8 +45,10 @@ def _words(state: ConsoleState) -> list[str]:
     if ui.dialog is not None:
         return ["enter / esc close"]
     if ui.help:
-        return ["up down scroll", "esc close", *_TAIL[1:]]
+        return ["type to filter", "pgdn more", "esc clear" if ui.help_filter else "esc close", "ctrl+c quit"]
     words = _PAGES[ui.page].split("|")
+    if ui.page is Page.PLAN and state.shown is not None and len(state.shown.status.stages) < FOLD_FROM:
+        words.remove("z fold")  # few stages are always shown one by one
     if state.shown is None:
         words = []
     if state.link.state is not LinkState.LIVE and state.replay is None:

@@ -20,7 +20,7 @@ from engine.data import GenerateRequest, InvalidInput, Sampling
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.keys import Key as Binding
 from noodle_tui.lines import Canvas, Lines, Span, line
-from noodle_tui.messages import RowChosen
+from noodle_tui.messages import HelpFiltered, RowChosen
 from noodle_tui.options import Options
 from noodle_tui.pages import Page
 from noodle_tui.screens.frame import NUM_TOP_ROWS, Settings, body_lines, last_line, top_lines
@@ -132,6 +132,10 @@ class Main(Screen[None], inherit_bindings=False):
         if self.focused is not None:
             return
         entry = self.app.state.ui.entry
+        if entry is None and self._typed_into_help(event):
+            event.stop()
+            event.prevent_default()
+            return
         key = None if entry is not None else self._key_of(event)
         if entry is not None or key is not None:
             event.stop()
@@ -140,6 +144,19 @@ class Main(Screen[None], inherit_bindings=False):
             self.app.effects.entry.press(entry, event.key, event.character)
         elif key is not None:
             self.app.effects.press(key.id)
+
+    def _typed_into_help(self, event: Key) -> bool:
+        """Whether the help is open and the key filters it."""
+        ui = self.app.state.ui
+        if not ui.help or ui.dialog is not None:
+            return False
+        from noodle_tui.help_filter import typed  # not for the first paint
+
+        text = typed(ui.help_filter, event.key, event.character, self.app.settings.keys)
+        if text is not None:
+            self.app.dispatch(HelpFiltered(text))
+            self.app.paint_soon()
+        return text is not None
 
     def _key_of(self, event: Key) -> Binding | None:
         """What a key is bound to on this screen; a dialog takes the keys of all screens, since `n` is its No."""
@@ -183,6 +200,12 @@ class Main(Screen[None], inherit_bindings=False):
         if entry is not None and self.focused is None:
             event.stop()
             self.app.effects.entry.insert(entry, event.text.strip())
+        elif self.app.state.ui.help and self.focused is None:
+            from noodle_tui.help_filter import pasted
+
+            event.stop()
+            self.app.dispatch(HelpFiltered(pasted(self.app.state.ui.help_filter, event.text.strip())))
+            self.app.paint_soon()
 
     def on_descendant_focus(self) -> None:
         """The key line depends on where the cursor is."""

@@ -81,7 +81,7 @@ def _stage(row: NodeRow, canvas: Canvas) -> Lines:
     times = f"p50 {with_ms(stage.compute_p50_s)}  p95 {with_ms(stage.compute_p95_s)}  planned {with_ms(stage.predicted_s)} {excess}"
     around = f"waits {with_ms(stage.queue_p50_s)} before, hop after {with_ms(stage.hop_p50_s)}, {stage.num_steps} steps"
     width = min(60, canvas.width - 34)
-    graph = sparkline(stage.history_s, stage.predicted_s or stage.compute_p50_s, width, canvas.glyphs)
+    graph = sparkline(stage.history_s, stage.predicted_s or stage.compute_p50_s, width, canvas.glyphs, graph="stage")
     scale = f" 0..{ms(2 * (stage.predicted_s or stage.compute_p50_s))}ms, now right"
     return (
         line(Span(f" {'stage':<8}", "dim"), times),

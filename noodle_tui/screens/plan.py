@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from engine.data import ClusterStatus
+from collections.abc import Sequence
+
+from engine.data import ClusterStatus, StageStatus
 from noodle_tui.causes import likely_cause
-from noodle_tui.figures import age, clock, ms, percent, signed_percent, size, with_ms
+from noodle_tui.figures import age, clock, percent, signed_percent, size, with_ms
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line
 from noodle_tui.listings import table_of
+from noodle_tui.listings.machines import MachineRow, folds_stages, owner_names
 from noodle_tui.listings.nodes import NodeRow
 from noodle_tui.listings.stages import StageRow, stage_rows
 from noodle_tui.listings.strategies import owners
 from noodle_tui.pages import PLAN_MODES, Page
 from noodle_tui.state import ConsoleState, View
 from noodle_tui.tables import arrange, cursor_index, draw_table
+from noodle_tui.widgets.axis_bars import axis_of, machine_bars, name_cells, stage_bars
 from noodle_tui.widgets.bars import parts_bar
 from noodle_tui.widgets.owner_row import axis_row, cost_row, legend, letters_of, moves_row, owner_row
-from noodle_tui.widgets.plan_blocks import steady
+from noodle_tui.widgets.plan_layout import FOLD_FROM
+from noodle_tui.widgets.stage_split import split_lines
 
-NAME_CELLS = 14
 SPLIT_FROM = 22  # rows; fewer go to the hops
-TAIL_CELLS = 13  # number and mark behind the axis
+Row = StageRow | MachineRow
 
 
 def plan_body(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -32,7 +36,8 @@ def plan_body(state: ConsoleState, canvas: Canvas) -> Lines:
     rows = arrange(table, state.ui.listing(Page.PLAN))
     cursor = cursor_index(table, rows, state.ui.listing(Page.PLAN))
     title = _title(state, view, canvas)
-    bottom = _bottom(state, view, rows[cursor] if rows else None, canvas)
+    row: Row | None = rows[cursor] if rows else None
+    bottom = _bottom(state, view, row.slowest if isinstance(row, MachineRow) else row, canvas)
     room = canvas.height - len(title) - len(bottom) - 1
     middle = _MODES[PLAN_MODES[state.ui.plan_mode]](state, rows, cursor, canvas.sized(canvas.width, room))
     return (*title, *middle[:room], BLANK, *bottom)[: canvas.height]
@@ -48,10 +53,18 @@ def _title(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
     since = f"  since {clock(seen.first_wall_s)}" if seen is not None else ""
     name = f" PLAN #{status.plan_version} {status.strategy}"
     text += since if len(name) + len(text) + len(since) <= canvas.width else ""
+    return (line(Span(name, "title"), text), line(Span(f" {_hints(state, view.status, canvas)}", "dim")))
+
+
+def _hints(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> str:
+    """What the keys choose here, and the scale of the axis."""
     mode = PLAN_MODES[state.ui.plan_mode]
-    views = "v: " + " / ".join(name.upper() if name == mode else name for name in PLAN_MODES)
-    head = line(Span(name, "title"), text)
-    return (head, line(Span(f" {views}", "dim")))
+    hints = "v: " + " / ".join(name.upper() if name == mode else name for name in PLAN_MODES)
+    if len(status.stages) >= FOLD_FROM:
+        hints += f"   z: {len(status.stages)} stages {'by machine, or one by one' if folds_stages(state) else 'one by one, or by machine'}"
+    axis = axis_of(stage_rows(state), canvas)
+    scale = f"   {axis}" if mode == "time" and axis.total_s > 0 else ""
+    return hints + scale if len(hints) + len(scale) < canvas.width else hints
 
 
 def step_times(status: ClusterStatus) -> tuple[float, float]:
@@ -63,70 +76,32 @@ def step_times(status: ClusterStatus) -> tuple[float, float]:
 
 
 # --- the three views ------------------------------------------------------------------------------------------
-def _time_view(state: ConsoleState, rows: tuple[StageRow, ...], cursor: int, canvas: Canvas) -> Lines:
-    """A bar per stage where it lies in the step; hops between them where there is room."""
-    in_order = sorted(rows, key=lambda row: row.index)
-    chosen = rows[cursor].index if rows else -1
-    times = [(steady(row.time_s), steady(row.stage.hop_p50_s)) for row in in_order]
-    total_s = sum(time_s + hop_s for time_s, hop_s in times) or 1.0
-    width = max(10, canvas.width - NAME_CELLS - TAIL_CELLS - 1)
-    with_hops = canvas.height >= 2 * len(in_order) and any(hop_s for _, hop_s in times)
-    first = _window(len(in_order), next((i for i, row in enumerate(in_order) if row.index == chosen), 0), canvas.height, with_hops)
-    lines: list[Line] = []
-    at_s = 0.0
-    for i, (row, (time_s, hop_s)) in enumerate(zip(in_order, times, strict=True)):
-        start, stop = round(at_s / total_s * width), round((at_s + time_s) / total_s * width)
-        if i >= first:
-            lines.append(_stage_line(row, start, max(stop, start + 1), width, row.index == chosen, canvas))
-        at_s += time_s
-        if with_hops and i + 1 < len(in_order):
-            lines.append(_hop_line(row, stop, max(1, round(hop_s / total_s * width)), width, canvas))
-        at_s += hop_s
-    return tuple(lines[: canvas.height])
+def _time_view(state: ConsoleState, rows: Sequence[Row], cursor: int, canvas: Canvas) -> Lines:
+    """A bar per stage where it lies in the step; of a large plan one row per machine, with all its stages."""
+    chosen, axis = rows[cursor].index if rows else -1, axis_of(stage_rows(state), canvas)
+    machines = [row for row in rows if isinstance(row, MachineRow)]
+    if machines:
+        return machine_bars(machines, axis, chosen, canvas)
+    return stage_bars([row for row in rows if isinstance(row, StageRow)], axis, chosen, canvas)
 
 
-def _window(num_rows: int, chosen: int, height: int, with_hops: bool) -> int:
-    """The first stage to draw, so that the chosen one is in sight."""
-    return 0 if with_hops or num_rows <= height else max(0, min(chosen - height // 2, num_rows - height))
-
-
-def _stage_line(row: StageRow, start: int, stop: int, width: int, chosen: bool, canvas: Canvas) -> Line:
-    cursor = Span(canvas.glyphs.cursor if chosen else " ", "accent")
-    name = fit(f"S{row.index} {row.stage.worker_id}", NAME_CELLS - 1, canvas.glyphs)
-    style = "high" if row.is_bottleneck else "low"
-    glyph = canvas.glyphs.levels[-1] if row.is_bottleneck else canvas.glyphs.levels[3]
-    mark = Span(f" {canvas.glyphs.bottleneck}", "warn") if row.is_bottleneck else Span("")
-    return line(cursor, f"{name} {' ' * start}", Span(glyph * (stop - start), style), " " * (width - stop), f" {ms(row.time_s):>6}ms", mark)
-
-
-def _hop_line(row: StageRow, start: int, length: int, width: int, canvas: Canvas) -> Line:
-    if row.stage.hop_p50_s <= 0:
-        return BLANK
-    stop = min(width, start + length)
-    room = " " * max(0, width - stop)
-    return line(
-        Span(f"    hop{' ' * (NAME_CELLS - 6 + start)}{canvas.glyphs.hop * (stop - start)}{room} {ms(row.stage.hop_p50_s):>6}ms", "dim")
-    )
-
-
-def _layer_view(state: ConsoleState, rows: tuple[StageRow, ...], cursor: int, canvas: Canvas) -> Lines:
+def _layer_view(state: ConsoleState, rows: Sequence[Row], cursor: int, canvas: Canvas) -> Lines:
     table = table_of(state, Page.PLAN)
     return draw_table(table, state.ui.listing(Page.PLAN), canvas) if table else ()
 
 
-def _memory_view(state: ConsoleState, rows: tuple[StageRow, ...], cursor: int, canvas: Canvas) -> Lines:
+def _memory_view(state: ConsoleState, rows: Sequence[Row], cursor: int, canvas: Canvas) -> Lines:
     """Per stage: what its node holds now, of what it may use."""
     key = f"{canvas.glyphs.full} resident without KV   + KV in use   {canvas.glyphs.empty} free"
-    head = line(Span(f" {'STAGE':<{NAME_CELLS}} {key}", "dim"))
+    head = line(Span(f" {'STAGE':<{name_cells(canvas)}} {key}", "dim"))
     lines = [head]
     for i, row in enumerate(rows):
         mark = Span(canvas.glyphs.cursor if i == cursor else " ", "accent")
-        name = fit(f"S{row.index} {row.stage.worker_id}", NAME_CELLS, canvas.glyphs)
-        lines.append(line(mark, name, " ", *_memory_bar(row, state, canvas)))
+        lines.append(line(mark, fit(row.name, name_cells(canvas), canvas.glyphs), " ", *_memory_bar(row, state, canvas)))
     return tuple(lines)
 
 
-def _memory_bar(row: StageRow, state: ConsoleState, canvas: Canvas) -> Line:
+def _memory_bar(row: Row, state: ConsoleState, canvas: Canvas) -> Line:
     node = row.node
     if node is None or node.memory_bytes <= 0:
         return line(Span("its node has not told its memory", "dim"))
@@ -137,7 +112,7 @@ def _memory_bar(row: StageRow, state: ConsoleState, canvas: Canvas) -> Line:
     if canvas.width >= 76:
         text += f"  KV {size(node.kv_used_bytes)}/{size(node.kv_budget_bytes)}"
     style = "warn" if share > state.thresholds.memory else "text"
-    return line(*parts_bar(shares, max(12, canvas.width - NAME_CELLS - 4 - len(text)), canvas.glyphs), Span(text, style))
+    return line(*parts_bar(shares, max(12, canvas.width - name_cells(canvas) - 4 - len(text)), canvas.glyphs), Span(text, style))
 
 
 _MODES = {"time": _time_view, "layers": _layer_view, "memory": _memory_view}
@@ -155,12 +130,10 @@ def _bottom(state: ConsoleState, view: View, row: StageRow | None, canvas: Canva
 def _owners(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> Lines:
     """Owners and cost of every item; with `c` the earlier plan's owners and what moved since."""
     earlier = next((plan for plan in state.plans if plan.plan_version == state.ui.compare_version), None)
-    nodes = [stage.worker_id for stage in status.stages] + ([s.worker_id for s in earlier.stages] if earlier else [])
-    letters = letters_of(nodes)
-    now = owners(status.stages)
+    now, before = (_owners_of(state, stages) for stages in (status.stages, earlier.stages if earlier else ()))
+    letters = letters_of([*(now[i] for i in sorted(now)), *(before[i] for i in sorted(before))])
     lines = [axis_row(status.num_items, canvas)]
     if earlier is not None:
-        before = owners(earlier.stages)
         lines.append(owner_row(f"#{earlier.plan_version}", before, letters, status.num_items, canvas))
     lines.append(owner_row("OWNER" if earlier is None else "now", now, letters, status.num_items, canvas))
     if earlier is not None:
@@ -168,6 +141,12 @@ def _owners(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> Lines
     else:
         lines.append(_costs(state, status, canvas))
     return (*lines, legend(letters, canvas))
+
+
+def _owners_of(state: ConsoleState, stages: tuple[StageStatus, ...]) -> dict[int, str]:
+    """Of every item its node, or the node's machine where the plan is shown by machine."""
+    names = owner_names(state)
+    return {i: names.get(node, node) for i, node in owners(stages).items()}
 
 
 def _costs(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> Line:
@@ -194,24 +173,14 @@ def _stage(state: ConsoleState, row: StageRow, canvas: Canvas) -> Lines:
     )
     if node is not None:
         times += f"   util {percent(node.cpu_utilisation)}  seen {age(node.heartbeat_age_s)}"
-    rows = [line(" ", Span(head, "accent")), line(times), *(_split(row, canvas) if canvas.height >= SPLIT_FROM else ())]
+    rows = [
+        line(" ", Span(head, "accent")),
+        line(times),
+        *(split_lines(stage, "   split    ", canvas) if canvas.height >= SPLIT_FROM else ()),
+    ]
     cause = likely_cause(NodeRow(node, row.index, stage), state.thresholds) if node is not None else ""
     rows += [line(Span("   cause?  ", "warn"), fit(cause, canvas.width - 11, canvas.glyphs).rstrip())] if cause else []
     return (*rows, _past(state, stage.worker_id))
-
-
-def _split(row: StageRow, canvas: Canvas) -> Lines:
-    """Where a step's time at this stage goes: computing, waiting for its turn, the hop after it."""
-    stage = row.stage
-    parts = (("compute", stage.compute_p50_s, "#", "low"), ("waits", stage.queue_p50_s, "+", "mid"), ("hop", stage.hop_p50_s, "=", "dim"))
-    total_s = sum(time_s for _, time_s, _, _ in parts)
-    if not stage.num_steps or total_s <= 0:
-        return ()
-    text = "  ".join(f"{glyph} {name} {ms(time_s)}" for name, time_s, glyph, _ in parts)
-    bar = parts_bar(
-        tuple((time_s / total_s, glyph, style) for _, time_s, glyph, style in parts), canvas.width - len(text) - 14, canvas.glyphs
-    )
-    return (line(Span("   split    ", "dim"), *bar, f" {text}"),)
 
 
 def _past(state: ConsoleState, worker_id: str) -> Line:

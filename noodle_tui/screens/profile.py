@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from noodle_tui.figures import age, clock, ms, percent, with_ms
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line, wrap
+from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line, width_of, wrap
 from noodle_tui.listings import cursor_row, table_of
 from noodle_tui.listings.layers import HOW_TO, LayerRow, phase_of
-from noodle_tui.pages import Page
+from noodle_tui.listings.stages import stage_rows
+from noodle_tui.pages import PROFILE_METRICS, Page
 from noodle_tui.profile_file import LayerTime, PhaseView, ProfileView
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import draw_table
+from noodle_tui.widgets.stage_split import per_item_lines, split_lines
 
 
 def profile_body(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -27,7 +29,18 @@ def profile_body(state: ConsoleState, canvas: Canvas) -> Lines:
         pane = max(pane, room - 6)
     rows = draw_table(table, listing, canvas.sized(canvas.width, room - pane))
     below = _layers(phase, row, canvas.sized(canvas.width, room - len(rows))) if row is not None and pane > 1 else ()
-    return (*head, *rows, BLANK, *below)[: canvas.height]
+    served = _served(state, phase, row, canvas) if row is not None else ()
+    fits = len(head) + len(rows) + len(below) + len(served) + 2 <= canvas.height
+    return (*head, *rows, BLANK, *below, *((BLANK, *served) if served and fits else ()))[: canvas.height]
+
+
+def _served(state: ConsoleState, phase: PhaseView, row: LayerRow, canvas: Canvas) -> Lines:
+    """The same while serving, if it is this model that serves: the stage of the item, and an item on every node."""
+    if state.shown is None or state.shown.status.num_items != len(phase.items):
+        return ()
+    stages = stage_rows(state)
+    owner = next((stage for stage in stages if stage.stage.start <= row.item.index < stage.stage.stop), None)
+    return (*(split_lines(owner.stage, f" {owner.name} ", canvas) if owner else ()), *per_item_lines(stages, canvas))
 
 
 def _empty(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -44,11 +57,32 @@ def _head(state: ConsoleState, view: ProfileView, phase: PhaseView, canvas: Canv
     first = f"  {label} on {view.host}: {view.device}, {view.num_threads} threads, {view.dtype}   {when}"
     trust = f"hooks cost {view.overhead:+.1%}, items cover {view.coverage:.0%} of a step, noise {view.noise_cv:.0%}, {view.num_steps} steps"
     phases = [p.point.phase.upper() if p is phase else p.point.phase for p in view.phases]
+    against = _against(state)
     return (
         line(Span(" PROFILE", "title"), fit(first, canvas.width - 9, canvas.glyphs).rstrip()),
-        line(f" {phase.point.label}: {with_ms(phase.step_s)} a step", Span(f"   b: {' / '.join(phases)}", "dim")),
-        line(Span(f" {fit(trust, canvas.width - 2, canvas.glyphs).rstrip()}", "dim")),
+        _point(state, phase, phases, canvas),
+        line(Span(f" {fit(against or trust, canvas.width - 2, canvas.glyphs).rstrip()}", "accent" if against else "dim")),
     )
+
+
+def _against(state: ConsoleState) -> str:
+    """With what `c` compares, or what it needs for that; empty while it does not."""
+    if not state.ui.profile_compares:
+        return ""
+    earlier = state.profile.earlier
+    if earlier is None:
+        return "c compares with the profile shown before this one: n shows another, P takes one; c = not to compare"
+    return f"before: {earlier.model} on {earlier.host}, {clock(earlier.wall_s)}, from {earlier.path}; c = not to compare"
+
+
+def _point(state: ConsoleState, phase: PhaseView, phases: list[str], canvas: Canvas) -> Line:
+    """What was measured; then what the keys choose among, as far as it fits."""
+    row = line(f" {phase.point.label}: {with_ms(phase.step_s)} a step")
+    metrics = "/".join(name.upper() if i == state.ui.profile_metric else name for i, name in enumerate(PROFILE_METRICS))
+    for hint in (f"   b: {'/'.join(phases)}", f"   m: {metrics}"):
+        if width_of(row) + len(hint) <= canvas.width:
+            row = (*row, Span(hint, "dim"))
+    return row
 
 
 def _layers(phase: PhaseView, row: LayerRow, canvas: Canvas) -> Lines:
@@ -57,6 +91,7 @@ def _layers(phase: PhaseView, row: LayerRow, canvas: Canvas) -> Lines:
     title = line(
         Span(f" ITEM {row.item.index} {row.item.name}", "title"),
         f"  {with_ms(row.item.p50_s)}, {percent(row.item.share)} of a step, noise {row.item.cv:.0%}",
+        Span(f"   +{row.num_alike} alike, {row.alike}, z = all" if row.num_alike else "", "dim"),
     )
     if not layers:
         return (title, line(Span("  its layers were not hooked: profile with --depth layer", "dim")))

@@ -7,13 +7,13 @@ from noodle_tui.figures import clock, middle, ms, percent, signed_percent
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, wrap
 from noodle_tui.listings import cursor_row, table_of
 from noodle_tui.listings.strategies import StrategyRow, owners, plan_owners
-from noodle_tui.pages import Page
+from noodle_tui.pages import WHATIF_METRICS, Page
 from noodle_tui.present_plan import replanned
+from noodle_tui.screens.measures import Measure, base_of, measure_strips, measured, times_of
 from noodle_tui.screens.move_lines import learning_hint, memory_lines, move_lines, unknown_lines
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import draw_table
 from noodle_tui.widgets.owner_row import axis_row, legend, letters_of, moves_row, owner_row
-from noodle_tui.widgets.plan_blocks import strip
 
 FAR_OFF = 0.25  # of the time that a prediction rests on
 ROWS_OF_DIFFERENCE = 13  # with one row of unknowns
@@ -41,9 +41,14 @@ def _asked(state: ConsoleState) -> Line:
     if whatif.plan_version < 0:
         return line(Span(" S = ask the coordinator what every strategy would do", "dim"))
     moved = status is not None and status.plan_version != whatif.plan_version
-    hint = "the plan has moved: S = ask again" if moved else "S ask again   A apply the chosen   c compare with it"
+    hint = "the plan has moved: S = ask again" if moved else f"A apply   c compare   m: {_metrics(state)}"
     asked = Span(f" asked {clock(whatif.wall_s)} for #{whatif.plan_version}   ", "dim")
     return line(asked, Span(hint, "warn" if moved else "dim"))
+
+
+def _metrics(state: ConsoleState) -> str:
+    """What `m` chooses among, the present one in capitals."""
+    return " / ".join(name.upper() if i == state.ui.whatif_metric else name for i, name in enumerate(WHATIF_METRICS))
 
 
 def _difference(state: ConsoleState, status: ClusterStatus, row: StrategyRow, canvas: Canvas) -> Lines:
@@ -56,7 +61,7 @@ def _difference(state: ConsoleState, status: ClusterStatus, row: StrategyRow, ca
             line(Span(" move down to a strategy to see what it would change", "dim")),
             *unknown_lines(unknowns(status), canvas),
         )
-    base = base_plan(state)
+    base = base_of(state)[0]
     unknown = (*(row.move.unknowns if row.move else ()), *unknowns(status))
     against = state.ui.compare_strategy if base else "current"
     return (
@@ -64,7 +69,7 @@ def _difference(state: ConsoleState, status: ClusterStatus, row: StrategyRow, ca
         *(_evidence(state, canvas) if row.is_suggestion else ()),
         *(move_lines(row.move, canvas) if base is None else ()),
         *unknown_lines(unknown, canvas, len(unknown) if detail else max(1, canvas.height - ROWS_OF_DIFFERENCE)),
-        *plan_difference(status, row.plan, canvas, base),
+        *plan_difference(status, row.plan, canvas, base, measured(state, row)),
         *((*_stages(status, row.plan), *memory_lines(row.move, canvas)) if detail else ()),
     )
 
@@ -77,30 +82,20 @@ def _evidence(state: ConsoleState, canvas: Canvas) -> Lines:
     return tuple(line(Span(f" {'WHY' if not i else '':<8}", "dim"), row) for i, row in enumerate(rows))
 
 
-def base_plan(state: ConsoleState) -> Plan | None:
-    """The strategy that `c` chose to compare with; None is the plan that serves."""
-    return next((c.plan for c in state.whatif.candidates if c.strategy == state.ui.compare_strategy), None)
-
-
-def plan_difference(status: ClusterStatus, plan: Plan, canvas: Canvas, base: Plan | None = None) -> Lines:
-    """Owners now (or in `base`) and next, what moves, both plans as strips on one scale."""
+def plan_difference(status: ClusterStatus, plan: Plan, canvas: Canvas, base: Plan | None = None, measure: Measure | None = None) -> Lines:
+    """Owners now (or in `base`) and next, what moves, both plans as strips on one scale: of time, or of what `m` chose."""
     before = plan_owners(base) if base else owners(status.stages)
     after = plan_owners(plan)
     now_nodes = [stage.node_id for stage in base.stages] if base else [stage.worker_id for stage in status.stages]
-    now_s = list(base.stage_s) if base else [stage.predicted_s for stage in status.stages]
     word = "base" if base else "now"
     letters = letters_of([*now_nodes, *(s.node_id for s in plan.stages)])
-    scale_s = max(sum(now_s), sum(plan.stage_s)) or 1.0
-    width = canvas.width - 11
-    now_names = [letters[node] for node in now_nodes]
-    next_names = [letters[stage.node_id] for stage in plan.stages]
+    strips = measure_strips(measure or times_of(status, plan, base), word, letters, canvas)
     return (
         axis_row(status.num_items, canvas),
         owner_row(word, before, letters, status.num_items, canvas),
         owner_row("next", after, letters, status.num_items, canvas),
         moves_row(before, after, status.num_items, canvas),
-        line(Span(f" {word:<8}", "dim"), *strip(now_names, now_s, scale_s, width, canvas.glyphs)),
-        line(Span(" next    ", "dim"), *strip(next_names, list(plan.stage_s), scale_s, width, canvas.glyphs)),
+        *strips,
         legend(letters, canvas),
     )
 

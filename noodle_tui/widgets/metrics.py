@@ -17,6 +17,8 @@ OVER_PLAN = 0.15  # a bottleneck this far above its prediction is worth a colour
 LABEL = 11
 TWO_COLUMNS_FROM = 116
 GRAPH_CELLS = 24
+MIN_GRAPH_CELLS = 8
+STEP_CELLS = 1 + LABEL + 2 * len("p50 1234ms []  ")
 
 
 def metrics(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -26,7 +28,9 @@ def metrics(state: ConsoleState, canvas: Canvas) -> Lines:
         return ()
     if canvas.width >= TWO_COLUMNS_FROM and canvas.height >= 3:
         left = canvas.width * 9 // 20
-        return tuple(beside(_left(state, status, canvas.glyphs), _right(state, status), left, canvas.glyphs)[: canvas.height])
+        return tuple(
+            beside(_left(state, status, canvas.sized(left, canvas.height)), _right(state, status), left, canvas.glyphs)[: canvas.height]
+        )
     rows: list[Line] = []
     facts = [make(status) for make in (_throughput, _step, _bottleneck, _sessions, _finished, _context)]
     for fact in map(_flowing, [*facts[:3], _adapt(state, status), *facts[3:], _kv(state, status)]):
@@ -42,15 +46,36 @@ def _flowing(fact: Line) -> Line:
     return (Span(f"{fact[0].text.strip()} ", fact[0].style), *fact[1:]) if fact else ()
 
 
-def _left(state: ConsoleState, status: ClusterStatus, glyphs: Glyphs) -> Lines:
+def _left(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> Lines:
+    """Where there is room for the graphs of p50 and p95, the first token's time goes to the row of what never changes."""
     known = [sample.tokens_per_s for sample in state.samples]
-    graph = line(" [", *sparkline(known, max(known, default=0.0) / 2 or 1.0, GRAPH_CELLS, glyphs, high=False), "]") if any(known) else ()
+    graph = (
+        line(" [", *sparkline(known, max(known, default=0.0) / 2 or 1.0, GRAPH_CELLS, canvas.glyphs, graph="throughput", high=False), "]")
+        if any(known)
+        else ()
+    )
+    cells = min(GRAPH_CELLS, (canvas.width - STEP_CELLS) // 2)
+    wide = cells >= MIN_GRAPH_CELLS and any(sample.step_p95_s for sample in state.samples)
+    step = _step_graphs(state, status, cells, canvas.glyphs) if wide else (*_step(status), *_first_token(status))
+    last = _last_left(state, status)
     return (
         line(" ", *_throughput(status), *graph),
-        line(" ", *_step(status), *_first_token(status)),
+        line(" ", *step),
         line(" ", *_sessions(status), "  ", *_finished(status)),
-        _last_left(state, status),
+        (*last, *_first_token(status)) if wide else last,
     )
+
+
+def _step_graphs(state: ConsoleState, status: ClusterStatus, cells: int, glyphs: Glyphs) -> Line:
+    """Median and 95th percentile, each with its graph on the scale of 0 to twice the plan."""
+    planned_s = sum(stage.predicted_s + stage.hop_p50_s for stage in status.stages)
+    parts: list[Span | str] = [_label("STEP")]
+    for name, now_s, known in (
+        ("p50", status.step_p50_s, [sample.step_p50_s for sample in state.samples]),
+        ("p95", status.step_p95_s, [sample.step_p95_s for sample in state.samples]),
+    ):
+        parts += [f"{name} {with_ms(now_s):>6} [", *sparkline(known, planned_s, cells, glyphs, graph="step"), "]  "]
+    return line(*parts)
 
 
 def _last_left(state: ConsoleState, status: ClusterStatus) -> Line:

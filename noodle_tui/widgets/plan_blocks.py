@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
@@ -146,11 +146,23 @@ def _stage_row(index: int, stage: StageStatus, times: Sequence[float], canvas: C
 
 def strip(names: Sequence[str], times_s: Sequence[float], scale_s: float, width: int, glyphs: Glyphs) -> Line:
     """A plan in one row, width is time on a scale shared with other strips: `|a 3.1 |b 4.2  |c 11.8      !!|`."""
-    slowest = bottleneck_index(times_s)
-    parts: list[Span | str] = [Span(glyphs.vertical, "rule")]
-    for i, (name, time_s) in enumerate(zip(names, times_s, strict=True)):
-        cells = max(1, round(time_s / scale_s * (width - len(names) - 1)))
-        mark = glyphs.bottleneck if i == slowest and cells > 4 else ""
-        text = fit(f"{name} {ms(time_s)}" if cells >= 6 + len(mark) else name, cells - len(mark), glyphs) + mark
-        parts += [Span(text, "bottleneck" if i == slowest else "text"), Span(glyphs.vertical, "rule")]
-    return line(*parts)
+    return parts_strip(names, times_s, scale_s, width, glyphs, ms, bottleneck_index(times_s))
+
+
+def parts_strip(
+    names: Sequence[str],
+    parts: Sequence[float],
+    scale: float,
+    width: int,
+    glyphs: Glyphs,
+    text_of: Callable[[float], str],
+    marked: int | None,
+) -> Line:
+    """The same of any measure that stages share; `marked` stands out."""
+    drawn: list[Span | str] = [Span(glyphs.vertical, "rule")]
+    for i, (name, part) in enumerate(zip(names, parts, strict=True)):
+        cells = max(1, round(part / scale * (width - len(names) - 1)))
+        mark = glyphs.bottleneck if i == marked and cells > 4 else ""
+        text = fit(f"{name} {text_of(part)}" if cells >= 6 + len(mark) else name, cells - len(mark), glyphs) + mark
+        drawn += [Span(text, "bottleneck" if i == marked else "text"), Span(glyphs.vertical, "rule")]
+    return line(*drawn)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 MIN_STAGE_CELLS = 5
 MIN_HOP_CELLS = 1
+FOLD_FROM = 41  # stages; so many, one by one, are no picture any more
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,50 @@ def profiled(*key_ids: str) -> ConsoleState:
     return keyed(state_of((99.0, m.ProfileLoaded("p", replace(view, path="profile.json"))), state=page(Page.PROFILE)), *key_ids)
 
 
+def large(num_stages: int = 48, num_machines: int = 6) -> ConsoleState:
+    """A plan of more stages than a picture can hold, eight to a machine; one of them is slow."""
+    names = [f"rack-{i * num_machines // num_stages}-gpu{i % (num_stages // num_machines)}" for i in range(num_stages)]
+    nodes = tuple(frames.node(name, i, i + 1, host=name.rpartition("-")[0]) for i, name in enumerate(names))
+    stages = tuple(frames.stage(name, i, i + 1, 0.0085 if i == 29 else 0.002 + 0.0001 * (i % 5)) for i, name in enumerate(names))
+    state = state_of((99.5, live(nodes=nodes, stages=stages, num_items=num_stages)))
+    return keyed(state, "screen.plan")
+
+
+def deep(*key_ids: str) -> ConsoleState:
+    """A model of many blocks that take the same, but for one."""
+    view = read_profile(PROFILE)
+    phase = view.phases[1]
+    block = next(item for item in phase.items if item.name == "h.1")
+    times = [0.0149 if i == 9 else 0.0047 + 0.00003 * (i % 3) for i in range(16)]
+    blocks = tuple(
+        replace(block, index=i + 1, name=f"h.{i}", p50_s=time_s, p95_s=time_s * 1.1, share=time_s / 0.09) for i, time_s in enumerate(times)
+    )
+    items = (phase.items[0], *blocks, replace(phase.items[-1], index=17))
+    shown = replace(view, path="profile.json", phases=(replace(phase, items=items),))
+    return keyed(state_of((99.0, m.ProfileLoaded("p", shown)), state=page(Page.PROFILE)), *key_ids)
+
+
+def serving_profiled() -> ConsoleState:
+    """The profile on screen is of the model that serves."""
+    ranges = ((0, 2), (2, 5), (5, 6))
+    stages = tuple(frames.stage(frames.NAMES[i], *ranges[i], frames.TIMES_S[i], queue_p50_s=0.002) for i in range(3))
+    return state_of((99.5, live(3, stages=stages, num_items=6)), state=profiled("nav.down", "nav.down"))
+
+
+def twice_profiled(*key_ids: str) -> ConsoleState:
+    """Another profile of the same model was shown before; its blocks took half as long."""
+    view = replace(read_profile(PROFILE), path="profile-gpu-a/profile.json", host="gpu-a")
+    phase = view.phases[0]
+    items = tuple(replace(item, p50_s=item.p50_s / 2 if item.name.startswith("h.") else item.p50_s) for item in phase.items)
+    earlier = m.ProfileLoaded("q", replace(view, phases=(replace(phase, items=items), *view.phases[1:])))
+    shown = m.ProfileLoaded("p", replace(view, path="profile.json"))
+    return keyed(state_of((98.0, earlier), (99.0, shown), state=page(Page.PROFILE)), *key_ids)
+
+
+def helped(text: str) -> ConsoleState:
+    return state_of((99.7, m.HelpFiltered(text)), state=page(Page.PLAN, "app.help"))
+
+
 def logged() -> ConsoleState:
     said = [("w1", "info", "measuring 14 items"), ("w2", "WARN", "WARN slow disk: 31 MB/s"), ("w2", "ERROR", "ERROR cannot bind port")]
     lines = tuple(LogLine(0, WALL_S + i, level, source, text) for i, (source, level, text) in enumerate(said))
@@ -221,12 +265,24 @@ SCENES: dict[str, Callable[[], ConsoleState]] = {
     "plan-of-layers": lambda: page(Page.PLAN, "view.mode"),
     "plan-of-memory": lambda: page(Page.PLAN, "view.mode", "view.mode"),
     "plan-of-compare": lambda: page(Page.PLAN, "view.compare"),
+    "plan-of-machines": lambda: keyed(large(), "nav.down", "nav.down", "nav.down"),
+    "plan-of-machines-as-layers": lambda: keyed(large(), "view.mode", "nav.down"),
+    "plan-of-machines-as-memory": lambda: keyed(large(), "view.mode", "view.mode"),
+    "plan-of-every-stage": lambda: keyed(large(), "view.expand", *["nav.down"] * 29),
     "what-if": lambda: keyed(compared(), "nav.down"),
     "what-if-of-infeasible": lambda: keyed(compared(), "nav.end"),
+    "what-if-of-memory": lambda: keyed(compared(), "nav.down", "nav.down", "view.metric"),
+    "what-if-of-items": lambda: keyed(compared(), "nav.down", "nav.down", "view.metric", "view.metric"),
     "events": lambda: page(Page.EVENTS),
     "sessions": lambda: page(Page.SESSIONS),
     "profile": profiled,
     "profile-of-empty": lambda: page(Page.PROFILE),
+    "profile-of-memory": lambda: profiled("view.metric"),
+    "profile-of-speed": lambda: profiled("view.metric", "view.metric"),
+    "profile-of-serving": serving_profiled,
+    "profile-of-compare": lambda: twice_profiled("view.compare"),
+    "profile-of-alike": lambda: deep("nav.down"),
+    "profile-of-every-item": lambda: deep("view.expand", *["nav.down"] * 10),
     "prompt": answered,
     "prompt-of-empty": lambda: page(Page.PROMPT),
     "logs": logged,
@@ -235,6 +291,7 @@ SCENES: dict[str, Callable[[], ConsoleState]] = {
     "nodes-of-nothing": lambda: filtered("tpu"),
     "events-of-details": lambda: page(Page.EVENTS, "nav.in"),
     "events-of-repeats": lambda: repeating(Page.EVENTS),
+    "events-of-kind": lambda: page(Page.EVENTS, "view.kind"),
     "logs-of-repeats": lambda: repeating(Page.LOGS),
     "logs-of-flood": flooded,
     "logs-of-details": lambda: keyed(logged(), "nav.up", "nav.in"),
@@ -242,6 +299,12 @@ SCENES: dict[str, Callable[[], ConsoleState]] = {
     "prompt-of-error": lambda: streaming(m.SessionEnded(1, "Unavailable: the session was lost with its worker: ask again")),
     "overview-of-sessions": lambda: keyed(lived(), "nav.panel"),
     "help": lambda: page(Page.PLAN, "app.help"),
+    "help-of-filter": lambda: helped("plan"),
+    "help-of-nothing": lambda: helped("teleport"),
+    "overview-in-braille": lived,
+    "nodes-in-braille": lambda: page(Page.NODES, "nav.down", "nav.down"),
+    "events-in-braille": lambda: page(Page.EVENTS),
+    "help-in-braille": lambda: page(Page.NODES, "app.help"),
     "palette-of-everything": lambda: palette(""),
     "palette-of-nothing": lambda: palette("fly to the moon"),
     "palette": lambda: palette("th", 1),

@@ -13,6 +13,7 @@ import pytest
 from engine.data import NodeState, Severity
 from noodle_tui import messages as m
 from noodle_tui.glyphs import ASCII, UNICODE, Glyphs
+from noodle_tui.graph_sets import glyphs_for
 from noodle_tui.lines import Canvas, Lines, width_of
 from noodle_tui.pages import Entry, EntryKind, Page
 from noodle_tui.screens.frame import Settings, screen_lines
@@ -23,6 +24,7 @@ from tests.tui.scenes import NOW_S, SCENES, WALL_S, keyed, live, lived, logged, 
 
 GOLDEN = Path(__file__).parent / "golden"
 SETTINGS = Settings(themes=("noodle-dark", "ansi", "mono"))
+BRAILLE = glyphs_for("braille", ascii_only=False)
 SIZES = [(80, 24), (120, 40)]
 
 
@@ -47,7 +49,7 @@ def text_of(lines: Lines) -> str:
 @pytest.mark.parametrize("name", SCENES)
 def test_golden(name: str, size: tuple[int, int]) -> None:
     width, height = size
-    glyphs = ASCII if width < 100 else UNICODE
+    glyphs = ASCII if width < 100 else BRAILLE if name.endswith("in-braille") else UNICODE
     text = text_of(picture(scene(name), width, height, glyphs))
     path = GOLDEN / f"{name}-{width}x{height}.txt"
     if os.environ.get("NOODLE_UPDATE_GOLDEN"):
@@ -64,11 +66,11 @@ def test_there_is_a_scene_for_every_screen_and_none_left_over() -> None:
 def test_every_scene_fits_every_size(name: str) -> None:
     state = scene(name)
     for size in ((60, 15), (61, 17), (80, 24), (99, 29), (100, 30), (140, 40), (200, 60)):
-        for glyphs in (ASCII, UNICODE):
+        for glyphs in (ASCII, UNICODE, BRAILLE):
             lines = picture(state, *size, glyphs)
             assert len(lines) == size[1], (name, size)
             assert max(width_of(row) for row in lines) <= size[0], (name, size)
-            assert glyphs is UNICODE or text_of(lines).isascii()
+            assert glyphs is not ASCII or text_of(lines).isascii()
 
 
 @pytest.mark.parametrize("num_nodes", [1, 20, 200])

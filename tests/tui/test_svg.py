@@ -17,6 +17,7 @@ from textual.pilot import Pilot
 
 from noodle_tui.app import ConsoleApp
 from noodle_tui.glyphs import ASCII, UNICODE, Glyphs
+from noodle_tui.graph_sets import glyphs_for
 from tests.tui.harness import run
 from tests.tui.scenes import NOW_S, scene
 from tests.tui.test_pictures import SETTINGS, utc  # noqa: F401  (a fixture)
@@ -32,6 +33,7 @@ SHOTS: dict[str, tuple[str, tuple[int, int], str, Glyphs]] = {
     "events-mono": ("events", (80, 24), "mono", UNICODE),
     "profile": ("profile", (80, 24), "noodle-dark", UNICODE),
     "apply": ("confirm-rebalance", (120, 40), "noodle-dark", UNICODE),
+    "braille": ("nodes", (80, 24), "noodle-dark", glyphs_for("braille", ascii_only=False)),
     "offline": ("offline", (80, 24), "noodle-dark", UNICODE),
 }
 _RULE = re.compile(r"\.[\w-]+-(r\d+)\s*\{([^}]*)\}")

@@ -47,10 +47,10 @@ MARKS = {
 DETAILS = {  # keys on a screen and what they lead to
     "2": (("\r", "address"),),
     "3": (("v", "LAYERS /"), ("v", "/ MEMORY"), ("c", "compare")),
-    "4": (("jj\r", "DIFF current"),),
-    "5": (("\r", "WHY"),),
+    "4": (("jj\r", "DIFF current"), ("m", "/ MEMORY /"), ("m", "/ ITEMS"), ("m", ": TIME")),
+    "5": (("\r", "WHY"), ("f", "f = next kind"), ("g", "KIND"), ("z", "KIND")),
     "6": (("\r", "context"),),
-    "7": (("b", "PREFILL"), ("\r", "ITEM")),
+    "7": (("b", "PREFILL"), ("\r", "ITEM"), ("m", "MEMORY, 0.."), ("m", "BYTES, 0.."), ("z", "ITEM")),
     "9": (("\r", "in full, esc closes"),),
 }
 
@@ -84,6 +84,8 @@ def visit_everything(console: PtyConsole) -> None:
     press(console, "x", ": export json")
     leave(console, "\x1b", ": export json")
     press(console, "?", "HELP")
+    press(console, "Roll back", "filter: Roll back")
+    press(console, "\x1b", "esc close")
     leave(console, "?", "HELP")
     visit_dialogs(console)
     press(console, " ", "HOLD")
@@ -114,7 +116,9 @@ def visit_dialogs(console: PtyConsole) -> None:
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
 def test_ascii_mode_writes_only_ascii(fake: FakeCoordinator, size: tuple[int, int]) -> None:
-    with PtyConsole(["--connect", fake.address, "--ascii", "--profile", PROFILE], width=size[0], height=size[1]) as console:
+    with PtyConsole(
+        ["--connect", fake.address, "--ascii", "--graphs", "braille", "--profile", PROFILE], width=size[0], height=size[1]
+    ) as console:
         visit_everything(console)
         fake.control.silent = True
         console.wait_for("STALE")
@@ -129,6 +133,12 @@ def test_unicode_mode_does_not(fake: FakeCoordinator) -> None:
     with PtyConsole(["--connect", fake.address, "--profile", PROFILE]) as console:
         visit_everything(console)
         assert not console.raw.isascii(), "or the test above could not fail"
+
+
+def test_braille_graphs_are_written_where_they_were_asked_for(fake: FakeCoordinator) -> None:
+    with PtyConsole(["--connect", fake.address, "--graphs", "stage=braille"]) as console:
+        console.wait_for("LIVE")
+        console.wait_for(lambda: re.search("[\u2801-\u28ff]", console.raw.decode(errors="ignore")) is not None)
 
 
 @pytest.mark.parametrize("env", [{"TERM": "linux"}, {"TERM": "dumb"}, {"NOODLE_ASCII": "1"}, {"PYTHONIOENCODING": "cp1252"}])

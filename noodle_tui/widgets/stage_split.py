@@ -1,0 +1,32 @@
+"""Where a step's time at a stage goes, and what an item takes on each node: what serving says, beside what a profile says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.data import StageStatus
+from noodle_tui.figures import ms
+from noodle_tui.lines import Canvas, Lines, Span, fit, line
+from noodle_tui.listings.stages import StageRow
+from noodle_tui.widgets.bars import parts_bar
+
+
+def split_lines(stage: StageStatus, label: str, canvas: Canvas) -> Lines:
+    """One row: computing, waiting for its turn, the hop after it; none until the stage has run."""
+    parts = (("compute", stage.compute_p50_s, "#", "low"), ("waits", stage.queue_p50_s, "+", "mid"), ("hop", stage.hop_p50_s, "=", "dim"))
+    total_s = sum(time_s for _, time_s, _, _ in parts)
+    if not stage.num_steps or total_s <= 0:
+        return ()
+    text = "  ".join(f"{glyph} {name} {ms(time_s)}" for name, time_s, glyph, _ in parts)
+    shares = tuple((time_s / total_s, glyph, style) for _, time_s, glyph, style in parts)
+    bar = parts_bar(shares, canvas.width - len(text) - len(label) - 2, canvas.glyphs)
+    return (line(Span(label, "dim"), *bar, f" {text}"),)
+
+
+def per_item_lines(rows: Sequence[StageRow], canvas: Canvas) -> Lines:
+    """One row: the mean of an item on every node, as measured while serving; none until all have run."""
+    if not rows or not all(row.stage.num_steps and row.stage.stop > row.stage.start for row in rows):
+        return ()
+    means = [f"{row.stage.worker_id} {ms(row.time_s / (row.stage.stop - row.stage.start))}ms" for row in rows]
+    text = f"{means[0]} an item   {'   '.join(means[1:])}"
+    return (line(Span(" NODES    ", "dim"), fit(text, canvas.width - 11, canvas.glyphs).rstrip()),)

@@ -1,0 +1,104 @@
+"""The help: every key is in it, it can be searched by typing, and typing there does nothing else."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from textual.events import Paste
+from textual.pilot import Pilot
+
+from noodle_tui.app import ConsoleApp
+from noodle_tui.config import Config
+from noodle_tui.glyphs import ASCII
+from noodle_tui.help_filter import fits, pasted, typed
+from noodle_tui.keys import KEYS, with_keys
+from noodle_tui.lines import Canvas
+from noodle_tui.pages import Page
+from noodle_tui.screens.help import help_body
+from tests.tui import scenes
+from tests.tui.harness import live, run, shown
+from tests.tui.test_pictures import text_of
+
+NEW_KEYS = {"view.metric": "ctrl+n", "view.expand": "ctrl+z", "view.kind": "ctrl+k", "view.newest": "ctrl+g"}
+
+
+@pytest.mark.parametrize("page", Page)
+def test_every_key_of_a_screen_is_in_its_help(page: Page) -> None:
+    keys = with_keys(NEW_KEYS)
+    text = text_of(help_body(scenes.page(page, "app.help"), keys, Canvas(120, 400, ASCII, 0.0)))
+    for key in keys:
+        here = page in key.pages and not key.id.startswith("screen.")
+        assert (f" {key.label} " in text and key.text in text) or not here, key.id
+    for key_id, own in NEW_KEYS.items():
+        assert (own in text) == (page in next(key for key in KEYS if key.id == key_id).pages)
+
+
+def test_typing_filters_esc_clears_then_closes() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await pilot.press("3", "question_mark", *"roll q", "space")
+        await pilot.pause()
+        assert app.state.ui.help_filter == "roll q " and not app.state.quitting and app.state.ui.page is Page.PLAN
+        assert "filter: roll q" in shown(app) and "nothing here contains that" in shown(app)
+        await pilot.press("backspace", "backspace", "backspace")
+        await pilot.press("ctrl+u", *"compare")
+        await pilot.pause()
+        assert "compare strategies" in shown(app) and "compare with another one" in shown(app) and "drain" not in shown(app)
+        await pilot.press("escape")
+        await pilot.pause()
+        assert app.state.ui.help and "drain chosen node" in shown(app)
+        await pilot.press("escape")
+        assert not app.state.ui.help and app.state.ui.page is Page.PLAN
+
+    run(test, (120, 50))
+
+
+def test_capitals_digits_and_y_are_letters_there() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await pilot.press("question_mark", "R", "2", "y", "D")
+        await pilot.pause()
+        assert app.state.ui.help_filter == "R2yD" and app.state.ui.dialog is None and app.state.ui.page is Page.OVERVIEW
+        await pilot.press("question_mark")
+        assert not app.state.ui.help and app.state.ui.help_filter == ""
+        await pilot.press("2")
+        assert app.state.ui.page is Page.NODES, "closed, keys are keys again"
+
+    run(test)
+
+
+def test_it_scrolls_and_a_paste_is_text() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await pilot.press("question_mark", "pagedown")
+        assert app.state.ui.help_scroll == 10 and app.state.ui.help_filter == ""
+        app.main.post_message(Paste("drain\x1b[31m\n" + "x" * 500))
+        await pilot.pause()
+        assert app.state.ui.help_filter.startswith("drain") and len(app.state.ui.help_filter) == 60
+        assert app.state.ui.help_filter.isprintable() and app.state.ui.help_scroll == 0
+
+    run(test)
+
+
+def test_the_own_key_of_the_help_closes_it() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await pilot.press("h", "a")
+        assert app.state.ui.help and app.state.ui.help_filter == "a"
+        await pilot.press("h")
+        assert not app.state.ui.help
+
+    run(test, config=Config(keys=with_keys({"app.help": "h"})))
+
+
+@given(st.text(max_size=80), st.text(max_size=80))
+def test_whatever_is_pasted_it_stays_short_and_printable(text: str, more: str) -> None:
+    found = pasted(pasted("", text), more)
+    assert len(found) <= 60 and found.isprintable()
+
+
+def test_words_and_keys() -> None:
+    assert fits("NODE dr", "D", "drain chosen node") and not fits("node x", "D", "drain chosen node") and fits("", "a")
+    assert typed("ab", "backspace", None, KEYS) == "a" and typed("ab", "ctrl+u", None, KEYS) == ""
+    assert typed("ab", "question_mark", "?", KEYS) is None and typed("ab", "up", None, KEYS) is None and typed("", "j", "j", KEYS) == "j"
