@@ -27,10 +27,10 @@ EVENTS = (
     frames.event(3, "stage latency 11.8 ms > 1.5x planned 7.6 ms", Severity.WARN, subject="gpu-c", kind="node"),
 )
 SESSIONS = (
-    SessionStatus("s-21aa", "decode", 312, 141, 512, 0.228, 14.1, 20.0),
-    SessionStatus("s-22bb", "decode", 88, 402, 512, 0.201, 14.0, 57.0),
+    SessionStatus("s-21aa", "decode", 312, 141, 512, 0.228, 14.1, 20.0, 0.031),
+    SessionStatus("s-22bb", "decode", 88, 402, 512, 0.201, 14.0, 57.0, 0.0304),
     SessionStatus("s-23cc", "prefill", 1900, 0, 256, 0.0, 0.0, 2.0),
-    SessionStatus("s-24dd", "queued", 104, 0, 256, 0.0, 0.0, 19.0),
+    SessionStatus("s-24dd", "queued", 104, 0, 256, 0.0, 0.0, 19.0, 0.0, 1, 19.0, "KV budget: needs 360 tokens, 40 of 2048 are free"),
 )
 
 
