@@ -339,13 +339,18 @@ class StageStatus:
 @dataclass(frozen=True, slots=True)
 class SessionStatus:
     session_id: str
-    state: str  # queued, prefill, decode
+    state: str  # queued, prefill, decode; of one that ended: done, cancelled, failed
     num_prompt_tokens: int
     num_generated: int
     max_new_tokens: int
     ttft_s: float
     tokens_per_s: float
     age_s: float
+    step_p95_s: float = 0.0  # between its last tokens; 0: not known
+    queue_place: int = 0  # the next to be admitted is 1
+    waiting_s: float = 0.0
+    why: str = ""  # what it waits for, or its error
+    finish_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,6 +380,7 @@ class ClusterStatus:
     failure: str = ""  # why the cluster cannot serve and what to do; empty while it can or still may
     adaptation_mode: str = ""  # off, suggest or auto; empty if the coordinator does not say
     suggestion_id: int = 0  # of adaptation, waiting to be confirmed; 0 is none
+    finished: tuple[SessionStatus, ...] = ()  # newest first, bounded
 
 
 @dataclass(frozen=True, slots=True)

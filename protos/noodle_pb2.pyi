@@ -305,7 +305,7 @@ class StageStatus(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., predicted_s: _Optional[float] = ..., compute_p50_s: _Optional[float] = ..., compute_p95_s: _Optional[float] = ..., queue_p50_s: _Optional[float] = ..., hop_p50_s: _Optional[float] = ..., num_steps: _Optional[int] = ..., history_s: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class SessionStatus(_message.Message):
-    __slots__ = ("session_id", "state", "num_prompt_tokens", "num_generated", "max_new_tokens", "ttft_s", "tokens_per_s", "age_s")
+    __slots__ = ("session_id", "state", "num_prompt_tokens", "num_generated", "max_new_tokens", "ttft_s", "tokens_per_s", "age_s", "step_p95_s", "queue_place", "waiting_s", "why", "finish_reason")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     NUM_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -314,6 +314,11 @@ class SessionStatus(_message.Message):
     TTFT_S_FIELD_NUMBER: _ClassVar[int]
     TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
     AGE_S_FIELD_NUMBER: _ClassVar[int]
+    STEP_P95_S_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_PLACE_FIELD_NUMBER: _ClassVar[int]
+    WAITING_S_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     state: str
     num_prompt_tokens: int
@@ -322,14 +327,19 @@ class SessionStatus(_message.Message):
     ttft_s: float
     tokens_per_s: float
     age_s: float
-    def __init__(self, session_id: _Optional[str] = ..., state: _Optional[str] = ..., num_prompt_tokens: _Optional[int] = ..., num_generated: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., ttft_s: _Optional[float] = ..., tokens_per_s: _Optional[float] = ..., age_s: _Optional[float] = ...) -> None: ...
+    step_p95_s: float
+    queue_place: int
+    waiting_s: float
+    why: str
+    finish_reason: str
+    def __init__(self, session_id: _Optional[str] = ..., state: _Optional[str] = ..., num_prompt_tokens: _Optional[int] = ..., num_generated: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., ttft_s: _Optional[float] = ..., tokens_per_s: _Optional[float] = ..., age_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., queue_place: _Optional[int] = ..., waiting_s: _Optional[float] = ..., why: _Optional[str] = ..., finish_reason: _Optional[str] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("cluster_id", "phase", "detail", "model", "random_weights", "has_tokenizer", "num_items", "context_tokens", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "tokens_per_s", "step_p50_s", "step_p95_s", "num_sessions_done", "num_sessions_failed", "uptime_s", "failure", "adaptation_mode", "suggestion_id")
+    __slots__ = ("cluster_id", "phase", "detail", "model", "random_weights", "has_tokenizer", "num_items", "context_tokens", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "tokens_per_s", "step_p50_s", "step_p95_s", "num_sessions_done", "num_sessions_failed", "uptime_s", "failure", "adaptation_mode", "suggestion_id", "finished")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -353,6 +363,7 @@ class ClusterStatus(_message.Message):
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     ADAPTATION_MODE_FIELD_NUMBER: _ClassVar[int]
     SUGGESTION_ID_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     phase: str
     detail: str
@@ -376,7 +387,8 @@ class ClusterStatus(_message.Message):
     failure: str
     adaptation_mode: str
     suggestion_id: int
-    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., model: _Optional[str] = ..., random_weights: _Optional[bool] = ..., has_tokenizer: _Optional[bool] = ..., num_items: _Optional[int] = ..., context_tokens: _Optional[int] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., tokens_per_s: _Optional[float] = ..., step_p50_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., num_sessions_done: _Optional[int] = ..., num_sessions_failed: _Optional[int] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., adaptation_mode: _Optional[str] = ..., suggestion_id: _Optional[int] = ...) -> None: ...
+    finished: _containers.RepeatedCompositeFieldContainer[SessionStatus]
+    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., model: _Optional[str] = ..., random_weights: _Optional[bool] = ..., has_tokenizer: _Optional[bool] = ..., num_items: _Optional[int] = ..., context_tokens: _Optional[int] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., tokens_per_s: _Optional[float] = ..., step_p50_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., num_sessions_done: _Optional[int] = ..., num_sessions_failed: _Optional[int] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., adaptation_mode: _Optional[str] = ..., suggestion_id: _Optional[int] = ..., finished: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ...) -> None: ...
 
 class WatchFrame(_message.Message):
     __slots__ = ("status", "events")

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from engine.binary_size import binary_size
 from engine.commands.output import print_json, printable, table
-from engine.data import ClusterStatus, Event, NodeStatus
+from engine.data import ClusterStatus, Event, NodeStatus, SessionStatus
 from engine.measured_link import MeasuredLink
 from engine.service.client import Client
 
@@ -70,11 +70,25 @@ def _text(found: ClusterStatus) -> str:
         lines += ["", table(("STAGE", "ITEMS", "PLANNED ms", "P50 ms", "HOP ms"), rows)]
     if found.sessions:
         sessions = [
-            (s.session_id, s.state, str(s.num_prompt_tokens), f"{s.num_generated}/{s.max_new_tokens}", f"{s.tokens_per_s:.1f}")
-            for s in found.sessions
+            (*_session_cells(s), f"{s.queue_place} for {s.waiting_s:.0f}s: {s.why}" if s.queue_place else "-") for s in found.sessions
         ]
-        lines += ["", table(("SESSION", "STATE", "PROMPT", "OUT", "TOK/S"), sessions)]
+        lines += ["", table((*_SESSION_TITLES, "WAITS"), sessions)]
+    if found.finished:
+        ends = [(*_session_cells(s), f"{s.age_s:.1f}s {s.finish_reason}" + (f": {s.why}" if s.why else "")) for s in found.finished]
+        lines += ["", table((*_SESSION_TITLES, "END"), ends)]
     return printable("\n".join(lines))
+
+
+_SESSION_TITLES = ("SESSION", "STATE", "PROMPT", "OUT", "TOK/S", "TTFT ms", "P95 ms")
+
+
+def _session_cells(s: SessionStatus) -> tuple[str, ...]:
+    out, rate = f"{s.num_generated}/{s.max_new_tokens}", f"{s.tokens_per_s:.1f}"
+    return s.session_id, s.state, str(s.num_prompt_tokens), out, rate, _known_ms(s.ttft_s), _known_ms(s.step_p95_s)
+
+
+def _known_ms(seconds: float) -> str:
+    return _ms(seconds) if seconds > 0 else "-"
 
 
 def _ms(seconds: float) -> str:

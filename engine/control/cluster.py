@@ -428,7 +428,7 @@ class Cluster:
         for member in self.members:
             member.stage = None
         out.append(do.Record(Severity.ERROR, "cluster", "model", message))
-        self.serving.fail_all(Unavailable(message), out)
+        self.serving.fail_all(Unavailable(message), now_s, out)
 
     def member(self, worker_id: str) -> Member:
         """The member of that name; a plan names nobody else."""

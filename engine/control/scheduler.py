@@ -107,6 +107,17 @@ class Scheduler:
         queued = (self._sessions[i] for i in self._queue)
         return [s for s in queued if s.reserve_tokens > self.capacity_tokens and not s.was_admitted]
 
+    def queued(self) -> list[Session]:
+        """In the order in which they will be admitted."""
+        return [self._sessions[i] for i in self._queue]
+
+    def waits_for(self, place: int, session: Session) -> str:
+        """Why the session at that place of the queue (1 is next) is not admitted while the plan serves."""
+        if place > 1:
+            return f"{place - 1} before it in the queue"
+        free = max(0, self.capacity_tokens - self.reserved_tokens)
+        return f"KV budget: needs {session.reserve_tokens} tokens, {free} of {self.capacity_tokens} are free"
+
     def overdue(self, now_s: float) -> list[Session]:
         queued = (self._sessions[i] for i in self._queue)
         return [s for s in queued if now_s - s.waiting_since_s > self.limits.queue_timeout_s]
@@ -115,6 +126,8 @@ class Scheduler:
         session.state = SessionState.DECODE
         session.num_recoveries, session.is_careful = 0, False
         session.generated.append(token_id)
+        if session.first_token_s is not None:
+            session.step_s.append(now_s - session.last_token_s)
         session.last_token_s = now_s
         if session.first_token_s is None:
             session.first_token_s = now_s

@@ -6,12 +6,15 @@ each of its segments to an epoch: whatever arrives with an old one is dropped.
 
 from __future__ import annotations
 
+from collections import deque
+
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.batching import Batcher, Flight
 from engine.control.metrics import PipelineMetrics
 from engine.control.scheduler import Scheduler, SchedulerLimits
 from engine.control.session import Session, SessionState
+from engine.control.session_status import ended
 from engine.data import (
     Cancelled,
     Corrupt,
@@ -23,6 +26,7 @@ from engine.data import (
     NotFound,
     Plan,
     Segment,
+    SessionStatus,
     Severity,
     Stale,
     Unavailable,
@@ -30,6 +34,7 @@ from engine.data import (
 
 RETRIED = (Unavailable, Gap, NotFound, Stale, Corrupt)  # what sending the session again may mend
 SLOW_STEP_FACTOR = 20.0
+MAX_FINISHED = 50
 
 
 class Serving:
@@ -43,6 +48,7 @@ class Serving:
         self.num_lanes = 1
         self.num_done = 0
         self.num_failed = 0
+        self.finished: deque[SessionStatus] = deque(maxlen=MAX_FINISHED)  # newest first
         self._releases: list[str] = []  # sessions that ended and that the stages still hold
         self._next_step_id = 1
 
@@ -75,6 +81,7 @@ class Serving:
         failed = reason is FinishReason.ERROR
         self.num_failed += failed
         self.num_done += not failed
+        self.finished.appendleft(ended(session, reason, error, now_s))
         if was_running:
             self._releases.append(session.session_id)
         text = f"{reason}: {len(session.generated)} tokens in {now_s - session.submitted_s:.1f} s"
@@ -89,12 +96,13 @@ class Serving:
             raise NotFound(f"session {session_id} is not running: it ended, or the id is wrong")
         self.finish(session, FinishReason.CANCELLED, Cancelled(reason), now_s, out)
 
-    def fail_all(self, error: NoodleError, out: list[do.Command]) -> None:
+    def fail_all(self, error: NoodleError, now_s: float, out: list[do.Command]) -> None:
         """The cluster cannot serve at all."""
         self.flights.clear()
         for session in list(self.scheduler):
             self.scheduler.remove(session)
             self.num_failed += 1
+            self.finished.appendleft(ended(session, FinishReason.ERROR, error, now_s))
             out.append(do.FinishSession(session.session_id, FinishReason.ERROR, error))
 
     def interrupt(self, cause: str, now_s: float, out: list[do.Command]) -> None:

@@ -10,10 +10,13 @@ of GPT-2 124M by up to 4e-5, as much as sharing a step with seven others does (2
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from engine.data import GenerateRequest, Segment
+
+STEP_WINDOW = 64
 
 
 class SessionState(StrEnum):
@@ -45,6 +48,7 @@ class Session:
     is_careful: bool = False  # after a failed step: one chunk at a time, so that none can overtake another
     first_token_s: float | None = None
     last_token_s: float = 0.0
+    step_s: deque[float] = field(default_factory=lambda: deque(maxlen=STEP_WINDOW))  # between its last tokens
 
     @property
     def reserve_tokens(self) -> int:

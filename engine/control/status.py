@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from engine.control.cluster import Cluster
 from engine.control.members import Member
-from engine.data import ClusterStatus, NodeStatus, Plan, SessionStatus, StageStatus
+from engine.control.session_status import session_status
+from engine.data import ClusterStatus, NodeStatus, Phase, Plan, SessionStatus, StageStatus
 
 
 def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterStatus:
@@ -33,6 +36,7 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         num_sessions_failed=cluster.serving.num_failed,
         uptime_s=now_s - cluster.started_s,
         failure=cluster.failure,
+        finished=tuple(cluster.serving.finished),
         adaptation_mode=str(cluster.adapting.mode),
         suggestion_id=cluster.adapting.suggestion_id,
     )
@@ -87,16 +91,14 @@ def _stages(cluster: Cluster, plan: Plan) -> tuple[StageStatus, ...]:
 
 
 def _sessions(cluster: Cluster, now_s: float) -> tuple[SessionStatus, ...]:
-    return tuple(
-        SessionStatus(
-            session_id=s.session_id,
-            state=s.state,
-            num_prompt_tokens=len(s.prompt_ids),
-            num_generated=len(s.generated),
-            max_new_tokens=s.max_new_tokens,
-            ttft_s=(s.first_token_s - s.submitted_s) if s.first_token_s is not None else 0.0,
-            tokens_per_s=s.tokens_per_s(),
-            age_s=now_s - s.submitted_s,
-        )
-        for s in cluster.scheduler
-    )
+    scheduler = cluster.scheduler
+    places = {s.session_id: place for place, s in enumerate(scheduler.queued(), 1)}
+    rows = []
+    for session in scheduler:
+        row, place = session_status(session, now_s), places.get(session.session_id, 0)
+        if place:
+            serves = cluster.phase is Phase.SERVING
+            why = scheduler.waits_for(place, session) if serves else f"no plan serves: {cluster.failure or cluster.detail or cluster.phase}"
+            row = replace(row, queue_place=place, waiting_s=now_s - session.waiting_since_s, why=why)
+        rows.append(row)
+    return tuple(rows)

@@ -1,4 +1,4 @@
-"""Sessions in the coordinator's order."""
+"""Sessions in the coordinator's order, then those that ended, newest first."""
 
 from __future__ import annotations
 
@@ -6,34 +6,44 @@ from engine.data import SessionStatus
 from noodle_tui.figures import age, rate, with_ms
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Line, Span
+from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import Column, Table
 
-_STYLES = {"queued": "dim", "prefill": "accent"}
+_STYLES = {"queued": "dim", "prefill": "accent", "done": "dim", "cancelled": "dim", "failed": "error"}
 
 
 def sessions_table(state: ConsoleState) -> Table:
-    """The sessions that are queued or running now."""
+    """The sessions that run, wait or ended; `!state:done` leaves the finished ones out."""
+    status = state.shown.status if state.shown else None
+    rows = status.sessions if status else ()
+    if status and state.ui.page is not Page.OVERVIEW:  # its panel is about now
+        rows += status.finished
     return Table(
         noun="sessions",
-        rows=state.shown.status.sessions if state.shown else (),
+        rows=rows,
         columns=COLUMNS,
         identity=lambda row: row.session_id,
-        is_warning=lambda row: row.state == "queued" and row.age_s > 10,
+        is_warning=lambda row: row.state == "failed" or (row.state == "queued" and row.age_s > 10),
         empty='No sessions.  8 = write a prompt, or: noodle-engine generate "Hello" --connect ' + (state.link.address or "HOST:PORT"),
     )
 
 
 COLUMNS = (
     Column("session", "SESSION", 14, lambda r: r.session_id),
-    Column("state", "STATE", 8, lambda r: r.state, style=lambda r: _STYLES.get(r.state, "text")),
+    Column("state", "STATE", 9, lambda r: r.state, style=lambda r: _STYLES.get(r.state, "text")),
     Column("prompt", "PROMPT", 6, lambda r: r.num_prompt_tokens, right=True),
     Column("out", "OUT/MAX", 11, lambda r: r.num_generated, lambda r: f"{r.num_generated}/{r.max_new_tokens}", right=True),
     Column("max", "", 0, lambda r: r.max_new_tokens),
     Column("tokens_per_s", "TOK/S", 6, lambda r: r.tokens_per_s, lambda r: rate(r.tokens_per_s), right=True),
     Column("ttft_s", "TTFT", 7, lambda r: r.ttft_s, lambda r: with_ms(r.ttft_s), right=True),
+    Column("step_p95_s", "P95", 7, lambda r: r.step_p95_s or None, lambda r: with_ms(r.step_p95_s), right=True),
     Column("age_s", "AGE", 5, lambda r: r.age_s, lambda r: age(r.age_s), right=True),
-    Column("done", "DONE", 0, lambda r: None, draw=lambda r, width, glyphs: _bar(r, width, glyphs), from_width=76),
+    Column("done", "DONE", 0, lambda r: None, draw=lambda r, width, glyphs: _bar(r, width, glyphs), from_width=90),
+    Column("place", "", 0, lambda r: r.queue_place or None),
+    Column("waiting_s", "", 0, lambda r: r.waiting_s if r.queue_place else None),
+    Column("finish", "", 0, lambda r: r.finish_reason),
+    Column("why", "", 0, lambda r: r.why),
 )
 
 

@@ -50,7 +50,8 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 def _session(state: ConsoleState, status: ClusterStatus, session: SessionStatus, canvas: Canvas) -> Lines:
     left = session.max_new_tokens - session.num_generated
-    eta = f"{age(left / session.tokens_per_s)} left at most" if session.tokens_per_s > 0 and left > 0 else "-"
+    ended = bool(session.finish_reason)
+    eta = "ended" if ended else f"{age(left / session.tokens_per_s)} left at most" if session.tokens_per_s > 0 and left > 0 else "-"
     used = session.num_prompt_tokens + session.num_generated
     rows = [
         line(" ", Span(session.session_id, "title"), f"  {_phrase(session)}", Span(_whose(state.generation, session), "dim")),
@@ -59,9 +60,11 @@ def _session(state: ConsoleState, status: ClusterStatus, session: SessionStatus,
         ),
         line(Span("   context ", "dim"), f"{used} of {status.context_tokens} tokens"),
     ]
+    if session.why:
+        rows.append(line(Span("   why     ", "dim"), Span(session.why, "error" if session.state == "failed" else "text")))
     if state.generation.session_id == session.session_id:
         rows += stage_times(state.generation, canvas)
-    elif status.stages:
+    elif status.stages and not session.finish_reason:
         times = [stage_s(stage) for stage in status.stages]
         names = [f"S{i} {stage.worker_id}" for i, stage in enumerate(status.stages)]
         rows.append(line(Span("   step    ", "dim"), *strip(names, times, sum(times) or 1.0, canvas.width - 13, canvas.glyphs)))
@@ -70,10 +73,14 @@ def _session(state: ConsoleState, status: ClusterStatus, session: SessionStatus,
 
 def _phrase(session: SessionStatus) -> str:
     if session.state == "queued":
-        return f"waits for room since {age(session.age_s)}"
+        place = f"number {session.queue_place} in the queue" if session.queue_place else "waits for room"
+        return f"{place} since {age(session.waiting_s or session.age_s)}"
+    if session.finish_reason:
+        figures = f"{rate(session.tokens_per_s)} tok/s, TTFT {with_ms(session.ttft_s)}, step p95 {with_ms(session.step_p95_s)}"
+        return f"{session.state} ({session.finish_reason}) after {age(session.age_s)}: {figures}"
     if session.state == "prefill":
         return f"reads its prompt of {session.num_prompt_tokens} tokens"
-    return f"writes {rate(session.tokens_per_s)} tok/s, first token after {with_ms(session.ttft_s)}"
+    return f"writes {rate(session.tokens_per_s)} tok/s, first token after {with_ms(session.ttft_s)}, step p95 {with_ms(session.step_p95_s)}"
 
 
 def _whose(generation: Generation, session: SessionStatus) -> str:

@@ -72,7 +72,7 @@ def test_absent_and_zero_are_different(seed: int | None) -> None:
 def test_a_status_with_nodes_and_stages_survives_the_wire() -> None:
     node = data.NodeStatus("w1", 7, "host", "127.0.0.1:1", "cpu", data.NodeState.SUSPECT, "late", -1.0, 0, 3, 1, 2, 3, 4, 0.5, 0.25)
     stage = data.StageStatus("w1", 0, 3, 0.1, 0.2, 0.3, 0.0, 0.001, 5, (0.1, 0.0, 0.2))
-    session = data.SessionStatus("s-1", "decode", 5, 2, 10, 0.1, 9.5, 1.5)
+    session = data.SessionStatus("s-1", "decode", 5, 2, 10, 0.1, 9.5, 1.5, 0.03, 2, 1.25, "KV budget", "length")
     status = data.ClusterStatus(
         "c",
         data.Phase.SERVING,

@@ -27,10 +27,14 @@ EVENTS = (
     frames.event(3, "stage latency 11.8 ms > 1.5x planned 7.6 ms", Severity.WARN, subject="gpu-c", kind="node"),
 )
 SESSIONS = (
-    SessionStatus("s-21aa", "decode", 312, 141, 512, 0.228, 14.1, 20.0),
-    SessionStatus("s-22bb", "decode", 88, 402, 512, 0.201, 14.0, 57.0),
+    SessionStatus("s-21aa", "decode", 312, 141, 512, 0.228, 14.1, 20.0, 0.031),
+    SessionStatus("s-22bb", "decode", 88, 402, 512, 0.201, 14.0, 57.0, 0.0304),
     SessionStatus("s-23cc", "prefill", 1900, 0, 256, 0.0, 0.0, 2.0),
-    SessionStatus("s-24dd", "queued", 104, 0, 256, 0.0, 0.0, 19.0),
+    SessionStatus("s-24dd", "queued", 104, 0, 256, 0.0, 0.0, 19.0, 0.0, 1, 19.0, "KV budget: needs 360 tokens, 40 of 2048 are free"),
+)
+FINISHED = (
+    SessionStatus("s-20ff", "failed", 60, 7, 256, 0.3, 12.0, 4.0, 0.09, why="DATA_LOSS: a checksum is wrong", finish_reason="error"),
+    SessionStatus("s-19ee", "done", 12, 64, 64, 0.21, 13.9, 5.0, 0.029, finish_reason="length"),
 )
 
 
@@ -61,7 +65,7 @@ def lived(stop_s: float = 99.5) -> ConsoleState:
     """A minute of frames: plan 13, then 14, on which the third stage turns slow."""
     state = ConsoleState()
     for i in range(60):
-        changes: dict[str, Any] = slow_third_stage() | {"sessions": SESSIONS, "plan_version": 13 if i < 25 else 14}
+        changes: dict[str, Any] = slow_third_stage() | {"sessions": SESSIONS, "finished": FINISHED, "plan_version": 13 if i < 25 else 14}
         changes |= {"step_p95_s": 0.028 + 0.002 * (i % 5), "tokens_per_s": 80.0 + i % 7}
         if i < 25:
             changes["stages"] = tuple(replace(s, start=0, stop=0) if s.worker_id == "pi-d" else s for s in changes["stages"])
@@ -97,7 +101,7 @@ def compared() -> ConsoleState:
 
 def suggesting(state: ConsoleState | None = None) -> ConsoleState:
     """Adaptation has found a plan that pays and waits to be told."""
-    changes = slow_third_stage() | {"sessions": SESSIONS, "adaptation_mode": "suggest", "suggestion_id": 7}
+    changes = slow_third_stage() | {"sessions": SESSIONS, "finished": FINISHED, "adaptation_mode": "suggest", "suggestion_id": 7}
     state = state_of((99.5, live(**changes)), state=state or lived())
     return state_of((99.6, m.SuggestionArrived(frames.suggested(), frames.plan("given"), frames.move())), state=state)
 
@@ -275,6 +279,8 @@ SCENES: dict[str, Callable[[], ConsoleState]] = {
     "what-if-of-items": lambda: keyed(compared(), "nav.down", "nav.down", "view.metric", "view.metric"),
     "events": lambda: page(Page.EVENTS),
     "sessions": lambda: page(Page.SESSIONS),
+    "sessions-of-queued": lambda: keyed(page(Page.SESSIONS), "nav.down", "nav.down", "nav.down"),
+    "sessions-of-failed": lambda: keyed(page(Page.SESSIONS), "nav.down", "nav.down", "nav.down", "nav.down"),
     "profile": profiled,
     "profile-of-empty": lambda: page(Page.PROFILE),
     "profile-of-memory": lambda: profiled("view.metric"),
