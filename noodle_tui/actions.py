@@ -218,6 +218,8 @@ def _blocked(action: Action, state: ConsoleState, target: str) -> str:
         return "read-only: the coordinator is not on this machine; `: rw` allows changes (or start with --rw)"
     if action.target is not None and not target and not action.optional:
         return action.needs
+    if action.id == "cluster.cancel" and any(s.session_id == target for s in state.latest.status.finished):
+        return f"session {target} has ended: there is nothing to cancel"
     if action.id == "cluster.confirm" and _suggestion(state) != target:
         return f"suggestion {target} is not open: the situation has changed, see screen 5"
     if action.plans and state.latest.status.phase is not Phase.SERVING and not state.latest.status.nodes:

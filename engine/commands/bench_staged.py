@@ -195,7 +195,7 @@ def simulate_rows(
         "busy_cores": found.busy_cores,
         "prompt_busy_cores": bench.prompt_cores,
         "hop_s": found.software.hop_s,
-        "stage_s": found.software.stage_s,
+        "neighbour_share": found.software.neighbour_share,
         "open_s": found.software.open_s,
     }
 

@@ -41,7 +41,7 @@ def scenario_of(options: argparse.Namespace) -> Scenario:
         coordinator_host=_ONE_HOST if options.one_host else "",
         link=LinkModel(options.latency_ms / 1e3, options.bandwidth or math.inf),
         links=dict(map(_link, options.link)),
-        software=SoftwareCosts(options.hop_ms / 1e3, options.stage_ms / 1e3, options.open_ms / 1e3),
+        software=SoftwareCosts(options.hop_ms / 1e3, options.neighbour_share, options.open_ms / 1e3),
         limits=patient_limits(prompt_chunk_tokens=options.prompt_chunk),
         context_tokens=options.context_tokens or 2**40,
     )

@@ -51,7 +51,13 @@ def _machines(parser: argparse.ArgumentParser) -> None:
         "--link", action="append", default=[], metavar="FROM:TO,latency-ms=F,bandwidth=B", help="one link; the coordinator is 'coordinator'"
     )
     add("--hop-ms", type=float, default=0.4, help="the program's own cost of a message (default 0.4; `bench hop` measures it)")
-    add("--stage-ms", type=float, default=0.0, help="the program's own cost of a stage per step (default 0; `bench staged` finds it)")
+    add(
+        "--neighbour-share",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="with --one-host: what every other stage adds to a stage's computing (default 0; `bench staged` finds it)",
+    )
     add("--open-ms", type=float, default=0.0, help="the program's own cost of opening a session (default 0; `bench staged` finds it)")
 
 

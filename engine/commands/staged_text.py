@@ -28,7 +28,7 @@ def staged_text(rows: Sequence[StagedRow], native: Figures, document: dict[str, 
         noise,
         f"calibrated with the rows marked c: workers take {found['slowdown']:.2f} times the profile "
         f"and {found['prompt_slowdown']:.2f} times that for prompts, "
-        f"a stage {_ms(found['stage_s'])} ms more, a hop {_ms(found['hop_s'])} ms, "
+        f"{100 * found['neighbour_share']:.1f} % more for every further stage, a hop {_ms(found['hop_s'])} ms, "
         f"opening a session {_ms(found['open_s'])} ms; a step keeps {found['busy_cores']:.2f} cores busy, "
         f"a prompt {found['prompt_busy_cores']:.2f}",
         f"median error of the other rows: {', '.join(errors)}",

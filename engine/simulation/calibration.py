@@ -37,21 +37,29 @@ class Calibration:
 
 
 def calibrate(costs: CostSource, one: Observation, two: Observation, prompt_tokens: int) -> Calibration:
-    """`compute = slowdown * profile + num_stages * stage_s` and `step = compute + (num_stages + 1) * hop_s`.
+    """`compute = slowdown * profile * (1 + (num_stages - 1) * neighbour_share)` and `step = compute + (num_stages + 1) * hop_s`.
 
-    The first is solved exactly, the second by least squares. A step with a prompt has a slowdown of its own, the mean of both
-    plans: a worker also gives memory to the new session in it, which a profile's repeated steps do not.
+    All stages are taken to share one host. Decode steps and prompts each tell a share; their mean is taken, then the slowdown
+    that fits both plans best. The second law is solved by least squares. A step with a prompt has a slowdown of its own: a worker
+    also gives memory to the new session in it, which a profile's repeated steps do not.
     Raises InvalidInput for observations of equal length.
     """
     if one.num_stages == two.num_stages:
         raise InvalidInput(f"both observations have {one.num_stages} stages: calibrate with plans of different lengths")
     profile_s = costs.stage(0, costs.num_items)(StepShape(1, 0, round(one.context_tokens) + 1, 0))
-    stage_s = max(0.0, (two.compute_s - one.compute_s) / (two.num_stages - one.num_stages))
-    slowdown = (one.compute_s - one.num_stages * stage_s) / profile_s
+    share = (_share(one, two, one.compute_s, two.compute_s) + _share(one, two, one.prompt_compute_s, two.prompt_compute_s)) / 2
+    factors = [1.0 + (seen.num_stages - 1) * share for seen in (one, two)]
+    slowdown = (one.compute_s / factors[0] + two.compute_s / factors[1]) / 2 / profile_s
     prompt_s = slowdown * costs.stage(0, costs.num_items)(StepShape(0, prompt_tokens, 0, prompt_tokens * (prompt_tokens + 1) // 2))
-    prompt_slowdown = max(sum(seen.prompt_compute_s - seen.num_stages * stage_s for seen in (one, two)) / 2 / prompt_s, 1e-6)
+    prompt_slowdown = (one.prompt_compute_s / factors[0] + two.prompt_compute_s / factors[1]) / 2 / prompt_s
     hops = [(seen.num_stages + 1, seen.step_s - seen.compute_s) for seen in (one, two)]
     hop_s = max(0.0, sum(count * rest_s for count, rest_s in hops) / sum(count * count for count, _ in hops))
     busy_cores = (one.cpu_per_compute + two.cpu_per_compute) / 2
-    software = SoftwareCosts(hop_s, stage_s, max(0.0, (one.open_s + two.open_s) / 2))
-    return Calibration(max(slowdown, 1e-6), prompt_slowdown, software, busy_cores)
+    software = SoftwareCosts(hop_s, share, max(0.0, (one.open_s + two.open_s) / 2))
+    return Calibration(max(slowdown, 1e-6), max(prompt_slowdown, 1e-6), software, busy_cores)
+
+
+def _share(one: Observation, two: Observation, one_s: float, two_s: float) -> float:
+    """The s of `time = c * (1 + (num_stages - 1) * s)` through both; noise may make it negative, it is 0 then."""
+    weight = one_s * (two.num_stages - 1) - two_s * (one.num_stages - 1)
+    return max(0.0, (two_s - one_s) / weight) if weight > 0 else 0.0

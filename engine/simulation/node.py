@@ -41,7 +41,13 @@ class VirtualNode:
     """One stage on one node. It says how long a step takes and keeps the books; the pipeline says when."""
 
     def __init__(
-        self, setup: NodeSetup, stage: Stage, items: tuple[Item, ...], cost: StageCost, stage_s: float, reserve_tokens: Callable[[str], int]
+        self,
+        setup: NodeSetup,
+        stage: Stage,
+        items: tuple[Item, ...],
+        cost: StageCost,
+        neighbour_factor: float,
+        reserve_tokens: Callable[[str], int],
     ) -> None:
         self.setup, self.stage = setup, stage
         held = items[stage.start : stage.stop]
@@ -54,14 +60,14 @@ class VirtualNode:
         self.num_steps = self.num_bubbles = 0
         self.bubble_s = self.longest_bubble_s = 0.0
         self.first_start_s = self.last_stop_s = 0.0
-        self._cost, self._stage_s, self._reserve_tokens = cost, stage_s, reserve_tokens
+        self._cost, self._neighbour_factor, self._reserve_tokens = cost, neighbour_factor, reserve_tokens
 
     def work_s(self, step: Step) -> float:
         """How long it computes when nothing else runs on its machine; 0 for a step that only releases sessions."""
         if not step.command.segments:
             return 0.0
         factor = self.setup.slowdown * (self.setup.prompt_slowdown if step.shape.prompt_tokens else 1.0)
-        return self._cost(step.shape) * factor + self._stage_s
+        return self._cost(step.shape) * factor * self._neighbour_factor
 
     def cores(self, step: Step) -> float:
         """How many cores it keeps busy meanwhile."""

@@ -7,6 +7,7 @@ clock. A shared machine depends on what else runs meanwhile: there a step waits 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -37,12 +38,13 @@ class Pipeline:
         self.spans: list[Span] = []
         self._scenario, self._clock, self._report = scenario, clock, report
         setups = {node.node_id: node for node in scenario.nodes}
-        self.nodes = [
-            VirtualNode(
-                setups[s.node_id], s, scenario.items, scenario.costs.stage(s.start, s.stop), scenario.software.stage_s, reserve_tokens
-            )
-            for s in plan.stages
-        ]
+        on_host = Counter(setups[s.node_id].host_id for s in plan.stages)
+        self.nodes = []
+        for s in plan.stages:
+            setup = setups[s.node_id]
+            neighbours = on_host[setup.host_id] - 1 if setup.host_id else 0
+            factor = 1.0 + scenario.software.neighbour_share * neighbours
+            self.nodes.append(VirtualNode(setup, s, scenario.items, scenario.costs.stage(s.start, s.stop), factor, reserve_tokens))
         ends = [COORDINATOR, *(s.node_id for s in plan.stages), COORDINATOR]
         self.links = [SimulatedTensorTransfer(a, b, scenario.link_between(a, b)) for a, b in pairwise(ends)]
         self._processors = [processors.get(node.setup.host_id) for node in self.nodes]

@@ -78,12 +78,12 @@ class SoftwareCosts:
     """What the program adds to the models of compute and network."""
 
     hop_s: float = 0.0  # per message: writing, waking the reader, reading, checking; one core of the receiver's host
-    stage_s: float = 0.0  # per step and stage: its threads wake up and its caches are cold
+    neighbour_share: float = 0.0  # of a stage's computing, for every other stage of its host: its caches and cores served those meanwhile
     open_s: float = 0.0  # per session: from the client's request until its first step leaves; one core of the coordinator's host
 
     def __post_init__(self) -> None:
         _require("software cost of a hop", self.hop_s, 0.0, 1e6)
-        _require("software cost of a stage", self.stage_s, 0.0, 1e6)
+        _require("share of computing that a neighbour costs", self.neighbour_share, 0.0, 1e6)
         _require("software cost of opening a session", self.open_s, 0.0, 1e6)
 
 

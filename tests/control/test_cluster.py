@@ -336,6 +336,16 @@ def test_a_sessions_steps_are_measured_between_its_tokens() -> None:
     assert len(session.step_s) == STEP_WINDOW and session_status(session, now_s).step_p95_s == 2.0
 
 
+def test_a_session_that_failed_is_remembered_with_its_error() -> None:
+    driver = Driver(hold=True).start()
+    driver.submit("s1", num_prompt=4, max_new_tokens=20)
+    driver.report(driver.held.pop(), error=Exhausted("full"))
+    status = cluster_status(driver.cluster, "c", 9.0)
+    (failed,) = status.finished
+    assert (failed.state, failed.finish_reason, failed.num_generated, failed.why) == ("failed", "error", 0, "full")
+    assert (status.num_sessions_failed, status.sessions) == (1, ())
+
+
 def test_sessions_that_ended_are_remembered_newest_first_and_boundedly() -> None:
     driver = Driver(hold=True).start()
     driver.submit("gone", num_prompt=4, max_new_tokens=3)

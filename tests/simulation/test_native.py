@@ -29,16 +29,17 @@ def test_decode_steps_grow_with_their_context() -> None:
 
 def test_a_calibration_finds_the_costs_that_made_its_observations() -> None:
     costs = ItemTimes((0.002,) * 10, 0.0)
-    slowdown, stage_s, hop_s = 1.3, 0.0011, 0.0007
+    slowdown, share, hop_s = 1.3, 0.08, 0.0007
 
     def seen(stages: int, cpu: float) -> Observation:
-        compute_s = slowdown * 0.02 + stages * stage_s
-        prompt_s = slowdown * 0.02 * (0.9 + 0.1 * stages) + stages * stage_s
+        compute_s = slowdown * 0.02 * (1.0 + (stages - 1) * share)
+        prompt_s = 1.05 * compute_s
         return Observation(stages, 20, compute_s + (stages + 1) * hop_s, compute_s, cpu, prompt_s, 0.002 * stages)
 
     found = calibrate(costs, seen(1, 1.4), seen(2, 1.6), 8)
     assert found.prompt_slowdown == pytest.approx(1.05) and found.software.open_s == pytest.approx(0.003)
     assert found.slowdown == pytest.approx(slowdown) and found.busy_cores == pytest.approx(1.5)
-    assert (found.software.stage_s, found.software.hop_s) == (pytest.approx(stage_s), pytest.approx(hop_s))
-    noisy = calibrate(costs, seen(1, 1.0), Observation(2, 20, 0.020, 0.019, 1.0, 0.03, 0.0), 8)
-    assert noisy.software.stage_s == 0.0 and noisy.software.hop_s >= 0.0
+    assert (found.software.neighbour_share, found.software.hop_s) == (pytest.approx(share), pytest.approx(hop_s))
+    assert calibrate(costs, seen(2, 1.4), seen(4, 1.6), 8).software.neighbour_share == pytest.approx(share)
+    noisy = calibrate(costs, seen(1, 1.0), Observation(2, 20, 0.020, 0.019, 1.0, 0.02, 0.0), 8)
+    assert noisy.software.neighbour_share == 0.0 and noisy.software.hop_s >= 0.0

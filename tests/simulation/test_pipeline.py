@@ -72,10 +72,8 @@ def test_the_period_is_the_bottleneck_or_a_share_of_the_round_trip(layers: tuple
     """P(m) = max(bottleneck, round trip / m): sessions fill the pipeline until its slowest stage never waits."""
     hosts = tuple(VirtualHost(f"h{k}", 1.0) for k in range(len(layers))) if shared else ()
     nodes = tuple(NodeSetup(f"n{k}", host_id=f"h{k}" if shared else "") for k in range(len(layers)))
-    found = scenario(
-        *layers, arrivals=at_once(1, 1, 1), nodes=nodes, hosts=hosts, link=LinkModel(0.0003), software=SoftwareCosts(0.0, 0.0002)
-    )
-    stage_s = [0.001 * n + 0.0002 for n in layers]
+    found = scenario(*layers, arrivals=at_once(1, 1, 1), nodes=nodes, hosts=hosts, link=LinkModel(0.0003))
+    stage_s = [0.001 * n for n in layers]
     round_trip_s = sum(stage_s) + 0.0003 * (len(layers) + 1)
     assert period_s(found, sessions) == pytest.approx(max(*stage_s, round_trip_s / sessions), rel=1e-6)
 
@@ -89,6 +87,13 @@ def test_one_session_takes_a_round_trip_per_token_through_the_real_cluster() -> 
     assert result.ttft_s.p50 == pytest.approx(round_trip_s + 0.003)
     assert result.decode_tokens_per_s == pytest.approx(1.0 / round_trip_s)
     assert result.tokens_per_s == pytest.approx(20 / (20 * round_trip_s + 0.003))
+
+
+def test_stages_of_one_host_cost_each_other_a_share() -> None:
+    nodes = tuple(NodeSetup(f"n{k}", host_id="h" if k < 3 else "other") for k in range(4))
+    found = scenario(1, 2, 3, 4, arrivals=at_once(1, 1, 5), nodes=nodes, hosts=(VirtualHost("h", 9.0), VirtualHost("other", 9.0)))
+    result = StagedSimulator(replace(found, software=SoftwareCosts(neighbour_share=0.1))).run()
+    assert result.inter_token_s.p50 == pytest.approx(0.006 * 1.2 + 0.004)
 
 
 def test_prompts_have_a_slowdown_and_a_hunger_for_cores_of_their_own() -> None:

@@ -36,6 +36,7 @@ FINISHED = (
     SessionStatus("s-20ff", "failed", 60, 7, 256, 0.3, 12.0, 4.0, 0.09, why="DATA_LOSS: a checksum is wrong", finish_reason="error"),
     SessionStatus("s-19ee", "done", 12, 64, 64, 0.21, 13.9, 5.0, 0.029, finish_reason="length"),
 )
+SERVED = {"sessions": SESSIONS, "finished": FINISHED, "num_sessions_failed": 1}
 
 
 UNKNOWNS = ("cpu-b was measured at a short context only: P on screen 2 profiles it",)
@@ -65,7 +66,7 @@ def lived(stop_s: float = 99.5) -> ConsoleState:
     """A minute of frames: plan 13, then 14, on which the third stage turns slow."""
     state = ConsoleState()
     for i in range(60):
-        changes: dict[str, Any] = slow_third_stage() | {"sessions": SESSIONS, "finished": FINISHED, "plan_version": 13 if i < 25 else 14}
+        changes: dict[str, Any] = slow_third_stage() | {**SERVED, "plan_version": 13 if i < 25 else 14}
         changes |= {"step_p95_s": 0.028 + 0.002 * (i % 5), "tokens_per_s": 80.0 + i % 7}
         if i < 25:
             changes["stages"] = tuple(replace(s, start=0, stop=0) if s.worker_id == "pi-d" else s for s in changes["stages"])
@@ -101,7 +102,7 @@ def compared() -> ConsoleState:
 
 def suggesting(state: ConsoleState | None = None) -> ConsoleState:
     """Adaptation has found a plan that pays and waits to be told."""
-    changes = slow_third_stage() | {"sessions": SESSIONS, "finished": FINISHED, "adaptation_mode": "suggest", "suggestion_id": 7}
+    changes = slow_third_stage() | {**SERVED, "adaptation_mode": "suggest", "suggestion_id": 7}
     state = state_of((99.5, live(**changes)), state=state or lived())
     return state_of((99.6, m.SuggestionArrived(frames.suggested(), frames.plan("given"), frames.move())), state=state)
 
