@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -193,3 +194,20 @@ def test_an_older_torch_asks_the_driver(monkeypatch: pytest.MonkeyPatch) -> None
 def test_no_gpu_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu.read_gpus() == ()
+
+
+def test_a_first_product_that_starts_a_library_does_not_end_the_climb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU the first one of a process takes a fraction of a second, as long as the whole budget of a dtype."""
+    sizes: list[int] = []
+    real, budget_s = roofline.product, 0.5
+
+    def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        if not sizes:
+            time.sleep(budget_s)
+        if left.shape == right.shape:
+            sizes.append(len(left))
+        return real(left, right)
+
+    monkeypatch.setattr(roofline, "product", product)
+    measure_rooflines("cpu", [torch.float32], 2 * budget_s)
+    assert max(sizes) > min(sizes)
