@@ -35,7 +35,7 @@ def assert_gone(children: list[psutil.Process]) -> None:
 def test_the_first_screen_says_what_is_being_started(console: PtyConsole) -> None:
     console.wait_for("Starting a cluster on this machine")
     console.wait_for("RANDOM WEIGHTS", 90)
-    assert "starting" in console.text or "measuring" in console.text or "loading" in console.text
+    console.wait_for(lambda: any(word in "\n".join(console.screen.display) for word in ("starting", "measuring", "loading")), 90)
 
 
 def test_q_ends_the_processes(console: PtyConsole) -> None:
