@@ -52,7 +52,7 @@ def scenarios(draw: st.DrawFn) -> Scenario:
         for k in range(len(layers))
     )
     links = st.builds(LinkModel, st.floats(0, 0.005), st.sampled_from([1e4, 1e6, math.inf]))
-    software = SoftwareCosts(draw(st.sampled_from([0.0, 0.0005])), draw(st.sampled_from([0.0, 0.001])), draw(st.sampled_from([0.0, 0.01])))
+    software = SoftwareCosts(draw(st.sampled_from([0.0, 0.0005])), draw(st.sampled_from([0.0, 0.1])), draw(st.sampled_from([0.0, 0.01])))
     return scenario(
         *layers,
         item_s=draw(st.floats(0.0001, 0.01)),
