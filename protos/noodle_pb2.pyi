@@ -837,10 +837,12 @@ class MeasureRequest(_message.Message):
     def __init__(self, model: _Optional[_Union[ModelRef, _Mapping]] = ..., folder: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
 class MeasureReply(_message.Message):
-    __slots__ = ("decode_s",)
+    __slots__ = ("decode_s", "base_s")
     DECODE_S_FIELD_NUMBER: _ClassVar[int]
+    BASE_S_FIELD_NUMBER: _ClassVar[int]
     decode_s: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, decode_s: _Optional[_Iterable[float]] = ...) -> None: ...
+    base_s: float
+    def __init__(self, decode_s: _Optional[_Iterable[float]] = ..., base_s: _Optional[float] = ...) -> None: ...
 
 class LoadRequest(_message.Message):
     __slots__ = ("model", "folder", "fingerprint", "plan_version", "start", "stop", "num_items", "next_worker_id", "next_address", "weight_peers")

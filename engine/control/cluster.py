@@ -123,10 +123,17 @@ class Cluster:
         member = self.members.current(event.worker_id, event.generation)
         if member is None:
             return
-        member.decode_s, member.state = event.decode_s, NodeState.OK
+        member.decode_s, member.base_s, member.state = event.decode_s, event.base_s, NodeState.OK
         self.failure = ""
         total_ms = 1e3 * sum(event.decode_s)
-        out.append(do.Record(Severity.INFO, "node", event.worker_id, f"measured: all items take {total_ms:.1f} ms per token here"))
+        out.append(
+            do.Record(
+                Severity.INFO,
+                "node",
+                event.worker_id,
+                f"measured: all items take {total_ms:.1f} ms per token here, a stage {1e3 * event.base_s:.1f} ms more",
+            )
+        )
         out += self.members.links.ask(event.worker_id, event.generation, (m.spec.node_id for m in self.members.eligible()), now_s)
         self._gathering.joined(now_s)
         if self._had_plan and self.phase is not Phase.GATHERING:

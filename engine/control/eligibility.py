@@ -6,6 +6,7 @@ The matcher refuses, the planner places; a worker that is refused is left out wi
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from engine.control.members import Member, planning_node
 from engine.data import ModelCard, NodeSpec
@@ -63,6 +64,6 @@ def planning_nodes(members: Sequence[Member], pools: tuple[MemoryPool, ...]) -> 
 
 def _pooled(member: Member) -> PlanningNode:
     spec = member.spec
-    return PlanningNode(
-        spec.node_id, float(spec.memory_bytes), member.decode_s, buffer_bytes=float(spec.kv_budget_bytes), pool_id=spec.pool_id
+    return replace(
+        planning_node(member), memory_bytes=float(spec.memory_bytes), buffer_bytes=float(spec.kv_budget_bytes), pool_id=spec.pool_id
     )

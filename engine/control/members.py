@@ -44,6 +44,7 @@ class Member:
     detail: str = ""
     progress: float = -1.0
     decode_s: tuple[float, ...] = ()
+    base_s: float = 0.0  # of a stage, beside its items
     cost_model: CostModel | None = None  # from a full profile; None until an operator had one taken
     stage: Stage | None = None
     draining: bool = False
@@ -168,7 +169,7 @@ def _same_process(before: NodeSpec, now: NodeSpec) -> bool:
 
 
 def planning_node(member: Member) -> PlanningNode:
-    return PlanningNode(member.spec.node_id, float(max(0, member.weight_room_bytes)), member.decode_s)
+    return PlanningNode(member.spec.node_id, float(max(0, member.weight_room_bytes)), member.decode_s, base_s=member.base_s)
 
 
 def capacity_tokens(card: ModelCard, plan: Plan, members: Members) -> int:

@@ -4,7 +4,11 @@ Items of one kind (same tensor shapes, same layer type) are timed once, on made-
 disk. Weights must come from memory, as they do in a real step, where a stage's other blocks pass through the cache
 between two uses of a block: a GPT-2 block (28 MB) fits into many L3 caches and, timed alone, can look twice as fast as
 it will ever run. So a run of neighbouring blocks, or copies of it, at least twice as large as the cache is timed as
-one stage and divided by its length. That also spreads the fixed cost of a stage over its items.
+one stage and divided by its length.
+
+What a stage takes beside its items is measured apart: a stage that waited for the others begins slowly, for its threads sleep
+and its caches serve others by then, whatever the number of its items. A stage of one block is timed after a pause and again
+right after that; the difference is the base of every stage here.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
 _CONTEXT_TOKENS = 16
 _MIN_REPEATS, _MAX_REPEATS = 5, 40
 _BUDGET_S = 0.06  # per kind of item, once it is built
+_PAUSE_S, _PAUSES = 0.005, 9  # as long as a stage of a small model waits for its neighbours
 _KV_BYTES = 2**30  # a limit, not an allocation: the sessions here hold a few dozen tokens
 _EMBEDDING_ROWS = 2048  # a lookup reads one row, so the size of the table does not matter
 _SESSION = "measure"
@@ -50,8 +55,16 @@ class _Kind:
     num_copies: int
 
 
-def measure_config(config: PreTrainedConfig, *, dtype: str, device: str, on_progress: Progress | None = None) -> tuple[float, ...]:
-    """Seconds per decode token of every item, in order, with the threads that torch may use now.
+@dataclass(frozen=True, slots=True)
+class MeasuredTimes:
+    """A decode step of a stage takes `base_s` and the `item_s` of its items, in seconds."""
+
+    item_s: tuple[float, ...]
+    base_s: float
+
+
+def measure_config(config: PreTrainedConfig, *, dtype: str, device: str, on_progress: Progress | None = None) -> MeasuredTimes:
+    """Time every item, and a stage's base, with the threads that torch may use now.
 
     Memory is given back before returning. Raises InvalidInput for a device or dtype that cannot be, NotSupported for the model.
     """
@@ -66,9 +79,10 @@ def measure_config(config: PreTrainedConfig, *, dtype: str, device: str, on_prog
             kind_s = _time_stages(smaller, start, kind, dtype, device)
             for item in kind.items:
                 item_s[item] = kind_s
+        base_s = _base_s(config, kinds, dtype, device)
     finally:
         release_memory()
-    return tuple(item_s)
+    return MeasuredTimes(tuple(item_s), base_s)
 
 
 def release_memory() -> None:
@@ -144,15 +158,30 @@ def _smaller(config: PreTrainedConfig, kind: _Kind, kinds: list[_Kind]) -> tuple
 def _time_stages(config: PreTrainedConfig, start: int, kind: _Kind, dtype: str, device: str) -> float:
     """Seconds per item of the kind: the median over steps that go round the copies."""
     length = kind.stop - kind.start
-    stages = [
-        StageModel.synthetic(config, start, start + length, dtype=dtype, device=device, kv_budget_bytes=_KV_BYTES)
-        for _ in range(kind.num_copies)
-    ]
-    for stage in stages:
-        stage.open(_SESSION, min(stage.context_tokens, _CONTEXT_TOKENS + _MAX_REPEATS + 1))
-        _step(stage, _CONTEXT_TOKENS, device)
-        _step(stage, 1, device)  # the first decode step allocates and chooses kernels
+    stages = [_built(config, start, start + length, dtype, device) for _ in range(kind.num_copies)]
     return statistics.median(_repeated(stages, device)) / length
+
+
+def _base_s(config: PreTrainedConfig, kinds: list[_Kind], dtype: str, device: str) -> float:
+    """Seconds by which a step after a pause is slower than the next one, of one block of the commonest kind."""
+    commonest = max(kinds[1:] or kinds, key=lambda kind: len(kind.items))
+    block = replace(commonest, stop=commonest.start + 1, num_copies=1)
+    smaller, start = _smaller(config, block, [block if kind is commonest else kind for kind in kinds])
+    stage = _built(smaller, start, start + 1, dtype, device)
+    slower_s = []
+    for _ in range(_PAUSES):
+        time.sleep(_PAUSE_S)
+        slower_s.append(_step(stage, 1, device) - _step(stage, 1, device))
+    return max(0.0, statistics.median(slower_s))
+
+
+def _built(config: PreTrainedConfig, start: int, stop: int, dtype: str, device: str) -> StageModel:
+    """A stage that has begun its session."""
+    stage = StageModel.synthetic(config, start, stop, dtype=dtype, device=device, kv_budget_bytes=_KV_BYTES)
+    stage.open(_SESSION, min(stage.context_tokens, _CONTEXT_TOKENS + _MAX_REPEATS + 1))
+    _step(stage, _CONTEXT_TOKENS, device)
+    _step(stage, 1, device)  # the first decode step allocates and chooses kernels
+    return stage
 
 
 def _repeated(stages: list[StageModel], device: str) -> Iterator[float]:

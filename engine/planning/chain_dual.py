@@ -28,7 +28,7 @@ class ChainDual:
         self.prefix = np.array(tables.prefix)
         self.limit = tables.limit_array
         self.reach = int((self.limit[:, : self.n] - np.arange(self.n)).max(initial=1))
-        self.after = self._padded(self.prefix + tables.hop_array)
+        self.after = self._padded(self.prefix + np.array(tables.base)[:, None] + tables.hop_array)
         self.back = tables.back if int(self.limit[:, 0].max()) < self.n else 0.0  # where no node holds everything
         self.charge, self.rest = self._climb(first.charge, upper)
 

@@ -91,7 +91,5 @@ def first_chain(reach: Reach, bound_s: float) -> tuple[float, Chain] | None:
         if probe.chain is not None:
             return low_s, probe.chain
         low_s, factor = max(probe.next_cost, bound_s * factor), 1 + (factor - 1) * 4
-    t = reach.r.t
-    everything_s = max([row[-1] for row in t.prefix] + [x for row in t.table for x in row if x < float("inf")]) + reach.r.largest_hop_s
-    chain = reach.probe(everything_s).chain
+    chain = reach.probe(reach.r.everything_s).chain
     return None if chain is None else (low_s, chain)

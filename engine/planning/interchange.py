@@ -32,5 +32,5 @@ def last_matters(problem: Problem) -> bool:
     link = problem.links
     assert isinstance(link, Link)  # noqa: S101  for the type checker
     hop_s = link.transfer_s(problem.items[0].output_bytes_per_token)
-    least = min(min(node.stage_time_s or node.time_s) for node in problem.nodes)
+    least = min(node.base_s + min(node.stage_time_s or node.time_s) for node in problem.nodes)
     return hop_s > 0 if problem.link_cost == ADDITIVE else hop_s > least

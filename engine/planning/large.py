@@ -64,8 +64,7 @@ class Large:
     def bottleneck(self) -> tuple[float, list[Chain]]:
         """(a bound that no chain is below, chains found from slow to fast); no chain if none was found."""
         low_s, chains = least_bottleneck(self.t), []
-        high_s = max([row[-1] for row in self.t.prefix] + [x for row in self.t.table for x in row if x < math.inf]) + self.r.largest_hop_s
-        for bound_s in self._upwards(low_s, high_s):
+        for bound_s in self._upwards(low_s, self.r.everything_s):
             chain = self._chain(bound_s)
             if chain:
                 chains.append(chain)
@@ -225,12 +224,12 @@ class Large:
         if trip is not None:
             chains.append(trip.chain)
             bound_s = max(bound_s, float(ChainDual(self.t, dual, trip.round_trip_s).rest[0]) * (1 - 1e-9))
-        prefix, hop = np.array(self.t.prefix), np.array(self.t.hop)
+        prefix, base, hop = np.array(self.t.prefix), np.array(self.t.base)[:, None], np.array(self.t.hop)
         for factor in (1.0, 1.05, 1.2, 1.5, 2.0, 4.0, 1e6):
             stops = self.arrays.furthest(self.t.between(0.0, 2 * bottleneck_s * factor))
             ends = np.minimum(stops, self.n)
             starts = np.broadcast_to(np.arange(self.n + 2), stops.shape).clip(max=self.n)
-            spent = np.take_along_axis(prefix, ends, axis=1) - np.take_along_axis(prefix, starts, axis=1) + hop[ends]
+            spent = np.take_along_axis(prefix, ends, axis=1) - np.take_along_axis(prefix, starts, axis=1) + base + hop[ends]
             for price in (spent, spent + dual.charge[:, None]):
                 rest, _ = self._cheapest(stops, price)
                 if np.isfinite(rest[0]):

@@ -3,7 +3,8 @@
 Relax contiguity: item i goes to any node c for t[c, i], node c holds at most room_c bytes. For any prices m_c >= 0 per byte,
 sum_i min_c(t[c, i] + m_c w_i) - sum_c m_c room_c is at most the optimum. It splits over items and nodes, so for a partial
 chain the bound of the rest is a suffix sum plus a charge per node in use. The prices come from a subgradient climb; any of
-them are valid, better ones only prune more. A hop is paid in proportion to the room that a stage takes.
+them are valid, better ones only prune more. A stage's hop and base are
+paid in proportion to the room that it takes.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class MemoryDual:
         self.rooms = np.maximum(fullest, 1.0)  # what the fullest allowed stage holds, not what the node has
         self.count = np.array(tables.size, dtype=float)
         hop_s = min(tables.hop[1:-1], default=0.0)
-        self.times = times + hop_s * self.sizes / self.rooms[:, None]
+        self.times = times + (hop_s + np.array(tables.base)[:, None]) * self.sizes / self.rooms[:, None]
         prices = self._climb()
         least = (self.times + prices[:, None] * self.sizes).min(axis=0)
         paid = float((prices * self.rooms * self.count).sum())

@@ -42,7 +42,7 @@ class Ordered:
         if self.t.table[c]:
             return np.array(self.t.table[c][low - start - 1 : high - start])
         row = self.t.prefix[c]
-        return np.array(row[low : high + 1]) - row[start]
+        return np.array(row[low : high + 1]) - row[start] + self.t.base[c]
 
     def bottleneck(self) -> tuple[float, Chain] | None:
         """The smallest bottleneck and a chain that has it."""

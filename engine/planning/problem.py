@@ -2,7 +2,7 @@
 
 Pure data with the quantities that define a plan's cost; it does not choose anything. The definitions (DESIGN 8):
 
-    s_k  compute time of stage k, h_k  time of the hop from stage k to k+1 (none after the last stage)
+    s_k  compute time of stage k, its node's base and its items' times, h_k  time of the hop from stage k to k+1 (none after the last stage)
     a stage costs max(s_k, h_k) when sending overlaps computing, s_k + h_k when it does not (`additive`)
     bottleneck = largest stage cost;  round trip = sum s + sum h + return hop (one token id, last node to first)
     period per token with m sessions in flight  P(m) = max(bottleneck, round trip / m)
@@ -81,8 +81,9 @@ class MemoryPool:
 class PlanningNode:
     """A node as the planner sees it.
 
-    `time_s[i]` is one decode step of item i there, inf if it cannot run it; or `stage_time_s[k]` the time of a stage of
-    k + 1 items whatever they are (a longer stage is impossible, the table need not rise). `buffer_bytes` is what any stage
+    `time_s[i]` is one decode step of item i there, inf if it cannot run it, and `base_s` what a step takes there beside its
+    items, however many they are; or `stage_time_s[k]` the time of a stage of k + 1 items whatever they are (a longer stage is
+    impossible, the table need not rise). `buffer_bytes` is what any stage
     there needs beside its items. `pool_id` names the shared memory that the node draws from.
     """
 
@@ -93,6 +94,7 @@ class PlanningNode:
     price_per_s: float = 0.0
     buffer_bytes: float = 0.0
     pool_id: str | None = None
+    base_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ class Problem:
         chosen = self.nodes[node]
         if chosen.stage_time_s:
             return chosen.stage_time_s[stop - start - 1] if stop - start <= len(chosen.stage_time_s) else math.inf
-        return math.fsum(chosen.time_s[start:stop])
+        return math.fsum((chosen.base_s, *chosen.time_s[start:stop]))
 
     def stage_bytes(self, start: int, stop: int) -> float:
         """Weights, KV and workspace of items [start, stop); a tensor tied inside the range is counted once."""
@@ -245,9 +247,12 @@ def _check_node(node: PlanningNode, num_items: int, pools: set[str]) -> None:
         raise InvalidInput(f"node {node.node_id} has {len(node.time_s)} item times, the model has {num_items} items")
     if any(math.isnan(t) or t < 0 for t in (*node.time_s, *node.stage_time_s)):
         raise InvalidInput(f"node {node.node_id} has a negative or undefined item time: measure it again")
-    for name, value in (("memory_bytes", node.memory_bytes), ("price_per_s", node.price_per_s), ("buffer_bytes", node.buffer_bytes)):
+    for name in ("memory_bytes", "price_per_s", "buffer_bytes", "base_s"):
+        value = getattr(node, name)
         if math.isnan(value) or value < 0:
             raise InvalidInput(f"node {node.node_id} has {name} {value}: it must be 0 or more")
+    if node.base_s == math.inf or (node.base_s and node.stage_time_s):
+        raise InvalidInput(f"node {node.node_id} has base_s {node.base_s}: it must be finite, and belongs to time_s, not to stage_time_s")
     if node.pool_id is not None and node.pool_id not in pools:
         raise InvalidInput(
             f"node {node.node_id} draws from memory pool {node.pool_id!r}: the pools are {', '.join(sorted(pools)) or 'none'}"

@@ -44,7 +44,7 @@ def _item(item: Item) -> dict[str, Any]:
 
 def _node(node: PlanningNode) -> dict[str, Any]:
     key, times = ("stage_time_s", node.stage_time_s) if node.stage_time_s else ("time_s", node.time_s)
-    given = _given(price_per_s=node.price_per_s, buffer_bytes=node.buffer_bytes, memory_pool=node.pool_id)
+    given = _given(base_s=node.base_s, price_per_s=node.price_per_s, buffer_bytes=node.buffer_bytes, memory_pool=node.pool_id)
     memory = _finite(memory_bytes=node.memory_bytes)
     return {"id": node.node_id, **memory, **given, key: [time_s if math.isfinite(time_s) else None for time_s in times]}
 

@@ -47,7 +47,7 @@ _PROBLEM = (
     "constraints",
 )
 _ITEM = ("name", "weight_bytes", "kv_bytes_per_token", "output_bytes", "tied_to", "tied_bytes", "workspace_bytes")
-_NODE = ("id", "memory_bytes", "price_per_s", "time_s", "stage_time_s", "buffer_bytes", "memory_pool")
+_NODE = ("id", "memory_bytes", "price_per_s", "time_s", "stage_time_s", "base_s", "buffer_bytes", "memory_pool")
 _LINK = ("latency_s", "bandwidth_bytes_per_s")
 _CONSTRAINTS = (
     "pins",
@@ -173,6 +173,7 @@ def _node(where: str, raw: Any, num_items: int) -> PlanningNode:
         math.inf if memory is None else _number(f"{where}.memory_bytes", memory, MOST_BYTES, endless=True),
         price_per_s=_number(f"{where}.price_per_s", raw.get("price_per_s", 0), 1e12),
         buffer_bytes=_number(f"{where}.buffer_bytes", raw.get("buffer_bytes", 0), MOST_BYTES),
+        base_s=_number(f"{where}.base_s", raw.get("base_s", 0), MOST_SECONDS),
         pool_id=None if raw.get("memory_pool") is None else _text(f"{where}.memory_pool", raw["memory_pool"]),
         **{key: times},
     )

@@ -53,6 +53,13 @@ class Regular:
         """What a bound is compared with."""
         return self.t.stage_cost_s((c, start, stop))
 
+    @property
+    def everything_s(self) -> float:
+        """No stage costs more."""
+        t = self.t
+        longest = (base + row[-1] for base, row in zip(t.base, t.prefix, strict=True))
+        return max(*longest, *(x for row in t.table for x in row if x < math.inf), 0.0) + self.largest_hop_s
+
     def halfway(self, low: float, high: float) -> float:
         return self.t.between(low, high)
 
@@ -87,7 +94,7 @@ class Regular:
             stop = min(limit, start + bisect_right(t.table[c], inner))
         else:
             row = t.prefix[c]
-            stop = min(limit, bisect_right(row, row[start] + inner) - 1)
+            stop = min(limit, bisect_right(row, row[start] + inner - t.base[c]) - 1)
         if self.largest_hop_s > bound and not t.additive:
             while start < stop < self.n and t.hop[stop] > bound:
                 stop -= 1
@@ -98,7 +105,7 @@ class Regular:
         t, limit = self.t, self.limit(c, start)
         inner = bound - self.hop_s if t.additive else bound
         row = t.prefix[c]
-        stop = start + bisect_right(t.table[c], inner) + 1 if t.table[c] else bisect_right(row, row[start] + inner)
+        stop = start + bisect_right(t.table[c], inner) + 1 if t.table[c] else bisect_right(row, row[start] + inner - t.base[c])
         stop = max(stop, start + 1)
         best = math.inf
         if stop <= limit:
@@ -161,7 +168,7 @@ class Arrays:
         if self.r.t.table[c]:
             return np.minimum(self.steps + int(np.searchsorted(self.r.t.table[c], bound_s, side="right")), self.n)
         row = self.prefix[c]
-        return row.searchsorted(row + bound_s, side="right") - 1
+        return np.maximum(row.searchsorted(row + (bound_s - self.r.t.base[c]), side="right") - 1, self.steps)
 
     def next_cost(self, bound: float, classes: list[int], starts: Any) -> float:
         """The smallest cost above `bound` of any stage that begins at one of `starts`, or a lower bound of it."""
@@ -185,7 +192,7 @@ class Arrays:
         if self.r.t.table[c]:
             table = np.array([*self.r.t.table[c], *[math.inf] * self.n])
             return table[stops - starts - 1]
-        return self.prefix[c][stops] - self.prefix[c][starts]
+        return self.prefix[c][stops] - self.prefix[c][starts] + self.r.t.base[c]
 
     def onward(self, stops: Any) -> Any:
         """Where the chain goes on after these stops."""
@@ -216,4 +223,4 @@ class Arrays:
         if self.r.t.table[c]:
             return np.maximum(self.steps - int(np.searchsorted(self.r.t.table[c], bound_s, side="right")), 0)
         row = self.prefix[c]
-        return np.searchsorted(row, row - bound_s, side="left")
+        return np.searchsorted(row, row - (bound_s - self.r.t.base[c]), side="left")

@@ -1,7 +1,7 @@
 """Kernel 2, additive: the smallest round trip of a regular problem for every set of nodes, within a bottleneck.
 
 F[S, b]: least compute and hop time in which the nodes of S, all in use, cover items [0, b). Stage times are differences
-P[b] - P[a], so  F[S + c, b] = P_c[b] + hop[b] + min over allowed a of (F[S, a] - P_c[a]),  a minimum over a window of
+P[b] - P[a] and a base, so  F[S + c, b] = P_c[b] + base_c + hop[b] + min over allowed a of (F[S, a] - P_c[a]),  a minimum over a window of
 starts whose ends both move forward with b. Windows are answered for all b at once from running minima over blocks (van
 Herk's method, with blocks cut where a window leaves the one before). Layers are numbers of nodes; a state whose cost and a
 lower bound of the rest exceed the best plan found is dropped, with which whole layers usually vanish.
@@ -86,6 +86,7 @@ class Shortest:
         self.t, self.n, self.priced = tables, tables.n, priced
         arrays = Regular(tables).arrays()
         self.prefix, self.hop = np.array(tables.prefix), arrays.hop
+        self.after = self.prefix + np.array(tables.base)[:, None] + self.hop  # [class, stop] what a stage adds but for its start
         low = arrays.nearest(min(bound_s, 1e300))
         shut = np.zeros(self.n + 1, dtype=bool) if tables.additive else self.hop > bound_s
         self.windows = [Windows(row, shut) for row in low]
@@ -144,7 +145,7 @@ class Shortest:
             rows = np.flatnonzero(states // self.strides[c] % (size + 1) < size)
             if len(rows):
                 least = self.windows[c].least(costs[rows] - self.prefix[c])
-                pieces.append(least + (self.prefix[c] + self.hop))
+                pieces.append(least + self.after[c])
                 targets.append(states[rows] + self.strides[c])
         if not pieces:
             return np.zeros(0, dtype=np.int64), np.zeros((0, self.n + 1))
@@ -214,7 +215,7 @@ class Shortest:
                     self.complete = False
                     break
                 bottleneck_s, chain = self._least_bottleneck(count - 1, before, start, before_s)
-                time_s, hop_s = float(self.prefix[c][stop] - self.prefix[c][start]), float(self.hop[stop])
+                time_s, hop_s = self.t.stage_s(c, start, stop), float(self.hop[stop])
                 stage_s = max(bottleneck_s, time_s + hop_s if self.t.additive else max(time_s, hop_s))
                 if stage_s < best[0]:
                     best = (stage_s, (*chain, (c, start, stop)))
@@ -232,7 +233,7 @@ class Shortest:
                 continue
             low = stop if self.windows[c].shut[stop] else int(self.windows[c].low[stop])
             starts = np.arange(low, stop)
-            total = costs[row, low:stop] - self.prefix[c][low:stop] + (self.prefix[c][stop] + self.hop[stop])
+            total = costs[row, low:stop] - self.prefix[c][low:stop] + self.after[c][stop]
             for start in starts[total == cost_s].tolist():
                 yield c, start, state - stride, float(costs[row, start])
 

@@ -61,10 +61,13 @@ class Tables:
             hops, back = self._pair_times()
         plain = [[t if t < math.inf else 0.0 for t in n.time_s] if math.inf in n.time_s else n.time_s for n in nodes]
         tables = [max((t for t in n.stage_time_s if t < math.inf), default=0.0) * k for n, k in zip(nodes, self.size, strict=True)]
-        total = sum(map(sum, plain)) + sum(tables) + (max(hops) + back) * sum(self.size)
+        bases = [node.base_s for node in nodes]
+        most_stages = sum(self.size)
+        total = sum(map(sum, plain)) + sum(tables) + (max(hops) + back + max(bases)) * most_stages
         self.tick_s = math.ldexp(1.0, max(-1000, math.frexp(total)[1] - 51))
         shift = 1.5 * 2.0**52 * self.tick_s
         self.prefix = [list(accumulate([t + shift - shift for t in times], initial=0.0)) for times in plain]
+        self.base = [b + shift - shift for b in bases]
         self.table = [[t + shift - shift if t < math.inf else t for t in node.stage_time_s] for node in nodes]
         self.hop = [h + shift - shift for h in hops]
         self.back = back + shift - shift
@@ -97,7 +100,7 @@ class Tables:
     def stage_s(self, c: int, start: int, stop: int) -> float:
         if self.table[c]:
             return self.table[c][stop - start - 1] if stop - start <= len(self.table[c]) else math.inf
-        return self.prefix[c][stop] - self.prefix[c][start]
+        return self.prefix[c][stop] - self.prefix[c][start] + self.base[c]
 
     def stage_cost_s(self, stage: tuple[int, int, int]) -> float:
         """A stage's share of the bottleneck, with uniform links."""
@@ -229,7 +232,7 @@ class Tables:
         for u in self.nodes:
             node = self.problem.nodes[u]
             sizes = (node.memory_bytes, node.buffer_bytes, node.pool_id)
-            key = (node.time_s, node.stage_time_s, node.price_per_s, self.problem.ends_s(u), sizes)
+            key = (node.time_s, node.stage_time_s, node.base_s, node.price_per_s, self.problem.ends_s(u), sizes)
             pins = node.node_id if node.node_id in self._pinned.values() else None
             alike = groups.setdefault((*key, pins), [])
             home = next((group for group in alike if self._swappable(group[0], u)), None)

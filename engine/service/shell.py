@@ -276,7 +276,7 @@ class ClusterShell:
 
     async def _measure_now(self, command: do.MeasureWorker, card: Any) -> on.ClusterEvent:
         reply = await self._peers[command.worker_id].measure(card)
-        return on.WorkerMeasured(command.worker_id, command.generation, tuple(reply.decode_s))
+        return on.WorkerMeasured(command.worker_id, command.generation, tuple(reply.decode_s), reply.base_s)
 
     async def _measure_links(self, command: do.MeasureLinks) -> None:
         """Not while a worker of the same host times items: each would disturb the other."""

@@ -20,7 +20,7 @@ import torch
 from engine.control.moves import Carried
 from engine.control.stage_sessions import Append, StageSessions
 from engine.data import NoodleError, Segment, Unavailable
-from engine.model.measure import measure_config, release_memory
+from engine.model.measure import MeasuredTimes, measure_config, release_memory
 from engine.model.sampling import sample
 from engine.model.stage import StageModel
 from engine.model.weights import WeightFolder
@@ -57,7 +57,7 @@ class StageRunner:
     def __init__(self, options: RunnerOptions, gauges: Gauges, deliver: Callable[[pb.StepFrame | pb.StepReport], None]) -> None:
         self._options, self._gauges, self._deliver = options, gauges, deliver
         self.slowdown = options.slowdown  # may change at any time
-        self._measured: dict[tuple[str, str], tuple[float, ...]] = {}  # by (fingerprint, dtype), at this machine's own speed
+        self._measured: dict[tuple[str, str], MeasuredTimes] = {}  # by (fingerprint, dtype), at this machine's own speed
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.model: StageModel | None = None
         self.sessions = StageSessions(plan_version=0)
@@ -96,7 +96,7 @@ class StageRunner:
 
     # ------------------------------------------------------------------------------------------ owning a stage
     def measure(self, request: pb.MeasureRequest, weights: WeightFolder) -> pb.MeasureReply:
-        """Time every item of the model of `weights`, once for each model in the life of this process; reads no tensors."""
+        """Time the items of the model of `weights`, once for each model in the life of this process; reads no tensors."""
         key = (request.fingerprint, request.model.dtype)
         if key not in self._measured:
             self._gauges.say("measuring items", 0.0)
@@ -107,7 +107,8 @@ class StageRunner:
                 on_progress=self._say_progress,
             )
             self._gauges.say("", -1.0)
-        return pb.MeasureReply(decode_s=[t * self.slowdown for t in self._measured[key]])
+        found = self._measured[key]
+        return pb.MeasureReply(decode_s=[t * self.slowdown for t in found.item_s], base_s=found.base_s * self.slowdown)
 
     def load(self, request: pb.LoadRequest, weights: WeightFolder) -> pb.LoadReply:
         """Own [start, stop) from now on: items held already are kept, every session of the old plan is dropped.

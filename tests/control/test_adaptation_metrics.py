@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from engine.control.adaptation.gates import Gates, TriggerKind, imbalance_trigge
 from engine.control.adaptation.law import stage_law
 from engine.control.adaptation.memory import MemoryTrend
 from engine.control.adaptation.metrics import Channel, RuntimeMetrics
+from engine.control.adaptation.problem import corrected, measured_s
 from engine.control.adaptation.profile import Beliefs, HeterogeneousPlan
 from engine.control.adaptation.room import MemoryRoom
 from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample, even_hops
@@ -56,6 +58,29 @@ def test_the_law_carries_measured_times_to_other_points() -> None:
         assert law.predict_s(point) == pytest.approx(0.008 * COST.step_s(point, 2, 6) / COST.step_s(SHORT, 2, 6))
     assert stage_law(view().problem, STAGES[1], None).predict_s(Point(DECODE, 1, 900, 4)) == pytest.approx(0.008)
     assert stage_law(view().problem, Stage("gone", 0, 2), COST).predict_s(SHORT) == 0.0
+
+
+def test_the_base_of_a_stage_does_not_grow_with_its_step() -> None:
+    problem = view().problem
+    slow_start = replace(problem, nodes=tuple(replace(n, base_s=0.003) for n in problem.nodes))
+    grown = Point(DECODE, 1, 900, 4)
+    for point in (SHORT, grown):
+        without_s = stage_law(problem, STAGES[1], COST).predict_s(point)
+        assert stage_law(slow_start, STAGES[1], COST).predict_s(point) == pytest.approx(0.003 + without_s)
+    assert stage_law(slow_start, STAGES[1], None).predict_s(grown) == pytest.approx(0.011)
+
+
+def test_a_node_left_with_one_item_is_not_slow_for_its_base() -> None:
+    """The base of a slow node is slow too, and what is believed of it says so."""
+    problem, stages = view().problem, (Stage("a", 0, 1), Stage("b", 1, 6))
+    slow_start = replace(problem, nodes=tuple(replace(n, base_s=0.003) for n in problem.nodes))
+    for factor in (1.0, 3.0):
+        metrics, beliefs = RuntimeMetrics(), Beliefs()
+        metrics.start_plan(AdaptationView(Plan(1, "balanced", stages), slow_start, "balanced"))
+        feed(metrics, 0.005 * factor, 0.013, 128)
+        beliefs.update(metrics)
+        assert beliefs.factor("a") == pytest.approx(factor, rel=0.03)
+        assert measured_s(corrected(slow_start, beliefs.levels), stages[0]) == pytest.approx(0.005 * factor, rel=0.03)
 
 
 def test_longer_contexts_and_larger_batches_are_no_slowdown() -> None:

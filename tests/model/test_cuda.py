@@ -59,6 +59,6 @@ def test_hardware_and_item_times_of_a_gpu() -> None:
     facts = detect("cuda:0")
     assert facts.device == "cuda:0" and facts.memory_bytes > 10**9
     folder = resolve(ModelRef("gpt2", 0), cache_dir=default_cache_dir())
-    times = measure_config(WeightFolder(folder).config, dtype="float32", device="cuda:0")
-    print([round(1e3 * t, 3) for t in times])
-    assert len(times) == 14 and all(0 < t < 0.1 for t in times)
+    found = measure_config(WeightFolder(folder).config, dtype="float32", device="cuda:0")
+    print([round(1e3 * t, 3) for t in found.item_s], round(1e3 * found.base_s, 3))
+    assert len(found.item_s) == 14 and all(0 < t < 0.1 for t in found.item_s) and 0 <= found.base_s < 0.1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -33,8 +34,9 @@ def mixed_layers() -> Qwen3Config:
 def test_every_item_gets_a_time(tmp_path: Path) -> None:
     seen: list[float] = []
     folder = resolve(ModelRef("gpt2:tiny", random_weights=0), cache_dir=tmp_path)
-    item_s = measure_config(WeightFolder(folder).config, dtype="float32", device="cpu", on_progress=lambda done, text: seen.append(done))
-    assert len(item_s) == 6
+    found = measure_config(WeightFolder(folder).config, dtype="float32", device="cpu", on_progress=lambda done, text: seen.append(done))
+    item_s = found.item_s
+    assert len(item_s) == 6 and 0 <= found.base_s < 0.1
     assert all(0 < t < 1 for t in item_s)
     assert len(set(item_s[1:5])) == 1, "blocks of one kind are timed once"
     assert seen == sorted(seen) and len(seen) == 3
@@ -43,7 +45,7 @@ def test_every_item_gets_a_time(tmp_path: Path) -> None:
 def test_kinds_follow_layer_types_and_shapes() -> None:
     kinds = measure._kinds(mixed_layers(), "float32")
     assert [kind.items for kind in kinds] == [(0,), (1, 4), (2, 3, 5), (6,)]
-    assert len(measure_config(mixed_layers(), dtype="float32", device="cpu")) == 7
+    assert len(measure_config(mixed_layers(), dtype="float32", device="cpu").item_s) == 7
 
 
 def test_the_smaller_config_times_the_same_stages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,8 +62,8 @@ def test_the_smaller_config_times_the_same_stages(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(measure, "cache_bytes", lambda: 60_000)
     measure_config(small_gpt2(num_layers=9, vocab_size=5000), dtype="float32", device="cpu")
     block_bytes, head_bytes = 4 * (12 * 32 * 32 + 13 * 32), 4 * (5000 * 32 + 2 * 32)
-    assert [entry[:2] for entry in built] == [(1, 4 * 32 * (2048 + 128)), (3, 3 * block_bytes), (1, head_bytes)]
-    assert {entry[2] for entry in built} == {5}, "only the blocks that are timed are built"
+    assert [entry[:2] for entry in built] == [(1, 4 * 32 * (2048 + 128)), (3, 3 * block_bytes), (1, head_bytes), (1, block_bytes)]
+    assert [entry[2] for entry in built] == [5, 5, 5, 3], "only the blocks that are timed are built"
 
 
 @given(items=st.lists(st.integers(0, 60), min_size=1, unique=True).map(sorted), weight_bytes=st.integers(0, 2**31))
@@ -75,11 +77,25 @@ def test_the_stages_of_a_kind_overflow_the_cache_but_exceed_no_model(items: list
 
 
 def test_times_are_the_median_per_item(monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = iter([9.0, 9.0, 1.0, 2.0, 6.0, 50.0, 3.0] * 3)  # prefill, warm-up, then the steps that count
+    ticks = chain([9.0, 9.0, 1.0, 2.0, 6.0, 50.0, 3.0] * 3, repeat(1.0))  # prefill, warm-up, then the steps that count
     monkeypatch.setattr(measure, "_step", lambda *_: next(ticks))
     monkeypatch.setattr(measure, "_MAX_REPEATS", 5)
     monkeypatch.setattr(measure, "cache_bytes", lambda: 2**30)
-    assert measure_config(small_gpt2(), dtype="float32", device="cpu") == (3.0, *[3.0 / 4] * 4, 3.0)
+    assert measure_config(small_gpt2(), dtype="float32", device="cpu").item_s == (3.0, *[3.0 / 4] * 4, 3.0)
+
+
+def test_the_base_is_what_a_step_after_a_pause_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One large outlier does not count, and a base below zero is none."""
+    for slower_s, base_s in ((0.5, 0.5), (-0.5, 0.0)):
+        paused: list[float] = []
+
+        def step(*_: object, slower_s: float = slower_s, paused: list[float] = paused) -> float:
+            waited = len(paused) and paused.pop()
+            return 2.0 + (slower_s if waited else 0.0)
+
+        monkeypatch.setattr(measure, "_step", step)
+        monkeypatch.setattr(measure.time, "sleep", paused.append)
+        assert measure_config(small_gpt2(), dtype="float32", device="cpu").base_s == base_s
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 from engine.data import Item
 from engine.planning.constraints import PlanningConstraints
@@ -53,7 +54,7 @@ class Reference:
         node = self.p.nodes[u]
         if node.stage_time_s:
             return node.stage_time_s[b - a - 1] if b - a <= len(node.stage_time_s) else math.inf
-        return sum(node.time_s[a:b])
+        return node.base_s + sum(node.time_s[a:b])
 
     def _link(self, u: int, v: int) -> Link | None:
         if isinstance(self.p.links, Link):
@@ -162,12 +163,7 @@ def random_problem(rng: random.Random, most_items: int = 8, most_nodes: int = 5)
     nodes = tuple(_node(rng, f"n{u}", n, grid, pools, flat) for u in range(num_nodes))
     if rng.random() < 0.3:
         twin = rng.choice(nodes)
-        nodes = tuple(
-            PlanningNode(x.node_id, twin.memory_bytes, twin.time_s, twin.stage_time_s, twin.price_per_s, twin.buffer_bytes, twin.pool_id)
-            if rng.random() < 0.5
-            else x
-            for x in nodes
-        )
+        nodes = tuple(replace(twin, node_id=x.node_id) if rng.random() < 0.5 else x for x in nodes)
     tied = not flat and rng.random() < 0.3 and n > 1
     items = tuple(
         Item(
@@ -218,6 +214,7 @@ def _node(rng: random.Random, node_id: str, n: int, grid: int, pools: tuple[Memo
         stage_time_s=tuple(time() for _ in range(rng.randint(1, n))) if table else (),
         price_per_s=rng.randint(0, 4) / 4,
         buffer_bytes=float(rng.choice([0, 0, 1])),
+        base_s=0.0 if table or rng.random() < 0.5 else rng.randint(0, 4 * grid) / grid,
         pool_id=rng.choice(pools).pool_id if pools and rng.random() < 0.7 else None,
     )
 

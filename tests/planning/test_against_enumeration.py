@@ -61,7 +61,10 @@ def _jittered(problem: Problem, rng: random.Random) -> Problem:
     def jitter(times: tuple[float, ...]) -> tuple[float, ...]:
         return tuple(t * rng.uniform(0.5, 2.0) for t in times)
 
-    nodes = tuple(replace(n, time_s=jitter(n.time_s), stage_time_s=jitter(n.stage_time_s)) for n in problem.nodes)
+    nodes = tuple(
+        replace(n, time_s=jitter(n.time_s), stage_time_s=jitter(n.stage_time_s), base_s=n.base_s * rng.uniform(0.5, 2.0))
+        for n in problem.nodes
+    )
     return replace(problem, nodes=nodes, constraints=replace(problem.constraints, latency_limit_s=math.inf))
 
 
@@ -79,7 +82,9 @@ def _solved(strategy: str, count: int, first: int = 90_000) -> Iterator[tuple[ra
 @pytest.mark.parametrize("strategy", [s for s in STRATEGIES if s != "memory_aware"])
 def test_twice_the_times_cost_twice_as_much(strategy: str) -> None:
     for _, problem, before in _solved(strategy, 60):
-        nodes = tuple(replace(n, time_s=_doubled(n.time_s), stage_time_s=_doubled(n.stage_time_s)) for n in problem.nodes)
+        nodes = tuple(
+            replace(n, time_s=_doubled(n.time_s), stage_time_s=_doubled(n.stage_time_s), base_s=2 * n.base_s) for n in problem.nodes
+        )
         links: Link | tuple[PairLink, ...]
         if isinstance(problem.links, Link):
             links = _slower(problem.links)

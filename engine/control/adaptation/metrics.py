@@ -79,14 +79,14 @@ class RuntimeMetrics:
         self.num_alarms = 0
         self.memory: dict[str, MemoryTrend] = {}
         self._tracks: dict[Channel, Track] = {}
-        self._measured: dict[str, tuple[float, ...]] = {}
+        self._measured: dict[str, tuple[float, ...]] = {}  # by node: its base, then its items
         self._stages: tuple[_StageFeed, ...] = ()
         self._links: tuple[_LinkFeed, ...] = ()
         self._alarms: list[tuple[Channel, Alarm]] = []
 
     def start_plan(self, view: AdaptationView) -> None:
         """Steps of `view.plan` are expected from now on; steps of other plans are dropped."""
-        self._measured |= {n.node_id: n.time_s for n in view.problem.nodes}
+        self._measured |= {n.node_id: (n.base_s, *n.time_s) for n in view.problem.nodes}
         self.plan_version, self.num_decode_steps = view.plan.plan_version, 0
         stages = view.plan.stages
         self._stages = tuple(_StageFeed(stage, stage_law(view.problem, stage, view.cost_model)) for stage in stages)
@@ -96,8 +96,9 @@ class RuntimeMetrics:
             track.detector.expect_change()
 
     def measured_anew(self, problem: Problem) -> tuple[str, ...]:
-        """Nodes whose item times are not those of the last plan: what was observed of them described the old ones."""
-        return tuple(n.node_id for n in problem.nodes if self._measured.get(n.node_id, n.time_s) != n.time_s)
+        """Nodes whose measured times are not those of the last plan: what was observed of them described the old ones."""
+        now = {n.node_id: (n.base_s, *n.time_s) for n in problem.nodes}
+        return tuple(node_id for node_id, times in now.items() if self._measured.get(node_id, times) != times)
 
     def forget(self, node_id: str) -> None:
         """A node's past; call `start_plan` afterwards."""

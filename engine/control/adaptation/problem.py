@@ -18,6 +18,11 @@ def measured_s(problem: Problem, stage: Stage) -> float:
     return 0.0 if index is None else problem.stage_s(index, stage.start, stage.stop)
 
 
+def base_s(problem: Problem, node_id: str) -> float:
+    """What a stage takes there beside its items; 0 if the problem does not have the node."""
+    return next((n.base_s for n in problem.nodes if n.node_id == node_id), 0.0)
+
+
 def knows_all(problem: Problem, stages: Sequence[Stage]) -> bool:
     """Every stage's node may hold items."""
     known = {n.node_id for n in problem.nodes}
@@ -48,7 +53,7 @@ def assumed_hop_s(problem: Problem) -> float:
 
 
 def corrected(problem: Problem, levels: Mapping[str, float], room_bytes: Mapping[str, float] | None = None) -> Problem:
-    """`problem` with every node's item times multiplied by exp(level), and less memory where `room_bytes` says so."""
+    """`problem` with every node's times multiplied by exp(level), and less memory where `room_bytes` says so."""
     room = room_bytes or {}
     nodes = tuple(_corrected_node(n, levels.get(n.node_id, 0.0), room.get(n.node_id, n.memory_bytes)) for n in problem.nodes)
     return problem if nodes == problem.nodes else replace(problem, nodes=nodes)
@@ -77,4 +82,4 @@ def _corrected_node(node: PlanningNode, level: float, memory_bytes: float) -> Pl
     if not level:
         return replace(node, memory_bytes=room_bytes)
     item_s, table_s = tuple(t * factor for t in node.time_s), tuple(t * factor for t in node.stage_time_s)
-    return replace(node, time_s=item_s, stage_time_s=table_s, memory_bytes=room_bytes)
+    return replace(node, time_s=item_s, stage_time_s=table_s, base_s=node.base_s * factor, memory_bytes=room_bytes)
