@@ -22,6 +22,7 @@ from engine.control.invariants import check_cluster
 from engine.control.members import Member, Members, capacity_tokens
 from engine.control.metrics import PipelineMetrics
 from engine.control.moves import Move, Wish
+from engine.control.past_sessions import NO_PAST, PastSessions
 from engine.control.placement import describe, loading, plan_for, problem_of
 from engine.control.rebalance import Rebalancer
 from engine.control.scheduler import Scheduler
@@ -33,9 +34,9 @@ from engine.planning.strategies import check_strategy
 
 
 class Cluster:
-    """One model on one set of workers. `last_plan_version` is the newest one that any former coordinator may have used."""
+    """One model on one set of workers. Former coordinators leave the newest plan version they may have used and the sessions that ended."""
 
-    def __init__(self, config: ClusterConfig, now_s: float, last_plan_version: int = 0) -> None:
+    def __init__(self, config: ClusterConfig, now_s: float, last_plan_version: int = 0, past: PastSessions = NO_PAST) -> None:
         self.config = config
         self.started_s = now_s
         self.phase = Phase.GATHERING
@@ -45,7 +46,7 @@ class Cluster:
         self.model_progress = ("preparing the model", -1.0)
         self.strategy = check_strategy(config.strategy)
         self.members = Members(config.leases)
-        self.serving = Serving(config.limits)
+        self.serving = Serving(config.limits, past)
         self.rebalancer = Rebalancer(self)
         self.watchdog = Watchdog()
         self.adapting = Adapting(self, config.adaptation)

@@ -19,6 +19,7 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster
 from engine.control.members import Member
+from engine.control.session_status import with_error
 from engine.control.status import cluster_status
 from engine.data import ClusterStatus, Event, FinishReason, GenerateRequest, NoodleError, NotFound, Severity, Unavailable
 from engine.measured_link import COORDINATOR, MeasuredLink
@@ -156,13 +157,8 @@ class ClusterShell:
         for found in self.journal.unfinished():
             output = self._new_output(found.session_id, found.prompt_ids, found.request)
             stopped = output.restore(found.token_ids)
-            epoch = self.journal.incarnation << EPOCH_BITS
-            event = on.SessionRestored(found.session_id, found.prompt_ids, found.request, found.token_ids, epoch, stopped)
-            try:
-                self.feed(event)
-            except NoodleError as e:
-                self._finish(do.FinishSession(found.session_id, FinishReason.ERROR, e))
-                continue
+            epoch, age_s = self.journal.incarnation << EPOCH_BITS, max(0.0, time.time() - found.wall_s)
+            self.feed(on.SessionRestored(found.session_id, found.prompt_ids, found.request, found.token_ids, epoch, stopped, age_s))
             self.spawn(self._cancel_unless_heard(output, RETURN_S))
 
     def leave(self, output: SessionOutput) -> None:
@@ -246,12 +242,13 @@ class ClusterShell:
 
     def _finish(self, command: do.FinishSession) -> None:
         """End a session; one that lost a token to the disk has failed, even if the cluster knows all of them."""
-        output, reason, error = self._outputs.pop(command.session_id, None), command.reason, command.error
+        output, reason, error, status = self._outputs.pop(command.session_id, None), command.reason, command.error, command.status
         if output is not None:
             if output.journal_error is not None:
                 reason, error = FinishReason.ERROR, output.journal_error
+                status = with_error(status, error)
             output.finish(reason, error)
-        self.journal.close_session(command.session_id, reason, error)
+        self.journal.close_session(command.session_id, reason, error, status)
 
     def _record(self, record: do.Record) -> None:
         self._sequence += 1
