@@ -98,7 +98,7 @@ def _sessions(cluster: Cluster, now_s: float) -> tuple[SessionStatus, ...]:
         row, place = session_status(session, now_s), places.get(session.session_id, 0)
         if place:
             serves = cluster.phase is Phase.SERVING
-            why = scheduler.waits_for(place, session) if serves else f"no plan serves: {cluster.failure or cluster.detail or cluster.phase}"
+            why = scheduler.waits_for(place, session) if serves else f"no plan serves: {cluster.detail}"
             row = replace(row, queue_place=place, waiting_s=now_s - session.waiting_since_s, why=why)
         rows.append(row)
     return tuple(rows)

@@ -8,7 +8,7 @@ from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.past_sessions import MAX_FINISHED, PastSessions
 from engine.control.scheduler import Scheduler, SchedulerLimits
 from engine.control.session import STEP_WINDOW
-from engine.control.session_status import session_status
+from engine.control.session_status import MAX_ERROR_CHARS, session_status
 from engine.control.status import cluster_status
 from engine.data import Exhausted, GenerateRequest, SessionStatus
 from tests.control.harness import Driver, card
@@ -20,7 +20,8 @@ def test_the_status_tells_why_and_where_sessions_wait() -> None:
         driver.submit(name, num_prompt=num_prompt, max_new_tokens=20)
     driver.now_s += 3.0
     first, *waiting = cluster_status(driver.cluster, "c", driver.now_s).sessions
-    assert (first.queue_place, first.why) == (0, "")
+    assert (first.state, first.queue_place, first.why) == ("prefill", 0, "")
+    assert {s.state for s in waiting} == {"queued"}
     assert [(s.session_id, s.queue_place, s.waiting_s) for s in waiting] == [("s2", 1, 3.0), ("s3", 2, 3.0)]
     assert [s.why for s in waiting] == ["KV budget: needs 60 tokens, 40 of 100 are free", "1 before it in the queue"]
 
@@ -35,17 +36,36 @@ def test_the_status_tells_that_no_plan_serves() -> None:
 
 def test_a_sessions_steps_are_measured_between_its_tokens() -> None:
     scheduler = Scheduler(SchedulerLimits())
-    session = scheduler.submit("s1", (1, 2), GenerateRequest(prompt_ids=(1, 2), max_new_tokens=200), 300, 0.0)
+    session = scheduler.submit("s1", (1, 2), GenerateRequest(prompt_ids=(1, 2), max_new_tokens=200), 100, 0.0)
     now_s = 0.0
     for step_s in [50.0] + [1.0] * 18 + [9.0]:  # the first is the prompt's
         now_s += step_s
         scheduler.accept_token(session, 7, now_s)
     seen = session_status(session, now_s)
     assert (seen.num_generated, seen.ttft_s, seen.step_p95_s) == (20, 50.0, 9.0)
+    assert (seen.num_prompt_tokens, seen.max_new_tokens, seen.tokens_per_s) == (2, 98, 19 / 27)  # the context bounds what was asked for
     for _ in range(STEP_WINDOW):
         now_s += 2.0
         scheduler.accept_token(session, 7, now_s)
     assert len(session.step_s) == STEP_WINDOW and session_status(session, now_s).step_p95_s == 2.0
+
+
+def test_a_session_that_was_interrupted_waits_since_then() -> None:
+    driver = Driver(hold=True).start()
+    driver.submit("s1", num_prompt=4, max_new_tokens=20)
+    driver.now_s = 7.0
+    for worker_id in ("w1", "w2", "w3"):
+        driver.feed(on.WorkerLost(worker_id, driver.cluster.member(worker_id).generation, "killed"))
+    (waiting,) = cluster_status(driver.cluster, "c", 9.0).sessions
+    assert (waiting.state, waiting.queue_place, waiting.waiting_s, waiting.age_s) == ("queued", 1, 2.0, 9.0)
+    assert waiting.why.startswith("no plan serves: re-planning: w") and waiting.why.endswith("was lost (killed)")
+
+
+def test_an_error_is_remembered_boundedly() -> None:
+    driver = Driver(hold=True).start()
+    driver.submit("s1", num_prompt=4, max_new_tokens=20)
+    driver.report(driver.held.pop(), error=Exhausted("x" * 100_000))
+    assert cluster_status(driver.cluster, "c", 9.0).finished[0].why == "x" * MAX_ERROR_CHARS
 
 
 def test_a_session_that_failed_is_remembered_with_its_error() -> None:
