@@ -54,6 +54,14 @@ def test_what_warns_are_failures_and_those_that_wait_long() -> None:
     assert [row.session_id for row in arrange(table, Listing(), warn_only=True)] == ["s-q", "s-f"]
 
 
+@pytest.mark.parametrize("width", [60, 65, 73, 80, 120])
+def test_a_narrow_list_leaves_columns_out_and_cuts_none(width: int) -> None:
+    state = showing(session(tokens_per_s=141.2), finished=(FAILED,))
+    canvas = CANVAS.sized(width, 10)
+    header, *rows = texts(draw_table(sessions_table(state), state.ui.listing(Page.SESSIONS), canvas))
+    assert header.split()[-1 if width < 90 else -2] == "AGE" and rows[0].split()[-1 if width < 90 else -2] == "3s"
+
+
 def test_what_is_not_known_is_not_a_number_in_an_export_and_sorts_last() -> None:
     table = sessions_table(showing(session(), QUEUED, finished=(FAILED,)))
     running, queued, failed = (record(table, row) for row in table.rows)

@@ -109,7 +109,7 @@ def visit_profiles(console: PtyConsole, fake: FakeCoordinator, folder: Path) -> 
     press(console, "7", "waits")
     (folder / "other.json").write_text(json.dumps(json.loads(Path(PROFILE).read_text()) | {"model": "gpt2:other"}))
     press(console, f":profile {folder / 'other.json'}\r", "gpt2:other")
-    press(console, "c", "before: gpt2:tiny")
+    press(console, "c", "before: tui/profile.json")
     press(console, "c", "hooks cost")
 
 
