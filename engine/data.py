@@ -383,14 +383,6 @@ class ClusterStatus:
     finished: tuple[SessionStatus, ...] = ()  # newest first, bounded
 
 
-@dataclass(frozen=True, slots=True)
-class WatchFrame:
-    """One message of the watch stream: the state now, and the events since the last frame."""
-
-    status: ClusterStatus
-    events: tuple[Event, ...]
-
-
 def check_name(what: str, name: str) -> str:
     """Return `name` if it may be shown, logged and used as an id; else raise InvalidInput."""
     if not NAME_PATTERN.fullmatch(name):

@@ -57,7 +57,8 @@ def signed_percent(share: float | None) -> str:
     """A change: `+55%`, `-3%`; a dash when there is nothing to compare."""
     if share is None or not math.isfinite(share):
         return "-"
-    return f"{max(-9.99, min(share, 99.99)) * 100:+.0f}%"
+    text = f"{max(-9.99, min(share, 99.99)) * 100:+.0f}%"
+    return "+0%" if text == "-0%" else text
 
 
 def middle(values: Sequence[float]) -> float:

@@ -54,7 +54,7 @@ class FileOrders:
         view = self._app.state.profile.view
         found = profile_after(Path.cwd(), view.path if view else "")
         if found is None:
-            raise Refused("there is no profile here: P takes one of a node")
+            raise Refused("there is no profile in this folder: P takes one of a node, : profile FILE shows any")
         self.load_profile(found)
 
     def record(self, argument: str) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.data import Plan, TokenChunk, WatchFrame
+from engine.data import Plan, TokenChunk
+from engine.watch_frame import WatchFrame
 from noodle_tui.logs import LogLine
 from noodle_tui.pages import Dialog, Entry
 

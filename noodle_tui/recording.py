@@ -15,11 +15,12 @@ import gzip
 import json
 import tempfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
-from engine.data import Corrupt, Event, InvalidInput, NoodleError, NotFound, Refused, WatchFrame
+from engine.data import Corrupt, Event, InvalidInput, NoodleError, NotFound, Refused, SessionStatus
+from engine.watch_frame import WatchFrame, completed, num_kept, shortened
 from noodle_tui.frame_json import frame_from_plain, frame_to_plain
 
 VERSION = 1
@@ -34,12 +35,15 @@ class Recorder:
         self.path = path
         self._began_s = now_s
         self._num_bytes = 0
+        self._finished: tuple[SessionStatus, ...] = ()
         self._file = self._create(path)
         self._write({"noodle_recording": VERSION, "cluster": cluster, "wall_s": wall_s})
 
     def frame(self, frame: WatchFrame, wall_s: float, now_s: float) -> None:
-        """Keep one frame."""
-        self._write({"at_s": round(now_s - self._began_s, 3), "wall_s": round(wall_s, 3), "frame": frame_to_plain(frame)})
+        """Keep one frame; of the sessions that ended, those that the frame before did not have."""
+        plain = frame_to_plain(shortened(frame, self._finished))
+        self._write({"at_s": round(now_s - self._began_s, 3), "wall_s": round(wall_s, 3), "frame": plain})
+        self._finished = frame.status.finished
 
     def lost(self, error: str, wall_s: float, now_s: float) -> None:
         """Keep that the coordinator went away."""
@@ -79,6 +83,8 @@ class Entry:
     first_event: int  # of the coordinator that ran then: one that began anew starts a new list
     stop_event: int
     plan_version: int
+    stop_ended: int = 0
+    num_finished: int = 0  # so many sessions before `stop_ended` were on the frame's list
     lost: str = ""
 
 
@@ -91,6 +97,8 @@ class Recording:
         self.torn = False
         self._events: list[Event] = []
         self._first_event, self._uptime_s = 0, 0.0
+        self._ended: list[SessionStatus] = []  # all that the recording knows of, oldest first
+        self._finished: tuple[SessionStatus, ...] = ()  # the list of the entry before
         self._file = self._open(path)
         self.cluster = self._header()
         self.entries = self._scan()
@@ -106,7 +114,9 @@ class Recording:
         if entry.lost:
             return None
         self._file.seek(entry.offset)
-        return frame_from_plain(json.loads(self._file.readline())["frame"])
+        frame = frame_from_plain(json.loads(self._file.readline())["frame"])
+        finished = tuple(reversed(self._ended[entry.stop_ended - entry.num_finished : entry.stop_ended]))
+        return replace(frame, status=replace(frame.status, finished=finished), num_finished_kept=0)
 
     def events_until(self, index: int) -> tuple[Event, ...]:
         """The newest events up to an entry, oldest first: what a console would show that had been there from the start."""
@@ -154,12 +164,14 @@ class Recording:
         try:
             at_s, wall_s = float(raw["at_s"]), float(raw["wall_s"])
             if "lost" in raw:
-                return Entry(offset, at_s, wall_s, self._first_event, len(self._events), 0, str(raw["lost"]) or "lost")
+                return Entry(offset, at_s, wall_s, self._first_event, len(self._events), 0, lost=str(raw["lost"]) or "lost")
             frame = frame_from_plain(raw["frame"])
         except (KeyError, TypeError, ValueError, Corrupt):
             return None
         self._take_events(frame)
-        return Entry(offset, at_s, wall_s, self._first_event, len(self._events), frame.status.plan_version)
+        self._take_finished(frame)
+        ended = len(self._ended), len(self._finished)
+        return Entry(offset, at_s, wall_s, self._first_event, len(self._events), frame.status.plan_version, *ended)
 
     def _take_events(self, frame: WatchFrame) -> None:
         if frame.status.uptime_s < self._uptime_s:
@@ -167,6 +179,13 @@ class Recording:
         self._uptime_s = frame.status.uptime_s
         newest = self._events[-1].sequence if len(self._events) > self._first_event else -1
         self._events += [event for event in frame.events if event.sequence > newest]
+
+    def _take_finished(self, frame: WatchFrame) -> None:
+        """From a whole list, as older recordings have in every frame, too."""
+        finished = completed(frame, self._finished).status.finished
+        num_fresh = len(finished) - num_kept(finished, self._finished)
+        self._ended += reversed(finished[:num_fresh])
+        self._finished = finished
 
 
 def _json(line: bytes) -> Any:

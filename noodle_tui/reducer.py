@@ -251,7 +251,7 @@ def _whatif_ended(state: ConsoleState, message: WhatIfEnded, now_s: float) -> Co
 
 def _profile_loaded(state: ConsoleState, message: ProfileLoaded, now_s: float) -> ConsoleState:
     view, shown = message.profile or state.profile.view, state.profile.view
-    is_other = shown is not None and view is not None and (view.path, view.wall_s) != (shown.path, shown.wall_s)
+    is_other = shown is not None and view is not None and replace(view, path=shown.path) != shown  # one file has many names
     earlier = shown if is_other else state.profile.earlier
     return replace(state, profile=ProfileState(view, safe_text(message.error), earlier))
 

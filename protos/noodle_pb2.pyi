@@ -211,12 +211,14 @@ class ReportReply(_message.Message):
     def __init__(self) -> None: ...
 
 class WatchRequest(_message.Message):
-    __slots__ = ("after_sequence", "min_interval_s")
+    __slots__ = ("after_sequence", "min_interval_s", "keeps_finished")
     AFTER_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     MIN_INTERVAL_S_FIELD_NUMBER: _ClassVar[int]
+    KEEPS_FINISHED_FIELD_NUMBER: _ClassVar[int]
     after_sequence: int
     min_interval_s: float
-    def __init__(self, after_sequence: _Optional[int] = ..., min_interval_s: _Optional[float] = ...) -> None: ...
+    keeps_finished: bool
+    def __init__(self, after_sequence: _Optional[int] = ..., min_interval_s: _Optional[float] = ..., keeps_finished: _Optional[bool] = ...) -> None: ...
 
 class Event(_message.Message):
     __slots__ = ("sequence", "wall_s", "severity", "kind", "subject", "text", "cause_id")
@@ -391,12 +393,14 @@ class ClusterStatus(_message.Message):
     def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., model: _Optional[str] = ..., random_weights: _Optional[bool] = ..., has_tokenizer: _Optional[bool] = ..., num_items: _Optional[int] = ..., context_tokens: _Optional[int] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., tokens_per_s: _Optional[float] = ..., step_p50_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., num_sessions_done: _Optional[int] = ..., num_sessions_failed: _Optional[int] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., adaptation_mode: _Optional[str] = ..., suggestion_id: _Optional[int] = ..., finished: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ...) -> None: ...
 
 class WatchFrame(_message.Message):
-    __slots__ = ("status", "events")
+    __slots__ = ("status", "events", "num_finished_kept")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
+    NUM_FINISHED_KEPT_FIELD_NUMBER: _ClassVar[int]
     status: ClusterStatus
     events: _containers.RepeatedCompositeFieldContainer[Event]
-    def __init__(self, status: _Optional[_Union[ClusterStatus, _Mapping]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ...) -> None: ...
+    num_finished_kept: int
+    def __init__(self, status: _Optional[_Union[ClusterStatus, _Mapping]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., num_finished_kept: _Optional[int] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")

@@ -28,7 +28,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
 @pytest.mark.parametrize(
     ("modules", "forbidden"),
     [
-        (("engine.data", "engine.measured_link", "engine.move_estimate", "engine.adopted_plan"), [*PURE, "textual"]),
+        (("engine.data", "engine.measured_link", "engine.move_estimate", "engine.adopted_plan", "engine.watch_frame"), [*PURE, "textual"]),
         (("engine.planning.strategies", "engine.planning.problem_json", "engine.planning.explain"), [*PURE, "textual"]),
         (("engine.planning.certified", "engine.planning.shortest"), [name for name in (*PURE, "textual") if name not in ARRAYS]),
         (("engine.planning.profile_json", "engine.planning.cost_model", "engine.planning.profile_points"), [*PURE, "textual"]),

@@ -3,7 +3,8 @@
 Three phases only: GATHERING (not enough measured workers, or no plan fits), LOADING (a plan is adopted, its stages are
 loading), SERVING. Loss, cancellation and re-planning are version numbers: a message with an old plan version, epoch or
 generation is dropped in one `if`. The gRPC coordinator, the simulator and the tests drive this same object; it knows no
-clock, no network and no tensors. Sessions and steps are `serving`'s affair, a live change of plan is `rebalancer`'s.
+clock, no network and no tensors. Workers that come and go are `attendance`'s affair, sessions and steps `serving`'s, a live change of
+plan `rebalancer`'s.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from functools import singledispatchmethod
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.adapting import Adapting
+from engine.control.attendance import Attendance
 from engine.control.batching import num_lanes
 from engine.control.config import ClusterConfig as ClusterConfig
 from engine.control.consent import REQUESTED, check_seen, check_unchanged
-from engine.control.eligibility import refusal
 from engine.control.gathering import Gathering
 from engine.control.invariants import check_cluster
 from engine.control.members import Member, Members, capacity_tokens
 from engine.control.metrics import PipelineMetrics
 from engine.control.moves import Move, Wish
+from engine.control.past_sessions import NO_PAST, PastSessions
 from engine.control.placement import describe, loading, plan_for, problem_of
 from engine.control.rebalance import Rebalancer
 from engine.control.scheduler import Scheduler
@@ -33,9 +35,9 @@ from engine.planning.strategies import check_strategy
 
 
 class Cluster:
-    """One model on one set of workers. `last_plan_version` is the newest one that any former coordinator may have used."""
+    """One model on one set of workers. Former coordinators leave the newest plan version they may have used and the sessions that ended."""
 
-    def __init__(self, config: ClusterConfig, now_s: float, last_plan_version: int = 0) -> None:
+    def __init__(self, config: ClusterConfig, now_s: float, last_plan_version: int = 0, past: PastSessions = NO_PAST) -> None:
         self.config = config
         self.started_s = now_s
         self.phase = Phase.GATHERING
@@ -45,7 +47,8 @@ class Cluster:
         self.model_progress = ("preparing the model", -1.0)
         self.strategy = check_strategy(config.strategy)
         self.members = Members(config.leases)
-        self.serving = Serving(config.limits)
+        self.serving = Serving(config.limits, past)
+        self.attendance = Attendance(self)
         self.rebalancer = Rebalancer(self)
         self.watchdog = Watchdog()
         self.adapting = Adapting(self, config.adaptation)
@@ -53,10 +56,10 @@ class Cluster:
         self.plan_version = last_plan_version
         self.wish: Wish | None = None  # a move is due as soon as none is under way
         self.last_version = last_plan_version
-        self._had_plan = False
+        self.had_plan = False
         self._loaded: set[str] = set()
         self._infeasible_for: tuple[object, ...] = ()
-        self._gathering = Gathering(config.num_workers_expected, last_plan_version > 0, now_s)
+        self.gathering = Gathering(config.num_workers_expected, last_plan_version > 0, now_s)
 
     @property
     def scheduler(self) -> Scheduler:
@@ -83,7 +86,7 @@ class Cluster:
         self.card = event.card
         out.append(do.Record(Severity.OK, "model", event.card.ref.model, f"{event.card.ref.label}: {event.card.num_items} items"))
         for member in self.members:
-            self._measure(member, now_s, out)
+            self.attendance.measure(member, now_s, out)
 
     @_on.register
     def _(self, event: on.ModelProgress, now_s: float, out: list[do.Command]) -> None:
@@ -91,59 +94,33 @@ class Cluster:
 
     @_on.register
     def _(self, event: on.ModelFailed, now_s: float, out: list[do.Command]) -> None:
-        self._fail(event.message, now_s, out)
+        self.fail(event.message, now_s, out)
 
     @_on.register
     def _(self, event: on.WorkerRegistered, now_s: float, out: list[do.Command]) -> None:
-        worker_id = event.spec.node_id
-        before = self.members.get(worker_id)
-        if before and event.generation <= before.generation:
-            return
-        promoted = before is not None and before.alive and before.spec.pid == event.spec.pid and before.stage is None
-        if before and before.alive and not promoted:
-            self._lose(before, "it registered again", now_s, out)
-        member = self.members.register(event.spec, event.generation, event.ready, now_s)
-        if not promoted:
-            out.append(do.Record(Severity.INFO, "node", worker_id, f"joined from {event.spec.host}, pid {event.spec.pid}"))
-        if event.ready:
-            self._measure(member, now_s, out)
+        self.attendance.registered(event, now_s, out)
 
     @_on.register
     def _(self, event: on.HeartbeatArrived, now_s: float, out: list[do.Command]) -> None:
-        member = self.members.current(event.worker_id, event.generation)
-        if member is None:
-            return
-        if member.suspect:
-            out.append(do.Record(Severity.OK, "node", event.worker_id, f"heartbeat back after {now_s - member.seen_s:.1f} s"))
-        member.beat(event, now_s)
-        self.adapting.observe_memory(event, now_s)
+        self.attendance.beat(event, now_s, out)
 
     @_on.register
     def _(self, event: on.WorkerMeasured, now_s: float, out: list[do.Command]) -> None:
-        member = self.members.current(event.worker_id, event.generation)
-        if member is None:
-            return
-        member.decode_s, member.base_s, member.state = event.decode_s, event.base_s, NodeState.OK
-        self.failure = ""
-        total_ms = 1e3 * sum(event.decode_s)
-        out.append(
-            do.Record(
-                Severity.INFO,
-                "node",
-                event.worker_id,
-                f"measured: all items take {total_ms:.1f} ms per token here, a stage {1e3 * event.base_s:.1f} ms more",
-            )
-        )
-        out += self.members.links.ask(event.worker_id, event.generation, (m.spec.node_id for m in self.members.eligible()), now_s)
-        self._gathering.joined(now_s)
-        if self._had_plan and self.phase is not Phase.GATHERING:
-            self.wish = Wish(f"{event.worker_id} joined")
+        self.attendance.measured(event, now_s, out)
 
     @_on.register
     def _(self, event: on.WorkerProfiled, now_s: float, out: list[do.Command]) -> None:
-        member = self.members.current(event.worker_id, event.generation)
-        if member is not None and self.card is not None and event.profile.fingerprint == self.card.fingerprint:
-            out.append(do.Record(Severity.INFO, "node", event.worker_id, member.profiled(event)))
+        self.attendance.profiled(event, out)
+
+    @_on.register
+    def _(self, event: on.WorkerFailed, now_s: float, out: list[do.Command]) -> None:
+        if member := self.members.current(event.worker_id, event.generation):
+            self.attendance.leave_out(member, event.message, now_s, out)
+
+    @_on.register
+    def _(self, event: on.WorkerLost, now_s: float, out: list[do.Command]) -> None:
+        if member := self.members.current(event.worker_id, event.generation):
+            self.attendance.lose(member, event.reason, now_s, out)
 
     @_on.register
     def _(self, event: on.LinksMeasured, now_s: float, out: list[do.Command]) -> None:
@@ -166,18 +143,6 @@ class Cluster:
             self.watchdog.note(trouble, now_s)
         elif move is not None:
             self._give_up_move(move, trouble, now_s, out)
-
-    @_on.register
-    def _(self, event: on.WorkerFailed, now_s: float, out: list[do.Command]) -> None:
-        member = self.members.current(event.worker_id, event.generation)
-        if member is not None:
-            self._leave_out(member, event.message, now_s, out)
-
-    @_on.register
-    def _(self, event: on.WorkerLost, now_s: float, out: list[do.Command]) -> None:
-        member = self.members.current(event.worker_id, event.generation)
-        if member is not None:
-            self._lose(member, event.reason, now_s, out)
 
     @_on.register
     def _(self, event: on.StageLoaded, now_s: float, out: list[do.Command]) -> None:
@@ -260,7 +225,7 @@ class Cluster:
             raise Refused(f"{event.worker_id} is the only worker that can hold the model: add another one first")
         member.draining = True
         out.append(do.Record(Severity.INFO, "node", event.worker_id, "draining: its items move to the other nodes"))
-        if member.stage is not None or self._is_moving_to(event.worker_id):
+        if member.stage is not None or self.is_moving_to(event.worker_id):
             self.wish = Wish(f"{event.worker_id} is draining")
 
     @_on.register
@@ -281,7 +246,7 @@ class Cluster:
         for member in self.members.newly_suspect(now_s):
             out.append(do.Record(Severity.WARN, "node", member.spec.node_id, f"heartbeat late by {now_s - member.seen_s:.1f} s"))
         for member in self.members.expired(now_s):
-            self._lose(member, f"no heartbeat for {now_s - member.seen_s:.1f} s", now_s, out)
+            self.attendance.lose(member, f"no heartbeat for {now_s - member.seen_s:.1f} s", now_s, out)
         out += self.members.links.try_again({m.spec.node_id: m.generation for m in self.members.eligible()}, now_s)
         self._look_for_stuck_steps(now_s, out)
         self.serving.time_out_queue(self.detail, now_s, out)
@@ -308,46 +273,25 @@ class Cluster:
 
     def _look_for_stuck_steps(self, now_s: float, out: list[do.Command]) -> None:
         for member in self.watchdog.silent(self, now_s) if self.phase is Phase.SERVING else ():
-            self._lose(member, f"silent for {now_s - member.seen_s:.1f} s while a step waited", now_s, out)
+            self.attendance.lose(member, f"silent for {now_s - member.seen_s:.1f} s while a step waited", now_s, out)
         if self.phase is not Phase.SERVING:
             return
         if why := self.watchdog.broken(self, now_s):
-            self._interrupt(why, now_s, out)
+            self.interrupt(why, now_s, out)
         elif (move := self.rebalancer.overdue(now_s)) is not None:
             self._give_up_move(move, "the barrier was down for too long", now_s, out)
 
     def _give_up_move(self, move: Move, why: str, now_s: float, out: list[do.Command]) -> None:
         """Before its commit the old plan serves on; after it the new one has to be loaded from scratch."""
         if move.committed:
-            self._interrupt(f"the switch to #{move.new.plan_version} failed: {why}", now_s, out)
+            self.interrupt(f"the switch to #{move.new.plan_version} failed: {why}", now_s, out)
         else:
             self.rebalancer.drop(why, now_s, out, again=True)
 
     def _may_plan(self, now_s: float) -> bool:
         if self.card is None or self.failure or self.members.links.is_waiting(now_s):
             return False
-        return self._gathering.is_over(self.members, self._had_plan, now_s)
-
-    def _measure(self, member: Member, now_s: float, out: list[do.Command]) -> None:
-        if self.card is None or not member.ready or not member.alive or member.decode_s or member.failure:
-            return
-        if reason := refusal(self.card, member.spec, self.config.rules):
-            self._leave_out(member, reason, now_s, out)
-            return
-        member.state = NodeState.MEASURING
-        out.append(do.MeasureWorker(member.spec.node_id, member.generation))
-
-    def _leave_out(self, member: Member, reason: str, now_s: float, out: list[do.Command]) -> None:
-        """Plan without it until it registers again."""
-        worker_id, stage, member.stage = member.spec.node_id, member.stage, None
-        member.failure, member.state = reason, NodeState.OK
-        out.append(do.Record(Severity.ERROR, "node", worker_id, f"left out: {reason}"))
-        if not self.members.eligible() and not self.members.still_preparing():
-            self._fail(reason, now_s, out)
-        elif stage is not None and self.phase is not Phase.GATHERING:
-            self._interrupt(f"{worker_id} could not load its stage", now_s, out)
-        elif self._is_moving_to(worker_id):
-            self.rebalancer.drop(f"{worker_id} could not load its stage", now_s, out, again=True)
+        return self.gathering.is_over(self.members, self.had_plan, now_s)
 
     def problem(self, without: str = "") -> Problem:
         """What the planner is asked now, or would be `without` a worker.
@@ -370,8 +314,8 @@ class Cluster:
         except (Infeasible, InvalidInput) as e:
             self._infeasible_for, self.detail = eligible, str(e)
             out.append(do.Record(Severity.ERROR, "plan", f"#{self.last_version + 1}", str(e)))
-            if self.members.all_accounted_for(self.config.num_workers_expected) and not self._had_plan and not self._gathering.is_restart:
-                self._fail(str(e), now_s, out)
+            if self.members.all_accounted_for(self.config.num_workers_expected) and not self.had_plan and not self.gathering.is_restart:
+                self.fail(str(e), now_s, out)
             return
         self.phase, self.detail = Phase.LOADING, f"loading plan #{plan.plan_version}"
         self._loaded = set()
@@ -394,7 +338,7 @@ class Cluster:
         """`plan` is the plan from now on: its version, its stages, its room."""
         if self.card is None:
             raise AssertionError("a plan without a model")
-        self.plan, self.plan_version, self._had_plan = plan, plan.plan_version, True
+        self.plan, self.plan_version, self.had_plan = plan, plan.plan_version, True
         self.last_version = max(self.last_version, plan.plan_version)
         self._infeasible_for = ()
         self.watchdog.forget()
@@ -403,23 +347,11 @@ class Cluster:
         lanes = num_lanes(self.member(s.node_id).spec for s in plan.stages)
         self.serving.start_plan(capacity_tokens(self.card, plan, self.members), lanes)
 
-    def _is_moving_to(self, worker_id: str) -> bool:
+    def is_moving_to(self, worker_id: str) -> bool:
         move = self.rebalancer.move
         return move is not None and not move.committed and move.new.stage_of(worker_id) is not None
 
-    def _lose(self, member: Member, reason: str, now_s: float, out: list[do.Command]) -> None:
-        worker_id, stage = member.spec.node_id, member.stage
-        member.state, member.suspect, member.stage, member.detail = NodeState.LOST, False, None, reason
-        self.members.links.forget(worker_id)
-        out.append(do.Record(Severity.ERROR, "node", worker_id, f"lost: {reason}"))
-        out.append(do.DropWorker(worker_id, member.generation))
-        self._gathering.lost(self.members)
-        if stage is not None and self.phase is not Phase.GATHERING:
-            self._interrupt(f"{worker_id} was lost ({reason})", now_s, out)
-        elif self._is_moving_to(worker_id):
-            self.rebalancer.drop(f"{worker_id} was lost ({reason})", now_s, out)
-
-    def _interrupt(self, cause: str, now_s: float, out: list[do.Command]) -> None:
+    def interrupt(self, cause: str, now_s: float, out: list[do.Command]) -> None:
         """The current plan no longer runs: its sessions wait for the next one and go on there."""
         self.rebalancer.drop(cause, now_s, out)
         self.phase, self.detail, self.wish = Phase.GATHERING, f"re-planning: {cause}", None
@@ -428,7 +360,7 @@ class Cluster:
             member.stage = None
         self.serving.interrupt(cause, now_s, out)
 
-    def _fail(self, message: str, now_s: float, out: list[do.Command]) -> None:
+    def fail(self, message: str, now_s: float, out: list[do.Command]) -> None:
         self.rebalancer.drop(message, now_s, out)
         self.failure = self.detail = message
         self.phase, self.plan = Phase.GATHERING, None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.control.moves import Carried, KvRange, Transfer
-from engine.data import FinishReason, NoodleError, Plan, Segment, Severity, Stage, StageTiming
+from engine.data import FinishReason, NoodleError, Plan, Segment, SessionStatus, Severity, Stage, StageTiming
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,8 @@ class EmitToken:
 class FinishSession:
     session_id: str
     reason: FinishReason
-    error: NoodleError | None = None
+    error: NoodleError | None
+    status: SessionStatus  # what is remembered of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,6 +166,7 @@ class SessionRestored:
     generated: tuple[int, ...]
     epoch: int
     stopped: bool = False  # its text had reached a stop string
+    age_s: float = 0.0  # since it was submitted
 
 
 @dataclass(frozen=True, slots=True)

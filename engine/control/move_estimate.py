@@ -136,11 +136,10 @@ def _unknowns(
     if not done:
         rates = MigrationRates()
         yield f"no move was done here yet: {rates.load_bytes_per_s / 1e6:.0f} MB/s of loading and {rates.pause_s:g} s of pause are assumed"
-    for stage in new.stages:
-        member = cluster.members.get(stage.node_id)
-        if member is None or member.stage == stage:
-            continue
-        if member.stage is None:
-            yield f"{stage.node_id} serves nothing now: its times are from measuring alone"
-        elif member.cost_model is None:
-            yield f"{stage.node_id} was measured at a short context only: P on screen 2 profiles it"
+    changed = [m for s in new.stages if (m := cluster.members.get(s.node_id)) is not None and m.stage != s]
+    if idle := [m.spec.node_id for m in changed if m.stage is None]:
+        serves = "serves nothing now: its" if len(idle) == 1 else "serve nothing now: their"
+        yield f"{', '.join(idle)} {serves} times are from measuring alone"
+    if short := [m.spec.node_id for m in changed if m.stage is not None and m.cost_model is None]:
+        was, it = ("was", "it") if len(short) == 1 else ("were", "them")
+        yield f"{', '.join(short)} {was} measured at a short context only: P on screen 2 profiles {it}"

@@ -6,12 +6,11 @@ each of its segments to an epoch: whatever arrives with an old one is dropped.
 
 from __future__ import annotations
 
-from collections import deque
-
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.batching import Batcher, Flight
 from engine.control.metrics import PipelineMetrics
+from engine.control.past_sessions import PastSessions
 from engine.control.scheduler import Scheduler, SchedulerLimits
 from engine.control.session import Session, SessionState
 from engine.control.session_status import ended
@@ -26,7 +25,6 @@ from engine.data import (
     NotFound,
     Plan,
     Segment,
-    SessionStatus,
     Severity,
     Stale,
     Unavailable,
@@ -34,21 +32,18 @@ from engine.data import (
 
 RETRIED = (Unavailable, Gap, NotFound, Stale, Corrupt)  # what sending the session again may mend
 SLOW_STEP_FACTOR = 20.0
-MAX_FINISHED = 50
 
 
 class Serving:
     """Owns the scheduler, the steps in flight and the figures of the current plan."""
 
-    def __init__(self, limits: SchedulerLimits) -> None:
+    def __init__(self, limits: SchedulerLimits, past: PastSessions) -> None:
         self.scheduler = Scheduler(limits)
         self.batcher = Batcher(limits)
         self.metrics = PipelineMetrics()
         self.flights: dict[int, Flight] = {}
         self.num_lanes = 1
-        self.num_done = 0
-        self.num_failed = 0
-        self.finished: deque[SessionStatus] = deque(maxlen=MAX_FINISHED)  # newest first
+        self.past = past
         self._releases: list[str] = []  # sessions that ended and that the stages still hold
         self._next_step_id = 1
 
@@ -78,17 +73,22 @@ class Serving:
         """End a session; the stages are told as soon as steps may be sent."""
         was_running = session.state is not SessionState.QUEUED
         self.scheduler.remove(session)
-        failed = reason is FinishReason.ERROR
-        self.num_failed += failed
-        self.num_done += not failed
-        self.finished.appendleft(ended(session, reason, error, now_s))
         if was_running:
             self._releases.append(session.session_id)
+        self._say_end(session, reason, error, now_s, out)
+        self._remember(session, reason, error, now_s, out)
+
+    def _say_end(self, session: Session, reason: FinishReason, error: NoodleError | None, now_s: float, out: list[do.Command]) -> None:
+        failed = reason is FinishReason.ERROR
         text = f"{reason}: {len(session.generated)} tokens in {now_s - session.submitted_s:.1f} s"
         if error is not None and failed:
             text += f": {error}"
         out.append(do.Record(Severity.ERROR if failed else Severity.INFO, "session", session.session_id, text))
-        out.append(do.FinishSession(session.session_id, reason, error))
+
+    def _remember(self, session: Session, reason: FinishReason, error: NoodleError | None, now_s: float, out: list[do.Command]) -> None:
+        status = ended(session, reason, error, now_s)
+        self.past = self.past.followed_by(status)
+        out.append(do.FinishSession(session.session_id, reason, error, status))
 
     def cancel(self, session_id: str, reason: str, now_s: float, out: list[do.Command]) -> None:
         session = self.scheduler.get(session_id)
@@ -101,9 +101,7 @@ class Serving:
         self.flights.clear()
         for session in list(self.scheduler):
             self.scheduler.remove(session)
-            self.num_failed += 1
-            self.finished.appendleft(ended(session, FinishReason.ERROR, error, now_s))
-            out.append(do.FinishSession(session.session_id, FinishReason.ERROR, error))
+            self._remember(session, FinishReason.ERROR, error, now_s, out)
 
     def interrupt(self, cause: str, now_s: float, out: list[do.Command]) -> None:
         """The plan no longer runs: its sessions wait for the next one, which starts them again from their known tokens."""
@@ -119,9 +117,16 @@ class Serving:
             self.finish(session, FinishReason.ERROR, error, now_s, out)
 
     def restore(self, event: on.SessionRestored, card: ModelCard, now_s: float, out: list[do.Command]) -> None:
-        """Take over a session that a former coordinator had journalled."""
-        session = self.scheduler.submit(event.session_id, event.prompt_ids, event.request, card.context_tokens, now_s)
-        session.generated, session.epoch, session.was_admitted = list(event.generated), event.epoch, True
+        """Take over a session that a former coordinator had journalled; one that cannot go on here ends."""
+        try:
+            session = self.scheduler.submit(event.session_id, event.prompt_ids, event.request, card.context_tokens, now_s)
+        except NoodleError as error:
+            session = Session(event.session_id, event.prompt_ids, event.request, now_s, event.request.max_new_tokens)
+            _inherit(session, event, now_s)
+            self._say_end(session, FinishReason.ERROR, error, now_s, out)
+            self._remember(session, FinishReason.ERROR, error, now_s, out)
+            return
+        _inherit(session, event, now_s)
         if event.generated and (reason := self.scheduler.finish_reason(session, card.eos_token_ids, event.stopped)):
             self.finish(session, reason, None, now_s, out)  # all but its end had been journalled
             return
@@ -213,3 +218,8 @@ class Serving:
     def _step_id(self) -> int:
         step_id, self._next_step_id = self._next_step_id, self._next_step_id + 1
         return step_id
+
+
+def _inherit(session: Session, event: on.SessionRestored, now_s: float) -> None:
+    session.generated, session.num_inherited = list(event.generated), len(event.generated)
+    session.epoch, session.was_admitted, session.submitted_s = event.epoch, True, now_s - event.age_s

@@ -46,7 +46,8 @@ class Session:
     num_recoveries: int = 0  # since its newest token
     was_admitted: bool = False
     is_careful: bool = False  # after a failed step: one chunk at a time, so that none can overtake another
-    first_token_s: float | None = None
+    num_inherited: int = 0  # of its tokens, those of a former coordinator: nobody knows when they came
+    first_token_s: float | None = None  # the first that came here
     last_token_s: float = 0.0
     step_s: deque[float] = field(default_factory=lambda: deque(maxlen=STEP_WINDOW))  # between its last tokens
 
@@ -80,10 +81,15 @@ class Session:
     def is_decoding(self) -> bool:
         return self.state is not SessionState.QUEUED and bool(self.generated) and self.num_sent >= self.num_tokens - 1
 
+    def ttft_s(self) -> float:
+        """0 while it is not known."""
+        return 0.0 if self.first_token_s is None or self.num_inherited else self.first_token_s - self.submitted_s
+
     def tokens_per_s(self) -> float:
-        if self.first_token_s is None or len(self.generated) < 2 or self.last_token_s <= self.first_token_s:
+        num_timed = len(self.generated) - self.num_inherited
+        if self.first_token_s is None or num_timed < 2 or self.last_token_s <= self.first_token_s:
             return 0.0
-        return (len(self.generated) - 1) / (self.last_token_s - self.first_token_s)
+        return (num_timed - 1) / (self.last_token_s - self.first_token_s)
 
     def next_cut(self) -> int:
         """Where the next chunk of the prefix must end at the latest: at an old cut, at the end of the prompt, or of the prefix."""

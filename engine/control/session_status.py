@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from engine.control.metrics import quantile
+from engine.control.past_sessions import FAILED
 from engine.control.session import Session
 from engine.data import FinishReason, NoodleError, SessionStatus
 
 MAX_ERROR_CHARS = 200
-_ENDS = {FinishReason.ERROR: "failed", FinishReason.CANCELLED: "cancelled"}
+_ENDS = {FinishReason.ERROR: FAILED, FinishReason.CANCELLED: "cancelled"}
 
 
 def session_status(session: Session, now_s: float) -> SessionStatus:
@@ -21,7 +22,7 @@ def session_status(session: Session, now_s: float) -> SessionStatus:
         num_prompt_tokens=len(s.prompt_ids),
         num_generated=len(s.generated),
         max_new_tokens=s.max_new_tokens,
-        ttft_s=(s.first_token_s - s.submitted_s) if s.first_token_s is not None else 0.0,
+        ttft_s=s.ttft_s(),
         tokens_per_s=s.tokens_per_s(),
         age_s=now_s - s.submitted_s,
         step_p95_s=quantile(list(s.step_s), 0.95),
@@ -32,3 +33,8 @@ def ended(session: Session, reason: FinishReason, error: NoodleError | None, now
     """What is remembered of it: its age is how long it took."""
     why = str(error)[:MAX_ERROR_CHARS] if error is not None else ""
     return replace(session_status(session, now_s), state=_ENDS.get(reason, "done"), finish_reason=str(reason), why=why)
+
+
+def with_error(status: SessionStatus, error: NoodleError) -> SessionStatus:
+    """It has failed after all: its client was told of an error that came after its end."""
+    return replace(status, state=FAILED, finish_reason=str(FinishReason.ERROR), why=str(error)[:MAX_ERROR_CHARS])

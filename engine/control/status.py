@@ -32,11 +32,11 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         tokens_per_s=cluster.metrics.tokens_per_s(),
         step_p50_s=cluster.metrics.step_quantile_s(0.5),
         step_p95_s=cluster.metrics.step_quantile_s(0.95),
-        num_sessions_done=cluster.serving.num_done,
-        num_sessions_failed=cluster.serving.num_failed,
+        num_sessions_done=cluster.serving.past.num_done,
+        num_sessions_failed=cluster.serving.past.num_failed,
         uptime_s=now_s - cluster.started_s,
         failure=cluster.failure,
-        finished=tuple(cluster.serving.finished),
+        finished=cluster.serving.past.latest,
         adaptation_mode=str(cluster.adapting.mode),
         suggestion_id=cluster.adapting.suggestion_id,
     )
@@ -98,7 +98,7 @@ def _sessions(cluster: Cluster, now_s: float) -> tuple[SessionStatus, ...]:
         row, place = session_status(session, now_s), places.get(session.session_id, 0)
         if place:
             serves = cluster.phase is Phase.SERVING
-            why = scheduler.waits_for(place, session) if serves else f"no plan serves: {cluster.failure or cluster.detail or cluster.phase}"
+            why = scheduler.waits_for(place, session) if serves else f"no plan serves: {cluster.detail}"
             row = replace(row, queue_place=place, waiting_s=now_s - session.waiting_since_s, why=why)
         rows.append(row)
     return tuple(rows)

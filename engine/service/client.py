@@ -23,10 +23,10 @@ from engine.data import (
     InvalidInput,
     NoodleError,
     Plan,
+    SessionStatus,
     Stage,
     TokenChunk,
     Unavailable,
-    WatchFrame,
 )
 from engine.measured_link import MeasuredLink
 from engine.move_estimate import MoveEstimate
@@ -36,6 +36,7 @@ from engine.service.errors import from_rpc_error, is_transport_failure
 from engine.service.links import connect, open_channel
 from engine.service.security import metadata
 from engine.version import Version
+from engine.watch_frame import WatchFrame, completed
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -86,9 +87,12 @@ class Client:
 
     async def watch(self, after_sequence: int = 0, min_interval_s: float = 0.5) -> AsyncGenerator[WatchFrame, None]:
         """State and new events at most every `min_interval_s` and at least once a second."""
-        request = pb.WatchRequest(after_sequence=after_sequence, min_interval_s=min_interval_s)
+        request = pb.WatchRequest(after_sequence=after_sequence, min_interval_s=min_interval_s, keeps_finished=True)
+        finished: tuple[SessionStatus, ...] = ()
         async for message in self._stream(self._stub.Watch(request, metadata=self._metadata)):
-            yield wire.from_message(WatchFrame, message)
+            frame = completed(wire.from_message(WatchFrame, message), finished)
+            finished = frame.status.finished
+            yield frame
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
         """Tokens once each and in order; closing the generator cancels the session.

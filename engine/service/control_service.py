@@ -13,7 +13,7 @@ import grpc.aio
 
 from engine.control import events as on
 from engine.control.move_estimate import estimate_move, preview_without
-from engine.data import InvalidInput, NodeSpec, NotFound, Plan, Stage, Stale, Unavailable, WatchFrame, check_name
+from engine.data import InvalidInput, NodeSpec, NotFound, Plan, SessionStatus, Stage, Stale, Unavailable, check_name
 from engine.measured_link import COORDINATOR
 from engine.planning.problem_document import problem_to_json
 from engine.service import wire
@@ -21,6 +21,7 @@ from engine.service.manifest_service import ManifestSource
 from engine.service.session_output import SessionOutput
 from engine.service.shell import ClusterShell
 from engine.version import own_version
+from engine.watch_frame import WatchFrame, shortened
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -101,11 +102,13 @@ class ControlService(rpc.ControlServicer):
 
     async def Watch(self, request: pb.WatchRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.WatchFrame]:
         interval_s = max(MIN_WATCH_INTERVAL_S, request.min_interval_s)
-        sequence = request.after_sequence
+        sequence, finished = request.after_sequence, tuple[SessionStatus, ...]()
         while True:
             events = tuple(e for e in self._shell.events if e.sequence > sequence)
             sequence = events[-1].sequence if events else sequence
-            yield wire.to_message(WatchFrame(self._shell.status(), events), pb.WatchFrame())
+            whole = WatchFrame(self._shell.status(), events)
+            yield wire.to_message(shortened(whole, finished) if request.keeps_finished else whole, pb.WatchFrame())
+            finished = whole.status.finished
             await asyncio.sleep(min(interval_s, PROOF_OF_LIFE_S))
 
     async def PlanNow(self, request: pb.PlanRequest, context: grpc.aio.ServicerContext) -> pb.Plan:

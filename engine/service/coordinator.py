@@ -65,7 +65,7 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     cluster_id = journal.cluster_id(f"noodle-{secrets.token_hex(2)}")
     adaptation = AdaptationSettings(mode=check_mode(journal.adaptation_mode(str(check_mode(options.adapt)))))
     config = ClusterConfig(options.num_workers, options.strategy, layers=options.layers, adaptation=adaptation)
-    cluster = Cluster(config, time.monotonic(), journal.last_plan_version())
+    cluster = Cluster(config, time.monotonic(), journal.last_plan_version(), journal.past_sessions())
     peer_options = PeerOptions(worker_token(options.security), channel_credentials(options.security))
     shell = ClusterShell(cluster, cluster_id, journal, peer_options)
     scrapes = MetricsServer(options.metrics, cluster_collector(asyncio.get_running_loop(), shell.status))

@@ -7,16 +7,19 @@ journal at a time; each that opens it begins a new incarnation, which out-ranks 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from engine.adopted_plan import AdoptedPlan
+from engine.control.past_sessions import FAILED, MAX_FINISHED, PastSessions
 from engine.data import (
     Event,
     Exhausted,
@@ -27,6 +30,7 @@ from engine.data import (
     Plan,
     Refused,
     Sampling,
+    SessionStatus,
     Severity,
     Stage,
 )
@@ -40,10 +44,14 @@ CREATE TABLE IF NOT EXISTS sessions
 CREATE INDEX IF NOT EXISTS unfinished ON sessions (session_id) WHERE finish_reason IS NULL;
 CREATE TABLE IF NOT EXISTS tokens
     (session_id TEXT, token_index INTEGER, token_id INTEGER, PRIMARY KEY (session_id, token_index)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS endings (number INTEGER PRIMARY KEY, session_id TEXT UNIQUE, state TEXT, status TEXT);
+CREATE INDEX IF NOT EXISTS endings_by_state ON endings (state);
 CREATE TABLE IF NOT EXISTS plans (plan_version INTEGER PRIMARY KEY, wall_s REAL, plan TEXT);
 CREATE TABLE IF NOT EXISTS events
     (sequence INTEGER PRIMARY KEY, wall_s REAL, severity TEXT, kind TEXT, subject TEXT, text TEXT, cause_id TEXT);
 """
+_CLOSE = "UPDATE sessions SET finish_reason = ?, error = ? WHERE session_id = ?"
+_REMEMBER = "INSERT OR REPLACE INTO endings (session_id, state, status) VALUES (?, ?, ?)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,7 @@ class JournalledSession:
     """All that is known of a session; `finish_reason` is None while it is not over."""
 
     session_id: str
+    wall_s: float  # when it was submitted
     prompt_ids: tuple[int, ...]
     request: GenerateRequest
     token_ids: tuple[int, ...]
@@ -101,9 +110,15 @@ class Journal:
     def append_token(self, session_id: str, index: int, token_id: int) -> None:
         self._write("INSERT INTO tokens VALUES (?, ?, ?)", (session_id, index, token_id))
 
-    def close_session(self, session_id: str, finish_reason: str, error: NoodleError | None = None) -> None:
+    def close_session(
+        self, session_id: str, finish_reason: str, error: NoodleError | None = None, status: SessionStatus | None = None
+    ) -> None:
+        """A session is over; one that was refused at once leaves no `status` to remember."""
         text = None if error is None else json.dumps([status_number(error), str(error)])
-        self._write("UPDATE sessions SET finish_reason = ?, error = ? WHERE session_id = ?", (finish_reason, text, session_id))
+        writes: list[tuple[str, tuple[object, ...]]] = [(_CLOSE, (finish_reason, text, session_id))]
+        if status is not None:
+            writes.append((_REMEMBER, (session_id, status.state, json.dumps(asdict(status)))))
+        self._write_together(writes)
 
     def adopt_plan(self, plan: Plan) -> None:
         self._write("INSERT INTO plans VALUES (?, ?, ?)", (plan.plan_version, time.time(), json.dumps(asdict(plan))))
@@ -123,11 +138,18 @@ class Journal:
         return [self._session(row) for row in rows]
 
     def _session(self, row: tuple[Any, ...]) -> JournalledSession:
-        session_id, _, prompt_ids, request, reason, error = row
+        session_id, wall_s, prompt_ids, request, reason, error = row
         failure = from_number(*json.loads(error)) if error else None
         ended = FinishReason(reason) if reason else None
         prompt = tuple(json.loads(prompt_ids))
-        return JournalledSession(session_id, prompt, _request(json.loads(request)), tuple(self.tokens(session_id)), ended, failure)
+        wanted, token_ids = _request(json.loads(request)), tuple(self.tokens(session_id))
+        return JournalledSession(session_id, wall_s, prompt, wanted, token_ids, ended, failure)
+
+    def past_sessions(self) -> PastSessions:
+        """Those that ended under former coordinators."""
+        rows = self._db.execute("SELECT status FROM endings ORDER BY number DESC LIMIT ?", (MAX_FINISHED,)).fetchall()
+        counts = dict(self._db.execute("SELECT state = ?, COUNT(*) FROM endings GROUP BY 1", (FAILED,)).fetchall())
+        return PastSessions(tuple(_ending(json.loads(text)) for (text,) in rows), counts.get(0, 0), counts.get(1, 0))
 
     def tokens(self, session_id: str) -> list[int]:
         """The session's tokens up to the first that is missing: after a failed write nothing that follows counts."""
@@ -166,10 +188,32 @@ class Journal:
         self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def _write(self, statement: str, row: tuple[object, ...]) -> None:
+        self._write_together([(statement, row)])
+
+    def _write_together(self, writes: list[tuple[str, tuple[object, ...]]]) -> None:
+        """All of them or none."""
         try:
-            self._db.execute(statement, row)
+            with self._transaction() if len(writes) > 1 else contextlib.nullcontext():
+                for statement, row in writes:
+                    self._db.execute(statement, row)
         except sqlite3.OperationalError as e:
             raise Exhausted(f"the journal {self._path} cannot be written ({e}): free disk space or choose another --state-dir") from e
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # a full disk may have ended it already
+                self._db.execute("ROLLBACK")
+            raise
+
+
+def _ending(document: dict[str, Any]) -> SessionStatus:
+    known = {field.name for field in fields(SessionStatus)}  # a later version may remember more
+    return SessionStatus(**{name: value for name, value in document.items() if name in known})
 
 
 def _plan(document: dict[str, Any]) -> Plan:

@@ -19,6 +19,7 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster
 from engine.control.members import Member
+from engine.control.session_status import with_error
 from engine.control.status import cluster_status
 from engine.data import ClusterStatus, Event, FinishReason, GenerateRequest, NoodleError, NotFound, Severity, Unavailable
 from engine.measured_link import COORDINATOR, MeasuredLink
@@ -29,8 +30,9 @@ from engine.service.journal import Journal
 from engine.service.link_probe import LinkPeer, measure_links
 from engine.service.recorder import Recorder
 from engine.service.session_output import SessionOutput
+from engine.service.stage_orders import StageOrders
 from engine.service.text import TextCodec
-from engine.service.weight_sources import fetch_records, note_record, weight_sources
+from engine.service.weight_sources import note_record
 from engine.service.worker_peer import PeerOptions, WorkerPeer
 from protos import noodle_pb2 as pb
 
@@ -54,6 +56,7 @@ class ClusterShell:
         self.events: collections.deque[Event] = collections.deque(maxlen=MAX_EVENTS)
         self._peer_options = peer_options
         self._peers: dict[str, WorkerPeer] = {}
+        self._orders = StageOrders(self, self._peers)
         self._outputs: dict[str, SessionOutput] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._measuring: dict[str, asyncio.Lock] = {}
@@ -118,7 +121,7 @@ class ClusterShell:
             self.spawn(peer.close())
             if isinstance(e, NoodleError) and self._unreachable.get(worker_id) != str(e):  # it asks again and again
                 self._unreachable[worker_id] = str(e)
-                self._record(do.Record(Severity.WARN, "node", worker_id, f"cannot join: {e}"))
+                self.record(do.Record(Severity.WARN, "node", worker_id, f"cannot join: {e}"))
             raise
         self._unreachable.pop(worker_id, None)
         if old := self._peers.get(worker_id):
@@ -156,13 +159,8 @@ class ClusterShell:
         for found in self.journal.unfinished():
             output = self._new_output(found.session_id, found.prompt_ids, found.request)
             stopped = output.restore(found.token_ids)
-            epoch = self.journal.incarnation << EPOCH_BITS
-            event = on.SessionRestored(found.session_id, found.prompt_ids, found.request, found.token_ids, epoch, stopped)
-            try:
-                self.feed(event)
-            except NoodleError as e:
-                self._finish(do.FinishSession(found.session_id, FinishReason.ERROR, e))
-                continue
+            epoch, age_s = self.journal.incarnation << EPOCH_BITS, max(0.0, time.time() - found.wall_s)
+            self.feed(on.SessionRestored(found.session_id, found.prompt_ids, found.request, found.token_ids, epoch, stopped, age_s))
             self.spawn(self._cancel_unless_heard(output, RETURN_S))
 
     def leave(self, output: SessionOutput) -> None:
@@ -213,21 +211,13 @@ class ClusterShell:
             case do.FinishSession():
                 self._finish(command)
             case do.Record():
-                self._record(command)
+                self.record(command)
             case do.MeasureWorker():
                 self.spawn(self._measure(command))
             case do.MeasureLinks():
                 self.spawn(self._measure_links(command))
-            case do.LoadStage():
-                self.spawn(self._load(command))
-            case do.PrepareStage():
-                self.spawn(self._move(command.plan_version, command.worker_id, self._prepare(command)))
-            case do.CopyKv():
-                self.spawn(self._move(command.plan_version, command.transfer.target_id, self._copy(command)))
-            case do.CommitStage():
-                self.spawn(self._move(command.plan_version, command.worker_id, self._commit(command)))
-            case do.ReleaseStage():
-                self.spawn(self._release(command))
+            case do.LoadStage() | do.PrepareStage() | do.CopyKv() | do.CommitStage() | do.ReleaseStage():
+                self.spawn(self._orders.carry_out(command))
             case do.AdoptPlan():
                 self.journal.adopt_plan(command.plan)
             case do.DropWorker():
@@ -246,14 +236,16 @@ class ClusterShell:
 
     def _finish(self, command: do.FinishSession) -> None:
         """End a session; one that lost a token to the disk has failed, even if the cluster knows all of them."""
-        output, reason, error = self._outputs.pop(command.session_id, None), command.reason, command.error
+        output, reason, error, status = self._outputs.pop(command.session_id, None), command.reason, command.error, command.status
         if output is not None:
             if output.journal_error is not None:
                 reason, error = FinishReason.ERROR, output.journal_error
+                status = with_error(status, error)
             output.finish(reason, error)
-        self.journal.close_session(command.session_id, reason, error)
+        self.journal.close_session(command.session_id, reason, error, status)
 
-    def _record(self, record: do.Record) -> None:
+    def record(self, record: do.Record) -> None:
+        """One event: to the journal, the log and whoever watches."""
         self._sequence += 1
         event = Event(self._sequence, time.time(), record.severity, record.kind, record.subject, record.text, record.cause_id)
         self.events.append(event)
@@ -264,7 +256,7 @@ class ClusterShell:
 
     def note(self, worker_id: str, text: str) -> None:
         """A line that a worker of this cluster has for the operator. Raises NotFound for anybody else."""
-        self._record(note_record(self._present(worker_id).spec.node_id, text))
+        self.record(note_record(self._present(worker_id).spec.node_id, text))
 
     async def _measure(self, command: do.MeasureWorker) -> None:
         """One worker of a host at a time: two that measure on the same cores would measure each other."""
@@ -272,7 +264,7 @@ class ClusterShell:
         if member is None or card is None:
             return
         async with self._measuring.setdefault(member.spec.host, asyncio.Lock()):
-            await self._ask(command.worker_id, command.generation, self._measure_now(command, card))
+            await self.ask(command.worker_id, command.generation, self._measure_now(command, card))
 
     async def _measure_now(self, command: do.MeasureWorker, card: Any) -> on.ClusterEvent:
         reply = await self._peers[command.worker_id].measure(card)
@@ -284,7 +276,7 @@ class ClusterShell:
         if member is not None:
             async with self._measuring.setdefault(member.spec.host, asyncio.Lock()):
                 with contextlib.suppress(grpc.RpcError, NoodleError):  # a worker that is gone is found by its lease
-                    found += await self._links_of(self._peer(command.worker_id), command.peer_ids)
+                    found += await self._links_of(self.peer(command.worker_id), command.peer_ids)
         self.feed(on.LinksMeasured(command.worker_id, command.generation, tuple(found)))
 
     async def _links_of(self, worker: WorkerPeer, peer_ids: tuple[str, ...]) -> list[MeasuredLink]:
@@ -298,53 +290,8 @@ class ClusterShell:
             found += [wire.from_message(MeasuredLink, link) for link in answer.links]
         return found
 
-    async def _load(self, command: do.LoadStage) -> None:
-        next_peer = self._peers.get(command.next_worker_id) if command.next_worker_id else None
-        await self._ask(command.worker_id, command.generation, self._load_now(command, next_peer))
-
-    async def _load_now(self, command: do.LoadStage, next_peer: WorkerPeer | None) -> on.ClusterEvent:
-        if self.cluster.card is None:
-            raise AssertionError("a plan without a model")
-        sources = weight_sources(self.cluster.members, self._peers, command.worker_id)
-        reply = await self._peers[command.worker_id].load(command, self.cluster.card, next_peer, sources)
-        for record in fetch_records(command.worker_id, reply):
-            self._record(record)
-        growth = max(0, reply.peak_resident_bytes - reply.resident_before_bytes)
-        return on.StageLoaded(command.worker_id, command.plan_version, reply.weight_bytes, growth, reply.load_s)
-
-    # ------------------------------------------------------------------------------------------ a live change of plan
-    async def _prepare(self, command: do.PrepareStage) -> on.ClusterEvent:
-        if self.cluster.card is None:
-            raise AssertionError("a plan without a model")
-        next_peer = self._peer(command.next_worker_id) if command.next_worker_id else None
-        sources = weight_sources(self.cluster.members, self._peers, command.worker_id)
-        reply = await self._peer(command.worker_id).prepare(command, self.cluster.card, next_peer, sources)
-        for record in fetch_records(command.worker_id, reply):
-            self._record(record)
-        return on.StagePrepared(command.worker_id, command.plan_version, reply.read_bytes)
-
-    async def _copy(self, command: do.CopyKv) -> on.ClusterEvent:
-        transfer = command.transfer
-        reply = await self._peer(transfer.target_id).copy_kv(command, self._peer(transfer.source_id))
-        return on.KvCopied(transfer, command.plan_version, command.round, reply.num_bytes)
-
-    async def _commit(self, command: do.CommitStage) -> on.ClusterEvent:
-        reply = await self._peer(command.worker_id).commit(command)
-        return on.StageCommitted(command.worker_id, command.plan_version, tuple(reply.missing))
-
-    async def _move(self, plan_version: int, worker_id: str, step: Coroutine[Any, Any, on.ClusterEvent]) -> None:
-        """Feed how a step of a move ended; a worker that is gone is noticed where every loss is."""
-        try:
-            self.feed(await step)
-        except (grpc.RpcError, NoodleError) as e:
-            error = e if isinstance(e, NoodleError) else from_rpc_error(e, f"worker {worker_id}")
-            self.feed(on.MoveFailed(plan_version, worker_id, str(error)))
-
-    async def _release(self, command: do.ReleaseStage) -> None:
-        with contextlib.suppress(grpc.RpcError, NoodleError):  # a worker that is gone holds nothing for us
-            await self._peer(command.worker_id).release(command.plan_version)
-
-    def _peer(self, worker_id: str) -> WorkerPeer:
+    def peer(self, worker_id: str) -> WorkerPeer:
+        """Raises Unavailable for a worker that is not connected."""
         peer = self._peers.get(worker_id)
         if peer is None:
             raise Unavailable(f"worker {worker_id} is not connected")
@@ -355,9 +302,9 @@ class ClusterShell:
         member, card = self._present(worker_id), self.cluster.card
         if card is None:
             raise Unavailable(self.cluster.failure or "the model is being prepared: try again in a few seconds")
-        self._record(do.Record(Severity.INFO, "node", worker_id, "is being profiled beside what it serves"))
+        self.record(do.Record(Severity.INFO, "node", worker_id, "is being profiled beside what it serves"))
         try:
-            async for message in self._peer(worker_id).profile(card, member.spec, quick):
+            async for message in self.peer(worker_id).profile(card, member.spec, quick):
                 if message.profile_json:
                     self.feed(on.WorkerProfiled(worker_id, member.generation, Profile.from_json(message.profile_json), message.slowdown))
                 yield message
@@ -377,9 +324,9 @@ class ClusterShell:
             await self._peers[worker_id].set_slowdown(factor)
         except grpc.RpcError as e:
             raise from_rpc_error(e, f"worker {worker_id}") from e
-        self._record(do.Record(Severity.WARN, "node", worker_id, f"plays a machine {factor:g} times as slow from now on"))
+        self.record(do.Record(Severity.WARN, "node", worker_id, f"plays a machine {factor:g} times as slow from now on"))
 
-    async def _ask(self, worker_id: str, generation: int, question: Coroutine[Any, Any, on.ClusterEvent]) -> None:
+    async def ask(self, worker_id: str, generation: int, question: Coroutine[Any, Any, on.ClusterEvent]) -> None:
         """Feed the answer of a worker, its refusal as a failure, and its silence as a loss."""
         try:
             if worker_id not in self._peers:

@@ -53,10 +53,10 @@ def strategy_rows(state: ConsoleState) -> tuple[StrategyRow, ...]:
         return ()
     status = replanned(state, state.latest.status)
     current = _current(status.stages)
-    found = [_candidate(c, current, status.stages) for c in state.whatif.candidates]
+    found = [_candidate(c, current, status.stages, status.plan_version) for c in state.whatif.candidates]
     if state.suggestion is not None:
         offered = Candidate(state.suggestion.name, state.suggestion.plan, "", state.suggestion.move)
-        found.append(replace(_candidate(offered, current, status.stages), is_suggestion=True))
+        found.append(replace(_candidate(offered, current, status.stages, status.plan_version), is_suggestion=True))
     found.sort(key=lambda row: (row.plan is None, row.bottleneck_s, row.step_s, row.name))
     return (*([current, *_measured(status.stages)] if status.stages else []), *found)
 
@@ -118,7 +118,7 @@ def _measured(stages: tuple[StageStatus, ...]) -> tuple[StrategyRow, ...]:
     return (StrategyRow(MEASURED, None, step_s, times[slowest], name, None, None),)
 
 
-def _candidate(candidate: Candidate, current: StrategyRow, stages: tuple[StageStatus, ...]) -> StrategyRow:
+def _candidate(candidate: Candidate, current: StrategyRow, stages: tuple[StageStatus, ...], plan_version: int) -> StrategyRow:
     strategy, plan, error = candidate.strategy, candidate.plan, candidate.error
     if plan is None:
         return StrategyRow(strategy, None, 0.0, 0.0, "", None, None, error or "no plan")
@@ -129,7 +129,8 @@ def _candidate(candidate: Candidate, current: StrategyRow, stages: tuple[StageSt
     gain = current.bottleneck_s / plan.bottleneck_s - 1 if plan.bottleneck_s > 0 and current.bottleneck_s > 0 else None
     hop_s = sum(stage.hop_p50_s for stage in stages) / len(stages) if stages else 0.0  # predictions leave hops out
     step_s = sum(plan.stage_s) + hop_s * len(plan.stages)
-    return StrategyRow(strategy, plan, step_s, plan.bottleneck_s, name, num_moved, gain, move=candidate.move)
+    move = candidate.move if candidate.move is not None and candidate.move.plan_version == plan_version else None  # else of another plan
+    return StrategyRow(strategy, plan, step_s, plan.bottleneck_s, name, num_moved, gain, move=move)
 
 
 def _bottleneck(index: int, time_s: float, node: str) -> str:

@@ -110,7 +110,7 @@ def why(view: View, event: Event, canvas: Canvas) -> Lines:
     body = [line(f"   {row}") for row in wrap(event.text, canvas.width - 5)]
     rows: list[Line] = [head, *body[: max(1, canvas.height - 2)]]
     for other, relation in related(view.events, event):
-        text = fit(f"{other.subject} {other.text}", canvas.width - 25, canvas.glyphs).rstrip()
+        text = fit(f"{other.subject} {other.text}", canvas.width - 27, canvas.glyphs).rstrip()
         rows.append(
             line(
                 Span(f"   {relation:<8}", "dim"),

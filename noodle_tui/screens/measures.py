@@ -72,7 +72,7 @@ def _sizes(plan: Plan) -> tuple[float, ...]:
 def _memory(move: MoveEstimate | None, base_move: MoveEstimate | None, has_base: bool) -> Measure:
     """What every node holds, whether it has a stage or not."""
     if move is None or not move.nodes or (has_base and base_move is None):
-        return Measure((), (), missing="the coordinator could not say what memory this move needs")
+        return Measure((), (), missing="the coordinator has not said what memory this move needs")
     before = base_move.nodes if base_move is not None else ()
     now = tuple((node.node_id, float(node.after_bytes)) for node in before) if has_base else ()
     now = now or tuple((node.node_id, float(node.now_bytes)) for node in move.nodes)

@@ -20,7 +20,7 @@ MAX_UNKNOWNS = 3
 def facts_of(move: MoveEstimate | None) -> tuple[tuple[str, str], ...]:
     """Names and sentences, the most important first."""
     if move is None:
-        return (("copy", "unknown: the coordinator could not say what this move would take"),)
+        return (("copy", "unknown: the coordinator has not said what this move would take"),)
     if not move.num_items:
         return (("copy", "nothing: no item would change its owner"),)
     return ("copy", _carried(move)), ("time", _time(move)), ("memory", _fullest(move))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import PurePath
+
 from noodle_tui.figures import age, clock, ms, percent, with_ms
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line, width_of, wrap
 from noodle_tui.listings import cursor_row, table_of
@@ -72,7 +74,8 @@ def _against(state: ConsoleState) -> str:
     earlier = state.profile.earlier
     if earlier is None:
         return "c compares with the profile shown before this one: n shows another, P takes one; c = not to compare"
-    return f"before: {earlier.model} on {earlier.host}, {clock(earlier.wall_s)}, from {earlier.path}; c = not to compare"
+    place = "/".join(PurePath(earlier.path).parts[-2:])  # the folder is named after the node
+    return f"before: {place}, {clock(earlier.wall_s)}: {earlier.model} on {earlier.host}; c = not to compare"
 
 
 def _point(state: ConsoleState, phase: PhaseView, phases: list[str], canvas: Canvas) -> Line:

@@ -76,11 +76,19 @@ def _phrase(session: SessionStatus) -> str:
         place = f"number {session.queue_place} in the queue" if session.queue_place else "waits for room"
         return f"{place} since {age(session.waiting_s or session.age_s)}"
     if session.finish_reason:
-        figures = f"{rate(session.tokens_per_s)} tok/s, TTFT {with_ms(session.ttft_s)}, step p95 {with_ms(session.step_p95_s)}"
-        return f"{session.state} ({session.finish_reason}) after {age(session.age_s)}: {figures}"
+        took = f"{session.state} ({session.finish_reason}) after {age(session.age_s)}"
+        return ": ".join(filter(None, (took, _figures(session, "TTFT"))))
     if session.state == "prefill":
         return f"reads its prompt of {session.num_prompt_tokens} tokens"
-    return f"writes {rate(session.tokens_per_s)} tok/s, first token after {with_ms(session.ttft_s)}, step p95 {with_ms(session.step_p95_s)}"
+    return f"writes {_figures(session, 'first token after')}".rstrip()
+
+
+def _figures(session: SessionStatus, ttft: str) -> str:
+    """Those that are known."""
+    rated = f"{rate(session.tokens_per_s)} tok/s" if session.tokens_per_s > 0 else ""
+    first = f"{ttft} {with_ms(session.ttft_s)}" if session.ttft_s > 0 else ""
+    slowest = f"step p95 {with_ms(session.step_p95_s)}" if session.step_p95_s > 0 else ""
+    return ", ".join(filter(None, (rated, first, slowest)))
 
 
 def _whose(generation: Generation, session: SessionStatus) -> str:

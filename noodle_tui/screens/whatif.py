@@ -26,7 +26,7 @@ def whatif_body(state: ConsoleState, canvas: Canvas) -> Lines:
         return ()
     status = replanned(state, state.latest.status)
     listing = state.ui.listing(Page.WHATIF)
-    height = min(len(table.rows) + 1, max(4, canvas.height // 2))
+    height = min(len(table.rows) + 1, max(4, canvas.height // (4 if listing.detail else 2)))
     rows = draw_table(table, listing, canvas.sized(canvas.width, max(2, height)))
     row: StrategyRow | None = cursor_row(state, Page.WHATIF)
     below = canvas.sized(canvas.width, canvas.height - len(rows) - 2)
@@ -68,9 +68,9 @@ def _difference(state: ConsoleState, status: ClusterStatus, row: StrategyRow, ca
         line(Span(f" DIFF {against} > {row.name}", "title"), Span(f"   {error_band(status)}", "dim")),
         *(_evidence(state, canvas) if row.is_suggestion else ()),
         *(move_lines(row.move, canvas) if base is None else ()),
+        *((*_stages(status, row.plan), *memory_lines(row.move, canvas)) if detail else ()),
         *unknown_lines(unknown, canvas, len(unknown) if detail else max(1, canvas.height - ROWS_OF_DIFFERENCE)),
         *plan_difference(status, row.plan, canvas, base, measured(state, row)),
-        *((*_stages(status, row.plan), *memory_lines(row.move, canvas)) if detail else ()),
     )
 
 
@@ -131,7 +131,8 @@ def _stages(status: ClusterStatus, plan: Plan) -> Lines:
             if old
             else "has no stage now"
         )
-        rows.append(line(f" S{i} {stage.node_id:<14} items {stage.start}-{stage.stop - 1:<5} {ms(time_s):>6}ms   ", Span(before, "dim")))
+        items = f"{stage.start}-{stage.stop - 1}"
+        rows.append(line(f" S{i} {stage.node_id:<14} items {items:<7} {ms(time_s):>6}ms   ", Span(before, "dim")))
     return tuple(rows)
 
 

@@ -12,11 +12,7 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.moves import KvRange
-from engine.control.scheduler import Scheduler, SchedulerLimits
-from engine.control.serving import MAX_FINISHED
-from engine.control.session import STEP_WINDOW
-from engine.control.session_status import session_status
-from engine.control.status import cluster_status
+from engine.control.scheduler import SchedulerLimits
 from engine.data import (
     Corrupt,
     Exhausted,
@@ -302,66 +298,6 @@ def test_queued_sessions_time_out_with_the_reason() -> None:
     assert isinstance(driver.finished["s1"].error, Exhausted) and "waiting for 1 workers" in str(driver.finished["s1"].error)
 
 
-def test_the_status_tells_why_and_where_sessions_wait() -> None:
-    driver = Driver(hold=True).start()
-    for name, num_prompt in (("s1", 40), ("s2", 40), ("s3", 4)):
-        driver.submit(name, num_prompt=num_prompt, max_new_tokens=20)
-    driver.now_s += 3.0
-    first, *waiting = cluster_status(driver.cluster, "c", driver.now_s).sessions
-    assert (first.queue_place, first.why) == (0, "")
-    assert [(s.session_id, s.queue_place, s.waiting_s) for s in waiting] == [("s2", 1, 3.0), ("s3", 2, 3.0)]
-    assert [s.why for s in waiting] == ["KV budget: needs 60 tokens, 40 of 100 are free", "1 before it in the queue"]
-
-
-def test_the_status_tells_that_no_plan_serves() -> None:
-    driver = Driver(num_workers=1)
-    driver.feed(on.ModelReady(card()))
-    driver.submit("s1")
-    (waiting,) = cluster_status(driver.cluster, "c", 1.0).sessions
-    assert waiting.queue_place == 1 and waiting.why == "no plan serves: waiting for 1 workers"
-
-
-def test_a_sessions_steps_are_measured_between_its_tokens() -> None:
-    scheduler = Scheduler(SchedulerLimits())
-    session = scheduler.submit("s1", (1, 2), GenerateRequest(prompt_ids=(1, 2), max_new_tokens=200), 300, 0.0)
-    now_s = 0.0
-    for step_s in [50.0] + [1.0] * 18 + [9.0]:  # the first is the prompt's
-        now_s += step_s
-        scheduler.accept_token(session, 7, now_s)
-    seen = session_status(session, now_s)
-    assert (seen.num_generated, seen.ttft_s, seen.step_p95_s) == (20, 50.0, 9.0)
-    for _ in range(STEP_WINDOW):
-        now_s += 2.0
-        scheduler.accept_token(session, 7, now_s)
-    assert len(session.step_s) == STEP_WINDOW and session_status(session, now_s).step_p95_s == 2.0
-
-
-def test_a_session_that_failed_is_remembered_with_its_error() -> None:
-    driver = Driver(hold=True).start()
-    driver.submit("s1", num_prompt=4, max_new_tokens=20)
-    driver.report(driver.held.pop(), error=Exhausted("full"))
-    status = cluster_status(driver.cluster, "c", 9.0)
-    (failed,) = status.finished
-    assert (failed.state, failed.finish_reason, failed.num_generated, failed.why) == ("failed", "error", 0, "full")
-    assert (status.num_sessions_failed, status.sessions) == (1, ())
-
-
-def test_sessions_that_ended_are_remembered_newest_first_and_boundedly() -> None:
-    driver = Driver(hold=True).start()
-    driver.submit("gone", num_prompt=4, max_new_tokens=3)
-    driver.now_s += 2.0
-    driver.feed(on.SessionCancelled("gone", "an operator said so"))
-    driver.hold = False
-    driver.submit("s0", num_prompt=4, max_new_tokens=3)
-    done, gone = cluster_status(driver.cluster, "c", 99.0).finished
-    assert (done.session_id, done.state, done.finish_reason, done.num_generated, done.why) == ("s0", "done", "length", 3, "")
-    assert (gone.state, gone.age_s, gone.why) == ("cancelled", 2.0, "an operator said so")
-    for i in range(MAX_FINISHED):
-        driver.submit(f"t{i}", num_prompt=4, max_new_tokens=1)
-    names = [s.session_id for s in cluster_status(driver.cluster, "c", 99.0).finished]
-    assert names == [f"t{i}" for i in reversed(range(MAX_FINISHED))]
-
-
 NAMES = ["submit", "cancel", "answer", "fail", "lose", "join", "drain", "tick", "beat", "replan", "move", "duplicate", "undelivered"]
 NAMES += ["lag", "missing", "answer_move", "move_fails"]
 ACTIONS = st.lists(st.tuples(st.sampled_from(NAMES), st.integers(0, 5), st.integers(1, 50)), max_size=60)
@@ -475,6 +411,9 @@ def test_a_restored_session_goes_on_behind_its_last_token_and_a_complete_one_end
     assert driver.tokens["s1"] == expected_tokens(4, 5)
     driver.feed(on.SessionRestored("s2", (0, 1, 2, 3), request, tuple(expected_tokens(4, 5)), 7 << 20))
     assert driver.finished["s2"].reason is FinishReason.LENGTH and "s2" not in driver.tokens
+    too_long = (0,) * (CONTEXT_TOKENS + 1)
+    driver.feed(on.SessionRestored("s3", too_long, request, (), 7 << 20))
+    assert isinstance(driver.finished["s3"].error, InvalidInput) and driver.cluster.scheduler.get("s3") is None
 
 
 def test_a_restarted_coordinator_waits_a_moment_for_its_workers_and_outranks_former_plans() -> None:

@@ -69,6 +69,7 @@ def test_speeds_are_assumed_until_a_move_was_done_and_learnt_from_then_on() -> N
     driver = Driver(hold_moves=True).start()
     first = estimate_move(driver.cluster, OTHER)
     assert first.num_measured == 0 and first.pause_s == 0.25
+    assert "w1, w3 were measured at a short context only: P on screen 2 profiles them" in first.unknowns
     assert any("no move was done here yet: 500 MB/s of loading and 0.25 s of pause are assumed" in text for text in first.unknowns)
     driver.feed(on.ReplanRequested(1, "", OTHER))
     driver.now_s = 2.0

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
+from engine.control.past_sessions import MAX_FINISHED, NO_PAST, PastSessions
 from engine.data import (
     Event,
     Exhausted,
@@ -16,6 +19,7 @@ from engine.data import (
     Plan,
     Refused,
     Sampling,
+    SessionStatus,
     Severity,
     Stage,
     Unavailable,
@@ -88,6 +92,47 @@ def test_the_next_coordinator_finds_what_the_last_one_did_not_finish(tmp_path: P
     assert isinstance(failed.error, Unavailable) and str(failed.error) == "w2 was lost"
     assert again.session("s-never") is None
     again.close()
+
+
+def test_sessions_that_ended_come_back_newest_first_the_last_of_them_and_all_are_counted(tmp_path: Path) -> None:
+    failed = SessionStatus("s-0", "failed", 3, 1, 9, 0.25, 4.0, 7.5, 0.03, finish_reason="error", why="w2 was lost")
+    ends = [failed, *(SessionStatus(f"s-{n}", "done", 3, n, 99, 0.2, 4.0, 1.5, finish_reason="length") for n in range(1, MAX_FINISHED + 2))]
+    with contextlib.closing(Journal(tmp_path / "journal.sqlite3")) as journal:
+        assert journal.past_sessions() == NO_PAST
+        for end in ends:
+            journal.open_session(end.session_id, (1,), GenerateRequest(prompt="x"))
+            journal.close_session(end.session_id, end.finish_reason, None, end)
+        journal.open_session("s-refused", (1,), GenerateRequest(prompt="x"))
+        journal.close_session("s-refused", "error", Exhausted("the queue is full"))
+    with contextlib.closing(Journal(tmp_path / "journal.sqlite3")) as again:
+        assert again.past_sessions() == PastSessions(tuple(reversed(ends))[:MAX_FINISHED], MAX_FINISHED + 1, 1)
+        again.close_session("s-0", "error", None, failed)  # it ends a second time: still one session
+        found = again.past_sessions()
+        assert found.latest[0] == failed and (found.num_done, found.num_failed) == (MAX_FINISHED + 1, 1)
+
+
+def test_a_session_is_closed_and_remembered_or_neither(tmp_path: Path) -> None:
+    """A coordinator that ended between the two would take the session over and count it twice."""
+    with contextlib.closing(Journal(tmp_path / "journal.sqlite3")) as journal:
+        journal.open_session("s-1", (1,), GenerateRequest(prompt="x"))
+        journal._db.execute("ALTER TABLE endings RENAME TO elsewhere")
+        with pytest.raises(Exhausted):
+            journal.close_session("s-1", "length", None, SessionStatus("s-1", "done", 1, 1, 1, 0.1, 0.0, 0.1))
+        assert [s.session_id for s in journal.unfinished()] == ["s-1"]
+        journal.open_session("s-2", (1,), GenerateRequest(prompt="x"))  # and the journal goes on
+        assert len(journal.unfinished()) == 2
+
+
+def test_a_journal_from_before_endings_were_kept_has_none(tmp_path: Path) -> None:
+    with contextlib.closing(Journal(tmp_path / "journal.sqlite3")) as journal:
+        journal._db.executescript("DROP TABLE endings")
+    with contextlib.closing(Journal(tmp_path / "journal.sqlite3")) as again:
+        assert again.past_sessions() == NO_PAST
+        again._db.execute("INSERT INTO endings VALUES (1, 's-1', 'done', ?)", (json.dumps({**asdict(END), "of_a_later_version": 1}),))
+        assert again.past_sessions().latest == (END,)
+
+
+END = SessionStatus("s-1", "done", 1, 1, 1, 0.1, 0.0, 0.1)
 
 
 def test_a_journal_has_one_owner_and_one_version(tmp_path: Path) -> None:

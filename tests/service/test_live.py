@@ -230,15 +230,17 @@ def test_a_broken_connection_is_made_again_and_no_token_comes_twice(cluster: Mat
     run(cluster, work)
 
 
-def test_a_finished_answer_can_be_read_again_from_the_journal(cluster: Matrix) -> None:
+def test_a_finished_answer_can_be_read_again_from_the_journal_and_its_figures_are_remembered(cluster: Matrix) -> None:
     async def work(client: Client) -> None:
         from engine.service import wire
         from protos import noodle_pb2 as pb
 
         done = await transcribe(client, ask(PROMPT, 12))
+        ends = (await until(client, lambda s: s.num_sessions_done > 0)).finished
         cluster.nursery.kill(cluster.pids["coordinator"])
         await asyncio.to_thread(cluster.start_coordinator)
-        await cluster.ready(client)
+        status = await cluster.ready(client)
+        assert status.finished == ends and (ends[0].num_generated, status.num_sessions_done) == (12, 1)
         request = pb.GenerateRequest(session_id=done.chunks[0].session_id, resume=True, next_index=8)
         chunks = [wire.chunk_from_message(c) async for c in client._stub.Generate(request)]
         assert [(c.index, c.token_id) for c in chunks[1:-1]] == list(enumerate(ids(done)))[8:]

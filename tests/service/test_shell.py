@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,8 @@ import pytest
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
-from engine.data import Exhausted, FinishReason, GenerateRequest, Unavailable
+from engine.control.past_sessions import PastSessions
+from engine.data import Exhausted, FinishReason, GenerateRequest, SessionStatus, Unavailable
 from engine.service.journal import Journal
 from engine.service.process import Server
 from engine.service.security import SecurityOptions
@@ -24,7 +26,7 @@ from engine.service.text import TextCodec
 from engine.service.weight_supply import WeightSupply
 from engine.service.worker_peer import PeerOptions
 from protos import noodle_pb2_grpc as rpc
-from tests.control.harness import spec
+from tests.control.harness import card, spec
 
 
 def test_a_worker_that_registers_again_stays_connected(tmp_path: Path) -> None:
@@ -90,13 +92,35 @@ def test_a_session_whose_last_token_could_not_be_journalled_has_failed(tmp_path:
             raise Exhausted("the journal cannot be written")
 
         monkeypatch.setattr(journal, "append_token", full)
-        shell._backlog.extend((do.EmitToken("s-1", 0, 65, (), 0.0), do.FinishSession("s-1", FinishReason.LENGTH)))
+        done = SessionStatus("s-1", "done", 2, 1, 1, 0.1, 0.0, 0.1, finish_reason="length")
+        shell._backlog.extend((do.EmitToken("s-1", 0, 65, (), 0.0), do.FinishSession("s-1", FinishReason.LENGTH, None, done)))
         shell._drain()
         with pytest.raises(Exhausted, match="cannot be written"):
             async for chunk in output.stream(0):
                 raise AssertionError(f"nothing was journalled, yet it gave {chunk}")
         kept = journal.session("s-1")
         assert kept is not None and kept.finish_reason is FinishReason.ERROR and isinstance(kept.error, Exhausted)
+        assert journal.past_sessions() == PastSessions((replace(done, state="failed", finish_reason="error", why=str(kept.error)),), 0, 1)
+        await shell.close()
+
+    asyncio.run(work())
+
+
+def test_sessions_that_are_taken_over_keep_their_age_and_one_that_cannot_go_on_ends(tmp_path: Path) -> None:
+    async def work() -> None:
+        journal = Journal(tmp_path / "journal.sqlite3")
+        for session_id, prompt_ids in (("s-1", (1, 2)), ("s-long", (1,) * 100)):
+            journal.open_session(session_id, prompt_ids, GenerateRequest(prompt_ids=prompt_ids))
+        journal._db.execute("UPDATE sessions SET wall_s = wall_s - 5000")
+        shell = ClusterShell(Cluster(ClusterConfig(), time.monotonic()), "c", journal, PeerOptions())
+        shell.codec = TextCodec(tmp_path)
+        shell.feed(on.ModelReady(card()))
+        shell.restore_sessions()
+        await asyncio.sleep(0)  # what the cluster wants done is done in the loop's next round
+        status = shell.status()
+        assert [(s.session_id, s.age_s >= 5000) for s in (*status.sessions, *status.finished)] == [("s-1", True), ("s-long", True)]
+        assert "shorten the prompt" in status.finished[0].why and journal.past_sessions().latest == status.finished
+        assert [s.session_id for s in journal.unfinished()] == ["s-1"]
         await shell.close()
 
     asyncio.run(work())

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from engine import data
 from engine.measured_link import MeasuredLink
 from engine.service import wire
+from engine.watch_frame import WatchFrame
 from protos import noodle_pb2 as pb
 
 PAIRS = [
@@ -24,7 +25,7 @@ PAIRS = [
     (data.SessionStatus, pb.SessionStatus),
     (data.Stage, pb.Stage),
     (data.StageStatus, pb.StageStatus),
-    (data.WatchFrame, pb.WatchFrame),
+    (WatchFrame, pb.WatchFrame),
     (MeasuredLink, pb.MeasuredLink),
 ]
 ids = st.integers(-(2**31), 2**31 - 1)

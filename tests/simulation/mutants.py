@@ -10,6 +10,7 @@ import pytest
 
 from engine.control import commands as do
 from engine.control import events as on
+from engine.control.attendance import Attendance
 from engine.control.cluster import Cluster
 from engine.control.members import Members
 from engine.control.moves import Move
@@ -193,7 +194,7 @@ def steps_go_on_behind_the_barrier(patch: pytest.MonkeyPatch) -> None:
 
 def lost_workers_stay_in_the_plan(patch: pytest.MonkeyPatch) -> None:
     """A worker that is lost does not interrupt what ran through it."""
-    patch.setattr(Cluster, "_lose", lambda self, member, reason, now_s, out: None)
+    patch.setattr(Attendance, "lose", lambda self, member, reason, now_s, out: None)
 
 
 def any_generation_may_speak(patch: pytest.MonkeyPatch) -> None:

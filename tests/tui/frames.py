@@ -19,10 +19,10 @@ from engine.data import (
     StageStatus,
     StageTiming,
     TokenChunk,
-    WatchFrame,
 )
 from engine.move_estimate import MoveEstimate, NodeMemory
 from engine.move_report import MoveReport
+from engine.watch_frame import WatchFrame
 
 GIB = 2**30
 NAMES = ("gpu-a", "cpu-b", "gpu-c", "pi-d")

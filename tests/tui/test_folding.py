@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,7 +166,7 @@ def test_memory_of_a_base_is_what_its_own_move_leaves() -> None:
     assert len(strips) == 2 and strips[0] == strips[1], "both moves leave the same here"
     candidate = m.CandidateArrived("guessed", frames.plan(bottleneck_s=0.001))
     guess = scenes.keyed(scenes.state_of((99.5, candidate), state=scenes.compared()), "nav.down", "nav.down", "view.metric")
-    assert "could not say what memory" in body(guess)
+    assert "has not said what memory" in body(guess)
 
 
 def test_the_keys_are_m_z_f_g_and_c() -> None:
@@ -196,7 +197,9 @@ def test_c_compares_with_the_profile_that_was_shown_before() -> None:
     assert all(row.before_s == row.item.p50_s for row in shown_rows(decode, Page.PROFILE)), "the same phase of the other profile"
     alone = scenes.profiled("view.compare")
     assert "n shows another" in body(alone) and "+0%" not in body(alone)
-    again = scenes.state_of((99.9, m.ProfileLoaded("p", alone.profile.view)), state=alone)
+    assert alone.profile.view is not None
+    by_another_name = replace(alone.profile.view, path="/somewhere/profile.json")
+    again = scenes.state_of((99.9, m.ProfileLoaded("p", by_another_name)), state=alone)
     assert again.profile.earlier is None, "read again, it is still the same profile"
 
 

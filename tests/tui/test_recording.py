@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data import Corrupt, Event, GenerateRequest, InvalidInput, NotFound, Refused, Severity, WatchFrame
+from engine.data import Corrupt, Event, GenerateRequest, InvalidInput, NotFound, Refused, SessionStatus, Severity
+from engine.watch_frame import WatchFrame
 from noodle_tui import messages as m
 from noodle_tui.frame_json import frame_from_plain, frame_to_plain
 from noodle_tui.options import Options
@@ -110,6 +111,48 @@ def test_events_of_a_coordinator_that_began_anew_are_a_new_list(tmp_path: Path) 
     recording = Recording(path)
     assert [event.sequence for event in recording.events_until(0)] == [70]
     assert [event.sequence for event in recording.events_until(2)] == [1, 2]
+
+
+ENDS = tuple(SessionStatus(f"s-{n}", "done", 4, 8, 8, 0.25, 9.0, 1.5, 0.03, finish_reason="length") for n in range(60))
+
+
+def listing(first: int, stop: int, at: int) -> tuple[float, WatchFrame]:
+    """The sessions `first` to `stop`, newest first."""
+    return float(at), framed(at + 1, finished=ENDS[first:stop][::-1])
+
+
+def test_sessions_that_ended_are_written_once_and_seen_from_everywhere(tmp_path: Path) -> None:
+    lists: list[tuple[float, WatchFrame | str]] = [listing(0, 0, 0), listing(0, 50, 1), listing(0, 50, 2), listing(3, 53, 3)]
+    lists += [(4.0, "connection refused"), listing(3, 53, 5)]
+    lists += [listing(57, 60, 6), listing(57, 60, 7)]  # a coordinator that knows nothing of those before
+    path = write(tmp_path / "a.jsonl", *lists)
+    recording = Recording(path)
+    for index in (7, 0, 3, 1, 6, 2, 5):
+        assert recording.frame(index) == lists[index][1], index
+    assert path.read_bytes().count(b'"state":"done"') == 50 + 3 + 3
+
+
+def test_a_recording_with_whole_lists_is_read_as_ever(tmp_path: Path) -> None:
+    lists = [listing(0, 20, 0), listing(1, 21, 1), listing(2, 22, 2)]
+    path = write(tmp_path / "a.jsonl")
+    with path.open("ab") as file:
+        for at_s, frame in lists:
+            file.write(json.dumps({"at_s": at_s, "wall_s": 1.7e9 + at_s, "frame": frame_to_plain(frame)}).encode() + b"\n")
+    recording = Recording(path)
+    assert [recording.frame(i) for i in (2, 0, 1)] == [lists[i][1] for i in (2, 0, 1)]
+    assert len(recording._ended) == 22  # what a list repeats is kept once
+
+
+def test_a_replay_that_jumps_shows_what_had_ended_by_then(tmp_path: Path) -> None:
+    def test(link: ReplayLink, posted: list[m.Message]) -> None:
+        link.pause()
+        for wall_s, names in ((3, ["s-2", "s-1", "s-0"]), (1, ["s-0"]), (4, ["s-2", "s-1", "s-0"])):
+            link.seek_wall(1_700_000_000.0 + wall_s)
+            jumped = next(message for message in reversed(posted) if isinstance(message, m.FrameArrived))
+            assert [s.session_id for s in jumped.frame.status.finished] == names
+
+    path = write(tmp_path / "a", listing(0, 0, 0), listing(0, 1, 1), listing(0, 2, 2), listing(0, 3, 3), listing(0, 3, 4))
+    replay(path, test, speed=0.25)
 
 
 def test_a_file_is_never_overwritten(tmp_path: Path) -> None:

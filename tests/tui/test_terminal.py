@@ -8,15 +8,16 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from engine.data import FinishReason
+from engine.data import FinishReason, SessionStatus
 from tests.tui import frames
 from tests.tui.fake_coordinator import FakeCoordinator, lively
 from tests.tui.pty_console import PtyConsole
-from tests.tui.scenes import EVENTS
+from tests.tui.scenes import EVENTS, SERVED, serving_profiled
 
 ESCAPES = re.compile(rb"\x1b(\[[0-9;?<>=$]*[A-Za-z@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|P[^\x1b]*\x1b\\)")
 EVIL = "[/b]\x1b[31m\x1b]0;owned\x07\x9b5m\u202eevil\u2066 \u6f22\u5b57 \U0001f469\u200d\U0001f680"
@@ -29,7 +30,7 @@ def fake() -> Iterator[FakeCoordinator]:
             *(frames.chunk(i, f" word{i}") for i in range(8)),
             frames.chunk(-1, "", finish_reason=FinishReason.LENGTH),
         )
-        coordinator.publish(frames.frame(frames.status(), *EVENTS))
+        coordinator.publish(frames.frame(frames.status(**SERVED), *EVENTS))
         yield coordinator
 
 
@@ -47,11 +48,14 @@ MARKS = {
 DETAILS = {  # keys on a screen and what they lead to
     "2": (("\r", "address"),),
     "3": (("v", "LAYERS /"), ("v", "/ MEMORY"), ("c", "compare")),
-    "4": (("jj\r", "DIFF current"), ("m", "/ MEMORY /"), ("m", "/ ITEMS"), ("m", ": TIME")),
+    "4": (
+        *(("jj\r", "DIFF current"), ("m", "/ MEMORY /"), ("m", "/ ITEMS"), ("m", ": TIME")),
+        *(("cj", "DIFF balanced > bottleneck_first"), ("kc", "DIFF current")),
+    ),
     "5": (("\r", "WHY"), ("f", "f = next kind"), ("g", "KIND"), ("z", "KIND")),
-    "6": (("\r", "context"),),
+    "6": (("jjj\r", "number 1 in the queue"), ("j", "checksum"), ("j", "done (length)"), ("o", "SESSION"), ("w", "failed"), ("w", "done")),
     "7": (("b", "PREFILL"), ("\r", "ITEM"), ("m", "MEMORY, 0.."), ("m", "BYTES, 0.."), ("z", "ITEM")),
-    "9": (("\r", "in full, esc closes"),),
+    "9": (("\r", "in full, esc closes"), ("\x1b", "following"), ("z", "following"), ("n", "coord"), ("f", "following")),
 }
 
 
@@ -96,6 +100,19 @@ def visit_everything(console: PtyConsole) -> None:
     console.wait_for("q quit")
 
 
+def visit_profiles(console: PtyConsole, fake: FakeCoordinator, folder: Path) -> None:
+    """Two profiles beside each other, and the stages that serve the model they are of."""
+    serving = serving_profiled().latest
+    assert serving is not None
+    fake.publish(frames.frame(replace(serving.status, plan_version=20)))
+    console.wait_for("#20")
+    press(console, "7", "waits")
+    (folder / "other.json").write_text(json.dumps(json.loads(Path(PROFILE).read_text()) | {"model": "gpt2:other"}))
+    press(console, f":profile {folder / 'other.json'}\r", "gpt2:other")
+    press(console, "c", "before: tui/profile.json")
+    press(console, "c", "hooks cost")
+
+
 def visit_dialogs(console: PtyConsole) -> None:
     """The preview of every capital letter, the notice of one that fails, every theme."""
     for capital in "RDXPHM":
@@ -115,11 +132,12 @@ def visit_dialogs(console: PtyConsole) -> None:
 
 
 @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
-def test_ascii_mode_writes_only_ascii(fake: FakeCoordinator, size: tuple[int, int]) -> None:
+def test_ascii_mode_writes_only_ascii(fake: FakeCoordinator, size: tuple[int, int], tmp_path: Path) -> None:
     with PtyConsole(
         ["--connect", fake.address, "--ascii", "--graphs", "braille", "--profile", PROFILE], width=size[0], height=size[1]
     ) as console:
         visit_everything(console)
+        visit_profiles(console, fake, tmp_path)
         fake.control.silent = True
         console.wait_for("STALE")
         fake.stop()
@@ -148,8 +166,8 @@ def test_ascii_mode_is_chosen_for_terminals_that_need_it(fake: FakeCoordinator, 
         assert console.raw.isascii()
 
 
-def test_a_strict_cp1252_stream_cannot_freeze_the_console(fake: FakeCoordinator) -> None:
-    fake.publish(frames.frame(frames.status(model="\u6f22\u5b57 \u2588"), *EVENTS))
+def test_a_strict_cp1252_stream_cannot_freeze_the_console(fake: FakeCoordinator, tmp_path: Path) -> None:
+    fake.publish(frames.frame(frames.status(**SERVED, model="\u6f22\u5b57 \u2588"), *EVENTS))
     code = (
         "import io, sys; sys.__stderr__ = io.TextIOWrapper(sys.stderr.buffer, encoding='cp1252', errors='strict');"
         "import noodle_tui.terminal as t; t.wants_ascii = lambda *a: False;"  # the second net alone: without ASCII mode
@@ -158,6 +176,7 @@ def test_a_strict_cp1252_stream_cannot_freeze_the_console(fake: FakeCoordinator)
     with PtyConsole(["--connect", fake.address, "--profile", PROFILE], command=[sys.executable, "-c", code]) as console:
         console.wait_for("plan #14")
         visit_everything(console)
+        visit_profiles(console, fake, tmp_path)
         console.send("q")
         assert console.exit_code() == 0
 
@@ -180,7 +199,10 @@ def test_hostile_strings_leave_no_control_bytes(fake: FakeCoordinator, flags: li
     (tmp_path / "profile.json").write_text(json.dumps(profile | {"model": EVIL}))
     flags = [*flags, "--profile", str(tmp_path / "profile.json")]
     node = frames.node(EVIL, detail=EVIL, host=EVIL, address=EVIL)
-    status = frames.status(1, model=EVIL * 50, cluster_id=EVIL, strategy=EVIL, nodes=(node,), stages=(frames.stage(EVIL),))
+    ended = SessionStatus(EVIL, EVIL, 1, 1, 9, 0.1, 1.0, 2.0, finish_reason=EVIL, why=EVIL * 100)
+    sessions = (replace(ended, state="queued", finish_reason="", queue_place=1),)
+    names = {"model": EVIL * 50, "cluster_id": EVIL, "strategy": EVIL, "adaptation_mode": EVIL, "suggestion_id": 3}
+    status = frames.status(1, **names, nodes=(node,), stages=(frames.stage(EVIL),), sessions=sessions, finished=(ended,))
     fake.publish(frames.frame(status, *(frames.event(i, EVIL * 100, subject=EVIL) for i in range(1, 9))))
     fake.control.chunks = (frames.chunk(0, EVIL), frames.chunk(-1, "", finish_reason=FinishReason.STOP))
     with PtyConsole(["--connect", fake.address, *flags], width=120, height=40) as console:

@@ -1,0 +1,27 @@
+"""Sessions that ended: the last of them as they were then, and how many there were. Pure; a value that outlives the coordinator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.data import SessionStatus
+
+MAX_FINISHED = 50
+FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class PastSessions:
+    """`latest` is newest first and bounded; the counts are of all there ever were."""
+
+    latest: tuple[SessionStatus, ...] = ()
+    num_done: int = 0
+    num_failed: int = 0
+
+    def followed_by(self, ended: SessionStatus) -> PastSessions:
+        """With one more."""
+        failed = ended.state == FAILED
+        return PastSessions((ended, *self.latest)[:MAX_FINISHED], self.num_done + (not failed), self.num_failed + failed)
+
+
+NO_PAST = PastSessions()

@@ -1,0 +1,34 @@
+"""What `noodle-engine status` says of sessions, in words."""
+
+from __future__ import annotations
+
+from engine.commands.inspect import _text
+from engine.data import SessionStatus
+from tests.tui import frames
+
+
+def rows(*sessions: SessionStatus, finished: tuple[SessionStatus, ...] = ()) -> list[list[str]]:
+    """The lines about sessions, as words."""
+    lines = _text(frames.status(sessions=sessions, finished=finished)).splitlines()
+    return [line.split() for line in lines if line.startswith(("s-", "SESSION"))]
+
+
+def test_a_session_that_waits_says_where_and_for_what() -> None:
+    running = SessionStatus("s-1", "decode", 12, 40, 64, 0.25, 14.06, 3.0, 0.031)
+    waiting = SessionStatus("s-2", "queued", 9, 0, 64, 0.0, 0.0, 8.0, queue_place=2, waiting_s=7.6, why="1 before it in the queue")
+    assert rows(running, waiting) == [
+        ["SESSION", "STATE", "PROMPT", "OUT", "TOK/S", "TTFT", "ms", "P95", "ms", "WAITS"],
+        ["s-1", "decode", "12", "40/64", "14.1", "250.00", "31.00", "-"],
+        ["s-2", "queued", "9", "0/64", "0.0", "-", "-", "2", "for", "8s:", "1", "before", "it", "in", "the", "queue"],
+    ]
+
+
+def test_a_session_that_ended_says_how_and_after_how_long() -> None:
+    done = SessionStatus("s-3", "done", 12, 64, 64, 0.25, 14.06, 4.56, 0.031, finish_reason="length")
+    failed = SessionStatus("s-4", "failed", 12, 1, 64, 0.25, 0.0, 0.5, finish_reason="error", why="w2 was lost")
+    assert rows(finished=(failed, done)) == [
+        ["SESSION", "STATE", "PROMPT", "OUT", "TOK/S", "TTFT", "ms", "P95", "ms", "END"],
+        ["s-4", "failed", "12", "1/64", "0.0", "250.00", "-", "0.5s", "error:", "w2", "was", "lost"],
+        ["s-3", "done", "12", "64/64", "14.1", "250.00", "31.00", "4.6s", "length"],
+    ]
+    assert rows() == []
