@@ -8,7 +8,6 @@ it is solved; else its bottleneck comes from the threshold search over sets, its
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from engine.planning.objectives import BOTTLENECK_SLACK
 from engine.planning.problem import Infeasible, Problem
 from engine.planning.regular import is_regular
 from engine.planning.solution import Solution
-from engine.planning.solver import best_link, without_coordinator, without_pools
+from engine.planning.solver import relaxation
 from engine.planning.strategies import shortage
 from engine.planning.tables import Tables
 
@@ -106,7 +105,3 @@ def _every_set(figures: list[float], join: Any, empty: float) -> Any:
     for figure in figures:
         found = np.concatenate([found, join(found, figure)])
     return found
-
-
-def relaxation(problem: Problem) -> Problem:
-    return without_pools(replace(without_coordinator(problem), links=best_link(problem)))

@@ -17,11 +17,11 @@ from dataclasses import replace
 from functools import lru_cache
 
 from engine.data import Plan
-from engine.planning.certificate import Certificate, relaxation
-from engine.planning.labels import MOST_WORK, TooLarge, Work
-from engine.planning.problem import Infeasible, Link, Problem
-from engine.planning.prompt import is_prompt, prompt_plans
+from engine.planning.constraints import PlanningConstraints
+from engine.planning.labels import TooLarge, Work
+from engine.planning.problem import OVERLAPPED, Infeasible, Link, Problem, TooHard
 from engine.planning.solution import Solution
+from engine.planning.solver import relaxation
 from engine.planning.strategies import check_strategy, plan_of, shortage, solve, solve_exactly
 
 PAYS = 0.1  # a share of the objective: more than two measurements of equal nodes usually differ
@@ -29,7 +29,12 @@ PAYS_S = 1e-3  # what one hop more costs on a busy machine; tiny models are meas
 PAYS_ROOM = 0.01  # of a memory
 MOST_EQUAL = 400_000  # sets of nodes x nodes x items where all links are equal: about 0.1 s at most
 MOST_UNLIKE = 300_000  # sets x first nodes x last nodes x stages where they are not
+MOST_COSTS = 1_500_000  # nodes x items^2; 8 bytes each, several times over where memory is shared
 MOST_STAGES = 500_000  # told apart in the present order; beyond, an exact search is not begun
+_UNFOUND = (
+    "no placement was found while serving, in the present order of the nodes or in one near it: give a node more --memory, start "
+    "another one, or leave nodes that share a memory out"
+)
 PROMPT_WORK = 75_000  # of all label searches for one plan: about a quarter of a second
 
 
@@ -51,8 +56,8 @@ def solve_stable(problem: Problem, strategy: str) -> Solution:
     if not problem.free_order or len(problem.nodes) == 1:
         return solve(problem, strategy)
     if not is_prompt(problem):
-        return _stable(problem, strategy, Work(MOST_WORK))
-    if False:
+        return _stable(problem, strategy, None)
+    if num_stages(problem) <= MOST_STAGES:
         try:
             return _stable(problem, strategy, Work(PROMPT_WORK, counts_comparisons=True))
         except TooLarge:
@@ -60,7 +65,8 @@ def solve_stable(problem: Problem, strategy: str) -> Solution:
     return _promptly(problem, strategy)
 
 
-def _stable(problem: Problem, strategy: str, work: Work) -> Solution:
+def _stable(problem: Problem, strategy: str, work: Work | None) -> Solution:
+    """Exact searches; raises TooLarge beyond `work`, and without it takes as long as it takes."""
     kept = _solved(replace(problem, free_order=False), strategy, work)
     if is_searchable(problem):
         other = _solved(problem, strategy, work)
@@ -71,13 +77,34 @@ def _stable(problem: Problem, strategy: str, work: Work) -> Solution:
     return _better(problem, strategy, kept, other, lower_bound if certain else None)
 
 
+def is_prompt(problem: Problem) -> bool:
+    """Whether arrays can plan it; what a running cluster asks they can, up to some hundred nodes or items."""
+    plain = problem.constraints == PlanningConstraints() and not problem.use_all_nodes and problem.link_cost == OVERLAPPED
+    return plain and len(problem.nodes) * len(problem.items) ** 2 <= MOST_COSTS
+
+
 def _promptly(problem: Problem, strategy: str) -> Solution:
+    from engine.planning.certificate import Certificate
+    from engine.planning.prompt import prompt_plans
+
     looser, relaxed = relaxation(problem), None
     if is_searchable(looser):
         with contextlib.suppress(TooLarge):
             relaxed = solve_exactly(looser, strategy, Work(PROMPT_WORK, counts_comparisons=True))
     found = prompt_plans(problem, strategy, Certificate(problem, relaxed))
+    if found.kept is None and found.other is None:
+        return _last_resort(problem, strategy)
     return _better(problem, strategy, found.kept, found.other, None)
+
+
+def _last_resort(problem: Problem, strategy: str) -> Solution:
+    """Where memory is shared in a way that trying misses: a plan a second late is better than none."""
+    for candidate in (replace(problem, free_order=False), problem):
+        with contextlib.suppress(TooLarge):
+            found = _solved(candidate, strategy, Work(2 * PROMPT_WORK, counts_comparisons=True))
+            if found is not None:
+                return replace(found, lower_bound=0.0, optimal=False)
+    raise TooHard(_UNFOUND)
 
 
 def _better(problem: Problem, strategy: str, kept: Solution | None, other: Solution | None, lower_bound: float | None) -> Solution:
@@ -123,14 +150,14 @@ def num_stages(problem: Problem) -> int:
     return n * n * num_nodes * (1 if isinstance(problem.links, Link) and problem.equal_ends else num_nodes**2)
 
 
-def _solved(problem: Problem, strategy: str, work: Work) -> Solution | None:
+def _solved(problem: Problem, strategy: str, work: Work | None) -> Solution | None:
     try:
-        return solve_exactly(problem, strategy, work)
+        return solve(problem, strategy) if work is None else solve_exactly(problem, strategy, work)
     except Infeasible:
         return None
 
 
-def _likely(problem: Problem, strategy: str, work: Work) -> tuple[Solution | None, float]:
+def _likely(problem: Problem, strategy: str, work: Work | None) -> tuple[Solution | None, float]:
     """A plan in the order that would be best if every link were the best one, and a lower bound for every order (0: none)."""
     looser = relaxation(problem)
     if not is_searchable(looser):

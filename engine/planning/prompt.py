@@ -1,146 +1,171 @@
-"""In which order the nodes of a running cluster should stand: as they do, unless another order pays.
+"""A plan now: for a cluster that plans while it serves, where searching everything would keep it from answering.
 
-The nodes of the problem are listed in their present order. Times and links are measurements, so among equal nodes the order
-of least cost follows the noise, and every change of order moves layers. Therefore the best plan in the present order is kept
-unless the best of all orders has an objective, or with no worse objective a round trip, that is smaller by `PAYS` and by no
-less than `PAYS_S` or `PAYS_ROOM`.
-
-A cluster plans while it serves, so the search is bounded, in operations and not in time. Where all orders are too many, the
-order that is best with the best link for every pair is tried; that search also bounds every order's objective from below. Where
-even the present order is too much to search exactly, `prompt` finds plans by arrays, and their gap is what is known of them.
+In one order of the nodes a good chain is found by arrays (`placing` over `line`). The present order is solved so, then the one
+that a relaxation finds best (`certificate`), then orders with one node in another place, as long as they get better. Nodes that
+share a memory are given parts of it, in several ways. All limits count operations, so that the same problem has the same answer
+on any machine.
 """
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import replace
-from functools import lru_cache
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from engine.data import Plan
-from engine.planning.certificate import Certificate, relaxation
-from engine.planning.labels import MOST_WORK, TooLarge, Work
-from engine.planning.problem import Infeasible, Link, Problem
-from engine.planning.prompt import is_prompt, prompt_plans
-from engine.planning.solution import Solution
-from engine.planning.strategies import check_strategy, plan_of, shortage, solve, solve_exactly
+from engine.planning.certificate import Certificate
+from engine.planning.certified import CERTAIN
+from engine.planning.keys import key_of, objective_of
+from engine.planning.line import StageFigures
+from engine.planning.objectives import BOTTLENECK_SLACK
+from engine.planning.placing import Cuts, Order, Placing
+from engine.planning.problem import Problem
+from engine.planning.solution import Costs, Solution, evaluate, pool_ratios
 
-PAYS = 0.1  # a share of the objective: more than two measurements of equal nodes usually differ
-PAYS_S = 1e-3  # what one hop more costs on a busy machine; tiny models are measured no more exactly
-PAYS_ROOM = 0.01  # of a memory
-MOST_EQUAL = 400_000  # sets of nodes x nodes x items where all links are equal: about 0.1 s at most
-MOST_UNLIKE = 300_000  # sets x first nodes x last nodes x stages where they are not
-MOST_STAGES = 500_000  # told apart in the present order; beyond, an exact search is not begun
-PROMPT_WORK = 75_000  # of all label searches for one plan: about a quarter of a second
+MOST_WORK = 20_000_000  # array elements that trying orders may read: about 0.1 s
+
+Placed = tuple[Cuts, Costs]
 
 
-def stable_plan(problem: Problem, strategy: str, plan_version: int) -> Plan:
-    """`solve_stable` as the plan of a running cluster."""
-    return replace(_remembered(problem, strategy), plan_version=plan_version)
+@dataclass(frozen=True, slots=True)
+class PromptPlans:
+    """The best placements found in the present order of the nodes and in any, None where none was found."""
+
+    kept: Solution | None
+    other: Solution | None
 
 
-@lru_cache(maxsize=16)
-def _remembered(problem: Problem, strategy: str) -> Plan:
-    """A preview, the move that follows it and what adaptation looks at meanwhile ask for the same."""
-    return plan_of(solve_stable(problem, strategy), 0)
-
-
-def solve_stable(problem: Problem, strategy: str) -> Solution:
-    """`lower_bound` and `optimal` are about every order if all were searched or bounded, and about the present one where that
-    was too much. Raises InvalidInput or Infeasible (TooHard if no plan was found by trying)."""
-    check_strategy(strategy)
-    if not problem.free_order or len(problem.nodes) == 1:
-        return solve(problem, strategy)
-    if not is_prompt(problem):
-        return _stable(problem, strategy, Work(MOST_WORK))
-    if num_stages(problem) <= MOST_STAGES:
-        try:
-            return _stable(problem, strategy, Work(PROMPT_WORK, counts_comparisons=True))
-        except TooLarge:
-            pass
-    return _promptly(problem, strategy)
-
-
-def _stable(problem: Problem, strategy: str, work: Work) -> Solution:
-    kept = _solved(replace(problem, free_order=False), strategy, work)
-    if is_searchable(problem):
-        other = _solved(problem, strategy, work)
-        lower_bound = other.lower_bound if other is not None else 0.0
+def prompt_plans(problem: Problem, strategy: str, certificate: Certificate) -> PromptPlans:
+    """For nodes in free order, listed in their present one, whose links overlap with computing; constraints are not looked at."""
+    search = _Search(problem)
+    present = tuple(range(len(problem.nodes)))
+    seeds = [present, (*certificate.order, *(u for u in present if u not in certificate.order))]
+    if strategy != "memory_aware":
+        fastest, kept = None, search.placed(strategy, present)
+        other = search.placed(strategy, search.improved(strategy, seeds, MOST_WORK))
     else:
-        other, lower_bound = _likely(problem, strategy, work)
-    certain = lower_bound > 0.0 or is_searchable(problem)
-    return _better(problem, strategy, kept, other, lower_bound if certain else None)
+        search.limit(search.placed("bottleneck_first", present))
+        kept = search.placed(strategy, present)
+        seeds.append(search.improved("bottleneck_first", seeds, MOST_WORK // 3))
+        fastest = search.placed("bottleneck_first", seeds[-1])
+        search.limit(fastest)
+        other = search.placed(strategy, search.improved(strategy, seeds, MOST_WORK // 3))
+    num_stages = max((len(placed[0]) for placed in (kept, other) if placed), default=0)
+    bound = certificate.bound(strategy, num_stages, fastest[1].bottleneck_s if fastest else math.inf)
+    solutions = (_solution(problem, strategy, placed, bound, certificate.bottleneck_s) for placed in (kept, other))
+    return PromptPlans(*solutions)
 
 
-def _promptly(problem: Problem, strategy: str) -> Solution:
-    looser, relaxed = relaxation(problem), None
-    if is_searchable(looser):
-        with contextlib.suppress(TooLarge):
-            relaxed = solve_exactly(looser, strategy, Work(PROMPT_WORK, counts_comparisons=True))
-    found = prompt_plans(problem, strategy, Certificate(problem, relaxed))
-    return _better(problem, strategy, found.kept, found.other, None)
+class _Search:
+    """Plans in given orders, with the shared memories dealt out in every way, or in the way that was best so far."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.ways = [Placing(StageFigures(dealt)) for dealt in _dealt_out(problem)]
+
+    @property
+    def work(self) -> int:
+        return sum(way.work for way in self.ways)
+
+    def limit(self, fastest: Placed | None) -> None:
+        """memory_aware's bottleneck: within 5 % of this plan's."""
+        for way in self.ways:
+            way.most_s = BOTTLENECK_SLACK * fastest[1].bottleneck_s if fastest is not None else math.inf
+
+    def placed(self, strategy: str, order: Order) -> Placed | None:
+        """The best plan in this order, with every way of dealing tried; the best of them is the first way afterwards."""
+        found: list[tuple[Cuts, Costs, Placing]] = []
+        for way in self.ways:
+            if found and self.work > MOST_WORK:
+                break
+            best = self._best(way, strategy, order, thorough=True)
+            if best is not None:
+                found.append((*best, way))
+        if not found:
+            return None
+        cuts, costs, way = min(found, key=lambda each: key_of(self.problem, strategy, each[1]))
+        self.ways.sort(key=lambda each: each is not way)
+        return cuts, costs
+
+    def improved(self, strategy: str, seeds: Sequence[Order], most_work: int) -> Order:
+        """The best of the seeds, then with one node in another place as long as that is better and `most_work` lasts."""
+        most_work += self.work
+        order = min(seeds, key=lambda seed: self._key(strategy, seed))
+        key = self._key(strategy, order)
+        moves, since = 0, 0
+        places = [(k, to) for k in range(len(order)) for to in range(len(order)) if to != k and to != k - 1]
+        while since < len(places) and self.work < most_work:
+            k, to = places[moves % len(places)]
+            moves, since = moves + 1, since + 1
+            rest = order[:k] + order[k + 1 :]
+            tried = (*rest[:to], order[k], *rest[to:])
+            if (found := self._key(strategy, tried)) < key:
+                order, key, since = tried, found, 0
+        return order
+
+    def _key(self, strategy: str, order: Order) -> tuple:
+        best = self._best(self.ways[0], strategy, order, thorough=False)
+        return (1,) if best is None else (0, key_of(self.problem, strategy, best[1]))
+
+    def _best(self, way: Placing, strategy: str, order: Order, thorough: bool) -> Placed | None:
+        placed = (each for cuts in way.chains(strategy, order, thorough) if (each := self._checked(cuts)) is not None)
+        return min(placed, key=lambda each: key_of(self.problem, strategy, each[1]), default=None)
+
+    def _checked(self, cuts: Cuts) -> Placed | None:
+        """None if nodes that share a memory take too much of it together, or if there is no way back."""
+        if not cuts or any(share > 1.0 for share in pool_ratios(self.problem, cuts)):
+            return None
+        costs = evaluate(self.problem, cuts)
+        return (cuts, costs) if math.isfinite(costs.round_trip_s) else None
 
 
-def _better(problem: Problem, strategy: str, kept: Solution | None, other: Solution | None, lower_bound: float | None) -> Solution:
-    """The plan in the present order unless the other one pays; None: the bound is the plan's own."""
-    if kept is None and other is None:
-        raise Infeasible(shortage(problem))
-    best = other if kept is None or (other is not None and pays(other, kept)) else kept
-    if best is None:
-        raise AssertionError("one of the two was found")
-    bound = best.lower_bound if lower_bound is None else lower_bound
-    optimal = best.optimal and best.objective <= bound
-    return replace(best, lower_bound=min(bound, best.objective), optimal=optimal)
+def _dealt_out(problem: Problem) -> Iterator[Problem]:
+    """The problem without shared memories: their nodes promised all of it, then parts of it."""
+    bare = replace(problem, pools=(), nodes=tuple(replace(node, pool_id=None) for node in problem.nodes))
+    yield bare
+    for weights in _parts(problem) if problem.pools else ():
+        rooms = [node.memory_bytes for node in problem.nodes]
+        for pool in problem.pools:
+            members = [u for u, node in enumerate(problem.nodes) if node.pool_id == pool.pool_id]
+            whole = sum(weights[u] for u in members)
+            for u in members:
+                rooms[u] = min(rooms[u], pool.memory_bytes * weights[u] / whole)
+        yield replace(bare, nodes=tuple(replace(node, memory_bytes=size) for node, size in zip(bare.nodes, rooms, strict=True)))
 
 
-def pays(other: Solution, present: Solution) -> bool:
-    """Whether `other` is enough better to change the order for it."""
-    if other.strategy == "balanced" and len(other.stages) != len(present.stages):
-        return len(other.stages) > len(present.stages)
-    if other.strategy == "memory_aware" and other.bottleneck_s < (1.0 - PAYS) * present.bottleneck_s:
-        # it compares memory among the fast plans of all orders, and the present order has none of them
-        return _saves(other.bottleneck_s, present.bottleneck_s)
-    least = {"memory_aware": PAYS_ROOM, "cost": 0.0}.get(other.strategy, PAYS_S)
-    if _saves(other.objective, present.objective, least):
-        return True
-    return other.objective <= present.objective and _saves(other.round_trip_s, present.round_trip_s)
+def _parts(problem: Problem) -> Iterator[list[float]]:
+    """[node] weights: by speed, equal, each twice the next one's or the other way round, all to the fastest of a memory."""
+    spent = [math.fsum(t for t in (node.time_s or node.stage_time_s) if t < math.inf) for node in problem.nodes]
+    yield [1.0 / max(s, 1e-300) for s in spent]
+    yield [1.0] * len(spent)
+    yield [2.0**-u for u in range(len(spent))]
+    yield [2.0**u for u in range(len(spent))]
+    least: dict[str | None, int] = {}
+    for u, node in enumerate(problem.nodes):
+        least[node.pool_id] = min(least.get(node.pool_id, u), u, key=lambda v: spent[v])
+    yield [float(least[node.pool_id] == u) for u, node in enumerate(problem.nodes)]
 
 
-def _saves(this: float, instead_of: float, least: float = PAYS_S) -> bool:
-    return this < (1.0 - PAYS) * instead_of and instead_of - this >= least
-
-
-def is_searchable(problem: Problem) -> bool:
-    """Whether all orders can be searched in about a tenth of a second."""
-    num_nodes, n = len(problem.nodes), len(problem.items)
-    if isinstance(problem.links, Link) and problem.equal_ends:
-        return 2**num_nodes * num_nodes * n <= MOST_EQUAL
-    return 2**num_nodes * (num_nodes * n) ** 2 <= MOST_UNLIKE
-
-
-def num_stages(problem: Problem) -> int:
-    """Stages that a search of the present order tells apart: with a link per pair, by the node that follows and by the first one."""
-    n, num_nodes = len(problem.items), len(problem.nodes)
-    return n * n * num_nodes * (1 if isinstance(problem.links, Link) and problem.equal_ends else num_nodes**2)
-
-
-def _solved(problem: Problem, strategy: str, work: Work) -> Solution | None:
-    try:
-        return solve_exactly(problem, strategy, work)
-    except Infeasible:
+def _solution(problem: Problem, strategy: str, placed: Placed | None, bound: float, least_s: float) -> Solution | None:
+    """`least_s`: no bottleneck is smaller; whoever compares with the best one can only be sure of that."""
+    if placed is None:
         return None
-
-
-def _likely(problem: Problem, strategy: str, work: Work) -> tuple[Solution | None, float]:
-    """A plan in the order that would be best if every link were the best one, and a lower bound for every order (0: none)."""
-    looser = relaxation(problem)
-    if not is_searchable(looser):
-        return None, 0.0
-    found = _solved(looser, strategy, work)
-    if found is None:
-        return None, 0.0
-    first = [node for node, _, _ in found.cuts]
-    order = [*first, *(u for u in range(len(problem.nodes)) if u not in first)]
-    tried = _solved(replace(problem, nodes=tuple(problem.nodes[u] for u in order), free_order=False), strategy, work)
-    # under memory_aware and balanced the looser problem may use a faster bottleneck or more nodes, so it bounds nothing there
-    bounds = strategy in ("bottleneck_first", "latency_optimized", "cost")
-    return tried, found.lower_bound if bounds else 0.0
+    cuts, costs = placed
+    objective = objective_of(strategy, costs)
+    optimal = bound >= objective * (1 - CERTAIN)
+    if strategy == "balanced":
+        optimal = optimal and len(cuts) == min(len(problem.nodes), len(problem.items))
+    if strategy == "memory_aware":
+        optimal = optimal and costs.bottleneck_s <= BOTTLENECK_SLACK * least_s
+    return Solution(
+        strategy,
+        cuts,
+        costs.stages,
+        costs.bottleneck_s,
+        costs.round_trip_s,
+        costs.period_s,
+        objective,
+        objective if optimal else min(bound, objective),
+        optimal,
+        "orders tried by arrays, bounded by a relaxation",
+        ties_searched=False,
+    )

@@ -182,3 +182,8 @@ def without_coordinator(problem: Problem) -> Problem:
 def without_pools(problem: Problem) -> Problem:
     nodes = tuple(replace(node, pool_id=None) for node in problem.nodes)
     return replace(problem, nodes=nodes, pools=())
+
+
+def relaxation(problem: Problem) -> Problem:
+    """The best link for all, no shared memory, no way to the coordinator: no placement gets worse."""
+    return without_pools(replace(without_coordinator(problem), links=best_link(problem)))

@@ -15,7 +15,7 @@ from engine.planning.constraints import PlanningConstraints
 from engine.planning.labels import TooLarge, Work
 from engine.planning.ordering import PROMPT_WORK, solve_stable, stable_plan
 from engine.planning.placing import CALL
-from engine.planning.problem import Infeasible, Problem
+from engine.planning.problem import Infeasible, Link, Problem, TooHard
 from engine.planning.prompt import MOST_WORK, prompt_plans
 from engine.planning.solver import without_pools
 from engine.planning.strategies import STRATEGIES, solve, solve_exactly
@@ -53,6 +53,18 @@ def test_what_is_found_is_allowed_and_no_placement_is_below_the_bound(strategy: 
             compared, missed = compared + 1, missed + (plans.other is None)
             best += plans.other is not None and plans.other.objective <= optimum * (1 + 1e-9) + 1e-12
     assert compared > 150 and missed <= 0.03 * compared and best > 0.8 * compared, (compared, missed, best)
+
+
+def test_bounds_of_price_and_memory_are_met_by_a_plan_that_is_best_without_links() -> None:
+    """Links that cost nothing, one item a node's worth: the relaxation is the problem, and its bounds are the figures."""
+    plain = unlike(12, 3, 3)
+    free = replace(plain, links=Link(), nodes=tuple(replace(n, memory_bytes=9e15, price_per_s=1.0) for n in plain.nodes))
+    certificate = Certificate(free, None)
+    for strategy in ("cost", "memory_aware"):
+        truth = Reference(free).best(strategy)[0]
+        bound = certificate.bound(strategy, 3, certificate.bottleneck_s)
+        assert bound <= truth * (1 + 1e-12)
+        assert bound > 0.999 * truth
 
 
 @pytest.mark.parametrize("strategy", ["bottleneck_first", "latency_optimized"])
@@ -121,6 +133,19 @@ def test_a_model_that_fits_nowhere_is_refused_at_once() -> None:
     tight = replace(problem, nodes=tuple(replace(n, memory_bytes=0.5 * n.memory_bytes) for n in problem.nodes))
     with pytest.raises(Infeasible, match="no placement satisfies every limit: the model needs"):
         solve_stable(tight, "bottleneck_first")
+
+
+def test_a_memory_that_must_be_shared_in_an_odd_way_is_searched_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one plan that fits is none of those that dealing out the memory finds."""
+    problem = cluster_problem(484)
+    plans = prompt_plans(problem, "balanced", Certificate(problem, None))
+    assert plans.kept is None and plans.other is None
+    monkeypatch.setattr(ordering, "MOST_STAGES", 0)
+    found = solve_stable(problem, "balanced")
+    assert found.cuts in {row[0] for row in Reference(problem).rows} and not found.optimal
+    monkeypatch.setattr(ordering, "PROMPT_WORK", 1)
+    with pytest.raises(TooHard, match="no placement was found while serving"):
+        solve_stable(problem, "balanced")
 
 
 def test_a_plan_that_is_not_proven_best_says_so() -> None:
