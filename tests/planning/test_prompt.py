@@ -110,6 +110,20 @@ def test_no_solve_of_a_running_cluster_does_more_than_its_limits(
     assert read[0] <= 3 * MOST_WORK
 
 
+def test_an_exact_search_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begun where it is hopeless, it ends at its limit, and arrays take over."""
+    spent, spend = [0.0], Work.spend
+
+    def spending(work: Work, amount: float) -> None:
+        spent[0] += amount
+        spend(work, amount)
+
+    monkeypatch.setattr(Work, "spend", spending)
+    monkeypatch.setattr(ordering, "MOST_STAGES", 10**12)
+    found = solve_stable(measured_cluster(40, 8, 1), "cost")
+    assert PROMPT_WORK < spent[0] <= 1.1 * PROMPT_WORK and found.method == "orders tried by arrays, bounded by a relaxation"
+
+
 def test_a_small_cluster_is_searched_as_ever() -> None:
     for num_nodes in (3, 5, 6):
         problem = measured_cluster(40, num_nodes, 2)

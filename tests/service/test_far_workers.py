@@ -7,7 +7,9 @@ working directory of its own. Its cache is therefore its own too, and what lies 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Coroutine, Iterator
@@ -182,6 +184,48 @@ def test_a_source_that_dies_while_weights_travel_delays_and_changes_nothing(far:
         restart = far.start_coordinator if victim == "coordinator" else lambda: far.start_worker(victim)
         await asyncio.to_thread(restart)
         assert ids(await answer) == reference(MODEL, PROMPT, 300)
+
+    run(far, work)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with 64 MiB; skipped where nobody may mount one."""
+    folder = tmp_path / "small-disk"
+    folder.mkdir()
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64M", "noodle-test", str(folder)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"this machine lets nobody mount a file system: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_worker_whose_disk_is_full_is_left_out_stays_alive_and_serves_once_there_is_space(far: Far, small_disk: Path) -> None:
+    far.options["w2"] = ["--cache-dir", str(small_disk)]
+    far.start()
+
+    def make_space() -> None:
+        assert list(small_disk.rglob("tensors/*/*")) == [], "nothing half-written"
+        subprocess.run(["mount", "-o", "remount,size=256M", str(small_disk)], check=True)
+
+    async def work(client: Client) -> None:
+        def serve(*names: str) -> Callable[[ClusterStatus], bool]:
+            return lambda s: s.phase is Phase.SERVING and {x.worker_id for x in s.stages} == {*names}
+
+        await until(client, serve("w1", "w3"))
+        assert ids(await transcribe(client, ask(PROMPT, 8))) == reference(MODEL, PROMPT, 8)
+        (why,) = await told(client, "bytes of weights are missing here")
+        assert re.search(rf"^w2: left out: \d+ bytes .* {re.escape(str(small_disk))}\S* has \d+ free: free some space, or choose", why)
+        os.kill(far.pids["w2"], 0)  # it is alive
+        await asyncio.to_thread(make_space)
+        far.nursery.kill(far.pids["w2"])
+        await asyncio.to_thread(far.start_worker, "w2")
+        await until(client, serve(*WORKERS))
+        assert ids(await transcribe(client, ask(PROMPT, 8))) == reference(MODEL, PROMPT, 8)
 
     run(far, work)
 
