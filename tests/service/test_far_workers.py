@@ -7,6 +7,7 @@ working directory of its own. Its cache is therefore its own too, and what lies 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import subprocess
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 
 from engine.commands.generate import transcribe
-from engine.data import ClusterStatus, Phase, Stage
+from engine.data import ClusterStatus, Exhausted, Phase, Stage
 from engine.model.cached_weights import CachedWeights, names_needed
 from engine.model.manifest import Manifest, manifest_of
 from engine.model.weight_cache import WeightCache
@@ -226,6 +227,34 @@ def test_a_worker_whose_disk_is_full_is_left_out_stays_alive_and_serves_once_the
         await asyncio.to_thread(far.start_worker, "w2")
         await until(client, serve(*WORKERS))
         assert ids(await transcribe(client, ask(PROMPT, 8))) == reference(MODEL, PROMPT, 8)
+
+    run(far, work)
+
+
+def test_a_journal_on_a_full_disk_ends_sessions_with_the_reason_and_goes_on_once_there_is_space(far: Far, small_disk: Path) -> None:
+    far.state = small_disk.name
+    far.start()
+    ballast = small_disk / "ballast"
+
+    def fill() -> None:
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as stream:
+            while True:
+                stream.write(bytes(4096))
+
+    async def work(client: Client) -> None:
+        await far.ready(client)
+        got = list[int]()
+        with pytest.raises(Exhausted, match=r"the journal .* cannot be written .* free disk space or choose another --state-dir"):
+            async for chunk in client.generate(ask(PROMPT, 400)):
+                if chunk.index == 3:
+                    await asyncio.to_thread(fill)
+                if chunk.index >= 0:
+                    got.append(chunk.token_id)
+        assert 4 <= len(got) < 400 and got == reference(MODEL, PROMPT, 400)[: len(got)]
+        with pytest.raises(Exhausted, match="cannot be written"):
+            await transcribe(client, ask(PROMPT, 8))
+        await asyncio.to_thread(ballast.unlink)
+        assert ids(await transcribe(client, ask(PROMPT, 24))) == reference(MODEL, PROMPT, 24)
 
     run(far, work)
 
