@@ -251,6 +251,7 @@ class Plan:
     round_trip_s: float = 0.0
     lower_bound: float = 0.0
     optimal: bool = False
+    gap: float = 0.0  # the most that the objective can be above the best, as a share; 0 if optimal or without a bound
 
     def stage_of(self, node_id: str) -> Stage | None:
         return next((s for s in self.stages if s.node_id == node_id), None)

@@ -469,7 +469,7 @@ class Stage(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ...) -> None: ...
 
 class Plan(_message.Message):
-    __slots__ = ("plan_version", "strategy", "stages", "stage_s", "bottleneck_s", "round_trip_s", "lower_bound", "optimal")
+    __slots__ = ("plan_version", "strategy", "stages", "stage_s", "bottleneck_s", "round_trip_s", "lower_bound", "optimal", "gap")
     PLAN_VERSION_FIELD_NUMBER: _ClassVar[int]
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
@@ -478,6 +478,7 @@ class Plan(_message.Message):
     ROUND_TRIP_S_FIELD_NUMBER: _ClassVar[int]
     LOWER_BOUND_FIELD_NUMBER: _ClassVar[int]
     OPTIMAL_FIELD_NUMBER: _ClassVar[int]
+    GAP_FIELD_NUMBER: _ClassVar[int]
     plan_version: int
     strategy: str
     stages: _containers.RepeatedCompositeFieldContainer[Stage]
@@ -486,7 +487,8 @@ class Plan(_message.Message):
     round_trip_s: float
     lower_bound: float
     optimal: bool
-    def __init__(self, plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., stage_s: _Optional[_Iterable[float]] = ..., bottleneck_s: _Optional[float] = ..., round_trip_s: _Optional[float] = ..., lower_bound: _Optional[float] = ..., optimal: _Optional[bool] = ...) -> None: ...
+    gap: float
+    def __init__(self, plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., stage_s: _Optional[_Iterable[float]] = ..., bottleneck_s: _Optional[float] = ..., round_trip_s: _Optional[float] = ..., lower_bound: _Optional[float] = ..., optimal: _Optional[bool] = ..., gap: _Optional[float] = ...) -> None: ...
 
 class PlanRequest(_message.Message):
     __slots__ = ("strategy", "stages", "without_worker_id")

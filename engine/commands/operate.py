@@ -99,5 +99,11 @@ def _show(plan: Plan, as_json: bool) -> None:
         print_json(asdict(plan))
         return
     rows = [(s.node_id, f"{s.start}-{s.stop - 1}", f"{1e3 * t:.2f}") for s, t in zip(plan.stages, plan.stage_s, strict=True)]
-    print(f"plan #{plan.plan_version} {plan.strategy}, bottleneck {1e3 * plan.bottleneck_s:.2f} ms{', optimal' if plan.optimal else ''}")
+    print(f"plan #{plan.plan_version} {plan.strategy}, bottleneck {1e3 * plan.bottleneck_s:.2f} ms{_proof(plan)}")
     print(table(("NODE", "ITEMS", "PLANNED ms"), rows))
+
+
+def _proof(plan: Plan) -> str:
+    if plan.optimal:
+        return ", optimal"
+    return f", not proven best: at most {100 * plan.gap:.1f} % from it" if plan.gap else ""

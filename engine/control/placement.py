@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 
 from engine.control import commands as do
 from engine.control.config import ClusterConfig
 from engine.control.eligibility import binding_pools, planning_nodes
 from engine.control.members import Members
 from engine.data import InvalidInput, ModelCard, NodeState, Plan, Refused, Stage
-from engine.planning.given import given_plan
+from engine.planning.given import GIVEN, given_plan
 from engine.planning.ordering import stable_plan
 from engine.planning.problem import Problem
 
@@ -49,13 +48,7 @@ def plan_for(problem: Problem, config: ClusterConfig, strategy: str, plan_versio
     if config.layers and not is_asked:
         order = config.order or tuple(sorted(node.node_id for node in problem.nodes))
         return given_plan(problem, config.layers, order, plan_version)
-    return replace(_best(problem, strategy), plan_version=plan_version)
-
-
-@lru_cache(maxsize=16)
-def _best(problem: Problem, strategy: str) -> Plan:
-    """The planner's answer; the move that follows a preview asks for the same again."""
-    return stable_plan(problem, strategy, 0)
+    return stable_plan(problem, strategy, plan_version)
 
 
 def given(problem: Problem, plan_version: int, stages: tuple[Stage, ...]) -> Plan:
@@ -81,7 +74,14 @@ def loading(plan: Plan, members: Members) -> list[do.Command]:
 
 
 def describe(plan: Plan) -> str:
-    return f"{plan.strategy}: {_text(plan.stages)}, bottleneck {1e3 * plan.bottleneck_s:.1f} ms"
+    """In one line; a plan of the planner's that is not proven best says how far from it it can be."""
+    return f"{plan.strategy}: {_text(plan.stages)}, bottleneck {1e3 * plan.bottleneck_s:.1f} ms{_doubt(plan)}"
+
+
+def _doubt(plan: Plan) -> str:
+    if plan.optimal or plan.strategy == GIVEN:
+        return ""
+    return f", not proven best (at most {100 * plan.gap:.1f} % from it)" if plan.gap else ", not proven best"
 
 
 def _text(stages: tuple[Stage, ...]) -> str:

@@ -119,6 +119,11 @@ def _bound(problem: Problem, tables: Tables, strategy: str, bottleneck_s: float,
         return period_s
     if strategy == "cost":
         return min(tables.price) * period_s
+    return least_item_share(problem, tables)
+
+
+def least_item_share(problem: Problem, tables: Tables) -> float:
+    """The share of memory that some item takes wherever it is."""
     return max(min(_item_ratio(problem, tables, c, i) for c in range(len(tables.size))) for i in range(tables.n))
 
 

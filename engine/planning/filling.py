@@ -25,7 +25,7 @@ from engine.planning.tables import Chain, Tables
 def emptiest(tables: Tables, most_s: float, chain: Chain) -> tuple[float, Chain]:
     """The smallest share of memory of any chain with a bottleneck within `most_s`, and a chain that has it; `chain` is one."""
     filling = Filling(tables, most_s)
-    return Reach(filling, whole_space(tables.size)).smallest(_least_share(tables), chain)
+    return Reach(filling, whole_space(tables.size)).smallest(least_share(tables), chain)
 
 
 def no_fuller(tables: Tables, share: float) -> Tables:
@@ -38,7 +38,7 @@ def no_fuller(tables: Tables, share: float) -> Tables:
     return limited
 
 
-def _least_share(tables: Tables) -> float:
+def least_share(tables: Tables) -> float:
     """No chain has a smaller one: an item somewhere, or all items over all nodes."""
     room = sum(max(0.0, room) * size for room, size in zip(tables.room, tables.size, strict=True))
     total = tables.problem.stage_bytes(0, tables.n)

@@ -86,13 +86,34 @@ class TooLarge(Exception):
     """The label search met its work limit; another method must bound the answer."""
 
 
-class LabelSearch:
-    """Searches of one problem; `work_limit` counts labels made, so that it does not depend on the machine's speed."""
+class Work:
+    """What label searches may still do, in stages and labels made, so that it does not depend on the machine's speed.
 
-    def __init__(self, tables: Tables, work_limit: int = 4_000_000) -> None:
+    `counts_comparisons`: five comparisons of labels are one more; for who must be prompt, not only end.
+    """
+
+    def __init__(self, most: int, counts_comparisons: bool = False) -> None:
+        self.left: float = most
+        self._comparison = 0.2 if counts_comparisons else 0.0
+
+    def spend(self, amount: float) -> None:
+        self.left -= amount
+        if self.left < 0:
+            raise TooLarge
+
+    def compare(self, num_labels: int) -> None:
+        self.spend(self._comparison * num_labels)
+
+
+MOST_WORK = 8_000_000
+
+
+class LabelSearch:
+    """Searches of one problem; raises TooLarge once `work` is used up."""
+
+    def __init__(self, tables: Tables, work: Work | None = None) -> None:
         self.tables = tables
-        self.work_limit = work_limit
-        self.work = 0
+        self.work = work or Work(MOST_WORK)
         self._steps: dict[tuple[int, ...], list[tuple[int, Step]]] = {}
         self.lost: Callable[[int, int], bool] | None = None  # (used, position) from where the rest cannot be covered
         self._strides = _strides(tables)
@@ -176,6 +197,7 @@ class LabelSearch:
         key = (c, start, end)
         if key not in self._steps:
             t, stages = self.tables, self.tables.stages(c, start)
+            self.work.spend(1 if end >= 0 else len(stages))
             if end >= 0:
                 back = t.pair_back(c, end) if start or t.problem.coordinator else 0.0
                 steps = [(stop, self._step(c, start, stop, s, 0.0, back)) for stop, s in stages if stop == t.n]
@@ -196,9 +218,7 @@ class LabelSearch:
 
     def _add(self, kept: list[Label], labels: list[Label], stage: tuple[int, int, int], step: Step) -> None:
         """Extend every label by one stage and keep what is within the limits and not dominated."""
-        self.work += len(labels)
-        if self.work > self.work_limit:
-            raise TooLarge
+        self.work.spend(len(labels))
         for label in labels:
             if not label.extras:
                 value = self._goal.extend(label.value, step)
@@ -211,6 +231,7 @@ class LabelSearch:
             if extras is not None:
                 step_here = step if not self._pools else self._with_pools(step, extras)
                 if step_here.ratio <= self._limits.ratio:
+                    self.work.compare(len(kept))
                     _keep(kept, Label(self._goal.extend(label.value, step_here), extras, label, stage))
 
     def _extras(self, before: tuple[float, ...], step: Step, stage: tuple[int, int, int]) -> tuple[float, ...] | None:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine.planning.constraints import PlanningConstraints
-from engine.planning.labels import Found, Goal, LabelSearch, Limits, Step
+from engine.planning.labels import Found, Goal, LabelSearch, Limits, Step, Work
 from engine.planning.problem import Link, Problem
 from engine.planning.tables import Chain, Tables
 
@@ -34,9 +34,9 @@ BOTTLENECK = Goal(0.0, _extend_bottleneck)
 
 
 class Solver:
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, work: Work | None = None) -> None:
         self.tables = tables = Tables(problem)
-        self.search = LabelSearch(tables)
+        self.search = LabelSearch(tables, work)
         self.limits = _limits(tables)
         num_states = math.prod(size + 1 for size in tables.size) if problem.free_order else len(tables.size)
         self.relaxed: Tables | None = None  # regular; for nodes in free order
@@ -182,3 +182,8 @@ def without_coordinator(problem: Problem) -> Problem:
 def without_pools(problem: Problem) -> Problem:
     nodes = tuple(replace(node, pool_id=None) for node in problem.nodes)
     return replace(problem, nodes=nodes, pools=())
+
+
+def relaxation(problem: Problem) -> Problem:
+    """The best link for all, no shared memory, no way to the coordinator: no placement gets worse."""
+    return without_pools(replace(without_coordinator(problem), links=best_link(problem)))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from engine.data import InvalidInput, Plan, Stage
 from engine.planning.interchange import interchangeable, last_matters
 from engine.planning.keys import key_of, objective_of
-from engine.planning.labels import TooLarge
+from engine.planning.labels import TooLarge, Work
 from engine.planning.objectives import OBJECTIVES, Best
 from engine.planning.problem import Infeasible, Problem
 from engine.planning.solution import Costs, Cut, Solution, evaluate
@@ -29,15 +29,20 @@ def check_strategy(name: str) -> str:
 
 def solve(problem: Problem, strategy: str) -> Solution:
     """The best placement under `strategy` with its certificate; raises InvalidInput or Infeasible."""
-    check_strategy(strategy)
     try:
-        found = _exact(problem, strategy)
-        finer = _without_hopeless(problem, found)
-        return found if finer is None else _exact(finer, strategy)
+        return solve_exactly(problem, strategy)
     except TooLarge:
         from engine.planning.certified import solve_large
 
         return solve_large(problem, strategy)
+
+
+def solve_exactly(problem: Problem, strategy: str, work: Work | None = None) -> Solution:
+    """The best placement of all; raises TooLarge where that takes more than `work`, or more than any search may."""
+    check_strategy(strategy)
+    found = _exact(problem, strategy, work)
+    finer = _without_hopeless(problem, found)
+    return found if finer is None else _exact(finer, strategy, work)
 
 
 def _without_hopeless(problem: Problem, found: Solution) -> Problem | None:
@@ -53,10 +58,11 @@ def _without_hopeless(problem: Problem, found: Solution) -> Problem | None:
     return replace(problem, nodes=tuple(nodes))
 
 
-def _exact(problem: Problem, strategy: str) -> Solution:
-    found = [answer for given, nodes in _given_orders(problem, strategy) if (answer := _solve(given, nodes, problem, strategy)) is not None]
+def _exact(problem: Problem, strategy: str, work: Work | None) -> Solution:
+    orders = _given_orders(problem, strategy)
+    found = [answer for given, nodes in orders if (answer := _solve(given, nodes, problem, strategy, work)) is not None]
     if not found:
-        raise Infeasible(_shortage(problem))
+        raise Infeasible(shortage(problem))
     best, cuts, costs = min(found, key=lambda answer: key_of(problem, strategy, answer[2]))
     objective = objective_of(strategy, costs)
     return Solution(
@@ -74,9 +80,11 @@ def _exact(problem: Problem, strategy: str) -> Solution:
     )
 
 
-def _solve(given: Problem, nodes: Sequence[int], problem: Problem, strategy: str) -> tuple[Best, tuple[Cut, ...], Costs] | None:
+def _solve(
+    given: Problem, nodes: Sequence[int], problem: Problem, strategy: str, work: Work | None
+) -> tuple[Best, tuple[Cut, ...], Costs] | None:
     """One equivalent of the problem, whose node k is nodes[k] of the real one."""
-    solver = Solver(given)
+    solver = Solver(given, work)
     if solver.too_many:
         raise TooLarge
     best = OBJECTIVES[strategy](solver)
@@ -101,7 +109,7 @@ def _given_orders(problem: Problem, strategy: str) -> Iterator[tuple[Problem, Se
         yield replace(problem, nodes=tuple(problem.nodes[u] for u in nodes), free_order=False), nodes
 
 
-def _shortage(problem: Problem) -> str:
+def shortage(problem: Problem) -> str:
     """What a refusal says at once; `explain.explain_infeasible` finds the smallest change by solving again."""
     need, rooms = problem.stage_bytes(0, len(problem.items)), {pool.pool_id: 0.0 for pool in problem.pools}
     for u, node in enumerate(problem.nodes):
@@ -131,4 +139,5 @@ def plan_of(found: Solution, plan_version: int) -> Plan:
         round_trip_s=found.round_trip_s,
         lower_bound=found.lower_bound,
         optimal=found.optimal,
+        gap=found.gap if found.gap < math.inf else 0.0,
     )

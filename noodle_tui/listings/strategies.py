@@ -176,7 +176,7 @@ def _proof(row: StrategyRow) -> str:
         return "-"
     if row.plan.optimal:
         return "optimal"
-    return f"gap {row.plan.bottleneck_s / row.plan.lower_bound - 1:.0%}" if row.plan.lower_bound > 0 else "no bound"
+    return f"gap {row.plan.gap:.0%}" if row.plan.gap > 0 else "no bound"
 
 
 def _reason(row: StrategyRow, width: int, glyphs: Glyphs) -> Line | None:

@@ -7,7 +7,10 @@ working directory of its own. Its cache is therefore its own too, and what lies 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
+import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Coroutine, Iterator
@@ -18,7 +21,7 @@ from typing import Any
 import pytest
 
 from engine.commands.generate import transcribe
-from engine.data import ClusterStatus, Phase, Stage
+from engine.data import ClusterStatus, Exhausted, Phase, Stage
 from engine.model.cached_weights import CachedWeights, names_needed
 from engine.model.manifest import Manifest, manifest_of
 from engine.model.weight_cache import WeightCache
@@ -182,6 +185,76 @@ def test_a_source_that_dies_while_weights_travel_delays_and_changes_nothing(far:
         restart = far.start_coordinator if victim == "coordinator" else lambda: far.start_worker(victim)
         await asyncio.to_thread(restart)
         assert ids(await answer) == reference(MODEL, PROMPT, 300)
+
+    run(far, work)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with 64 MiB; skipped where nobody may mount one."""
+    folder = tmp_path / "small-disk"
+    folder.mkdir()
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64M", "noodle-test", str(folder)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"this machine lets nobody mount a file system: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_worker_whose_disk_is_full_is_left_out_stays_alive_and_serves_once_there_is_space(far: Far, small_disk: Path) -> None:
+    far.options["w2"] = ["--cache-dir", str(small_disk)]
+    far.start()
+
+    def make_space() -> None:
+        assert list(small_disk.rglob("tensors/*/*")) == [], "nothing half-written"
+        subprocess.run(["mount", "-o", "remount,size=256M", str(small_disk)], check=True)
+
+    async def work(client: Client) -> None:
+        def serve(*names: str) -> Callable[[ClusterStatus], bool]:
+            return lambda s: s.phase is Phase.SERVING and {x.worker_id for x in s.stages} == {*names}
+
+        await until(client, serve("w1", "w3"))
+        assert ids(await transcribe(client, ask(PROMPT, 8))) == reference(MODEL, PROMPT, 8)
+        (why,) = await told(client, "bytes of weights are missing here")
+        assert re.search(rf"^w2: left out: \d+ bytes .* {re.escape(str(small_disk))}\S* has \d+ free: free some space, or choose", why)
+        os.kill(far.pids["w2"], 0)  # it is alive
+        await asyncio.to_thread(make_space)
+        far.nursery.kill(far.pids["w2"])
+        await asyncio.to_thread(far.start_worker, "w2")
+        await until(client, serve(*WORKERS))
+        assert ids(await transcribe(client, ask(PROMPT, 8))) == reference(MODEL, PROMPT, 8)
+
+    run(far, work)
+
+
+def test_a_journal_on_a_full_disk_ends_sessions_with_the_reason_and_goes_on_once_there_is_space(far: Far, small_disk: Path) -> None:
+    far.state = small_disk.name
+    far.start()
+    ballast = small_disk / "ballast"
+
+    def fill() -> None:
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as stream:
+            while True:
+                stream.write(bytes(4096))
+
+    async def work(client: Client) -> None:
+        await far.ready(client)
+        got = list[int]()
+        with pytest.raises(Exhausted, match=r"the journal .* cannot be written .* free disk space or choose another --state-dir"):
+            async for chunk in client.generate(ask(PROMPT, 400)):
+                if chunk.index == 3:
+                    await asyncio.to_thread(fill)
+                if chunk.index >= 0:
+                    got.append(chunk.token_id)
+        assert 4 <= len(got) < 400 and got == reference(MODEL, PROMPT, 400)[: len(got)]
+        with pytest.raises(Exhausted, match="cannot be written"):
+            await transcribe(client, ask(PROMPT, 8))
+        await asyncio.to_thread(ballast.unlink)
+        assert ids(await transcribe(client, ask(PROMPT, 24))) == reference(MODEL, PROMPT, 24)
 
     run(far, work)
 

@@ -1,0 +1,178 @@
+"""Plans of a cluster that must go on serving: what is found by arrays, what is proved of it, and that it takes a bounded effort."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from engine.commands.bench_plan import unlike
+from engine.control.placement import describe
+from engine.planning import ordering, placing
+from engine.planning.certificate import Certificate
+from engine.planning.constraints import PlanningConstraints
+from engine.planning.labels import TooLarge, Work
+from engine.planning.ordering import PROMPT_WORK, solve_stable, stable_plan
+from engine.planning.placing import CALL
+from engine.planning.problem import Infeasible, Link, Problem, TooHard
+from engine.planning.prompt import MOST_WORK, prompt_plans
+from engine.planning.solver import without_pools
+from engine.planning.strategies import STRATEGIES, solve, solve_exactly
+from tests.bench.longest_solve import measured_cluster
+from tests.planning.reference import Reference, random_problem
+from tests.planning.test_ordering import optimum_of
+
+
+def cluster_problem(seed: int, most_items: int = 7, most_nodes: int = 4) -> Problem:
+    """Any mixture of features that a running cluster may have."""
+    problem = random_problem(random.Random(seed), most_items, most_nodes)
+    return replace(problem, free_order=True, use_all_nodes=False, link_cost="overlapped", constraints=PlanningConstraints())
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_what_is_found_is_allowed_and_no_placement_is_below_the_bound(strategy: str) -> None:
+    """Against the enumeration of all orders, subsets and cuts."""
+    compared = best = missed = 0
+    for seed in range(250):
+        problem = cluster_problem(seed)
+        optimum, rows = optimum_of(problem, strategy), {row[0] for row in Reference(problem).rows}
+        try:
+            plans = prompt_plans(problem, strategy, Certificate(problem, None))
+        except Infeasible:
+            assert optimum is None, seed
+            continue
+        for found in (plans.kept, plans.other):
+            if found is None:
+                continue
+            assert found.cuts in rows, seed
+            assert found.lower_bound <= optimum * (1 + 1e-12), seed
+            if found.optimal:
+                assert found.objective == pytest.approx(optimum, rel=1e-11), seed
+        if optimum is not None:
+            compared, missed = compared + 1, missed + (plans.other is None)
+            best += plans.other is not None and plans.other.objective <= optimum * (1 + 1e-9) + 1e-12
+    assert compared > 150 and missed <= 0.03 * compared and best > 0.8 * compared, (compared, missed, best)
+
+
+def test_bounds_of_price_and_memory_are_met_by_a_plan_that_is_best_without_links() -> None:
+    """Links that cost nothing, one item a node's worth: the relaxation is the problem, and its bounds are the figures."""
+    plain = unlike(12, 3, 3)
+    free = replace(plain, links=Link(), nodes=tuple(replace(n, memory_bytes=9e15, price_per_s=1.0) for n in plain.nodes))
+    certificate = Certificate(free, None)
+    for strategy in ("cost", "memory_aware"):
+        truth = Reference(free).best(strategy)[0]
+        bound = certificate.bound(strategy, 3, certificate.bottleneck_s)
+        assert bound <= truth * (1 + 1e-12)
+        assert bound > 0.999 * truth
+
+
+@pytest.mark.parametrize("strategy", ["bottleneck_first", "latency_optimized"])
+def test_the_present_order_is_solved_exactly_where_no_memory_is_shared(strategy: str) -> None:
+    compared = 0
+    for seed in range(1000, 1200):
+        problem = cluster_problem(seed, most_items=12, most_nodes=6)
+        problem = replace(problem, pools=(), nodes=tuple(replace(n, pool_id=None) for n in problem.nodes), in_flight=1)
+        if not problem.coordinator and problem.return_hop and strategy == "latency_optimized":
+            continue  # the way back from each last node to each first one is left out of the search
+        try:
+            exact = solve(replace(problem, free_order=False), strategy)
+        except Infeasible:
+            continue
+        kept = prompt_plans(problem, strategy, Certificate(problem, None)).kept
+        assert kept is not None and kept.objective == pytest.approx(exact.objective, rel=1e-12), seed
+        compared += 1
+    assert compared > 60
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("num_items", "num_nodes"), [(40, 8), (130, 16), (130, 4)])
+def test_no_solve_of_a_running_cluster_does_more_than_its_limits(
+    num_items: int, num_nodes: int, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted, not timed: labels of exact searches, and array elements."""
+    spent, read = [0.0], [0]
+    spend, best = Work.spend, placing.best_chain
+
+    def spending(work: Work, amount: float) -> None:
+        spent[0] += amount
+        spend(work, amount)
+
+    def reading(goal, order):  # type: ignore[no-untyped-def]
+        read[0] += len(order) * (num_items**2 + CALL)
+        return best(goal, order)
+
+    monkeypatch.setattr(Work, "spend", spending)
+    monkeypatch.setattr(placing, "best_chain", reading)
+    found = solve_stable(measured_cluster(num_items, num_nodes, 1), strategy)
+    assert found.objective >= found.lower_bound > 0 and (found.optimal or found.gap < 1.0)
+    assert spent[0] <= 1.1 * PROMPT_WORK  # and then one amount too many
+    assert read[0] <= 3 * MOST_WORK
+
+
+def test_an_exact_search_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Begun where it is hopeless, it ends at its limit, and arrays take over."""
+    spent, spend = [0.0], Work.spend
+
+    def spending(work: Work, amount: float) -> None:
+        spent[0] += amount
+        spend(work, amount)
+
+    monkeypatch.setattr(Work, "spend", spending)
+    monkeypatch.setattr(ordering, "MOST_STAGES", 10**12)
+    found = solve_stable(measured_cluster(40, 8, 1), "cost")
+    assert PROMPT_WORK < spent[0] <= 1.1 * PROMPT_WORK and found.method == "orders tried by arrays, bounded by a relaxation"
+
+
+def test_a_small_cluster_is_searched_as_ever() -> None:
+    for num_nodes in (3, 5, 6):
+        problem = measured_cluster(40, num_nodes, 2)
+        for strategy in ("balanced", "latency_optimized"):
+            assert solve_stable(problem, strategy).method != "orders tried by arrays, bounded by a relaxation"
+
+
+def test_arrays_find_what_exact_search_finds_in_the_time_it_has_not() -> None:
+    """Unlike nodes whose memory together is 1.5 times the model, a link for each pair: too much to search while serving."""
+    for seed in (1, 2, 3):
+        problem = without_pools(measured_cluster(60, 7, seed))
+        with pytest.raises(TooLarge):
+            solve_exactly(replace(problem, free_order=False), "bottleneck_first", Work(5_000))
+        exact = solve(replace(problem, free_order=False), "bottleneck_first")
+        kept = prompt_plans(problem, "bottleneck_first", Certificate(problem, None)).kept
+        assert kept.objective == pytest.approx(exact.objective, rel=1e-12)
+
+
+def test_a_model_that_fits_nowhere_is_refused_at_once() -> None:
+    problem = unlike(130, 16, 16)
+    tight = replace(problem, nodes=tuple(replace(n, memory_bytes=0.5 * n.memory_bytes) for n in problem.nodes))
+    with pytest.raises(Infeasible, match="no placement satisfies every limit: the model needs"):
+        solve_stable(tight, "bottleneck_first")
+
+
+def test_a_memory_that_must_be_shared_in_an_odd_way_is_searched_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one plan that fits is none of those that dealing out the memory finds."""
+    problem = cluster_problem(484)
+    plans = prompt_plans(problem, "balanced", Certificate(problem, None))
+    assert plans.kept is None and plans.other is None
+    monkeypatch.setattr(ordering, "MOST_STAGES", 0)
+    found = solve_stable(problem, "balanced")
+    assert found.cuts in {row[0] for row in Reference(problem).rows} and not found.optimal
+    monkeypatch.setattr(ordering, "PROMPT_WORK", 1)
+    with pytest.raises(TooHard, match="no placement was found while serving"):
+        solve_stable(problem, "balanced")
+
+
+def test_a_plan_that_is_not_proven_best_says_so() -> None:
+    plan = stable_plan(measured_cluster(130, 16, 1), "bottleneck_first", 7)
+    assert plan.plan_version == 7 and not plan.optimal and 0.0 < plan.gap < 0.2
+    assert describe(plan).endswith(f", not proven best (at most {100 * plan.gap:.1f} % from it)")
+    assert describe(replace(plan, optimal=True, gap=0.0)).endswith(" ms")
+
+
+def test_a_preview_and_the_move_that_follows_solve_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved = []
+    real = ordering.solve_stable
+    monkeypatch.setattr(ordering, "solve_stable", lambda problem, strategy: solved.append(strategy) or real(problem, strategy))
+    problem = measured_cluster(14, 3, 99)
+    plans = [stable_plan(problem, "balanced", version) for version in (1, 2)]
+    assert solved == ["balanced"] and [p.plan_version for p in plans] == [1, 2] and plans[0].stages == plans[1].stages
