@@ -270,7 +270,7 @@ def _refusal_dismissed(state: ConsoleState, message: RefusalDismissed, now_s: fl
 
 
 def _token_arrived(state: ConsoleState, message: TokenArrived, now_s: float) -> ConsoleState:
-    return replace(state, generation=generation.receive(state.generation, message, now_s))
+    return replace(state, generation=generation.receive(state.generation, message, now_s, state.thresholds.token_s))
 
 
 def _session_ended(state: ConsoleState, message: SessionEnded, now_s: float) -> ConsoleState:

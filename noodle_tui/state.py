@@ -130,6 +130,7 @@ class Thresholds:
     memory: float = 0.92  # of a node's memory
     kv: float = 0.85  # of a node's KV budget
     heartbeat_s: float = 1.0
+    token_s: float = 0.06  # of an answer's step: slower than anybody reads
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from noodle_tui.screens.prompt import FIELD_ROWS
 from noodle_tui.screens.staleness import aged, faded
 from noodle_tui.state import ConsoleState, LinkState
 from noodle_tui.widgets.boxes import boxed, laid_over
-from noodle_tui.widgets.notices import notices, opening
+from noodle_tui.widgets.notices import notices_above, opening
 from noodle_tui.widgets.truth_line import is_too_small, strip_line, tabs_line, too_small_line, truth_line
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _page(state: ConsoleState, canvas: Canvas) -> Lines:
     """Notices first, then the screen; what is no longer fresh is faded."""
     if state.shown is None and state.ui.page not in _WITHOUT_COORDINATOR:
         return opening(state, canvas)
-    top = notices(state, canvas.sized(canvas.width, max(3, canvas.height // 3)))
+    top = notices_above(state, canvas)
     rows = _body_of(state.ui.page)(aged(state, canvas.now_s), canvas.sized(canvas.width, canvas.height - len(top)))
     fresh = state.link.state is LinkState.LIVE or state.replay is not None or state.ui.page in (Page.PROFILE, Page.LOGS)
     return (*top, *(rows if fresh else faded(rows)))

@@ -6,12 +6,12 @@ from noodle_tui.figures import age, clock, ms, percent, with_ms
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line, width_of, wrap
 from noodle_tui.listings import cursor_row, table_of
 from noodle_tui.listings.layers import HOW_TO, LayerRow, phase_of
-from noodle_tui.listings.stages import stage_rows
+from noodle_tui.listings.stages import StageRow, stage_rows
 from noodle_tui.pages import PROFILE_METRICS, Page
 from noodle_tui.profile_file import LayerTime, PhaseView, ProfileView
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import draw_table
-from noodle_tui.widgets.stage_split import per_item_lines, split_lines
+from noodle_tui.widgets.stage_split import memory_lines, per_item_lines, split_lines
 
 
 def profile_body(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -35,12 +35,19 @@ def profile_body(state: ConsoleState, canvas: Canvas) -> Lines:
 
 
 def _served(state: ConsoleState, phase: PhaseView, row: LayerRow, canvas: Canvas) -> Lines:
-    """The same while serving, if it is this model that serves: the stage of the item, and an item on every node."""
+    """The same while serving, if it is this model that serves: the stage of the item, its memory, and an item on every node."""
     if state.shown is None or state.shown.status.num_items != len(phase.items):
         return ()
     stages = stage_rows(state)
     owner = next((stage for stage in stages if stage.stage.start <= row.item.index < stage.stage.stop), None)
-    return (*(split_lines(owner.stage, f" {owner.name} ", canvas) if owner else ()), *per_item_lines(stages, canvas))
+    split, memory = (split_lines(owner.stage, f" {owner.name} ", canvas), _memory(phase, owner, canvas)) if owner else ((), ())
+    return (*split, *memory, *per_item_lines(stages, canvas))
+
+
+def _memory(phase: PhaseView, owner: StageRow, canvas: Canvas) -> Lines:
+    """Of the node that runs the stage: its weights by this profile, the rest as the node tells."""
+    weight_bytes = sum(item.weight_bytes for item in phase.items if owner.stage.start <= item.index < owner.stage.stop)
+    return memory_lines(owner, weight_bytes, canvas)
 
 
 def _empty(state: ConsoleState, canvas: Canvas) -> Lines:

@@ -16,6 +16,11 @@ def notices(state: ConsoleState, canvas: Canvas) -> Lines:
     return rows[: canvas.height]
 
 
+def notices_above(state: ConsoleState, canvas: Canvas) -> Lines:
+    """The notices on a screen whose body is `canvas`: a third of it at most."""
+    return notices(state, canvas.sized(canvas.width, max(3, canvas.height // 3)))
+
+
 def opening(state: ConsoleState, canvas: Canvas) -> Lines:
     """The body while no coordinator has answered yet."""
     rows = [*_failures(state, canvas), *_offline(state, canvas)]
