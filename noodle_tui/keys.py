@@ -68,7 +68,7 @@ KEYS: tuple[Key, ...] = (
     Key("view.phase", "b", "phase: prefill, decode", _ON({Page.PROFILE})),
     Key("view.node", "n", "next source, next profile", _ON({Page.LOGS, Page.PROFILE})),
     Key("view.metric", "m", "measure: time, memory, ...", _ON({Page.WHATIF, Page.PROFILE})),
-    Key("view.expand", "z", "fold / unfold", _ON({Page.PLAN, Page.EVENTS, Page.PROFILE, Page.LOGS})),
+    Key("view.expand", "z", "fold / unfold", _ON({Page.OVERVIEW, Page.PLAN, Page.EVENTS, Page.PROFILE, Page.LOGS})),
     Key("view.kind", "f", "only the next kind of event", _ON({Page.EVENTS})),
     Key("view.newest", "g", "follow the newest", _ON({Page.EVENTS})),
     Key("view.follow", "f", "follow the newest", _ON({Page.LOGS})),

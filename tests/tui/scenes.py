@@ -282,6 +282,8 @@ SCENES: dict[str, Callable[[], ConsoleState]] = {
     "plan-of-layers": lambda: page(Page.PLAN, "view.mode"),
     "plan-of-memory": lambda: page(Page.PLAN, "view.mode", "view.mode"),
     "plan-of-compare": lambda: page(Page.PLAN, "view.compare"),
+    "overview-of-machines": lambda: keyed(large(), "screen.overview"),
+    "overview-of-slowest": lambda: keyed(large(), "screen.overview", "view.expand"),
     "plan-of-machines": lambda: keyed(large(), "nav.down", "nav.down", "nav.down"),
     "plan-of-machines-as-layers": lambda: keyed(large(), "view.mode", "nav.down"),
     "plan-of-machines-as-memory": lambda: keyed(large(), "view.mode", "view.mode"),
