@@ -136,7 +136,7 @@ class KeyEffects:
         from noodle_tui.commands import parse_command
 
         try:
-            order = parse_command(text, self._app.settings.keys)
+            order = parse_command(text, self._app.state.keys)
             self._orders[order.name](order.argument)
         except NoodleError as problem:
             self._app.dispatch(Said(str(problem), is_error=True))

@@ -276,5 +276,5 @@ def mismatch_sentence(address: str, own: str, other: str, other_is_older: bool) 
     older = f"the coordinator at {address}" if other_is_older else "this console"
     return (
         f"this console is {own}, the coordinator at {address} is {other}: they cannot understand each other. "
-        f"Bring {older} up to date (pip install -U noodlecore), or connect to another cluster with : ctx HOST:PORT"
+        f"Bring {older} up to date (pip install -U noodlecore), or connect to another cluster with the command ctx HOST:PORT"
     )

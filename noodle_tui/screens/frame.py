@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.keys import KEYS, Key
 from noodle_tui.lines import Canvas, Line, Lines, Span, crop, fit, line, stack
 from noodle_tui.pages import EntryKind, Page
 from noodle_tui.screens.key_line import key_line
@@ -36,9 +35,8 @@ _WITHOUT_COORDINATOR = frozenset({Page.PROFILE, Page.LOGS})  # they show somethi
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the screen needs to know of the program: its keys and themes."""
+    """What the screen needs to know of the program: its themes."""
 
-    keys: tuple[Key, ...] = KEYS
     themes: tuple[str, ...] = ()
 
 
@@ -71,7 +69,7 @@ def top_lines(state: ConsoleState, canvas: Canvas) -> Lines:
 
 def body_lines(state: ConsoleState, canvas: Canvas, settings: Settings) -> Lines:
     """Exactly `canvas.height` rows, none wider than the canvas."""
-    rows = _lazy("help", "help_body")(state, settings.keys, canvas) if state.ui.help else _page(state, canvas)
+    rows = _lazy("help", "help_body")(state, canvas) if state.ui.help else _page(state, canvas)
     rows = tuple(crop(row, canvas.width) for row in stack(rows, canvas.height))
     if state.ui.dialog is not None:
         rows = _lazy("dialogs", "with_dialog")(state, rows, canvas)
@@ -79,7 +77,7 @@ def body_lines(state: ConsoleState, canvas: Canvas, settings: Settings) -> Lines
     if entry is not None and entry.kind is EntryKind.COMMAND:
         from noodle_tui.commands import suggestions
 
-        rows = _palette(rows, suggestions(entry.text, state, settings.keys, settings.themes), entry.choice, canvas)
+        rows = _palette(rows, suggestions(entry.text, state, state.keys, settings.themes), entry.choice, canvas)
     return rows
 
 

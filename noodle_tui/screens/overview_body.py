@@ -124,8 +124,8 @@ def _list(state: ConsoleState, page: Page, canvas: Canvas) -> Lines:
         return ()
     listing = state.ui.listing(page)
     if page is Page.EVENTS and not active and not listing.filter and not warns(state, page):
-        return event_list(notable(table.rows), canvas)
-    count = f"  {len(table.rows)}" + ("  enter opens" if active else "")
+        return event_list(notable(table.rows), state.named("{screen.events}"), canvas)
+    count = f"  {len(table.rows)}" + (state.named("  {nav.in} opens") if active else "")
     heading = line(Span(f" {page.value.upper()}", "title"), Span(count, "dim"))
     rows = draw_table(table, listing, canvas.sized(canvas.width, canvas.height - 1), warn_only=warns(state, page), active=active)
     return (heading, *(crop(row, canvas.width) for row in rows))

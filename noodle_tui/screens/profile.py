@@ -13,6 +13,11 @@ from noodle_tui.state import ConsoleState
 from noodle_tui.tables import draw_table
 from noodle_tui.widgets.stage_split import memory_lines, per_item_lines, split_lines
 
+_NOTHING_BEFORE = (
+    "{view.compare} compares with the profile shown before this one: {view.node} shows another, {cluster.profile} takes one; "
+    "{view.compare} = not to compare"
+)
+
 
 def profile_body(state: ConsoleState, canvas: Canvas) -> Lines:
     """Head, items, and the layers of the item that the cursor is on."""
@@ -53,8 +58,11 @@ def _memory(phase: PhaseView, owner: StageRow, canvas: Canvas) -> Lines:
 def _empty(state: ConsoleState, canvas: Canvas) -> Lines:
     rows = [line(Span(" PROFILE", "title"), "  where every item of the model spends its time on a machine")]
     rows += [line(" ", Span(part, "error")) for part in wrap(state.profile.error, canvas.width - 2)] if state.profile.error else []
-    rows += [BLANK, line(Span(" No profile here yet. P takes one on the chosen node (screen 2). Or by hand:", "dim"))]
-    return (*rows, *(line(f"   {part}") for part in wrap(HOW_TO, canvas.width - 4)))
+    rows += [
+        BLANK,
+        line(Span(state.named(" No profile here yet. {cluster.profile} takes one on the node chosen on Nodes. Or by hand:"), "dim")),
+    ]
+    return (*rows, *(line(f"   {part}") for part in wrap(state.named(HOW_TO), canvas.width - 4)))
 
 
 def _head(state: ConsoleState, view: ProfileView, phase: PhaseView, canvas: Canvas) -> Lines:
@@ -78,15 +86,17 @@ def _against(state: ConsoleState) -> str:
         return ""
     earlier = state.profile.earlier
     if earlier is None:
-        return "c compares with the profile shown before this one: n shows another, P takes one; c = not to compare"
-    return f"before: {earlier.model} on {earlier.host}, {clock(earlier.wall_s)}, from {earlier.path}; c = not to compare"
+        return state.named(_NOTHING_BEFORE)
+    return f"before: {earlier.model} on {earlier.host}, {clock(earlier.wall_s)}, from {earlier.path}; " + state.named(
+        "{view.compare} = not to compare"
+    )
 
 
 def _point(state: ConsoleState, phase: PhaseView, phases: list[str], canvas: Canvas) -> Line:
     """What was measured; then what the keys choose among, as far as it fits."""
     row = line(f" {phase.point.label}: {with_ms(phase.step_s)} a step")
     metrics = "/".join(name.upper() if i == state.ui.profile_metric else name for i, name in enumerate(PROFILE_METRICS))
-    for hint in (f"   b: {'/'.join(phases)}", f"   m: {metrics}"):
+    for hint in (state.named("   {view.phase}: ") + "/".join(phases), state.named("   {view.metric}: ") + metrics):
         if width_of(row) + len(hint) <= canvas.width:
             row = (*row, Span(hint, "dim"))
     return row
@@ -98,7 +108,7 @@ def _layers(phase: PhaseView, row: LayerRow, canvas: Canvas) -> Lines:
     title = line(
         Span(f" ITEM {row.item.index} {row.item.name}", "title"),
         f"  {with_ms(row.item.p50_s)}, {percent(row.item.share)} of a step, noise {row.item.cv:.0%}",
-        Span(f"   +{row.num_alike} alike, {row.alike}, z = all" if row.num_alike else "", "dim"),
+        Span(f"   +{row.num_alike} alike, {row.alike}, {row.unfold} = all" if row.num_alike else "", "dim"),
     )
     if not layers:
         return (title, line(Span("  its layers were not hooked: profile with --depth layer", "dim")))

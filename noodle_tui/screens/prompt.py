@@ -31,7 +31,7 @@ def furthest_back(state: ConsoleState, canvas: Canvas) -> int:
 def _invitation(state: ConsoleState) -> Lines:
     model = state.shown.status.model if state.shown and state.shown.status.model else "the model"
     return (
-        line(" ", Span("PROMPT", "title"), f"  enter goes to the field below, enter again sends it to {model[:24]}"),
-        line(Span("   tab goes to max tokens, temperature, seed;  up brings the last prompt back", "dim")),
-        line(Span("   esc stops an answer, then leaves the field: keys work outside it again", "dim")),
+        line(" ", Span("PROMPT", "title"), state.named("  {nav.in} goes to the field below, enter sends it to ") + model[:24]),
+        line(Span(state.named("   {nav.panel} goes to max tokens, temperature, seed;  up brings the last prompt back"), "dim")),
+        line(Span(state.named("   {nav.out} stops an answer, then leaves the field: keys work outside it again"), "dim")),
     )

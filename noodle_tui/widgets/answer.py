@@ -54,7 +54,7 @@ def _state_word(generation: Generation) -> tuple[str, str]:
     if generation.state is AnswerState.WAITING:
         return "waiting for the first token", "accent"
     if generation.state is AnswerState.STREAMING:
-        return "running, esc = stop", "accent"
+        return "running", "accent"
     return _ENDINGS[generation.finish_reason or FinishReason.ERROR]
 
 

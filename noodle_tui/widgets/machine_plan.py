@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from noodle_tui.figures import with_ms
-from noodle_tui.keys import key_of
 from noodle_tui.lines import Canvas, Line, Lines, Span, line, width_of
 from noodle_tui.listings.machines import machine_rows
 from noodle_tui.listings.stages import stage_rows
@@ -22,7 +21,7 @@ def machine_plan(state: ConsoleState, canvas: Canvas) -> Lines:
     longest = sorted(machines, key=lambda row: (not row.is_bottleneck, -row.time_s))[:room]
     axis = axis_of(stages, canvas)
     rows: list[Line] = [
-        _title(state.shown.status.plan_version, len(stages), len(machines), axis, canvas),
+        _title(state, len(stages), len(machines), axis, canvas),
         *machine_bars(longest, axis, NO_CURSOR, canvas.sized(canvas.width, len(longest))),
     ]
     hidden_s = [row.time_s for row in machines if row not in longest]
@@ -31,10 +30,13 @@ def machine_plan(state: ConsoleState, canvas: Canvas) -> Lines:
     return tuple(rows)
 
 
-def _title(plan_version: int, num_stages: int, num_machines: int, axis: Axis, canvas: Canvas) -> Line:
+def _title(state: ConsoleState, num_stages: int, num_machines: int, axis: Axis, canvas: Canvas) -> Line:
     """What is shown, how to see more, and the scale where it fits."""
-    row = line(Span(f" PLAN #{plan_version}", "title"), Span(f"  {num_stages} stages on {num_machines} machines", "dim"))
-    for part in (f"   {key_of('view.expand')} = stages", f"   {axis}" if axis.total_s > 0 else "   no times yet"):
+    row = line(
+        Span(f" PLAN #{state.shown.status.plan_version if state.shown else 0}", "title"),
+        Span(f"  {num_stages} stages on {num_machines} machines", "dim"),
+    )
+    for part in (f"   {state.named('{view.expand}')} = stages", f"   {axis}" if axis.total_s > 0 else "   no times yet"):
         if width_of(row) + len(part) < canvas.width:
             row = (*row, Span(part, "dim"))
     return row

@@ -138,7 +138,7 @@ def test_folding_hides_only_what_is_alike_and_never_the_slowest(values: list[flo
         LayerRow(ItemTime(i, f"h.{i}", value, value, 0.0, 1, 0.1), value, slowest, 1.0, value == slowest, "", str)
         for i, value in enumerate(values)
     )
-    kept = _folded(rows)
+    kept = _folded(rows, "z")
     at = 0
     for row in kept:
         assert row.item.index == at
@@ -257,7 +257,7 @@ def test_the_footer_names_z_on_the_plan_only_where_it_does_something() -> None:
     def footer(state: ConsoleState) -> str:
         return body(state).rstrip("\n").rpartition("\n")[2]
 
-    assert "z fold" in footer(scenes.large()) and "z fold" not in footer(scenes.page(Page.PLAN))
+    assert "z all" in footer(scenes.large()) and "z all" not in footer(scenes.page(Page.PLAN))
 
 
 def test_wide_screens_have_graphs_of_median_and_p95() -> None:

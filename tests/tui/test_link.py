@@ -201,7 +201,7 @@ def test_another_protocol_is_said_with_both_versions_and_nothing_is_watched(
 
     inbox = run(fake.address, test)
     (lost,) = inbox.of(m.LinkLost)
-    assert lost.mismatch and all(text in lost.error for text in (*expected, f"this console is {own_version()}", ": ctx HOST:PORT"))  # type: ignore[union-attr]
+    assert lost.mismatch and all(text in lost.error for text in (*expected, f"this console is {own_version()}", "ctx HOST:PORT"))  # type: ignore[union-attr]
     assert inbox.of(m.FrameArrived) == []
 
 
