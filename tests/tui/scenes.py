@@ -200,9 +200,8 @@ def previewed(action: str, state: ConsoleState | None = None, target: str = "") 
 
 
 def offline() -> ConsoleState:
-    return state_of(
-        (90.0, m.Dialling("10.0.0.5:7070")), (90.0, m.LinkLost("cannot reach 10.0.0.5:7070: Connection refused", 104.0)), state=lived(89.5)
-    )
+    lost = m.LinkLost("cannot reach 10.0.0.5:7070: Connection refused; is it running, and is the address right?", 104.0)
+    return state_of((90.0, m.Dialling("10.0.0.5:7070")), (90.0, lost), state=lived(89.5))
 
 
 def back() -> ConsoleState:

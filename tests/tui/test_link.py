@@ -108,8 +108,10 @@ def test_retries_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(link: Link, inbox: Inbox) -> None:
         await inbox.wait_for(lambda: len(inbox.of(m.LinkLost)) >= 4)
 
-    run("127.0.0.1:1", test)
+    inbox = run("127.0.0.1:1", test)
     assert asked[:4] == [1, 2, 3, 4]
+    (told,) = inbox.of(m.LogsArrived)
+    assert "refused" in told.lines[0].text and told.lines[0].level == "WARN", "its own words, once"  # type: ignore[union-attr]
     assert backoff.delay_s(4, 0.5) == 8
 
 
