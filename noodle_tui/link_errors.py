@@ -41,6 +41,6 @@ def plainly(error: str, address: str) -> str:
         return own.format(where)
     if not error.startswith(TRANSPORT):
         return error
-    told = error.removeprefix(f"{TRANSPORT}{address}").lower()
+    told = error.removeprefix(TRANSPORT).replace(address, "").lower()
     meaning = next((text for names, text in _CAUSES if any(name in told for name in names)), "")
     return meaning.format(where) if meaning else error

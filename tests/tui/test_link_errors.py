@@ -13,7 +13,7 @@ HERE = "10.0.0.5:7070"
 
 
 def told(reason: str) -> str:
-    return plainly(f"cannot reach {HERE}: {reason}; is it running, and is the address right?", HERE)
+    return plainly(f"cannot reach the coordinator at {HERE}: {reason}; is it running, and is the address right?", HERE)
 
 
 @pytest.mark.parametrize(
@@ -36,11 +36,11 @@ def test_a_known_cause_is_told_in_plain_words(reason: str, expected: str) -> Non
 
 
 def test_a_hosts_own_name_is_no_cause() -> None:
-    assert "refuses" in plainly("cannot reach tls-box.closed:1: Connection refused; is it running?", "tls-box.closed:1")
+    assert "refuses" in plainly("cannot reach the coordinator at tls-box.closed:1: Connection refused; is it running?", "tls-box.closed:1")
 
 
 def test_what_is_not_known_and_what_the_coordinator_said_itself_stay_as_they_are() -> None:
-    assert told("Flux lost") == f"cannot reach {HERE}: Flux lost; is it running, and is the address right?"
+    assert told("Flux lost") == f"cannot reach the coordinator at {HERE}: Flux lost; is it running, and is the address right?"
     assert plainly("the plan is closed", HERE) == "the plan is closed"
     assert "NOODLE_TOKEN" in plainly("this cluster asks for a token: give --token or NOODLE_TOKEN", HERE)
     assert plainly("the coordinator closed the stream", "").startswith("the coordinator closed the connection")
