@@ -286,10 +286,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.workers.cancel_group(self, "link")
         await self.link.stop()
         self.options = replace(self.options, connect=options.connect, model=None, workers=None, random_weights=None, replay=None)
-        link = LinkView(since_s=time.monotonic(), address=options.connect or "")
-        self.state = ConsoleState(
-            link=link, thresholds=self.state.thresholds, keys=self.state.keys, ui=self.state.ui, recording=self.state.recording
-        )
+        link, old = LinkView(since_s=time.monotonic(), address=options.connect or ""), self.state
+        self.state = ConsoleState(link=link, thresholds=old.thresholds, keys=old.keys, ui=old.ui, recording=old.recording)
         self.dispatch(AccessChanged(not self.options.rw and not is_loopback(options.connect)))
         self.link = self._make_link(self.options, self.dispatch)
         self.run_worker(self.link.run(), group="link", exit_on_error=False)
@@ -301,11 +299,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
             self.link.kill()
             self.exit(return_code=exit_code)
             return
-        self.dispatch(
-            Quitting(
-                self.state.named("ending the cluster's processes, {app.quit} again = at once") if self.link.owns_cluster else "leaving"
-            )
-        )
+        ending = "ending the cluster's processes, {app.quit} again = at once"
+        self.dispatch(Quitting(self.state.named(ending) if self.link.owns_cluster else "leaving"))
         self.paint()
         self.run_worker(self._stop_and_exit(exit_code), group="leave", exit_on_error=False)
 
