@@ -19,7 +19,7 @@ KEY_OF = {"cluster.confirm": "cluster.apply"}  # actions without a key of their 
 GIVEN = "given"  # what a plan calls its strategy when an operator cut it
 MODES = {
     "off": "no layer moves unless an operator says so",
-    "suggest": "it watches every stage; a move that would pay is offered here, and done after A and y",
+    "suggest": "it watches every stage; a move that would pay is offered here, and done after {cluster.apply} and {dialog.yes}",
     "auto": "it watches every stage; a move that pays is done by itself, and taken back if it does not keep its promise",
 }
 
@@ -82,7 +82,7 @@ def _next_mode(state: ConsoleState) -> str:
 
 
 _LIVE = "sessions go on; steps stop once, between two tokens"
-_BACK = f"{_LIVE}; auto-adapt leaves a plan chosen by hand alone until R"
+_BACK = _LIVE + "; auto-adapt leaves a plan chosen by hand alone until {cluster.rebalance}"
 _TABLE = (
     Action(
         "cluster.apply",
@@ -90,7 +90,7 @@ _TABLE = (
         "apply",
         ("plan_version", "strategy", "stages"),
         _strategy,
-        needs="choose a strategy that fits on screen 4 first (S)",
+        needs="choose a strategy that fits on What-if first ({cluster.whatif})",
         plans=True,
         effect=_LIVE,
         command="noodle-engine rebalance --strategy NAME",
@@ -121,7 +121,7 @@ _TABLE = (
         "set_adaptation",
         ("nothing", "decision"),
         _suggestion,
-        needs="adaptation suggests nothing now: M = suggest lets it",
+        needs="adaptation suggests nothing now: {cluster.auto} = suggest lets it",
         plans=True,
         effect=_LIVE,
         command="noodle-engine adapt confirm ID",
@@ -154,7 +154,7 @@ _TABLE = (
         ("target",),
         _node_or_all,
         needs="no node is chosen",
-        effect="times every layer of the model there, beside what it serves, about 40 s a node; screen 7 shows what it found",
+        effect="times every layer of the model there, beside what it serves, about 40 s a node; Profile shows what it found",
         command="noodle-engine profile --node NODE",
     ),
     Action(
@@ -205,7 +205,9 @@ def _about(action: Action, state: ConsoleState, target: str) -> str:
     if action.id == "cluster.auto" and state.suggestion is not None:
         return f"{state.suggestion.name} is open and lapses when the mode changes"
     if action.id == "cluster.auto" and state.latest is not None and state.latest.status.strategy == GIVEN:
-        return f"plan #{state.latest.status.plan_version} was chosen by hand: adaptation leaves it alone until R plans again"
+        return f"plan #{state.latest.status.plan_version} was chosen by hand: adaptation leaves it alone until " + state.named(
+            "{cluster.rebalance} plans again"
+        )
     return ""
 
 
@@ -215,13 +217,13 @@ def _blocked(action: Action, state: ConsoleState, target: str) -> str:
     if state.link.state not in (LinkState.LIVE, LinkState.STALE) or state.latest is None:
         return "not connected to a coordinator"
     if state.read_only:
-        return "read-only: the coordinator is not on this machine; `: rw` allows changes (or start with --rw)"
+        return state.named("read-only: the coordinator is not on this machine; `{app.command} rw` allows changes (or start with --rw)")
     if action.target is not None and not target and not action.optional:
-        return action.needs
+        return state.named(action.needs)
     if action.id == "cluster.cancel" and any(s.session_id == target for s in state.latest.status.finished):
         return f"session {target} has ended: there is nothing to cancel"
     if action.id == "cluster.confirm" and _suggestion(state) != target:
-        return f"suggestion {target} is not open: the situation has changed, see screen 5"
+        return f"suggestion {target} is not open: the situation has changed, see Events"
     if action.plans and state.latest.status.phase is not Phase.SERVING and not state.latest.status.nodes:
         return "no worker has joined: there is nothing to plan for"
     return ""
@@ -239,7 +241,9 @@ def still_holds(preview: Preview, state: ConsoleState) -> str:
         mode = status.adaptation_mode if status else ""
         if mode != preview.mode:
             return f"the mode moved from {preview.mode} to {mode} since this preview: look again"
-        return f"adaptation is {mode} already: up and down choose another mode" if preview.target == mode else ""
+        return (
+            f"adaptation is {mode} already: " + state.named("{nav.up} and {nav.down} choose another mode") if preview.target == mode else ""
+        )
     if now != preview.plan_version:
         return f"the plan moved from #{preview.plan_version} to #{now} since this preview: look again"
     if preview.action == "cluster.confirm" and not _same_move(preview, state):

@@ -91,8 +91,9 @@ class ConsoleApp(App[None], inherit_bindings=False):
             read_only=not options.rw and not is_loopback(options.connect),
             owns_cluster=options.connect is None and options.replay is None,
             thresholds=config.thresholds,
+            keys=config.keys,
         )
-        self.settings = Settings(config.keys, tuple(theme_names()))
+        self.settings = Settings(tuple(theme_names()))
         self._make_link = make_link or _make_link
         self.link: Link | ReplayLink = self._make_link(options, self.dispatch)
         self.look = look
@@ -285,8 +286,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.workers.cancel_group(self, "link")
         await self.link.stop()
         self.options = replace(self.options, connect=options.connect, model=None, workers=None, random_weights=None, replay=None)
-        link = LinkView(since_s=time.monotonic(), address=options.connect or "")
-        self.state = ConsoleState(link=link, thresholds=self.state.thresholds, ui=self.state.ui, recording=self.state.recording)
+        link, old = LinkView(since_s=time.monotonic(), address=options.connect or ""), self.state
+        self.state = ConsoleState(link=link, thresholds=old.thresholds, keys=old.keys, ui=old.ui, recording=old.recording)
         self.dispatch(AccessChanged(not self.options.rw and not is_loopback(options.connect)))
         self.link = self._make_link(self.options, self.dispatch)
         self.run_worker(self.link.run(), group="link", exit_on_error=False)
@@ -298,7 +299,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
             self.link.kill()
             self.exit(return_code=exit_code)
             return
-        self.dispatch(Quitting("ending the cluster's processes, q again = at once" if self.link.owns_cluster else "leaving"))
+        ending = "ending the cluster's processes, {app.quit} again = at once"
+        self.dispatch(Quitting(self.state.named(ending) if self.link.owns_cluster else "leaving"))
         self.paint()
         self.run_worker(self._stop_and_exit(exit_code), group="leave", exit_on_error=False)
 
@@ -319,7 +321,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def send(self, request: GenerateRequest) -> None:
         """Start an answer; raises Refused or Unavailable with the reason when it cannot start."""
         if self.state.generation.running:
-            raise Refused("one answer at a time: esc stops the running one")
+            raise Refused(self.state.named("one answer at a time: {nav.out} stops the running one"))
         if self.state.replay is not None:
             raise Refused("this is a replay: there is no cluster to answer")
         if self.state.link.state not in (LinkState.LIVE, LinkState.STALE):

@@ -172,9 +172,9 @@ def offered_by(error: NoodleError | None) -> tuple[str, ...]:
 def said_of(answer: object, preview: Preview) -> str:
     """What a change has led to, in a sentence."""
     if isinstance(answer, Plan):
-        return f"plan #{answer.plan_version} serves on: no item has to move, or the move waits for room (screen 5 tells)"
+        return f"plan #{answer.plan_version} serves on: no item has to move, or the move waits for room (Events tells)"
     if preview.action == "cluster.auto":
         return f"adaptation is {preview.target} now"
     if preview.action == "cluster.confirm":
-        return f"suggestion {preview.target} is being carried out: screen 5 tells its end"
+        return f"suggestion {preview.target} is being carried out: Events tells its end"
     return str(answer or "")

@@ -62,7 +62,7 @@ class EntryLine:
     def _found(self, text: str) -> tuple[Suggestion, ...]:
         from noodle_tui.commands import suggestions
 
-        return suggestions(text, self._app.state, self._app.settings.keys, self._app.settings.themes)
+        return suggestions(text, self._app.state, self._app.state.keys, self._app.settings.themes)
 
     def _choose(self, entry: Entry, step: int) -> None:
         """Move through the suggestions; above the first stands what was typed."""

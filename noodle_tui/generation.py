@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from engine.data import FinishReason, StageTiming
 from noodle_tui.messages import PromptSent, SessionEnded, TokenArrived
 from noodle_tui.safe_text import clean, safe_text
+from noodle_tui.step_times import StepTimes, with_step
 
 MAX_ANSWER_CHARS = 32_000  # about 8,000 tokens; the beginning of a longer answer is given up, its end is kept
 MAX_ERROR_CHARS = 2_000
@@ -40,6 +41,7 @@ class Generation:
     last_token_s: float = 0.0
     timings: tuple[StageTiming, ...] = ()  # of the newest step
     step_s: float = 0.0
+    steps: StepTimes = field(default_factory=StepTimes)
     finish_reason: FinishReason | None = None
     error: str = ""
 
@@ -64,24 +66,26 @@ def begin(sent: PromptSent, now_s: float) -> Generation:
     return Generation(AnswerState.WAITING, sent.number, prompt, sent.max_new_tokens, sent.temperature, sent.seed, sent_s=now_s)
 
 
-def receive(generation: Generation, arrived: TokenArrived, now_s: float) -> Generation:
-    """Add one chunk; chunks that carry no token bring the session's id or its end."""
+def receive(generation: Generation, arrived: TokenArrived, now_s: float, slow_s: float) -> Generation:
+    """Add one chunk; chunks that carry no token bring the session's id or its end. A step above `slow_s` is slow."""
     if not generation.running or arrived.number != generation.number:
         return generation  # late chunk of an answer that was stopped here
     chunk = arrived.chunk
     has_token = chunk.index >= 0
     first = has_token and generation.num_tokens == 0
+    timings, number = clean(chunk.timings), generation.num_tokens + has_token
     return replace(
         generation,
         state=AnswerState.STREAMING if has_token else generation.state,
         session_id=safe_text(chunk.session_id, 64) or generation.session_id,
         text=(generation.text + safe_text(chunk.text, MAX_ANSWER_CHARS, multiline=True))[-MAX_ANSWER_CHARS:],
-        num_tokens=generation.num_tokens + has_token,
+        num_tokens=number,
         num_prompt_tokens=len(chunk.prompt_ids) or generation.num_prompt_tokens,
         first_token_s=now_s if first else generation.first_token_s,
         last_token_s=now_s if has_token else generation.last_token_s,
-        timings=clean(chunk.timings) or generation.timings,
+        timings=timings or generation.timings,
         step_s=chunk.step_s or generation.step_s,
+        steps=with_step(generation.steps, number, timings, chunk.step_s, slow_s) if has_token else generation.steps,
         finish_reason=chunk.finish_reason or generation.finish_reason,
     )
 

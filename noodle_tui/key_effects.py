@@ -26,9 +26,9 @@ from noodle_tui.messages import (
     Said,
 )
 from noodle_tui.pages import Entry, EntryKind, Leaving, Notice, Page, Preview, ThemeChoice
+from noodle_tui.screens.prompt import furthest_back
 from noodle_tui.state import LinkState
 from noodle_tui.themes import theme_names
-from noodle_tui.widgets.answer import num_rows_back
 from noodle_tui.widgets.prompt_field import PromptField
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class KeyEffects:
         from noodle_tui.commands import parse_command
 
         try:
-            order = parse_command(text, self._app.settings.keys)
+            order = parse_command(text, self._app.state.keys)
             self._orders[order.name](order.argument)
         except NoodleError as problem:
             self._app.dispatch(Said(str(problem), is_error=True))
@@ -289,10 +289,8 @@ class KeyEffects:
             self._app.dispatch(KeyPressed(key_id))
             return
         self._app.dispatch(AnswerScrolled(rows))
-        canvas = self._app.main.body_canvas(state, 0.0)
-        state = self._app.state
-        excess = state.answer_scroll - num_rows_back(state.generation, state.answer_scroll, canvas)
-        self._app.dispatch(AnswerScrolled(-excess))
+        excess = self._app.state.answer_scroll - furthest_back(state, self._app.main.body_canvas(state, 0.0))
+        self._app.dispatch(AnswerScrolled(-max(0, excess)))
 
     def _next_panel(self, key_id: str, step: int) -> None:
         state = self._app.state

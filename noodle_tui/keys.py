@@ -5,12 +5,14 @@ Lower case looks, capital letters change the cluster. Help, key lines and the co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.data import InvalidInput
 from noodle_tui.pages import Page
 
+_PLACE = re.compile(r"\{([a-z]+\.[a-z_-]+)\}")
 ALL = frozenset(Page)
 LISTS = frozenset(Page) - {Page.PROMPT}
 _NAMES = {
@@ -68,7 +70,7 @@ KEYS: tuple[Key, ...] = (
     Key("view.phase", "b", "phase: prefill, decode", _ON({Page.PROFILE})),
     Key("view.node", "n", "next source, next profile", _ON({Page.LOGS, Page.PROFILE})),
     Key("view.metric", "m", "measure: time, memory, ...", _ON({Page.WHATIF, Page.PROFILE})),
-    Key("view.expand", "z", "fold / unfold", _ON({Page.PLAN, Page.EVENTS, Page.PROFILE, Page.LOGS})),
+    Key("view.expand", "z", "fold / unfold", _ON({Page.OVERVIEW, Page.PLAN, Page.EVENTS, Page.PROFILE, Page.LOGS})),
     Key("view.kind", "f", "only the next kind of event", _ON({Page.EVENTS})),
     Key("view.newest", "g", "follow the newest", _ON({Page.EVENTS})),
     Key("view.follow", "f", "follow the newest", _ON({Page.LOGS})),
@@ -125,6 +127,11 @@ def nearest(name: str, known: Mapping[str, object]) -> str:
     return f"; did you mean {found[0]!r}?" if found else f"; known are {', '.join(known)}"
 
 
-def key_of(key_id: str, table: tuple[Key, ...] = KEYS) -> str:
+def key_of(key_id: str, table: Sequence[Key]) -> str:
     """The first key of a binding, as people know it."""
     return next(key.label.split(" ")[0] for key in table if key.id == key_id)
+
+
+def named(text: str, table: Sequence[Key]) -> str:
+    """A text of this program with every `{id of a binding}` replaced by its first key: the one way in which keys get into words."""
+    return _PLACE.sub(lambda found: key_of(found[1], table), text)

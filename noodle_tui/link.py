@@ -63,6 +63,7 @@ class Link:
         self._retry = asyncio.Event()
         self._failures: tuple[str, ...] = ()
         self._num_attempts_failed = 0
+        self._told = ""  # the last reason, as gRPC or the system put it
         self._stopping = asyncio.Lock()
 
     async def run(self) -> None:
@@ -180,7 +181,7 @@ class Link:
                 frames = self._client.watch(min_interval_s=min(1.0, 1 / self._options.hz))
                 timeout_s: float | None = FIRST_FRAME_TIMEOUT_S
                 while (frame := await self._answer(anext(frames, None), timeout_s)) is not None:
-                    timeout_s, self._num_attempts_failed = None, 0
+                    timeout_s, self._num_attempts_failed, self._told = None, 0, ""
                     self._post(FrameArrived(frame, time.time()))
                     self._report_failures()
             finally:
@@ -215,12 +216,19 @@ class Link:
         """Tell that the link is lost and sleep until the next attempt; True when the user asked for it."""
         self._report_failures()
         self._num_attempts_failed += 1
+        self._log(error)
         wait_s = delay_s(self._num_attempts_failed, random.random()) if started else None
         if wait_s is None:
             self._post(BootFailed(error))
         elif not self._retry.is_set():
             self._post(LinkLost(error, time.monotonic() + wait_s, mismatch))
         return await self._asked_within(wait_s)
+
+    def _log(self, error: str) -> None:
+        """The reason in its own words, once as long as it stays the same: the screen says what it means."""
+        if error != self._told:
+            self._told = error
+            self._post(LogsArrived((LogLine(0, time.time(), "WARN", "link", error),)))
 
     async def _asked_within(self, wait_s: float | None) -> bool:
         """Sleep, but look now and then whether a process died: that is noticed later than its connection."""
@@ -276,5 +284,5 @@ def mismatch_sentence(address: str, own: str, other: str, other_is_older: bool) 
     older = f"the coordinator at {address}" if other_is_older else "this console"
     return (
         f"this console is {own}, the coordinator at {address} is {other}: they cannot understand each other. "
-        f"Bring {older} up to date (pip install -U noodlecore), or connect to another cluster with : ctx HOST:PORT"
+        f"Bring {older} up to date (pip install -U noodlecore), or connect to another cluster with the command ctx HOST:PORT"
     )

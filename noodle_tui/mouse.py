@@ -14,9 +14,11 @@ TABS_ROW = 1
 def page_at(state: ConsoleState, x: int, canvas: Canvas) -> Page | None:
     """The screen whose tab is drawn at cell `x` of the row of tabs."""
     at = 0
+    pages = iter(Page)
     for span in tabs_line(state, canvas):
-        if at <= x < at + len(span.text) and span.text[:1].isdecimal():
-            return list(Page)[int(span.text[0]) - 1]
+        page = next(pages, None) if "." in span.text else None
+        if page is not None and at <= x < at + len(span.text):
+            return page
         at += len(span.text)
     return None
 

@@ -33,7 +33,7 @@ async def followed(link: Link | ReplayLink, plan_version: int, told: MoveEstimat
         before = text
         await asyncio.sleep(POLL_S)
         waited_s += POLL_S
-    return True, f"the move to plan #{plan_version} is still under way: screen 5 tells its end"
+    return True, f"the move to plan #{plan_version} is still under way: Events tells its end"
 
 
 async def _report(link: Link | ReplayLink, plan_version: int) -> MoveReport | None:

@@ -28,7 +28,7 @@ async def filled(link: Link | ReplayLink, preview: Preview, suggestion: Suggesti
             plan = await link.plan("", former.stages)
         elif preview.action == "cluster.confirm":
             if suggestion is None:
-                raise NotFound("the suggestion has lapsed: see screen 5")
+                raise NotFound("the suggestion has lapsed: see Events")
             plan = await link.plan("", suggestion.entry.stages)
         elif preview.action == "cluster.drain":
             plan = await link.plan("", without=preview.target)

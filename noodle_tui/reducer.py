@@ -9,6 +9,7 @@ from typing import Any
 from engine.data import ClusterStatus, Event
 from noodle_tui import generation, ui_reducer
 from noodle_tui.history import missed, planned, sampled
+from noodle_tui.link_errors import plainly
 from noodle_tui.logs import MAX_LINES, event_line, with_burst
 from noodle_tui.messages import (
     AccessChanged,
@@ -138,7 +139,7 @@ def _merge(previous: View | None, status: ClusterStatus, events: tuple[Event, ..
 
 def _link_lost(state: ConsoleState, message: LinkLost, now_s: float) -> ConsoleState:
     since_s = state.link.since_s if state.link.state in DOWN else now_s
-    error = safe_text(message.error, MAX_ERROR_CHARS)
+    error = safe_text(plainly(message.error, state.link.address), MAX_ERROR_CHARS)
     down = LinkState.VERSION if message.mismatch else LinkState.OFFLINE
     link = replace(state.link, state=down, since_s=since_s, error=error, retry_at_s=message.retry_at_s)
     return replace(state, link=link)
@@ -270,7 +271,7 @@ def _refusal_dismissed(state: ConsoleState, message: RefusalDismissed, now_s: fl
 
 
 def _token_arrived(state: ConsoleState, message: TokenArrived, now_s: float) -> ConsoleState:
-    return replace(state, generation=generation.receive(state.generation, message, now_s))
+    return replace(state, generation=generation.receive(state.generation, message, now_s, state.thresholds.token_s))
 
 
 def _session_ended(state: ConsoleState, message: SessionEnded, now_s: float) -> ConsoleState:

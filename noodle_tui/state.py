@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from engine.data import ClusterStatus, Event, Plan
 from noodle_tui.generation import Generation
 from noodle_tui.history import PlanSeen, Sample
+from noodle_tui.keys import KEYS, Key, named
 from noodle_tui.logs import LogBurst, LogLine
 from noodle_tui.messages import ReplayMoved
 from noodle_tui.pages import Ui
@@ -130,6 +131,7 @@ class Thresholds:
     memory: float = 0.92  # of a node's memory
     kv: float = 0.85  # of a node's KV budget
     heartbeat_s: float = 1.0
+    token_s: float = 0.06  # of an answer's step: slower than anybody reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +161,7 @@ class ConsoleState:
     action: ActionRun | None = None
     said: Sentence | None = None  # what a key or command did, or what was missed
     read_only: bool = False
+    keys: tuple[Key, ...] = KEYS  # as the user has bound them
     owns_cluster: bool = False  # its processes were started by this console
     thresholds: Thresholds = field(default_factory=lambda: Thresholds())
 
@@ -166,6 +169,10 @@ class ConsoleState:
     def shown(self) -> View | None:
         """What panels draw: the held view, or the latest."""
         return self.held or self.latest
+
+    def named(self, text: str) -> str:
+        """See `keys.named`; never for a text that comes from elsewhere."""
+        return named(text, self.keys)
 
     @property
     def suggestion(self) -> Suggestion | None:

@@ -60,6 +60,8 @@ class Table:
     is_warning: Callable[[Any], bool] = field(default=lambda row: True)
     sentence: Callable[[Any, int, Glyphs], Line | None] | None = None  # stands in for the covered columns
     empty: str = "nothing here"  # what would fill it
+    clears: str = ""  # the key that takes a filter back
+    shows_all: str = ""  # the key that shows more than warnings
 
 
 # --- arranging ------------------------------------------------------------------------------------------------
@@ -148,8 +150,8 @@ def _nothing(table: Table, listing: Listing, warn_only: bool) -> str:
     if not table.rows:
         return table.empty
     if listing.filter:
-        return f"none of {len(table.rows)} {table.noun} passes, esc clears the filter: {listing.filter}"
-    return f"none of {len(table.rows)} {table.noun} is a warning: w shows all"
+        return f"none of {len(table.rows)} {table.noun} passes, {table.clears} clears the filter: {listing.filter}"
+    return f"none of {len(table.rows)} {table.noun} is a warning: {table.shows_all} shows all"
 
 
 def _hidden(table: Table, rows: Sequence[Any], listing: Listing) -> str:
@@ -157,7 +159,9 @@ def _hidden(table: Table, rows: Sequence[Any], listing: Listing) -> str:
     num_hidden = len(table.rows) - len(rows)
     if not num_hidden:
         return ""
-    return f", {num_hidden} hidden by {f'filter {listing.filter!r}, esc clears it' if listing.filter else 'w'}"
+    if not listing.filter:
+        return f", {num_hidden} hidden by {table.shows_all}"
+    return f", {num_hidden} hidden by filter {listing.filter!r}, {table.clears} clears it"
 
 
 def _widths(columns: Sequence[Column], width: int) -> list[int]:

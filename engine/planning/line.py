@@ -45,7 +45,7 @@ class StageFigures:
             table = np.array([math.inf, *self.tables.table[u], *([math.inf] * self.n)])
             return table[np.maximum(lengths, 0)]
         row = np.array(self.tables.prefix[u])
-        return row - row[:, None]
+        return row - row[:, None] + self.tables.base[u]
 
     def _hops(self) -> Any:
         problem, num_nodes = self.problem, len(self.problem.nodes)

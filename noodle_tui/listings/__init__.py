@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from noodle_tui.listings.events import events_table
@@ -30,7 +31,7 @@ _TABLES: Mapping[Page, Callable[[ConsoleState], Table]] = {
 def table_of(state: ConsoleState, page: Page) -> Table | None:
     """The list of a screen; None where it has none (the Overview borrows those of its panels)."""
     build = _TABLES.get(page)
-    return build(state) if build else None
+    return replace(build(state), clears=state.named("{nav.out}"), shows_all=state.named("{view.warn}")) if build else None
 
 
 def shown_rows(state: ConsoleState, page: Page) -> tuple[Any, ...]:

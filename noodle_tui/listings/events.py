@@ -30,7 +30,7 @@ def events_table(state: ConsoleState) -> Table:
             Column("severity", "SEV", 5, lambda r: r.severity, lambda r: str(r.severity), style=lambda r: SEVERITY_STYLES[r.severity]),
             Column("kind", "KIND", 8, lambda r: r.kind, style=lambda r: "dim", from_width=70),
             Column("subject", "SUBJECT", widest([r.subject for r in rows[:200]], 7, 12), lambda r: r.subject),
-            Column("text", "WHAT", 0, lambda r: r.text, lambda r: with_count(r.text, hidden.get(_identity(r), 0))),
+            Column("text", "WHAT", 0, lambda r: r.text, lambda r: with_count(state, r.text, hidden.get(_identity(r), 0))),
             Column("sequence", "", 0, lambda r: r.sequence),
             Column("cause", "", 0, lambda r: r.cause_id),
         ),

@@ -16,7 +16,7 @@ from noodle_tui.tables import Column, Table, widest
 if TYPE_CHECKING:
     from noodle_tui.profile_file import ItemTime, PhaseView
 
-HOW_TO = "noodle-engine profile MODEL --out profile-MODEL   then : profile FILE, or open this screen again"
+HOW_TO = "noodle-engine profile MODEL --out profile-MODEL   then {app.command} profile FILE, or open this screen again"
 STANDS_OUT = 1.5  # times the median item
 ALIKE = 0.1  # of the first of a run: what differs by less is folded into it
 MIN_FOLDED = 3  # fewer are shown: a row that says how many are hidden is a row too
@@ -38,10 +38,11 @@ class LayerRow:
     before_s: float = 0.0  # in the profile before, if the two are compared and it has this item
     num_alike: int = 0  # that follow it and are folded
     alike: str = ""  # between which values those lie
+    unfold: str = ""  # the key that shows them
 
     @property
     def name(self) -> str:
-        return f"{self.item.name} [+{self.num_alike}, z]" if self.num_alike else self.item.name
+        return f"{self.item.name} [+{self.num_alike}, {self.unfold}]" if self.num_alike else self.item.name
 
 
 def phase_of(state: ConsoleState) -> PhaseView | None:
@@ -69,7 +70,7 @@ def layer_rows(state: ConsoleState) -> tuple[LayerRow, ...]:
         )
         for item, value in zip(phase.items, values, strict=True)
     )
-    return _folded(rows) if _folds(state) else rows
+    return _folded(rows, state.named("{view.expand}")) if _folds(state) else rows
 
 
 def _before_s(state: ConsoleState, phase: PhaseView) -> dict[str, float]:
@@ -85,7 +86,7 @@ def _folds(state: ConsoleState) -> bool:
     return Page.PROFILE not in state.ui.expanded and not listing.filter and not listing.sort
 
 
-def _folded(rows: tuple[LayerRow, ...]) -> tuple[LayerRow, ...]:
+def _folded(rows: tuple[LayerRow, ...], unfold: str) -> tuple[LayerRow, ...]:
     """Of items in a row that are alike the first; the slowest of all stays in sight."""
     kept: list[LayerRow] = []
     at = 0
@@ -97,7 +98,7 @@ def _folded(rows: tuple[LayerRow, ...]) -> tuple[LayerRow, ...]:
         if len(hidden) >= MIN_FOLDED:
             low, high = min(row.value for row in hidden), max(row.value for row in hidden)
             alike = f"{rows[at].text_of(low)}..{rows[at].text_of(high)}"
-            kept.append(replace(rows[at], num_alike=len(hidden), alike=alike))
+            kept.append(replace(rows[at], num_alike=len(hidden), alike=alike, unfold=unfold))
         else:
             kept += rows[at:stop]
         at = stop
@@ -128,7 +129,7 @@ def layers_table(state: ConsoleState) -> Table:
         ),
         identity=lambda row: str(row.item.index),
         is_warning=lambda row: row.value > STANDS_OUT * row.typical > 0,
-        empty=state.profile.error or f"No profile here yet:  {HOW_TO}",
+        empty=state.profile.error or state.named(f"No profile here yet:  {HOW_TO}"),
     )
 
 

@@ -28,7 +28,7 @@ def lines_table(state: ConsoleState) -> Table:
             Column("time", "TIME", 8, lambda r: r.wall_s, lambda r: clock(r.wall_s), style=lambda r: "dim"),
             Column("level", "LEVEL", 5, lambda r: r.level, style=lambda r: _STYLES.get(r.level, "text")),
             Column("source", "FROM", widest([r.source for r in rows[-200:]], 5, 12), lambda r: r.source),
-            Column("text", "TEXT", 0, lambda r: r.text, lambda r: with_count(r.text, hidden.get(r.number, 0))),
+            Column("text", "TEXT", 0, lambda r: r.text, lambda r: with_count(state, r.text, hidden.get(r.number, 0))),
         ),
         identity=lambda row: str(row.number),
         is_warning=is_warning,

@@ -60,10 +60,10 @@ class MachineRow:
         return replace(nodes[0], **{name: sum(getattr(node, name) for node in nodes) for name in names})
 
 
-def folds_stages(state: ConsoleState) -> bool:
-    """Whether the plan is shown by machine: `z` shows every stage, and a filter looks at all."""
+def folds_stages(state: ConsoleState, page: Page = Page.PLAN) -> bool:
+    """Whether a screen shows the plan by machine: `z` shows every stage, and a filter on the Plan screen looks at all."""
     num_stages = len(state.shown.status.stages) if state.shown else 0
-    return num_stages >= FOLD_FROM and Page.PLAN not in state.ui.expanded and not state.ui.listing(Page.PLAN).filter
+    return num_stages >= FOLD_FROM and page not in state.ui.expanded and not (page is Page.PLAN and state.ui.listing(page).filter)
 
 
 def owner_names(state: ConsoleState) -> dict[str, str]:

@@ -37,6 +37,6 @@ def folds(state: ConsoleState, page: Page) -> bool:
     return page not in state.ui.expanded and not state.ui.listing(page).filter
 
 
-def with_count(text: str, num_hidden: int) -> str:
+def with_count(state: ConsoleState, text: str, num_hidden: int) -> str:
     """In front, where a narrow column does not cut it off."""
-    return f"[+{num_hidden} alike, z] {text}" if num_hidden else text
+    return f"[+{num_hidden} alike, {state.named('{view.expand}')}] {text}" if num_hidden else text

@@ -25,7 +25,9 @@ def sessions_table(state: ConsoleState) -> Table:
         columns=COLUMNS,
         identity=lambda row: row.session_id,
         is_warning=lambda row: row.state == "failed" or (row.state == "queued" and row.age_s > 10),
-        empty='No sessions.  8 = write a prompt, or: noodle-engine generate "Hello" --connect ' + (state.link.address or "HOST:PORT"),
+        empty=state.named("No sessions.  {screen.prompt} = write a prompt")
+        + ', or: noodle-engine generate "Hello" --connect '
+        + (state.link.address or "HOST:PORT"),
     )
 
 

@@ -13,10 +13,12 @@ from noodle_tui.state import ConsoleState
 from noodle_tui.widgets.boxes import boxed, laid_over
 
 MIN_WIDTH, MAX_WIDTH = 50, 92
+CHOOSE = "{nav.up} and {nav.down} choose"
 ROOMY = 56  # cells inside
 TALL = 12  # rows inside
-CONFIRM = "   y = do it      n / enter / esc = cancel"
-SHORT_CONFIRM = "  y = do it  n/enter/esc = cancel"
+CONFIRM = "     {dialog.yes} = do it      {view.node} / {nav.in} / {nav.out} = cancel"
+SHORT_CONFIRM = "  {dialog.yes} = do it  {view.node}/{nav.in}/{nav.out} = cancel"
+STAY = "     {dialog.yes} = quit      {view.node} / {nav.in} / {nav.out} = stay"
 
 
 def with_dialog(state: ConsoleState, base: Lines, canvas: Canvas) -> Lines:
@@ -32,7 +34,7 @@ def with_dialog(state: ConsoleState, base: Lines, canvas: Canvas) -> Lines:
 
 def _content(state: ConsoleState, dialog: Dialog, canvas: Canvas) -> Lines:
     if isinstance(dialog, ThemeChoice):
-        return _themes(dialog, canvas)
+        return _themes(state, dialog, canvas)
     if isinstance(dialog, Leaving):
         text = [line(row) for row in wrap(dialog.text, canvas.width)]
         return (
@@ -40,11 +42,11 @@ def _content(state: ConsoleState, dialog: Dialog, canvas: Canvas) -> Lines:
             BLANK,
             *text,
             BLANK,
-            line(Span(">[ Stay ]", "accent"), "     y = quit      n / enter / esc = stay"),
+            line(Span(">[ Stay ]", "accent"), state.named(STAY)),
         )
     if isinstance(dialog, Notice):
         text = [line(row) for row in wrap(dialog.text, canvas.width)][: canvas.height - 3]
-        return (line(Span(dialog.title, "title")), BLANK, *text, BLANK, line(Span("esc or enter closes", "dim")))
+        return (line(Span(dialog.title, "title")), BLANK, *text, BLANK, line(Span(state.named("{nav.out} or {nav.in} closes"), "dim")))
     return _preview(state, dialog, canvas)
 
 
@@ -74,17 +76,17 @@ def _parts(state: ConsoleState, preview: Preview, canvas: Canvas) -> list[tuple[
 
     add(2, "why" if preview.action == "cluster.confirm" else "what", preview.about)
     if preview.action == "cluster.auto" and preview.choices:
-        parts.append((0, _modes(preview, canvas)))
+        parts.append((0, _modes(state, preview, canvas)))
     elif preview.choices:
         place = preview.choices.index(preview.target) + 1 if preview.target in preview.choices else 0
-        add(0, "where", f"{preview.target} ({place} of {len(preview.choices)}; up and down choose)")
-    add(8, "does", action.effect)
+        add(0, "where", f"{preview.target} ({place} of {len(preview.choices)}; {state.named(CHOOSE)})")
+    add(8, "does", state.named(action.effect))
     if preview.plan is not None and state.latest is not None:
         status = replanned(state, state.latest.status)
         add(0, "expect", expectation(status, preview.plan))
         for i, (name, text) in enumerate(facts_of(preview.move)):
             add(3 + i, name, text)
-        unknown = (*(preview.move.unknowns if preview.move else ()), *unknowns(status))
+        unknown = (*(preview.move.unknowns if preview.move else ()), *unknowns(state, status))
         parts += [(6, tuple(_rows("unknown", text, canvas, "warn"))) for text in unknown[:MAX_UNKNOWNS]]
         add(7, "trust", error_band(status))
     add(1, "based on", _basis(preview))
@@ -94,12 +96,12 @@ def _parts(state: ConsoleState, preview: Preview, canvas: Canvas) -> list[tuple[
     return parts
 
 
-def _modes(preview: Preview, canvas: Canvas) -> Lines:
+def _modes(state: ConsoleState, preview: Preview, canvas: Canvas) -> Lines:
     """The modes to choose from, the present one named."""
     rows: list[Line] = []
     for name in preview.choices:
         chosen = name == preview.target
-        first, *more = wrap(MODES[name] + (" (now)" if name == preview.mode else ""), canvas.width - 11)
+        first, *more = wrap(state.named(MODES[name]) + (" (now)" if name == preview.mode else ""), canvas.width - 11)
         mark = Span(canvas.glyphs.cursor if chosen else " ", "accent")
         more = more if canvas.height >= TALL else []
         rows += [line(mark, Span(f" {name:<8}", "title" if chosen else "text"), first), *(line(f"{'':<10}{row}") for row in more)]
@@ -116,13 +118,21 @@ def _basis(preview: Preview) -> str:
 
 def _foot(state: ConsoleState, preview: Preview, canvas: Canvas) -> Lines:
     if preview.pending:
-        return (BLANK, line(Span("asking the coordinator what it would do ...", "accent")), line(Span("n / enter / esc = cancel", "dim")))
+        return (
+            BLANK,
+            line(Span("asking the coordinator what it would do ...", "accent")),
+            line(Span(state.named("{view.node} / {nav.in} / {nav.out} = cancel"), "dim")),
+        )
     reason = still_holds(preview, state)
     if reason:
         rows = [line(Span(row, "warn")) for row in wrap(reason, canvas.width)]
-        again = "" if preview.blocked or preview.choices else f"      {key_of(KEY_OF.get(preview.action, preview.action))} = look again"
-        return (BLANK, *rows, line(Span(f"enter / esc = close{again}", "dim")))
-    return (BLANK, line(Span(">[ Cancel ]", "accent"), f"  {CONFIRM}" if canvas.width >= ROOMY else SHORT_CONFIRM))
+        again = (
+            ""
+            if preview.blocked or preview.choices
+            else f"      {key_of(KEY_OF.get(preview.action, preview.action), state.keys)} = look again"
+        )
+        return (BLANK, *rows, line(Span(state.named("{nav.in} / {nav.out} = close") + again, "dim")))
+    return (BLANK, line(Span(">[ Cancel ]", "accent"), state.named(CONFIRM if canvas.width >= ROOMY else SHORT_CONFIRM)))
 
 
 def _rows(name: str, text: str, canvas: Canvas, style: str = "dim") -> list[Line]:
@@ -130,7 +140,7 @@ def _rows(name: str, text: str, canvas: Canvas, style: str = "dim") -> list[Line
     return [line(Span(f"{name:<10}", style), first), *(line(f"{'':<10}{row}") for row in more)]
 
 
-def _themes(choice: ThemeChoice, canvas: Canvas) -> Lines:
+def _themes(state: ConsoleState, choice: ThemeChoice, canvas: Canvas) -> Lines:
     room = max(3, canvas.height - 4)
     first = max(0, min(choice.index - room // 2, len(choice.names) - room))
     rows: list[Line] = []
@@ -146,8 +156,8 @@ def _themes(choice: ThemeChoice, canvas: Canvas) -> Lines:
         Span(" high", "high"),
     )
     return (
-        line(Span("THEME", "title"), Span("  up and down show it at once", "dim")),
+        line(Span("THEME", "title"), Span(state.named("  {nav.up} and {nav.down} show it at once"), "dim")),
         *rows,
         line(*sample),
-        line(Span("enter keeps it   esc takes the old one back", "dim")),
+        line(Span(state.named("{nav.in} keeps it   {nav.out} takes the old one back"), "dim")),
     )

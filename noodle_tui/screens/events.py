@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.data import Event, Severity
-from noodle_tui.figures import age, clock, ms
-from noodle_tui.history import Sample
+from rich.cells import cell_len
+
+from engine.data import Event
+from noodle_tui.figures import clock
 from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line, wrap
 from noodle_tui.listings import cursor_row, table_of, warns
 from noodle_tui.listings.events import SEVERITY_STYLES
 from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState, View
 from noodle_tui.tables import draw_table
-from noodle_tui.widgets.sparkline import sparkline, values_per_cell
+from noodle_tui.widgets.timeline import NodeMark, key_of_marks, marks_of, timeline
 
-LABEL = 15
 WHY_ROWS = 5
-FRAMES_APART_S = 3.0  # a longer silence is a gap in the graph
 RELATED_S = 5.0  # events of one subject this close together belong together, when they carry no cause
 
 
@@ -27,7 +26,8 @@ def events_body(state: ConsoleState, canvas: Canvas) -> Lines:
     if table is None or view is None:
         return ()
     listing = state.ui.listing(Page.EVENTS)
-    top = (*timeline(state, view, canvas), _rule(state, canvas)) if canvas.height >= 14 else ()
+    marks = marks_of(state, view)
+    top = (*timeline(state, view, marks, canvas), _rule(state, marks, canvas)) if canvas.height >= 14 else ()
     event: Event | None = cursor_row(state, Page.EVENTS)
     room = canvas.height - len(top)
     pane = 0 if event is None or room < 10 else (room - 6 if listing.detail else min(WHY_ROWS, room // 3))
@@ -36,69 +36,13 @@ def events_body(state: ConsoleState, canvas: Canvas) -> Lines:
     return (*top, *rows, *(why(view, event, below) if event is not None and pane else ()))[: canvas.height]
 
 
-def _rule(state: ConsoleState, canvas: Canvas) -> Line:
-    """It says which kind of event is left, if `f` chose one."""
+def _rule(state: ConsoleState, marks: Sequence[NodeMark], canvas: Canvas) -> Line:
+    """It says which kind of event is left, if `f` chose one, and what the marks above stand for."""
     rule = canvas.glyphs.horizontal
-    said = f" only {state.ui.event_kind} events, f = next kind " if state.ui.event_kind else ""
-    return line(Span(rule * 2, "rule"), Span(said, "warn"), Span(rule * (canvas.width - 2 - len(said)), "rule"))
-
-
-# --- timeline -------------------------------------------------------------------------------------------------
-def timeline(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
-    """Step time, plans and warnings on one axis of time; its right edge is now."""
-    samples = state.samples
-    width = max(10, canvas.width - LABEL - 12)
-    span_s = max(60.0, min(1800.0, view.wall_s - samples[0].wall_s)) if samples else 60.0
-    columns = _columns(samples, view.wall_s, span_s, width * values_per_cell("timeline", canvas.glyphs))
-    known = [value for value in columns if value > 0]
-    reference = sorted(known)[len(known) // 2] if known else 0.0
-    graph = sparkline(columns, reference, width, canvas.glyphs, graph="timeline")
-    scale = f" 0..{ms(2 * reference)}ms" if known else " no steps"
-    return (
-        line(Span(f" last {age(span_s):<4} p95 ", "dim"), *graph, Span(scale, "dim")),
-        line(Span(f"{'plan':>14} ", "dim"), *_plan_marks(state, view.wall_s, span_s, width)),
-        line(Span(f"{'warn':>14} ", "dim"), *_warn_marks(view, span_s, width), Span(" now", "dim")),
-    )
-
-
-def _columns(samples: Sequence[Sample], now_s: float, span_s: float, width: int) -> list[float]:
-    """The highest p95 of each column's time; columns narrower than the frames' interval take the next frame's."""
-    columns = [0.0] * width
-    before = width
-    for sample in samples:
-        x = _column(sample.wall_s, now_s, span_s, width)
-        near = int(FRAMES_APART_S / span_s * width)
-        for i in range(before + 1 if x - before <= near else x, x + 1):
-            columns[i] = max(columns[i], sample.step_p95_s)
-        before = x if x >= 0 else width
-    return columns
-
-
-def _column(wall_s: float, now_s: float, span_s: float, width: int) -> int:
-    """Where a moment stands; -1 before the beginning."""
-    x = int((1 - (now_s - wall_s) / span_s) * width)
-    return min(width - 1, x) if x >= 0 else -1
-
-
-def _plan_marks(state: ConsoleState, now_s: float, span_s: float, width: int) -> Line:
-    cells = [" "] * width
-    for plan in state.plans:
-        x = max(0, _column(plan.first_wall_s, now_s, span_s, width))
-        for offset, char in enumerate(f"|{plan.plan_version}"):
-            if x + offset < width:
-                cells[x + offset] = char
-    return line(Span("".join(cells), "accent"))
-
-
-def _warn_marks(view: View, span_s: float, width: int) -> Line:
-    """`W` and `E` where something went wrong; the worst of a column wins."""
-    cells = ["."] * width
-    for event in view.events:
-        x = _column(event.wall_s, view.wall_s, span_s, width)
-        if x >= 0 and event.severity in (Severity.WARN, Severity.ERROR) and cells[x] != "E":
-            cells[x] = "W" if event.severity is Severity.WARN else "E"
-    spans = [Span(cell, "error" if cell == "E" else "warn" if cell == "W" else "dim") for cell in cells]
-    return tuple(spans)
+    said = f" only {state.ui.event_kind} events, {state.named('{view.kind}')} = next kind " if state.ui.event_kind else ""
+    key = key_of_marks(marks, canvas.width - len(said) - 6)
+    rest = canvas.width - 2 - cell_len(said) - cell_len(key)
+    return line(Span(rule * 2, "rule"), Span(said, "warn"), Span(key, "dim"), Span(rule * rest, "rule"))
 
 
 # --- why ------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len
 
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.keys import KEYS, Key
 from noodle_tui.lines import Canvas, Line, Lines, Span, crop, fit, line, stack
 from noodle_tui.pages import EntryKind, Page
 from noodle_tui.screens.key_line import key_line
@@ -22,7 +21,7 @@ from noodle_tui.screens.prompt import FIELD_ROWS
 from noodle_tui.screens.staleness import aged, faded
 from noodle_tui.state import ConsoleState, LinkState
 from noodle_tui.widgets.boxes import boxed, laid_over
-from noodle_tui.widgets.notices import notices, opening
+from noodle_tui.widgets.notices import notices_above, opening
 from noodle_tui.widgets.truth_line import is_too_small, strip_line, tabs_line, too_small_line, truth_line
 
 if TYPE_CHECKING:
@@ -36,9 +35,8 @@ _WITHOUT_COORDINATOR = frozenset({Page.PROFILE, Page.LOGS})  # they show somethi
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the screen needs to know of the program: its keys and themes."""
+    """What the screen needs to know of the program: its themes."""
 
-    keys: tuple[Key, ...] = KEYS
     themes: tuple[str, ...] = ()
 
 
@@ -71,7 +69,7 @@ def top_lines(state: ConsoleState, canvas: Canvas) -> Lines:
 
 def body_lines(state: ConsoleState, canvas: Canvas, settings: Settings) -> Lines:
     """Exactly `canvas.height` rows, none wider than the canvas."""
-    rows = _lazy("help", "help_body")(state, settings.keys, canvas) if state.ui.help else _page(state, canvas)
+    rows = _lazy("help", "help_body")(state, canvas) if state.ui.help else _page(state, canvas)
     rows = tuple(crop(row, canvas.width) for row in stack(rows, canvas.height))
     if state.ui.dialog is not None:
         rows = _lazy("dialogs", "with_dialog")(state, rows, canvas)
@@ -79,7 +77,7 @@ def body_lines(state: ConsoleState, canvas: Canvas, settings: Settings) -> Lines
     if entry is not None and entry.kind is EntryKind.COMMAND:
         from noodle_tui.commands import suggestions
 
-        rows = _palette(rows, suggestions(entry.text, state, settings.keys, settings.themes), entry.choice, canvas)
+        rows = _palette(rows, suggestions(entry.text, state, state.keys, settings.themes), entry.choice, canvas)
     return rows
 
 
@@ -116,7 +114,7 @@ def _page(state: ConsoleState, canvas: Canvas) -> Lines:
     """Notices first, then the screen; what is no longer fresh is faded."""
     if state.shown is None and state.ui.page not in _WITHOUT_COORDINATOR:
         return opening(state, canvas)
-    top = notices(state, canvas.sized(canvas.width, max(3, canvas.height // 3)))
+    top = notices_above(state, canvas)
     rows = _body_of(state.ui.page)(aged(state, canvas.now_s), canvas.sized(canvas.width, canvas.height - len(top)))
     fresh = state.link.state is LinkState.LIVE or state.replay is not None or state.ui.page in (Page.PROFILE, Page.LOGS)
     return (*top, *(rows if fresh else faded(rows)))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from noodle_tui.actions import ACTIONS, preview_of
 from noodle_tui.help_filter import fits
-from noodle_tui.keys import Key
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, beside, fit, line
 from noodle_tui.state import ConsoleState
 from noodle_tui.widgets.sparkline import levels_of
@@ -17,15 +14,15 @@ KEY_CELLS, LONG_KEY_CELLS = 10, 13
 _MOVES = ("nav.up", "nav.down", "nav.page_up", "nav.page_down", "nav.home", "nav.end")
 
 
-def help_body(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines:
+def help_body(state: ConsoleState, canvas: Canvas) -> Lines:
     """Keys that look, keys that change, symbols, files; scrolls where it does not fit, and holds what was typed to find."""
     title = line(Span(f" HELP  screen {state.ui.page.number} {state.ui.page.value}", "title"), *_hint(state, canvas))
-    look = _found(state, _look(state, keys, canvas))
-    rest = _found(state, (*_change(state, keys, canvas), BLANK, *_symbols(canvas), BLANK, *_files()))
+    look = _found(state, _look(state, canvas))
+    rest = _found(state, (*_change(state, canvas), BLANK, *_symbols(canvas), BLANK, *_files()))
     left = 54 if canvas.width >= LONG_FROM else 39
     rows = beside(look, rest, left, canvas.glyphs) if canvas.width >= TWO_COLUMNS_FROM else (*look, BLANK, *rest)
     if state.ui.help_filter and not look and not rest:
-        rows = (line(Span(" nothing here contains that; esc clears the filter", "dim")),)
+        rows = (line(Span(state.named(" nothing here contains that; {nav.out} clears the filter"), "dim")),)
     room = canvas.height - 2
     first = max(0, min(state.ui.help_scroll, len(rows) - room))
     more = len(rows) - first - room
@@ -39,8 +36,13 @@ def _hint(state: ConsoleState, canvas: Canvas) -> Line:
         return line(
             "   filter: ", Span(fit(state.ui.help_filter, min(40, len(state.ui.help_filter)), canvas.glyphs), "accent"), Span(" ", "cursor")
         )
-    hint = "type to filter, up and down scroll, esc or ? closes" if canvas.width >= TWO_COLUMNS_FROM else "type to filter, esc closes"
-    return line(Span(f"   {hint}", "dim"))
+    wide = canvas.width >= TWO_COLUMNS_FROM
+    hint = (
+        "   type to filter, {nav.up} and {nav.down} scroll, {nav.out} or {app.help} closes"
+        if wide
+        else "   type to filter, {nav.out} closes"
+    )
+    return line(Span(state.named(hint), "dim"))
 
 
 def _found(state: ConsoleState, rows: Lines) -> Lines:
@@ -49,9 +51,9 @@ def _found(state: ConsoleState, rows: Lines) -> Lines:
     return tuple(row for row in rows if not text or (row and fits(text, *(span.text for span in row))))
 
 
-def _look(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines:
+def _look(state: ConsoleState, canvas: Canvas) -> Lines:
     """Moving and the screens take one row each where rows are few and nothing was typed to find them."""
-    shown = [key for key in keys if not key.changes and state.ui.page in key.pages]
+    shown = [key for key in state.keys if not key.changes and state.ui.page in key.pages]
     rows = [line(Span(" LOOK", "title"), Span(" never changes the cluster", "dim"))]
     if not state.ui.help_filter:
         shown = [key for key in shown if not key.id.startswith("screen.")]
@@ -63,11 +65,13 @@ def _look(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines:
     return (*rows, *(_entry(key.label, key.text, canvas) for key in shown))
 
 
-def _change(state: ConsoleState, keys: Sequence[Key], canvas: Canvas) -> Lines:
+def _change(state: ConsoleState, canvas: Canvas) -> Lines:
     """A star where the preview would say why it cannot be done now."""
     rows = [line(Span(" CHANGE", "title"), Span(" asks first, y does it", "dim"))]
-    blocked = {key.id for key in keys if key.id in ACTIONS and preview_of(ACTIONS[key.id], state).blocked}
-    rows += [line(*_entry(key.label, key.text, canvas), Span(" *" if key.id in blocked else "", "warn")) for key in keys if key.changes]
+    blocked = {key.id for key in state.keys if key.id in ACTIONS and preview_of(ACTIONS[key.id], state).blocked}
+    rows += [
+        line(*_entry(key.label, key.text, canvas), Span(" *" if key.id in blocked else "", "warn")) for key in state.keys if key.changes
+    ]
     return (*rows, *([line(Span(" * not now: press it to read why", "dim"))] if blocked else []))
 
 

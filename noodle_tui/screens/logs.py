@@ -18,7 +18,9 @@ def logs_body(state: ConsoleState, canvas: Canvas) -> Lines:
     listing = state.ui.listing(Page.LOGS)
     chosen: LogLine | None = cursor_row(state, Page.LOGS) if listing.detail else None
     full = [line(f"   {row}") for row in wrap(chosen.text, canvas.width - 4)][: canvas.height // 2] if chosen else []
-    below = [BLANK, line(Span(f" {chosen.source}", "title"), Span("  in full, esc closes", "dim")), *full] if chosen else []
+    below = (
+        [BLANK, line(Span(f" {chosen.source}", "title"), Span(state.named("  in full, {nav.out} closes"), "dim")), *full] if chosen else []
+    )
     room = canvas.sized(canvas.width, canvas.height - 1 - len(below))
     return (_heading(state, len(table.rows), canvas), *draw_table(table, listing, room, warn_only=warns(state, Page.LOGS)), *below)[
         : canvas.height
@@ -42,7 +44,7 @@ def _heading(state: ConsoleState, num_rows: int, canvas: Canvas) -> Line:
         Span(" LOGS ", "title"),
         f" {whose}: ",
         Span(f"+{per_s} lines/s, more than fits", "warn") if flood else Span(source),
-        Span(f"   {'following' if follows else 'f = follow'}{lost}", "dim"),
+        Span(f"   {'following' if follows else state.named('{view.follow} = follow')}{lost}", "dim"),
     )
-    more = Span("   n = next source", "dim")
+    more = Span(state.named("   {view.node} = next source"), "dim")
     return (*head, more) if width_of(head) + len(more.text) <= canvas.width else head

@@ -57,7 +57,7 @@ class Main(Screen[None], inherit_bindings=False):
         yield LineView(styles, id="body")
         with Horizontal(id="prompt-row"):
             yield self._label("prompt-label", " prompt > ")
-            yield PromptField(id="prompt")
+            yield PromptField(self.app.state.named("{nav.in} = write a prompt"), id="prompt")
         with Horizontal(id="settings-row"):
             for (name, label, width), value in zip(SETTINGS, self._defaults, strict=True):
                 yield self._label(f"{name}-label", label)
@@ -152,7 +152,7 @@ class Main(Screen[None], inherit_bindings=False):
             return False
         from noodle_tui.help_filter import typed  # not for the first paint
 
-        text = typed(ui.help_filter, event.key, event.character, self.app.settings.keys)
+        text = typed(ui.help_filter, event.key, event.character, self.app.state.keys)
         if text is not None:
             self.app.dispatch(HelpFiltered(text))
             self.app.paint_soon()
@@ -162,7 +162,7 @@ class Main(Screen[None], inherit_bindings=False):
         """What a key is bound to on this screen; a dialog takes the keys of all screens, since `n` is its No."""
         ui = self.app.state.ui
         names = set(event.aliases)
-        here = (key for key in self.app.settings.keys if ui.dialog is not None or ui.page in key.pages)
+        here = (key for key in self.app.state.keys if ui.dialog is not None or ui.page in key.pages)
         return next((key for key in here if names & set(key.keys.split(","))), None)
 
     def on_click(self, event: Click) -> None:

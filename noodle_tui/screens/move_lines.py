@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from engine.data import ClusterStatus
 from noodle_tui.figures import percent, size
 from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line
+from noodle_tui.state import ConsoleState
 
 if TYPE_CHECKING:
     from engine.move_estimate import MoveEstimate, NodeMemory
@@ -56,9 +57,11 @@ def unknown_lines(texts: Sequence[str], canvas: Canvas, most: int = MAX_UNKNOWNS
     return tuple(rows)
 
 
-def learning_hint(status: ClusterStatus) -> str:
+def learning_hint(state: ConsoleState, status: ClusterStatus) -> str:
     """How the planner comes to know what serving shows."""
-    return "; P profiles it, M = suggest lets the planner learn" if status.adaptation_mode == "off" else ""
+    if status.adaptation_mode != "off":
+        return ""
+    return state.named("; {cluster.profile} profiles it, {cluster.auto} = suggest lets the planner learn")
 
 
 def _carried(move: MoveEstimate) -> str:

@@ -44,9 +44,9 @@ def _pane(state: ConsoleState, row: NodeRow, canvas: Canvas) -> Lines:
     if canvas.width >= TWO_COLUMNS_FROM:
         left = canvas.width // 2
         facts = _facts(state, row, canvas.sized(left, canvas.height))
-        return beside(facts, _events(events, canvas.sized(canvas.width - left - 3, canvas.height)), left, canvas.glyphs)
+        return beside(facts, _events(state, events, canvas.sized(canvas.width - left - 3, canvas.height)), left, canvas.glyphs)
     facts = _facts(state, row, canvas)
-    return (*facts, *_events(events, canvas.sized(canvas.width, canvas.height - len(facts))))
+    return (*facts, *_events(state, events, canvas.sized(canvas.width, canvas.height - len(facts))))
 
 
 def _facts(state: ConsoleState, row: NodeRow, canvas: Canvas) -> Lines:
@@ -90,12 +90,12 @@ def _stage(row: NodeRow, canvas: Canvas) -> Lines:
     )
 
 
-def _events(events: Sequence[Event], canvas: Canvas) -> Lines:
+def _events(state: ConsoleState, events: Sequence[Event], canvas: Canvas) -> Lines:
     if canvas.height < 2:
         return ()
     if not events:
         return (line(Span(" EVENTS", "title"), Span("  none of this node yet", "dim")),)
-    return event_list(events[:10], canvas)
+    return event_list(events[:10], state.named("{screen.events}"), canvas)
 
 
 def headline(row: NodeRow, canvas: Canvas) -> Line:

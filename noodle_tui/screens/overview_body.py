@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, beside, crop, line, stack
 from noodle_tui.listings import cursor_row, table_of, warns
+from noodle_tui.listings.machines import folds_stages
 from noodle_tui.pages import Page
 from noodle_tui.screens.nodes import headline
 from noodle_tui.state import ConsoleState, View
 from noodle_tui.tables import draw_table
 from noodle_tui.widgets.alert_rules import alert_panel
 from noodle_tui.widgets.event_list import event_list, notable
+from noodle_tui.widgets.machine_plan import machine_plan
 from noodle_tui.widgets.metrics import metrics
 from noodle_tui.widgets.notices import weights
 from noodle_tui.widgets.plan_blocks import plan_blocks
@@ -22,6 +24,7 @@ TWO_COLUMNS_FROM = 116  # fewer cut either the node table or the events
 THREE_COLUMNS_FROM = 180
 MIN_EVENT_ROWS = 3  # a heading and two events; fewer are not worth their rows
 MIN_SESSION_ROWS = 3
+MAX_MACHINE_ROWS = 9
 RULES_FROM = 14  # rows of a column
 TALL_FROM = 20  # rows: panels get air and the plan gets borders
 
@@ -34,7 +37,7 @@ def overview_body(state: ConsoleState, canvas: Canvas) -> Lines:
     tall = canvas.height >= TALL_FROM
     top: list[Line] = [*weights(state, canvas)[: 2 if tall else 1]]
     top += metrics(state, canvas.sized(canvas.width, 4 if tall else 3 if canvas.height >= 16 else 2 if canvas.height >= 12 else 1))
-    plan = plan_blocks(view.status, canvas.sized(canvas.width, _plan_height(canvas, len(top), len(view.status.nodes))))
+    plan = _plan(state, view, canvas.sized(canvas.width, canvas.height - len(top)))
     if plan:
         top += [*([_rule(canvas)] if tall else []), *plan]
     if tall or canvas.height - len(top) > len(view.status.nodes) + 5:
@@ -42,10 +45,12 @@ def overview_body(state: ConsoleState, canvas: Canvas) -> Lines:
     return (*top, *_panels(state, view, canvas.sized(canvas.width, canvas.height - len(top))))
 
 
-def _plan_height(canvas: Canvas, num_used: int, num_nodes: int) -> int:
-    """Rows for the plan once the nodes have theirs: with borders, without, or none."""
-    spare = canvas.height - num_used - min(num_nodes, 4) - 1
-    return 6 if spare >= 12 else 3 if spare >= 3 else 0
+def _plan(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
+    """In the rows that are left once the nodes have theirs: blocks with borders, without, or none; a large plan by machine."""
+    spare = canvas.height - min(len(view.status.nodes), 4) - 1
+    if folds_stages(state, Page.OVERVIEW):
+        return machine_plan(state, canvas.sized(canvas.width, min(MAX_MACHINE_ROWS, spare - MIN_EVENT_ROWS - 3)))
+    return plan_blocks(view.status, canvas.sized(canvas.width, 6 if spare >= 12 else 3 if spare >= 3 else 0))
 
 
 def _rule(canvas: Canvas) -> Line:
@@ -119,8 +124,8 @@ def _list(state: ConsoleState, page: Page, canvas: Canvas) -> Lines:
         return ()
     listing = state.ui.listing(page)
     if page is Page.EVENTS and not active and not listing.filter and not warns(state, page):
-        return event_list(notable(table.rows), canvas)
-    count = f"  {len(table.rows)}" + ("  enter opens" if active else "")
+        return event_list(notable(table.rows), state.named("{screen.events}"), canvas)
+    count = f"  {len(table.rows)}" + (state.named("  {nav.in} opens") if active else "")
     heading = line(Span(f" {page.value.upper()}", "title"), Span(count, "dim"))
     rows = draw_table(table, listing, canvas.sized(canvas.width, canvas.height - 1), warn_only=warns(state, page), active=active)
     return (heading, *(crop(row, canvas.width) for row in rows))

@@ -59,9 +59,11 @@ def _title(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
 def _hints(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> str:
     """What the keys choose here, and the scale of the axis."""
     mode = PLAN_MODES[state.ui.plan_mode]
-    hints = "v: " + " / ".join(name.upper() if name == mode else name for name in PLAN_MODES)
+    hints = state.named("{view.mode}: ") + " / ".join(name.upper() if name == mode else name for name in PLAN_MODES)
     if len(status.stages) >= FOLD_FROM:
-        hints += f"   z: {len(status.stages)} stages {'by machine, or one by one' if folds_stages(state) else 'one by one, or by machine'}"
+        ways = ("by machine", "one by one")
+        first, other = ways if folds_stages(state) else ways[::-1]
+        hints += state.named("   {view.expand}: ") + f"{len(status.stages)} stages {first}, or {other}"
     axis = axis_of(stage_rows(state), canvas)
     scale = f"   {axis}" if mode == "time" and axis.total_s > 0 else ""
     return hints + scale if len(hints) + len(scale) < canvas.width else hints
@@ -188,4 +190,6 @@ def _past(state: ConsoleState, worker_id: str) -> Line:
         f"#{plan.plan_version} {with_ms(stage.compute_p50_s or stage.predicted_s)}{'' if stage.compute_p50_s else ' planned'}"
         for plan, stage in seen
     ]
-    return line(Span("   history ", "dim"), "  ".join(texts) or "-", Span("   c = compare plans   enter = node", "dim"))
+    return line(
+        Span("   history ", "dim"), "  ".join(texts) or "-", Span(state.named("   {view.compare} = compare plans   {nav.in} = node"), "dim")
+    )

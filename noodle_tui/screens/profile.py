@@ -8,12 +8,17 @@ from noodle_tui.figures import age, clock, ms, percent, with_ms
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line, width_of, wrap
 from noodle_tui.listings import cursor_row, table_of
 from noodle_tui.listings.layers import HOW_TO, LayerRow, phase_of
-from noodle_tui.listings.stages import stage_rows
+from noodle_tui.listings.stages import StageRow, stage_rows
 from noodle_tui.pages import PROFILE_METRICS, Page
 from noodle_tui.profile_file import LayerTime, PhaseView, ProfileView
 from noodle_tui.state import ConsoleState
 from noodle_tui.tables import draw_table
-from noodle_tui.widgets.stage_split import per_item_lines, split_lines
+from noodle_tui.widgets.stage_split import memory_lines, per_item_lines, split_lines
+
+_NOTHING_BEFORE = (
+    "{view.compare} compares with the profile shown before this one: {view.node} shows another, {cluster.profile} takes one; "
+    "{view.compare} = not to compare"
+)
 
 
 def profile_body(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -37,19 +42,29 @@ def profile_body(state: ConsoleState, canvas: Canvas) -> Lines:
 
 
 def _served(state: ConsoleState, phase: PhaseView, row: LayerRow, canvas: Canvas) -> Lines:
-    """The same while serving, if it is this model that serves: the stage of the item, and an item on every node."""
+    """The same while serving, if it is this model that serves: the stage of the item, its memory, and an item on every node."""
     if state.shown is None or state.shown.status.num_items != len(phase.items):
         return ()
     stages = stage_rows(state)
     owner = next((stage for stage in stages if stage.stage.start <= row.item.index < stage.stage.stop), None)
-    return (*(split_lines(owner.stage, f" {owner.name} ", canvas) if owner else ()), *per_item_lines(stages, canvas))
+    split, memory = (split_lines(owner.stage, f" {owner.name} ", canvas), _memory(phase, owner, canvas)) if owner else ((), ())
+    return (*split, *memory, *per_item_lines(stages, canvas))
+
+
+def _memory(phase: PhaseView, owner: StageRow, canvas: Canvas) -> Lines:
+    """Of the node that runs the stage: its weights by this profile, the rest as the node tells."""
+    weight_bytes = sum(item.weight_bytes for item in phase.items if owner.stage.start <= item.index < owner.stage.stop)
+    return memory_lines(owner, weight_bytes, canvas)
 
 
 def _empty(state: ConsoleState, canvas: Canvas) -> Lines:
     rows = [line(Span(" PROFILE", "title"), "  where every item of the model spends its time on a machine")]
     rows += [line(" ", Span(part, "error")) for part in wrap(state.profile.error, canvas.width - 2)] if state.profile.error else []
-    rows += [BLANK, line(Span(" No profile here yet. P takes one on the chosen node (screen 2). Or by hand:", "dim"))]
-    return (*rows, *(line(f"   {part}") for part in wrap(HOW_TO, canvas.width - 4)))
+    rows += [
+        BLANK,
+        line(Span(state.named(" No profile here yet. {cluster.profile} takes one on the node chosen on Nodes. Or by hand:"), "dim")),
+    ]
+    return (*rows, *(line(f"   {part}") for part in wrap(state.named(HOW_TO), canvas.width - 4)))
 
 
 def _head(state: ConsoleState, view: ProfileView, phase: PhaseView, canvas: Canvas) -> Lines:
@@ -73,16 +88,16 @@ def _against(state: ConsoleState) -> str:
         return ""
     earlier = state.profile.earlier
     if earlier is None:
-        return "c compares with the profile shown before this one: n shows another, P takes one; c = not to compare"
+        return state.named(_NOTHING_BEFORE)
     place = "/".join(PurePath(earlier.path).parts[-2:])  # the folder is named after the node
-    return f"before: {place}, {clock(earlier.wall_s)}: {earlier.model} on {earlier.host}; c = not to compare"
+    return f"before: {place}, {clock(earlier.wall_s)}: {earlier.model} on {earlier.host}; " + state.named("{view.compare} = not to compare")
 
 
 def _point(state: ConsoleState, phase: PhaseView, phases: list[str], canvas: Canvas) -> Line:
     """What was measured; then what the keys choose among, as far as it fits."""
     row = line(f" {phase.point.label}: {with_ms(phase.step_s)} a step")
     metrics = "/".join(name.upper() if i == state.ui.profile_metric else name for i, name in enumerate(PROFILE_METRICS))
-    for hint in (f"   b: {'/'.join(phases)}", f"   m: {metrics}"):
+    for hint in (state.named("   {view.phase}: ") + "/".join(phases), state.named("   {view.metric}: ") + metrics):
         if width_of(row) + len(hint) <= canvas.width:
             row = (*row, Span(hint, "dim"))
     return row
@@ -94,7 +109,7 @@ def _layers(phase: PhaseView, row: LayerRow, canvas: Canvas) -> Lines:
     title = line(
         Span(f" ITEM {row.item.index} {row.item.name}", "title"),
         f"  {with_ms(row.item.p50_s)}, {percent(row.item.share)} of a step, noise {row.item.cv:.0%}",
-        Span(f"   +{row.num_alike} alike, {row.alike}, z = all" if row.num_alike else "", "dim"),
+        Span(f"   +{row.num_alike} alike, {row.alike}, {row.unfold} = all" if row.num_alike else "", "dim"),
     )
     if not layers:
         return (title, line(Span("  its layers were not hooked: profile with --depth layer", "dim")))

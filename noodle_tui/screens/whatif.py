@@ -39,9 +39,12 @@ def _asked(state: ConsoleState) -> Line:
     if whatif.running:
         return line(Span(" asking the coordinator ...", "accent"))
     if whatif.plan_version < 0:
-        return line(Span(" S = ask the coordinator what every strategy would do", "dim"))
+        return line(Span(state.named(" {cluster.whatif} = ask the coordinator what every strategy would do"), "dim"))
     moved = status is not None and status.plan_version != whatif.plan_version
-    hint = "the plan has moved: S = ask again" if moved else f"A apply   c compare   m: {_metrics(state)}"
+    hint = (
+        "the plan has moved: {cluster.whatif} = ask again" if moved else "{cluster.apply} apply   {view.compare} compare   {view.metric}: "
+    )
+    hint = state.named(hint) + ("" if moved else _metrics(state))
     asked = Span(f" asked {clock(whatif.wall_s)} for #{whatif.plan_version}   ", "dim")
     return line(asked, Span(hint, "warn" if moved else "dim"))
 
@@ -59,10 +62,10 @@ def _difference(state: ConsoleState, status: ClusterStatus, row: StrategyRow, ca
     if row.plan is None:
         return (
             line(Span(" move down to a strategy to see what it would change", "dim")),
-            *unknown_lines(unknowns(status), canvas),
+            *unknown_lines(unknowns(state, status), canvas),
         )
     base = base_of(state)[0]
-    unknown = (*(row.move.unknowns if row.move else ()), *unknowns(status))
+    unknown = (*(row.move.unknowns if row.move else ()), *unknowns(state, status))
     against = state.ui.compare_strategy if base else "current"
     return (
         line(Span(f" DIFF {against} > {row.name}", "title"), Span(f"   {error_band(status)}", "dim")),
@@ -136,7 +139,7 @@ def _stages(status: ClusterStatus, plan: Plan) -> Lines:
     return tuple(rows)
 
 
-def unknowns(status: ClusterStatus) -> tuple[str, ...]:
+def unknowns(state: ConsoleState, status: ClusterStatus) -> tuple[str, ...]:
     """What the predicted times do not know."""
     if not status.stages:
         return ()
@@ -145,7 +148,7 @@ def unknowns(status: ClusterStatus) -> tuple[str, ...]:
     if not far:
         return () if offs else ("no stage has run on this plan yet",)
     names = ", ".join(f"{name} {signed_percent(off)}" for name, off in far[:3]) + (f" and {len(far) - 3} more" if far[3:] else "")
-    return (f"{names} off the times predictions use{learning_hint(status)}",)
+    return (f"{names} off the times predictions use{learning_hint(state, status)}",)
 
 
 def _offs(status: ClusterStatus) -> list[tuple[str, float]]:

@@ -7,7 +7,8 @@ from rich.cells import cell_len
 from engine.data import FinishReason
 from noodle_tui.figures import ms, rate, with_ms
 from noodle_tui.generation import AnswerState, Generation
-from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line, stack, wrap
+from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line, stack, width_of, wrap
+from noodle_tui.step_times import StepTimes
 
 MIN_PROMPT_CELLS = 10
 _ENDINGS = {
@@ -18,19 +19,24 @@ _ENDINGS = {
 }
 
 
-def answer(generation: Generation, scroll: int, canvas: Canvas) -> Lines:
-    """Exactly `canvas.height` rows: a heading with the figures, then the newest rows of the text."""
+def answer(generation: Generation, scroll: int, limit_s: float, canvas: Canvas) -> Lines:
+    """Exactly `canvas.height` rows: a heading with the figures, then the newest rows of the text. A step above `limit_s` is slow."""
     if generation.state is AnswerState.IDLE:
         return stack([(Span(canvas.glyphs.horizontal * canvas.width, "rule"),)], canvas.height)
-    heading = (_heading(generation, canvas), *stage_times(generation, canvas))[: max(1, canvas.height - 1)]
+    heading = _above(generation, limit_s, canvas)
     room = canvas.height - len(heading)
     return stack((*heading, *_body(generation, scroll, canvas.sized(canvas.width, room))), canvas.height)
 
 
-def num_rows_back(generation: Generation, scroll: int, canvas: Canvas) -> int:
-    """`scroll`, limited to how far back there is text."""
-    rows = len(_text_rows(generation, canvas))
-    return max(0, min(scroll, rows - max(1, canvas.height - 2)))
+def num_rows_back(generation: Generation, canvas: Canvas) -> int:
+    """How far back there is text."""
+    return max(0, len(_text_rows(generation, canvas)) - max(1, canvas.height - len(_above(generation, 1.0, canvas))))
+
+
+def _above(generation: Generation, limit_s: float, canvas: Canvas) -> Lines:
+    """Figures of the answer, of its newest step, of all its steps; a row is left for the text."""
+    rows = (_heading(generation, canvas), *stage_times(generation, canvas), *slow_tokens(generation.steps, limit_s, canvas))
+    return rows[: max(1, canvas.height - 1)]
 
 
 def _heading(generation: Generation, canvas: Canvas) -> Line:
@@ -48,7 +54,7 @@ def _state_word(generation: Generation) -> tuple[str, str]:
     if generation.state is AnswerState.WAITING:
         return "waiting for the first token", "accent"
     if generation.state is AnswerState.STREAMING:
-        return "running, esc = stop", "accent"
+        return "running", "accent"
     return _ENDINGS[generation.finish_reason or FinishReason.ERROR]
 
 
@@ -66,6 +72,29 @@ def stage_times(generation: Generation, canvas: Canvas) -> Lines:
     if wire_s > 0:
         parts += [Span(f" {canvas.glyphs.vertical} ", "rule"), Span(f"wire {ms(wire_s)}", "dim")]
     return (line(*parts),)
+
+
+def slow_tokens(steps: StepTimes, limit_s: float, canvas: Canvas) -> Lines:
+    """How long steps took, how many took too long, and what held up the slowest."""
+    if not steps.recent_s:
+        return ()
+    row = line(Span(" steps ", "dim"), f"p50 {with_ms(steps.quantile_s(0.5))}  p95 {with_ms(steps.quantile_s(0.95))}")
+    row = (*row, Span(f"   tokens over {limit_s * 1000:g}ms: ", "dim"), Span(f"{steps.num_slow}", "warn" if steps.num_slow else "ok"))
+    room = max(0, canvas.width - width_of(row) - 1)
+    why = next((text for text in _why_slow(steps) if cell_len(text) <= room), "")
+    return (line(*row, why),)
+
+
+def _why_slow(steps: StepTimes) -> list[str]:
+    """Of the slowest token, the fullest first."""
+    worst = steps.slowest
+    if worst is None:
+        return []
+    return [
+        f" (no. {worst.number}, {with_ms(worst.step_s)}, {worst.cause})",
+        f" (no. {worst.number}, {worst.cause})",
+        f" (no. {worst.number})",
+    ]
 
 
 def _body(generation: Generation, scroll: int, canvas: Canvas) -> Lines:

@@ -16,11 +16,11 @@ MAX_ROWS = 4  # of one event
 _STYLES = {Severity.INFO: "dim", Severity.OK: "ok", Severity.WARN: "warn", Severity.ERROR: "error"}
 
 
-def event_list(events: Sequence[Event], canvas: Canvas) -> Lines:
-    """A heading and as many events as fit."""
+def event_list(events: Sequence[Event], key: str, canvas: Canvas) -> Lines:
+    """A heading and as many events as fit; `key` opens the screen that has them all."""
     if canvas.height < 2:
         return ()
-    title = line(Span(" EVENTS", "title"), Span("  newest first, 5 = all" if events else "  none yet", "dim"))
+    title = line(Span(" EVENTS", "title"), Span(f"  newest first, {key} = all" if events else "  none yet", "dim"))
     shown = events[: canvas.height - 1]
     if canvas.width < ONE_ROW_FROM:
         rows = _in_a_column(shown, canvas)

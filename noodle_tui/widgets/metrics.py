@@ -151,7 +151,8 @@ def _adapt(state: ConsoleState, status: ClusterStatus) -> Line:
         return ()
     known = state.suggestion
     gain = 1 - known.entry.predicted_s / known.entry.before_s if known and known.entry.before_s > 0 else None
-    offer = f"  offers {signed_percent(-gain if gain is not None else None)} a step (4 shows it)" if status.suggestion_id else ""
+    offer = f"  offers {signed_percent(-gain if gain is not None else None)} a step" if status.suggestion_id else ""
+    offer += state.named(" ({screen.what-if} shows it)") if offer else ""
     rests = "  rests: plan by hand" if status.strategy == GIVEN and status.adaptation_mode != "off" else ""
     return line(Span("ADAPT ", "dim"), status.adaptation_mode, Span(rests, "dim"), Span(offer, "warn"))
 

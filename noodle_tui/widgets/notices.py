@@ -16,6 +16,11 @@ def notices(state: ConsoleState, canvas: Canvas) -> Lines:
     return rows[: canvas.height]
 
 
+def notices_above(state: ConsoleState, canvas: Canvas) -> Lines:
+    """The notices on a screen whose body is `canvas`: a third of it at most."""
+    return notices(state, canvas.sized(canvas.width, max(3, canvas.height // 3)))
+
+
 def opening(state: ConsoleState, canvas: Canvas) -> Lines:
     """The body while no coordinator has answered yet."""
     rows = [*_failures(state, canvas), *_offline(state, canvas)]
@@ -27,7 +32,8 @@ def opening(state: ConsoleState, canvas: Canvas) -> Lines:
 def _waiting_for(state: ConsoleState, canvas: Canvas) -> Lines:
     link = state.link
     if link.address and not link.boot:
-        return (line(f" Waiting for the coordinator at {link.address} ..."), line(Span(" r = retry now   q = quit", "dim")))
+        keys = state.named(" {link.retry} = retry now   {app.quit} = quit")
+        return (line(f" Waiting for the coordinator at {link.address} ..."), line(Span(keys, "dim")))
     first = [line(f" {row}") for row in wrap(link.boot or "Starting ...", canvas.width - 2)]
     if not link.address:
         return (*first, line(Span(" The coordinator answers first, then its workers appear here.", "dim")))
@@ -49,7 +55,8 @@ def _offline(state: ConsoleState, canvas: Canvas) -> Lines:
         return _versions(state, canvas)
     if state.link.state is not LinkState.OFFLINE or not state.link.error:
         return ()
-    hint = f"r = {'start it again' if state.failures or not state.link.address else 'retry now'}   q = quit"
+    again = "start it again" if state.failures or not state.link.address else "retry now"
+    hint = state.named(f"{{link.retry}} = {again}   {{app.quit}} = quit")
     rows = [line(f" {row}") for row in wrap(state.link.error, canvas.width - 2)[:MAX_ERROR_ROWS]]
     if len(rows) == 1 and len(state.link.error) + len(hint) + 5 <= canvas.width:
         return ((*rows[0], Span(f"   {hint}", "dim")),)
@@ -60,7 +67,8 @@ def _versions(state: ConsoleState, canvas: Canvas) -> Lines:
     """Both versions and the way out are worth all their rows."""
     first, *more = wrap(state.link.error, canvas.width - 10)
     rows = [line(" ", Span("VERSION", "error"), f" {first}"), *(line(f"         {row}") for row in more)]
-    return (*rows, line(Span(" r = try again now   : ctx HOST:PORT = another cluster   q = quit", "dim")))
+    keys = state.named(" {link.retry} = try again now   {app.command} ctx HOST:PORT = another cluster   {app.quit} = quit")
+    return (*rows, line(Span(keys, "dim")))
 
 
 def _phase(state: ConsoleState, canvas: Canvas) -> Lines:

@@ -11,8 +11,6 @@ from textual.widgets import Input
 from noodle_tui.generation import MAX_PROMPT_CHARS
 from noodle_tui.safe_text import safe_text
 
-INVITATION = "enter = write a prompt"
-
 
 class TextField(Input):
     """One row, no border, a cursor that does not blink."""
@@ -34,8 +32,9 @@ class PromptField(TextField):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("up", "recall", "Last prompt again", id="prompt.recall", show=False)]
 
-    def __init__(self, *, id: str) -> None:
-        super().__init__(placeholder=INVITATION, max_length=MAX_PROMPT_CHARS, id=id)
+    def __init__(self, invitation: str, *, id: str) -> None:
+        super().__init__(placeholder=invitation, max_length=MAX_PROMPT_CHARS, id=id)
+        self._invitation = invitation
         self._last = ""
 
     def on_focus(self) -> None:
@@ -44,7 +43,7 @@ class PromptField(TextField):
 
     def on_blur(self) -> None:
         """Say how to come back."""
-        self.placeholder = INVITATION
+        self.placeholder = self._invitation
 
     def take(self) -> str:
         """The prompt as written; the field is empty afterwards."""

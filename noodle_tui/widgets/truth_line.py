@@ -6,6 +6,7 @@ from rich.cells import cell_len
 
 from engine.data import ClusterStatus, NodeState, NodeStatus, Phase
 from noodle_tui.figures import age, clock, rate
+from noodle_tui.keys import key_of
 from noodle_tui.lines import Canvas, Line, Span, crop, fit, line, pad, width_of
 from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState, LinkState, View
@@ -47,10 +48,10 @@ def too_small_line(state: ConsoleState, canvas: Canvas) -> Line:
     """Below 60x15 one useful line instead of an unreadable screen."""
     size = f" {canvas.width}x{canvas.height} is too small ({MIN_WIDTH}x{MIN_HEIGHT})"
     if state.shown is None:
-        return line(f" {state.link.state}  q quit ", Span(size, "dim"))
+        return line(f" {state.link.state}", state.named("  {app.quit} quit "), Span(size, "dim"))
     status = state.shown.status
     facts = f" {state.link.state} #{status.plan_version} {rate(status.tokens_per_s)} tok/s {num_alive(status)}/{len(status.nodes)} nodes "
-    return line(facts, Span(worst_word(state)[0], worst_word(state)[1]), "  q quit ", Span(size, "dim"))
+    return line(facts, Span(worst_word(state)[0], worst_word(state)[1]), state.named("  {app.quit} quit "), Span(size, "dim"))
 
 
 def is_too_small(width: int, height: int) -> bool:
@@ -104,10 +105,10 @@ def _tag(state: ConsoleState) -> Line:
 
 
 def tabs_line(state: ConsoleState, canvas: Canvas) -> Line:
-    """The screens by number, the present one in capitals; names give way when the row is narrow."""
+    """The screens by their keys, the present one in capitals; names give way when the row is narrow."""
     for names, gap in ((_LONG, "  "), (_SHORT, " "), (_TINY, " ")):
-        spans = [_tab(page, names, state.ui.page, gap) for page in Page]
-        left, right = line(" ", *spans), line(Span(_TAIL[len(gap) - 1], "dim"))
+        spans = [_tab(state, page, names, gap) for page in Page]
+        left, right = line(" ", *spans), line(Span(state.named(_TAIL[len(gap) - 1]), "dim"))
         if width_of(left) + width_of(right) <= canvas.width:
             return (*pad(left, canvas.width - width_of(right)), *right)
     return crop(left, canvas.width)
@@ -116,26 +117,26 @@ def tabs_line(state: ConsoleState, canvas: Canvas) -> Line:
 _LONG = tuple(page.value.capitalize() for page in Page)
 _SHORT = ("Over", "Nodes", "Plan", "What-if", "Events", "Sess", "Prof", "Prompt", "Logs")
 _TINY = ("Ov", "No", "Pl", "Wh", "Ev", "Se", "Pf", "Pr", "Lo")
-_TAIL = ("  ?help", "  : command  ? help ")
+_TAIL = ("  {app.help}help", "  {app.command} command  {app.help} help ")
 
 
-def _tab(page: Page, names: tuple[str, ...], present: Page, gap: str) -> Span:
+def _tab(state: ConsoleState, page: Page, names: tuple[str, ...], gap: str) -> Span:
     name = names[page.number - 1]
-    chosen = page is present
-    return Span(f"{page.number}.{name.upper() if chosen else name}{gap}", "title" if chosen else "dim")
+    chosen = page is state.ui.page
+    return Span(f"{key_of(f'screen.{page.value}', state.keys)}.{name.upper() if chosen else name}{gap}", "title" if chosen else "dim")
 
 
 def strip_line(state: ConsoleState, canvas: Canvas) -> Line:
     """Under the tabs: a failure until it is dismissed, then what is running, then what was said, else a rule."""
     rule = canvas.glyphs.horizontal * canvas.width
-    action = state.action
+    action, dismiss = state.action, state.named("{nav.out} dismisses")
     if state.refusal:
-        return _sentence(" ERROR ", state.refusal, "esc dismisses", canvas, "error")
+        return _sentence(" ERROR ", state.refusal, dismiss, canvas, "error")
     if action is not None and action.state == "failed":
-        return _sentence(f" ERROR {action.title}: ", action.detail, "e = in full  esc dismisses", canvas, "error")
+        return _sentence(f" ERROR {action.title}: ", action.detail, state.named("{action.detail} = in full  ") + dismiss, canvas, "error")
     if action is not None:
         word = "running" if action.state == "running" else "done"
-        return _sentence(f" {action.title} {word} ", action.detail, "" if action.state == "running" else "esc dismisses", canvas, "accent")
+        return _sentence(f" {action.title} {word} ", action.detail, "" if action.state == "running" else dismiss, canvas, "accent")
     if state.said is not None:
         return _sentence(
             " ERROR " if state.said.is_error else " ", state.said.text, "", canvas, "error" if state.said.is_error else "accent"
@@ -151,7 +152,7 @@ def _sentence(head: str, text: str, hint: str, canvas: Canvas, style: str) -> Li
 def _retry(state: ConsoleState, now_s: float) -> str:
     retry_at_s = state.link.retry_at_s
     if retry_at_s is None:
-        return "retrying" if state.link.attempt else "r = try again"
+        return "retrying" if state.link.attempt else state.named("{link.retry} = try again")
     return f"retry in {max(0, round(retry_at_s - now_s))}s (no. {state.link.attempt + 1})"
 
 

@@ -200,9 +200,8 @@ def previewed(action: str, state: ConsoleState | None = None, target: str = "") 
 
 
 def offline() -> ConsoleState:
-    return state_of(
-        (90.0, m.Dialling("10.0.0.5:7070")), (90.0, m.LinkLost("cannot reach 10.0.0.5:7070: Connection refused", 104.0)), state=lived(89.5)
-    )
+    lost = m.LinkLost("cannot reach 10.0.0.5:7070: Connection refused; is it running, and is the address right?", 104.0)
+    return state_of((90.0, m.Dialling("10.0.0.5:7070")), (90.0, lost), state=lived(89.5))
 
 
 def back() -> ConsoleState:
@@ -259,6 +258,18 @@ def streaming(last: m.Message | None = None) -> ConsoleState:
     return state_of(*timed, state=page(Page.PROMPT))
 
 
+def slowed() -> ConsoleState:
+    """An answer of which one token waited at a node, and one came late by the wire."""
+    tokens: list[tuple[float, m.Message]] = []
+    for i in range(40):
+        chunk = frames.chunk(i, f" word{i}")
+        if i == 33:
+            late = tuple(replace(t, queue_s=0.118) if t.worker_id == "gpu-c" else t for t in chunk.timings)
+            chunk = replace(chunk, timings=late, step_s=0.142)
+        tokens.append((91.0 + i * 0.05, m.TokenArrived(1, replace(chunk, step_s=0.0652) if i == 36 else chunk)))
+    return state_of((90.8, m.PromptSent(1, "count words", 64, 0.7, 7)), *tokens, state=page(Page.PROMPT))
+
+
 def filtered(text: str) -> ConsoleState:
     return state_of((99.0, m.EntryChanged(Entry(EntryKind.FILTER, text))), state=page(Page.NODES))
 
@@ -270,6 +281,8 @@ SCENES: dict[str, Callable[[], ConsoleState]] = {
     "plan-of-layers": lambda: page(Page.PLAN, "view.mode"),
     "plan-of-memory": lambda: page(Page.PLAN, "view.mode", "view.mode"),
     "plan-of-compare": lambda: page(Page.PLAN, "view.compare"),
+    "overview-of-machines": lambda: keyed(large(), "screen.overview"),
+    "overview-of-slowest": lambda: keyed(large(), "screen.overview", "view.expand"),
     "plan-of-machines": lambda: keyed(large(), "nav.down", "nav.down", "nav.down"),
     "plan-of-machines-as-layers": lambda: keyed(large(), "view.mode", "nav.down"),
     "plan-of-machines-as-memory": lambda: keyed(large(), "view.mode", "view.mode"),
@@ -303,6 +316,7 @@ SCENES: dict[str, Callable[[], ConsoleState]] = {
     "logs-of-flood": flooded,
     "logs-of-details": lambda: keyed(logged(), "nav.up", "nav.in"),
     "prompt-of-streaming": streaming,
+    "prompt-of-slow-tokens": slowed,
     "prompt-of-error": lambda: streaming(m.SessionEnded(1, "Unavailable: the session was lost with its worker: ask again")),
     "overview-of-sessions": lambda: keyed(lived(), "nav.panel"),
     "help": lambda: page(Page.PLAN, "app.help"),

@@ -43,6 +43,26 @@ def test_above_forty_stages_the_plan_is_shown_by_machine_until_z_or_a_filter() -
     assert [row.name for row in shown_rows(found, Page.PLAN)] == [f"S{8 * i + 5} rack-{i}-gpu5" for i in range(6)]
 
 
+def test_the_overview_of_a_large_plan_shows_the_machines_that_take_longest_until_z() -> None:
+    state = scenes.keyed(scenes.large(), "screen.overview")
+    for size, names in (((120, 40), [f"rack-{i} (8)" for i in range(6)]), ((80, 24), ["rack-1 (8)", "rack-3 (8)", "rack-4 (8)"])):
+        plan = body(state, *size).split("NODE ")[0]
+        assert [row[1:11] for row in plan.split("\n") if "(8)" in row] == names, "in the order of the step"
+        assert ("+ 3 more machines, at most 17.6ms each" in plan) is (size[0] == 80)
+        assert "48 stages on 6 machines" in plan and "23.6ms !!" in plan
+    assert "EVENTS" in body(state, 80, 24)
+    assert "48 stages, slowest first" in body(scenes.keyed(state, "view.expand"))
+    assert "slowest first" in body(scenes.keyed(scenes.large(40, 5), "screen.overview")), "forty are listed"
+
+
+def test_the_bottlenecks_machine_is_in_sight_though_others_take_longer() -> None:
+    hosts = {f"n{i}": f"h{min(i, 44) // 11}" if i < 44 else "alone" for i in range(45)}
+    nodes = tuple(frames.node(name, i, i + 1, host=host) for i, (name, host) in enumerate(hosts.items()))
+    stages = tuple(frames.stage(name, i, i + 1, 0.009 if host == "alone" else 0.002) for i, (name, host) in enumerate(hosts.items()))
+    state = scenes.state_of((99.5, scenes.live(nodes=nodes, stages=stages, num_items=45)))
+    assert "alone (1)" in body(state, 80, 24) and "h3 (11)" not in body(state, 80, 24)
+
+
 def test_z_folds_on_its_own_screen_only() -> None:
     assert folds_stages(scenes.keyed(scenes.large(), "screen.events", "view.expand", "screen.plan"))
 
@@ -119,7 +139,7 @@ def test_folding_hides_only_what_is_alike_and_never_the_slowest(values: list[flo
         LayerRow(ItemTime(i, f"h.{i}", value, value, 0.0, 1, 0.1), value, slowest, 1.0, value == slowest, "", str)
         for i, value in enumerate(values)
     )
-    kept = _folded(rows)
+    kept = _folded(rows, "z")
     at = 0
     for row in kept:
         assert row.item.index == at
@@ -240,7 +260,7 @@ def test_the_footer_names_z_on_the_plan_only_where_it_does_something() -> None:
     def footer(state: ConsoleState) -> str:
         return body(state).rstrip("\n").rpartition("\n")[2]
 
-    assert "z fold" in footer(scenes.large()) and "z fold" not in footer(scenes.page(Page.PLAN))
+    assert "z all" in footer(scenes.large()) and "z all" not in footer(scenes.page(Page.PLAN))
 
 
 def test_wide_screens_have_graphs_of_median_and_p95() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -26,7 +28,7 @@ NEW_KEYS = {"view.metric": "ctrl+n", "view.expand": "ctrl+z", "view.kind": "ctrl
 @pytest.mark.parametrize("page", Page)
 def test_every_key_of_a_screen_is_in_its_help(page: Page) -> None:
     keys = with_keys(NEW_KEYS)
-    text = text_of(help_body(scenes.page(page, "app.help"), keys, Canvas(120, 400, ASCII, 0.0)))
+    text = text_of(help_body(replace(scenes.page(page, "app.help"), keys=keys), Canvas(120, 400, ASCII, 0.0)))
     for key in keys:
         here = page in key.pages and not key.id.startswith("screen.")
         assert (f" {key.label} " in text and key.text in text) or not here, key.id

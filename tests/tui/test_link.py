@@ -108,8 +108,10 @@ def test_retries_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(link: Link, inbox: Inbox) -> None:
         await inbox.wait_for(lambda: len(inbox.of(m.LinkLost)) >= 4)
 
-    run("127.0.0.1:1", test)
+    inbox = run("127.0.0.1:1", test)
     assert asked[:4] == [1, 2, 3, 4]
+    (told,) = inbox.of(m.LogsArrived)
+    assert "refused" in told.lines[0].text and told.lines[0].level == "WARN", "its own words, once"  # type: ignore[union-attr]
     assert backoff.delay_s(4, 0.5) == 8
 
 
@@ -201,7 +203,7 @@ def test_another_protocol_is_said_with_both_versions_and_nothing_is_watched(
 
     inbox = run(fake.address, test)
     (lost,) = inbox.of(m.LinkLost)
-    assert lost.mismatch and all(text in lost.error for text in (*expected, f"this console is {own_version()}", ": ctx HOST:PORT"))  # type: ignore[union-attr]
+    assert lost.mismatch and all(text in lost.error for text in (*expected, f"this console is {own_version()}", "ctx HOST:PORT"))  # type: ignore[union-attr]
     assert inbox.of(m.FrameArrived) == []
 
 

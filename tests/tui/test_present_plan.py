@@ -49,7 +49,7 @@ def test_a_way_out_of_a_drift_is_a_gain_and_not_a_loss() -> None:
     assert rows["balanced"].gain == pytest.approx(0.012 / 0.009 - 1)
     status = replanned(state, frames.status())
     assert expectation(status, frames.plan(bottleneck_s=0.009)).startswith("bottleneck 12.0 > 9.0 ms")
-    assert "cpu-b -48%" in "".join(unknowns(status))
+    assert "cpu-b -48%" in "".join(unknowns(state, status))
 
 
 def test_times_of_another_plan_are_not_used() -> None:
