@@ -151,7 +151,7 @@ def test_a_model_that_fits_nowhere_is_refused_at_once() -> None:
 
 def test_a_memory_that_must_be_shared_in_an_odd_way_is_searched_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """The one plan that fits is none of those that dealing out the memory finds."""
-    problem = cluster_problem(484)
+    problem = cluster_problem(729)
     plans = prompt_plans(problem, "balanced", Certificate(problem, None))
     assert plans.kept is None and plans.other is None
     monkeypatch.setattr(ordering, "MOST_STAGES", 0)
