@@ -106,4 +106,4 @@ def _show(plan: Plan, as_json: bool) -> None:
 def _proof(plan: Plan) -> str:
     if plan.optimal:
         return ", optimal"
-    return f", not proven best: at most {100 * plan.gap:.1f} % from it" if plan.gap else ""
+    return f", at most {100 * plan.gap:.1f} % above the best of all orders" if plan.gap else ""

@@ -74,14 +74,14 @@ def loading(plan: Plan, members: Members) -> list[do.Command]:
 
 
 def describe(plan: Plan) -> str:
-    """In one line; a plan of the planner's that is not proven best says how far from it it can be."""
+    """In one line. The present order of nodes is kept where another would gain little, or is not proven best: then by how much at most."""
     return f"{plan.strategy}: {_text(plan.stages)}, bottleneck {1e3 * plan.bottleneck_s:.1f} ms{_doubt(plan)}"
 
 
 def _doubt(plan: Plan) -> str:
     if plan.optimal or plan.strategy == GIVEN:
         return ""
-    return f", not proven best (at most {100 * plan.gap:.1f} % from it)" if plan.gap else ", not proven best"
+    return f", at most {100 * plan.gap:.1f} % above the best of all orders" if plan.gap else ", not proven best"
 
 
 def _text(stages: tuple[Stage, ...]) -> str:

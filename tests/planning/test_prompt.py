@@ -165,7 +165,7 @@ def test_a_memory_that_must_be_shared_in_an_odd_way_is_searched_for_a_second(mon
 def test_a_plan_that_is_not_proven_best_says_so() -> None:
     plan = stable_plan(measured_cluster(130, 16, 1), "bottleneck_first", 7)
     assert plan.plan_version == 7 and not plan.optimal and 0.0 < plan.gap < 0.2
-    assert describe(plan).endswith(f", not proven best (at most {100 * plan.gap:.1f} % from it)")
+    assert describe(plan).endswith(f", at most {100 * plan.gap:.1f} % above the best of all orders")
     assert describe(replace(plan, optimal=True, gap=0.0)).endswith(" ms")
 
 
