@@ -135,7 +135,7 @@ def _bottleneck(status: ClusterStatus) -> Line:
 
 def _against_plan(actual_s: float, predicted_s: float, num_steps: int) -> Line:
     if not num_steps or predicted_s <= 0:
-        return line(Span("  predicted, not measured yet", "dim"))
+        return line(Span("  predicted", "dim"))
     excess = actual_s / predicted_s - 1
     return line(f"  planned {ms(predicted_s)} ", Span(f"{excess:+.0%}", "warn" if excess > OVER_PLAN else "ok"))
 
