@@ -32,7 +32,7 @@ def _stage_s(node: dict[str, Any], start: int, stop: int) -> float:
     times = node["time_s"]
     if stop > len(times):
         raise IndexError(f"item {stop - 1} of {len(times)}")
-    return float(sum(times[start:stop]))
+    return float(node.get("base_s", 0.0) + sum(times[start:stop]))
 
 
 def replanned(state: ConsoleState, status: ClusterStatus) -> ClusterStatus:

@@ -27,6 +27,11 @@ def test_the_present_stages_take_what_the_problem_says() -> None:
     assert plan.bottleneck_s == pytest.approx(0.012)
 
 
+def test_what_a_stage_takes_beside_its_items_counts() -> None:
+    nodes = [{"id": name, "time_s": [ITEM_S[name]] * 14, "base_s": 0.003} for name in frames.NAMES]
+    assert present_plan(problem(nodes=nodes), frames.status()).stage_s == pytest.approx((0.008, 0.011, 0.015, 0.005))
+
+
 def test_a_table_of_stage_times_is_read_by_the_number_of_items() -> None:
     nodes = [{"id": name, "stage_time_s": [0.01 * (i + 1) for i in range(14)]} for name in frames.NAMES]
     assert present_plan(problem(nodes=nodes), frames.status()).stage_s == pytest.approx((0.05, 0.04, 0.03, 0.02))
