@@ -192,6 +192,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def _on_timer(self) -> None:
         self.dispatch(Tick())
         self.calls.look_at_suggestion()
+        self.calls.look_at_links()
         self._reload_theme()
         if self.app_focus or time.monotonic() - self._painted_s >= BLURRED_INTERVAL_S:
             self.paint()

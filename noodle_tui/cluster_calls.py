@@ -16,17 +16,19 @@ from noodle_tui.actions import ACTIONS, ALL_NODES, action_for, arguments_of, nod
 from noodle_tui.messages import (
     ActionChanged,
     DialogChanged,
+    LinksArrived,
     PresentPlanned,
     Said,
     WhatIfAsked,
     WhatIfEnded,
 )
 from noodle_tui.move_progress import followed
-from noodle_tui.pages import Preview
+from noodle_tui.pages import Page, Preview
 from noodle_tui.previews import candidate, filled, suggestion_of
 from noodle_tui.state import LinkState
 
 if TYPE_CHECKING:
+    from engine.measured_link import MeasuredLink
     from noodle_tui.app import ConsoleApp
 
 KNOWN_STRATEGIES = ("balanced", "bottleneck_first", "memory_aware", "latency_optimized", "cost")
@@ -86,6 +88,24 @@ class ClusterCalls:
         if found is not None:
             self._app.dispatch(found)
             self._app.paint_soon()
+
+    # --- links ----------------------------------------------------------------------------------------------------
+    def look_at_links(self) -> None:
+        """Fetch what was measured of the ways between workers once its screen is shown, and when an event tells of news."""
+        state = self._app.state
+        if state.latest is None or state.ui.page is not Page.NODES or state.replay is not None or state.link.state is not LinkState.LIVE:
+            return
+        newest = max((event.sequence for event in state.latest.events if event.text.startswith("link")), default=0)
+        if newest != state.links_event and not any(worker.group == "links" and worker.is_running for worker in self._app.workers):
+            self._app.run_worker(self._fetch_links(newest), group="links", exit_on_error=False)
+
+    async def _fetch_links(self, event: int) -> None:
+        """Without an answer none are shown, and none asked for again until there is news."""
+        links: tuple[MeasuredLink, ...] = ()
+        with contextlib.suppress(NoodleError):
+            links = await self._app.link.ask("links")
+        self._app.dispatch(LinksArrived(links, event))
+        self._app.paint_soon()
 
     # --- changes --------------------------------------------------------------------------------------------------
     def preview(self, key_id: str, target: str = "") -> None:

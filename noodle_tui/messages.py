@@ -12,6 +12,7 @@ from noodle_tui.pages import Dialog, Entry
 
 if TYPE_CHECKING:
     from engine.adaptation_entry import AdaptationEntry
+    from engine.measured_link import MeasuredLink
     from engine.move_estimate import MoveEstimate
     from noodle_tui.profile_file import ProfileView
 
@@ -180,6 +181,14 @@ class SuggestionArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class LinksArrived:
+    """What the workers measured of the ways between them, as of the event that told so."""
+
+    links: tuple[MeasuredLink, ...]
+    event: int
+
+
+@dataclass(frozen=True, slots=True)
 class PresentPlanned:
     """The plan that serves, by the times that the coordinator plans with now."""
 
@@ -294,6 +303,7 @@ Message = (
     | WhatIfAsked
     | CandidateArrived
     | SuggestionArrived
+    | LinksArrived
     | PresentPlanned
     | WhatIfEnded
     | ProfileLoaded

@@ -26,6 +26,7 @@ from noodle_tui.messages import (
     HoldToggled,
     KeyPressed,
     LinkLost,
+    LinksArrived,
     LogsArrived,
     Message,
     PeerKnown,
@@ -246,6 +247,10 @@ def _suggestion_arrived(state: ConsoleState, message: SuggestionArrived, now_s: 
     return replace(state, known_suggestion=Suggestion(clean(message.entry), clean(message.plan), clean(message.move)))
 
 
+def _links_arrived(state: ConsoleState, message: LinksArrived, now_s: float) -> ConsoleState:
+    return replace(state, links=clean(message.links), links_event=message.event)
+
+
 def _whatif_ended(state: ConsoleState, message: WhatIfEnded, now_s: float) -> ConsoleState:
     return replace(state, whatif=replace(state.whatif, running=False, wall_s=message.wall_s))
 
@@ -300,6 +305,7 @@ _HANDLERS: dict[type, Callable[[ConsoleState, Any, float], ConsoleState]] = {
     WhatIfAsked: _whatif_asked,
     CandidateArrived: _candidate_arrived,
     SuggestionArrived: _suggestion_arrived,
+    LinksArrived: _links_arrived,
     PresentPlanned: lambda state, message, now_s: replace(state, whatif=replace(state.whatif, present=clean(message.plan))),
     WhatIfEnded: _whatif_ended,
     ProfileLoaded: _profile_loaded,

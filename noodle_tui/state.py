@@ -19,6 +19,7 @@ from noodle_tui.pages import Ui
 
 if TYPE_CHECKING:
     from engine.adaptation_entry import AdaptationEntry
+    from engine.measured_link import MeasuredLink
     from engine.move_estimate import MoveEstimate
     from noodle_tui.profile_file import ProfileView
 
@@ -157,6 +158,8 @@ class ConsoleState:
     log_bursts: tuple[LogBurst, ...] = ()  # of the last second, oldest first
     whatif: WhatIf = field(default_factory=lambda: WhatIf())
     known_suggestion: Suggestion | None = None  # perhaps no longer open
+    links: tuple[MeasuredLink, ...] = ()
+    links_event: int = -1  # the newest event about links when they were asked for; -1: never asked
     profile: ProfileState = field(default_factory=lambda: ProfileState())
     action: ActionRun | None = None
     said: Sentence | None = None  # what a key or command did, or what was missed

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.data import Event
-from noodle_tui.figures import ms, percent, signed_percent, with_ms
+from engine.measured_link import MeasuredLink
+from noodle_tui.figures import ms, percent, signed_percent, size, with_ms
 from noodle_tui.lines import Canvas, Line, Lines, Span, beside, fit, line, wrap
 from noodle_tui.listings import cursor_row, table_of, warns
 from noodle_tui.listings.nodes import NodeRow, details, kv_share, memory_share
@@ -55,7 +56,7 @@ def _facts(state: ConsoleState, row: NodeRow, canvas: Canvas) -> Lines:
         first, *more = wrap(text, canvas.width - 12)
         lines.append(line(Span(f" {name:<8}", "dim"), first, *_bar_for(name, row, state, canvas, len(first))))
         lines += [line(f"         {part}") for part in more[:2]]
-    return (*lines, *_stage(row, canvas))[: canvas.height]
+    return (*lines, *_stage(row, canvas), *_links(state, row, canvas))[: canvas.height]
 
 
 def _role(row: NodeRow) -> str:
@@ -88,6 +89,19 @@ def _stage(row: NodeRow, canvas: Canvas) -> Lines:
         line(Span(f" {'around':<8}", "dim"), around),
         line(Span(f" {'last':<8}", "dim"), "[", *graph, "]", Span(scale, "dim")),
     )
+
+
+def _links(state: ConsoleState, row: NodeRow, canvas: Canvas) -> Lines:
+    """The way from this node to each other one: there and back, and what it carries."""
+    ways = [_way(link) for link in sorted(state.links, key=lambda link: link.to_id) if link.from_id == row.node.worker_id]
+    if not ways:
+        return ()
+    first, *more = wrap("round trip to " + ", ".join(ways), canvas.width - 12)
+    return (line(Span(f" {'links':<8}", "dim"), first), *(line(f"         {part}") for part in more))
+
+
+def _way(link: MeasuredLink) -> str:
+    return f"{link.to_id} none" if link.failure else f"{link.to_id} {with_ms(link.round_trip_s)} at {size(link.bandwidth_bytes_per_s)}/s"
 
 
 def _events(state: ConsoleState, events: Sequence[Event], canvas: Canvas) -> Lines:

@@ -70,16 +70,21 @@ def _panels(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
     return (*nodes, *(_list(state, panel, canvas.sized(canvas.width, rest)) if rest >= MIN_EVENT_ROWS - 1 else ()))
 
 
+def _all_nodes(view: View) -> int:
+    """Rows of a heading, every node, and what is said of the chosen one; without nodes, of what brings the first one."""
+    return max(len(view.status.nodes), 2) + 2
+
+
 def _rows_for_nodes(view: View, canvas: Canvas) -> int:
     """All nodes and the chosen one's details, unless that leaves too little for what stands below."""
-    wanted = len(view.status.nodes) + 2
+    wanted = _all_nodes(view)
     if canvas.height - wanted >= MIN_EVENT_ROWS:
         return wanted
     return canvas.height if canvas.height < 9 else max(5, canvas.height - 5)
 
 
 def _nodes_and_sessions(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
-    wanted = len(view.status.nodes) + 2
+    wanted = _all_nodes(view)
     for_sessions = min(len(view.status.sessions) + 2, max(MIN_SESSION_ROWS, canvas.height // 3)) if view.status.sessions else 0
     nodes = _nodes(state, canvas.sized(canvas.width, min(wanted, max(4, canvas.height - for_sessions))))
     room = canvas.height - len(nodes) - 1
@@ -101,7 +106,7 @@ def _three_columns(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
     middle = canvas.width - left - right - 6
     sessions = _list(state, Page.SESSIONS, canvas.sized(right, canvas.height))
     events = _events_and_rules(state, canvas.sized(middle, canvas.height))
-    nodes = _nodes(state, canvas.sized(left, min(len(view.status.nodes) + 2, canvas.height)))
+    nodes = _nodes(state, canvas.sized(left, min(_all_nodes(view), canvas.height)))
     return beside(stack(nodes, canvas.height), beside(events, sessions, middle, canvas.glyphs), left, canvas.glyphs)
 
 
