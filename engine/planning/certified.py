@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from engine.planning.constraints import PlanningConstraints
-from engine.planning.keys import key_of, objective_of
+from engine.planning.keys import key_of, objective_of, solution_of
 from engine.planning.large import Large, spread
 from engine.planning.objectives import BOTTLENECK_SLACK
 from engine.planning.problem import Problem, TooHard
@@ -48,19 +48,7 @@ def solve_large(problem: Problem, strategy: str) -> Solution:
     objective = objective_of(strategy, costs)
     bound = min(objective, _bound(problem, tables, strategy, bottleneck_s, trip_s))
     optimal = bound >= objective * (1 - CERTAIN) and (strategy != "balanced" or len(cuts) == min(len(tables.nodes), tables.n))
-    return Solution(
-        strategy,
-        cuts,
-        costs.stages,
-        costs.bottleneck_s,
-        costs.round_trip_s,
-        costs.period_s,
-        objective,
-        objective if optimal else bound,
-        optimal,
-        "beam search, bounded by prices",
-        ties_searched=False,
-    )
+    return solution_of(strategy, cuts, costs, bound, optimal=optimal, method="beam search, bounded by prices")
 
 
 def _relaxation(problem: Problem) -> Tables:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.planning.problem import Problem
-from engine.planning.solution import Costs
+from engine.planning.solution import Costs, Cut, Solution
 
 
 def objective_of(strategy: str, costs: Costs) -> float:
@@ -26,3 +26,13 @@ def key_of(problem: Problem, strategy: str, costs: Costs) -> tuple:
     if strategy == "cost":
         return objective_of(strategy, costs), len(costs.stages), costs.period_s
     return objective_of(strategy, costs), costs.bottleneck_s
+
+
+def solution_of(
+    strategy: str, cuts: tuple[Cut, ...], costs: Costs, bound: float, *, optimal: bool, method: str, ties_searched: bool = False
+) -> Solution:
+    """A placement with its certificate; no placement's objective is below `bound`, which says nothing more if it is `optimal`."""
+    objective = objective_of(strategy, costs)
+    lower_bound = objective if optimal else min(bound, objective)
+    figures = costs.stages, costs.bottleneck_s, costs.round_trip_s, costs.period_s
+    return Solution(strategy, cuts, *figures, objective, lower_bound, optimal, method, ties_searched)

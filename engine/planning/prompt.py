@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from engine.planning.certificate import Certificate
 from engine.planning.certified import CERTAIN
-from engine.planning.keys import key_of, objective_of
+from engine.planning.keys import key_of, objective_of, solution_of
 from engine.planning.line import StageFigures
 from engine.planning.objectives import BOTTLENECK_SLACK
 from engine.planning.placing import Cuts, Order, Placing
@@ -156,16 +156,4 @@ def _solution(problem: Problem, strategy: str, placed: Placed | None, bound: flo
         optimal = optimal and len(cuts) == min(len(problem.nodes), len(problem.items))
     if strategy == "memory_aware":
         optimal = optimal and costs.bottleneck_s <= BOTTLENECK_SLACK * least_s
-    return Solution(
-        strategy,
-        cuts,
-        costs.stages,
-        costs.bottleneck_s,
-        costs.round_trip_s,
-        costs.period_s,
-        objective,
-        objective if optimal else min(bound, objective),
-        optimal,
-        "orders tried by arrays, bounded by a relaxation",
-        ties_searched=False,
-    )
+    return solution_of(strategy, cuts, costs, bound, optimal=optimal, method="orders tried by arrays, bounded by a relaxation")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from engine.data import InvalidInput, Plan, Stage
 from engine.planning.interchange import interchangeable, last_matters
-from engine.planning.keys import key_of, objective_of
+from engine.planning.keys import key_of, solution_of
 from engine.planning.labels import TooLarge, Work
 from engine.planning.objectives import OBJECTIVES, Best
 from engine.planning.problem import Infeasible, Problem
@@ -64,20 +64,7 @@ def _exact(problem: Problem, strategy: str, work: Work | None) -> Solution:
     if not found:
         raise Infeasible(shortage(problem))
     best, cuts, costs = min(found, key=lambda answer: key_of(problem, strategy, answer[2]))
-    objective = objective_of(strategy, costs)
-    return Solution(
-        strategy,
-        cuts,
-        costs.stages,
-        costs.bottleneck_s,
-        costs.round_trip_s,
-        costs.period_s,
-        objective,
-        objective,
-        True,
-        best.method,
-        best.ties_searched,
-    )
+    return solution_of(strategy, cuts, costs, math.inf, optimal=True, method=best.method, ties_searched=best.ties_searched)
 
 
 def _solve(
