@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -252,9 +252,15 @@ class Plan:
     lower_bound: float = 0.0
     optimal: bool = False
     gap: float = 0.0  # the most that the objective can be above the best, as a share; 0 if optimal or without a bound
+    hop_s: tuple[float, ...] = ()  # predicted time from each stage to the next; 0 after the last, whose way back is in round_trip_s
+    for_version: int = 0  # of the plan that it replaces, or would: what is offered for one plan lapses with it
 
     def stage_of(self, node_id: str) -> Stage | None:
         return next((s for s in self.stages if s.node_id == node_id), None)
+
+    def after(self, present: Plan) -> Plan:
+        """This plan as the one that would follow `present`."""
+        return replace(self, plan_version=present.plan_version + 1, for_version=present.plan_version)
 
 
 # --- what an operator sees -------------------------------------------------------------------------------------
@@ -335,6 +341,7 @@ class StageStatus:
     hop_p50_s: float  # wire time from this stage to the next one, or to the coordinator
     num_steps: int  # steps in the window that these figures describe
     history_s: tuple[float, ...] = ()  # median compute time of recent sampling intervals, oldest first; 0 = no step
+    predicted_hop_s: float = 0.0  # from this stage to the next one; 0 after the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +389,8 @@ class ClusterStatus:
     adaptation_mode: str = ""  # off, suggest or auto; empty if the coordinator does not say
     suggestion_id: int = 0  # of adaptation, waiting to be confirmed; 0 is none
     finished: tuple[SessionStatus, ...] = ()  # newest first, bounded
+    predicted_bottleneck_s: float = 0.0  # of the plan that serves, as it was made
+    predicted_step_s: float = 0.0  # once around that plan, hops and the way back included
 
 
 def check_name(what: str, name: str) -> str:
