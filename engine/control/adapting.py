@@ -89,8 +89,8 @@ class Adapting:
 
     @property
     def suggestion_id(self) -> int:
-        """The suggestion that waits to be confirmed; 0 is none."""
-        open_ = self.planner.suggestion
+        """The suggestion that waits to be confirmed; 0 if there is none for the plan that serves."""
+        open_ = self.planner.suggestion_for(self._cluster.plan_version)
         return open_.decision_id if open_ is not None else 0
 
     def set_mode(self, name: str, expected: str, now_s: float, out: list[do.Command]) -> None:
@@ -162,8 +162,8 @@ def _point(flight: Flight) -> Point:
 def _entry(d: Decision, now_s: float) -> AdaptationEntry:
     cost_s = d.cost.cost_s if d.cost else 0.0
     figures = d.before_s, d.predicted_s, cost_s, d.realised_s, d.realised_pause_s
-    stages = d.plan.stages if d.plan else ()
-    return AdaptationEntry(d.decision_id, now_s - d.at_s, str(d.verdict), d.sentence, d.outcome, *figures, stages)
+    stages, for_version = (d.plan.stages, d.plan.for_version) if d.plan else ((), 0)
+    return AdaptationEntry(d.decision_id, now_s - d.at_s, str(d.verdict), d.sentence, d.outcome, *figures, stages, for_version)
 
 
 def _record(decision: Decision) -> do.Record:

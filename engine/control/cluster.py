@@ -9,6 +9,7 @@ plan `rebalancer`'s.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import singledispatchmethod
 
 from engine.control import commands as do
@@ -303,10 +304,11 @@ class Cluster:
         """
         return self.adapting.corrected(problem_of(self.card, self.members, self.plan, without))
 
-    def preview(self, strategy: str = "", stages: tuple[Stage, ...] = ()) -> Plan:
-        """The plan the cluster would adopt now; raises Refused, InvalidInput or Infeasible with the reason."""
+    def preview(self, strategy: str = "", stages: tuple[Stage, ...] = (), without: str = "") -> Plan:
+        """The plan the cluster would adopt now, or `without` a worker; raises Refused, InvalidInput or Infeasible with the reason."""
         name = check_strategy(strategy or self.strategy)
-        return plan_for(self.problem(), self.config, name, self.last_version + 1, stages, is_asked=bool(strategy))
+        plan = plan_for(self.problem(without), self.config, name, self.last_version + 1, stages, is_asked=bool(strategy))
+        return replace(plan, for_version=self.plan_version)
 
     def _adopt(self, now_s: float, out: list[do.Command]) -> None:
         eligible = tuple((m.spec.node_id, m.generation) for m in self.members.eligible())

@@ -22,6 +22,7 @@ class AdaptationEntry:
     realised_s: float | None
     realised_pause_s: float | None
     stages: tuple[Stage, ...] = ()  # what it moves to; empty if it moves nothing
+    for_version: int = 0  # of the plan that it was decided for; an offer lapses with that plan
 
 
 @dataclass(frozen=True, slots=True)

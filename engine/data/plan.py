@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,12 @@ class Plan:
     lower_bound: float = 0.0
     optimal: bool = False
     gap: float = 0.0  # the most that the objective can be above the best, as a share; 0 if optimal or without a bound
+    hop_s: tuple[float, ...] = ()  # predicted time from each stage to the next; 0 after the last, whose way back is in round_trip_s
+    for_version: int = 0  # of the plan that it replaces, or would: what is offered for one plan lapses with it
 
     def stage_of(self, node_id: str) -> Stage | None:
         return next((s for s in self.stages if s.node_id == node_id), None)
+
+    def after(self, present: Plan) -> Plan:
+        """This plan as the one that would follow `present`."""
+        return replace(self, plan_version=present.plan_version + 1, for_version=present.plan_version)

@@ -83,6 +83,7 @@ class StageStatus:
     hop_p50_s: float  # wire time from this stage to the next one, or to the coordinator
     num_steps: int  # steps in the window that these figures describe
     history_s: tuple[float, ...] = ()  # median compute time of recent sampling intervals, oldest first; 0 = no step
+    predicted_hop_s: float = 0.0  # from this stage to the next one; 0 after the last
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,3 +131,5 @@ class ClusterStatus:
     adaptation_mode: str = ""  # off, suggest or auto; empty if the coordinator does not say
     suggestion_id: int = 0  # of adaptation, waiting to be confirmed; 0 is none
     finished: tuple[SessionStatus, ...] = ()  # newest first, bounded
+    predicted_bottleneck_s: float = 0.0  # of the plan that serves, as it was made
+    predicted_step_s: float = 0.0  # once around that plan, hops and the way back included

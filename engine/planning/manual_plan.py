@@ -38,6 +38,7 @@ def given_plan(problem: Problem, layers: tuple[int, ...], order: tuple[str, ...]
         stage_s=tuple(stage.time_s for stage in costs.stages),
         bottleneck_s=costs.bottleneck_s,
         round_trip_s=costs.round_trip_s,
+        hop_s=tuple(stage.hop_s for stage in costs.stages),
     )
 
 

@@ -142,9 +142,16 @@ class PartitionPlan:
 
     def plan(self) -> Plan:
         """What a cluster would run."""
-        times = tuple(stage.time_s for stage in self.stages)
         return Plan(
-            self.plan_version, self.strategy, self.ranges, times, self.bottleneck_s, self.round_trip_s, self.lower_bound, self.optimal
+            plan_version=self.plan_version,
+            strategy=self.strategy,
+            stages=self.ranges,
+            stage_s=tuple(stage.time_s for stage in self.stages),
+            bottleneck_s=self.bottleneck_s,
+            round_trip_s=self.round_trip_s,
+            lower_bound=self.lower_bound,
+            optimal=self.optimal,
+            hop_s=tuple(stage.hop_s for stage in self.stages),
         )
 
 

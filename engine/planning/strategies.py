@@ -135,4 +135,5 @@ def plan_of(found: Solution, plan_version: int) -> Plan:
         lower_bound=found.lower_bound,
         optimal=found.optimal,
         gap=found.gap if found.gap < math.inf else 0.0,
+        hop_s=tuple(stage.hop_s for stage in found.stages),
     )

@@ -47,6 +47,7 @@ def test_the_planner_gets_what_was_measured() -> None:
     driver = Driver(num_workers=2, links=slow).start()
     assert driver.cluster.problem().links == Link(10.0, 1e8)
     assert driver.cluster.plan is not None and driver.cluster.plan.round_trip_s == pytest.approx(5.0 + 10.0, rel=1e-6)
+    assert driver.cluster.plan.hop_s == pytest.approx((10.0, 0.0), rel=1e-6)
     near = Driver(num_workers=2, links=both("w1", "w2", round_trip_s=0.0)).start()
     assert near.cluster.plan is not None and near.cluster.plan.round_trip_s == pytest.approx(5.0, rel=1e-6)
 

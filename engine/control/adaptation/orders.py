@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from engine.control.adaptation.beliefs import Beliefs
 from engine.control.adaptation.gates import TriggerKind
@@ -100,7 +100,7 @@ class Orders:
         if outcome.gain >= -_WORSE:
             reason = f"it did not pay: {figures}; not done again for {tabu_s:.0f} s"
             return Finding(decision, Verdict.KEEP, reason, outcome.before_s, outcome.measured_s)
-        back = replace(probation.before, plan_version=view.plan.plan_version + 1)
+        back = probation.before.after(view.plan)
         reason = f"going back: {figures}; not done again for {tabu_s:.0f} s"
         return Finding(decision, Verdict.ROLLBACK, reason, outcome.before_s, outcome.measured_s, back)
 

@@ -208,7 +208,8 @@ def _ending(document: dict[str, Any]) -> SessionStatus:
 
 def _plan(document: dict[str, Any]) -> Plan:
     stages = tuple(Stage(**stage) for stage in document.pop("stages"))
-    return Plan(**document | {"stages": stages, "stage_s": tuple(document["stage_s"])})
+    times = {name: tuple(document.get(name, ())) for name in ("stage_s", "hop_s")}
+    return Plan(**document | times | {"stages": stages})
 
 
 def _request(document: dict[str, Any]) -> GenerateRequest:
