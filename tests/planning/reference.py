@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 
-from engine.data import Item
+from engine.data.model import Item
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.problem import CoordinatorLink, Link, MemoryPool, PairLink, PlanningNode, Problem
 
