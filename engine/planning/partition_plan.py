@@ -96,7 +96,9 @@ class PartitionPlan:
                 break
             at = stage.stop
         if at != len(problem.items):
-            raise InvalidInput(f"the stages of the running plan do not cover the {len(problem.items)} items of the problem once and in order")
+            raise InvalidInput(
+                f"the stages of the running plan do not cover the {len(problem.items)} items of the problem once and in order"
+            )
         costs = evaluate(problem, tuple((index[stage.node_id], stage.start, stage.stop) for stage in stages))
         return cls(
             strategy=CURRENT,
