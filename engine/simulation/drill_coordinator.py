@@ -15,6 +15,8 @@ from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.scheduler import SchedulerLimits
 from engine.data import FinishReason, GenerateRequest, ModelCard, NoodleError
+from engine.simulation.drill_orders import OrderReferee
+from engine.simulation.drill_referee import Referee
 from engine.simulation.drill_world import World
 
 NAME = "coordinator"
@@ -61,6 +63,7 @@ class DrillCoordinator:
         disk.incarnation += 1
         limits = SchedulerLimits(unknown_chunk_tokens=5, prompt_chunk_tokens=5, queue_timeout_s=1e9, step_timeout_s=3.0)
         self.cluster = Cluster(ClusterConfig(num_workers, limits=limits), world.now_s, disk.plan_version)
+        self._referees = (Referee(self.cluster), OrderReferee(self.cluster))
         self.is_alive = True
         self._backlog: deque[do.Command] = deque()
         self._is_draining = False
@@ -75,6 +78,8 @@ class DrillCoordinator:
         """Handle an event, check every invariant, and do what follows."""
         if not self.is_alive:
             return
+        for referee in self._referees:
+            referee.before(event)
         try:
             commands = self.cluster.handle(event, self.world.now_s)
         except NoodleError:
@@ -82,6 +87,8 @@ class DrillCoordinator:
             return
         if commands or not isinstance(event, on.HeartbeatArrived | on.Tick):  # one of these that asks for nothing changed nothing
             self.cluster.check()
+        for referee in self._referees:
+            referee.after(event, commands)
         self._watch(self.cluster, commands)
         for command in commands:
             if isinstance(command, do.SendStep):
@@ -95,6 +102,10 @@ class DrillCoordinator:
     def submit(self, session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest) -> None:
         self.disk.sessions[session_id] = Session(prompt_ids, request)
         self.feed(on.SessionSubmitted(session_id, prompt_ids, request))
+
+    def check_quiet(self) -> None:
+        """Called when nothing is under way and nothing fails."""
+        self._referees[1].check_quiet()
 
     def crash(self) -> None:
         self.is_alive = False

@@ -6,12 +6,14 @@ Calls have a reply and a time-out; steps and their reports only go one way, as o
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.data import NoodleError
+from engine.control.moves import KvRange
+from engine.data import NoodleError, NotFound
 from engine.simulation.drill_coordinator import NAME, DrillCoordinator
-from engine.simulation.drill_worker import DrillWorker, Frame
+from engine.simulation.drill_worker import Copy, DrillWorker, Frame
 from engine.simulation.drill_world import World
 
 RPC_TIMEOUT_S = 4.0
@@ -27,8 +29,7 @@ class Wire:
     def carry_out(self, coordinator: DrillCoordinator, command: do.Command) -> None:
         match command:
             case do.SendStep():
-                frame = Frame(command.plan_version, command.step_id, command.segments, None, command.releases)
-                self._send_frame(NAME, command.first_worker_id, frame)
+                self._send_step(coordinator, command)
             case do.MeasureWorker():
                 answer = on.WorkerMeasured(command.worker_id, command.generation, (1.0,) * self._num_items)
                 self._ask(coordinator, command.worker_id, lambda w: answer, _lost(command.worker_id, command.generation))
@@ -88,16 +89,18 @@ class Wire:
             if not left:
                 self.world.send(target.worker_id, NAME, lambda: coordinator.feed(done))
 
-        def take(part: do.KvRange, found: object) -> None:
+        def take(part: KvRange, found: Copy) -> None:
             try:
-                target.take(version, part, *found)  # type: ignore[misc]
+                target.take(version, part, found)
             except NoodleError:
                 return
             finish(part.session_id)
 
-        def export(part: do.KvRange) -> None:
+        def export(part: KvRange) -> None:
             try:
-                found: object = source.export(part)
+                if self.world.happens(self.world.hostility.unreadable):
+                    raise NotFound(f"{part.session_id} cannot be read")
+                found = source.export(part)
             except (NoodleError, KeyError):
                 self.world.send(source.worker_id, target.worker_id, lambda: target.receive(lambda: finish(part.session_id)))
                 return
@@ -106,6 +109,15 @@ class Wire:
         for part in command.ranges:
             self.world.send(target.worker_id, source.worker_id, lambda p=part: source.receive(lambda: export(p)))  # type: ignore[misc]
         self.world.after(RPC_TIMEOUT_S, lambda: coordinator.feed(failure) if left else None)
+
+    def _send_step(self, coordinator: DrillCoordinator, command: do.SendStep) -> None:
+        frame = Frame(command.plan_version, command.step_id, command.segments, releases=command.releases)
+        if command.segments and self.world.happens(self.world.hostility.undelivered):
+            event = on.StepUndelivered(command.plan_version, command.step_id, "its stream broke")
+            self.world.after(self.world.hostility.delay_s * self.world.generator.random(), lambda: coordinator.feed(event))
+            if self.world.happens(0.5):
+                return
+        self._send_frame(NAME, command.first_worker_id, frame)
 
     def _send_frame(self, source: str, name: str, frame: Frame) -> None:
         worker = self.workers[name]
@@ -117,7 +129,19 @@ class Wire:
         if isinstance(message, Frame) and held is not None and held.next_id is not None:
             self._send_frame(worker.worker_id, held.next_id, message)
         elif isinstance(message, on.StepReported):
-            self.world.send(worker.worker_id, NAME, lambda: self._coordinator().feed(message))
+            report = self._confused(message)
+            self.world.send(worker.worker_id, NAME, lambda: self._coordinator().feed(report))
+
+    def _confused(self, report: on.StepReported) -> on.StepReported:
+        """The report of a stage that lost a session, or took its token for another one's."""
+        if not report.outcomes or not self.world.happens(self.world.hostility.confused):
+            return report
+        k = self.world.generator.randrange(len(report.outcomes))
+        one, others = report.outcomes[k], (report.outcomes[:k], report.outcomes[k + 1 :])
+        if self.world.happens(0.5):
+            return replace(report, outcomes=(*others[0], *others[1]))
+        index = 1 + (one.sample_index or 0) if self.world.happens(0.5) else None
+        return replace(report, outcomes=(*others[0], replace(one, sample_index=index, token_id=0), *others[1]))
 
 
 def _answer(worker: DrillWorker, command: do.PrepareStage | do.CommitStage) -> on.ClusterEvent:

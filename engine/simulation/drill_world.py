@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 
@@ -23,18 +23,27 @@ class Generator(Protocol):
 class Hostility:
     """Chances per message, and how long delays are."""
 
-    drop: float = 0.01
-    duplicate: float = 0.02
-    slow: float = 0.05
-    echo: float = 0.02  # comes once more, long after: from the buffer of a link that broke, or of a process that stood still
-    disk_error: float = 0.002  # per token that is journalled
+    drop: float = 0.0
+    duplicate: float = 0.0
+    slow: float = 0.0
+    echo: float = 0.0  # comes once more, long after: from the buffer of a link that broke, or of a process that stood still
+    disk_error: float = 0.0  # per token that is journalled
+    undelivered: float = 0.0  # steps that the first stage is said not to have got; half of them it did get
+    confused: float = 0.0  # reports that leave a session out, or name another index than they were asked for
+    unreadable: float = 0.0  # ranges of keys and values that their owner cannot read
     delay_s: float = 0.004
     slow_s: float = 0.5
     keeps_order: bool = False  # of what one sends another, as a stream does
     echo_s: float = 6.0
 
+    def times(self, level: float) -> Hostility:
+        """The same with other chances."""
+        return replace(self, **{name: level * getattr(self, name) for name in CHANCES})
 
-PEACE = Hostility(drop=0.0, duplicate=0.0, slow=0.0, echo=0.0, disk_error=0.0, keeps_order=True)
+
+CHANCES = ("drop", "duplicate", "slow", "echo", "disk_error", "undelivered", "confused", "unreadable")
+HOSTILE = Hostility(drop=0.01, duplicate=0.03, slow=0.05, echo=0.02, disk_error=0.002, undelivered=0.01, confused=0.005, unreadable=0.03)
+PEACE = Hostility(keeps_order=True)
 
 
 class World:
@@ -87,6 +96,9 @@ class World:
         pair = self._pair_numbers.setdefault((source, target), len(self._pair_numbers))
         self.trace = (self.trace * 1000003 + pair + int(self.now_s * 1e6)) % (1 << 61)
         deliver()
+
+    def happens(self, chance: float) -> bool:
+        return chance > 0 and self.generator.random() < chance
 
     def choose(self, options: list[str]) -> str:
         return options[self.generator.randrange(len(options))]
