@@ -12,6 +12,7 @@ from engine.control import events as on
 from engine.control.cluster import Cluster
 from engine.control.members import capacity_tokens
 from engine.control.moves import Transfer
+from engine.data import Phase
 
 StageOrder = do.LoadStage | do.PrepareStage | do.CommitStage
 
@@ -50,6 +51,11 @@ class OrderReferee:
         for command in commands:
             self._judge(command)
             self._note(command)
+        move, phase = self._cluster.rebalancer.move, self._cluster.phase
+        if move is None and self._prepared:
+            raise AssertionError(f"no move is under way, and {self._prepared} were not told to give back what they prepared")
+        if move is None and phase is Phase.SERVING and len(self._cluster.rebalancer.reports) != self._num_reports:
+            self._judge_capacity()
 
     def check_quiet(self) -> None:
         """Nothing is under way: every worker was told to give back what the plan does not need, and the whole KV budget is there."""
@@ -59,8 +65,15 @@ class OrderReferee:
         wanted = {s.node_id: plan.plan_version for s in plan.stages}
         if kept := {w: v for w, v in (*self._prepared.items(), *self._serving.items()) if wanted.get(w) != v}:
             raise AssertionError(f"{kept} were never told to give their stages of these plans back; plan {plan.plan_version} serves")
-        if cluster.card is not None and cluster.scheduler.capacity_tokens != capacity_tokens(cluster.card, plan, cluster.members):
-            raise AssertionError(f"sessions may use {cluster.scheduler.capacity_tokens} tokens of KV, the plan holds another number")
+        self._judge_capacity()
+
+    def _judge_capacity(self) -> None:
+        cluster = self._cluster
+        if cluster.card is None or cluster.plan is None:
+            return
+        room, used = capacity_tokens(cluster.card, cluster.plan, cluster.members), cluster.scheduler.capacity_tokens
+        if room != used:
+            raise AssertionError(f"sessions may use {used} tokens of KV, the plan holds {room}")
 
     # ------------------------------------------------------------------------------------------ books
     def _note(self, command: do.Command) -> None:

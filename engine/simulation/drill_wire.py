@@ -37,13 +37,12 @@ class Wire:
                 none = on.LinksMeasured(command.worker_id, command.generation, ())
                 self._ask(coordinator, command.worker_id, lambda w: none, none)
             case do.LoadStage():
-                loaded = on.StageLoaded(command.worker_id, command.plan_version, 0, 0, 0.0)
-                load = lambda w: (w.load(command.plan_version, command.stage, command.next_worker_id), loaded)[1]  # noqa: E731
-                self._ask(coordinator, command.worker_id, load, _lost(command.worker_id, command.generation))
-            case do.PrepareStage() | do.CommitStage():
-                self._ask(
-                    coordinator, command.worker_id, lambda w: _answer(w, command), _move_failed(command.plan_version, command.worker_id)
-                )
+                self._order_stage(coordinator, command, _lost(command.worker_id, command.generation))
+            case do.PrepareStage():
+                self._order_stage(coordinator, command, _move_failed(command.plan_version, command.worker_id))
+            case do.CommitStage():
+                failure = _move_failed(command.plan_version, command.worker_id)
+                self._ask(coordinator, command.worker_id, lambda w: _committed(w, command), failure)
             case do.CopyKv():
                 self._copy(coordinator, command)
             case do.ReleaseStage():
@@ -52,10 +51,25 @@ class Wire:
             case _:
                 pass
 
+    def _order_stage(self, coordinator: DrillCoordinator, order: do.LoadStage | do.PrepareStage, failure: on.ClusterEvent) -> None:
+        """A stage takes a while to load, and meanwhile another order may take its place."""
+        takes_s, random = self.world.hostility.load_s, self.world.generator.random
+        begin = lambda w: w.begin_order(order.plan_version)  # noqa: E731
+        self._ask(coordinator, order.worker_id, lambda w: _loaded(w, order), failure, begin, takes_s and takes_s * random())
+
     def _ask(
-        self, coordinator: DrillCoordinator, name: str, work: Callable[[DrillWorker], on.ClusterEvent], failure: on.ClusterEvent
+        self,
+        coordinator: DrillCoordinator,
+        name: str,
+        work: Callable[[DrillWorker], on.ClusterEvent],
+        failure: on.ClusterEvent,
+        first: Callable[[DrillWorker], None] = lambda worker: None,
+        takes_s: float = 0.0,
     ) -> None:
-        """A call with a reply; its request, its reply or both may be lost, and then it fails by its time-out."""
+        """A call with a reply; its request, its reply or both may be lost, and then it fails by its time-out.
+
+        The worker does what is `first` when the request arrives, and the `work` so much later.
+        """
         worker, answered = self.workers[name], False
 
         def answer(event: on.ClusterEvent) -> None:
@@ -63,18 +77,29 @@ class Wire:
             answered = True
             coordinator.feed(event)
 
-        def arrive() -> None:
+        def begin() -> None:
+            try:
+                first(worker)
+            except NoodleError:
+                reply(failure)
+                return
+            self.world.after(takes_s, lambda: worker.receive(finish)) if takes_s else finish()
+
+        def finish() -> None:
             try:
                 event = work(worker)
             except NoodleError:
-                if answered:  # a request that came once more: nobody waits for what becomes of it
-                    return
                 event = failure
+            reply(event)
+
+        def reply(event: on.ClusterEvent) -> None:
+            if event is failure and answered:  # a request that came once more: nobody waits for what becomes of it
+                return
             if isinstance(event, on.StageCommitted):
                 self.num_moves += 1
             self.world.send(name, NAME, lambda: answer(event))
 
-        self.world.send(NAME, name, lambda: worker.receive(arrive))
+        self.world.send(NAME, name, lambda: worker.receive(begin))
         self.world.after(RPC_TIMEOUT_S, lambda: None if answered else coordinator.feed(failure))
 
     def _copy(self, coordinator: DrillCoordinator, command: do.CopyKv) -> None:
@@ -144,11 +169,16 @@ class Wire:
         return replace(report, outcomes=(*others[0], replace(one, sample_index=index, token_id=0), *others[1]))
 
 
-def _answer(worker: DrillWorker, command: do.PrepareStage | do.CommitStage) -> on.ClusterEvent:
-    if isinstance(command, do.CommitStage):
-        return on.StageCommitted(worker.worker_id, command.plan_version, worker.commit(command.plan_version, command.sessions))
-    worker.prepare(command.plan_version, command.stage, command.next_worker_id)
-    return on.StagePrepared(worker.worker_id, command.plan_version, 0)
+def _loaded(worker: DrillWorker, order: do.LoadStage | do.PrepareStage) -> on.ClusterEvent:
+    if isinstance(order, do.LoadStage):
+        worker.load(order.plan_version, order.stage, order.next_worker_id)
+        return on.StageLoaded(worker.worker_id, order.plan_version, 0, 0, 0.0)
+    worker.prepare(order.plan_version, order.stage, order.next_worker_id)
+    return on.StagePrepared(worker.worker_id, order.plan_version, 0)
+
+
+def _committed(worker: DrillWorker, order: do.CommitStage) -> on.ClusterEvent:
+    return on.StageCommitted(worker.worker_id, order.plan_version, worker.commit(order.plan_version, order.sessions))
 
 
 def _lost(worker_id: str, generation: int) -> on.ClusterEvent:

@@ -84,19 +84,24 @@ class DrillWorker:
 
     # ------------------------------------------------------------------------------------------ stages
     def load(self, plan_version: int, stage: Stage, next_id: str | None) -> None:
-        self._begin_order(plan_version)
+        self._check_ordered(plan_version)
         if self.serving is not None:
             self.serving.sessions.check_newer(plan_version)
         self._serve(Held(stage, next_id, StageSessions(plan_version)))
 
     def prepare(self, plan_version: int, stage: Stage, next_id: str | None) -> None:
-        self._begin_order(plan_version)
+        self._check_ordered(plan_version)
         self.prepared = Held(stage, next_id, StageSessions(plan_version))
 
-    def _begin_order(self, plan_version: int) -> None:
+    def begin_order(self, plan_version: int) -> None:
+        """An order for a stage takes the place of earlier ones that are still under way; raises Stale if a later one came before it."""
         if plan_version < self._newest_plan:
             raise Stale(f"plan {plan_version} came too late: a stage of plan {self._newest_plan} was ordered already")
-        self._newest_plan = plan_version
+        self._newest_plan, self.prepared = plan_version, None
+
+    def _check_ordered(self, plan_version: int) -> None:
+        if plan_version != self._newest_plan:
+            raise Stale(f"plan {plan_version} was given up while its stage was loading")
 
     def _serve(self, held: Held) -> None:
         before = self.serving.sessions.plan_version if self.serving is not None else 0

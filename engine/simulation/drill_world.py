@@ -33,6 +33,7 @@ class Hostility:
     unreadable: float = 0.0  # ranges of keys and values that their owner cannot read
     delay_s: float = 0.004
     slow_s: float = 0.5
+    load_s: float = 0.0  # how long a stage takes to load, at most
     keeps_order: bool = False  # of what one sends another, as a stream does
     echo_s: float = 6.0
 
@@ -41,8 +42,9 @@ class Hostility:
         return replace(self, **{name: level * getattr(self, name) for name in CHANCES})
 
 
+AGAIN = 4  # a message that comes twice comes so many times later the second time: what follows from the first may have begun
 CHANCES = ("drop", "duplicate", "slow", "echo", "disk_error", "undelivered", "confused", "unreadable")
-HOSTILE = Hostility(drop=0.01, duplicate=0.03, slow=0.05, echo=0.02, disk_error=0.002, undelivered=0.01, confused=0.005, unreadable=0.03)
+HOSTILE = Hostility(drop=0.01, duplicate=0.03, slow=0.05, echo=0.02, disk_error=0.002, undelivered=0.01, confused=0.005, unreadable=0.03, load_s=0.3)
 PEACE = Hostility(keeps_order=True)
 
 
@@ -79,10 +81,10 @@ class World:
         """Carry one message; it may be lost, come twice, late and so out of order, or once more when nobody expects it."""
         hostility = self.hostility
         copies = 2 if self.generator.random() < hostility.duplicate else 1
-        for _ in range(copies):
+        for copy in range(copies):
             if (source, target) in self.blocked or self.generator.random() < hostility.drop:
                 continue
-            delay_s = hostility.delay_s * (0.1 + self.generator.random())
+            delay_s = hostility.delay_s * (0.1 + self.generator.random()) * (1 + AGAIN * copy)
             if self.generator.random() < hostility.slow:
                 delay_s += hostility.slow_s * self.generator.random()
             arrival_s = self.now_s + delay_s

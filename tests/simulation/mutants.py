@@ -454,7 +454,8 @@ def lost_steps_are_waited_for(patch: pytest.MonkeyPatch) -> None:
 
 def late_order_brings_an_old_plan_back(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(StageSessions, "check_newer", lambda self, plan_version: None)
-    patch.setattr(DrillWorker, "_begin_order", lambda self, plan_version: None)
+    patch.setattr(DrillWorker, "begin_order", lambda self, plan_version: None)
+    patch.setattr(DrillWorker, "_check_ordered", lambda self, plan_version: None)
 
 
 def restored_session_starts_again(patch: pytest.MonkeyPatch) -> None:
