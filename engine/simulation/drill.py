@@ -158,6 +158,7 @@ class Drill:
         self.world.blocked.clear()
         for worker in self.workers.values():
             worker.wake()
+        self.coordinator.live_on()
         if not self.coordinator.is_alive:
             self.coordinator = self._new_coordinator()
         for name in self.names:
@@ -269,7 +270,13 @@ class Drill:
     def _crash(self) -> None:
         if not self.coordinator.is_alive or self._generator.random() < 0.5:
             return
-        self.coordinator.crash()
+        if self._generator.random() < 0.5:
+            self.coordinator.crash()
+            self._crashed()
+        else:
+            self.coordinator.crash_while_writing(self._crashed)
+
+    def _crashed(self) -> None:
         for worker in self.workers.values():
             if worker.is_alive and self._generator.random() < 0.8:
                 self.world.after(0.01, lambda w=worker: w.receive(w.forget))  # type: ignore[misc]

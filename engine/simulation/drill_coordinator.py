@@ -67,6 +67,7 @@ class DrillCoordinator:
         self.is_alive = True
         self._backlog: deque[do.Command] = deque()
         self._is_draining = False
+        self._dies_then: Callable[[], None] | None = None
         self.feed(on.ModelReady(card))
         for session_id, session in disk.sessions.items():
             if session.ended is None:
@@ -110,12 +111,24 @@ class DrillCoordinator:
     def crash(self) -> None:
         self.is_alive = False
 
+    def crash_while_writing(self, then: Callable[[], None]) -> None:
+        """Die as soon as several things have to be done, after the first of them."""
+        self._dies_then = then
+
+    def live_on(self) -> None:
+        self._dies_then = None
+
     def next_generation(self) -> int:
         self.disk.generation += 1
         return self.disk.generation
 
     def _drain(self) -> None:
         self._is_draining = False
+        if self._dies_then is not None and len(self._backlog) > 1 and self.is_alive:
+            for _ in range(1 + self.world.generator.randrange(len(self._backlog) - 1)):
+                self._perform(self._backlog.popleft())
+            self.crash()
+            self._dies_then()
         while self._backlog and self.is_alive:
             self._perform(self._backlog.popleft())
 

@@ -44,7 +44,17 @@ class Hostility:
 
 AGAIN = 4  # a message that comes twice comes so many times later the second time: what follows from the first may have begun
 CHANCES = ("drop", "duplicate", "slow", "echo", "disk_error", "undelivered", "confused", "unreadable")
-HOSTILE = Hostility(drop=0.01, duplicate=0.03, slow=0.05, echo=0.02, disk_error=0.002, undelivered=0.01, confused=0.005, unreadable=0.03, load_s=0.3)
+HOSTILE = Hostility(
+    drop=0.01,
+    duplicate=0.03,
+    slow=0.05,
+    echo=0.02,
+    disk_error=0.002,
+    undelivered=0.01,
+    confused=0.005,
+    unreadable=0.03,
+    load_s=0.3,
+)
 PEACE = Hostility(keeps_order=True)
 
 
