@@ -12,7 +12,7 @@ from engine.control import events as on
 from engine.control.cluster import Cluster
 from engine.control.members import capacity_tokens
 from engine.control.moves import Transfer
-from engine.data import Phase
+from engine.data.status import Phase
 
 StageOrder = do.LoadStage | do.PrepareStage | do.CommitStage
 

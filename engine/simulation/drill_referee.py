@@ -15,7 +15,9 @@ from engine.control import events as on
 from engine.control.cluster import Cluster
 from engine.control.scheduler import MAX_RECOVERIES
 from engine.control.serving import RETRIED
-from engine.data import Cancelled, FinishReason, Phase, Segment
+from engine.data.errors import Cancelled
+from engine.data.generation import FinishReason, Segment
+from engine.data.status import Phase
 
 Answer = on.StepReported | on.StepUndelivered
 

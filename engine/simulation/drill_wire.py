@@ -11,7 +11,7 @@ from dataclasses import replace
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.moves import KvRange
-from engine.data import NoodleError, NotFound
+from engine.data.errors import NoodleError, NotFound
 from engine.simulation.drill_coordinator import NAME, DrillCoordinator
 from engine.simulation.drill_worker import Copy, DrillWorker, Frame
 from engine.simulation.drill_world import World

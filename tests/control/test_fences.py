@@ -9,7 +9,10 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.moves import Carried, KvRange
 from engine.control.stage_sessions import StageSession, StageSessions
-from engine.data import Phase, Sampling, Stage, Unavailable
+from engine.data.errors import Unavailable
+from engine.data.generation import Sampling
+from engine.data.plan import Stage
+from engine.data.status import Phase
 from tests.control.harness import Driver
 
 TO_TWO = (Stage("w1", 0, 3), Stage("w3", 3, 5))
@@ -72,17 +75,11 @@ def test_every_failure_of_a_report_counts_and_not_only_the_first() -> None:
     driver = Driver(hold=True).start()
     for session_id in ("s1", "s2"):
         driver.submit(session_id)
-    (*_, step) = driver.held
-    both = next((s for s in driver.held if len(s.segments) == 2), None)
-    if both is None:  # two steps of one session each: their next tokens share one
-        while driver.held:
-            driver.report(driver.held.pop(0))
-            if both := next((s for s in driver.held if len(s.segments) == 2), None):
-                break
-    assert both is not None, step
-    driver.held.remove(both)
-    driver.report(both, error=Unavailable("its stream broke"))
-    assert {s.epoch for s in driver.cluster.scheduler} == {2}
+    driver.feed(on.WorkerLost("w3", 3, "its connection broke"))
+    driver.hold = False
+    (step,) = (s for s in driver.held if len(s.segments) == 2)
+    driver.report(step, error=Unavailable("its stream broke"))
+    assert {s.epoch for s in driver.cluster.scheduler} == {3}
 
 
 def test_a_report_that_names_another_index_is_no_answer_and_the_session_goes_on() -> None:

@@ -11,13 +11,13 @@ import psutil
 import pytest
 import torch
 
+from engine.data.typed_json import decode
 from engine.model import cpu, gpu, hardware_report, probes, roofline
 from engine.model.cpu import Cache, caches, read_cpu, size_in_bytes
 from engine.model.hardware_report import examine_hardware
 from engine.model.probes import Probe, probe
 from engine.model.roofline import measure_rooflines
-from engine.planning.device import DTYPES, FLOAT32, INT8, DeviceType, HardwareCapability
-from engine.planning.typed_json import decode
+from engine.profile.hardware import DTYPES, FLOAT32, INT8, DeviceType, HardwareCapability
 
 NOTHING = Path("/nowhere")
 
@@ -196,7 +196,7 @@ def test_no_gpu_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_first_product_that_starts_a_library_does_not_end_the_climb(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU the first one of a process takes a fraction of a second, as long as the whole budget of a dtype. A clock of the test's own."""
+    """On a GPU the first one of a process takes a fraction of a second, as long as the whole budget of a dtype. The clock is the test's."""
     now_s, sizes, budget_s = [0.0], list[int](), 0.5
 
     def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
