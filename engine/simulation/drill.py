@@ -37,6 +37,7 @@ LIVENESS_S = 400.0
 QUIET_S = 60.0  # in which the last changes of plan come to their end
 TRIAL_S = 5.0  # in which an interrupted session gets its next token where nothing else fails
 NUM_TRIALS = MAX_RECOVERIES + 2
+MOST_GIVEN_UP, FEW_GIVEN_UP = 0.01, 3  # of all sessions; and whatever their number
 AMPLE_KV_BYTES = 100_000
 LEAST_KV_TOKENS = 40  # any one session fits on any one node
 BEAT_S = 0.25
@@ -55,6 +56,12 @@ class DrillResult:
     num_plans: int
     num_moves: int
     trace: int
+
+
+def too_many_given_up(num_given_up: int, num_sessions: int) -> str:
+    """Giving up ends a session as it should, so no seed tells that it became a habit: many seeds together do. Empty if it did not."""
+    most = FEW_GIVEN_UP + int(MOST_GIVEN_UP * num_sessions)
+    return f"{num_given_up} of {num_sessions} sessions were given up, {most} may be" if num_given_up > most else ""
 
 
 class DrillFailure(AssertionError):

@@ -25,6 +25,7 @@ from engine.data.status import Phase
 from engine.simulation import drill_coordinator
 from engine.simulation.drill_coordinator import DrillCoordinator
 from engine.simulation.drill_worker import DrillWorker, Held
+from tests.control import test_fences
 
 Mutate = Callable[[pytest.MonkeyPatch], None]
 
@@ -478,20 +479,32 @@ def restored_session_does_not_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Serving, "restore", mutant)
 
 
+FREQUENT_SEEDS = 100
 FREQUENT: list[Mutate] = [
-    no_deduplication, no_gap_check, a_later_opening_is_taken, reply_matched_by_step_only, recovery_keeps_the_epoch,
+    no_epoch_fence, no_deduplication, no_gap_check, a_later_opening_is_taken, reply_matched_by_step_only, recovery_keeps_the_epoch,
     recovery_does_not_rewind, recovery_samples_again, emit_before_journal, restart_does_not_outrank, commit_before_copy,
     barrier_does_not_wait, steps_go_on_behind_the_barrier, lost_workers_stay_in_the_plan, any_generation_may_speak,
     queue_forgets_what_was_reserved, step_of_any_epoch_counts, cuts_are_forgotten, recoveries_are_never_forgiven,
-    memory_of_any_length_goes_on, sample_index_is_not_checked, silent_segment_is_forgotten,
-    careful_session_does_not_wait, one_loaded_stage_is_enough, failure_of_any_move_counts, commit_is_not_waited_for,
-    dropped_move_keeps_its_stages, left_stage_is_kept, plan_need_not_hold_the_sessions, more_sessions_run_than_fit,
-    ended_sessions_stay_on_the_stages, draining_nodes_get_layers, lost_steps_are_waited_for, late_order_brings_an_old_plan_back,
-    restored_session_starts_again, restored_session_does_not_end,
-    # TO SORT
-    no_epoch_fence, no_plan_fence, commit_takes_what_is_there, reply_of_a_former_coordinator_counts, only_the_first_failure_counts,
-    dropped_move_keeps_the_smaller_room, loaded_stage_of_any_plan_counts, answer_to_any_move_counts,
-    failed_session_does_not_rest, memory_of_any_epoch_goes_on, copies_of_any_round_count, delta_starts_at_the_copy_of_another_epoch,
+    memory_of_any_length_goes_on, sample_index_is_not_checked, silent_segment_is_forgotten, careful_session_does_not_wait,
+    one_loaded_stage_is_enough, failure_of_any_move_counts, commit_is_not_waited_for, dropped_move_keeps_its_stages, left_stage_is_kept,
+    plan_need_not_hold_the_sessions, more_sessions_run_than_fit, ended_sessions_stay_on_the_stages, draining_nodes_get_layers,
+    lost_steps_are_waited_for, late_order_brings_an_old_plan_back, restored_session_starts_again, restored_session_does_not_end,
 ]  # fmt: skip
-MUTANTS = FREQUENT
-RARE: list[Mutate] = []
+"""Noticed within `FREQUENT_SEEDS` seeds of the drill."""
+DIRECTED: dict[Mutate, Callable[[], None]] = {
+    memory_of_any_epoch_goes_on: test_fences.test_a_stage_carries_on_only_what_is_of_the_epoch_and_whole,
+    copies_of_any_round_count: test_fences.test_an_answer_to_the_first_copy_is_none_to_the_delta,
+    delta_starts_at_the_copy_of_another_epoch: test_fences.test_the_delta_of_a_session_that_was_sent_again_begins_at_its_first_token,
+    only_the_first_failure_counts: test_fences.test_every_failure_of_a_report_counts_and_not_only_the_first,
+    loaded_stage_of_any_plan_counts: test_fences.test_a_stage_that_loaded_for_another_plan_is_not_loaded_for_this_one,
+}
+"""Noticed by a test that is written for them, whether or not a seed ever does."""
+RARE: list[Mutate] = [
+    no_plan_fence,
+    commit_takes_what_is_there,
+    reply_of_a_former_coordinator_counts,
+    dropped_move_keeps_the_smaller_room,
+    answer_to_any_move_counts,
+]
+"""Hundreds of seeds may pass before one notices."""
+MUTANTS = [*FREQUENT, *DIRECTED, *RARE]
