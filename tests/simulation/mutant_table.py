@@ -33,7 +33,7 @@ def noticed_by_test(mutate: Mutate) -> str:
         try:
             if test is not None:
                 test()
-        except AssertionError:
+        except (AssertionError, pytest.fail.Exception):
             return test.__name__ if test is not None else ""
     return ""
 

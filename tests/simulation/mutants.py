@@ -10,7 +10,7 @@ import pytest
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control import rebalance, scheduler
+from engine.control import rebalance
 from engine.control.attendance import Attendance
 from engine.control.cluster import Cluster
 from engine.control.members import Member, Members
@@ -25,7 +25,7 @@ from engine.data.status import Phase
 from engine.simulation import drill_coordinator
 from engine.simulation.drill_coordinator import DrillCoordinator
 from engine.simulation.drill_worker import DrillWorker, Held
-from tests.control import test_fences
+from tests.control import test_fences, test_stage_sessions
 
 Mutate = Callable[[pytest.MonkeyPatch], None]
 
@@ -326,11 +326,6 @@ def careful_session_does_not_wait(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Session, "wants_prefix", property(lambda self: runs(self) and self.num_sent < self.prefix_tokens))
 
 
-def failed_session_does_not_rest(patch: pytest.MonkeyPatch) -> None:
-    """A session of which a step failed is sent again at once, whatever the trouble was."""
-    patch.setattr(scheduler, "FIRST_RETRY_S", 0.0)
-
-
 def one_loaded_stage_is_enough(patch: pytest.MonkeyPatch) -> None:
     _before(patch, on.StageLoaded, lambda cluster, event: cluster._loaded.update(s.node_id for s in cluster.plan.stages) or event)
 
@@ -489,9 +484,11 @@ FREQUENT: list[Mutate] = [
     one_loaded_stage_is_enough, failure_of_any_move_counts, commit_is_not_waited_for, dropped_move_keeps_its_stages, left_stage_is_kept,
     plan_need_not_hold_the_sessions, more_sessions_run_than_fit, ended_sessions_stay_on_the_stages, draining_nodes_get_layers,
     lost_steps_are_waited_for, late_order_brings_an_old_plan_back, restored_session_starts_again, restored_session_does_not_end,
+    dropped_move_keeps_the_smaller_room, reply_of_a_former_coordinator_counts,
 ]  # fmt: skip
 """Noticed within `FREQUENT_SEEDS` seeds of the drill."""
 DIRECTED: dict[Mutate, Callable[[], None]] = {
+    no_plan_fence: test_stage_sessions.test_a_higher_epoch_starts_afresh_and_an_old_plan_is_stale,
     memory_of_any_epoch_goes_on: test_fences.test_a_stage_carries_on_only_what_is_of_the_epoch_and_whole,
     copies_of_any_round_count: test_fences.test_an_answer_to_the_first_copy_is_none_to_the_delta,
     delta_starts_at_the_copy_of_another_epoch: test_fences.test_the_delta_of_a_session_that_was_sent_again_begins_at_its_first_token,
@@ -500,11 +497,8 @@ DIRECTED: dict[Mutate, Callable[[], None]] = {
 }
 """Noticed by a test that is written for them, whether or not a seed ever does."""
 RARE: list[Mutate] = [
-    no_plan_fence,
     commit_takes_what_is_there,
-    reply_of_a_former_coordinator_counts,
-    dropped_move_keeps_the_smaller_room,
     answer_to_any_move_counts,
 ]
-"""Hundreds of seeds may pass before one notices."""
+"""Noticed within 200 seeds."""
 MUTANTS = [*FREQUENT, *DIRECTED, *RARE]
