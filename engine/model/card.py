@@ -16,8 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.data import Corrupt, Item, ModelCard, ModelRef, NoodleError, Unavailable
+from engine.data import Corrupt, Item, ModelCard, ModelRef, NoodleError, NotFound, Unavailable
 from engine.model.source import Progress, random_folder, resolve
+from engine.model.tensor_files import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -148,15 +149,12 @@ def _key(folder: Path, dtype: str) -> dict[str, Any]:
 
 
 def _generation_config(folder: Path) -> dict[str, Any]:
-    path = folder / "generation_config.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        content = read_json(folder / "generation_config.json")
+    except NotFound:
         return {}
-    except (OSError, ValueError) as error:
-        raise Corrupt(f"{path} cannot be read as JSON ({error}): download or copy the model again") from error
     # A null stands for "not said", as it does in generate().
-    return {name: value for name, value in content.items() if value is not None} if isinstance(content, dict) else {}
+    return {name: value for name, value in content.items() if value is not None}
 
 
 def _architecture(config: PreTrainedConfig) -> str:

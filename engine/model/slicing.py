@@ -6,6 +6,7 @@ Item 0 is what runs before the blocks, items 1..L the decoder blocks, item L+1 t
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import torch
 
 from engine.data import InvalidInput, Item, NotSupported
 from engine.model.families import PACKED, REFUSED, ROW_BY_ROW
+from engine.model.quantised import quantisation, refusal
 from engine.model.weights import WeightFolder
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 UNLIMITED_CONTEXT_TOKENS = 1_000_000  # models without position tables name no limit; a request has smaller bounds
 TOKEN_ID_BYTES = 4  # what the last item passes on: one sampled token id
+_OTHER_TASK = re.compile(r"For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|MaskedLM|RewardModel|Reward)$")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -32,25 +35,41 @@ def torch_dtype(dtype: str) -> torch.dtype:
     return DTYPES[dtype]
 
 
+class UnsupportedFamily(NotSupported):
+    """The whole family cannot be cut into a chain; its layers may still be measured."""
+
+
 def check_supported(config: PreTrainedConfig) -> None:
     """Raise NotSupported, by name and with the reason, for every model whose slices are not known to answer exactly."""
     family = config.model_type
     if family not in PACKED and family not in ROW_BY_ROW:
-        reason = REFUSED.get(family, "its slices were not verified against generate()")
-        raise NotSupported(f"model family {family!r} is not supported: {reason}; use one of {', '.join(sorted(PACKED + ROW_BY_ROW))}")
+        raise UnsupportedFamily(
+            f"model family {family!r} is not supported: {_family_reason(config)}; `noodle-engine models` lists those that are"
+        )
     _check_options(config)
+
+
+def _family_reason(config: PreTrainedConfig) -> str:
+    if getattr(config, "is_encoder_decoder", False):
+        return "it is an encoder-decoder model, not a decoder-only one"
+    if reason := REFUSED.get(config.model_type):
+        return reason
+    parts = getattr(config, "sub_configs", {})
+    if any(word in part for part in parts for word in ("vision", "image", "audio", "speech")):
+        return "it joins a text model with an image or audio model, and its text part alone was not verified"
+    return "its slices were not verified against generate()"
 
 
 def _check_options(config: PreTrainedConfig) -> None:
     """Options that turn a supported family into something else."""
-    reasons = {
-        "is_encoder_decoder": "it is an encoder-decoder model",
-        "add_cross_attention": "it attends to an encoder",
-        "quantization_config": "its weights are quantised; use the unquantised model",
-    }
+    reasons = {"is_encoder_decoder": "it is an encoder-decoder model", "add_cross_attention": "it attends to an encoder"}
     for option, reason in reasons.items():
         if getattr(config, option, None):
             raise NotSupported(f"model family {config.model_type!r} with {option} set is not supported: {reason}")
+    if reason := refusal(quantisation(vars(config))):
+        raise NotSupported(f"this {config.model_type!r} model is not supported: {reason}")
+    if other := _other_task(config):
+        raise NotSupported(f"a {other!r} is not supported: it scores or embeds text and has no language-model head that continues it")
     if getattr(config, "is_causal", None) is False or getattr(config, "use_bidirectional_attention", None) in (True, "all"):
         raise NotSupported(f"model family {config.model_type!r} is not supported with attention to later tokens: use a causal model")
     if "dynamic" in rope_types(config.get_text_config(decoder=True)):
@@ -58,6 +77,12 @@ def _check_options(config: PreTrainedConfig) -> None:
             f"model family {config.model_type!r} with rope_type 'dynamic' is not supported: its positions depend on the longest text seen "
             f"so far, so sessions would change each other; use another rope_type"
         )
+
+
+def _other_task(config: PreTrainedConfig) -> str:
+    """The class that the weights were trained for, where that is not one that generates text."""
+    names = getattr(config, "architectures", None) or [""]
+    return str(names[0]) if _OTHER_TASK.search(str(names[0])) else ""
 
 
 def rope_types(config: PreTrainedConfig) -> set[str]:

@@ -6,7 +6,6 @@ for random weights. Everything here runs without torch: only building a folder o
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -16,6 +15,9 @@ from typing import Any
 
 from engine.data import Corrupt, InvalidInput, ModelRef, NoodleError, NotFound, NotSupported, Unavailable
 from engine.model import hub
+from engine.model.file_kinds import mistaken, other_weights
+from engine.model.quantised import quantisation, refusal
+from engine.model.tensor_files import CONFIG_FILE, read_config, read_json, weight_files
 
 Progress = Callable[[float, str], None]  # the fraction done in 0..1, or -1 when unknown, and a sentence
 
@@ -95,18 +97,22 @@ def resolve(ref: ModelRef, *, cache_dir: Path, allow_download: bool = True, on_p
 
 def check_folder(folder: Path) -> dict[str, Any]:
     """The folder's config, after checking that its files can be a model: config.json and every safetensors part."""
-    config = _read_json(folder / "config.json")
+    read_config(folder)
+    config = read_json(folder / CONFIG_FILE)
     if "model_type" not in config:
-        raise NotSupported(f"{folder / 'config.json'} names no model_type: it needs the repository's own code, which is never run")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        wanted = set(_read_json(index).get("weight_map", {}).values())
-        missing = sorted(name for name in wanted if not (folder / name).is_file())
-        if missing or not wanted:
-            raise Corrupt(f"{folder} lacks {len(missing)} of {len(wanted)} weight files ({', '.join(missing[:3])}): download it again")
-    elif not any(folder.glob("*.safetensors")):
-        raise NotSupported(f"{folder} holds no *.safetensors file: convert its weights with save_pretrained(); pickles are never read")
+        raise NotSupported(f"{folder / CONFIG_FILE} names no model_type: {_without_type(config)}")
+    if reason := refusal(quantisation(config)):
+        raise NotSupported(f"{folder}: {reason}")
+    weight_files(folder)
     return config
+
+
+def _without_type(config: dict[str, Any]) -> str:
+    if "auto_map" in config:
+        return "the model needs the repository's own code, which is never run"
+    if "_class_name" in config:
+        return "it is a part of a diffusers pipeline, which makes pictures and not text"
+    return "use a folder in the layout of transformers, as save_pretrained() writes it"
 
 
 def architecture_of(model: str) -> tuple[str, bool]:
@@ -144,13 +150,32 @@ def _random(ref: ModelRef, cache_dir: Path, on_progress: Progress | None) -> Pat
 
 def _local_folder(model: str) -> Path | None:
     name = os.path.expanduser(model)  # os.path answers False where pathlib raises: names too long, unknown homes
-    if os.path.isfile(os.path.join(name, "config.json")):
+    if os.path.isfile(os.path.join(name, CONFIG_FILE)):
         check_folder(Path(name))
         return Path(name).resolve()
-    if model.startswith((".", "/", "~", "\\")) or os.path.isabs(name) or model.count("/") > 1:
-        what = "has no config.json" if os.path.isdir(name) else "does not exist"
-        raise NotFound(f"model folder {model[:200]!r} {what}: give a folder with config.json and *.safetensors, or a hub id")
+    is_path = model.startswith((".", "/", "~", "\\")) or os.path.isabs(name) or model.count("/") > 1
+    if os.path.isfile(name):
+        raise NotSupported(f"model {model[:200]!r} is a file: {_about_file(Path(name))}")
+    if is_path or (os.path.isdir(name) and other_weights(Path(name))):
+        raise _no_model(model, Path(name)) if os.path.isdir(name) else _nowhere(model)
     return None
+
+
+def _about_file(file: Path) -> str:
+    if file.suffix == ".safetensors":
+        return f"give its folder, {file.parent}, which needs {CONFIG_FILE} too"
+    what = mistaken(file)
+    return f"it {what}" if what else f"give a folder with {CONFIG_FILE} and *.safetensors, or a hub id"
+
+
+def _no_model(model: str, folder: Path) -> NoodleError:
+    if other := other_weights(folder):
+        return NotSupported(f"model folder {model[:200]!r} {other}")
+    return NotFound(f"model folder {model[:200]!r} has no {CONFIG_FILE}: give a folder with {CONFIG_FILE} and *.safetensors, or a hub id")
+
+
+def _nowhere(model: str) -> NoodleError:
+    return NotFound(f"model folder {model[:200]!r} does not exist: give a folder with {CONFIG_FILE} and *.safetensors, or a hub id")
 
 
 def _from_hub(model: str, allow_download: bool, on_progress: Progress | None) -> Path:
@@ -197,15 +222,3 @@ def _likely_architecture(model: str) -> str:
     known = {**_ALIASES, **{kind: kind for kind in ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "opt")}}
     matches = [alias for alias in known if name.startswith(alias)]
     return known[max(matches, key=len)] if matches else "gpt2"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise NotFound(f"{path} does not exist: a model folder needs it") from error
-    except (OSError, ValueError) as error:
-        raise Corrupt(f"{path} cannot be read as JSON ({error}): download or copy the model again") from error
-    if not isinstance(content, dict):
-        raise Corrupt(f"{path} holds a {type(content).__name__}, not an object: download or copy the model again")
-    return content

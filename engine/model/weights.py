@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engine.data import Corrupt, InvalidInput, NotSupported
+from engine.model.file_kinds import mistaken
 from engine.model.tensor_files import CONFIG_FILE, read_config, read_folder
 
 if TYPE_CHECKING:
@@ -137,20 +138,65 @@ class ConfigOnly(WeightFolder):
 
 
 def _build_config(folder: Path, text: bytes) -> PreTrainedConfig:
-    try:
-        raw = json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"{folder / CONFIG_FILE} is not JSON ({error}): fetch it again") from error
-    if not isinstance(raw, dict) or not isinstance(raw.get("model_type"), str):
-        raise InvalidInput(f"{folder / CONFIG_FILE} names no model_type: use a Hugging Face model folder")
-    if "auto_map" in raw:
-        raise NotSupported(
-            f"{folder / CONFIG_FILE} has an auto_map, so the model brings its own code, which is never run here: "
-            f"use a version of the model that transformers supports itself"
-        )
+    raw = _parsed(folder / CONFIG_FILE, text)
     from transformers import AutoConfig  # heavy, so only when a folder is opened
 
+    if foreign := _foreign_class(raw):
+        raise NotSupported(
+            f"{folder / CONFIG_FILE}: the class {foreign!r} of its auto_map is the repository's own code, which is never run: "
+            f"use a version of the model that transformers supports itself"
+        )
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds for a bad value or an unknown model_type
-        raise NotSupported(f"{folder / CONFIG_FILE}: transformers cannot read this {raw['model_type']!r} configuration: {error}") from error
+        raise NotSupported(f"{folder / CONFIG_FILE}: {_unreadable(raw['model_type'], error)}") from error
+
+
+def _parsed(path: Path, text: bytes) -> dict[str, Any]:
+    try:
+        raw = json.loads(text)
+    except ValueError as error:
+        what = mistaken(path) or f"is not JSON ({error}): fetch it again"
+        raise InvalidInput(f"{path} {what}") from error
+    if not isinstance(raw, dict) or not isinstance(raw.get("model_type"), str):
+        raise InvalidInput(f"{path} names no model_type: use a Hugging Face model folder")
+    return raw
+
+
+def _foreign_class(raw: dict[str, Any]) -> str:
+    """The class of an auto_map that transformers does not have itself, or an empty text.
+
+    Makers ship an auto_map long after transformers took their model in; then it is not needed. Class names are compared
+    without case and underscores, which is where the two differ.
+    """
+    from transformers.models.auto import modeling_auto as native
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    auto_map = raw.get("auto_map")
+    if not isinstance(auto_map, dict) or not auto_map:
+        return ""
+    family = raw["model_type"]
+    tables = {
+        "AutoModelForCausalLM": native.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        "AutoModelForImageTextToText": native.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+        "AutoModel": native.MODEL_MAPPING_NAMES,
+    }
+    asked = next((str(auto_map[key]).rpartition(".")[2] for key in (*tables, "AutoConfig") if key in auto_map), family)
+    if family not in CONFIG_MAPPING_NAMES:
+        return asked
+    if not tables.keys() & auto_map.keys():
+        return ""  # at most its configuration class, which transformers has
+    return "" if _plain(asked) in {_plain(str(table.get(family))) for table in tables.values()} else asked
+
+
+def _plain(class_name: str) -> str:
+    return class_name.replace("_", "").lower()
+
+
+def _unreadable(family: str, error: Exception) -> str:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    if family not in CONFIG_MAPPING_NAMES:
+        return f"transformers knows no model_type {family[:64]!r}: use a model that it supports itself, or a newer transformers"
+    first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    return f"transformers cannot read this {family!r} configuration: {first_line}"
