@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-READ = ("fp8", "mxfp4")  # turned into numbers of the computed dtype while a stage loads, by transformers' own code
+READ = ("fp8", "mxfp8", "mxfp4")  # turned into numbers of the computed dtype while a stage loads, by transformers' own code
 _NAMES = {
     "aqlm": "AQLM",
     "auto-round": "AutoRound",

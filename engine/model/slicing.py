@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -157,13 +158,32 @@ def _names(blocks: str, count: int) -> list[str]:
     return ["embed", *(f"{blocks.rpartition('.')[2]}.{index}" for index in range(count)), "head"]
 
 
-def describe_items(folder: WeightFolder, dtype: str) -> tuple[Item, ...]:
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A model as its configuration and its folder's headers tell it. `missing` says what the folder lacks, empty if nothing."""
+
+    items: tuple[Item, ...]
+    num_parameters: int
+    missing: str
+
+
+def describe_model(folder: WeightFolder, dtype: str) -> Description:
     """All items with their bytes in `dtype`, from shapes alone. Raises NotSupported or InvalidInput."""
+    from engine.model.loading import SliceLoader
+
     check_supported(folder.config)
     model = build_meta(folder.config, torch_dtype(dtype))
     chain = find_chain(model)
     names = _names(chain.blocks, chain.num_blocks)
-    return tuple(_describe(model, chain, names[index], index) for index in range(chain.num_items))
+    items = tuple(_describe(model, chain, names[index], index) for index in range(chain.num_items))
+    held = {id(tensor): tensor for index in range(chain.num_items) for _, tensor in item_state(model, chain, index)}
+    num_parameters = sum(tensor.numel() for tensor in held.values() if isinstance(tensor, torch.nn.Parameter))
+    return Description(items, num_parameters, SliceLoader(model, chain, folder, torch_dtype(dtype)).why_incomplete())
+
+
+def describe_items(folder: WeightFolder, dtype: str) -> tuple[Item, ...]:
+    """The items alone."""
+    return describe_model(folder, dtype).items
 
 
 def _describe(model: PreTrainedModel, chain: Chain, name: str, index: int) -> Item:
