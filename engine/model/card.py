@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _FORMAT = 3  # raise it when the same folder would give another card
 _LIBRARIES = ("torch", "transformers")  # their versions decide which modules a model has
-_DESCRIBED_FILES = ("config.json", "generation_config.json", "tokenizer.json", "model.safetensors.index.json")
+_DESCRIBED_FILES = ("config.json", "generation_config.json", "tokenizer.json", "model.safetensors.index.json", "gguf.json")
 
 
 def prepare(

@@ -176,8 +176,9 @@ def describe_model(folder: WeightFolder, dtype: str) -> Description:
     chain = find_chain(model)
     names = _names(chain.blocks, chain.num_blocks)
     items = tuple(_describe(model, chain, names[index], index) for index in range(chain.num_items))
-    held = {id(tensor): tensor for index in range(chain.num_items) for _, tensor in item_state(model, chain, index)}
-    num_parameters = sum(tensor.numel() for tensor in held.values() if isinstance(tensor, torch.nn.Parameter))
+    held = {name: tensor for index in range(chain.num_items) for name, tensor in item_state(model, chain, index)}
+    twice = {name for name, source in model.all_tied_weights_keys.items() if name in held and source in held}
+    num_parameters = sum(t.numel() for name, t in held.items() if isinstance(t, torch.nn.Parameter) and name not in twice)
     return Description(items, num_parameters, SliceLoader(model, chain, folder, torch_dtype(dtype)).why_incomplete())
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.data import Corrupt, NotFound, NotSupported
+from engine.model import gguf_index
 from engine.model.file_kinds import mistaken, mistaken_weights, other_weights
 
 CONFIG_FILE = "config.json"
@@ -38,7 +39,7 @@ class TensorPlace:
     file: Path
     offset_bytes: int
     num_bytes: int
-    dtype: str  # a key of NUMBER_BYTES
+    dtype: str  # what `stored_bytes` knows
     shape: tuple[int, ...]
 
 
@@ -52,11 +53,24 @@ class TensorFolder:
     tensors: Mapping[str, TensorPlace]
 
 
+def stored_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """How many bytes a tensor takes as it is stored. Raises ValueError for a dtype that is not known, or a row of broken blocks."""
+    num_numbers, num_bytes = gguf_index.BLOCKS.get(dtype) or (1, NUMBER_BYTES.get(dtype, 0))
+    if not num_bytes or (num_numbers > 1 and (not shape or shape[-1] % num_numbers)):
+        raise ValueError(f"no tensor of dtype {dtype[:16]} has the shape {shape[:16]}")
+    return math.prod(shape) // num_numbers * num_bytes
+
+
 def read_folder(folder: Path) -> TensorFolder:
     """Look at every header; reads no weights. Raises NotFound, NotSupported or Corrupt; the messages say the way out."""
     config_text = read_config(folder)
     digest = hashlib.sha256(config_text)
     tensors: dict[str, TensorPlace] = {}
+    if (folder / gguf_index.INDEX).is_file():
+        file, header_sha256, entries = gguf_index.read(folder)
+        digest.update(header_sha256.encode())
+        places = (TensorPlace(name, file, offset, stored_bytes(dtype, shape), dtype, shape) for name, dtype, shape, offset in entries)
+        return TensorFolder(folder, config_text, digest.hexdigest(), {place.name: place for place in places})
     for file in weight_files(folder):
         header, found = _read_header(file)
         digest.update(file.name.encode() + b"\0" + header)
@@ -79,7 +93,9 @@ def read_config(folder: Path) -> bytes:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that make up the model. Raises NotFound, NotSupported or Corrupt; opens the index alone."""
+    """The files that hold the model's tensors. Raises NotFound, NotSupported or Corrupt; opens no more than an index."""
+    if (folder / gguf_index.INDEX).is_file():
+        return [gguf_index.read(folder)[0]]
     if (folder / SINGLE_FILE).is_file():
         return [folder / SINGLE_FILE]
     if (folder / INDEX_FILE).is_file():
