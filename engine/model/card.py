@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.data import Corrupt, Item, ModelCard, ModelRef, NoodleError, NotFound, NotSupported, Unavailable
-from engine.model.source import Progress, random_folder, resolve
+from engine.model.source import Progress, must_be_built, resolve
 from engine.model.tensor_files import read_json
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def ready_card(ref: ModelRef, cache_dir: Path) -> ModelCard | None:
 
     Raises InvalidInput and the like for a `ref` that can never work, so that a user hears of it at once.
     """
-    if ref.random_weights is not None and not random_folder(ref, cache_dir).is_dir():
+    if must_be_built(ref, cache_dir):
         return None
     try:
         folder = resolve(ref, cache_dir=cache_dir, allow_download=False)

@@ -26,6 +26,7 @@ ARCHITECTURES = ("gpt2", "llama", "phi3", "qwen2", "qwen3", "qwen3moe", "starcod
 _PLAIN = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8")
 # Keys that say what the configuration holds already; the value must be the configuration's.
 _SAME_AS = {
+    "vocab_size": "vocab_size",
     "rope.dimension_count": "head_dim",
     "attention.key_length": "head_dim",
     "attention.value_length": "head_dim",
@@ -104,6 +105,8 @@ def _config(file: Path, reader: GGUFReader) -> dict[str, Any]:
     if architecture == "gpt2":
         config.n_positions, config.n_inner = config.n_ctx, config.feed_forward_length
     _restore(file, reader, architecture, config)
+    if config.pad_token_id is not None and config.pad_token_id >= config.vocab_size:
+        config.pad_token_id = None  # the family's default, which the file does not name
     return {**config.to_dict(), "gguf_architecture": architecture, "dtype": "float32"}
 
 
@@ -111,16 +114,19 @@ def _restore(file: Path, reader: GGUFReader, architecture: str, config: Any) -> 
     """Put into the configuration what transformers left out. Raises NotSupported for what has no place in it."""
     for key in sorted(_unmapped(reader, architecture, config)):
         name, value = key.removeprefix(f"{architecture}."), _value(reader, key)
-        if attribute := next((_SAME_AS[name] for _ in [0] if hasattr(config, _SAME_AS.get(name, "-"))), ""):
-            held = getattr(config, attribute)
-            if name == "rope.dimension_count" and held not in (None, value):
-                raise NotSupported(f"{file} states {key} = {value} beside heads of {held}, which is not read: {_OTHER}")
+        if name == "rope.freq_base":
+            config.rope_parameters = {**(config.rope_parameters or {}), "rope_theta": float(value)}
+        elif (attribute := _SAME_AS.get(name)) and hasattr(config, attribute) and name != "rope.dimension_count":
             setattr(config, attribute, value)
-        elif value not in (0, False, "none", ""):
+        elif value not in (0, False, "none", "", _head_size(config) if attribute == "head_dim" else 0):
             raise NotSupported(f"{file} states {key} = {str(value)[:40]}, which is not restored from GGUF: {_OTHER}")
     factors = next((t for t in reader.tensors if t.name == _ROPE_FACTORS), None)
     if factors is not None:
         config.rope_parameters = {**config.rope_parameters, **_long_rope(factors.data.tolist(), config.max_position_embeddings)}
+
+
+def _head_size(config: Any) -> int:
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
 
 _OTHER = "take the model's safetensors version"

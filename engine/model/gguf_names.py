@@ -15,21 +15,31 @@ if TYPE_CHECKING:
 _READ_ALREADY = ("rope_freqs.weight",)  # what `gguf_folder` put into the configuration
 
 
+class _Flat:
+    """A model without children: transformers goes through each of them again, and a table of all blocks each time."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.config, self.state_dict = model.config, model.state_dict
+
+    def named_children(self) -> tuple[()]:
+        return ()
+
+
 class GgufNames:
     """For one model on the meta device."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         config = model.config.to_dict()
         self._processor = TENSOR_PROCESSORS.get(model.config.gguf_architecture, TensorProcessor)(config=config)
-        self._targets: dict[str, str] = get_gguf_hf_weights_map(model, self._processor)
+        self._targets: dict[str, str] = get_gguf_hf_weights_map(_Flat(model), self._processor)
 
     def target(self, name: str) -> str:
         """The model's name of a stored tensor; the stored one if the model has no place for it."""
-        return self._targets.get(name, name)
+        return self._targets.get(name) or self._targets.get(name.removesuffix(".weight"), name)  # experts are listed without it
 
     def strangers(self, names: Iterable[str]) -> list[str]:
         """The stored tensors that the model has no place for, so that leaving them out would give another model."""
-        return sorted(name for name in names if name not in self._targets and name not in _READ_ALREADY)
+        return sorted(name for name in names if self.target(name) == name and name not in _READ_ALREADY)
 
     def conversion(self) -> GgufConversion:
         """To collect the stored tensors of one of the model's."""

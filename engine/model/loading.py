@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from engine.data import Corrupt
+from engine.data import Corrupt, NotSupported
 from engine.model.missing_tensors import explain, unwrapped
 from engine.model.quantised import quantisation
 from engine.model.slicing import item_state
-from engine.model.weights import StoredTensor, WeightFolder
+from engine.model.weights import GGUF_INSTALL, StoredTensor, WeightFolder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from engine.model.chain import Chain
+    from engine.model.gguf_names import GgufNames
 
 
 def compute_buffers(model: PreTrainedModel, prefixes: Iterable[str], device: str) -> None:
@@ -62,6 +63,18 @@ def _conversions(model: PreTrainedModel) -> list[Any]:
     return list(get_model_conversion_mapping(model))
 
 
+def _gguf_names(model: PreTrainedModel) -> GgufNames | None:
+    """How the tensors are named if they come from a GGUF file, which `gguf_folder` wrote into the configuration."""
+    if not hasattr(model.config, "gguf_architecture"):
+        return None
+    try:
+        from engine.model.gguf_names import GgufNames
+
+        return GgufNames(model)
+    except ImportError as error:
+        raise NotSupported(f"the model is a GGUF file, and this machine lacks the package that reads it: {GGUF_INSTALL}") from error
+
+
 def _takes_stored_numbers(converter: Any) -> bool:
     """Whether the conversion wants the tensors as they are stored, not in the dtype that is computed."""
     return any(getattr(operation, "hf_quantizer", None) is not None for operation in getattr(converter, "operations", ()))
@@ -74,7 +87,8 @@ class SliceLoader:
         from transformers.core_model_loading import build_glob_alternation
 
         self._model, self._chain, self._folder, self._dtype = model, chain, folder, dtype
-        self._conversions = _conversions(model)
+        self._gguf = _gguf_names(model)
+        self._conversions = [] if self._gguf else _conversions(model)
         self._converters: dict[str, Any] = {}  # WeightConverter by source pattern
         self._targets = self._rename_all()  # stored name -> (name in the model, pattern of the converter that takes it)
         plan = model._get_dtype_plan(dtype)
@@ -96,7 +110,10 @@ class SliceLoader:
         wanted = dict.fromkeys(name for names in items for name in names)
         filled = {target for target, _ in self._targets.values()}
         missing = [name for name in wanted if name not in filled and not filled & {*self._twins(name)} and not self._is_by_product(name)]
-        return explain(missing, len(wanted), self._folder.names, items[-1]) if missing else ""
+        if missing:
+            return explain(missing, len(wanted), self._folder.names, items[-1])
+        strangers = self._gguf.strangers(self._folder.names) if self._gguf else []
+        return f"the model has no place for {len(strangers)} of its tensors, such as {strangers[0][:100]!r}" if strangers else ""
 
     def _is_by_product(self, name: str) -> bool:
         """Whether a conversion with several results makes it: tensors are collected under the first one's name."""
@@ -116,6 +133,8 @@ class SliceLoader:
         return found
 
     def _rename_all(self) -> dict[str, tuple[str, str | None]]:
+        if self._gguf:
+            return {name: (self._gguf.target(name), None) for name in self._folder.names}
         from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
         state = self._model.state_dict()
@@ -135,17 +154,24 @@ class SliceLoader:
 
     def _collect(self, wanted: Container[str], device: str) -> dict[str, Any]:
         """The conversions that yield the wanted tensors, each with readers for what it needs; reads nothing yet."""
-        from transformers.core_model_loading import WeightRenaming, dot_natural_key
+        from transformers.core_model_loading import dot_natural_key
 
         collected: dict[str, Any] = {}
         for name in sorted(self._folder.names, key=dot_natural_key):
             target, pattern = self._targets[name]
             if target in wanted:
-                fresh = WeightRenaming(name, target) if pattern is None else copy.deepcopy(self._converters[pattern])
-                read = self._read_stored if _takes_stored_numbers(fresh) else self._read
-                reader = partial(read, self._folder.tensor(name), target, device)
-                collected.setdefault(target, fresh).add_tensor(target, name, pattern or name, reader)
+                conversion = collected.setdefault(target, self._conversion(name, target, pattern))
+                read = self._read_stored if self._gguf or _takes_stored_numbers(conversion) else self._read
+                conversion.add_tensor(target, name, pattern or name, partial(read, self._folder.tensor(name), target, device))
         return collected
+
+    def _conversion(self, name: str, target: str, pattern: str | None) -> Any:
+        """What makes the model's tensor from the stored ones that it will be given."""
+        from transformers.core_model_loading import WeightRenaming
+
+        if self._gguf:
+            return self._gguf.conversion()
+        return WeightRenaming(name, target) if pattern is None else copy.deepcopy(self._converters[pattern])
 
     def _read(self, stored: StoredTensor, target: str, device: str) -> torch.Tensor:
         """A stored tensor as the model keeps it, or as a conversion wants it: in the kept dtype, laid out for its use."""
@@ -155,7 +181,7 @@ class SliceLoader:
         return tensor
 
     def _read_stored(self, stored: StoredTensor, _: str, device: str) -> torch.Tensor:
-        return stored.read().to(device)
+        return stored.read().float() if self._gguf else stored.read().to(device)
 
     def _prefers_long(self, name: str, device: str) -> bool:
         return device == "cpu" and any(is_matrix(self._model, twin) for twin in (name, *self._twins(name)))
@@ -167,7 +193,7 @@ class SliceLoader:
     def _convert(self, conversion: Any, target: str) -> dict[str, torch.Tensor]:
         try:
             tensors = conversion.convert(target, model=self._model, config=self._model.config)
-        except Corrupt:
+        except (Corrupt, NotSupported):
             raise
         except Exception as error:  # conversions are transformers' code and fail in many ways on odd shapes
             raise Corrupt(f"{self._folder.folder}: {target!r} cannot be built ({error}): fetch the model again") from error

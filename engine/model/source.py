@@ -1,11 +1,13 @@
 """Turn what the user typed into a local folder with a config and safetensors files.
 
-A model is a local folder, a hub id (the local hub cache first, then a download), or an architecture name with a seed
-for random weights. Everything here runs without torch: only building a folder of random weights imports it.
+A model is a local folder, a GGUF file, a hub id (the local hub cache first, then a download), or an architecture name with a seed
+for random weights. Everything here runs without torch: only building a folder, of random weights or for a GGUF file, imports it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import sys
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.data import Corrupt, InvalidInput, ModelRef, NoodleError, NotFound, NotSupported, Unavailable
-from engine.model import hub
+from engine.model import gguf_index, hub
 from engine.model.file_kinds import mistaken, other_weights
 from engine.model.quantised import quantisation, refusal
 from engine.model.tensor_files import CONFIG_FILE, read_config, read_json, weight_files
@@ -25,6 +27,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 TINY = ":tiny"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_GGUF_RECIPE = 1  # raise it when the same file would give another folder
 _RECIPE = 1  # raise it when the same seed would give other weights, so that old folders are not mistaken for new ones
 # What people call a family, where it is not the name that its config carries.
 _ALIASES = {
@@ -91,6 +94,8 @@ def resolve(ref: ModelRef, *, cache_dir: Path, allow_download: bool = True, on_p
         return _random(ref, cache_dir, on_progress)
     if ref.model.endswith(TINY):
         raise InvalidInput(f"model {ref.model!r} exists with random weights only: add `--random-weights 0`")
+    if (gguf := _gguf_file(ref.model)) is not None:
+        return _gguf(gguf, cache_dir, on_progress)
     local = _local_folder(ref.model)
     return local if local is not None else _from_hub(ref.model, allow_download, on_progress)
 
@@ -133,6 +138,46 @@ def random_folder(ref: ModelRef, cache_dir: Path) -> Path:
     name, tiny = architecture_of(ref.model)
     size = "tiny" if tiny else "full"
     return (cache_dir / "random" / f"{name}.{size}.seed-{ref.random_weights}.{ref.dtype}.v{_RECIPE}").absolute()
+
+
+def must_be_built(ref: ModelRef, cache_dir: Path) -> bool:
+    """Whether `resolve` has to make the folder first, which takes torch and time."""
+    if ref.random_weights is not None:
+        return not random_folder(ref, cache_dir).is_dir()
+    gguf = _gguf_file(ref.model)
+    return gguf is not None and not gguf_folder_of(gguf, cache_dir).is_dir()
+
+
+def gguf_folder_of(file: Path, cache_dir: Path) -> Path:
+    """Where the small folder of a GGUF file is, or will be; another file of that name, or another content, has another."""
+    key = json.dumps([str(file), gguf_index.stamp(file), _GGUF_RECIPE])
+    return (cache_dir / "gguf" / f"{file.stem[:80]}.{hashlib.sha256(key.encode()).hexdigest()[:16]}").absolute()
+
+
+def _gguf(file: Path, cache_dir: Path, on_progress: Progress | None) -> Path:
+    folder = gguf_folder_of(file, cache_dir)
+    if not folder.is_dir():
+        if on_progress is not None:
+            on_progress(-1.0, f"reading the header of {file.name}")
+        from engine.model import gguf_folder
+
+        gguf_folder.build(file, folder)
+    check_folder(folder)
+    return folder
+
+
+def _gguf_file(model: str) -> Path | None:
+    """The GGUF file that was named: by its path, or by a folder that holds no other weights. Raises InvalidInput if it has several."""
+    name = os.path.expanduser(model)
+    if os.path.isfile(name):
+        return Path(name).resolve() if gguf_index.is_gguf(Path(name)) else None
+    if not os.path.isdir(name) or any(Path(name).glob("*.safetensors")):
+        return None
+    found = sorted(path for path in Path(name).glob("*.gguf") if not path.name.startswith("mmproj"))
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found[:4]) + (", ..." if len(found) > 4 else "")
+        raise InvalidInput(f"folder {model[:200]!r} holds {len(found)} GGUF files ({names}): name one of them, such as {found[0]}")
+    return found[0].resolve() if found and gguf_index.is_gguf(found[0]) else None
 
 
 def _random(ref: ModelRef, cache_dir: Path, on_progress: Progress | None) -> Path:
