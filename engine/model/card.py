@@ -15,7 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.data import Corrupt, Item, ModelCard, ModelRef, NoodleError, NotFound, NotSupported, Unavailable
+from engine.data.errors import Corrupt, NoodleError, NotFound, NotSupported, Unavailable
+from engine.data.model import Item, ModelCard, ModelRef
 from engine.model.source import Progress, must_be_built, resolve
 from engine.model.tensor_files import read_json
 

@@ -15,7 +15,7 @@ from transformers.integrations.finegrained_fp8 import Fp8Dequantize
 from transformers.integrations.mxfp4 import Mxfp4Dequantize
 from transformers.quantizers.auto import AutoHfQuantizer
 
-from engine.data import NotSupported
+from engine.data.errors import NotSupported
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -52,14 +52,14 @@ class _Fp8ByBlocks(Fp8Dequantize):
 class _Mxfp4ByExpert(Mxfp4Dequantize):
     """One expert after another: all at once takes twice the finished weights beside them."""
 
-    def convert(self, input_dict: dict[str, Any], full_layer_name: str = "", model: Any = None, **others: Any) -> dict[str, torch.Tensor]:
+    def convert(self, input_dict: dict[str, Any], *args: Any, **named: Any) -> dict[str, torch.Tensor]:
         stored = {name: value[0] if isinstance(value, list) else value for name, value in input_dict.items()}
-        target = model.get_parameter(full_layer_name)  # on the meta device: its shape and dtype alone
+        target = named["model"].get_parameter(named["full_layer_name"])  # on the meta device: its shape and dtype alone
         whole = torch.empty(target.shape, dtype=target.dtype, device=next(iter(stored.values())).device)
         for expert in range(len(whole)):
             one = {name: value[expert : expert + 1] for name, value in stored.items()}
-            whole[expert] = super().convert(one, full_layer_name=full_layer_name, model=model, **others)[full_layer_name][0]
-        return {full_layer_name: whole}
+            whole[expert] = super().convert(one, *args, **named)[named["full_layer_name"]][0]
+        return {named["full_layer_name"]: whole}
 
 
 _OPERATIONS = {"FineGrainedFP8Config": _Fp8ByBlocks, "Mxfp4Config": _Mxfp4ByExpert}

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.data import Corrupt, Exhausted, NotSupported
+from engine.data.errors import Corrupt, Exhausted, NotSupported
 from engine.model import gguf_index
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _unmapped(reader: GGUFReader, architecture: str, config: Any) -> set[str]:
     """Keys of the file's architecture that transformers passes over."""
     from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
-    mapping = GGUF_CONFIG_MAPPING.get(config.model_type) or GGUF_CONFIG_MAPPING.get(architecture) or {}
+    mapping: Any = GGUF_CONFIG_MAPPING.get(config.model_type) or GGUF_CONFIG_MAPPING.get(architecture) or {}
     known = {f"{architecture}.{name}" for name, target in mapping.items() if target is not None}
     return {key for key in reader.fields if key.startswith(f"{architecture}.")} - known
 

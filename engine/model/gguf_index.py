@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from engine.data import Corrupt, NotFound
+from engine.data.errors import Corrupt, NotFound
 
 INDEX = "gguf.json"
 # Numbers and bytes of one block, by ggml's names; rows are whole blocks. GGML_QUANT_SIZES of the `gguf` package.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from engine.data import Corrupt, NotSupported
+from engine.data.errors import Corrupt, NotSupported
 from engine.model.missing_tensors import explain, unwrapped
 from engine.model.quantised import quantisation
 from engine.model.slicing import item_state

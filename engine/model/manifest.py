@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.data import Corrupt
+from engine.data.errors import Corrupt
 from engine.model.tensor_files import TensorFolder, TensorPlace, read_folder, stored_bytes
 
 Progress = Callable[[float, str], None]

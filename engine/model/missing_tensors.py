@@ -8,13 +8,14 @@ from collections.abc import Collection, Sequence
 # What wrapped a model while it was trained or compiled, and stayed in the names of its tensors.
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
 _LEADING = ("module.", "base_model.model.")
-_SIGNS: tuple[tuple[str, str], ...] = (
-    (r"\.lora_(A|B|embedding)|\.(ia3|oft|hada|lokr)_", "its tensors are those of a PEFT adapter: call merge_and_unload() and save_pretrained()"),
-    (r"\.qweight$|\.qzeros$|\.g_idx$", "its tensors are quantised with GPTQ or AWQ, which is not read: use the model without it"),
-    (r"\.(absmax|quant_map|quant_state\..*|SCB)$", "its tensors are quantised with bitsandbytes, which is not read: use the model without it"),
-    (r"\.weight_(packed|shape|scale|zero_point)$", "its tensors are quantised with compressed-tensors, which is not read: use the model without it"),
-    (r"\.(scales|biases)$", "its tensors are quantised with MLX, which is not read: use the model without it"),
-)  # fmt: skip
+# What the names of other tensors tell, and how it is said.
+_SIGNS = (
+    (re.compile(r"\.lora_(A|B|embedding)|\.(ia3|oft|hada|lokr)_"), "PEFT"),
+    (re.compile(r"\.(qweight|qzeros|g_idx)$"), "GPTQ or AWQ"),
+    (re.compile(r"\.(absmax|quant_map|quant_state\..*|SCB)$"), "bitsandbytes"),
+    (re.compile(r"\.weight_(packed|shape|scale|zero_point)$"), "compressed-tensors"),
+    (re.compile(r"\.(scales|biases)$"), "MLX"),
+)
 _SCORES = re.compile(r"(^|\.)(score|classifier|classification_head|qa_outputs|v_head|value_head|reward_head)\.")
 
 
@@ -30,9 +31,11 @@ def explain(missing: Sequence[str], num_wanted: int, stored: Collection[str], he
     """One sentence on the model's `missing` tensors; `stored` are the folder's, `head` the model's names of its output table."""
     shown = ", ".join(repr(name[:100]) for name in missing[:3]) + (", ..." if len(missing) > 3 else "")
     lack = f"it lacks {len(missing)} of the model's {num_wanted} tensors ({shown})"
-    for pattern, reason in _SIGNS:
-        if any(re.search(pattern, name) for name in stored):
-            return f"{lack}, and {reason}"
+    method = next((method for pattern, method in _SIGNS if any(map(pattern.search, stored))), "")
+    if method == "PEFT":
+        return f"{lack}, and has those of a PEFT adapter: load both with peft, call merge_and_unload() and save_pretrained()"
+    if method:
+        return f"{lack}, and has tensors quantised with {method}, which is not read: use the model without it"
     if set(missing) <= set(head):
         what = "a head that scores or classifies text instead" if any(map(_SCORES.search, stored)) else "no language-model head"
         return f"{lack}: it has {what}, so it cannot continue a text; use the model that generates"

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.data import Corrupt, InvalidInput, ModelRef, NoodleError, NotFound, NotSupported, Unavailable
+from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound, NotSupported, Unavailable
+from engine.data.model import ModelRef
 from engine.model import gguf_index, hub
 from engine.model.file_kinds import mistaken, other_weights
 from engine.model.quantised import quantisation, refusal

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.data import Corrupt, NotFound, NotSupported
+from engine.data.errors import Corrupt, NotFound, NotSupported
 from engine.model import gguf_index
 from engine.model.file_kinds import mistaken, mistaken_weights, other_weights
 

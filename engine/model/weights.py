@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine.data import Corrupt, InvalidInput, NotSupported
+from engine.data.errors import Corrupt, InvalidInput, NotSupported
 from engine.model.file_kinds import mistaken
 from engine.model.gguf_index import BLOCKS
 from engine.model.tensor_files import CONFIG_FILE, TensorPlace, read_config, read_folder
@@ -209,7 +209,7 @@ def _foreign_class(raw: dict[str, Any]) -> str:
     if not isinstance(auto_map, dict) or not auto_map:
         return ""
     family = raw["model_type"]
-    tables = {
+    tables: dict[str, Any] = {
         "AutoModelForCausalLM": native.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
         "AutoModelForImageTextToText": native.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
         "AutoModel": native.MODEL_MAPPING_NAMES,
