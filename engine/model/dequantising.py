@@ -52,7 +52,7 @@ class _Fp8ByBlocks(Fp8Dequantize):
 class _Mxfp4ByExpert(Mxfp4Dequantize):
     """One expert after another: all at once takes twice the finished weights beside them."""
 
-    def convert(self, input_dict: dict[str, Any], *args: Any, **named: Any) -> dict[str, torch.Tensor]:
+    def convert(self, input_dict: dict[str, Any], *args: Any, **named: Any) -> Any:
         stored = {name: value[0] if isinstance(value, list) else value for name, value in input_dict.items()}
         target = named["model"].get_parameter(named["full_layer_name"])  # on the meta device: its shape and dtype alone
         whole = torch.empty(target.shape, dtype=target.dtype, device=next(iter(stored.values())).device)
