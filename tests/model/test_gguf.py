@@ -37,14 +37,6 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "gpt2": {"n_embd": 64},
     "qwen3_moe": {"norm_topk_prob": True},
 }
-    "gpt2": {"n_embd": 64},
-    "llama": {},
-    "phi3": {},
-    "qwen2": {},
-    "qwen3": {},
-    "qwen3_moe": {"norm_topk_prob": True},
-    "starcoder2": {},
-}
 
 
 def written(tmp_path: Path, family: str = "llama", kinds: tuple[str, ...] = ("F32",), **more: Any) -> tuple[Any, Path]:

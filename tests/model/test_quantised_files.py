@@ -59,7 +59,7 @@ def test_fp8_is_what_transformers_makes_of_it(family: str, tmp_path: Path) -> No
 
 def test_fp8_blocks_that_are_cut_off_are_read_too(tmp_path: Path) -> None:
     """DeepSeek-V3 has matrices of 576 rows in blocks of 128, which transformers refuses."""
-    model = formats.model_of("deepseek_v3", qk_rope_head_dim=4)
+    model = formats.model_of("deepseek_v3", kv_lora_rank=12)
     model.save_pretrained(tmp_path)
     formats.to_fp8(tmp_path, cut_blocks=True)
     stage = StageModel.load(tmp_path, 0, 6, kv_budget_bytes=0)
