@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.data import ClusterStatus, GenerateRequest, NoodleError, Plan, Refused, Stage
+from engine.data import GenerateRequest, NoodleError, Plan, Refused, Stage
 from engine.watch_frame import WatchFrame
 from noodle_tui.messages import BootFailed, Dialling, FrameArrived, LinkLost, Message, ReplayMoved, SessionEnded
 from noodle_tui.options import MAX_SPEED, MIN_SPEED, Options
@@ -103,10 +103,6 @@ class ReplayLink:
         raise Refused(NO_CLUSTER)
 
     async def ask(self, call: str, *arguments: object) -> Any:
-        """Refused."""
-        raise Refused(NO_CLUSTER)
-
-    async def present(self, status: ClusterStatus) -> Plan:
         """Refused."""
         raise Refused(NO_CLUSTER)
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from textual.driver import Driver
 
 _PLAIN_TERMINALS = ("linux", "dumb")
 WEB_DRIVER = "textual.drivers.web_driver:WebDriver"  # as textual-serve sets it for the processes behind its pages
@@ -27,6 +30,15 @@ def output_stream() -> TextIO | None:
 def in_a_browser(environ: Mapping[str, str]) -> bool:
     """Whether textual-serve started this process: its pipes lead to a terminal in a page, which shows UTF-8."""
     return environ.get("TEXTUAL_DRIVER", "") == WEB_DRIVER
+
+
+def driver_class() -> type[Driver] | None:
+    """What reads the terminal; None leaves the choice to Textual: on Windows, and where the environment names a driver."""
+    if os.name == "nt" or os.environ.get("TEXTUAL_DRIVER"):
+        return None
+    from noodle_tui.terminal_input import ConsoleDriver
+
+    return ConsoleDriver
 
 
 def is_terminal() -> bool:
