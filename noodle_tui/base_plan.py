@@ -6,7 +6,8 @@ has seen), so it prices the present stages together with the candidates. Where i
 
 from __future__ import annotations
 
-from engine.data import ClusterStatus, Plan, Stage
+from engine.data.plan import Plan, Stage
+from engine.data.status import ClusterStatus
 from noodle_tui.state import ConsoleState
 
 

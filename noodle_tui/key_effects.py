@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from engine.data import InvalidInput, NoodleError, Refused, Unavailable
+from engine.data.errors import InvalidInput, NoodleError, Refused, Unavailable
 from noodle_tui.actions import KEY_OF, MODES, still_holds
 from noodle_tui.entry_line import EntryLine
 from noodle_tui.file_orders import FileOrders

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.data import NoodleError, Refused
+from engine.data.errors import NoodleError, Refused
 from noodle_tui.messages import FrameArrived, LinkLost, Message, RecordingChanged, Said
 
 if TYPE_CHECKING:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from engine.adaptation_entry import AdaptationEntry, AdaptationStatus
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.adaptation.history import Decision, Verdict
@@ -19,10 +18,13 @@ from engine.control.adaptation.view import AdaptationView, MemorySample, StepSam
 from engine.control.batching import Flight
 from engine.control.moves import Wish
 from engine.control.placement import problem_of
-from engine.data import Phase, Plan, Refused, Severity
-from engine.planning.point import DECODE, Point
+from engine.data.adaptation import AdaptationEntry, AdaptationStatus
+from engine.data.errors import Refused
+from engine.data.plan import Plan
+from engine.data.status import Phase, Severity
 from engine.planning.problem import Infeasible, Problem
 from engine.planning.strategies import STRATEGIES
+from engine.profile.point import DECODE, Point
 
 if TYPE_CHECKING:
     from engine.control.cluster import Cluster

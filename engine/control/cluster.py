@@ -30,7 +30,10 @@ from engine.control.rebalance import Rebalancer
 from engine.control.scheduler import Scheduler
 from engine.control.serving import Serving
 from engine.control.watchdog import Watchdog
-from engine.data import InvalidInput, ModelCard, NodeState, NotFound, Phase, Plan, Refused, Severity, Stage, Unavailable
+from engine.data.errors import InvalidInput, NotFound, Refused, Unavailable
+from engine.data.model import ModelCard
+from engine.data.plan import Plan, Stage
+from engine.data.status import NodeState, Phase, Severity
 from engine.planning.problem import Infeasible, Problem
 from engine.planning.strategies import check_strategy
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 from engine.control.adaptation.cost import MigrationRates
 from engine.control.members import capacity_tokens
 from engine.control.moves import Transfer, num_moved, transfers
-from engine.data import InvalidInput, Item, ModelCard, NotFound, Plan, Refused, Stage
-from engine.move_estimate import MoveEstimate, NodeMemory
-from engine.move_report import MoveReport
+from engine.data.errors import InvalidInput, NotFound, Refused
+from engine.data.model import Item, ModelCard
+from engine.data.moves import MoveEstimate, MoveReport, NodeMemory
+from engine.data.plan import Plan, Stage
 from engine.planning.problem import tie_groups
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from engine.control.cluster import Cluster
 from engine.control.members import Member
 from engine.control.session_status import session_status
-from engine.data import ClusterStatus, NodeStatus, Phase, Plan, SessionStatus, StageStatus
+from engine.data.plan import Plan
+from engine.data.status import ClusterStatus, NodeStatus, Phase, SessionStatus, StageStatus
 
 
 def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterStatus:

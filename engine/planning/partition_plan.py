@@ -1,6 +1,6 @@
 """The plan as a document: what to run where, what it costs, how good it is, and the items that it divides.
 
-`engine.data.Plan` is what a cluster runs and the wire carries: version, ranges and predicted times. A `Solution` is what a
+`engine.data.plan.Plan` is what a cluster runs and the wire carries: version, ranges and predicted times. A `Solution` is what a
 solver answers about one problem. A `PartitionPlan` stands by itself: it can be kept, sent, compared and drawn without either.
 """
 
@@ -10,7 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.data import InvalidInput, Item, Plan, Stage
+from engine.data.errors import InvalidInput
+from engine.data.model import Item
+from engine.data.plan import Plan, Stage
 from engine.planning.problem import ADDITIVE, OVERLAPPED, Problem
 from engine.planning.solution import Solution, SolvedStage, evaluate
 

@@ -15,7 +15,8 @@ from textual.events import Click, DescendantFocus, Resize
 from textual.geometry import Size
 from textual.screen import Screen
 
-from engine.data import GenerateRequest, InvalidInput, Sampling
+from engine.data.errors import InvalidInput
+from engine.data.generation import GenerateRequest, Sampling
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Canvas, Lines, Span, line
 from noodle_tui.messages import RowChosen

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.data import Plan
+from engine.data.plan import Plan
 from noodle_tui.base_plan import base_plan
 from noodle_tui.figures import ms, size
 from noodle_tui.lines import Canvas, Lines, Span, line
@@ -16,7 +16,7 @@ from noodle_tui.state import ConsoleState
 from noodle_tui.widgets.plan_blocks import bottleneck_index, parts_strip
 
 if TYPE_CHECKING:
-    from engine.move_estimate import MoveEstimate
+    from engine.data.moves import MoveEstimate
 
 LABEL = 9
 HOP = ">"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.data import Plan
+from engine.data.plan import Plan
 from noodle_tui.base_plan import base_plan, gain_of
 from noodle_tui.figures import clock, middle, ms, percent, signed_percent
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, wrap

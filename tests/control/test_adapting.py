@@ -9,7 +9,10 @@ from engine.control.adaptation.history import Verdict
 from engine.control.adaptation.rules import AdaptationSettings, Mode
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.status import cluster_status
-from engine.data import InvalidInput, Phase, Plan, Refused, Stage, StageTiming
+from engine.data.errors import InvalidInput, Refused
+from engine.data.generation import StageTiming
+from engine.data.plan import Plan, Stage
+from engine.data.status import Phase
 from tests.control.harness import Driver, card, token_after
 
 NUM_ITEMS = 12

@@ -15,8 +15,8 @@ from engine.control import events as on
 from engine.control.gathering import SETTLE_S
 from engine.control.links import WAIT_S, LinkBook
 from engine.control.members import REMEMBERED_S
-from engine.data import Phase, Severity
-from engine.measured_link import COORDINATOR, MeasuredLink
+from engine.data.measured_link import COORDINATOR, MeasuredLink
+from engine.data.status import Phase, Severity
 from engine.planning.problem import Link
 from tests.control.harness import Driver, card, token_after
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.data import Plan
+from engine.data.plan import Plan
 from noodle_tui import messages as m
 from noodle_tui.base_plan import as_made, base_plan, gain_of
 from noodle_tui.glyphs import ASCII

@@ -36,7 +36,7 @@ from engine.control.adaptation.proposal import Knowledge, Proposal, propose, sur
 from engine.control.adaptation.rules import AdaptationSettings, Mode, Ruling, Situation, judge
 from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample
 from engine.control.adaptation.watch import Watch
-from engine.data import Refused
+from engine.data.errors import Refused
 from engine.planning.problem import Infeasible, Problem
 
 
