@@ -380,6 +380,7 @@ def _run(options: Options, config: Config) -> int:
     ascii_only = options.ascii or terminal.wants_ascii(os.environ, getattr(stream, "encoding", None))
     terminal.make_streams_forgiving()
     terminal.make_term_usable()
+    terminal.give_size()
     try:
         look = choose_look(options.theme, os.environ)
     except InvalidInput as problem:
