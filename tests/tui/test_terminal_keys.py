@@ -16,7 +16,7 @@ import pytest
 from noodle_tui.terminal_input import END, ESC_S, START
 from tests.tui import frames
 from tests.tui.fake_coordinator import FakeCoordinator
-from tests.tui.pty_console import PtyConsole
+from tests.tui.pty_console import DEADLINE_S, PtyConsole
 
 ALT_SCREEN_ON, ALT_SCREEN_OFF = b"\x1b[?1049h", b"\x1b[?1049l"
 
@@ -30,7 +30,7 @@ def fake() -> Iterator[FakeCoordinator]:
 
 def stopped(console: PtyConsole) -> None:
     """Until the process stands still: nothing it writes tells, so the kernel is asked."""
-    until_s = time.monotonic() + 20
+    until_s = time.monotonic() + DEADLINE_S
     while console.state() != "T":
         assert time.monotonic() < until_s, f"not stopped: {console.state()}\n{console.text}"
         console.wait_for_silence(0.05)
