@@ -11,32 +11,26 @@ import pytest
 
 from engine.data.model import Item
 from engine.planning.problem import CoordinatorLink, Infeasible, Link, PairLink, PlanningNode, Problem
+from engine.planning.route import DEFAULT
 from engine.planning.solution import Solution
 from engine.planning.strategies import STRATEGIES, solve
-from tests.planning.fuzz import choose_path, differences, false_certificates
+from tests.planning.fuzz import PATHS, differences, false_certificates
 from tests.planning.reference import Reference, random_problem
 
 BATCH = 175
-
-
-@pytest.fixture(autouse=True)
-def production_path() -> Iterator[None]:
-    yield
-    choose_path(0)
 
 
 @pytest.mark.parametrize("path", [0, 1, 2])
 @pytest.mark.parametrize("batch", range(4))
 def test_equals_enumeration(path: int, batch: int) -> None:
     """4 x 3 x 175 = 2,100 problems, five strategies each, whole keys compared with ==."""
-    choose_path(path)
     first = (4 * path + batch) * BATCH
-    assert [line for seed in range(first, first + BATCH) for line in differences(seed)] == []
+    assert [line for seed in range(first, first + BATCH) for line in differences(seed, PATHS[path])] == []
 
 
 def test_the_comparison_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.planning.solving.objectives.BOTTLENECK_SLACK", 1.5)
-    assert [line for seed in range(40) for line in differences(seed)]
+    assert [line for seed in range(40) for line in differences(seed, DEFAULT)]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -44,14 +38,14 @@ def test_with_any_figures_the_bound_is_never_above_the_optimum(strategy: str) ->
     """Figures that are no multiples of anything: keys can differ by rounding, the objective only by a few units in the last place."""
     rng, compared = random.Random(7), 0
     for seed in range(120):
-        choose_path(seed % 3)
+        limits = PATHS[seed % 3]
         problem = _jittered(random_problem(random.Random(50_000 + seed)), rng)
         expected = Reference(problem).best(strategy)
         if expected is None:
             with pytest.raises(Infeasible):
-                solve(problem, strategy)
+                solve(problem, strategy, limits)
             continue
-        found, compared = solve(problem, strategy), compared + 1
+        found, compared = solve(problem, strategy, limits), compared + 1
         optimum = expected[1] if strategy == "balanced" else expected[0][0] if strategy == "bottleneck_first" else expected[0]
         assert found.optimal and found.objective == pytest.approx(optimum, rel=1e-12, abs=1e-15)
         assert found.lower_bound <= optimum * (1 + 1e-12)
@@ -135,10 +129,9 @@ def test_one_more_node_never_hurts(strategy: str) -> None:
 @pytest.mark.parametrize("path", [0, 1, 2])
 def test_a_certificate_holds_for_numbers_of_any_size(path: int) -> None:
     """From 1e-9 to 1e12 side by side in every field, against enumeration in fractions; small problems are decided all the same."""
-    choose_path(path)
     open_plans = 0
     for seed in range(1000 * path, 1000 * path + 150):
-        undecided, wrong = false_certificates(seed)
+        undecided, wrong = false_certificates(seed, PATHS[path])
         open_plans += undecided
         assert wrong == []
     assert open_plans == 0
