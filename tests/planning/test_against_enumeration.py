@@ -12,7 +12,9 @@ import pytest
 from engine.data.model import Item
 from engine.planning.problem import CoordinatorLink, Infeasible, Link, PairLink, PlanningNode, Problem
 from engine.planning.route import DEFAULT
-from engine.planning.solution import Solution
+from engine.planning.solution import Solution, evaluate
+from engine.planning.solving.rounding import reading_below
+from engine.planning.solving.tables import Tables
 from engine.planning.strategies import STRATEGIES, solve
 from tests.planning.fuzz import PATHS, differences, false_certificates
 from tests.planning.reference import Reference, random_problem
@@ -130,7 +132,7 @@ def test_one_more_node_never_hurts(strategy: str) -> None:
 def test_a_certificate_holds_for_numbers_of_any_size(path: int) -> None:
     """From 1e-9 to 1e12 side by side in every field, against enumeration in fractions; small problems are decided all the same."""
     open_plans = 0
-    for seed in range(1000 * path, 1000 * path + 150):
+    for seed in (*range(1000 * path, 1000 * path + 150), 2194, 2340):  # of the last two a limit of the round trip decides
         undecided, wrong = false_certificates(seed, PATHS[path])
         open_plans += undecided
         assert wrong == []
@@ -153,3 +155,31 @@ def test_a_huge_time_that_means_never_does_not_blur_the_others(strategy: str, by
 
         assert solved(1e9).objective == solved(math.inf).objective
         assert solved(1e9).optimal
+
+
+@pytest.mark.parametrize("place", ["time_s", "stage_time_s", "base_s", "latency_s"])
+def test_what_no_better_plan_can_contain_does_not_make_the_grid_coarse(place: str) -> None:
+    items = tuple(Item(f"i{i}", 1, 0, 4) for i in range(4))
+    plain = PlanningNode("a", 9.0, time_s=(1e-6,) * 4)
+    never: dict[str, PlanningNode] = {
+        "time_s": replace(plain, node_id="b", time_s=(1e-6, 1e9, 1e-6, 1e-6)),
+        "stage_time_s": PlanningNode("b", 9.0, stage_time_s=(1e-6, 1e9)),
+        "base_s": replace(plain, node_id="b", base_s=1e9),
+        "latency_s": replace(plain, node_id="b"),
+    }
+    problem = Problem(items, (plain, never[place]), Link(1e9 if place == "latency_s" else 1e-6))
+    known = evaluate(problem, ((0, 0, 4),))
+    assert Tables(problem).tick_s > 1e-8
+    for strategy in STRATEGIES:
+        priced = replace(problem, nodes=tuple(replace(n, price_per_s=1.0) for n in problem.nodes))
+        assert Tables(priced, reading=reading_below(priced, strategy, replace(known, price_per_s=1.0))).tick_s < 1e-18
+
+
+def test_a_byte_beside_an_exabyte_is_a_byte() -> None:
+    items = (Item("large", 2**60, 0, 0), Item("small", 1, 0, 0), Item("rest", 2**60, 0, 0))
+    nodes = [PlanningNode(name, room, (1.0,) * 3) for name, room in (("a", 2.0**60), ("b", 0.5), ("c", 2.0**60))]
+    for strategy in STRATEGIES:
+        with pytest.raises(Infeasible):
+            solve(Problem(items, tuple(nodes)), strategy)
+        found = solve(Problem(items, (nodes[0], replace(nodes[1], memory_bytes=1.0), nodes[2])), strategy)
+        assert [(stage.start, stage.stop) for stage in found.stages] == [(0, 1), (1, 2), (2, 3)] and found.stages[1].memory_bytes == 1
