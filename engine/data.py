@@ -34,11 +34,11 @@ class NotFound(NoodleError):
 class Refused(NoodleError):
     """The request is well-formed, but the cluster's state forbids it (wrong phase, wrong plan, no permission)."""
 
+    exit_code = 2
+
 
 class NotSupported(Refused):
     """The model or feature cannot be run here; the message names it and why."""
-
-    exit_code = 2
 
 
 class Stale(NoodleError):
@@ -67,6 +67,8 @@ class Cancelled(NoodleError):
 
 class Unauthorized(NoodleError):
     """The token is missing, unknown, or its role does not allow the method."""
+
+    exit_code = 2
 
 
 class Bug(NoodleError):
@@ -224,6 +226,7 @@ class NodeSpec:
     dtypes: tuple[str, ...] = ()  # in which a product ran here and was right; () if the worker did not say
     pool_id: str = ""  # the memory that it draws from: what names the same one shares it; "" if the worker did not say
     pool_bytes: int = 0  # what that memory could give to all who share it, as this worker found it
+    instance_id: str = ""  # random, of the process: host name and pid are the same in every container
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +322,7 @@ class NodeStatus:
     gpu_utilisation: float | None = None  # 0..1; None where the machine does not tell
     gpu_temperature_c: float | None = None
     cpu_temperature_c: float | None = None
+    is_drained: bool = False  # left out of plans until an operator ends it, lost or not
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +386,8 @@ class ClusterStatus:
     adaptation_mode: str = ""  # off, suggest or auto; empty if the coordinator does not say
     suggestion_id: int = 0  # of adaptation, waiting to be confirmed; 0 is none
     finished: tuple[SessionStatus, ...] = ()  # newest first, bounded
+    acknowledged_sequence: int = 0  # an operator has seen the warnings and errors up to this event
+    num_unacknowledged: int = 0  # warnings and errors since
 
 
 def check_name(what: str, name: str) -> str:

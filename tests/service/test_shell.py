@@ -16,7 +16,7 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.past_sessions import PastSessions
-from engine.data import Exhausted, FinishReason, GenerateRequest, SessionStatus, Unavailable
+from engine.data import Exhausted, FinishReason, GenerateRequest, NodeSpec, SessionStatus, Stage, Unavailable
 from engine.service.journal import Journal
 from engine.service.process import Server
 from engine.service.security import SecurityOptions
@@ -35,11 +35,11 @@ def test_a_worker_that_registers_again_stays_connected(tmp_path: Path) -> None:
     async def work() -> None:
         shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), PeerOptions())
         async with serving("w1") as first, serving("w1") as second:
-            for generation, address in enumerate((first, second), 1):
-                await shell.connect_peer("w1", address)
-                shell.feed(on.WorkerRegistered(replace(spec("w1", pid=generation), address=address), generation, ready=True))
+            for address in (first, second):
+                await shell.admit(replace(spec("w1"), address=address), ready=True)
+                shell.cluster.members.get("w1").stage = Stage("w1", 0, 5)  # type: ignore[union-attr]
                 await asyncio.sleep(0)
-            assert "w1" in shell._peers and shell._peers["w1"].address == second
+            assert "w1" in shell.peers and shell.peers["w1"].address == second
             assert any("registered again" in e.text for e in shell.events)
             await shell.close()
 
@@ -57,20 +57,26 @@ async def serving(worker_id: str) -> AsyncIterator[str]:
         await server.stop()
 
 
+def at(worker_id: str, address: str) -> NodeSpec:
+    return replace(spec(worker_id), address=address)
+
+
 def test_a_worker_is_not_taken_at_an_address_where_it_is_not(tmp_path: Path) -> None:
     """Nobody listens there, or somebody else; it is said once, however often it asks."""
 
     async def work() -> None:
         shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), PeerOptions())
         with pytest.raises(Unavailable, match=r"worker w1 at 127\.0\.0\.1:1: .*--advertise"):
-            await shell.connect_peer("w1", "127.0.0.1:1")
+            await shell.admit(at("w1", "127.0.0.1:1"), ready=False)
         async with serving("w2") as address:
             for _ in range(2):
                 with pytest.raises(Unavailable, match=r"worker w2 answers at .*, not w1.*--advertise"):
-                    await shell.connect_peer("w1", address)
-            assert shell._peers == {}
-            await shell.connect_peer("w2", address)
-            assert [e.text.split(":")[0] for e in shell.events] == ["cannot join", "cannot join"]
+                    await shell.admit(at("w1", address), ready=False)
+            assert not shell.peers
+            await shell.admit(at("w2", address), ready=False)
+            await asyncio.sleep(0)
+            assert [e.text.split(":")[0] for e in shell.events][:2] == ["cannot join", "cannot join"]
+            assert "joined" in [*shell.events][2].text and len([*shell.events]) == 3
             await shell.close()
 
     asyncio.run(work())
