@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.control import events as on
-from engine.data import FinishReason, GenerateRequest, Item, ModelCard, ModelRef, NodeSpec, Sampling, Stage
+from engine.control.claims import Claim
+from engine.data import FinishReason, GenerateRequest, Item, ModelCard, ModelRef, NodeSpec, Refused, Sampling, Stage
 from engine.simulation.drill_calm import Calm
 from engine.simulation.drill_coordinator import NAME, Disk, DrillCoordinator, failed
 from engine.simulation.drill_model import VOCABULARY, undisturbed
@@ -60,6 +61,7 @@ class Drill:
         self.got: dict[str, list[int]] = {}
         self.expected: dict[str, list[int]] = {}
         self.num_faults = self._num_pids = 0
+        self._claims: dict[tuple[DrillCoordinator, int], Claim] = {}  # of processes whose name a former one has
         self._num_sessions = num_sessions
         self.calm = Calm(self.workers)
         self.wire = Wire(self.world, self.workers, NUM_ITEMS, lambda: self.coordinator)
@@ -90,6 +92,7 @@ class Drill:
             self._move()
             self._run_for(MOVE_S, lambda: self.coordinator.cluster.rebalancer.move is None)
             self.calm.check_moves(self.coordinator.cluster)
+        self._start_twin()
         self.calm.forbids_resending = False
         self._restart_worker()
         self.calm.is_on = False
@@ -99,10 +102,20 @@ class Drill:
         name = self.world.choose(self.names)
         former = self.workers[name]
         former.is_alive = False
-        self._start_worker(name)
+        successor = self._start_worker(name)
         self._run_for(0.1 * self._generator.random())
         self.coordinator.feed(on.WorkerLost(name, former.generation, "its connection broke"))
-        self._run_for(0.1)
+        self._run_for(2 * BEAT_S)
+        if self.workers[name] is not successor:
+            raise AssertionError(f"{name} was started again and did not get its name back")
+
+    def _start_twin(self) -> None:
+        """A machine was cloned: a second process asks for a name whose holder lives, and has to go."""
+        name = self.world.choose(self.names)
+        holder, twin = self.workers[name], self._start_worker(name)
+        self._run_for(1.0)
+        if twin.is_alive or self.workers[name] is not holder:
+            raise AssertionError(f"a second process called {name} was not turned away")
 
     def _run_for(self, time_s: float, done: Callable[[], bool] = lambda: False) -> None:
         self.world.run(self.world.now_s + time_s, done)
@@ -151,7 +164,7 @@ class Drill:
             self._cut,
             self._crash,
         ]
-        faults += [self._replan, self._cancel]
+        faults += [self._replan, self._cancel, self._operate]
         faults[self._generator.randrange(len(faults))]()
         self.num_faults += 1
 
@@ -184,6 +197,11 @@ class Drill:
 
     def _replan(self) -> None:
         self.coordinator.feed(on.ReplanRequested(self.coordinator.cluster.plan_version, ""))
+
+    def _operate(self) -> None:
+        """An operator leaves a node out, takes one in again or strikes one off the list, whether it makes sense or not."""
+        request = self.world.choose([on.DrainRequested, on.UndrainRequested, on.ForgetRequested])
+        self.coordinator.feed(request(self.world.choose(self.names)))
 
     def _kill(self) -> None:
         name = self.world.choose(self.names)
@@ -231,21 +249,38 @@ class Drill:
     def _new_coordinator(self) -> DrillCoordinator:
         return DrillCoordinator(self.world, self.disk, card(), len(self.names), self.wire.carry_out, self._deliver, self.calm.watch)
 
-    def _start_worker(self, name: str) -> None:
+    def _start_worker(self, name: str) -> DrillWorker:
         self._num_pids += 1
-        worker = self.workers[name] = DrillWorker(name, NUM_ITEMS, self._num_pids)
+        worker = DrillWorker(name, NUM_ITEMS, self._num_pids)
+        self.workers.setdefault(name, worker)
         self._register(worker)
         self._beat(worker)
+        return worker
 
     def _register(self, worker: DrillWorker) -> None:
+        """Once, or again with every heartbeat while a former process has the name."""
+
         def arrive() -> None:
             coordinator = self.coordinator
-            if coordinator.is_alive and self.workers[worker.worker_id] is worker:
+            if coordinator.is_alive and self._may_register(worker, coordinator):
+                self.workers[worker.worker_id] = worker
                 generation = coordinator.next_generation()
                 coordinator.feed(on.WorkerRegistered(_spec(worker), generation, ready=True))
                 self.world.send(NAME, worker.worker_id, lambda: worker.receive(lambda: self._registered(worker, generation)))
 
         self.world.send(worker.worker_id, NAME, arrive)
+
+    def _may_register(self, worker: DrillWorker, coordinator: DrillCoordinator) -> bool:
+        """Whether the name is free; a worker whose name's holder has shown that it lives is told so, and ends."""
+        asked = coordinator, worker.pid
+        claim = self._claims.setdefault(asked, Claim(coordinator.cluster.members, _spec(worker)))
+        try:
+            if claim.is_free():
+                del self._claims[asked]
+                return True
+        except Refused:
+            self.world.send(NAME, worker.worker_id, lambda: worker.receive(worker.end))
+        return False
 
     def _registered(self, worker: DrillWorker, generation: int) -> None:
         worker.generation = max(worker.generation, generation)

@@ -7,9 +7,11 @@ for bit.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Generator(Protocol):
@@ -88,5 +90,5 @@ class World:
         self.trace = (self.trace * 1000003 + pair + int(self.now_s * 1e6)) % (1 << 61)
         deliver()
 
-    def choose(self, options: list[str]) -> str:
+    def choose(self, options: Sequence[T]) -> T:
         return options[self.generator.randrange(len(options))]

@@ -11,6 +11,7 @@ import pytest
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.attendance import Attendance
+from engine.control.claims import Claim, name_taken
 from engine.control.cluster import Cluster
 from engine.control.members import Members
 from engine.control.moves import Move
@@ -145,7 +146,7 @@ def emit_before_journal(patch: pytest.MonkeyPatch) -> None:
 
 def restart_does_not_outrank(patch: pytest.MonkeyPatch) -> None:
     cluster = drill_coordinator.Cluster
-    patch.setattr(drill_coordinator, "Cluster", lambda config, now_s, last_plan_version: cluster(config, now_s, 0))
+    patch.setattr(drill_coordinator, "Cluster", lambda config, now_s, last_plan_version, **rest: cluster(config, now_s, 0, **rest))
 
 
 def commit_before_copy(patch: pytest.MonkeyPatch) -> None:
@@ -205,6 +206,38 @@ def any_generation_may_speak(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Members, "current", mutant)
 
 
+def a_living_worker_loses_its_name(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Members, "holder", lambda self, spec: None)
+
+
+def a_name_is_refused_without_proof_of_life(patch: pytest.MonkeyPatch) -> None:
+    """Whoever had the name and was not said to be lost yet keeps it, dead or alive."""
+
+    def mutant(self: Claim) -> bool:
+        holder = self._members.holder(self._spec)
+        if holder is not None:
+            raise name_taken(holder)
+        return True
+
+    patch.setattr(Claim, "is_free", mutant)
+
+
+def a_drain_ends_with_its_process(patch: pytest.MonkeyPatch) -> None:
+    register = Members.register
+
+    def mutant(self: Members, *rest: Any) -> Any:
+        member = register(self, *rest)
+        member.draining = False
+        return member
+
+    patch.setattr(Members, "register", mutant)
+
+
+def a_drain_ends_with_its_coordinator(patch: pytest.MonkeyPatch) -> None:
+    cluster = drill_coordinator.Cluster
+    patch.setattr(drill_coordinator, "Cluster", lambda *rest, drained: cluster(*rest))
+
+
 def queue_forgets_what_was_reserved(patch: pytest.MonkeyPatch) -> None:
     interrupt = Scheduler.interrupt_all
 
@@ -221,7 +254,8 @@ FREQUENT: list[Mutate] = [
     no_epoch_fence, no_deduplication, no_gap_check, a_later_opening_is_taken, reply_matched_by_step_only, recovery_keeps_the_epoch,
     recovery_does_not_rewind, recovery_samples_again, emit_before_journal, restart_does_not_outrank, commit_before_copy,
     barrier_does_not_wait, steps_go_on_behind_the_barrier, lost_workers_stay_in_the_plan,
-    any_generation_may_speak, queue_forgets_what_was_reserved,
+    any_generation_may_speak, queue_forgets_what_was_reserved, a_living_worker_loses_its_name, a_name_is_refused_without_proof_of_life,
+    a_drain_ends_with_its_process, a_drain_ends_with_its_coordinator,
 ]  # fmt: skip
 RARE: list[Mutate] = [
     no_plan_fence,
