@@ -7,7 +7,8 @@ because its former self is not known to be dead yet, so the newcomer waits until
 from __future__ import annotations
 
 from engine.control.members import Member, Members
-from engine.data import NodeSpec, Refused
+from engine.data.errors import Refused
+from engine.data.plan import NodeSpec
 
 PROOF_BEATS = 2  # one heartbeat may have been under way when its sender died
 

@@ -15,11 +15,11 @@ from engine.control.adaptation.cost import MigrationRates
 from engine.control.members import capacity_tokens
 from engine.control.moves import Transfer, num_moved, transfers
 from engine.control.operating import check_can_drain, check_can_undrain
-from engine.control.placement import plan_for
-from engine.data import InvalidInput, Item, ModelCard, Plan, Refused, Stage
-from engine.move_estimate import MoveEstimate, NodeMemory
-from engine.move_report import MoveReport
-from engine.planning.problem import Problem, tie_groups
+from engine.data.errors import InvalidInput, Refused
+from engine.data.model import Item, ModelCard
+from engine.data.moves import MoveEstimate, MoveReport, NodeMemory
+from engine.data.plan import Plan, Stage
+from engine.planning.problem import tie_groups
 
 if TYPE_CHECKING:
     from engine.control.cluster import Cluster
@@ -61,17 +61,13 @@ def estimate_move(cluster: Cluster, stages: Sequence[Stage]) -> MoveEstimate:
 def preview_without(cluster: Cluster, worker_id: str) -> Plan:
     """The plan that draining a worker would lead to; raises what the drain would, and Infeasible without another."""
     check_can_drain(cluster.members, worker_id)
-    return _preview(cluster, cluster.problem(without=worker_id))
+    return cluster.preview(without=worker_id)
 
 
 def preview_with(cluster: Cluster, worker_id: str) -> Plan:
     """The plan that the end of a worker's drain would lead to; raises what undraining would."""
     check_can_undrain(cluster.members, worker_id)
-    return _preview(cluster, cluster.problem(including=worker_id))
-
-
-def _preview(cluster: Cluster, problem: Problem) -> Plan:
-    return plan_for(problem, cluster.config, cluster.strategy, cluster.last_version + 1, (), is_asked=False)
+    return cluster.preview(including=worker_id)
 
 
 def _speeds(done: Sequence[MoveReport], most_bytes: int) -> tuple[float, float]:

@@ -12,7 +12,8 @@ from engine.control import events as on
 from engine.control.consent import check_unchanged
 from engine.control.members import Members
 from engine.control.moves import Wish
-from engine.data import NotFound, Phase, Refused, Severity
+from engine.data.errors import NotFound, Refused
+from engine.data.status import Phase, Severity
 
 if TYPE_CHECKING:
     from engine.control.cluster import Cluster

@@ -9,7 +9,8 @@ import pytest
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.claims import Claim
-from engine.data import NodeSpec, Refused
+from engine.data.errors import Refused
+from engine.data.plan import NodeSpec
 from tests.control.harness import Driver, spec
 
 LEASE_S = 3.0

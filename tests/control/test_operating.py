@@ -9,7 +9,8 @@ from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.move_estimate import preview_with, preview_without
 from engine.control.status import cluster_status
-from engine.data import NodeState, NotFound, Phase, Refused
+from engine.data.errors import NotFound, Refused
+from engine.data.status import NodeState, Phase
 from tests.control.harness import Driver, card
 
 
