@@ -16,7 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.control import events as on
+from engine.control.claims import Claim
 from engine.control.scheduler import MAX_RECOVERIES
+from engine.data.errors import Refused
 from engine.data.generation import FinishReason, GenerateRequest, Sampling
 from engine.data.model import Item, ModelCard, ModelRef
 from engine.data.plan import NodeSpec, Stage
@@ -80,6 +82,7 @@ class Drill:
         self.got: dict[str, list[int]] = {}
         self.expected: dict[str, list[int]] = {}
         self.num_faults = self._num_pids = 0
+        self._claims: dict[tuple[DrillCoordinator, int], Claim] = {}  # of processes whose name a former one has
         self._num_sessions = num_sessions
         self._kv_bytes = self._any_kv_bytes()
         self.calm = Calm(self.workers)
@@ -121,6 +124,7 @@ class Drill:
             self._move()
             self._run_for(MOVE_S, lambda: self.coordinator.cluster.rebalancer.move is None)
             self.calm.check_moves(self.coordinator.cluster)
+        self._start_twin()
         over = [session_id for session_id, session in self.disk.sessions.items() if session.ended is not None]
         self._run_for(RELEASED_S)
         self.calm.check_released(over)
@@ -134,10 +138,20 @@ class Drill:
         name = self.world.choose(self.names)
         former = self.workers[name]
         former.is_alive = False
-        self._start_worker(name)
+        successor = self._start_worker(name)
         self._run_for(0.1 * self._generator.random())
         self.coordinator.feed(on.WorkerLost(name, former.generation, "its connection broke"))
-        self._run_for(0.1)
+        self._run_for(2 * BEAT_S)
+        if self.workers[name] is not successor:
+            raise AssertionError(f"{name} was started again and did not get its name back")
+
+    def _start_twin(self) -> None:
+        """A machine was cloned: a second process asks for a name whose holder lives, and has to go."""
+        name = self.world.choose(self.names)
+        holder, twin = self.workers[name], self._start_worker(name)
+        self._run_for(1.0)
+        if twin.is_alive or self.workers[name] is not holder:
+            raise AssertionError(f"a second process called {name} was not turned away")
 
     def _trials(self) -> None:
         session_id = self._submit(NUM_TRIALS + 5)
@@ -208,7 +222,7 @@ class Drill:
             self._cut,
             self._crash,
         ]
-        faults += [self._replan, self._cancel, self._drain]
+        faults += [self._replan, self._cancel, self._operate]
         faults[self._generator.randrange(len(faults))]()
         self.num_faults += 1
 
@@ -245,8 +259,10 @@ class Drill:
     def _replan(self) -> None:
         self.coordinator.feed(on.ReplanRequested(self.coordinator.cluster.plan_version, ""))
 
-    def _drain(self) -> None:
-        self.coordinator.feed(on.DrainRequested(self.world.choose(self.names)))
+    def _operate(self) -> None:
+        """An operator leaves a node out, takes one in again or strikes one off the list, whether it makes sense or not."""
+        request = self.world.choose([on.DrainRequested, on.UndrainRequested, on.ForgetRequested])
+        self.coordinator.feed(request(self.world.choose(self.names)))
 
     def _kill(self) -> None:
         name = self.world.choose(self.names)
@@ -300,21 +316,38 @@ class Drill:
     def _new_coordinator(self) -> DrillCoordinator:
         return DrillCoordinator(self.world, self.disk, card(), len(self.names), self.wire.carry_out, self._deliver, self.calm.watch)
 
-    def _start_worker(self, name: str) -> None:
+    def _start_worker(self, name: str) -> DrillWorker:
         self._num_pids += 1
-        worker = self.workers[name] = DrillWorker(name, NUM_ITEMS, self._num_pids)
+        worker = DrillWorker(name, NUM_ITEMS, self._num_pids)
+        self.workers.setdefault(name, worker)
         self._register(worker)
         self._beat(worker)
+        return worker
 
     def _register(self, worker: DrillWorker) -> None:
+        """Once, or again with every heartbeat while a former process has the name."""
+
         def arrive() -> None:
             coordinator = self.coordinator
-            if coordinator.is_alive and self.workers[worker.worker_id] is worker:
+            if coordinator.is_alive and self._may_register(worker, coordinator):
+                self.workers[worker.worker_id] = worker
                 generation = coordinator.next_generation()
                 coordinator.feed(on.WorkerRegistered(self._spec(worker), generation, ready=True))
                 self.world.send(NAME, worker.worker_id, lambda: worker.receive(lambda: self._registered(worker, generation)))
 
         self.world.send(worker.worker_id, NAME, arrive)
+
+    def _may_register(self, worker: DrillWorker, coordinator: DrillCoordinator) -> bool:
+        """Whether the name is free; a worker whose name's holder has shown that it lives is told so, and ends."""
+        asked = coordinator, worker.pid
+        claim = self._claims.setdefault(asked, Claim(coordinator.cluster.members, self._spec(worker)))
+        try:
+            if claim.is_free():
+                del self._claims[asked]
+                return True
+        except Refused:
+            self.world.send(NAME, worker.worker_id, lambda: worker.receive(worker.end))
+        return False
 
     def _registered(self, worker: DrillWorker, generation: int) -> None:
         worker.generation = max(worker.generation, generation)

@@ -45,6 +45,7 @@ class Disk:
     plan_version: int = 0
     incarnation: int = 0
     generation: int = 0
+    drained: tuple[str, ...] = ()
 
 
 class DrillCoordinator:
@@ -64,12 +65,14 @@ class DrillCoordinator:
         self.world, self.disk, self._carry_out, self._deliver, self._watch = world, disk, carry_out, deliver, watch
         disk.incarnation += 1
         limits = SchedulerLimits(unknown_chunk_tokens=5, prompt_chunk_tokens=5, queue_timeout_s=1e9, step_timeout_s=3.0)
-        self.cluster = Cluster(ClusterConfig(num_workers, limits=limits), world.now_s, disk.plan_version)
+        self.cluster = Cluster(ClusterConfig(num_workers, limits=limits), world.now_s, disk.plan_version, drained=disk.drained)
         self._referees = (Referee(self.cluster), OrderReferee(self.cluster))
         self.is_alive = True
         self._backlog: deque[do.Command] = deque()
         self._is_draining = False
         self._dies_then: Callable[[], None] | None = None
+        if self.cluster.members.drained != disk.drained:
+            raise AssertionError(f"operators drained {disk.drained}, the next coordinator knows of {self.cluster.members.drained}")
         self.feed(on.ModelReady(card))
         for session_id, session in disk.sessions.items():
             if session.ended is None:
@@ -157,6 +160,8 @@ class DrillCoordinator:
                 if command.plan.plan_version <= disk.plan_version:
                     raise AssertionError(f"plan {command.plan.plan_version} is adopted after {disk.plan_version}")
                 disk.plan_version = command.plan.plan_version
+            case do.KeepDrained():
+                disk.drained = disk.drained if self._disk_is_full() else command.worker_ids
             case do.Record():
                 pass
             case _:

@@ -7,9 +7,11 @@ for bit.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Generator(Protocol):
@@ -112,5 +114,5 @@ class World:
     def happens(self, chance: float) -> bool:
         return chance > 0 and self.generator.random() < chance
 
-    def choose(self, options: list[str]) -> str:
+    def choose(self, options: Sequence[T]) -> T:
         return options[self.generator.randrange(len(options))]
