@@ -131,6 +131,13 @@ class Members:
     def get(self, worker_id: str) -> Member | None:
         return self._members.get(worker_id)
 
+    def named(self, worker_id: str) -> Member:
+        """The member of that name; a plan names nobody else."""
+        member = self._members.get(worker_id)
+        if member is None:
+            raise AssertionError(f"the plan names {worker_id}, which never registered")
+        return member
+
     def current(self, worker_id: str, generation: int) -> Member | None:
         """The live registration that a message speaks for, or None if the message is stale."""
         member = self._members.get(worker_id)
@@ -152,6 +159,11 @@ class Members:
             self.links.disown(spec.node_id)
         self._members[spec.node_id] = member
         return member
+
+    def take_stages(self, plan: Plan | None) -> None:
+        """Everybody holds from now on what the plan gives them."""
+        for member in self._members.values():
+            member.stage = plan.stage_of(member.spec.node_id) if plan is not None else None
 
     # ------------------------------------------------------------------------------------------ left out by an operator
     @property

@@ -117,7 +117,7 @@ def test_a_move_that_is_dropped_is_not_tried_again_at_once() -> None:
     assert driver.cluster.rebalancer.move is not None
     version = driver.cluster.rebalancer.move.new.plan_version
     driver.feed(on.MoveFailed(version, "w1", "no room"))
-    assert driver.cluster.wish is None and driver.cluster.rebalancer.move is None
+    assert driver.cluster.state.wish is None and driver.cluster.rebalancer.move is None
     order = next(d for d in driver.cluster.adapting.planner.history if d.verdict is Verdict.MIGRATE)
     assert order.outcome == "abandoned: w1: no room"
     assert items(driver) == {"w1": 4, "w2": 4, "w3": 4}

@@ -181,13 +181,14 @@ def barrier_does_not_wait(patch: pytest.MonkeyPatch) -> None:
     """Steps are still in flight when the delta is taken and the stages switch."""
     advance = Rebalancer.advance
 
-    def mutant(self: Rebalancer, now_s: float, out: list[do.Command]) -> None:
-        flights = self._cluster.serving.flights
+    def mutant(self: Rebalancer, now_s: float, out: list[do.Command]) -> Any:
+        flights = self._serving.flights
         if self.move is not None and self.move.round == 1 and self.move.barrier_s is not None:
-            self._cluster.serving.flights = {}
-        advance(self, now_s, out)
-        if not self._cluster.serving.flights and self.move is not None and not self.move.committed:
-            self._cluster.serving.flights = flights
+            self._serving.flights = {}
+        switch = advance(self, now_s, out)
+        if not self._serving.flights and self.move is not None and not self.move.committed:
+            self._serving.flights = flights
+        return switch
 
     patch.setattr(Rebalancer, "advance", mutant)
 
@@ -198,7 +199,7 @@ def steps_go_on_behind_the_barrier(patch: pytest.MonkeyPatch) -> None:
 
 def lost_workers_stay_in_the_plan(patch: pytest.MonkeyPatch) -> None:
     """A worker that is lost does not interrupt what ran through it."""
-    patch.setattr(Attendance, "lose", lambda self, member, reason, now_s, out: None)
+    patch.setattr(Attendance, "lose", lambda self, member, reason, out: None)
 
 
 def any_generation_may_speak(patch: pytest.MonkeyPatch) -> None:
@@ -360,7 +361,7 @@ def careful_session_does_not_wait(patch: pytest.MonkeyPatch) -> None:
 
 
 def one_loaded_stage_is_enough(patch: pytest.MonkeyPatch) -> None:
-    _before(patch, on.StageLoaded, lambda cluster, event: cluster._loaded.update(s.node_id for s in cluster.plan.stages) or event)
+    _before(patch, on.StageLoaded, lambda cluster, event: cluster.state._loaded.update(s.node_id for s in cluster.plan.stages) or event)
 
 
 def loaded_stage_of_any_plan_counts(patch: pytest.MonkeyPatch) -> None:
@@ -391,8 +392,8 @@ def commit_is_not_waited_for(patch: pytest.MonkeyPatch) -> None:
     """Steps go out though not every stage has switched."""
     commit = Rebalancer._commit
 
-    def mutant(self: Rebalancer, move: Move, now_s: float, out: list[do.Command]) -> None:
-        commit(self, move, now_s, out)
+    def mutant(self: Rebalancer, move: Move, out: list[do.Command]) -> None:
+        commit(self, move, out)
         move.uncommitted.clear()
 
     patch.setattr(Rebalancer, "_commit", mutant)
@@ -438,10 +439,11 @@ def dropped_move_keeps_the_smaller_room(patch: pytest.MonkeyPatch) -> None:
     """What a plan to come can hold bounds the sessions for ever."""
     drop = Rebalancer.drop
 
-    def mutant(self: Rebalancer, *arguments: Any, **options: Any) -> None:
-        capacity = self._cluster.scheduler.capacity_tokens
-        drop(self, *arguments, **options)
-        self._cluster.scheduler.capacity_tokens = capacity
+    def mutant(self: Rebalancer, *arguments: Any, **options: Any) -> Any:
+        capacity = self._serving.scheduler.capacity_tokens
+        again = drop(self, *arguments, **options)
+        self._serving.scheduler.capacity_tokens = capacity
+        return again
 
     patch.setattr(Rebalancer, "drop", mutant)
 
