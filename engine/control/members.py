@@ -15,6 +15,7 @@ from engine.profile.cost_model import CostModel
 from engine.profile.point import DECODE
 
 MOST_NOISE = 0.1  # variation of a profile's steps beyond which its times are no better than a short measurement
+NO_HEARTBEAT = HeartbeatArrived("", 0, "", -1.0, 0, 0, 0.0)
 CONTEXT_TOKENS = 16  # where workers measure when they join: nodes are compared at one point
 
 
@@ -53,13 +54,7 @@ class Member:
     suspect: bool = False
     num_beats: int = 0
     failure: str = ""  # why it is left out of plans until it registers again
-    resident_bytes: int = 0
-    kv_used_bytes: int = 0
-    cpu_utilisation: float = 0.0
-    queue_depth: int = 0
-    gpu_utilisation: float | None = None
-    gpu_temperature_c: float | None = None
-    cpu_temperature_c: float | None = None
+    heartbeat: HeartbeatArrived = NO_HEARTBEAT  # the newest
 
     @property
     def alive(self) -> bool:
@@ -96,11 +91,7 @@ class Member:
     def beat(self, event: HeartbeatArrived, now_s: float) -> None:
         """It lives, and this is what it says of itself."""
         self.seen_s, self.suspect, self.num_beats = now_s, False, self.num_beats + 1
-        self.detail, self.progress = event.detail, event.progress
-        self.resident_bytes, self.kv_used_bytes = event.resident_bytes, event.kv_used_bytes
-        self.cpu_utilisation, self.queue_depth = event.cpu_utilisation, event.queue_depth
-        self.gpu_utilisation, self.gpu_temperature_c = event.gpu_utilisation, event.gpu_temperature_c
-        self.cpu_temperature_c = event.cpu_temperature_c
+        self.detail, self.progress, self.heartbeat = event.detail, event.progress, event
 
     def shown_state(self) -> NodeState:
         """The state word for people: the most important thing that is true of it."""

@@ -221,5 +221,5 @@ class Serving:
 
 
 def _inherit(session: Session, event: on.SessionRestored, now_s: float) -> None:
-    session.generated, session.num_inherited = list(event.generated), len(event.generated)
+    session.generated, session.times.num_inherited = list(event.generated), len(event.generated)
     session.epoch, session.was_admitted, session.submitted_s = event.epoch, True, now_s - event.age_s

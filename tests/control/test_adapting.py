@@ -154,7 +154,8 @@ def test_a_suggestion_goes_with_the_plan_that_it_was_made_for() -> None:
     run(driver, 200, {})
     run(driver, 400, {"w2": 3.0})
     cluster = driver.cluster
-    offered, present = cluster.adapting.suggestion_id, cluster.plan_version
+    present = cluster.plan_version
+    offered = cluster.adapting.suggestion_id(present)
     entry = next(e for e in cluster.adapting.status(driver.now_s).history if e.decision_id == offered)
     assert offered and entry.for_version == present
     driver.feed(on.ReplanRequested(present, "", (Stage("w1", 0, 2), Stage("w2", 2, 10), Stage("w3", 10, 12))))

@@ -8,6 +8,7 @@ import pytest
 
 from engine.control import commands as do
 from engine.control import events as on
+from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.status import cluster_status
 from engine.data.errors import InvalidInput, Refused
 from engine.data.plan import NodeSpec, Stage
@@ -73,7 +74,7 @@ def test_a_cluster_of_nobody_who_can_says_so() -> None:
 
 def test_an_operator_says_what_kinds_of_device_may_hold_layers() -> None:
     driver = Driver(num_workers=2)
-    driver.cluster.config = replace(driver.cluster.config, rules=MatchRules(device_types=frozenset({DeviceType.CUDA})))
+    driver.cluster = Cluster(ClusterConfig(2, rules=MatchRules(device_types=frozenset({DeviceType.CUDA}))), 0.0)
     driver.feed(on.ModelReady(card()))
     join(driver, "w1")
     join(driver, "w2", device_type="cuda")

@@ -49,7 +49,7 @@ def test_a_sessions_steps_are_measured_between_its_tokens() -> None:
     for _ in range(STEP_WINDOW):
         now_s += 2.0
         scheduler.accept_token(session, 7, now_s)
-    assert len(session.step_s) == STEP_WINDOW and session_status(session, now_s).step_p95_s == 2.0
+    assert len(session.times.step_s) == STEP_WINDOW and session_status(session, now_s).step_p95_s == 2.0
 
 
 def test_a_session_that_was_interrupted_waits_since_then() -> None:
