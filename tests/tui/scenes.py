@@ -155,6 +155,12 @@ def deep(*key_ids: str) -> ConsoleState:
     return keyed(state_of((99.0, m.ProfileLoaded("p", shown)), state=page(Page.PROFILE)), *key_ids)
 
 
+def doubtfully_profiled() -> ConsoleState:
+    """Steps varied too much for any share to mean something."""
+    view = replace(read_profile(PROFILE), path="profile.json", noise_cv=0.87, doubt="a step varies by 87 % at decode ctx 16")
+    return state_of((99.0, m.ProfileLoaded("p", view)), state=page(Page.PROFILE))
+
+
 def serving_profiled() -> ConsoleState:
     """The profile on screen is of the model that serves."""
     ranges = ((0, 2), (2, 5), (5, 6))
@@ -305,6 +311,7 @@ SCENES: dict[str, Callable[[], ConsoleState]] = {
     "sessions-of-queued": lambda: keyed(page(Page.SESSIONS), "nav.down", "nav.down", "nav.down"),
     "sessions-of-failed": lambda: keyed(page(Page.SESSIONS), "nav.down", "nav.down", "nav.down", "nav.down"),
     "profile": profiled,
+    "profile-of-noise": doubtfully_profiled,
     "profile-of-empty": lambda: page(Page.PROFILE),
     "profile-of-memory": lambda: profiled("view.metric"),
     "profile-of-speed": lambda: profiled("view.metric", "view.metric"),
