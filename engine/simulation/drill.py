@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.control import events as on
-from engine.control.claims import Claim
 from engine.control.scheduler import MAX_RECOVERIES
 from engine.data.errors import Refused
 from engine.data.generation import FinishReason, GenerateRequest, Sampling
@@ -82,7 +81,6 @@ class Drill:
         self.got: dict[str, list[int]] = {}
         self.expected: dict[str, list[int]] = {}
         self.num_faults = self._num_pids = 0
-        self._claims: dict[tuple[DrillCoordinator, int], Claim] = {}  # of processes whose name a former one has
         self._num_sessions = num_sessions
         self._kv_bytes = self._any_kv_bytes()
         self.calm = Calm(self.workers)
@@ -124,11 +122,11 @@ class Drill:
             self._move()
             self._run_for(MOVE_S, lambda: self.coordinator.cluster.rebalancer.move is None)
             self.calm.check_moves(self.coordinator.cluster)
-        self._start_twin()
         over = [session_id for session_id, session in self.disk.sessions.items() if session.ended is not None]
         self._run_for(RELEASED_S)
         self.calm.check_released(over)
         self.coordinator.check_quiet()
+        self._start_twin()
         self.calm.forbids_resending = False
         self._restart_worker()
         self.calm.is_on = False
@@ -222,7 +220,7 @@ class Drill:
             self._cut,
             self._crash,
         ]
-        faults += [self._replan, self._cancel, self._operate]
+        faults += [self._replan, self._cancel, self._drain, self._take_back]
         faults[self._generator.randrange(len(faults))]()
         self.num_faults += 1
 
@@ -259,10 +257,13 @@ class Drill:
     def _replan(self) -> None:
         self.coordinator.feed(on.ReplanRequested(self.coordinator.cluster.plan_version, ""))
 
-    def _operate(self) -> None:
-        """An operator leaves a node out, takes one in again or strikes one off the list, whether it makes sense or not."""
-        request = self.world.choose([on.DrainRequested, on.UndrainRequested, on.ForgetRequested])
-        self.coordinator.feed(request(self.world.choose(self.names)))
+    def _drain(self) -> None:
+        self.coordinator.feed(on.DrainRequested(self.world.choose(self.names)))
+
+    def _take_back(self) -> None:
+        """An operator ends a drain or strikes a node off the list, whether it makes sense or not."""
+        name = self.world.choose(self.names)
+        self.coordinator.feed(on.UndrainRequested(name) if self._generator.random() < 0.5 else on.ForgetRequested(name))
 
     def _kill(self) -> None:
         name = self.world.choose(self.names)
@@ -325,29 +326,22 @@ class Drill:
         return worker
 
     def _register(self, worker: DrillWorker) -> None:
-        """Once, or again with every heartbeat while a former process has the name."""
+        """Once, or again with every heartbeat while a former process has the name; it ends if that one is seen to live."""
 
         def arrive() -> None:
             coordinator = self.coordinator
-            if coordinator.is_alive and self._may_register(worker, coordinator):
+            try:
+                is_free = coordinator.is_alive and coordinator.is_free(self._spec(worker))
+            except Refused:
+                self.world.send(NAME, worker.worker_id, lambda: worker.receive(worker.end))
+                return
+            if is_free:
                 self.workers[worker.worker_id] = worker
                 generation = coordinator.next_generation()
                 coordinator.feed(on.WorkerRegistered(self._spec(worker), generation, ready=True))
                 self.world.send(NAME, worker.worker_id, lambda: worker.receive(lambda: self._registered(worker, generation)))
 
         self.world.send(worker.worker_id, NAME, arrive)
-
-    def _may_register(self, worker: DrillWorker, coordinator: DrillCoordinator) -> bool:
-        """Whether the name is free; a worker whose name's holder has shown that it lives is told so, and ends."""
-        asked = coordinator, worker.pid
-        claim = self._claims.setdefault(asked, Claim(coordinator.cluster.members, self._spec(worker)))
-        try:
-            if claim.is_free():
-                del self._claims[asked]
-                return True
-        except Refused:
-            self.world.send(NAME, worker.worker_id, lambda: worker.receive(worker.end))
-        return False
 
     def _registered(self, worker: DrillWorker, generation: int) -> None:
         worker.generation = max(worker.generation, generation)

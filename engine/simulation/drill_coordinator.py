@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 
 from engine.control import commands as do
 from engine.control import events as on
+from engine.control.claims import Claim
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.invariants import check_cluster
 from engine.control.scheduler import SchedulerLimits
 from engine.data.errors import NoodleError
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.model import ModelCard
+from engine.data.plan import NodeSpec
 from engine.simulation.drill_orders import OrderReferee
 from engine.simulation.drill_referee import Referee
 from engine.simulation.drill_world import World
@@ -69,6 +71,7 @@ class DrillCoordinator:
         self.cluster = Cluster(ClusterConfig(num_workers, limits=limits), world.now_s, disk.plan_version, drained=disk.drained)
         self._referees = (Referee(self.cluster), OrderReferee(self.cluster))
         self.is_alive = True
+        self._claims: dict[int, Claim] = {}  # by pid: of processes whose name a former one has
         self._backlog: deque[do.Command] = deque()
         self._is_draining = False
         self._dies_then: Callable[[], None] | None = None
@@ -113,6 +116,14 @@ class DrillCoordinator:
     def check_quiet(self) -> None:
         """Called when nothing is under way and nothing fails."""
         self._referees[1].check_quiet()
+
+    def is_free(self, spec: NodeSpec) -> bool:
+        """Whether a process can have its name now; raises Refused once the one that has it was seen to live."""
+        claim = self._claims.setdefault(spec.pid, Claim(self.cluster.members, spec))
+        if not claim.is_free():
+            return False
+        del self._claims[spec.pid]
+        return True
 
     def crash(self) -> None:
         self.is_alive = False

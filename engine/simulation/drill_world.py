@@ -7,11 +7,9 @@ for bit.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
-
-T = TypeVar("T")
+from typing import Protocol
 
 
 class Generator(Protocol):
@@ -114,5 +112,5 @@ class World:
     def happens(self, chance: float) -> bool:
         return chance > 0 and self.generator.random() < chance
 
-    def choose(self, options: Sequence[T]) -> T:
+    def choose(self, options: list[str]) -> str:
         return options[self.generator.randrange(len(options))]

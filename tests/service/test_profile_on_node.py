@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import subprocess
@@ -91,7 +92,7 @@ def test_a_profile_is_in_nobodys_way_but_another_ones_of_its_node(cluster: Runni
             assert (await client.undrain("w2")).stages == promised.stages
             await _until(cluster, plan.plan_version + 1)
             assert await anext(answers) is not None  # it went on all the time
-        await _first(client.profile("w1", quick=True))
+        await _accepted(cluster, "w1")
 
     cluster.wait(work())
 
@@ -99,6 +100,15 @@ def test_a_profile_is_in_nobodys_way_but_another_ones_of_its_node(cluster: Runni
 async def _first(answers: AsyncGenerator[ProfileProgress, None]) -> None:
     async with contextlib.aclosing(answers):
         await anext(answers)
+
+
+async def _accepted(cluster: Running, worker_id: str) -> None:
+    """The process of a profile that was given up is ended first."""
+    while True:
+        try:
+            return await _first(cluster.client.profile(worker_id, quick=True))
+        except Refused:
+            await asyncio.sleep(0.1)
 
 
 async def _until(cluster: Running, plan_version: int) -> None:
