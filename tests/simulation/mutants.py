@@ -515,7 +515,7 @@ FREQUENT: list[Mutate] = [
     recovery_does_not_rewind, recovery_samples_again, emit_before_journal, restart_does_not_outrank, commit_before_copy,
     barrier_does_not_wait, steps_go_on_behind_the_barrier, lost_workers_stay_in_the_plan, any_generation_may_speak,
     queue_forgets_what_was_reserved, step_of_any_epoch_counts, cuts_are_forgotten, recoveries_are_never_forgiven,
-    memory_of_any_length_goes_on, sample_index_is_not_checked, silent_segment_is_forgotten, careful_session_does_not_wait,
+    sample_index_is_not_checked, silent_segment_is_forgotten, careful_session_does_not_wait,
     one_loaded_stage_is_enough, failure_of_any_move_counts, commit_is_not_waited_for, dropped_move_keeps_its_stages, left_stage_is_kept,
     plan_need_not_hold_the_sessions, more_sessions_run_than_fit, ended_sessions_stay_on_the_stages, draining_nodes_get_layers,
     lost_steps_are_waited_for, late_order_brings_an_old_plan_back, restored_session_starts_again, restored_session_does_not_end,
@@ -527,6 +527,7 @@ FREQUENT: list[Mutate] = [
 DIRECTED: dict[Mutate, Callable[[], None]] = {
     no_plan_fence: test_stage_sessions.test_a_higher_epoch_starts_afresh_and_an_old_plan_is_stale,
     memory_of_any_epoch_goes_on: test_fences.test_a_stage_carries_on_only_what_is_of_the_epoch_and_whole,
+    memory_of_any_length_goes_on: test_fences.test_a_stage_carries_on_only_what_is_of_the_epoch_and_whole,
     copies_of_any_round_count: test_fences.test_an_answer_to_the_first_copy_is_none_to_the_delta,
     delta_starts_at_the_copy_of_another_epoch: test_fences.test_the_delta_of_a_session_that_was_sent_again_begins_at_its_first_token,
     only_the_first_failure_counts: test_fences.test_every_failure_of_a_report_counts_and_not_only_the_first,
