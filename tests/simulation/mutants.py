@@ -509,7 +509,7 @@ def restored_session_does_not_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Serving, "restore", mutant)
 
 
-FREQUENT_SEEDS = 100
+FREQUENT_SEEDS = 150
 FREQUENT: list[Mutate] = [
     no_epoch_fence, no_deduplication, no_gap_check, a_later_opening_is_taken, reply_matched_by_step_only, recovery_keeps_the_epoch,
     recovery_does_not_rewind, recovery_samples_again, emit_before_journal, restart_does_not_outrank, commit_before_copy,
