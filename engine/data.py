@@ -114,8 +114,8 @@ class ModelCard:
     context_tokens: int
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
-    has_tokenizer: bool
     num_parameters: int
+    stand_in_tokenizer: str = ""  # why bytes take the place of the model's own tokenizer, set by who reads it; empty if they do not
 
     @property
     def num_items(self) -> int:
@@ -203,6 +203,7 @@ class TokenChunk:
     finish_reason: FinishReason | None = None
     prompt_ids: tuple[int, ...] = ()  # only in the first chunk
     step_s: float = 0.0  # from sending the step to receiving its token, as the coordinator saw it
+    stand_in_tokenizer: str = ""  # only in the first chunk: why the text went through bytes instead of the model's own tokenizer
 
 
 # --- nodes, stages, plans ---------------------------------------------------------------------------------------
@@ -382,6 +383,7 @@ class ClusterStatus:
     adaptation_mode: str = ""  # off, suggest or auto; empty if the coordinator does not say
     suggestion_id: int = 0  # of adaptation, waiting to be confirmed; 0 is none
     finished: tuple[SessionStatus, ...] = ()  # newest first, bounded
+    stand_in_tokenizer: str = ""  # why there is no tokenizer, and bytes take its place
 
 
 def check_name(what: str, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from engine.binary_size import binary_size
@@ -14,6 +14,7 @@ from engine.data import InvalidInput, ModelCard, ModelRef, NoodleError
 from engine.model.card import prepare
 from engine.model.source import default_cache_dir, default_ref
 from engine.service.errors import status_number
+from engine.service.text import TextCodec
 
 
 def run(options: argparse.Namespace) -> int:
@@ -29,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _describe(ref: ModelRef, cache_dir: Path, as_json: bool) -> int:
     card = prepare(ref, cache_dir, _Narrator())
+    card = replace(card, stand_in_tokenizer=TextCodec(Path(card.folder)).stand_in)
     if as_json:
         print_json(asdict(card))
     else:
@@ -66,7 +68,7 @@ class _Narrator:
 def _text(card: ModelCard) -> str:
     rows = [(i.name, f"{i.weight_bytes / 1e6:.1f}", str(i.kv_bytes_per_token), str(i.output_bytes_per_token)) for i in card.items]
     sizes = f"{card.num_parameters / 1e6:.1f} M parameters, context {card.context_tokens}, vocabulary {card.vocab_size}"
-    tokenizer = "its own" if card.has_tokenizer else "none, a byte-level one stands in"
+    tokenizer = f"bytes stand in, because {card.stand_in_tokenizer}" if card.stand_in_tokenizer else "its own"
     head = f"{card.ref.label}: {card.architecture}, {sizes}\n{card.folder}\ntokenizer: {tokenizer}\n\n"
     return head + table(("ITEM", "WEIGHTS MB", "KV B/TOKEN", "OUT B/TOKEN"), rows)
 

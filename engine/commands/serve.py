@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from engine.commands.output import print_json
+from engine.commands.output import note, print_json, stand_in_note
 from engine.data import ClusterStatus, ModelRef, NoodleError, Phase, Unavailable
 from engine.service.client import Client, check_address
 from engine.service.local import LocalCluster, LocalOptions
@@ -104,8 +104,11 @@ async def _up(settings: LocalOptions, as_json: bool) -> int:
             ready.cancel()
             return 130
         status = ready.result()
+        if status.stand_in_tokenizer:
+            note(stand_in_note(status.stand_in_tokenizer))
         if as_json:
-            print_json({"address": address, "pids": cluster.pids(), "metrics_addresses": cluster.metrics_addresses})
+            addresses = {"address": address, "pids": cluster.pids(), "metrics_addresses": cluster.metrics_addresses}
+            print_json({**addresses, "stand_in_tokenizer": status.stand_in_tokenizer})
         else:
             weights = " with random weights: answers are noise" if status.random_weights else ""
             print(f"{status.model}{weights}; ready: noodle-engine generate 'Hello' --connect {address}", flush=True)

@@ -71,10 +71,21 @@ class Cluster:
 
     # ------------------------------------------------------------------------------------------ events in
     def handle(self, event: on.ClusterEvent, now_s: float) -> list[do.Command]:
-        """Apply one event; raises a NoodleError only for requests of a client or operator, and then changes nothing."""
+        """Apply one event; raises a NoodleError only for requests of a client or operator, and then changes nothing.
+
+        A bug loses no command that was decided before it: `Fault` follows them, and what the event did not change serves on.
+        """
         out: list[do.Command] = []
-        self._on(event, now_s, out)
-        self._advance(now_s, out)
+        try:
+            self._on(event, now_s, out)
+        except Exception as error:
+            if isinstance(event, on.Request):
+                raise
+            out.append(do.Fault(error))
+        try:
+            self._advance(now_s, out)
+        except Exception as error:
+            out.append(do.Fault(error))
         return out
 
     @singledispatchmethod
@@ -178,11 +189,15 @@ class Cluster:
         self.serving.cancel(event.session_id, event.reason, now_s, out)
 
     @_on.register
+    def _(self, event: on.SessionFailed, now_s: float, out: list[do.Command]) -> None:
+        self.serving.fail(event.session_id, event.error, now_s, out)
+
+    @_on.register
     def _(self, event: on.StepReported, now_s: float, out: list[do.Command]) -> None:
-        plan = self._running_plan()
-        if plan is not None and self.card is not None and event.plan_version == plan.plan_version:
-            self.adapting.observe(event, now_s)
+        plan, flight = self._running_plan(), self.serving.flights.get(event.step_id)
+        if plan is not None and self.card is not None and flight is not None and event.plan_version == plan.plan_version:
             self.watchdog.note(self.serving.report(event, self.card, now_s, out), now_s)
+            self.adapting.observe(event, flight, now_s)
 
     @_on.register
     def _(self, event: on.StepUndelivered, now_s: float, out: list[do.Command]) -> None:

@@ -6,6 +6,9 @@ each of its segments to an epoch: whatever arrives with an old one is dropped.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.batching import Batcher, Flight
@@ -96,6 +99,11 @@ class Serving:
             raise NotFound(f"session {session_id} is not running: it ended, or the id is wrong")
         self.finish(session, FinishReason.CANCELLED, Cancelled(reason), now_s, out)
 
+    def fail(self, session_id: str, error: NoodleError, now_s: float, out: list[do.Command]) -> None:
+        """A session's output could not be handled; one that is over by now stays as it is."""
+        if session := self.scheduler.get(session_id):
+            self.finish(session, FinishReason.ERROR, error, now_s, out)
+
     def fail_all(self, error: NoodleError, now_s: float, out: list[do.Command]) -> None:
         """The cluster cannot serve at all."""
         self.flights.clear()
@@ -139,25 +147,26 @@ class Serving:
         flight = self.flights.pop(event.step_id, None)
         if flight is None:
             return ""
-        step_s = now_s - flight.sent_s
-        if not any(o.error for o in event.outcomes):
-            self.batcher.observe(flight, event.timings)
-            if flight.is_decode:
-                self.metrics.add_step(event.timings, step_s)
+        step_s, trouble = now_s - flight.sent_s, ""
         sent = {(s.session_id, s.epoch): s for s in flight.segments}
-        trouble = ""
         for outcome in event.outcomes:
             session, segment = self.scheduler.get(outcome.session_id), sent.pop((outcome.session_id, outcome.epoch), None)
             if session is None or segment is None or session.epoch != outcome.epoch:
                 continue
-            if outcome.error is not None:
-                trouble = trouble or self._refused(session, outcome.error, now_s, out)
-            else:
-                self._landed(session, segment, outcome, event, step_s, card, now_s, out)
+            with _alone(session, out):
+                if outcome.error is not None:
+                    trouble = trouble or self._refused(session, outcome.error, now_s, out)
+                else:
+                    self._landed(session, segment, outcome, event, step_s, card, now_s, out)
         for session_id, epoch in sent:  # a report that says nothing of a segment leaves it to be sent again
             session = self.scheduler.get(session_id)
             if session is not None and session.epoch == epoch:
-                self._refused(session, Gap(f"step {event.step_id} came back without it"), now_s, out)
+                with _alone(session, out):
+                    self._refused(session, Gap(f"step {event.step_id} came back without it"), now_s, out)
+        if not any(o.error for o in event.outcomes):  # figures come last: whatever fails in them costs no session its token
+            self.batcher.observe(flight, event.timings)
+            if flight.is_decode:
+                self.metrics.add_step(event.timings, step_s)
         return trouble
 
     def undelivered(self, event: on.StepUndelivered, now_s: float, out: list[do.Command]) -> str:
@@ -168,7 +177,8 @@ class Serving:
         for segment in flight.segments:
             session = self.scheduler.get(segment.session_id)
             if session is not None and session.epoch == segment.epoch:
-                self._refused(session, Unavailable(event.message), now_s, out)
+                with _alone(session, out):
+                    self._refused(session, Unavailable(event.message), now_s, out)
         return event.message
 
     def overdue(self, now_s: float) -> str:
@@ -218,6 +228,15 @@ class Serving:
     def _step_id(self) -> int:
         step_id, self._next_step_id = self._next_step_id, self._next_step_id + 1
         return step_id
+
+
+@contextlib.contextmanager
+def _alone(session: Session, out: list[do.Command]) -> Iterator[None]:
+    """A bug inside ends this session and no other."""
+    try:
+        yield
+    except Exception as error:
+        out.append(do.Fault(error, session.session_id))
 
 
 def _inherit(session: Session, event: on.SessionRestored, now_s: float) -> None:

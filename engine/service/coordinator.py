@@ -9,17 +9,18 @@ import secrets
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.control import events as on
 from engine.control.adaptation.rules import AdaptationSettings, check_mode
 from engine.control.cluster import Cluster, ClusterConfig
-from engine.data import ModelRef, NoodleError
+from engine.data import ModelRef
 from engine.model.weight_cache import CACHE_FOLDER, WeightCache
 from engine.report.jsonl import LOG_NAME
 from engine.report.jsonl_writer import JsonlWriter
 from engine.service.control_service import ControlService
+from engine.service.errors import as_noodle_error
 from engine.service.journal import Journal
 from engine.service.manifest_service import ManifestSource
 from engine.service.metrics_server import MetricsOptions, MetricsServer, cluster_collector
@@ -104,11 +105,11 @@ async def _prepare(options: CoordinatorOptions, shell: ClusterShell) -> None:
     """Get the model ready and tell the cluster; a model that cannot be had is a state, not the end of the process."""
     try:
         card = await prepare_model(options.model, options.cache_dir, lambda done, detail: shell.feed(on.ModelProgress(detail, done)))
-        shell.codec = await asyncio.to_thread(TextCodec, Path(card.folder))
-    except NoodleError as e:
-        shell.feed(on.ModelFailed(str(e)))
+        shell.outputs.codec = codec = await asyncio.to_thread(TextCodec, Path(card.folder))
+    except Exception as e:
+        shell.feed(on.ModelFailed(str(as_noodle_error(e))))
         shell.ready.set()
         return
-    shell.feed(on.ModelReady(card))
-    shell.restore_sessions()
+    shell.feed(on.ModelReady(replace(card, stand_in_tokenizer=codec.stand_in)))
+    shell.outputs.restore()
     shell.ready.set()

@@ -133,6 +133,8 @@ class DrillCoordinator:
                 disk.plan_version = command.plan.plan_version
             case do.Record():
                 pass
+            case do.Fault():
+                raise command.error
             case _:
                 self._carry_out(self, command)
 

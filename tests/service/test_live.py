@@ -18,9 +18,22 @@ from typing import Any
 import pytest
 
 from engine.commands.generate import Transcript, transcribe
-from engine.data import ClusterStatus, FinishReason, GenerateRequest, NodeState, NoodleError, Phase, Sampling, Stage
+from engine.data import FinishReason, GenerateRequest, NodeState, NoodleError, Phase, Sampling, Stage
 from engine.service.client import Client
-from tests.service.matrix import MODEL, NUM_ITEMS, NUM_TOKENS, PROMPT, PROMPTS, WORKERS, Matrix, ids, moved, moves_under_load, run_cases
+from tests.service.matrix import (
+    MODEL,
+    NUM_ITEMS,
+    NUM_TOKENS,
+    PROMPT,
+    PROMPTS,
+    WORKERS,
+    Matrix,
+    ids,
+    moved,
+    moves_under_load,
+    run_cases,
+    until,
+)
 from tests.service.nursery import Nursery
 from tests.service.reference import reference
 
@@ -51,14 +64,6 @@ def run(cluster: Matrix, work: Callable[[Client], Coroutine[Any, Any, Any]]) -> 
             return await asyncio.wait_for(work(client), 120)
 
     return asyncio.run(connected())
-
-
-async def until(client: Client, condition: Callable[[ClusterStatus], bool]) -> ClusterStatus:
-    async with contextlib.aclosing(client.watch(min_interval_s=0.1)) as frames:
-        async for frame in frames:
-            if condition(frame.status):
-                return frame.status
-    raise AssertionError("the watch ended")
 
 
 def ask(prompt: tuple[int, ...], num_tokens: int, **changes: Any) -> GenerateRequest:
