@@ -13,10 +13,10 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.batching import Batcher, Flight
 from engine.control.metrics import PipelineMetrics
-from engine.control.past_sessions import PastSessions
+from engine.control.past_sessions import FAILED, PastSessions
 from engine.control.scheduler import Scheduler, SchedulerLimits
 from engine.control.session import Session, SessionState
-from engine.control.session_status import ended
+from engine.control.session_status import ended, with_error
 from engine.data import (
     Cancelled,
     Corrupt,
@@ -100,9 +100,12 @@ class Serving:
         self.finish(session, FinishReason.CANCELLED, Cancelled(reason), now_s, out)
 
     def fail(self, session_id: str, error: NoodleError, now_s: float, out: list[do.Command]) -> None:
-        """A session's output could not be handled; one that is over by now stays as it is."""
+        """A session's output could not be handled; one that the cluster took for done has failed after all."""
         if session := self.scheduler.get(session_id):
             self.finish(session, FinishReason.ERROR, error, now_s, out)
+        elif past := next((s for s in self.past.latest if s.session_id == session_id and s.state != FAILED), None):
+            self.past = self.past.corrected(with_error(past, error))
+            out.append(do.Record(Severity.ERROR, "session", session_id, f"failed after its last token: {error}"))
 
     def fail_all(self, error: NoodleError, now_s: float, out: list[do.Command]) -> None:
         """The cluster cannot serve at all."""

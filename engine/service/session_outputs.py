@@ -133,11 +133,10 @@ class SessionOutputs:
         """End a session with an error; its neighbours and the workers have nothing to do with it."""
         if output := self._by_id.get(session_id):
             output.failure = output.failure or error
-        if self._shell.cluster.scheduler.get(session_id):
-            self._shell.feed(on.SessionFailed(session_id, error))
+        self._shell.feed(on.SessionFailed(session_id, error))
 
     def finish(self, command: do.FinishSession) -> None:
-        """End a session; one that lost a token to the disk has failed, even if the cluster knows all of them."""
+        """End a session; one whose last tokens had no place on the disk, or no text, has failed, even if the cluster knows all of them."""
         output, reason, error, status = self._by_id.pop(command.session_id, None), command.reason, command.error, command.status
         if output is not None:
             try:
@@ -145,6 +144,7 @@ class SessionOutputs:
                     output.finish(reason, error)
             except Exception as e:
                 output.failure = as_noodle_error(e)
+                self.fail(command.session_id, output.failure)
             if output.failure is not None:
                 reason, error, status = FinishReason.ERROR, output.failure, with_error(status, output.failure)
                 output.finish(reason, error)
