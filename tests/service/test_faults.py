@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from engine.commands.generate import Transcript, transcribe
-from engine.data import Bug, FinishReason, GenerateRequest
+from engine.data.errors import Bug
+from engine.data.generation import FinishReason, GenerateRequest
 from engine.service.client import Client
 from tests.service import faults
 from tests.service.matrix import MODEL, PROMPTS, Matrix, ids, until

@@ -18,7 +18,10 @@ from typing import Any
 import pytest
 
 from engine.commands.generate import Transcript, transcribe
-from engine.data import FinishReason, GenerateRequest, NodeState, NoodleError, Phase, Sampling, Stage
+from engine.data.errors import NoodleError
+from engine.data.generation import FinishReason, GenerateRequest, Sampling
+from engine.data.plan import Stage
+from engine.data.status import NodeState, Phase
 from engine.service.client import Client
 from tests.service.matrix import (
     MODEL,
