@@ -108,6 +108,8 @@ async def _up(settings: LocalOptions, as_json: bool) -> int:
         status = ready.result()
         if status.stand_in_tokenizer:
             note(stand_in_note(status.stand_in_tokenizer))
+        elif status.tokenizer_source != "tokenizer.json":
+            note(f"noodle-engine: the tokenizer is built from {status.tokenizer_source}, for there is no tokenizer.json")
         if as_json:
             addresses = {"address": address, "pids": cluster.pids(), "metrics_addresses": cluster.metrics_addresses}
             print_json({**addresses, "stand_in_tokenizer": status.stand_in_tokenizer})

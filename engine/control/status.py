@@ -41,6 +41,7 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         adaptation_mode=str(cluster.adapting.mode),
         suggestion_id=cluster.adapting.suggestion_id,
         stand_in_tokenizer=card.stand_in_tokenizer if card else "",
+        tokenizer_source=card.tokenizer_source if card else "",
         predicted_bottleneck_s=plan.bottleneck_s if plan else 0.0,
         predicted_step_s=plan.round_trip_s if plan else 0.0,
     )

@@ -46,6 +46,7 @@ class ModelCard:
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
     num_parameters: int
+    tokenizer_source: str = ""  # the files that the tokenizer was read from, set by who reads them
     stand_in_tokenizer: str = ""  # why bytes take the place of the model's own tokenizer, set by who reads it; empty if they do not
 
     @property

@@ -134,3 +134,4 @@ class ClusterStatus:
     predicted_bottleneck_s: float = 0.0  # of the plan that serves, as it was made
     predicted_step_s: float = 0.0  # once around that plan, hops and the way back included
     stand_in_tokenizer: str = ""  # why there is no tokenizer, and bytes take its place
+    tokenizer_source: str = ""  # else the files that it was read from

@@ -110,6 +110,6 @@ async def _prepare(options: CoordinatorOptions, shell: ClusterShell) -> None:
         shell.feed(on.ModelFailed(str(as_noodle_error(e))))
         shell.ready.set()
         return
-    shell.feed(on.ModelReady(replace(card, stand_in_tokenizer=codec.stand_in)))
+    shell.feed(on.ModelReady(replace(card, tokenizer_source=codec.source, stand_in_tokenizer=codec.stand_in)))
     shell.outputs.restore()
     shell.ready.set()

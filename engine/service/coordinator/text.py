@@ -23,7 +23,9 @@ _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 class TextCodec:
-    """The tokenizer of a model's folder, or a byte-level stand-in where none can be read: `stand_in` says why, or is empty.
+    """The tokenizer of a model's folder, or a byte-level stand-in where none can be read.
+
+    `source` names the files that it was read from; if there are none, `stand_in` says why.
 
     The stand-in maps byte b to token b; an id beyond 255 shows as `<id>`, because nobody knows what it means.
     """
@@ -31,9 +33,10 @@ class TextCodec:
     def __init__(self, folder: Path) -> None:
         """Raises Corrupt if the tokenizer's files are damaged."""
         self._tokenizer: Tokenizer | None = None
-        self.stand_in, self._special, self._has_byte_tokens = "", frozenset[int](), False
+        self.stand_in, self.source, self._special, self._has_byte_tokens = "", "", frozenset[int](), False
         try:
-            self._use(load_tokenizer(folder))
+            tokenizer, self.source = load_tokenizer(folder)
+            self._use(tokenizer)
         except NotSupported as e:
             self.stand_in = str(e)
 

@@ -48,18 +48,21 @@ class Settings:
         return _content(self.options.get(role)) or default
 
 
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """Raises NotSupported, saying why, if the folder has no tokenizer that can be read, Corrupt if its files are damaged."""
+def load_tokenizer(folder: Path) -> tuple[Tokenizer, str]:
+    """A tokenizer and the names of the files that it was read from.
+
+    Raises NotSupported, saying why, if the folder has none that can be read, Corrupt if its files are damaged.
+    """
     whole, vocabulary, merges, pieces = (folder / n for n in ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model"))
     if whole.is_file():
         tokenizer = _checked(whole, lambda: Tokenizer.from_file(str(whole)))
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        return tokenizer
+        return tokenizer, whole.name
     if vocabulary.is_file() and merges.is_file():
-        return _byte_level(vocabulary, merges, _checked(folder, lambda: _settings(folder)))
+        return _byte_level(vocabulary, merges, _checked(folder, lambda: _settings(folder))), f"{vocabulary.name} and {merges.name}"
     if pieces.is_file():
-        return _of_pieces(pieces, _checked(folder, lambda: _settings(folder)))
+        return _of_pieces(pieces, _checked(folder, lambda: _settings(folder))), pieces.name
     found = [path.name for pattern in _OTHER_FILES for path in sorted(folder.glob(pattern))]
     also = f"; {', '.join(found)} cannot be read here" if found else ""
     raise NotSupported(f"the model's folder has no tokenizer.json, no vocab.json with merges.txt and no tokenizer.model{also}")
