@@ -30,9 +30,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _describe(ref: ModelRef, cache_dir: Path, as_json: bool) -> int:
+<<<<<<< HEAD
     card = prepare(ref, cache_dir, _Narrator())
     codec = TextCodec(Path(card.folder))
     card = replace(card, tokenizer_source=codec.source, stand_in_tokenizer=codec.stand_in)
+=======
+    card = prepare(ref, cache_dir, _Narrator(), to_load=False)
+    if card.missing:
+        note(f"noodle-engine: {card.folder} cannot be loaded: {card.missing}")
+>>>>>>> main
     if as_json:
         print_json(asdict(card))
     else:

@@ -92,26 +92,35 @@ ADDED = {"700": {"content": "<|im_start|>", "special": True, "normalized": False
 
 
 @pytest.mark.parametrize(
-    ("options", "training"),
+    "options",
     [
-        ({"tokenizer_class": "LlamaTokenizer", "add_bos_token": True}, {}),
-        ({"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_eos_token": True, "legacy": False}, {}),
-        ({"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": False, "added_tokens_decoder": ADDED}, {}),
-        ({"tokenizer_class": "GemmaTokenizer", "add_bos_token": True}, GEMMA),
-        ({"add_bos_token": False}, {}),
+        {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True},
+        {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_eos_token": True, "legacy": False},
+        {"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": False, "added_tokens_decoder": ADDED},
+        {"add_bos_token": False},
     ],
 )
-def test_pieces_give_the_ids_of_transformers(tmp_path: Path, options: dict[str, Any], training: dict[str, Any]) -> None:
-    train_pieces(tmp_path, **training)
+def test_pieces_give_the_ids_of_transformers(tmp_path: Path, options: dict[str, Any]) -> None:
+    train_pieces(tmp_path)
     assert_like_transformers(configure(tmp_path, "llama", **options))
     assert TextCodec(tmp_path).source == "tokenizer.model"
 
 
+def test_pieces_that_users_defined_stay_whole_as_in_sentencepiece(tmp_path: Path) -> None:
+    """Not as in transformers, which cuts four spaces into two and two where a piece of three is defined."""
+    theirs = train_pieces(tmp_path, **GEMMA)
+    codec = TextCodec(configure(tmp_path, "gemma", tokenizer_class="GemmaTokenizer"))
+    assert len([i for i in codec.encode("    a\n\nb<start_of_turn>c") if 4 <= i < 9]) == 3
+    for text in texts():
+        assert list(codec.encode(text)) == [2, *theirs.encode(text)], text
+
+
+RULES = [{}, {"normalization_rule_name": "nmt_nfkc", "remove_extra_whitespaces": True}, {"add_dummy_prefix": False}]
+
+
 @pytest.mark.parametrize("byte_fallback", [True, False])
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
-@pytest.mark.parametrize(
-    "more", [{}, {"normalization_rule_name": "nmt_nfkc", "remove_extra_whitespaces": True}, {"add_dummy_prefix": False}]
-)
+@pytest.mark.parametrize("more", RULES)
 def test_pieces_give_the_ids_of_sentencepiece(tmp_path: Path, kind: str, byte_fallback: bool, more: dict[str, Any]) -> None:
     theirs = train_pieces(tmp_path, model_type=kind, byte_fallback=byte_fallback, **more)
     codec = TextCodec(configure(tmp_path, "llama", add_bos_token=False, legacy=True))
@@ -168,7 +177,7 @@ def test_a_folder_without_a_tokenizer_says_what_it_looked_for(tmp_path: Path) ->
         ({"vocab.json": "{", "merges.txt": ""}, "merges.txt"),
         ({"vocab.json": "{}", "merges.txt": "#version: 0.2\na b\n"}, "merges.txt"),
         ({"vocab.json": "{}", "merges.txt": "", "tokenizer_config.json": "["}, "tokenizer_config.json"),
-        ({"vocab.json": "{}", "merges.txt": "", "added_tokens.json": '{"a": "x"}'}, ""),
+        ({"vocab.json": "{}", "merges.txt": "", "added_tokens.json": '{"a": "x"}'}, "invalid literal"),
         ({"tokenizer.model": "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"}, "tokenizer.model"),
         ({"tokenizer.model": ""}, "tokenizer.model"),
     ],
