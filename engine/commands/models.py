@@ -30,15 +30,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _describe(ref: ModelRef, cache_dir: Path, as_json: bool) -> int:
-<<<<<<< HEAD
-    card = prepare(ref, cache_dir, _Narrator())
+    card = prepare(ref, cache_dir, _Narrator(), to_load=False)
     codec = TextCodec(Path(card.folder))
     card = replace(card, tokenizer_source=codec.source, stand_in_tokenizer=codec.stand_in)
-=======
-    card = prepare(ref, cache_dir, _Narrator(), to_load=False)
     if card.missing:
         note(f"noodle-engine: {card.folder} cannot be loaded: {card.missing}")
->>>>>>> main
     if as_json:
         print_json(asdict(card))
     else:
@@ -76,9 +72,7 @@ class _Narrator:
 def _text(card: ModelCard) -> str:
     rows = [(i.name, f"{i.weight_bytes / 1e6:.1f}", str(i.kv_bytes_per_token), str(i.output_bytes_per_token)) for i in card.items]
     sizes = f"{card.num_parameters / 1e6:.1f} M parameters, context {card.context_tokens}, vocabulary {card.vocab_size}"
-    tokenizer = (
-        f"bytes stand in, because {card.stand_in_tokenizer}" if card.stand_in_tokenizer else f"its own, from {card.tokenizer_source}"
-    )
+    tokenizer = f"its own, from {card.tokenizer_source}" if card.tokenizer_source else f"bytes stand in, for {card.stand_in_tokenizer}"
     head = f"{card.ref.label}: {card.architecture}, {sizes}\n{card.folder}\ntokenizer: {tokenizer}\n\n"
     return head + table(("ITEM", "WEIGHTS MB", "KV B/TOKEN", "OUT B/TOKEN"), rows)
 

@@ -140,33 +140,7 @@ class Serving:
         flight = self.flights.pop(event.step_id, None)
         if flight is None:
             return ""
-<<<<<<< HEAD
-        step_s, trouble = now_s - flight.sent_s, ""
-        sent = {(s.session_id, s.epoch): s for s in flight.segments}
-        for outcome in event.outcomes:
-            session, segment = self.scheduler.get(outcome.session_id), sent.pop((outcome.session_id, outcome.epoch), None)
-            if session is None or segment is None or session.epoch != outcome.epoch:
-                continue
-            with _alone(session, out):
-                if outcome.error is not None:
-                    trouble = trouble or self._refused(session, outcome.error, now_s, out)
-                else:
-                    self._landed(session, segment, outcome, event, step_s, card, now_s, out)
-        for session_id, epoch in sent:  # a report that says nothing of a segment leaves it to be sent again
-            session = self.scheduler.get(session_id)
-            if session is not None and session.epoch == epoch:
-                with _alone(session, out):
-                    self._refused(session, Gap(f"step {event.step_id} came back without it"), now_s, out)
-        if not any(o.error for o in event.outcomes):  # figures come last: whatever fails in them costs no session its token
-            self.batcher.observe(flight, event.timings)
-            if flight.is_decode:
-                self.metrics.add_step(event.timings, step_s)
-=======
         step_s = now_s - flight.sent_s
-        if not any(o.error for o in event.outcomes):
-            self.batcher.observe(flight, event.timings)
-            if flight.is_decode:
-                self.metrics.add_step(event.timings, step_s)
         answers = {(o.session_id, o.epoch, o.sample_index): o for o in event.outcomes}
         trouble = ""
         for segment in flight.segments:
@@ -174,13 +148,17 @@ class Serving:
             if session is None:
                 continue
             outcome = answers.get((segment.session_id, segment.epoch, segment.sample_index))
-            if outcome is None:  # whatever the report says of others, this one is sent again
-                self._refused(session, Gap(f"step {event.step_id} came back without it"), now_s, out)
-            elif outcome.error is not None:
-                trouble = self._refused(session, outcome.error, now_s, out) or trouble
-            else:
-                self._landed(session, segment, outcome, event, step_s, card, now_s, out)
->>>>>>> main
+            with _alone(session, out):
+                if outcome is None:  # whatever the report says of others, this one is sent again
+                    self._refused(session, Gap(f"step {event.step_id} came back without it"), now_s, out)
+                elif outcome.error is not None:
+                    trouble = self._refused(session, outcome.error, now_s, out) or trouble
+                else:
+                    self._landed(session, segment, outcome, event, step_s, card, now_s, out)
+        if not any(o.error for o in event.outcomes):  # figures come last: whatever fails in them costs no session its token
+            self.batcher.observe(flight, event.timings)
+            if flight.is_decode:
+                self.metrics.add_step(event.timings, step_s)
         return trouble
 
     def undelivered(self, event: on.StepUndelivered, now_s: float, out: list[do.Command]) -> str:
@@ -189,15 +167,9 @@ class Serving:
         if flight is None:
             return ""
         for segment in flight.segments:
-<<<<<<< HEAD
-            session = self.scheduler.get(segment.session_id)
-            if session is not None and session.epoch == segment.epoch:
+            if session := self._in_epoch(segment):
                 with _alone(session, out):
                     self._refused(session, Unavailable(event.message), now_s, out)
-=======
-            if session := self._in_epoch(segment):
-                self._refused(session, Unavailable(event.message), now_s, out)
->>>>>>> main
         return event.message
 
     def _in_epoch(self, segment: Segment) -> Session | None:

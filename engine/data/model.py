@@ -46,12 +46,9 @@ class ModelCard:
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
     num_parameters: int
-<<<<<<< HEAD
+    missing: str = ""  # why the folder's weights cannot be loaded, by its headers; empty if they can
     tokenizer_source: str = ""  # the files that the tokenizer was read from, set by who reads them
     stand_in_tokenizer: str = ""  # why bytes take the place of the model's own tokenizer, set by who reads it; empty if they do not
-=======
-    missing: str = ""  # why the folder's weights cannot be loaded, by its headers; empty if they can
->>>>>>> main
 
     @property
     def num_items(self) -> int:

@@ -365,13 +365,4 @@ class Drill:
 
 def card() -> ModelCard:
     items = tuple(Item(f"h.{i}", 100, 8, 8) for i in range(NUM_ITEMS))
-<<<<<<< HEAD
     return ModelCard(ModelRef("drill", 0), "/drill", "f" * 64, "Drill", items, 8, VOCABULARY, 256, (), None, 1)
-
-
-def _spec(worker: DrillWorker) -> NodeSpec:
-    host = f"host-{worker.worker_id}"
-    return NodeSpec(worker.worker_id, f"{worker.worker_id}:1", host, worker.pid, "cpu", "", 1, 1_000_000, 100_000, 1)
-=======
-    return ModelCard(ModelRef("drill", 0), "/drill", "f" * 64, "Drill", items, 8, VOCABULARY, 256, (), None, False, 1)
->>>>>>> main
