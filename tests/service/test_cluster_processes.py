@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +14,7 @@ from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.status import NodeState, Phase
 from engine.service import wire
 from protos import noodle_pb2 as pb
-from tests.service.reference import folder_of, reference
+from tests.service.reference import reference
 from tests.service.running import Running, running
 
 MODEL = "gpt2:tiny"
@@ -71,14 +70,6 @@ def test_that_a_stand_in_was_used_is_said_with_the_answer_and_in_the_status(clus
     assert "no tokenizer.json" in answer["stand_in_tokenizer"] and answer["stand_in_tokenizer"] == status.stand_in_tokenizer
 
 
-def test_an_empty_prompt_is_the_token_that_begins_a_text(cluster: Running) -> None:
-    """As in `generate()` without a prompt; this tiny GPT-2 calls its last token BOS."""
-    transcript = cluster.generate(GenerateRequest(prompt="", max_new_tokens=3, ignore_eos=True))
-    assert len(transcript.prompt_ids) == 1 and ids(transcript) == reference(MODEL, transcript.prompt_ids, 3)
-    config = json.loads((folder_of(MODEL) / "config.json").read_text())
-    assert transcript.prompt_ids == (config["bos_token_id"],)
-
-
 def test_text_is_the_decoding_of_the_tokens_however_an_answer_ends(cluster: Running) -> None:
     """The bytes of random answers end inside characters; the stand-in decodes a byte as Python does."""
 
@@ -129,6 +120,7 @@ def test_a_stop_string_ends_the_answer_before_it(cluster: Running) -> None:
     [
         ({"prompt_ids": tuple(range(5)) * 2000}, InvalidInput, r"10000 tokens, the model's context holds \d+"),
         ({"prompt_ids": (1, 10**6)}, InvalidInput, "1000000 is outside the vocabulary"),
+        ({"prompt": ""}, InvalidInput, "has no tokens, and the model no token that begins a text"),  # its BOS is outside its vocabulary
     ],
 )
 def test_wrong_requests_are_refused_with_numbers(cluster: Running, wrong: dict[str, object], error: type[NoodleError], text: str) -> None:

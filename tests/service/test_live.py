@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import random
 import signal
@@ -38,7 +39,7 @@ from tests.service.matrix import (
     until,
 )
 from tests.service.nursery import Nursery
-from tests.service.reference import reference
+from tests.service.reference import folder_of, reference
 
 
 @pytest.fixture(scope="module")
@@ -254,6 +255,15 @@ def test_a_finished_answer_can_be_read_again_from_the_journal_and_its_figures_ar
         chunks = [wire.chunk_from_message(c) async for c in client._stub.Generate(request)]
         assert [(c.index, c.token_id) for c in chunks[1:-1]] == list(enumerate(ids(done)))[8:]
         assert chunks[-1].finish_reason is FinishReason.LENGTH and chunks[0].prompt_ids == PROMPT
+
+    run(cluster, work)
+
+
+def test_an_empty_prompt_is_the_token_that_begins_a_text(cluster: Matrix) -> None:
+    async def work(client: Client) -> None:
+        answer = await transcribe(client, GenerateRequest(prompt="", max_new_tokens=8, ignore_eos=True))
+        begin = json.loads((folder_of(MODEL) / "config.json").read_text())["bos_token_id"]
+        assert answer.prompt_ids == (begin,) and ids(answer) == reference(MODEL, (begin,), 8)
 
     run(cluster, work)
 
