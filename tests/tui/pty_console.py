@@ -96,6 +96,20 @@ class PtyConsole:
     def send(self, keys: str | bytes) -> None:
         os.write(self.fd, keys.encode() if isinstance(keys, str) else keys)
 
+    def agree(self, mark: str) -> None:
+        """`y` to the open dialog, again as long as it says that nobody can have read it yet, until it has led to something."""
+        early = "came before this could be read"
+        while True:
+            self.send("y")
+            self.wait_for(lambda: any(text in "\n".join(self.screen.display) for text in (mark, early)))
+            if mark in self.text:
+                return
+            self.wait_for_silence(0.1)
+
+    def state(self) -> str:
+        """Of the process, as the kernel has it: R, S, T (stopped)."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
     def exit_code(self, timeout_s: float = DEADLINE_S) -> int:
         """The process's exit code, once it has ended by itself; -N for a signal."""
         try:
