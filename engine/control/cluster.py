@@ -77,8 +77,7 @@ class Cluster:
     def handle(self, event: on.ClusterEvent, now_s: float) -> list[do.Command]:
         """Apply one event; raises a NoodleError only for requests of a client or operator, and then changes nothing.
 
-        A bug loses no command that was decided before it: `Fault` follows them, and what the event did not change serves on.
-        """
+        A bug loses no command that was decided before it: a `Fault` follows them."""
         out: list[do.Command] = []
         try:
             self._on(event, now_s, out)
