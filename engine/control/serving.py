@@ -6,12 +6,10 @@ each of its segments to an epoch: whatever arrives with an old one is dropped.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.batching import Batcher, Flight
+from engine.control.faults import survived
 from engine.control.metrics import PipelineMetrics
 from engine.control.past_sessions import FAILED, PastSessions
 from engine.control.scheduler import Scheduler, SchedulerLimits
@@ -117,6 +115,13 @@ class Serving:
             error = Unavailable(f"{cause}; it was interrupted {session.num_recoveries} times without a new token: send the prompt again")
             self.finish(session, FinishReason.ERROR, error, now_s, out)
 
+    def submit(self, event: on.SessionSubmitted, card: ModelCard, has_plan: bool, now_s: float) -> None:
+        """Queue a session; raises InvalidInput or Exhausted if it can never run, or not under the present plan."""
+        session = self.scheduler.submit(event.session_id, event.prompt_ids, event.request, card.context_tokens, now_s)
+        if has_plan and session.reserve_tokens > self.scheduler.capacity_tokens:
+            self.scheduler.remove(session)
+            raise self.scheduler.too_large(session)
+
     def restore(self, event: on.SessionRestored, card: ModelCard, now_s: float, out: list[do.Command]) -> None:
         """Take over a session that a former coordinator had journalled; one that cannot go on here ends."""
         try:
@@ -148,7 +153,7 @@ class Serving:
             if session is None:
                 continue
             outcome = answers.get((segment.session_id, segment.epoch, segment.sample_index))
-            with _alone(session, out):
+            with survived(out, session.session_id):
                 if outcome is None:  # whatever the report says of others, this one is sent again
                     self._refused(session, Gap(f"step {event.step_id} came back without it"), now_s, out)
                 elif outcome.error is not None:
@@ -168,7 +173,7 @@ class Serving:
             return ""
         for segment in flight.segments:
             if session := self._in_epoch(segment):
-                with _alone(session, out):
+                with survived(out, session.session_id):
                     self._refused(session, Unavailable(event.message), now_s, out)
         return event.message
 
@@ -226,15 +231,6 @@ class Serving:
         return step_id
 
 
-@contextlib.contextmanager
-def _alone(session: Session, out: list[do.Command]) -> Iterator[None]:
-    """A bug inside ends this session and no other."""
-    try:
-        yield
-    except Exception as error:
-        out.append(do.Fault(error, session.session_id))
-
-
 def _inherit(session: Session, event: on.SessionRestored, now_s: float) -> None:
-    session.generated, session.num_inherited = list(event.generated), len(event.generated)
+    session.generated, session.times.num_inherited = list(event.generated), len(event.generated)
     session.epoch, session.was_admitted, session.submitted_s = event.epoch, True, now_s - event.age_s
