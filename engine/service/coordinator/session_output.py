@@ -19,7 +19,7 @@ class SessionOutput:
 
     def __init__(self, session_id: str, prompt_ids: tuple[int, ...], codec: TextCodec, stop: tuple[str, ...]) -> None:
         self.session_id, self.prompt_ids, self.stand_in_tokenizer = session_id, prompt_ids, codec.stand_in
-        self.failure: NoodleError | None = None  # why it ends with an error, whatever the cluster says
+        self.fault: NoodleError | None = None  # why it ends with an error, whatever the cluster says
         self.num_listeners = 0
         self._text = TextStream(codec, stop)
         self._chunks: list[pb.TokenChunk] = []
@@ -41,6 +41,10 @@ class SessionOutput:
         chunk.timings.extend(wire.timings_to(command.timings))
         chunk.step_s = command.step_s
         self._wake()
+
+    def fail(self, error: NoodleError) -> None:
+        """Nothing more is taken; the first error is the one that clients see."""
+        self.fault = self.fault or error
 
     def finish(self, reason: FinishReason, error: NoodleError | None) -> None:
         """End the streams: with the error if the session failed, else with a last chunk that says why it stopped."""

@@ -127,14 +127,14 @@ class SessionOutputs:
     def emit(self, command: do.EmitToken) -> None:
         """Journal a token, then turn it into text for the clients; raises what goes wrong with either."""
         output = self._by_id.get(command.session_id)
-        if output is not None and output.failure is None:  # else it has ended
+        if output is not None and output.fault is None:  # else it has ended
             self._journal.append_token(command.session_id, command.index, command.token_id)
             output.emit(command)
 
     def fail(self, session_id: str, error: NoodleError) -> None:
         """End a session with an error; its neighbours and the workers have nothing to do with it."""
         if output := self._by_id.get(session_id):
-            output.failure = output.failure or error
+            output.fail(error)
         self._shell.feed(on.SessionFailed(session_id, error))
 
     def finish(self, command: do.FinishSession) -> None:
@@ -142,12 +142,13 @@ class SessionOutputs:
         output, reason, error, status = self._by_id.pop(command.session_id, None), command.reason, command.error, command.status
         if output is not None:
             try:
-                if output.failure is None:
+                if output.fault is None:
                     output.finish(reason, error)
             except Exception as e:
-                output.failure = as_noodle_error(e)
-                self.fail(command.session_id, output.failure)
-            if output.failure is not None:
-                reason, error, status = FinishReason.ERROR, output.failure, with_error(status, output.failure)
+                fault = as_noodle_error(e)
+                output.fail(fault)
+                self._shell.feed(on.SessionFailed(command.session_id, fault))
+            if output.fault is not None:
+                reason, error, status = FinishReason.ERROR, output.fault, with_error(status, output.fault)
                 output.finish(reason, error)
         self._journal.close_session(command.session_id, reason, error, status)
