@@ -93,8 +93,9 @@ class Cluster:
         A bug loses no command that was decided before it: a `Fault` follows them.
         """
         out: Commands = []
+        handle = HANDLERS[type(event)]
         with contextlib.nullcontext() if isinstance(event, on.Request) else survived(out):
-            HANDLERS[type(event)](self, event, now_s, out)
+            handle(self, event, now_s, out)
         with survived(out):
             self._advance(now_s, out)
         return out
