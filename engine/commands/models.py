@@ -74,11 +74,7 @@ def _text(card: ModelCard) -> str:
     sizes = f"{card.num_parameters / 1e6:.1f} M parameters, context {card.context_tokens}, vocabulary {card.vocab_size}"
     part = ", the text part alone" if card.architecture.endswith("ForConditionalGeneration") else ""
     tokenizer = f"its own, from {card.tokenizer_source}" if card.tokenizer_source else f"bytes stand in, for {card.stand_in_tokenizer}"
-    head = f"{card.ref.label}: {card.architecture}{part}, {sizes}
-{card.folder}
-tokenizer: {tokenizer}
-
-"
+    head = f"{card.ref.label}: {card.architecture}{part}, {sizes}\n{card.folder}\ntokenizer: {tokenizer}\n\n"
     return head + table(("ITEM", "WEIGHTS MB", "KV B/TOKEN", "OUT B/TOKEN"), rows)
 
 
