@@ -15,25 +15,25 @@ from typing import Any
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control import operating
 from engine.control.adaptation.rules import Mode
-from engine.control.adaptation.view import AdaptationView
+from engine.control.adaptation.watching.view import AdaptationView
 from engine.control.adapting import Adapting, view_of
-from engine.control.attendance import Attendance
-from engine.control.batching import num_lanes
 from engine.control.config import ClusterConfig as ClusterConfig
 from engine.control.consent import REQUESTED, check_seen, check_unchanged
-from engine.control.gathering import Gathering
-from engine.control.members import Members, capacity_tokens
-from engine.control.metrics import PipelineMetrics
 from engine.control.moves import Wish
-from engine.control.past_sessions import NO_PAST, PastSessions
+from engine.control.nodes import operating
+from engine.control.nodes.attendance import Attendance
+from engine.control.nodes.gathering import Gathering
+from engine.control.nodes.members import Members, capacity_tokens
+from engine.control.nodes.watchdog import Watchdog
 from engine.control.placement import loading, plan_for, problem_of
 from engine.control.plan_state import Begin, Consequence, DropMove, Fail, Interrupt, PlanState, Replan, Switch
 from engine.control.rebalance import Rebalancer
-from engine.control.scheduler import Scheduler
-from engine.control.serving import Serving
-from engine.control.watchdog import Watchdog
+from engine.control.sessions.batching import num_lanes
+from engine.control.sessions.metrics import PipelineMetrics
+from engine.control.sessions.past_sessions import NO_PAST, PastSessions
+from engine.control.sessions.scheduler import Scheduler
+from engine.control.sessions.serving import Serving
 from engine.data.errors import InvalidInput, Refused, Unavailable
 from engine.data.model import ModelCard
 from engine.data.plan import Plan, Stage

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from engine.simulation.drill import Drill, DrillFailure, DrillResult, too_many_given_up
-from engine.simulation.drill_model import undisturbed
-from engine.simulation.drill_world import Hostility
+from engine.simulation.drill.drill import Drill, DrillFailure, DrillResult, too_many_given_up
+from engine.simulation.drill.model import undisturbed
+from engine.simulation.drill.world import Hostility
 from tests.simulation.mutant_table import first_noticed, main, noticed_by_test
 from tests.simulation.mutants import DIRECTED, FREQUENT, FREQUENT_SEEDS, Mutate, emit_before_journal
 

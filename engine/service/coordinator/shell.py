@@ -19,7 +19,7 @@ import grpc
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster
-from engine.control.session_status import with_error
+from engine.control.sessions.session_status import with_error
 from engine.control.status import cluster_status
 from engine.data.errors import NoodleError, NotFound, Refused, Unavailable
 from engine.data.generation import FinishReason, GenerateRequest

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control.batching import Batcher, Flight
-from engine.control.metrics import PipelineMetrics
-from engine.control.past_sessions import PastSessions
-from engine.control.scheduler import Scheduler, SchedulerLimits
-from engine.control.session import Session, SessionState
-from engine.control.session_status import ended
+from engine.control.sessions.batching import Batcher, Flight
+from engine.control.sessions.metrics import PipelineMetrics
+from engine.control.sessions.past_sessions import PastSessions
+from engine.control.sessions.scheduler import Scheduler, SchedulerLimits
+from engine.control.sessions.session import Session, SessionState
+from engine.control.sessions.session_status import ended
 from engine.data.errors import Cancelled, Corrupt, Exhausted, Gap, NoodleError, NotFound, Stale, Unavailable
 from engine.data.generation import FinishReason, Segment
 from engine.data.model import ModelCard

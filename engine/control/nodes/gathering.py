@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.control.members import Members
+from engine.control.nodes.members import Members
 
 REUNION_S = 3.0  # how long a restarted coordinator waits for the workers of its former self
 SETTLE_S = 0.25  # after all workers were lost and the first is back: the others come within that time if the network was away
