@@ -511,6 +511,7 @@ def restored_session_does_not_end(patch: pytest.MonkeyPatch) -> None:
 
 FREQUENT_SEEDS = 150
 FREQUENT: list[Mutate] = [
+    commit_takes_what_is_there, answer_to_any_move_counts,
     no_deduplication, no_gap_check, a_later_opening_is_taken, reply_matched_by_step_only, recovery_keeps_the_epoch,
     recovery_does_not_rewind, recovery_samples_again, emit_before_journal, restart_does_not_outrank, commit_before_copy,
     barrier_does_not_wait, steps_go_on_behind_the_barrier, lost_workers_stay_in_the_plan, any_generation_may_speak,
@@ -535,9 +536,4 @@ DIRECTED: dict[Mutate, Callable[[], None]] = {
     loaded_stage_of_any_plan_counts: test_fences.test_a_stage_that_loaded_for_another_plan_is_not_loaded_for_this_one,
 }
 """Noticed by a test that is written for them, whether or not a seed ever does."""
-RARE: list[Mutate] = [
-    commit_takes_what_is_there,
-    answer_to_any_move_counts,
-]
-"""Noticed within 200 seeds."""
-MUTANTS = [*FREQUENT, *DIRECTED, *RARE]
+MUTANTS = [*FREQUENT, *DIRECTED]
