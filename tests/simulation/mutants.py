@@ -23,8 +23,8 @@ from engine.control.sessions.session import Session, SessionState
 from engine.control.sessions.stage_sessions import Append, Replay, StageSession, StageSessions
 from engine.data.generation import Sampling, Segment
 from engine.data.status import Phase
+from engine.simulation.drill import coordinator as drill_coordinator
 from engine.simulation.drill.coordinator import DrillCoordinator
-from engine.simulation.drill.drill import coordinator as drill_coordinator
 from engine.simulation.drill.worker import DrillWorker, Held
 from tests.control import test_fences, test_stage_sessions
 
