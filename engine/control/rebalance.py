@@ -38,6 +38,10 @@ class Rebalancer:
     def holds_steps(self) -> bool:
         return self.move is not None and self.move.holds_steps
 
+    def is_free(self, now_s: float) -> bool:
+        """Another move may begin."""
+        return self.move is None and now_s >= self.not_before_s
+
     def leads_to(self, worker_id: str) -> bool:
         """Whether the node gets a stage by a move that is not committed yet."""
         move = self.move

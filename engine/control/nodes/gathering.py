@@ -35,6 +35,10 @@ class Gathering:
         """What a cluster without a plan is waiting for."""
         return f"waiting for {self.num_expected} workers"
 
+    def is_complete(self, members: Members) -> bool:
+        """Nobody else comes: not one of those that a former coordinator had either."""
+        return not self.is_restart and members.all_accounted_for(self.num_expected)
+
     def is_over(self, members: Members, had_plan: bool, now_s: float) -> bool:
         num_eligible = len(members.eligible())
         if not num_eligible:
