@@ -15,7 +15,7 @@ import pytest
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
-from engine.control.past_sessions import PastSessions
+from engine.control.sessions.past_sessions import PastSessions
 from engine.data.errors import Exhausted, InvalidInput, Unavailable
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.plan import NodeSpec, Stage

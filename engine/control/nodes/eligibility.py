@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from engine.control.members import Member, planning_node
+from engine.control.nodes.members import Member, planning_node
 from engine.data.model import ModelCard
 from engine.data.plan import NodeSpec
 from engine.planning.capability import CapabilityMatcher, LayerRequirements, MatchRules

@@ -6,7 +6,7 @@ because its former self is not known to be dead yet, so the newcomer waits until
 
 from __future__ import annotations
 
-from engine.control.members import Member, Members
+from engine.control.nodes.members import Member, Members
 from engine.data.errors import Refused
 from engine.data.plan import NodeSpec
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from engine.control.adaptation.beliefs import Beliefs, HeterogeneousPlan, plan_under
-from engine.control.adaptation.gates import (
+from engine.control.adaptation.watching.beliefs import Beliefs, HeterogeneousPlan, plan_under
+from engine.control.adaptation.watching.gates import (
     AdaptationTrigger,
     Gates,
     TriggerKind,
@@ -18,10 +18,10 @@ from engine.control.adaptation.gates import (
     latency_triggers,
     link_triggers,
 )
-from engine.control.adaptation.metrics import RuntimeMetrics
-from engine.control.adaptation.problem import knows_all
-from engine.control.adaptation.room import MemoryRoom
-from engine.control.adaptation.view import AdaptationView
+from engine.control.adaptation.watching.metrics import RuntimeMetrics
+from engine.control.adaptation.watching.problem import knows_all
+from engine.control.adaptation.watching.room import MemoryRoom
+from engine.control.adaptation.watching.view import AdaptationView
 
 _STALE_S = 60.0
 

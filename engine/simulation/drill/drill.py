@@ -16,18 +16,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.control import events as on
-from engine.control.scheduler import MAX_RECOVERIES
+from engine.control.sessions.scheduler import MAX_RECOVERIES
 from engine.data.errors import Refused
 from engine.data.generation import FinishReason, GenerateRequest, Sampling
 from engine.data.model import Item, ModelCard, ModelRef
 from engine.data.plan import NodeSpec, Stage
 from engine.data.status import Phase
-from engine.simulation.drill_calm import Calm
-from engine.simulation.drill_coordinator import NAME, Disk, DrillCoordinator, failed
-from engine.simulation.drill_model import VOCABULARY, undisturbed
-from engine.simulation.drill_wire import Wire
-from engine.simulation.drill_worker import DrillWorker
-from engine.simulation.drill_world import HOSTILE, PEACE, Generator, World
+from engine.simulation.drill.calm import Calm
+from engine.simulation.drill.coordinator import NAME, Disk, DrillCoordinator, failed
+from engine.simulation.drill.model import VOCABULARY, undisturbed
+from engine.simulation.drill.wire import Wire
+from engine.simulation.drill.worker import DrillWorker
+from engine.simulation.drill.world import HOSTILE, PEACE, Generator, World
 
 NUM_ITEMS = 6
 JOINED_S = 2.0

@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from engine.control.adaptation.change_point import level_since, middle
+from engine.control.adaptation.watching.change_point import level_since, middle
 
 BLOCK_STEPS = 16
 REFERENCE = 0.5  # k, in long-run deviations

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 
 from engine.control.events import SegmentOutcome, StepReported
 from engine.control.moves import Carried, KvRange
-from engine.control.stage_sessions import Append, StageSession, StageSessions
+from engine.control.sessions.stage_sessions import Append, StageSession, StageSessions
 from engine.data.errors import NoodleError, Stale
 from engine.data.generation import Segment
 from engine.data.plan import Stage
-from engine.simulation.drill_model import Memory, embed, run_items, sample
+from engine.simulation.drill.model import Memory, embed, run_items, sample
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster
-from engine.control.members import capacity_tokens
 from engine.control.moves import Transfer
+from engine.control.nodes.members import capacity_tokens
 from engine.data.status import Phase
 
 StageOrder = do.LoadStage | do.PrepareStage | do.CommitStage

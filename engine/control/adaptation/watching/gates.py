@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from engine.control.adaptation.beliefs import HeterogeneousPlan
-from engine.control.adaptation.memory import MemoryTrend
-from engine.control.adaptation.metrics import RuntimeMetrics
-from engine.control.adaptation.problem import link_name, links_of
+from engine.control.adaptation.watching.beliefs import HeterogeneousPlan
+from engine.control.adaptation.watching.memory import MemoryTrend
+from engine.control.adaptation.watching.metrics import RuntimeMetrics
+from engine.control.adaptation.watching.problem import link_name, links_of
 from engine.data.plan import Stage
 
 

@@ -6,9 +6,9 @@ the worker: a false accusation costs a pause and never a token, because every me
 
 from __future__ import annotations
 
-from engine.control.members import Member, Members
+from engine.control.nodes.members import Member, Members
 from engine.control.plan_state import Interrupt
-from engine.control.serving import Serving
+from engine.control.sessions.serving import Serving
 
 STUCK_S = 0.5
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from engine.control.chunks import ChunkRule, num_pairs
-from engine.control.scheduler import SchedulerLimits
-from engine.control.session import Session
+from engine.control.sessions.chunks import ChunkRule, num_pairs
+from engine.control.sessions.scheduler import SchedulerLimits
+from engine.control.sessions.session import Session
 from engine.data.generation import Segment, StageTiming
 from engine.data.plan import NodeSpec
 

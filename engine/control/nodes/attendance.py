@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control.claims import name_taken
-from engine.control.eligibility import refusal
-from engine.control.gathering import Gathering
-from engine.control.members import Member, Members
+from engine.control.nodes.claims import name_taken
+from engine.control.nodes.eligibility import refusal
+from engine.control.nodes.gathering import Gathering
+from engine.control.nodes.members import Member, Members
 from engine.control.plan_state import Consequence, DropMove, Fail, Interrupt
 from engine.data.model import ModelCard
 from engine.data.status import NodeState, Severity

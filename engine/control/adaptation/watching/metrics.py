@@ -11,12 +11,12 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
-from engine.control.adaptation.detector import BLOCK_STEPS, Alarm, Detector
-from engine.control.adaptation.law import StageLaw, stage_law
-from engine.control.adaptation.memory import MemoryTrend
-from engine.control.adaptation.problem import joins, link_name, links_of
-from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample
-from engine.control.metrics import quantile
+from engine.control.adaptation.watching.detector import BLOCK_STEPS, Alarm, Detector
+from engine.control.adaptation.watching.law import StageLaw, stage_law
+from engine.control.adaptation.watching.memory import MemoryTrend
+from engine.control.adaptation.watching.problem import joins, link_name, links_of
+from engine.control.adaptation.watching.view import AdaptationView, MemorySample, StepSample
+from engine.control.sessions.metrics import quantile
 from engine.data.plan import Stage
 from engine.planning.problem import Problem
 from engine.profile.point import DECODE

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from engine.control.events import HeartbeatArrived, WorkerProfiled
-from engine.control.links import LinkBook
+from engine.control.nodes.links import LinkBook
 from engine.data.model import ModelCard
 from engine.data.plan import NodeSpec, Plan, Stage
 from engine.data.status import NodeState

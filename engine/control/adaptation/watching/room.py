@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from engine.control.adaptation.gates import AdaptationTrigger, Gates, TriggerKind, memory_triggers
-from engine.control.adaptation.memory import MemoryTrend
-from engine.control.adaptation.view import AdaptationView
+from engine.control.adaptation.watching.gates import AdaptationTrigger, Gates, TriggerKind, memory_triggers
+from engine.control.adaptation.watching.memory import MemoryTrend
+from engine.control.adaptation.watching.view import AdaptationView
 from engine.data.plan import Stage
 
 _AGAIN_S = 60.0  # a node in trouble is reported this often

@@ -6,9 +6,9 @@ Each of them either changes something or raises why it does not: nothing is refu
 from __future__ import annotations
 
 from engine.control import commands as do
-from engine.control.gathering import Gathering
-from engine.control.members import Members
 from engine.control.moves import Wish
+from engine.control.nodes.gathering import Gathering
+from engine.control.nodes.members import Members
 from engine.control.plan_state import Replan
 from engine.data.errors import NotFound, Refused
 from engine.data.status import Severity

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control.batching import Batcher, Flight
 from engine.control.faults import survived
-from engine.control.metrics import PipelineMetrics
-from engine.control.past_sessions import FAILED, PastSessions
-from engine.control.scheduler import Scheduler, SchedulerLimits
-from engine.control.session import Session, SessionState
-from engine.control.session_status import ended, with_error
+from engine.control.sessions.batching import Batcher, Flight
+from engine.control.sessions.metrics import PipelineMetrics
+from engine.control.sessions.past_sessions import FAILED, PastSessions
+from engine.control.sessions.scheduler import Scheduler, SchedulerLimits
+from engine.control.sessions.session import Session, SessionState
+from engine.control.sessions.session_status import ended, with_error
 from engine.data.errors import Cancelled, Corrupt, Exhausted, Gap, NoodleError, NotFound, Stale, Unavailable
 from engine.data.generation import FinishReason, Segment
 from engine.data.model import ModelCard
@@ -97,6 +97,7 @@ class Serving:
 
     def fail_all(self, error: NoodleError, now_s: float, out: list[do.Command]) -> None:
         """The cluster cannot serve at all."""
+        out.append(do.Record(Severity.ERROR, "cluster", "model", str(error)))
         self.flights.clear()
         for session in list(self.scheduler):
             self.scheduler.remove(session)
@@ -122,8 +123,10 @@ class Serving:
             self.scheduler.remove(session)
             raise self.scheduler.too_large(session)
 
-    def restore(self, event: on.SessionRestored, card: ModelCard, now_s: float, out: list[do.Command]) -> None:
+    def restore(self, event: on.SessionRestored, card: ModelCard | None, now_s: float, out: list[do.Command]) -> None:
         """Take over a session that a former coordinator had journalled; one that cannot go on here ends."""
+        if card is None:
+            raise AssertionError("sessions are restored once the model is known")
         try:
             session = self.scheduler.submit(event.session_id, event.prompt_ids, event.request, card.context_tokens, now_s)
         except NoodleError as error:

@@ -12,17 +12,17 @@ from dataclasses import dataclass, field, replace
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control.claims import Claim
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.invariants import check_cluster
-from engine.control.scheduler import SchedulerLimits
+from engine.control.nodes.claims import Claim
+from engine.control.sessions.scheduler import SchedulerLimits
 from engine.data.errors import NoodleError
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.model import ModelCard
 from engine.data.plan import NodeSpec
-from engine.simulation.drill_orders import OrderReferee
-from engine.simulation.drill_referee import Referee
-from engine.simulation.drill_world import World
+from engine.simulation.drill.order_referee import OrderReferee
+from engine.simulation.drill.session_referee import Referee
+from engine.simulation.drill.world import World
 
 NAME = "coordinator"
 BACKLOG_S = 0.0005

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.control.members import Members
+from engine.control.nodes.members import Members
 
 REUNION_S = 3.0  # how long a restarted coordinator waits for the workers of its former self
 SETTLE_S = 0.25  # after all workers were lost and the first is back: the others come within that time if the network was away
@@ -34,6 +34,10 @@ class Gathering:
     def wanted(self) -> str:
         """What a cluster without a plan is waiting for."""
         return f"waiting for {self.num_expected} workers"
+
+    def is_complete(self, members: Members) -> bool:
+        """Nobody else comes: not one of those that a former coordinator had either."""
+        return not self.is_restart and members.all_accounted_for(self.num_expected)
 
     def is_over(self, members: Members, had_plan: bool, now_s: float) -> bool:
         num_eligible = len(members.eligible())

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from engine.control import commands as do
 from engine.control.cluster import Cluster
-from engine.simulation.drill_worker import DrillWorker
+from engine.simulation.drill.worker import DrillWorker
 
 
 class Calm:

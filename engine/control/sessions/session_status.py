@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine.control.metrics import quantile
-from engine.control.past_sessions import FAILED
-from engine.control.session import Session
+from engine.control.sessions.metrics import quantile
+from engine.control.sessions.past_sessions import FAILED
+from engine.control.sessions.session import Session
 from engine.data.errors import NoodleError
 from engine.data.generation import FinishReason
 from engine.data.status import SessionStatus

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from engine.control.adaptation.view import MemorySample
+from engine.control.adaptation.watching.view import MemorySample
 
 _NUM_SAMPLES = 24
 _MIN_SAMPLES = 12

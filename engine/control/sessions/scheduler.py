@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from engine.control.session import Session, SessionState
+from engine.control.sessions.session import Session, SessionState
 from engine.data.errors import Exhausted, InvalidInput
 from engine.data.generation import FinishReason, GenerateRequest
 

@@ -12,9 +12,9 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.moves import KvRange
 from engine.data.errors import NoodleError, NotFound
-from engine.simulation.drill_coordinator import NAME, DrillCoordinator
-from engine.simulation.drill_worker import Copy, DrillWorker, Frame
-from engine.simulation.drill_world import World
+from engine.simulation.drill.coordinator import NAME, DrillCoordinator
+from engine.simulation.drill.worker import Copy, DrillWorker, Frame
+from engine.simulation.drill.world import World
 
 RPC_TIMEOUT_S = 4.0
 

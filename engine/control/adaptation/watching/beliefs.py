@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.control.adaptation.detector import FAST_LOG_RATIO
-from engine.control.adaptation.metrics import RuntimeMetrics, Track
-from engine.control.adaptation.problem import assumed_hop_s, joins, link_name, links_of, measured_s
+from engine.control.adaptation.watching.detector import FAST_LOG_RATIO
+from engine.control.adaptation.watching.metrics import RuntimeMetrics, Track
+from engine.control.adaptation.watching.problem import assumed_hop_s, joins, link_name, links_of, measured_s
 from engine.data.plan import Stage
 from engine.planning.problem import Problem
 from engine.profile.point import DECODE

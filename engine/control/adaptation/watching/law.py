@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.control.adaptation.problem import base_s, measured_s
-from engine.control.adaptation.view import MEASURED_AT
+from engine.control.adaptation.watching.problem import base_s, measured_s
+from engine.control.adaptation.watching.view import MEASURED_AT
 from engine.data.plan import Stage
 from engine.planning.problem import Problem
 from engine.profile.cost_model import CostModel, ItemLaw, PhaseLaws

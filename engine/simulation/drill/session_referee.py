@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster
-from engine.control.scheduler import MAX_RECOVERIES
-from engine.control.serving import RETRIED
+from engine.control.sessions.scheduler import MAX_RECOVERIES
+from engine.control.sessions.serving import RETRIED
 from engine.data.generation import FinishReason, Segment
 from engine.data.status import Phase
 
