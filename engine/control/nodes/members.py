@@ -75,9 +75,9 @@ class Member:
         self.cost_model = found.cost_model
         point, bottleneck = found.reference_point(DECODE), found.bottleneck(DECODE)
         text = f"profiled: {point.label} takes {1e3 * found.step(point).plain_p50_s:.1f} ms"
-        text += f", {bottleneck.layer.name} {100 * bottleneck.share:.0f} % of it"
         if found.cost_model is None or doubt:
             return f"{text}; too noisy to use ({doubt or 'no cost model'}), so plans keep the times measured at the start"
+        text += f", {bottleneck.layer.name} {100 * bottleneck.share:.0f} % of it"
         law = found.cost_model
         self.decode_s = tuple(event.slowdown * law.time_s(item, DECODE, 1, CONTEXT_TOKENS, 1) for item in range(law.num_items))
         return f"{text}; the next plan uses its item times, {1e3 * sum(self.decode_s):.1f} ms in all"

@@ -13,6 +13,8 @@ from __future__ import annotations
 import math
 from collections import deque
 
+from engine.profile.least_squares import non_negative
+
 WINDOW_STEPS = 32
 MIN_TOKENS = 8
 MIN_SHARE = 0.2  # of a step that its chunk is held to cost at least: decode steps vary
@@ -61,17 +63,6 @@ def num_pairs(num_tokens: int, context: int) -> float:
 
 
 def _fit(steps: deque[tuple[float, float, float]]) -> tuple[float, float]:
-    """Non-negative least squares in two unknowns: the free solution, else the better one on an axis."""
-    nn, np, pp = (sum(a * b for a, b in pairs) for pairs in _products(steps))
-    nt = sum(n * t for n, _, t in steps)
-    pt = sum(p * t for _, p, t in steps)
-    determinant = nn * pp - np * np
-    if determinant > 1e-9 * nn * pp:
-        token_s, pair_s = (nt * pp - pt * np) / determinant, (pt * nn - nt * np) / determinant
-        if token_s > 0 and pair_s >= 0:
-            return token_s, pair_s
-    return nt / nn, 0.0
-
-
-def _products(steps: deque[tuple[float, float, float]]) -> tuple[list[tuple[float, float]], ...]:
-    return [(n, n) for n, _, _ in steps], [(n, p) for n, p, _ in steps], [(p, p) for _, p, _ in steps]
+    """(token_s, pair_s)"""
+    token_s, pair_s = non_negative([(tokens, pairs) for tokens, pairs, _ in steps], [spent_s for *_, spent_s in steps])
+    return token_s, pair_s
