@@ -17,9 +17,10 @@ from typing import Any
 
 from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound, NotSupported, Unavailable
 from engine.data.model import ModelRef
-from engine.model import gguf_index, hub
-from engine.model.file_kinds import mistaken, other_weights
-from engine.model.quantised import quantisation, refusal
+from engine.model import hub
+from engine.model.formats import gguf_index
+from engine.model.formats.file_kinds import mistaken, other_weights
+from engine.model.formats.quantised import quantisation, refusal
 from engine.model.tensor_files import CONFIG_FILE, read_config, read_json, weight_files
 
 Progress = Callable[[float, str], None]  # the fraction done in 0..1, or -1 when unknown, and a sentence
@@ -160,7 +161,7 @@ def _gguf(file: Path, cache_dir: Path, on_progress: Progress | None) -> Path:
     if not folder.is_dir():
         if on_progress is not None:
             on_progress(-1.0, f"reading the header of {file.name}")
-        from engine.model import gguf_folder
+        from engine.model.formats import gguf_folder
 
         gguf_folder.build(file, folder)
     check_folder(folder)
