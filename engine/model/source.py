@@ -169,11 +169,17 @@ def _gguf(file: Path, cache_dir: Path, on_progress: Progress | None) -> Path:
 
 
 def _gguf_file(model: str) -> Path | None:
-    """The GGUF file that was named: by its path, or by a folder that holds no other weights. Raises InvalidInput if it has several."""
+    """The GGUF file that was named: by its path, or by a folder or a cached hub id that holds no safetensors.
+
+    Raises InvalidInput if there are several in it.
+    """
     name = os.path.expanduser(model)
     if os.path.isfile(name):
         return Path(name).resolve() if gguf_index.is_gguf(Path(name)) else None
-    if not os.path.isdir(name) or any(Path(name).glob("*.safetensors")):
+    if not os.path.isdir(name):
+        snapshot = hub.cached_snapshot(model) if _is_hub_id(model) else None
+        name = str(snapshot or "")
+    if not name or any(Path(name).glob("*.safetensors")):
         return None
     found = sorted(path for path in Path(name).glob("*.gguf") if not path.name.startswith("mmproj"))
     if len(found) > 1:
@@ -226,7 +232,7 @@ def _nowhere(model: str) -> NoodleError:
 
 
 def _from_hub(model: str, allow_download: bool, on_progress: Progress | None) -> Path:
-    if not _HUB_ID.fullmatch(model) or "--" in model or ".." in model:
+    if not _is_hub_id(model):
         raise InvalidInput(
             f"model {model[:120]!r} is neither a folder nor a hub id such as `openai-community/gpt2`; an architecture"
             " name needs `--random-weights SEED`"
@@ -246,6 +252,10 @@ def _from_hub(model: str, allow_download: bool, on_progress: Progress | None) ->
         raise _not_here(model, str(error)) from error
     check_folder(folder)
     return folder.resolve()
+
+
+def _is_hub_id(model: str) -> bool:
+    return _HUB_ID.fullmatch(model) is not None and "--" not in model and ".." not in model
 
 
 def _usable(folder: Path) -> Path | None:

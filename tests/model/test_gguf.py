@@ -18,6 +18,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound, NotSupported
 from engine.data.model import ModelRef
+from engine.model import hub
 from engine.model.cached_weights import CachedWeights, names_needed
 from engine.model.card import prepare, ready_card
 from engine.model.formats import gguf_folder, gguf_index
@@ -158,6 +159,7 @@ def test_it_is_made_once_and_then_takes_no_torch(tmp_path: Path) -> None:
     _, file = written(tmp_path)
     ref = ModelRef(str(file))
     assert ready_card(ref, tmp_path / "cache") is None
+    assert not (tmp_path / "cache").exists(), "a question that must be quick makes nothing"
     card = prepare(ref, tmp_path / "cache")
     assert ready_card(ref, tmp_path / "cache") == card
     assert [path.name for path in (tmp_path / "cache" / "gguf").iterdir()] == [Path(card.folder).name]
@@ -169,6 +171,12 @@ def test_a_folder_with_one_gguf_file_is_that_file_and_several_must_be_named(tmp_
     (tmp_path / "n.gguf").write_bytes(file.read_bytes())
     with pytest.raises(InvalidInput, match=r"2 GGUF files \(m\.gguf, n\.gguf\): name one"):
         resolve(ModelRef(str(tmp_path)), cache_dir=tmp_path / "cache")
+
+
+def test_a_repository_of_the_hub_cache_may_hold_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, file = written(tmp_path)
+    monkeypatch.setattr(hub, "cached_snapshot", lambda repo_id: tmp_path if repo_id == "someone/model-GGUF" else None)
+    assert resolve(ModelRef("someone/model-GGUF"), cache_dir=tmp_path / "cache") == folder_of(file, tmp_path)
 
 
 def test_a_file_that_changes_is_noticed(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,11 +45,14 @@ def unequal(stages: list[StageModel], whole: PreTrainedModel) -> list[str]:
     return [name for name, tensor in held if tensor.dtype != state[name].dtype or not torch.equal(tensor, state[name])]
 
 
-# Plain; experts stored one by one and merged; latent attention.
-@pytest.mark.parametrize("family", ["llama", "qwen3_moe", "deepseek_v3"])
-def test_fp8_is_what_transformers_makes_of_it(family: str, tmp_path: Path) -> None:
+# Plain; experts stored one by one and merged; latent attention; one exponent for 32 numbers.
+@pytest.mark.parametrize(
+    ("family", "stated"),
+    [("llama", published.FP8), ("qwen3_moe", published.FP8), ("deepseek_v3", published.FP8), ("llama", published.MXFP8)],
+)
+def test_fp8_is_what_transformers_makes_of_it(family: str, stated: dict[str, Any], tmp_path: Path) -> None:
     folder = saved(family, tmp_path)
-    published.to_fp8(folder)
+    published.to_fp8(folder, stated)
     whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     stages = tiny.load_slices(folder, CUTS)
     assert unequal(stages, whole) == []
@@ -67,6 +71,13 @@ def test_fp8_blocks_that_are_cut_off_are_read_too(tmp_path: Path) -> None:
     read, original = stage.module.state_dict()[name], model.state_dict()[name]
     assert len(read) % 8 and read.shape == original.shape
     assert ((read - original).abs() <= original.abs() / 16 + 0.01).all()  # 3 bits of fraction
+
+
+def test_fp8_scales_are_not_rounded_before_they_are_used(tmp_path: Path) -> None:
+    folder = saved("llama", tmp_path)
+    published.to_fp8(folder)
+    whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    assert unequal(tiny.load_slices(folder, CUTS, dtype="bfloat16"), whole) == []
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
