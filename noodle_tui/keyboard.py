@@ -14,6 +14,7 @@ from textual import events
 from noodle_tui.key_effects import ALWAYS
 from noodle_tui.keys import Key
 from noodle_tui.messages import HelpFiltered
+from noodle_tui.safe_text import types
 from noodle_tui.state import ConsoleState
 from noodle_tui.widgets.prompt_field import TextField
 
@@ -74,7 +75,7 @@ class Keyboard:
             self._app.effects.press(key.id, self._app.clock() - waited_s)
 
     async def _into_field(self, field: TextField, key: Key | None, event: events.Key) -> None:
-        if event.is_printable and event.character is not None:
+        if event.character is not None and types(event.character):
             field.write(event.character)
         elif key is not None and key.id in IN_A_FIELD:
             self._app.effects.press(key.id)

@@ -34,6 +34,11 @@ def safe_text(text: str, limit: int = MAX_FIELD_CHARS, *, multiline: bool = Fals
     return _safe_line(text)
 
 
+def types(character: str | None) -> bool:
+    """Whether a key's character is text; Python calls the spaces of Japanese and French and the joiners of Persian unprintable."""
+    return bool(character) and safe_text(character or "") == character
+
+
 def clean(value: T) -> T:
     """The same frozen value with every string inside it made safe; enums and numbers stay as they are."""
     if isinstance(value, str):
