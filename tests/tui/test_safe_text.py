@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from noodle_tui.lines import Span, line, width_of
-from noodle_tui.safe_text import MAX_FIELD_CHARS, clean, safe_text
+from noodle_tui.text.lines import Span, line, width_of
+from noodle_tui.text.safe_text import MAX_FIELD_CHARS, clean, safe_text
 from tests.tui import frames
 
 FORBIDDEN = {"Cc", "Cf", "Cs"}
