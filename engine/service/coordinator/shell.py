@@ -23,22 +23,20 @@ from engine.control.session_status import with_error
 from engine.control.status import cluster_status
 from engine.data.errors import NoodleError, NotFound, Refused, Unavailable
 from engine.data.generation import FinishReason, GenerateRequest
-from engine.data.measured_link import COORDINATOR, MeasuredLink
 from engine.data.plan import NodeSpec
 from engine.data.status import ClusterStatus, Severity
 from engine.profile.profile import Profile
 from engine.service import wire
 from engine.service.coordinator.event_list import EventList
 from engine.service.coordinator.journal import Journal
+from engine.service.coordinator.orders import Orders
 from engine.service.coordinator.peers import Peers
 from engine.service.coordinator.recorder import Recorder
 from engine.service.coordinator.session_output import SessionOutput
-from engine.service.coordinator.stage_orders import StageOrders
 from engine.service.coordinator.text import TextCodec
 from engine.service.coordinator.weight_sources import note_record
 from engine.service.coordinator.worker_peer import PeerOptions, WorkerPeer
 from engine.service.errors import as_noodle_error, from_number, from_rpc_error
-from engine.service.link_probe import LinkPeer, measure_links
 from protos import noodle_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -56,19 +54,26 @@ class ClusterShell:
     def __init__(self, cluster: Cluster, cluster_id: str, journal: Journal, peer_options: PeerOptions) -> None:
         self.cluster, self.cluster_id, self.journal = cluster, cluster_id, journal
         self.codec: TextCodec | None = None
-        self.recorder: Recorder | None = None
+        self._recorder: Recorder | None = None
         self.events = EventList(journal)
         self.peers = Peers(cluster.members, peer_options, self._undelivered)
-        self._orders = StageOrders(self, self.peers)
+        self._orders = Orders(cluster, self.peers, self.feed, self.record)
         self._outputs: dict[str, SessionOutput] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._measuring: dict[str, asyncio.Lock] = {}
         self._turned_away: dict[str, str] = {}  # workers that ask to join, and why they cannot
         self._generation = int(time.time() * 1000)  # the newest registration's; it rises over restarts too
         self._profiling: set[str] = set()
         self.ready = asyncio.Event()  # set once the model is known and former sessions are taken over, or never will be
         self._backlog: collections.deque[do.Command] = collections.deque()
         self._draining = False
+
+    def record_to(self, recorder: Recorder) -> None:
+        """Keep the run's metrics from now on; the recorder ends with the shell."""
+        self._recorder = recorder
+
+    def speak(self, codec: TextCodec) -> None:
+        """The model's tokenizer is known: sessions may begin."""
+        self.codec = codec
 
     # ------------------------------------------------------------------------------------------ events
     def feed(self, event: on.ClusterEvent) -> None:
@@ -87,8 +92,8 @@ class ClusterShell:
         if self._backlog and not self._draining:
             self._draining = True
             asyncio.get_running_loop().call_soon(self._drain)
-        if self.recorder is not None:
-            self.recorder.observe(event, commands, now_s)
+        if self._recorder is not None:
+            self._recorder.observe(event, commands, now_s)
 
     def _drain(self) -> None:
         while self._backlog:
@@ -227,11 +232,9 @@ class ClusterShell:
                 self._finish(command)
             case do.Record():
                 self.record(command)
-            case do.MeasureWorker():
-                self.spawn(self._measure(command))
-            case do.MeasureLinks():
-                self.spawn(self._measure_links(command))
-            case do.LoadStage() | do.PrepareStage() | do.CopyKv() | do.CommitStage() | do.ReleaseStage():
+            case do.MeasureWorker() | do.MeasureLinks() | do.LoadStage():
+                self.spawn(self._orders.carry_out(command))
+            case do.PrepareStage() | do.CopyKv() | do.CommitStage() | do.ReleaseStage():
                 self.spawn(self._orders.carry_out(command))
             case do.AdoptPlan():
                 self.journal.adopt_plan(command.plan)
@@ -264,46 +267,14 @@ class ClusterShell:
     def record(self, record: do.Record) -> None:
         """One event: to the journal, the log and whoever watches."""
         event = self.events.add(record)
-        if self.recorder is not None:
-            self.recorder.event(event)
+        if self._recorder is not None:
+            self._recorder.event(event)
         log.log(logging.ERROR if record.severity is Severity.ERROR else logging.INFO, "%s %s: %s", record.kind, record.subject, record.text)
         self.events.keep(event)
 
     def note(self, worker_id: str, text: str) -> None:
         """A line that a worker of this cluster has for the operator. Raises NotFound for anybody else."""
         self.record(note_record(self.peers.present(worker_id).worker_id, text))
-
-    async def _measure(self, command: do.MeasureWorker) -> None:
-        """One worker of a host at a time: two that measure on the same cores would measure each other."""
-        member, card = self.cluster.members.get(command.worker_id), self.cluster.card
-        if member is None or card is None:
-            return
-        async with self._measuring.setdefault(member.spec.host, asyncio.Lock()):
-            await self.ask(command.worker_id, command.generation, self._measure_now(command, card))
-
-    async def _measure_now(self, command: do.MeasureWorker, card: Any) -> on.ClusterEvent:
-        reply = await self.peers[command.worker_id].measure(card)
-        return on.WorkerMeasured(command.worker_id, command.generation, tuple(reply.decode_s), reply.base_s)
-
-    async def _measure_links(self, command: do.MeasureLinks) -> None:
-        """Not while a worker of the same host times items: each would disturb the other."""
-        member, found = self.cluster.members.get(command.worker_id), list[MeasuredLink]()
-        if member is not None:
-            async with self._measuring.setdefault(member.spec.host, asyncio.Lock()):
-                with contextlib.suppress(grpc.RpcError, NoodleError):  # a worker that is gone is found by its lease
-                    found += await self._links_of(self.peers.connected(command.worker_id), command.peer_ids)
-        self.feed(on.LinksMeasured(command.worker_id, command.generation, tuple(found)))
-
-    async def _links_of(self, worker: WorkerPeer, peer_ids: tuple[str, ...]) -> list[MeasuredLink]:
-        """To the coordinator as measured from here, to workers as measured there."""
-        found = list[MeasuredLink]()
-        if COORDINATOR in peer_ids:
-            here = LinkPeer(worker.worker_id, worker.address)
-            found += await measure_links(COORDINATOR, [here], self.peers.options.token, self.peers.options.credentials)
-        if peers := [peer for peer_id in peer_ids if (peer := self.peers.get(peer_id))]:
-            answer = await worker.measure_links(peers)
-            found += [wire.from_message(MeasuredLink, link) for link in answer.links]
-        return found
 
     async def profile(self, worker_id: str, quick: bool) -> AsyncIterator[pb.ProfileMessage]:
         """Progress, then the document, which the cluster has heard of by then. Raises NotFound, Unavailable or what the worker says."""
@@ -333,23 +304,6 @@ class ClusterShell:
             raise from_rpc_error(e, f"worker {worker_id}") from e
         self.record(do.Record(Severity.WARN, "node", worker_id, f"plays a machine {factor:g} times as slow from now on"))
 
-    async def ask(self, worker_id: str, generation: int, question: Coroutine[Any, Any, on.ClusterEvent]) -> None:
-        """Feed the answer of a worker, its refusal as a failure, and its silence as a loss."""
-        try:
-            if worker_id not in self.peers:
-                question.close()
-                return
-            self.feed(await question)
-        except grpc.RpcError as e:
-            peer = self.peers.get(worker_id)
-            error = peer.explain(e) if peer else None
-            if e.code() is grpc.StatusCode.ABORTED:
-                return  # a later order took its place, and its answer is what counts
-            if e.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or error is None:
-                self.feed(on.WorkerLost(worker_id, generation, str(error or "its connection broke")))
-            else:
-                self.feed(on.WorkerFailed(worker_id, generation, str(error)))
-
     def _undelivered(self, frame: pb.StepFrame, text: str) -> None:
         if frame.segments:
             self.feed(on.StepUndelivered(frame.plan_version, frame.step_id, text))
@@ -371,5 +325,5 @@ class ClusterShell:
             task.cancel()
         await self.peers.close()
         self.journal.close()
-        if self.recorder is not None:
-            await asyncio.to_thread(self.recorder.close)
+        if self._recorder is not None:
+            await asyncio.to_thread(self._recorder.close)
