@@ -52,9 +52,9 @@ class Adapting:
         return problem if self.mode is Mode.OFF else self.planner.corrected(problem, self._now_s)
 
     # ------------------------------------------------------------------------------------------ observations
-    def observe(self, event: on.StepReported, flight: Flight | None, now_s: float) -> None:
+    def observe(self, event: on.StepReported, flight: Flight, now_s: float) -> None:
         """A step of the running plan came back; without a cost model only decode steps can be compared, so only they count."""
-        if self.mode is Mode.OFF or flight is None or not flight.is_decode or any(o.error for o in event.outcomes):
+        if self.mode is Mode.OFF or not flight.is_decode or any(o.error for o in event.outcomes):
             return
         hops = even_hops(event.timings, now_s - flight.sent_s)
         self.planner.observe(StepSample(event.plan_version, _point(flight), event.timings, hops), now_s)

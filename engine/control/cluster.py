@@ -9,6 +9,7 @@ change of plan: none of them knows the cluster. They return what follows for the
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -23,6 +24,7 @@ from engine.control.attendance import Attendance
 from engine.control.batching import num_lanes
 from engine.control.config import ClusterConfig as ClusterConfig
 from engine.control.consent import REQUESTED, check_seen, check_unchanged
+from engine.control.faults import survived
 from engine.control.gathering import Gathering
 from engine.control.members import Members, capacity_tokens
 from engine.control.metrics import PipelineMetrics
@@ -86,10 +88,16 @@ class Cluster:
         return self.serving.metrics
 
     def handle(self, event: on.ClusterEvent, now_s: float) -> Commands:
-        """Apply one event; raises a NoodleError only for what a client, an operator or a newcomer asks, and then changes nothing."""
+        """Apply one event; raises a NoodleError only for what a client, an operator or a newcomer asks, and then changes nothing.
+
+        A bug loses no command that was decided before it: a `Fault` follows them.
+        """
         out: Commands = []
-        HANDLERS[type(event)](self, event, now_s, out)
-        self._advance(now_s, out)
+        handle = HANDLERS[type(event)]
+        with contextlib.nullcontext() if isinstance(event, on.Request) else survived(out):
+            handle(self, event, now_s, out)
+        with survived(out):
+            self._advance(now_s, out)
         return out
 
     # ------------------------------------------------------------------------------------------ the model
@@ -185,11 +193,14 @@ class Cluster:
         check_seen(self.plan_version, event.expected_plan_version)
         self.serving.cancel(event.session_id, event.reason, now_s, out)
 
+    def _session_failed(self, event: on.SessionFailed, now_s: float, out: Commands) -> None:
+        self.serving.fail(event.session_id, event.error, now_s, out)
+
     def _step_reported(self, event: on.StepReported, now_s: float, out: Commands) -> None:
-        plan = self.state.running
-        if plan is not None and self.card is not None and event.plan_version == plan.plan_version:
-            self.adapting.observe(event, self.serving.flights.get(event.step_id), now_s)
+        plan, flight = self.state.running, self.serving.flights.get(event.step_id)
+        if plan is not None and self.card is not None and flight is not None and event.plan_version == plan.plan_version:
             self.watchdog.note(self.serving.report(event, self.card, now_s, out), now_s)
+            self.adapting.observe(event, flight, now_s)
 
     def _step_undelivered(self, event: on.StepUndelivered, now_s: float, out: Commands) -> None:
         plan = self.state.running
@@ -385,6 +396,7 @@ HANDLERS: Mapping[type, Callable[[Cluster, Any, float, Commands], None]] = {
     on.SessionSubmitted: Cluster._session_submitted,
     on.SessionRestored: Cluster._session_restored,
     on.SessionCancelled: Cluster._session_cancelled,
+    on.SessionFailed: Cluster._session_failed,
     on.StepReported: Cluster._step_reported,
     on.StepUndelivered: Cluster._step_undelivered,
     on.ReplanRequested: Cluster._replan_requested,

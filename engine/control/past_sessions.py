@@ -23,5 +23,10 @@ class PastSessions:
         failed = ended.state == FAILED
         return PastSessions((ended, *self.latest)[:MAX_FINISHED], self.num_done + (not failed), self.num_failed + failed)
 
+    def corrected(self, ended: SessionStatus) -> PastSessions:
+        """With another end of one of the latest, which was counted as done and has failed after all."""
+        latest = tuple(ended if s.session_id == ended.session_id else s for s in self.latest)
+        return PastSessions(latest, self.num_done - 1, self.num_failed + 1)
+
 
 NO_PAST = PastSessions()

@@ -9,11 +9,12 @@ from __future__ import annotations
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.batching import Batcher, Flight
+from engine.control.faults import survived
 from engine.control.metrics import PipelineMetrics
-from engine.control.past_sessions import PastSessions
+from engine.control.past_sessions import FAILED, PastSessions
 from engine.control.scheduler import Scheduler, SchedulerLimits
 from engine.control.session import Session, SessionState
-from engine.control.session_status import ended
+from engine.control.session_status import ended, with_error
 from engine.data.errors import Cancelled, Corrupt, Exhausted, Gap, NoodleError, NotFound, Stale, Unavailable
 from engine.data.generation import FinishReason, Segment
 from engine.data.model import ModelCard
@@ -86,6 +87,14 @@ class Serving:
             raise NotFound(f"session {session_id} is not running: it ended, or the id is wrong")
         self.finish(session, FinishReason.CANCELLED, Cancelled(reason), now_s, out)
 
+    def fail(self, session_id: str, error: NoodleError, now_s: float, out: list[do.Command]) -> None:
+        """A session's output could not be handled; one that the cluster took for done has failed after all."""
+        if session := self.scheduler.get(session_id):
+            self.finish(session, FinishReason.ERROR, error, now_s, out)
+        elif past := next((s for s in self.past.latest if s.session_id == session_id and s.state != FAILED), None):
+            self.past = self.past.corrected(with_error(past, error))
+            out.append(do.Record(Severity.ERROR, "session", session_id, f"failed after its last token: {error}"))
+
     def fail_all(self, error: NoodleError, now_s: float, out: list[do.Command]) -> None:
         """The cluster cannot serve at all."""
         self.flights.clear()
@@ -137,10 +146,6 @@ class Serving:
         if flight is None:
             return ""
         step_s = now_s - flight.sent_s
-        if not any(o.error for o in event.outcomes):
-            self.batcher.observe(flight, event.timings)
-            if flight.is_decode:
-                self.metrics.add_step(event.timings, step_s)
         answers = {(o.session_id, o.epoch, o.sample_index): o for o in event.outcomes}
         trouble = ""
         for segment in flight.segments:
@@ -148,12 +153,17 @@ class Serving:
             if session is None:
                 continue
             outcome = answers.get((segment.session_id, segment.epoch, segment.sample_index))
-            if outcome is None:  # whatever the report says of others, this one is sent again
-                self._refused(session, Gap(f"step {event.step_id} came back without it"), now_s, out)
-            elif outcome.error is not None:
-                trouble = self._refused(session, outcome.error, now_s, out) or trouble
-            else:
-                self._landed(session, segment, outcome, event, step_s, card, now_s, out)
+            with survived(out, session.session_id):
+                if outcome is None:  # whatever the report says of others, this one is sent again
+                    self._refused(session, Gap(f"step {event.step_id} came back without it"), now_s, out)
+                elif outcome.error is not None:
+                    trouble = self._refused(session, outcome.error, now_s, out) or trouble
+                else:
+                    self._landed(session, segment, outcome, event, step_s, card, now_s, out)
+        if not any(o.error for o in event.outcomes):  # figures come last: whatever fails in them costs no session its token
+            self.batcher.observe(flight, event.timings)
+            if flight.is_decode:
+                self.metrics.add_step(event.timings, step_s)
         return trouble
 
     def undelivered(self, event: on.StepUndelivered, now_s: float, out: list[do.Command]) -> str:
@@ -163,7 +173,8 @@ class Serving:
             return ""
         for segment in flight.segments:
             if session := self._in_epoch(segment):
-                self._refused(session, Unavailable(event.message), now_s, out)
+                with survived(out, session.session_id):
+                    self._refused(session, Unavailable(event.message), now_s, out)
         return event.message
 
     def _in_epoch(self, segment: Segment) -> Session | None:

@@ -392,4 +392,4 @@ class Drill:
 
 def card() -> ModelCard:
     items = tuple(Item(f"h.{i}", 100, 8, 8) for i in range(NUM_ITEMS))
-    return ModelCard(ModelRef("drill", 0), "/drill", "f" * 64, "Drill", items, 8, VOCABULARY, 256, (), None, False, 1)
+    return ModelCard(ModelRef("drill", 0), "/drill", "f" * 64, "Drill", items, 8, VOCABULARY, 256, (), None, 1)

@@ -176,6 +176,8 @@ class DrillCoordinator:
                 disk.drained = disk.drained if self._disk_is_full() else command.worker_ids
             case do.Record():
                 pass
+            case do.Fault():
+                raise command.error
             case _:
                 self._carry_out(self, command)
 

@@ -138,6 +138,8 @@ class StagedSimulator:
                 self._log.token(command.session_id, now_s)
             case do.FinishSession():
                 self._finish(command)
+            case do.Fault():
+                raise command.error
             case do.MeasureWorker():
                 times = self._measured(command.worker_id)
                 self._clock.at(now_s, self._feed, on.WorkerMeasured(command.worker_id, command.generation, times))
@@ -199,7 +201,6 @@ def _card(scenario: Scenario) -> ModelCard:
         context_tokens=scenario.context_tokens,
         eos_token_ids=(),
         bos_token_id=None,
-        has_tokenizer=False,
         num_parameters=0,
     )
 

@@ -1,4 +1,4 @@
-"""State has one owner: nobody else writes what the coordinator's shell and its peers hold, and no class holds too much."""
+"""State has one owner: nobody else writes what the coordinator's shell, its peers, events and outputs hold, and no class holds too much."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SERVICE = Path(__file__).parent.parent.parent / "engine" / "service"
-OWNERS = {"shell", "peers", "events"}
+OWNERS = {"shell", "peers", "events", "outputs"}
 MOST_ATTRIBUTES = 20
 
 
@@ -41,7 +41,7 @@ def test_only_the_owner_writes_and_no_class_holds_too_much(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["shell.codec = None", "self._shell.cluster_id += 'x'", "del self.peers.options", "self._shell._outputs.get(1)"]
+    "line", ["shell.outputs.codec = None", "self._shell.cluster_id += 'x'", "del self.peers.options", "self._shell._outputs.get(1)"]
 )
 def test_a_write_from_outside_is_found(line: str) -> None:
     assert [*assigned_elsewhere(line)] != []
