@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control.session_status import with_error
+from engine.control.sessions.session_status import with_error
 from engine.data.errors import NoodleError, NotFound
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.status import Severity
