@@ -87,6 +87,13 @@ class AdoptPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepDrained:
+    """Journal which nodes an operator left out: the next coordinator leaves them out too."""
+
+    worker_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SendStep:
     plan_version: int
     step_id: int
@@ -123,6 +130,14 @@ class DropWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """A bug in the cluster itself, which went on: end the session it is about, if it is about one, and tell an operator."""
+
+    error: Exception
+    session_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """Something an operator should be able to read later."""
 
@@ -142,9 +157,11 @@ Command = (
     | CommitStage
     | ReleaseStage
     | AdoptPlan
+    | KeepDrained
     | SendStep
     | EmitToken
     | FinishSession
     | DropWorker
+    | Fault
     | Record
 )

@@ -31,7 +31,7 @@ class ModelFailed:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRegistered:
-    """A worker announced itself; `ready` once it can measure and load. Registering again replaces its former self."""
+    """A worker announced itself; `ready` once it can measure and load. The same process replaces its former registration."""
 
     spec: NodeSpec
     generation: int
@@ -180,6 +180,14 @@ class SessionCancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionFailed:
+    """Its output could not be handled: a bug, or a disk that is full. It ends, the others go on."""
+
+    session_id: str
+    error: NoodleError
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentOutcome:
     """One session's part of a step report; `stopped` says that the text reached a stop string."""
 
@@ -222,6 +230,19 @@ class ReplanRequested:
 class DrainRequested:
     worker_id: str
     expected_plan_version: int | None = None  # None: whatever the plan is
+
+
+@dataclass(frozen=True, slots=True)
+class UndrainRequested:
+    worker_id: str
+    expected_plan_version: int | None = None  # None: whatever the plan is
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetRequested:
+    """An operator strikes a lost node off the list: it is waited for no longer."""
+
+    worker_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,12 +292,27 @@ ClusterEvent = (
     | SessionSubmitted
     | SessionRestored
     | SessionCancelled
+    | SessionFailed
     | StepReported
     | StepUndelivered
     | ReplanRequested
     | DrainRequested
+    | UndrainRequested
+    | ForgetRequested
     | AdaptationModeSet
     | SuggestionConfirmed
     | CoordinatorLagged
     | Tick
+)
+# Somebody waits for the answer to these: they are refused by raising, and whoever asked hears of a bug.
+Request = (
+    WorkerRegistered
+    | SessionSubmitted
+    | SessionCancelled
+    | ReplanRequested
+    | DrainRequested
+    | UndrainRequested
+    | ForgetRequested
+    | AdaptationModeSet
+    | SuggestionConfirmed
 )

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.errors import Corrupt, NotFound, NotSupported
-from engine.model import gguf_index
-from engine.model.file_kinds import mistaken, mistaken_weights, other_weights
+from engine.model.formats import gguf_index
+from engine.model.formats.file_kinds import mistaken, mistaken_weights, other_weights
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
@@ -101,7 +101,7 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / INDEX_FILE).is_file():
         return _indexed_files(folder)
     found = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_"))
-    if len(found) <= 1 and found:
+    if len(found) == 1 and not _SHARD.fullmatch(found[0].name):
         return found
     if found:
         return _shards(folder, found)

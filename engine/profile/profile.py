@@ -266,11 +266,15 @@ class Profile:
         return Bottleneck(layer, figures, figures.self_s / wall_s if wall_s > 0 else 0.0)
 
     def to_json(self) -> str:
-        """One JSON document, ASCII: the fields, and on top `overhead` and `coverage`, where scripts look for them.
+        """One JSON document, ASCII: the fields, and on top `overhead`, `coverage` and the reference point of every phase.
+
+        Scripts and the console look for them there.
 
         Raises InvalidInput if a figure is not finite, for such a figure is no measurement.
         """
-        document = {**asdict(self), "overhead": self.honesty.overhead, "coverage": self.honesty.coverage}
+        honesty = {"overhead": self.honesty.overhead, "coverage": self.honesty.coverage}
+        references = [asdict(self.reference_point(phase)) for phase in self.phases]
+        document = {**asdict(self), **honesty, "reference_points": references}
         try:
             return json.dumps(document, ensure_ascii=True, allow_nan=False)
         except ValueError as error:

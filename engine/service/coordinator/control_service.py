@@ -12,18 +12,19 @@ import grpc
 import grpc.aio
 
 from engine.control import events as on
-from engine.control.move_estimate import estimate_move, preview_without
-from engine.data.errors import InvalidInput, NotFound, Stale, Unavailable, check_name
+from engine.control.move_estimate import estimate_move, preview_with, preview_without
+from engine.data.errors import InvalidInput, NotFound, Refused, Stale, Unavailable, check_name
 from engine.data.measured_link import COORDINATOR
 from engine.data.plan import NodeSpec, Plan, Stage
 from engine.data.status import SessionStatus
 from engine.data.version import own_version
 from engine.data.watch_frame import WatchFrame, shortened
-from engine.planning.problem_document import problem_to_json
+from engine.planning.problem_json import problem_to_json
 from engine.service import wire
 from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.session_output import SessionOutput
 from engine.service.coordinator.shell import ClusterShell
+from engine.service.errors import as_noodle_error
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -35,11 +36,10 @@ MAX_PROMPT_BYTES = 8 * 1024 * 1024
 
 
 class ControlService(rpc.ControlServicer):
-    """Holds no state of its own but the counter of registrations, which starts at the wall clock and so only ever rises."""
+    """Holds no state of its own."""
 
     def __init__(self, shell: ClusterShell, manifests: ManifestSource) -> None:
         self._shell, self._manifests = shell, manifests
-        self._generation = int(time.time() * 1000)
 
     # ------------------------------------------------------------------------------------------ workers
     async def Register(self, request: pb.RegisterRequest, context: grpc.aio.ServicerContext) -> pb.RegisterReply:
@@ -47,13 +47,11 @@ class ControlService(rpc.ControlServicer):
         check_name("worker id", spec.node_id)
         if spec.node_id == COORDINATOR:
             raise InvalidInput(f"a worker cannot be called {COORDINATOR}: links use that name for the coordinator; give another --id")
-        await self._shell.connect_peer(spec.node_id, spec.address)
-        self._generation += 1
-        self._shell.feed(on.WorkerRegistered(spec, self._generation, ready=request.state == "ready"))
+        generation = await self._shell.admit(spec, ready=request.state == "ready")
         leases = self._shell.cluster.config.leases
         return pb.RegisterReply(
             cluster_id=self._shell.cluster_id,
-            generation=self._generation,
+            generation=generation,
             heartbeat_period_s=leases.heartbeat_period_s,
             lease_s=leases.lease_s,
         )
@@ -106,7 +104,7 @@ class ControlService(rpc.ControlServicer):
         interval_s = max(MIN_WATCH_INTERVAL_S, request.min_interval_s)
         sequence, finished = request.after_sequence, tuple[SessionStatus, ...]()
         while True:
-            events = tuple(e for e in self._shell.events if e.sequence > sequence)
+            events = self._shell.events.after(sequence)
             sequence = events[-1].sequence if events else sequence
             whole = WatchFrame(self._shell.status(), events)
             yield wire.to_message(shortened(whole, finished) if request.keeps_finished else whole, pb.WatchFrame())
@@ -117,6 +115,8 @@ class ControlService(rpc.ControlServicer):
         cluster = self._shell.cluster
         if request.without_worker_id:
             return wire.to_message(preview_without(cluster, request.without_worker_id), pb.Plan())
+        if request.with_worker_id:
+            return wire.to_message(preview_with(cluster, request.with_worker_id), pb.Plan())
         return wire.to_message(cluster.preview(request.strategy, _stages(request)), pb.Plan())
 
     async def GetProblem(self, request: pb.GetProblemRequest, context: grpc.aio.ServicerContext) -> pb.GetProblemReply:
@@ -142,28 +142,45 @@ class ControlService(rpc.ControlServicer):
             raise InvalidInput(f"the request has {request.ByteSize()} bytes, the limit is {MAX_PROMPT_BYTES}: shorten the prompt")
         if request.resume:
             await asyncio.wait_for(shell.ready.wait(), RESTART_LIMIT_S)
-        output = shell.find_session(request.session_id) if request.session_id and shell.codec is not None else None
+        output = shell.outputs.find(request.session_id) if request.session_id and shell.outputs.codec is not None else None
         if output is None and request.resume:
             raise NotFound(f"session {request.session_id[:80]} is unknown here: it was never begun, or its journal is gone")
+        if output is not None and not request.resume:
+            self._check_same(request)
         output = output or await self._open(request)
         output.num_listeners += 1
         try:
-            yield pb.TokenChunk(session_id=output.session_id, index=-1, prompt_ids=output.prompt_ids)
+            head = pb.TokenChunk(session_id=output.session_id, index=-1, prompt_ids=output.prompt_ids)
+            head.stand_in_tokenizer = output.stand_in_tokenizer
+            yield head
             async for chunk in output.stream(max(0, request.next_index)):
                 yield chunk
+        except Exception as e:
+            error = as_noodle_error(e)
+            shell.outputs.fail(output.session_id, error)
+            raise error from e
         finally:
-            shell.leave(output)
+            shell.outputs.leave(output)
+
+    def _check_same(self, request: pb.GenerateRequest) -> None:
+        """Raise Refused if the id that a client chose is that of another session: nobody may get another one's answer."""
+        known = self._shell.journal.session(request.session_id)
+        if known is not None and known.request != wire.request_from_message(request):
+            raise Refused(f"session {request.session_id} is another request's: choose another id, or none")
 
     async def _open(self, request: pb.GenerateRequest) -> SessionOutput:
         """Begin a session; raises what forbids it."""
         shell = self._shell
         wanted = wire.request_from_message(request)
-        session_id = check_name("session id", request.session_id or f"s-{secrets.token_hex(4)}")
-        if shell.codec is None or shell.cluster.card is None:
-            raise Unavailable(shell.cluster.failure or "the model is being prepared: try again in a few seconds")
-        prompt_ids = wanted.prompt_ids if wanted.prompt is None else await asyncio.to_thread(shell.codec.encode, wanted.prompt)
-        _check_prompt_ids(prompt_ids, shell.cluster.card.vocab_size)
-        return shell.open_session(on.SessionSubmitted(session_id, prompt_ids, wanted))
+        session_id = check_name("session id", request.session_id or f"s-{secrets.token_hex(6)}")
+        if shell.outputs.codec is None or shell.cluster.card is None:
+            raise Unavailable(shell.cluster.state.failure or "the model is being prepared: try again in a few seconds")
+        card = shell.cluster.card
+        prompt_ids = wanted.prompt_ids if wanted.prompt is None else await asyncio.to_thread(shell.outputs.codec.encode, wanted.prompt)
+        if not prompt_ids and card.bos_token_id is not None:
+            prompt_ids = (card.bos_token_id,)  # as in generate() without a prompt
+        _check_prompt_ids(prompt_ids, card.vocab_size)
+        return shell.outputs.open(on.SessionSubmitted(session_id, prompt_ids, wanted))
 
     async def Apply(self, request: pb.ApplyRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
         self._shell.feed(on.ReplanRequested(request.expected_plan_version, request.strategy, _stages(request)))
@@ -172,6 +189,18 @@ class ControlService(rpc.ControlServicer):
     async def Drain(self, request: pb.DrainRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
         self._shell.feed(on.DrainRequested(request.worker_id, _expected(request)))
         return self._plan_or_preview()
+
+    async def Undrain(self, request: pb.UndrainRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
+        self._shell.feed(on.UndrainRequested(request.worker_id, _expected(request)))
+        return self._plan_or_preview()
+
+    async def Forget(self, request: pb.ForgetRequest, context: grpc.aio.ServicerContext) -> pb.ForgetReply:
+        self._shell.feed(on.ForgetRequested(request.worker_id))
+        return pb.ForgetReply()
+
+    async def Acknowledge(self, request: pb.AcknowledgeRequest, context: grpc.aio.ServicerContext) -> pb.AcknowledgeReply:
+        num_warnings = self._shell.events.acknowledge(request.sequence)
+        return pb.AcknowledgeReply(sequence=self._shell.events.acknowledged, num_warnings=num_warnings)
 
     async def Profile(self, request: pb.ProfileRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.ProfileMessage]:
         async for message in self._shell.profile(request.worker_id, request.quick):
@@ -217,13 +246,13 @@ def _stages(request: pb.PlanRequest | pb.ApplyRequest | pb.EstimateMoveRequest) 
     return tuple(wire.from_message(Stage, s) for s in request.stages)
 
 
-def _expected(request: pb.DrainRequest | pb.CancelRequest) -> int | None:
+def _expected(request: pb.DrainRequest | pb.UndrainRequest | pb.CancelRequest) -> int | None:
     return request.expected_plan_version if request.HasField("expected_plan_version") else None
 
 
 def _check_prompt_ids(prompt_ids: tuple[int, ...], vocab_size: int) -> None:
     if not prompt_ids:
-        raise InvalidInput("the prompt is empty: give at least one token")
+        raise InvalidInput("the prompt has no tokens, and the model no token that begins a text: give at least one token")
     wrong = next((t for t in prompt_ids if not 0 <= t < vocab_size), None)
     if wrong is not None:
         raise InvalidInput(f"prompt token id {wrong} is outside the vocabulary of {vocab_size} tokens: use 0 to {vocab_size - 1}")

@@ -9,13 +9,12 @@ import secrets
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.control import events as on
 from engine.control.adaptation.rules import AdaptationSettings, check_mode
 from engine.control.cluster import Cluster, ClusterConfig
-from engine.data.errors import NoodleError
 from engine.data.model import ModelRef
 from engine.model.weight_cache import CACHE_FOLDER, WeightCache
 from engine.report.jsonl import LOG_NAME
@@ -28,9 +27,10 @@ from engine.service.coordinator.recorder import Recorder
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.text import TextCodec
 from engine.service.coordinator.worker_peer import PeerOptions
+from engine.service.errors import as_noodle_error
 from engine.service.metrics_server import MetricsOptions, MetricsServer, cluster_collector
 from engine.service.pace import Pace
-from engine.service.process import Server, announce, stop_event
+from engine.service.process import Server, Stopping, announce
 from engine.service.security import SecurityOptions, channel_credentials, worker_token
 from engine.service.weight_library import WeightLibrary
 from engine.service.weight_service import WeightService
@@ -60,19 +60,19 @@ class CoordinatorOptions:
 
 async def run_coordinator(options: CoordinatorOptions) -> int:
     """Serve until told to stop; returns the exit code."""
-    stopping = stop_event(options.exit_with_parent)
+    stopping = Stopping(options.exit_with_parent)
     state_dir = options.state_dir or Path(tempfile.mkdtemp(prefix="noodle-"))
     journal = Journal(state_dir / "journal.sqlite3")
     cluster_id = journal.cluster_id(f"noodle-{secrets.token_hex(2)}")
     adaptation = AdaptationSettings(mode=check_mode(journal.adaptation_mode(str(check_mode(options.adapt)))))
     config = ClusterConfig(options.num_workers, options.strategy, layers=options.layers, adaptation=adaptation)
-    cluster = Cluster(config, time.monotonic(), journal.last_plan_version(), journal.past_sessions())
+    cluster = Cluster(config, time.monotonic(), journal.last_plan_version(), journal.past_sessions(), journal.drained())
     peer_options = PeerOptions(worker_token(options.security), channel_credentials(options.security))
     shell = ClusterShell(cluster, cluster_id, journal, peer_options)
     scrapes = MetricsServer(options.metrics, cluster_collector(asyncio.get_running_loop(), shell.status))
     metrics_address = scrapes.start()
     if options.metrics_dir is not None:
-        shell.recorder = _start_recorder(options.metrics_dir, options, shell)
+        shell.record_to(_start_recorder(options.metrics_dir, options, shell))
     server = Server(options.security)
     manifests = ManifestSource(options.cache_dir, lambda: cluster.card)
     rpc.add_ControlServicer_to_server(ControlService(shell, manifests), server.grpc)
@@ -105,11 +105,12 @@ async def _prepare(options: CoordinatorOptions, shell: ClusterShell) -> None:
     """Get the model ready and tell the cluster; a model that cannot be had is a state, not the end of the process."""
     try:
         card = await prepare_model(options.model, options.cache_dir, lambda done, detail: shell.feed(on.ModelProgress(detail, done)))
-        shell.codec = await asyncio.to_thread(TextCodec, Path(card.folder))
-    except NoodleError as e:
-        shell.feed(on.ModelFailed(str(e)))
+        codec = await asyncio.to_thread(TextCodec, Path(card.folder))
+        shell.outputs.speak(codec)
+    except Exception as e:
+        shell.feed(on.ModelFailed(str(as_noodle_error(e))))
         shell.ready.set()
         return
-    shell.feed(on.ModelReady(card))
-    shell.restore_sessions()
+    shell.feed(on.ModelReady(replace(card, tokenizer_source=codec.source, stand_in_tokenizer=codec.stand_in)))
+    shell.outputs.restore()
     shell.ready.set()

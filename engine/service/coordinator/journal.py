@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from engine.control.past_sessions import FAILED, MAX_FINISHED, PastSessions
+from engine.control.sessions.past_sessions import FAILED, MAX_FINISHED, PastSessions
 from engine.data.adopted_plan import AdoptedPlan
 from engine.data.errors import Exhausted, InvalidInput, NoodleError, Refused
 from engine.data.generation import FinishReason, GenerateRequest, Sampling
@@ -89,9 +89,23 @@ class Journal:
             self.keep_adaptation_mode(wanted)
         return self._fact("adaptation_mode") or wanted
 
+    def drained(self) -> tuple[str, ...]:
+        """The nodes that operators left out of plans."""
+        return tuple(json.loads(self._fact("drained") or "[]"))
+
+    def acknowledged(self) -> int:
+        """The newest event of which an operator said that they have seen it and all before it."""
+        return int(self._fact("acknowledged") or 0)
+
     # ------------------------------------------------------------------------------------------ writing
     def keep_adaptation_mode(self, mode: str) -> None:
         self._set_fact("adaptation_mode", mode)
+
+    def keep_drained(self, worker_ids: tuple[str, ...]) -> None:
+        self._set_fact("drained", json.dumps(worker_ids))
+
+    def keep_acknowledged(self, sequence: int) -> None:
+        self._set_fact("acknowledged", str(sequence))
 
     def open_session(self, session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest) -> None:
         row = (session_id, time.time(), json.dumps(prompt_ids), json.dumps(asdict(request)))
@@ -122,10 +136,9 @@ class Journal:
         row = self._db.execute("SELECT * FROM sessions WHERE session_id = ?", (session_id,)).fetchone()
         return self._session(row) if row else None
 
-    def unfinished(self) -> list[JournalledSession]:
-        """Sessions that a former coordinator left, in the order in which they came."""
-        rows = self._db.execute("SELECT * FROM sessions WHERE finish_reason IS NULL ORDER BY wall_s, rowid").fetchall()
-        return [self._session(row) for row in rows]
+    def unfinished(self) -> list[str]:
+        """The ids of sessions that a former coordinator left, in the order in which they came."""
+        return [row[0] for row in self._db.execute("SELECT session_id FROM sessions WHERE finish_reason IS NULL ORDER BY wall_s, rowid")]
 
     def _session(self, row: tuple[Any, ...]) -> JournalledSession:
         session_id, wall_s, prompt_ids, request, reason, error = row

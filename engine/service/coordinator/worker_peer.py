@@ -27,6 +27,10 @@ GREETING_TIMEOUT_S = 2.0
 LINK_TIMEOUT_S = 5.0  # for each peer
 
 
+class NoAnswer(Unavailable):
+    """Somebody may be there, but nothing came back in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class PeerOptions:
     token: str | None = None
@@ -46,11 +50,13 @@ class WorkerPeer:
         self._steps_plan_version = 0
 
     async def greet(self) -> None:
-        """Raise Unavailable unless this worker is found at the address that it gave."""
+        """Raise Unavailable unless this worker is found at the address that it gave; NoAnswer if that cannot be told yet."""
         hint = "the address it gave; start it with a --listen or --advertise address that the coordinator and the other workers reach"
         try:
             reply = await self._stub.GetStageStatus(pb.GetStageStatusRequest(), metadata=self._metadata, timeout=GREETING_TIMEOUT_S)
         except grpc.RpcError as e:
+            if e.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise NoAnswer(f"worker {self.worker_id} at {self.address} does not answer: that is {hint}") from e
             why = str(self.explain(e)).split(";")[0]
             raise Unavailable(f"{why}: that is {hint}") from e
         if reply.worker_id != self.worker_id:
@@ -104,16 +110,15 @@ class WorkerPeer:
     async def set_slowdown(self, factor: float) -> None:
         await self._stub.SetSlowdown(pb.SetSlowdownRequest(factor=factor), metadata=self._metadata, timeout=SHORT_TIMEOUT_S)
 
-    def send_step(self, command: SendStep) -> None:
-        """Put a step on the stream to this worker, which holds the first stage of the command's plan."""
+    def send_step(self, command: SendStep, segments: Sequence[pb.Segment]) -> None:
+        """Put a step with these segments on the stream to this worker, which holds the first stage of the command's plan."""
         if self._steps is None or self._steps_plan_version != command.plan_version:
             if self._steps is not None:
                 self._steps.close()
             call = self._stub.Forward(metadata=self._metadata)
             self._steps = Link(call, f"{self.worker_id} at {self.address}", self._on_undelivered)
             self._steps_plan_version = command.plan_version
-        frame = pb.StepFrame(plan_version=command.plan_version, step_id=command.step_id, releases=command.releases)
-        frame.segments.extend(wire.segment_to_message(s) for s in command.segments)
+        frame = pb.StepFrame(plan_version=command.plan_version, step_id=command.step_id, releases=command.releases, segments=segments)
         self._steps.put(frame)
 
     def explain(self, error: grpc.RpcError) -> NoodleError:
