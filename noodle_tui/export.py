@@ -6,12 +6,12 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.data import InvalidInput, NoodleError, Refused
+from engine.data import InvalidInput, Refused
+from engine.files import replace_whole
 
 FORMATS = ("json", "jsonl", "csv")
 
@@ -32,13 +32,7 @@ def write_new(path: Path, text: str) -> None:
     """Write a file that must not exist yet, whole or not at all; raises Refused or NoodleError."""
     if path.exists():
         raise Refused(f"{path} exists: give another name")
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text, "utf-8")
-        draft.rename(path)
-    except OSError as problem:
-        draft.unlink(missing_ok=True)
-        raise NoodleError(f"cannot write {path}: {problem.strerror or problem}") from None
+    replace_whole(path, text.encode("utf-8", "backslashreplace"))
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from engine.data import Corrupt, Event, InvalidInput, NoodleError, NotFound, Refused, SessionStatus
+from engine.files import failure
 from engine.watch_frame import WatchFrame, completed, num_kept, shortened
 from noodle_tui.frame_json import frame_from_plain, frame_to_plain
 
@@ -59,7 +60,7 @@ class Recorder:
         except FileExistsError:
             raise Refused(f"{path} exists: a recording never overwrites a file, give another name") from None
         except OSError as problem:
-            raise NoodleError(f"cannot record to {path}: {problem.strerror or problem}") from None
+            raise failure(problem, path) from None
 
     def _write(self, record: dict[str, Any]) -> None:
         line = json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
@@ -70,7 +71,7 @@ class Recorder:
             self._file.write(line)
             self._file.flush()
         except OSError as problem:
-            raise NoodleError(f"cannot write {self.path}: {problem.strerror or problem}") from None
+            raise failure(problem, self.path) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class Recording:
         except FileNotFoundError:
             raise NotFound(f"there is no recording at {path}: make one with noodle-console --record FILE") from None
         except OSError as problem:
-            raise NoodleError(f"cannot read {path}: {problem.strerror or problem}") from None
+            raise failure(problem, path) from None
 
     def _header(self) -> str:
         head = _json(self._file.readline())

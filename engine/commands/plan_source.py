@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.commands.output import note
 from engine.data import ClusterStatus, InvalidInput, Stage
+from engine.files import read_document, read_stdin
 from engine.planning.device import HardwareCapability
 from engine.planning.estimate import Machine, estimate
 from engine.planning.partition_plan import PartitionPlan
@@ -18,8 +18,6 @@ from engine.planning.problem import Link, Problem
 from engine.planning.problem_json import read_problem
 from engine.planning.profile import Profile
 from engine.planning.typed_json import decode, read_object
-
-MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +93,5 @@ def _running(status: ClusterStatus) -> list[Stage]:
 
 
 def read_file(what: str, path: Path) -> str:
-    """The text of a document; `-` is stdin. Raises InvalidInput naming the file."""
-    if str(path) == "-":
-        return sys.stdin.read(MAX_BYTES)
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise InvalidInput(f"{what} file {path} has {path.stat().st_size} bytes: at most {MAX_BYTES} are read")
-        return path.read_text(encoding="utf-8")
-    except OSError as e:
-        raise InvalidInput(f"{what} file {path} cannot be read: {e.strerror or e}") from None
-    except UnicodeDecodeError as e:
-        raise InvalidInput(f"{what} file {path} is not UTF-8 text: {e.reason} at byte {e.start}") from None
+    """The text of a document; `-` is stdin. Raises NotFound or InvalidInput naming the file."""
+    return read_stdin(f"a {what}") if str(path) == "-" else read_document(path, f"a {what}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib import metadata
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.data import Corrupt, Item, ModelCard, ModelRef, NoodleError, Unavailable
+from engine.files import replace_whole
 from engine.model.source import Progress, random_folder, resolve
 
 if TYPE_CHECKING:
@@ -124,11 +124,9 @@ def store_card(card: ModelCard, cache_dir: Path) -> None:
     """Keep `card` for the next start; a cache that cannot be written is no reason to fail."""
     folder = Path(card.folder)
     path = _card_path(folder, card.ref.dtype, cache_dir)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"key": _key(folder, card.ref.dtype), "card": to_json(card)}), encoding="utf-8")
-        os.replace(temporary, path)
+    with suppress(OSError, NoodleError):
+        document = json.dumps({"key": _key(folder, card.ref.dtype), "card": to_json(card)}, allow_nan=False)
+        replace_whole(path, document.encode("ascii"))
 
 
 def _card_path(folder: Path, dtype: str, cache_dir: Path) -> Path:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.data import Corrupt
+from engine.data import Corrupt, NoodleError
+from engine.files import replace_whole
 from engine.model.tensor_files import NUMBER_BYTES, TensorFolder, TensorPlace, read_folder
 
 Progress = Callable[[float, str], None]
@@ -126,8 +126,6 @@ def _stored_hashes(path: Path, key: dict[str, Any]) -> dict[str, bytes] | None:
 
 
 def _store(path: Path, key: dict[str, Any], hashes: dict[str, bytes]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with suppress(OSError):  # a cache that cannot be written is no reason to fail
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"key": key, "hashes": {n: h.hex() for n, h in hashes.items()}}), encoding="utf-8")
-        os.replace(temporary, path)
+    document = json.dumps({"key": key, "hashes": {n: h.hex() for n, h in hashes.items()}}, allow_nan=False)
+    with suppress(NoodleError):  # a cache that cannot be written is no reason to fail
+        replace_whole(path, document.encode("ascii"))

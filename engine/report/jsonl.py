@@ -8,18 +8,17 @@ cluster runs is `jsonl_writer`'s affair. Numbers that JSON does not have (NaN, i
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.data import NoodleError, NotFound
+from engine.data import NotFound
+from engine.files import failure, replace_whole
 from engine.planning.profile import Profile
 
 SCHEMA = 1
@@ -121,23 +120,10 @@ def _lines(file: Path) -> Iterator[bytes]:
         with file.open("rb") as stream:
             yield from stream
     except OSError as e:
-        raise NoodleError(f"cannot read {file}: {e.strerror}") from e
+        raise failure(e, file) from e
 
 
 # --- writing once -------------------------------------------------------------------------------------------------
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`, whole or not at all; raises NoodleError when the disk refuses."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(content)
-        draft.replace(path)
-    except OSError as e:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise NoodleError(f"cannot write {path}: {e.strerror}") from e
-
-
 def write_profile_jsonl(profile: Profile, path: Path) -> None:
     """The profile as a log: one `profile` record with what holds for all of it, then one per step, layer and item."""
     parts = ("steps", "layers", "items")
@@ -147,4 +133,4 @@ def write_profile_jsonl(profile: Profile, path: Path) -> None:
         rows += [(part.removesuffix("s"), row) for row in getattr(profile, part)]
     now_s = time.monotonic()
     lines = [encode(LogRecord(kind, plain(row), profile.fingerprint, profile.wall_s, now_s)) for kind, row in rows]
-    write_atomically(path, b"".join(lines))
+    replace_whole(path, b"".join(lines))

@@ -34,7 +34,7 @@ from engine.move_report import MoveReport
 from engine.service import wire
 from engine.service.errors import from_rpc_error, is_transport_failure
 from engine.service.links import connect, open_channel
-from engine.service.security import metadata
+from engine.service.security import SecurityOptions, channel_credentials, metadata
 from engine.version import Version
 from engine.watch_frame import WatchFrame, completed
 from protos import noodle_pb2 as pb
@@ -54,7 +54,7 @@ class Client:
 
     def __init__(self, address: str, token: str | None = None, tls_ca: Path | None = None) -> None:
         self.address = check_address(address)
-        self._credentials = grpc.ssl_channel_credentials(tls_ca.read_bytes()) if tls_ca else None
+        self._credentials = channel_credentials(SecurityOptions(tls_ca=tls_ca))
         self._channel = open_channel(address, self._credentials)
         self._was_connected = False
         self._unfinished: set[str] = set()  # sessions begun here whose end has not come

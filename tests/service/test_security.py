@@ -50,7 +50,7 @@ def test_a_wrong_token_file_is_refused_by_name(tmp_path: Path, text: str) -> Non
     path.write_text(text)
     with pytest.raises(InvalidInput, match="tokens"):
         load_tokens(SecurityOptions(token_file=path))
-    with pytest.raises(InvalidInput, match="cannot read"):
+    with pytest.raises(InvalidInput, match="missing does not exist"):
         load_tokens(SecurityOptions(token_file=tmp_path / "missing"))
 
 
