@@ -22,9 +22,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         harness = Harness(Path(name), make_template(Path(name) / "template"))
         for command, found in scenarios().items():
+            tried: set[tuple[str, str, int]] = set()
             for scenario in found if not options.commands or command in options.commands else ():
                 operations = harness.operations(scenario)
-                chosen = faults(operations, every=options.all)
+                chosen = faults(operations, tried, every=options.all)
                 print(f"{scenario}: {len(operations)} operations, {len(chosen)} faults", flush=True)
                 for fault in chosen:
                     num_runs += 1

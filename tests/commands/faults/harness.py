@@ -86,6 +86,7 @@ class Harness:
         environment = dict(os.environ) | {
             "LD_PRELOAD": str(shim),
             "HF_HUB_OFFLINE": "1",
+            "GRPC_VERBOSITY": "NONE",
             "HF_HOME": str(folder / "hub"),
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
@@ -163,17 +164,20 @@ class Harness:
         return answer
 
 
-def faults(operations: Sequence[Operation], every: bool = False) -> list[Fault]:
-    """What to let fail: the first and the last operation of each kind on each file, or every one."""
-    chosen: dict[int, Operation] = {}
+def faults(operations: Sequence[Operation], tried: set[tuple[str, str, int]], every: bool = False) -> list[Fault]:
+    """What to let fail: the first and the last operation of each kind on each file, or every one.
+
+    What stands in `tried`, by kind, file and error, is left out, and what is chosen is added to it: two ways to run a command share much.
+    """
+    ends: dict[tuple[str, str, int], list[Fault]] = {}
+    for operation in operations:
+        for error in ERRORS[operation.kind]:
+            ends.setdefault((operation.kind, _generic(operation.path), error), []).append(Fault(operation, error))
     if every:
-        chosen = {operation.number: operation for operation in operations}
-    else:
-        ends: dict[tuple[str, str], list[Operation]] = {}
-        for operation in operations:
-            ends.setdefault((operation.kind, _generic(operation.path)), []).append(operation)
-        chosen = {o.number: o for found in ends.values() for o in (found[0], found[-1])}
-    return [Fault(operation, error) for _, operation in sorted(chosen.items()) for error in ERRORS[operation.kind]]
+        return [fault for found in ends.values() for fault in found]
+    new = {key: found for key, found in ends.items() if key not in tried}
+    tried.update(new)
+    return [fault for found in new.values() for fault in (found[:1] if len(found) == 1 else (found[0], found[-1]))]
 
 
 def _generic(path: str) -> str:
