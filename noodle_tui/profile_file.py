@@ -20,7 +20,7 @@ MAX_FILE_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, slots=True, order=True)
 class PointKey:
-    """A point of the profile, with the fields and the order of `engine.planning.point.Point`."""
+    """A point of the profile, with the fields and the order of `engine.profile.point.Point`."""
 
     phase: str
     tokens: int

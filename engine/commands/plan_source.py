@@ -16,8 +16,8 @@ from engine.planning.partition_plan import PartitionPlan
 from engine.planning.plan_json import plan_from_json
 from engine.planning.problem import Link, Problem
 from engine.planning.problem_json import read_problem
-from engine.planning.profile import Profile
-from engine.planning.typed_json import decode, read_object
+from engine.profile.hardware import HardwareCapability
+from engine.profile.profile import Profile
 
 
 @dataclass(frozen=True, slots=True)

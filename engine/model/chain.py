@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.data import NotSupported
+from engine.data.errors import NotSupported
 from engine.model.cache import ProbeCache, ShapeSeen
 from engine.model.kv import LayerShape
 

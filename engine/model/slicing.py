@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine.data import InvalidInput, Item, NotSupported
+from engine.data.errors import InvalidInput, NotSupported
+from engine.data.model import Item
 from engine.model.families import PACKED, REFUSED, ROW_BY_ROW
 from engine.model.weights import WeightFolder
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from engine.model.kv import KVStore
 from engine.model.rows import shorten_forwards
 from engine.model.slicing import build_meta, check_supported, context_tokens, find_chain, item_state, runs_packed, torch_dtype

@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 
-from engine.data import InvalidInput, NotSupported
+from engine.data.errors import InvalidInput, NotSupported
 from engine.model import attention, cut, families, slicing
 from engine.model.stage import StageModel
 from tests.model import tiny
