@@ -19,12 +19,7 @@ from engine.commands.option_types import size as _size
 from engine.commands.option_types import whole as _whole
 from engine.commands.plan_options import add_plan_options
 from engine.commands.simulate_options import add_simulate_options
-from engine.data import InvalidInput
-from engine.option_types import factor as _factor
-from engine.option_types import factors as _factors
-from engine.option_types import ids as _ids
-from engine.option_types import size as _size
-from engine.option_types import whole as _whole
+from engine.data.errors import InvalidInput
 from engine.program import run_program
 
 

@@ -12,7 +12,7 @@ import secrets
 import sys
 from pathlib import Path
 
-from engine.data import Exhausted, InvalidInput, NoodleError, NotFound, Refused
+from engine.data.errors import Exhausted, InvalidInput, NoodleError, NotFound, Refused
 
 MAX_DOCUMENT_BYTES = 64 << 20
 _KINDS: dict[int, tuple[type[NoodleError], str]] = {

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from engine.data import Bug, InvalidInput, NoodleError
+from engine.data.errors import Bug, InvalidInput, NoodleError
 from engine.files import failure, shown
 
 INTERRUPTED = 130

@@ -22,7 +22,8 @@ from textual.binding import Binding, BindingType
 from textual.filter import ANSIToTruecolor, LineFilter
 from textual.worker import Worker
 
-from engine.data import GenerateRequest, NoodleError, Refused, Unavailable
+from engine.data.errors import NoodleError, Refused, Unavailable
+from engine.data.generation import GenerateRequest
 from engine.program import run_program
 from noodle_tui import options as command_line
 from noodle_tui import terminal

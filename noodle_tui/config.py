@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from engine.data import InvalidInput, NotFound
+from engine.data.errors import InvalidInput, NotFound
 from engine.files import read_document
 from noodle_tui.graph_sets import parse_graph_sets
 from noodle_tui.keys import KEYS, Key, nearest, with_keys

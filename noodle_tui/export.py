@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.data import InvalidInput, Refused
+from engine.data.errors import InvalidInput, Refused
 from engine.files import replace_whole
 
 FORMATS = ("json", "jsonl", "csv")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.data import Corrupt
+from engine.data.errors import Corrupt
 from engine.files import read_document, replace_whole
 from noodle_tui.safe_text import safe_text
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from engine.data import InvalidInput, NoodleError
+from engine.data.errors import InvalidInput, NoodleError
 from engine.files import read_document
 
 MAX_BYTES = 1 << 20

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.commands.output import note
-from engine.data import ClusterStatus, InvalidInput, Stage
+from engine.data.errors import InvalidInput
+from engine.data.plan import Stage
+from engine.data.status import ClusterStatus
+from engine.data.typed_json import decode, read_object
 from engine.files import read_document, read_stdin
-from engine.planning.device import HardwareCapability
 from engine.planning.estimate import Machine, estimate
 from engine.planning.partition_plan import PartitionPlan
 from engine.planning.plan_json import plan_from_json

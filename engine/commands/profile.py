@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from engine.commands.output import print_json, printable
 from engine.commands.profile_text import as_text, bottlenecks
-from engine.data import Corrupt, InvalidInput, ModelRef, NoodleError
+from engine.data.errors import Corrupt, InvalidInput, NoodleError
+from engine.data.model import ModelRef
 from engine.files import read_document
-from engine.planning.profile import Profile
+from engine.profile.profile import Profile
 
 if TYPE_CHECKING:
     from engine.model.workload import Workload

@@ -8,8 +8,8 @@ from typing import Any
 
 from engine.commands.output import note, print_json, printable, table
 from engine.commands.profile import read_profile
-from engine.data import InvalidInput, NotFound
-from engine.planning.profile import Profile
+from engine.data.errors import InvalidInput, NotFound
+from engine.profile.profile import Profile
 from engine.report.jsonl import LOG_NAME
 from engine.report.run_report import Run, read_run, run_summary, write_run_report
 

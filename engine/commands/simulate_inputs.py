@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from engine.commands.profile import read_profile
-from engine.data import InvalidInput, Item, Plan, Stage
+from engine.data.errors import InvalidInput
+from engine.data.model import Item
+from engine.data.plan import Plan, Stage
 from engine.files import read_document
-from engine.planning.given import GIVEN, check_layers
+from engine.planning.manual_plan import GIVEN, check_layers
 from engine.planning.strategies import check_strategy
 from engine.simulation.arrivals import Arrival, at_once, poisson, trace
 from engine.simulation.cost import CostSource, ItemTimes, ProfileCosts

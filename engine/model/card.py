@@ -15,7 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.data import Corrupt, Item, ModelCard, ModelRef, NoodleError, Unavailable
+from engine.data.errors import Corrupt, NoodleError, Unavailable
+from engine.data.model import Item, ModelCard, ModelRef
 from engine.files import replace_whole
 from engine.model.source import Progress, random_folder, resolve
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.data import Corrupt, NoodleError
+from engine.data.errors import Corrupt, NoodleError
 from engine.files import replace_whole
 from engine.model.tensor_files import NUMBER_BYTES, TensorFolder, TensorPlace, read_folder
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from engine.data import Exhausted, NoodleError
+from engine.data.errors import Exhausted, NoodleError
 from engine.files import replace_whole
 from engine.model.manifest import TensorEntry
 from engine.model.partial_entry import PartialEntry, unwritable

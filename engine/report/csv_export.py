@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.files import replace_whole
-from engine.planning.point import Point
-from engine.planning.profile import Profile
+from engine.profile.point import Point
+from engine.profile.profile import Profile
 from engine.report.names import visible
 
 _FORMULA = re.compile(r"(^|[;,|])(\s*)(?=[=+\-@＝＋－＠])")

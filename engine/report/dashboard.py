@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.files import replace_whole
-from engine.planning.point import Point
-from engine.planning.profile import LayerFigures, LayerProfile, Profile
+from engine.profile.point import Point
+from engine.profile.profile import LayerFigures, LayerProfile, Profile
 from engine.report.page import render_page
 
 _SCRIPTS = ("names.js", "chart.js", "table.js", "tree.js", "layers.js", "phases.js", "dashboard.js")

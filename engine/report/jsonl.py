@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.data import NotFound
+from engine.data.errors import NotFound
 from engine.files import failure, replace_whole
-from engine.planning.profile import Profile
+from engine.profile.profile import Profile
 
 SCHEMA = 1
 LOG_NAME = "metrics.jsonl"

@@ -14,9 +14,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from engine.data import ClusterStatus, NodeState, NodeStatus, StageStatus
+from engine.data.status import ClusterStatus, NodeState, NodeStatus, StageStatus
 from engine.files import replace_whole
-from engine.planning.profile import Profile
+from engine.profile.profile import Profile
 from engine.report.names import visible
 
 MAX_LABEL = 200

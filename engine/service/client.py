@@ -28,8 +28,6 @@ from engine.service import wire
 from engine.service.errors import from_rpc_error, is_transport_failure
 from engine.service.links import connect, open_channel
 from engine.service.security import SecurityOptions, channel_credentials, metadata
-from engine.version import Version
-from engine.watch_frame import WatchFrame, completed
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 

@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from engine.data import InvalidInput, NoodleError, Refused
+from engine.data.errors import InvalidInput, NoodleError, Refused
 from engine.files import read_document
 
 

@@ -16,21 +16,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.adopted_plan import AdoptedPlan
 from engine.control.adaptation.rules import check_mode
 from engine.control.past_sessions import FAILED, MAX_FINISHED, PastSessions
-from engine.data import (
-    Event,
-    Exhausted,
-    FinishReason,
-    GenerateRequest,
-    NoodleError,
-    Plan,
-    SessionStatus,
-    Severity,
-)
+from engine.data.adopted_plan import AdoptedPlan
+from engine.data.errors import Exhausted, NoodleError
+from engine.data.generation import FinishReason, GenerateRequest
+from engine.data.plan import Plan
+from engine.data.status import Event, SessionStatus, Severity
+from engine.service.coordinator.journal_file import explained, from_json, lock, open_database
 from engine.service.errors import from_number, status_number
-from engine.service.journal_file import explained, from_json, lock, open_database
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);

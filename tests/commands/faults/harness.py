@@ -135,13 +135,14 @@ class Harness:
 
     def _run(self, scenario: Scenario, folder: Path, fail_at: int = 0, error: int = 0, log: str = "") -> Outcome:
         out, err = (self._folder / f"{folder.name}.{name}" for name in ("out", "err"))
-        written = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        out.touch()
+        err.touch()
         order = {
             "program": scenario.program,
             "argv": [fill(word, folder) for word in scenario.argv],
             "folder": str(folder),
             "environment": {"HOME": str(folder / "home"), "NOODLE_CACHE": str(folder / "cache"), "TMPDIR": str(folder / "tmp")},
-            "streams": [(fill(scenario.stdin, folder), os.O_RDONLY), (str(out), written), (str(err), written)],
+            "streams": [(fill(scenario.stdin, folder), os.O_RDONLY), (str(out), os.O_WRONLY), (str(err), os.O_WRONLY)],
             "until": scenario.until,
             "limit_s": scenario.limit_s,
             "fail_at": fail_at,

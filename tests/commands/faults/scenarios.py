@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from engine import cli
-from engine.data import ModelRef
+from engine.data.model import ModelRef
 from engine.model.source import resolve
 from noodle_tui.recording import Recorder
 from tests.commands.test_plan_sources import PROBLEM

@@ -11,9 +11,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from engine.data import Corrupt, Exhausted, InvalidInput, NoodleError, Refused
+from engine.data.errors import Corrupt, Exhausted, InvalidInput, NoodleError, Refused
+from engine.data.typed_json import decode
 from engine.files import failure
-from engine.planning.typed_json import decode
 
 VERSION = 2
 BEGIN_ANEW = "move it away to begin anew, or choose another --state-dir"
