@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 
 def print_json(document: Any) -> None:
-    print(json.dumps(document, ensure_ascii=True), flush=True)
+    """One line of JSON; a number that JSON does not have (NaN, an infinity) becomes null."""
+    print(json_line(document), flush=True)
 
 
 def printable(text: str) -> str:

@@ -14,7 +14,8 @@ from engine.commands.output import print_json
 from engine.data.errors import NoodleError, Unavailable
 from engine.data.model import ModelRef
 from engine.data.status import ClusterStatus, Phase
-from engine.service.client import Client, check_address
+from engine.service.addresses import check_address
+from engine.service.client import Client
 from engine.service.local import LocalCluster, LocalOptions
 from engine.service.metrics_server import MetricsOptions
 from engine.service.process import set_up_logging, stop_event

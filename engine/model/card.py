@@ -10,12 +10,13 @@ import hashlib
 import json
 import math
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.data.errors import Corrupt, NoodleError, Unavailable
+from engine.data.json_text import json_text
 from engine.data.model import Item, ModelCard, ModelRef
 from engine.files import replace_whole
 from engine.model.source import Progress, random_folder, resolve
@@ -95,7 +96,7 @@ def describe_weights(weights: WeightFolder, ref: ModelRef) -> ModelCard:
 
 def to_json(card: ModelCard) -> str:
     """One JSON document, the same text for equal cards."""
-    return json.dumps(asdict(card), sort_keys=True)
+    return json_text(card)
 
 
 def from_json(text: str) -> ModelCard:
@@ -126,7 +127,7 @@ def store_card(card: ModelCard, cache_dir: Path) -> None:
     folder = Path(card.folder)
     path = _card_path(folder, card.ref.dtype, cache_dir)
     with suppress(OSError, NoodleError):
-        document = json.dumps({"key": _key(folder, card.ref.dtype), "card": to_json(card)}, allow_nan=False)
+        document = json_text({"key": _key(folder, card.ref.dtype), "card": to_json(card)})
         replace_whole(path, document.encode("ascii"))
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.errors import Corrupt, NoodleError
+from engine.data.json_text import json_text
 from engine.files import replace_whole
 from engine.model.tensor_files import NUMBER_BYTES, TensorFolder, TensorPlace, read_folder
 
@@ -126,6 +127,6 @@ def _stored_hashes(path: Path, key: dict[str, Any]) -> dict[str, bytes] | None:
 
 
 def _store(path: Path, key: dict[str, Any], hashes: dict[str, bytes]) -> None:
-    document = json.dumps({"key": key, "hashes": {n: h.hex() for n, h in hashes.items()}}, allow_nan=False)
+    document = json_text({"key": key, "hashes": {n: h.hex() for n, h in hashes.items()}})
     with suppress(NoodleError):  # a cache that cannot be written is no reason to fail
         replace_whole(path, document.encode("ascii"))

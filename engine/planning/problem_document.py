@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
+from engine.data.json_text import exact_json
 from engine.data.model import Item
 from engine.planning.problem import CoordinatorLink, Link, PlanningNode, Problem
 
 
 def problem_to_json(problem: Problem) -> str:
     """ASCII; what has no limit is left out, what cannot run is null."""
-    return json.dumps(problem_document(problem), ensure_ascii=True, allow_nan=False)
+    return exact_json(problem_document(problem))
 
 
 def problem_document(problem: Problem) -> dict[str, Any]:

@@ -5,10 +5,10 @@ The document has the fields of `Profile`; `overhead` and `coverage` stand on top
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 from engine.data.errors import Corrupt, InvalidInput, NotSupported
+from engine.data.json_text import exact_json
 from engine.data.typed_json import decode, read_object
 from engine.profile.profile import SCHEMA_VERSION, Profile
 
@@ -19,7 +19,7 @@ def profile_to_json(profile: Profile) -> str:
     """The document as ASCII text. Raises InvalidInput if a figure is not finite, for such a figure is no measurement."""
     document = {**asdict(profile), "overhead": profile.honesty.overhead, "coverage": profile.honesty.coverage}
     try:
-        return json.dumps(document, ensure_ascii=True, allow_nan=False)
+        return exact_json(document)
     except ValueError as error:
         raise InvalidInput(f"the profile of {profile.model!r} holds a figure that is not finite: take it again") from error
 

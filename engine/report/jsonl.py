@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.errors import NotFound
+from engine.data.json_text import json_text
 from engine.files import failure, replace_whole
 from engine.profile.profile import Profile
 
@@ -48,7 +49,7 @@ class LogRead:
 def encode(record: LogRecord) -> bytes:
     """The record as one line with its end."""
     document = {"schema": SCHEMA, **{f.name: plain(getattr(record, f.name)) for f in dataclasses.fields(record)}}
-    return json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+    return json_text(document, compact=True).encode("ascii") + b"\n"
 
 
 def decode(line: bytes) -> LogRecord | None:

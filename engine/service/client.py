@@ -25,6 +25,7 @@ from engine.data.status import ClusterStatus, SessionStatus
 from engine.data.version import Version
 from engine.data.watch_frame import WatchFrame, completed
 from engine.service import wire
+from engine.service.addresses import check_address
 from engine.service.errors import from_rpc_error, is_transport_failure
 from engine.service.links import connect, open_channel
 from engine.service.security import SecurityOptions, channel_credentials, metadata
@@ -288,14 +289,6 @@ class _Disconnected(Exception):
     def __init__(self, error: NoodleError) -> None:
         super().__init__(str(error))
         self.error = error
-
-
-def check_address(address: str) -> str:
-    """Return `address` if it is unix:PATH or HOST:PORT; else raise InvalidInput."""
-    host, _, port = address.rpartition(":")
-    if address.startswith("unix:") or (host and port.isdecimal() and 0 < int(port) < 65536):
-        return address
-    raise InvalidInput(f"address {address[:80]!r} is not allowed: give HOST:PORT with a port from 1 to 65535, or unix:PATH")
 
 
 def _int32s(values: tuple[int, ...]) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from engine.control.past_sessions import FAILED, MAX_FINISHED, PastSessions
 from engine.data.adopted_plan import AdoptedPlan
 from engine.data.errors import Exhausted, NoodleError
 from engine.data.generation import FinishReason, GenerateRequest
+from engine.data.json_text import json_text
 from engine.data.plan import Plan
 from engine.data.status import Event, SessionStatus, Severity
 from engine.service.coordinator.journal_file import explained, from_json, lock, open_database
@@ -99,7 +100,7 @@ class Journal:
         self._set_fact("adaptation_mode", mode)
 
     def open_session(self, session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest) -> None:
-        row = (session_id, time.time(), json.dumps(prompt_ids), json.dumps(asdict(request)))
+        row = (session_id, time.time(), json_text(prompt_ids), json_text(request))
         self._write("INSERT INTO sessions VALUES (?, ?, ?, ?, NULL, NULL)", row)
 
     def append_token(self, session_id: str, index: int, token_id: int) -> None:
@@ -109,14 +110,14 @@ class Journal:
         self, session_id: str, finish_reason: str, error: NoodleError | None = None, status: SessionStatus | None = None
     ) -> None:
         """A session is over; one that was refused at once leaves no `status` to remember."""
-        text = None if error is None else json.dumps([status_number(error), str(error)])
+        text = None if error is None else json_text([status_number(error), str(error)])
         writes: list[tuple[str, tuple[object, ...]]] = [(_CLOSE, (finish_reason, text, session_id))]
         if status is not None:
-            writes.append((_REMEMBER, (session_id, status.state, json.dumps(asdict(status)))))
+            writes.append((_REMEMBER, (session_id, status.state, json_text(status))))
         self._write_together(writes)
 
     def adopt_plan(self, plan: Plan) -> None:
-        self._write("INSERT INTO plans VALUES (?, ?, ?)", (plan.plan_version, time.time(), json.dumps(asdict(plan))))
+        self._write("INSERT INTO plans VALUES (?, ?, ?)", (plan.plan_version, time.time(), json_text(plan)))
 
     def add_event(self, event: Event) -> None:
         row = (event.sequence, event.wall_s, str(event.severity), event.kind, event.subject, event.text, event.cause_id)

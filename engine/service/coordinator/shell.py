@@ -35,6 +35,7 @@ from engine.service.coordinator.text import TextCodec
 from engine.service.coordinator.weight_sources import note_record
 from engine.service.coordinator.worker_peer import PeerOptions, WorkerPeer
 from engine.service.errors import as_noodle_error, from_number, from_rpc_error
+from engine.service.incoming import check_measured
 from engine.service.link_probe import LinkPeer, measure_links
 from protos import noodle_pb2 as pb
 
@@ -269,7 +270,7 @@ class ClusterShell:
             await self.ask(command.worker_id, command.generation, self._measure_now(command, card))
 
     async def _measure_now(self, command: do.MeasureWorker, card: Any) -> on.ClusterEvent:
-        reply = await self._peers[command.worker_id].measure(card)
+        reply = check_measured(await self._peers[command.worker_id].measure(card), card.num_items)
         return on.WorkerMeasured(command.worker_id, command.generation, tuple(reply.decode_s), reply.base_s)
 
     async def _measure_links(self, command: do.MeasureLinks) -> None:
@@ -344,6 +345,8 @@ class ClusterShell:
                 self.feed(on.WorkerLost(worker_id, generation, str(error or "its connection broke")))
             else:
                 self.feed(on.WorkerFailed(worker_id, generation, str(error)))
+        except NoodleError as e:  # what it answered cannot be
+            self.feed(on.WorkerFailed(worker_id, generation, f"worker {worker_id} answered wrongly: {e}"))
 
     def _undelivered(self, frame: pb.StepFrame, text: str) -> None:
         if frame.segments:
