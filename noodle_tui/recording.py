@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound, Refused
+from engine.data.json_text import json_text
 from engine.data.status import Event, SessionStatus
 from engine.data.watch_frame import WatchFrame, completed, num_kept, shortened
 from engine.files import failure
@@ -64,7 +65,7 @@ class Recorder:
             raise failure(problem, path) from None
 
     def _write(self, record: dict[str, Any]) -> None:
-        line = json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+        line = json_text(record, compact=True).encode("ascii") + b"\n"
         self._num_bytes += len(line)
         if self._num_bytes > MAX_BYTES:
             raise NoodleError(f"{self.path} has reached {MAX_BYTES // 2**30} GiB: the recording ends here")

@@ -6,10 +6,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from engine.data.json_text import json_text
+
 
 def print_json(document: Any) -> None:
     """One line of JSON; a number that JSON does not have (NaN, an infinity) becomes null."""
-    print(json_line(document), flush=True)
+    print(json_text(document), flush=True)
 
 
 def printable(text: str) -> str:

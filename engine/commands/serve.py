@@ -14,6 +14,7 @@ from engine.commands.output import print_json
 from engine.data.errors import NoodleError, Unavailable
 from engine.data.model import ModelRef
 from engine.data.status import ClusterStatus, Phase
+from engine.program import INTERRUPTED
 from engine.service.addresses import check_address
 from engine.service.client import Client
 from engine.service.local import LocalCluster, LocalOptions
@@ -99,14 +100,14 @@ async def _up(settings: LocalOptions, as_json: bool) -> int:
     stopping = stop_event(exit_with_parent=False)
     cluster = LocalCluster(settings)
     try:
-        address = await cluster.start()
+        ready = asyncio.create_task(_start(cluster))
         waiting = asyncio.create_task(stopping.wait())
-        ready = asyncio.create_task(wait_until_serving(cluster, say=_say))
         await asyncio.wait({waiting, ready}, return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             ready.cancel()
-            return 130
-        status = ready.result()
+            await asyncio.wait({ready})
+            return INTERRUPTED
+        address, status = ready.result()
         if as_json:
             print_json({"address": address, "pids": cluster.pids(), "metrics_addresses": cluster.metrics_addresses})
         else:
@@ -116,6 +117,11 @@ async def _up(settings: LocalOptions, as_json: bool) -> int:
         return 0
     finally:
         await cluster.stop()
+
+
+async def _start(cluster: LocalCluster) -> tuple[str, ClusterStatus]:
+    address = await cluster.start()
+    return address, await wait_until_serving(cluster, say=_say)
 
 
 async def _until(stopping: asyncio.Event, cluster: LocalCluster) -> None:

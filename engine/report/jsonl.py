@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engine.data.errors import NotFound
-from engine.data.json_text import json_text
+from engine.data.json_text import json_text, plain
 from engine.files import failure, replace_whole
 from engine.profile.profile import Profile
 
@@ -61,21 +60,6 @@ def decode(line: bytes) -> LogRecord | None:
         return LogRecord(str(found["kind"]), found["data"], str(found["cause_id"]), float(found["wall_s"]), float(found["monotonic_s"]))
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-
-
-def plain(value: Any) -> Any:
-    """`value` in what JSON knows: dataclasses become objects, unknown things their text, non-finite numbers null."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, Iterable):
-        return [plain(v) for v in value]
-    return str(value)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------

@@ -111,8 +111,9 @@ def as_noodle_error(error: BaseException) -> NoodleError:
     """What may be told to others of any exception; a disk or a limit of the system that failed is no bug of ours."""
     if isinstance(error, NoodleError):
         return error
-    is_of_files = isinstance(error, OSError) and not isinstance(error, TimeoutError | ConnectionError)
-    return failure(error) if is_of_files else incident(error)
+    if isinstance(error, OSError) and not isinstance(error, TimeoutError | ConnectionError):
+        return failure(error)
+    return incident(error)
 
 
 class CatchAll(grpc.aio.ServerInterceptor):

@@ -85,12 +85,8 @@ def finite(message: M) -> M:
 @cache
 def _fields_with_floats(descriptor: Descriptor) -> tuple[FieldDescriptor, ...]:
     """The fields that are floats or hold messages with floats."""
-    inner = FieldDescriptor.CPPTYPE_MESSAGE
     return tuple(
-        field
-        for field in descriptor.fields
-        if field.cpp_type in _FLOATS
-        or (field.cpp_type == inner and field.message_type is not None and _fields_with_floats(field.message_type))
+        f for f in descriptor.fields if f.cpp_type in _FLOATS or (f.message_type is not None and _fields_with_floats(f.message_type))
     )
 
 
