@@ -77,6 +77,14 @@ def read_stdin(what: str, max_bytes: int = MAX_DOCUMENT_BYTES) -> str:
     return decoded(content, f"standard input, {what},")
 
 
+def read_bytes(path: Path) -> bytes:
+    """All of a file. Raises what `failure` says."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise failure(error, path) from error
+
+
 def decoded(content: bytes, name: str) -> str:
     """`content` as text, without a byte order mark; raises InvalidInput naming the first byte that is no UTF-8."""
     try:

@@ -33,8 +33,8 @@ async def _record(options: Options) -> int:
                 recorder.lost(message.error, time.time(), time.monotonic())
                 print(f"{message.error}; trying again", file=sys.stderr)
         except NoodleError as problem:
-            print(problem, file=sys.stderr)
-            _finish(ended, 1)
+            if not ended.done():
+                ended.set_exception(problem)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):

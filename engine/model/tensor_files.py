@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.errors import Corrupt, NotFound, NotSupported
+from engine.files import failure, read_bytes
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
@@ -66,7 +67,7 @@ def read_config(folder: Path) -> bytes:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise NotFound(f"{folder} has no {CONFIG_FILE}: give the folder that save_pretrained wrote")
-    return path.read_bytes()
+    return read_bytes(path)
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -90,7 +91,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _read_index(index: Path) -> dict[str, str]:
     try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
+        weight_map = json.loads(read_bytes(index))["weight_map"]
         return {str(name): str(file) for name, file in weight_map.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Corrupt(f"{index} is not a weight index ({error}): fetch it again") from error
@@ -113,13 +114,8 @@ def _check_index(folder: Path, tensors: Mapping[str, TensorPlace]) -> None:
 
 def _read_header(file: Path) -> tuple[bytes, dict[str, TensorPlace]]:
     """The raw header and its tensors; the lengths in it must account for every byte of the file."""
-    file_bytes = file.stat().st_size
-    with file.open("rb") as stream:
-        prefix = stream.read(8)
-        header_bytes = int.from_bytes(prefix, "little")
-        if len(prefix) < 8 or not 2 <= header_bytes <= min(MAX_HEADER_BYTES, file_bytes - 8):
-            raise Corrupt(f"{file} is not a whole safetensors file ({file_bytes} bytes): fetch it again")
-        header = stream.read(header_bytes)
+    header, file_bytes = _raw_header(file)
+    header_bytes = len(header)
     try:
         entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
         tensors = {name: _place(file, name, entry, 8 + header_bytes) for name, entry in entries.items()}
@@ -129,6 +125,20 @@ def _read_header(file: Path) -> tuple[bytes, dict[str, TensorPlace]]:
     if end != file_bytes:
         raise Corrupt(f"{file} has {file_bytes} bytes, but its header describes {end}: it was cut short or damaged, fetch it again")
     return header, tensors
+
+
+def _raw_header(file: Path) -> tuple[bytes, int]:
+    """The header's text and the size of the file; raises Corrupt for a file that is cut short, or what `failure` says."""
+    try:
+        file_bytes = file.stat().st_size
+        with file.open("rb") as stream:
+            prefix = stream.read(8)
+            header_bytes = int.from_bytes(prefix, "little")
+            if len(prefix) < 8 or not 2 <= header_bytes <= min(MAX_HEADER_BYTES, file_bytes - 8):
+                raise Corrupt(f"{file} is not a whole safetensors file ({file_bytes} bytes): fetch it again")
+            return stream.read(header_bytes), file_bytes
+    except OSError as error:
+        raise failure(error, file) from error
 
 
 def _place(file: Path, name: str, entry: dict[str, Any], data_start: int) -> TensorPlace:

@@ -365,8 +365,9 @@ class ClusterShell:
             as_noodle_error(error)
 
     async def close(self) -> None:
-        for task in list(self._tasks):
+        for task in (running := list(self._tasks)):
             task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)  # what they started ends with them
         for peer in self._peers.values():
             await peer.close()
         self.journal.close()

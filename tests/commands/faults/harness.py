@@ -198,12 +198,16 @@ def judged(outcome: Outcome, scenario: Scenario, fault: Fault | None = None) -> 
     if fault is None or outcome.code in (0, 130) or outcome.how != "ended":
         return None
     words = [line for line in outcome.err.splitlines() if line.startswith(f"{scenario.program}: ")]
-    if not words:
+    if not words and '{"error": "' not in outcome.out:  # what one of our processes says to another
         return "ends without a sentence"
-    if outcome.code in scenario.codes:
-        return None  # it failed as it does without the fault
-    name = os.path.basename(fault.operation.path)
-    names = {name, os.path.basename(os.path.dirname(fault.operation.path)), re.sub(r"^\.(.+)\.[0-9a-f]+\.partial$", r"\1", name)} - {""}
-    if not any(n in outcome.err for n in names):
-        return f"does not name the file ({' or '.join(sorted(names))})"
-    return None
+    names = _names(fault.operation.path)
+    if outcome.code in scenario.codes or any(name in printed for name in names) or not fault.operation.path:
+        return None  # it failed as it does without the fault, or says which file it is
+    return f"does not name the file ({' or '.join(sorted(names))})"
+
+
+def _names(path: str) -> set[str]:
+    """What a message may call a file: by its name, by that of the file it is a draft or a journal of, or by its folder."""
+    folder, name = os.path.split(path)
+    draft = re.fullmatch(r"\.(.+)\.[0-9a-f]+\.partial", name)
+    return {name, draft[1] if draft else name, re.sub(r"-(journal|wal|shm)$", "", name), os.path.basename(folder)} - {""}

@@ -58,8 +58,9 @@ _JOINED = "cannot reach"
 SCENARIOS: Mapping[str, tuple[Scenario, ...]] = {
     "up": (_one("up --model model --workers 1 --state-dir state --metrics-dir run --json", until='"address"', limit_s=60, is_slow=True),),
     "coordinator": (
-        _one(f"coordinator --model model --state-dir state --metrics-dir run {_SERVER}", until=r"\d+ items|ERROR"),
-        _one(f"coordinator --model model {_SERVER}", until=r"\d+ items|ERROR"),
+        _one(f"coordinator --model model --state-dir state --metrics-dir run {_SERVER}", until='"address"'),
+        _one(f"coordinator --model model {_SERVER}", until='"address"'),
+        _one(f"coordinator --model model --state-dir state {_SERVER}", until=r"\d+ items|ERROR", limit_s=60, is_slow=True),
     ),
     "worker": (_one(f"worker --join {NOBODY} --cache-dir cache --device cpu {_SERVER}", until=_JOINED),),
     "generate": (
@@ -80,7 +81,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, ...]] = {
     ),
     "simulate": (
         _one("simulate --profile profile.json --layers 1 --trace trace.csv --gantt out/gantt.html"),
-        _one("simulate --item-ms 1,1,1,1,1,1 --plan plan.json --json"),
+        _one("simulate --item-ms 1,1,1,1,1,1 --plan given.json --json"),
     ),
     "plan": (
         _one("plan --problem problem.json --current plan.json --json"),
@@ -144,6 +145,8 @@ def make_template(folder: Path) -> Path:
     (folder / "profile.json").write_text(MADE.to_json())
     (folder / "good.json").write_text(json.dumps({"capabilities": [asdict(box("cpu", rooflines={"float32": MADE.environment.roofline}))]}))
     (folder / "problem.json").write_text(json.dumps(PROBLEM))
+    stages = [{"node": "w1", "start": 0, "stop": 3}, {"node": "w2", "start": 3, "stop": 6}]
+    (folder / "given.json").write_text(json.dumps({"stages": stages}))
     (folder / "trace.csv").write_text("arrival_s,prompt_tokens,new_tokens\n0,8,4\n0.1,8,4\n")
     (folder / "prompt.txt").write_text("caf\u00e9", encoding="utf-8")
     (folder / "config.yaml").write_text("generate:\n  stop: [a, b]\n")

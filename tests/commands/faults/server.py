@@ -69,7 +69,7 @@ def _run(shim: Any, order: dict[str, Any]) -> int:
         handle = os.open(path, flags, 0o600)
         os.dup2(handle, number)
         os.close(handle)
-    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode, encoding="utf-8", closefd=False) for n, mode in enumerate("rww"))
+    sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, mode, 1, "utf-8", closefd=False) for n, mode in enumerate("rww"))
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600) if order["log"] else -1
     sys.argv = [order["program"], *order["argv"]]
