@@ -47,6 +47,7 @@ class ModelCard:
     bos_token_id: int | None
     has_tokenizer: bool
     num_parameters: int
+    missing: str = ""  # why the folder's weights cannot be loaded, by its headers; empty if they can
 
     @property
     def num_items(self) -> int:

@@ -86,7 +86,8 @@ def test_every_family_is_listed_once_or_refused_by_name() -> None:
     [
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "dynamic"),
         ("gpt2", {"add_cross_attention": True}, "encoder"),
-        ("llama", {"quantization_config": {"quant_method": "fp8"}}, "quantised"),
+        ("llama", {"quantization_config": {"quant_method": "awq", "bits": 4}}, r"quantised \(AWQ, 4 bit\)"),
+        ("llama", {"architectures": ["LlamaForSequenceClassification"]}, "no language-model head"),
         ("gemma3_text", {"use_bidirectional_attention": True}, "later tokens"),
     ],
 )
