@@ -27,7 +27,7 @@ _KINDS: dict[int, tuple[type[NoodleError], str]] = {
     errno.ENFILE: (Exhausted, "end other programs, or raise the system's limit of open files"),
     errno.EISDIR: (InvalidInput, "this is a folder, name a file"),
     errno.ENOTDIR: (InvalidInput, "a part of this path is a file, name a folder"),
-    errno.EEXIST: (Refused, "it exists already, choose another name"),
+    errno.EEXIST: (Refused, "it exists already, or a part of its path is a file: choose another name"),
     errno.ENAMETOOLONG: (InvalidInput, "choose a shorter name"),
     errno.EIO: (NoodleError, "the disk reports errors: check it, or choose another"),
 }
