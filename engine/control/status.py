@@ -14,7 +14,7 @@ from engine.data.status import ClusterStatus, NodeStatus, Phase, SessionStatus, 
 def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterStatus:
     """One look at everything, as of `now_s`."""
     card, plan = cluster.card, cluster.plan
-    detail = cluster.detail if card or cluster.failure else cluster.model_progress[0]
+    detail = _detail(cluster) if card or cluster.state.failure else cluster.model_progress[0]
     return ClusterStatus(
         cluster_id=cluster_id,
         phase=cluster.phase,
@@ -26,7 +26,7 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         context_tokens=card.context_tokens if card else 0,
         plan_version=cluster.plan_version,
         strategy=plan.strategy if plan else cluster.strategy,
-        num_workers_expected=cluster.config.num_workers_expected,
+        num_workers_expected=cluster.gathering.num_expected,
         nodes=tuple(_node(m, now_s) for m in cluster.members),
         stages=_stages(cluster, plan) if plan else (),
         sessions=_sessions(cluster, now_s),
@@ -36,13 +36,21 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         num_sessions_done=cluster.serving.past.num_done,
         num_sessions_failed=cluster.serving.past.num_failed,
         uptime_s=now_s - cluster.started_s,
-        failure=cluster.failure,
+        failure=cluster.state.failure,
         finished=cluster.serving.past.latest,
         adaptation_mode=str(cluster.adapting.mode),
-        suggestion_id=cluster.adapting.suggestion_id,
+        suggestion_id=cluster.adapting.suggestion_id(cluster.plan_version),
         predicted_bottleneck_s=plan.bottleneck_s if plan else 0.0,
         predicted_step_s=plan.round_trip_s if plan else 0.0,
     )
+
+
+def _detail(cluster: Cluster) -> str:
+    """Where only drained nodes are left the operator has the way out, and is told."""
+    waiting = [m.spec.node_id for m in cluster.members if m.can_hold and m.draining]
+    if cluster.phase is not Phase.GATHERING or cluster.state.failure or not waiting or cluster.members.eligible():
+        return cluster.state.detail
+    return f"{cluster.state.detail}; only drained nodes are left: `noodle-engine undrain {waiting[0]}` takes one in again"
 
 
 def _node(member: Member, now_s: float) -> NodeStatus:
@@ -58,16 +66,17 @@ def _node(member: Member, now_s: float) -> NodeStatus:
         progress=member.progress,
         start=stage.start if stage else 0,
         stop=stage.stop if stage else 0,
-        resident_bytes=member.resident_bytes,
+        resident_bytes=member.heartbeat.resident_bytes,
         memory_bytes=spec.memory_bytes,
-        kv_used_bytes=member.kv_used_bytes,
+        kv_used_bytes=member.heartbeat.kv_used_bytes,
         kv_budget_bytes=spec.kv_budget_bytes,
-        cpu_utilisation=member.cpu_utilisation,
+        cpu_utilisation=member.heartbeat.cpu_utilisation,
         heartbeat_age_s=max(0.0, now_s - member.seen_s),
-        queue_depth=member.queue_depth,
-        gpu_utilisation=member.gpu_utilisation,
-        gpu_temperature_c=member.gpu_temperature_c,
-        cpu_temperature_c=member.cpu_temperature_c,
+        queue_depth=member.heartbeat.queue_depth,
+        gpu_utilisation=member.heartbeat.gpu_utilisation,
+        gpu_temperature_c=member.heartbeat.gpu_temperature_c,
+        cpu_temperature_c=member.heartbeat.cpu_temperature_c,
+        is_drained=member.draining,
     )
 
 
@@ -103,7 +112,7 @@ def _sessions(cluster: Cluster, now_s: float) -> tuple[SessionStatus, ...]:
         row, place = session_status(session, now_s), places.get(session.session_id, 0)
         if place:
             serves = cluster.phase is Phase.SERVING
-            why = scheduler.waits_for(place, session) if serves else f"no plan serves: {cluster.detail}"
+            why = scheduler.waits_for(place, session) if serves else f"no plan serves: {cluster.state.detail}"
             row = replace(row, queue_place=place, waiting_s=now_s - session.waiting_since_s, why=why)
         rows.append(row)
     return tuple(rows)

@@ -25,6 +25,7 @@ FORBIDDEN = re.compile(
     re.MULTILINE,
 )
 ALLOWED_CODES = {0, 1, 2, 130}
+TOLD_CODES = {130, 143, -2, -15}  # of a process that was interrupted or stopped
 READING = (errno.EACCES, errno.EIO)
 ERRORS: Mapping[str, tuple[int, ...]] = {
     "open": (errno.EACCES, errno.ENOENT, errno.EISDIR, errno.EMFILE, errno.EIO),
@@ -193,7 +194,7 @@ def judged(outcome: Outcome, scenario: Scenario, fault: Fault | None = None) -> 
         return f"prints {found[0]!r}"
     if outcome.how == "hung":
         return "does not end when it is told to"
-    if outcome.code not in ALLOWED_CODES:
+    if outcome.code not in (ALLOWED_CODES if outcome.how == "ended" else ALLOWED_CODES | TOLD_CODES):
         return f"ends with code {outcome.code}"
     if fault is None or outcome.code in (0, 130) or outcome.how != "ended":
         return None
