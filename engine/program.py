@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -25,6 +26,7 @@ def run_program(name: str, command: Callable[[Sequence[str]], int], argv: Sequen
     """Run `command` with the arguments of this process, or with `argv`; returns the exit code."""
     prepare_streams()
     if argv is None:
+        _name_output()
         _prepare_hooks(name)
     try:
         arguments = list(sys.argv[1:] if argv is None else argv)
@@ -33,6 +35,8 @@ def run_program(name: str, command: Callable[[Sequence[str]], int], argv: Sequen
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = INTERRUPTED
+    except BrokenPipeError:
+        code = 1  # the reader of our output went away: nobody is left to tell
     except Exception as error:
         code = _tell(name, error)
     _drop_unwritten_output()
@@ -48,6 +52,26 @@ def prepare_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+
+
+class _Output(io.FileIO):
+    """Standard output, whose failures say so; argparse would swallow an OSError."""
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise failure(error, "standard output") from error
+
+
+def _name_output() -> None:
+    stream = sys.stdout
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        raw = io.BufferedWriter(_Output(stream.fileno(), "w", closefd=False))
+        at_once = bool(getattr(stream, "line_buffering", False) or getattr(stream, "write_through", False))
+        sys.stdout = io.TextIOWrapper(raw, stream.encoding, "replace", line_buffering=at_once)
 
 
 def _open_nothing(number: int) -> None:
@@ -78,10 +102,7 @@ def _exit_code(command: Callable[[Sequence[str]], int], arguments: Sequence[str]
 
 def _tell(name: str, error: Exception) -> int:
     """One sentence on stderr; returns the exit code."""
-    lost = _output_error()
-    if isinstance(lost, BrokenPipeError):
-        return 1  # the reader of our output went away: nobody is left to tell
-    told = failure(lost, "standard output") if lost is not None else explained(error)
+    told = explained(error)
     with contextlib.suppress(OSError, ValueError):
         if isinstance(told, Bug) and os.environ.get(TRACEBACK_VARIABLE):
             traceback.print_exception(error, file=sys.stderr)
@@ -103,23 +124,12 @@ def explained(error: BaseException) -> NoodleError:
     return Bug(f"internal error{place}: {type(error).__name__}: {text}; report it, with what {TRACEBACK_VARIABLE}=1 shows")
 
 
-def _output_error() -> OSError | None:
-    """Why standard output cannot be written, if that is so: what it could not write stays in its buffer."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        return error
-    except ValueError:  # closed
-        return None
-    return None
-
-
 def _drop_unwritten_output() -> None:
     """The interpreter flushes once more at its end, and would complain."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (OSError, ValueError):
+        except (OSError, ValueError, NoodleError):
             with contextlib.suppress(OSError, ValueError):
                 nothing = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nothing, stream.fileno())

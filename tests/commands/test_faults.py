@@ -145,6 +145,8 @@ STATES: dict[str, Callable[[Path], object]] = {
     "a mode that is none": lambda folder: _journal(
         folder, "INSERT INTO facts VALUES ('adaptation_mode', 'x')", "INSERT INTO facts VALUES ('adaptation_wanted', 'off')"
     ),
+    "drained nodes that are numbers": lambda folder: _journal(folder, "INSERT INTO facts VALUES ('drained', '[1]')"),
+    "an acknowledgement that is no number": lambda folder: _journal(folder, "INSERT INTO facts VALUES ('acknowledged', 'x')"),
     "a plan that is no JSON": lambda folder: _journal(folder, "INSERT INTO plans VALUES (1, 1.0, '{')"),
     "a plan of other fields": lambda folder: _journal(folder, "INSERT INTO plans VALUES (1, 1.0, '{\"stages\": 3}')"),
     "an event of no severity": lambda folder: _journal(folder, "INSERT INTO events VALUES (1, 1.0, 'x', 'a', 'b', 'c', 'd')"),

@@ -80,6 +80,8 @@ class Journal:
         self.plans(MAX_CHECKED)
         self.events(MAX_CHECKED)
         self.unfinished()
+        self.drained()
+        self.acknowledged()
 
     def cluster_id(self, suggested: str) -> str:
         """The cluster's name: that of the first coordinator here."""
@@ -97,11 +99,13 @@ class Journal:
 
     def drained(self) -> tuple[str, ...]:
         """The nodes that operators left out of plans."""
-        return tuple(json.loads(self._fact("drained") or "[]"))
+        with explained(self._path):
+            return tuple(from_json(tuple[str, ...], self._fact("drained") or "[]"))
 
     def acknowledged(self) -> int:
         """The newest event of which an operator said that they have seen it and all before it."""
-        return int(self._fact("acknowledged") or 0)
+        with explained(self._path):
+            return int(self._fact("acknowledged") or 0)
 
     # ------------------------------------------------------------------------------------------ writing
     def keep_adaptation_mode(self, mode: str) -> None:
