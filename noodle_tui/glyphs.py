@@ -1,4 +1,4 @@
-"""Every glyph the console draws, as an ASCII and a block table, and the filter that holds ASCII mode together.
+"""Every glyph the console draws, as an ASCII and a block table; `terminal/ascii_filter.py` holds ASCII mode together.
 
 Graphs may be drawn with another set than the rest, each with its own; see `graph_sets.py`.
 
@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from rich.cells import cell_len
-from rich.segment import Segment
-from textual.color import Color
-from textual.filter import LineFilter
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +55,3 @@ def to_ascii(text: str) -> str:
     if text.isascii():
         return text
     return "".join(char if char.isascii() else "?" * cell_len(char) for char in text.translate(_TRANSLATION))
-
-
-class AsciiFilter(LineFilter):
-    """The net under ASCII mode: runs on every rendered strip, stock widgets included."""
-
-    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        """Replace what is not ASCII, keeping styles and cell widths."""
-        return [part if part.text.isascii() else Segment(to_ascii(part.text), part.style, part.control) for part in segments]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NoReturn
 
 import grpc
@@ -114,6 +115,22 @@ def as_noodle_error(error: BaseException) -> NoodleError:
     if isinstance(error, OSError) and not isinstance(error, TimeoutError | ConnectionError):
         return failure(error)
     return incident(error)
+
+
+def logged(error: BaseException) -> NoodleError:
+    """Log an error that nobody else will hear of; returns what the other side may see of it."""
+    if isinstance(error, NoodleError):
+        log.error("%s", error)
+    return as_noodle_error(error)
+
+
+@contextlib.contextmanager
+def surviving() -> Iterator[None]:
+    """What fails inside is logged, and has no other consequence."""
+    try:
+        yield
+    except Exception as e:
+        logged(e)
 
 
 class CatchAll(grpc.aio.ServerInterceptor):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from noodle_tui.actions import ACTIONS, KEY_OF, MODES, still_holds, title_of
-from noodle_tui.base_plan import as_made
-from noodle_tui.keys import key_of
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
-from noodle_tui.pages import Dialog, Leaving, Notice, Preview, ThemeChoice
-from noodle_tui.screens.move_lines import MAX_UNKNOWNS, facts_of
+from noodle_tui.changes.actions import ACTIONS, KEY_OF, MODES, still_holds, title_of
+from noodle_tui.core.keys import key_of
+from noodle_tui.core.pages import Dialog, Leaving, Notice, Preview, ThemeChoice
+from noodle_tui.listings.base_plan import as_made
 from noodle_tui.screens.whatif import error_band, expectation, plan_difference, unknowns
 from noodle_tui.state import ConsoleState
+from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
 from noodle_tui.widgets.boxes import boxed, laid_over
+from noodle_tui.widgets.plan.move_lines import MAX_UNKNOWNS, facts_of
 
 MIN_WIDTH, MAX_WIDTH = 50, 92
 CHOOSE = "{nav.up} and {nav.down} choose"

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 
 from engine.data.status import Event
-from noodle_tui.figures import clock
-from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line, wrap
+from noodle_tui.core.pages import Page
 from noodle_tui.listings import cursor_row, table_of, warns
 from noodle_tui.listings.events import SEVERITY_STYLES
-from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState, View
-from noodle_tui.tables import draw_table
+from noodle_tui.text.figures import clock
+from noodle_tui.text.lines import Canvas, Line, Lines, Span, fit, line, wrap
+from noodle_tui.text.tables import draw_table
 from noodle_tui.widgets.timeline import NodeMark, key_of_marks, marks_of, timeline
 
 WHY_ROWS = 5

@@ -11,7 +11,7 @@ from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from noodle_tui.lines import BLANK, Line, Lines, Span, crop
+from noodle_tui.text.lines import BLANK, Line, Lines, Span, crop
 
 MERGE_CELLS = 10  # moving the cursor costs about as many bytes as writing this many cells
 Cells = list[tuple[str, str]]

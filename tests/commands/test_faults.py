@@ -151,9 +151,6 @@ STATES: dict[str, Callable[[Path], object]] = {
     "a plan of other fields": lambda folder: _journal(folder, "INSERT INTO plans VALUES (1, 1.0, '{\"stages\": 3}')"),
     "an event of no severity": lambda folder: _journal(folder, "INSERT INTO events VALUES (1, 1.0, 'x', 'a', 'b', 'c', 'd')"),
     "an ending that is a list": lambda folder: _journal(folder, "INSERT INTO endings VALUES (1, 's-1', 'done', '[]')"),
-    "a session without a request": lambda folder: _journal(folder, _SESSION.format(wall=1.0, ids="[1]", request="{}")),
-    "a session of words": lambda folder: _journal(folder, _SESSION.format(wall=1.0, ids='["a"]', request=_REQUEST)),
-    "a session of no time": lambda folder: _journal(folder, _SESSION.format(wall="'x'", ids="[1]", request=_REQUEST)),
     "a link to nowhere": lambda folder: folder.symlink_to("/nowhere/at/all"),
 }
 

@@ -149,7 +149,7 @@ def test_the_tokenizer_and_the_ends_of_an_answer_come_from_the_file(tmp_path: Pa
 
     _, file = written(tmp_path, "qwen2", more=add)
     card = prepare(ModelRef(str(file)), tmp_path / "cache")
-    assert card.has_tokenizer and card.eos_token_ids == (95, 96)
+    assert card.eos_token_ids == (95, 96)
     tokenizer = Tokenizer.from_file(str(Path(card.folder) / "tokenizer.json"))
     assert tokenizer.encode("ab!").ids == [94, 0] and tokenizer.encode("<|turn|>").ids == [96]
 

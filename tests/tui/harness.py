@@ -16,12 +16,12 @@ from engine.data.errors import InvalidInput, NoodleError, Refused
 from engine.data.generation import GenerateRequest
 from engine.data.plan import Plan, Stage
 from engine.service.client import ProfileProgress
-from noodle_tui import messages as m
 from noodle_tui.app import ConsoleApp
 from noodle_tui.config import Config
+from noodle_tui.core import messages as m
+from noodle_tui.core.reading import READING_S
 from noodle_tui.glyphs import ASCII, Glyphs
 from noodle_tui.options import Options
-from noodle_tui.reading import READING_S
 from noodle_tui.themes import load_theme
 from tests.tui import frames
 

@@ -11,13 +11,13 @@ from textual.events import Paste
 from textual.pilot import Pilot
 
 from noodle_tui.app import ConsoleApp
+from noodle_tui.changes.help_filter import fits, pasted, typed
 from noodle_tui.config import Config
+from noodle_tui.core.keys import KEYS, with_keys
+from noodle_tui.core.pages import Page
 from noodle_tui.glyphs import ASCII
-from noodle_tui.help_filter import fits, pasted, typed
-from noodle_tui.keys import KEYS, with_keys
-from noodle_tui.lines import Canvas
-from noodle_tui.pages import Page
 from noodle_tui.screens.help import help_body
+from noodle_tui.text.lines import Canvas
 from tests.tui import scenes
 from tests.tui.harness import live, run, shown
 from tests.tui.test_pictures import text_of

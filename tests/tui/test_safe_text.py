@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from noodle_tui.safe_text import MAX_FIELD_CHARS, clean, safe_text
+from noodle_tui.text.safe_text import MAX_FIELD_CHARS, clean, safe_text
 from tests.tui import frames
 
 FORBIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}

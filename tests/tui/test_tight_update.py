@@ -14,7 +14,7 @@ from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual.geometry import Region
 from textual.strip import Strip
 
-from noodle_tui.tight_update import TightUpdate, tightened
+from noodle_tui.terminal.tight_update import TightUpdate, tightened
 
 WIDTH, HEIGHT = 24, 5
 CONSOLE = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=WIDTH)

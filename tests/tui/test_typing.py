@@ -8,10 +8,10 @@ import pytest
 from textual import events
 from textual.pilot import Pilot
 
-from noodle_tui import messages as m
 from noodle_tui.app import ConsoleApp
-from noodle_tui.pages import EntryKind, Leaving, Page, Preview
-from noodle_tui.reading import READING_S, Reading
+from noodle_tui.core import messages as m
+from noodle_tui.core.pages import EntryKind, Leaving, Page, Preview
+from noodle_tui.core.reading import READING_S, Reading
 from noodle_tui.widgets.prompt_field import PromptField
 from tests.tui import frames
 from tests.tui.harness import agree, finished, link_of, live, pass_by, run, shown

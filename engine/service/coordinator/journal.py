@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.control.adaptation.rules import check_mode
-from engine.control.past_sessions import FAILED, MAX_FINISHED, PastSessions
+from engine.control.sessions.past_sessions import FAILED, MAX_FINISHED, PastSessions
 from engine.data.adopted_plan import AdoptedPlan
 from engine.data.errors import Exhausted, NoodleError
 from engine.data.generation import FinishReason, GenerateRequest
@@ -147,11 +147,11 @@ class Journal:
             row = self._db.execute("SELECT * FROM sessions WHERE session_id = ?", (session_id,)).fetchone()
             return self._session(row) if row else None
 
-    def unfinished(self) -> list[JournalledSession]:
-        """Sessions that a former coordinator left, in the order in which they came."""
+    def unfinished(self) -> list[str]:
+        """The ids of sessions that a former coordinator left, in the order in which they came."""
         with explained(self._path):
-            rows = self._db.execute("SELECT * FROM sessions WHERE finish_reason IS NULL ORDER BY wall_s, rowid").fetchall()
-            return [self._session(row) for row in rows]
+            rows = self._db.execute("SELECT session_id FROM sessions WHERE finish_reason IS NULL ORDER BY wall_s, rowid")
+            return [str(session_id) for (session_id,) in rows]
 
     def _session(self, row: tuple[Any, ...]) -> JournalledSession:
         session_id, wall_s, prompt_ids, request, reason, error = row
