@@ -197,4 +197,8 @@ def said_of(answer: object, preview: Preview) -> str:
         return f"adaptation is {preview.target} now"
     if preview.action == "cluster.confirm":
         return f"suggestion {preview.target} is being carried out: Events tells its end"
+    if preview.action == "cluster.acknowledge":
+        return "what was shown counts as seen"
+    if preview.action == "cluster.forget":
+        return f"{preview.target} is off the list"
     return str(answer or "")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.data.errors import Corrupt, Exhausted, NotSupported
 from engine.data.json_text import json_text
-from engine.model import gguf_index
+from engine.model.formats import gguf_index
 
 if TYPE_CHECKING:
     from gguf import GGUFReader

@@ -20,6 +20,7 @@ from tests.model import tiny
 
 FILE = "model.safetensors"
 FP8 = {"quant_method": "fp8", "weight_block_size": [8, 8], "activation_scheme": "dynamic"}
+MXFP8 = {"quant_method": "mxfp8", "weight_block_size": [1, 32], "scale_fmt": "ue8m0"}
 MXFP4 = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.embed_tokens", "lm_head"]}
 _KEPT = ("norm", "embed", "lm_head", "mlp.gate.weight")  # what makers leave as it is
 _FP4_SIZES = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
@@ -45,9 +46,9 @@ def rename_tensors(folder: Path, change: Callable[[str], str | None]) -> None:
     save_file(tensors, folder / FILE, metadata={"format": "pt"})
 
 
-def to_fp8(folder: Path, *, cut_blocks: bool = False) -> None:
+def to_fp8(folder: Path, stated: dict[str, Any] = FP8, *, cut_blocks: bool = False) -> None:
     """Quantise a folder's matrices by transformers' own code. `cut_blocks` takes the last row off each, as if 8 did not divide it."""
-    quantise = Fp8Quantize(AutoHfQuantizer.from_config(dict(FP8), pre_quantized=True))
+    quantise = Fp8Quantize(AutoHfQuantizer.from_config(dict(stated), pre_quantized=True))
     stored: dict[str, torch.Tensor] = {}
     for name, tensor in load_file(folder / FILE).items():
         if tensor.ndim != 2 or any(word in name for word in _KEPT):
@@ -59,7 +60,7 @@ def to_fp8(folder: Path, *, cut_blocks: bool = False) -> None:
         else:
             stored |= quantise._quantize_one(name, tensor)
     save_file(stored, folder / FILE, metadata={"format": "pt"})
-    edit_config(folder, quantization_config=FP8)
+    edit_config(folder, quantization_config=stated)
 
 
 def to_mxfp4(folder: Path) -> None:
