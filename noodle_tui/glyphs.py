@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rich.cells import cell_len
+from rich.cells import split_graphemes
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,4 +54,6 @@ def to_ascii(text: str) -> str:
     """The same number of cells in ASCII: known glyphs by their twin, anything else as `?`."""
     if text.isascii():
         return text
-    return "".join(char if char.isascii() else "?" * cell_len(char) for char in text.translate(_TRANSLATION))
+    known = text.translate(_TRANSLATION)
+    graphemes = ((known[start:stop], room) for start, stop, room in split_graphemes(known)[0])
+    return "".join(grapheme if grapheme.isascii() else "?" * room for grapheme, room in graphemes)

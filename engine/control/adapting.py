@@ -13,13 +13,13 @@ from engine.control import events as on
 from engine.control.adaptation.history import Decision, Verdict
 from engine.control.adaptation.planner import AdaptivePlanner
 from engine.control.adaptation.rules import AdaptationSettings, Mode, check_mode
-from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample, even_hops
-from engine.control.batching import Flight
-from engine.control.members import Member, Members
+from engine.control.adaptation.watching.view import AdaptationView, MemorySample, StepSample, even_hops
 from engine.control.moves import Wish
+from engine.control.nodes.members import Member, Members
 from engine.control.placement import problem_of
 from engine.control.plan_state import Begin
-from engine.control.serving import Serving
+from engine.control.sessions.batching import Flight
+from engine.control.sessions.serving import Serving
 from engine.data.adaptation import AdaptationEntry, AdaptationStatus
 from engine.data.errors import Refused
 from engine.data.model import ModelCard

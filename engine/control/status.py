@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from engine.control.cluster import Cluster
-from engine.control.members import Member
-from engine.control.session_status import session_status
+from engine.control.nodes.members import Member
+from engine.control.sessions.session_status import session_status
 from engine.data.plan import Plan
 from engine.data.status import ClusterStatus, NodeStatus, Phase, SessionStatus, StageStatus
 

@@ -16,7 +16,7 @@ import torch
 from engine.data.errors import InvalidInput, NotSupported
 from engine.data.model import Item
 from engine.model.families import PACKED, REFUSED, ROW_BY_ROW, TEXT_PARTS, WRAPPERS
-from engine.model.quantised import quantisation, refusal
+from engine.model.formats.quantised import quantisation, refusal
 from engine.model.weights import WeightFolder
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control.chunks import ChunkRule
 from engine.control.cluster import Cluster
 from engine.control.config import ClusterConfig
 from engine.control.invariants import check_cluster
-from engine.control.members import LeaseRules
+from engine.control.nodes.members import LeaseRules
+from engine.control.sessions.chunks import ChunkRule
 from engine.data.errors import NoodleError, Refused
 from engine.data.generation import GenerateRequest
 from engine.data.measured_link import MeasuredLink

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from noodle_tui.core.keys import Key
-from noodle_tui.text.safe_text import safe_text
+from noodle_tui.text.safe_text import safe_text, types
 
 MAX_CHARS = 60
 _ERASERS = {"backspace": -1, "ctrl+h": -1, "ctrl+u": 0}
@@ -17,7 +17,7 @@ def typed(text: str, key: str, character: str | None, keys: Sequence[Key]) -> st
         return None
     if key in _ERASERS:
         return text[: _ERASERS[key]]
-    return pasted(text, character) if character is not None and character.isprintable() else None
+    return pasted(text, character) if character is not None and types(character) else None
 
 
 def pasted(text: str, more: str) -> str:

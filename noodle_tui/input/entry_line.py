@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from noodle_tui.core.keys import BY_ID
 from noodle_tui.core.messages import EntryChanged
 from noodle_tui.core.pages import Entry, EntryKind
-from noodle_tui.text.safe_text import safe_text
+from noodle_tui.text.safe_text import safe_text, types
 
 if TYPE_CHECKING:
     from noodle_tui.app import ConsoleApp
@@ -42,7 +42,7 @@ class EntryLine:
         """One key while the line is open; those that mean nothing here do nothing."""
         if key in self._KEYS:
             self._KEYS[key](self, entry)
-        elif character is not None and character.isprintable():
+        elif character is not None and types(character):
             self.insert(entry, character)
 
     def insert(self, entry: Entry, text: str) -> None:

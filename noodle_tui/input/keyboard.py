@@ -15,6 +15,7 @@ from noodle_tui.core.keys import Key
 from noodle_tui.core.messages import HelpFiltered
 from noodle_tui.input.key_effects import ALWAYS
 from noodle_tui.state import ConsoleState
+from noodle_tui.text.safe_text import types
 from noodle_tui.widgets.prompt_field import TextField
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Keyboard:
             self._app.effects.press(key.id, self._app.clock() - waited_s)
 
     async def _into_field(self, field: TextField, key: Key | None, event: events.Key) -> None:
-        if event.is_printable and event.character is not None:
+        if event.character is not None and types(event.character):
             field.write(event.character)
         elif event.key in FIELD_KEYS:
             self._app.effects.press(FIELD_KEYS[event.key])

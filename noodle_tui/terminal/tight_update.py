@@ -6,9 +6,11 @@ range begins where it begins, and a run names only what differs from the run bef
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from rich.cells import split_graphemes
 from rich.color import Color, ColorSystem
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.segment import Segment
@@ -17,6 +19,7 @@ from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 
 _ATTRIBUTES = ("1", "2", "3", "4", "5", "6", "7", "8", "9", "21", "51", "52", "53")  # Rich's bits in order
 _NONE = Style()
+_JOINED = re.compile("[\u200d\ufe0e\ufe0f\U0001f1e6-\U0001f1ff\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")
 Run = tuple[int, int, Iterable[Segment]]  # x, y, what stands there
 
 
@@ -47,11 +50,28 @@ class TightUpdate(CompositorUpdate):
         style = _NONE
         for x, y, segments in self._runs:
             out.append(f"\x1b[{y + 1};{x + 1}H")
-            for text, wanted, _ in segments:
-                wanted = wanted or _NONE
-                out += (_change(style, wanted, console._color_system or ColorSystem.TRUECOLOR), text)
-                style = wanted
+            for segment in segments:
+                wanted = segment.style or _NONE
+                out += (_change(style, wanted, console._color_system or ColorSystem.TRUECOLOR), *_placed(segment.text, x))
+                style, x = wanted, x + segment.cell_length
         return "".join((*out, _change(style, _NONE, ColorSystem.TRUECOLOR)))
+
+
+def _placed(text: str, x: int) -> Iterator[str]:
+    """`text` from column `x` on. Terminals disagree about how wide joined emoji are: what follows one is put where it belongs."""
+    if not _JOINED.search(text):
+        yield text
+        return
+    is_sure = True
+    for start, stop, room in split_graphemes(text)[0]:
+        grapheme = text[start:stop]
+        joined = _JOINED.search(grapheme) is not None
+        if not is_sure and not joined:
+            yield f"\x1b[{x + 1}G"
+        yield grapheme
+        is_sure, x = not joined, x + room
+    if not is_sure:
+        yield f"\x1b[{x + 1}G"
 
 
 def _changed_runs(update: ChopsUpdate) -> Iterator[Run]:

@@ -6,18 +6,28 @@ know neither themes nor Textual, and two lines can be compared to find out wheth
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rich.cells import cell_len, chop_cells, set_cell_size
+from rich.cells import cell_len, chop_cells, set_cell_size, split_graphemes
 
 from noodle_tui.glyphs import Glyphs
+
+_UNMEASURED = re.compile("\u200d(?![\u203c-\u3299\U0001f000-\U0001faff])")
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
+    """Rich takes whatever follows a zero-width joiner for part of the emoji before it. Where it is a letter, as in Sinhala, it
+    would be drawn in cells that nobody counted: there the joiner goes, and the letters stand unjoined."""
+
     text: str
     style: str = "text"
+
+    def __post_init__(self) -> None:
+        if not self.text.isascii() and "\u200d" in self.text:
+            object.__setattr__(self, "text", _UNMEASURED.sub("", self.text))
 
 
 Line = tuple[Span, ...]
@@ -139,8 +149,8 @@ def _behind(text: str, width: int) -> str:
     if text.isascii():
         return text[width:]
     used = 0
-    for i, char in enumerate(text):
+    for start, _, room in split_graphemes(text)[0]:
         if used >= width:
-            return " " * (used - width) + text[i:]
-        used += cell_len(char)
+            return " " * (used - width) + text[start:]
+        used += room
     return " " * max(0, used - width)

@@ -1,7 +1,8 @@
 """The one gate for text from outside: model and node names, prompts, answers, events, errors.
 
-What leaves here holds no control, bidi or zero-width format characters, no lone surrogates, and at most `limit`
-characters; only `multiline=True` lets a newline through. `clean` applies it to every string inside a frozen value,
+What leaves here holds no control or bidi characters, which would steer the terminal or reorder a row, no lone surrogates, and at most
+`limit` characters; only `multiline=True` lets a newline through. Joiners, the spaces of French and Japanese, and emoji of several
+characters are text and stay: `lines` and `tight_update` know what they take. `clean` applies it to every string inside a frozen value,
 so that whatever the console keeps in its state is already safe to draw.
 """
 
@@ -16,10 +17,10 @@ T = TypeVar("T")
 
 UNPRINTABLE = "?"
 MAX_FIELD_CHARS = 400  # longer than any row; a 100 KB model name must not cost 100 KB of work per frame
-MAX_COMBINING = 2  # per base character: enough for real scripts, too few to overdraw the rows around it
+MAX_COMBINING = 6  # per base character: pointed Hebrew and Tibetan stacks have four; too few to overdraw the rows around it
 
-_REPLACED_CATEGORIES = frozenset({"Cc", "Cs", "Co", "Cn"})
-_DROPPED_CATEGORIES = frozenset({"Cf"})  # bidi controls, joiners, byte-order marks: invisible or reordering
+_REPLACED_CATEGORIES = frozenset({"Cc", "Cs"})
+_DROPPED_CATEGORIES = frozenset({"Cf"})  # bidi controls, byte-order marks, zero-width spaces: invisible or reordering
 _COMBINING_CATEGORIES = frozenset({"Mn", "Me"})
 
 
@@ -31,6 +32,11 @@ def safe_text(text: str, limit: int = MAX_FIELD_CHARS, *, multiline: bool = Fals
     if multiline:
         return "\n".join(_safe_line(line) for line in text.replace("\r\n", "\n").split("\n"))
     return _safe_line(text)
+
+
+def types(character: str | None) -> bool:
+    """Whether a key's character is text; Python calls the spaces of Japanese and French and the joiners of Persian unprintable."""
+    return bool(character) and safe_text(character or "") == character
 
 
 def clean(value: T) -> T:
@@ -59,18 +65,18 @@ def _safe_line(text: str) -> str:
     for char in text:
         category = unicodedata.category(char)
         combining = combining + 1 if category in _COMBINING_CATEGORIES else 0
-        if category in _DROPPED_CATEGORIES or combining > MAX_COMBINING or _joins_neighbours(char):
+        if combining > MAX_COMBINING or (category in _DROPPED_CATEGORIES and not _is_text(char)):
             continue
         out.append(_visible(char, category))
     return "".join(out)
 
 
 def _visible(char: str, category: str) -> str:
-    if char in "\t\n\r\v\f" or category in ("Zl", "Zp", "Zs"):
+    if char in "\t\n\r\v\f" or category in ("Zl", "Zp"):
         return " "
     return UNPRINTABLE if category in _REPLACED_CATEGORIES else char
 
 
-def _joins_neighbours(char: str) -> bool:
-    """Characters that merge with others into one glyph, whose width terminals disagree about."""
-    return "\ufe00" <= char <= "\ufe0f" or "\U0001f1e6" <= char <= "\U0001f1ff" or "\U0001f3fb" <= char <= "\U0001f3ff"
+def _is_text(char: str) -> bool:
+    """Invisible, but what stands around it is written with it: joiners, and the tags of flags such as Scotland's."""
+    return char in "\u200c\u200d" or "\U000e0020" <= char <= "\U000e007f"

@@ -65,8 +65,8 @@ def _break_the_report() -> None:
 
 def _break_the_cluster() -> None:
     from engine.control.adapting import Adapting
-    from engine.control.batching import Batcher
-    from engine.control.scheduler import Scheduler
+    from engine.control.sessions.batching import Batcher
+    from engine.control.sessions.scheduler import Scheduler
 
     _breaks(Scheduler, "accept_token", "accept", lambda hit, _, s, *__: hit(s.session_id) and len(s.generated) >= FROM_INDEX)
     _breaks(Scheduler, "finish_reason", "reason", lambda hit, _, s, *__: hit(s.session_id) and len(s.generated) > FROM_INDEX)

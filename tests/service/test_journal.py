@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.control.past_sessions import MAX_FINISHED, NO_PAST, PastSessions
+from engine.control.sessions.past_sessions import MAX_FINISHED, NO_PAST, PastSessions
 from engine.data.errors import Exhausted, InvalidInput, Refused, Unavailable
 from engine.data.generation import FinishReason, GenerateRequest, Sampling
 from engine.data.plan import Plan, Stage

@@ -166,6 +166,18 @@ def test_ids_beyond_the_bytes_show_as_numbers() -> None:
     assert [stream.push(i) for i in (104, 300, 195, 169, 195, 301)] == ["h", "<300>", "", "é", "", "\ufffd<301>"]
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("version https://git-lfs.github.com/spec/v1\nsize 9\n", "git lfs pull"), ("<!DOCTYPE html><html>", "is a web page")],
+)
+@pytest.mark.parametrize("names", [("tokenizer.json",), ("vocab.json", "merges.txt"), ("merges.txt", "vocab.json"), ("tokenizer.model",)])
+def test_a_tokenizer_that_is_something_else_is_called_that(names: tuple[str, ...], content: str, said: str, tmp_path: Path) -> None:
+    for name in names:
+        (tmp_path / name).write_text(content if name == names[0] else '{"a": 0}')
+    with pytest.raises(Corrupt, match=f"{names[0]} .*{said}"):
+        TextCodec(tmp_path)
+
+
 def test_a_damaged_tokenizer_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(Corrupt, match=r"tokenizer\.json cannot be read"):

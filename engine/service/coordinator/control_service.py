@@ -19,7 +19,7 @@ from engine.data.plan import NodeSpec, Plan, Stage
 from engine.data.status import SessionStatus
 from engine.data.version import own_version
 from engine.data.watch_frame import WatchFrame, shortened
-from engine.planning.problem_document import problem_to_json
+from engine.planning.problem_json import problem_to_json
 from engine.service import wire
 from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.session_output import SessionOutput

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from engine.control.past_sessions import FAILED, MAX_FINISHED, PastSessions
+from engine.control.sessions.past_sessions import FAILED, MAX_FINISHED, PastSessions
 from engine.data.adopted_plan import AdoptedPlan
 from engine.data.errors import Exhausted, InvalidInput, NoodleError, Refused
 from engine.data.generation import FinishReason, GenerateRequest, Sampling

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control.session_status import with_error
+from engine.control.sessions.session_status import with_error
 from engine.data.errors import NoodleError, NotFound
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.status import Severity

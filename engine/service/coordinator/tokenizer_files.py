@@ -15,6 +15,7 @@ from typing import Any
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from engine.data.errors import Corrupt, NoodleError, NotSupported
+from engine.model.formats.file_kinds import mistaken
 from engine.service.coordinator.sentencepiece_model import SentencePieceModel
 
 _ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token")
@@ -55,13 +56,16 @@ def load_tokenizer(folder: Path) -> tuple[Tokenizer, str]:
     """
     whole, vocabulary, merges, pieces = (folder / n for n in ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer.model"))
     if whole.is_file():
+        _check_kind(whole)
         tokenizer = _checked(whole, lambda: Tokenizer.from_file(str(whole)))
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer, whole.name
     if vocabulary.is_file() and merges.is_file():
+        _check_kind(vocabulary, merges)
         return _byte_level(vocabulary, merges, _checked(folder, lambda: _settings(folder))), f"{vocabulary.name} and {merges.name}"
     if pieces.is_file():
+        _check_kind(pieces)
         return _of_pieces(pieces, _checked(folder, lambda: _settings(folder))), pieces.name
     found = [path.name for pattern in _OTHER_FILES for path in sorted(folder.glob(pattern))]
     also = f"; {', '.join(found)} cannot be read here" if found else ""
@@ -152,6 +156,13 @@ def _checked(path: Path, read: Callable[[], Any]) -> Any:
         raise
     except Exception as e:  # the library raises bare exceptions
         raise Corrupt(f"{path} cannot be read ({e}): fetch the model again") from e
+
+
+def _check_kind(*paths: Path) -> None:
+    """Raise Corrupt for a file that is something else, such as a pointer of git-LFS."""
+    for path in paths:
+        if path.stat().st_size and (what := mistaken(path)):
+            raise Corrupt(f"{path} {what}")
 
 
 def _unknown(settings: Settings, files: str, way_out: str) -> NotSupported:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 
 from engine.control.moves import Carried
-from engine.control.stage_sessions import Append, StageSessions
+from engine.control.sessions.stage_sessions import Append, StageSessions
 from engine.data.errors import NoodleError, Unavailable
 from engine.data.generation import Segment
 from engine.model.measure import MeasuredTimes, measure_config, release_memory
