@@ -23,7 +23,7 @@ from tests.tui import scenes
 from tests.tui.harness import live, run, shown
 from tests.tui.test_pictures import text_of
 
-NEW_KEYS = {"view.metric": "ctrl+n", "view.expand": "ctrl+z", "view.kind": "ctrl+k", "view.newest": "ctrl+g"}
+NEW_KEYS = {"view.metric": "ctrl+n", "view.expand": "ctrl+o", "view.kind": "ctrl+k", "view.newest": "ctrl+g"}
 
 
 @pytest.mark.parametrize("page", Page)
