@@ -6,10 +6,10 @@ scripts and the console look for them.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 from engine.data.errors import Corrupt, InvalidInput, NotSupported
+from engine.data.json_text import exact_json
 from engine.data.typed_json import decode, read_object
 from engine.profile.profile import SCHEMA_VERSION, Profile
 
@@ -22,7 +22,7 @@ def profile_to_json(profile: Profile) -> str:
     honesty = {"overhead": profile.honesty.overhead, "coverage": profile.honesty.coverage}
     document = {**asdict(profile), **honesty, "reference_points": references}
     try:
-        return json.dumps(document, ensure_ascii=True, allow_nan=False)
+        return exact_json(document)
     except ValueError as error:
         raise InvalidInput(f"the profile of {profile.model!r} holds a figure that is not finite: take it again") from error
 
