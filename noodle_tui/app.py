@@ -11,7 +11,6 @@ import asyncio
 import functools
 import gc
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,8 +23,9 @@ from textual.driver import Driver
 from textual.filter import ANSIToTruecolor, LineFilter
 from textual.worker import Worker
 
-from engine.data.errors import InvalidInput, NoodleError, Refused, Unavailable
+from engine.data.errors import NoodleError, Refused, Unavailable
 from engine.data.generation import GenerateRequest
+from engine.program import run_program
 from noodle_tui import options as command_line
 from noodle_tui.cluster.link import Link
 from noodle_tui.cluster.tape import Tape
@@ -203,6 +203,10 @@ class ConsoleApp(App[None], inherit_bindings=False):
         elif isinstance(message, ReplayMoved) and message.paused:
             self.paint_soon()
 
+    def _fatal_error(self) -> None:
+        """Textual would print a traceback; the exception is kept, and becomes a sentence once the terminal is restored."""
+        self._close_messages_no_wait()
+
     def _display(self, screen: Any, renderable: Any) -> None:
         """Textual's last step before the terminal; here an update loses the bytes that change nothing."""
         super()._display(screen, tightened(renderable))
@@ -355,12 +359,11 @@ def _settle() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the console; the exit code is 0 after `q`, 130 after Ctrl-C, 2 for bad usage."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes past us, onto the screen
-    try:
-        config = load_config(user_folder() / "console.toml")
-    except InvalidInput as problem:
-        print(problem, file=sys.stderr)
-        return 2
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    return run_program("noodle-console", _main, argv)
+
+
+def _main(arguments: Sequence[str]) -> int:
+    config = load_config(user_folder() / "console.toml")
     options = command_line.parse(arguments, config)
     if options.headless:
         from noodle_tui.cluster.headless import record
@@ -382,15 +385,13 @@ def _run(options: Options, config: Config) -> int:
     terminal.make_streams_forgiving()
     terminal.make_term_usable()
     terminal.give_size()
-    try:
-        look = choose_look(options.theme, os.environ)
-    except InvalidInput as problem:
-        print(problem, file=sys.stderr)
-        return 2
+    look = choose_look(options.theme, os.environ)
     app = ConsoleApp(options, look, glyphs_for(options.graphs, ascii_only), config=config, driver_class=terminal.driver_class())
     install_signal_handlers(app)
     try:
         app.run(mouse=options.mouse)
     finally:
         app.link.kill()
+    if app._exception is not None:
+        raise app._exception
     return app.return_code or 0

@@ -10,13 +10,13 @@ they are data, and whoever shows them cleans them first.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from engine.data.errors import Corrupt, InvalidInput, NotSupported
+from engine.data.json_text import exact_json
 from engine.data.typed_json import decode, read_object
 from engine.profile.cost_model import CostModel
 from engine.profile.point import DECODE, Point
@@ -276,7 +276,7 @@ class Profile:
         references = [asdict(self.reference_point(phase)) for phase in self.phases]
         document = {**asdict(self), **honesty, "reference_points": references}
         try:
-            return json.dumps(document, ensure_ascii=True, allow_nan=False)
+            return exact_json(document)
         except ValueError as error:
             raise InvalidInput(f"the profile of {self.model!r} holds a figure that is not finite: take it again") from error
 
