@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from noodle_tui.recording import Recorder
-
 from engine import cli
 from engine.data.model import ModelRef
 from engine.model.source import resolve
+from noodle_tui.cluster.recording import Recorder
 from tests.commands.test_plan_sources import PROBLEM
 from tests.planning.test_capability import box
 from tests.planning.test_estimate import MADE
