@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from engine.data import InvalidInput, Item, NotSupported
-from engine.model.families import PACKED, REFUSED, ROW_BY_ROW
+from engine.model.families import REFUSED, VERIFIED
+from engine.model.feeding import Feeding
 from engine.model.weights import WeightFolder
 
 if TYPE_CHECKING:
@@ -35,9 +37,9 @@ def torch_dtype(dtype: str) -> torch.dtype:
 def check_supported(config: PreTrainedConfig) -> None:
     """Raise NotSupported, by name and with the reason, for every model whose slices are not known to answer exactly."""
     family = config.model_type
-    if family not in PACKED and family not in ROW_BY_ROW:
+    if family not in VERIFIED:
         reason = REFUSED.get(family, "its slices were not verified against generate()")
-        raise NotSupported(f"model family {family!r} is not supported: {reason}; use one of {', '.join(sorted(PACKED + ROW_BY_ROW))}")
+        raise NotSupported(f"model family {family!r} is not supported: {reason}; use one of {', '.join(VERIFIED)}")
     _check_options(config)
 
 
@@ -67,11 +69,6 @@ def rope_types(config: PreTrainedConfig) -> set[str]:
     return {str(value.get("rope_type", "default")) for value in [parameters, *nested]}
 
 
-def runs_packed(config: PreTrainedConfig) -> bool:
-    """Whether the sessions of a step share one row, or run one after another."""
-    return config.model_type in PACKED
-
-
 def context_tokens(config: PreTrainedConfig) -> int:
     """How many tokens one session may have.
 
@@ -87,8 +84,21 @@ def context_tokens(config: PreTrainedConfig) -> int:
     return limit
 
 
-def build_meta(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """The whole causal LM on the meta device, set to the attention that its family was verified with."""
+def build_chain(config: PreTrainedConfig, dtype: torch.dtype) -> tuple[PreTrainedModel, Chain]:
+    """The whole model on the meta device and its chain, with the sessions of a step packed if the model allows it.
+
+    Raises NotSupported if the model is not one chain of blocks.
+    """
+    for feeding in (Feeding.PACKED, Feeding.PACKED_WITH_MASK):
+        with suppress(Exception):  # whatever a model objects to that has never heard of packed rows
+            model = build_meta(config, dtype, feeding)
+            return model, find_chain(model, feeding)
+    model = build_meta(config, dtype, Feeding.ROW_BY_ROW)
+    return model, find_chain(model, Feeding.ROW_BY_ROW)
+
+
+def build_meta(config: PreTrainedConfig, dtype: torch.dtype, feeding: Feeding) -> PreTrainedModel:
+    """The whole causal LM on the meta device, with the attention that the feeding needs."""
     from transformers import AutoModelForCausalLM
     from transformers.utils.generic import ContextManagers
 
@@ -98,20 +108,20 @@ def build_meta(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     model_class: Any = AutoModelForCausalLM._model_mapping[type(config)]
     config = copy.deepcopy(config)
     config.dtype = dtype
-    if runs_packed(config):
+    if feeding.is_packed:
         config._attn_implementation = attention.IMPLEMENTATION
     with ContextManagers(model_class.get_init_context(dtype, False, False, None)):
         return model_class(config).eval()
 
 
-def find_chain(model: PreTrainedModel) -> Chain:
-    """Trace a meta model. Raises NotSupported if it is not one chain of blocks."""
+def find_chain(model: PreTrainedModel, feeding: Feeding) -> Chain:
+    """Trace a meta model. Raises NotSupported if it is not one chain of blocks, or cannot be fed like that."""
     from engine.model.chain import find_blocks, stations, trace
     from engine.model.loading import compute_buffers
 
     blocks = find_blocks(model, num_blocks(model.config))
     compute_buffers(model, stations(model, blocks), "cpu")
-    return trace(model, blocks)
+    return trace(model, blocks, feeding)
 
 
 def item_names(config: PreTrainedConfig) -> list[str]:
@@ -119,7 +129,8 @@ def item_names(config: PreTrainedConfig) -> list[str]:
     from engine.model.chain import find_blocks
 
     check_supported(config)
-    return _names(find_blocks(build_meta(config, torch.float32), num_blocks(config)), num_blocks(config))
+    model = build_meta(config, torch.float32, Feeding.ROW_BY_ROW)
+    return _names(find_blocks(model, num_blocks(config)), num_blocks(config))
 
 
 def num_blocks(config: PreTrainedConfig) -> int:
@@ -135,8 +146,7 @@ def _names(blocks: str, count: int) -> list[str]:
 def describe_items(folder: WeightFolder, dtype: str) -> tuple[Item, ...]:
     """All items with their bytes in `dtype`, from shapes alone. Raises NotSupported or InvalidInput."""
     check_supported(folder.config)
-    model = build_meta(folder.config, torch_dtype(dtype))
-    chain = find_chain(model)
+    model, chain = build_chain(folder.config, torch_dtype(dtype))
     names = _names(chain.blocks, chain.num_blocks)
     return tuple(_describe(model, chain, names[index], index) for index in range(chain.num_items))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.data import ModelRef, NoodleError
 from engine.model import hub
-from engine.model.families import PACKED, REFUSED, ROW_BY_ROW
+from engine.model.families import REFUSED, VERIFIED
 from engine.model.source import TINY, check_folder
 
 _RANDOM_FOLDER = re.compile(r"(?P<name>.+)\.(?P<size>tiny|full)\.seed-(?P<seed>\d+)\.(?P<dtype>\w+)\.v\d+")
@@ -44,7 +44,7 @@ def list_models(cache_dir: Path) -> list[ModelEntry]:
 
 def list_architectures() -> list[str]:
     """Names that `--random-weights SEED` takes; each also as `NAME:tiny`."""
-    return sorted((*PACKED, *ROW_BY_ROW))
+    return list(VERIFIED)
 
 
 def _random_models(cache_dir: Path) -> Iterator[ModelEntry]:
@@ -91,6 +91,6 @@ def _refusal(config: dict[str, Any]) -> str:
         return "it brings its own code, which is never run"
     if config.get("quantization_config"):
         return "its weights are quantised"
-    if model_type in PACKED or model_type in ROW_BY_ROW:
+    if model_type in VERIFIED:
         return ""
     return REFUSED.get(model_type, f"model family {model_type!r} is not supported")
