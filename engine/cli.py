@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from engine.commands.option_types import factor as _factor
+from engine.commands.option_types import factors as _factors
+from engine.commands.option_types import ids as _ids
+from engine.commands.option_types import size as _size
+from engine.commands.option_types import whole as _whole
 from engine.commands.plan_options import add_plan_options
 from engine.commands.simulate_options import add_simulate_options
-from engine.data import InvalidInput, NoodleError
-from engine.option_types import factor as _factor
-from engine.option_types import factors as _factors
-from engine.option_types import ids as _ids
-from engine.option_types import size as _size
-from engine.option_types import whole as _whole
+from engine.data.errors import InvalidInput, NoodleError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +58,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     found = finder.parse_known_args(argv)[0]
     if found.config is None:
         return parser.parse_args(argv)
-    from engine.config_file import apply_config
+    from engine.commands.config_file import apply_config
 
     commands = next(a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     settings = apply_config(found.config, found.command, commands)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.data import NodeState, Phase
+from engine.data.status import NodeState, Phase
 from noodle_tui.listings import cursor_identity, cursor_row
 from noodle_tui.pages import Page, Preview
 from noodle_tui.state import ConsoleState, LinkState

@@ -23,7 +23,8 @@ from textual.binding import Binding, BindingType
 from textual.filter import ANSIToTruecolor, LineFilter
 from textual.worker import Worker
 
-from engine.data import GenerateRequest, InvalidInput, NoodleError, Refused, Unavailable
+from engine.data.errors import InvalidInput, NoodleError, Refused, Unavailable
+from engine.data.generation import GenerateRequest
 from noodle_tui import options as command_line
 from noodle_tui import terminal
 from noodle_tui.config import Config, load_config

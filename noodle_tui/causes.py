@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from engine.data import ClusterStatus, NodeState, NodeStatus
+from engine.data.status import ClusterStatus, NodeState, NodeStatus
 from noodle_tui.figures import percent
 from noodle_tui.listings.nodes import NodeRow, kv_share, memory_share, node_rows, over_plan
 from noodle_tui.state import Thresholds

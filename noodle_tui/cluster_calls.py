@@ -11,7 +11,8 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from engine.data import InvalidInput, NoodleError, Plan
+from engine.data.errors import InvalidInput, NoodleError
+from engine.data.plan import Plan
 from noodle_tui.actions import ACTIONS, ALL_NODES, action_for, arguments_of, nodes_of, preview_of, still_holds, title_of
 from noodle_tui.messages import (
     ActionChanged,
@@ -28,7 +29,7 @@ from noodle_tui.previews import candidate, filled, suggestion_of
 from noodle_tui.state import LinkState
 
 if TYPE_CHECKING:
-    from engine.measured_link import MeasuredLink
+    from engine.data.measured_link import MeasuredLink
     from noodle_tui.app import ConsoleApp
 
 KNOWN_STRATEGIES = ("balanced", "bottleneck_first", "memory_aware", "latency_optimized", "cost")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from noodle_tui.keys import Key, nearest
 from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState

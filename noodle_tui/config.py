@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from noodle_tui.graph_sets import parse_graph_sets
 from noodle_tui.keys import KEYS, Key, nearest, with_keys
 from noodle_tui.state import Thresholds

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.data import InvalidInput, NoodleError, Refused
+from engine.data.errors import InvalidInput, NoodleError, Refused
 
 FORMATS = ("json", "jsonl", "csv")
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 
-from engine.binary_size import binary_size as size
+from engine.data.binary_size import binary_size as size
 
 __all__ = ["age", "clock", "middle", "ms", "percent", "rate", "signed_percent", "size", "with_ms"]
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.data import NoodleError, Refused
+from engine.data.errors import NoodleError, Refused
 from noodle_tui.listings import shown_rows, table_of
 from noodle_tui.messages import KeyPressed, ProfileLoaded, Said
 from noodle_tui.pages import Page

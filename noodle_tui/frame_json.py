@@ -13,8 +13,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from engine.data import Corrupt
-from engine.watch_frame import WatchFrame
+from engine.data.errors import Corrupt
+from engine.data.watch_frame import WatchFrame
 
 T = TypeVar("T")
 DECIMALS = 7

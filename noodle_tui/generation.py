@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from engine.data import FinishReason, StageTiming
+from engine.data.generation import FinishReason, StageTiming
 from noodle_tui.messages import PromptSent, SessionEnded, TokenArrived
 from noodle_tui.safe_text import clean, safe_text
 from noodle_tui.step_times import StepTimes, with_step

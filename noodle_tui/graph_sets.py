@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from noodle_tui.glyphs import ASCII, UNICODE, Glyphs
 
 SETS = ("ascii", "block", "braille")

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from engine.data import NoodleError
+from engine.data.errors import NoodleError
 from noodle_tui.link import Link
 from noodle_tui.messages import FrameArrived, LinkLost, Message
 from noodle_tui.options import Options

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from engine.data import ClusterStatus, Event, NodeState, Severity, StageStatus
+from engine.data.status import ClusterStatus, Event, NodeState, Severity, StageStatus
 
 MAX_SAMPLES = 1800  # half an hour at one a second
 SAMPLE_EVERY_S = 0.9

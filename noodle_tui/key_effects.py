@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 from textual.widgets import Input
 
-from engine.data import InvalidInput, NoodleError, Refused, Unavailable
+from engine.data.errors import InvalidInput, NoodleError, Refused, Unavailable
 from noodle_tui.actions import KEY_OF, MODES, still_holds
 from noodle_tui.entry_line import EntryLine
 from noodle_tui.file_orders import FileOrders

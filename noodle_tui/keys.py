@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from noodle_tui.pages import Page
 
 _PLACE = re.compile(r"\{([a-z]+\.[a-z_-]+)\}")

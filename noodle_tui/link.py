@@ -16,7 +16,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from engine.data import ClusterStatus, GenerateRequest, NoodleError, Plan, Stage, Unavailable
+from engine.data.errors import NoodleError, Unavailable
+from engine.data.generation import GenerateRequest
+from engine.data.plan import Plan, Stage
+from engine.data.status import ClusterStatus
 from noodle_tui.backoff import delay_s
 from noodle_tui.logs import LogLine, level_of
 from noodle_tui.messages import (
@@ -189,7 +192,7 @@ class Link:
 
     async def _compare_versions(self, client: Client, address: str) -> None:
         """Raise VersionMismatch for a coordinator of another protocol; ask before anything else is understood wrongly."""
-        versions = await _imported("engine.version")
+        versions = await _imported("engine.data.version")
         other, own = await self._answer(client.version(), FIRST_FRAME_TIMEOUT_S), await asyncio.to_thread(versions.own_version)
         if other.protocol_version != own.protocol_version:
             raise VersionMismatch(mismatch_sentence(address, str(own), str(other), other.protocol_version < own.protocol_version))

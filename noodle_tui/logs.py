@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.data import Event, Severity
+from engine.data.status import Event, Severity
 
 MAX_LINES = 5_000
 BURSTS_PER_S = 4

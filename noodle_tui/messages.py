@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.data import Plan, TokenChunk
-from engine.watch_frame import WatchFrame
+from engine.data.generation import TokenChunk
+from engine.data.plan import Plan
+from engine.data.watch_frame import WatchFrame
 from noodle_tui.logs import LogLine
 from noodle_tui.pages import Dialog, Entry
 
 if TYPE_CHECKING:
-    from engine.adaptation_entry import AdaptationEntry
-    from engine.measured_link import MeasuredLink
-    from engine.move_estimate import MoveEstimate
+    from engine.data.adaptation import AdaptationEntry
+    from engine.data.measured_link import MeasuredLink
+    from engine.data.moves import MoveEstimate
     from noodle_tui.profile_file import ProfileView
 
 

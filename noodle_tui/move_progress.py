@@ -6,12 +6,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from engine.data import NoodleError
+from engine.data.errors import NoodleError
 from noodle_tui.figures import size
 
 if TYPE_CHECKING:
-    from engine.move_estimate import MoveEstimate
-    from engine.move_report import MoveReport
+    from engine.data.moves import MoveEstimate, MoveReport
     from noodle_tui.link import Link
     from noodle_tui.replay import ReplayLink
 

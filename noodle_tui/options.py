@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.data import GenerateRequest, InvalidInput, Sampling
+from engine.data.errors import InvalidInput
+from engine.data.generation import GenerateRequest, Sampling
 from noodle_tui.config import Config
 from noodle_tui.graph_sets import GRAPHS, SETS, parse_graph_sets
 from noodle_tui.themes import DEFAULT_THEME, theme_names

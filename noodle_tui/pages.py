@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from engine.data import Plan
+from engine.data.plan import Plan
 from noodle_tui.tables import Listing
 
 if TYPE_CHECKING:
-    from engine.move_estimate import MoveEstimate
+    from engine.data.moves import MoveEstimate
 
 
 class Page(StrEnum):

@@ -10,7 +10,9 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from engine.data import ClusterStatus, InvalidInput, Plan, Stage
+from engine.data.errors import InvalidInput
+from engine.data.plan import Plan, Stage
+from engine.data.status import ClusterStatus
 from noodle_tui.state import ConsoleState
 
 

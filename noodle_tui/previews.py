@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from engine.data import NoodleError, NotFound, Plan, Stage, Unavailable
+from engine.data.errors import NoodleError, NotFound, Unavailable
+from engine.data.plan import Plan, Stage
 from noodle_tui.messages import CandidateArrived, PreviewArrived, SuggestionArrived
 from noodle_tui.pages import Preview
 from noodle_tui.state import Suggestion
 
 if TYPE_CHECKING:
-    from engine.adopted_plan import AdoptedPlan
-    from engine.move_estimate import MoveEstimate
+    from engine.data.adopted_plan import AdoptedPlan
+    from engine.data.moves import MoveEstimate
     from noodle_tui.link import Link
     from noodle_tui.replay import ReplayLink
 
@@ -67,7 +68,7 @@ async def suggestion_of(link: Link | ReplayLink, decision_id: int) -> Suggestion
 
 
 async def _former(link: Link | ReplayLink, present: int, wanted: int | None) -> Plan:
-    from engine.adopted_plan import former_plan  # not for the first paint
+    from engine.data.adopted_plan import former_plan  # not for the first paint
 
     plans: Sequence[AdoptedPlan] = await link.ask("plans")
     return former_plan(plans, present, wanted)

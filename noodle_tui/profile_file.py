@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.data import Corrupt, NoodleError, NotFound
+from engine.data.errors import Corrupt, NoodleError, NotFound
 from noodle_tui.safe_text import safe_text
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -20,7 +20,7 @@ MAX_FILE_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, slots=True, order=True)
 class PointKey:
-    """A point of the profile, with the fields and the order of `engine.planning.point.Point`."""
+    """A point of the profile, with the fields and the order of `engine.profile.point.Point`."""
 
     phase: str
     tokens: int

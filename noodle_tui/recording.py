@@ -19,8 +19,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, cast
 
-from engine.data import Corrupt, Event, InvalidInput, NoodleError, NotFound, Refused, SessionStatus
-from engine.watch_frame import WatchFrame, completed, num_kept, shortened
+from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound, Refused
+from engine.data.status import Event, SessionStatus
+from engine.data.watch_frame import WatchFrame, completed, num_kept, shortened
 from noodle_tui.frame_json import frame_from_plain, frame_to_plain
 
 VERSION = 1

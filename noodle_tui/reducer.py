@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from engine.data import ClusterStatus, Event
+from engine.data.status import ClusterStatus, Event
 from noodle_tui import generation, ui_reducer
 from noodle_tui.history import missed, planned, sampled
 from noodle_tui.link_errors import plainly

@@ -14,8 +14,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.data import ClusterStatus, GenerateRequest, NoodleError, Plan, Refused, Stage
-from engine.watch_frame import WatchFrame
+from engine.data.errors import NoodleError, Refused
+from engine.data.generation import GenerateRequest
+from engine.data.plan import Plan, Stage
+from engine.data.status import ClusterStatus
+from engine.data.watch_frame import WatchFrame
 from noodle_tui.messages import BootFailed, Dialling, FrameArrived, LinkLost, Message, ReplayMoved, SessionEnded
 from noodle_tui.options import MAX_SPEED, MIN_SPEED, Options
 from noodle_tui.recording import Entry, Recording

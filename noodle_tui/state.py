@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from engine.data import ClusterStatus, Event, Plan
+from engine.data.plan import Plan
+from engine.data.status import ClusterStatus, Event
 from noodle_tui.generation import Generation
 from noodle_tui.history import PlanSeen, Sample
 from noodle_tui.keys import KEYS, Key, named
@@ -18,9 +19,9 @@ from noodle_tui.messages import ReplayMoved
 from noodle_tui.pages import Ui
 
 if TYPE_CHECKING:
-    from engine.adaptation_entry import AdaptationEntry
-    from engine.measured_link import MeasuredLink
-    from engine.move_estimate import MoveEstimate
+    from engine.data.adaptation import AdaptationEntry
+    from engine.data.measured_link import MeasuredLink
+    from engine.data.moves import MoveEstimate
     from noodle_tui.profile_file import ProfileView
 
 FRAME_INTERVAL_S = 1.0  # the coordinator re-sends at least this often, as proof of life

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from engine.data import StageTiming
+from engine.data.generation import StageTiming
 
 MAX_RECENT = 256  # steps that the percentiles describe
 

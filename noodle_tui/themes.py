@@ -18,7 +18,7 @@ from typing import TypeVar
 from rich.style import Style
 from textual.theme import Theme
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "colors": ("background", "foreground", "dim", "rule", "accent"),

@@ -283,7 +283,7 @@ class NodeStatus(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., address: _Optional[str] = ..., device: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., progress: _Optional[float] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., cpu_utilisation: _Optional[float] = ..., heartbeat_age_s: _Optional[float] = ..., queue_depth: _Optional[int] = ..., gpu_utilisation: _Optional[float] = ..., gpu_temperature_c: _Optional[float] = ..., cpu_temperature_c: _Optional[float] = ...) -> None: ...
 
 class StageStatus(_message.Message):
-    __slots__ = ("worker_id", "start", "stop", "predicted_s", "compute_p50_s", "compute_p95_s", "queue_p50_s", "hop_p50_s", "num_steps", "history_s")
+    __slots__ = ("worker_id", "start", "stop", "predicted_s", "compute_p50_s", "compute_p95_s", "queue_p50_s", "hop_p50_s", "num_steps", "history_s", "predicted_hop_s")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
@@ -294,6 +294,7 @@ class StageStatus(_message.Message):
     HOP_P50_S_FIELD_NUMBER: _ClassVar[int]
     NUM_STEPS_FIELD_NUMBER: _ClassVar[int]
     HISTORY_S_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_HOP_S_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     start: int
     stop: int
@@ -304,7 +305,8 @@ class StageStatus(_message.Message):
     hop_p50_s: float
     num_steps: int
     history_s: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, worker_id: _Optional[str] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., predicted_s: _Optional[float] = ..., compute_p50_s: _Optional[float] = ..., compute_p95_s: _Optional[float] = ..., queue_p50_s: _Optional[float] = ..., hop_p50_s: _Optional[float] = ..., num_steps: _Optional[int] = ..., history_s: _Optional[_Iterable[float]] = ...) -> None: ...
+    predicted_hop_s: float
+    def __init__(self, worker_id: _Optional[str] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., predicted_s: _Optional[float] = ..., compute_p50_s: _Optional[float] = ..., compute_p95_s: _Optional[float] = ..., queue_p50_s: _Optional[float] = ..., hop_p50_s: _Optional[float] = ..., num_steps: _Optional[int] = ..., history_s: _Optional[_Iterable[float]] = ..., predicted_hop_s: _Optional[float] = ...) -> None: ...
 
 class SessionStatus(_message.Message):
     __slots__ = ("session_id", "state", "num_prompt_tokens", "num_generated", "max_new_tokens", "ttft_s", "tokens_per_s", "age_s", "step_p95_s", "queue_place", "waiting_s", "why", "finish_reason")
@@ -341,7 +343,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("cluster_id", "phase", "detail", "model", "random_weights", "has_tokenizer", "num_items", "context_tokens", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "tokens_per_s", "step_p50_s", "step_p95_s", "num_sessions_done", "num_sessions_failed", "uptime_s", "failure", "adaptation_mode", "suggestion_id", "finished")
+    __slots__ = ("cluster_id", "phase", "detail", "model", "random_weights", "has_tokenizer", "num_items", "context_tokens", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "tokens_per_s", "step_p50_s", "step_p95_s", "num_sessions_done", "num_sessions_failed", "uptime_s", "failure", "adaptation_mode", "suggestion_id", "finished", "predicted_bottleneck_s", "predicted_step_s")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -366,6 +368,8 @@ class ClusterStatus(_message.Message):
     ADAPTATION_MODE_FIELD_NUMBER: _ClassVar[int]
     SUGGESTION_ID_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_BOTTLENECK_S_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_STEP_S_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     phase: str
     detail: str
@@ -390,7 +394,9 @@ class ClusterStatus(_message.Message):
     adaptation_mode: str
     suggestion_id: int
     finished: _containers.RepeatedCompositeFieldContainer[SessionStatus]
-    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., model: _Optional[str] = ..., random_weights: _Optional[bool] = ..., has_tokenizer: _Optional[bool] = ..., num_items: _Optional[int] = ..., context_tokens: _Optional[int] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., tokens_per_s: _Optional[float] = ..., step_p50_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., num_sessions_done: _Optional[int] = ..., num_sessions_failed: _Optional[int] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., adaptation_mode: _Optional[str] = ..., suggestion_id: _Optional[int] = ..., finished: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ...) -> None: ...
+    predicted_bottleneck_s: float
+    predicted_step_s: float
+    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., model: _Optional[str] = ..., random_weights: _Optional[bool] = ..., has_tokenizer: _Optional[bool] = ..., num_items: _Optional[int] = ..., context_tokens: _Optional[int] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., tokens_per_s: _Optional[float] = ..., step_p50_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., num_sessions_done: _Optional[int] = ..., num_sessions_failed: _Optional[int] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., adaptation_mode: _Optional[str] = ..., suggestion_id: _Optional[int] = ..., finished: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., predicted_bottleneck_s: _Optional[float] = ..., predicted_step_s: _Optional[float] = ...) -> None: ...
 
 class WatchFrame(_message.Message):
     __slots__ = ("status", "events", "num_finished_kept")
@@ -469,7 +475,7 @@ class Stage(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ...) -> None: ...
 
 class Plan(_message.Message):
-    __slots__ = ("plan_version", "strategy", "stages", "stage_s", "bottleneck_s", "round_trip_s", "lower_bound", "optimal", "gap")
+    __slots__ = ("plan_version", "strategy", "stages", "stage_s", "bottleneck_s", "round_trip_s", "lower_bound", "optimal", "gap", "hop_s", "for_version")
     PLAN_VERSION_FIELD_NUMBER: _ClassVar[int]
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
@@ -479,6 +485,8 @@ class Plan(_message.Message):
     LOWER_BOUND_FIELD_NUMBER: _ClassVar[int]
     OPTIMAL_FIELD_NUMBER: _ClassVar[int]
     GAP_FIELD_NUMBER: _ClassVar[int]
+    HOP_S_FIELD_NUMBER: _ClassVar[int]
+    FOR_VERSION_FIELD_NUMBER: _ClassVar[int]
     plan_version: int
     strategy: str
     stages: _containers.RepeatedCompositeFieldContainer[Stage]
@@ -488,7 +496,9 @@ class Plan(_message.Message):
     lower_bound: float
     optimal: bool
     gap: float
-    def __init__(self, plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., stage_s: _Optional[_Iterable[float]] = ..., bottleneck_s: _Optional[float] = ..., round_trip_s: _Optional[float] = ..., lower_bound: _Optional[float] = ..., optimal: _Optional[bool] = ..., gap: _Optional[float] = ...) -> None: ...
+    hop_s: _containers.RepeatedScalarFieldContainer[float]
+    for_version: int
+    def __init__(self, plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., stage_s: _Optional[_Iterable[float]] = ..., bottleneck_s: _Optional[float] = ..., round_trip_s: _Optional[float] = ..., lower_bound: _Optional[float] = ..., optimal: _Optional[bool] = ..., gap: _Optional[float] = ..., hop_s: _Optional[_Iterable[float]] = ..., for_version: _Optional[int] = ...) -> None: ...
 
 class PlanRequest(_message.Message):
     __slots__ = ("strategy", "stages", "without_worker_id")
@@ -565,7 +575,7 @@ class AdaptationStatus(_message.Message):
     def __init__(self, mode: _Optional[str] = ..., history: _Optional[_Iterable[_Union[AdaptationEntry, _Mapping]]] = ...) -> None: ...
 
 class AdaptationEntry(_message.Message):
-    __slots__ = ("decision_id", "age_s", "verdict", "sentence", "outcome", "before_s", "predicted_s", "cost_s", "realised_s", "realised_pause_s", "stages")
+    __slots__ = ("decision_id", "age_s", "verdict", "sentence", "outcome", "before_s", "predicted_s", "cost_s", "realised_s", "realised_pause_s", "stages", "for_version")
     DECISION_ID_FIELD_NUMBER: _ClassVar[int]
     AGE_S_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
@@ -577,6 +587,7 @@ class AdaptationEntry(_message.Message):
     REALISED_S_FIELD_NUMBER: _ClassVar[int]
     REALISED_PAUSE_S_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
+    FOR_VERSION_FIELD_NUMBER: _ClassVar[int]
     decision_id: int
     age_s: float
     verdict: str
@@ -588,7 +599,8 @@ class AdaptationEntry(_message.Message):
     realised_s: float
     realised_pause_s: float
     stages: _containers.RepeatedCompositeFieldContainer[Stage]
-    def __init__(self, decision_id: _Optional[int] = ..., age_s: _Optional[float] = ..., verdict: _Optional[str] = ..., sentence: _Optional[str] = ..., outcome: _Optional[str] = ..., before_s: _Optional[float] = ..., predicted_s: _Optional[float] = ..., cost_s: _Optional[float] = ..., realised_s: _Optional[float] = ..., realised_pause_s: _Optional[float] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ...) -> None: ...
+    for_version: int
+    def __init__(self, decision_id: _Optional[int] = ..., age_s: _Optional[float] = ..., verdict: _Optional[str] = ..., sentence: _Optional[str] = ..., outcome: _Optional[str] = ..., before_s: _Optional[float] = ..., predicted_s: _Optional[float] = ..., cost_s: _Optional[float] = ..., realised_s: _Optional[float] = ..., realised_pause_s: _Optional[float] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., for_version: _Optional[int] = ...) -> None: ...
 
 class GetVersionRequest(_message.Message):
     __slots__ = ()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import engine
 from engine import cli
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 
 EXAMPLE = Path(engine.__file__).parent / "example.yaml"
 

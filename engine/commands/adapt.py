@@ -6,9 +6,9 @@ import argparse
 import asyncio
 from dataclasses import asdict
 
-from engine.adaptation_entry import AdaptationEntry, AdaptationStatus
 from engine.commands.output import note, print_json, table
-from engine.data import InvalidInput
+from engine.data.adaptation import AdaptationEntry, AdaptationStatus
+from engine.data.errors import InvalidInput
 from engine.service.client import Client
 
 

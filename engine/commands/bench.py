@@ -17,7 +17,8 @@ from engine.commands import bench_serve
 from engine.commands.generate import Transcript, transcribe
 from engine.commands.output import note, print_json, table
 from engine.commands.serve import wait_until_serving
-from engine.data import GenerateRequest, ModelRef
+from engine.data.generation import GenerateRequest
+from engine.data.model import ModelRef
 from engine.service.client import Client
 from engine.service.local import LocalCluster, LocalOptions
 

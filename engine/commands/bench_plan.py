@@ -16,11 +16,10 @@ from itertools import pairwise
 from typing import Any
 
 from engine.commands.output import note, table
-from engine.data import Item
+from engine.data.model import Item
 from engine.planning.problem import Link, MemoryPool, PairLink, PlanningNode, Problem
 from engine.planning.solution import evaluate
-from engine.planning.states import whole_space
-from engine.planning.strategies import solve
+from engine.planning.strategies import forget_tables, solve
 
 MB = 10**6
 LAN = Link(0.0005, 1.25e8)
@@ -163,7 +162,7 @@ def bench_plan() -> dict[str, Any]:
 
 
 def _measure(case: Case) -> dict[str, Any]:
-    whole_space.cache_clear()
+    forget_tables()
     first_s, found = _timed(lambda: solve(case.problem, case.strategy))
     spent = [_timed(lambda: solve(case.problem, case.strategy))[0] for _ in range(case.rounds)] or [first_s]
     return {

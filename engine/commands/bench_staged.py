@@ -31,9 +31,11 @@ from engine.commands.staged_measure import (
     warm_up_runs,
 )
 from engine.commands.staged_text import staged_text
-from engine.data import ModelRef, NoodleError, Plan, Stage
-from engine.planning.given import GIVEN
-from engine.planning.profile import Profile
+from engine.data.errors import NoodleError
+from engine.data.model import ModelRef
+from engine.data.plan import Plan, Stage
+from engine.planning.manual_plan import GIVEN
+from engine.profile.profile import Profile
 from engine.report.staged import Figures, StagedRow, staged_document
 from engine.service.local import child_environment
 from engine.simulation.arrivals import at_once

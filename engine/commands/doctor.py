@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from engine.commands.doctor_checks import as_document, as_text, examine, exit_code
 from engine.commands.output import print_json
-from engine.service.doctor import as_document, as_text, examine, exit_code
 
 
 def run(options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from engine.commands.output import note, print_json, printable, table
-from engine.data import NoodleError, Unavailable
+from engine.data.errors import NoodleError, Unavailable
 
 _TIMEOUT_S = 120.0
 _MODULE = "engine.model.hardware_report"

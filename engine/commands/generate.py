@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.commands.output import note, print_json, printable
-from engine.data import FinishReason, GenerateRequest, InvalidInput, Sampling, TokenChunk
+from engine.data.errors import InvalidInput
+from engine.data.generation import FinishReason, GenerateRequest, Sampling, TokenChunk
 from engine.service.client import Client
 
 

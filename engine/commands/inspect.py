@@ -8,10 +8,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from engine.binary_size import binary_size
 from engine.commands.output import print_json, printable, table
-from engine.data import ClusterStatus, Event, NodeStatus, SessionStatus
-from engine.measured_link import MeasuredLink
+from engine.data.binary_size import binary_size
+from engine.data.measured_link import MeasuredLink
+from engine.data.status import ClusterStatus, Event, NodeStatus, SessionStatus
 from engine.service.client import Client
 
 

@@ -8,9 +8,10 @@ import textwrap
 from dataclasses import asdict
 from pathlib import Path
 
-from engine.binary_size import binary_size
 from engine.commands.output import note, print_json, table
-from engine.data import InvalidInput, ModelCard, ModelRef, NoodleError
+from engine.data.binary_size import binary_size
+from engine.data.errors import InvalidInput, NoodleError
+from engine.data.model import ModelCard, ModelRef
 from engine.model.card import prepare
 from engine.model.source import default_cache_dir, default_ref
 from engine.service.errors import status_number
@@ -72,7 +73,7 @@ def _text(card: ModelCard) -> str:
 
 
 def _list(cache_dir: Path, as_json: bool) -> int:
-    from engine.service.models_command import list_architectures, list_models
+    from engine.model.inventory import list_architectures, list_models
 
     entries, architectures = list_models(cache_dir), list_architectures()
     if as_json:

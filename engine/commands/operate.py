@@ -7,8 +7,9 @@ import asyncio
 from dataclasses import asdict
 
 from engine.commands.output import note, print_json, table
-from engine.data import InvalidInput, Plan, Stage
-from engine.move_report import MoveReport
+from engine.data.errors import InvalidInput
+from engine.data.moves import MoveReport
+from engine.data.plan import Plan, Stage
 from engine.service.client import Client
 
 

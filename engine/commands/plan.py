@@ -12,7 +12,7 @@ from typing import Any
 from engine.commands import plan_compare
 from engine.commands.output import print_json, printable, table
 from engine.commands.plan_source import load
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from engine.planning.explain import advice, binding, explain_infeasible
 from engine.planning.partition_plan import PartitionPlan
 from engine.planning.plan_diff import diff

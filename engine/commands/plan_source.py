@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.commands.output import note
-from engine.data import ClusterStatus, InvalidInput, Stage
-from engine.planning.device import HardwareCapability
+from engine.data.errors import InvalidInput
+from engine.data.plan import Stage
+from engine.data.status import ClusterStatus
+from engine.data.typed_json import decode, read_object
 from engine.planning.estimate import Machine, estimate
 from engine.planning.partition_plan import PartitionPlan
 from engine.planning.plan_json import plan_from_json
 from engine.planning.problem import Link, Problem
 from engine.planning.problem_json import read_problem
-from engine.planning.profile import Profile
-from engine.planning.typed_json import decode, read_object
+from engine.profile.hardware import HardwareCapability
+from engine.profile.profile import Profile
 
 MAX_BYTES = 64 << 20
 

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from engine.commands.output import print_json, printable
 from engine.commands.profile_text import as_text, bottlenecks
-from engine.data import Corrupt, InvalidInput, ModelRef, NoodleError, NotFound
-from engine.planning.profile import Profile
+from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound
+from engine.data.model import ModelRef
+from engine.profile.profile import Profile
 
 if TYPE_CHECKING:
     from engine.model.workload import Workload

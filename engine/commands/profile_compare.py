@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from engine.commands.output import print_json, printable, table
-from engine.data import InvalidInput
-from engine.planning.point import Point
-from engine.planning.profile import Profile
+from engine.data.errors import InvalidInput
+from engine.profile.point import Point
+from engine.profile.profile import Profile
 
 
 def compare(a: Profile, b: Profile, *, as_json: bool) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from engine.commands.output import table
-from engine.planning.point import Point
-from engine.planning.profile import Profile
+from engine.profile.point import Point
+from engine.profile.profile import Profile
 
 _MAX_ROWS = 16
 _NOISY_CV, _FEW_SAMPLES = 0.15, 3

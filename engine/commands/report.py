@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.commands.output import note, print_json, printable, table
-from engine.data import InvalidInput, NoodleError, NotFound
-from engine.planning.profile import Profile
+from engine.data.errors import InvalidInput, NoodleError, NotFound
+from engine.profile.profile import Profile
 from engine.report.jsonl import LOG_NAME
 from engine.report.run_report import Run, read_run, run_summary, write_run_report
 

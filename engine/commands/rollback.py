@@ -8,10 +8,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from engine.adopted_plan import AdoptedPlan, former_plan
 from engine.commands.output import note, print_json, table
-from engine.data import Plan
-from engine.move_estimate import MoveEstimate
+from engine.data.adopted_plan import AdoptedPlan, former_plan
+from engine.data.moves import MoveEstimate
+from engine.data.plan import Plan
 from engine.service.client import Client
 
 

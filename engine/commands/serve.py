@@ -11,7 +11,9 @@ import sys
 from collections.abc import Callable
 
 from engine.commands.output import print_json
-from engine.data import ClusterStatus, ModelRef, NoodleError, Phase, Unavailable
+from engine.data.errors import NoodleError, Unavailable
+from engine.data.model import ModelRef
+from engine.data.status import ClusterStatus, Phase
 from engine.service.client import Client, check_address
 from engine.service.local import LocalCluster, LocalOptions
 from engine.service.metrics_server import MetricsOptions
@@ -22,7 +24,7 @@ from engine.service.security import SecurityOptions, load_tokens
 def coordinator(options: argparse.Namespace) -> int:
     """Serve a cluster until interrupted."""
     from engine.model.source import default_cache_dir
-    from engine.service.coordinator import CoordinatorOptions, run_coordinator
+    from engine.service.coordinator.coordinator import CoordinatorOptions, run_coordinator
 
     set_up_logging(options.log_level)
     settings = CoordinatorOptions(
@@ -46,7 +48,7 @@ def coordinator(options: argparse.Namespace) -> int:
 def worker(options: argparse.Namespace) -> int:
     """Serve stages until interrupted."""
     from engine.model.source import default_cache_dir
-    from engine.service.worker import WorkerOptions, run_worker
+    from engine.service.worker.worker import WorkerOptions, run_worker
 
     set_up_logging(options.log_level)
     settings = WorkerOptions(

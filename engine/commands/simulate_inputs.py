@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.commands.profile import read_profile
-from engine.data import InvalidInput, Item, NotFound, Plan, Stage
-from engine.planning.given import GIVEN, check_layers
+from engine.data.errors import InvalidInput, NotFound
+from engine.data.model import Item
+from engine.data.plan import Plan, Stage
+from engine.planning.manual_plan import GIVEN, check_layers
 from engine.planning.strategies import check_strategy
 from engine.simulation.arrivals import Arrival, at_once, poisson, trace
 from engine.simulation.cost import CostSource, ItemTimes, ProfileCosts

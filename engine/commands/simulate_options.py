@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from engine.option_types import factors, ids, numbers, positive, size, whole
+from engine.commands.option_types import factors, ids, numbers, positive, size, whole
 
 
 def add_simulate_options(parser: argparse.ArgumentParser) -> None:

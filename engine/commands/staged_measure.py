@@ -18,7 +18,8 @@ import psutil
 from engine.commands.generate import Transcript, transcribe
 from engine.commands.output import note
 from engine.commands.serve import wait_until_serving
-from engine.data import GenerateRequest, ModelRef, StageTiming
+from engine.data.generation import GenerateRequest, StageTiming
+from engine.data.model import ModelRef
 from engine.report.staged import Figures
 from engine.service.client import Client
 from engine.service.local import LocalCluster, LocalOptions

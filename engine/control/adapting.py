@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from engine.adaptation_entry import AdaptationEntry, AdaptationStatus
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.adaptation.history import Decision, Verdict
@@ -19,10 +18,13 @@ from engine.control.adaptation.view import AdaptationView, MemorySample, StepSam
 from engine.control.batching import Flight
 from engine.control.moves import Wish
 from engine.control.placement import problem_of
-from engine.data import Phase, Plan, Refused, Severity
-from engine.planning.point import DECODE, Point
+from engine.data.adaptation import AdaptationEntry, AdaptationStatus
+from engine.data.errors import Refused
+from engine.data.plan import Plan
+from engine.data.status import Phase, Severity
 from engine.planning.problem import Infeasible, Problem
 from engine.planning.strategies import STRATEGIES
+from engine.profile.point import DECODE, Point
 
 if TYPE_CHECKING:
     from engine.control.cluster import Cluster
@@ -87,8 +89,8 @@ class Adapting:
 
     @property
     def suggestion_id(self) -> int:
-        """The suggestion that waits to be confirmed; 0 is none."""
-        open_ = self.planner.suggestion
+        """The suggestion that waits to be confirmed; 0 if there is none for the plan that serves."""
+        open_ = self.planner.suggestion_for(self._cluster.plan_version)
         return open_.decision_id if open_ is not None else 0
 
     def set_mode(self, name: str, expected: str, now_s: float, out: list[do.Command]) -> None:
@@ -160,8 +162,8 @@ def _point(flight: Flight) -> Point:
 def _entry(d: Decision, now_s: float) -> AdaptationEntry:
     cost_s = d.cost.cost_s if d.cost else 0.0
     figures = d.before_s, d.predicted_s, cost_s, d.realised_s, d.realised_pause_s
-    stages = d.plan.stages if d.plan else ()
-    return AdaptationEntry(d.decision_id, now_s - d.at_s, str(d.verdict), d.sentence, d.outcome, *figures, stages)
+    stages, for_version = (d.plan.stages, d.plan.for_version) if d.plan else ((), 0)
+    return AdaptationEntry(d.decision_id, now_s - d.at_s, str(d.verdict), d.sentence, d.outcome, *figures, stages, for_version)
 
 
 def _record(decision: Decision) -> do.Record:

@@ -9,7 +9,7 @@ from engine.control import events as on
 from engine.control.eligibility import refusal
 from engine.control.members import Member
 from engine.control.moves import Wish
-from engine.data import NodeState, Phase, Severity
+from engine.data.status import NodeState, Phase, Severity
 
 if TYPE_CHECKING:
     from engine.control.cluster import Cluster

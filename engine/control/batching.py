@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from engine.control.chunks import ChunkRule, num_pairs
 from engine.control.scheduler import SchedulerLimits
 from engine.control.session import Session
-from engine.data import NodeSpec, Segment, StageTiming
+from engine.data.generation import Segment, StageTiming
+from engine.data.plan import NodeSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ plan `rebalancer`'s.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import singledispatchmethod
 
 from engine.control import commands as do
@@ -29,7 +30,10 @@ from engine.control.rebalance import Rebalancer
 from engine.control.scheduler import Scheduler
 from engine.control.serving import Serving
 from engine.control.watchdog import Watchdog
-from engine.data import InvalidInput, ModelCard, NodeState, NotFound, Phase, Plan, Refused, Severity, Stage, Unavailable
+from engine.data.errors import InvalidInput, NotFound, Refused, Unavailable
+from engine.data.model import ModelCard
+from engine.data.plan import Plan, Stage
+from engine.data.status import NodeState, Phase, Severity
 from engine.planning.problem import Infeasible, Problem
 from engine.planning.strategies import check_strategy
 
@@ -300,10 +304,11 @@ class Cluster:
         """
         return self.adapting.corrected(problem_of(self.card, self.members, self.plan, without))
 
-    def preview(self, strategy: str = "", stages: tuple[Stage, ...] = ()) -> Plan:
-        """The plan the cluster would adopt now; raises Refused, InvalidInput or Infeasible with the reason."""
+    def preview(self, strategy: str = "", stages: tuple[Stage, ...] = (), without: str = "") -> Plan:
+        """The plan the cluster would adopt now, or `without` a worker; raises Refused, InvalidInput or Infeasible with the reason."""
         name = check_strategy(strategy or self.strategy)
-        return plan_for(self.problem(), self.config, name, self.last_version + 1, stages, is_asked=bool(strategy))
+        plan = plan_for(self.problem(without), self.config, name, self.last_version + 1, stages, is_asked=bool(strategy))
+        return replace(plan, for_version=self.plan_version)
 
     def _adopt(self, now_s: float, out: list[do.Command]) -> None:
         eligible = tuple((m.spec.node_id, m.generation) for m in self.members.eligible())

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.control.moves import Carried, KvRange, Transfer
-from engine.data import FinishReason, NoodleError, Plan, Segment, SessionStatus, Severity, Stage, StageTiming
+from engine.data.errors import NoodleError
+from engine.data.generation import FinishReason, Segment, StageTiming
+from engine.data.plan import Plan, Stage
+from engine.data.status import SessionStatus, Severity
 
 
 @dataclass(frozen=True, slots=True)

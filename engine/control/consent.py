@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine.data import Refused
+from engine.data.errors import Refused
 
 if TYPE_CHECKING:
     from engine.control.cluster import Cluster

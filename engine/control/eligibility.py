@@ -9,10 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from engine.control.members import Member, planning_node
-from engine.data import ModelCard, NodeSpec
+from engine.data.model import ModelCard
+from engine.data.plan import NodeSpec
 from engine.planning.capability import CapabilityMatcher, LayerRequirements, MatchRules
-from engine.planning.device import DeviceType, HardwareCapability
 from engine.planning.problem import MemoryPool, PlanningNode
+from engine.profile.hardware import DeviceType, HardwareCapability
 
 
 def refusal(card: ModelCard, spec: NodeSpec, rules: MatchRules) -> str:

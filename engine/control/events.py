@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.control.moves import Transfer
-from engine.data import GenerateRequest, ModelCard, NodeSpec, NoodleError, Stage, StageTiming
-from engine.measured_link import MeasuredLink
-from engine.planning.profile import Profile
+from engine.data.errors import NoodleError
+from engine.data.generation import GenerateRequest, StageTiming
+from engine.data.measured_link import MeasuredLink
+from engine.data.model import ModelCard
+from engine.data.plan import NodeSpec, Stage
+from engine.profile.profile import Profile
 
 
 @dataclass(frozen=True, slots=True)

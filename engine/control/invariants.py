@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from engine.control.session import SessionState
-from engine.data import Phase, Plan, Segment
+from engine.data.generation import Segment
+from engine.data.plan import Plan
+from engine.data.status import Phase
 
 if TYPE_CHECKING:
     from engine.control.cluster import Cluster

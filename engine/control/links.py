@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from engine.control.commands import Command, MeasureLinks, Record
 from engine.control.events import LinkBroken, LinksMeasured
-from engine.data import Severity
-from engine.measured_link import COORDINATOR, MeasuredLink
+from engine.data.measured_link import COORDINATOR, MeasuredLink
+from engine.data.status import Severity
 from engine.planning.problem import CoordinatorLink, Link, PairLink
 
 WAIT_S = 1.0  # since the last question

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 from engine.control.events import HeartbeatArrived, WorkerProfiled
 from engine.control.links import LinkBook
-from engine.data import ModelCard, NodeSpec, NodeState, Plan, Stage
-from engine.planning.cost_model import CostModel
-from engine.planning.point import DECODE
+from engine.data.model import ModelCard
+from engine.data.plan import NodeSpec, Plan, Stage
+from engine.data.status import NodeState
 from engine.planning.problem import PlanningNode
+from engine.profile.cost_model import CostModel
+from engine.profile.point import DECODE
 
 MOST_NOISE = 0.1  # variation of a profile's steps beyond which its times are no better than a short measurement
 CONTEXT_TOKENS = 16  # where workers measure when they join: nodes are compared at one point

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from engine.data import StageTiming
+from engine.data.generation import StageTiming
 
 WINDOW_STEPS = 128
 HISTORY_INTERVALS = 60

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from engine.control.adaptation.cost import MigrationRates
 from engine.control.members import capacity_tokens
 from engine.control.moves import Transfer, num_moved, transfers
-from engine.control.placement import plan_for
-from engine.data import InvalidInput, Item, ModelCard, NotFound, Plan, Refused, Stage
-from engine.move_estimate import MoveEstimate, NodeMemory
-from engine.move_report import MoveReport
+from engine.data.errors import InvalidInput, NotFound, Refused
+from engine.data.model import Item, ModelCard
+from engine.data.moves import MoveEstimate, MoveReport, NodeMemory
+from engine.data.plan import Plan, Stage
 from engine.planning.problem import tie_groups
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ def preview_without(cluster: Cluster, worker_id: str) -> Plan:
     member = cluster.members.get(worker_id)
     if member is None or not member.alive:
         raise NotFound(f"worker {worker_id[:80]} is not in the cluster: see `noodle-engine status`")
-    problem = cluster.problem(without=worker_id)
-    return plan_for(problem, cluster.config, cluster.strategy, cluster.last_version + 1, (), is_asked=False)
+    return cluster.preview(without=worker_id)
 
 
 def _speeds(done: Sequence[MoveReport], most_bytes: int) -> tuple[float, float]:

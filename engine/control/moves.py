@@ -15,8 +15,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from engine.control.session import Session
-from engine.data import ModelCard, Plan, Stage
-from engine.move_report import MoveReport
+from engine.data.model import ModelCard
+from engine.data.moves import MoveReport
+from engine.data.plan import Plan, Stage
 
 BARRIER_LIMIT_S = 5.0
 RETRY_S = 2.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.data import SessionStatus
+from engine.data.status import SessionStatus
 
 MAX_FINISHED = 50
 FAILED = "failed"

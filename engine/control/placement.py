@@ -8,9 +8,12 @@ from engine.control import commands as do
 from engine.control.config import ClusterConfig
 from engine.control.eligibility import binding_pools, planning_nodes
 from engine.control.members import Members
-from engine.data import InvalidInput, ModelCard, NodeState, Plan, Refused, Stage
-from engine.planning.given import GIVEN, given_plan
-from engine.planning.ordering import stable_plan
+from engine.data.errors import InvalidInput, Refused
+from engine.data.model import ModelCard
+from engine.data.plan import Plan, Stage
+from engine.data.status import NodeState
+from engine.planning.live_plan import stable_plan
+from engine.planning.manual_plan import GIVEN, given_plan
 from engine.planning.problem import Problem
 
 

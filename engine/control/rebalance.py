@@ -14,8 +14,9 @@ from engine.control import events as on
 from engine.control.members import capacity_tokens
 from engine.control.moves import BARRIER_LIMIT_S, RETRY_S, Carried, Move, Wish, transfers
 from engine.control.placement import describe
-from engine.data import Plan, Severity
-from engine.move_report import MoveReport
+from engine.data.moves import MoveReport
+from engine.data.plan import Plan
+from engine.data.status import Severity
 
 if TYPE_CHECKING:
     from engine.control.cluster import Cluster

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from engine.control.session import Session, SessionState
-from engine.data import Exhausted, FinishReason, GenerateRequest, InvalidInput
+from engine.data.errors import Exhausted, InvalidInput
+from engine.data.generation import FinishReason, GenerateRequest
 
 MAX_RECOVERIES = 8
 FIRST_RETRY_S = 0.05

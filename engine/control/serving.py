@@ -14,21 +14,11 @@ from engine.control.past_sessions import PastSessions
 from engine.control.scheduler import Scheduler, SchedulerLimits
 from engine.control.session import Session, SessionState
 from engine.control.session_status import ended
-from engine.data import (
-    Cancelled,
-    Corrupt,
-    Exhausted,
-    FinishReason,
-    Gap,
-    ModelCard,
-    NoodleError,
-    NotFound,
-    Plan,
-    Segment,
-    Severity,
-    Stale,
-    Unavailable,
-)
+from engine.data.errors import Cancelled, Corrupt, Exhausted, Gap, NoodleError, NotFound, Stale, Unavailable
+from engine.data.generation import FinishReason, Segment
+from engine.data.model import ModelCard
+from engine.data.plan import Plan
+from engine.data.status import Severity
 
 RETRIED = (Unavailable, Gap, NotFound, Stale, Corrupt)  # what sending the session again may mend
 SLOW_STEP_FACTOR = 20.0

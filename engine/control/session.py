@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from engine.data import GenerateRequest, Segment
+from engine.data.generation import GenerateRequest, Segment
 
 STEP_WINDOW = 64
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 from engine.control.metrics import quantile
 from engine.control.past_sessions import FAILED
 from engine.control.session import Session
-from engine.data import FinishReason, NoodleError, SessionStatus
+from engine.data.errors import NoodleError
+from engine.data.generation import FinishReason
+from engine.data.status import SessionStatus
 
 MAX_ERROR_CHARS = 200
 _ENDS = {FinishReason.ERROR: FAILED, FinishReason.CANCELLED: "cancelled"}

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.control.moves import Carried
-from engine.data import Corrupt, Gap, NotFound, Sampling, Segment, Stale
+from engine.data.errors import Corrupt, Gap, NotFound, Stale
+from engine.data.generation import Sampling, Segment
 
 
 @dataclass(slots=True)

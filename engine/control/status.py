@@ -7,7 +7,8 @@ from dataclasses import replace
 from engine.control.cluster import Cluster
 from engine.control.members import Member
 from engine.control.session_status import session_status
-from engine.data import ClusterStatus, NodeStatus, Phase, Plan, SessionStatus, StageStatus
+from engine.data.plan import Plan
+from engine.data.status import ClusterStatus, NodeStatus, Phase, SessionStatus, StageStatus
 
 
 def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterStatus:
@@ -39,6 +40,8 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         finished=cluster.serving.past.latest,
         adaptation_mode=str(cluster.adapting.mode),
         suggestion_id=cluster.adapting.suggestion_id,
+        predicted_bottleneck_s=plan.bottleneck_s if plan else 0.0,
+        predicted_step_s=plan.round_trip_s if plan else 0.0,
     )
 
 
@@ -71,7 +74,8 @@ def _node(member: Member, now_s: float) -> NodeStatus:
 def _stages(cluster: Cluster, plan: Plan) -> tuple[StageStatus, ...]:
     hop_s = cluster.metrics.hop_p50_s()
     rows = []
-    for stage, predicted_s in zip(plan.stages, plan.stage_s, strict=True):
+    predicted = zip(plan.stages, plan.stage_s, plan.hop_s or [0.0] * len(plan.stages), strict=True)
+    for stage, predicted_s, predicted_hop_s in predicted:
         seen = cluster.metrics.stage(stage.node_id)
         rows.append(
             StageStatus(
@@ -85,6 +89,7 @@ def _stages(cluster: Cluster, plan: Plan) -> tuple[StageStatus, ...]:
                 hop_s,
                 seen.num_steps,
                 seen.history_s,
+                predicted_hop_s,
             )
         )
     return tuple(rows)

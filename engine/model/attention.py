@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.functional import pad, scaled_dot_product_attention, softmax
 
-from engine.data import NotSupported
+from engine.data.errors import NotSupported
 
 IMPLEMENTATION = "noodle_packed"
 _TAG = "noodle_rows"

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import torch
 from transformers.cache_utils import Cache
 
-from engine.data import NotSupported
+from engine.data.errors import NotSupported
 from engine.model.attention import ProbeArrived, RowKV, tag
 from engine.model.kv import KVStore, LayerShape
 

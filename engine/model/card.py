@@ -16,7 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.data import Corrupt, Item, ModelCard, ModelRef, NoodleError, Unavailable
+from engine.data.errors import Corrupt, NoodleError, Unavailable
+from engine.data.model import Item, ModelCard, ModelRef
 from engine.model.source import Progress, random_folder, resolve
 
 if TYPE_CHECKING:

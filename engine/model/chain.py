@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.data import NotSupported
+from engine.data.errors import NotSupported
 from engine.model.attention import ProbeArrived
 from engine.model.cache import ProbeCache
 from engine.model.feeding import Feeder, Feeding

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import torch
 
-from engine.data import NotSupported
+from engine.data.errors import NotSupported
 from engine.model.spans import Mark
 
 Hook = Callable[..., None]

@@ -17,7 +17,7 @@ from torch.utils.hooks import RemovableHandle
 from engine.model.clocks import Clock
 from engine.model.roles import HookedLayer
 from engine.model.spans import BEGIN, END, Mark, StepSpans, fold, tile
-from engine.planning.profile import Role
+from engine.profile.profile import Role
 
 HookPair = tuple[nn.Module, Callable[..., None], Callable[..., None] | None]
 

@@ -10,7 +10,7 @@ from engine.model.gpu import device_type
 from engine.model.hardware import usable_memory
 from engine.model.limits import host_pool_id
 from engine.model.probes import probe
-from engine.planning.device import BFLOAT16, FLOAT16, FLOAT32, DeviceType
+from engine.profile.hardware import BFLOAT16, FLOAT16, FLOAT32, DeviceType
 
 _MODEL_DTYPES = (FLOAT32, BFLOAT16, FLOAT16)
 

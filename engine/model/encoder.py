@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from engine.data import InvalidInput, Item, ModelCard, ModelRef, NotSupported
+from engine.data.errors import InvalidInput, NotSupported
+from engine.data.model import Item, ModelCard, ModelRef
 from engine.model.chain import find_blocks, stations
 from engine.model.random_config import tiny_arguments
 from engine.model.slicing import torch_dtype
 from engine.model.source import architecture_of
-from engine.planning.point import FORWARD, Point
-from engine.planning.profile_points import PointPlan, encoder_points
+from engine.profile.point import FORWARD, Point
+from engine.profile.points import PointPlan, encoder_points
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.planning.device import DeviceType
+from engine.profile.hardware import DeviceType
 
 _ATTRIBUTE_INTEGRATED = 18  # CU_DEVICE_ATTRIBUTE_INTEGRATED of cuda.h
 

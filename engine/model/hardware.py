@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from engine.model.cpu import cpu_name
 from engine.model.limits import cpu_memory_bytes, num_cores
 

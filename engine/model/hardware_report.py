@@ -22,8 +22,8 @@ from engine.model.hardware import usable_memory
 from engine.model.measure import release_memory
 from engine.model.probes import Probe, probe_all
 from engine.model.roofline import measure_rooflines
-from engine.planning.device import DeviceType, HardwareCapability
-from engine.planning.profile import Roofline
+from engine.profile.hardware import DeviceType, HardwareCapability
+from engine.profile.profile import Roofline
 
 BENCHMARK_BUDGET_S = 1.6  # over all devices; filling buffers and starting a GPU come on top
 SCHEMA_VERSION = 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from engine.data import NoodleError, NotFound, Refused, Unavailable
+from engine.data.errors import NoodleError, NotFound, Refused, Unavailable
 
 # Old short names that the hub still redirects, so a cache may hold either spelling.
 CANONICAL_IDS = {

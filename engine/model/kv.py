@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from engine.data import Corrupt, Exhausted, Gap, InvalidInput, NotFound
+from engine.data.errors import Corrupt, Exhausted, Gap, InvalidInput, NotFound
 
 FIRST_CAPACITY_TOKENS = 64
 

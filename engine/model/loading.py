@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from engine.data import Corrupt
+from engine.data.errors import Corrupt
 from engine.model.slicing import item_state
 from engine.model.weights import StoredTensor, WeightFolder
 

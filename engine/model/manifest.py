@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.data import Corrupt
+from engine.data.errors import Corrupt
 from engine.model.tensor_files import NUMBER_BYTES, TensorFolder, TensorPlace, read_folder
 
 Progress = Callable[[float, str], None]

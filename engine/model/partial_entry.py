@@ -9,7 +9,7 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
-from engine.data import Corrupt, Exhausted
+from engine.data.errors import Corrupt, Exhausted
 from engine.model.manifest import TensorEntry
 
 _REHASH_BYTES = 1 << 20

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.model.roofline import product
-from engine.planning.device import BFLOAT16, DTYPES, FLOAT16, FLOAT32, INT8
+from engine.profile.hardware import BFLOAT16, DTYPES, FLOAT16, FLOAT32, INT8
 
 _ROWS, _INNER, _COLUMNS = 32, 64, 48  # int8 on CUDA wants more than 16 rows and multiples of 8
 # Largest error of a sum of 64 products of numbers in [-1, 1], relative to the largest result. TF32 has float16's mantissa.

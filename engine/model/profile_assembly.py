@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from engine.data import Item
+from engine.data.model import Item
 from engine.model.hardware import device_name
 from engine.model.limits import num_cores
 from engine.model.profiler import Measurements, PointSamples
@@ -22,8 +22,8 @@ from engine.model.roofline import explain
 from engine.model.spans import StepSpans
 from engine.model.traffic import LayerCounts
 from engine.model.workload import Workload
-from engine.planning.cost_model import CostModel, CostSample
-from engine.planning.profile import (
+from engine.profile.cost_model import CostModel, CostSample
+from engine.profile.profile import (
     Environment,
     Honesty,
     ItemFigures,

@@ -20,9 +20,9 @@ from engine.model.source import Progress
 from engine.model.spans import StepSpans
 from engine.model.traffic import LayerCounts, count_step
 from engine.model.workload import Step, Workload
-from engine.planning.point import DECODE, PHASES, Point
-from engine.planning.profile import Roofline
-from engine.planning.profile_points import PointPlan
+from engine.profile.point import DECODE, PHASES, Point
+from engine.profile.points import PointPlan
+from engine.profile.profile import Roofline
 
 DEFAULT_BUDGET_S, QUICK_BUDGET_S = 40.0, 8.0
 _LONGEST_PREFILL_S = 1.0  # longer prompts are left out on machines that would take longer

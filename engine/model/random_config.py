@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from engine.data import InvalidInput, NotSupported
+from engine.data.errors import InvalidInput, NotSupported
 
 _HIDDEN, _HEADS, _LAYERS = 64, 4, 4
 _TINY_SIZES: dict[str, int] = {

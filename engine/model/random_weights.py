@@ -26,7 +26,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
-from engine.data import Exhausted, NotSupported
+from engine.data.errors import Exhausted, NotSupported
 from engine.model.limits import cpu_memory_bytes
 from engine.model.random_config import empty_model, random_config
 from engine.model.slicing import check_supported

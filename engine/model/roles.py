@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import nn
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from engine.model.chain import stations
-from engine.planning.profile import Role
+from engine.profile.profile import Role
 
 DEPTHS = ("item", "layer", "leaf")
 

@@ -15,8 +15,8 @@ import torch
 from engine.model.clocks import clock_for
 from engine.model.hardware import usable_memory
 from engine.model.measure import cache_bytes
-from engine.planning.profile import Bound, Roofline
-from engine.planning.scaling import OVERHEAD_FACTOR
+from engine.profile.profile import Bound, Roofline
+from engine.profile.scaling import OVERHEAD_FACTOR
 
 _GEMM_SIZE = {"cpu": 1024, "cuda": 8192}
 _SMALLEST_GEMM = 128

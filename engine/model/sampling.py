@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from engine.data import Corrupt, InvalidInput, Sampling
+from engine.data.errors import Corrupt, InvalidInput
+from engine.data.generation import Sampling
 
 Row = npt.NDArray[np.float32]  # [V]
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine.data import InvalidInput, Item, NotSupported
+from engine.data.errors import InvalidInput, NotSupported
+from engine.data.model import Item
 from engine.model.families import REFUSED, VERIFIED
 from engine.model.feeding import Feeding
 from engine.model.weights import WeightFolder

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from engine.data import Corrupt, InvalidInput, ModelRef, NoodleError, NotFound, NotSupported, Unavailable
+from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound, NotSupported, Unavailable
+from engine.data.model import ModelRef
 from engine.model import hub
 
 Progress = Callable[[float, str], None]  # the fraction done in 0..1, or -1 when unknown, and a sentence

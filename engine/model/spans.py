@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from engine.data import Bug
+from engine.data.errors import Bug
 
 BEGIN, END = 2**30, 2**30 + 1
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from engine.model.feeding import Feeder, Rows, last_positions
 from engine.model.kv import KVStore
 from engine.model.rows import shorten_forwards

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.data import Corrupt, NotFound, NotSupported
+from engine.data.errors import Corrupt, NotFound, NotSupported
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"

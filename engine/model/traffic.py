@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from engine.model.collector import hooks
 from engine.model.roles import HookedLayer
-from engine.planning.profile import TensorInfo
+from engine.profile.profile import TensorInfo
 
 _LOOKUPS = ("embedding", "index", "index_select", "gather", "slice_scatter")  # they read the rows they return, not the table
 _MAX_TENSORS = 8  # shapes listed per layer and side

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from engine.data import Exhausted
+from engine.data.errors import Exhausted
 from engine.model.manifest import TensorEntry
 from engine.model.partial_entry import PartialEntry, unwritable
 

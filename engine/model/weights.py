@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine.data import Corrupt, InvalidInput, NotSupported
+from engine.data.errors import Corrupt, InvalidInput, NotSupported
 from engine.model.tensor_files import CONFIG_FILE, read_config, read_folder
 
 if TYPE_CHECKING:

@@ -16,15 +16,16 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from engine.data import InvalidInput, ModelCard, ModelRef, NotSupported
+from engine.data.errors import InvalidInput, NotSupported
+from engine.data.model import ModelCard, ModelRef
 from engine.model.card import describe_weights, prepare
 from engine.model.kv import LayerShape
 from engine.model.limits import cpu_memory_bytes
 from engine.model.source import Progress, default_cache_dir, resolve
 from engine.model.stage import StageModel
 from engine.model.weights import ConfigOnly
-from engine.planning.point import PREFILL, Point
-from engine.planning.profile_points import PointPlan, causal_points
+from engine.profile.point import PREFILL, Point
+from engine.profile.points import PointPlan, causal_points
 
 Step = Callable[[], Any]
 

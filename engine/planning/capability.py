@@ -11,8 +11,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from engine.data import InvalidInput
-from engine.planning.device import DeviceType, HardwareCapability
+from engine.data.errors import InvalidInput
+from engine.profile.hardware import DeviceType, HardwareCapability
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 
 
 @dataclass(frozen=True, slots=True)

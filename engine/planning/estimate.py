@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from engine.data import Item
+from engine.data.model import Item
 from engine.planning.capability import CapabilityMatcher, LayerRequirements, Match
-from engine.planning.device import DeviceType, HardwareCapability
-from engine.planning.point import DECODE, FORWARD
 from engine.planning.problem import Infeasible, Link, MemoryPool, PlanningNode, Problem
-from engine.planning.profile import Profile
-from engine.planning.scaling import ItemWork, scaled_item_s, work_of
+from engine.profile.hardware import DeviceType, HardwareCapability
+from engine.profile.point import DECODE, FORWARD
+from engine.profile.profile import Profile
+from engine.profile.scaling import ItemWork, scaled_item_s, work_of
 
 
 @dataclass(frozen=True, slots=True)

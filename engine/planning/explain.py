@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from engine.planning.constraints import PlanningConstraints
-from engine.planning.labels import TooLarge
 from engine.planning.problem import Infeasible, Link, PairLink, Problem
 from engine.planning.solution import Solution
-from engine.planning.solver import Solver
-from engine.planning.tables import Tables
+from engine.planning.solving.exact import Solver
+from engine.planning.solving.label_search import TooLarge
+from engine.planning.solving.tables import Tables
 
 MOST_RESOLVES = 40
 WORTH = 0.01  # gains below 1 % are not worth a sentence

@@ -1,6 +1,6 @@
 """The plan as a document: what to run where, what it costs, how good it is, and the items that it divides.
 
-`engine.data.Plan` is what a cluster runs and the wire carries: version, ranges and predicted times. A `Solution` is what a
+`engine.data.plan.Plan` is what a cluster runs and the wire carries: version, ranges and predicted times. A `Solution` is what a
 solver answers about one problem. A `PartitionPlan` stands by itself: it can be kept, sent, compared and drawn without either.
 """
 
@@ -10,7 +10,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.data import InvalidInput, Item, Plan, Stage
+from engine.data.errors import InvalidInput
+from engine.data.model import Item
+from engine.data.plan import Plan, Stage
 from engine.planning.problem import ADDITIVE, OVERLAPPED, Problem
 from engine.planning.solution import Solution, SolvedStage, evaluate
 
@@ -140,9 +142,16 @@ class PartitionPlan:
 
     def plan(self) -> Plan:
         """What a cluster would run."""
-        times = tuple(stage.time_s for stage in self.stages)
         return Plan(
-            self.plan_version, self.strategy, self.ranges, times, self.bottleneck_s, self.round_trip_s, self.lower_bound, self.optimal
+            plan_version=self.plan_version,
+            strategy=self.strategy,
+            stages=self.ranges,
+            stage_s=tuple(stage.time_s for stage in self.stages),
+            bottleneck_s=self.bottleneck_s,
+            round_trip_s=self.round_trip_s,
+            lower_bound=self.lower_bound,
+            optimal=self.optimal,
+            hop_s=tuple(stage.hop_s for stage in self.stages),
         )
 
 

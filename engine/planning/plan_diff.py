@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.data import InvalidInput, Item, Stage
+from engine.data.errors import InvalidInput
+from engine.data.model import Item
+from engine.data.plan import Stage
 from engine.planning.partition_plan import PartitionPlan
 from engine.planning.problem import tie_groups
 

@@ -7,10 +7,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from engine.data import Corrupt, InvalidInput, Item, NotSupported
+from engine.data.errors import Corrupt, InvalidInput, NotSupported
+from engine.data.model import Item
+from engine.data.typed_json import decode, read_object
 from engine.planning.partition_plan import SCHEMA_VERSION, PartitionPlan
 from engine.planning.solution import SolvedStage
-from engine.planning.typed_json import decode, read_object
 
 _REMEDY = "write it again with `noodle-engine plan --json`"
 

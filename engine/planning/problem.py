@@ -17,7 +17,8 @@ import math
 from dataclasses import dataclass, field
 from itertools import accumulate
 
-from engine.data import InvalidInput, Item, Refused
+from engine.data.errors import InvalidInput, Refused
+from engine.data.model import Item
 from engine.planning.constraints import PlanningConstraints
 
 TOKEN_ID_BYTES = 4

@@ -6,7 +6,7 @@ import json
 import math
 from typing import Any
 
-from engine.data import Item
+from engine.data.model import Item
 from engine.planning.problem import CoordinatorLink, Link, PlanningNode, Problem
 
 

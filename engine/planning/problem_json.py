@@ -15,7 +15,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from engine.data import InvalidInput, Item
+from engine.data.errors import InvalidInput
+from engine.data.model import Item
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.problem import (
     ADDITIVE,

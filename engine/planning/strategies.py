@@ -6,14 +6,15 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from engine.data import InvalidInput, Plan, Stage
-from engine.planning.interchange import interchangeable, last_matters
-from engine.planning.keys import key_of, solution_of
-from engine.planning.labels import TooLarge, Work
-from engine.planning.objectives import OBJECTIVES, Best
+from engine.data.errors import InvalidInput
+from engine.data.plan import Plan, Stage
 from engine.planning.problem import Infeasible, Problem
 from engine.planning.solution import Costs, Cut, Solution, evaluate
-from engine.planning.solver import Solver
+from engine.planning.solving.exact import Solver
+from engine.planning.solving.interchangeable import interchangeable, last_matters
+from engine.planning.solving.label_search import TooLarge, Work
+from engine.planning.solving.objectives import OBJECTIVES, Best
+from engine.planning.solving.strategy_keys import key_of, solution_of
 
 STRATEGIES = tuple(OBJECTIVES)
 HOPELESS = 1e4
@@ -32,9 +33,16 @@ def solve(problem: Problem, strategy: str) -> Solution:
     try:
         return solve_exactly(problem, strategy)
     except TooLarge:
-        from engine.planning.certified import solve_large
+        from engine.planning.solving.beam_plan import solve_large
 
         return solve_large(problem, strategy)
+
+
+def forget_tables() -> None:
+    """Drop what earlier problems left for later ones, so that a benchmark can time a first solve."""
+    from engine.planning.solving.node_sets import whole_space
+
+    whole_space.cache_clear()
 
 
 def solve_exactly(problem: Problem, strategy: str, work: Work | None = None) -> Solution:
@@ -127,4 +135,5 @@ def plan_of(found: Solution, plan_version: int) -> Plan:
         lower_bound=found.lower_bound,
         optimal=found.optimal,
         gap=found.gap if found.gap < math.inf else 0.0,
+        hop_s=tuple(stage.hop_s for stage in found.stages),
     )

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.planning.point import Point
-from engine.planning.profile import Profile
+from engine.profile.point import Point
+from engine.profile.profile import Profile
 from engine.report.jsonl import write_atomically
 from engine.report.names import visible
 

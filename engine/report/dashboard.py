@@ -11,8 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from engine.planning.point import Point
-from engine.planning.profile import LayerFigures, LayerProfile, Profile
+from engine.profile.point import Point
+from engine.profile.profile import LayerFigures, LayerProfile, Profile
 from engine.report.jsonl import write_atomically
 from engine.report.page import render_page
 

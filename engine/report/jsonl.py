@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.data import NoodleError, NotFound
-from engine.planning.profile import Profile
+from engine.data.errors import NoodleError, NotFound
+from engine.profile.profile import Profile
 
 SCHEMA = 1
 LOG_NAME = "metrics.jsonl"

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from engine.report.jsonl import LogRecord, encode, rotated
 
 log = logging.getLogger(__name__)

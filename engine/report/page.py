@@ -18,7 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from engine.data import NotSupported
+from engine.data.errors import NotSupported
 from engine.report.names import visible
 
 _HOLE = re.compile(r"\{\{(\w+)\}\}")

@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from engine.data import ClusterStatus, NodeState, NodeStatus, StageStatus
-from engine.planning.profile import Profile
+from engine.data.status import ClusterStatus, NodeState, NodeStatus, StageStatus
+from engine.profile.profile import Profile
 from engine.report.jsonl import write_atomically
 from engine.report.names import visible
 

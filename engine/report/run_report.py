@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.data import NotFound
+from engine.data.errors import NotFound
 from engine.report.jsonl import LogRead, LogRecord, read_log, write_atomically
 from engine.report.page import render_page
 

@@ -14,29 +14,20 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from engine.adaptation_entry import AdaptationStatus
-from engine.adopted_plan import AdoptedPlan
-from engine.data import (
-    ClusterStatus,
-    Corrupt,
-    GenerateRequest,
-    InvalidInput,
-    NoodleError,
-    Plan,
-    SessionStatus,
-    Stage,
-    TokenChunk,
-    Unavailable,
-)
-from engine.measured_link import MeasuredLink
-from engine.move_estimate import MoveEstimate
-from engine.move_report import MoveReport
+from engine.data.adaptation import AdaptationStatus
+from engine.data.adopted_plan import AdoptedPlan
+from engine.data.errors import Corrupt, InvalidInput, NoodleError, Unavailable
+from engine.data.generation import GenerateRequest, TokenChunk
+from engine.data.measured_link import MeasuredLink
+from engine.data.moves import MoveEstimate, MoveReport
+from engine.data.plan import Plan, Stage
+from engine.data.status import ClusterStatus, SessionStatus
+from engine.data.version import Version
+from engine.data.watch_frame import WatchFrame, completed
 from engine.service import wire
 from engine.service.errors import from_rpc_error, is_transport_failure
 from engine.service.links import connect, open_channel
 from engine.service.security import metadata
-from engine.version import Version
-from engine.watch_frame import WatchFrame, completed
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 

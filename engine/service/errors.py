@@ -11,28 +11,42 @@ from typing import Any, NoReturn
 import grpc
 import grpc.aio
 
-from engine import data
+from engine.data.errors import (
+    Bug,
+    Cancelled,
+    Corrupt,
+    Exhausted,
+    Gap,
+    InvalidInput,
+    NoodleError,
+    NotFound,
+    NotSupported,
+    Refused,
+    Stale,
+    Unauthorized,
+    Unavailable,
+)
 
 log = logging.getLogger(__name__)
 
 # The first class listed for a code is the one that code turns back into.
-_CODES: tuple[tuple[type[data.NoodleError], grpc.StatusCode], ...] = (
-    (data.NotSupported, grpc.StatusCode.FAILED_PRECONDITION),
-    (data.Refused, grpc.StatusCode.FAILED_PRECONDITION),
-    (data.InvalidInput, grpc.StatusCode.INVALID_ARGUMENT),
-    (data.NotFound, grpc.StatusCode.NOT_FOUND),
-    (data.Stale, grpc.StatusCode.ABORTED),
-    (data.Gap, grpc.StatusCode.OUT_OF_RANGE),
-    (data.Exhausted, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    (data.Unavailable, grpc.StatusCode.UNAVAILABLE),
-    (data.Corrupt, grpc.StatusCode.DATA_LOSS),
-    (data.Cancelled, grpc.StatusCode.CANCELLED),
-    (data.Unauthorized, grpc.StatusCode.PERMISSION_DENIED),
-    (data.Bug, grpc.StatusCode.INTERNAL),
+_CODES: tuple[tuple[type[NoodleError], grpc.StatusCode], ...] = (
+    (NotSupported, grpc.StatusCode.FAILED_PRECONDITION),
+    (Refused, grpc.StatusCode.FAILED_PRECONDITION),
+    (InvalidInput, grpc.StatusCode.INVALID_ARGUMENT),
+    (NotFound, grpc.StatusCode.NOT_FOUND),
+    (Stale, grpc.StatusCode.ABORTED),
+    (Gap, grpc.StatusCode.OUT_OF_RANGE),
+    (Exhausted, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (Unavailable, grpc.StatusCode.UNAVAILABLE),
+    (Corrupt, grpc.StatusCode.DATA_LOSS),
+    (Cancelled, grpc.StatusCode.CANCELLED),
+    (Unauthorized, grpc.StatusCode.PERMISSION_DENIED),
+    (Bug, grpc.StatusCode.INTERNAL),
 )
-_CLASSES = {code: cls for cls, code in _CODES if cls is not data.NotSupported}
-_CLASSES[grpc.StatusCode.UNAUTHENTICATED] = data.Unauthorized
-_CLASSES[grpc.StatusCode.DEADLINE_EXCEEDED] = data.Unavailable
+_CLASSES = {code: cls for cls, code in _CODES if cls is not NotSupported}
+_CLASSES[grpc.StatusCode.UNAUTHENTICATED] = Unauthorized
+_CLASSES[grpc.StatusCode.DEADLINE_EXCEEDED] = Unavailable
 _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -46,20 +60,20 @@ def status_number(error: BaseException) -> int:
     return int(status_code(error).value[0])
 
 
-def from_number(number: int, message: str) -> data.NoodleError:
+def from_number(number: int, message: str) -> NoodleError:
     """The error that a number inside a message stands for."""
-    return _CLASSES.get(_BY_NUMBER.get(number, grpc.StatusCode.INTERNAL), data.Bug)(message)
+    return _CLASSES.get(_BY_NUMBER.get(number, grpc.StatusCode.INTERNAL), Bug)(message)
 
 
-def from_rpc_error(error: grpc.RpcError, peer: str) -> data.NoodleError:
+def from_rpc_error(error: grpc.RpcError, peer: str) -> NoodleError:
     """Turn a failed call into our error; `peer` names the other side when the transport itself failed."""
     code = error.code() if hasattr(error, "code") else grpc.StatusCode.UNAVAILABLE
     details = (error.details() if hasattr(error, "details") else "") or ""
     if code is grpc.StatusCode.UNAVAILABLE and not details.startswith(_OURS):
-        return data.Unavailable(f"cannot reach {peer}: {_short(details)}; is it running, and is the address right?")
+        return Unavailable(f"cannot reach {peer}: {_short(details)}; is it running, and is the address right?")
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return data.Refused(f"{peer} answers, but it is not a NoodleCore server of this version: check the address and both versions")
-    return _CLASSES.get(code, data.Bug)(details.removeprefix(_OURS) or code.name.lower())
+        return Refused(f"{peer} answers, but it is not a NoodleCore server of this version: check the address and both versions")
+    return _CLASSES.get(code, Bug)(details.removeprefix(_OURS) or code.name.lower())
 
 
 def is_transport_failure(error: grpc.RpcError) -> bool:
@@ -78,7 +92,7 @@ def _short(details: str) -> str:
 
 async def abort(context: grpc.aio.ServicerContext, error: BaseException) -> NoReturn:
     """End the call with the status of `error`; an unexpected one is logged and leaves only its incident id."""
-    if isinstance(error, data.NoodleError):
+    if isinstance(error, NoodleError):
         code = status_code(error)
         text = str(error)
         await context.abort(code, (_OURS + text) if code is grpc.StatusCode.UNAVAILABLE else text)
@@ -87,15 +101,15 @@ async def abort(context: grpc.aio.ServicerContext, error: BaseException) -> NoRe
     raise AssertionError("abort returns never")
 
 
-def incident(error: BaseException) -> data.Bug:
+def incident(error: BaseException) -> Bug:
     """Log an unexpected error under a new incident id and return what the other side may see of it."""
     incident_id = secrets.token_hex(4)
     log.error("incident %s", incident_id, exc_info=error)
-    return data.Bug(f"internal error, incident {incident_id}: look for it in the log of that process")
+    return Bug(f"internal error, incident {incident_id}: look for it in the log of that process")
 
 
-def as_noodle_error(error: BaseException) -> data.NoodleError:
-    return error if isinstance(error, data.NoodleError) else incident(error)
+def as_noodle_error(error: BaseException) -> NoodleError:
+    return error if isinstance(error, NoodleError) else incident(error)
 
 
 class CatchAll(grpc.aio.ServerInterceptor):

@@ -17,8 +17,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from engine.data import InvalidInput
-from engine.measured_link import MeasuredLink
+from engine.data.errors import InvalidInput
+from engine.data.measured_link import MeasuredLink
 from engine.service.errors import from_rpc_error
 from engine.service.links import open_channel
 from engine.service.security import metadata

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from engine.data import InvalidInput, NoodleError, Unavailable
+from engine.data.errors import InvalidInput, NoodleError, Unavailable
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 4.0

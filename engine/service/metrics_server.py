@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.data import ClusterStatus, Refused, Unavailable
+from engine.data.errors import Refused, Unavailable
+from engine.data.status import ClusterStatus
 from engine.service.gauges import Gauges
 from engine.service.security import is_loopback
 

@@ -19,7 +19,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
-from engine.data import Unavailable
+from engine.data.errors import Unavailable
 from engine.service import wire
 from engine.service.errors import CatchAll
 from engine.service.security import Gatekeeper, SecurityOptions, check_listen_address, server_credentials

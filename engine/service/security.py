@@ -18,7 +18,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from engine.data import InvalidInput, Refused
+from engine.data.errors import InvalidInput, Refused
 
 
 class Role(IntEnum):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.data import InvalidInput, NoodleError, NotFound
+from engine.data.errors import InvalidInput, NoodleError, NotFound
 from engine.model.tensor_files import TensorFolder, read_folder
 from engine.model.weight_cache import WeightCache
 from protos import noodle_pb2 as pb

@@ -9,7 +9,7 @@ from io import FileIO
 import grpc
 import grpc.aio
 
-from engine.data import Corrupt, InvalidInput
+from engine.data.errors import Corrupt, InvalidInput
 from engine.service.pace import Pace
 from engine.service.weight_library import Extent, WeightLibrary
 from protos import noodle_pb2 as pb

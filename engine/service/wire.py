@@ -11,7 +11,7 @@ import enum
 from collections.abc import Iterable
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from engine import data
+from engine.data.generation import FinishReason, GenerateRequest, Sampling, Segment, StageTiming, TokenChunk
 from protos import noodle_pb2 as pb
 
 T = TypeVar("T")
@@ -105,10 +105,10 @@ _HINTS: dict[Any, dict[str, Any]] = {}
 
 
 # --- generation ---------------------------------------------------------------------------------------------------
-def request_from_message(message: pb.GenerateRequest) -> data.GenerateRequest:
+def request_from_message(message: pb.GenerateRequest) -> GenerateRequest:
     """Validate and convert; raises InvalidInput."""
-    sampling = from_message(data.Sampling, message.sampling) if message.HasField("sampling") else data.Sampling()
-    return data.GenerateRequest(
+    sampling = from_message(Sampling, message.sampling) if message.HasField("sampling") else Sampling()
+    return GenerateRequest(
         prompt=message.prompt if message.HasField("prompt") else None,
         prompt_ids=tuple(message.prompt_ids),
         max_new_tokens=message.max_new_tokens,
@@ -118,21 +118,21 @@ def request_from_message(message: pb.GenerateRequest) -> data.GenerateRequest:
     )
 
 
-def chunk_from_message(message: pb.TokenChunk) -> data.TokenChunk:
-    return data.TokenChunk(
+def chunk_from_message(message: pb.TokenChunk) -> TokenChunk:
+    return TokenChunk(
         session_id=message.session_id,
         index=message.index,
         token_id=message.token_id,
         text=message.text,
         timings=timings_from(message.timings),
-        finish_reason=data.FinishReason(message.finish_reason) if message.finish_reason else None,
+        finish_reason=FinishReason(message.finish_reason) if message.finish_reason else None,
         prompt_ids=tuple(message.prompt_ids),
         step_s=message.step_s,
     )
 
 
 # --- steps, once per token ----------------------------------------------------------------------------------------
-def segment_to_message(segment: data.Segment) -> pb.Segment:
+def segment_to_message(segment: Segment) -> pb.Segment:
     message = pb.Segment(
         session_id=segment.session_id,
         epoch=segment.epoch,
@@ -146,24 +146,24 @@ def segment_to_message(segment: data.Segment) -> pb.Segment:
     return message
 
 
-def segment_from_message(message: pb.Segment) -> data.Segment:
-    return data.Segment(
+def segment_from_message(message: pb.Segment) -> Segment:
+    return Segment(
         session_id=message.session_id,
         epoch=message.epoch,
         position=message.position,
         token_ids=tuple(message.token_ids),
         sample_index=None if message.sample_index < 0 else message.sample_index,
-        sampling=from_message(data.Sampling, message.sampling) if message.HasField("sampling") else None,
+        sampling=from_message(Sampling, message.sampling) if message.HasField("sampling") else None,
         reserve_tokens=message.reserve_tokens,
     )
 
 
-def timings_to(timings: Iterable[data.StageTiming]) -> list[pb.StageTiming]:
+def timings_to(timings: Iterable[StageTiming]) -> list[pb.StageTiming]:
     return [
         pb.StageTiming(worker_id=t.worker_id, compute_s=t.compute_s, queue_s=t.queue_s, wire_in_s=t.wire_in_s, wire_out_s=t.wire_out_s)
         for t in timings
     ]
 
 
-def timings_from(messages: Iterable[pb.StageTiming]) -> tuple[data.StageTiming, ...]:
-    return tuple(data.StageTiming(m.worker_id, m.compute_s, m.queue_s, m.wire_in_s, m.wire_out_s) for m in messages)
+def timings_from(messages: Iterable[pb.StageTiming]) -> tuple[StageTiming, ...]:
+    return tuple(StageTiming(m.worker_id, m.compute_s, m.queue_s, m.wire_in_s, m.wire_out_s) for m in messages)

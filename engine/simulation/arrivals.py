@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 
 MAX_SESSIONS = 1_000_000
 MAX_TOKENS = 1_000_000  # of one session

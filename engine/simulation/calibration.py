@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from engine.simulation.cost import CostSource, StepShape
 from engine.simulation.scenario import SoftwareCosts
 

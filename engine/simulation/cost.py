@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
-from engine.data import InvalidInput, Segment
-from engine.planning.cost_model import CostModel, work_s
-from engine.planning.point import DECODE, PREFILL
+from engine.data.errors import InvalidInput
+from engine.data.generation import Segment
+from engine.profile.cost_model import CostModel, work_s
+from engine.profile.point import DECODE, PREFILL
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.control import events as on
-from engine.data import FinishReason, GenerateRequest, Item, ModelCard, ModelRef, NodeSpec, Sampling, Stage
+from engine.data.generation import FinishReason, GenerateRequest, Sampling
+from engine.data.model import Item, ModelCard, ModelRef
+from engine.data.plan import NodeSpec, Stage
 from engine.simulation.drill_calm import Calm
 from engine.simulation.drill_coordinator import NAME, Disk, DrillCoordinator, failed
 from engine.simulation.drill_model import VOCABULARY, undisturbed

@@ -14,7 +14,9 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.scheduler import SchedulerLimits
-from engine.data import FinishReason, GenerateRequest, ModelCard, NoodleError
+from engine.data.errors import NoodleError
+from engine.data.generation import FinishReason, GenerateRequest
+from engine.data.model import ModelCard
 from engine.simulation.drill_world import World
 
 NAME = "coordinator"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.data import NoodleError
+from engine.data.errors import NoodleError
 from engine.simulation.drill_coordinator import NAME, DrillCoordinator
 from engine.simulation.drill_worker import DrillWorker, Frame
 from engine.simulation.drill_world import World

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from engine.control.events import SegmentOutcome, StepReported
 from engine.control.moves import Carried, KvRange
 from engine.control.stage_sessions import Append, StageSession, StageSessions
-from engine.data import NoodleError, Segment, Stage, Stale
+from engine.data.errors import NoodleError, Stale
+from engine.data.generation import Segment
+from engine.data.plan import Stage
 from engine.simulation.drill_model import Memory, embed, run_items, sample
 
 

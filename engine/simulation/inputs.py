@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine.data import Item
-from engine.planning.profile import Profile
+from engine.data.model import Item
+from engine.profile.profile import Profile
 
 
 def items_of(profile: Profile) -> tuple[Item, ...]:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from engine.control.commands import SendStep
-from engine.data import Item, Stage, StageTiming
+from engine.data.generation import StageTiming
+from engine.data.model import Item
+from engine.data.plan import Stage
 from engine.simulation.cost import StageCost, StepShape, shape_of
 from engine.simulation.kv_cache import VirtualKVCache
 from engine.simulation.scenario import NodeSetup

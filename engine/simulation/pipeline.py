@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 
-from engine.data import Plan
+from engine.data.plan import Plan
 from engine.simulation.clock import VirtualClock
 from engine.simulation.node import Span, Step, VirtualNode, answer_bytes, prompt_bytes
 from engine.simulation.processor import SharedProcessor

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.data import FinishReason, Plan
+from engine.data.generation import FinishReason
+from engine.data.plan import Plan
 from engine.simulation.node import Span, VirtualNode
 from engine.simulation.pipeline import Pipeline
 from engine.simulation.scenario import Scenario

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from engine.control.scheduler import SchedulerLimits
-from engine.data import InvalidInput, Item, Plan, check_name
-from engine.measured_link import COORDINATOR
-from engine.planning.given import check_layers
+from engine.data.errors import InvalidInput, check_name
+from engine.data.measured_link import COORDINATOR
+from engine.data.model import Item
+from engine.data.plan import Plan
+from engine.planning.manual_plan import check_layers
 from engine.simulation.arrivals import Arrival
 from engine.simulation.cost import CostSource
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from array import array
 
-from engine.data import FinishReason
+from engine.data.generation import FinishReason
 from engine.simulation.arrivals import Arrival
 
 

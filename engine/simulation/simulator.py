@@ -16,8 +16,12 @@ from engine.control.chunks import ChunkRule
 from engine.control.cluster import Cluster
 from engine.control.config import ClusterConfig
 from engine.control.members import LeaseRules
-from engine.data import GenerateRequest, ModelCard, ModelRef, NodeSpec, NoodleError, Phase, Refused
-from engine.measured_link import MeasuredLink
+from engine.data.errors import NoodleError, Refused
+from engine.data.generation import GenerateRequest
+from engine.data.measured_link import MeasuredLink
+from engine.data.model import ModelCard, ModelRef
+from engine.data.plan import NodeSpec
+from engine.data.status import Phase
 from engine.simulation.arrivals import Arrival
 from engine.simulation.clock import VirtualClock
 from engine.simulation.node import Step

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.data import Event, Severity
+from engine.data.status import Event, Severity
 from noodle_tui.figures import clock
 from noodle_tui.listings.repeats import folded, folds, with_count
 from noodle_tui.pages import Page

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from engine.data import NodeStatus, StageStatus
+from engine.data.status import NodeStatus, StageStatus
 from noodle_tui.figures import ms, percent, signed_percent
 from noodle_tui.listings.stages import StageRow, stage_rows, stages_table
 from noodle_tui.pages import Page

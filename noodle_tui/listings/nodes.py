@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from engine.data import ClusterStatus, NodeState, NodeStatus, StageStatus
+from engine.data.status import ClusterStatus, NodeState, NodeStatus, StageStatus
 from noodle_tui.figures import age, ms, percent, size
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Line, Span, fit, line

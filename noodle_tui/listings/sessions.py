@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.data import SessionStatus
+from engine.data.status import SessionStatus
 from noodle_tui.figures import age, rate, with_ms
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Line, Span

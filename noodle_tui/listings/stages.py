@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.data import NodeStatus, StageStatus
+from engine.data.status import NodeStatus, StageStatus
 from noodle_tui.figures import ms, percent, signed_percent
 from noodle_tui.listings.nodes import is_warning, node_rows
 from noodle_tui.state import ConsoleState

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from engine.data import Plan, StageStatus
+from engine.data.plan import Plan
+from engine.data.status import StageStatus
 from noodle_tui.figures import ms, percent, rate, signed_percent, size, with_ms
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Line, Span, fit, line
@@ -14,7 +15,7 @@ from noodle_tui.state import Candidate, ConsoleState
 from noodle_tui.tables import Column, Table, widest
 
 if TYPE_CHECKING:
-    from engine.move_estimate import MoveEstimate
+    from engine.data.moves import MoveEstimate
 
 FULL = 0.92  # of a node's memory
 CURRENT, MEASURED = "current", "measured"  # the present plan as it was planned, and as it runs

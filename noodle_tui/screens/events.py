@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 
-from engine.data import Event
+from engine.data.status import Event
 from noodle_tui.figures import clock
 from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line, wrap
 from noodle_tui.listings import cursor_row, table_of, warns

@@ -16,7 +16,8 @@ from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Input
 
-from engine.data import GenerateRequest, InvalidInput, Sampling
+from engine.data.errors import InvalidInput
+from engine.data.generation import GenerateRequest, Sampling
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.keys import Key as Binding
 from noodle_tui.lines import Canvas, Lines, Span, line

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.data import ClusterStatus, Plan
+from engine.data.plan import Plan
+from engine.data.status import ClusterStatus
 from noodle_tui.figures import ms, size
 from noodle_tui.lines import Canvas, Lines, Span, line
 from noodle_tui.listings.strategies import StrategyRow
@@ -16,7 +17,7 @@ from noodle_tui.state import ConsoleState
 from noodle_tui.widgets.plan_blocks import bottleneck_index, parts_strip
 
 if TYPE_CHECKING:
-    from engine.move_estimate import MoveEstimate
+    from engine.data.moves import MoveEstimate
 
 LABEL = 9
 Parts = tuple[tuple[str, float], ...]  # nodes in the order of their stages, each with its part

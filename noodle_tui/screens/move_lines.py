@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from engine.data import ClusterStatus
+from engine.data.status import ClusterStatus
 from noodle_tui.figures import percent, size
 from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line
 from noodle_tui.state import ConsoleState
 
 if TYPE_CHECKING:
-    from engine.move_estimate import MoveEstimate, NodeMemory
+    from engine.data.moves import MoveEstimate, NodeMemory
 
 LABEL = 9
 TIGHT = 0.92  # of what a node may use, while it holds both stages

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.data import Event
-from engine.measured_link import MeasuredLink
+from engine.data.measured_link import MeasuredLink
+from engine.data.status import Event
 from noodle_tui.figures import ms, percent, signed_percent, size, with_ms
 from noodle_tui.lines import Canvas, Line, Lines, Span, beside, fit, line, wrap
 from noodle_tui.listings import cursor_row, table_of, warns

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.data import ClusterStatus, StageStatus
+from engine.data.status import ClusterStatus, StageStatus
 from noodle_tui.causes import likely_cause
 from noodle_tui.figures import age, clock, percent, signed_percent, size, with_ms
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line

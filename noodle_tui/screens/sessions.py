@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from engine.data import ClusterStatus, SessionStatus
+from engine.data.status import ClusterStatus, SessionStatus
 from noodle_tui.figures import age, rate, with_ms
 from noodle_tui.generation import Generation
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, width_of

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from engine.data import ClusterStatus, Plan
+from engine.data.plan import Plan
+from engine.data.status import ClusterStatus
 from noodle_tui.figures import clock, middle, ms, percent, signed_percent
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, wrap
 from noodle_tui.listings import cursor_row, table_of

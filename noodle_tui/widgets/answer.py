@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 
-from engine.data import FinishReason
+from engine.data.generation import FinishReason
 from noodle_tui.figures import ms, rate, with_ms
 from noodle_tui.generation import AnswerState, Generation
 from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line, stack, width_of, wrap

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.data import Event, Severity
+from engine.data.status import Event, Severity
 from noodle_tui.figures import clock
 from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line, wrap
 

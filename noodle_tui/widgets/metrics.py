@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.data import ClusterStatus
+from engine.data.status import ClusterStatus
 from noodle_tui.actions import GIVEN
 from noodle_tui.figures import age, ms, percent, rate, signed_percent, with_ms
 from noodle_tui.glyphs import Glyphs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.data import NodeState, Phase
+from engine.data.status import NodeState, Phase
 from noodle_tui.lines import Canvas, Line, Lines, Span, line, wrap
 from noodle_tui.state import ConsoleState, LinkState
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len
 
-from engine.data import ClusterStatus, StageStatus
+from engine.data.status import ClusterStatus, StageStatus
 from noodle_tui.figures import ms, percent, with_ms
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line

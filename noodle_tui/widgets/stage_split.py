@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.data import StageStatus
+from engine.data.status import StageStatus
 from noodle_tui.figures import ms, percent, size
 from noodle_tui.lines import Canvas, Lines, Span, fit, line
 from noodle_tui.listings.stages import StageRow

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rich.cells import cell_len
 
-from engine.data import Event, Severity
+from engine.data.status import Event, Severity
 from noodle_tui.figures import age, ms
 from noodle_tui.history import Sample
 from noodle_tui.lines import Canvas, Line, Lines, Span, line

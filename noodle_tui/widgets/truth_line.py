@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.cells import cell_len
 
-from engine.data import ClusterStatus, NodeState, NodeStatus, Phase
+from engine.data.status import ClusterStatus, NodeState, NodeStatus, Phase
 from noodle_tui.figures import age, clock, rate
 from noodle_tui.keys import key_of
 from noodle_tui.lines import Canvas, Line, Span, crop, fit, line, pad, width_of

@@ -16,7 +16,9 @@ from typing import Any
 
 from engine.commands.generate import Transcript, transcribe
 from engine.commands.serve import wait_until_serving
-from engine.data import ClusterStatus, GenerateRequest, Phase, Stage
+from engine.data.generation import GenerateRequest
+from engine.data.plan import Stage
+from engine.data.status import ClusterStatus, Phase
 from engine.model.hardware import num_cores
 from engine.model.source import default_ref
 from engine.service.client import Client

@@ -14,7 +14,9 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from engine.data import Event, GenerateRequest, Plan, Stage
+from engine.data.generation import GenerateRequest
+from engine.data.plan import Plan, Stage
+from engine.data.status import Event
 from engine.planning.problem import PlanningNode, Problem
 from engine.planning.problem_json import read_problem
 from engine.planning.strategies import make_plan

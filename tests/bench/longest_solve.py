@@ -14,8 +14,8 @@ import time
 from dataclasses import replace
 
 from engine.commands.bench_plan import unlike
-from engine.data import Refused
-from engine.planning.ordering import is_searchable, solve_stable
+from engine.data.errors import Refused
+from engine.planning.live_plan import is_searchable, solve_stable
 from engine.planning.problem import Link, MemoryPool, PairLink, Problem
 from engine.planning.strategies import STRATEGIES
 

@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from engine.data import ModelRef
+from engine.data.model import ModelRef
 from engine.model.clocks import CpuClock
 from engine.model.collector import MetricsCollector
 from engine.model.roles import select_layers
 from engine.model.workload import CausalWorkload, load_workload
-from engine.planning.point import DECODE, Point
-from engine.planning.profile import Role
+from engine.profile.point import DECODE, Point
+from engine.profile.profile import Role
 
 _WARM_UP = 3
 

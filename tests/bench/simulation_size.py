@@ -13,7 +13,7 @@ import json
 import resource
 import time
 
-from engine.data import Item
+from engine.data.model import Item
 from engine.simulation.arrivals import at_once
 from engine.simulation.cost import ItemTimes
 from engine.simulation.scenario import NodeSetup, Scenario, SoftwareCosts, VirtualHost

@@ -11,12 +11,13 @@ from engine.commands.bench_staged import earlier_runs, plans_of, simulate_rows
 from engine.commands.generate import Transcript
 from engine.commands.staged_measure import Measured, add_first_tokens, joined, measure, visit_runs, warm_up_runs
 from engine.commands.staged_text import staged_text
-from engine.data import ModelRef, StageTiming, TokenChunk
+from engine.data.generation import StageTiming, TokenChunk
+from engine.data.model import ModelRef
 from engine.model.card import prepare
 from engine.model.source import default_cache_dir
-from engine.planning.cost_model import CostModel, CostSample
-from engine.planning.point import DECODE, PREFILL, Point
-from engine.planning.profile import ItemProfile, Profile
+from engine.profile.cost_model import CostModel, CostSample
+from engine.profile.point import DECODE, PREFILL, Point
+from engine.profile.profile import ItemProfile, Profile
 from engine.report.staged import staged_document
 from tests.report.profiles import make_profile
 from tests.service.running import running

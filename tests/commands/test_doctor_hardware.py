@@ -13,7 +13,7 @@ import pytest
 
 from engine.commands import doctor_hardware
 from engine.commands.doctor_hardware import as_text, measure
-from engine.data import NoodleError, Unavailable
+from engine.data.errors import NoodleError, Unavailable
 
 ROOT = Path(__file__).parents[2]
 

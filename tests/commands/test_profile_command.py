@@ -12,7 +12,7 @@ import pytest
 
 from engine import cli
 from engine.commands import profile as command
-from engine.planning.profile import Profile
+from engine.profile.profile import Profile
 from tests.planning.test_profile import HOSTILE, profile
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from engine.cli import main
 from engine.commands import operate
-from engine.data import Plan, Stage
+from engine.data.plan import Plan, Stage
 from tests.tui.frames import status
 
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from engine.adopted_plan import AdoptedPlan, former_plan
 from engine.commands.inspect import _text
-from engine.data import NotFound, Plan, Stage
+from engine.data.adopted_plan import AdoptedPlan, former_plan
+from engine.data.errors import NotFound
+from engine.data.plan import Plan, Stage
 from noodle_tui.figures import size
 from tests.tui.frames import status
 

@@ -11,8 +11,8 @@ import pytest
 
 import engine
 from engine.cli import _parse, main
-from engine.planning.cost_model import CostModel, CostSample
-from engine.planning.point import DECODE, PREFILL, Point
+from engine.profile.cost_model import CostModel, CostSample
+from engine.profile.point import DECODE, PREFILL, Point
 from tests.report.profiles import make_profile
 
 

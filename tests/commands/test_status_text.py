@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.commands.inspect import _text
-from engine.data import SessionStatus
+from engine.data.status import SessionStatus
 from tests.tui import frames
 
 

@@ -15,10 +15,12 @@ from engine.control.adaptation.planner import AdaptivePlanner
 from engine.control.adaptation.problem import corrected
 from engine.control.adaptation.rules import AdaptationSettings, Mode
 from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample
-from engine.data import Item, Plan, StageTiming
-from engine.planning.point import DECODE, Point
+from engine.data.generation import StageTiming
+from engine.data.model import Item
+from engine.data.plan import Plan
 from engine.planning.problem import PlanningNode, Problem
 from engine.planning.strategies import make_plan
+from engine.profile.point import DECODE, Point
 
 ITEM_S = 0.001
 NUM_ITEMS = 24

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
-from engine.data import GenerateRequest, Item, ModelCard, ModelRef, NodeSpec, StageTiming
-from engine.measured_link import MeasuredLink
+from engine.data.generation import GenerateRequest, StageTiming
+from engine.data.measured_link import MeasuredLink
+from engine.data.model import Item, ModelCard, ModelRef
+from engine.data.plan import NodeSpec
 
 CONTEXT_TOKENS = 64
 EOS = 99

@@ -12,7 +12,7 @@ from engine.control.adaptation.gates import TriggerKind
 from engine.control.adaptation.history import Verdict
 from engine.control.adaptation.rules import Mode, check_mode
 from engine.control.adaptation.view import MemorySample
-from engine.data import InvalidInput, NotFound, Refused
+from engine.data.errors import InvalidInput, NotFound, Refused
 from tests.control.adaptation_driver import NUM_ITEMS, Pipeline
 
 

@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import pytest
 
+from engine.control.adaptation.beliefs import Beliefs
 from engine.control.adaptation.gates import Gates
 from engine.control.adaptation.metrics import RuntimeMetrics
 from engine.control.adaptation.problem import with_slower_links
-from engine.control.adaptation.profile import Beliefs
 from engine.control.adaptation.view import AdaptationView, StepSample
 from engine.control.adaptation.watch import Watch
-from engine.data import StageTiming
-from engine.planning.point import DECODE, Point
+from engine.data.generation import StageTiming
 from engine.planning.problem import Link, PairLink
 from engine.planning.strategies import make_plan
+from engine.profile.point import DECODE, Point
 from engine.simulation.adaptation.plant import problem
 from engine.simulation.adaptation.traces import link_avoidable
 

@@ -8,18 +8,21 @@ from dataclasses import replace
 
 import pytest
 
+from engine.control.adaptation.beliefs import Beliefs, HeterogeneousPlan
 from engine.control.adaptation.gates import Gates, TriggerKind, imbalance_trigger, latency_triggers, link_triggers, memory_triggers
 from engine.control.adaptation.law import stage_law
 from engine.control.adaptation.memory import MemoryTrend
 from engine.control.adaptation.metrics import Channel, RuntimeMetrics
 from engine.control.adaptation.problem import corrected, measured_s
-from engine.control.adaptation.profile import Beliefs, HeterogeneousPlan
 from engine.control.adaptation.room import MemoryRoom
 from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample, even_hops
-from engine.data import InvalidInput, Item, Plan, Stage, StageTiming
-from engine.planning.cost_model import CostModel, ItemLaw, PhaseLaws
-from engine.planning.point import DECODE, PREFILL, Point
+from engine.data.errors import InvalidInput
+from engine.data.generation import StageTiming
+from engine.data.model import Item
+from engine.data.plan import Plan, Stage
 from engine.planning.problem import PlanningNode, Problem
+from engine.profile.cost_model import CostModel, ItemLaw, PhaseLaws
+from engine.profile.point import DECODE, PREFILL, Point
 
 STAGES = (Stage("a", 0, 2), Stage("b", 2, 6))
 SHORT = Point(DECODE, 1, 16, 1)

@@ -7,16 +7,18 @@ from dataclasses import replace
 
 import pytest
 
+from engine.control.adaptation.beliefs import Beliefs, HeterogeneousPlan
 from engine.control.adaptation.case import Case
 from engine.control.adaptation.cost import ItemMove, MigrationCost, MigrationRates, item_moves
 from engine.control.adaptation.gates import AdaptationTrigger, TriggerKind
 from engine.control.adaptation.history import HISTORY_LENGTH, History, Verdict
 from engine.control.adaptation.probation import Outcome, Tabu
-from engine.control.adaptation.profile import Beliefs, HeterogeneousPlan
 from engine.control.adaptation.proposal import Proposal, sure_gain
 from engine.control.adaptation.rules import AdaptationSettings, Mode, Situation, judge
 from engine.control.adaptation.view import AdaptationView
-from engine.data import Item, NotFound, Plan, Stage
+from engine.data.errors import NotFound
+from engine.data.model import Item
+from engine.data.plan import Plan, Stage
 from engine.planning.problem import PlanningNode, Problem
 
 BEFORE = (Stage("a", 0, 4), Stage("b", 4, 8))

@@ -8,7 +8,11 @@ from engine.control import events as on
 from engine.control.adaptation.history import Verdict
 from engine.control.adaptation.rules import AdaptationSettings, Mode
 from engine.control.cluster import Cluster, ClusterConfig
-from engine.data import InvalidInput, Phase, Refused, Stage, StageTiming
+from engine.control.status import cluster_status
+from engine.data.errors import InvalidInput, Refused
+from engine.data.generation import StageTiming
+from engine.data.plan import Plan, Stage
+from engine.data.status import Phase
 from tests.control.harness import Driver, card, token_after
 
 NUM_ITEMS = 12
@@ -133,13 +137,43 @@ def test_a_suggestion_that_new_measurements_renewed_can_be_confirmed_by_its_earl
     driver = serving(Mode.SUGGEST)
     run(driver, 200, {})
     run(driver, 400, {"w2": 3.0})
-    planner = driver.cluster.adapting.planner
-    first = planner.suggestion
+    planner, present = driver.cluster.adapting.planner, driver.cluster.plan_version
+    first = planner.suggestion_for(present)
     assert first is not None and first.plan is not None
     run(driver, 400, {"w2": 4.5})
-    renewed = planner.suggestion
+    renewed = planner.suggestion_for(present)
     assert renewed is not None and renewed.plan is not None and renewed.decision_id != first.decision_id
     assert renewed.plan.stages == first.plan.stages
     driver.feed(on.SuggestionConfirmed(first.decision_id))
     assert driver.cluster.plan is not None and driver.cluster.plan.stages == renewed.plan.stages
     assert planner.history.get(renewed.decision_id).outcome.startswith("confirmed")
+
+
+def test_a_suggestion_goes_with_the_plan_that_it_was_made_for() -> None:
+    driver = serving(Mode.SUGGEST)
+    run(driver, 200, {})
+    run(driver, 400, {"w2": 3.0})
+    cluster = driver.cluster
+    offered, present = cluster.adapting.suggestion_id, cluster.plan_version
+    entry = next(e for e in cluster.adapting.status(driver.now_s).history if e.decision_id == offered)
+    assert offered and entry.for_version == present
+    driver.feed(on.ReplanRequested(present, "", (Stage("w1", 0, 2), Stage("w2", 2, 10), Stage("w3", 10, 12))))
+    run(driver, 5, {"w2": 3.0})
+    assert cluster.plan_version > present and cluster_status(cluster, "c", driver.now_s).suggestion_id == 0
+    with pytest.raises(Refused):
+        driver.feed(on.SuggestionConfirmed(offered))
+
+
+def test_a_suggestion_to_go_back_is_bound_to_its_plan_too() -> None:
+    former, present = Plan(3, "balanced", (Stage("w1", 0, 12),)), Plan(7, "balanced", (Stage("w2", 0, 12),))
+    assert (former.after(present).plan_version, former.after(present).for_version) == (8, 7)
+
+
+def test_a_preview_and_the_status_carry_hops_and_the_plan_that_they_are_for() -> None:
+    driver = serving(Mode.OFF)
+    cluster, status = driver.cluster, cluster_status(driver.cluster, "c", driver.now_s)
+    assert cluster.plan is not None
+    preview = cluster.preview("", cluster.plan.stages)
+    assert preview.for_version == cluster.plan_version and len(preview.hop_s) == len(preview.stages)
+    assert (status.predicted_step_s, status.predicted_bottleneck_s) == (cluster.plan.round_trip_s, cluster.plan.bottleneck_s)
+    assert tuple(stage.predicted_hop_s for stage in status.stages) == cluster.plan.hop_s

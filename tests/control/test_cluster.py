@@ -13,25 +13,13 @@ from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.moves import KvRange
 from engine.control.scheduler import SchedulerLimits
-from engine.data import (
-    Corrupt,
-    Exhausted,
-    FinishReason,
-    Gap,
-    GenerateRequest,
-    InvalidInput,
-    NodeState,
-    NoodleError,
-    NotFound,
-    Phase,
-    Refused,
-    Stage,
-    StageTiming,
-    Unavailable,
-)
-from engine.planning.cost_model import CostModel, CostSample
-from engine.planning.point import DECODE, Point
-from engine.planning.profile import Profile
+from engine.data.errors import Corrupt, Exhausted, Gap, InvalidInput, NoodleError, NotFound, Refused, Unavailable
+from engine.data.generation import FinishReason, GenerateRequest, StageTiming
+from engine.data.plan import Stage
+from engine.data.status import NodeState, Phase
+from engine.profile.cost_model import CostModel, CostSample
+from engine.profile.point import DECODE, Point
+from engine.profile.profile import Profile
 from tests.control.harness import CONTEXT_TOKENS, EOS, Driver, card, token_after
 from tests.report.profiles import make_profile
 

@@ -7,7 +7,8 @@ import pytest
 from engine.control import events as on
 from engine.control.moves import RETRY_S
 from engine.control.status import cluster_status
-from engine.data import NotFound, Refused, Stage
+from engine.data.errors import NotFound, Refused
+from engine.data.plan import Stage
 from tests.control.harness import Driver, spec
 
 OTHER = (Stage("w1", 0, 3), Stage("w3", 3, 5))

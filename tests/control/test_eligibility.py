@@ -9,10 +9,12 @@ import pytest
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.status import cluster_status
-from engine.data import InvalidInput, NodeSpec, NodeState, Phase, Refused, Stage
+from engine.data.errors import InvalidInput, Refused
+from engine.data.plan import NodeSpec, Stage
+from engine.data.status import NodeState, Phase
 from engine.planning.capability import MatchRules
-from engine.planning.device import DeviceType
 from engine.planning.problem import MemoryPool
+from engine.profile.hardware import DeviceType
 from tests.control.harness import Driver, card, spec
 
 GB = 10**9

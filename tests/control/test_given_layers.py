@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.control.cluster import Cluster, ClusterConfig
-from engine.data import Phase
+from engine.data.status import Phase
 from tests.control.harness import Driver
 
 

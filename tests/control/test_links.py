@@ -15,8 +15,8 @@ from engine.control import events as on
 from engine.control.gathering import SETTLE_S
 from engine.control.links import WAIT_S, LinkBook
 from engine.control.members import REMEMBERED_S
-from engine.data import Phase, Severity
-from engine.measured_link import COORDINATOR, MeasuredLink
+from engine.data.measured_link import COORDINATOR, MeasuredLink
+from engine.data.status import Phase, Severity
 from engine.planning.problem import Link
 from tests.control.harness import Driver, card, token_after
 
@@ -47,6 +47,7 @@ def test_the_planner_gets_what_was_measured() -> None:
     driver = Driver(num_workers=2, links=slow).start()
     assert driver.cluster.problem().links == Link(10.0, 1e8)
     assert driver.cluster.plan is not None and driver.cluster.plan.round_trip_s == pytest.approx(5.0 + 10.0, rel=1e-6)
+    assert driver.cluster.plan.hop_s == pytest.approx((10.0, 0.0), rel=1e-6)
     near = Driver(num_workers=2, links=both("w1", "w2", round_trip_s=0.0)).start()
     assert near.cluster.plan is not None and near.cluster.plan.round_trip_s == pytest.approx(5.0, rel=1e-6)
 

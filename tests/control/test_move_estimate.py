@@ -8,8 +8,10 @@ from hypothesis import strategies as some
 
 from engine.control import events as on
 from engine.control.move_estimate import estimate_move, preview_without
-from engine.data import InvalidInput, Item, NotFound, Refused, Stage
-from engine.measured_link import MeasuredLink
+from engine.data.errors import InvalidInput, NotFound, Refused
+from engine.data.measured_link import MeasuredLink
+from engine.data.model import Item
+from engine.data.plan import Stage
 from engine.planning.problem import Infeasible
 from tests.control.harness import Driver
 

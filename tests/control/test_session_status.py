@@ -10,7 +10,9 @@ from engine.control.scheduler import Scheduler, SchedulerLimits
 from engine.control.session import STEP_WINDOW
 from engine.control.session_status import MAX_ERROR_CHARS, session_status
 from engine.control.status import cluster_status
-from engine.data import Exhausted, GenerateRequest, SessionStatus
+from engine.data.errors import Exhausted
+from engine.data.generation import GenerateRequest
+from engine.data.status import SessionStatus
 from tests.control.harness import Driver, card
 
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.control.stage_sessions import Append, Replay, StageSessions
-from engine.data import Corrupt, Gap, NoodleError, NotFound, Sampling, Segment, Stale
+from engine.data.errors import Corrupt, Gap, NoodleError, NotFound, Stale
+from engine.data.generation import Sampling, Segment
 
 
 def segment(position: int, tokens: tuple[int, ...], epoch: int = 1, session_id: str = "s") -> Segment:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers.cache_utils import Cache, DynamicCache
 
-from engine.data import NotSupported
+from engine.data.errors import NotSupported
 from engine.model import slicing
 from engine.model.cache import NoPosition, StepCache
 from engine.model.feeding import Feeding

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.data import ModelRef, NotSupported
+from engine.data.errors import NotSupported
+from engine.data.model import ModelRef
 from engine.model.cached_weights import CachedWeights, names_needed
 from engine.model.card import describe
 from engine.model.manifest import Manifest, manifest_of

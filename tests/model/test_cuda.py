@@ -7,7 +7,8 @@ import itertools
 import pytest
 import torch
 
-from engine.data import ModelRef, Sampling
+from engine.data.generation import Sampling
+from engine.data.model import ModelRef
 from engine.model.hardware import detect
 from engine.model.measure import measure_config
 from engine.model.sampling import sample

@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 
-from engine.data import InvalidInput, NotSupported
+from engine.data.errors import InvalidInput, NotSupported
 from engine.model import attention, cut, families, slicing
 from engine.model.feeding import Feeder, Feeding
 from tests.model import tiny

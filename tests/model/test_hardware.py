@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from engine.model import limits
 from engine.model.hardware import check_device, default_kv_budget_bytes, detect
 from engine.model.limits import cpu_memory_bytes, num_cores

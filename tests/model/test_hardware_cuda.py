@@ -8,7 +8,7 @@ import torch
 from engine.model import gpu, probes
 from engine.model.hardware_report import examine_hardware
 from engine.model.probes import probe, probe_all
-from engine.planning.device import BFLOAT16, DTYPES, FLOAT16, FLOAT32, INT8, DeviceType
+from engine.profile.hardware import BFLOAT16, DTYPES, FLOAT16, FLOAT32, INT8, DeviceType
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

@@ -12,13 +12,13 @@ import psutil
 import pytest
 import torch
 
+from engine.data.typed_json import decode
 from engine.model import cpu, gpu, hardware_report, probes, roofline
 from engine.model.cpu import Cache, caches, read_cpu, size_in_bytes
 from engine.model.hardware_report import examine_hardware
 from engine.model.probes import Probe, probe
 from engine.model.roofline import measure_rooflines
-from engine.planning.device import DTYPES, FLOAT32, INT8, DeviceType, HardwareCapability
-from engine.planning.typed_json import decode
+from engine.profile.hardware import DTYPES, FLOAT32, INT8, DeviceType, HardwareCapability
 
 NOTHING = Path("/nowhere")
 

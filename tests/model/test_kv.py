@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data import Exhausted, Gap, InvalidInput, NotFound
+from engine.data.errors import Exhausted, Gap, InvalidInput, NotFound
 from engine.model.kv import FIRST_CAPACITY_TOKENS, KVStore, LayerShape
 
 LAYERS = {3: LayerShape(2, 4, 2, 6), 5: LayerShape(1, 3, 1, 3)}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from engine.data import Corrupt
+from engine.data.errors import Corrupt
 from engine.model.manifest import MAX_CONFIG_BYTES, Manifest, TensorEntry, manifest_of
 from engine.model.weights import WeightFolder
 from tests.model import tiny

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import GPT2Config, Qwen3Config
 
-from engine.data import InvalidInput, ModelRef
+from engine.data.errors import InvalidInput
+from engine.data.model import ModelRef
 from engine.model import measure
 from engine.model.measure import measure_config
 from engine.model.source import resolve

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from transformers import GPT2Config
 
-from engine.data import Bug, InvalidInput, ModelRef, NotSupported
+from engine.data.errors import Bug, InvalidInput, NotSupported
+from engine.data.model import ModelRef
 from engine.model.clocks import CpuClock, clock_for
 from engine.model.collector import MetricsCollector
 from engine.model.profile_assembly import profile_of
@@ -23,8 +24,8 @@ from engine.model.slicing import build_chain
 from engine.model.spans import BEGIN, END, fold, tile
 from engine.model.traffic import count_step
 from engine.model.workload import CausalWorkload, Workload, load_workload
-from engine.planning.point import DECODE, FORWARD, PREFILL, Point
-from engine.planning.profile import Bound, Profile, Role, Roofline
+from engine.profile.point import DECODE, FORWARD, PREFILL, Point
+from engine.profile.profile import Bound, Profile, Role, Roofline
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.data import ModelRef
+from engine.data.model import ModelRef
 from engine.model.clocks import CudaClock
 from engine.model.collector import MetricsCollector
 from engine.model.profile_assembly import profile_of
@@ -16,8 +16,8 @@ from engine.model.profiler import ObservabilityEngine
 from engine.model.roles import select_layers
 from engine.model.source import default_cache_dir
 from engine.model.workload import CausalWorkload, load_workload
-from engine.planning.point import DECODE, PREFILL, Point
-from engine.planning.profile import Profile, Role
+from engine.profile.point import DECODE, PREFILL, Point
+from engine.profile.profile import Profile, Role
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

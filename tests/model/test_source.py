@@ -14,7 +14,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from engine.data import Corrupt, Exhausted, InvalidInput, ModelRef, NotFound, NotSupported, Unavailable
+from engine.data.errors import Corrupt, Exhausted, InvalidInput, NotFound, NotSupported, Unavailable
+from engine.data.model import ModelRef
 from engine.model import hub, random_weights
 from engine.model.source import architecture_of, default_cache_dir, default_ref, resolve
 
@@ -178,7 +179,7 @@ def test_building_leaves_the_global_generator_alone(tmp_path: Path) -> None:
 
 def test_racing_processes_build_once(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from engine.data import ModelRef; from engine.model import source\n"
+        "import sys; from pathlib import Path; from engine.data.model import ModelRef; from engine.model import source\n"
         "f = source.resolve(ModelRef('gpt2:tiny', 5), cache_dir=Path(sys.argv[1])); print((f / 'model.safetensors').stat().st_ino)"
     )
 

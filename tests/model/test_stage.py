@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine.data import Exhausted, InvalidInput, NotFound
+from engine.data.errors import Exhausted, InvalidInput, NotFound
 from engine.model.stage import StageModel
 from tests.model import tiny
 

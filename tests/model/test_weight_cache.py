@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from engine.data import Corrupt, Exhausted
+from engine.data.errors import Corrupt, Exhausted
 from engine.model import partial_entry
 from engine.model.manifest import TensorEntry
 from engine.model.weight_cache import ABANDONED_S, IN_USE_S, WeightCache

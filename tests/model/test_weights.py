@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from engine.data import Corrupt, InvalidInput, NoodleError, NotFound, NotSupported
+from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound, NotSupported
 from engine.model.slicing import describe_items, item_names
 from engine.model.stage import StageModel
 from engine.model.weights import StoredTensor, WeightFolder

@@ -5,19 +5,20 @@ from __future__ import annotations
 import random
 import sys
 
-from engine.planning import descending, reach, solver, states, strategies
+from engine.planning import strategies
 from engine.planning.problem import Infeasible
+from engine.planning.solving import exact, leximin, node_sets, threshold_search
 from engine.planning.strategies import STRATEGIES, solve
 from tests.planning.reference import Reference, random_problem
 
 
 def choose_path(number: int) -> None:
     """Which code answers: 0 as in production, 1 the threshold search even for tiny problems, 2 the same with arrays."""
-    solver.DIRECT, states.SMALL, states.WIDE = [(300, 500, 1000), (-1, 500, 1000), (-1, -1, 3)][number]
-    descending.RESTRICT, descending.WORTH = [(200, 0.98), (200, 0.98), (-1, 1.0)][number]
-    reach.MANY = descending.MANY = [5000, 5000, -1][number]
+    exact.DIRECT, node_sets.SMALL, node_sets.WIDE = [(300, 500, 1000), (-1, 500, 1000), (-1, -1, 3)][number]
+    leximin.RESTRICT, leximin.WORTH = [(200, 0.98), (200, 0.98), (-1, 1.0)][number]
+    threshold_search.MANY = leximin.MANY = [5000, 5000, -1][number]
     strategies.FEW = [20, -1, -1][number]
-    states.whole_space.cache_clear()
+    node_sets.whole_space.cache_clear()
 
 
 def differences(seed: int, most_items: int = 8, most_nodes: int = 5) -> list[str]:

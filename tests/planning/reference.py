@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import replace
 
-from engine.data import Item
+from engine.data.model import Item
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.problem import CoordinatorLink, Link, MemoryPool, PairLink, PlanningNode, Problem
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.data import Item
+from engine.data.model import Item
 from engine.planning.problem import CoordinatorLink, Infeasible, Link, PairLink, PlanningNode, Problem
 from engine.planning.strategies import STRATEGIES, solve
 from tests.planning.fuzz import choose_path, differences
@@ -34,7 +34,7 @@ def test_equals_enumeration(path: int, batch: int) -> None:
 
 
 def test_the_comparison_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.planning.objectives.BOTTLENECK_SLACK", 1.5)
+    monkeypatch.setattr("engine.planning.solving.objectives.BOTTLENECK_SLACK", 1.5)
     assert [line for seed in range(40) for line in differences(seed)]
 
 

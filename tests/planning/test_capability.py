@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from engine.planning.capability import CapabilityMatcher, LayerRequirements, MatchRules
-from engine.planning.device import BFLOAT16, DTYPES, FLOAT32, DeviceType, HardwareCapability
-from engine.planning.profile import Roofline
 from engine.planning.strategies import STRATEGIES
+from engine.profile.hardware import BFLOAT16, DTYPES, FLOAT32, DeviceType, HardwareCapability
+from engine.profile.profile import Roofline
 
 GB = 10**9
 rates = st.floats(1e6, 1e15)

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data import InvalidInput
-from engine.planning.cost_model import CostModel, CostSample, num_pairs
-from engine.planning.least_squares import non_negative
-from engine.planning.point import DECODE, FORWARD, PREFILL, Point
-from engine.planning.profile_points import causal_points, encoder_points
+from engine.data.errors import InvalidInput
+from engine.profile.cost_model import CostModel, CostSample, num_pairs
+from engine.profile.least_squares import non_negative
+from engine.profile.point import DECODE, FORWARD, PREFILL, Point
+from engine.profile.points import causal_points, encoder_points
 
 seconds = st.floats(1e-6, 1e-2)
 points = st.builds(

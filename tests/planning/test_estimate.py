@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from engine.planning.device import BFLOAT16, FLOAT32, DeviceType
 from engine.planning.estimate import Machine, estimate
 from engine.planning.problem import Infeasible, Link, MemoryPool
-from engine.planning.profile import Roofline
 from engine.planning.strategies import STRATEGIES, solve
+from engine.profile.hardware import BFLOAT16, FLOAT32, DeviceType
+from engine.profile.profile import Roofline
 from tests.planning.test_capability import box
 from tests.planning.test_profile import profile
 

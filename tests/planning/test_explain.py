@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.data import Item
+from engine.data.model import Item
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.explain import advice, binding, explain_infeasible, feasible
 from engine.planning.problem import Link, MemoryPool, PairLink, PlanningNode, Problem

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from engine.data import InvalidInput, Item, Stage
-from engine.planning.given import given_plan
+from engine.data.errors import InvalidInput
+from engine.data.model import Item
+from engine.data.plan import Stage
+from engine.planning.manual_plan import given_plan
 from engine.planning.problem import Infeasible, PlanningNode, Problem
 
 ITEMS = tuple(Item(f"h.{k}", 10, 1, 4) for k in range(5))

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from engine.data import Item
-from engine.planning.ordering import PAYS, PAYS_ROOM, is_searchable, solve_stable
+from engine.data.model import Item
+from engine.planning.live_plan import PAYS, PAYS_ROOM, is_searchable, solve_stable
 from engine.planning.problem import CoordinatorLink, Infeasible, Link, PairLink, PlanningNode, Problem
 from engine.planning.strategies import STRATEGIES, solve
 from tests.planning.reference import Reference, random_problem
@@ -98,7 +98,7 @@ def test_where_all_orders_are_too_many_the_bound_still_holds(strategy: str, monk
         problem = replace(problem, nodes=tuple(replace(n, price_per_s=1.0) for n in problem.nodes))
         truth, kept = solve(problem, strategy), solve(replace(problem, free_order=False), strategy)
         with monkeypatch.context() as patch:
-            patch.setattr("engine.planning.ordering.MOST_UNLIKE", 0)
+            patch.setattr("engine.planning.live_plan.MOST_UNLIKE", 0)
             assert not is_searchable(problem)
             found = solve_stable(problem, strategy)
         assert truth.objective * (1 - 1e-12) <= found.objective <= kept.objective * (1 + 1e-12)

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data import Corrupt, InvalidInput, Item, NotSupported, Stage
+from engine.data.errors import Corrupt, InvalidInput, NotSupported
+from engine.data.model import Item
+from engine.data.plan import Stage
 from engine.planning.comparison import compare
 from engine.planning.partition_plan import PartitionPlan
 from engine.planning.plan_diff import diff, diff_ranges

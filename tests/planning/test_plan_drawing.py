@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from engine.planning.partition_plan import PartitionPlan
 from engine.planning.plan_drawing import bottleneck_text, draw, milliseconds, plain, share_out
 from tests.planning.plans import plan, plans

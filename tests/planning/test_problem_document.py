@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data import Item
+from engine.data.model import Item
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.problem import ADDITIVE, OVERLAPPED, Link, MemoryPool, PairLink, PlanningNode, Problem
 from engine.planning.problem_document import problem_to_json

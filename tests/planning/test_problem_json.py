@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from engine.planning.problem_document import problem_document
 from engine.planning.problem_json import problem_from, read_problem
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from engine.data import Corrupt, InvalidInput, NotSupported
-from engine.planning.cost_model import CostModel, CostSample
-from engine.planning.point import DECODE, PREFILL, Point
-from engine.planning.profile import (
+from engine.data.errors import Corrupt, InvalidInput, NotSupported
+from engine.profile.cost_model import CostModel, CostSample
+from engine.profile.point import DECODE, PREFILL, Point
+from engine.profile.profile import (
     Bound,
     Environment,
     Honesty,

@@ -9,15 +9,16 @@ import pytest
 
 from engine.commands.bench_plan import unlike
 from engine.control.placement import describe
-from engine.planning import ordering, placing
-from engine.planning.certificate import Certificate
+from engine.planning import live_plan
 from engine.planning.constraints import PlanningConstraints
-from engine.planning.labels import TooLarge, Work
-from engine.planning.ordering import PROMPT_WORK, solve_stable, stable_plan
-from engine.planning.placing import CALL
+from engine.planning.live_plan import PROMPT_WORK, solve_stable, stable_plan
 from engine.planning.problem import Infeasible, Link, Problem, TooHard
-from engine.planning.prompt import MOST_WORK, prompt_plans
-from engine.planning.solver import without_pools
+from engine.planning.solving import order_chains
+from engine.planning.solving.exact import without_pools
+from engine.planning.solving.label_search import TooLarge, Work
+from engine.planning.solving.order_bounds import Certificate
+from engine.planning.solving.order_chains import CALL
+from engine.planning.solving.order_search import MOST_WORK, prompt_plans
 from engine.planning.strategies import STRATEGIES, solve, solve_exactly
 from tests.bench.longest_solve import measured_cluster
 from tests.planning.reference import Reference, random_problem
@@ -92,7 +93,7 @@ def test_no_solve_of_a_running_cluster_does_more_than_its_limits(
 ) -> None:
     """Counted, not timed: labels of exact searches, and array elements."""
     spent, read = [0.0], [0]
-    spend, best = Work.spend, placing.best_chain
+    spend, best = Work.spend, order_chains.best_chain
 
     def spending(work: Work, amount: float) -> None:
         spent[0] += amount
@@ -103,7 +104,7 @@ def test_no_solve_of_a_running_cluster_does_more_than_its_limits(
         return best(goal, order)
 
     monkeypatch.setattr(Work, "spend", spending)
-    monkeypatch.setattr(placing, "best_chain", reading)
+    monkeypatch.setattr(order_chains, "best_chain", reading)
     found = solve_stable(measured_cluster(num_items, num_nodes, 1), strategy)
     assert found.objective >= found.lower_bound > 0 and (found.optimal or found.gap < 1.0)
     assert spent[0] <= 1.1 * PROMPT_WORK  # and then one amount too many
@@ -119,7 +120,7 @@ def test_an_exact_search_that_takes_too_long_is_given_up(monkeypatch: pytest.Mon
         spend(work, amount)
 
     monkeypatch.setattr(Work, "spend", spending)
-    monkeypatch.setattr(ordering, "MOST_STAGES", 10**12)
+    monkeypatch.setattr(live_plan, "MOST_STAGES", 10**12)
     found = solve_stable(measured_cluster(40, 8, 1), "cost")
     assert PROMPT_WORK < spent[0] <= 1.1 * PROMPT_WORK and found.method == "orders tried by arrays, bounded by a relaxation"
 
@@ -154,10 +155,10 @@ def test_a_memory_that_must_be_shared_in_an_odd_way_is_searched_for_a_second(mon
     problem = cluster_problem(729)
     plans = prompt_plans(problem, "balanced", Certificate(problem, None))
     assert plans.kept is None and plans.other is None
-    monkeypatch.setattr(ordering, "MOST_STAGES", 0)
+    monkeypatch.setattr(live_plan, "MOST_STAGES", 0)
     found = solve_stable(problem, "balanced")
     assert found.cuts in {row[0] for row in Reference(problem).rows} and not found.optimal
-    monkeypatch.setattr(ordering, "PROMPT_WORK", 1)
+    monkeypatch.setattr(live_plan, "PROMPT_WORK", 1)
     with pytest.raises(TooHard, match="no placement was found while serving"):
         solve_stable(problem, "balanced")
 
@@ -171,8 +172,8 @@ def test_a_plan_that_is_not_proven_best_says_so() -> None:
 
 def test_a_preview_and_the_move_that_follows_solve_once(monkeypatch: pytest.MonkeyPatch) -> None:
     solved = []
-    real = ordering.solve_stable
-    monkeypatch.setattr(ordering, "solve_stable", lambda problem, strategy: solved.append(strategy) or real(problem, strategy))
+    real = live_plan.solve_stable
+    monkeypatch.setattr(live_plan, "solve_stable", lambda problem, strategy: solved.append(strategy) or real(problem, strategy))
     problem = measured_cluster(14, 3, 99)
     plans = [stable_plan(problem, "balanced", version) for version in (1, 2)]
     assert solved == ["balanced"] and [p.plan_version for p in plans] == [1, 2] and plans[0].stages == plans[1].stages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.data import Item
+from engine.data.model import Item
 from engine.planning.problem import PlanningNode, Problem
 from engine.planning.strategies import solve
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data import InvalidInput
-from engine.planning.device import BFLOAT16, FLOAT32
-from engine.planning.point import DECODE, Point
-from engine.planning.profile import Roofline
-from engine.planning.scaling import ItemWork, scaled_item_s, work_of
+from engine.data.errors import InvalidInput
+from engine.profile.hardware import BFLOAT16, FLOAT32
+from engine.profile.point import DECODE, Point
+from engine.profile.profile import Roofline
+from engine.profile.scaling import ItemWork, scaled_item_s, work_of
 from tests.planning.test_capability import box
 from tests.planning.test_profile import MIDDLE, profile
 

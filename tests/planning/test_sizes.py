@@ -9,14 +9,14 @@ from dataclasses import replace
 import pytest
 
 from engine.commands.bench_plan import MB, order_gain, tables, unlike
-from engine.data import Refused
-from engine.planning.certified import allowed, solve_large
-from engine.planning.labels import LabelSearch
-from engine.planning.objectives import BOTTLENECK_SLACK, DESCENDING, LATENCY, RATIO
-from engine.planning.solver import BOTTLENECK, Solver
-from engine.planning.states import whole_space
+from engine.data.errors import Refused
+from engine.planning.solving.beam_plan import allowed, solve_large
+from engine.planning.solving.exact import BOTTLENECK, Solver
+from engine.planning.solving.label_search import LabelSearch
+from engine.planning.solving.node_sets import whole_space
+from engine.planning.solving.objectives import BOTTLENECK_SLACK, DESCENDING, LATENCY, RATIO
+from engine.planning.solving.tables import Tables
 from engine.planning.strategies import STRATEGIES, solve
-from engine.planning.tables import Tables
 from tests.planning.fuzz import choose_path
 from tests.planning.reference import random_problem
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from engine.planning.point import DECODE, FORWARD, PREFILL, Point
-from engine.planning.profile import (
+from engine.profile.point import DECODE, FORWARD, PREFILL, Point
+from engine.profile.profile import (
     Bound,
     Environment,
     Honesty,

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from engine.planning.profile import Profile
+from engine.profile.profile import Profile
 from engine.report.csv_export import write_csv, write_json
 from engine.report.dashboard import write_dashboard
 from engine.report.jsonl import read_log, write_profile_jsonl

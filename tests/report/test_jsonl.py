@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data import InvalidInput, NotFound, Severity
+from engine.data.errors import InvalidInput, NotFound
+from engine.data.status import Severity
 from engine.report import jsonl_writer
 from engine.report.jsonl import LogRecord, decode, encode, log_files, plain, read_log, rotated
 from engine.report.jsonl_writer import JsonlWriter

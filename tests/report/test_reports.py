@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.data import NoodleError
+from engine.data.errors import NoodleError
 from engine.report import page
 from engine.report.dashboard import dashboard_document, write_dashboard
 from engine.report.jsonl import write_atomically

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data import NoodleError, NotFound
+from engine.data.errors import NoodleError, NotFound
 from engine.report.jsonl import LogRead, LogRecord, encode
 from engine.report.run_report import MAX_POINTS, newest_run, read_run, run_document, run_summary, write_run_report
 from tests.report.browser import CHROMIUM, DRIVER, MISSING, Browser, browser

@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from engine.commands.generate import transcribe
-from engine.data import GenerateRequest
+from engine.data.generation import GenerateRequest
 from engine.service.client import Client
 
 if TYPE_CHECKING:

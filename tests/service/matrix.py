@@ -17,8 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.commands.generate import Transcript, transcribe
-from engine.data import ClusterStatus, GenerateRequest, Phase, Refused, Stage, Unavailable
-from engine.move_report import MoveReport
+from engine.data.errors import Refused, Unavailable
+from engine.data.generation import GenerateRequest
+from engine.data.moves import MoveReport
+from engine.data.plan import Stage
+from engine.data.status import ClusterStatus, Phase
 from engine.service.client import Client
 from tests.service.nursery import Nursery
 from tests.service.reference import reference

@@ -20,7 +20,7 @@ _PROGRAM = """
 import ctypes, json, os, platform, signal, sys
 import torch, transformers.modeling_utils
 import transformers.models.gpt2.modeling_gpt2, transformers.models.llama.modeling_llama
-import engine.service.coordinator, engine.service.worker, engine.service.stage_runner
+import engine.service.coordinator.coordinator, engine.service.worker.worker, engine.service.worker.stage_runner
 from engine.cli import main
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 def deny(folder):

@@ -17,7 +17,9 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
-from engine.data import ClusterStatus, Event, GenerateRequest, NoodleError, Phase, Severity
+from engine.data.errors import NoodleError
+from engine.data.generation import GenerateRequest
+from engine.data.status import ClusterStatus, Event, Phase, Severity
 from engine.service.client import Client
 from tests.service.hosts import Hosts, enter_new_namespace, why_not
 from tests.service.look_around import LONG_PROMPT, look_around

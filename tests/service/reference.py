@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from engine.data import ModelRef
+from engine.data.model import ModelRef
 from engine.model.card import prepare
 from engine.model.native import native_generator
 from engine.model.source import default_cache_dir

@@ -14,7 +14,8 @@ import psutil
 
 from engine.commands.generate import Transcript, transcribe
 from engine.commands.serve import wait_until_serving
-from engine.data import ClusterStatus, GenerateRequest, NodeState, Sampling
+from engine.data.generation import GenerateRequest, Sampling
+from engine.data.status import ClusterStatus, NodeState
 from engine.service.client import Client
 from engine.service.local import LocalCluster, LocalOptions
 

@@ -9,11 +9,11 @@ import time
 import grpc
 import pytest
 
-from engine.data import InvalidInput, Unavailable
-from engine.service.advertise import advertised_address, check_advertise
+from engine.data.errors import InvalidInput, Unavailable
 from engine.service.links import connect
 from engine.service.process import Server
 from engine.service.security import SecurityOptions
+from engine.service.worker.advertise import advertised_address, check_advertise
 
 
 @pytest.mark.parametrize(

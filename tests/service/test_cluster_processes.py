@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.data import Cancelled, Exhausted, FinishReason, GenerateRequest, InvalidInput, NodeState, NoodleError, NotFound, Phase
+from engine.data.errors import Cancelled, Exhausted, InvalidInput, NoodleError, NotFound
+from engine.data.generation import FinishReason, GenerateRequest
+from engine.data.status import NodeState, Phase
 from tests.service.reference import reference
 from tests.service.running import Running, running
 

@@ -14,9 +14,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from engine.commands import doctor_checks
+from engine.commands.doctor_checks import Finding, Level, as_document, as_text, exit_code
 from engine.model import limits
-from engine.service import doctor
-from engine.service.doctor import Finding, Level, as_document, as_text, exit_code
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,11 +29,11 @@ def one(findings: list[Finding], check: str) -> Finding:
 
 
 def run(check: str) -> Finding:
-    return one(list(doctor._safely(check, getattr(doctor, f"_{check}"))), check)
+    return one(list(doctor_checks._safely(check, getattr(doctor_checks, f"_{check}"))), check)
 
 
 def test_this_machine_passes_and_every_check_reports(tmp_path: Path) -> None:
-    findings = doctor.examine(tmp_path)
+    findings = doctor_checks.examine(tmp_path)
     assert exit_code(findings) == 0, as_text(findings)
     assert {f.check for f in findings} == {
         "python", "packages", "torch", "protobuf", "grpc", "cache", "weights", "memory", "threads", "clock", "terminal",
@@ -45,7 +45,7 @@ def test_this_machine_passes_and_every_check_reports(tmp_path: Path) -> None:
 def test_the_floors_are_those_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     floors = dict(re.match(r"([\w-]+)>=([\d.]+)", line).groups() for line in project["dependencies"])  # type: ignore[union-attr]
-    assert {name: floors[name] for name in doctor.MINIMUM_VERSIONS} == doctor.MINIMUM_VERSIONS
+    assert {name: floors[name] for name in doctor_checks.MINIMUM_VERSIONS} == doctor_checks.MINIMUM_VERSIONS
 
 
 def test_a_missing_or_old_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,62 +54,63 @@ def test_a_missing_or_old_package_is_named_with_its_remedy(monkeypatch: pytest.M
             raise metadata.PackageNotFoundError(name)
         return "1.9.9" if name == "grpcio" else "99.0"
 
-    monkeypatch.setattr(doctor.metadata, "version", version)
-    wrong = {f.text: f.mend for f in doctor._packages() if f.level is Level.ERROR}
-    assert wrong == {"torch is not installed": doctor.TORCH_INSTALL, "grpcio 1.9.9 is older than 1.85.1": "pip install 'grpcio>=1.85.1'"}
+    monkeypatch.setattr(doctor_checks.metadata, "version", version)
+    wrong = {f.text: f.mend for f in doctor_checks._packages() if f.level is Level.ERROR}
+    assert wrong == {
+        "torch is not installed": doctor_checks.TORCH_INSTALL,
+        "grpcio 1.9.9 is older than 1.85.1": "pip install 'grpcio>=1.85.1'",
+    }
 
 
 @pytest.mark.parametrize("body", ["raise ImportError('libtorch.so: cannot open')", "import os; os.abort()"])
 def test_a_broken_torch_does_not_break_the_doctor(body: str, tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text(body)
-    program = "from engine.service import doctor; f = doctor.examine(); print(doctor.as_text(f)); raise SystemExit(doctor.exit_code(f))"
+    program = "import engine.commands.doctor_checks as d; f = d.examine(); print(d.as_text(f)); raise SystemExit(d.exit_code(f))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]), "NOODLE_CACHE": str(tmp_path / "cache")}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
-    assert "ERROR  torch" in done.stdout and doctor.TORCH_INSTALL in done.stdout
+    assert "ERROR  torch" in done.stdout and doctor_checks.TORCH_INSTALL in done.stdout
     assert "OK     grpc" in done.stdout, "the other checks still ran"
 
 
 def test_the_doctor_itself_imports_neither_torch_nor_grpc() -> None:
-    program = (
-        "import sys, engine.service.doctor; print([m for m in ('torch', 'transformers', 'grpc', 'psutil', 'google') if m in sys.modules])"
-    )
-    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    program = "import sys, engine.commands.doctor_checks; print({'torch', 'transformers', 'grpc', 'psutil', 'google'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "set()"
 
 
 def test_messages_that_do_not_fit_the_runtime_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: str) -> object:
         raise RuntimeError("Detected incompatible Protobuf Gencode/Runtime versions")
 
-    monkeypatch.setattr(doctor.importlib, "import_module", refuse)
+    monkeypatch.setattr(doctor_checks.importlib, "import_module", refuse)
     found = run("protobuf")
     assert found.level is Level.ERROR and "incompatible" in found.text and "protobuf>=7.35" in found.mend
 
 
 def test_a_proxy_that_swallows_loopback_is_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_round_trip_s", lambda: (_ for _ in ()).throw(TimeoutError("no answer")))
+    monkeypatch.setattr(doctor_checks, "_round_trip_s", lambda: (_ for _ in ()).throw(TimeoutError("no answer")))
     monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
     found = run("grpc")
     assert found.level is Level.ERROR and "no answer" in found.text and "http_proxy is set: add no_proxy=" in found.mend
 
 
 def test_a_sandbox_without_sockets_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.socket, "create_server", lambda _: (_ for _ in ()).throw(PermissionError("not permitted")))
+    monkeypatch.setattr(doctor_checks.socket, "create_server", lambda _: (_ for _ in ()).throw(PermissionError("not permitted")))
     assert run("grpc").level is Level.ERROR
 
 
 def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    (found,) = doctor._cache(tmp_path / "file" / "cache")
+    (found,) = doctor_checks._cache(tmp_path / "file" / "cache")
     assert found.level is Level.ERROR and "NOODLE_CACHE" in found.mend
-    (found,) = doctor._cache(tmp_path / "new")
+    (found,) = doctor_checks._cache(tmp_path / "new")
     assert found.level is Level.OK and list((tmp_path / "new").iterdir()) == [], "the probe leaves nothing behind"
 
 
 def test_little_disk_and_memory_are_warnings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**20))
     monkeypatch.setattr(limits, "cpu_memory_bytes", lambda: (2**33, 2**28))
-    assert next(doctor._cache(tmp_path)).level is Level.WARN
+    assert next(doctor_checks._cache(tmp_path)).level is Level.WARN
     assert run("memory").level is Level.WARN
 
 
@@ -129,7 +130,7 @@ def test_threads_that_would_wait_for_each_other_are_a_warning(
 
 def test_a_coarse_clock_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(x * 0.0156 for x in range(1000))
-    monkeypatch.setattr(doctor.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(doctor_checks.time, "monotonic", lambda: next(ticks))
     found = run("clock")
     assert found.level is Level.WARN and "15600.00 us" in found.text
 
@@ -144,9 +145,9 @@ def test_a_coarse_clock_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_terminals_that_the_console_cannot_use(monkeypatch: pytest.MonkeyPatch, encoding: str, tty: bool, term: str, level: Level) -> None:
-    monkeypatch.setattr(doctor.sys, "stdout", SimpleNamespace(encoding=encoding, isatty=lambda: tty))
+    monkeypatch.setattr(doctor_checks.sys, "stdout", SimpleNamespace(encoding=encoding, isatty=lambda: tty))
     monkeypatch.setenv("TERM", term)
-    found = list(doctor._terminal())
+    found = list(doctor_checks._terminal())
     monkeypatch.undo()
     assert found[0].level is level
 
@@ -155,7 +156,7 @@ def test_a_check_that_breaks_is_a_finding() -> None:
     def broken() -> list[Finding]:
         raise KeyError("surprise")
 
-    (found,) = doctor._safely("memory", broken)  # type: ignore[arg-type]
+    (found,) = doctor_checks._safely("memory", broken)  # type: ignore[arg-type]
     assert found.level is Level.ERROR and "KeyError: 'surprise'" in found.text
 
 

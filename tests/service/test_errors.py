@@ -9,7 +9,20 @@ import grpc
 import grpc.aio
 import pytest
 
-from engine import data
+from engine.data.errors import (
+    Bug,
+    Cancelled,
+    Corrupt,
+    Exhausted,
+    Gap,
+    InvalidInput,
+    NoodleError,
+    NotFound,
+    Refused,
+    Stale,
+    Unauthorized,
+    Unavailable,
+)
 from engine.service.client import Client
 from engine.service.errors import from_number, status_number
 from engine.service.process import Server
@@ -18,8 +31,8 @@ from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
 ERRORS = [
-    data.InvalidInput, data.NotFound, data.Refused, data.Stale, data.Gap, data.Exhausted,
-    data.Unavailable, data.Corrupt, data.Cancelled, data.Unauthorized,
+    InvalidInput, NotFound, Refused, Stale, Gap, Exhausted,
+    Unavailable, Corrupt, Cancelled, Unauthorized,
 ]  # fmt: skip
 
 
@@ -43,9 +56,9 @@ def failing_calls(error: Exception) -> tuple[BaseException, BaseException]:
         rpc.add_ControlServicer_to_server(Failing(error), server.grpc)
         address = await server.start("127.0.0.1:0")
         async with Client(address) as client:
-            with pytest.raises(data.NoodleError) as unary:
+            with pytest.raises(NoodleError) as unary:
                 await client.status()
-            with pytest.raises(data.NoodleError) as streaming:
+            with pytest.raises(NoodleError) as streaming:
                 async for _ in client.watch():
                     pass
         await server.stop()
@@ -55,7 +68,7 @@ def failing_calls(error: Exception) -> tuple[BaseException, BaseException]:
 
 
 @pytest.mark.parametrize("cls", ERRORS)
-def test_our_errors_arrive_as_themselves(cls: type[data.NoodleError]) -> None:
+def test_our_errors_arrive_as_themselves(cls: type[NoodleError]) -> None:
     for seen in failing_calls(cls("value 7 is over the limit 3: choose less")):
         assert type(seen) is cls
         assert str(seen) == "value 7 is over the limit 3: choose less"
@@ -63,14 +76,14 @@ def test_our_errors_arrive_as_themselves(cls: type[data.NoodleError]) -> None:
 
 def test_a_bug_arrives_as_an_incident_id_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
     for seen in failing_calls(KeyError("a secret")):
-        assert type(seen) is data.Bug
+        assert type(seen) is Bug
         assert "incident" in str(seen) and "secret" not in str(seen)
         incident_id = str(seen).split("incident ")[1].split(":")[0]
         assert any(incident_id in record.getMessage() for record in caplog.records)
 
 
-@pytest.mark.parametrize("cls", [*ERRORS, data.Bug])
-def test_errors_inside_messages_keep_their_class(cls: type[data.NoodleError]) -> None:
+@pytest.mark.parametrize("cls", [*ERRORS, Bug])
+def test_errors_inside_messages_keep_their_class(cls: type[NoodleError]) -> None:
     assert type(from_number(status_number(cls("x")), "x")) is cls
 
 
@@ -79,11 +92,11 @@ def test_nobody_listening_is_said_with_the_address() -> None:
         async with Client("127.0.0.1:1") as client:
             await client.status()
 
-    with pytest.raises(data.Unavailable, match=r"127\.0\.0\.1:1: .*refused.*; is it running"):
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1: .*refused.*; is it running"):
         asyncio.run(run())
 
 
 @pytest.mark.parametrize("address", ["localhost", "127.0.0.1:0", "127.0.0.1:99999", ":1", "127.0.0.1:x", ""])
 def test_an_address_is_checked_before_it_is_used(address: str) -> None:
-    with pytest.raises(data.InvalidInput, match="HOST:PORT"):
+    with pytest.raises(InvalidInput, match="HOST:PORT"):
         asyncio.run(Client(address).close())

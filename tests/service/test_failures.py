@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.data import NodeState, Phase, Unavailable
+from engine.data.errors import Unavailable
+from engine.data.status import NodeState, Phase
 from tests.service.reference import folder_of, reference
 from tests.service.running import Running, running
 

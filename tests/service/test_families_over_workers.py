@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from engine.commands.generate import transcribe
-from engine.data import GenerateRequest
+from engine.data.generation import GenerateRequest
 from engine.service.client import Client
 from tests.service.reference import folder_of, reference
 from tests.service.test_failures import serving

@@ -21,7 +21,9 @@ from typing import Any
 import pytest
 
 from engine.commands.generate import transcribe
-from engine.data import ClusterStatus, Exhausted, Phase, Stage
+from engine.data.errors import Exhausted
+from engine.data.plan import Stage
+from engine.data.status import ClusterStatus, Phase
 from engine.model.cached_weights import CachedWeights, names_needed
 from engine.model.manifest import Manifest, manifest_of
 from engine.model.weight_cache import WeightCache

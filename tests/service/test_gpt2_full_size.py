@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.data import ModelRef
+from engine.data.model import ModelRef
 from engine.model.card import prepare
 from engine.model.source import default_cache_dir
 from tests.service.reference import reference

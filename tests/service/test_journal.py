@@ -10,21 +10,11 @@ from pathlib import Path
 import pytest
 
 from engine.control.past_sessions import MAX_FINISHED, NO_PAST, PastSessions
-from engine.data import (
-    Event,
-    Exhausted,
-    FinishReason,
-    GenerateRequest,
-    InvalidInput,
-    Plan,
-    Refused,
-    Sampling,
-    SessionStatus,
-    Severity,
-    Stage,
-    Unavailable,
-)
-from engine.service.journal import Journal
+from engine.data.errors import Exhausted, InvalidInput, Refused, Unavailable
+from engine.data.generation import FinishReason, GenerateRequest, Sampling
+from engine.data.plan import Plan, Stage
+from engine.data.status import Event, SessionStatus, Severity
+from engine.service.coordinator.journal import Journal
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:

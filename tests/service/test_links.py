@@ -14,8 +14,8 @@ import grpc
 import grpc.aio
 import pytest
 
-from engine.data import Corrupt
-from engine.measured_link import MeasuredLink
+from engine.data.errors import Corrupt
+from engine.data.measured_link import MeasuredLink
 from engine.service import link_probe, wire
 from engine.service.link_probe import MAX_FRAME_BYTES, MAX_MOVED_BYTES, LinkPeer, echo, measure_links
 from engine.service.process import Server

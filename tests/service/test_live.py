@@ -18,7 +18,10 @@ from typing import Any
 import pytest
 
 from engine.commands.generate import Transcript, transcribe
-from engine.data import ClusterStatus, FinishReason, GenerateRequest, NodeState, NoodleError, Phase, Sampling, Stage
+from engine.data.errors import NoodleError
+from engine.data.generation import FinishReason, GenerateRequest, Sampling
+from engine.data.plan import Stage
+from engine.data.status import ClusterStatus, NodeState, Phase
 from engine.service.client import Client
 from tests.service.matrix import MODEL, NUM_ITEMS, NUM_TOKENS, PROMPT, PROMPTS, WORKERS, Matrix, ids, moved, moves_under_load, run_cases
 from tests.service.nursery import Nursery

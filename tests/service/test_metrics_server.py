@@ -15,7 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.control.status import cluster_status
-from engine.data import ClusterStatus, NodeState, Refused, Unavailable
+from engine.data.errors import Refused, Unavailable
+from engine.data.status import ClusterStatus, NodeState
 from engine.service import metrics_server
 from engine.service.gauges import Gauges
 from engine.service.metrics_server import MetricsOptions, MetricsServer, cluster_collector, worker_collector

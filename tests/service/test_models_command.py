@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.model import hub
-from engine.service.models_command import list_architectures, list_models
+from engine.model.inventory import list_architectures, list_models
 
 
 def model_folder(folder: Path, config: object, weight_bytes: int = 100) -> None:
@@ -78,7 +78,7 @@ def test_architectures_include_the_default_one() -> None:
 
 def test_listing_imports_no_torch(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from engine.service.models_command import list_models, list_architectures\n"
+        "import sys; from pathlib import Path; from engine.model.inventory import list_models, list_architectures\n"
         "list_models(Path(sys.argv[1])); list_architectures(); print('torch' in sys.modules, 'transformers' in sys.modules)"
     )
     output = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True).stdout

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data import Corrupt, InvalidInput
-from engine.service import payload
+from engine.data.errors import Corrupt, InvalidInput
+from engine.service.worker import payload
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 

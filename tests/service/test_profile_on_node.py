@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from engine.commands.generate import Transcript, transcribe
-from engine.data import NotFound
-from engine.planning.profile import Profile
+from engine.data.errors import NotFound
+from engine.profile.profile import Profile
 from engine.service.client import ProfileProgress
 from tests.service.running import Running, running
 

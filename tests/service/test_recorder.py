@@ -8,8 +8,10 @@ from typing import Any
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.status import cluster_status
-from engine.data import Event, NodeState, Plan, Segment, Severity, Stage, StageTiming
-from engine.service.recorder import IDLE_SAMPLE_S, SAMPLE_S, Recorder
+from engine.data.generation import Segment, StageTiming
+from engine.data.plan import Plan, Stage
+from engine.data.status import Event, NodeState, Severity
+from engine.service.coordinator.recorder import IDLE_SAMPLE_S, SAMPLE_S, Recorder
 from tests.control.harness import Driver
 
 

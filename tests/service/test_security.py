@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from grpc_health.v1 import health_pb2
 
-from engine.data import InvalidInput, Refused, Unauthorized
+from engine.data.errors import InvalidInput, Refused, Unauthorized
 from engine.service import security
 from engine.service.client import Client
 from engine.service.process import Server

@@ -16,15 +16,17 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.past_sessions import PastSessions
-from engine.data import Exhausted, FinishReason, GenerateRequest, SessionStatus, Unavailable
-from engine.service.journal import Journal
+from engine.data.errors import Exhausted, Unavailable
+from engine.data.generation import FinishReason, GenerateRequest
+from engine.data.status import SessionStatus
+from engine.service.coordinator.journal import Journal
+from engine.service.coordinator.shell import ClusterShell
+from engine.service.coordinator.text import TextCodec
+from engine.service.coordinator.worker_peer import PeerOptions
 from engine.service.process import Server
 from engine.service.security import SecurityOptions
-from engine.service.shell import ClusterShell
-from engine.service.stage_service import StageService
-from engine.service.text import TextCodec
-from engine.service.weight_supply import WeightSupply
-from engine.service.worker_peer import PeerOptions
+from engine.service.worker.stage_service import StageService
+from engine.service.worker.weight_supply import WeightSupply
 from protos import noodle_pb2_grpc as rpc
 from tests.control.harness import card, spec
 

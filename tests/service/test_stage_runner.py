@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from engine.data import Corrupt, InvalidInput, ModelRef, NotFound, Sampling, Segment, Stale
+from engine.data.errors import Corrupt, InvalidInput, NotFound, Stale
+from engine.data.generation import Sampling, Segment
+from engine.data.model import ModelRef
 from engine.model.card import prepare
 from engine.model.source import default_cache_dir
 from engine.model.weights import WeightFolder
-from engine.service import kv_transfer, wire
+from engine.service import wire
 from engine.service.errors import from_number
 from engine.service.gauges import Gauges
-from engine.service.stage_runner import RunnerOptions, StageRunner
+from engine.service.worker import kv_transfer
+from engine.service.worker.stage_runner import RunnerOptions, StageRunner
 from protos import noodle_pb2 as pb
 from tests.service.reference import reference
 

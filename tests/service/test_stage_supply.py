@@ -12,11 +12,11 @@ from typing import Any, cast
 import pytest
 import torch
 
-from engine.data import NoodleError, Stale
+from engine.data.errors import NoodleError, Stale
 from engine.model.weights import DamagedTensor, StoredTensor
-from engine.service.stage_service import MAX_ATTEMPTS, StageService
-from engine.service.weight_fetch import FetchReport
-from engine.service.weight_supply import Supplied, WeightSupply
+from engine.service.worker.stage_service import MAX_ATTEMPTS, StageService
+from engine.service.worker.weight_fetch import FetchReport
+from engine.service.worker.weight_supply import Supplied, WeightSupply
 from protos import noodle_pb2 as pb
 
 DAMAGED = StoredTensor("t", Path("cache/t"), 0, 4, torch.float32, (1,), bytes(32))

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data import Corrupt
-from engine.service.text import TextCodec, TextStream
+from engine.data.errors import Corrupt
+from engine.service.coordinator.text import TextCodec, TextStream
 
 CODEC = TextCodec(Path("/no/such/folder"))
 

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.adopted_plan import former_plan
-from engine.data import NotFound, Plan, Refused, Stage
+from engine.data.adopted_plan import former_plan
+from engine.data.errors import NotFound, Refused
+from engine.data.plan import Plan, Stage
+from engine.data.version import own_version
 from engine.service.client import Client
 from engine.service.local import LocalOptions
-from engine.version import own_version
 from tests.service.running import Running
 
 

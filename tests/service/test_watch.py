@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.past_sessions import MAX_FINISHED, PastSessions
-from engine.data import SessionStatus
+from engine.data.status import SessionStatus
+from engine.data.watch_frame import WatchFrame, completed, shortened
 from engine.service.client import Client
-from engine.service.control_service import ControlService
-from engine.service.journal import Journal
-from engine.service.manifest_service import ManifestSource
+from engine.service.coordinator.control_service import ControlService
+from engine.service.coordinator.journal import Journal
+from engine.service.coordinator.manifest_service import ManifestSource
+from engine.service.coordinator.shell import ClusterShell
+from engine.service.coordinator.worker_peer import PeerOptions
 from engine.service.process import Server
 from engine.service.security import SecurityOptions
-from engine.service.shell import ClusterShell
-from engine.service.worker_peer import PeerOptions
-from engine.watch_frame import WatchFrame, completed, shortened
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.tui import frames

@@ -14,18 +14,19 @@ import grpc
 import grpc.aio
 import pytest
 
-from engine.data import NotFound
+from engine.data.errors import NotFound
 from engine.model.manifest import TensorEntry
 from engine.model.weight_cache import WeightCache
-from engine.service import weight_fetch, weight_service
+from engine.service import weight_service
 from engine.service.gauges import Gauges
 from engine.service.pace import Pace
 from engine.service.process import Server
 from engine.service.security import SecurityOptions
-from engine.service.weight_fetch import FetchReport, WeightFetch, WeightSource
 from engine.service.weight_library import WeightLibrary
 from engine.service.weight_service import CHUNK_BYTES, WeightService
-from engine.service.weight_supply import _Progress
+from engine.service.worker import weight_fetch
+from engine.service.worker.weight_fetch import FetchReport, WeightFetch, WeightSource
+from engine.service.worker.weight_supply import _Progress
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 

@@ -8,30 +8,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import data
-from engine.measured_link import MeasuredLink
+from engine.data.errors import NAME_PATTERN, InvalidInput
+from engine.data.generation import Sampling, Segment
+from engine.data.measured_link import MeasuredLink
+from engine.data.model import ModelRef
+from engine.data.plan import NodeSpec, Plan, Stage
+from engine.data.status import ClusterStatus, Event, NodeState, NodeStatus, Phase, SessionStatus, Severity, StageStatus
+from engine.data.watch_frame import WatchFrame
 from engine.service import wire
-from engine.watch_frame import WatchFrame
 from protos import noodle_pb2 as pb
 
 PAIRS = [
-    (data.ClusterStatus, pb.ClusterStatus),
-    (data.Event, pb.Event),
-    (data.ModelRef, pb.ModelRef),
-    (data.NodeSpec, pb.NodeSpec),
-    (data.NodeStatus, pb.NodeStatus),
-    (data.Plan, pb.Plan),
-    (data.Sampling, pb.Sampling),
-    (data.SessionStatus, pb.SessionStatus),
-    (data.Stage, pb.Stage),
-    (data.StageStatus, pb.StageStatus),
+    (ClusterStatus, pb.ClusterStatus),
+    (Event, pb.Event),
+    (ModelRef, pb.ModelRef),
+    (NodeSpec, pb.NodeSpec),
+    (NodeStatus, pb.NodeStatus),
+    (Plan, pb.Plan),
+    (Sampling, pb.Sampling),
+    (SessionStatus, pb.SessionStatus),
+    (Stage, pb.Stage),
+    (StageStatus, pb.StageStatus),
     (WatchFrame, pb.WatchFrame),
     (MeasuredLink, pb.MeasuredLink),
 ]
 ids = st.integers(-(2**31), 2**31 - 1)
-names = st.from_regex(data.NAME_PATTERN, fullmatch=True)
+names = st.from_regex(NAME_PATTERN, fullmatch=True)
 samplings = st.builds(
-    data.Sampling,
+    Sampling,
     temperature=st.floats(0, 10),
     top_k=st.integers(0, 1000),
     top_p=st.floats(0.01, 1),
@@ -46,19 +50,19 @@ def test_every_field_has_its_counterpart(value: type, message: type) -> None:
 
 
 @settings(max_examples=200)
-@given(st.builds(data.Event, st.integers(0, 2**40), st.floats(0, 1e12), st.sampled_from(data.Severity), names, names, st.text()))
-def test_events_survive_the_wire(event: data.Event) -> None:
+@given(st.builds(Event, st.integers(0, 2**40), st.floats(0, 1e12), st.sampled_from(Severity), names, names, st.text()))
+def test_events_survive_the_wire(event: Event) -> None:
     raw = wire.to_message(event, pb.Event()).SerializeToString()
-    assert wire.from_message(data.Event, pb.Event.FromString(raw)) == event
+    assert wire.from_message(Event, pb.Event.FromString(raw)) == event
 
 
 @settings(max_examples=200)
 @given(names, st.integers(0, 9), st.integers(0, 1000), st.lists(ids, max_size=9), st.none() | st.integers(0, 99), st.none() | samplings)
 def test_segments_survive_the_wire(
-    session_id: str, epoch: int, position: int, tokens: list[int], sample_index: int | None, sampling: data.Sampling | None
+    session_id: str, epoch: int, position: int, tokens: list[int], sample_index: int | None, sampling: Sampling | None
 ) -> None:
     reserve = 77 if sampling is not None else 0
-    segment = data.Segment(session_id, epoch, position, tuple(tokens), sample_index, sampling, reserve)
+    segment = Segment(session_id, epoch, position, tuple(tokens), sample_index, sampling, reserve)
     raw = wire.segment_to_message(segment).SerializeToString()
     assert wire.segment_from_message(pb.Segment.FromString(raw)) == segment
 
@@ -66,17 +70,17 @@ def test_segments_survive_the_wire(
 @settings(max_examples=200)
 @given(st.none() | st.integers(0, 2**40))
 def test_absent_and_zero_are_different(seed: int | None) -> None:
-    ref = data.ModelRef("gpt2", seed)
-    assert wire.from_message(data.ModelRef, wire.to_message(ref, pb.ModelRef())) == ref
+    ref = ModelRef("gpt2", seed)
+    assert wire.from_message(ModelRef, wire.to_message(ref, pb.ModelRef())) == ref
 
 
 def test_a_status_with_nodes_and_stages_survives_the_wire() -> None:
-    node = data.NodeStatus("w1", 7, "host", "127.0.0.1:1", "cpu", data.NodeState.SUSPECT, "late", -1.0, 0, 3, 1, 2, 3, 4, 0.5, 0.25)
-    stage = data.StageStatus("w1", 0, 3, 0.1, 0.2, 0.3, 0.0, 0.001, 5, (0.1, 0.0, 0.2))
-    session = data.SessionStatus("s-1", "decode", 5, 2, 10, 0.1, 9.5, 1.5, 0.03, 2, 1.25, "KV budget", "length")
-    status = data.ClusterStatus(
+    node = NodeStatus("w1", 7, "host", "127.0.0.1:1", "cpu", NodeState.SUSPECT, "late", -1.0, 0, 3, 1, 2, 3, 4, 0.5, 0.25)
+    stage = StageStatus("w1", 0, 3, 0.1, 0.2, 0.3, 0.0, 0.001, 5, (0.1, 0.0, 0.2))
+    session = SessionStatus("s-1", "decode", 5, 2, 10, 0.1, 9.5, 1.5, 0.03, 2, 1.25, "KV budget", "length")
+    status = ClusterStatus(
         "c",
-        data.Phase.SERVING,
+        Phase.SERVING,
         "",
         "gpt2",
         True,
@@ -98,11 +102,11 @@ def test_a_status_with_nodes_and_stages_survives_the_wire() -> None:
         "f",
     )
     raw = wire.to_message(status, pb.ClusterStatus()).SerializeToString()
-    back = wire.from_message(data.ClusterStatus, pb.ClusterStatus.FromString(raw))
-    assert back == status and back.nodes[0].state is data.NodeState.SUSPECT
+    back = wire.from_message(ClusterStatus, pb.ClusterStatus.FromString(raw))
+    assert back == status and back.nodes[0].state is NodeState.SUSPECT
 
 
 def test_a_request_is_validated_when_it_arrives() -> None:
     message = pb.GenerateRequest(prompt_ids=[1], max_new_tokens=4, sampling=pb.Sampling(temperature=-1, top_p=1, repetition_penalty=1))
-    with pytest.raises(data.InvalidInput, match=r"temperature -1\.0"):
+    with pytest.raises(InvalidInput, match=r"temperature -1\.0"):
         wire.request_from_message(message)

@@ -19,7 +19,7 @@ from engine.control.scheduler import Scheduler
 from engine.control.serving import Serving
 from engine.control.session import Session
 from engine.control.stage_sessions import Append, Replay, StageSession, StageSessions
-from engine.data import Sampling, Segment
+from engine.data.generation import Sampling, Segment
 from engine.simulation import drill_coordinator
 from engine.simulation.drill_coordinator import DrillCoordinator
 from engine.simulation.drill_worker import DrillWorker, Held

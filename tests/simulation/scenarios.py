@@ -7,7 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from engine.data import Item, Plan, Stage
+from engine.data.model import Item
+from engine.data.plan import Plan, Stage
 from engine.simulation.arrivals import Arrival
 from engine.simulation.cost import ItemTimes
 from engine.simulation.scenario import LinkModel, NodeSetup, Scenario, SoftwareCosts, VirtualHost

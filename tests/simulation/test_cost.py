@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data import InvalidInput, Segment
-from engine.planning.cost_model import CostModel, ItemLaw, PhaseLaws
-from engine.planning.point import DECODE, FORWARD, PREFILL, Point
+from engine.data.errors import InvalidInput
+from engine.data.generation import Segment
+from engine.profile.cost_model import CostModel, ItemLaw, PhaseLaws
+from engine.profile.point import DECODE, FORWARD, PREFILL, Point
 from engine.simulation.cost import ItemTimes, ProfileCosts, StepShape, shape_of
 
 NUM_ITEMS = 4

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.control.commands import SendStep
-from engine.data import Segment
+from engine.data.generation import Segment
 from engine.simulation.arrivals import Arrival, at_once
 from engine.simulation.clock import VirtualClock
 from engine.simulation.node import Step

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from engine.data import Exhausted, InvalidInput, Plan, Refused, Stage
+from engine.data.errors import Exhausted, InvalidInput, Refused
+from engine.data.plan import Plan, Stage
 from engine.simulation.arrivals import Arrival, at_once, poisson, trace
 from engine.simulation.scenario import LinkModel, NodeSetup, SoftwareCosts, VirtualHost
 from engine.simulation.simulator import StagedSimulator

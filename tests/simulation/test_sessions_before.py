@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from engine.simulation.arrivals import Arrival, at_once
 from engine.simulation.result import SimulationResult
 from engine.simulation.scenario import NodeSetup, Scenario, SoftwareCosts, VirtualHost

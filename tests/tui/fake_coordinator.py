@@ -15,10 +15,10 @@ from typing import Any
 
 import grpc.aio
 
-from engine.data import FinishReason, TokenChunk
+from engine.data.generation import FinishReason, TokenChunk
+from engine.data.version import Version, own_version
+from engine.data.watch_frame import WatchFrame
 from engine.service.wire import SERVER_OPTIONS, to_message
-from engine.version import Version, own_version
-from engine.watch_frame import WatchFrame
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.tui import frames

@@ -5,24 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from engine.adaptation_entry import AdaptationEntry
-from engine.data import (
-    ClusterStatus,
-    Event,
-    NodeState,
-    NodeStatus,
-    Phase,
-    Plan,
-    SessionStatus,
-    Severity,
-    Stage,
-    StageStatus,
-    StageTiming,
-    TokenChunk,
-)
-from engine.move_estimate import MoveEstimate, NodeMemory
-from engine.move_report import MoveReport
-from engine.watch_frame import WatchFrame
+from engine.data.adaptation import AdaptationEntry
+from engine.data.generation import StageTiming, TokenChunk
+from engine.data.moves import MoveEstimate, MoveReport, NodeMemory
+from engine.data.plan import Plan, Stage
+from engine.data.status import ClusterStatus, Event, NodeState, NodeStatus, Phase, SessionStatus, Severity, StageStatus
+from engine.data.watch_frame import WatchFrame
 
 GIB = 2**30
 NAMES = ("gpu-a", "cpu-b", "gpu-c", "pi-d")

@@ -12,7 +12,10 @@ from typing import Any
 from textual.pilot import Pilot
 from textual.worker import WorkerCancelled
 
-from engine.data import ClusterStatus, GenerateRequest, InvalidInput, NoodleError, Plan, Refused, Stage
+from engine.data.errors import InvalidInput, NoodleError, Refused
+from engine.data.generation import GenerateRequest
+from engine.data.plan import Plan, Stage
+from engine.data.status import ClusterStatus
 from engine.service.client import ProfileProgress
 from noodle_tui import messages as m
 from noodle_tui.app import ConsoleApp

@@ -10,8 +10,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from engine.data import SessionStatus, Severity
-from engine.watch_frame import WatchFrame
+from engine.data.status import SessionStatus, Severity
+from engine.data.watch_frame import WatchFrame
 from noodle_tui.recording import Recorder
 from tests.tui import frames
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from engine.data import FinishReason, NodeState, Phase, SessionStatus, Severity
+from engine.data.generation import FinishReason
+from engine.data.status import NodeState, Phase, SessionStatus, Severity
 from noodle_tui import messages as m
 from noodle_tui.actions import ACTIONS, preview_of
 from noodle_tui.link import mismatch_sentence

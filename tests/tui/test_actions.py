@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from engine.adaptation_entry import AdaptationStatus
-from engine.adopted_plan import AdoptedPlan
-from engine.data import InvalidInput, Plan, Refused, SessionStatus
+from engine.data.adaptation import AdaptationStatus
+from engine.data.adopted_plan import AdoptedPlan
+from engine.data.errors import InvalidInput, Refused
+from engine.data.plan import Plan
+from engine.data.status import SessionStatus
 from noodle_tui import messages as m
 from noodle_tui.actions import ACTIONS, preview_of
 from noodle_tui.app import ConsoleApp

@@ -10,7 +10,7 @@ import pytest
 from textual import events
 from textual.pilot import Pilot
 
-from engine.data import FinishReason, GenerateRequest
+from engine.data.generation import FinishReason, GenerateRequest
 from noodle_tui import messages as m
 from noodle_tui.app import ConsoleApp
 from noodle_tui.glyphs import UNICODE

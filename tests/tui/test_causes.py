@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.data import NodeState
+from engine.data.status import NodeState
 from noodle_tui.causes import alert_rules, likely_cause
 from noodle_tui.glyphs import ASCII
 from noodle_tui.lines import Canvas

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from noodle_tui import browser, terminal
 from noodle_tui.config import Config, load_config, parse_config
 from noodle_tui.keys import KEYS

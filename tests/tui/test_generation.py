@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.data import FinishReason
+from engine.data.generation import FinishReason
 from noodle_tui import messages as m
 from noodle_tui.generation import MAX_ANSWER_CHARS, AnswerState, Generation
 from noodle_tui.reducer import reduce

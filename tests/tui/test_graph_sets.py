@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from noodle_tui.config import parse_config
 from noodle_tui.glyphs import ASCII, UNICODE
 from noodle_tui.graph_sets import GRAPHS, SETS, glyphs_for, parse_graph_sets

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from noodle_tui.glyphs import ASCII
 from noodle_tui.keys import BY_ID, KEYS, key_of, named, with_keys
 from noodle_tui.lines import Canvas

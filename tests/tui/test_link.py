@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from engine.data import FinishReason, GenerateRequest, Refused
+from engine.data.errors import Refused
+from engine.data.generation import FinishReason, GenerateRequest
+from engine.data.version import PROTOCOL_VERSION, Version, own_version
 from engine.service import client
-from engine.version import PROTOCOL_VERSION, Version, own_version
 from noodle_tui import backoff
 from noodle_tui import link as link_module
 from noodle_tui import messages as m

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from textual.pilot import Pilot
 
-from engine.measured_link import MeasuredLink
+from engine.data.measured_link import MeasuredLink
 from noodle_tui import messages as m
 from noodle_tui.app import ConsoleApp
 from noodle_tui.glyphs import ASCII

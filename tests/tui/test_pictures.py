@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.data import NodeState, Severity
+from engine.data.status import NodeState, Severity
 from noodle_tui import messages as m
 from noodle_tui.glyphs import ASCII, UNICODE, Glyphs
 from noodle_tui.graph_sets import glyphs_for

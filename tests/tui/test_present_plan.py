@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from noodle_tui import messages as m
 from noodle_tui.listings.strategies import strategy_rows
 from noodle_tui.present_plan import present_plan, replanned

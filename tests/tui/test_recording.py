@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data import Corrupt, Event, GenerateRequest, InvalidInput, NotFound, Refused, SessionStatus, Severity
-from engine.watch_frame import WatchFrame
+from engine.data.errors import Corrupt, InvalidInput, NotFound, Refused
+from engine.data.generation import GenerateRequest
+from engine.data.status import Event, SessionStatus, Severity
+from engine.data.watch_frame import WatchFrame
 from noodle_tui import messages as m
 from noodle_tui.frame_json import frame_from_plain, frame_to_plain
 from noodle_tui.options import Options

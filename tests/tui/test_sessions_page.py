@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from engine.data import SessionStatus
+from engine.data.status import SessionStatus
 from noodle_tui import messages as m
 from noodle_tui.glyphs import UNICODE
 from noodle_tui.lines import Canvas, Lines

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.data import StageTiming
+from engine.data.generation import StageTiming
 from noodle_tui import messages as m
 from noodle_tui.glyphs import ASCII
 from noodle_tui.lines import Canvas

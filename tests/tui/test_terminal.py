@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.data import FinishReason, SessionStatus
+from engine.data.generation import FinishReason
+from engine.data.status import SessionStatus
 from tests.tui import frames
 from tests.tui.fake_coordinator import FakeCoordinator, lively
 from tests.tui.pty_console import PtyConsole

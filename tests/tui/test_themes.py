@@ -6,7 +6,7 @@ from importlib.resources import files
 
 import pytest
 
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 from noodle_tui.themes import choose_look, contrast, load_theme, parse_theme, theme_names
 
 GOOD = files("themes").joinpath("noodle-dark.toml").read_text("utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine.data import Event, Severity
+from engine.data.status import Event, Severity
 from noodle_tui import messages as m
 from noodle_tui.glyphs import ASCII
 from noodle_tui.lines import Canvas

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.data import Item, Stage
+from engine.data.model import Item
+from engine.data.plan import Stage
 
 _LEARN = 0.5  # weight of the newest migration
 

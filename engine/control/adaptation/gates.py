@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from engine.control.adaptation.beliefs import HeterogeneousPlan
 from engine.control.adaptation.memory import MemoryTrend
 from engine.control.adaptation.metrics import RuntimeMetrics
 from engine.control.adaptation.problem import link_name, links_of
-from engine.control.adaptation.profile import HeterogeneousPlan
-from engine.data import Stage
+from engine.data.plan import Stage
 
 
 class TriggerKind(StrEnum):

@@ -10,7 +10,8 @@ from typing import Any
 
 from engine.control.adaptation.cost import MigrationCost
 from engine.control.adaptation.gates import AdaptationTrigger
-from engine.data import NotFound, Plan
+from engine.data.errors import NotFound
+from engine.data.plan import Plan
 
 HISTORY_LENGTH = 1000
 

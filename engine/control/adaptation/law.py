@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from engine.control.adaptation.problem import base_s, measured_s
 from engine.control.adaptation.view import MEASURED_AT
-from engine.data import Stage
-from engine.planning.cost_model import CostModel, ItemLaw, PhaseLaws
-from engine.planning.point import Point
+from engine.data.plan import Stage
 from engine.planning.problem import Problem
+from engine.profile.cost_model import CostModel, ItemLaw, PhaseLaws
+from engine.profile.point import Point
 
 
 @dataclass(frozen=True, slots=True)

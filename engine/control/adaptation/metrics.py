@@ -17,9 +17,9 @@ from engine.control.adaptation.memory import MemoryTrend
 from engine.control.adaptation.problem import joins, link_name, links_of
 from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample
 from engine.control.metrics import quantile
-from engine.data import Stage
-from engine.planning.point import DECODE
+from engine.data.plan import Stage
 from engine.planning.problem import Problem
+from engine.profile.point import DECODE
 
 _RECENT_STEPS = 64
 _MIN_LINK_S = 1e-6

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from engine.control.adaptation.beliefs import Beliefs
 from engine.control.adaptation.gates import TriggerKind
 from engine.control.adaptation.history import Decision, Verdict
 from engine.control.adaptation.probation import Outcome, Probation, Tabu, examine
-from engine.control.adaptation.profile import Beliefs
 from engine.control.adaptation.rules import AdaptationSettings
 from engine.control.adaptation.view import AdaptationView
 from engine.control.adaptation.watch import Watch
-from engine.data import Plan
+from engine.data.plan import Plan
 
 _MODEL_ERROR = 0.02  # of a predicted period, until migrations have shown a better figure
 _MAX_MODEL_ERROR = 0.10  # one wild miss must not forbid everything: that is what the tabu is for
@@ -100,7 +100,7 @@ class Orders:
         if outcome.gain >= -_WORSE:
             reason = f"it did not pay: {figures}; not done again for {tabu_s:.0f} s"
             return Finding(decision, Verdict.KEEP, reason, outcome.before_s, outcome.measured_s)
-        back = replace(probation.before, plan_version=view.plan.plan_version + 1)
+        back = probation.before.after(view.plan)
         reason = f"going back: {figures}; not done again for {tabu_s:.0f} s"
         return Finding(decision, Verdict.ROLLBACK, reason, outcome.before_s, outcome.measured_s, back)
 

@@ -36,7 +36,7 @@ from engine.control.adaptation.proposal import Knowledge, Proposal, propose, sur
 from engine.control.adaptation.rules import AdaptationSettings, Mode, Ruling, Situation, judge
 from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample
 from engine.control.adaptation.watch import Watch
-from engine.data import Refused
+from engine.data.errors import Refused
 from engine.planning.problem import Infeasible, Problem
 
 
@@ -54,10 +54,10 @@ class AdaptivePlanner:
         self._suggestion: Decision | None = None
         self._out: list[Decision] = []
 
-    @property
-    def suggestion(self) -> Decision | None:
-        """What the operator may confirm now."""
-        return self._suggestion
+    def suggestion_for(self, plan_version: int) -> Decision | None:
+        """What the operator may confirm while that plan serves: a suggestion lapses with the plan that it was made for."""
+        plan = self._suggestion.plan if self._suggestion else None
+        return self._suggestion if plan is not None and plan.for_version == plan_version else None
 
     # ------------------------------------------------------------------------------------------ observations
     def observe(self, sample: StepSample, now_s: float) -> None:
@@ -87,8 +87,8 @@ class AdaptivePlanner:
 
     def confirm(self, decision_id: int, view: AdaptationView, now_s: float) -> Decision:
         """The operator agrees to a suggestion: the order to migrate. Raises Refused if neither it nor the same move is open any more."""
-        open_ = self._suggestion
-        if open_ is None or open_.plan is None or open_.plan.plan_version != view.plan.plan_version + 1 or not self._offers(decision_id):
+        open_ = self.suggestion_for(view.plan.plan_version)
+        if open_ is None or not self._offers(decision_id):
             raise Refused(f"decision {decision_id} is not an open suggestion: the situation has changed, look at the history again")
         self._suggestion = None
         self.history.update(open_.decision_id, outcome="confirmed")
@@ -185,7 +185,7 @@ class AdaptivePlanner:
         )
 
     def _decided(self, view: AdaptationView, proposal: Proposal, ruling: Ruling, now_s: float) -> Decision:
-        plan = replace(proposal.plan, plan_version=view.plan.plan_version + 1) if proposal.changes else None
+        plan = proposal.plan.after(view.plan) if proposal.changes else None
         before_s = proposal.before.period_s if proposal.before else 0.0
         figures = {"cost": proposal.cost, "before_s": before_s, "predicted_s": proposal.after.period_s, "regret_s": self.case.owed_s}
         return self._say(now_s, ruling.verdict, proposal.trigger, ruling.reason, plan=plan, **figures)

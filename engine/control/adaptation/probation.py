@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from engine.control.adaptation.beliefs import Beliefs, plan_under
 from engine.control.adaptation.change_point import middle
 from engine.control.adaptation.history import Decision
 from engine.control.adaptation.metrics import RuntimeMetrics
 from engine.control.adaptation.problem import knows_all
-from engine.control.adaptation.profile import Beliefs, plan_under
 from engine.control.adaptation.view import AdaptationView
-from engine.data import Plan, Stage
+from engine.data.plan import Plan, Stage
 from engine.planning.problem import Problem
 
 TABU_S = 600.0

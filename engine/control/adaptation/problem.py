@@ -7,8 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from engine.data import Stage
-from engine.measured_link import COORDINATOR
+from engine.data.measured_link import COORDINATOR
+from engine.data.plan import Stage
 from engine.planning.problem import Link, PairLink, PlanningNode, Problem
 
 

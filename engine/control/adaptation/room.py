@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from engine.control.adaptation.gates import AdaptationTrigger, Gates, TriggerKind, memory_triggers
 from engine.control.adaptation.memory import MemoryTrend
 from engine.control.adaptation.view import AdaptationView
-from engine.data import Stage
+from engine.data.plan import Stage
 
 _AGAIN_S = 60.0  # a node in trouble is reported this often
 _CALM_S = 300.0  # a node without trouble for so long may take more again

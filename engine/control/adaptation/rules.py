@@ -15,7 +15,7 @@ from enum import StrEnum
 from engine.control.adaptation.gates import Gates, TriggerKind
 from engine.control.adaptation.history import Verdict
 from engine.control.adaptation.proposal import Proposal
-from engine.data import InvalidInput
+from engine.data.errors import InvalidInput
 
 _URGENT = (TriggerKind.FAST, TriggerKind.MEMORY)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from engine.data import InvalidInput, Plan, StageTiming
-from engine.planning.cost_model import CostModel
-from engine.planning.point import DECODE, Point
+from engine.data.errors import InvalidInput
+from engine.data.generation import StageTiming
+from engine.data.plan import Plan
 from engine.planning.problem import Problem
+from engine.profile.cost_model import CostModel
+from engine.profile.point import DECODE, Point
 
 MEASURED_AT = Point(DECODE, 1, 16, 1)  # the point that workers' item times stand for (model/measure.py)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from engine.control.adaptation.beliefs import Beliefs, HeterogeneousPlan, plan_under
 from engine.control.adaptation.gates import (
     AdaptationTrigger,
     Gates,
@@ -19,7 +20,6 @@ from engine.control.adaptation.gates import (
 )
 from engine.control.adaptation.metrics import RuntimeMetrics
 from engine.control.adaptation.problem import knows_all
-from engine.control.adaptation.profile import Beliefs, HeterogeneousPlan, plan_under
 from engine.control.adaptation.room import MemoryRoom
 from engine.control.adaptation.view import AdaptationView
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from engine.control.adaptation.cost import MigrationRates
-from engine.data import Stage
+from engine.data.plan import Stage
 from engine.planning.strategies import make_plan
 from engine.simulation.adaptation.plant import IN_FLIGHT, best_plan, period_s, problem
 from engine.simulation.adaptation.run import DEATH_S, Loss

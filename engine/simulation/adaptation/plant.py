@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 
+from engine.control.adaptation.beliefs import Beliefs, HeterogeneousPlan, plan_under
 from engine.control.adaptation.problem import corrected, link_name, links_of, with_slower_links
-from engine.control.adaptation.profile import Beliefs, HeterogeneousPlan, plan_under
-from engine.data import Item, Plan, Stage
-from engine.planning.cost_model import CostModel, ItemLaw, PhaseLaws
-from engine.planning.point import DECODE, Point
+from engine.data.model import Item
+from engine.data.plan import Plan, Stage
 from engine.planning.problem import Link, PlanningNode, Problem
 from engine.planning.strategies import make_plan
+from engine.profile.cost_model import CostModel, ItemLaw, PhaseLaws
+from engine.profile.point import DECODE, Point
 from engine.simulation.adaptation.traces import NODES, Condition
 
 IN_FLIGHT = 4

@@ -11,7 +11,7 @@ from engine.control.adaptation.planner import AdaptivePlanner
 from engine.control.adaptation.problem import corrected
 from engine.control.adaptation.rules import AdaptationSettings
 from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample
-from engine.data import Plan
+from engine.data.plan import Plan
 from engine.planning.problem import Infeasible
 from engine.planning.strategies import make_plan
 

@@ -13,7 +13,8 @@ from typing import Protocol
 
 from engine.control.adaptation.cost import MigrationCost, MigrationRates
 from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample
-from engine.data import Plan, Stage, StageTiming
+from engine.data.generation import StageTiming
+from engine.data.plan import Plan, Stage
 from engine.planning.problem import Problem
 from engine.planning.strategies import make_plan
 from engine.simulation.adaptation.plant import (

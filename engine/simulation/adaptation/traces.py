@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from engine.planning.point import DECODE, Point
+from engine.profile.point import DECODE, Point
 
 NODES = ("w1", "w2", "w3")
 STEADY_NOISE = ((0.03, 0.5), (0.05, 0.5), (0.1, 0.5), (0.2, 0.8))  # (deviation, correlation from step to step)

@@ -1,0 +1,53 @@
+"""A model as it is asked for and as it is described: its reference, its items, its card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """What the user asked for: a hub id, a local folder, or an architecture name with seeded random weights."""
+
+    model: str
+    random_weights: int | None = None
+    dtype: str = "float32"
+
+    @property
+    def label(self) -> str:
+        """The name shown to people; random weights are always labelled as such."""
+        return self.model if self.random_weights is None else f"{self.model} (random weights, seed {self.random_weights})"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One schedulable unit of the model chain: the embedding, one decoder block, or the final norm with the head."""
+
+    name: str
+    weight_bytes: int
+    kv_bytes_per_token: int
+    output_bytes_per_token: int
+    tied_to: int | None = None  # index of the item whose tensor this one shares
+    tied_bytes: int = 0  # bytes of the shared tensor, already inside weight_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What the coordinator needs to know of a model without importing torch; written by the model room."""
+
+    ref: ModelRef
+    folder: str
+    fingerprint: str  # sha-256 over config.json and the safetensors headers: a worker whose folder has another fetches weights instead
+    architecture: str
+    items: tuple[Item, ...]
+    hidden_size: int
+    vocab_size: int
+    context_tokens: int
+    eos_token_ids: tuple[int, ...]
+    bos_token_id: int | None
+    has_tokenizer: bool
+    num_parameters: int
+
+    @property
+    def num_items(self) -> int:
+        return len(self.items)

@@ -1,0 +1,62 @@
+"""A plan: which contiguous stage runs on which node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSpec:
+    """A machine or device that can host layers, as its worker reports it."""
+
+    node_id: str
+    address: str
+    host: str
+    pid: int
+    device: str  # "cpu" or "cuda:0"
+    device_name: str
+    num_threads: int
+    memory_bytes: int  # what this worker may use for weights and KV
+    kv_budget_bytes: int
+    num_cores: int = 0  # of the host; 0 if the worker did not say
+    device_type: str = "cpu"  # a DeviceType of the planning room
+    dtypes: tuple[str, ...] = ()  # in which a product ran here and was right; () if the worker did not say
+    pool_id: str = ""  # the memory that it draws from: what names the same one shares it; "" if the worker did not say
+    pool_bytes: int = 0  # what that memory could give to all who share it, as this worker found it
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A half-open item range on a node."""
+
+    node_id: str
+    start: int
+    stop: int
+
+    @property
+    def num_items(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All stages in execution order, with what was predicted for them."""
+
+    plan_version: int
+    strategy: str
+    stages: tuple[Stage, ...]
+    stage_s: tuple[float, ...] = ()  # predicted decode time of each stage
+    bottleneck_s: float = 0.0
+    round_trip_s: float = 0.0
+    lower_bound: float = 0.0
+    optimal: bool = False
+    gap: float = 0.0  # the most that the objective can be above the best, as a share; 0 if optimal or without a bound
+    hop_s: tuple[float, ...] = ()  # predicted time from each stage to the next; 0 after the last, whose way back is in round_trip_s
+    for_version: int = 0  # of the plan that it replaces, or would: what is offered for one plan lapses with it
+
+    def stage_of(self, node_id: str) -> Stage | None:
+        return next((s for s in self.stages if s.node_id == node_id), None)
+
+    def after(self, present: Plan) -> Plan:
+        """This plan as the one that would follow `present`."""
+        return replace(self, plan_version=present.plan_version + 1, for_version=present.plan_version)

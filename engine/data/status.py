@@ -1,0 +1,135 @@
+"""What an operator sees of a running cluster: nodes, stages, sessions, events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Phase(StrEnum):
+    GATHERING = "gathering"
+    LOADING = "loading"
+    SERVING = "serving"
+
+
+class NodeState(StrEnum):
+    STARTING = "starting"  # registered, still importing its libraries or fetching the model
+    MEASURING = "measuring"
+    LOADING = "loading"
+    OK = "ok"
+    WARN = "WARN"
+    SUSPECT = "suspect"  # heartbeats are late
+    LOST = "lost"
+    DRAINING = "drain"
+
+
+class Severity(StrEnum):
+    INFO = "info"
+    OK = "ok"
+    WARN = "WARN"
+    ERROR = "ERROR"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, with its numbers in the text and the id of what caused it."""
+
+    sequence: int
+    wall_s: float
+    severity: Severity
+    kind: str  # node, plan, session, model, cluster
+    subject: str
+    text: str
+    cause_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStatus:
+    """One worker as the coordinator sees it now."""
+
+    worker_id: str
+    pid: int
+    host: str
+    address: str
+    device: str
+    state: NodeState
+    detail: str  # a sentence: what it is doing, or why it is not ok
+    progress: float  # 0..1 of what `detail` says, -1 when unknown
+    start: int  # its stage's item range; start == stop when it holds none
+    stop: int
+    resident_bytes: int
+    memory_bytes: int
+    kv_used_bytes: int
+    kv_budget_bytes: int
+    cpu_utilisation: float  # 0..1 of one core times the number of threads it may use
+    heartbeat_age_s: float
+    queue_depth: int = 0  # steps waiting at its compute thread
+    gpu_utilisation: float | None = None  # 0..1; None where the machine does not tell
+    gpu_temperature_c: float | None = None
+    cpu_temperature_c: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StageStatus:
+    """One stage's recent measurements beside what the plan predicted; all times are decode steps."""
+
+    worker_id: str
+    start: int
+    stop: int
+    predicted_s: float
+    compute_p50_s: float
+    compute_p95_s: float
+    queue_p50_s: float
+    hop_p50_s: float  # wire time from this stage to the next one, or to the coordinator
+    num_steps: int  # steps in the window that these figures describe
+    history_s: tuple[float, ...] = ()  # median compute time of recent sampling intervals, oldest first; 0 = no step
+    predicted_hop_s: float = 0.0  # from this stage to the next one; 0 after the last
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStatus:
+    session_id: str
+    state: str  # queued, prefill, decode; of one that ended: done, cancelled, failed
+    num_prompt_tokens: int
+    num_generated: int
+    max_new_tokens: int
+    ttft_s: float
+    tokens_per_s: float
+    age_s: float
+    step_p95_s: float = 0.0  # between its last tokens; 0: not known
+    queue_place: int = 0  # the next to be admitted is 1
+    waiting_s: float = 0.0
+    why: str = ""  # what it waits for, or its error
+    finish_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStatus:
+    """Everything a console or a script needs for one look at the cluster."""
+
+    cluster_id: str
+    phase: Phase
+    detail: str
+    model: str
+    random_weights: bool
+    has_tokenizer: bool
+    num_items: int
+    context_tokens: int
+    plan_version: int
+    strategy: str  # of the plan that serves; before there is one, of the next
+    num_workers_expected: int
+    nodes: tuple[NodeStatus, ...]
+    stages: tuple[StageStatus, ...]
+    sessions: tuple[SessionStatus, ...]
+    tokens_per_s: float
+    step_p50_s: float
+    step_p95_s: float
+    num_sessions_done: int
+    num_sessions_failed: int
+    uptime_s: float
+    failure: str = ""  # why the cluster cannot serve and what to do; empty while it can or still may
+    adaptation_mode: str = ""  # off, suggest or auto; empty if the coordinator does not say
+    suggestion_id: int = 0  # of adaptation, waiting to be confirmed; 0 is none
+    finished: tuple[SessionStatus, ...] = ()  # newest first, bounded
+    predicted_bottleneck_s: float = 0.0  # of the plan that serves, as it was made
+    predicted_step_s: float = 0.0  # once around that plan, hops and the way back included

@@ -1,0 +1,95 @@
+"""bottleneck_first on regular problems: fix the slowest stage, then make the next-slowest one fast, and so on.
+
+A stage that every plan within the optimal bottleneck contains is fixed, and the search goes on with the other nodes around
+it, over those sets of nodes only that lie on some plan within the optimum: often few. Where a slowest stage can be
+avoided by another one of the same cost, the label search decides between them.
+"""
+
+from __future__ import annotations
+
+import math
+
+from engine.planning.solving.bounds import least_bottleneck
+from engine.planning.solving.node_sets import Space, part, whole_space
+from engine.planning.solving.regular import Regular
+from engine.planning.solving.tables import Chain, Tables
+from engine.planning.solving.threshold_search import MANY, Reach, alive
+
+RESTRICT = 200  # states; fewer are not worth choosing from
+WORTH = 0.98  # of a bound: a smaller fall is not worth a look at which states it leaves
+GROWN = 1.5  # sets without a fixed stage's node can be more than those with it
+NEAR = 1.01  # of the bound: close enough to drop the states that lie on no chain within the best cost so far
+
+
+class Descent:
+    """The search for one problem; `chain` and `bottleneck_s` hold the best plan so far."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.t = tables
+        self.space = whole_space(tables.size)
+        self.chain: Chain = ()
+        self.bottleneck_s = 0.0
+
+    def bottleneck(self) -> bool:
+        """Find the smallest bottleneck; False if nothing is feasible."""
+        reach = Reach(Regular(self.t), self.space)
+        opened = first_chain(reach, least_bottleneck(self.t))
+        if opened is not None:
+            self.bottleneck_s, self.chain = self._smallest(reach, *opened)
+        return opened is not None
+
+    def between(self, low_s: float, chain: Chain) -> None:
+        """Find the smallest bottleneck; no chain is below `low_s`, and `chain` is one."""
+        self.bottleneck_s, self.chain = self._smallest(Reach(Regular(self.t), self.space), low_s, chain)
+
+    def _smallest(self, reach: Reach, low_s: float, chain: Chain) -> tuple[float, Chain]:
+        if self.space.small:
+            return reach.smallest(low_s, chain)
+        low_s, chain = reach.near(low_s, chain, NEAR)
+        self.space = _within(reach.r, self.space, reach.cost(chain))
+        return Reach(reach.r, self.space).smallest(low_s, chain)
+
+    def decide_rest(self) -> bool:
+        """Make the next-slowest stages fast, level by level; False if several stages of one cost leave it open."""
+        fixed: Chain = ()
+        free, cost_s = self.chain, self.bottleneck_s
+        reach = Reach(Regular(self.t), self.space)
+        # The bound for which the states were cut down, and how many it left; where NEAR the bottleneck most were left, not again at once.
+        within_s, left = (cost_s, self.space.num_states) if self.space.whole and self.space.num_states > MANY else (math.inf, 0)
+        while free:
+            if cost_s < WORTH * within_s or reach.space.num_states > max(MANY, GROWN * left):
+                reach = Reach(reach.r, _within(reach.r, reach.space, cost_s))
+                within_s, left = cost_s, reach.space.num_states
+            space = reach.space
+            slowest = [stage for stage in free if reach.r.cost(*stage) == cost_s]
+            if not all(reach.needs(stage, cost_s) for stage in slowest):
+                return False
+            fixed = (*fixed, *slowest)
+            for c, _, _ in slowest:
+                space = space.without(c)
+            reach = Reach(Regular(self.t, fixed), space)
+            free = tuple(stage for stage in free if stage not in slowest)
+            cost_s, free = reach.smallest(reach.lift(0.0, reach.cost(free)), free)
+            self.chain = tuple(sorted((*fixed, *free), key=lambda stage: stage[1]))
+        return True
+
+
+def _within(regular: Regular, space: Space, bound_s: float) -> Space:
+    """The states that lie on a chain within the bound; all of them where most do, which spares finding their places."""
+    if space.num_states <= RESTRICT:
+        return space
+    states = alive(regular, space, bound_s)
+    return space if 2 * len(states) > space.num_states else part(space.sizes, states)
+
+
+def first_chain(reach: Reach, bound_s: float) -> tuple[float, Chain] | None:
+    """(a bound that no chain is below, a chain): try bounds from `bound_s` upwards, in growing steps."""
+    low_s, factor = reach.lift(bound_s, 3 * bound_s), 1.02
+    bound_s = low_s
+    for _ in range(6 if bound_s > 0 else 0):
+        probe = reach.probe(bound_s * factor)
+        if probe.chain is not None:
+            return low_s, probe.chain
+        low_s, factor = max(probe.next_cost, bound_s * factor), 1 + (factor - 1) * 4
+    chain = reach.probe(reach.r.everything_s).chain
+    return None if chain is None else (low_s, chain)

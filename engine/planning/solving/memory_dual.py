@@ -1,0 +1,57 @@
+"""A lower bound of round trips when memory forces several nodes: linear programming duality, one price per node's memory.
+
+Relax contiguity: item i goes to any node c for t[c, i], node c holds at most room_c bytes. For any prices m_c >= 0 per byte,
+sum_i min_c(t[c, i] + m_c w_i) - sum_c m_c room_c is at most the optimum. It splits over items and nodes, so for a partial
+chain the bound of the rest is a suffix sum plus a charge per node in use. The prices come from a subgradient climb; any of
+them are valid, better ones only prune more. A stage's hop and base are
+paid in proportion to the room that it takes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from engine.planning.solving.tables import Tables
+
+CLIMBS = 400
+
+
+class MemoryDual:
+    """`rest` [position] and `charge` [class]: any completion costs at least rest[b] + sum of charge over nodes in use."""
+
+    def __init__(self, tables: Tables, times: Any) -> None:
+        problem = tables.problem
+        kv_tokens = problem.sessions * problem.context_tokens
+        sizes = np.array([i.weight_bytes - i.tied_bytes + i.kv_bytes_per_token * kv_tokens for i in problem.items], dtype=float)
+        self.sizes = np.maximum(sizes, 0.0)
+        total = np.concatenate([[0.0], np.cumsum(self.sizes)])
+        fullest = np.array([(total[row] - total[:-1]).max() for row in np.array(tables.limit)])
+        self.rooms = np.maximum(fullest, 1.0)  # what the fullest allowed stage holds, not what the node has
+        self.count = np.array(tables.size, dtype=float)
+        hop_s = min(tables.hop[1:-1], default=0.0)
+        self.times = times + (hop_s + np.array(tables.base)[:, None]) * self.sizes / self.rooms[:, None]
+        prices = self._climb()
+        least = (self.times + prices[:, None] * self.sizes).min(axis=0)
+        paid = float((prices * self.rooms * self.count).sum())
+        self.charge = prices * self.rooms
+        self.rest = np.concatenate([np.cumsum(least[::-1])[::-1], [0.0]]) - paid - hop_s
+
+    def _climb(self) -> Any:
+        """Prices after steps along the subgradient that shrink; the best ones seen."""
+        prices = np.zeros(len(self.rooms))
+        best, best_value = prices, -math.inf
+        typical = np.median(self.times[np.isfinite(self.times)]) / max(float(np.median(self.sizes)), 1.0)
+        offered = self.rooms * self.count
+        for k in range(CLIMBS):
+            reduced = self.times + prices[:, None] * self.sizes
+            chosen = reduced.argmin(axis=0)
+            value = float(reduced.min(axis=0).sum() - (prices * offered).sum())
+            if value > best_value:
+                best, best_value = prices, value
+            used = np.bincount(chosen, weights=self.sizes, minlength=len(prices))
+            step = 2 * typical / (1 + k / 4)
+            prices = np.maximum(0.0, prices + step * (used - offered) / np.maximum(used + offered, 1.0))
+        return best

@@ -1,0 +1,107 @@
+"""What no placement can be below, in little time: bounds of a regular relaxation, for every order of the nodes.
+
+The relaxation gives all nodes the best link, no shared memory and no way to the coordinator. Where few sets of nodes are left
+it is solved; else its bottleneck comes from the threshold search over sets, its round trip from prices of memory, and under
+`cost` every set of nodes is bounded by itself. All limits count operations, never time.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from engine.planning.problem import Infeasible, Problem
+from engine.planning.solution import Solution
+from engine.planning.solving.beam_plan import least_item_share
+from engine.planning.solving.bounds import ROUNDING, least_bottleneck
+from engine.planning.solving.exact import relaxation
+from engine.planning.solving.leximin import Descent
+from engine.planning.solving.memory_dual import MemoryDual
+from engine.planning.solving.memory_share import emptiest, least_share
+from engine.planning.solving.objectives import BOTTLENECK_SLACK
+from engine.planning.solving.regular import is_regular
+from engine.planning.solving.tables import Tables
+from engine.planning.strategies import shortage
+
+MOST_SETS = 1_200_000  # sets of nodes x nodes; the threshold search over them takes about 20 ms
+EASIER = ("bottleneck_first", "latency_optimized", "cost")  # a relaxation's best is no worse than the best
+
+
+class Certificate:
+    """Bounds of one problem; `order` is the order of the relaxation's best chain, () where it was not looked for.
+
+    `bottleneck_s`: no placement has a smaller one. `relaxed` is the relaxation's best placement under the strategy, None where
+    that was too much to search. Raises Infeasible if not even the relaxation has a placement.
+    """
+
+    def __init__(self, problem: Problem, relaxed: Solution | None) -> None:
+        self.problem = problem
+        self.tables = t = Tables(relaxation(problem))
+        self._relaxed, self._descent = relaxed, None
+        if is_regular(t) and math.prod(size + 1 for size in t.size) * len(t.size) <= MOST_SETS:
+            self._descent = Descent(t)
+            if not self._descent.bottleneck():
+                raise Infeasible(shortage(problem))
+        self.bottleneck_s = self._descent.bottleneck_s if self._descent else least_bottleneck(t)
+        cuts = relaxed.cuts if relaxed else t.cuts(self._descent.chain) if self._descent else ()
+        self.order = tuple(u for u, _, _ in cuts)
+
+    def bound(self, strategy: str, num_stages: int, bottleneck_s: float) -> float:
+        """No placement's objective is below it; of those with `num_stages` or more, where `balanced` compares them first.
+
+        `bottleneck_s` is that of some placement, so memory_aware compares none that is more than 5 % slower.
+        """
+        known = self._relaxed
+        if known is not None and (strategy in EASIER or (strategy == "balanced" and len(known.cuts) == num_stages)):
+            return known.lower_bound
+        if strategy == "memory_aware":
+            return max(self._share(bottleneck_s), least_share(self.tables), least_item_share(self.problem, self.tables))
+        if strategy in ("balanced", "bottleneck_first"):
+            return self.bottleneck_s
+        if strategy == "latency_optimized":
+            return max(self.bottleneck_s, self._round_trip_s() / self.problem.in_flight)
+        return self._price()
+
+    def _share(self, bottleneck_s: float) -> float:
+        if self._descent is None or not math.isfinite(bottleneck_s):
+            return 0.0
+        return emptiest(self.tables, BOTTLENECK_SLACK * bottleneck_s * (1 + 1e-9), self._descent.chain)[0]
+
+    def _times(self) -> Any:
+        """[class, item] seconds, inf where the item cannot be."""
+        t = self.tables
+        if any(t.table):
+            return np.zeros((len(t.size), t.n))
+        return np.where(t.limit_array[:, : t.n] <= np.arange(t.n), np.inf, np.diff(np.array(t.prefix), axis=1))
+
+    def _round_trip_s(self) -> float:
+        times, ends = self._times(), [self.problem.ends_s(u) for u in self.tables.nodes]
+        within_s = max(float(times.min(axis=0).sum()), float(MemoryDual(self.tables, times).rest[0]) if times.any() else 0.0)
+        return max(0.0, within_s) * (1 - 1e-9) + min(end[0] for end in ends) + min(end[1] for end in ends)
+
+    def _price(self) -> float:
+        """Of any set of nodes that can hold the model: its price times the best period that it may have."""
+        t, problem = self.tables, self.problem
+        least_s = max(self.bottleneck_s, self._round_trip_s() / problem.in_flight)
+        nodes = [c for c, size in enumerate(t.size) for _ in range(size)]
+        if 2 ** len(nodes) * len(nodes) > MOST_SETS:
+            return min(t.price) * least_s * ROUNDING
+        each = _every_set([t.price[c] for c in nodes], np.add, 0.0)
+        room = _every_set([max(0.0, t.room[c] - problem.nodes[t.first[c]].buffer_bytes) for c in nodes], np.add, 0.0)
+        num_nodes = _every_set([1.0] * len(nodes), np.add, 0.0)
+        trip_s = (num_nodes - 1) * min(t.hop[1:-1], default=0.0)
+        for row in self._times().T:
+            trip_s = trip_s + _every_set(row[nodes].tolist(), np.minimum, math.inf)
+        period_s = np.maximum(least_s, trip_s / problem.in_flight)
+        able = (room * (1 + 1e-9) >= problem.stage_bytes(0, t.n)) & np.isfinite(period_s) & (num_nodes > 0)
+        return float((each[able] * period_s[able]).min()) * (1 - 1e-9) if able.any() else 0.0
+
+
+def _every_set(figures: list[float], join: Any, empty: float) -> Any:
+    """[set of nodes as a bit mask] the figures of its nodes joined."""
+    found = np.array([empty])
+    for figure in figures:
+        found = np.concatenate([found, join(found, figure)])
+    return found

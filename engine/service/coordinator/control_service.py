@@ -1,0 +1,229 @@
+"""The Control service: requests of workers, clients and operators, turned into cluster events and back."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from engine.control import events as on
+from engine.control.move_estimate import estimate_move, preview_without
+from engine.data.errors import InvalidInput, NotFound, Stale, Unavailable, check_name
+from engine.data.measured_link import COORDINATOR
+from engine.data.plan import NodeSpec, Plan, Stage
+from engine.data.status import SessionStatus
+from engine.data.version import own_version
+from engine.data.watch_frame import WatchFrame, shortened
+from engine.planning.problem_document import problem_to_json
+from engine.service import wire
+from engine.service.coordinator.manifest_service import ManifestSource
+from engine.service.coordinator.session_output import SessionOutput
+from engine.service.coordinator.shell import ClusterShell
+from protos import noodle_pb2 as pb
+from protos import noodle_pb2_grpc as rpc
+
+MIN_WATCH_INTERVAL_S = 0.1
+PROOF_OF_LIFE_S = 1.0
+RESTART_LIMIT_S = 60.0
+MAX_PLANS = 50
+MAX_PROMPT_BYTES = 8 * 1024 * 1024
+
+
+class ControlService(rpc.ControlServicer):
+    """Holds no state of its own but the counter of registrations, which starts at the wall clock and so only ever rises."""
+
+    def __init__(self, shell: ClusterShell, manifests: ManifestSource) -> None:
+        self._shell, self._manifests = shell, manifests
+        self._generation = int(time.time() * 1000)
+
+    # ------------------------------------------------------------------------------------------ workers
+    async def Register(self, request: pb.RegisterRequest, context: grpc.aio.ServicerContext) -> pb.RegisterReply:
+        spec = wire.from_message(NodeSpec, request.spec)
+        check_name("worker id", spec.node_id)
+        if spec.node_id == COORDINATOR:
+            raise InvalidInput(f"a worker cannot be called {COORDINATOR}: links use that name for the coordinator; give another --id")
+        await self._shell.connect_peer(spec.node_id, spec.address)
+        self._generation += 1
+        self._shell.feed(on.WorkerRegistered(spec, self._generation, ready=request.state == "ready"))
+        leases = self._shell.cluster.config.leases
+        return pb.RegisterReply(
+            cluster_id=self._shell.cluster_id,
+            generation=self._generation,
+            heartbeat_period_s=leases.heartbeat_period_s,
+            lease_s=leases.lease_s,
+        )
+
+    async def Heartbeat(self, request: pb.HeartbeatRequest, context: grpc.aio.ServicerContext) -> pb.HeartbeatReply:
+        if self._shell.cluster.members.current(request.worker_id, request.generation) is None:
+            raise Stale(f"registration {request.generation} of {request.worker_id} is not current: register again")
+        self._shell.feed(
+            on.HeartbeatArrived(
+                request.worker_id,
+                request.generation,
+                request.detail,
+                request.progress,
+                request.resident_bytes,
+                request.kv_used_bytes,
+                request.cpu_utilisation,
+                request.queue_depth,
+                request.gpu_utilisation if request.HasField("gpu_utilisation") else None,
+                request.gpu_temperature_c if request.HasField("gpu_temperature_c") else None,
+                request.cpu_temperature_c if request.HasField("cpu_temperature_c") else None,
+            )
+        )
+        return pb.HeartbeatReply()
+
+    async def Report(self, request_iterator: Any, context: grpc.aio.ServicerContext) -> pb.ReportReply:
+        headers = dict(context.invocation_metadata() or ())
+        worker_id, generation = str(headers.get("worker-id", "")), int(str(headers.get("generation", "0")))
+        try:
+            while (message := await context.read()) is not grpc.aio.EOF:
+                if self._shell.cluster.members.current(worker_id, generation) is None:
+                    break  # a former registration that woke up: nothing it says counts
+                self._shell.report(message)
+        finally:
+            self._shell.feed(on.WorkerLost(worker_id, generation, "its connection broke"))
+        return pb.ReportReply()
+
+    async def GetManifest(self, request: pb.ManifestRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.ManifestPart]:
+        async for part in self._manifests.parts(request):
+            yield part
+
+    async def Note(self, request: pb.NoteRequest, context: grpc.aio.ServicerContext) -> pb.NoteReply:
+        self._shell.note(request.worker_id, request.text)
+        return pb.NoteReply()
+
+    # ------------------------------------------------------------------------------------------ viewers
+    async def GetStatus(self, request: pb.GetStatusRequest, context: grpc.aio.ServicerContext) -> pb.ClusterStatus:
+        return wire.to_message(self._shell.status(), pb.ClusterStatus())
+
+    async def Watch(self, request: pb.WatchRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.WatchFrame]:
+        interval_s = max(MIN_WATCH_INTERVAL_S, request.min_interval_s)
+        sequence, finished = request.after_sequence, tuple[SessionStatus, ...]()
+        while True:
+            events = tuple(e for e in self._shell.events if e.sequence > sequence)
+            sequence = events[-1].sequence if events else sequence
+            whole = WatchFrame(self._shell.status(), events)
+            yield wire.to_message(shortened(whole, finished) if request.keeps_finished else whole, pb.WatchFrame())
+            finished = whole.status.finished
+            await asyncio.sleep(min(interval_s, PROOF_OF_LIFE_S))
+
+    async def PlanNow(self, request: pb.PlanRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
+        cluster = self._shell.cluster
+        if request.without_worker_id:
+            return wire.to_message(preview_without(cluster, request.without_worker_id), pb.Plan())
+        return wire.to_message(cluster.preview(request.strategy, _stages(request)), pb.Plan())
+
+    async def GetProblem(self, request: pb.GetProblemRequest, context: grpc.aio.ServicerContext) -> pb.GetProblemReply:
+        return pb.GetProblemReply(problem_json=problem_to_json(self._shell.cluster.problem()))
+
+    async def GetLinks(self, request: pb.GetLinksRequest, context: grpc.aio.ServicerContext) -> pb.Links:
+        links = self._shell.cluster.members.links
+        return pb.Links(links=[wire.to_message(link, pb.MeasuredLink()) for link in links])
+
+    async def GetVersion(self, request: pb.GetVersionRequest, context: grpc.aio.ServicerContext) -> pb.VersionReply:
+        return wire.to_message(own_version(), pb.VersionReply())
+
+    async def ListPlans(self, request: pb.ListPlansRequest, context: grpc.aio.ServicerContext) -> pb.PlanList:
+        return pb.PlanList(plans=[wire.to_message(found, pb.AdoptedPlan()) for found in self._shell.journal.plans(MAX_PLANS)])
+
+    async def EstimateMove(self, request: pb.EstimateMoveRequest, context: grpc.aio.ServicerContext) -> pb.MoveEstimate:
+        return wire.to_message(estimate_move(self._shell.cluster, _stages(request)), pb.MoveEstimate())
+
+    # ------------------------------------------------------------------------------------------ operators
+    async def Generate(self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.TokenChunk]:
+        shell = self._shell
+        if request.ByteSize() > MAX_PROMPT_BYTES:
+            raise InvalidInput(f"the request has {request.ByteSize()} bytes, the limit is {MAX_PROMPT_BYTES}: shorten the prompt")
+        if request.resume:
+            await asyncio.wait_for(shell.ready.wait(), RESTART_LIMIT_S)
+        output = shell.find_session(request.session_id) if request.session_id and shell.codec is not None else None
+        if output is None and request.resume:
+            raise NotFound(f"session {request.session_id[:80]} is unknown here: it was never begun, or its journal is gone")
+        output = output or await self._open(request)
+        output.num_listeners += 1
+        try:
+            yield pb.TokenChunk(session_id=output.session_id, index=-1, prompt_ids=output.prompt_ids)
+            async for chunk in output.stream(max(0, request.next_index)):
+                yield chunk
+        finally:
+            shell.leave(output)
+
+    async def _open(self, request: pb.GenerateRequest) -> SessionOutput:
+        """Begin a session; raises what forbids it."""
+        shell = self._shell
+        wanted = wire.request_from_message(request)
+        session_id = check_name("session id", request.session_id or f"s-{secrets.token_hex(4)}")
+        if shell.codec is None or shell.cluster.card is None:
+            raise Unavailable(shell.cluster.failure or "the model is being prepared: try again in a few seconds")
+        prompt_ids = wanted.prompt_ids if wanted.prompt is None else await asyncio.to_thread(shell.codec.encode, wanted.prompt)
+        _check_prompt_ids(prompt_ids, shell.cluster.card.vocab_size)
+        return shell.open_session(on.SessionSubmitted(session_id, prompt_ids, wanted))
+
+    async def Apply(self, request: pb.ApplyRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
+        self._shell.feed(on.ReplanRequested(request.expected_plan_version, request.strategy, _stages(request)))
+        return self._plan_or_preview()
+
+    async def Drain(self, request: pb.DrainRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
+        self._shell.feed(on.DrainRequested(request.worker_id, _expected(request)))
+        return self._plan_or_preview()
+
+    async def Profile(self, request: pb.ProfileRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.ProfileMessage]:
+        async for message in self._shell.profile(request.worker_id, request.quick):
+            yield message
+
+    async def Cancel(self, request: pb.CancelRequest, context: grpc.aio.ServicerContext) -> pb.CancelReply:
+        self._shell.feed(on.SessionCancelled(request.session_id, "an operator cancelled it", _expected(request)))
+        return pb.CancelReply()
+
+    async def SetSlowdown(self, request: pb.SetSlowdownRequest, context: grpc.aio.ServicerContext) -> pb.SetSlowdownReply:
+        await self._shell.set_slowdown(request.worker_id, request.factor)
+        return pb.SetSlowdownReply()
+
+    async def ListMoves(self, request: pb.ListMovesRequest, context: grpc.aio.ServicerContext) -> pb.MoveList:
+        reply = pb.MoveList()
+        for report in self._shell.cluster.rebalancer.reports:
+            wire.to_message(report, reply.moves.add())
+        return reply
+
+    async def SetAdaptation(self, request: pb.SetAdaptationRequest, context: grpc.aio.ServicerContext) -> pb.AdaptationStatus:
+        if request.mode:
+            self._shell.feed(on.AdaptationModeSet(request.mode, request.expected_mode))
+            self._shell.journal.keep_adaptation_mode(request.mode)
+        if request.decision_id:
+            self._shell.feed(on.SuggestionConfirmed(request.decision_id))
+        return self._adaptation()
+
+    async def GetAdaptation(self, request: pb.GetAdaptationRequest, context: grpc.aio.ServicerContext) -> pb.AdaptationStatus:
+        return self._adaptation()
+
+    def _adaptation(self) -> pb.AdaptationStatus:
+        return wire.to_message(self._shell.cluster.adapting.status(time.monotonic()), pb.AdaptationStatus())
+
+    def _plan_or_preview(self) -> pb.Plan:
+        """The plan that a request leads to: the one being prepared, else the present one, else what would be adopted."""
+        cluster = self._shell.cluster
+        move = cluster.rebalancer.move
+        plan: Plan = (move.new if move else cluster.plan) or cluster.preview()
+        return wire.to_message(plan, pb.Plan())
+
+
+def _stages(request: pb.PlanRequest | pb.ApplyRequest | pb.EstimateMoveRequest) -> tuple[Stage, ...]:
+    return tuple(wire.from_message(Stage, s) for s in request.stages)
+
+
+def _expected(request: pb.DrainRequest | pb.CancelRequest) -> int | None:
+    return request.expected_plan_version if request.HasField("expected_plan_version") else None
+
+
+def _check_prompt_ids(prompt_ids: tuple[int, ...], vocab_size: int) -> None:
+    if not prompt_ids:
+        raise InvalidInput("the prompt is empty: give at least one token")
+    wrong = next((t for t in prompt_ids if not 0 <= t < vocab_size), None)
+    if wrong is not None:
+        raise InvalidInput(f"prompt token id {wrong} is outside the vocabulary of {vocab_size} tokens: use 0 to {vocab_size - 1}")

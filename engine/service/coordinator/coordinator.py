@@ -1,0 +1,115 @@
+"""The coordinator process: one cluster behind the Control service."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.control import events as on
+from engine.control.adaptation.rules import AdaptationSettings, check_mode
+from engine.control.cluster import Cluster, ClusterConfig
+from engine.data.errors import NoodleError
+from engine.data.model import ModelRef
+from engine.model.weight_cache import CACHE_FOLDER, WeightCache
+from engine.report.jsonl import LOG_NAME
+from engine.report.jsonl_writer import JsonlWriter
+from engine.service.coordinator.control_service import ControlService
+from engine.service.coordinator.journal import Journal
+from engine.service.coordinator.manifest_service import ManifestSource
+from engine.service.coordinator.prepare import prepare_model
+from engine.service.coordinator.recorder import Recorder
+from engine.service.coordinator.shell import ClusterShell
+from engine.service.coordinator.text import TextCodec
+from engine.service.coordinator.worker_peer import PeerOptions
+from engine.service.metrics_server import MetricsOptions, MetricsServer, cluster_collector
+from engine.service.pace import Pace
+from engine.service.process import Server, announce, stop_event
+from engine.service.security import SecurityOptions, channel_credentials, worker_token
+from engine.service.weight_library import WeightLibrary
+from engine.service.weight_service import WeightService
+from protos import noodle_pb2_grpc as rpc
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorOptions:
+    """What `noodle-engine coordinator` takes. Without `state_dir` the journal lies in a temporary folder."""
+
+    model: ModelRef
+    num_workers: int
+    cache_dir: Path
+    listen: str = "127.0.0.1:0"
+    strategy: str = "balanced"
+    layers: tuple[int, ...] = ()  # items per stage instead of a search
+    adapt: str = "off"  # the mode of adaptation
+    state_dir: Path | None = None
+    exit_with_parent: bool = False
+    metrics_dir: Path | None = None  # where the run's JSONL log goes; None keeps none
+    metrics_every_step: bool = False
+    metrics: MetricsOptions = field(default_factory=MetricsOptions)
+    security: SecurityOptions = field(default_factory=SecurityOptions)
+
+
+async def run_coordinator(options: CoordinatorOptions) -> int:
+    """Serve until told to stop; returns the exit code."""
+    stopping = stop_event(options.exit_with_parent)
+    state_dir = options.state_dir or Path(tempfile.mkdtemp(prefix="noodle-"))
+    journal = Journal(state_dir / "journal.sqlite3")
+    cluster_id = journal.cluster_id(f"noodle-{secrets.token_hex(2)}")
+    adaptation = AdaptationSettings(mode=check_mode(journal.adaptation_mode(str(check_mode(options.adapt)))))
+    config = ClusterConfig(options.num_workers, options.strategy, layers=options.layers, adaptation=adaptation)
+    cluster = Cluster(config, time.monotonic(), journal.last_plan_version(), journal.past_sessions())
+    peer_options = PeerOptions(worker_token(options.security), channel_credentials(options.security))
+    shell = ClusterShell(cluster, cluster_id, journal, peer_options)
+    scrapes = MetricsServer(options.metrics, cluster_collector(asyncio.get_running_loop(), shell.status))
+    metrics_address = scrapes.start()
+    if options.metrics_dir is not None:
+        shell.recorder = _start_recorder(options.metrics_dir, options, shell)
+    server = Server(options.security)
+    manifests = ManifestSource(options.cache_dir, lambda: cluster.card)
+    rpc.add_ControlServicer_to_server(ControlService(shell, manifests), server.grpc)
+    library = WeightLibrary(WeightCache(options.cache_dir / CACHE_FOLDER), manifests.folder_of)
+    sender = WeightService(library, Pace(lambda: bool(cluster.serving.flights)))
+    rpc.add_WeightServiceServicer_to_server(sender, server.grpc)
+    address = await server.start(options.listen)
+    announce({"address": address, "cluster_id": cluster_id, "pid": os.getpid(), "metrics_address": metrics_address})
+    shell.spawn(shell.tick_forever())
+    shell.spawn(_prepare(options, shell))
+    try:
+        await stopping.wait()
+    finally:
+        await server.stop()
+        await shell.close()
+        await asyncio.to_thread(scrapes.stop)
+        if options.state_dir is None:
+            shutil.rmtree(state_dir, ignore_errors=True)
+    return 0
+
+
+def _start_recorder(folder: Path, options: CoordinatorOptions, shell: ClusterShell) -> Recorder:
+    """The run's log in `folder`; raises InvalidInput if it cannot be written."""
+    recorder = Recorder(JsonlWriter(folder / LOG_NAME), shell.status, options.metrics_every_step)
+    recorder.start({"cluster_id": shell.cluster_id, "model": options.model.label, "strategy": options.strategy, "pid": os.getpid()})
+    return recorder
+
+
+async def _prepare(options: CoordinatorOptions, shell: ClusterShell) -> None:
+    """Get the model ready and tell the cluster; a model that cannot be had is a state, not the end of the process."""
+    try:
+        card = await prepare_model(options.model, options.cache_dir, lambda done, detail: shell.feed(on.ModelProgress(detail, done)))
+        shell.codec = await asyncio.to_thread(TextCodec, Path(card.folder))
+    except NoodleError as e:
+        shell.feed(on.ModelFailed(str(e)))
+        shell.ready.set()
+        return
+    shell.feed(on.ModelReady(card))
+    shell.restore_sessions()
+    shell.ready.set()

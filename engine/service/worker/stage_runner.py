@@ -1,0 +1,326 @@
+"""The worker's compute thread: it alone touches the stage's model, KV and sessions, one step after the other.
+
+Because loading, stepping and releasing all run here in order, the plan and epoch checks stand in the same critical
+section as the KV append, without a lock. It knows messages and tensors; it does not know streams or peers.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+import zlib
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from engine.control.moves import Carried
+from engine.control.stage_sessions import Append, StageSessions
+from engine.data.errors import NoodleError, Unavailable
+from engine.data.generation import Segment
+from engine.model.measure import MeasuredTimes, measure_config, release_memory
+from engine.model.sampling import sample
+from engine.model.stage import StageModel
+from engine.model.weights import WeightFolder
+from engine.service import wire
+from engine.service.errors import as_noodle_error, status_number
+from engine.service.gauges import Gauges
+from engine.service.worker import memory, payload
+from engine.service.worker.prepared_stage import PreparedStage
+from protos import noodle_pb2 as pb
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerOptions:
+    worker_id: str
+    device: str
+    kv_budget_bytes: int
+    slowdown: float = 1.0
+
+
+@dataclass(slots=True)
+class Row:
+    """One admitted segment of a step: its tokens still to run, or the reply it already got."""
+
+    segment: Segment
+    decision: Any  # Append | Replay
+    offset: int  # first row of the incoming hidden states
+    reply: Any = None  # hidden [n, D], or the sampled token id on the last stage; None for a prompt chunk there
+
+
+class StageRunner:
+    """`deliver` is called on this thread with a StepFrame for the next stage or a StepReport for the coordinator."""
+
+    def __init__(self, options: RunnerOptions, gauges: Gauges, deliver: Callable[[pb.StepFrame | pb.StepReport], None]) -> None:
+        self._options, self._gauges, self._deliver = options, gauges, deliver
+        self.slowdown = options.slowdown  # may change at any time
+        self._measured: dict[tuple[str, str], MeasuredTimes] = {}  # by (fingerprint, dtype), at this machine's own speed
+        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self.model: StageModel | None = None
+        self.sessions = StageSessions(plan_version=0)
+        self._thread = threading.Thread(target=self._run, name="stage", daemon=True)
+        self._thread.start()
+
+    # ------------------------------------------------------------------------------------------ jobs
+    def submit(self, frame: pb.StepFrame) -> None:
+        """Run a step after everything that was submitted before."""
+        received_s = time.perf_counter()
+        self._gauges.queue_depth += 1
+        self._jobs.put(lambda: self._step(frame, received_s))
+
+    def call(self, function: Callable[[], T]) -> Future[T]:
+        """Run any function on the compute thread."""
+        future: Future[T] = Future()
+
+        def job() -> None:
+            if not future.set_running_or_notify_cancel():  # whoever asked went away before it began
+                return
+            try:
+                future.set_result(function())
+            except BaseException as e:
+                future.set_exception(e)
+
+        self._jobs.put(job)
+        return future
+
+    def close(self) -> None:
+        self._jobs.put(None)
+
+    def _run(self) -> None:
+        with torch.inference_mode():
+            while (job := self._jobs.get()) is not None:
+                job()
+
+    # ------------------------------------------------------------------------------------------ owning a stage
+    def measure(self, request: pb.MeasureRequest, weights: WeightFolder) -> pb.MeasureReply:
+        """Time the items of the model of `weights`, once for each model in the life of this process; reads no tensors."""
+        key = (request.fingerprint, request.model.dtype)
+        if key not in self._measured:
+            self._gauges.say("measuring items", 0.0)
+            self._measured[key] = measure_config(
+                weights.config,
+                dtype=request.model.dtype,
+                device=self._options.device,
+                on_progress=self._say_progress,
+            )
+            self._gauges.say("", -1.0)
+        found = self._measured[key]
+        return pb.MeasureReply(decode_s=[t * self.slowdown for t in found.item_s], base_s=found.base_s * self.slowdown)
+
+    def load(self, request: pb.LoadRequest, weights: WeightFolder) -> pb.LoadReply:
+        """Own [start, stop) from now on: items held already are kept, every session of the old plan is dropped.
+
+        Raises Stale if a newer plan is served already.
+        """
+        self.sessions.check_newer(request.plan_version)
+        started_s = time.perf_counter()
+        old, self.model = self.model, None
+        if old is not None:
+            for session_id in self.sessions.ids():
+                old.close(session_id)
+        self.sessions = StageSessions(request.plan_version)
+        self.model = StageModel.load(
+            weights,
+            request.start,
+            request.stop,
+            dtype=request.model.dtype,
+            device=self._options.device,
+            kv_budget_bytes=self._options.kv_budget_bytes,
+            reuse=old,
+            on_progress=self._say_progress,
+        )
+        self._gauges.say("", -1.0)
+        return pb.LoadReply(
+            weight_bytes=self.model.weight_bytes,
+            resident_bytes=memory.resident_bytes(),
+            load_s=time.perf_counter() - started_s,
+            read_bytes=self.model.bytes_beyond(old),
+        )
+
+    def prepare(self, request: pb.LoadRequest, weights: WeightFolder) -> PreparedStage:
+        """The stage of a plan to come, beside the one that serves; called on a thread of the caller's."""
+        options = self._options
+        with torch.inference_mode():
+            prepared = PreparedStage(request, weights, options.device, options.kv_budget_bytes, self.model, self._say_progress)
+        self._gauges.say("", -1.0)
+        return prepared
+
+    def _say_progress(self, done: float, what: str) -> None:
+        self._gauges.say(what, done)
+
+    def commit(self, prepared: PreparedStage, carried: tuple[Carried, ...]) -> tuple[str, ...]:
+        """Serve the prepared stage from the next step on; returns the sessions that are not complete here."""
+        self.sessions, missing = prepared.commit(self.model, self.sessions, carried)
+        self.model = prepared.model
+        self._gauges.kv_used_bytes = self.model.kv.used_bytes
+        return missing
+
+    def unload(self) -> None:
+        self.model, self.sessions = None, StageSessions(plan_version=0)
+        self._gauges.kv_used_bytes = 0
+        release_memory()
+
+    def forget_sessions(self) -> None:
+        """Belong to no plan any more; the weights stay, for the next plan may want them."""
+        if self.model is not None:
+            for session_id in self.model.kv.session_ids:
+                self.model.close(session_id)
+        self.sessions = StageSessions(plan_version=0)
+        self._gauges.kv_used_bytes = 0
+
+    def owned_model(self) -> StageModel:
+        """The stage's model; raises Unavailable while there is none."""
+        if self.model is None:
+            raise Unavailable(f"worker {self._options.worker_id} holds no stage: it is loading, or left out of the plan")
+        return self.model
+
+    def held_items(self, request: pb.LoadRequest) -> range:
+        """The items in memory that loading this stage would keep."""
+        if self.model is None:
+            return range(0)
+        return self.model.items_for(request.fingerprint, request.model.dtype, self._options.device)
+
+    # ------------------------------------------------------------------------------------------ steps
+    def _step(self, frame: pb.StepFrame, received_s: float) -> None:
+        """Run one step and deliver what follows from it, a failure of the whole step too: this thread outlives them all."""
+        self._gauges.queue_depth -= 1
+        try:
+            message = self._process(frame, received_s)
+        except Exception as e:
+            error = as_noodle_error(e)
+            self._deliver_failures(frame, [_failure(s, error) for s in frame.segments])
+            return
+        if message is not None:
+            self._deliver(message)
+
+    def _process(self, frame: pb.StepFrame, received_s: float) -> pb.StepFrame | pb.StepReport | None:
+        """The message that follows from a step, None if nobody needs one; raises if the step fails as a whole."""
+        started_s = time.perf_counter()
+        failures: list[pb.SegmentResult] = list(frame.failures)
+        self.sessions.check_plan(frame.plan_version)
+        model = self.owned_model()
+        self._release(model, frame.releases)
+        rows, hidden = self._admit(model, frame, failures)
+        computing_s = time.perf_counter()
+        self._compute(model, rows, hidden)
+        computed_s = time.perf_counter()
+        if (slowdown := self.slowdown) > 1.0 and rows:
+            time.sleep((slowdown - 1.0) * (computed_s - computing_s))
+            computed_s = time.perf_counter()
+        self._gauges.kv_used_bytes = model.kv.used_bytes
+        message = self._report(frame, rows, failures) if model.is_last else self._forward(frame, rows, failures)
+        timing = message.timings.add(
+            worker_id=self._options.worker_id,
+            compute_s=computed_s - computing_s,
+            queue_s=started_s - received_s,
+            wire_in_s=computing_s - started_s,
+        )
+        timing.wire_out_s = time.perf_counter() - computed_s
+        self._gauges.add_step(timing.compute_s, timing.queue_s, timing.wire_in_s, timing.wire_out_s)
+        needed = rows or failures or (frame.releases and not model.is_last)
+        return message if needed else None
+
+    def _release(self, model: StageModel, session_ids: Any) -> None:
+        for session_id in session_ids:
+            if self.sessions.release(session_id):
+                model.close(session_id)
+
+    def _admit(self, model: StageModel, frame: pb.StepFrame, failures: list[pb.SegmentResult]) -> tuple[list[Row], torch.Tensor | None]:
+        """The segments this stage may run, and the hidden states of the whole frame ([T, D]; None on the first stage)."""
+        segments = [wire.segment_from_message(s) for s in frame.segments]
+        num_tokens = sum(len(s.token_ids) for s in segments)
+        hidden = None
+        if segments and not model.is_first:
+            expected = (num_tokens, model.hidden_size)
+            hidden = payload.decode(frame.payload, frame.dtype, tuple(frame.shape), frame.crc32, expected).to(self._options.device)
+        rows, offset = [], 0
+        for segment, message in zip(segments, frame.segments, strict=True):
+            try:
+                decision = self.sessions.admit(segment)
+                if isinstance(decision, Append) and decision.opens:
+                    model.close(segment.session_id)
+                    model.open(segment.session_id, message.reserve_tokens)
+                rows.append(Row(segment, decision, offset))
+            except NoodleError as e:
+                failures.append(_failure(message, e))
+            offset += len(segment.token_ids)
+        return rows, hidden
+
+    def _compute(self, model: StageModel, rows: list[Row], hidden: torch.Tensor | None) -> None:
+        """Run the rows that append; fills each row's reply and commits it."""
+        new = []
+        for row in rows:
+            if isinstance(row.decision, Append):
+                new.append(row)
+            else:
+                row.reply = row.decision.reply
+        if not new:
+            return
+        if hidden is not None:
+            parts = [hidden[r.offset : r.offset + len(r.segment.token_ids)] for r in new]  # each [n, D]
+            hidden = parts[0] if len(parts) == 1 else torch.cat(parts)
+        lengths = [(r.segment.session_id, model.length(r.segment.session_id)) for r in new]
+        out = model.forward([(r.segment.session_id, r.segment.token_ids) for r in new], hidden)  # [T, D] or [B, V]
+        try:
+            payload.check_finite(out, f"stage {model.start}-{model.stop - 1} on {self._options.worker_id}")
+        except NoodleError:
+            for session_id, length in lengths:
+                model.kv.truncate(session_id, length)
+            raise
+        self._commit(model, new, out)
+
+    def _commit(self, model: StageModel, new: list[Row], out: torch.Tensor) -> None:
+        offset = 0
+        for index, row in enumerate(new):
+            segment, session = row.segment, row.decision.session
+            if not model.is_last:
+                row.reply = out[offset : offset + len(segment.token_ids)]
+                offset += len(segment.token_ids)
+            elif segment.sample_index is not None:
+                history = session.token_ids + list(segment.token_ids)
+                row.reply = sample(out[index], session.sampling, history, segment.sample_index)
+            self.sessions.commit(segment, session, row.reply)
+
+    def _forward(self, frame: pb.StepFrame, rows: list[Row], failures: list[pb.SegmentResult]) -> pb.StepFrame:
+        """The message for the next stage: the rows that survived, and everything that has to travel on."""
+        message = pb.StepFrame(plan_version=frame.plan_version, step_id=frame.step_id, releases=frame.releases, failures=failures)
+        message.timings.extend(frame.timings)
+        kept = {r.segment.session_id for r in rows}
+        message.segments.extend(s for s in frame.segments if s.session_id in kept)
+        if rows:
+            out = rows[0].reply if len(rows) == 1 else torch.cat([r.reply for r in rows])  # [T, D]
+            message.dtype, message.payload = payload.encode(out)  # type: ignore[assignment]
+            message.shape.extend(out.shape)
+            message.crc32 = zlib.crc32(message.payload)
+        return message
+
+    def _report(self, frame: pb.StepFrame, rows: list[Row], failures: list[pb.SegmentResult]) -> pb.StepReport:
+        message = pb.StepReport(worker_id=self._options.worker_id, plan_version=frame.plan_version, step_id=frame.step_id, results=failures)
+        message.timings.extend(frame.timings)
+        for row in rows:
+            segment = row.segment
+            sampled = segment.sample_index is not None
+            message.results.add(
+                session_id=segment.session_id,
+                epoch=segment.epoch,
+                sample_index=segment.sample_index if segment.sample_index is not None else -1,
+                token_id=row.reply if sampled else 0,
+            )
+        return message
+
+    def _deliver_failures(self, frame: pb.StepFrame, failures: list[pb.SegmentResult]) -> None:
+        """A step that failed as a whole goes straight to the coordinator: later stages have nothing to do with it."""
+        report = pb.StepReport(worker_id=self._options.worker_id, plan_version=frame.plan_version, step_id=frame.step_id, results=failures)
+        report.timings.extend(frame.timings)
+        self._deliver(report)
+
+
+def _failure(message: pb.Segment, error: NoodleError) -> pb.SegmentResult:
+    return pb.SegmentResult(
+        session_id=message.session_id, epoch=message.epoch, sample_index=message.sample_index, code=status_number(error), message=str(error)
+    )

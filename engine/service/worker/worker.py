@@ -1,0 +1,274 @@
+"""The worker process: serves stages on one node and belongs to one coordinator.
+
+It binds and announces its address before it imports torch, so that an operator sees it at once and what it is doing.
+When the coordinator goes away it drops its stage and keeps asking to join again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import grpc.aio
+
+from engine.data.errors import NoodleError, Refused, Unauthorized, check_name
+from engine.data.plan import NodeSpec
+from engine.model.source import default_cache_dir
+from engine.model.weight_cache import CACHE_FOLDER, WeightCache
+from engine.service import sensors, wire
+from engine.service.errors import from_rpc_error
+from engine.service.gauges import Gauges
+from engine.service.links import Link, connect
+from engine.service.metrics_server import MetricsOptions, MetricsServer, worker_collector
+from engine.service.process import Server, announce, stop_event
+from engine.service.security import SecurityOptions, channel_credentials, metadata, worker_token
+from engine.service.weight_library import WeightLibrary
+from engine.service.weight_service import WeightService
+from engine.service.worker.advertise import advertised_address, check_advertise
+from engine.service.worker.heartbeat import Heartbeat
+from engine.service.worker.stage_service import StageService
+from engine.service.worker.weight_supply import WeightSupply
+from protos import noodle_pb2 as pb
+from protos import noodle_pb2_grpc as rpc
+
+if TYPE_CHECKING:
+    from engine.service.worker.stage_runner import StageRunner
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_S = 5.0
+RETRY_S = (0.1, 0.2, 0.2, 0.3, 0.5, 0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What `noodle-engine worker` takes; None means: find out from the machine."""
+
+    join: str
+    worker_id: str
+    listen: str = "127.0.0.1:0"
+    advertise: str | None = None  # the address to tell the others, if not the one it is bound to
+    device: str | None = None
+    memory_bytes: int | None = None
+    kv_memory_bytes: int | None = None
+    num_threads: int | None = None
+    share_with: int = 1  # workers on this machine that divide its free memory among them
+    slowdown: float = 1.0
+    cache_dir: Path = field(default_factory=default_cache_dir)
+    cache_limit_bytes: int | None = None  # of the weights kept there
+    exit_with_parent: bool = False
+    metrics: MetricsOptions = field(default_factory=MetricsOptions)
+    security: SecurityOptions = field(default_factory=SecurityOptions)
+
+
+async def run_worker(options: WorkerOptions) -> int:
+    """Serve until told to stop; returns the exit code."""
+    check_name("worker id", options.worker_id)
+    if options.advertise is not None:
+        check_advertise(options.advertise)
+    stopping = stop_event(options.exit_with_parent)
+    server = Server(options.security)
+    token, credentials = worker_token(options.security), channel_credentials(options.security)
+    gauges = Gauges()
+    cache = WeightCache(options.cache_dir / CACHE_FOLDER, options.cache_limit_bytes)
+    supply = WeightSupply(options.worker_id, options.join, cache, gauges, token, credentials)
+    service = StageService(options.worker_id, supply, token, credentials)
+    rpc.add_StageServiceServicer_to_server(service, server.grpc)
+    sender = WeightService(WeightLibrary(cache, supply.folder_of), supply.pace, gauges.add_sent)
+    rpc.add_WeightServiceServicer_to_server(sender, server.grpc)
+    scrapes = MetricsServer(options.metrics, worker_collector(options.worker_id, gauges))
+    metrics_address = scrapes.start()
+    address = await server.start(options.listen)
+    announce({"address": address, "worker_id": options.worker_id, "pid": os.getpid(), "metrics_address": metrics_address})
+    worker = Worker(options, address, service, gauges, token, credentials)
+    running = asyncio.create_task(worker.run())
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if not running.done():
+        running.cancel()
+    try:
+        await asyncio.gather(running, return_exceptions=False)
+    except asyncio.CancelledError:
+        pass
+    finally:
+        await worker.close()
+        await server.stop()
+        await asyncio.to_thread(scrapes.stop)
+    return 0
+
+
+class Worker:
+    """One node's life with its coordinator: register, beat, serve; again from the start when it is fenced or cut off."""
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        address: str,
+        service: StageService,
+        gauges: Gauges,
+        token: str | None,
+        credentials: grpc.ChannelCredentials | None,
+    ) -> None:
+        self._options, self._service, self._token, self._credentials = options, service, token, credentials
+        self._gauges, self._bound = gauges, address
+        self._spec = NodeSpec(
+            node_id=options.worker_id,
+            address=address,
+            host=platform.node(),
+            pid=os.getpid(),
+            device=options.device or "cpu",
+            device_name="",
+            num_threads=options.num_threads or os.cpu_count() or 1,
+            memory_bytes=options.memory_bytes or 0,
+            kv_budget_bytes=options.kv_memory_bytes or 0,
+        )
+        self._channel: grpc.aio.Channel | None = None
+        self._attempt = 0
+
+    async def run(self) -> None:
+        """Join, prepare, serve; never returns unless the coordinator refuses this worker for good."""
+        preparing = asyncio.create_task(self._prepare())
+        while True:
+            try:
+                await self._serve_once(preparing)
+                self._attempt = 0
+            except (Refused, Unauthorized):
+                raise
+            except NoodleError as e:
+                log.warning("%s", e)
+            await self._service.forget()
+            await asyncio.sleep(RETRY_S[min(self._attempt, len(RETRY_S) - 1)])
+            self._attempt += 1
+
+    async def close(self) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def _prepare(self) -> None:
+        """Import torch and look at the hardware, off the event loop."""
+        self._gauges.say("importing torch and transformers", -1.0)
+        # In a thread that ends: what it computed gave it OpenMP helpers of its own, and with those of the stage's thread there would
+        # be more than cores; then libgomp lets none of them spin.
+        thread = ThreadPoolExecutor(1, "prepare")
+        try:
+            self._spec, self._service.runner = await asyncio.get_running_loop().run_in_executor(thread, self._import_engine)
+        finally:
+            thread.shutdown(wait=False)
+        self._gauges.say("", -1.0)
+
+    def _import_engine(self) -> tuple[NodeSpec, StageRunner]:
+        import torch
+        import transformers.modeling_utils  # noqa: F401 - seconds of import that would otherwise fall into the first measurement
+
+        from engine.model import hardware
+        from engine.model.device_facts import describe_device
+        from engine.model.limits import num_cores
+        from engine.service.worker.stage_runner import RunnerOptions, StageRunner
+
+        options = self._options
+        facts = hardware.detect(options.device, options.memory_bytes, options.num_threads)
+        torch.set_num_threads(facts.num_threads)
+        memory_bytes = facts.memory_bytes if options.memory_bytes else facts.memory_bytes // options.share_with
+        sharing = describe_device(facts.device)
+        kv_budget_bytes = options.kv_memory_bytes or hardware.default_kv_budget_bytes(memory_bytes)
+        spec = replace(
+            self._spec,
+            device=facts.device,
+            device_name=facts.device_name,
+            num_threads=facts.num_threads,
+            num_cores=num_cores(),
+            memory_bytes=memory_bytes,
+            kv_budget_bytes=kv_budget_bytes,
+            device_type=sharing.device_type,
+            dtypes=sharing.dtypes,
+            pool_id=sharing.pool_id,
+            pool_bytes=max(memory_bytes, sharing.pool_bytes),
+        )
+        self._gauges.sensors.gpu_uuid = sensors.gpu_uuid(facts.device)
+        runner = StageRunner(
+            RunnerOptions(options.worker_id, facts.device, kv_budget_bytes, options.slowdown), self._gauges, self._service.deliver
+        )
+        return spec, runner
+
+    async def _serve_once(self, preparing: asyncio.Task[None]) -> None:
+        """One connection to the coordinator, from joining to its end; raises what ended it."""
+        await self.close()
+        channel = self._channel = await connect(self._options.join, self._credentials, CONNECT_TIMEOUT_S)
+        stub = rpc.ControlStub(channel)
+        fenced = asyncio.Event()
+        early = None if preparing.done() else await self._connect(stub, "starting", fenced)
+        if early is not None:
+            await _first_of(preparing, early.closed())
+        await preparing
+        connection = await self._connect(stub, "ready", fenced)
+        if early is not None:
+            early.close()
+        self._attempt = 0
+        self._service.report = connection.report
+        try:
+            await _first_of(connection.closed(), fenced.wait())
+        finally:
+            connection.close()
+
+    async def _connect(self, stub: rpc.ControlStub, state: str, fenced: asyncio.Event) -> Connection:
+        request = pb.RegisterRequest(state=state)
+        address = advertised_address(self._bound, self._options.advertise, self._options.join)
+        wire.to_message(replace(self._spec, address=address), request.spec)
+        try:
+            reply = await stub.Register(request, metadata=metadata(self._token), timeout=10.0)
+        except grpc.aio.AioRpcError as e:
+            raise from_rpc_error(e, f"the coordinator at {self._options.join}") from e
+        headers = (*metadata(self._token), ("worker-id", self._spec.node_id), ("generation", str(reply.generation)))
+        report = Link(stub.Report(metadata=headers), "the coordinator", lambda *_: None)
+        loop = asyncio.get_running_loop()
+        heartbeat_channel = _sync_channel(self._options.join, self._credentials)
+        heartbeat = Heartbeat(heartbeat_channel, self._spec.node_id, self._gauges, self._token, lambda: _set_from_thread(loop, fenced))
+        heartbeat.start(reply.generation, reply.heartbeat_period_s)
+        return Connection(report, heartbeat, heartbeat_channel.close)
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One registration: its report stream and its heartbeat."""
+
+    report: Link
+    heartbeat: Heartbeat
+    close_channel: Callable[[], None]
+
+    async def closed(self) -> None:
+        await self.report.closed()
+
+    def close(self) -> None:
+        self.heartbeat.stop()
+        self.report.close()
+        self.close_channel()
+
+
+def _set_from_thread(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
+    loop.call_soon_threadsafe(event.set)
+
+
+def _sync_channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
+    if credentials is None:
+        return grpc.insecure_channel(address, options=wire.CHANNEL_OPTIONS)
+    return grpc.secure_channel(address, credentials, options=wire.CHANNEL_OPTIONS)
+
+
+async def _first_of(*awaitables: object) -> None:
+    """Return when the first ends; the others are cancelled, except tasks that were running before."""
+    tasks = [a if isinstance(a, asyncio.Task) else asyncio.ensure_future(a) for a in awaitables]  # type: ignore[call-overload]
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        if task not in awaitables:
+            task.cancel()
+    for task in done:
+        task.result()
