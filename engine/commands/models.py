@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
 def _describe(ref: ModelRef, cache_dir: Path, as_json: bool) -> int:
     card = prepare(ref, cache_dir, _Narrator())
     if as_json:
-        print_json(asdict(card))
+        print_json(asdict(card) | {"precision": asdict(card.precision) | {"text": card.precision.sentence}})
     else:
         print(_text(card))
     return 0
@@ -68,7 +68,7 @@ def _text(card: ModelCard) -> str:
     rows = [(i.name, f"{i.weight_bytes / 1e6:.1f}", str(i.kv_bytes_per_token), str(i.output_bytes_per_token)) for i in card.items]
     sizes = f"{card.num_parameters / 1e6:.1f} M parameters, context {card.context_tokens}, vocabulary {card.vocab_size}"
     tokenizer = "its own" if card.has_tokenizer else "none, a byte-level one stands in"
-    head = f"{card.ref.label}: {card.architecture}, {sizes}\n{card.folder}\ntokenizer: {tokenizer}\n\n"
+    head = f"{card.ref.label}: {card.architecture}, {sizes}\n{card.folder}\ntokenizer: {tokenizer}\nweights: {card.precision.sentence}\n\n"
     return head + table(("ITEM", "WEIGHTS MB", "KV B/TOKEN", "OUT B/TOKEN"), rows)
 
 

@@ -106,6 +106,7 @@ async def _up(settings: LocalOptions, as_json: bool) -> int:
             ready.cancel()
             return 130
         status = ready.result()
+        _say(f"weights {status.precision.sentence}; identity grade {status.identity}: {status.identity.sentence}")
         if as_json:
             print_json({"address": address, "pids": cluster.pids(), "metrics_addresses": cluster.metrics_addresses})
         else:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.data.precision import Precision
+
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
@@ -47,7 +49,13 @@ class ModelCard:
     bos_token_id: int | None
     has_tokenizer: bool
     num_parameters: int
+    stored_dtype: str = ""  # of most bytes of the weights, by its torch name; "" where no weights are stored
 
     @property
     def num_items(self) -> int:
         return len(self.items)
+
+    @property
+    def precision(self) -> Precision:
+        tied_twice = sum(item.tied_bytes for index, item in enumerate(self.items) if item.tied_to is not None and item.tied_to < index)
+        return Precision(self.stored_dtype, self.ref.dtype, sum(item.weight_bytes for item in self.items) - tied_twice)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from engine.data.precision import Identity, Precision
+
+_UNKNOWN_PRECISION = Precision()
+
 
 class Phase(StrEnum):
     GATHERING = "gathering"
@@ -131,5 +135,7 @@ class ClusterStatus:
     adaptation_mode: str = ""  # off, suggest or auto; empty if the coordinator does not say
     suggestion_id: int = 0  # of adaptation, waiting to be confirmed; 0 is none
     finished: tuple[SessionStatus, ...] = ()  # newest first, bounded
+    precision: Precision = _UNKNOWN_PRECISION
+    identity: Identity = Identity.UNKNOWN  # of answers on the plan that serves, or on the workers that have joined
     predicted_bottleneck_s: float = 0.0  # of the plan that serves, as it was made
     predicted_step_s: float = 0.0  # once around that plan, hops and the way back included

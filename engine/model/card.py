@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from engine.model.weights import WeightFolder
 
-_FORMAT = 2  # raise it when the same folder would give another card
+_FORMAT = 3  # raise it when the same folder would give another card
 _LIBRARIES = ("torch", "transformers")  # their versions decide which modules a model has
 _DESCRIBED_FILES = ("config.json", "generation_config.json", "tokenizer.json", "model.safetensors.index.json")
 
@@ -90,6 +90,7 @@ def describe_weights(weights: WeightFolder, ref: ModelRef) -> ModelCard:
         bos_token_id=next(iter(_token_ids(getattr(text, "bos_token_id", None))), None),
         has_tokenizer=(folder / "tokenizer.json").is_file(),
         num_parameters=_num_parameters(weights),
+        stored_dtype=weights.stored_dtype,
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import FileIO
@@ -119,6 +120,14 @@ class WeightFolder:
         self.config = _build_config(folder, config_text)
         self._tensors = {t.name: t for t in tensors}
         self.names = frozenset(self._tensors)
+
+    @property
+    def stored_dtype(self) -> str:
+        """The dtype of most bytes of the weights; empty if there are none."""
+        num_bytes: Counter[str] = Counter()
+        for stored in self._tensors.values():
+            num_bytes[str(stored.dtype).removeprefix("torch.")] += stored.num_bytes
+        return num_bytes.most_common(1)[0][0] if num_bytes else ""
 
     def tensor(self, name: str) -> StoredTensor:
         """The place of one tensor. Raises Corrupt if the folder does not hold it."""

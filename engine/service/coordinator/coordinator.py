@@ -110,6 +110,7 @@ async def _prepare(options: CoordinatorOptions, shell: ClusterShell) -> None:
         shell.feed(on.ModelFailed(str(e)))
         shell.ready.set()
         return
+    log.info("%s: weights %s", card.ref.label, card.precision.sentence)
     shell.feed(on.ModelReady(card))
     shell.restore_sessions()
     shell.ready.set()
