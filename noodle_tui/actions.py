@@ -231,10 +231,12 @@ def _blocked(action: Action, state: ConsoleState, target: str) -> str:
 
 def still_holds(preview: Preview, state: ConsoleState) -> str:
     """Why a preview must not be sent any more; empty while it may."""
-    if preview.blocked or preview.settled:
-        return preview.blocked or preview.settled
+    if preview.blocked or preview.lapsed:
+        return preview.blocked or preview.lapsed
     if preview.pending:
         return "the coordinator has not answered yet"
+    if excluded := _excluded(preview, state):
+        return excluded
     status = state.latest.status if state.latest else None
     now = status.plan_version if status else 0
     if preview.action == "cluster.auto":
@@ -248,6 +250,15 @@ def still_holds(preview: Preview, state: ConsoleState) -> str:
         return f"the plan moved from #{preview.plan_version} to #{now} since this preview: look again"
     if preview.action == "cluster.confirm" and not _same_move(preview, state):
         return f"suggestion {preview.target} has lapsed since this preview: look again"
+    return ""
+
+
+def _excluded(preview: Preview, state: ConsoleState) -> str:
+    """Only changes of the plan exclude each other, and everything excludes a second one of itself."""
+    if ACTIONS[preview.action].plans and state.move is not None:
+        return f"{state.move.title} is still running: one change of the plan at a time"
+    if any(run.title == title_of(preview) and run.state == "running" for run in state.actions):
+        return f"{title_of(preview)} is running already"
     return ""
 
 

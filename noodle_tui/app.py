@@ -16,10 +16,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
+from textual import events
 from textual.app import App
-from textual.binding import Binding, BindingType
+from textual.driver import Driver
 from textual.filter import ANSIToTruecolor, LineFilter
 from textual.worker import Worker
 
@@ -31,17 +32,13 @@ from noodle_tui.config import Config, load_config
 from noodle_tui.exits import install_signal_handlers
 from noodle_tui.glyphs import ASCII, AsciiFilter, Glyphs
 from noodle_tui.graph_sets import glyphs_for
-from noodle_tui.keys import KEYS
 from noodle_tui.link import Link
 from noodle_tui.messages import (
     AccessChanged,
-    FrameArrived,
-    LinkLost,
     LogsArrived,
     Message,
     PromptSent,
     Quitting,
-    RecordingChanged,
     ReplayMoved,
     Said,
     SessionEnded,
@@ -50,45 +47,54 @@ from noodle_tui.messages import (
 )
 from noodle_tui.options import Options, is_loopback
 from noodle_tui.pages import Page
+from noodle_tui.reading import Reading
 from noodle_tui.screens.frame import Settings, preload
 from noodle_tui.screens.main import Main
 from noodle_tui.state import ConsoleState, LinkState
 from noodle_tui.state import Link as LinkView
+from noodle_tui.tape import Tape
 from noodle_tui.themes import Look, changed_s, choose_look, load_theme, theme_file, theme_names, user_folder
 from noodle_tui.tight_update import tightened
 
 if TYPE_CHECKING:
     from noodle_tui.cluster_calls import ClusterCalls
     from noodle_tui.key_effects import KeyEffects
-    from noodle_tui.recording import Recorder
+    from noodle_tui.keyboard import Keyboard
     from noodle_tui.replay import ReplayLink
 
 MAX_BACKLOG = 2  # writes still queued for the terminal: on a slow line frames are dropped, not queued
 ANSWER_INTERVAL_S = 0.1  # tokens are painted at most this often
 BLURRED_INTERVAL_S = 5.0
 STOP_TIMEOUT_S = 8.0
-_BINDINGS: list[BindingType] = [
-    Binding(key.keys, f"key('{key.id}')", key.text, id=key.id, show=False, priority=key.id == "app.interrupt") for key in KEYS
-]
 
 
 class ConsoleApp(App[None], inherit_bindings=False):
     """The console; see the module docstring."""
 
-    BINDINGS: ClassVar[list[BindingType]] = _BINDINGS
     CSS_PATH = "console.tcss"
     ENABLE_COMMAND_PALETTE = False
     TITLE = "noodle-console"
 
     def __init__(
-        self, options: Options, look: Look, glyphs: Glyphs, *, make_link: Callable[..., Any] | None = None, config: Config | None = None
+        self,
+        options: Options,
+        look: Look,
+        glyphs: Glyphs,
+        *,
+        make_link: Callable[..., Any] | None = None,
+        config: Config | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        driver_class: type[Driver] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(driver_class)
+        self.clock = clock
+        self.reading = Reading()
+        self._early: list[events.Event] = []
         self.animation_level = "none"
         self.options = options
         config = config or Config()
         self.state = ConsoleState(
-            link=LinkView(since_s=time.monotonic(), address=options.connect or ""),
+            link=LinkView(since_s=clock(), address=options.connect or ""),
             read_only=not options.rw and not is_loopback(options.connect),
             owns_cluster=options.connect is None and options.replay is None,
             thresholds=config.thresholds,
@@ -101,14 +107,12 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self._glyphs = glyphs
         self._ascii_filter = AsciiFilter(enabled=glyphs is ASCII)
         self._answer: Worker[None] | None = None
-        self._recorder: Recorder | None = None
+        self.tape = Tape(self)
         self._theme_time_s = 0.0
         self._paint_pending = self._answer_pending = False
         self._painted_s = 0.0
         self.loop: asyncio.AbstractEventLoop | None = None
         self._apply_theme()
-        if config.keys is not KEYS:
-            self.set_keymap({key.id: key.keys for key in config.keys})
 
     @functools.cached_property
     def calls(self) -> ClusterCalls:
@@ -124,6 +128,28 @@ class ConsoleApp(App[None], inherit_bindings=False):
 
         return KeyEffects(self)
 
+    @functools.cached_property
+    def keyboard(self) -> Keyboard:
+        """See `calls`."""
+        from noodle_tui.keyboard import Keyboard
+
+        return Keyboard(self)
+
+    async def on_event(self, event: events.Event) -> None:
+        """Keys and pastes are taken here, in the order in which they were typed; those before the first paint wait for it."""
+        if not isinstance(event, events.Key | events.Paste) or event.is_forwarded:
+            await super().on_event(event)
+        elif self.loop is None:
+            self._early.append(event)
+        else:
+            await self._typed(event)
+
+    async def _typed(self, event: events.Event) -> None:
+        if isinstance(event, events.Key):
+            await self.keyboard.take(event)
+        elif isinstance(event, events.Paste):
+            self.keyboard.paste(event.text)
+
     def get_line_filters(self) -> Sequence[LineFilter]:
         """The look decides about colour (NO_COLOR picks the mono theme), so only two filters are left."""
         stock = [item for item in super().get_line_filters() if isinstance(item, ANSIToTruecolor)]
@@ -134,16 +160,19 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.main = Main(self.look, self._glyphs, self.options)
         return self.main
 
-    def on_ready(self) -> None:
+    async def on_ready(self) -> None:
         """Everything that costs time starts after the first paint."""
         self.loop = asyncio.get_running_loop()
+        self.app_resume_signal.subscribe(self, lambda _: self.refresh(layout=True))
         self.paint()
+        for event in self._early:
+            await self._typed(event)
         self.set_interval(1 / self.options.hz, self._on_timer)
         self.call_after_refresh(self._start_link)
 
     def _start_link(self) -> None:
         if self.options.record is not None:
-            self._try(lambda: self.start_recording(Path(self.options.record or "")))
+            self._try(lambda: self.tape.begin(Path(self.options.record or "")))
         if self.options.profile is not None:
             self.effects.files.load_profile(Path(self.options.profile))
         self.run_worker(self.link.run(), group="link", exit_on_error=False)
@@ -161,8 +190,10 @@ class ConsoleApp(App[None], inherit_bindings=False):
         from noodle_tui.reducer import reduce
 
         before = self.state
-        self.state = reduce(before, message, time.monotonic())
-        self._record(message)
+        self.state = reduce(before, message, self.clock())
+        self.tape.take(message)
+        if before.ui.page is not self.state.ui.page:
+            self.main.turned_to(self.state.ui.page)
         if isinstance(message, TokenArrived | SessionEnded):
             self._paint_answer_soon()
         elif before.link.state is not self.state.link.state or before.latest is None:
@@ -180,9 +211,10 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self._paint_pending = False
         if not self.is_running or self._backlog() > MAX_BACKLOG or not self.main.is_mounted:
             return
-        self._painted_s = time.monotonic()
+        self._painted_s = self.clock()
         with self.batch_update():
-            self.main.paint(self.state, self._painted_s, self.settings)
+            whole = self.main.paint(self.state, self._painted_s, self.settings)
+        self.reading.painted(self.state.ui.dialog if whole else None, self.clock())
 
     def paint_soon(self) -> None:
         """Paint once after the events that are waiting now."""
@@ -195,7 +227,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.calls.look_at_suggestion()
         self.calls.look_at_links()
         self._reload_theme()
-        if self.app_focus or time.monotonic() - self._painted_s >= BLURRED_INTERVAL_S:
+        if self.app_focus or self.clock() - self._painted_s >= BLURRED_INTERVAL_S:
             self.paint()
 
     def _paint_answer_soon(self) -> None:
@@ -214,11 +246,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         writer = getattr(self._driver, "_writer_thread", None)
         return writer._queue.qsize() if writer is not None else 0
 
-    # --- keys and themes ------------------------------------------------------------------------------------------
-    def action_key(self, key_id: str) -> None:
-        """Every binding ends here."""
-        self.effects.press(key_id)
-
+    # --- themes ---------------------------------------------------------------------------------------------------
     def use_theme(self, name: str) -> None:
         """Change the colours; raises InvalidInput with the file and the key."""
         self.look = load_theme(name)
@@ -242,40 +270,6 @@ class ConsoleApp(App[None], inherit_bindings=False):
         if not first:
             self._try(lambda: self.use_theme(self.look.name))
 
-    # --- recording ------------------------------------------------------------------------------------------------
-    def start_recording(self, path: Path) -> None:
-        """Record to a new file from now on, beginning with what is known; raises NoodleError."""
-        from noodle_tui.recording import Recorder
-
-        if self.options.replay is not None:
-            raise Refused("a replay is a recording already")
-        if self._recorder is not None:
-            raise Refused(f"{self._recorder.path} is being recorded: `record off` first")
-        self._recorder = Recorder(path, self.state.link.address or "embedded", time.time(), time.monotonic())
-        self.dispatch(RecordingChanged(str(path)))
-
-    def stop_recording(self) -> None:
-        """End the recording; the file is complete."""
-        if self._recorder is None:
-            raise Refused("nothing is being recorded: `record FILE` begins")
-        self._recorder.close()
-        path, self._recorder = self._recorder.path, None
-        self.dispatch(RecordingChanged(""))
-        self.dispatch(Said(f"the recording is in {path}: noodle-console --replay {path}"))
-
-    def _record(self, message: Message) -> None:
-        if self._recorder is None:
-            return
-        try:
-            if isinstance(message, FrameArrived):
-                self._recorder.frame(message.frame, message.wall_s, time.monotonic())
-            elif isinstance(message, LinkLost):
-                self._recorder.lost(message.error, time.time(), time.monotonic())
-        except NoodleError as problem:
-            self._recorder.close()
-            self._recorder = None
-            self.dispatch(RecordingChanged("", str(problem)))
-
     # --- the link -------------------------------------------------------------------------------------------------
     def switch(self, address: str) -> None:
         """Connect to another coordinator; an embedded cluster is ended. Raises InvalidInput for what is no address."""
@@ -288,7 +282,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.workers.cancel_group(self, "link")
         await self.link.stop()
         self.options = replace(self.options, connect=options.connect, model=None, workers=None, random_weights=None, replay=None)
-        link, old = LinkView(since_s=time.monotonic(), address=options.connect or ""), self.state
+        link, old = LinkView(since_s=self.clock(), address=options.connect or ""), self.state
         self.state = ConsoleState(link=link, thresholds=old.thresholds, keys=old.keys, ui=old.ui, recording=old.recording)
         self.dispatch(AccessChanged(not self.options.rw and not is_loopback(options.connect)))
         self.link = self._make_link(self.options, self.dispatch)
@@ -309,8 +303,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
     async def _stop_and_exit(self, exit_code: int) -> None:
         self.workers.cancel_group(self, "answer")
         self.workers.cancel_group(self, "link")
-        if self._recorder is not None:
-            self._recorder.close()
+        self.tape.close()
         try:
             async with asyncio.timeout(STOP_TIMEOUT_S):
                 await self.link.stop()
@@ -387,12 +380,13 @@ def _run(options: Options, config: Config) -> int:
     ascii_only = options.ascii or terminal.wants_ascii(os.environ, getattr(stream, "encoding", None))
     terminal.make_streams_forgiving()
     terminal.make_term_usable()
+    terminal.give_size()
     try:
         look = choose_look(options.theme, os.environ)
     except InvalidInput as problem:
         print(problem, file=sys.stderr)
         return 2
-    app = ConsoleApp(options, look, glyphs_for(options.graphs, ascii_only), config=config)
+    app = ConsoleApp(options, look, glyphs_for(options.graphs, ascii_only), config=config, driver_class=terminal.driver_class())
     install_signal_handlers(app)
     try:
         app.run(mouse=options.mouse)

@@ -12,20 +12,20 @@ import time
 from typing import TYPE_CHECKING
 
 from engine.data.errors import InvalidInput, NoodleError
-from engine.data.plan import Plan
+from engine.data.plan import Plan, Stage
 from noodle_tui.actions import ACTIONS, ALL_NODES, action_for, arguments_of, nodes_of, preview_of, still_holds, title_of
+from noodle_tui.base_plan import as_made
 from noodle_tui.messages import (
     ActionChanged,
     DialogChanged,
     LinksArrived,
     PresentPlanned,
-    Said,
     WhatIfAsked,
     WhatIfEnded,
 )
 from noodle_tui.move_progress import followed
 from noodle_tui.pages import Page, Preview
-from noodle_tui.previews import candidate, filled, suggestion_of
+from noodle_tui.previews import candidate, filled, priced, suggestion_of
 from noodle_tui.state import LinkState
 
 if TYPE_CHECKING:
@@ -53,9 +53,10 @@ class ClusterCalls:
 
     async def _compare(self, present: str) -> None:
         """Strategies that this coordinator does not offer are left out; those it names beside ours are asked as well."""
+        version = self._plan_version()
         await self._ask_present()
         names, asked = [*dict.fromkeys(name for name in (present, *KNOWN_STRATEGIES) if name)], set[str]()
-        while names:
+        while names and self._plan_version() == version:
             name = names.pop(0)
             asked.add(name)
             found, error = await candidate(self._app.link, name)
@@ -67,12 +68,17 @@ class ClusterCalls:
         self._app.dispatch(WhatIfEnded(time.time()))
         self._app.paint_soon()
 
+    def _plan_version(self) -> int:
+        return self._app.state.latest.status.plan_version if self._app.state.latest else 0
+
+    def _present_stages(self) -> tuple[Stage, ...]:
+        return as_made(self._app.state.latest.status).stages if self._app.state.latest else ()
+
     async def _ask_present(self) -> None:
-        """What the present plan would be planned to take now; without an answer the times it was made with stand."""
-        state = self._app.state
-        if state.latest is not None and state.latest.status.stages:
-            with contextlib.suppress(NoodleError):
-                self._app.dispatch(PresentPlanned(await self._app.link.present(state.latest.status)))
+        """What the plan that serves would be planned to take now; without an answer the figures it was made with stand."""
+        plan = await priced(self._app.link, self._present_stages())
+        if plan is not None:
+            self._app.dispatch(PresentPlanned(plan))
 
     # --- adaptation -----------------------------------------------------------------------------------------------
     def look_at_suggestion(self) -> None:
@@ -87,6 +93,7 @@ class ClusterCalls:
     async def _fetch_suggestion(self, decision_id: int) -> None:
         found = await suggestion_of(self._app.link, decision_id)
         if found is not None:
+            await self._ask_present()
             self._app.dispatch(found)
             self._app.paint_soon()
 
@@ -121,54 +128,47 @@ class ClusterCalls:
             self._app.run_worker(self._fill(preview), group="preview", exclusive=True, exit_on_error=False)
 
     async def _fill(self, preview: Preview) -> None:
-        await self._ask_present()
-        self._app.dispatch(await filled(self._app.link, preview, self._app.state.suggestion))
+        self._app.dispatch(await filled(self._app.link, preview, self._app.state.suggestion, self._present_stages()))
         self._app.paint_soon()
 
-    def confirm(self) -> None:
-        """`y`: send what the preview says, unless something moved meanwhile."""
-        preview = self._app.state.ui.dialog
-        if not isinstance(preview, Preview):
-            return
+    def confirm(self, preview: Preview) -> None:
+        """Send what the preview says, unless something moved meanwhile: then the dialog says why."""
         if still_holds(preview, self._app.state):
-            return  # the dialog says why
-        running = self._app.state.action
-        if running is not None and running.state == "running":
-            self._app.dispatch(Said(f"{running.title} is still running: one change at a time", is_error=True))
             return
         self._app.dispatch(DialogChanged(None))
-        self._app.dispatch(ActionChanged(title_of(preview), "running", "sent to the coordinator"))
+        self._tell(preview, "running", "sent to the coordinator")
         self._app.run_worker(self._send(preview), group="action", exit_on_error=False)
 
+    def _tell(self, preview: Preview, state: str, text: str) -> None:
+        self._app.dispatch(ActionChanged(title_of(preview), state, text, ACTIONS[preview.action].plans))
+        self._app.paint_soon()
+
     async def _send(self, preview: Preview) -> None:
-        title = title_of(preview)
         try:
             if preview.action == "cluster.profile":
                 names = nodes_of(self._app.state) if preview.target == ALL_NODES else (preview.target,)
-                written = [await self._profile(name, title) for name in names]
+                written = [await self._profile(name, preview) for name in names]
                 done, text = True, "; ".join(written)
             else:
                 answer = await self._app.link.act(ACTIONS[preview.action].call, arguments_of(preview))
-                done, text = await self._outcome(answer, preview, title)
+                done, text = await self._outcome(answer, preview)
         except NoodleError as problem:
             done, text = False, f"{type(problem).__name__}: {problem}"
         except Exception as problem:
             done, text = False, f"unexpected {type(problem).__name__}: {problem}"
-        self._app.dispatch(ActionChanged(title, "done" if done else "failed", text))
-        self._app.paint_soon()
+        self._tell(preview, "done" if done else "failed", text)
 
-    async def _outcome(self, answer: object, preview: Preview, title: str) -> tuple[bool, str]:
+    async def _outcome(self, answer: object, preview: Preview) -> tuple[bool, str]:
         """A move that begins is followed to its end; whatever else was answered is said at once."""
         if not isinstance(answer, Plan) or answer.plan_version <= preview.plan_version:
             return True, said_of(answer, preview)
 
         def say(text: str) -> None:
-            self._app.dispatch(ActionChanged(title, "running", text))
-            self._app.paint_soon()
+            self._tell(preview, "running", text)
 
         return await followed(self._app.link, answer.plan_version, preview.move, say)
 
-    async def _profile(self, worker_id: str, title: str) -> str:
+    async def _profile(self, worker_id: str, preview: Preview) -> str:
         """Progress as the node tells it; the document goes to a folder here, where screen 7 and `report` find it."""
         from noodle_tui.profile_file import save_profile
 
@@ -177,8 +177,7 @@ class ClusterCalls:
             document = answer.profile_json
             if int(100 * answer.progress) != percent:
                 percent = int(100 * answer.progress)
-                self._app.dispatch(ActionChanged(title, "running", f"{worker_id} {max(0, percent)} %  {answer.detail}"))
-                self._app.paint_soon()
+                self._tell(preview, "running", f"{worker_id} {max(0, percent)} %  {answer.detail}")
         path = await asyncio.to_thread(save_profile, worker_id, document)
         self._app.effects.files.load_profile(path)
         return f"written to {path}"

@@ -60,9 +60,9 @@ class FileOrders:
     def record(self, argument: str) -> None:
         """`record FILE` or `record off`."""
         if argument == "off":
-            self._app.stop_recording()
+            self._app.tape.end()
         else:
-            self._app.start_recording(Path(argument))
+            self._app.tape.begin(Path(argument))
 
     def export(self, argument: str) -> None:
         """`export FORMAT [FILE]`: the list on screen, filtered and sorted as it stands; what is folded there is in it too."""

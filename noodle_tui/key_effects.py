@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
-
-from textual.widgets import Input
 
 from engine.data.errors import InvalidInput, NoodleError, Refused, Unavailable
 from noodle_tui.actions import KEY_OF, MODES, still_holds
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
 
 SCROLL_ROWS = 3
 _DIALOG_KEYS = {"nav.up", "nav.down", "nav.page_up", "nav.page_down", "nav.home", "nav.end"}
+ALWAYS = ("app.interrupt", "app.suspend")  # whatever is open
 _CLOSING = {"nav.out", "view.node", "nav.in", "action.detail"}  # `n` is No
 
 
@@ -72,7 +72,7 @@ class KeyEffects:
             "prompt.copy": self._copy_answer,
             "prompt.save": self._save_answer,
             "app.interrupt": lambda: self._app.leave(130),
-            "dialog.yes": self._app.calls.confirm,
+            "app.suspend": self._suspend,
             **{f"screen.{page.value}": (lambda page=page: self.open_page(page)) for page in Page},  # type: ignore[misc]
         }
         self._orders = self._commands()
@@ -102,25 +102,12 @@ class KeyEffects:
         }
 
     # --- ways in --------------------------------------------------------------------------------------------------
-    def press(self, key_id: str) -> None:
-        """One key by its id."""
-        if key_id == "app.interrupt":
-            self._app.leave(130)
-            return
-        if self._typing() and key_id not in (
-            "nav.out",
-            "nav.up",
-            "nav.down",
-            "nav.panel",
-            "nav.panel_back",
-            "nav.page_up",
-            "nav.page_down",
-            "prompt.copy",
-            "prompt.save",
-        ):
-            return
-        if self._app.state.ui.dialog is not None and not self._typing():
-            self._in_dialog(key_id)
+    def press(self, key_id: str, typed_s: float | None = None) -> None:
+        """One key by its id; `typed_s` is when, by the app's clock, and now without it."""
+        if key_id in ALWAYS:
+            self._effects[key_id]()
+        elif self._app.state.ui.dialog is not None:
+            self._in_dialog(key_id, self._app.clock() if typed_s is None else typed_s)
         elif key_id.startswith("cluster."):
             self._change(key_id)
         elif key_id == "view.node" and self._app.state.ui.page is Page.PROFILE:
@@ -146,30 +133,47 @@ class KeyEffects:
         self._app.dispatch(Said(text))
 
     def _typing(self) -> bool:
-        return isinstance(self._app.focused, Input)
+        return self._app.main.field is not None and not self._app.state.ui.help
 
     # --- dialogs --------------------------------------------------------------------------------------------------
-    def _in_dialog(self, key_id: str) -> None:
+    def _in_dialog(self, key_id: str, typed_s: float) -> None:
         dialog = self._app.state.ui.dialog
         if isinstance(dialog, ThemeChoice):
             self._choose_theme(dialog, key_id)
-        elif key_id == "dialog.yes" and isinstance(dialog, Preview):
-            self._app.calls.confirm()
+        elif key_id == "dialog.yes" and isinstance(dialog, Preview | Leaving):
+            self._yes(dialog, typed_s)
         elif key_id in _DIALOG_KEYS:
             self._app.dispatch(KeyPressed(key_id))
         elif key_id in _CLOSING:
             self._app.dispatch(DialogChanged(None))
-        elif key_id == "dialog.yes" and isinstance(dialog, Leaving):
-            self._app.leave(0)
         elif isinstance(dialog, Preview) and key_id == KEY_OF.get(dialog.action, dialog.action) and still_holds(dialog, self._app.state):
             self._app.calls.preview(dialog.action, "" if dialog.action == "cluster.auto" else dialog.target)  # the situation has moved
         elif key_id == "app.quit":
             self._quit()
 
+    def _yes(self, dialog: Preview | Leaving, typed_s: float) -> None:
+        """What a dialog asked for, unless the key was typed before the dialog could be read."""
+        if isinstance(dialog, Preview) and still_holds(dialog, self._app.state):
+            return  # the dialog says why
+        if not self._app.reading.can_be_meant(dialog, typed_s):
+            self._app.dispatch(DialogChanged(replace(dialog, hasty=True)))
+        elif isinstance(dialog, Preview):
+            self._app.calls.confirm(dialog)
+        else:
+            self._app.leave(0)
+
+    def _suspend(self) -> None:
+        """Into the background of the shell; where there is none, that is said."""
+        driver = self._app._driver
+        if driver is not None and driver.can_suspend:
+            self._app.action_suspend_process()
+        else:
+            self._app.dispatch(Said("this terminal cannot suspend a program", is_error=True))
+
     def _quit(self) -> None:
         """At once, unless a change is running: then it is asked what shall become of it."""
-        running = self._app.state.action
-        if running is None or running.state != "running" or self._app.state.quitting:
+        running = next((run for run in self._app.state.actions if run.state == "running"), None)
+        if running is None or self._app.state.quitting:
             self._app.leave(0)
             return
         fate = "it ends with this console's own cluster" if self._app.link.owns_cluster else "the cluster goes on with it alone"
@@ -252,7 +256,7 @@ class KeyEffects:
 
     def _enter(self) -> None:
         if self._app.state.ui.page is Page.PROMPT:
-            self._app.main.write()
+            self._submit()
         elif not self._replayed_event():
             self._app.dispatch(KeyPressed("nav.in"))
 
@@ -274,7 +278,7 @@ class KeyEffects:
         if state.refusal or not self._typing():
             self._app.dispatch(KeyPressed("nav.out"))
         elif not self._app.stop_answer():
-            self._app.main.set_focus(None)
+            self._app.main.leave_field()
         if state.ui.page is Page.PROMPT and not self._typing():
             self._app.stop_answer()
 
@@ -359,8 +363,15 @@ class KeyEffects:
     # --- the prompt -----------------------------------------------------------------------------------------------
     def _write(self) -> None:
         self.open_page(Page.PROMPT)
-        self._app.main.add_class("-prompt")
         self._app.main.write()
+
+    def _submit(self) -> None:
+        """Enter: outside the fields into the prompt, from a setting back to it, in it send."""
+        main = self._app.main
+        if not isinstance(main.field, PromptField):
+            main.write()
+        elif main.field.value.strip():
+            self.send_prompt()
 
     def send_prompt(self) -> None:
         """Send what stands in the field; a refusal is said and loses nothing."""

@@ -89,6 +89,7 @@ KEYS: tuple[Key, ...] = (
     Key("app.help", "question_mark,f1", "help of this screen", effect=True),
     Key("app.quit", "q", "quit", effect=True),
     Key("app.interrupt", "ctrl+c,ctrl+q", "quit, even while typing", effect=True),
+    Key("app.suspend", "ctrl+z", "suspend; fg in the shell comes back", effect=True),
     Key("dialog.yes", "y", "do what a preview says", effect=True),
     Key("cluster.whatif", "S", "compare strategies", changes=True, effect=True),
     Key("cluster.apply", "A", "apply chosen strategy", changes=True, effect=True),

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from engine.data.errors import NoodleError, Unavailable
 from engine.data.generation import GenerateRequest
 from engine.data.plan import Plan, Stage
-from engine.data.status import ClusterStatus
 from noodle_tui.backoff import delay_s
 from noodle_tui.logs import LogLine, level_of
 from noodle_tui.messages import (
@@ -117,12 +116,6 @@ class Link:
     async def ask(self, call: str, *arguments: object) -> Any:
         """A question that changes nothing: a method of the client by its name; raises NoodleError."""
         return await getattr(self._connected(), call)(*arguments)
-
-    async def present(self, status: ClusterStatus) -> Plan:
-        """The stages of `status` by the times that the coordinator plans with now; raises NoodleError."""
-        from noodle_tui.present_plan import present_plan
-
-        return present_plan(await self._connected().problem_json(), status)
 
     def profile(self, worker_id: str) -> AsyncIterator[ProfileProgress]:
         """What a node says while it is profiled; raises what the coordinator answers."""

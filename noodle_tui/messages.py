@@ -141,18 +141,21 @@ class PreviewArrived:
     action: str
     target: str
     plan: Plan | None = None
+    present: Plan | None = None
     error: str = ""
+    lapsed: str = ""
     move: MoveEstimate | None = None
     about: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ActionChanged:
-    """An action that was confirmed moves on."""
+    """An action that was confirmed moves on; without a state everything that ended is dismissed."""
 
     title: str
     state: str  # running, done, failed
     detail: str = ""
+    is_move: bool = False
 
 
 @dataclass(frozen=True, slots=True)

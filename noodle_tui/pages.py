@@ -47,13 +47,15 @@ class Preview:
     target: str  # node, session or strategy; empty for the whole cluster
     plan_version: int  # what the request carries, and is refused if it moved
     plan: Plan | None = None  # what the coordinator would do
+    present: Plan | None = None  # what serves, priced by the coordinator in the same moment
     move: MoveEstimate | None = None  # what that would carry and take
     about: str = ""  # why it is offered, or what it concerns
     choices: tuple[str, ...] = ()  # up and down change the target among these
     mode: str = ""  # of adaptation, as it was seen
     pending: bool = False  # the coordinator has been asked and has not answered
     blocked: str = ""  # why `y` does nothing
-    settled: str = ""  # why it can no longer be confirmed as it stands
+    lapsed: str = ""  # why it can no longer be confirmed as it stands
+    hasty: bool = False  # a `y` came before anybody can have read this
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ class Leaving:
     """Quitting was asked for while a change runs; `text` says what becomes of it."""
 
     text: str
+    hasty: bool = False  # see `Preview`
 
 
 Dialog = Preview | ThemeChoice | Notice | Leaving

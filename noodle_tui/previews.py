@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from noodle_tui.replay import ReplayLink
 
 
-async def filled(link: Link | ReplayLink, preview: Preview, suggestion: Suggestion | None) -> PreviewArrived:
-    """The coordinator's answer, or its refusal, to a preview; never raises."""
+async def filled(link: Link | ReplayLink, preview: Preview, suggestion: Suggestion | None, now: Sequence[Stage]) -> PreviewArrived:
+    """The coordinator's answer, or its refusal, to a preview, beside what it says of the stages that serve `now`; never raises."""
     target, about = preview.target, preview.about
     try:
         if preview.action == "cluster.rollback":
@@ -39,7 +39,23 @@ async def filled(link: Link | ReplayLink, preview: Preview, suggestion: Suggesti
         return PreviewArrived(preview.action, target, error=str(problem) or type(problem).__name__, about=about)
     except Exception as problem:  # a defect must be read on screen, not end the console
         return PreviewArrived(preview.action, target, error=f"unexpected {type(problem).__name__}: {problem}", about=about)
-    return PreviewArrived(preview.action, target, plan, move=await _move(link, plan.stages), about=about)
+    if plan.for_version != preview.plan_version:
+        lapsed = f"the plan moved from #{preview.plan_version} to #{plan.for_version} while the coordinator was asked: look again"
+        return PreviewArrived(preview.action, target, lapsed=lapsed, about=about)
+    present = await priced(link, now)
+    if present is not None and present.for_version != plan.for_version:
+        present = None
+    return PreviewArrived(preview.action, target, plan, present, move=await _move(link, plan), about=about)
+
+
+async def priced(link: Link | ReplayLink, stages: Sequence[Stage]) -> Plan | None:
+    """The coordinator's figures of the stages that serve, by the times that it plans with now; None where it cannot say."""
+    if not stages:
+        return None
+    try:
+        return await link.plan("", stages)
+    except Exception:
+        return None
 
 
 async def candidate(link: Link | ReplayLink, strategy: str) -> tuple[CandidateArrived, NoodleError | None]:
@@ -51,7 +67,7 @@ async def candidate(link: Link | ReplayLink, strategy: str) -> tuple[CandidateAr
     except Exception as problem:
         error = Unavailable(f"unexpected {type(problem).__name__}: {problem}")
         return CandidateArrived(strategy, None, str(error)), error
-    return CandidateArrived(strategy, plan, move=await _move(link, plan.stages)), None
+    return CandidateArrived(strategy, plan, move=await _move(link, plan)), None
 
 
 async def suggestion_of(link: Link | ReplayLink, decision_id: int) -> SuggestionArrived | None:
@@ -64,7 +80,9 @@ async def suggestion_of(link: Link | ReplayLink, decision_id: int) -> Suggestion
         plan: Plan | None = await link.plan("", entry.stages) if entry.stages else None
     except Exception:  # the next frame asks again
         return None
-    return SuggestionArrived(entry, plan, await _move(link, entry.stages) if plan else None)
+    if plan is not None and plan.for_version != entry.for_version:
+        return None
+    return SuggestionArrived(entry, plan, await _move(link, plan) if plan else None)
 
 
 async def _former(link: Link | ReplayLink, present: int, wanted: int | None) -> Plan:
@@ -74,10 +92,10 @@ async def _former(link: Link | ReplayLink, present: int, wanted: int | None) -> 
     return former_plan(plans, present, wanted)
 
 
-async def _move(link: Link | ReplayLink, stages: Sequence[Stage]) -> MoveEstimate | None:
-    """None where there is nothing to move from, or nobody can say."""
+async def _move(link: Link | ReplayLink, plan: Plan) -> MoveEstimate | None:
+    """None where there is nothing to move from, nobody can say, or another plan serves meanwhile."""
     try:
-        told: MoveEstimate = await link.ask("estimate_move", tuple(stages))
+        told: MoveEstimate = await link.ask("estimate_move", plan.stages)
     except Exception:
         return None
-    return told
+    return told if told.plan_version == plan.for_version else None

@@ -40,7 +40,7 @@ class ItemTime:
     name: str
     p50_s: float
     p95_s: float
-    cv: float
+    cv: float | None
     weight_bytes: int
     share: float
 
@@ -82,7 +82,8 @@ class ProfileView:
     num_steps: int
     overhead: float
     coverage: float
-    noise_cv: float
+    noise_cv: float | None
+    doubt: str
     phases: tuple[PhaseView, ...]
 
 
@@ -146,7 +147,8 @@ def _view(path: Path, raw: dict[str, Any]) -> ProfileView:
         num_steps=int(honesty["num_steps"]),
         overhead=_number(honesty["overhead"]),
         coverage=_number(honesty["coverage"]),
-        noise_cv=_number(honesty["noise_cv"]),
+        noise_cv=_spread(honesty["noise_cv"]),
+        doubt=safe_text(str(honesty.get("doubt", ""))),
         phases=phases,
     )
 
@@ -180,7 +182,7 @@ def _at(owner: dict[str, Any], point: PointKey) -> dict[str, Any] | None:
 def _item(item: dict[str, Any], figures: dict[str, Any], total_s: float) -> ItemTime:
     share = _number(figures["time_s"]) / total_s if total_s > 0 else 0.0
     name = safe_text(str(item["name"]))
-    times = (_number(figures["p50_s"]), _number(figures["p95_s"]), _number(figures["cv"]))
+    times = (_number(figures["p50_s"]), _number(figures["p95_s"]), _spread(figures["cv"]))
     return ItemTime(int(item["index"]), name, *times, int(item["weight_bytes"]), share)
 
 
@@ -189,6 +191,11 @@ def _layer(layer: dict[str, Any], figures: dict[str, Any]) -> LayerTime:
     texts = (safe_text(str(layer["name"])), safe_text(str(layer["role"]), 20))
     bound, why = safe_text(str(figures["bound"]), 20), safe_text(str(figures["why"]))
     return LayerTime(None if item is None else int(item), *texts, _number(figures["self_s"]), bound, why)
+
+
+def _spread(raw: Any) -> float | None:
+    """None where the samples were too few to tell."""
+    return None if raw is None else _number(raw)
 
 
 def _number(raw: Any) -> float:

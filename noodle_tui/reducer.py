@@ -80,7 +80,7 @@ def reduce(state: ConsoleState, message: Message, now_s: float) -> ConsoleState:
 def _boot_progress(state: ConsoleState, message: BootProgress, now_s: float) -> ConsoleState:
     link = Link(since_s=now_s, boot=safe_text(message.text))
     fresh = replace(state, link=link, failures=(), latest=None, held=None, samples=(), plans=(), whatif=WhatIf())
-    return replace(fresh, action=None, said=None)  # what was known was of another cluster
+    return replace(fresh, actions=(), said=None)  # what was known was of another cluster
 
 
 def _boot_failed(state: ConsoleState, message: BootFailed, now_s: float) -> ConsoleState:
@@ -111,9 +111,17 @@ def _frame_arrived(state: ConsoleState, message: FrameArrived, now_s: float) -> 
         samples=sampled(state.samples, status, message.wall_s),
         plans=planned(state.plans, status, message.wall_s),
         said=_what_was_missed(state, view, now_s) or state.said,
+        whatif=_still_for(state.whatif, status),
     )
     lines = [event_line(event, 0) for event in reversed(_fresh(before, events))]
     return _with_logs(after, lines, now_s if before else None, anew=message.anew)  # the first frame brings what happened long ago
+
+
+def _still_for(whatif: WhatIf, status: ClusterStatus) -> WhatIf:
+    """Another plan serves: what was found for the one before is no offer any more."""
+    if whatif.plan_version == status.plan_version:
+        return whatif
+    return replace(whatif, candidates=(), present=None)
 
 
 def _fresh(before: View | None, events: tuple[Event, ...]) -> tuple[Event, ...]:
@@ -176,9 +184,8 @@ def _forgotten(state: ConsoleState, now_s: float) -> ConsoleState:
     """What needs nobody's answer goes away by itself; failures stay."""
     if state.said and not state.said.is_error and now_s - state.said.since_s >= SAID_FOR_S:
         state = replace(state, said=None)
-    if state.action and state.action.state == "done" and now_s - state.action.since_s >= SAID_FOR_S:
-        state = replace(state, action=None)
-    return state
+    kept = tuple(run for run in state.actions if run.state != "done" or now_s - run.since_s < SAID_FOR_S)
+    return replace(state, actions=kept) if kept != state.actions else state
 
 
 # --- the display ----------------------------------------------------------------------------------------------
@@ -219,25 +226,27 @@ def _preview_arrived(state: ConsoleState, message: PreviewArrived, now_s: float)
     dialog = state.ui.dialog
     if not isinstance(dialog, Preview) or (dialog.action, dialog.target) != (message.action, message.target):
         return state  # the user has gone on
-    error = safe_text(message.error)
-    about = safe_text(message.about) or dialog.about
-    answered = replace(dialog, pending=False, plan=clean(message.plan), move=clean(message.move))
-    answered = replace(answered, about=about, blocked=error or dialog.blocked)
+    about, error = safe_text(message.about) or dialog.about, safe_text(message.error)
+    answered = replace(dialog, pending=False, plan=clean(message.plan), present=clean(message.present), move=clean(message.move))
+    answered = replace(answered, about=about, blocked=error or dialog.blocked, lapsed=safe_text(message.lapsed))
     return replace(state, ui=replace(state.ui, dialog=answered))
 
 
 def _action_changed(state: ConsoleState, message: ActionChanged, now_s: float) -> ConsoleState:
     if not message.state:
-        return replace(state, action=None)
-    run = ActionRun(safe_text(message.title), message.state, now_s, safe_text(message.detail, MAX_ERROR_CHARS))
-    return replace(state, action=run, said=None)
+        return replace(state, actions=tuple(run for run in state.actions if run.state == "running"))
+    run = ActionRun(safe_text(message.title), message.state, now_s, safe_text(message.detail, MAX_ERROR_CHARS), message.is_move)
+    return replace(state, actions=(*(other for other in state.actions if other.title != run.title), run), said=None)
 
 
 def _whatif_asked(state: ConsoleState, message: WhatIfAsked, now_s: float) -> ConsoleState:
-    return replace(state, whatif=WhatIf(message.plan_version, True, present=state.whatif.present))
+    return replace(state, whatif=WhatIf(message.plan_version, True))
 
 
 def _candidate_arrived(state: ConsoleState, message: CandidateArrived, now_s: float) -> ConsoleState:
+    now, asked = state.latest.status.plan_version if state.latest else 0, state.whatif.plan_version
+    if asked != now or (message.plan is not None and message.plan.for_version != asked):
+        return state  # the plan that it was asked for serves no longer
     candidate = Candidate(safe_text(message.strategy, 64), clean(message.plan), safe_text(message.error), clean(message.move))
     others = tuple(c for c in state.whatif.candidates if c.strategy != candidate.strategy)
     return replace(state, whatif=replace(state.whatif, candidates=(*others, candidate)))

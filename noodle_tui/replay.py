@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from engine.data.errors import NoodleError, Refused
 from engine.data.generation import GenerateRequest
 from engine.data.plan import Plan, Stage
-from engine.data.status import ClusterStatus
 from engine.data.watch_frame import WatchFrame
 from noodle_tui.messages import BootFailed, Dialling, FrameArrived, LinkLost, Message, ReplayMoved, SessionEnded
 from noodle_tui.options import MAX_SPEED, MIN_SPEED, Options
@@ -106,10 +105,6 @@ class ReplayLink:
         raise Refused(NO_CLUSTER)
 
     async def ask(self, call: str, *arguments: object) -> Any:
-        """Refused."""
-        raise Refused(NO_CLUSTER)
-
-    async def present(self, status: ClusterStatus) -> Plan:
         """Refused."""
         raise Refused(NO_CLUSTER)
 

@@ -28,6 +28,7 @@ FRAME_INTERVAL_S = 1.0  # the coordinator re-sends at least this often, as proof
 STALE_AFTER_S = 3 * FRAME_INTERVAL_S
 MAX_EVENTS = 500
 MAX_ERROR_CHARS = 2_000
+ACTION_STATES = ("running", "done", "failed")  # the most urgent last
 
 
 class LinkState(StrEnum):
@@ -114,6 +115,7 @@ class ActionRun:
     state: str
     since_s: float
     detail: str = ""
+    is_move: bool = False  # it changes the plan: one of those at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ class ConsoleState:
     links: tuple[MeasuredLink, ...] = ()
     links_event: int = -1  # the newest event about links when they were asked for; -1: never asked
     profile: ProfileState = field(default_factory=lambda: ProfileState())
-    action: ActionRun | None = None
+    actions: tuple[ActionRun, ...] = ()  # one of each title, the newest last
     said: Sentence | None = None  # what a key or command did, or what was missed
     read_only: bool = False
     keys: tuple[Key, ...] = KEYS  # as the user has bound them
@@ -182,8 +184,19 @@ class ConsoleState:
     def suggestion(self) -> Suggestion | None:
         """What adaptation offers now."""
         known, latest = self.known_suggestion, self.latest
-        is_open = known is not None and latest is not None and latest.status.suggestion_id == known.entry.decision_id
-        return known if is_open else None
+        if known is None or latest is None or known.entry.for_version != latest.status.plan_version:
+            return None
+        return known if latest.status.suggestion_id == known.entry.decision_id else None
+
+    @property
+    def action(self) -> ActionRun | None:
+        """The one to tell of: a failure, else what was done last, else what runs."""
+        return max(self.actions, key=lambda run: (ACTION_STATES.index(run.state), run.since_s), default=None)
+
+    @property
+    def move(self) -> ActionRun | None:
+        """The change of plan that runs."""
+        return next((run for run in self.actions if run.is_move and run.state == "running"), None)
 
     @property
     def num_waiting_events(self) -> int:

@@ -7,9 +7,13 @@ queue fills up and the console hangs for ever. Therefore the streams are told to
 from __future__ import annotations
 
 import os
+import struct
 import sys
 from collections.abc import Mapping
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from textual.driver import Driver
 
 _PLAIN_TERMINALS = ("linux", "dumb")
 WEB_DRIVER = "textual.drivers.web_driver:WebDriver"  # as textual-serve sets it for the processes behind its pages
@@ -29,6 +33,15 @@ def in_a_browser(environ: Mapping[str, str]) -> bool:
     return environ.get("TEXTUAL_DRIVER", "") == WEB_DRIVER
 
 
+def driver_class() -> type[Driver] | None:
+    """What reads the terminal; None leaves the choice to Textual: on Windows, and where the environment names a driver."""
+    if os.name == "nt" or os.environ.get("TEXTUAL_DRIVER"):
+        return None
+    from noodle_tui.terminal_input import ConsoleDriver
+
+    return ConsoleDriver
+
+
 def is_terminal() -> bool:
     """Whether a person can see the output and type."""
     if in_a_browser(os.environ):
@@ -46,6 +59,17 @@ def make_term_usable() -> None:
     """For TERM=dumb Rich assumes 80x25 whatever the real size is, and screens would be laid out for both in turn."""
     if os.environ.get("TERM", "").lower() in ("dumb", "unknown"):
         os.environ["TERM"] = "vt100"
+
+
+def give_size() -> None:
+    """A terminal that tells no size gets 24 rows of 80: Rich and Textual would each assume their own, and lay out for both in turn."""
+    stream = output_stream()
+    if os.name == "nt" or stream is None or not stream.isatty() or all(os.get_terminal_size(stream.fileno())):
+        return
+    import fcntl
+    import termios
+
+    fcntl.ioctl(stream.fileno(), termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
 
 
 def make_streams_forgiving() -> None:

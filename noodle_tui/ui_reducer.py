@@ -137,8 +137,9 @@ def _leave(state: ConsoleState) -> ConsoleState:
         return _with(state, help=False, help_scroll=0)
     if ui.dialog is not None:
         return _with(state, dialog=None)
-    if state.refusal or (state.action is not None and state.action.state != "running"):
-        return replace(state, refusal="", action=None if state.action and state.action.state != "running" else state.action)
+    running = tuple(run for run in state.actions if run.state == "running")
+    if state.refusal or running != state.actions:
+        return replace(state, refusal="", actions=running)
     if state.said is not None:
         return replace(state, said=None)
     if listing.filter:

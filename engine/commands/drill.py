@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from engine.commands.output import note, print_json
-from engine.simulation.drill import Drill, DrillFailure, DrillResult
+from engine.simulation.drill import Drill, DrillFailure, DrillResult, too_many_given_up
 
-SUMMED = ("num_sessions", "num_tokens", "num_faults", "num_plans", "num_moves", "num_failed")
+SUMMED = ("num_sessions", "num_tokens", "num_faults", "num_plans", "num_moves", "num_failed", "num_given_up")
 MAX_SHOWN = 10
 BLOCK_SEEDS = 50
 
@@ -33,6 +33,9 @@ def run(options: argparse.Namespace) -> int:
             note(text)
         if len(failures) >= MAX_SHOWN:
             break
+    if habit := too_many_given_up(totals["num_given_up"], totals["num_sessions"]):
+        failures.append(habit)
+        note(habit)
     spent_s = time.monotonic() - started_s
     if options.json:
         print_json({"first_seed": options.first, "seeds": options.seeds, "failures": failures, **totals, "spent_s": spent_s})
@@ -72,5 +75,5 @@ def drill(seed: int) -> DrillResult:
 def _text(num_seeds: int, totals: Counter[str], failures: list[str], spent_s: float) -> str:
     what = f"{totals['num_sessions']} sessions, {totals['num_tokens']} tokens, {totals['num_faults']} faults, {totals['num_plans']} plans"
     end = f"{len(failures)} failed" if failures else "no token wrong, missing or repeated, every session came to its end"
-    given_up = f"{totals['num_failed']} sessions were given up with an error"
+    given_up = f"{totals['num_failed']} sessions ended with an error, {totals['num_given_up']} of them given up"
     return f"{num_seeds} seeds in {spent_s:.1f} s: {what}; {end}; {given_up}"

@@ -29,7 +29,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _describe(ref: ModelRef, cache_dir: Path, as_json: bool) -> int:
-    card = prepare(ref, cache_dir, _Narrator())
+    card = prepare(ref, cache_dir, _Narrator(), to_load=False)
+    if card.missing:
+        note(f"noodle-engine: {card.folder} cannot be loaded: {card.missing}")
     if as_json:
         print_json(asdict(card) | {"precision": asdict(card.precision) | {"text": card.precision.sentence}})
     else:

@@ -26,7 +26,7 @@ def add_plan_options(plan: argparse.ArgumentParser, whole: Callable[[int], Calla
         help="what `doctor --hardware --json` wrote on a machine; may be repeated",
     )
     plan.add_argument(
-        "--link", type=link, default=(0.0, math.inf), metavar="S,BYTES/S", help="with --profile: latency and bandwidth between machines"
+        "--link", type=link, metavar="S,BYTES/S", help="with --profile: latency and bandwidth between machines (default: no limit)"
     )
     plan.add_argument("--token", default=os.environ.get("NOODLE_TOKEN"), help="default: $NOODLE_TOKEN")
     plan.add_argument("--tls-ca", type=Path)

@@ -48,6 +48,8 @@ def load(options: argparse.Namespace) -> Source:
     if len(given) != 1:
         what = f"{' and '.join(f'--{name}' for name in given)} are two problems" if given else "no problem is given"
         raise InvalidInput(f"{what}: name one, by --problem FILE, --connect HOST:PORT, or --profile FILE with --hardware FILE")
+    if options.profile is None and (options.hardware or options.link is not None):
+        raise InvalidInput("--hardware and --link say which machines --profile is for: name a profile, or leave them out")
     if options.connect is not None:
         if options.current is not None:
             raise InvalidInput("--connect asks the cluster for the plan that runs: leave --current out")
@@ -67,7 +69,7 @@ def _estimated(options: argparse.Namespace) -> Problem:
         )
     profile = Profile.from_json(read_file("profile", options.profile))
     machines = [Machine(path.stem, _devices(path)) for path in options.hardware]
-    link = Link(*options.link)
+    link = Link(*options.link) if options.link is not None else Link()
     sizes = {"sessions": options.sessions or 1, "context_tokens": options.context_tokens or 0}
     problem, match = estimate(profile, machines, options.strategy, link, **sizes)
     for refusal in match.refusals:
@@ -98,9 +100,9 @@ def _running(status: ClusterStatus) -> list[Stage]:
 
 def read_file(what: str, path: Path) -> str:
     """The text of a document; `-` is stdin. Raises InvalidInput naming the file."""
-    if str(path) == "-":
-        return sys.stdin.read(MAX_BYTES)
     try:
+        if str(path) == "-":
+            return sys.stdin.read(MAX_BYTES)
         if path.stat().st_size > MAX_BYTES:
             raise InvalidInput(f"{what} file {path} has {path.stat().st_size} bytes: at most {MAX_BYTES} are read")
         return path.read_text(encoding="utf-8")

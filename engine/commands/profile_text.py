@@ -72,18 +72,20 @@ def _points(profile: Profile) -> str:
     rows = []
     for step in profile.steps:
         predicted_s = profile.cost_model.step_s(step.point) if profile.cost_model else 0.0
-        rows.append((step.point.label, _ms(step.plain_p50_s), _ms(step.hooked_p50_s), _ms(predicted_s), f"{100 * step.cv:.1f}"))
+        rows.append((step.point.label, _ms(step.plain_p50_s), _ms(step.hooked_p50_s), _ms(predicted_s), _percent(step.cv)))
     return table(("STEP", "PLAIN ms", "HOOKED ms", "MODEL ms", "CV %"), rows)
 
 
 def _trust(profile: Profile) -> str:
     h = profile.honesty
     lines = [
-        f"hooks cost {100 * h.overhead:.1f} +- {100 * h.overhead_error:.1f} % ({profile.hook_depth} depth); "
+        f"hooks cost {100 * h.overhead:.1f} +- {_percent(h.overhead_error)} % ({profile.hook_depth} depth); "
         f"items cover {100 * h.coverage:.1f} % of the un-hooked step, layers {100 * h.layer_coverage:.1f} %; "
-        f"noise {100 * h.noise_cv:.1f} %; {h.num_steps} steps in {h.spent_s:.0f} s"
+        f"noise {_percent(h.noise_cv)} % at the worst point; {h.num_steps} steps in {h.spent_s:.0f} s"
     ]
-    if h.noise_cv > _NOISY_CV or min(step.num_samples for step in profile.steps) < _FEW_SAMPLES:
+    if h.doubt:
+        lines.append(f"too noisy to use: {h.doubt}; take it again when the machine is quiet")
+    elif (h.noise_cv or 0.0) > _NOISY_CV or min(step.num_samples for step in profile.steps) < _FEW_SAMPLES:
         lines.append(
             "the figures are rough: other programs used this machine, or too few steps fitted into the time; repeat it when it is quiet"
         )
@@ -94,6 +96,11 @@ def _trust(profile: Profile) -> str:
                 f"{error.num_points} points that it had not seen"
             )
     return "\n".join(lines)
+
+
+def _percent(share: float | None) -> str:
+    """Without its sign; `?` where the samples are too few to tell."""
+    return "?" if share is None else f"{100 * share:.1f}"
 
 
 def _ms(seconds: float) -> str:

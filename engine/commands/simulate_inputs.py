@@ -189,7 +189,7 @@ def _read(path: Path, what: str, parse: Callable[[str], Any]) -> Any:
     try:
         if path.stat().st_size > _MAX_FILE_BYTES:
             raise InvalidInput(f"{path} has {path.stat().st_size} bytes, {what} may have {_MAX_FILE_BYTES}: is it the right file?")
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise NotFound(f"{path} does not exist: name the file of {what}") from error
     except (OSError, UnicodeDecodeError, RecursionError) as error:

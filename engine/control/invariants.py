@@ -54,6 +54,9 @@ def _broken_flights(cluster: Cluster) -> Iterator[str]:
                     yield f"queued session {session.session_id} has a step in flight"
                 seen.setdefault(segment.session_id, []).append(segment)
     for session_id, segments in seen.items():
+        session = cluster.scheduler.get(session_id)
+        if session is not None and any(s.sample_index not in (None, len(session.generated)) for s in segments):
+            yield f"{session_id} has {len(session.generated)} tokens, and another one than the next is sampled"
         if sum(s.sample_index is not None for s in segments) > 1:
             yield f"{session_id} is sampled twice at once"
         positions = [p for s in segments for p in range(s.position, s.position + len(s.token_ids))]

@@ -14,7 +14,6 @@ from engine.planning.problem import PlanningNode
 from engine.profile.cost_model import CostModel
 from engine.profile.point import DECODE
 
-MOST_NOISE = 0.1  # variation of a profile's steps beyond which its times are no better than a short measurement
 CONTEXT_TOKENS = 16  # where workers measure when they join: nodes are compared at one point
 
 
@@ -71,13 +70,13 @@ class Member:
 
     def profiled(self, event: WorkerProfiled) -> str:
         """Take over what a full profile found, unless it was taken amid so much noise that the first measurement is better."""
-        found, noise = event.profile, event.profile.honesty.noise_cv
+        found, doubt = event.profile, event.profile.honesty.doubt
         self.cost_model = found.cost_model
         point, bottleneck = found.reference_point(DECODE), found.bottleneck(DECODE)
         text = f"profiled: {point.label} takes {1e3 * found.step(point).plain_p50_s:.1f} ms"
         text += f", {bottleneck.layer.name} {100 * bottleneck.share:.0f} % of it"
-        if found.cost_model is None or noise > MOST_NOISE:
-            return f"{text}; noise {100 * noise:.0f} %, so plans keep the times measured at the start"
+        if found.cost_model is None or doubt:
+            return f"{text}; too noisy to use ({doubt or 'no cost model'}), so plans keep the times measured at the start"
         law = found.cost_model
         self.decode_s = tuple(event.slowdown * law.time_s(item, DECODE, 1, CONTEXT_TOKENS, 1) for item in range(law.num_items))
         return f"{text}; the next plan uses its item times, {1e3 * sum(self.decode_s):.1f} ms in all"

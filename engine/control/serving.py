@@ -134,20 +134,19 @@ class Serving:
             self.batcher.observe(flight, event.timings)
             if flight.is_decode:
                 self.metrics.add_step(event.timings, step_s)
-        sent = {(s.session_id, s.epoch): s for s in flight.segments}
+        answers = {(o.session_id, o.epoch, o.sample_index): o for o in event.outcomes}
         trouble = ""
-        for outcome in event.outcomes:
-            session, segment = self.scheduler.get(outcome.session_id), sent.pop((outcome.session_id, outcome.epoch), None)
-            if session is None or segment is None or session.epoch != outcome.epoch:
+        for segment in flight.segments:
+            session = self._in_epoch(segment)
+            if session is None:
                 continue
-            if outcome.error is not None:
-                trouble = trouble or self._refused(session, outcome.error, now_s, out)
+            outcome = answers.get((segment.session_id, segment.epoch, segment.sample_index))
+            if outcome is None:  # whatever the report says of others, this one is sent again
+                self._refused(session, Gap(f"step {event.step_id} came back without it"), now_s, out)
+            elif outcome.error is not None:
+                trouble = self._refused(session, outcome.error, now_s, out) or trouble
             else:
                 self._landed(session, segment, outcome, event, step_s, card, now_s, out)
-        for session_id, epoch in sent:  # a report that says nothing of a segment leaves it to be sent again
-            session = self.scheduler.get(session_id)
-            if session is not None and session.epoch == epoch:
-                self._refused(session, Gap(f"step {event.step_id} came back without it"), now_s, out)
         return trouble
 
     def undelivered(self, event: on.StepUndelivered, now_s: float, out: list[do.Command]) -> str:
@@ -156,10 +155,14 @@ class Serving:
         if flight is None:
             return ""
         for segment in flight.segments:
-            session = self.scheduler.get(segment.session_id)
-            if session is not None and session.epoch == segment.epoch:
+            if session := self._in_epoch(segment):
                 self._refused(session, Unavailable(event.message), now_s, out)
         return event.message
+
+    def _in_epoch(self, segment: Segment) -> Session | None:
+        """The session that a segment was sent for, unless it ended or was sent again since."""
+        session = self.scheduler.get(segment.session_id)
+        return session if session is not None and session.epoch == segment.epoch else None
 
     def overdue(self, now_s: float) -> str:
         """Why a step must be taken for lost although every worker beats; empty if none must."""
@@ -181,7 +184,7 @@ class Serving:
         out: list[do.Command],
     ) -> None:
         session.num_landed = max(session.num_landed, segment.position + len(segment.token_ids))
-        if segment.sample_index is None or outcome.sample_index != segment.sample_index or segment.sample_index != len(session.generated):
+        if segment.sample_index is None:
             return
         self.scheduler.accept_token(session, outcome.token_id, now_s)
         self.metrics.add_token(now_s)

@@ -50,6 +50,7 @@ class ModelCard:
     has_tokenizer: bool
     num_parameters: int
     stored_dtype: str = ""  # of most bytes of the weights, by its torch name; "" where no weights are stored
+    missing: str = ""  # why the folder's weights cannot be loaded, by its headers; empty if they can
 
     @property
     def num_items(self) -> int:

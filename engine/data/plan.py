@@ -57,6 +57,14 @@ class Plan:
     def stage_of(self, node_id: str) -> Stage | None:
         return next((s for s in self.stages if s.node_id == node_id), None)
 
+    @property
+    def slowest(self) -> tuple[int, bool]:
+        """(index of the stage that limits the plan, whether its hop to the next one is what takes so long); (0, False) without times."""
+        hops = self.hop_s or (0.0,) * len(self.stage_s)
+        costs = [max(pair) for pair in zip(self.stage_s, hops, strict=True)]
+        index = max(range(len(costs)), key=costs.__getitem__, default=0)
+        return index, bool(costs) and hops[index] > self.stage_s[index]
+
     def after(self, present: Plan) -> Plan:
         """This plan as the one that would follow `present`."""
         return replace(self, plan_version=present.plan_version + 1, for_version=present.plan_version)

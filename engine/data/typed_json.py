@@ -15,7 +15,7 @@ from engine.data.errors import Corrupt, InvalidInput
 def read_object(text: str, what: str, remedy: str) -> dict[str, Any]:
     """The object that `text` holds. Raises Corrupt, saying that it is no `what`."""
     try:
-        raw = json.loads(text)
+        raw = json.loads(text.removeprefix("\ufeff"))
     except (ValueError, RecursionError) as error:
         raise Corrupt(f"this is not {what} ({error}): {remedy}") from error
     if not isinstance(raw, dict):

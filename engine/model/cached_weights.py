@@ -9,7 +9,7 @@ from engine.model.loading import SliceLoader
 from engine.model.manifest import Manifest
 from engine.model.slicing import build_chain, check_supported, torch_dtype
 from engine.model.weight_cache import WeightCache
-from engine.model.weights import DTYPES, StoredTensor, WeightFolder
+from engine.model.weights import WeightFolder, stored_tensor
 
 
 class CachedWeights(WeightFolder):
@@ -17,7 +17,7 @@ class CachedWeights(WeightFolder):
 
     def __init__(self, manifest: Manifest, cache: WeightCache) -> None:
         """Raises what `WeightFolder` raises for the configuration, and Exhausted if it cannot be written."""
-        tensors = (StoredTensor(t.name, cache.path(t.sha256), 0, t.num_bytes, DTYPES[t.dtype], t.shape, t.sha256) for t in manifest.tensors)
+        tensors = (stored_tensor(entry, cache.path(entry.sha256), 0, entry.sha256) for entry in manifest.tensors)
         self._fill(cache.config_folder(manifest.config_text), manifest.config_text, manifest.fingerprint, tensors)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -16,24 +15,28 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.data.errors import Corrupt, NoodleError, Unavailable
+from engine.data.errors import Corrupt, NoodleError, NotFound, NotSupported, Unavailable
 from engine.data.model import Item, ModelCard, ModelRef
-from engine.model.source import Progress, random_folder, resolve
+from engine.model.source import Progress, must_be_built, resolve
+from engine.model.tensor_files import read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from engine.model.weights import WeightFolder
 
-_FORMAT = 3  # raise it when the same folder would give another card
+_FORMAT = 4  # raise it when the same folder would give another card
 _LIBRARIES = ("torch", "transformers")  # their versions decide which modules a model has
-_DESCRIBED_FILES = ("config.json", "generation_config.json", "tokenizer.json", "model.safetensors.index.json")
+_DESCRIBED_FILES = ("config.json", "generation_config.json", "tokenizer.json", "model.safetensors.index.json", "gguf.json")
 
 
-def prepare(ref: ModelRef, cache_dir: Path, on_progress: Progress | None = None, *, allow_download: bool = True) -> ModelCard:
+def prepare(
+    ref: ModelRef, cache_dir: Path, on_progress: Progress | None = None, *, allow_download: bool = True, to_load: bool = True
+) -> ModelCard:
     """Resolve `ref` to a folder and return its card, described now if no card of it is cached.
 
-    Raises what `resolve` and `describe` raise. Takes milliseconds and no torch when folder and card are there.
+    Raises what `resolve` and `describe` raise, and NotSupported for a folder that lacks tensors, unless it is not `to_load`. Takes
+    milliseconds and no torch when folder and card are there.
     """
     folder = resolve(ref, cache_dir=cache_dir, allow_download=allow_download, on_progress=on_progress)
     card = cached_card(folder, ref, cache_dir)
@@ -42,6 +45,12 @@ def prepare(ref: ModelRef, cache_dir: Path, on_progress: Progress | None = None,
             on_progress(-1.0, f"reading the structure of {ref.label}")
         card = describe(folder, ref)
         store_card(card, cache_dir)
+    return _whole(card) if to_load else card
+
+
+def _whole(card: ModelCard) -> ModelCard:
+    if card.missing:
+        raise NotSupported(f"{card.folder} cannot be loaded: {card.missing}")
     return card
 
 
@@ -50,13 +59,14 @@ def ready_card(ref: ModelRef, cache_dir: Path) -> ModelCard | None:
 
     Raises InvalidInput and the like for a `ref` that can never work, so that a user hears of it at once.
     """
-    if ref.random_weights is not None and not random_folder(ref, cache_dir).is_dir():
+    if must_be_built(ref, cache_dir):
         return None
     try:
         folder = resolve(ref, cache_dir=cache_dir, allow_download=False)
     except Unavailable:
         return None
-    return cached_card(folder, ref, cache_dir)
+    card = cached_card(folder, ref, cache_dir)
+    return None if card is None else _whole(card)
 
 
 def describe(folder: Path, ref: ModelRef) -> ModelCard:
@@ -71,25 +81,27 @@ def describe(folder: Path, ref: ModelRef) -> ModelCard:
 
 def describe_weights(weights: WeightFolder, ref: ModelRef) -> ModelCard:
     """The same for a folder that is open already."""
-    from engine.model.slicing import check_supported, context_tokens, describe_items
+    from engine.model.slicing import check_supported, context_tokens, describe_model
 
     folder = weights.folder
     check_supported(weights.config)
     text = weights.config.get_text_config()
     generation = _generation_config(folder)
+    described = describe_model(weights, ref.dtype)
     return ModelCard(
         ref=ref,
         folder=str(folder),
         fingerprint=weights.fingerprint,
         architecture=_architecture(weights.config),
-        items=tuple(describe_items(weights, ref.dtype)),
+        items=described.items,
         hidden_size=text.hidden_size,
         vocab_size=text.vocab_size,
         context_tokens=context_tokens(weights.config),
         eos_token_ids=_token_ids(generation.get("eos_token_id", getattr(text, "eos_token_id", None))),
         bos_token_id=next(iter(_token_ids(getattr(text, "bos_token_id", None))), None),
         has_tokenizer=(folder / "tokenizer.json").is_file(),
-        num_parameters=_num_parameters(weights),
+        num_parameters=described.num_parameters,
+        missing=described.missing,
         stored_dtype=weights.stored_dtype,
     )
 
@@ -150,15 +162,12 @@ def _key(folder: Path, dtype: str) -> dict[str, Any]:
 
 
 def _generation_config(folder: Path) -> dict[str, Any]:
-    path = folder / "generation_config.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        content = read_json(folder / "generation_config.json")
+    except NotFound:
         return {}
-    except (OSError, ValueError) as error:
-        raise Corrupt(f"{path} cannot be read as JSON ({error}): download or copy the model again") from error
     # A null stands for "not said", as it does in generate().
-    return {name: value for name, value in content.items() if value is not None} if isinstance(content, dict) else {}
+    return {name: value for name, value in content.items() if value is not None}
 
 
 def _architecture(config: PreTrainedConfig) -> str:
@@ -169,7 +178,3 @@ def _token_ids(value: Any) -> tuple[int, ...]:
     """A config writes one id, a list of ids, or nothing; -1 stands for none in some of them."""
     values = value if isinstance(value, list | tuple) else [value]
     return tuple(dict.fromkeys(int(v) for v in values if isinstance(v, int) and v >= 0))
-
-
-def _num_parameters(weights: WeightFolder) -> int:
-    return sum(math.prod(weights.tensor(name).shape) for name in weights.names)

@@ -49,8 +49,13 @@ class EncoderWorkload:
 
         from engine.model.weights import WeightFolder
 
-        model = AutoModel.from_pretrained(folder, dtype=torch_dtype(ref.dtype), local_files_only=True, trust_remote_code=False)
-        return cls(model, ref, folder=str(folder), fingerprint=WeightFolder(folder).fingerprint, device=device)
+        weights = WeightFolder(folder)
+        try:
+            model = AutoModel.from_pretrained(folder, dtype=torch_dtype(ref.dtype), local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # whatever a family objects to, such as a package that is not installed
+            first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            raise NotSupported(f"model family {weights.config.model_type!r} cannot be loaded by transformers: {first_line}") from error
+        return cls(model, ref, folder=str(folder), fingerprint=weights.fingerprint, device=device)
 
     @classmethod
     def random(cls, ref: ModelRef, *, device: str) -> EncoderWorkload:

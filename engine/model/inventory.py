@@ -88,10 +88,6 @@ def _entry(folder: Path, model: str, seed: int | None) -> ModelEntry:
 def _refusal(config: dict[str, Any]) -> str:
     """Why a config cannot run, by what can be told without building it; loading decides the rest."""
     model_type = config["model_type"]
-    if "auto_map" in config:
-        return "it brings its own code, which is never run"
-    if config.get("quantization_config"):
-        return "its weights are quantised"
     if model_type in VERIFIED:
         return ""
     return REFUSED.get(model_type, f"model family {model_type!r} is not supported")

@@ -16,14 +16,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from engine.data.errors import Corrupt
+from engine.data.errors import Corrupt, NotSupported
+from engine.model.missing_tensors import explain, unwrapped
+from engine.model.quantised import quantisation
 from engine.model.slicing import item_state
-from engine.model.weights import StoredTensor, WeightFolder
+from engine.model.weights import GGUF_INSTALL, StoredTensor, WeightFolder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from engine.model.chain import Chain
+    from engine.model.gguf_names import GgufNames
 
 
 def compute_buffers(model: PreTrainedModel, prefixes: Iterable[str], device: str) -> None:
@@ -48,15 +51,44 @@ def compute_buffers(model: PreTrainedModel, prefixes: Iterable[str], device: str
                 owners[owner]._init_weights(module)
 
 
+def _conversions(model: PreTrainedModel) -> list[Any]:
+    """What transformers does between the stored tensors and the model's: renamings, merges, dequantisation."""
+    stated = quantisation(vars(model.config))
+    if stated is not None:
+        from engine.model import dequantising
+
+        return dequantising.conversions(model, stated)
+    from transformers.conversion_mapping import get_model_conversion_mapping
+
+    return list(get_model_conversion_mapping(model))
+
+
+def _gguf_names(model: PreTrainedModel) -> GgufNames | None:
+    """How the tensors are named if they come from a GGUF file, which `gguf_folder` wrote into the configuration."""
+    if not hasattr(model.config, "gguf_architecture"):
+        return None
+    try:
+        from engine.model.gguf_names import GgufNames
+
+        return GgufNames(model)
+    except ImportError as error:
+        raise NotSupported(f"the model is a GGUF file, and this machine lacks the package that reads it: {GGUF_INSTALL}") from error
+
+
+def _takes_stored_numbers(converter: Any) -> bool:
+    """Whether the conversion wants the tensors as they are stored, not in the dtype that is computed."""
+    return any(getattr(operation, "hf_quantizer", None) is not None for operation in getattr(converter, "operations", ()))
+
+
 class SliceLoader:
     """Knows which stored tensors belong to which item of one model, and reads an item at a time."""
 
     def __init__(self, model: PreTrainedModel, chain: Chain, folder: WeightFolder, dtype: torch.dtype) -> None:
-        from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import build_glob_alternation
 
         self._model, self._chain, self._folder, self._dtype = model, chain, folder, dtype
-        self._conversions = get_model_conversion_mapping(model)
+        self._gguf = _gguf_names(model)
+        self._conversions = [] if self._gguf else _conversions(model)
         self._converters: dict[str, Any] = {}  # WeightConverter by source pattern
         self._targets = self._rename_all()  # stored name -> (name in the model, pattern of the converter that takes it)
         plan = model._get_dtype_plan(dtype)
@@ -72,6 +104,22 @@ class SliceLoader:
             if _is_missing(self._model, name):
                 self._load_tied(name, device)
 
+    def why_incomplete(self) -> str:
+        """What the folder lacks of the model, by its headers alone, and why; empty if it is whole."""
+        items = [[name for name, _ in item_state(self._model, self._chain, index)] for index in range(self._chain.num_items)]
+        wanted = dict.fromkeys(name for names in items for name in names)
+        filled = {target for target, _ in self._targets.values()}
+        missing = [name for name in wanted if name not in filled and not filled & {*self._twins(name)} and not self._is_by_product(name)]
+        if missing:
+            return explain(missing, len(wanted), self._folder.names, items[-1])
+        strangers = self._gguf.strangers(self._folder.names) if self._gguf else []
+        return f"the model has no place for {len(strangers)} of its tensors, such as {strangers[0][:100]!r}" if strangers else ""
+
+    def _is_by_product(self, name: str) -> bool:
+        """Whether a conversion with several results makes it: tensors are collected under the first one's name."""
+        used = [self._converters[pattern] for _, pattern in self._targets.values() if pattern is not None]
+        return any(len(entry.target_patterns) > 1 and any(end in name for end in entry.target_patterns[1:]) for entry in used)
+
     def stored_names(self, index: int, items: range) -> set[str]:
         """The stored tensors that `load` reads for the item, when all of `items` are loaded into one model."""
         wanted = dict(item_state(self._model, self._chain, index))
@@ -81,10 +129,12 @@ class SliceLoader:
         for target in wanted.keys() - filled:
             twins = self._twins(target)
             if not any(twin in present for twin in twins):
-                found |= {name for name, (twin, pattern) in self._targets.items() if twin in twins and pattern is None}
+                found |= {name for name, (twin, _) in self._targets.items() if twin in twins}
         return found
 
     def _rename_all(self) -> dict[str, tuple[str, str | None]]:
+        if self._gguf:
+            return {name: (self._gguf.target(name), None) for name in self._folder.names}
         from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
         state = self._model.state_dict()
@@ -97,29 +147,44 @@ class SliceLoader:
             target, pattern = rename_source_key(name, renamings, converters, prefix, state)
             if target not in state and name in state:
                 target, pattern = rename_source_key(name, [], [], prefix, state)
+            if target not in state and (plain := unwrapped(name)) != name:
+                target, pattern = rename_source_key(plain, renamings, converters, prefix, state)
             targets[name] = (target, pattern)
         return targets
 
     def _collect(self, wanted: Container[str], device: str) -> dict[str, Any]:
         """The conversions that yield the wanted tensors, each with readers for what it needs; reads nothing yet."""
-        from transformers.core_model_loading import WeightRenaming, dot_natural_key
+        from transformers.core_model_loading import dot_natural_key
 
         collected: dict[str, Any] = {}
         for name in sorted(self._folder.names, key=dot_natural_key):
             target, pattern = self._targets[name]
             if target in wanted:
-                fresh = WeightRenaming(name, target) if pattern is None else copy.deepcopy(self._converters[pattern])
-                reader = partial(self._read, self._folder.tensor(name), target, device)
-                collected.setdefault(target, fresh).add_tensor(target, name, pattern or name, reader)
+                conversion = collected.setdefault(target, self._conversion(name, target, pattern))
+                read = self._read_stored if self._gguf or _takes_stored_numbers(conversion) else self._read
+                conversion.add_tensor(target, name, pattern or name, partial(read, self._folder.tensor(name), target, device))
         return collected
+
+    def _conversion(self, name: str, target: str, pattern: str | None) -> Any:
+        """What makes the model's tensor from the stored ones that it will be given."""
+        from transformers.core_model_loading import WeightRenaming
+
+        if self._gguf:
+            return self._gguf.conversion()
+        return WeightRenaming(name, target) if pattern is None else copy.deepcopy(self._converters[pattern])
 
     def _read(self, stored: StoredTensor, target: str, device: str) -> torch.Tensor:
         """A stored tensor as the model keeps it, or as a conversion wants it: in the kept dtype, laid out for its use."""
         dtype = self._dtypes(target) if stored.dtype.is_floating_point else stored.dtype
-        prefers_long = device == "cpu" and any(is_matrix(self._model, name) for name in (target, *self._twins(target)))
-        tensor = empty_weight(stored.shape, dtype, device, long_side_contiguous=prefers_long)
+        tensor = empty_weight(stored.shape, dtype, device, long_side_contiguous=self._prefers_long(target, device))
         stored.read_into(tensor)
         return tensor
+
+    def _read_stored(self, stored: StoredTensor, _: str, device: str) -> torch.Tensor:
+        return stored.read().float() if self._gguf else stored.read().to(device)
+
+    def _prefers_long(self, name: str, device: str) -> bool:
+        return device == "cpu" and any(is_matrix(self._model, twin) for twin in (name, *self._twins(name)))
 
     def _dtypes(self, name: str) -> torch.dtype:
         """The dtype a tensor is kept in: the stage's, except for the few a family asks to keep in float32."""
@@ -128,7 +193,7 @@ class SliceLoader:
     def _convert(self, conversion: Any, target: str) -> dict[str, torch.Tensor]:
         try:
             tensors = conversion.convert(target, model=self._model, config=self._model.config)
-        except Corrupt:
+        except (Corrupt, NotSupported):
             raise
         except Exception as error:  # conversions are transformers' code and fail in many ways on odd shapes
             raise Corrupt(f"{self._folder.folder}: {target!r} cannot be built ({error}): fetch the model again") from error
@@ -139,16 +204,22 @@ class SliceLoader:
         if expected is None or expected.shape != tensor.shape:
             wanted = "nothing" if expected is None else tuple(expected.shape)
             raise Corrupt(f"{self._folder.folder}: {name!r} has shape {tuple(tensor.shape)}, but the configuration asks for {wanted}")
-        _set(self._model, name, tensor.to(device))
+        _set(self._model, name, self._laid_out(name, tensor.to(device, self._dtypes(name)), device))
+
+    def _laid_out(self, name: str, tensor: torch.Tensor, device: str) -> torch.Tensor:
+        """The tensor as its use wants it; what was read that way is there already, what a conversion made is copied."""
+        wanted = empty_weight(tensor.shape, tensor.dtype, "meta", long_side_contiguous=self._prefers_long(name, device))
+        if tensor.stride() == wanted.stride():
+            return tensor
+        return torch.empty_strided(wanted.shape, wanted.stride(), dtype=tensor.dtype, device=device).copy_(tensor)
 
     def _load_tied(self, name: str, device: str) -> None:
         """Fill a tensor that the folder stores under the name of its twin (input and output embedding)."""
         for twin in self._twins(name):
             if not _is_missing(self._model, twin):
                 return _set(self._model, name, _get(self._model, twin))
-            for stored, (target, pattern) in self._targets.items():
-                if target == twin and pattern is None:
-                    return self._place(name, self._read(self._folder.tensor(stored), name, device), device)
+            for target, conversion in self._collect([twin], device).items():
+                return self._place(name, self._convert(conversion, target)[twin], device)
         raise Corrupt(f"{self._folder.folder} has no tensor for {name!r}: the checkpoint is incomplete, fetch it again")
 
     def _twins(self, name: str) -> list[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.errors import Corrupt
-from engine.model.tensor_files import NUMBER_BYTES, TensorFolder, TensorPlace, read_folder
+from engine.model.tensor_files import TensorFolder, TensorPlace, read_folder, stored_bytes
 
 Progress = Callable[[float, str], None]
 
@@ -34,7 +33,7 @@ class TensorEntry:
     """One tensor as others may ask for it. Building one that cannot be raises Corrupt: entries come from other machines."""
 
     name: str
-    dtype: str  # a key of NUMBER_BYTES
+    dtype: str  # what `stored_bytes` knows
     shape: tuple[int, ...]
     num_bytes: int
     sha256: bytes
@@ -43,9 +42,12 @@ class TensorEntry:
         shown = self.name[:80]
         if not self.name or len(self.name) > MAX_NAME_CHARACTERS or not self.name.isprintable():
             raise Corrupt(f"the manifest names a tensor {shown!r}: 1 to {MAX_NAME_CHARACTERS} printable characters are allowed")
-        if self.dtype not in NUMBER_BYTES or len(self.shape) > 16 or any(size < 0 for size in self.shape):
+        try:
+            expected = stored_bytes(self.dtype, self.shape) if len(self.shape) <= 16 and min(self.shape, default=0) >= 0 else -1
+        except ValueError:
+            expected = -1
+        if expected < 0:
             raise Corrupt(f"the manifest's tensor {shown!r} has dtype {self.dtype[:16]!r} and shape {self.shape[:17]}: it cannot be one")
-        expected = math.prod(self.shape) * NUMBER_BYTES[self.dtype]
         if self.num_bytes != expected or expected > MAX_TENSOR_BYTES:
             raise Corrupt(
                 f"the manifest's tensor {shown!r} has {self.num_bytes} bytes, its shape asks for {expected} (at most {MAX_TENSOR_BYTES})"

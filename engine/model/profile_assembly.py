@@ -24,6 +24,7 @@ from engine.model.traffic import LayerCounts
 from engine.model.workload import Workload
 from engine.profile.cost_model import CostModel, CostSample
 from engine.profile.profile import (
+    FEWEST_SAMPLES,
     Environment,
     Honesty,
     ItemFigures,
@@ -34,6 +35,8 @@ from engine.profile.profile import (
     Role,
     Roofline,
     StepFigures,
+    doubt_of,
+    spread_of,
 )
 
 T = TypeVar("T")
@@ -73,7 +76,7 @@ def _step(taken: PointSamples) -> StepFigures:
         hooked_p50_s=statistics.median(hooked_s),
         items_s=sum(_item_times(taken)),
         num_samples=len(hooked_s),
-        cv=_cv(taken.plain_s),
+        cv=spread_of(taken.plain_s),
         plain_samples_s=_rounded(taken.plain_s),
     )
 
@@ -105,7 +108,9 @@ def _item(index: int, item: Item, samples: Sequence[PointSamples]) -> ItemProfil
     figures = []
     for taken in samples:
         times = [item_s[index] for item_s in taken.item_s]
-        figures.append(ItemFigures(taken.point, _item_times(taken)[index], statistics.median(times), _p95(times), _cv(times), len(times)))
+        figures.append(
+            ItemFigures(taken.point, _item_times(taken)[index], statistics.median(times), _p95(times), spread_of(times), len(times))
+        )
     return ItemProfile(
         index=index,
         name=item.name,
@@ -174,7 +179,7 @@ def _figures(taken: PointSamples, code: int, roof: Roofline) -> LayerFigures:
         self_s=statistics.fmean(own),
         total_s=sum(times),
         num_samples=len(times),
-        cv=_cv(times),
+        cv=spread_of(times),
         activation_bytes=counts.activation_bytes,
         peak_memory_change_bytes=counts.peak_memory_change_bytes,
         flops=counts.flops,
@@ -194,14 +199,16 @@ def _honesty(measured: Measurements, steps: Sequence[StepFigures], layers: Seque
     compared = max(measured.samples, key=lambda taken: len(taken.spans))
     own_s = {step.point: sum(f.self_s for layer in layers if (f := layer.at(step.point))) for step in steps}
     overhead, overhead_error = _overhead(compared)
+    coverage = statistics.median(sum(i) / p for taken in measured.samples for i, p in zip(taken.item_s, taken.plain_s, strict=False))
     return Honesty(
         overhead=overhead,
         overhead_error=overhead_error,
-        coverage=statistics.median(sum(i) / p for taken in measured.samples for i, p in zip(taken.item_s, taken.plain_s, strict=False)),
+        coverage=coverage,
         layer_coverage=statistics.median(own_s[step.point] / step.plain_p50_s for step in steps),
-        noise_cv=statistics.median(step.cv for step in steps),
+        noise_cv=max((step.cv for step in steps if step.cv is not None), default=None),
         num_steps=measured.num_steps,
         spent_s=measured.spent_s,
+        doubt=doubt_of(steps, coverage),
     )
 
 
@@ -245,17 +252,13 @@ def _is_installed(name: str) -> bool:
     return True
 
 
-def _cv(values: Sequence[float]) -> float:
-    return statistics.stdev(values) / statistics.mean(values) if len(values) > 1 and statistics.mean(values) > 0 else 0.0
-
-
-def _overhead(taken: PointSamples) -> tuple[float, float]:
+def _overhead(taken: PointSamples) -> tuple[float, float | None]:
     """What the hooks cost, and half its 95 % interval. Neighbouring steps meet the same machine, so ratios within pairs are
     compared; the interval of their median is the usual one of order statistics (n/2 -+ 0.98 sqrt(n)), free of any shape."""
     ratios = sorted(spans.step_s / plain_s for spans, plain_s in zip(taken.spans, taken.plain_s, strict=True))
     reach = math.ceil(0.98 * math.sqrt(len(ratios)))
     low, high = ratios[max(0, len(ratios) // 2 - reach)], ratios[min(len(ratios) - 1, len(ratios) // 2 + reach)]
-    return statistics.median(ratios) - 1.0, (high - low) / 2
+    return statistics.median(ratios) - 1.0, (high - low) / 2 if len(ratios) >= FEWEST_SAMPLES else None
 
 
 def _p95(values: Sequence[float]) -> float:

@@ -6,8 +6,10 @@ Item 0 is what runs before the blocks, items 1..L the decoder blocks, item L+1 t
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +18,7 @@ from engine.data.errors import InvalidInput, NotSupported
 from engine.data.model import Item
 from engine.model.families import REFUSED, VERIFIED
 from engine.model.feeding import Feeding
+from engine.model.quantised import quantisation, refusal
 from engine.model.weights import WeightFolder
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 UNLIMITED_CONTEXT_TOKENS = 1_000_000  # models without position tables name no limit; a request has smaller bounds
 TOKEN_ID_BYTES = 4  # what the last item passes on: one sampled token id
+_OTHER_TASK = re.compile(r"For(SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|MaskedLM|RewardModel|Reward)$")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -35,25 +39,41 @@ def torch_dtype(dtype: str) -> torch.dtype:
     return DTYPES[dtype]
 
 
+class UnsupportedFamily(NotSupported):
+    """The whole family cannot be cut into a chain; its layers may still be measured."""
+
+
 def check_supported(config: PreTrainedConfig) -> None:
     """Raise NotSupported, by name and with the reason, for every model whose slices are not known to answer exactly."""
     family = config.model_type
     if family not in VERIFIED:
-        reason = REFUSED.get(family, "its slices were not verified against generate()")
-        raise NotSupported(f"model family {family!r} is not supported: {reason}; use one of {', '.join(VERIFIED)}")
+        raise UnsupportedFamily(
+            f"model family {family!r} is not supported: {_family_reason(config)}; `noodle-engine models` lists those that are"
+        )
     _check_options(config)
+
+
+def _family_reason(config: PreTrainedConfig) -> str:
+    if getattr(config, "is_encoder_decoder", False):
+        return "it is an encoder-decoder model, not a decoder-only one"
+    if reason := REFUSED.get(config.model_type):
+        return reason
+    parts = getattr(config, "sub_configs", {})
+    if any(word in part for part in parts for word in ("vision", "image", "audio", "speech")):
+        return "it joins a text model with an image or audio model, and its text part alone was not verified"
+    return "its slices were not verified against generate()"
 
 
 def _check_options(config: PreTrainedConfig) -> None:
     """Options that turn a supported family into something else."""
-    reasons = {
-        "is_encoder_decoder": "it is an encoder-decoder model",
-        "add_cross_attention": "it attends to an encoder",
-        "quantization_config": "its weights are quantised; use the unquantised model",
-    }
+    reasons = {"is_encoder_decoder": "it is an encoder-decoder model", "add_cross_attention": "it attends to an encoder"}
     for option, reason in reasons.items():
         if getattr(config, option, None):
             raise NotSupported(f"model family {config.model_type!r} with {option} set is not supported: {reason}")
+    if reason := refusal(quantisation(vars(config))):
+        raise NotSupported(f"this {config.model_type!r} model is not supported: {reason}")
+    if other := _other_task(config):
+        raise NotSupported(f"a {other!r} is not supported: it scores or embeds text and has no language-model head that continues it")
     if getattr(config, "is_causal", None) is False or getattr(config, "use_bidirectional_attention", None) in (True, "all"):
         raise NotSupported(f"model family {config.model_type!r} is not supported with attention to later tokens: use a causal model")
     if "dynamic" in rope_types(config.get_text_config(decoder=True)):
@@ -61,6 +81,12 @@ def _check_options(config: PreTrainedConfig) -> None:
             f"model family {config.model_type!r} with rope_type 'dynamic' is not supported: its positions depend on the longest text seen "
             f"so far, so sessions would change each other; use another rope_type"
         )
+
+
+def _other_task(config: PreTrainedConfig) -> str:
+    """The class that the weights were trained for, where that is not one that generates text."""
+    names = getattr(config, "architectures", None) or [""]
+    return str(names[0]) if _OTHER_TASK.search(str(names[0])) else ""
 
 
 def rope_types(config: PreTrainedConfig) -> set[str]:
@@ -144,12 +170,32 @@ def _names(blocks: str, count: int) -> list[str]:
     return ["embed", *(f"{blocks.rpartition('.')[2]}.{index}" for index in range(count)), "head"]
 
 
-def describe_items(folder: WeightFolder, dtype: str) -> tuple[Item, ...]:
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A model as its configuration and its folder's headers tell it. `missing` says what the folder lacks, empty if nothing."""
+
+    items: tuple[Item, ...]
+    num_parameters: int
+    missing: str
+
+
+def describe_model(folder: WeightFolder, dtype: str) -> Description:
     """All items with their bytes in `dtype`, from shapes alone. Raises NotSupported or InvalidInput."""
+    from engine.model.loading import SliceLoader
+
     check_supported(folder.config)
     model, chain = build_chain(folder.config, torch_dtype(dtype))
     names = _names(chain.blocks, chain.num_blocks)
-    return tuple(_describe(model, chain, names[index], index) for index in range(chain.num_items))
+    items = tuple(_describe(model, chain, names[index], index) for index in range(chain.num_items))
+    held = {name: tensor for index in range(chain.num_items) for name, tensor in item_state(model, chain, index)}
+    twice = {name for name, source in model.all_tied_weights_keys.items() if name in held and source in held}
+    num_parameters = sum(t.numel() for name, t in held.items() if isinstance(t, torch.nn.Parameter) and name not in twice)
+    return Description(items, num_parameters, SliceLoader(model, chain, folder, torch_dtype(dtype)).why_incomplete())
+
+
+def describe_items(folder: WeightFolder, dtype: str) -> tuple[Item, ...]:
+    """The items alone."""
+    return describe_model(folder, dtype).items
 
 
 def _describe(model: PreTrainedModel, chain: Chain, name: str, index: int) -> Item:

@@ -1,11 +1,12 @@
 """Turn what the user typed into a local folder with a config and safetensors files.
 
-A model is a local folder, a hub id (the local hub cache first, then a download), or an architecture name with a seed
-for random weights. Everything here runs without torch: only building a folder of random weights imports it.
+A model is a local folder, a GGUF file, a hub id (the local hub cache first, then a download), or an architecture name with a seed
+for random weights. Everything here runs without torch: only building a folder, of random weights or for a GGUF file, imports it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,7 +17,10 @@ from typing import Any
 
 from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound, NotSupported, Unavailable
 from engine.data.model import ModelRef
-from engine.model import hub
+from engine.model import gguf_index, hub
+from engine.model.file_kinds import mistaken, other_weights
+from engine.model.quantised import quantisation, refusal
+from engine.model.tensor_files import CONFIG_FILE, read_config, read_json, weight_files
 
 Progress = Callable[[float, str], None]  # the fraction done in 0..1, or -1 when unknown, and a sentence
 
@@ -24,6 +28,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 TINY = ":tiny"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_GGUF_RECIPE = 1  # raise it when the same file would give another folder
 _RECIPE = 1  # raise it when the same seed would give other weights, so that old folders are not mistaken for new ones
 # What people call a family, where it is not the name that its config carries.
 _ALIASES = {
@@ -90,24 +95,30 @@ def resolve(ref: ModelRef, *, cache_dir: Path, allow_download: bool = True, on_p
         return _random(ref, cache_dir, on_progress)
     if ref.model.endswith(TINY):
         raise InvalidInput(f"model {ref.model!r} exists with random weights only: add `--random-weights 0`")
+    if (gguf := _gguf_file(ref.model)) is not None:
+        return _gguf(gguf, cache_dir, on_progress)
     local = _local_folder(ref.model)
     return local if local is not None else _from_hub(ref.model, allow_download, on_progress)
 
 
 def check_folder(folder: Path) -> dict[str, Any]:
     """The folder's config, after checking that its files can be a model: config.json and every safetensors part."""
-    config = _read_json(folder / "config.json")
+    read_config(folder)
+    config = read_json(folder / CONFIG_FILE)
     if "model_type" not in config:
-        raise NotSupported(f"{folder / 'config.json'} names no model_type: it needs the repository's own code, which is never run")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        wanted = set(_read_json(index).get("weight_map", {}).values())
-        missing = sorted(name for name in wanted if not (folder / name).is_file())
-        if missing or not wanted:
-            raise Corrupt(f"{folder} lacks {len(missing)} of {len(wanted)} weight files ({', '.join(missing[:3])}): download it again")
-    elif not any(folder.glob("*.safetensors")):
-        raise NotSupported(f"{folder} holds no *.safetensors file: convert its weights with save_pretrained(); pickles are never read")
+        raise NotSupported(f"{folder / CONFIG_FILE} names no model_type: {_without_type(config)}")
+    if reason := refusal(quantisation(config)):
+        raise NotSupported(f"{folder}: {reason}")
+    weight_files(folder)
     return config
+
+
+def _without_type(config: dict[str, Any]) -> str:
+    if "auto_map" in config:
+        return "the model needs the repository's own code, which is never run"
+    if "_class_name" in config:
+        return "it is a part of a diffusers pipeline, which makes pictures and not text"
+    return "use a folder in the layout of transformers, as save_pretrained() writes it"
 
 
 def architecture_of(model: str) -> tuple[str, bool]:
@@ -130,6 +141,46 @@ def random_folder(ref: ModelRef, cache_dir: Path) -> Path:
     return (cache_dir / "random" / f"{name}.{size}.seed-{ref.random_weights}.{ref.dtype}.v{_RECIPE}").absolute()
 
 
+def must_be_built(ref: ModelRef, cache_dir: Path) -> bool:
+    """Whether `resolve` has to make the folder first, which takes torch and time."""
+    if ref.random_weights is not None:
+        return not random_folder(ref, cache_dir).is_dir()
+    gguf = _gguf_file(ref.model)
+    return gguf is not None and not gguf_folder_of(gguf, cache_dir).is_dir()
+
+
+def gguf_folder_of(file: Path, cache_dir: Path) -> Path:
+    """Where the small folder of a GGUF file is, or will be; another file of that name, or another content, has another."""
+    key = json.dumps([str(file), gguf_index.stamp(file), _GGUF_RECIPE])
+    return (cache_dir / "gguf" / f"{file.stem[:80]}.{hashlib.sha256(key.encode()).hexdigest()[:16]}").absolute()
+
+
+def _gguf(file: Path, cache_dir: Path, on_progress: Progress | None) -> Path:
+    folder = gguf_folder_of(file, cache_dir)
+    if not folder.is_dir():
+        if on_progress is not None:
+            on_progress(-1.0, f"reading the header of {file.name}")
+        from engine.model import gguf_folder
+
+        gguf_folder.build(file, folder)
+    check_folder(folder)
+    return folder
+
+
+def _gguf_file(model: str) -> Path | None:
+    """The GGUF file that was named: by its path, or by a folder that holds no other weights. Raises InvalidInput if it has several."""
+    name = os.path.expanduser(model)
+    if os.path.isfile(name):
+        return Path(name).resolve() if gguf_index.is_gguf(Path(name)) else None
+    if not os.path.isdir(name) or any(Path(name).glob("*.safetensors")):
+        return None
+    found = sorted(path for path in Path(name).glob("*.gguf") if not path.name.startswith("mmproj"))
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found[:4]) + (", ..." if len(found) > 4 else "")
+        raise InvalidInput(f"folder {model[:200]!r} holds {len(found)} GGUF files ({names}): name one of them, such as {found[0]}")
+    return found[0].resolve() if found and gguf_index.is_gguf(found[0]) else None
+
+
 def _random(ref: ModelRef, cache_dir: Path, on_progress: Progress | None) -> Path:
     seed = ref.random_weights
     if seed is None or not 0 <= seed < 2**63:
@@ -145,13 +196,32 @@ def _random(ref: ModelRef, cache_dir: Path, on_progress: Progress | None) -> Pat
 
 def _local_folder(model: str) -> Path | None:
     name = os.path.expanduser(model)  # os.path answers False where pathlib raises: names too long, unknown homes
-    if os.path.isfile(os.path.join(name, "config.json")):
+    if os.path.isfile(os.path.join(name, CONFIG_FILE)):
         check_folder(Path(name))
         return Path(name).resolve()
-    if model.startswith((".", "/", "~", "\\")) or os.path.isabs(name) or model.count("/") > 1:
-        what = "has no config.json" if os.path.isdir(name) else "does not exist"
-        raise NotFound(f"model folder {model[:200]!r} {what}: give a folder with config.json and *.safetensors, or a hub id")
+    is_path = model.startswith((".", "/", "~", "\\")) or os.path.isabs(name) or model.count("/") > 1
+    if os.path.isfile(name):
+        raise NotSupported(f"model {model[:200]!r} is a file: {_about_file(Path(name))}")
+    if is_path or (os.path.isdir(name) and other_weights(Path(name))):
+        raise _no_model(model, Path(name)) if os.path.isdir(name) else _nowhere(model)
     return None
+
+
+def _about_file(file: Path) -> str:
+    if file.suffix == ".safetensors":
+        return f"give its folder, {file.parent}, which needs {CONFIG_FILE} too"
+    what = mistaken(file)
+    return f"it {what}" if what else f"give a folder with {CONFIG_FILE} and *.safetensors, or a hub id"
+
+
+def _no_model(model: str, folder: Path) -> NoodleError:
+    if other := other_weights(folder):
+        return NotSupported(f"model folder {model[:200]!r} {other}")
+    return NotFound(f"model folder {model[:200]!r} has no {CONFIG_FILE}: give a folder with {CONFIG_FILE} and *.safetensors, or a hub id")
+
+
+def _nowhere(model: str) -> NoodleError:
+    return NotFound(f"model folder {model[:200]!r} does not exist: give a folder with {CONFIG_FILE} and *.safetensors, or a hub id")
 
 
 def _from_hub(model: str, allow_download: bool, on_progress: Progress | None) -> Path:
@@ -198,15 +268,3 @@ def _likely_architecture(model: str) -> str:
     known = {**_ALIASES, **{kind: kind for kind in ("gpt2", "llama", "mistral", "qwen2", "qwen3", "gemma2", "phi3", "olmo2", "opt")}}
     matches = [alias for alias in known if name.startswith(alias)]
     return known[max(matches, key=len)] if matches else "gpt2"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise NotFound(f"{path} does not exist: a model folder needs it") from error
-    except (OSError, ValueError) as error:
-        raise Corrupt(f"{path} cannot be read as JSON ({error}): download or copy the model again") from error
-    if not isinstance(content, dict):
-        raise Corrupt(f"{path} holds a {type(content).__name__}, not an object: download or copy the model again")
-    return content

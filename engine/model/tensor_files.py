@@ -9,19 +9,26 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.data.errors import Corrupt, NotFound, NotSupported
+from engine.model import gguf_index
+from engine.model.file_kinds import mistaken, mistaken_weights, other_weights
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
+_SHARD = re.compile(r".+-(?P<number>\d+)-of-(?P<total>\d+)\.safetensors")
 # Bytes of one number, by the format's name of its dtype.
-NUMBER_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+NUMBER_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +39,7 @@ class TensorPlace:
     file: Path
     offset_bytes: int
     num_bytes: int
-    dtype: str  # a key of NUMBER_BYTES
+    dtype: str  # what `stored_bytes` knows
     shape: tuple[int, ...]
 
 
@@ -46,12 +53,25 @@ class TensorFolder:
     tensors: Mapping[str, TensorPlace]
 
 
+def stored_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """How many bytes a tensor takes as it is stored. Raises ValueError for a dtype that is not known, or a row of broken blocks."""
+    num_numbers, num_bytes = gguf_index.BLOCKS.get(dtype) or (1, NUMBER_BYTES.get(dtype, 0))
+    if not num_bytes or (num_numbers > 1 and (not shape or shape[-1] % num_numbers)):
+        raise ValueError(f"no tensor of dtype {dtype[:16]} has the shape {shape[:16]}")
+    return math.prod(shape) // num_numbers * num_bytes
+
+
 def read_folder(folder: Path) -> TensorFolder:
     """Look at every header; reads no weights. Raises NotFound, NotSupported or Corrupt; the messages say the way out."""
     config_text = read_config(folder)
     digest = hashlib.sha256(config_text)
     tensors: dict[str, TensorPlace] = {}
-    for file in _weight_files(folder):
+    if (folder / gguf_index.INDEX).is_file():
+        file, header_sha256, entries = gguf_index.read(folder)
+        digest.update(header_sha256.encode())
+        places = (TensorPlace(name, file, offset, stored_bytes(dtype, shape), dtype, shape) for name, dtype, shape, offset in entries)
+        return TensorFolder(folder, config_text, digest.hexdigest(), {place.name: place for place in places})
+    for file in weight_files(folder):
         header, found = _read_header(file)
         digest.update(file.name.encode() + b"\0" + header)
         tensors.update(found)
@@ -60,46 +80,80 @@ def read_folder(folder: Path) -> TensorFolder:
 
 
 def read_config(folder: Path) -> bytes:
-    """The text of config.json. Raises NotFound."""
+    """The text of config.json. Raises NotFound, or NotSupported for a folder that is something else than a model."""
     if not folder.is_dir():
-        raise NotFound(f"{folder} is not a folder: give a folder with {CONFIG_FILE} and safetensors files")
+        what = "is a file" if folder.exists() else "is not a folder"
+        raise NotFound(f"{folder} {what}: give a folder with {CONFIG_FILE} and safetensors files")
     path = folder / CONFIG_FILE
     if not path.is_file():
+        if other := other_weights(folder):
+            raise NotSupported(f"{folder} {other}")
         raise NotFound(f"{folder} has no {CONFIG_FILE}: give the folder that save_pretrained wrote")
     return path.read_bytes()
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / INDEX_FILE
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the model's tensors. Raises NotFound, NotSupported or Corrupt; opens no more than an index."""
+    if (folder / gguf_index.INDEX).is_file():
+        return [gguf_index.read(folder)[0]]
     if (folder / SINGLE_FILE).is_file():
         return [folder / SINGLE_FILE]
-    if index.is_file():
-        return [_indexed_file(folder, name) for name in sorted(set(_read_index(index).values()))]
-    found = sorted(folder.glob("*.safetensors"))
-    if len(found) == 1:
+    if (folder / INDEX_FILE).is_file():
+        return _indexed_files(folder)
+    found = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_"))
+    if len(found) <= 1 and found:
         return found
     if found:
-        raise Corrupt(f"{folder} has {len(found)} safetensors files but no {INDEX_FILE}: fetch the index too")
-    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
-    if pickles:
-        raise NotSupported(
-            f"{folder} holds only pickle weights ({pickles[0]}), which can run code when loaded: convert them to safetensors first"
-        )
+        return _shards(folder, found)
+    if other := other_weights(folder):
+        raise NotSupported(f"{folder} {other}")
     raise NotFound(f"{folder} has no safetensors files: fetch the weights, or use random weights")
 
 
+def _shards(folder: Path, found: list[Path]) -> list[Path]:
+    """The parts of a model without its index: their names say how many there must be, and their headers what they hold."""
+    parts = {(int(match["number"]), int(match["total"])): path for path in found if (match := _SHARD.fullmatch(path.name))}
+    totals = {total for _, total in parts}
+    if len(totals) != 1:
+        raise Corrupt(f"{folder} has {len(found)} safetensors files but no {INDEX_FILE} that says which belong to the model: fetch it too")
+    total = totals.pop()
+    if missing := [number for number in range(1, total + 1) if (number, total) not in parts]:
+        numbers = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
+        raise Corrupt(f"{folder} lacks {len(missing)} of {total} weight files (number {numbers}): download it again")
+    return [parts[number, total] for number in range(1, total + 1)]
+
+
 def _read_index(index: Path) -> dict[str, str]:
+    content = read_json(index)
+    weight_map = content.get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise Corrupt(f"{index} has no weight_map, so it is not a weight index: fetch it again")
+    return {str(name): str(file) for name, file in weight_map.items()}
+
+
+def _indexed_files(folder: Path) -> list[Path]:
+    names = sorted(set(_read_index(folder / INDEX_FILE).values()))
+    if strange := next((name for name in names if os.path.basename(name) != name), None):
+        raise Corrupt(f"{folder / INDEX_FILE} names {strange!r}, which is not a file of that folder: fetch the index again")
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        unfinished = other_weights(folder)
+        hint = f"; it {unfinished}" if "not finished" in unfinished else ": download it again"
+        raise Corrupt(f"{folder} lacks {len(missing)} of {len(names)} weight files ({', '.join(missing[:3])}){hint}")
+    return [folder / name for name in names]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a model folder. Raises NotFound, or Corrupt saying what the file is instead."""
     try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
-        return {str(name): str(file) for name, file in weight_map.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Corrupt(f"{index} is not a weight index ({error}): fetch it again") from error
-
-
-def _indexed_file(folder: Path, name: str) -> Path:
-    if os.path.basename(name) != name or not (folder / name).is_file():
-        raise Corrupt(f"{folder / INDEX_FILE} names {name!r}, which is not a file of that folder: fetch the missing file")
-    return folder / name
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NotFound(f"{path} does not exist: a model folder needs it") from error
+    except (OSError, ValueError) as error:
+        what = mistaken(path) or f"cannot be read as JSON ({error}): download or copy the model again"
+        raise Corrupt(f"{path} {what}") from error
+    if not isinstance(content, dict):
+        raise Corrupt(f"{path} holds a {type(content).__name__}, not an object: download or copy the model again")
+    return content
 
 
 def _check_index(folder: Path, tensors: Mapping[str, TensorPlace]) -> None:
@@ -114,6 +168,8 @@ def _check_index(folder: Path, tensors: Mapping[str, TensorPlace]) -> None:
 def _read_header(file: Path) -> tuple[bytes, dict[str, TensorPlace]]:
     """The raw header and its tensors; the lengths in it must account for every byte of the file."""
     file_bytes = file.stat().st_size
+    if what := mistaken_weights(file):
+        raise Corrupt(f"{file} {what}")
     with file.open("rb") as stream:
         prefix = stream.read(8)
         header_bytes = int.from_bytes(prefix, "little")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +20,7 @@ from engine.data.model import ModelCard, ModelRef
 from engine.model.card import describe_weights, prepare
 from engine.model.kv import LayerShape
 from engine.model.limits import cpu_memory_bytes
+from engine.model.slicing import UnsupportedFamily
 from engine.model.source import Progress, default_cache_dir, resolve
 from engine.model.stage import StageModel
 from engine.model.weights import ConfigOnly
@@ -59,9 +59,11 @@ def load_workload(ref: ModelRef, *, cache_dir: Path | None = None, device: str =
     cache_dir = cache_dir or default_cache_dir()
     try:
         card = prepare(ref, cache_dir, on_progress)
-    except (NotSupported, InvalidInput):
+    except (NotSupported, InvalidInput) as error:
         if ref.random_weights is not None:
             return EncoderWorkload.random(ref, device=device)
+        if not isinstance(error, UnsupportedFamily):
+            raise
         return EncoderWorkload.load(resolve(ref, cache_dir=cache_dir, on_progress=on_progress), ref, device=device)
     return CausalWorkload.load(card, dtype=ref.dtype, device=device, on_progress=on_progress)
 
@@ -93,8 +95,7 @@ class CausalWorkload:
         stage = StageModel.synthetic(
             weights.config, 0, card.num_items, dtype=ref.dtype, device=device, kv_budget_bytes=_free_bytes(device) // 2
         )
-        num_bytes = sum(item.weight_bytes for item in card.items) - sum(item.tied_bytes for item in card.items) // 2  # both ends count it
-        return cls(stage, replace(card, num_parameters=num_bytes // stage.dtype.itemsize))
+        return cls(stage, card)
 
     def points(self, most_prefill_tokens: int, *, quick: bool) -> PointPlan:
         plan = causal_points(self._stage.context_tokens, most_prefill_tokens=most_prefill_tokens, quick=quick)

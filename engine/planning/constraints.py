@@ -46,6 +46,10 @@ class PlanningConstraints:
                 raise InvalidInput(f"constraint pins item {index}, the problem has items 0 to {num_items - 1}")
             if node_id not in node_ids:
                 raise InvalidInput(f"constraint pins item {index} to node {node_id!r}: the nodes are {_some(node_ids)}")
+        wanted = dict(self.pins)
+        for index, node_id in self.pins:
+            if wanted[index] != node_id:
+                raise InvalidInput(f"constraints pin item {index} to {node_id!r} and to {wanted[index]!r}: keep one of the pins")
         for node_id in self.forbidden_nodes:
             if node_id not in node_ids:
                 raise InvalidInput(f"constraint forbids node {node_id!r}: the nodes are {_some(node_ids)}")

@@ -48,8 +48,6 @@ def explain_infeasible(problem: Problem) -> Infeasible:
 def _impossible_item(problem: Problem) -> str:
     """An item that no node can hold alone."""
     nodes = _eligible(problem)
-    if not nodes:
-        return "every node is forbidden: allow at least one"
     for i, item in enumerate(problem.items):
         able = [u for u in nodes if problem.nodes[u].stage_time_s or math.isfinite(problem.nodes[u].time_s[i])]
         if not able:
@@ -239,7 +237,7 @@ def _bisect(values: list[float], works: Callable[[float], bool]) -> int | None:
 def _cure_links(problem: Problem) -> str:
     if isinstance(problem.links, Link):
         return ""
-    if problem.return_hop and feasible(replace(problem, return_hop=False)):
+    if problem.return_hop and not problem.coordinator and feasible(replace(problem, return_hop=False)):
         return "links: no chain that fits has a link from its last node back to its first one: connect them or set return_hop to false"
     present = {(p.from_id, p.to_id) for p in problem.links} | {(p.to_id, p.from_id) for p in problem.links}
     ids = [problem.nodes[u].node_id for u in _eligible(problem)]

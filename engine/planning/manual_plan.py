@@ -7,7 +7,7 @@ import math
 from engine.data.errors import InvalidInput
 from engine.data.plan import Plan, Stage
 from engine.planning.problem import Infeasible, Problem
-from engine.planning.solution import evaluate, pool_ratios
+from engine.planning.solution import evaluate, pool_ratios, pools_hold
 
 GIVEN = "given"  # what such a plan calls its strategy
 
@@ -24,10 +24,10 @@ def given_plan(problem: Problem, layers: tuple[int, ...], order: tuple[str, ...]
     for cut in cuts:
         if not problem.fits(*cut):
             raise Infeasible(_misfit(problem, *cut))
-    for pool, share in zip(problem.pools, pool_ratios(problem, tuple(cuts)), strict=True):
-        if share > 1.0:
-            what = f"more than the {pool.memory_bytes / 1e6:.0f} MB of the memory {pool.pool_id[:64]} that they share"
-            raise Infeasible(f"the given plan puts {what} on its nodes: give them fewer items, or use fewer of them")
+    if not pools_hold(problem, tuple(cuts)):
+        _, pool = max(zip(pool_ratios(problem, tuple(cuts)), problem.pools, strict=True), key=lambda pair: pair[0])
+        what = f"more than the {pool.memory_bytes / 1e6:.0f} MB of the memory {pool.pool_id[:64]} that they share"
+        raise Infeasible(f"the given plan puts {what} on its nodes: give them fewer items, or use fewer of them")
     costs = evaluate(problem, tuple(cuts))
     if not math.isfinite(costs.round_trip_s):
         raise Infeasible("the given plan makes neighbours of nodes that have no link: see `noodle-engine status` for the links")

@@ -90,6 +90,15 @@ class PartitionPlan:
         missing = next((stage.node_id for stage in stages if stage.node_id not in index), None)
         if missing is not None or not stages:
             raise InvalidInput(f"the running plan has {f'node {missing!r}' if stages else 'no stage'}, which the problem does not know")
+        at = 0
+        for stage in stages:
+            if stage.start != at or not at < stage.stop <= len(problem.items):
+                break
+            at = stage.stop
+        if at != len(problem.items):
+            raise InvalidInput(
+                f"the stages of the running plan do not cover the {len(problem.items)} items of the problem once and in order"
+            )
         costs = evaluate(problem, tuple((index[stage.node_id], stage.start, stage.stop) for stage in stages))
         return cls(
             strategy=CURRENT,

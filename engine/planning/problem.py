@@ -14,6 +14,7 @@ token goes from the last node to the coordinator and from there to the first nod
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -24,6 +25,8 @@ from engine.planning.constraints import PlanningConstraints
 TOKEN_ID_BYTES = 4
 MAX_ITEMS = 4096
 MAX_NODES = 256
+MOST_SECONDS, MOST_BYTES, MOST_PRICE = 1e15, 1e24, 1e15  # so that no sum or product of them leaves the range of floats
+LEAST_BANDWIDTH = 1e-15  # bytes per second
 OVERLAPPED, ADDITIVE = "overlapped", "additive"
 
 
@@ -43,9 +46,9 @@ class Link:
     bandwidth_bytes_per_s: float = math.inf
 
     def __post_init__(self) -> None:
-        if not 0 <= self.latency_s < math.inf:
-            raise InvalidInput(f"link latency_s is {self.latency_s}: it must be 0 or more seconds")
-        if not self.bandwidth_bytes_per_s > 0:
+        if not 0 <= self.latency_s <= MOST_SECONDS:
+            raise InvalidInput(f"link latency_s is {self.latency_s}: it must be 0 or more seconds, at most {MOST_SECONDS:g}")
+        if not self.bandwidth_bytes_per_s >= LEAST_BANDWIDTH:
             raise InvalidInput(f"link bandwidth_bytes_per_s is {self.bandwidth_bytes_per_s}: it must be more than 0")
 
     def transfer_s(self, num_bytes: float) -> float:
@@ -122,20 +125,41 @@ class Problem:
     workspace_bytes: tuple[float, ...] = ()
     constraints: PlanningConstraints = field(default_factory=PlanningConstraints)
     coordinator: tuple[CoordinatorLink, ...] = ()
-    prefix_bytes: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    units_per_byte: int = field(init=False, repr=False, compare=False)  # a power of two: sizes are whole numbers of units
+    prefix_units: tuple[int, ...] = field(init=False, repr=False, compare=False)
+    _buffer_units: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _link_of: dict[tuple[str, str], Link] = field(init=False, repr=False, compare=False)
     _ends: dict[str, tuple[float, float]] = field(init=False, repr=False, compare=False)  # node: seconds of a token id in, out
-    ties: tuple[tuple[tuple[int, ...], float], ...] = field(init=False, repr=False, compare=False)  # (items, bytes each)
+    ties: tuple[tuple[tuple[int, ...], int], ...] = field(init=False, repr=False, compare=False)  # (items, units of each)
 
     def __post_init__(self) -> None:
         _check(self)
+        ties = tie_groups(self.items)
+        object.__setattr__(self, "units_per_byte", max(size.as_integer_ratio()[1] for size in self._sizes(ties)))
         kv_tokens = self.sessions * self.context_tokens
-        sizes = (i.weight_bytes + i.kv_bytes_per_token * kv_tokens for i in self.items)
-        object.__setattr__(self, "prefix_bytes", tuple(accumulate(sizes, initial=0.0)))
-        object.__setattr__(self, "ties", tie_groups(self.items))
+        units = (self.units(i.weight_bytes) + self.units(i.kv_bytes_per_token) * kv_tokens for i in self.items)
+        object.__setattr__(self, "prefix_units", tuple(accumulate(units, initial=0)))
+        object.__setattr__(self, "_buffer_units", tuple(self.units(node.buffer_bytes) for node in self.nodes))
+        object.__setattr__(self, "ties", tuple((members, self.units(size)) for members, size in ties))
         object.__setattr__(self, "_link_of", _both_ways(self.links))
         ends = {c.node_id: (c.to_node.transfer_s(TOKEN_ID_BYTES), c.from_node.transfer_s(TOKEN_ID_BYTES)) for c in self.coordinator}
-        object.__setattr__(self, "_ends", ends if self.return_hop else {})
+        object.__setattr__(self, "_ends", ends)
+
+    def _sizes(self, ties: Iterable[tuple[tuple[int, ...], float]]) -> Iterator[float]:
+        """Every finite size in bytes."""
+        for item in self.items:
+            yield from (item.weight_bytes, item.kv_bytes_per_token)
+        yield from (size for _, size in ties)
+        yield from self.workspace_bytes
+        yield from (node.buffer_bytes for node in self.nodes)
+        yield self.constraints.memory_reserve_bytes
+        yield from (pool.memory_bytes for pool in self.pools)
+        yield from (node.memory_bytes for node in self.nodes if node.memory_bytes < math.inf)
+
+    def units(self, size_bytes: float) -> int:
+        """The same in units, exactly; for sizes of this problem."""
+        numerator, denominator = size_bytes.as_integer_ratio()
+        return numerator * (self.units_per_byte // denominator)
 
     def stage_s(self, node: int, start: int, stop: int) -> float:
         """Compute time of items [start, stop) on `nodes[node]`; inf if it cannot run them."""
@@ -144,28 +168,39 @@ class Problem:
             return chosen.stage_time_s[stop - start - 1] if stop - start <= len(chosen.stage_time_s) else math.inf
         return math.fsum((chosen.base_s, *chosen.time_s[start:stop]))
 
-    def stage_bytes(self, start: int, stop: int) -> float:
-        """Weights, KV and workspace of items [start, stop); a tensor tied inside the range is counted once."""
-        total = self.prefix_bytes[stop] - self.prefix_bytes[start]
+    def stage_units(self, start: int, stop: int) -> int:
+        """Weights, KV and workspace of items [start, stop), exactly; a tensor tied inside the range is counted once."""
+        total = self.prefix_units[stop] - self.prefix_units[start]
         for members, size in self.ties:
             total -= size * max(0, sum(start <= i < stop for i in members) - 1)
-        return total + (max(self.workspace_bytes[start:stop]) if self.workspace_bytes else 0.0)
+        return total + (self.units(max(self.workspace_bytes[start:stop], default=0.0)) if self.workspace_bytes else 0)
+
+    def stage_bytes(self, start: int, stop: int) -> float:
+        return self.stage_units(start, stop) / self.units_per_byte
 
     @property
-    def summed_bytes(self) -> tuple[float, ...]:
-        """Sums whose differences are `stage_bytes`; empty where a stage's bytes are more than the sum over its items."""
-        return () if self.ties or self.workspace_bytes else self.prefix_bytes
+    def sums_are_stages(self) -> bool:
+        """Whether a stage's bytes are those of its items added up."""
+        return not (self.ties or self.workspace_bytes)
+
+    def memory_units(self, node: int, start: int, stop: int) -> int:
+        return self.stage_units(start, stop) + self._buffer_units[node]
 
     def memory_bytes(self, node: int, start: int, stop: int) -> float:
         """What a stage of items [start, stop) takes on `nodes[node]`."""
-        return self.stage_bytes(start, stop) + self.nodes[node].buffer_bytes
+        return self.memory_units(node, start, stop) / self.units_per_byte
+
+    def room_units(self, node: int) -> int | float:
+        """What `nodes[node]` may give to a stage, exactly; below 0 where its reserve is more than it has, inf without a limit."""
+        memory = self.nodes[node].memory_bytes
+        return memory if memory == math.inf else self.units(memory) - self.units(self.constraints.memory_reserve_bytes)
 
     def room_bytes(self, node: int) -> float:
-        """What `nodes[node]` may give to a stage."""
-        return self.nodes[node].memory_bytes - self.constraints.memory_reserve_bytes
+        room = self.room_units(node)
+        return math.inf if room == math.inf else room / self.units_per_byte
 
     def fits(self, node: int, start: int, stop: int) -> bool:
-        return self.memory_bytes(node, start, stop) <= self.room_bytes(node) and math.isfinite(self.stage_s(node, start, stop))
+        return self.memory_units(node, start, stop) <= self.room_units(node) and math.isfinite(self.stage_s(node, start, stop))
 
     def link(self, sender: int, receiver: int) -> Link | None:
         """The link between two nodes, None if they are not connected."""
@@ -232,13 +267,34 @@ def _check(problem: Problem) -> None:
             raise InvalidInput(f"{name} is {value}: it must be at least {low}")
     if problem.workspace_bytes and len(problem.workspace_bytes) != n:
         raise InvalidInput(f"{len(problem.workspace_bytes)} workspace sizes are given for {n} items")
+    _check_sizes(problem)
     pools = {pool.pool_id for pool in problem.pools}
     for node in problem.nodes:
         _check_node(node, n, pools)
     problem.constraints.check_against(n, node_ids)
+    if set(node_ids) <= set(problem.constraints.forbidden_nodes):
+        raise Infeasible("every node is forbidden: allow at least one")
+    if problem.coordinator and not problem.return_hop:
+        raise InvalidInput("coordinator links are given and return_hop is false: a token goes back over them, so leave one out")
     if problem.coordinator and sorted(c.node_id for c in problem.coordinator) != sorted(node_ids):
         named = ", ".join(c.node_id for c in problem.coordinator[:8])
         raise InvalidInput(f"coordinator links are given for {named}: give one for every node, {', '.join(node_ids[:8])}, or none")
+
+
+def _check_sizes(problem: Problem) -> None:
+    for item in problem.items:
+        for name in ("weight_bytes", "kv_bytes_per_token", "output_bytes_per_token", "tied_bytes"):
+            if not 0 <= getattr(item, name) <= MOST_BYTES:
+                raise InvalidInput(f"item {item.name} has {name} {getattr(item, name)}: it must lie in [0, {MOST_BYTES:g}]")
+    for size in problem.workspace_bytes:
+        if not 0 <= size <= MOST_BYTES:
+            raise InvalidInput(f"workspace_bytes is {size}: it must lie in [0, {MOST_BYTES:g}]")
+    for pool in problem.pools:
+        if not 0 <= pool.memory_bytes <= MOST_BYTES:
+            raise InvalidInput(f"memory pool {pool.pool_id!r} has memory_bytes {pool.memory_bytes}: it must lie in [0, {MOST_BYTES:g}]")
+    pool_ids = [pool.pool_id for pool in problem.pools]
+    if len(set(pool_ids)) != len(pool_ids):
+        raise InvalidInput(f"memory pool {next(i for i in pool_ids if pool_ids.count(i) > 1)!r} is given twice: names must differ")
 
 
 def _check_node(node: PlanningNode, num_items: int, pools: set[str]) -> None:
@@ -248,12 +304,15 @@ def _check_node(node: PlanningNode, num_items: int, pools: set[str]) -> None:
         raise InvalidInput(f"node {node.node_id} has {len(node.time_s)} item times, the model has {num_items} items")
     if any(math.isnan(t) or t < 0 for t in (*node.time_s, *node.stage_time_s)):
         raise InvalidInput(f"node {node.node_id} has a negative or undefined item time: measure it again")
-    for name in ("memory_bytes", "price_per_s", "buffer_bytes", "base_s"):
+    longest_s = max((t for t in (*node.time_s, *node.stage_time_s, node.base_s) if t < math.inf), default=0.0)
+    if longest_s > MOST_SECONDS:
+        raise InvalidInput(f"node {node.node_id} has a time of {longest_s:g} s: at most {MOST_SECONDS:g}; where it cannot run an item, inf")
+    for name, most in (("memory_bytes", math.inf), ("price_per_s", MOST_PRICE), ("buffer_bytes", MOST_BYTES), ("base_s", MOST_SECONDS)):
         value = getattr(node, name)
-        if math.isnan(value) or value < 0:
-            raise InvalidInput(f"node {node.node_id} has {name} {value}: it must be 0 or more")
-    if node.base_s == math.inf or (node.base_s and node.stage_time_s):
-        raise InvalidInput(f"node {node.node_id} has base_s {node.base_s}: it must be finite, and belongs to time_s, not to stage_time_s")
+        if not 0 <= value <= most:
+            raise InvalidInput(f"node {node.node_id} has {name} {value}: it must lie in [0, {most:g}]")
+    if node.base_s and node.stage_time_s:
+        raise InvalidInput(f"node {node.node_id} has base_s {node.base_s}: it belongs to time_s, not to stage_time_s")
     if node.pool_id is not None and node.pool_id not in pools:
         raise InvalidInput(
             f"node {node.node_id} draws from memory pool {node.pool_id!r}: the pools are {', '.join(sorted(pools)) or 'none'}"
@@ -261,7 +320,7 @@ def _check_node(node: PlanningNode, num_items: int, pools: set[str]) -> None:
 
 
 def tie_groups(items: tuple[Item, ...]) -> tuple[tuple[tuple[int, ...], float], ...]:
-    """Items that share one tensor, with its size; a tie may be written at one end or at both."""
+    """Items that share one tensor, with its bytes; a tie may be written at one end or at both."""
     root = list(range(len(items)))
 
     def find(i: int) -> int:

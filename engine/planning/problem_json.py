@@ -22,6 +22,9 @@ from engine.planning.problem import (
     ADDITIVE,
     MAX_ITEMS,
     MAX_NODES,
+    MOST_BYTES,
+    MOST_PRICE,
+    MOST_SECONDS,
     OVERLAPPED,
     CoordinatorLink,
     Link,
@@ -31,7 +34,7 @@ from engine.planning.problem import (
     Problem,
 )
 
-MOST_SECONDS, MOST_BYTES, MOST_COUNT = 1e9, 1e18, 10**9
+MOST_COUNT = 10**9
 _PROBLEM = (
     "items",
     "nodes",
@@ -65,7 +68,7 @@ _CONSTRAINTS = (
 def read_problem(text: str) -> Problem:
     """The problem in a JSON text; raises InvalidInput."""
     try:
-        document = json.loads(text, object_pairs_hook=_no_doubles, parse_constant=_constant)
+        document = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_no_doubles, parse_constant=_constant)
     except (json.JSONDecodeError, RecursionError) as e:
         raise InvalidInput(f"the problem is not JSON: {e}") from None
     except ValueError as e:
@@ -148,6 +151,8 @@ def _item(i: int, raw: dict[str, Any], raw_items: list[Any], names: list[str]) -
 
 def _item_index(where: str, value: Any, names: list[str]) -> int:
     if isinstance(value, str):
+        if names.count(value) > 1:
+            raise InvalidInput(f"{where} is {_shown(value)}: several items have this name, so give the index of the one that is meant")
         if value in names:
             return names.index(value)
         if value.isascii() and value.isdigit() and int(value[:9]) < len(names):
@@ -172,7 +177,7 @@ def _node(where: str, raw: Any, num_items: int) -> PlanningNode:
     return PlanningNode(
         node_id,
         math.inf if memory is None else _number(f"{where}.memory_bytes", memory, MOST_BYTES, endless=True),
-        price_per_s=_number(f"{where}.price_per_s", raw.get("price_per_s", 0), 1e12),
+        price_per_s=_number(f"{where}.price_per_s", raw.get("price_per_s", 0), MOST_PRICE),
         buffer_bytes=_number(f"{where}.buffer_bytes", raw.get("buffer_bytes", 0), MOST_BYTES),
         base_s=_number(f"{where}.base_s", raw.get("base_s", 0), MOST_SECONDS),
         pool_id=None if raw.get("memory_pool") is None else _text(f"{where}.memory_pool", raw["memory_pool"]),

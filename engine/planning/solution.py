@@ -86,12 +86,23 @@ def evaluate(problem: Problem, cuts: tuple[Cut, ...]) -> Costs:
 
 def pool_ratios(problem: Problem, cuts: tuple[Cut, ...]) -> list[float]:
     """Used / available of each shared memory."""
-    used = {pool.pool_id: 0.0 for pool in problem.pools}
+    used = _pool_units(problem, cuts)
+    return [ratio(used[pool.pool_id] / problem.units_per_byte, pool.memory_bytes) for pool in problem.pools]
+
+
+def pools_hold(problem: Problem, cuts: tuple[Cut, ...]) -> bool:
+    """Whether no shared memory is asked for more than it has, to the last bit."""
+    used = _pool_units(problem, cuts)
+    return all(used[pool.pool_id] <= problem.units(pool.memory_bytes) for pool in problem.pools)
+
+
+def _pool_units(problem: Problem, cuts: tuple[Cut, ...]) -> dict[str, int]:
+    used = {pool.pool_id: 0 for pool in problem.pools}
     for cut in cuts:
         pool_id = problem.nodes[cut[0]].pool_id
         if pool_id is not None:
-            used[pool_id] += problem.memory_bytes(*cut)
-    return [ratio(used[pool.pool_id], pool.memory_bytes) for pool in problem.pools]
+            used[pool_id] += problem.memory_units(*cut)
+    return used
 
 
 def ratio(used_bytes: float, room_bytes: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from engine.data.errors import InvalidInput
 from engine.data.plan import Plan, Stage
@@ -14,10 +14,13 @@ from engine.planning.solving.exact import Solver
 from engine.planning.solving.interchangeable import interchangeable, last_matters
 from engine.planning.solving.label_search import TooLarge, Work
 from engine.planning.solving.objectives import OBJECTIVES, Best
-from engine.planning.solving.strategy_keys import key_of, solution_of
+from engine.planning.solving.rounding import CERTAIN, lowered, reading_below
+from engine.planning.solving.strategy_keys import key_of, objective_of, solution_of
+from engine.planning.solving.tables import PLAIN, Reading, Tables
 
 STRATEGIES = tuple(OBJECTIVES)
-HOPELESS = 1e4
+MOST_UNROUNDED = 300_000  # work of a label search without a grid: about a second
+UNROUNDED = Reading(has_grid=False)
 FEW = 20  # items x nodes; smaller problems are searched as they are
 
 
@@ -46,47 +49,71 @@ def forget_tables() -> None:
 
 
 def solve_exactly(problem: Problem, strategy: str, work: Work | None = None) -> Solution:
-    """The best placement of all; raises TooLarge where that takes more than `work`, or more than any search may."""
-    check_strategy(strategy)
-    found = _exact(problem, strategy, work)
-    finer = _without_hopeless(problem, found)
-    return found if finer is None else _exact(finer, strategy, work)
+    """The best placement of all; raises TooLarge where that takes more than `work`, or more than any search may.
 
-
-def _without_hopeless(problem: Problem, found: Solution) -> Problem | None:
-    """The problem without items on nodes where they take far longer than the whole of a known plan, None if there are none.
-
-    Such times (1e9 to say "never") would coarsen the grid of all the others. No better plan contains one: its bottleneck
-    would be larger. Under `cost` that does not follow, so nothing is taken away.
+    Numbers of very unlike sizes can leave it open whether the placement is the best; then the problem is read again, more finely
+    each time, and at last without a grid.
     """
-    never_s = HOPELESS * max(found.period_s, found.bottleneck_s)
-    if found.strategy == "cost" or never_s <= 0 or not any(never_s < t < math.inf for node in problem.nodes for t in node.time_s):
-        return None
-    nodes = (replace(n, time_s=tuple(math.inf if t > never_s else t for t in n.time_s)) for n in problem.nodes)
-    return replace(problem, nodes=tuple(nodes))
+    check_strategy(strategy)
+    try:
+        found = _exact(problem, strategy, work, PLAIN)
+    except Infeasible:
+        if problem.constraints.latency_limit_s == math.inf:
+            raise
+        return _exact(problem, strategy, Work(MOST_UNROUNDED), UNROUNDED)
+    while not found.optimal:
+        finer = _exact(problem, strategy, work, reading_below(problem, strategy, evaluate(problem, found.cuts)))
+        is_last = finer.objective > 0.5 * found.objective
+        known = found.lower_bound if strategy != "memory_aware" else 0.0
+        found = replace(finer, lower_bound=max(known, finer.lower_bound))
+        if is_last:
+            break
+    return found if found.optimal else _unrounded(problem, strategy, found)
 
 
-def _exact(problem: Problem, strategy: str, work: Work | None) -> Solution:
+def _unrounded(problem: Problem, strategy: str, found: Solution) -> Solution:
+    """Searched without a grid, where that is not too much; else what is known."""
+    try:
+        return _exact(problem, strategy, Work(MOST_UNROUNDED), UNROUNDED)
+    except TooLarge:
+        if found.round_trip_s > problem.constraints.latency_limit_s:
+            raise
+        return found
+
+
+def _exact(problem: Problem, strategy: str, work: Work | None, reading: Reading) -> Solution:
     orders = _given_orders(problem, strategy)
-    found = [answer for given, nodes in orders if (answer := _solve(given, nodes, problem, strategy, work)) is not None]
+    found = [answer for given, nodes in orders if (answer := _solve(given, nodes, problem, strategy, work, reading)) is not None]
     if not found:
         raise Infeasible(shortage(problem))
-    best, cuts, costs = min(found, key=lambda answer: key_of(problem, strategy, answer[2]))
-    return solution_of(strategy, cuts, costs, math.inf, optimal=True, method=best.method, ties_searched=best.ties_searched)
+    best = min(found, key=lambda answer: key_of(problem, strategy, answer.costs))
+    objective = objective_of(strategy, best.costs)
+    bound = min(lowered(answer.tables, strategy, objective, best.costs) for answer in found)
+    is_optimal = bound >= objective * (1 - CERTAIN)
+    chosen = best.best
+    return solution_of(strategy, best.cuts, best.costs, bound, optimal=is_optimal, method=chosen.method, ties_searched=chosen.ties_searched)
 
 
-def _solve(
-    given: Problem, nodes: Sequence[int], problem: Problem, strategy: str, work: Work | None
-) -> tuple[Best, tuple[Cut, ...], Costs] | None:
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """The best chain of one equivalent of the problem, placed on the real nodes."""
+
+    best: Best
+    tables: Tables
+    cuts: tuple[Cut, ...]
+    costs: Costs
+
+
+def _solve(given: Problem, nodes: Sequence[int], problem: Problem, strategy: str, work: Work | None, reading: Reading) -> _Answer | None:
     """One equivalent of the problem, whose node k is nodes[k] of the real one."""
-    solver = Solver(given, work)
+    solver = Solver(given, work, reading)
     if solver.too_many:
         raise TooLarge
     best = OBJECTIVES[strategy](solver)
     if best is None:
         return None
     cuts = tuple((nodes[u], start, stop) for u, start, stop in solver.tables.cuts(best.chain))
-    return best, cuts, evaluate(problem, cuts)
+    return _Answer(best, solver.tables, cuts, evaluate(problem, cuts))
 
 
 def _given_orders(problem: Problem, strategy: str) -> Iterator[tuple[Problem, Sequence[int]]]:

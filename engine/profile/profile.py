@@ -10,6 +10,8 @@ they are data, and whoever shows them cleans them first.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -18,6 +20,9 @@ from engine.profile.cost_model import CostModel
 from engine.profile.point import DECODE, Point
 
 SCHEMA_VERSION = 1
+FEWEST_SAMPLES = 5  # for a figure of spread
+TOO_NOISY_CV = 0.25  # of a step: beyond it, what one layer takes cannot be told from what the machine did besides
+TOO_FAR_OFF = 0.25  # of a step that the items do not cover, or cover twice
 
 
 class Role(StrEnum):
@@ -58,7 +63,7 @@ class LayerFigures:
     self_s: float  # without the hooked layers inside it; mean over the middle half of the steps, so that layers add up
     total_s: float  # sum over all samples, with everything inside it
     num_samples: int
-    cv: float  # standard deviation / mean of the samples: the noise
+    cv: float | None  # standard deviation / mean of the samples: the noise; None where they are too few to tell
     activation_bytes: int  # its output tensors
     peak_memory_change_bytes: int  # highest allocation while it ran, above what was allocated when it began
     flops: int  # a multiply-add counts as two
@@ -102,7 +107,7 @@ class ItemFigures:
     time_s: float  # its mean share of the middle half of the steps, of the median step: so the items add up to it
     p50_s: float
     p95_s: float
-    cv: float
+    cv: float | None
     num_samples: int
 
 
@@ -132,7 +137,7 @@ class StepFigures:
     hooked_p50_s: float
     items_s: float  # sum of the items' times
     num_samples: int
-    cv: float  # of the plain steps
+    cv: float | None  # of the plain steps
     plain_samples_s: tuple[float, ...] = ()
 
 
@@ -166,12 +171,35 @@ class Honesty:
     """How far the figures can be trusted. Fractions: 0.02 is 2 %."""
 
     overhead: float  # what the hooks cost: hooked / plain decode steps, less 1 (median of neighbouring steps)
-    overhead_error: float  # half the width of the 95 % interval of that median
+    overhead_error: float | None  # half the width of the 95 % interval of that median; None where the steps are too few to tell
     coverage: float  # sum of the items / plain step (median of neighbouring steps); 1 = every microsecond is accounted for
     layer_coverage: float  # sum of the layers' self times / plain step; the rest ran between the layers
-    noise_cv: float  # median over points of the plain steps' variation
+    noise_cv: float | None  # the worst point's variation of plain steps, of those with enough samples; None if there is none
     num_steps: int  # steps taken, hooked and plain
     spent_s: float  # how long profiling took
+    doubt: str = ""  # why the figures are too noisy to use; empty if they are not
+
+
+def spread_of(values: Sequence[float]) -> float | None:
+    """The coefficient of variation; None for fewer than FEWEST_SAMPLES, which say nothing of a spread."""
+    if len(values) < FEWEST_SAMPLES:
+        return None
+    mean = math.fsum(values) / len(values)
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return deviation / mean if mean > 0 else 0.0
+
+
+def doubt_of(steps: Sequence[StepFigures], coverage: float) -> str:
+    """Why figures from these steps are too noisy to use; empty if they are not."""
+    known = [step for step in steps if step.cv is not None]
+    if not known:
+        return f"no point has {FEWEST_SAMPLES} samples, so how much a step varies is not known"
+    worst = max(known, key=lambda step: step.cv or 0.0)
+    if worst.cv is not None and worst.cv > TOO_NOISY_CV:
+        return f"a step varies by {100 * worst.cv:.0f} % at {worst.point.label}"
+    if abs(coverage - 1.0) > TOO_FAR_OFF:
+        return f"the items add up to {100 * coverage:.0f} % of a step"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

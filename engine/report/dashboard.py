@@ -86,9 +86,9 @@ def _shapes(figures: LayerFigures) -> str:
     return " -> ".join(sides)[:MAX_WHY]
 
 
-def _short(value: float) -> float:
+def _short(value: float | None) -> float | None:
     """Five digits are more than a measurement has; a thousand layers of them fit into a file that opens at once."""
-    return value if isinstance(value, int) else float(f"{value:.5g}")
+    return value if value is None or isinstance(value, int) else float(f"{value:.5g}")
 
 
 def _shorts(values: Iterable[float]) -> list[float]:
@@ -106,10 +106,11 @@ def _about(profile: Profile) -> list[tuple[str, str]]:
     """Label and value of everything that says how far to trust the figures."""
     e, h = profile.environment, profile.honesty
     rows = [
-        ("Hook overhead", f"{100 * h.overhead:.1f} +- {100 * h.overhead_error:.1f} % of a step (with hooks against without, interleaved)"),
+        ("Hook overhead", f"{100 * h.overhead:.1f} +- {_percent(h.overhead_error)} of a step (with hooks against without, interleaved)"),
         ("Coverage by items", f"{100 * h.coverage:.1f} % of the step without hooks"),
         ("Coverage by layers", f"{100 * h.layer_coverage:.1f} % (the rest ran between the layers)"),
-        ("Noise", f"{100 * h.noise_cv:.1f} % coefficient of variation, median over points"),
+        ("Noise", f"{_percent(h.noise_cv)} coefficient of variation of a step, at the worst point"),
+        *([("Too noisy to use", h.doubt)] if h.doubt else []),
         ("Steps taken", f"{h.num_steps} in {h.spent_s:.1f} s, hooks at {profile.hook_depth} depth"),
         ("Roofline", f"{e.roofline.flops_per_s / 1e9:.1f} GFLOP/s, {e.roofline.bytes_per_s / 1e9:.1f} GB/s, measured here"),
         ("Processor", e.cpu_name),
@@ -121,6 +122,10 @@ def _about(profile: Profile) -> list[tuple[str, str]]:
     if profile.cost_model is not None:
         rows += [(f"Cost model, {error.phase}", _error(error)) for error in profile.cost_model.errors]
     return rows
+
+
+def _percent(share: float | None) -> str:
+    return "not known (too few samples)" if share is None else f"{100 * share:.1f} %"
 
 
 def _error(error: Any) -> str:

@@ -38,6 +38,13 @@ class Calm:
         if cluster.rebalancer.move is not None or unfinished:
             raise AssertionError(f"a move did not come to its end though nothing failed: {unfinished or 'it still goes on'}")
 
+    def check_released(self, over: Iterable[str]) -> None:
+        """Called a little after these sessions ended: no stage holds keys and values of them any more."""
+        for worker in self.workers.values():
+            kept = {*over} & {*(worker.serving.sessions.ids() if worker.serving is not None else ())}
+            if kept:
+                raise AssertionError(f"{worker.worker_id} holds {sorted(kept)}, which ended")
+
     def _lives(self, command: do.DropWorker) -> bool:
         worker = self.workers[command.worker_id]
         return worker.is_alive and worker.generation == command.generation

@@ -17,6 +17,8 @@ from engine.control.scheduler import SchedulerLimits
 from engine.data.errors import NoodleError
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.model import ModelCard
+from engine.simulation.drill_orders import OrderReferee
+from engine.simulation.drill_referee import Referee
 from engine.simulation.drill_world import World
 
 NAME = "coordinator"
@@ -63,9 +65,11 @@ class DrillCoordinator:
         disk.incarnation += 1
         limits = SchedulerLimits(unknown_chunk_tokens=5, prompt_chunk_tokens=5, queue_timeout_s=1e9, step_timeout_s=3.0)
         self.cluster = Cluster(ClusterConfig(num_workers, limits=limits), world.now_s, disk.plan_version)
+        self._referees = (Referee(self.cluster), OrderReferee(self.cluster))
         self.is_alive = True
         self._backlog: deque[do.Command] = deque()
         self._is_draining = False
+        self._dies_then: Callable[[], None] | None = None
         self.feed(on.ModelReady(card))
         for session_id, session in disk.sessions.items():
             if session.ended is None:
@@ -77,6 +81,8 @@ class DrillCoordinator:
         """Handle an event, check every invariant, and do what follows."""
         if not self.is_alive:
             return
+        for referee in self._referees:
+            referee.before(event)
         try:
             commands = self.cluster.handle(event, self.world.now_s)
         except NoodleError:
@@ -84,6 +90,8 @@ class DrillCoordinator:
             return
         if commands or not isinstance(event, on.HeartbeatArrived | on.Tick):  # one of these that asks for nothing changed nothing
             self.cluster.check()
+        for referee in self._referees:
+            referee.after(event, commands)
         self._watch(self.cluster, commands)
         for command in commands:
             if isinstance(command, do.SendStep):
@@ -98,8 +106,19 @@ class DrillCoordinator:
         self.disk.sessions[session_id] = Session(prompt_ids, request)
         self.feed(on.SessionSubmitted(session_id, prompt_ids, request))
 
+    def check_quiet(self) -> None:
+        """Called when nothing is under way and nothing fails."""
+        self._referees[1].check_quiet()
+
     def crash(self) -> None:
         self.is_alive = False
+
+    def crash_while_writing(self, then: Callable[[], None]) -> None:
+        """Die as soon as several things have to be done, after the first of them."""
+        self._dies_then = then
+
+    def live_on(self) -> None:
+        self._dies_then = None
 
     def next_generation(self) -> int:
         self.disk.generation += 1
@@ -107,6 +126,11 @@ class DrillCoordinator:
 
     def _drain(self) -> None:
         self._is_draining = False
+        if self._dies_then is not None and len(self._backlog) > 1 and self.is_alive:
+            for _ in range(1 + self.world.generator.randrange(len(self._backlog) - 1)):
+                self._perform(self._backlog.popleft())
+            self.crash()
+            self._dies_then()
         while self._backlog and self.is_alive:
             self._perform(self._backlog.popleft())
 

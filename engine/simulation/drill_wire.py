@@ -6,12 +6,14 @@ Calls have a reply and a time-out; steps and their reports only go one way, as o
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.data.errors import NoodleError
+from engine.control.moves import KvRange
+from engine.data.errors import NoodleError, NotFound
 from engine.simulation.drill_coordinator import NAME, DrillCoordinator
-from engine.simulation.drill_worker import DrillWorker, Frame
+from engine.simulation.drill_worker import Copy, DrillWorker, Frame
 from engine.simulation.drill_world import World
 
 RPC_TIMEOUT_S = 4.0
@@ -27,8 +29,7 @@ class Wire:
     def carry_out(self, coordinator: DrillCoordinator, command: do.Command) -> None:
         match command:
             case do.SendStep():
-                frame = Frame(command.plan_version, command.step_id, command.segments, None, command.releases)
-                self._send_frame(NAME, command.first_worker_id, frame)
+                self._send_step(coordinator, command)
             case do.MeasureWorker():
                 answer = on.WorkerMeasured(command.worker_id, command.generation, (1.0,) * self._num_items)
                 self._ask(coordinator, command.worker_id, lambda w: answer, _lost(command.worker_id, command.generation))
@@ -36,13 +37,12 @@ class Wire:
                 none = on.LinksMeasured(command.worker_id, command.generation, ())
                 self._ask(coordinator, command.worker_id, lambda w: none, none)
             case do.LoadStage():
-                loaded = on.StageLoaded(command.worker_id, command.plan_version, 0, 0, 0.0)
-                load = lambda w: (w.load(command.plan_version, command.stage, command.next_worker_id), loaded)[1]  # noqa: E731
-                self._ask(coordinator, command.worker_id, load, _lost(command.worker_id, command.generation))
-            case do.PrepareStage() | do.CommitStage():
-                self._ask(
-                    coordinator, command.worker_id, lambda w: _answer(w, command), _move_failed(command.plan_version, command.worker_id)
-                )
+                self._order_stage(coordinator, command, _lost(command.worker_id, command.generation))
+            case do.PrepareStage():
+                self._order_stage(coordinator, command, _move_failed(command.plan_version, command.worker_id))
+            case do.CommitStage():
+                failure = _move_failed(command.plan_version, command.worker_id)
+                self._ask(coordinator, command.worker_id, lambda w: _committed(w, command), failure)
             case do.CopyKv():
                 self._copy(coordinator, command)
             case do.ReleaseStage():
@@ -51,10 +51,25 @@ class Wire:
             case _:
                 pass
 
+    def _order_stage(self, coordinator: DrillCoordinator, order: do.LoadStage | do.PrepareStage, failure: on.ClusterEvent) -> None:
+        """A stage takes a while to load, and meanwhile another order may take its place."""
+        takes_s, random = self.world.hostility.load_s, self.world.generator.random
+        begin = lambda w: w.begin_order(order.plan_version)  # noqa: E731
+        self._ask(coordinator, order.worker_id, lambda w: _loaded(w, order), failure, begin, takes_s and takes_s * random())
+
     def _ask(
-        self, coordinator: DrillCoordinator, name: str, work: Callable[[DrillWorker], on.ClusterEvent], failure: on.ClusterEvent
+        self,
+        coordinator: DrillCoordinator,
+        name: str,
+        work: Callable[[DrillWorker], on.ClusterEvent],
+        failure: on.ClusterEvent,
+        first: Callable[[DrillWorker], None] = lambda worker: None,
+        takes_s: float = 0.0,
     ) -> None:
-        """A call with a reply; its request, its reply or both may be lost, and then it fails by its time-out."""
+        """A call with a reply; its request, its reply or both may be lost, and then it fails by its time-out.
+
+        The worker does what is `first` when the request arrives, and the `work` so much later.
+        """
         worker, answered = self.workers[name], False
 
         def answer(event: on.ClusterEvent) -> None:
@@ -62,18 +77,29 @@ class Wire:
             answered = True
             coordinator.feed(event)
 
-        def arrive() -> None:
+        def begin() -> None:
+            try:
+                first(worker)
+            except NoodleError:
+                reply(failure)
+                return
+            self.world.after(takes_s, lambda: worker.receive(finish)) if takes_s else finish()
+
+        def finish() -> None:
             try:
                 event = work(worker)
             except NoodleError:
-                if answered:  # a request that came once more: nobody waits for what becomes of it
-                    return
                 event = failure
+            reply(event)
+
+        def reply(event: on.ClusterEvent) -> None:
+            if event is failure and answered:  # a request that came once more: nobody waits for what becomes of it
+                return
             if isinstance(event, on.StageCommitted):
                 self.num_moves += 1
             self.world.send(name, NAME, lambda: answer(event))
 
-        self.world.send(NAME, name, lambda: worker.receive(arrive))
+        self.world.send(NAME, name, lambda: worker.receive(begin))
         self.world.after(RPC_TIMEOUT_S, lambda: None if answered else coordinator.feed(failure))
 
     def _copy(self, coordinator: DrillCoordinator, command: do.CopyKv) -> None:
@@ -88,16 +114,18 @@ class Wire:
             if not left:
                 self.world.send(target.worker_id, NAME, lambda: coordinator.feed(done))
 
-        def take(part: do.KvRange, found: object) -> None:
+        def take(part: KvRange, found: Copy) -> None:
             try:
-                target.take(version, part, *found)  # type: ignore[misc]
+                target.take(version, part, found)
             except NoodleError:
                 return
             finish(part.session_id)
 
-        def export(part: do.KvRange) -> None:
+        def export(part: KvRange) -> None:
             try:
-                found: object = source.export(part)
+                if self.world.happens(self.world.hostility.unreadable):
+                    raise NotFound(f"{part.session_id} cannot be read")
+                found = source.export(part)
             except (NoodleError, KeyError):
                 self.world.send(source.worker_id, target.worker_id, lambda: target.receive(lambda: finish(part.session_id)))
                 return
@@ -106,6 +134,15 @@ class Wire:
         for part in command.ranges:
             self.world.send(target.worker_id, source.worker_id, lambda p=part: source.receive(lambda: export(p)))  # type: ignore[misc]
         self.world.after(RPC_TIMEOUT_S, lambda: coordinator.feed(failure) if left else None)
+
+    def _send_step(self, coordinator: DrillCoordinator, command: do.SendStep) -> None:
+        frame = Frame(command.plan_version, command.step_id, command.segments, releases=command.releases)
+        if command.segments and self.world.happens(self.world.hostility.undelivered):
+            event = on.StepUndelivered(command.plan_version, command.step_id, "its stream broke")
+            self.world.after(self.world.hostility.delay_s * self.world.generator.random(), lambda: coordinator.feed(event))
+            if self.world.happens(0.5):
+                return
+        self._send_frame(NAME, command.first_worker_id, frame)
 
     def _send_frame(self, source: str, name: str, frame: Frame) -> None:
         worker = self.workers[name]
@@ -117,14 +154,31 @@ class Wire:
         if isinstance(message, Frame) and held is not None and held.next_id is not None:
             self._send_frame(worker.worker_id, held.next_id, message)
         elif isinstance(message, on.StepReported):
-            self.world.send(worker.worker_id, NAME, lambda: self._coordinator().feed(message))
+            report = self._confused(message)
+            self.world.send(worker.worker_id, NAME, lambda: self._coordinator().feed(report))
+
+    def _confused(self, report: on.StepReported) -> on.StepReported:
+        """The report of a stage that lost a session, or took its token for another one's."""
+        if not report.outcomes or not self.world.happens(self.world.hostility.confused):
+            return report
+        k = self.world.generator.randrange(len(report.outcomes))
+        one, others = report.outcomes[k], (report.outcomes[:k], report.outcomes[k + 1 :])
+        if self.world.happens(0.5):
+            return replace(report, outcomes=(*others[0], *others[1]))
+        index = 1 + (one.sample_index or 0) if self.world.happens(0.5) else None
+        return replace(report, outcomes=(*others[0], replace(one, sample_index=index, token_id=0), *others[1]))
 
 
-def _answer(worker: DrillWorker, command: do.PrepareStage | do.CommitStage) -> on.ClusterEvent:
-    if isinstance(command, do.CommitStage):
-        return on.StageCommitted(worker.worker_id, command.plan_version, worker.commit(command.plan_version, command.sessions))
-    worker.prepare(command.plan_version, command.stage, command.next_worker_id)
-    return on.StagePrepared(worker.worker_id, command.plan_version, 0)
+def _loaded(worker: DrillWorker, order: do.LoadStage | do.PrepareStage) -> on.ClusterEvent:
+    if isinstance(order, do.LoadStage):
+        worker.load(order.plan_version, order.stage, order.next_worker_id)
+        return on.StageLoaded(worker.worker_id, order.plan_version, 0, 0, 0.0)
+    worker.prepare(order.plan_version, order.stage, order.next_worker_id)
+    return on.StagePrepared(worker.worker_id, order.plan_version, 0)
+
+
+def _committed(worker: DrillWorker, order: do.CommitStage) -> on.ClusterEvent:
+    return on.StageCommitted(worker.worker_id, order.plan_version, worker.commit(order.plan_version, order.sessions))
 
 
 def _lost(worker_id: str, generation: int) -> on.ClusterEvent:

@@ -27,6 +27,7 @@ class Frame:
     step_id: int
     segments: tuple[Segment, ...]
     hidden: dict[str, tuple[int, ...]] | None = None
+    origins: dict[str, int] = field(default_factory=dict)  # per session: the epoch in which the memory behind `hidden` was begun
     releases: tuple[str, ...] = ()
     failures: tuple[SegmentOutcome, ...] = ()
 
@@ -39,6 +40,16 @@ class Held:
     next_id: str | None
     sessions: StageSessions
     memory: dict[str, Memory] = field(default_factory=dict)
+    origins: dict[str, int] = field(default_factory=dict)  # of each session's memory: the epoch that began it
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A range of one session's memory on its way to another worker."""
+
+    header: StageSession
+    origin: int
+    memory: Memory
 
 
 class DrillWorker:
@@ -51,6 +62,7 @@ class DrillWorker:
         self.is_paused = False
         self.serving: Held | None = None
         self.prepared: Held | None = None
+        self._newest_plan = 0  # that a stage was ordered for
         self._inbox: list[Callable[[], None]] = []
 
     # ------------------------------------------------------------------------------------------ life
@@ -70,41 +82,63 @@ class DrillWorker:
     def forget(self) -> None:
         """The coordinator is gone or does not know us any more."""
         self.serving = self.prepared = None
+        self._newest_plan = 0
 
     # ------------------------------------------------------------------------------------------ stages
     def load(self, plan_version: int, stage: Stage, next_id: str | None) -> None:
+        self._check_ordered(plan_version)
         if self.serving is not None:
             self.serving.sessions.check_newer(plan_version)
-        self.serving, self.prepared = Held(stage, next_id, StageSessions(plan_version)), None
+        self._serve(Held(stage, next_id, StageSessions(plan_version)))
 
     def prepare(self, plan_version: int, stage: Stage, next_id: str | None) -> None:
+        self._check_ordered(plan_version)
         self.prepared = Held(stage, next_id, StageSessions(plan_version))
 
+    def begin_order(self, plan_version: int) -> None:
+        """An order for a stage takes the place of earlier ones that are still under way; raises Stale if a later one came before it."""
+        if plan_version < self._newest_plan:
+            raise Stale(f"plan {plan_version} came too late: a stage of plan {self._newest_plan} was ordered already")
+        self._newest_plan, self.prepared = plan_version, None
+
+    def _check_ordered(self, plan_version: int) -> None:
+        if plan_version != self._newest_plan:
+            raise Stale(f"plan {plan_version} was given up while its stage was loading")
+
+    def _serve(self, held: Held) -> None:
+        before = self.serving.sessions.plan_version if self.serving is not None else 0
+        if held.sessions.plan_version < before:
+            raise AssertionError(f"{self.worker_id} goes back from plan {before} to plan {held.sessions.plan_version}")
+        self.serving, self.prepared = held, None
+
     def release(self, plan_version: int) -> None:
+        if plan_version in (0, self._newest_plan):
+            self._newest_plan = 0
         if self.prepared is not None and plan_version in (0, self.prepared.sessions.plan_version):
             self.prepared = None
         if self.serving is not None and plan_version in (0, self.serving.sessions.plan_version):
             self.serving = None
 
-    def export(self, part: KvRange) -> tuple[StageSession, Memory]:
+    def export(self, part: KvRange) -> Copy:
         """A session's header and its memory in the range; raises what `StageSessions` says against it."""
         if self.serving is None:
             raise Stale("no stage")
         session = self.serving.sessions.get(part.session_id, part.epoch)
         memory = self.serving.memory[part.session_id]
         header = StageSession(session.epoch, session.sampling, session.token_ids[: part.stop_token], session.reserve_tokens)
-        return header, {item: kept[part.start_token : part.stop_token] for item, kept in memory.items()}
+        found = {item: kept[part.start_token : part.stop_token] for item, kept in memory.items()}
+        return Copy(header, self.serving.origins[part.session_id], found)
 
-    def take(self, plan_version: int, part: KvRange, header: StageSession, memory: Memory) -> None:
+    def take(self, plan_version: int, part: KvRange, copied: Copy) -> None:
         """Put a copied range behind what was copied before."""
         if self.prepared is None or self.prepared.sessions.plan_version != plan_version:
             raise Stale(f"no stage of plan {plan_version} is prepared")
         held = self.prepared
         known = held.sessions.find(part.session_id)
-        if known is None or known.epoch != header.epoch:
-            held.memory[part.session_id] = {}
-        held.sessions.replace(part.session_id, copy.deepcopy(header))
-        for item, numbers in memory.items():
+        if known is None or known.epoch != copied.header.epoch:
+            held.memory[part.session_id], held.origins[part.session_id] = {}, copied.origin
+        held.sessions.replace(part.session_id, copy.deepcopy(copied.header))
+        for item, numbers in copied.memory.items():
             if held.stage.start <= item < held.stage.stop and (self.serving is None or not _holds(self.serving, item)):
                 kept = held.memory[part.session_id].setdefault(item, [])
                 if len(kept) < part.start_token:
@@ -128,7 +162,8 @@ class DrillWorker:
             else:
                 held.memory[one.session_id] = memory
         held.memory = {k: v for k, v in held.memory.items() if going_on.find(k)}
-        self.serving, self.prepared = Held(held.stage, held.next_id, going_on, held.memory), None
+        origins = {k: _origin(k, old, held) for k in held.memory}
+        self._serve(Held(held.stage, held.next_id, going_on, held.memory, origins))
         return missing
 
     def _joined(self, one: Carried, old: Held | None, held: Held) -> Memory | None:
@@ -154,7 +189,7 @@ class DrillWorker:
         outcomes, hidden, kept = list(frame.failures), {}, []
         for segment in frame.segments:
             try:
-                reply = self._append(held, segment, None if frame.hidden is None else frame.hidden[segment.session_id])
+                reply = self._append(held, segment, frame)
             except NoodleError as e:
                 outcomes.append(SegmentOutcome(segment.session_id, segment.epoch, segment.sample_index, 0, e))
                 continue
@@ -165,7 +200,8 @@ class DrillWorker:
                 outcomes.append(SegmentOutcome(segment.session_id, segment.epoch, segment.sample_index, reply[0] if reply else 0))
         if held.stage.stop == self.num_items:
             return self._report(frame, tuple(outcomes)) if frame.segments or outcomes else None
-        return Frame(frame.plan_version, frame.step_id, tuple(kept), hidden, frame.releases, tuple(outcomes))
+        origins = {s.session_id: held.origins[s.session_id] for s in kept}
+        return Frame(frame.plan_version, frame.step_id, tuple(kept), hidden, origins, frame.releases, tuple(outcomes))
 
     def _current(self, frame: Frame) -> Held:
         held = self.serving
@@ -174,16 +210,19 @@ class DrillWorker:
         held.sessions.check_plan(frame.plan_version)
         return held
 
-    def _append(self, held: Held, segment: Segment, hidden: tuple[int, ...] | None) -> tuple[int, ...]:
+    def _append(self, held: Held, segment: Segment, frame: Frame) -> tuple[int, ...]:
         decision = held.sessions.admit(segment)
         if not isinstance(decision, Append):
             return tuple(decision.reply)
         if decision.opens:
-            held.memory[segment.session_id] = {}
+            held.memory[segment.session_id], held.origins[segment.session_id] = {}, segment.epoch
         memory, session = held.memory[segment.session_id], decision.session
         if session.epoch != segment.epoch:
             raise AssertionError(f"{segment.session_id}: what epoch {segment.epoch} sent was appended in epoch {session.epoch}")
-        inputs = hidden if hidden is not None else tuple(embed(t) for t in segment.token_ids)
+        origin = held.origins[segment.session_id]
+        if frame.origins.get(segment.session_id, origin) != origin:  # their last bits differ
+            raise AssertionError(f"{segment.session_id} has memory of epoch {origin} here and of another one on the stage before")
+        inputs = frame.hidden[segment.session_id] if frame.hidden is not None else tuple(embed(t) for t in segment.token_ids)
         outputs = tuple(run_items(memory, held.stage.start, held.stage.stop, h) for h in inputs)
         reply = outputs
         if held.stage.stop == self.num_items:
@@ -194,6 +233,16 @@ class DrillWorker:
 
     def _report(self, frame: Frame, outcomes: tuple[SegmentOutcome, ...]) -> StepReported:
         return StepReported(self.worker_id, frame.plan_version, frame.step_id, outcomes, ())
+
+
+def _origin(session_id: str, old: Held | None, held: Held) -> int:
+    """Where the joined memory of a session comes from: what stays here and what was copied must be of one replay."""
+    stays = old is not None and any(_holds(old, item) for item in range(held.stage.start, held.stage.stop))
+    comes = old is None or not all(_holds(old, item) for item in range(held.stage.start, held.stage.stop))
+    origins = {h.origins.get(session_id, 0) for h, is_used in ((old, stays), (held, comes)) if h is not None and is_used}
+    if len(origins) != 1:
+        raise AssertionError(f"{session_id} is joined from memory of the epochs {sorted(origins)}")
+    return origins.pop()
 
 
 def _holds(held: Held, item: int) -> bool:

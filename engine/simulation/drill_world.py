@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 
@@ -23,18 +23,39 @@ class Generator(Protocol):
 class Hostility:
     """Chances per message, and how long delays are."""
 
-    drop: float = 0.01
-    duplicate: float = 0.02
-    slow: float = 0.05
-    echo: float = 0.02  # comes once more, long after: from the buffer of a link that broke, or of a process that stood still
-    disk_error: float = 0.002  # per token that is journalled
+    drop: float = 0.0
+    duplicate: float = 0.0
+    slow: float = 0.0
+    echo: float = 0.0  # comes once more, long after: from the buffer of a link that broke, or of a process that stood still
+    disk_error: float = 0.0  # per token that is journalled
+    undelivered: float = 0.0  # steps that the first stage is said not to have got; half of them it did get
+    confused: float = 0.0  # reports that leave a session out, or name another index than they were asked for
+    unreadable: float = 0.0  # ranges of keys and values that their owner cannot read
     delay_s: float = 0.004
     slow_s: float = 0.5
+    load_s: float = 0.0  # how long a stage takes to load, at most
     keeps_order: bool = False  # of what one sends another, as a stream does
     echo_s: float = 6.0
 
+    def times(self, level: float) -> Hostility:
+        """The same with other chances."""
+        return replace(self, **{name: level * getattr(self, name) for name in CHANCES})
 
-PEACE = Hostility(drop=0.0, duplicate=0.0, slow=0.0, echo=0.0, disk_error=0.0, keeps_order=True)
+
+AGAIN = 4  # a message that comes twice comes so many times later the second time: what follows from the first may have begun
+CHANCES = ("drop", "duplicate", "slow", "echo", "disk_error", "undelivered", "confused", "unreadable")
+HOSTILE = Hostility(
+    drop=0.01,
+    duplicate=0.03,
+    slow=0.05,
+    echo=0.02,
+    disk_error=0.002,
+    undelivered=0.01,
+    confused=0.005,
+    unreadable=0.03,
+    load_s=0.3,
+)
+PEACE = Hostility(keeps_order=True)
 
 
 class World:
@@ -70,10 +91,10 @@ class World:
         """Carry one message; it may be lost, come twice, late and so out of order, or once more when nobody expects it."""
         hostility = self.hostility
         copies = 2 if self.generator.random() < hostility.duplicate else 1
-        for _ in range(copies):
+        for copy in range(copies):
             if (source, target) in self.blocked or self.generator.random() < hostility.drop:
                 continue
-            delay_s = hostility.delay_s * (0.1 + self.generator.random())
+            delay_s = hostility.delay_s * (0.1 + self.generator.random()) * (1 + AGAIN * copy)
             if self.generator.random() < hostility.slow:
                 delay_s += hostility.slow_s * self.generator.random()
             arrival_s = self.now_s + delay_s
@@ -87,6 +108,9 @@ class World:
         pair = self._pair_numbers.setdefault((source, target), len(self._pair_numbers))
         self.trace = (self.trace * 1000003 + pair + int(self.now_s * 1e6)) % (1 << 61)
         deliver()
+
+    def happens(self, chance: float) -> bool:
+        return chance > 0 and self.generator.random() < chance
 
     def choose(self, options: list[str]) -> str:
         return options[self.generator.randrange(len(options))]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from engine.data.plan import Plan
 from engine.data.status import StageStatus
+from noodle_tui.base_plan import as_made, base_plan, gain_of
 from noodle_tui.figures import ms, percent, rate, signed_percent, size, with_ms
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.lines import Line, Span, fit, line
-from noodle_tui.present_plan import replanned
 from noodle_tui.state import Candidate, ConsoleState
 from noodle_tui.tables import Column, Table, widest
 
@@ -52,14 +52,14 @@ def strategy_rows(state: ConsoleState) -> tuple[StrategyRow, ...]:
     """The present plan first, then candidates by their bottleneck, refused ones last."""
     if state.latest is None:
         return ()
-    status = replanned(state, state.latest.status)
-    current = _current(status.stages)
-    found = [_candidate(c, current, status.stages, status.plan_version) for c in state.whatif.candidates]
+    stages, base = state.latest.status.stages, base_plan(state) or as_made(state.latest.status)
+    found = [_candidate(c, base) for c in state.whatif.candidates]
     if state.suggestion is not None:
         offered = Candidate(state.suggestion.name, state.suggestion.plan, "", state.suggestion.move)
-        found.append(replace(_candidate(offered, current, status.stages, status.plan_version), is_suggestion=True))
+        found.append(replace(_candidate(offered, base), is_suggestion=True))
     found.sort(key=lambda row: (row.plan is None, row.bottleneck_s, row.step_s, row.name))
-    return (*([current, *_measured(status.stages)] if status.stages else []), *found)
+    current = StrategyRow(CURRENT, None, base.round_trip_s, base.bottleneck_s, _bottleneck(base), None, None)
+    return (*([current, *_measured(stages)] if stages else []), *found)
 
 
 def strategies_table(state: ConsoleState) -> Table:
@@ -100,14 +100,6 @@ def plan_owners(plan: Plan) -> dict[int, str]:
     return {i: stage.node_id for stage in plan.stages for i in range(stage.start, stage.stop)}
 
 
-def _current(stages: tuple[StageStatus, ...]) -> StrategyRow:
-    times = [stage.predicted_s for stage in stages]
-    hops_s = sum(stage.hop_p50_s for stage in stages)
-    slowest = max(range(len(times)), key=lambda i: times[i], default=0)
-    name = _bottleneck(slowest, times[slowest], stages[slowest].worker_id) if stages else ""
-    return StrategyRow(CURRENT, None, sum(times) + hops_s, max(times, default=0.0), name, None, None)
-
-
 def _measured(stages: tuple[StageStatus, ...]) -> tuple[StrategyRow, ...]:
     """The present plan as it runs; nothing until every stage has run."""
     times = [stage.compute_p50_s for stage in stages]
@@ -115,27 +107,28 @@ def _measured(stages: tuple[StageStatus, ...]) -> tuple[StrategyRow, ...]:
         return ()
     slowest = max(range(len(times)), key=lambda i: times[i])
     step_s = sum(times) + sum(stage.hop_p50_s for stage in stages)
-    name = _bottleneck(slowest, times[slowest], stages[slowest].worker_id)
+    name = f"S{slowest} {ms(times[slowest])} {stages[slowest].worker_id}"
     return (StrategyRow(MEASURED, None, step_s, times[slowest], name, None, None),)
 
 
-def _candidate(candidate: Candidate, current: StrategyRow, stages: tuple[StageStatus, ...], plan_version: int) -> StrategyRow:
-    strategy, plan, error = candidate.strategy, candidate.plan, candidate.error
+def _candidate(candidate: Candidate, base: Plan) -> StrategyRow:
+    strategy, plan = candidate.strategy, candidate.plan
     if plan is None:
-        return StrategyRow(strategy, None, 0.0, 0.0, "", None, None, error or "no plan")
-    slowest = max(range(len(plan.stage_s)), key=lambda i: plan.stage_s[i], default=0)
-    name = _bottleneck(slowest, plan.stage_s[slowest], plan.stages[slowest].node_id) if plan.stage_s else ""
-    before, after = owners(stages), plan_owners(plan)
+        return StrategyRow(strategy, None, 0.0, 0.0, "", None, None, candidate.error or "no plan")
+    before, after = plan_owners(base), plan_owners(plan)
     num_moved = sum(before.get(i) != node for i, node in after.items())
-    gain = current.bottleneck_s / plan.bottleneck_s - 1 if plan.bottleneck_s > 0 and current.bottleneck_s > 0 else None
-    hop_s = sum(stage.hop_p50_s for stage in stages) / len(stages) if stages else 0.0  # predictions leave hops out
-    step_s = sum(plan.stage_s) + hop_s * len(plan.stages)
-    move = candidate.move if candidate.move is not None and candidate.move.plan_version == plan_version else None  # else of another plan
-    return StrategyRow(strategy, plan, step_s, plan.bottleneck_s, name, num_moved, gain, move=move)
+    gain = gain_of(plan, base)
+    return StrategyRow(strategy, plan, plan.round_trip_s, plan.bottleneck_s, _bottleneck(plan), num_moved, gain, move=candidate.move)
 
 
-def _bottleneck(index: int, time_s: float, node: str) -> str:
-    return f"S{index} {ms(time_s)} {node}"
+def _bottleneck(plan: Plan) -> str:
+    """The stage, or the hop after it, that limits a plan."""
+    if not plan.stage_s:
+        return ""
+    index, is_hop = plan.slowest
+    if is_hop:
+        return f"S{index}>S{index + 1} {ms(plan.hop_s[index])} link"
+    return f"S{index} {ms(plan.stage_s[index])} {plan.stages[index].node_id}"
 
 
 def _max_per_s(row: StrategyRow) -> float:

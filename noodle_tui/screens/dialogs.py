@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from noodle_tui.actions import ACTIONS, KEY_OF, MODES, still_holds, title_of
+from noodle_tui.base_plan import as_made
 from noodle_tui.keys import key_of
 from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
 from noodle_tui.pages import Dialog, Leaving, Notice, Preview, ThemeChoice
-from noodle_tui.present_plan import replanned
 from noodle_tui.screens.move_lines import MAX_UNKNOWNS, facts_of
 from noodle_tui.screens.whatif import error_band, expectation, plan_difference, unknowns
 from noodle_tui.state import ConsoleState
@@ -41,6 +41,7 @@ def _content(state: ConsoleState, dialog: Dialog, canvas: Canvas) -> Lines:
             line(Span("QUIT?", "title")),
             BLANK,
             *text,
+            *_hasty(state, dialog, canvas),
             BLANK,
             line(Span(">[ Stay ]", "accent"), state.named(STAY)),
         )
@@ -81,18 +82,18 @@ def _parts(state: ConsoleState, preview: Preview, canvas: Canvas) -> list[tuple[
         place = preview.choices.index(preview.target) + 1 if preview.target in preview.choices else 0
         add(0, "where", f"{preview.target} ({place} of {len(preview.choices)}; {state.named(CHOOSE)})")
     add(8, "does", state.named(action.effect))
-    if preview.plan is not None and state.latest is not None:
-        status = replanned(state, state.latest.status)
-        add(0, "expect", expectation(status, preview.plan))
+    base = preview.present or (as_made(state.latest.status) if state.latest else None)
+    if preview.plan is not None and base is not None:
+        add(0, "expect", expectation(state, base, preview.plan))
         for i, (name, text) in enumerate(facts_of(preview.move)):
             add(3 + i, name, text)
-        unknown = (*(preview.move.unknowns if preview.move else ()), *unknowns(state, status))
+        unknown = (*(preview.move.unknowns if preview.move else ()), *unknowns(state, base))
         parts += [(6, tuple(_rows("unknown", text, canvas, "warn"))) for text in unknown[:MAX_UNKNOWNS]]
-        add(7, "trust", error_band(status))
+        add(7, "trust", error_band(state, base))
     add(1, "based on", _basis(preview))
     add(9, "same as", action.command.replace("NAME", preview.target or "NAME"))
-    if preview.plan is not None and state.latest is not None:
-        parts.append((10, (BLANK, *plan_difference(replanned(state, state.latest.status), preview.plan, canvas))))
+    if preview.plan is not None and base is not None:
+        parts.append((10, (BLANK, *plan_difference(base, preview.plan, canvas))))
     return parts
 
 
@@ -132,7 +133,16 @@ def _foot(state: ConsoleState, preview: Preview, canvas: Canvas) -> Lines:
             else f"      {key_of(KEY_OF.get(preview.action, preview.action), state.keys)} = look again"
         )
         return (BLANK, *rows, line(Span(state.named("{nav.in} / {nav.out} = close") + again, "dim")))
-    return (BLANK, line(Span(">[ Cancel ]", "accent"), state.named(CONFIRM if canvas.width >= ROOMY else SHORT_CONFIRM)))
+    answers = line(Span(">[ Cancel ]", "accent"), state.named(CONFIRM if canvas.width >= ROOMY else SHORT_CONFIRM))
+    return (*_hasty(state, preview, canvas), BLANK, answers)
+
+
+def _hasty(state: ConsoleState, dialog: Preview | Leaving, canvas: Canvas) -> Lines:
+    """Why the first `y` did nothing."""
+    if not dialog.hasty:
+        return ()
+    text = state.named("{dialog.yes} came before this could be read: nothing was done, press it again")
+    return (BLANK, *(line(Span(row, "warn")) for row in wrap(text, canvas.width)))
 
 
 def _rows(name: str, text: str, canvas: Canvas, style: str = "dim") -> list[Line]:

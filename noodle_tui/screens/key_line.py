@@ -46,8 +46,8 @@ def key_line(state: ConsoleState, canvas: Canvas, *, typing: bool = False) -> Li
 
 
 def _typing(state: ConsoleState) -> list[str]:
-    stop = "{nav.out} stop the answer" if state.generation.running else "{nav.out} leave the field"
-    return [stop, "{nav.panel} settings", "up last prompt", "enter send", "{app.interrupt} quit"]
+    leave = "{nav.out} then 1-9 screens" if not state.generation.running else "{nav.out} {nav.out} 1-9 screens"
+    return [leave, "{nav.panel} settings", "up last prompt", "enter send", "{app.interrupt} quit"]
 
 
 def _words(state: ConsoleState) -> list[str]:

@@ -11,17 +11,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal
-from textual.events import Click, Key, Paste, Resize
+from textual.events import Click, DescendantFocus, Resize
 from textual.geometry import Size
 from textual.screen import Screen
-from textual.widgets import Input
 
 from engine.data.errors import InvalidInput
 from engine.data.generation import GenerateRequest, Sampling
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.keys import Key as Binding
 from noodle_tui.lines import Canvas, Lines, Span, line
-from noodle_tui.messages import HelpFiltered, RowChosen
+from noodle_tui.messages import RowChosen
 from noodle_tui.options import Options
 from noodle_tui.pages import Page
 from noodle_tui.screens.frame import NUM_TOP_ROWS, Settings, body_lines, last_line, top_lines
@@ -39,7 +37,7 @@ SETTINGS = (("max-tokens", " max tokens ", 7), ("temperature", "  temperature ",
 
 
 class Main(Screen[None], inherit_bindings=False):
-    """See the module docstring; printable keys type only while a field has the focus."""
+    """See the module docstring; `keyboard.py` brings the keys."""
 
     app: ConsoleApp
     AUTO_FOCUS = ""
@@ -49,6 +47,7 @@ class Main(Screen[None], inherit_bindings=False):
         self._look = look
         self._glyphs = glyphs
         self._resized_to: Size | None = None
+        self.field: TextField | None = None  # where what is typed goes
         self._defaults = (str(options.max_new_tokens), f"{options.temperature:g}", str(options.seed))
 
     def compose(self) -> ComposeResult:
@@ -75,17 +74,18 @@ class Main(Screen[None], inherit_bindings=False):
         return view
 
     # --- painting -------------------------------------------------------------------------------------------------
-    def paint(self, state: ConsoleState, now_s: float, settings: Settings) -> None:
-        """Show `state`; what is unchanged costs nothing."""
+    def paint(self, state: ConsoleState, now_s: float, settings: Settings) -> bool:
+        """Show `state`; what is unchanged costs nothing. False where the terminal is too small for more than a line."""
         canvas = Canvas(self.size.width, self.size.height, self._glyphs, now_s)
         top = top_lines(state, canvas)
         self.set_class(len(top) == 1, "-too-small")
         self._show("top", top)
         if len(top) == 1:
-            return
+            return False
         self.set_class(state.ui.page is Page.PROMPT, "-prompt")
         self._show("body", body_lines(state, self.body_canvas(state, now_s), settings))
-        self._show("keys", (last_line(state, canvas, typing=isinstance(self.focused, TextField)),))
+        self._show("keys", (last_line(state, canvas, typing=self.field is not None),))
+        return True
 
     def body_canvas(self, state: ConsoleState, now_s: float) -> Canvas:
         """The room of the body, counted rather than asked for: the layout follows a moment later."""
@@ -108,15 +108,33 @@ class Main(Screen[None], inherit_bindings=False):
         self.query_one(f"#{view_id}", LineView).show(lines)
 
     # --- fields ---------------------------------------------------------------------------------------------------
+    def turned_to(self, page: Page) -> None:
+        """Another page is shown: the Prompt is there to write at once, elsewhere keys are commands."""
+        self.set_class(page is Page.PROMPT, "-prompt")
+        if page is Page.PROMPT:
+            self.write()
+        else:
+            self.leave_field()
+
     def write(self) -> None:
         """Put the cursor into the prompt."""
-        self.query_one("#prompt", PromptField).focus()
+        self._enter("prompt")
+
+    def leave_field(self) -> None:
+        """From now on keys are commands."""
+        self.field = None
+        self.set_focus(None)
 
     def next_field(self, step: int) -> None:
         """From the prompt through its settings and around."""
         names = ["prompt", *(name for name, _, _ in SETTINGS)]
-        at = names.index(self.focused.id) if self.focused is not None and self.focused.id in names else 0
-        self.query_one(f"#{names[(at + step) % len(names)]}", TextField).focus()
+        at = names.index(self.field.id) if self.field is not None and self.field.id in names else 0
+        self._enter(names[(at + step) % len(names)])
+
+    def _enter(self, name: str) -> None:
+        """At once, so that the next key is text already; Textual's focus only draws the cursor, and goes with the window's."""
+        self.field = self.query_one(f"#{name}", TextField)
+        self.set_focus(self.field)
 
     def request(self) -> GenerateRequest:
         """The prompt with the settings as they stand; raises InvalidInput with the reason."""
@@ -125,53 +143,12 @@ class Main(Screen[None], inherit_bindings=False):
         prompt = self.query_one("#prompt", PromptField).value
         return GenerateRequest(prompt, max_new_tokens=_number("max tokens", tokens, int), sampling=sampling)
 
-    async def _on_key(self, event: Key) -> None:
-        """Keys take effect here and in order: a burst such as `:theme` must not run ahead of the line that `:` opens.
-
-        Bindings do the same through the app's queue, for keys that a focused field leaves over.
-        """
-        if self.focused is not None:
-            return
-        entry = self.app.state.ui.entry
-        if entry is None and self._typed_into_help(event):
-            event.stop()
-            event.prevent_default()
-            return
-        key = None if entry is not None else self._key_of(event)
-        if entry is not None or key is not None:
-            event.stop()
-            event.prevent_default()
-        if entry is not None:
-            self.app.effects.entry.press(entry, event.key, event.character)
-        elif key is not None:
-            self.app.effects.press(key.id)
-
-    def _typed_into_help(self, event: Key) -> bool:
-        """Whether the help is open and the key filters it."""
-        ui = self.app.state.ui
-        if not ui.help or ui.dialog is not None:
-            return False
-        from noodle_tui.help_filter import typed  # not for the first paint
-
-        text = typed(ui.help_filter, event.key, event.character, self.app.state.keys)
-        if text is not None:
-            self.app.dispatch(HelpFiltered(text))
-            self.app.paint_soon()
-        return text is not None
-
-    def _key_of(self, event: Key) -> Binding | None:
-        """What a key is bound to on this screen; a dialog takes the keys of all screens, since `n` is its No."""
-        ui = self.app.state.ui
-        names = set(event.aliases)
-        here = (key for key in self.app.state.keys if ui.dialog is not None or ui.page in key.pages)
-        return next((key for key in here if names & set(key.keys.split(","))), None)
-
     def on_click(self, event: Click) -> None:
         """With `--mouse`: a tab or a row; twice on a row opens it."""
         from noodle_tui.mouse import TABS_ROW, identity_at, page_at  # not for the first paint
 
         state, y = self.app.state, event.screen_y
-        if state.ui.dialog is not None or state.ui.help or self.focused is not None:
+        if state.ui.dialog is not None or state.ui.help:
             return
         if y == TABS_ROW:
             page = page_at(state, event.screen_x, Canvas(self.size.width, self.size.height, self._glyphs, 0.0))
@@ -195,34 +172,11 @@ class Main(Screen[None], inherit_bindings=False):
         """One row."""
         self.app.effects.press("nav.up")
 
-    def on_paste(self, event: Paste) -> None:
-        """Into the line at the bottom, if it is open."""
-        entry = self.app.state.ui.entry
-        if entry is not None and self.focused is None:
-            event.stop()
-            self.app.effects.entry.insert(entry, event.text.strip())
-        elif self.app.state.ui.help and self.focused is None:
-            from noodle_tui.help_filter import pasted
-
-            event.stop()
-            self.app.dispatch(HelpFiltered(pasted(self.app.state.ui.help_filter, event.text.strip())))
-            self.app.paint_soon()
-
-    def on_descendant_focus(self) -> None:
-        """The key line depends on where the cursor is."""
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        """A click into a field goes there."""
+        if isinstance(event.widget, TextField) and self.app.state.ui.page is Page.PROMPT:
+            self.field = event.widget
         self.app.paint_soon()
-
-    def on_descendant_blur(self) -> None:
-        """See `on_descendant_focus`."""
-        self.app.paint_soon()
-
-    def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Enter in a field: run the line, send the prompt, or go back from a setting to it."""
-        event.stop()
-        if not isinstance(event.input, PromptField):
-            self.write()
-        elif event.value.strip():
-            self.app.effects.send_prompt()
 
 
 def _number(what: str, text: str, kind: Callable[[str], T]) -> T:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.data.plan import Plan
-from engine.data.status import ClusterStatus
+from noodle_tui.base_plan import base_plan
 from noodle_tui.figures import ms, size
 from noodle_tui.lines import Canvas, Lines, Span, line
 from noodle_tui.listings.strategies import StrategyRow
 from noodle_tui.pages import WHATIF_METRICS
-from noodle_tui.present_plan import replanned
 from noodle_tui.state import ConsoleState
 from noodle_tui.widgets.plan_blocks import bottleneck_index, parts_strip
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from engine.data.moves import MoveEstimate
 
 LABEL = 9
+HOP = ">"
+SEEN = 0.02  # of a step: a shorter hop is no part of the picture
 Parts = tuple[tuple[str, float], ...]  # nodes in the order of their stages, each with its part
 
 
@@ -44,30 +45,35 @@ def measured(state: ConsoleState, row: StrategyRow) -> Measure | None:
     """What `m` chose, of the plans that are compared; None is time."""
     if row.plan is None or state.latest is None:
         return None
-    status, (base, base_move) = replanned(state, state.latest.status), base_of(state)
-    metric = WHATIF_METRICS[state.ui.whatif_metric]
+    chosen, chosen_move = base_of(state)
+    metric, base = WHATIF_METRICS[state.ui.whatif_metric], chosen or base_plan(state)
     if metric == "memory":
-        return _memory(row.move, base_move if base else None, base is not None)
-    return _items(status, row.plan, base) if metric == "items" else None
+        return _memory(row.move, chosen_move if chosen else None, chosen is not None)
+    return Measure(_sizes(base), _sizes(row.plan), lambda number: f"{number:.0f}", False) if metric == "items" and base else None
 
 
-def times_of(status: ClusterStatus, plan: Plan, base: Plan | None) -> Measure:
-    """Predicted time of every stage; the present plan's come from the status."""
-    now = _by_node(base, base.stage_s) if base else tuple((stage.worker_id, stage.predicted_s) for stage in status.stages)
-    return Measure(now, _by_node(plan, plan.stage_s))
+def times_of(base: Plan, plan: Plan) -> Measure:
+    """Predicted time of every stage and of every hop that can be seen beside them."""
+    visible_s = SEEN * max(base.round_trip_s, plan.round_trip_s)
+    return Measure(_times(base, visible_s), _times(plan, visible_s))
+
+
+def _times(plan: Plan, visible_s: float) -> Parts:
+    parts: list[tuple[str, float]] = []
+    for i, (node, stage_s) in enumerate(_by_node(plan, plan.stage_s)):
+        parts.append((node, stage_s))
+        hop_s = plan.hop_s[i] if plan.hop_s else 0.0
+        if hop_s >= visible_s > 0:
+            parts.append((HOP, hop_s))
+    return tuple(parts)
 
 
 def _by_node(plan: Plan, values: tuple[float, ...]) -> Parts:
     return tuple((stage.node_id, value) for stage, value in zip(plan.stages, values, strict=True))
 
 
-def _items(status: ClusterStatus, plan: Plan, base: Plan | None) -> Measure:
-    now = _by_node(base, _sizes(base)) if base else tuple((stage.worker_id, float(stage.stop - stage.start)) for stage in status.stages)
-    return Measure(now, _by_node(plan, _sizes(plan)), lambda number: f"{number:.0f}", marks_highest=False)
-
-
-def _sizes(plan: Plan) -> tuple[float, ...]:
-    return tuple(float(stage.stop - stage.start) for stage in plan.stages)
+def _sizes(plan: Plan) -> Parts:
+    return tuple((stage.node_id, float(stage.num_items)) for stage in plan.stages)
 
 
 def _memory(move: MoveEstimate | None, base_move: MoveEstimate | None, has_base: bool) -> Measure:

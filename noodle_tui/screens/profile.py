@@ -27,6 +27,8 @@ def profile_body(state: ConsoleState, canvas: Canvas) -> Lines:
     if view is None or phase is None or table is None:
         return _empty(state, canvas)
     head = _head(state, view, phase, canvas)
+    if view.doubt:
+        return (*head, *_doubtful(state, view, canvas))
     row: LayerRow | None = cursor_row(state, Page.PROFILE)
     listing = state.ui.listing(Page.PROFILE)
     room = canvas.height - len(head) - 1
@@ -39,6 +41,12 @@ def profile_body(state: ConsoleState, canvas: Canvas) -> Lines:
     served = _served(state, phase, row, canvas) if row is not None else ()
     fits = len(head) + len(rows) + len(below) + len(served) + 2 <= canvas.height
     return (*head, *rows, BLANK, *below, *((BLANK, *served) if served and fits else ()))[: canvas.height]
+
+
+def _doubtful(state: ConsoleState, view: ProfileView, canvas: Canvas) -> Lines:
+    """Instead of bars: shares of figures that are noise would look like findings."""
+    text = f"Too noisy to use: {view.doubt}. Take it again when the machine is quiet: " + state.named("{cluster.profile} on Nodes.")
+    return (BLANK, *(line(" ", Span(part, "error")) for part in wrap(text, canvas.width - 2)))
 
 
 def _served(state: ConsoleState, phase: PhaseView, row: LayerRow, canvas: Canvas) -> Lines:
@@ -72,7 +80,8 @@ def _head(state: ConsoleState, view: ProfileView, phase: PhaseView, canvas: Canv
     when = f"{clock(view.wall_s)}, {age(max(0.0, state.latest.wall_s - view.wall_s))} ago" if state.latest else clock(view.wall_s)
     label = f"{view.model}{' (random weights)' if view.random_weights and 'random' not in view.model else ''}"
     first = f"  {label} on {view.host}: {view.device}, {view.num_threads} threads, {view.dtype}   {when}"
-    trust = f"hooks cost {view.overhead:+.1%}, items cover {view.coverage:.0%} of a step, noise {view.noise_cv:.0%}, {view.num_steps} steps"
+    trust = f"hooks cost {view.overhead:+.1%}, items cover {view.coverage:.0%} of a step, noise {_spread(view.noise_cv)}"
+    trust += f", {view.num_steps} steps"
     phases = [p.point.phase.upper() if p is phase else p.point.phase for p in view.phases]
     against = _against(state)
     return (
@@ -108,7 +117,7 @@ def _layers(phase: PhaseView, row: LayerRow, canvas: Canvas) -> Lines:
     layers = sorted((layer for layer in phase.layers if layer.item == row.item.index), key=lambda layer: -layer.self_s)
     title = line(
         Span(f" ITEM {row.item.index} {row.item.name}", "title"),
-        f"  {with_ms(row.item.p50_s)}, {percent(row.item.share)} of a step, noise {row.item.cv:.0%}",
+        f"  {with_ms(row.item.p50_s)}, {percent(row.item.share)} of a step, noise {_spread(row.item.cv)}",
         Span(f"   +{row.num_alike} alike, {row.alike}, {row.unfold} = all" if row.num_alike else "", "dim"),
     )
     if not layers:
@@ -123,6 +132,10 @@ def _layer(layer: LayerTime, longest_s: float, width: int, canvas: Canvas) -> Li
     head = f"  {fit(layer.name, 20, canvas.glyphs)} {_fine(layer.self_s):>8}ms "
     why = fit(f"{layer.bound}: {layer.why}", max(0, canvas.width - len(head) - width - 2), canvas.glyphs).rstrip()
     return line(head, Span(f"{bar:<{width}}", "low"), " ", Span(why, "dim"))
+
+
+def _spread(cv: float | None) -> str:
+    return "not known" if cv is None else f"{cv:.0%}"
 
 
 def _fine(seconds: float) -> str:

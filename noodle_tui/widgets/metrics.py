@@ -68,13 +68,12 @@ def _left(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> Lines:
 
 def _step_graphs(state: ConsoleState, status: ClusterStatus, cells: int, glyphs: Glyphs) -> Line:
     """Median and 95th percentile, each with its graph on the scale of 0 to twice the plan."""
-    planned_s = sum(stage.predicted_s + stage.hop_p50_s for stage in status.stages)
     parts: list[Span | str] = [_label("STEP")]
     for name, now_s, known in (
         ("p50", status.step_p50_s, [sample.step_p50_s for sample in state.samples]),
         ("p95", status.step_p95_s, [sample.step_p95_s for sample in state.samples]),
     ):
-        parts += [f"{name} {with_ms(now_s):>6} [", *sparkline(known, planned_s, cells, glyphs, graph="step"), "]  "]
+        parts += [f"{name} {with_ms(now_s):>6} [", *sparkline(known, status.predicted_step_s, cells, glyphs, graph="step"), "]  "]
     return line(*parts)
 
 

@@ -135,8 +135,10 @@ def strip_line(state: ConsoleState, canvas: Canvas) -> Line:
     if action is not None and action.state == "failed":
         return _sentence(f" ERROR {action.title}: ", action.detail, state.named("{action.detail} = in full  ") + dismiss, canvas, "error")
     if action is not None:
-        word = "running" if action.state == "running" else "done"
-        return _sentence(f" {action.title} {word} ", action.detail, "" if action.state == "running" else dismiss, canvas, "accent")
+        hint = dismiss if action.state == "done" else ""
+        others = sum(run.state == "running" for run in state.actions if run is not action)
+        also = f"  (+{others} running)" if others else ""
+        return _sentence(f" {action.title} {action.state} ", action.detail, hint + also, canvas, "accent")
     if state.said is not None:
         return _sentence(
             " ERROR " if state.said.is_error else " ", state.said.text, "", canvas, "error" if state.said.is_error else "accent"

@@ -19,7 +19,7 @@ from engine.data.plan import Stage
 from engine.data.status import NodeState, Phase
 from engine.profile.cost_model import CostModel, CostSample
 from engine.profile.point import DECODE, Point
-from engine.profile.profile import Profile
+from engine.profile.profile import Profile, doubt_of
 from tests.control.harness import CONTEXT_TOKENS, EOS, Driver, card, token_after
 from tests.report.profiles import make_profile
 
@@ -510,7 +510,8 @@ def sample_profile(fingerprint: str, noise: float) -> Profile:
     """Three blocks and their ends, five items in all, as the harness's model has."""
     profile = make_profile(3)
     law = CostModel.fit([CostSample(Point(DECODE, 1, context, batch), (1e-3 * batch,) * 5) for context in (8, 90) for batch in (1, 2)])
-    return replace(profile, fingerprint=fingerprint, cost_model=law, honesty=replace(profile.honesty, noise_cv=noise))
+    doubt = doubt_of([replace(step, cv=noise) for step in profile.steps], 1.0)
+    return replace(profile, fingerprint=fingerprint, cost_model=law, honesty=replace(profile.honesty, noise_cv=noise, doubt=doubt))
 
 
 @pytest.mark.parametrize(("noise", "uses_it"), [(0.02, True), (0.4, False)])

@@ -157,7 +157,8 @@ def test_options_of_published_models_are_sliced_exactly(name: str, tmp_path: Pat
     [
         ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "dynamic"),
         ("gpt2", {"add_cross_attention": True}, "encoder"),
-        ("llama", {"quantization_config": {"quant_method": "fp8"}}, "quantised"),
+        ("llama", {"quantization_config": {"quant_method": "awq", "bits": 4}}, r"quantised \(AWQ, 4 bit\)"),
+        ("llama", {"architectures": ["LlamaForSequenceClassification"]}, "no language-model head"),
         ("gemma3_text", {"use_bidirectional_attention": True}, "later tokens"),
     ],
 )

@@ -89,7 +89,7 @@ def test_a_folder_without_config_says_so(tmp_path: Path) -> None:
         ({"architectures": ["X"], "auto_map": {"AutoModel": "m.X"}}, None, NotSupported, "never run"),
         ([1, 2], None, Corrupt, "holds a list"),
         ({"model_type": "gpt2"}, {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}, Corrupt, "lacks 2 of 2"),
-        ({"model_type": "gpt2"}, None, NotSupported, "pickles are never read"),
+        ({"model_type": "gpt2"}, None, NotFound, "no safetensors files"),
     ],
 )
 def test_a_folder_that_cannot_be_a_model_is_refused(config: Any, index: object, error: type[Exception], text: str, tmp_path: Path) -> None:

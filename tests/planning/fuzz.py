@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 import sys
+from fractions import Fraction
 
 from engine.planning import strategies
-from engine.planning.problem import Infeasible
+from engine.planning.problem import Infeasible, TooHard
 from engine.planning.solving import exact, leximin, node_sets, threshold_search
 from engine.planning.strategies import STRATEGIES, solve
-from tests.planning.reference import Reference, random_problem
+from tests.planning.reference import Reference, exactly, random_problem, wide_problem
+
+WITHIN = 1 + Fraction(1, 10**9)  # two figures that differ by less are equal
 
 
 def choose_path(number: int) -> None:
@@ -41,6 +44,35 @@ def differences(seed: int, most_items: int = 8, most_nodes: int = 5) -> list[str
         if key != expected or not found.optimal or found.objective != objective or found.lower_bound != objective:
             wrong.append(f"seed {seed} {strategy}: {key} of {found.cuts} by {found.method}, best is {expected}")
     return wrong
+
+
+def false_certificates(seed: int) -> tuple[int, list[str]]:
+    """How many plans of this seed's problem of unlike magnitudes are not certified, and what is untrue of any."""
+    problem = wide_problem(random.Random(seed))
+    reference, open_plans, wrong = Reference(exactly(problem)), 0, []
+    for strategy in STRATEGIES:
+        expected = reference.best(strategy)
+        try:
+            found = solve(problem, strategy)
+        except Infeasible as refusal:
+            if expected is not None and not isinstance(refusal, TooHard):
+                wrong.append(f"seed {seed} {strategy}: refused, but {_floats(expected)} is feasible")
+            continue
+        if expected is None or found.cuts not in [row[0] for row in reference.rows]:
+            wrong.append(f"seed {seed} {strategy}: {found.cuts} breaks a limit, best is {expected and _floats(expected)}")
+            continue
+        optimum = expected[1] if strategy == "balanced" else expected[0][0] if strategy == "bottleneck_first" else expected[0]
+        if found.lower_bound > optimum * WITHIN or (found.optimal and found.objective > optimum * WITHIN):
+            claim = f"{found.objective} from {found.lower_bound}, optimal {found.optimal}"
+            wrong.append(f"seed {seed} {strategy}: {claim}, best is {_floats(expected)}")
+        if not found.objective * WITHIN >= optimum and strategy not in ("balanced", "memory_aware"):
+            wrong.append(f"seed {seed} {strategy}: {found.objective} is better than the best, {float(optimum)}")
+        open_plans += not found.optimal
+    return open_plans, wrong
+
+
+def _floats(key: tuple) -> list:
+    return [[float(x) for x in part] if isinstance(part, list) else float(part) for part in key]
 
 
 def main(first: int, count: int) -> int:

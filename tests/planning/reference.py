@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 
 from engine.data.model import Item
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.problem import CoordinatorLink, Link, MemoryPool, PairLink, PlanningNode, Problem
 
 Cuts = tuple[tuple[int, int, int], ...]
+ITEM_SIZES = ("weight_bytes", "kv_bytes_per_token", "output_bytes_per_token", "tied_bytes")
 
 
 class Reference:
@@ -42,13 +44,13 @@ class Reference:
         return [(g, min(max(items[i].tied_bytes for i in g), min(items[i].weight_bytes for i in g))) for g in groups]
 
     def _bytes(self, a: int, b: int) -> float:
-        p, total = self.p, 0.0
+        p, total = self.p, 0
         for i in range(a, b):
             total += p.items[i].weight_bytes + p.items[i].kv_bytes_per_token * p.sessions * p.context_tokens
         for group, size in self.shared:
             inside = sum(a <= i < b for i in group)
             total -= size * (inside - 1) if inside > 1 else 0
-        return total + max(p.workspace_bytes[a:b], default=0.0)
+        return total + max(p.workspace_bytes[a:b], default=0)
 
     def _stage_s(self, u: int, a: int, b: int) -> float:
         node = self.p.nodes[u]
@@ -108,24 +110,24 @@ class Reference:
     def price(self, cuts: Cuts) -> tuple[list[float], float, float, float, float]:
         """(stage costs, round trip, sum of squares, memory ratio, price) by definition."""
         p = self.p
-        costs, trip, squares, ratio = [], 0.0, 0.0, 0.0
+        costs, trip, squares, ratio = [], 0, 0, 0
         for k, (u, a, b) in enumerate(cuts):
-            s, h = self._stage_s(u, a, b), 0.0
+            s, h = self._stage_s(u, a, b), 0
             if k + 1 < len(cuts):
                 link = self._link(u, cuts[k + 1][0])
-                h = link.latency_s + p.items[b - 1].output_bytes_per_token / link.bandwidth_bytes_per_s
+                h = _transfer_s(link, p.items[b - 1].output_bytes_per_token)
             costs.append(s + h if p.link_cost == "additive" else max(s, h))
             trip, squares = trip + s + h, squares + s * s
             used, room = self.bytes[a, b] + p.nodes[u].buffer_bytes, p.nodes[u].memory_bytes - p.constraints.memory_reserve_bytes
-            ratio = max(ratio, used / room if used else 0.0)
+            ratio = max(ratio, used / room if used and room < math.inf else 0)
         if p.return_hop and p.coordinator:
             ways = {c.node_id: c for c in p.coordinator}
             for link in (ways[p.nodes[cuts[0][0]].node_id].to_node, ways[p.nodes[cuts[-1][0]].node_id].from_node):
-                trip += link.latency_s + 4 / link.bandwidth_bytes_per_s
+                trip += _transfer_s(link, 4)
         elif p.return_hop and len(cuts) > 1:
             link = self._link(cuts[-1][0], cuts[0][0])
-            trip += link.latency_s + 4 / link.bandwidth_bytes_per_s
-        ratio = max([ratio, *(used / room for used, room in self._pool_use(cuts) if used)])
+            trip += _transfer_s(link, 4)
+        ratio = max([ratio, *(used / room for used, room in self._pool_use(cuts) if used and room < math.inf)])
         return costs, trip, squares, ratio, sum(p.nodes[u].price_per_s for u, _, _ in cuts)
 
     def key(self, strategy: str, row: tuple) -> tuple:
@@ -154,6 +156,64 @@ class Reference:
         return self.key(strategy, (cuts, *self.price(cuts)))
 
 
+def _transfer_s(link: Link, num_bytes: float) -> float:
+    return link.latency_s + (num_bytes / link.bandwidth_bytes_per_s if link.bandwidth_bytes_per_s < math.inf else 0)
+
+
+def exactly(problem: Problem) -> Problem:
+    """The same with fractions in place of floats, so that the reference's sums and products are exact."""
+
+    def exact(value: float) -> float:
+        return Fraction(value) if isinstance(value, float) and math.isfinite(value) else value  # type: ignore[return-value]
+
+    return _each_number(problem, exact)
+
+
+def wide_problem(rng: random.Random, most_items: int = 6, most_nodes: int = 4) -> Problem:
+    """A random problem in whose every field numbers from 1e-9 to 1e12 stand side by side, or a few that mean "never"."""
+    share, low, high = rng.choice([(1.0, -9, 12), (0.3, -9, 12), (0.2, 9, 9), (0.5, -6, 0)])
+
+    def widened(value: float) -> float:
+        if isinstance(value, float) and math.isfinite(value) and value > 0 and rng.random() < share:
+            return rng.uniform(1.0, 9.99) * 10.0 ** rng.randint(low, high)
+        return value
+
+    problem = _each_number(random_problem(rng, most_items, most_nodes), lambda value: widened(float(value)))
+    items = tuple(replace(i, tied_bytes=min(i.tied_bytes, i.weight_bytes)) for i in problem.items)
+    return replace(problem, items=items)
+
+
+def _each_number(problem: Problem, change: Callable[[float], float]) -> Problem:
+    """The problem with every time, size, price and latency changed."""
+
+    def link(old: Link) -> Link:
+        return Link(change(old.latency_s), change(old.bandwidth_bytes_per_s))
+
+    def node(n: PlanningNode) -> PlanningNode:
+        times = {name: tuple(map(change, getattr(n, name))) for name in ("time_s", "stage_time_s")}
+        sizes = {name: change(getattr(n, name)) for name in ("memory_bytes", "price_per_s", "buffer_bytes", "base_s")}
+        return replace(n, **times, **sizes)
+
+    def item(i: Item) -> Item:
+        return replace(i, **{name: change(getattr(i, name)) for name in ITEM_SIZES})
+
+    links = problem.links
+    return replace(
+        problem,
+        items=tuple(map(item, problem.items)),
+        nodes=tuple(map(node, problem.nodes)),
+        links=link(links) if isinstance(links, Link) else tuple(replace(pair, link=link(pair.link)) for pair in links),
+        pools=tuple(replace(pool, memory_bytes=change(pool.memory_bytes)) for pool in problem.pools),
+        workspace_bytes=tuple(map(change, problem.workspace_bytes)),
+        coordinator=tuple(CoordinatorLink(c.node_id, link(c.to_node), link(c.from_node)) for c in problem.coordinator),
+        constraints=replace(
+            problem.constraints,
+            memory_reserve_bytes=change(problem.constraints.memory_reserve_bytes),
+            latency_limit_s=change(problem.constraints.latency_limit_s),
+        ),
+    )
+
+
 def random_problem(rng: random.Random, most_items: int = 8, most_nodes: int = 5) -> Problem:
     """Any mixture of features; all figures are multiples of 1/32 and below 64."""
     n, num_nodes = rng.randint(1, most_items), rng.randint(1, most_nodes)
@@ -176,7 +236,7 @@ def random_problem(rng: random.Random, most_items: int = 8, most_nodes: int = 5)
         )
         for i in range(n)
     )
-    return Problem(
+    problem = Problem(
         items,
         nodes,
         links=_link(rng) if plain else _links(rng, nodes),
@@ -190,8 +250,9 @@ def random_problem(rng: random.Random, most_items: int = 8, most_nodes: int = 5)
         pools=pools,
         workspace_bytes=tuple(float(rng.randint(0, 3)) for _ in range(n)) if rng.random() < 0.2 else (),
         constraints=PlanningConstraints() if plain else _constraints(rng, n, nodes),
-        coordinator=_coordinator(rng, nodes) if rng.random() < 0.3 else (),
     )
+    ways = _coordinator(rng, nodes) if rng.random() < 0.3 else ()
+    return replace(problem, coordinator=ways, return_hop=problem.return_hop or bool(ways))
 
 
 def _coordinator(rng: random.Random, nodes: tuple[PlanningNode, ...]) -> tuple[CoordinatorLink, ...]:

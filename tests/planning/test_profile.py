@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from engine.data.errors import Corrupt, InvalidInput, NotSupported
+from engine.commands.profile_text import as_text
+from engine.data.errors import Corrupt, InvalidInput, NotSupported, Refused
+from engine.planning.estimate import estimate
+from engine.planning.problem import Link
 from engine.profile.cost_model import CostModel, CostSample
 from engine.profile.point import DECODE, PREFILL, Point
 from engine.profile.profile import (
@@ -24,6 +27,8 @@ from engine.profile.profile import (
     Roofline,
     StepFigures,
     TensorInfo,
+    doubt_of,
+    spread_of,
 )
 
 SHORT, MIDDLE, LONG = (Point(DECODE, 1, context, 1) for context in (16, 128, 512))
@@ -141,3 +146,33 @@ def test_damage_is_refused_by_name(text: str, message: str) -> None:
 def test_a_later_schema_is_named() -> None:
     with pytest.raises(NotSupported, match="version 2"):
         Profile.from_json(changed(schema_version=2))
+
+
+def step(cv: float | None, point: Point = POINTS[0]) -> StepFigures:
+    return StepFigures(point, 0.02, 0.02, 0.02, 5, cv)
+
+
+def test_a_spread_needs_five_samples() -> None:
+    assert [spread_of([1.0] * k + [9.0]) for k in range(4)] == [None] * 4
+    assert spread_of([1.0, 2.0, 3.0, 4.0, 5.0]) == pytest.approx(1.5811 / 3, rel=1e-4)
+
+
+def test_figures_are_in_doubt_by_their_worst_point_and_not_by_the_median() -> None:
+    lone = [step(None) for _ in range(7)]
+    assert doubt_of([*lone, step(0.87, POINTS[1])], 1.0) == f"a step varies by 87 % at {POINTS[1].label}"
+    assert "no point has 5 samples" in doubt_of(lone, 1.0)
+    assert doubt_of([step(0.02)], 1.55) == "the items add up to 155 % of a step"
+    assert doubt_of([step(0.02), *lone], 1.0) == ""
+
+
+def test_nothing_is_planned_from_figures_in_doubt() -> None:
+    doubtful = profile(honesty=replace(profile().honesty, doubt="a step varies by 87 % at decode ctx 16"))
+    assert Profile.from_json(doubtful.to_json()).honesty.doubt == doubtful.honesty.doubt
+    with pytest.raises(Refused, match="too noisy to use: a step varies by 87 %"):
+        estimate(doubtful, [], "balanced", Link())
+
+
+def test_the_text_says_so_before_anybody_reads_a_share() -> None:
+    text = as_text(profile(honesty=replace(profile().honesty, doubt="a step varies by 87 %", noise_cv=None, overhead_error=None)))
+    assert "too noisy to use: a step varies by 87 %; take it again when the machine is quiet" in text
+    assert "noise ? % at the worst point" in text and "noise 0" not in text

@@ -177,7 +177,7 @@ def test_a_disk_that_hangs_blocks_neither_writes_nor_close(tmp_path: Path, monke
     writer = JsonlWriter(tmp_path / "metrics.jsonl", queue_records=8)
     monkeypatch.setattr(JsonlWriter, "_put", hang)
     writer.write("first", {})
-    assert hanging.wait(10)
+    assert hanging.wait(120)
     for _ in range(100):
         writer.write("more", {})
     assert writer.num_lost == 92

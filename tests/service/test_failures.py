@@ -93,7 +93,7 @@ def generated(address: str) -> list[int]:
     return list(json.loads(done.stdout)["token_ids"])
 
 
-def engine(*arguments: str, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
+def engine(*arguments: str, timeout_s: float = 150) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "engine", *arguments], capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
@@ -182,7 +182,7 @@ def test_whatever_ends_up_takes_its_children_along(number: signal.Signals) -> No
     assert len(children) == 3
     up.send_signal(number)
     up.wait(60)
-    _gone, alive = psutil.wait_procs(children, timeout=60)
+    _gone, alive = psutil.wait_procs(children, timeout=120)
     assert not alive
 
 
@@ -198,4 +198,4 @@ def test_interrupting_a_start_leaves_nothing_behind() -> None:
     children = psutil.Process(up.pid).children(recursive=True)
     up.send_signal(signal.SIGINT)
     assert up.wait(60) == 130
-    assert children and not psutil.wait_procs(children, timeout=20)[1]
+    assert children and not psutil.wait_procs(children, timeout=120)[1]

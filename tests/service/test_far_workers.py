@@ -73,7 +73,7 @@ class Far(Matrix):
         return {p.name for p in (self.cache(worker_id).folder / "tensors").glob("??/*")}
 
     def counted(self, worker_id: str, name: str) -> int:
-        with urllib.request.urlopen(f"http://{self.metrics[worker_id]}/metrics", timeout=10) as page:
+        with urllib.request.urlopen(f"http://{self.metrics[worker_id]}/metrics", timeout=120) as page:
             found = re.search(rf"^noodle_worker_weights_{name}_bytes_total\{{.*\}} (\S+)$", page.read().decode(), re.M)
         assert found is not None
         return int(float(found[1]))

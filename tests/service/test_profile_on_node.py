@@ -65,5 +65,5 @@ def test_the_process_ends_when_nobody_waits_any_more(cluster: Running) -> None:
 
     cluster.wait(leave())
     worker = psutil.Process(cluster.cluster.pids()["w1"])
-    _, alive = psutil.wait_procs(worker.children(recursive=True), timeout=20)
+    _, alive = psutil.wait_procs(worker.children(recursive=True), timeout=120)
     assert not alive, f"still running: {alive}"

@@ -42,7 +42,7 @@ class Stage:
 
     def step(self, frame: pb.StepFrame) -> pb.StepFrame | pb.StepReport:
         self.runner.submit(frame)
-        return self.out.get(timeout=60)
+        return self.out.get(timeout=120)
 
     def idle(self) -> None:
         """Return when everything submitted has run."""

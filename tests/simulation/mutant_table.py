@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import pytest
 
 from engine.simulation.drill import Drill, DrillFailure
-from tests.simulation.mutants import MUTANTS, Mutate
+from tests.simulation.mutants import DIRECTED, MUTANTS, Mutate
 
 
 def first_noticed(mutate: Mutate, seeds: Iterable[int]) -> tuple[int, str] | None:
@@ -25,6 +25,19 @@ def first_noticed(mutate: Mutate, seeds: Iterable[int]) -> tuple[int, str] | Non
     return None
 
 
+def noticed_by_test(mutate: Mutate) -> str:
+    """The name of the test that is written for this fault and fails with it; empty if there is none, or none that fails."""
+    test = DIRECTED.get(mutate)
+    with pytest.MonkeyPatch.context() as patch:
+        mutate(patch)
+        try:
+            if test is not None:
+                test()
+        except (AssertionError, pytest.fail.Exception):
+            return test.__name__ if test is not None else ""
+    return ""
+
+
 def main(arguments: list[str]) -> int:
     """Print the table; 1 if a fault went unnoticed."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -34,10 +47,10 @@ def main(arguments: list[str]) -> int:
     wanted = [m for m in MUTANTS if not options.names or m.__name__ in options.names]
     unnoticed = 0
     for mutate in wanted:
-        found = first_noticed(mutate, range(options.seeds))
-        unnoticed += found is None
-        seed, how = found or (-1, f"not noticed in {options.seeds} seeds")
-        print(f"{mutate.__name__:38} {seed if found else '-':>6}  {how}", flush=True)
+        found, test = first_noticed(mutate, range(options.seeds)), noticed_by_test(mutate)
+        unnoticed += found is None and not test
+        seed, how = found or (-1, f"noticed by {test}" if test else f"not noticed in {options.seeds} seeds")
+        print(f"{mutate.__name__:42} {seed if found else '-':>6}  {how}", flush=True)
     print(f"{len(wanted) - unnoticed} of {len(wanted)} faults noticed")
     return 1 if unnoticed or not wanted else 0
 

@@ -10,19 +10,22 @@ import pytest
 
 from engine.control import commands as do
 from engine.control import events as on
+from engine.control import rebalance
 from engine.control.attendance import Attendance
 from engine.control.cluster import Cluster
-from engine.control.members import Members
+from engine.control.members import Member, Members
 from engine.control.moves import Move
 from engine.control.rebalance import Rebalancer
 from engine.control.scheduler import Scheduler
 from engine.control.serving import Serving
-from engine.control.session import Session
+from engine.control.session import Session, SessionState
 from engine.control.stage_sessions import Append, Replay, StageSession, StageSessions
 from engine.data.generation import Sampling, Segment
+from engine.data.status import Phase
 from engine.simulation import drill_coordinator
 from engine.simulation.drill_coordinator import DrillCoordinator
 from engine.simulation.drill_worker import DrillWorker, Held
+from tests.control import test_fences, test_stage_sessions
 
 Mutate = Callable[[pytest.MonkeyPatch], None]
 
@@ -217,15 +220,285 @@ def queue_forgets_what_was_reserved(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Scheduler, "interrupt_all", mutant)
 
 
+def step_of_any_epoch_counts(patch: pytest.MonkeyPatch) -> None:
+    """What a report says, or a step that was not delivered, counts though its session was sent again since."""
+    patch.setattr(Serving, "_in_epoch", lambda self, segment: self.scheduler.get(segment.session_id))
+
+
+def cuts_are_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A prompt that travels again is cut as the present budget says."""
+    patch.setattr(Session, "takes_whole_chunk", lambda self: False)
+    patch.setattr(Session, "next_cut", lambda self: len(self.prompt_ids) if self.num_sent < len(self.prompt_ids) else self.prefix_tokens)
+
+
+def recoveries_are_never_forgiven(patch: pytest.MonkeyPatch) -> None:
+    """A session that was interrupted too often in all is given up, though it got on each time."""
+    accept = Scheduler.accept_token
+
+    def mutant(self: Scheduler, session: Session, token_id: int, now_s: float) -> None:
+        num_recoveries = session.num_recoveries
+        accept(self, session, token_id, now_s)
+        session.num_recoveries = num_recoveries
+
+    patch.setattr(Scheduler, "accept_token", mutant)
+
+
+def memory_of_any_epoch_goes_on(patch: pytest.MonkeyPatch) -> None:
+    """A stage carries a session on from what it holds of an earlier replay."""
+    patch.setattr(StageSessions, "carry", lambda self, version, carried, imported: _carry(self, version, carried, imported, any_epoch=True))
+
+
+def memory_of_any_length_goes_on(patch: pytest.MonkeyPatch) -> None:
+    """A stage carries a session on whatever it holds of it; nobody looks a second time."""
+    patch.setattr(
+        StageSessions, "carry", lambda self, version, carried, imported: _carry(self, version, carried, imported, any_length=True)
+    )
+    commit_takes_what_is_there(patch)
+
+
+def _carry(
+    self: StageSessions, version: int, carried: Any, imported: StageSessions, any_epoch: bool = False, any_length: bool = False
+) -> tuple[StageSessions, tuple[str, ...]]:
+    following, missing = StageSessions(version), []
+    for one in carried:
+        known = [s for s in (self.find(one.session_id), imported.find(one.session_id)) if s is not None]
+        fit = [s for s in known if (any_epoch or s.epoch == one.epoch) and (any_length or len(s.token_ids) == one.num_tokens)]
+        if fit:
+            held = fit[0]
+            following.replace(one.session_id, StageSession(one.new_epoch, held.sampling, held.token_ids, held.reserve_tokens))
+        else:
+            missing.append(one.session_id)
+    return following, tuple(missing)
+
+
+def copies_of_any_round_count(patch: pytest.MonkeyPatch) -> None:
+    """The answer to a copy of the first round is taken for one to the delta."""
+    copied = Rebalancer.copied
+
+    def mutant(self: Rebalancer, event: on.KvCopied) -> None:
+        copied(self, replace(event, round=self.move.round) if self.move is not None else event)
+
+    patch.setattr(Rebalancer, "copied", mutant)
+
+
+def sample_index_is_not_checked(patch: pytest.MonkeyPatch) -> None:
+    """The token that a report names for another index is taken."""
+    report = Serving.report
+
+    def mutant(self: Serving, event: on.StepReported, *rest: Any) -> str:
+        flight = self.flights.get(event.step_id)
+        asked = {(s.session_id, s.epoch): s.sample_index for s in (flight.segments if flight else ())}
+        outcomes = tuple(replace(o, sample_index=asked.get((o.session_id, o.epoch))) for o in event.outcomes)
+        return report(self, replace(event, outcomes=outcomes), *rest)
+
+    patch.setattr(Serving, "report", mutant)
+
+
+def silent_segment_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A report that says nothing of a session ends what is known of its step."""
+    refused = Serving._refused
+
+    def mutant(self: Serving, session: Session, error: Any, *rest: Any) -> str:
+        return "" if "came back without it" in str(error) else refused(self, session, error, *rest)
+
+    patch.setattr(Serving, "_refused", mutant)
+
+
+def only_the_first_failure_counts(patch: pytest.MonkeyPatch) -> None:
+    """Where a step failed for several sessions, the first broken link that it tells of hides the others."""
+    refused, report, told = Serving._refused, Serving.report, [""]
+
+    def first(self: Serving, session: Session, error: Any, *rest: Any) -> str:
+        told[0] = told[0] or refused(self, session, error, *rest)
+        return told[0]
+
+    def mutant(self: Serving, *rest: Any) -> str:
+        told[0] = ""
+        return report(self, *rest)
+
+    patch.setattr(Serving, "_refused", first)
+    patch.setattr(Serving, "report", mutant)
+
+
+def careful_session_does_not_wait(patch: pytest.MonkeyPatch) -> None:
+    """A session of which a step failed has several chunks in flight, and one may overtake the other."""
+    runs = lambda s: s.state is not SessionState.QUEUED  # noqa: E731
+    patch.setattr(Session, "wants_prefix", property(lambda self: runs(self) and self.num_sent < self.prefix_tokens))
+
+
+def one_loaded_stage_is_enough(patch: pytest.MonkeyPatch) -> None:
+    _before(patch, on.StageLoaded, lambda cluster, event: cluster._loaded.update(s.node_id for s in cluster.plan.stages) or event)
+
+
+def loaded_stage_of_any_plan_counts(patch: pytest.MonkeyPatch) -> None:
+    _before(patch, on.StageLoaded, lambda cluster, event: replace(event, plan_version=cluster.plan_version))
+
+
+def failure_of_any_move_counts(patch: pytest.MonkeyPatch) -> None:
+    _before(patch, on.MoveFailed, lambda cluster, event: replace(event, plan_version=cluster.rebalancer.move.new.plan_version))
+
+
+def _before(patch: pytest.MonkeyPatch, kind: type, change: Callable[[Any, Any], Any]) -> None:
+    """Events of that kind reach the cluster changed, while a plan loads or a move is under way."""
+    handle = Cluster.handle
+
+    def mutant(self: Cluster, event: Any, now_s: float) -> list[do.Command]:
+        is_open = self.rebalancer.move is not None if kind is on.MoveFailed else self.phase is Phase.LOADING
+        return handle(self, change(self, event) if isinstance(event, kind) and is_open else event, now_s)
+
+    patch.setattr(Cluster, "handle", mutant)
+
+
+def answer_to_any_move_counts(patch: pytest.MonkeyPatch) -> None:
+    """A stage that was prepared or committed for a former move counts for the present one."""
+    patch.setattr(Rebalancer, "_current", lambda self, plan_version: self.move)
+
+
+def commit_is_not_waited_for(patch: pytest.MonkeyPatch) -> None:
+    """Steps go out though not every stage has switched."""
+    commit = Rebalancer._commit
+
+    def mutant(self: Rebalancer, move: Move, now_s: float, out: list[do.Command]) -> None:
+        commit(self, move, now_s, out)
+        move.uncommitted.clear()
+
+    patch.setattr(Rebalancer, "_commit", mutant)
+
+
+def delta_starts_at_the_copy_of_another_epoch(patch: pytest.MonkeyPatch) -> None:
+    """What was copied of a session before it was sent again is taken for copied."""
+    following = Move.next_round
+
+    def mutant(self: Move, sessions: Any) -> Any:
+        sessions = [*sessions]
+        before = {session_id: stop for (session_id, _), stop in self.copied.items()}
+        self.copied |= {(s.session_id, s.epoch): before[s.session_id] for s in sessions if s.session_id in before}
+        return following(self, sessions)
+
+    patch.setattr(Move, "next_round", mutant)
+
+
+def dropped_move_keeps_its_stages(patch: pytest.MonkeyPatch) -> None:
+    _without(patch, Rebalancer, "drop", do.ReleaseStage)
+
+
+def left_stage_is_kept(patch: pytest.MonkeyPatch) -> None:
+    """A node that is not in the new plan goes on holding its stage of the old one."""
+    _without(patch, Rebalancer, "_end", do.ReleaseStage)
+
+
+def _without(patch: pytest.MonkeyPatch, owner: type, name: str, kind: type) -> None:
+    """A method that asks for everything but that."""
+    method = getattr(owner, name)
+
+    def mutant(self: Any, *arguments: Any, **options: Any) -> Any:
+        out = next(a for a in arguments if isinstance(a, list))
+        num_before = len(out)
+        result = method(self, *arguments, **options)
+        out[num_before:] = [command for command in out[num_before:] if not isinstance(command, kind)]
+        return result
+
+    patch.setattr(owner, name, mutant)
+
+
+def dropped_move_keeps_the_smaller_room(patch: pytest.MonkeyPatch) -> None:
+    """What a plan to come can hold bounds the sessions for ever."""
+    drop = Rebalancer.drop
+
+    def mutant(self: Rebalancer, *arguments: Any, **options: Any) -> None:
+        capacity = self._cluster.scheduler.capacity_tokens
+        drop(self, *arguments, **options)
+        self._cluster.scheduler.capacity_tokens = capacity
+
+    patch.setattr(Rebalancer, "drop", mutant)
+
+
+def plan_need_not_hold_the_sessions(patch: pytest.MonkeyPatch) -> None:
+    """A move begins though the running sessions do not fit into the new plan."""
+    patch.setattr(rebalance, "capacity_tokens", lambda card, plan, members: 2**62)
+
+
+def more_sessions_run_than_fit(patch: pytest.MonkeyPatch) -> None:
+    admit = Scheduler.admit_next
+
+    def mutant(self: Scheduler, now_s: float) -> Session | None:
+        capacity, self.capacity_tokens = self.capacity_tokens, 2**62
+        session = admit(self, now_s)
+        self.capacity_tokens = capacity
+        return session
+
+    patch.setattr(Scheduler, "admit_next", mutant)
+
+
+def ended_sessions_stay_on_the_stages(patch: pytest.MonkeyPatch) -> None:
+    finish = Serving.finish
+
+    def mutant(self: Serving, session: Session, *rest: Any) -> None:
+        finish(self, session, *rest)
+        self._releases.clear()
+
+    patch.setattr(Serving, "finish", mutant)
+
+
+def draining_nodes_get_layers(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Member, "eligible", property(lambda self: self.alive and bool(self.decode_s) and not self.failure))
+
+
+def lost_steps_are_waited_for(patch: pytest.MonkeyPatch) -> None:
+    """A step that never comes back is not taken for lost."""
+    patch.setattr(Serving, "overdue", lambda self, now_s: "")
+
+
+def late_order_brings_an_old_plan_back(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(StageSessions, "check_newer", lambda self, plan_version: None)
+    patch.setattr(DrillWorker, "begin_order", lambda self, plan_version: None)
+    patch.setattr(DrillWorker, "_check_ordered", lambda self, plan_version: None)
+
+
+def restored_session_starts_again(patch: pytest.MonkeyPatch) -> None:
+    """A new coordinator does not go on behind the tokens that its former self had given out."""
+    restore = Serving.restore
+    patch.setattr(Serving, "restore", lambda self, event, *rest: restore(self, replace(event, generated=()), *rest))
+
+
+def restored_session_does_not_end(patch: pytest.MonkeyPatch) -> None:
+    """A session of which all but its end had been journalled goes on."""
+    restore, reason = Serving.restore, Scheduler.finish_reason
+
+    def mutant(self: Serving, *rest: Any) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(Scheduler, "finish_reason", lambda self, *rest: None)
+            restore(self, *rest)
+        assert Scheduler.finish_reason is reason
+
+    patch.setattr(Serving, "restore", mutant)
+
+
+FREQUENT_SEEDS = 100
 FREQUENT: list[Mutate] = [
     no_epoch_fence, no_deduplication, no_gap_check, a_later_opening_is_taken, reply_matched_by_step_only, recovery_keeps_the_epoch,
     recovery_does_not_rewind, recovery_samples_again, emit_before_journal, restart_does_not_outrank, commit_before_copy,
-    barrier_does_not_wait, steps_go_on_behind_the_barrier, lost_workers_stay_in_the_plan,
-    any_generation_may_speak, queue_forgets_what_was_reserved,
+    barrier_does_not_wait, steps_go_on_behind_the_barrier, lost_workers_stay_in_the_plan, any_generation_may_speak,
+    queue_forgets_what_was_reserved, step_of_any_epoch_counts, cuts_are_forgotten, recoveries_are_never_forgiven,
+    memory_of_any_length_goes_on, sample_index_is_not_checked, silent_segment_is_forgotten, careful_session_does_not_wait,
+    one_loaded_stage_is_enough, failure_of_any_move_counts, commit_is_not_waited_for, dropped_move_keeps_its_stages, left_stage_is_kept,
+    plan_need_not_hold_the_sessions, more_sessions_run_than_fit, ended_sessions_stay_on_the_stages, draining_nodes_get_layers,
+    lost_steps_are_waited_for, late_order_brings_an_old_plan_back, restored_session_starts_again, restored_session_does_not_end,
+    dropped_move_keeps_the_smaller_room, reply_of_a_former_coordinator_counts,
 ]  # fmt: skip
+"""Noticed within `FREQUENT_SEEDS` seeds of the drill."""
+DIRECTED: dict[Mutate, Callable[[], None]] = {
+    no_plan_fence: test_stage_sessions.test_a_higher_epoch_starts_afresh_and_an_old_plan_is_stale,
+    memory_of_any_epoch_goes_on: test_fences.test_a_stage_carries_on_only_what_is_of_the_epoch_and_whole,
+    copies_of_any_round_count: test_fences.test_an_answer_to_the_first_copy_is_none_to_the_delta,
+    delta_starts_at_the_copy_of_another_epoch: test_fences.test_the_delta_of_a_session_that_was_sent_again_begins_at_its_first_token,
+    only_the_first_failure_counts: test_fences.test_every_failure_of_a_report_counts_and_not_only_the_first,
+    loaded_stage_of_any_plan_counts: test_fences.test_a_stage_that_loaded_for_another_plan_is_not_loaded_for_this_one,
+}
+"""Noticed by a test that is written for them, whether or not a seed ever does."""
 RARE: list[Mutate] = [
-    no_plan_fence,
     commit_takes_what_is_there,
-    reply_of_a_former_coordinator_counts,
-]  # hundreds of seeds may pass before one notices
-MUTANTS = FREQUENT + RARE
+    answer_to_any_move_counts,
+]
+"""Noticed within 200 seeds."""
+MUTANTS = [*FREQUENT, *DIRECTED, *RARE]

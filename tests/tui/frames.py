@@ -32,7 +32,7 @@ def stage(name: str = "gpu-a", start: int = 0, stop: int = 5, time_s: float = 0.
     """A stage that takes what was predicted."""
     base = StageStatus(
         worker_id=name, start=start, stop=stop, predicted_s=time_s, compute_p50_s=time_s, compute_p95_s=time_s * 1.3, queue_p50_s=0.0001,
-        hop_p50_s=0.001, num_steps=120, history_s=tuple(time_s * (0.7 + 0.1 * (i % 5)) for i in range(40)),
+        hop_p50_s=0.001, num_steps=120, predicted_hop_s=0.001, history_s=tuple(time_s * (0.7 + 0.1 * (i % 5)) for i in range(40)),
     )  # fmt: skip
     return replace(base, **changes)
 
@@ -44,12 +44,15 @@ def event(sequence: int, text: str = "plan applied", severity: Severity = Severi
 def status(num_nodes: int = 4, **changes: Any) -> ClusterStatus:
     """A serving cluster of up to four nodes; the third stage is the bottleneck."""
     nodes = tuple(node(NAMES[i], *RANGES[i]) for i in range(num_nodes))
-    stages = tuple(stage(NAMES[i], *RANGES[i], TIMES_S[i]) for i in range(num_nodes))
+    hops = (*[0.001] * max(0, num_nodes - 1), 0.0)
+    stages = tuple(stage(NAMES[i], *RANGES[i], TIMES_S[i], predicted_hop_s=hops[i]) for i in range(num_nodes))
     base = ClusterStatus(
         cluster_id="lab-a", phase=Phase.SERVING, detail="", model="gpt2", random_weights=False, has_tokenizer=True, num_items=14,
         context_tokens=1024, plan_version=14, strategy="balanced", num_workers_expected=num_nodes, nodes=nodes, stages=stages,
         sessions=(SessionStatus("s-1", "decode", 12, 40, 64, 0.2, 14.1, 3.0),), tokens_per_s=84.7, step_p50_s=0.0239, step_p95_s=0.0312,
         num_sessions_done=3, num_sessions_failed=0, uptime_s=3600.0,
+        predicted_bottleneck_s=max((s.predicted_s for s in stages), default=0.0),
+        predicted_step_s=sum(s.predicted_s + 0.001 for s in stages),
     )  # fmt: skip
     return replace(base, **changes)
 
@@ -80,7 +83,17 @@ def plan(strategy: str = "balanced", cuts: tuple[int, ...] = (0, 6, 10, 12, 14),
     """A plan over the four nodes, faster than the present one."""
     stages = tuple(Stage(NAMES[i], cuts[i], cuts[i + 1]) for i in range(len(cuts) - 1))
     times = (0.0037, 0.0042, 0.0079, 0.0018)[: len(stages)]
-    return replace(Plan(15, strategy, stages, times, max(times), sum(times) + 0.004, max(times), True), **changes)
+    hops = (*[0.001] * (len(times) - 1), 0.0)
+    base = Plan(15, strategy, stages, times, max(times), sum(times) + 0.004, max(times), True, hop_s=hops, for_version=14)
+    return replace(base, **changes)
+
+
+def present(**changes: Any) -> Plan:
+    """The plan of `status()`, as the coordinator prices it."""
+    stages = tuple(Stage(name, *bounds) for name, bounds in zip(NAMES, RANGES, strict=True))
+    hops = (0.001, 0.001, 0.001, 0.0)
+    base = Plan(15, "given", stages, TIMES_S, max(TIMES_S), sum(TIMES_S) + 0.004, hop_s=hops, for_version=14)
+    return replace(base, **changes)
 
 
 def move(**changes: Any) -> MoveEstimate:
@@ -97,5 +110,5 @@ def moved(plan_version: int = 15, outcome: str = "done") -> MoveReport:
 def suggested(decision_id: int = 7, **changes: Any) -> AdaptationEntry:
     """Adaptation offers `plan()`."""
     text = "gpu-c is 55 % slower than planned over 240 steps; moving item 9 from gpu-c to cpu-b saves 3.9 ms (33 %) per step"
-    base = AdaptationEntry(decision_id, 4.0, "suggest", text, "", 0.0118, 0.0079, 0.6, None, None, plan().stages)
+    base = AdaptationEntry(decision_id, 4.0, "suggest", text, "", 0.0118, 0.0079, 0.6, None, None, plan().stages, for_version=14)
     return replace(base, **changes)

@@ -19,6 +19,7 @@ from pathlib import Path
 import pyte
 
 ROOT = Path(__file__).resolve().parents[2]
+DEADLINE_S = 120.0  # a machine that is busy with other things takes its time
 CONSOLE = (sys.executable, "-m", "noodle_tui")
 _ANSWERS = {b"\x1b[?2026$p": b"\x1b[?2026;2$y", b"\x1b[6n": b"\x1b[1;1R", b"\x1b[c": b"\x1b[?62c"}
 # pyte prints these instead of ignoring them
@@ -79,7 +80,7 @@ class PtyConsole:
         with self._changed:
             return "\n".join(row.rstrip() for row in self.screen.display)
 
-    def wait_for(self, what: str | Callable[[], bool], timeout_s: float = 30.0) -> None:
+    def wait_for(self, what: str | Callable[[], bool], timeout_s: float = DEADLINE_S) -> None:
         """Until the text is on the screen or the condition holds; fails with the screen in the message."""
         holds = what if callable(what) else lambda: what in "\n".join(self.screen.display)
         with self._changed:
@@ -95,7 +96,21 @@ class PtyConsole:
     def send(self, keys: str | bytes) -> None:
         os.write(self.fd, keys.encode() if isinstance(keys, str) else keys)
 
-    def exit_code(self, timeout_s: float = 20.0) -> int:
+    def agree(self, mark: str) -> None:
+        """`y` to the open dialog, again as long as it says that nobody can have read it yet, until it has led to something."""
+        early = "came before this could be read"
+        while True:
+            self.send("y")
+            self.wait_for(lambda: any(text in "\n".join(self.screen.display) for text in (mark, early)))
+            if mark in self.text:
+                return
+            self.wait_for_silence(0.1)
+
+    def state(self) -> str:
+        """Of the process, as the kernel has it: R, S, T (stopped)."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+    def exit_code(self, timeout_s: float = DEADLINE_S) -> int:
         """The process's exit code, once it has ended by itself; -N for a signal."""
         try:
             return self._process.wait(timeout_s)

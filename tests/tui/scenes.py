@@ -64,7 +64,8 @@ def slow_third_stage() -> dict[str, Any]:
     base = frames.status()
     stages = tuple(replace(s, predicted_s=0.0076) if s.worker_id == "gpu-c" else s for s in base.stages)
     nodes = tuple(replace(n, state=NodeState.WARN) if n.worker_id == "gpu-c" else n for n in base.nodes)
-    return {"stages": stages, "nodes": nodes}
+    made = {"predicted_bottleneck_s": 0.0076, "predicted_step_s": sum(s.predicted_s + 0.001 for s in stages)}
+    return {"stages": stages, "nodes": nodes, **made}
 
 
 def lived(stop_s: float = 99.5) -> ConsoleState:
@@ -101,7 +102,12 @@ def compared() -> ConsoleState:
         ),
         m.CandidateArrived("cost", None, "no plan fits: pi-d holds 4 GiB and item 13 alone needs 5 GiB; add a node or memory"),
     )
-    timed = [(99.0, m.WhatIfAsked(14)), *((99.1, candidate) for candidate in candidates), (99.2, m.WhatIfEnded(WALL_S))]
+    timed = [
+        (99.0, m.WhatIfAsked(14)),
+        (99.1, m.PresentPlanned(frames.present())),
+        *((99.1, candidate) for candidate in candidates),
+        (99.2, m.WhatIfEnded(WALL_S)),
+    ]
     return state_of(*timed, state=page(Page.WHATIF))
 
 
@@ -153,6 +159,12 @@ def deep(*key_ids: str) -> ConsoleState:
     return keyed(state_of((99.0, m.ProfileLoaded("p", shown)), state=page(Page.PROFILE)), *key_ids)
 
 
+def doubtfully_profiled() -> ConsoleState:
+    """Steps varied too much for any share to mean something."""
+    view = replace(read_profile(PROFILE), path="profile.json", noise_cv=0.87, doubt="a step varies by 87 % at decode ctx 16")
+    return state_of((99.0, m.ProfileLoaded("p", view)), state=page(Page.PROFILE))
+
+
 def serving_profiled() -> ConsoleState:
     """The profile on screen is of the model that serves."""
     ranges = ((0, 2), (2, 5), (5, 6))
@@ -200,7 +212,9 @@ def previewed(action: str, state: ConsoleState | None = None, target: str = "") 
         return state
     dialog = state.ui.dialog
     about = "the stages of plan #13 (balanced), with the times that hold now" if action == "cluster.rollback" else ""
-    answer = m.PreviewArrived(action, getattr(dialog, "target", ""), frames.plan(), move=frames.move(unknowns=UNKNOWNS), about=about)
+    answer = m.PreviewArrived(
+        action, getattr(dialog, "target", ""), frames.plan(), frames.present(), move=frames.move(unknowns=UNKNOWNS), about=about
+    )
     return state_of((99.1, answer), state=state)
 
 
@@ -301,6 +315,7 @@ SCENES: dict[str, Callable[[], ConsoleState]] = {
     "sessions-of-queued": lambda: keyed(page(Page.SESSIONS), "nav.down", "nav.down", "nav.down"),
     "sessions-of-failed": lambda: keyed(page(Page.SESSIONS), "nav.down", "nav.down", "nav.down", "nav.down"),
     "profile": profiled,
+    "profile-of-noise": doubtfully_profiled,
     "profile-of-empty": lambda: page(Page.PROFILE),
     "profile-of-memory": lambda: profiled("view.metric"),
     "profile-of-speed": lambda: profiled("view.metric", "view.metric"),

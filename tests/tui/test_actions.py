@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -22,7 +21,7 @@ from noodle_tui.keys import KEYS
 from noodle_tui.options import is_loopback
 from noodle_tui.pages import Page, Preview
 from tests.tui import frames
-from tests.tui.harness import finished, link_of, live, run, shown
+from tests.tui.harness import agree, finished, link_of, live, run, shown
 from tests.tui.scenes import state_of, suggesting
 from tests.tui.test_pictures import picture, text_of
 
@@ -42,7 +41,7 @@ def test_a_preview_shows_the_plan_and_y_sends_it_with_the_version_it_was_made_fo
         await pilot.press("R")
         await asked(app, pilot)
         assert "REBALANCE on lab-a?" in shown(app) and "bottleneck 11.8 > 7.9 ms" in shown(app) and "y = do it" in shown(app)
-        await pilot.press("y")
+        await agree(app, pilot)
         await asked(app, pilot)
         assert link_of(app).calls == [("apply", 14, "balanced", frames.plan().stages)], "what was shown is what is asked for"
         assert "REBALANCE done plan #15" in shown(app)
@@ -74,7 +73,7 @@ def test_a_plan_that_moved_meanwhile_is_refused_here() -> None:
         await asked(app, pilot)
         await live(app, pilot, plan_version=15)
         assert "the plan moved from #14 to #15" in shown(app)
-        await pilot.press("y")
+        await agree(app, pilot)
         await asked(app, pilot)
         assert link_of(app).calls == []
 
@@ -87,7 +86,7 @@ def test_a_refusal_by_the_coordinator_stays_until_it_is_dismissed() -> None:
         link_of(app).plans[""], link_of(app).refuses = frames.plan(), "the plan is #16 now\x1b[31m"
         await pilot.press("R")
         await asked(app, pilot)
-        await pilot.press("y")
+        await agree(app, pilot)
         await asked(app, pilot)
         app.dispatch(m.Tick())
         assert "ERROR REBALANCE: Refused: the plan is #16 now?[31m" in shown(app)
@@ -105,7 +104,7 @@ def test_y_before_the_coordinator_has_answered_does_nothing() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot)
         app.dispatch(m.DialogChanged(Preview("cluster.rebalance", "", 14, pending=True)))
-        await pilot.press("y")
+        await agree(app, pilot)
         assert link_of(app).calls == [] and app.state.ui.dialog is not None
 
     run(test)
@@ -120,7 +119,7 @@ def test_a_node_is_profiled_and_screen_7_shows_it(tmp_path: Path, monkeypatch: p
         await pilot.press("2", "down", "P")
         await pilot.pause()
         assert "PROFILE cpu-b on lab-a?" in shown(app)
-        await pilot.press("y")
+        await agree(app, pilot)
         while "25 %" not in shown(app):
             await pilot.pause()
         assert link_of(app).calls == [("profile", "cpu-b")]
@@ -140,13 +139,13 @@ def test_drain_and_cancel_name_their_target() -> None:
         link_of(app).plans["without cpu-b"] = frames.plan()
         await pilot.press("2", "down", "D")
         await asked(app, pilot)
-        assert "DRAIN cpu-b on lab-a?" in shown(app) and "expect    bottleneck 11.8 > 7.9 ms" in shown(app)
-        await pilot.press("y")
+        assert "DRAIN cpu-b on lab-a?" in shown(app) and "expect    step 24.9 > 21.6 ms,  bottleneck 11.8 > 7.9 ms" in shown(app)
+        await agree(app, pilot)
         await asked(app, pilot)
         await pilot.press("6", "down", "X")
         await pilot.pause()
         assert "CANCEL SESSION s-1" in shown(app)
-        await pilot.press("y")
+        await agree(app, pilot)
         await asked(app, pilot)
         assert link_of(app).calls == [("drain", "cpu-b", 14), ("cancel", "s-1", 14)], "both carry the plan that was seen"
 
@@ -159,7 +158,7 @@ def test_a_session_that_ended_cannot_be_cancelled() -> None:
         await pilot.press("6", "X")
         await pilot.pause()
         assert "session s-9 has ended" in shown(app) and "y do it" not in shown(app)
-        await pilot.press("y")
+        await agree(app, pilot)
         await asked(app, pilot)
         assert link_of(app).calls == []
 
@@ -183,7 +182,7 @@ def test_what_cannot_be_done_says_why_and_y_does_nothing(key: str, reason: str) 
         await pilot.press(key)
         await asked(app, pilot)
         assert reason in shown(app) and "y do it" not in shown(app)
-        await pilot.press("y")
+        await agree(app, pilot)
         await asked(app, pilot)
         assert link_of(app).calls == []
 
@@ -199,7 +198,7 @@ def test_rw_elevates_without_a_restart() -> None:
         link_of(app).plans["without gpu-a"] = frames.plan()
         await pilot.press("D")
         await asked(app, pilot)
-        await pilot.press("y")
+        await agree(app, pilot)
         await asked(app, pilot)
         assert link_of(app).calls == [("drain", "gpu-a", 14)]
 
@@ -225,7 +224,7 @@ def test_what_if_compares_what_the_coordinator_offers_and_a_applies_the_chosen_o
         await pilot.press("down", "down", "A")
         await asked(app, pilot)
         assert "APPLY brand_new on lab-a?" in shown(app)
-        await pilot.press("y")
+        await agree(app, pilot)
         await asked(app, pilot)
         assert link_of(app).calls == [("apply", 14, "brand_new", frames.plan().stages)]
 
@@ -236,14 +235,13 @@ def test_the_present_plan_is_valued_by_the_times_that_candidates_rest_on() -> No
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot)
         link_of(app).plans["balanced"] = link_of(app).plans[""] = frames.plan(bottleneck_s=0.01)
-        nodes = [{"id": name, "time_s": [0.005] * 14} for name in frames.NAMES]
-        link_of(app).problem_json = json.dumps({"nodes": nodes})
+        link_of(app).present = frames.present(stage_s=(0.025, 0.0042, 0.0118, 0.0018), bottleneck_s=0.025)
         await pilot.press("S")
         await asked(app, pilot)
-        assert "S0 25.0 gpu-a" in shown(app) and "+150%" in shown(app), "five items of 5 ms, then 10 ms"
+        assert "S0 25.0 gpu-a" in shown(app) and "+150%" in shown(app), "25 ms as it is priced now, not 11.8 as it was made"
         await pilot.press("R")
         await asked(app, pilot)
-        assert "bottleneck 25.0 > " in shown(app)
+        assert "bottleneck 25.0 > 10.0" in shown(app)
 
     run(test, (100, 40))
 
@@ -288,7 +286,7 @@ def test_rollback_shows_the_former_plan_with_what_it_would_take_and_sends_its_st
         assert "2 items, 1.1G weights to read, 18M KV of 6 sessions, kept" in text
         assert "9.2s beside serving, then 400ms of pause (from 2 moves here)" in text and "fullest gpu-a" in text
         assert ("estimate_move", former.stages) in link_of(app).questions
-        await pilot.press("y")
+        await agree(app, pilot)
         await asked(app, pilot)
         assert link_of(app).calls == [("apply", 14, "", former.stages)]
         assert "ROLL BACK done plan #15 serves" in shown(app)
@@ -310,7 +308,7 @@ def test_rollback_to_a_plan_by_its_number_and_without_one_to_go_back_to() -> Non
         await pilot.press("H")
         await asked(app, pilot)
         assert "there is no plan before #14 to go back to" in shown(app) and "y do it" not in shown(app)
-        await pilot.press("y")
+        await agree(app, pilot)
         await asked(app, pilot)
         assert link_of(app).calls == []
 
@@ -323,14 +321,14 @@ def test_the_end_of_a_move_is_said_beside_its_prediction() -> None:
         link_of(app).plans[""] = frames.plan()
         await pilot.press("R")
         await asked(app, pilot)
-        await pilot.press("y")
+        await agree(app, pilot)
         await asked(app, pilot)
         assert "plan #15 serves: prepared 8.0s (predicted 8.7), pause 310ms (predicted 400), 4 items" in shown(app)
         link_of(app).answers["moves"] = (frames.moved(outcome="w2: no room"),)
         await live(app, pilot)
         await pilot.press("R")
         await asked(app, pilot)
-        await pilot.press("y")
+        await agree(app, pilot)
         await asked(app, pilot)
         assert "ERROR REBALANCE: plan #15 was dropped: w2: no room" in shown(app)
 
@@ -349,9 +347,9 @@ def test_the_mode_is_chosen_in_its_preview_and_sent_with_the_one_that_was_seen()
         await pilot.press("up", "up")
         await pilot.pause()
         assert "adaptation is off already" in shown(app)
-        await pilot.press("y")
+        await agree(app, pilot)
         assert link_of(app).calls == []
-        await pilot.press("down", "y")
+        await agree(app, pilot, "down")
         await asked(app, pilot)
         assert link_of(app).calls == [("set_adaptation", "suggest", 0, "off")]
         assert "done adaptation is suggest now" in shown(app)
@@ -365,7 +363,7 @@ def test_a_mode_that_somebody_else_changed_is_refused_here() -> None:
         await pilot.press("M")
         await live(app, pilot, adaptation_mode="auto")
         assert "the mode moved from off to auto since this preview" in shown(app)
-        await pilot.press("y")
+        await agree(app, pilot)
         await asked(app, pilot)
         assert link_of(app).calls == []
 
@@ -390,7 +388,7 @@ def test_a_suggestion_is_offered_on_what_if_and_confirmed_there() -> None:
         await pilot.press("down", "down", "A")
         await asked(app, pilot)
         assert "CONFIRM SUGGESTION 7 on lab-a?" in shown(app) and "gpu-c is 55 % slower than planned over 240 steps" in shown(app)
-        await pilot.press("y")
+        await agree(app, pilot)
         await asked(app, pilot)
         assert link_of(app).calls == [("set_adaptation", "", 7)]
 
@@ -405,10 +403,11 @@ def test_a_suggestion_that_lapsed_cannot_be_confirmed() -> None:
         assert "y = do it" in shown(app)
         await live(app, pilot, adaptation_mode="suggest", suggestion_id=0)
         assert "suggestion 7 has lapsed since this preview" in shown(app)
-        await pilot.press("y", "escape", "colon", *"confirm 9", "enter")
+        await agree(app, pilot)
+        await pilot.press("escape", "colon", *"confirm 9", "enter")
         await asked(app, pilot)
         assert "suggestion 9 is not open" in shown(app)
-        await pilot.press("y")
+        await agree(app, pilot)
         await asked(app, pilot)
         assert link_of(app).calls == [] and app.state.suggestion is None
 
@@ -425,7 +424,7 @@ def test_a_suggestion_that_is_only_renewed_can_still_be_confirmed() -> None:
         app.calls.look_at_suggestion()
         await finished(app, pilot, "suggestion")
         assert "y = do it" in shown(app)
-        await pilot.press("y")
+        await agree(app, pilot)
         await asked(app, pilot)
         assert link_of(app).calls == [("set_adaptation", "", 7)]
 
@@ -440,6 +439,7 @@ def test_the_same_letter_renews_a_preview_that_no_longer_holds() -> None:
         await asked(app, pilot)
         await live(app, pilot, plan_version=15)
         assert "R = look again" in shown(app)
+        link_of(app).plans[""] = frames.plan(for_version=15)
         await pilot.press("R")
         await asked(app, pilot)
         assert "based on  plan #15" in shown(app) and "y = do it" in shown(app)
@@ -454,7 +454,8 @@ def test_quitting_asks_only_while_a_change_is_running() -> None:
         link_of(app).released.clear()
         await pilot.press("R")
         await asked_for_preview(app, pilot)
-        await pilot.press("y", "q")
+        await agree(app, pilot)
+        await pilot.press("q")
         await pilot.pause()
         assert "QUIT?" in shown(app) and "REBALANCE is still running: the cluster goes on with it alone" in shown(app)
         await pilot.press("n")
@@ -483,7 +484,7 @@ def test_all_nodes_can_be_profiled_one_after_the_other(tmp_path: Path, monkeypat
         await pilot.press("up")
         await pilot.pause()
         assert "PROFILE cpu-b" in shown(app)
-        await pilot.press("down", "y")
+        await agree(app, pilot, "down")
         await asked(app, pilot)
         await finished(app, pilot, "profile")
         assert link_of(app).calls == [("profile", "gpu-a"), ("profile", "cpu-b")]

@@ -45,6 +45,9 @@ def test_digits_open_the_screens_and_tab_goes_round() -> None:
             assert app.state.ui.page is page
             await pilot.pause()
             assert f"{page.number}.{shown(app).split(chr(10))[1].split(f'{page.number}.')[1][:2].upper()}" in shown(app)
+            if page is Page.PROMPT:
+                assert "esc then 1-9 screens" in shown(app)
+                await pilot.press("escape")
         await pilot.press("tab")
         assert app.state.ui.page is Page.OVERVIEW
         await pilot.press("tab")

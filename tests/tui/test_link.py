@@ -44,7 +44,7 @@ class Inbox:
         return [message for message in self.messages if isinstance(message, kind)]
 
     async def wait_for(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             while not condition():
                 self._arrived.clear()
                 await self._arrived.wait()

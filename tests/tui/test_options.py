@@ -46,13 +46,13 @@ def test_bad_usage_exits_2_and_says_why(argv: list[str], sentence: str, capsys: 
 
 
 def test_without_a_terminal_it_refuses_and_names_the_tool_for_scripts() -> None:
-    run = subprocess.run([sys.executable, "-m", "noodle_tui"], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60)
+    run = subprocess.run([sys.executable, "-m", "noodle_tui"], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=120)
     assert (run.returncode, run.stdout) == (2, "")
     assert "noodle-engine" in run.stderr
 
 
 def test_help_needs_no_terminal() -> None:
-    run = subprocess.run([sys.executable, "-m", "noodle_tui", "--help"], capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "-m", "noodle_tui", "--help"], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0 and "--connect" in run.stdout
 
 
@@ -85,5 +85,5 @@ def test_importing_the_console_imports_neither_the_engine_nor_grpc() -> None:
     # The nouns are loaded: they need the standard library alone.
     rooms = "m.startswith('engine.') and not m.startswith('engine.data')"
     code = f"import sys, noodle_tui.app; print([m for m in sys.modules if m.split('.')[0] in {heavy} or {rooms}])"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert run.stdout.strip() == "[]", run.stderr

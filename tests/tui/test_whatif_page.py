@@ -9,6 +9,7 @@ from noodle_tui.lines import Canvas
 from noodle_tui.listings.strategies import strategy_rows
 from noodle_tui.screens.whatif import whatif_body
 from noodle_tui.state import ConsoleState
+from tests.tui import frames
 from tests.tui.scenes import compared, keyed, live, slow_third_stage, state_of, suggesting
 
 CANVAS = Canvas(80, 19, ASCII, 100.0)  # what the frame leaves of 80x24
@@ -30,19 +31,27 @@ def test_the_stages_of_a_strategy_have_room_on_a_small_screen() -> None:
     assert len(times) == 4 and len(set(times)) == 1, "one column"
 
 
-def test_what_a_move_would_take_is_forgotten_once_the_plan_has_moved() -> None:
+def test_what_was_offered_goes_with_the_plan_that_it_was_offered_for() -> None:
     assert any(row.move is not None for row in strategy_rows(chosen())) and "2 items" in shown(chosen())
     moved = state_of((99.9, live(**(slow_third_stage() | {"plan_version": 15}))), state=chosen())
-    assert all(row.move is None for row in strategy_rows(moved))
-    assert "the plan has moved" in shown(moved) and "has not said what this move would take" in shown(moved)
+    assert [row.name for row in strategy_rows(moved)] == ["current", "measured"]
+    assert "the plan has moved" in shown(moved)
 
 
-def test_a_suggestion_of_another_plan_has_no_cost_either() -> None:
+def test_an_answer_that_comes_after_the_plan_has_moved_is_no_offer() -> None:
+    moved = state_of((99.9, live(plan_version=15)), state=chosen())
+    for late in (m.CandidateArrived("cost", frames.plan("cost")), m.CandidateArrived("cost", None, "no plan fits")):
+        assert [row.name for row in strategy_rows(state_of((100.0, late), state=moved))] == ["current", "measured"]
+    early = state_of((100.0, m.CandidateArrived("early", frames.plan("early", for_version=15))), state=chosen())
+    assert "early" not in [row.name for row in strategy_rows(early)], "the coordinator is ahead of what the screen shows"
+
+
+def test_a_suggestion_goes_with_its_plan_too() -> None:
     state = suggesting(compared())
     assert [row.move is not None for row in strategy_rows(state) if row.is_suggestion] == [True]
     changes = slow_third_stage() | {"plan_version": 15, "adaptation_mode": "suggest", "suggestion_id": 7}
     moved = state_of((99.9, m.FrameArrived(live(**changes).frame, 1.7e9)), state=state)
-    assert [row.move for row in strategy_rows(moved) if row.is_suggestion] == [None]
+    assert moved.suggestion is None and not [row for row in strategy_rows(moved) if row.is_suggestion]
 
 
 def test_a_change_too_small_to_show_has_no_sign_of_loss() -> None:

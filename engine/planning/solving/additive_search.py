@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.planning.solving.chain_dual import ChainDual
 from engine.planning.solving.label_search import TooLarge
 from engine.planning.solving.memory_dual import MemoryDual
 from engine.planning.solving.node_sets import strides_of
@@ -80,9 +81,12 @@ class Windows:
 
 
 class Shortest:
-    """Round trips within one bottleneck. `priced` makes the goal price times round trip instead of the round trip."""
+    """Round trips within one bottleneck. `priced` makes the goal price times round trip instead of the round trip.
 
-    def __init__(self, tables: Tables, bound_s: float = math.inf, priced: bool = False) -> None:
+    `dual`: prices that bound the rest of a chain, where they are known already.
+    """
+
+    def __init__(self, tables: Tables, bound_s: float = math.inf, priced: bool = False, dual: ChainDual | None = None) -> None:
         self.t, self.n, self.priced = tables, tables.n, priced
         arrays = Regular(tables).arrays()
         self.prefix, self.hop = np.array(tables.prefix), arrays.hop
@@ -94,11 +98,12 @@ class Shortest:
         times = np.where(blocked, np.inf, np.diff(self.prefix, axis=1))
         self.rest = np.concatenate([np.cumsum(times.min(axis=0)[::-1])[::-1], [0.0]])
         self.strides, total = strides_of(tables.size)
-        self.dual: MemoryDual | None = None
+        self.dual: MemoryDual | ChainDual | None = dual
         self.upper = math.inf  # plans above this are not wanted
-        if total * self.n > LARGE and not priced:
+        self.truncated = False  # whether a walk dropped states that may lie on the best plan
+        if dual is None and total * self.n > LARGE and not priced:
             self.dual = MemoryDual(tables, times)
-            self.upper = self._beam()
+            self.upper = self._walk(BEAM)[0] * (1 + 1e-12)
         self.layers: list[tuple[Any, Any]] = []
 
     def best(self) -> Trip | None:
@@ -106,9 +111,23 @@ class Shortest:
         best = self._walk(None)
         return None if best[0] == math.inf else self._trip(best)
 
-    def _beam(self) -> float:
-        """The round trip of some good plan: the same walk with few states per layer."""
-        return self._walk(BEAM)[0] * (1 + 1e-12)
+    def near(self, width: int) -> tuple[float, Chain]:
+        """A good chain and its round trip, by the same walk with few sets of nodes of each size; inf and none if it finds none."""
+        try:
+            best = self._walk(width)
+        except TooLarge:
+            self.truncated = True
+            return math.inf, ()
+        return (best[0], self._trip(best).chain) if best[0] < math.inf else (math.inf, ())
+
+    def guided(self, dual: ChainDual, upper_s: float, width: int) -> tuple[float, Chain]:
+        """(a bound of every round trip, a chain that is shorter than `upper_s`, if any), by these prices.
+
+        Where the prices leave so few sets of nodes that none has to be dropped, the bound is the least round trip itself.
+        """
+        self.dual, self.upper = dual, upper_s * (1 + 1e-12)
+        trip_s, chain = self.near(width)
+        return 0.0 if self.truncated else min(trip_s, upper_s), chain
 
     def _walk(self, width: int | None) -> tuple[float, int, float]:
         """Fill the layers; the best (key, number of stages, round trip)."""
@@ -116,7 +135,7 @@ class Shortest:
         first[0, 0] = 0.0
         self.layers = [(np.zeros(1, dtype=np.int64), first)]
         best = (math.inf, 0, math.inf)
-        entries = 0
+        entries, self.truncated = 0, False
         for count in range(1, min(sum(self.t.size), self.n) + 1):
             states, costs = self._next(*self.layers[-1])
             if not len(states):
@@ -128,7 +147,7 @@ class Shortest:
             states, costs = self._prune(states, costs, min(best[0], self.upper))
             if width is not None and len(states) > width:
                 kept = np.sort(np.argpartition(self._hopes(states, costs)[:, : self.n].min(axis=1), width)[:width])
-                states, costs = states[kept], costs[kept]
+                states, costs, self.truncated = states[kept], costs[kept], True
             entries += costs.size
             if entries > MOST_ENTRIES:
                 raise TooLarge
@@ -240,16 +259,6 @@ class Shortest:
 
 def shortest(tables: Tables, bound_s: float = math.inf, priced: bool = False) -> Trip | None:
     return Shortest(tables, bound_s, priced).best()
-
-
-def good_trip(tables: Tables) -> Trip | None:
-    """A chain of small round trip, by the same programme with few sets of nodes of each size; None if it finds none."""
-    try:
-        search = Shortest(tables)
-        best = search._walk(BEAM)
-        return None if best[0] == math.inf else search._trip(best)
-    except TooLarge:
-        return None
 
 
 def shortest_period(tables: Tables, in_flight: int, low_s: float) -> Trip | None:

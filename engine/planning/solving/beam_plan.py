@@ -12,20 +12,28 @@ from dataclasses import replace
 
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.problem import Problem, TooHard
-from engine.planning.solution import Costs, Cut, Solution, evaluate, pool_ratios, ratio
+from engine.planning.solution import Costs, Cut, Solution, evaluate, pools_hold, ratio
 from engine.planning.solving.beam_search import Large, spread
 from engine.planning.solving.exact import best_link, without_coordinator, without_pools
 from engine.planning.solving.objectives import BOTTLENECK_SLACK
 from engine.planning.solving.regular import is_regular
+from engine.planning.solving.rounding import CERTAIN, is_blurred, reading_below, slack
 from engine.planning.solving.strategy_keys import key_of, objective_of, solution_of
-from engine.planning.solving.tables import Chain, Tables
-
-CERTAIN = 1e-12  # a bound this close to a plan's figure is that figure: both were rounded
+from engine.planning.solving.tables import PLAIN, Chain, Reading, Tables
 
 
 def solve_large(problem: Problem, strategy: str) -> Solution:
     """The best plan found and a lower bound; raises TooHard if the beam finds none."""
-    tables = _relaxation(problem)
+    tables = _relaxation(problem, PLAIN)
+    found = _solve(problem, tables, strategy)
+    if is_blurred(tables, strategy, found.bottleneck_s):
+        tables = _relaxation(problem, reading_below(problem, strategy, evaluate(problem, found.cuts)))
+        finer = _solve(problem, tables, strategy)
+        found = finer if finer.objective <= found.objective else replace(found, lower_bound=max(found.lower_bound, finer.lower_bound))
+    return found
+
+
+def _solve(problem: Problem, tables: Tables, strategy: str) -> Solution:
     search = Large(tables)
     bottleneck_s, chains = search.bottleneck()
     trip_s: float = 0.0
@@ -51,7 +59,7 @@ def solve_large(problem: Problem, strategy: str) -> Solution:
     return solution_of(strategy, cuts, costs, bound, optimal=optimal, method="beam search, bounded by prices")
 
 
-def _relaxation(problem: Problem) -> Tables:
+def _relaxation(problem: Problem, reading: Reading) -> Tables:
     c = problem.constraints
     kept = PlanningConstraints(
         pins=c.pins,
@@ -60,7 +68,7 @@ def _relaxation(problem: Problem) -> Tables:
         memory_reserve_bytes=c.memory_reserve_bytes,
     )
     looser = replace(without_coordinator(problem), links=best_link(problem), constraints=kept, free_order=True)
-    tables = Tables(without_pools(looser))
+    tables = Tables(without_pools(looser), reading=reading)
     if not is_regular(tables):
         raise TooHard(
             f"{len(problem.items)} items on {len(problem.nodes)} nodes are too many to search exactly when stage times do not rise with "
@@ -89,7 +97,7 @@ def allowed(problem: Problem, cuts: tuple[Cut, ...]) -> bool:
         and (problem.free_order or nodes == sorted(nodes))
         and len(cuts) <= (c.max_stages or len(cuts))
         and (not problem.use_all_nodes or len(cuts) == free)
-        and all(x <= 1 for x in pool_ratios(problem, cuts))
+        and pools_hold(problem, cuts)
         and all(problem.fits(*cut) for cut in cuts)
         and all(c.min_items_per_stage <= b - a <= (c.max_items_per_stage or b - a) for _, a, b in cuts)
         and (not c.stage_items or tuple(b - a for _, a, b in cuts) == c.stage_items)
@@ -101,12 +109,12 @@ def allowed(problem: Problem, cuts: tuple[Cut, ...]) -> bool:
 def _bound(problem: Problem, tables: Tables, strategy: str, bottleneck_s: float, trip_s: float) -> float:
     """No plan's objective is below this."""
     if strategy in ("balanced", "bottleneck_first"):
-        return bottleneck_s
-    period_s = max(bottleneck_s, trip_s / problem.in_flight)
+        return max(0.0, bottleneck_s - slack(tables, strategy))
+    period_s = max(0.0, max(bottleneck_s, trip_s / problem.in_flight) - slack(tables, strategy))
     if strategy == "latency_optimized":
         return period_s
     if strategy == "cost":
-        return min(tables.price) * period_s
+        return min(problem.nodes[u].price_per_s for u in tables.nodes) * period_s
     return least_item_share(problem, tables)
 
 

@@ -19,11 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from engine.planning.solving.additive_search import good_trip
+from engine.planning.solving.additive_search import Shortest
 from engine.planning.solving.bounds import least_bottleneck
 from engine.planning.solving.chain_dual import ChainDual
 from engine.planning.solving.memory_dual import MemoryDual
-from engine.planning.solving.node_sets import MAX_STATES
 from engine.planning.solving.regular import Regular
 from engine.planning.solving.tables import Chain, Tables
 
@@ -32,6 +31,9 @@ BISECTIONS = 9
 TRIALS = 6  # beams for one bottleneck
 GOLDEN = 0.6180339887498949
 WIDTH = 250
+NEAR, GUIDED = 60, 400  # sets of nodes of each size that a walk keeps, before and after nodes have prices
+MOST_SETS = 2**62  # that numbers can tell apart
+BOTTLENECKS = (1.0, 1.1, 1.3)
 GOOD = 1.005  # of the bound; a plan further from it is worth a second look with a wider beam
 SECOND_LOOKS = 3
 WIDER = 1000
@@ -219,11 +221,31 @@ class Large:
         times = np.where(self.arrays.limit[:, : self.n] <= np.arange(self.n), np.inf, np.diff(np.array(self.t.prefix), axis=1))
         dual = MemoryDual(self.t, times)
         bound_s = max(float(times.min(axis=0).sum()), float(dual.rest[0])) * (1 - 1e-9)
-        chains = []
-        trip = good_trip(self.t) if math.prod(size + 1 for size in self.t.size) <= MAX_STATES else None
-        if trip is not None:
-            chains.append(trip.chain)
-            bound_s = max(bound_s, float(ChainDual(self.t, dual, trip.round_trip_s).rest[0]) * (1 - 1e-9))
+        chains = list(self._furthest(bottleneck_s, dual))
+        search = Shortest(self.t) if math.prod(size + 1 for size in self.t.size) < MOST_SETS else None
+        if search is not None:
+            search.dual, search.upper = dual, math.inf
+            chains.append(search.near(NEAR)[1])
+        chains = [chain for chain in chains if chain]
+        if not chains:
+            return bound_s, []
+        upper_s = min(self._trip_s(chain) for chain in chains)
+        by_node = ChainDual(self.t, dual, upper_s)
+        bound_s = max(bound_s, float(by_node.rest[0]) * (1 - 1e-9))
+        if search is not None:
+            proved_s, chain = search.guided(by_node, upper_s, GUIDED)
+            bound_s = max(bound_s, proved_s)
+            chains += [found for found in (chain, *self._within_bottlenecks(by_node, bottleneck_s)) if found]
+        return bound_s, chains
+
+    def _within_bottlenecks(self, dual: ChainDual, bottleneck_s: float) -> Iterator[Chain]:
+        """Where several sessions are in flight, short chains need a small bottleneck too."""
+        for factor in BOTTLENECKS if self.t.problem.in_flight > 1 else ():
+            search = Shortest(self.t, self.t.between(0.0, 2 * bottleneck_s * factor), dual=dual)
+            yield search.near(NEAR)[1]
+
+    def _furthest(self, bottleneck_s: float, dual: MemoryDual) -> Iterator[Chain]:
+        """Chains of stages that reach as far as they can, by time alone and with the price of memory."""
         prefix, base, hop = np.array(self.t.prefix), np.array(self.t.base)[:, None], np.array(self.t.hop)
         for factor in (1.0, 1.05, 1.2, 1.5, 2.0, 4.0, 1e6):
             stops = self.arrays.furthest(self.t.between(0.0, 2 * bottleneck_s * factor))
@@ -233,8 +255,10 @@ class Large:
             for price in (spent, spent + dual.charge[:, None]):
                 rest, _ = self._cheapest(stops, price)
                 if np.isfinite(rest[0]):
-                    chains.append(self._beam(stops, price, rest))
-        return bound_s, [chain for chain in chains if chain]
+                    yield self._beam(stops, price, rest)
+
+    def _trip_s(self, chain: Chain) -> float:
+        return sum(self.t.stage_s(*stage) + self.t.hop[stage[2]] for stage in chain) + (self.t.back if len(chain) > 1 else 0.0)
 
 
 def spread(tables: Tables, chain: Chain, bound_s: float) -> Chain:

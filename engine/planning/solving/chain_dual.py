@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.planning.solving.memory_dual import MemoryDual
+from engine.planning.solving.memory_dual import SAFETY, MemoryDual
 from engine.planning.solving.tables import Tables
 
 CLIMBS = 60
@@ -39,7 +39,8 @@ class ChainDual:
         best: tuple[float, Any, Any] | None = None
         for k in range(CLIMBS):
             rest, uses = self._cheapest(prices)
-            rest = rest + self.back - float((prices * self.count).sum())
+            paid = float((prices * self.count).sum())
+            rest = (rest + self.back) * (2 - SAFETY) - SAFETY * paid  # a small difference of large sums is not exact
             if best is None or rest[0] > best[0]:
                 best = float(rest[0]), prices, rest
             gradient = uses - self.count

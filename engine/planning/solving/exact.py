@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.problem import Link, Problem
 from engine.planning.solving.label_search import Found, Goal, LabelSearch, Limits, Step, Work
-from engine.planning.solving.tables import Chain, Tables
+from engine.planning.solving.tables import PLAIN, Chain, Reading, Tables
 
 if TYPE_CHECKING:
     from engine.planning.solving.additive_search import Trip
@@ -34,8 +34,8 @@ BOTTLENECK = Goal(0.0, _extend_bottleneck)
 
 
 class Solver:
-    def __init__(self, problem: Problem, work: Work | None = None) -> None:
-        self.tables = tables = Tables(problem)
+    def __init__(self, problem: Problem, work: Work | None = None, reading: Reading = PLAIN) -> None:
+        self.tables = tables = Tables(problem, reading=reading)
         self.search = LabelSearch(tables, work)
         self.limits = _limits(tables)
         num_states = math.prod(size + 1 for size in tables.size) if problem.free_order else len(tables.size)
@@ -43,7 +43,7 @@ class Solver:
         self.ordered: Ordered | None = None  # for nodes in a given order
         self.exact = False
         self.too_many = num_states > MAX_STATES
-        if not tables.size or num_states * tables.n <= DIRECT:
+        if not tables.size or not reading.has_grid or num_states * tables.n <= DIRECT:
             return
         if problem.free_order and num_states <= MAX_STATES:
             self._relax()
@@ -78,7 +78,7 @@ class Solver:
     def _looser(self, constraints: PlanningConstraints) -> Tables:
         """The problem with the best link for all and no shared pools, on the same classes of nodes."""
         problem = replace(without_coordinator(self.tables.problem), links=best_link(self.tables.problem), constraints=constraints)
-        return Tables(without_pools(problem), self.tables.classes)
+        return Tables(without_pools(problem), self.tables.classes, self.tables.reading)
 
     @property
     def additive_exact(self) -> bool:

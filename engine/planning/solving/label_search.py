@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from engine.planning.solution import ratio
 from engine.planning.solving.tables import Chain, Tables
 
 Value = Any  # a goal's own totally ordered type: a float or a tuple
@@ -56,7 +57,7 @@ class Limits:
 
 @dataclass(slots=True)
 class Label:
-    """`extras`: round trip, price, then bytes used of each shared pool; only what the search must keep."""
+    """`extras`: round trip, price, then units used of each shared pool, exactly; only what the search must keep."""
 
     value: Value
     extras: tuple[float, ...]
@@ -141,7 +142,7 @@ class LabelSearch:
 
     def _first_layer(self) -> dict[tuple, list[Label]]:
         t = self.tables
-        extras = (0.0,) * (self._keeps_trip + self._goal.trades_price + len(self._pools))
+        extras = (0.0,) * (self._keeps_trip + self._goal.trades_price) + (0,) * len(self._pools)
         label = Label(self._goal.start, extras, None, (0, 0, 0))
         if t.uniform:
             return {(0, -1, -1, 0): [label]}
@@ -213,8 +214,8 @@ class LabelSearch:
         spent_s = compute_s + hop_s + back_s
         if cost_s > limits.cost_s or spent_s == math.inf:
             return None
-        ratio = t.used_ratio(c, start, stop) if limits.ratio < math.inf or self._goal.extend is extend_ratio else 0.0
-        return Step(compute_s, cost_s, spent_s, ratio, t.price[c]) if ratio <= limits.ratio else None
+        share = t.used_ratio(c, start, stop) if limits.ratio < math.inf or self._goal.extend is extend_ratio else 0.0
+        return Step(compute_s, cost_s, spent_s, share, t.price[c]) if share <= limits.ratio else None
 
     def _add(self, kept: list[Label], labels: list[Label], stage: tuple[int, int, int], step: Step) -> None:
         """Extend every label by one stage and keep what is within the limits and not dominated."""
@@ -247,15 +248,16 @@ class LabelSearch:
             at += 1
         for i, pool in enumerate(self._pools, at):
             if self.tables.pool[stage[0]] == pool:
-                extras[i] += self.tables.used_bytes(*stage)
-                if extras[i] > self.tables.pool_room[pool]:
+                extras[i] += self.tables.used_units(*stage)
+                if extras[i] > self.tables.pool_units[pool]:
                     return None
         return tuple(extras)
 
     def _with_pools(self, step: Step, extras: tuple[float, ...]) -> Step:
         """The step with its ratio raised to that of the fullest pool so far."""
         used = extras[len(extras) - len(self._pools) :]
-        fullest = max((size / self.tables.pool_room[pool] for size, pool in zip(used, self._pools, strict=True) if size > 0), default=0.0)
+        each = self.tables.problem.units_per_byte
+        fullest = max(ratio(size / each, self.tables.pool_room[pool]) for size, pool in zip(used, self._pools, strict=True))
         return Step(step.compute_s, step.cost_s, step.spent_s, max(step.ratio, fullest), step.price)
 
 

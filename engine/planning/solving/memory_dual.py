@@ -17,6 +17,7 @@ import numpy as np
 from engine.planning.solving.tables import Tables
 
 CLIMBS = 400
+SAFETY = 1 + 1e-12  # what is computed with rounding is put on the safe side by this
 
 
 class MemoryDual:
@@ -27,9 +28,7 @@ class MemoryDual:
         kv_tokens = problem.sessions * problem.context_tokens
         sizes = np.array([i.weight_bytes - i.tied_bytes + i.kv_bytes_per_token * kv_tokens for i in problem.items], dtype=float)
         self.sizes = np.maximum(sizes, 0.0)
-        total = np.concatenate([[0.0], np.cumsum(self.sizes)])
-        fullest = np.array([(total[row] - total[:-1]).max() for row in np.array(tables.limit)])
-        self.rooms = np.maximum(fullest, 1.0)  # what the fullest allowed stage holds, not what the node has
+        self.rooms = np.maximum([self._fullest(row) for row in tables.limit], 1.0) * SAFETY
         self.count = np.array(tables.size, dtype=float)
         hop_s = min(tables.hop[1:-1], default=0.0)
         self.times = times + (hop_s + np.array(tables.base)[:, None]) * self.sizes / self.rooms[:, None]
@@ -37,7 +36,18 @@ class MemoryDual:
         least = (self.times + prices[:, None] * self.sizes).min(axis=0)
         paid = float((prices * self.rooms * self.count).sum())
         self.charge = prices * self.rooms
-        self.rest = np.concatenate([np.cumsum(least[::-1])[::-1], [0.0]]) - paid - hop_s
+        covered = np.concatenate([np.cumsum(least[::-1])[::-1], [0.0]])  # inf before an item that no node can run
+        self.rest = covered * (2 - SAFETY) - SAFETY * (paid + hop_s)  # a small difference of large sums is not exact
+
+    def _fullest(self, limit: list[int]) -> float:
+        """What the fullest allowed stage holds, not what the node has; a sum over a window that moves forward."""
+        n, fullest = len(limit), 0.0
+        for start, stop in enumerate(limit):
+            if start == 0 or stop > limit[start - 1]:  # else the stage is a part of the one before
+                fullest = max(fullest, float(self.sizes[start:stop].sum()))
+            if stop == n:
+                break
+        return fullest
 
     def _climb(self) -> Any:
         """Prices after steps along the subgradient that shrink; the best ones seen."""

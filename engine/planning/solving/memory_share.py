@@ -21,6 +21,8 @@ from engine.planning.solving.regular import Arrays, Regular
 from engine.planning.solving.tables import Chain, Tables
 from engine.planning.solving.threshold_search import Reach
 
+EXACT = 2**52  # units: up to here floats add and subtract sizes exactly
+
 
 def emptiest(tables: Tables, most_s: float, chain: Chain) -> tuple[float, Chain]:
     """The smallest share of memory of any chain with a bottleneck within `most_s`, and a chain that has it; `chain` is one."""
@@ -51,7 +53,7 @@ class Filling(Regular):
     def __init__(self, tables: Tables, most_s: float) -> None:
         super().__init__(tables)
         self.most_s = tables.on_grid(most_s) if most_s < math.inf else most_s
-        self._sums = tables.problem.summed_bytes
+        self._sums = _sums(tables.problem) if tables.problem.sums_are_stages else ()
         self._buffer = [tables.problem.nodes[u].buffer_bytes for u in tables.first]
         self._far: dict[tuple[int, int], tuple[int, bool]] = {}
         self.open_cut = [hop <= self.most_s or tables.additive for hop in tables.hop]
@@ -182,20 +184,31 @@ class FillingArrays(Arrays):
         return best
 
 
+def _sums(problem: Problem) -> tuple[float, ...]:
+    """[position] bytes of the items before it, tied or not."""
+    return tuple(units / problem.units_per_byte for units in problem.prefix_units)
+
+
 class StageBytes:
     """Problem.stage_bytes for arrays of starts and stops; `summed` where it is a difference of `sums`."""
 
     def __init__(self, problem: Problem) -> None:
         n = len(problem.items)
-        self.summed = bool(problem.summed_bytes)
-        self.sums = np.array(problem.prefix_bytes)
-        self.ties = [(np.array([sum(i < stop for i in members) for stop in range(n + 1)]), size) for members, size in problem.ties]
+        self.sums = np.array(_sums(problem))
+        self.every = None if problem.prefix_units[-1] <= EXACT else _every_stage(problem)
+        self.summed = problem.sums_are_stages and self.every is None
+        self.ties = [
+            (np.array([sum(i < stop for i in members) for stop in range(n + 1)]), units / problem.units_per_byte)
+            for members, units in problem.ties
+        ]
         self.largest = [np.array(problem.workspace_bytes)] if problem.workspace_bytes else []  # [k][start] of 2^k items
         while self.largest and 2 ** len(self.largest) <= n:
             half = 2 ** (len(self.largest) - 1)
             self.largest.append(np.maximum(self.largest[-1][:-half], self.largest[-1][half:]))
 
     def __call__(self, starts: Any, stops: Any) -> Any:
+        if self.every is not None:
+            return self.every[starts, stops]
         total = self.sums[stops] - self.sums[starts]
         for inside, size in self.ties:
             total = total - size * np.maximum(inside[stops] - inside[starts] - 1, 0)
@@ -209,3 +222,13 @@ class StageBytes:
             here = (lengths >= 1 << k) & (lengths < 2 << k)
             found[here] = np.maximum(row[starts[here]], row[stops[here] - (1 << k)])
         return found
+
+
+def _every_stage(problem: Problem) -> Any:
+    """[start, stop] bytes one by one, where sizes are so unlike that differences of floats lose the small ones."""
+    n = len(problem.items)
+    found = np.zeros((n + 1, n + 1))
+    for start in range(n):
+        for stop in range(start + 1, n + 1):
+            found[start, stop] = problem.stage_bytes(start, stop)
+    return found

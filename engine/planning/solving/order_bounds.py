@@ -22,6 +22,7 @@ from engine.planning.solving.memory_dual import MemoryDual
 from engine.planning.solving.memory_share import emptiest, least_share
 from engine.planning.solving.objectives import BOTTLENECK_SLACK
 from engine.planning.solving.regular import is_regular
+from engine.planning.solving.rounding import slack
 from engine.planning.solving.tables import Tables
 from engine.planning.strategies import shortage
 
@@ -59,10 +60,12 @@ class Certificate:
         if strategy == "memory_aware":
             return max(self._share(bottleneck_s), least_share(self.tables), least_item_share(self.problem, self.tables))
         if strategy in ("balanced", "bottleneck_first"):
-            return self.bottleneck_s
-        if strategy == "latency_optimized":
-            return max(self.bottleneck_s, self._round_trip_s() / self.problem.in_flight)
-        return self._price()
+            return max(0.0, self.bottleneck_s - slack(self.tables, strategy))
+        return self._period_s() if strategy == "latency_optimized" else self._price()
+
+    def _period_s(self) -> float:
+        least_s = max(self.bottleneck_s, self._round_trip_s() / self.problem.in_flight)
+        return max(0.0, least_s - slack(self.tables, "latency_optimized"))
 
     def _share(self, bottleneck_s: float) -> float:
         if self._descent is None or not math.isfinite(bottleneck_s):
@@ -84,17 +87,17 @@ class Certificate:
     def _price(self) -> float:
         """Of any set of nodes that can hold the model: its price times the best period that it may have."""
         t, problem = self.tables, self.problem
-        least_s = max(self.bottleneck_s, self._round_trip_s() / problem.in_flight)
+        least_s, price = self._period_s(), [problem.nodes[u].price_per_s for u in t.first]
         nodes = [c for c, size in enumerate(t.size) for _ in range(size)]
         if 2 ** len(nodes) * len(nodes) > MOST_SETS:
-            return min(t.price) * least_s * ROUNDING
-        each = _every_set([t.price[c] for c in nodes], np.add, 0.0)
+            return min(price) * least_s * ROUNDING
+        each = _every_set([price[c] for c in nodes], np.add, 0.0)
         room = _every_set([max(0.0, t.room[c] - problem.nodes[t.first[c]].buffer_bytes) for c in nodes], np.add, 0.0)
         num_nodes = _every_set([1.0] * len(nodes), np.add, 0.0)
         trip_s = (num_nodes - 1) * min(t.hop[1:-1], default=0.0)
         for row in self._times().T:
             trip_s = trip_s + _every_set(row[nodes].tolist(), np.minimum, math.inf)
-        period_s = np.maximum(least_s, trip_s / problem.in_flight)
+        period_s = np.maximum(least_s, trip_s / problem.in_flight - slack(t, "cost"))
         able = (room * (1 + 1e-9) >= problem.stage_bytes(0, t.n)) & np.isfinite(period_s) & (num_nodes > 0)
         return float((each[able] * period_s[able]).min()) * (1 - 1e-9) if able.any() else 0.0
 

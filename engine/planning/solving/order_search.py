@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from engine.planning.problem import Problem
-from engine.planning.solution import Costs, Solution, evaluate, pool_ratios
-from engine.planning.solving.beam_plan import CERTAIN
+from engine.planning.solution import Costs, Solution, evaluate, pools_hold
 from engine.planning.solving.objectives import BOTTLENECK_SLACK
 from engine.planning.solving.order_arrays import StageFigures
 from engine.planning.solving.order_bounds import Certificate
 from engine.planning.solving.order_chains import Cuts, Order, Placing
+from engine.planning.solving.rounding import CERTAIN
 from engine.planning.solving.strategy_keys import key_of, objective_of, solution_of
 
 MOST_WORK = 20_000_000  # array elements that trying orders may read: about 0.1 s
@@ -112,7 +112,7 @@ class _Search:
 
     def _checked(self, cuts: Cuts) -> Placed | None:
         """None if nodes that share a memory take too much of it together, or if there is no way back."""
-        if not cuts or any(share > 1.0 for share in pool_ratios(self.problem, cuts)):
+        if not cuts or not pools_hold(self.problem, cuts):
             return None
         costs = evaluate(self.problem, cuts)
         return (cuts, costs) if math.isfinite(costs.round_trip_s) else None

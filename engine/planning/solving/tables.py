@@ -3,7 +3,9 @@
 Every time is rounded to one grid, a power of two fine enough that no sum of times needs more than 52 bits: sums and
 differences are then exact in float64 whatever their order, so equal costs compare equal and a search can end on realised
 values instead of at a tolerance. The rounding is below 2^-51 of the largest sum; a plan's figures are computed from the
-problem's own numbers (solution.evaluate).
+problem's own numbers (solution.evaluate), and rounding.py says what the grid can have hidden. `Reading` says what
+counts as less, so that the grid is finer, or that there is no grid: then each sum is rounded by less than 2^-52 of itself, which
+suffices for the label search, as it only adds and compares.
 
 A stage [start, stop) on class c is allowed iff  start + least <= stop <= limit[c][start]  and its time is finite; with
 given layer counts only those cuts are. Classes are sets of nodes that can be swapped without changing any cost.
@@ -13,21 +15,46 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
-from engine.planning.problem import ADDITIVE, Link, Problem
+from engine.planning.problem import ADDITIVE, TOKEN_ID_BYTES, Link, PlanningNode, Problem
 from engine.planning.solution import Cut, ratio
 
 Chain = tuple[tuple[int, int, int], ...]  # (class, start, stop) in execution order
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How the numbers of a problem are read. What is above a ceiling counts as the ceiling: no plan as good as a known one has it.
+
+    `most_s` bounds what a stage is made of, and is no less than `least_s`; where `price_floor` is given it is a price instead, to be
+    divided by that of the node, which counts as no less than the floor.
+    """
+
+    most_s: float = math.inf
+    most_hop_s: float = math.inf
+    most_back_s: float = math.inf
+    least_s: float = 0.0
+    price_floor: float | None = None
+    has_grid: bool = True
+
+    def most_on(self, node: PlanningNode) -> float:
+        """The ceiling of times on a node."""
+        price = 1.0 if self.price_floor is None else max(node.price_per_s, self.price_floor)
+        return max(self.most_s / price, self.least_s)
+
+
+PLAIN = Reading()
+
+
 class Tables:
     """Costs of one problem. Read-only after construction; indices are classes unless a name says node."""
 
-    def __init__(self, problem: Problem, classes: list[list[int]] | None = None) -> None:
-        self.problem = problem
+    def __init__(self, problem: Problem, classes: list[list[int]] | None = None, reading: Reading = PLAIN) -> None:
+        self.problem, self.reading = problem, reading
         self.n = len(problem.items)
         self.additive = problem.link_cost == ADDITIVE
         self.uniform = isinstance(problem.links, Link) and problem.equal_ends
@@ -41,6 +68,7 @@ class Tables:
         self.price = self._prices()
         self.pool = [problem.nodes[u].pool_id for u in self.first]
         self.pool_room = {p.pool_id: p.memory_bytes for p in problem.pools}
+        self.pool_units = {p.pool_id: problem.units(p.memory_bytes) for p in problem.pools}
         self._set_times()
         self.limit = [self._limits(c) for c in range(len(self.classes))]
         self.given_stop = self._given_stops()
@@ -50,38 +78,52 @@ class Tables:
     # ------------------------------------------------------------------------------------------------ times
     def _set_times(self) -> None:
         nodes = [self.problem.nodes[u] for u in self.first]
-        cuts = range(1, self.n)
-        if self.uniform:
-            link = self.problem.links
-            assert isinstance(link, Link)  # noqa: S101  for the type checker
-            sizes = [item.output_bytes_per_token for item in self.problem.items]
-            hops = [0.0, *(link.transfer_s(sizes[b - 1]) for b in cuts), 0.0]
-            back = self.problem.return_s(-1, 0)
-        else:
-            hops, back = self._pair_times()
-        plain = [[t if t < math.inf else 0.0 for t in n.time_s] if math.inf in n.time_s else n.time_s for n in nodes]
-        tables = [max((t for t in n.stage_time_s if t < math.inf), default=0.0) * k for n, k in zip(nodes, self.size, strict=True)]
-        bases = [node.base_s for node in nodes]
-        most_stages = sum(self.size)
-        total = sum(map(sum, plain)) + sum(tables) + (max(hops) + back + max(bases)) * most_stages
-        self.tick_s = math.ldexp(1.0, max(-1000, math.frexp(total)[1] - 51))
-        shift = 1.5 * 2.0**52 * self.tick_s
-        self.prefix = [list(accumulate([t + shift - shift for t in times], initial=0.0)) for times in plain]
-        self.base = [b + shift - shift for b in bases]
-        self.table = [[t + shift - shift if t < math.inf else t for t in node.stage_time_s] for node in nodes]
-        self.hop = [h + shift - shift for h in hops]
-        self.back = back + shift - shift
+        most_s = [self.reading.most_on(node) for node in nodes]
+        plain = [[min(t, most) if t < math.inf else 0.0 for t in n.time_s] for n, most in zip(nodes, most_s, strict=True)]
+        tables = [[min(t, most) if t < math.inf else t for t in n.stage_time_s] for n, most in zip(nodes, most_s, strict=True)]
+        bases = [min(node.base_s, most) for node, most in zip(nodes, most_s, strict=True)]
+        hops, back = self._hop_times()
+        back = min(back, self.reading.most_back_s)
+        longest = [max((t for t in table if t < math.inf), default=0.0) for table in tables]
+        total = sum(map(sum, plain)) + sum(t * k for t, k in zip(longest, self.size, strict=True))
+        total += (max(hops) + back + max(bases, default=0.0)) * sum(self.size)
+        self.tick_s, self._shift = self._grid(total, 1)
+        self._square_shift = self._grid(total, 2)[1]
+        self.prefix = [list(accumulate(map(self._rounded, times), initial=0.0)) for times in plain]
+        self.base, self.hop = [self._rounded(b) for b in bases], [self._rounded(h) for h in hops]
+        self.table = [[self._rounded(t) for t in times] for times in tables]
+        self.back = self._rounded(back)
         self.lone_back = self.back if self.uniform and self.problem.coordinator else 0.0  # of a chain of one stage
-        self._shift = shift
-        square = math.ldexp(1.0, max(-1000, 2 * math.frexp(total)[1] - 51))
-        self._square_shift = 1.5 * 2.0**52 * square
+
+    def _grid(self, total: float, power: int) -> tuple[float, float]:
+        """The grid's step for sums up to total^power, and what rounds to it when it is added and taken away again."""
+        if not self.reading.has_grid:
+            return 0.0, 0.0
+        tick = math.ldexp(1.0, max(-1000, power * math.frexp(total)[1] - 51))
+        return tick, 1.5 * 2.0**52 * tick
+
+    def _rounded(self, time_s: float) -> float:
+        return time_s + self._shift - self._shift if time_s < math.inf else time_s
+
+    def _hop_times(self) -> tuple[list[float], float]:
+        if not self.uniform:
+            return self._pair_times()
+        link = self.problem.links
+        assert isinstance(link, Link)  # noqa: S101  for the type checker
+        sizes = [item.output_bytes_per_token for item in self.problem.items]
+        sent = [self._hop_s(link, sizes[b - 1]) for b in range(1, self.n)]
+        return [0.0, *sent, 0.0], self.problem.return_s(-1, 0)
+
+    def _hop_s(self, link: Link, num_bytes: float) -> float:
+        return min(link.transfer_s(num_bytes), self.reading.most_hop_s)
 
     def _pair_times(self) -> tuple[list[float], float]:
-        problem, largest = self.problem, max(item.output_bytes_per_token for item in self.problem.items)
+        problem = self.problem
+        largest = max(TOKEN_ID_BYTES, *(item.output_bytes_per_token for item in problem.items))
         self._link = {(u, v): problem.link(u, v) for u in self.nodes for v in self.nodes if u != v}
         ends = [problem.ends_s(u) for u in self.nodes]
         back = max((end[1] for end in ends), default=0.0) + max((end[0] for end in ends), default=0.0)
-        return [max((x.transfer_s(largest) for x in self._link.values() if x), default=0.0)], back
+        return [max((self._hop_s(x, largest) for x in self._link.values() if x), default=0.0)], back
 
     def between(self, low_s: float, high_s: float) -> float:
         """A time on the grid about half way, below `high_s` (which is on the grid), not below the grid at `low_s`."""
@@ -100,6 +142,8 @@ class Tables:
     def stage_s(self, c: int, start: int, stop: int) -> float:
         if self.table[c]:
             return self.table[c][stop - start - 1] if stop - start <= len(self.table[c]) else math.inf
+        if not self.reading.has_grid:
+            return self.problem.stage_s(self.first[c], start, stop)
         return self.prefix[c][stop] - self.prefix[c][start] + self.base[c]
 
     def stage_cost_s(self, stage: tuple[int, int, int]) -> float:
@@ -115,7 +159,7 @@ class Tables:
         if self.uniform:
             return self.hop[cut]
         link = self._link[self._ends(c, d)]
-        return math.inf if link is None else link.transfer_s(self.problem.items[cut - 1].output_bytes_per_token) + self._shift - self._shift
+        return math.inf if link is None else self._rounded(self._hop_s(link, self.problem.items[cut - 1].output_bytes_per_token))
 
     def pair_back(self, last: int, first: int) -> float:
         """Return hop of a chain of two or more stages; with coordinator links, of any."""
@@ -123,15 +167,14 @@ class Tables:
             return self.back if self.problem.return_hop else 0.0
         ends = (self.first[last], self.first[first]) if self.problem.coordinator else self._ends(last, first)
         seconds = self.problem.return_s(*ends)
-        return seconds + self._shift - self._shift if seconds < math.inf else seconds
+        return self._rounded(min(seconds, self.reading.most_back_s)) if seconds < math.inf else seconds
 
     def _ends(self, c: int, d: int) -> tuple[int, int]:
         return (self.classes[c][0], self.classes[d][0]) if c != d else (self.classes[c][0], self.classes[c][1])
 
     def _prices(self) -> list[float]:
         prices = [self.problem.nodes[u].price_per_s for u in self.first]
-        total = sum(p * k for p, k in zip(prices, self.size, strict=True))
-        shift = 1.5 * 2.0**52 * math.ldexp(1.0, max(-1000, math.frexp(total)[1] - 51))
+        self.price_tick, shift = self._grid(sum(p * k for p, k in zip(prices, self.size, strict=True)), 1)
         return [p + shift - shift for p in prices]
 
     # ------------------------------------------------------------------------------------------------ what is allowed
@@ -153,22 +196,23 @@ class Tables:
         return limit
 
     def _memory_limits(self, c: int) -> list[int]:
-        problem, n = self.problem, self.n
-        room = self.room[c] - problem.nodes[self.first[c]].buffer_bytes
-        pool = self.pool[c]
+        problem, n, u = self.problem, self.n, self.first[c]
+        room = problem.room_units(u)
+        pool = next((p for p in problem.pools if p.pool_id == self.pool[c]), None)
         if pool is not None:
-            room = min(room, self.pool_room[pool] - problem.nodes[self.first[c]].buffer_bytes)
-        if problem.stage_bytes(0, n) <= room:
+            room = min(room, problem.units(pool.memory_bytes))
+        if room == math.inf or problem.memory_units(u, 0, n) <= room:
             return [n] * n
         limit, stop = [], 0
-        sums = problem.summed_bytes
+        sums = problem.prefix_units if problem.sums_are_stages else ()
+        room -= problem.memory_units(u, 0, 0)
         for start in range(n):
             stop = max(stop, start)
             if sums:
                 while stop < n and sums[stop + 1] - sums[start] <= room:
                     stop += 1
             else:
-                while stop < n and problem.stage_bytes(start, stop + 1) <= room:
+                while stop < n and problem.stage_units(start, stop + 1) <= room:
                     stop += 1
             limit.append(stop)
         return limit
@@ -215,11 +259,11 @@ class Tables:
         timed = [(stop, self.stage_s(c, start, stop)) for stop in range(low, high + 1)]
         return [pair for pair in reversed(timed) if pair[1] < math.inf]
 
-    def used_bytes(self, c: int, start: int, stop: int) -> float:
-        return self.problem.memory_bytes(self.first[c], start, stop)
+    def used_units(self, c: int, start: int, stop: int) -> int:
+        return self.problem.memory_units(self.first[c], start, stop)
 
     def used_ratio(self, c: int, start: int, stop: int) -> float:
-        used, pool = self.used_bytes(c, start, stop), self.pool[c]
+        used, pool = self.problem.memory_bytes(self.first[c], start, stop), self.pool[c]
         alone = ratio(used, self.room[c])
         return alone if pool is None else max(alone, ratio(used, self.pool_room[pool]))
 

@@ -21,7 +21,8 @@ function bottleneck() {
 function choose(row) {
   chosen = row;
   table.choose(row);
-  drawSamples(); drawRoofline(); drawPhases();
+  drawSamples();
+  if (!DATA.honesty.doubt) { drawRoofline(); drawPhases(); }
 }
 
 function showTiles() {
@@ -29,11 +30,12 @@ function showTiles() {
   tiles.replaceChildren();
   tile(tiles, duration(here.step_s), "one step at " + here.label);
   tile(tiles, number((here.batch * here.tokens) / here.step_s) + " /s", "tokens at this point");
-  if (row !== null) tile(tiles, clip(DATA.layers.name[row], 28), "slowest: " + number((100 * here.figures.self_s[row]) / here.step_s) + " % of the step");
+  if (row !== null && !DATA.honesty.doubt) tile(tiles, clip(DATA.layers.name[row], 28), "slowest: " + number((100 * here.figures.self_s[row]) / here.step_s) + " % of the step");
   tile(tiles, scaled(DATA.num_parameters, ""), "parameters");
   tile(tiles, number(100 * DATA.honesty.coverage) + " %", "of the step is in the items", Math.abs(DATA.honesty.coverage - 1) > 0.03);
   tile(tiles, number(100 * DATA.honesty.overhead) + " %", "overhead of the hooks", DATA.honesty.overhead > 0.08);
-  tile(tiles, number(100 * DATA.honesty.noise_cv) + " %", "noise (variation of a step)", DATA.honesty.noise_cv > 0.1);
+  const noise = DATA.honesty.noise_cv;
+  tile(tiles, noise === null ? "?" : number(100 * noise) + " %", "noise (worst variation of a step)", noise === null || noise > 0.1);
 }
 
 function tableRows() {
@@ -77,7 +79,14 @@ function columns() {
   ];
 }
 
+// Shares and rates of figures that are noise would look like findings: only the samples and the table show what was measured.
+function hideDoubtful() {
+  for (const id of ["bars", "tree-time", "phases", "shares", "roofline", "items"]) document.getElementById(id).closest("section").hidden = true;
+  document.getElementById("doubt").textContent = "Too noisy to use: " + visible(DATA.honesty.doubt) + ". Take the profile again when the machine is quiet.";
+}
+
 function drawAll() {
+  if (DATA.honesty.doubt) { hideDoubtful(); treemap("tree-memory", ownBytes(), (value) => scaled(value, "B")); drawSamples(); return; }
   drawBars();
   treemap("tree-time", point().figures.self_s, duration);
   treemap("tree-memory", ownBytes(), (value) => scaled(value, "B"));
