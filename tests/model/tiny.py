@@ -39,7 +39,9 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("sliding_window", "attention_chunk_size", "window_size", "keep_window_size"), WINDOW),
     **dict.fromkeys(("intermediate_size_mlp", "dense_intermediate_size", "shared_intermediate_size"), 48),
     "is_decoder": True,
-    # Scales at which a family changes its behaviour: small enough that the prompts cross them.
+}
+# Scales at which a family changes its behaviour, small enough that the prompts cross them.
+SCALES: dict[str, Any] = {
     "local_attention": 2 * WINDOW,
     "floor_scale": 4,
     "original_max_position_embeddings": WINDOW,
@@ -69,8 +71,8 @@ EXTRA: dict[str, dict[str, Any]] = {
         "rope_parameters": {kind: {"rope_type": "default", "rope_theta": 1e4} for kind in ("sliding_attention", "full_attention")},
     },
 }
-# Set even where the default is None: a tiny size cannot be derived, a window is what most published models of these families have.
-OFTEN_NONE = ("head_dim", "num_key_value_heads", "sliding_window")
+OFTEN_NONE = ("head_dim", "num_key_value_heads")  # set even where the default is None, which a tiny size cannot derive
+WINDOWED = "sliding_window"  # None by default in families whose published models have one
 ROTARY = ("rope_parameters", "rope_scaling")
 LONGROPE = "longrope"  # held to its original context, which must hold the prompts then
 PROMPT_LENGTHS = (5, 1, 2 * WINDOW + 5, 3)
@@ -81,24 +83,27 @@ def causal_families() -> list[str]:
     return sorted(name for name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES if name in CONFIG_MAPPING)
 
 
-def tiny_config(family: str) -> PreTrainedConfig:
-    """A config of the family with all its structure and small sizes; raises whatever the family objects to."""
+def tiny_config(family: str, *, with_scales: bool = True) -> PreTrainedConfig:
+    """A config of the family with all its structure and small sizes; raises whatever the family objects to.
+
+    Without scales it changes its behaviour only where the family's default does.
+    """
     config_class = CONFIG_MAPPING[family]
-    config = config_class(**_small(config_class, config_class()) | EXTRA.get(family, {}))
+    config = config_class(**_small(config_class, config_class(), with_scales) | EXTRA.get(family, {}))
     for part in (config, config.get_text_config(decoder=True)):
         part.eos_token_id = None
     return config
 
 
-def _small(config_class: type, default: PreTrainedConfig) -> dict[str, Any]:
-    """Constructor arguments that shrink whatever the config and its parts know under a name of SIZES."""
+def _small(config_class: type, default: PreTrainedConfig, with_scales: bool) -> dict[str, Any]:
+    """Constructor arguments that shrink whatever the config and its parts know under a name of SIZES and SCALES."""
     known = set(inspect.signature(config_class.__init__).parameters) | set(default.to_dict())
     values = default.to_dict()
-    arguments = {name: size for name, size in SIZES.items() if name in known and (values.get(name) is not None or name in OFTEN_NONE)}
-    arguments |= {name: _short_ropes(values[name]) for name in ROTARY if isinstance(values.get(name), dict)}
-    if (
-        values.get("layer_types") and "max_window_layers" not in known
-    ):  # every kind of layer that the family has, in the few layers there are
+    sizes, may_be_none = (SIZES | SCALES, {*OFTEN_NONE, WINDOWED}) if with_scales else (SIZES, OFTEN_NONE)
+    arguments = {name: size for name, size in sizes.items() if name in known and (values.get(name) is not None or name in may_be_none)}
+    if with_scales:
+        arguments |= {name: _short_ropes(values[name]) for name in ROTARY if isinstance(values.get(name), dict)}
+    if values.get("layer_types") and "max_window_layers" not in arguments:  # every kind of layer of the family, in few layers
         kinds = list(dict.fromkeys(values["layer_types"]))
         arguments["layer_types"] = [kinds[i % len(kinds)] for i in range(NUM_LAYERS)]
     if "kv_lora_rank" in known:  # latent attention expands one latent to keys for every query head
@@ -108,7 +113,7 @@ def _small(config_class: type, default: PreTrainedConfig) -> dict[str, Any]:
     for name, part_class in default.sub_configs.items():
         part = getattr(default, name, None)
         if isinstance(part, PreTrainedConfig) and isinstance(part_class, type):
-            arguments[name] = _small(type(part), part) | {"model_type": part.model_type}
+            arguments[name] = _small(type(part), part, with_scales) | {"model_type": part.model_type}
     return arguments | {"is_decoder": True}
 
 
@@ -116,7 +121,7 @@ def _short_ropes(parameters: dict[str, Any]) -> dict[str, Any]:
     """The rotary parameters, of one kind or per layer type, with the text length at which they change made small."""
     if parameters.get("rope_type") == LONGROPE:
         return parameters
-    short = {name: SIZES[name] for name in ("original_max_position_embeddings",) if parameters.get(name)}
+    short = {name: SCALES[name] for name in ("original_max_position_embeddings",) if parameters.get(name)}
     return {name: _short_ropes(value) if isinstance(value, dict) else value for name, value in parameters.items()} | short
 
 
