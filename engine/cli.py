@@ -100,7 +100,7 @@ def _add_servers(commands: argparse._SubParsersAction[_Parser]) -> None:
 
     worker = _command(commands, "worker", "serve stages on this machine for a coordinator", _worker)
     worker.add_argument("--join", required=True, metavar="HOST:PORT", help="the coordinator's address")
-    worker.add_argument("--id", help="this node's name in the cluster (default: host name and pid)")
+    worker.add_argument("--id", help="this node's name in the cluster (default: host name and a random word)")
     worker.add_argument("--device", help="cpu or cuda:N (default: the best one here)")
     worker.add_argument("--memory", type=_size, help="memory for weights and KV, e.g. 2G (default: what is available)")
     worker.add_argument("--share-with", type=_whole(1), default=1, metavar="N", help="workers that share this machine's memory (default 1)")
@@ -138,6 +138,15 @@ def _add_clients(commands: argparse._SubParsersAction[_Parser]) -> None:
     drain = _command(commands, "drain", "move a worker's items elsewhere and leave it out of plans", _drain)
     _connect_options(drain)
     drain.add_argument("worker_id")
+    undrain = _command(commands, "undrain", "let plans use a drained worker again", _undrain)
+    _connect_options(undrain)
+    undrain.add_argument("worker_id")
+    forget = _command(commands, "forget", "strike a lost node off the list", _forget)
+    _connect_options(forget)
+    forget.add_argument("worker_id")
+    acknowledge = _command(commands, "acknowledge", "say that the warnings and errors so far have been seen", _acknowledge)
+    _connect_options(acknowledge)
+    acknowledge.add_argument("sequence", nargs="?", type=_whole(1), metavar="EVENT", help="the newest that was seen (default: the newest)")
     rebalance = _command(commands, "rebalance", "plan again from the present measurements", _rebalance)
     _connect_options(rebalance)
     rebalance.add_argument("--dry-run", action="store_true", help="show the plan, do not apply it")
@@ -319,6 +328,24 @@ def _drain(options: argparse.Namespace) -> int:
     from engine.commands import operate
 
     return operate.drain(options)
+
+
+def _undrain(options: argparse.Namespace) -> int:
+    from engine.commands import operate
+
+    return operate.undrain(options)
+
+
+def _forget(options: argparse.Namespace) -> int:
+    from engine.commands import operate
+
+    return operate.forget(options)
+
+
+def _acknowledge(options: argparse.Namespace) -> int:
+    from engine.commands import operate
+
+    return operate.acknowledge(options)
 
 
 def _rebalance(options: argparse.Namespace) -> int:

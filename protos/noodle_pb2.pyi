@@ -65,7 +65,7 @@ class NoteReply(_message.Message):
     def __init__(self) -> None: ...
 
 class NodeSpec(_message.Message):
-    __slots__ = ("node_id", "address", "host", "pid", "device", "device_name", "num_threads", "memory_bytes", "kv_budget_bytes", "num_cores", "device_type", "dtypes", "pool_id", "pool_bytes")
+    __slots__ = ("node_id", "address", "host", "pid", "device", "device_name", "num_threads", "memory_bytes", "kv_budget_bytes", "num_cores", "device_type", "dtypes", "pool_id", "pool_bytes", "instance_id")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +80,7 @@ class NodeSpec(_message.Message):
     DTYPES_FIELD_NUMBER: _ClassVar[int]
     POOL_ID_FIELD_NUMBER: _ClassVar[int]
     POOL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     address: str
     host: str
@@ -94,7 +95,8 @@ class NodeSpec(_message.Message):
     dtypes: _containers.RepeatedScalarFieldContainer[str]
     pool_id: str
     pool_bytes: int
-    def __init__(self, node_id: _Optional[str] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., num_threads: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., num_cores: _Optional[int] = ..., device_type: _Optional[str] = ..., dtypes: _Optional[_Iterable[str]] = ..., pool_id: _Optional[str] = ..., pool_bytes: _Optional[int] = ...) -> None: ...
+    instance_id: str
+    def __init__(self, node_id: _Optional[str] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., num_threads: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., num_cores: _Optional[int] = ..., device_type: _Optional[str] = ..., dtypes: _Optional[_Iterable[str]] = ..., pool_id: _Optional[str] = ..., pool_bytes: _Optional[int] = ..., instance_id: _Optional[str] = ...) -> None: ...
 
 class ModelRef(_message.Message):
     __slots__ = ("model", "random_weights", "dtype")
@@ -239,7 +241,7 @@ class Event(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., wall_s: _Optional[float] = ..., severity: _Optional[str] = ..., kind: _Optional[str] = ..., subject: _Optional[str] = ..., text: _Optional[str] = ..., cause_id: _Optional[str] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("worker_id", "pid", "host", "address", "device", "state", "detail", "progress", "start", "stop", "resident_bytes", "memory_bytes", "kv_used_bytes", "kv_budget_bytes", "cpu_utilisation", "heartbeat_age_s", "queue_depth", "gpu_utilisation", "gpu_temperature_c", "cpu_temperature_c")
+    __slots__ = ("worker_id", "pid", "host", "address", "device", "state", "detail", "progress", "start", "stop", "resident_bytes", "memory_bytes", "kv_used_bytes", "kv_budget_bytes", "cpu_utilisation", "heartbeat_age_s", "queue_depth", "gpu_utilisation", "gpu_temperature_c", "cpu_temperature_c", "is_drained")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
@@ -260,6 +262,7 @@ class NodeStatus(_message.Message):
     GPU_UTILISATION_FIELD_NUMBER: _ClassVar[int]
     GPU_TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
     CPU_TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
+    IS_DRAINED_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     pid: int
     host: str
@@ -280,7 +283,8 @@ class NodeStatus(_message.Message):
     gpu_utilisation: float
     gpu_temperature_c: float
     cpu_temperature_c: float
-    def __init__(self, worker_id: _Optional[str] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., address: _Optional[str] = ..., device: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., progress: _Optional[float] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., cpu_utilisation: _Optional[float] = ..., heartbeat_age_s: _Optional[float] = ..., queue_depth: _Optional[int] = ..., gpu_utilisation: _Optional[float] = ..., gpu_temperature_c: _Optional[float] = ..., cpu_temperature_c: _Optional[float] = ...) -> None: ...
+    is_drained: bool
+    def __init__(self, worker_id: _Optional[str] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., address: _Optional[str] = ..., device: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., progress: _Optional[float] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., cpu_utilisation: _Optional[float] = ..., heartbeat_age_s: _Optional[float] = ..., queue_depth: _Optional[int] = ..., gpu_utilisation: _Optional[float] = ..., gpu_temperature_c: _Optional[float] = ..., cpu_temperature_c: _Optional[float] = ..., is_drained: _Optional[bool] = ...) -> None: ...
 
 class StageStatus(_message.Message):
     __slots__ = ("worker_id", "start", "stop", "predicted_s", "compute_p50_s", "compute_p95_s", "queue_p50_s", "hop_p50_s", "num_steps", "history_s", "predicted_hop_s")
@@ -343,7 +347,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("cluster_id", "phase", "detail", "model", "random_weights", "has_tokenizer", "num_items", "context_tokens", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "tokens_per_s", "step_p50_s", "step_p95_s", "num_sessions_done", "num_sessions_failed", "uptime_s", "failure", "adaptation_mode", "suggestion_id", "finished", "predicted_bottleneck_s", "predicted_step_s", "precision", "identity")
+    __slots__ = ("cluster_id", "phase", "detail", "model", "random_weights", "has_tokenizer", "num_items", "context_tokens", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "tokens_per_s", "step_p50_s", "step_p95_s", "num_sessions_done", "num_sessions_failed", "uptime_s", "failure", "adaptation_mode", "suggestion_id", "finished", "acknowledged_sequence", "num_unacknowledged", "predicted_bottleneck_s", "predicted_step_s", "precision", "identity")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -368,6 +372,8 @@ class ClusterStatus(_message.Message):
     ADAPTATION_MODE_FIELD_NUMBER: _ClassVar[int]
     SUGGESTION_ID_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
+    ACKNOWLEDGED_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    NUM_UNACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
     PREDICTED_BOTTLENECK_S_FIELD_NUMBER: _ClassVar[int]
     PREDICTED_STEP_S_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
@@ -396,11 +402,13 @@ class ClusterStatus(_message.Message):
     adaptation_mode: str
     suggestion_id: int
     finished: _containers.RepeatedCompositeFieldContainer[SessionStatus]
+    acknowledged_sequence: int
+    num_unacknowledged: int
     predicted_bottleneck_s: float
     predicted_step_s: float
     precision: Precision
     identity: str
-    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., model: _Optional[str] = ..., random_weights: _Optional[bool] = ..., has_tokenizer: _Optional[bool] = ..., num_items: _Optional[int] = ..., context_tokens: _Optional[int] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., tokens_per_s: _Optional[float] = ..., step_p50_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., num_sessions_done: _Optional[int] = ..., num_sessions_failed: _Optional[int] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., adaptation_mode: _Optional[str] = ..., suggestion_id: _Optional[int] = ..., finished: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., predicted_bottleneck_s: _Optional[float] = ..., predicted_step_s: _Optional[float] = ..., precision: _Optional[_Union[Precision, _Mapping]] = ..., identity: _Optional[str] = ...) -> None: ...
+    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., model: _Optional[str] = ..., random_weights: _Optional[bool] = ..., has_tokenizer: _Optional[bool] = ..., num_items: _Optional[int] = ..., context_tokens: _Optional[int] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., tokens_per_s: _Optional[float] = ..., step_p50_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., num_sessions_done: _Optional[int] = ..., num_sessions_failed: _Optional[int] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., adaptation_mode: _Optional[str] = ..., suggestion_id: _Optional[int] = ..., finished: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., acknowledged_sequence: _Optional[int] = ..., num_unacknowledged: _Optional[int] = ..., predicted_bottleneck_s: _Optional[float] = ..., predicted_step_s: _Optional[float] = ..., precision: _Optional[_Union[Precision, _Mapping]] = ..., identity: _Optional[str] = ...) -> None: ...
 
 class Precision(_message.Message):
     __slots__ = ("stored_dtype", "computed_dtype", "weight_bytes")
@@ -515,14 +523,16 @@ class Plan(_message.Message):
     def __init__(self, plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., stage_s: _Optional[_Iterable[float]] = ..., bottleneck_s: _Optional[float] = ..., round_trip_s: _Optional[float] = ..., lower_bound: _Optional[float] = ..., optimal: _Optional[bool] = ..., gap: _Optional[float] = ..., hop_s: _Optional[_Iterable[float]] = ..., for_version: _Optional[int] = ...) -> None: ...
 
 class PlanRequest(_message.Message):
-    __slots__ = ("strategy", "stages", "without_worker_id")
+    __slots__ = ("strategy", "stages", "without_worker_id", "with_worker_id")
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
     WITHOUT_WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    WITH_WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     strategy: str
     stages: _containers.RepeatedCompositeFieldContainer[Stage]
     without_worker_id: str
-    def __init__(self, strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., without_worker_id: _Optional[str] = ...) -> None: ...
+    with_worker_id: str
+    def __init__(self, strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., without_worker_id: _Optional[str] = ..., with_worker_id: _Optional[str] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
     __slots__ = ("expected_plan_version", "strategy", "stages")
@@ -541,6 +551,38 @@ class DrainRequest(_message.Message):
     worker_id: str
     expected_plan_version: int
     def __init__(self, worker_id: _Optional[str] = ..., expected_plan_version: _Optional[int] = ...) -> None: ...
+
+class UndrainRequest(_message.Message):
+    __slots__ = ("worker_id", "expected_plan_version")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_PLAN_VERSION_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    expected_plan_version: int
+    def __init__(self, worker_id: _Optional[str] = ..., expected_plan_version: _Optional[int] = ...) -> None: ...
+
+class ForgetRequest(_message.Message):
+    __slots__ = ("worker_id",)
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    def __init__(self, worker_id: _Optional[str] = ...) -> None: ...
+
+class ForgetReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AcknowledgeRequest(_message.Message):
+    __slots__ = ("sequence",)
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    def __init__(self, sequence: _Optional[int] = ...) -> None: ...
+
+class AcknowledgeReply(_message.Message):
+    __slots__ = ("sequence", "num_warnings")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    NUM_WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    num_warnings: int
+    def __init__(self, sequence: _Optional[int] = ..., num_warnings: _Optional[int] = ...) -> None: ...
 
 class CancelRequest(_message.Message):
     __slots__ = ("session_id", "expected_plan_version")

@@ -105,6 +105,21 @@ class ControlStub:
                 request_serializer=protos_dot_noodle__pb2.DrainRequest.SerializeToString,
                 response_deserializer=protos_dot_noodle__pb2.Plan.FromString,
                 _registered_method=True)
+        self.Undrain = channel.unary_unary(
+                '/noodle.v1.Control/Undrain',
+                request_serializer=protos_dot_noodle__pb2.UndrainRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.Plan.FromString,
+                _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/noodle.v1.Control/Forget',
+                request_serializer=protos_dot_noodle__pb2.ForgetRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.ForgetReply.FromString,
+                _registered_method=True)
+        self.Acknowledge = channel.unary_unary(
+                '/noodle.v1.Control/Acknowledge',
+                request_serializer=protos_dot_noodle__pb2.AcknowledgeRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.AcknowledgeReply.FromString,
+                _registered_method=True)
         self.Profile = channel.unary_stream(
                 '/noodle.v1.Control/Profile',
                 request_serializer=protos_dot_noodle__pb2.ProfileRequest.SerializeToString,
@@ -152,7 +167,8 @@ class ControlServicer:
     """
 
     def Register(self, request, context):
-        """Worker: announce a node. Registering a known node_id again replaces its former self.
+        """Worker: announce a node. The same process replaces its former registration; another process is refused with FAILED_PRECONDITION
+        while the holder of the node_id lives, and waits for at most its lease where that is in doubt.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -244,6 +260,27 @@ class ControlServicer:
 
     def Drain(self, request, context):
         """Operator: stop placing work on a node and move its items elsewhere.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Undrain(self, request, context):
+        """Operator: end a drain, so that plans use the node again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Forget(self, request, context):
+        """Operator: strike a lost node off the list; it is waited for no longer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Acknowledge(self, request, context):
+        """Operator: warnings and errors up to an event have been seen.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -376,6 +413,21 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Drain,
                     request_deserializer=protos_dot_noodle__pb2.DrainRequest.FromString,
                     response_serializer=protos_dot_noodle__pb2.Plan.SerializeToString,
+            ),
+            'Undrain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Undrain,
+                    request_deserializer=protos_dot_noodle__pb2.UndrainRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.Plan.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=protos_dot_noodle__pb2.ForgetRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.ForgetReply.SerializeToString,
+            ),
+            'Acknowledge': grpc.unary_unary_rpc_method_handler(
+                    servicer.Acknowledge,
+                    request_deserializer=protos_dot_noodle__pb2.AcknowledgeRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.AcknowledgeReply.SerializeToString,
             ),
             'Profile': grpc.unary_stream_rpc_method_handler(
                     servicer.Profile,
@@ -797,6 +849,87 @@ class Control:
             '/noodle.v1.Control/Drain',
             protos_dot_noodle__pb2.DrainRequest.SerializeToString,
             protos_dot_noodle__pb2.Plan.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Undrain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.Control/Undrain',
+            protos_dot_noodle__pb2.UndrainRequest.SerializeToString,
+            protos_dot_noodle__pb2.Plan.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.Control/Forget',
+            protos_dot_noodle__pb2.ForgetRequest.SerializeToString,
+            protos_dot_noodle__pb2.ForgetReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Acknowledge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.Control/Acknowledge',
+            protos_dot_noodle__pb2.AcknowledgeRequest.SerializeToString,
+            protos_dot_noodle__pb2.AcknowledgeReply.FromString,
             options,
             channel_credentials,
             insecure,

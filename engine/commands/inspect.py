@@ -71,6 +71,9 @@ def _text(found: ClusterStatus) -> str:
     if found.adaptation_mode not in ("", "off"):
         offer = f"; suggestion {found.suggestion_id}: noodle-engine adapt confirm {found.suggestion_id}" if found.suggestion_id else ""
         lines.append(f"adaptation: {found.adaptation_mode}{offer}")
+    if found.num_unacknowledged:
+        count = f"{found.num_unacknowledged} warning{'' if found.num_unacknowledged == 1 else 's'}"
+        lines.append(f"{count} that nobody has acknowledged: noodle-engine events, then noodle-engine acknowledge")
     lines += ["", table(("NODE", "STATE", "ITEMS", "RESIDENT", "KV", "AGE", "PID", "WHAT"), [_node_row(n) for n in found.nodes])]
     if found.stages:
         rows = [(s.worker_id, f"{s.start}-{s.stop - 1}", _ms(s.predicted_s), _ms(s.compute_p50_s), _ms(s.hop_p50_s)) for s in found.stages]

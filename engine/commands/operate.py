@@ -1,4 +1,5 @@
-"""`drain`, `rebalance`, `cancel`, `slowdown` and `moves`: the commands that change a running cluster, and what changed."""
+"""`drain`, `undrain`, `forget`, `acknowledge`, `rebalance`, `cancel`, `slowdown` and `moves`: the commands that change a running
+cluster, and what changed."""
 
 from __future__ import annotations
 
@@ -22,6 +23,47 @@ def drain(options: argparse.Namespace) -> int:
 async def _drain(options: argparse.Namespace) -> Plan:
     async with Client(options.connect, options.token, options.tls_ca) as client:
         return await client.drain(options.worker_id)
+
+
+def undrain(options: argparse.Namespace) -> int:
+    """Let plans use a drained worker again; items move to it while sessions go on."""
+    _show(asyncio.run(_undrain(options)), options.json)
+    return 0
+
+
+async def _undrain(options: argparse.Namespace) -> Plan:
+    async with Client(options.connect, options.token, options.tls_ca) as client:
+        return await client.undrain(options.worker_id)
+
+
+def forget(options: argparse.Namespace) -> int:
+    """Strike a lost node off the list."""
+    asyncio.run(_forget(options))
+    if options.json:
+        print_json({"forgotten": options.worker_id})
+    else:
+        note(f"{options.worker_id} is not listed and not waited for any more")
+    return 0
+
+
+async def _forget(options: argparse.Namespace) -> None:
+    async with Client(options.connect, options.token, options.tls_ca) as client:
+        await client.forget(options.worker_id)
+
+
+def acknowledge(options: argparse.Namespace) -> int:
+    """Say that warnings and errors have been seen."""
+    sequence, num_warnings = asyncio.run(_acknowledge(options))
+    if options.json:
+        print_json({"acknowledged_sequence": sequence, "num_warnings": num_warnings})
+    else:
+        note(f"{num_warnings} warning{'' if num_warnings == 1 else 's'} acknowledged, all up to event {sequence}")
+    return 0
+
+
+async def _acknowledge(options: argparse.Namespace) -> tuple[int, int]:
+    async with Client(options.connect, options.token, options.tls_ca) as client:
+        return await client.acknowledge(options.sequence or 0)
 
 
 def rebalance(options: argparse.Namespace) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import platform
 import re
+import secrets
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from engine.commands.output import print_json
 from engine.data.errors import NoodleError, Unavailable
@@ -17,11 +18,11 @@ from engine.data.status import ClusterStatus, Phase
 from engine.service.client import Client, check_address
 from engine.service.local import LocalCluster, LocalOptions
 from engine.service.metrics_server import MetricsOptions
-from engine.service.process import set_up_logging, stop_event
+from engine.service.process import Stopping, serve, set_up_logging
 from engine.service.security import SecurityOptions, load_tokens
 
 
-def coordinator(options: argparse.Namespace) -> int:
+def coordinator(options: argparse.Namespace) -> NoReturn:
     """Serve a cluster until interrupted."""
     from engine.model.source import default_cache_dir
     from engine.service.coordinator.coordinator import CoordinatorOptions, run_coordinator
@@ -42,10 +43,10 @@ def coordinator(options: argparse.Namespace) -> int:
         metrics=_metrics(options),
         security=_security(options),
     )
-    return asyncio.run(run_coordinator(settings))
+    serve(run_coordinator(settings))
 
 
-def worker(options: argparse.Namespace) -> int:
+def worker(options: argparse.Namespace) -> NoReturn:
     """Serve stages until interrupted."""
     from engine.model.source import default_cache_dir
     from engine.service.worker.worker import WorkerOptions, run_worker
@@ -53,7 +54,7 @@ def worker(options: argparse.Namespace) -> int:
     set_up_logging(options.log_level)
     settings = WorkerOptions(
         join=check_address(options.join),
-        worker_id=options.id or _default_id(),
+        worker_id=options.id or default_id(),
         listen=options.listen,
         advertise=options.advertise,
         device=options.device,
@@ -68,10 +69,10 @@ def worker(options: argparse.Namespace) -> int:
         metrics=_metrics(options),
         security=_security(options),
     )
-    return asyncio.run(run_worker(settings))
+    serve(run_worker(settings))
 
 
-def up(options: argparse.Namespace) -> int:
+def up(options: argparse.Namespace) -> NoReturn:
     """Start a cluster on this machine, say when it is ready, serve until interrupted."""
     settings = LocalOptions(
         model=options.model,
@@ -91,34 +92,39 @@ def up(options: argparse.Namespace) -> int:
         metrics_every_step=options.metrics_every_step,
         metrics_port=options.metrics_port,
     )
-    return asyncio.run(_up(settings, options.json))
+    serve(_up(settings, options.json))
 
 
 async def _up(settings: LocalOptions, as_json: bool) -> int:
-    stopping = stop_event(exit_with_parent=False)
+    stopping = Stopping(exit_with_parent=False, tidy_up_s=None)  # its children end at once, so its own end is quick
     cluster = LocalCluster(settings)
     try:
-        address = await cluster.start()
         waiting = asyncio.create_task(stopping.wait())
-        ready = asyncio.create_task(wait_until_serving(cluster, say=_say))
+        ready = asyncio.create_task(_started(cluster))
         await asyncio.wait({waiting, ready}, return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             ready.cancel()
-            return 130
+            await asyncio.wait({ready})
+            return stopping.exit_code
         status = ready.result()
         _say(f"weights {status.precision.sentence}; identity grade {status.identity}: {status.identity.sentence}")
         if as_json:
-            print_json({"address": address, "pids": cluster.pids(), "metrics_addresses": cluster.metrics_addresses})
+            print_json({"address": cluster.address, "pids": cluster.pids(), "metrics_addresses": cluster.metrics_addresses})
         else:
             weights = " with random weights: answers are noise" if status.random_weights else ""
-            print(f"{status.model}{weights}; ready: noodle-engine generate 'Hello' --connect {address}", flush=True)
+            print(f"{status.model}{weights}; ready: noodle-engine generate 'Hello' --connect {cluster.address}", flush=True)
         await _until(stopping, cluster)
         return 0
     finally:
         await cluster.stop()
 
 
-async def _until(stopping: asyncio.Event, cluster: LocalCluster) -> None:
+async def _started(cluster: LocalCluster) -> ClusterStatus:
+    await cluster.start()
+    return await wait_until_serving(cluster, say=_say)
+
+
+async def _until(stopping: Stopping, cluster: LocalCluster) -> None:
     """Serve until told to stop, or until the coordinator is gone; a lost worker is the coordinator's affair."""
     told: set[str] = set()
     while not stopping.is_set():
@@ -174,6 +180,8 @@ def _metrics(options: argparse.Namespace) -> MetricsOptions:
     return MetricsOptions(options.metrics_port, options.metrics_host, options.insecure)
 
 
-def _default_id() -> str:
+def default_id() -> str:
+    """The host's name and a word that nobody else has: containers are often called alike, and in each of them the pid is 1."""
     host = re.sub(r"[^A-Za-z0-9.-]", "-", platform.node()).strip("-.")[:40]
-    return f"{host or 'node'}-{os.getpid()}"
+    word = "".join(secrets.choice("bdfghjklmnprstvz") + secrets.choice("aeiou") for _ in range(4))
+    return f"{host or 'node'}-{word}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from engine.control import commands as do
 from engine.control import events as on
+from engine.control.claims import name_taken
 from engine.control.eligibility import refusal
 from engine.control.members import Member
 from engine.control.moves import Wish
@@ -22,12 +23,14 @@ class Attendance:
         self._cluster = cluster
 
     def registered(self, event: on.WorkerRegistered, now_s: float, out: list[do.Command]) -> None:
-        """A worker joins, is ready by now, or comes back as another process."""
+        """A worker joins, is ready by now, or comes back. Raises Refused while another living process has its name."""
         members, worker_id = self._cluster.members, event.spec.node_id
         before = members.get(worker_id)
         if before and event.generation <= before.generation:
             return
-        promoted = before is not None and before.alive and before.spec.pid == event.spec.pid and before.stage is None
+        if holder := members.holder(event.spec):
+            raise name_taken(holder)
+        promoted = before is not None and before.alive and before.stage is None
         if before and before.alive and not promoted:
             self.lose(before, "it registered again", now_s, out)
         member = members.register(event.spec, event.generation, event.ready, now_s)
@@ -68,7 +71,7 @@ class Attendance:
         out.append(do.Record(Severity.INFO, "node", event.worker_id, text))
         out += members.links.ask(event.worker_id, event.generation, (m.spec.node_id for m in members.eligible()), now_s)
         cluster.gathering.joined(now_s)
-        if cluster.had_plan and cluster.phase is not Phase.GATHERING:
+        if member.eligible and cluster.had_plan and cluster.phase is not Phase.GATHERING:
             cluster.wish = Wish(f"{event.worker_id} joined")
 
     def profiled(self, event: on.WorkerProfiled, out: list[do.Command]) -> None:

@@ -9,11 +9,13 @@ plan `rebalancer`'s.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import singledispatchmethod
 
 from engine.control import commands as do
 from engine.control import events as on
+from engine.control import operating
 from engine.control.adapting import Adapting
 from engine.control.attendance import Attendance
 from engine.control.batching import num_lanes
@@ -30,7 +32,7 @@ from engine.control.rebalance import Rebalancer
 from engine.control.scheduler import Scheduler
 from engine.control.serving import Serving
 from engine.control.watchdog import Watchdog
-from engine.data.errors import InvalidInput, NotFound, Refused, Unavailable
+from engine.data.errors import InvalidInput, Refused, Unavailable
 from engine.data.model import ModelCard
 from engine.data.plan import Plan, Stage
 from engine.data.status import NodeState, Phase, Severity
@@ -39,18 +41,25 @@ from engine.planning.strategies import check_strategy
 
 
 class Cluster:
-    """One model on one set of workers. Former coordinators leave the newest plan version they may have used and the sessions that ended."""
+    """One model on one set of workers. Former coordinators leave the newest plan version they may have used, the sessions that ended and
+    the names of `drained` nodes."""
 
-    def __init__(self, config: ClusterConfig, now_s: float, last_plan_version: int = 0, past: PastSessions = NO_PAST) -> None:
+    def __init__(
+        self,
+        config: ClusterConfig,
+        now_s: float,
+        last_plan_version: int = 0,
+        past: PastSessions = NO_PAST,
+        drained: Iterable[str] = (),
+    ) -> None:
         self.config = config
         self.started_s = now_s
         self.phase = Phase.GATHERING
-        self.detail = f"waiting for {config.num_workers_expected} workers"
         self.failure = ""
         self.card: ModelCard | None = None
         self.model_progress = ("preparing the model", -1.0)
         self.strategy = check_strategy(config.strategy)
-        self.members = Members(config.leases)
+        self.members = Members(config.leases, drained)
         self.serving = Serving(config.limits, past)
         self.attendance = Attendance(self)
         self.rebalancer = Rebalancer(self)
@@ -64,6 +73,7 @@ class Cluster:
         self._loaded: set[str] = set()
         self._infeasible_for: tuple[object, ...] = ()
         self.gathering = Gathering(config.num_workers_expected, last_plan_version > 0, now_s)
+        self.detail = self.gathering.wanted()
 
     @property
     def scheduler(self) -> Scheduler:
@@ -75,7 +85,7 @@ class Cluster:
 
     # ------------------------------------------------------------------------------------------ events in
     def handle(self, event: on.ClusterEvent, now_s: float) -> list[do.Command]:
-        """Apply one event; raises a NoodleError only for requests of a client or operator, and then changes nothing."""
+        """Apply one event; raises a NoodleError only for what a client, an operator or a newcomer asks, and then changes nothing."""
         out: list[do.Command] = []
         self._on(event, now_s, out)
         self._advance(now_s, out)
@@ -221,16 +231,15 @@ class Cluster:
 
     @_on.register
     def _(self, event: on.DrainRequested, now_s: float, out: list[do.Command]) -> None:
-        check_unchanged(self, event.expected_plan_version)
-        member = self.members.get(event.worker_id)
-        if member is None or not member.alive:
-            raise NotFound(f"worker {event.worker_id} is not in the cluster: see `noodle-engine status`")
-        if [m for m in self.members.eligible() if m is not member] == []:
-            raise Refused(f"{event.worker_id} is the only worker that can hold the model: add another one first")
-        member.draining = True
-        out.append(do.Record(Severity.INFO, "node", event.worker_id, "draining: its items move to the other nodes"))
-        if member.stage is not None or self.is_moving_to(event.worker_id):
-            self.wish = Wish(f"{event.worker_id} is draining")
+        operating.drain(self, event, out)
+
+    @_on.register
+    def _(self, event: on.UndrainRequested, now_s: float, out: list[do.Command]) -> None:
+        operating.undrain(self, event, now_s, out)
+
+    @_on.register
+    def _(self, event: on.ForgetRequested, now_s: float, out: list[do.Command]) -> None:
+        operating.forget(self, event, out)
 
     @_on.register
     def _(self, event: on.AdaptationModeSet, now_s: float, out: list[do.Command]) -> None:
@@ -297,17 +306,18 @@ class Cluster:
             return False
         return self.gathering.is_over(self.members, self.had_plan, now_s)
 
-    def problem(self, without: str = "") -> Problem:
-        """What the planner is asked now, or would be `without` a worker.
+    def problem(self, without: str = "", including: str = "") -> Problem:
+        """What the planner is asked now, or would be `without` a worker or `including` one that is drained.
 
         Raises Refused until the model is known, Infeasible if no node is left.
         """
-        return self.adapting.corrected(problem_of(self.card, self.members, self.plan, without))
+        return self.adapting.corrected(problem_of(self.card, self.members, self.plan, without, including))
 
-    def preview(self, strategy: str = "", stages: tuple[Stage, ...] = (), without: str = "") -> Plan:
-        """The plan the cluster would adopt now, or `without` a worker; raises Refused, InvalidInput or Infeasible with the reason."""
+    def preview(self, strategy: str = "", stages: tuple[Stage, ...] = (), without: str = "", including: str = "") -> Plan:
+        """The plan the cluster would adopt now, or as `problem` says; raises Refused, InvalidInput or Infeasible with the reason."""
         name = check_strategy(strategy or self.strategy)
-        plan = plan_for(self.problem(without), self.config, name, self.last_version + 1, stages, is_asked=bool(strategy))
+        problem = self.problem(without, including)
+        plan = plan_for(problem, self.config, name, self.last_version + 1, stages, is_asked=bool(strategy))
         return replace(plan, for_version=self.plan_version)
 
     def _adopt(self, now_s: float, out: list[do.Command]) -> None:
@@ -319,7 +329,7 @@ class Cluster:
         except (Infeasible, InvalidInput) as e:
             self._infeasible_for, self.detail = eligible, str(e)
             out.append(do.Record(Severity.ERROR, "plan", f"#{self.last_version + 1}", str(e)))
-            if self.members.all_accounted_for(self.config.num_workers_expected) and not self.had_plan and not self.gathering.is_restart:
+            if self.members.all_accounted_for(self.gathering.num_expected) and not self.had_plan and not self.gathering.is_restart:
                 self.fail(str(e), now_s, out)
             return
         self.phase, self.detail = Phase.LOADING, f"loading plan #{plan.plan_version}"

@@ -87,6 +87,13 @@ class AdoptPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepDrained:
+    """Journal which nodes an operator left out: the next coordinator leaves them out too."""
+
+    worker_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class SendStep:
     plan_version: int
     step_id: int
@@ -142,6 +149,7 @@ Command = (
     | CommitStage
     | ReleaseStage
     | AdoptPlan
+    | KeepDrained
     | SendStep
     | EmitToken
     | FinishSession

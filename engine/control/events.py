@@ -31,7 +31,7 @@ class ModelFailed:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRegistered:
-    """A worker announced itself; `ready` once it can measure and load. Registering again replaces its former self."""
+    """A worker announced itself; `ready` once it can measure and load. The same process replaces its former registration."""
 
     spec: NodeSpec
     generation: int
@@ -225,6 +225,19 @@ class DrainRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class UndrainRequested:
+    worker_id: str
+    expected_plan_version: int | None = None  # None: whatever the plan is
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetRequested:
+    """An operator strikes a lost node off the list: it is waited for no longer."""
+
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class AdaptationModeSet:
     """An operator lets the cluster move layers by itself (auto), with their consent (suggest) or not (off)."""
 
@@ -275,6 +288,8 @@ ClusterEvent = (
     | StepUndelivered
     | ReplanRequested
     | DrainRequested
+    | UndrainRequested
+    | ForgetRequested
     | AdaptationModeSet
     | SuggestionConfirmed
     | CoordinatorLagged

@@ -12,7 +12,7 @@ class Gathering:
     """A first plan waits for the workers that are expected; a later one only if all were lost at once."""
 
     def __init__(self, num_expected: int, is_restart: bool, now_s: float) -> None:
-        self._num_expected, self.is_restart = num_expected, is_restart
+        self.num_expected, self.is_restart = num_expected, is_restart
         self._first_s: float | None = None  # when a worker could first hold layers
         self._lost_all, self._settled_s = False, now_s
 
@@ -26,12 +26,21 @@ class Gathering:
         """A worker was lost; `members` are those that remain."""
         self._lost_all = self._lost_all or not members.eligible()
 
+    def forgotten(self, num_known: int) -> None:
+        """An operator struck a lost node off the list, on which `num_known` remain: one that was expected does not come any more."""
+        if num_known < self.num_expected:
+            self.num_expected = max(1, self.num_expected - 1)
+
+    def wanted(self) -> str:
+        """What a cluster without a plan is waiting for."""
+        return f"waiting for {self.num_expected} workers"
+
     def is_over(self, members: Members, had_plan: bool, now_s: float) -> bool:
         num_eligible = len(members.eligible())
         if not num_eligible:
             return False
         if had_plan:
-            return now_s >= self._settled_s or num_eligible >= self._num_expected
-        if num_eligible >= self._num_expected or members.all_accounted_for(self._num_expected):
+            return now_s >= self._settled_s or num_eligible >= self.num_expected
+        if num_eligible >= self.num_expected or members.all_accounted_for(self.num_expected):
             return True
         return self.is_restart and self._first_s is not None and now_s - self._first_s > REUNION_S

@@ -32,12 +32,23 @@ def _broken(cluster: Cluster) -> Iterator[str]:
         yield "more KV is reserved than every stage can hold"
     if cluster.plan is not None:
         yield from _broken_plan(cluster, cluster.plan)
+    yield from _broken_members(cluster)
     yield from _broken_flights(cluster)
     move = cluster.rebalancer.move
     if move is not None and cluster.phase is not Phase.SERVING:
         yield f"a move in phase {cluster.phase}"
     if move is not None and cluster.plan != (move.new if move.committed else move.old):
         yield "a move is between two plans"
+
+
+def _broken_members(cluster: Cluster) -> Iterator[str]:
+    """A drain is kept by name and holds for whoever has the name; who is lost holds nothing."""
+    drained = set(cluster.members.drained)
+    for member in cluster.members:
+        if member.draining != (member.spec.node_id in drained):
+            yield f"{member.spec.node_id} is {'' if member.draining else 'not '}draining, the drained are {sorted(drained)}"
+        if member.stage is not None and not member.alive:
+            yield f"{member.spec.node_id} is lost and holds a stage"
 
 
 def _broken_flights(cluster: Cluster) -> Iterator[str]:

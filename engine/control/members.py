@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from engine.control.events import HeartbeatArrived, WorkerProfiled
@@ -50,6 +50,7 @@ class Member:
     stage: Stage | None = None
     draining: bool = False
     suspect: bool = False
+    num_beats: int = 0
     failure: str = ""  # why it is left out of plans until it registers again
     resident_bytes: int = 0
     kv_used_bytes: int = 0
@@ -66,7 +67,12 @@ class Member:
     @property
     def eligible(self) -> bool:
         """May hold a stage of the next plan."""
-        return self.alive and bool(self.decode_s) and not self.draining and not self.failure
+        return self.can_hold and not self.draining
+
+    @property
+    def can_hold(self) -> bool:
+        """Could hold a stage, whether an operator lets it or not."""
+        return self.alive and bool(self.decode_s) and not self.failure
 
     def profiled(self, event: WorkerProfiled) -> str:
         """Take over what a full profile found, unless it was taken amid so much noise that the first measurement is better."""
@@ -88,7 +94,7 @@ class Member:
 
     def beat(self, event: HeartbeatArrived, now_s: float) -> None:
         """It lives, and this is what it says of itself."""
-        self.seen_s, self.suspect = now_s, False
+        self.seen_s, self.suspect, self.num_beats = now_s, False, self.num_beats + 1
         self.detail, self.progress = event.detail, event.progress
         self.resident_bytes, self.kv_used_bytes = event.resident_bytes, event.kv_used_bytes
         self.cpu_utilisation, self.queue_depth = event.cpu_utilisation, event.queue_depth
@@ -107,15 +113,19 @@ class Member:
 
 
 class Members:
-    """Every node ever registered here, by id, the lost ones included until they come back."""
+    """Every node ever registered here, by id, the lost ones included until they come back or are forgotten."""
 
-    def __init__(self, rules: LeaseRules) -> None:
+    def __init__(self, rules: LeaseRules, drained: Iterable[str] = ()) -> None:
         self.rules = rules
         self._members: dict[str, Member] = {}
+        self._drained = set(drained)  # by name: a drain outlives the process that it was asked for
         self.links = LinkBook()
 
     def __iter__(self) -> Iterator[Member]:
         return iter(sorted(self._members.values(), key=lambda m: m.spec.node_id))
+
+    def __len__(self) -> int:
+        return len(self._members)
 
     def get(self, worker_id: str) -> Member | None:
         return self._members.get(worker_id)
@@ -125,9 +135,16 @@ class Members:
         member = self._members.get(worker_id)
         return member if member and member.alive and member.generation == generation else None
 
+    def holder(self, spec: NodeSpec) -> Member | None:
+        """The live worker that has the name which another process asks for."""
+        member = self._members.get(spec.node_id)
+        return member if member is not None and member.alive and not is_same_process(member.spec, spec) else None
+
     def register(self, spec: NodeSpec, generation: int, ready: bool, now_s: float) -> Member:
         member, before = Member(spec, generation, ready, seen_s=now_s), self._members.get(spec.node_id)
-        if before is not None and _same_process(before.spec, spec) and now_s - before.seen_s < REMEMBERED_S:
+        member.draining = spec.node_id in self._drained
+        is_back = before is not None and is_same_process(before.spec, spec) and before.spec.address == spec.address
+        if before is not None and is_back and now_s - before.seen_s < REMEMBERED_S:
             self.links.forget(spec.node_id)
             self.links.recall(spec.node_id, [m.spec.node_id for m in self if m.alive])
         else:
@@ -135,19 +152,44 @@ class Members:
         self._members[spec.node_id] = member
         return member
 
+    # ------------------------------------------------------------------------------------------ left out by an operator
+    @property
+    def drained(self) -> tuple[str, ...]:
+        """Names whose nodes are left out of plans, those of absent nodes too."""
+        return tuple(sorted(self._drained))
+
+    def drain(self, worker_id: str) -> Member:
+        self._drained.add(worker_id)
+        member = self._members[worker_id]
+        member.draining = True
+        return member
+
+    def undrain(self, worker_id: str) -> None:
+        self._drained.discard(worker_id)
+        if member := self._members.get(worker_id):
+            member.draining = False
+
+    def forget(self, worker_id: str) -> None:
+        """As if a node of that name had never been here."""
+        self._drained.discard(worker_id)
+        self._members.pop(worker_id, None)
+        self.links.disown(worker_id)
+
+    # ------------------------------------------------------------------------------------------ who counts
     def num_alive(self) -> int:
         return sum(m.alive for m in self._members.values())
 
-    def eligible(self) -> list[Member]:
-        return [m for m in self if m.eligible]
+    def eligible(self, including: str = "") -> list[Member]:
+        """Those that may hold layers; one `including` which it is asked too, if only its drain is in the way."""
+        return [m for m in self if m.eligible or (m.can_hold and m.spec.node_id == including)]
 
     def still_preparing(self) -> bool:
         """A live worker that may yet become eligible is starting or measuring."""
         return any(m.alive and not m.failure and not m.draining and not m.decode_s for m in self)
 
     def all_accounted_for(self, num_expected: int) -> bool:
-        """All expected workers are known, some of them failed: nobody else comes, go on with the rest."""
-        return sum(m.eligible or bool(m.failure) for m in self) >= num_expected and not self.still_preparing()
+        """All expected workers are known, some of them failed or drained: nobody else comes, go on with the rest."""
+        return sum(m.eligible or bool(m.failure) or (m.alive and m.draining) for m in self) >= num_expected and not self.still_preparing()
 
     def widen_leases(self, lag_s: float) -> None:
         for member in self._members.values():
@@ -165,8 +207,9 @@ class Members:
         return [m for m in self if m.alive and now_s - m.seen_s > (rules.lease_s if m.ready else rules.starting_lease_s)]
 
 
-def _same_process(before: NodeSpec, now: NodeSpec) -> bool:
-    return (before.host, before.pid, before.address) == (now.host, now.pid, now.address)
+def is_same_process(before: NodeSpec, now: NodeSpec) -> bool:
+    """Host and pid alone do not tell: containers are often called alike, and each of them begins with pid 1."""
+    return (before.host, before.pid, before.instance_id) == (now.host, now.pid, now.instance_id)
 
 
 def planning_node(member: Member) -> PlanningNode:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from engine.control.adaptation.cost import MigrationRates
 from engine.control.members import capacity_tokens
 from engine.control.moves import Transfer, num_moved, transfers
-from engine.data.errors import InvalidInput, NotFound, Refused
+from engine.control.operating import check_can_drain, check_can_undrain
+from engine.data.errors import InvalidInput, Refused
 from engine.data.model import Item, ModelCard
 from engine.data.moves import MoveEstimate, MoveReport, NodeMemory
 from engine.data.plan import Plan, Stage
@@ -58,11 +59,15 @@ def estimate_move(cluster: Cluster, stages: Sequence[Stage]) -> MoveEstimate:
 
 
 def preview_without(cluster: Cluster, worker_id: str) -> Plan:
-    """The plan that draining a worker would lead to; raises NotFound for one that is not there, Infeasible without another."""
-    member = cluster.members.get(worker_id)
-    if member is None or not member.alive:
-        raise NotFound(f"worker {worker_id[:80]} is not in the cluster: see `noodle-engine status`")
+    """The plan that draining a worker would lead to; raises what the drain would, and Infeasible without another."""
+    check_can_drain(cluster.members, worker_id)
     return cluster.preview(without=worker_id)
+
+
+def preview_with(cluster: Cluster, worker_id: str) -> Plan:
+    """The plan that the end of a worker's drain would lead to; raises what undraining would."""
+    check_can_undrain(cluster.members, worker_id)
+    return cluster.preview(including=worker_id)
 
 
 def _speeds(done: Sequence[MoveReport], most_bytes: int) -> tuple[float, float]:

@@ -17,16 +17,17 @@ from engine.planning.manual_plan import GIVEN, given_plan
 from engine.planning.problem import Problem
 
 
-def problem_of(card: ModelCard | None, members: Members, present: Plan | None = None, without: str = "") -> Problem:
+def problem_of(card: ModelCard | None, members: Members, present: Plan | None = None, without: str = "", including: str = "") -> Problem:
     """What the planner is asked for the eligible nodes, with the memory they share, the links between them and to the coordinator.
 
     The nodes may stand in any order; they are listed as in the `present` plan, behind them the others by name. The worker
-    `without` which it would have to do is left out.
+    `without` which it would have to do is left out, a drained one `including` which it would is not.
     Raises Refused until the model is known, Infeasible without a node.
     """
     if card is None:
         raise Refused("the model is not known yet: wait until the cluster is ready")
-    eligible = sorted((m for m in members.eligible() if m.spec.node_id != without), key=lambda m: _place(present, m.spec.node_id))
+    wanted = [m for m in members.eligible(including) if m.spec.node_id != without]
+    eligible = sorted(wanted, key=lambda m: _place(present, m.spec.node_id))
     pools = binding_pools(eligible)
     nodes = planning_nodes(eligible, pools)
     node_ids = [node.node_id for node in nodes]

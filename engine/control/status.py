@@ -15,7 +15,7 @@ from engine.data.status import ClusterStatus, NodeStatus, Phase, SessionStatus, 
 def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterStatus:
     """One look at everything, as of `now_s`."""
     card, plan = cluster.card, cluster.plan
-    detail = cluster.detail if card or cluster.failure else cluster.model_progress[0]
+    detail = _detail(cluster) if card or cluster.failure else cluster.model_progress[0]
     return ClusterStatus(
         cluster_id=cluster_id,
         phase=cluster.phase,
@@ -27,7 +27,7 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         context_tokens=card.context_tokens if card else 0,
         plan_version=cluster.plan_version,
         strategy=plan.strategy if plan else cluster.strategy,
-        num_workers_expected=cluster.config.num_workers_expected,
+        num_workers_expected=cluster.gathering.num_expected,
         nodes=tuple(_node(m, now_s) for m in cluster.members),
         stages=_stages(cluster, plan) if plan else (),
         sessions=_sessions(cluster, now_s),
@@ -54,6 +54,14 @@ def _device_types(cluster: Cluster) -> set[str]:
     return {member.spec.device_type for member in cluster.members if used is None or member.spec.node_id in used}
 
 
+def _detail(cluster: Cluster) -> str:
+    """Where only drained nodes are left the operator has the way out, and is told."""
+    waiting = [m.spec.node_id for m in cluster.members if m.can_hold and m.draining]
+    if cluster.phase is not Phase.GATHERING or cluster.failure or not waiting or cluster.members.eligible():
+        return cluster.detail
+    return f"{cluster.detail}; only drained nodes are left: `noodle-engine undrain {waiting[0]}` takes one in again"
+
+
 def _node(member: Member, now_s: float) -> NodeStatus:
     spec, stage = member.spec, member.stage
     return NodeStatus(
@@ -77,6 +85,7 @@ def _node(member: Member, now_s: float) -> NodeStatus:
         gpu_utilisation=member.gpu_utilisation,
         gpu_temperature_c=member.gpu_temperature_c,
         cpu_temperature_c=member.cpu_temperature_c,
+        is_drained=member.draining,
     )
 
 

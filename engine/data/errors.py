@@ -31,11 +31,11 @@ class NotFound(NoodleError):
 class Refused(NoodleError):
     """The request is well-formed, but the cluster's state forbids it (wrong phase, wrong plan, no permission)."""
 
+    exit_code = 2
+
 
 class NotSupported(Refused):
     """The model or feature cannot be run here; the message names it and why."""
-
-    exit_code = 2
 
 
 class Stale(NoodleError):
@@ -64,6 +64,8 @@ class Cancelled(NoodleError):
 
 class Unauthorized(NoodleError):
     """The token is missing, unknown, or its role does not allow the method."""
+
+    exit_code = 2
 
 
 class Bug(NoodleError):

@@ -71,6 +71,7 @@ class NodeStatus:
     gpu_utilisation: float | None = None  # 0..1; None where the machine does not tell
     gpu_temperature_c: float | None = None
     cpu_temperature_c: float | None = None
+    is_drained: bool = False  # left out of plans until an operator ends it, lost or not
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,5 +138,7 @@ class ClusterStatus:
     finished: tuple[SessionStatus, ...] = ()  # newest first, bounded
     precision: Precision = _UNKNOWN_PRECISION
     identity: Identity = Identity.UNKNOWN  # of answers on the plan that serves, or on the workers that have joined
+    acknowledged_sequence: int = 0  # an operator has seen the warnings and errors up to this event
+    num_unacknowledged: int = 0  # warnings and errors since
     predicted_bottleneck_s: float = 0.0  # of the plan that serves, as it was made
     predicted_step_s: float = 0.0  # once around that plan, hops and the way back included

@@ -33,6 +33,8 @@ OVERLAPPED, ADDITIVE = "overlapped", "additive"
 class Infeasible(Refused):
     """No placement satisfies the limits; the message names the limit that binds."""
 
+    exit_code = 1  # the question was answered: there is no plan
+
 
 class TooHard(Infeasible):
     """No plan was found within the work limit; that none exists is not proved."""

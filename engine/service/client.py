@@ -97,7 +97,7 @@ class Client:
             message.prompt = request.prompt
         message.prompt_ids.extend(_int32s(request.prompt_ids))
         wire.to_message(request.sampling, message.sampling)
-        message.session_id = f"s-{secrets.token_hex(4)}"
+        message.session_id = f"s-{secrets.token_hex(6)}"
         self._unfinished.add(message.session_id)
         try:
             async with contextlib.aclosing(self._to_the_end(message)) as chunks:
@@ -172,9 +172,10 @@ class Client:
             raise self._explain(e) from e
         return wire.from_message(Version, reply)
 
-    async def plan(self, strategy: str = "", stages: Sequence[Stage] = (), without: str = "") -> Plan:
-        """What the planner would do now, or `without` a worker, or what the caller's own `stages` would; nothing is done."""
-        request = pb.PlanRequest(strategy=strategy, without_worker_id=without)
+    async def plan(self, strategy: str = "", stages: Sequence[Stage] = (), without: str = "", including: str = "") -> Plan:
+        """What the planner would do now, or `without` a worker, or `including` a drained one, or what the caller's own `stages`
+        would; nothing is done."""
+        request = pb.PlanRequest(strategy=strategy, without_worker_id=without, with_worker_id=including)
         for stage in stages:
             wire.to_message(stage, request.stages.add())
         return wire.from_message(Plan, await self._call(self._stub.PlanNow(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
@@ -222,6 +223,25 @@ class Client:
         """Leave a worker out of plans; raises Refused if a version is given and the plan is another one or about to be."""
         request = pb.DrainRequest(worker_id=worker_id, expected_plan_version=expected_plan_version)
         return wire.from_message(Plan, await self._call(self._stub.Drain(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
+
+    async def undrain(self, worker_id: str, expected_plan_version: int | None = None) -> Plan:
+        """Let plans use a drained worker again; raises Refused if it is not drained, or as `drain` does."""
+        request = pb.UndrainRequest(worker_id=worker_id, expected_plan_version=expected_plan_version)
+        return wire.from_message(Plan, await self._call(self._stub.Undrain(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
+
+    async def forget(self, worker_id: str) -> None:
+        """Strike a lost node off the list; raises Refused for one that is alive, NotFound for one that nobody knows."""
+        request = pb.ForgetRequest(worker_id=worker_id)
+        await self._call(self._stub.Forget(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+
+    async def acknowledge(self, sequence: int = 0) -> tuple[int, int]:
+        """Say that the warnings and errors up to that event have been seen, 0: up to the newest.
+
+        Returns the event up to which all are acknowledged now, and how many warnings and errors were new by that.
+        """
+        request = pb.AcknowledgeRequest(sequence=sequence)
+        reply = await self._call(self._stub.Acknowledge(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+        return int(reply.sequence), int(reply.num_warnings)
 
     async def cancel(self, session_id: str, expected_plan_version: int | None = None) -> None:
         """End a session; raises Refused if a version is given and the plan is another one."""

@@ -1,30 +1,35 @@
 """What every server process here does the same way: bind, announce its address, and end when it should.
 
-The first line on stdout is one JSON object with the bound address, so that a parent needs no port of its own choosing.
+The first line on stdout is one JSON object with the bound address, so that a parent needs no port of its own choosing. A server ends
+within a second of SIGTERM, whatever its threads are doing: what must survive was on disk before, as for a `kill -9`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
 import signal
 import sys
 import threading
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
 
 import grpc
 import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
-from engine.data.errors import Unavailable
+from engine.data.errors import NoodleError, Unavailable
 from engine.service import wire
 from engine.service.errors import CatchAll
 from engine.service.security import Gatekeeper, SecurityOptions, check_listen_address, server_credentials
 
 GRACE_S = 0.25
+TIDY_UP_S = 0.8  # from a signal to the end of a process that cannot end in order
+CANCEL_S = 0.2  # for tasks to end what they started, such as processes
 
 
 class Server:
@@ -39,6 +44,7 @@ class Server:
     async def start(self, listen: str) -> str:
         """Bind and serve; returns the address with its real port. Raises Refused or Unavailable."""
         check_listen_address(listen, self._security)
+        await _check_free(listen)
         credentials = server_credentials(self._security)
         try:
             bound = self.grpc.add_secure_port(listen, credentials) if credentials else self.grpc.add_insecure_port(listen)
@@ -64,27 +70,93 @@ def announce(document: dict[str, Any]) -> None:
     print(json.dumps(document, ensure_ascii=True), flush=True)
 
 
-def stop_event(exit_with_parent: bool) -> asyncio.Event:
-    """Set by SIGINT, SIGTERM or, if asked, by the end of stdin: a parent that dies by any means closes our stdin."""
-    event = asyncio.Event()
-    loop = asyncio.get_running_loop()
+async def _check_free(listen: str) -> None:
+    """Raise Unavailable if somebody answers at a unix socket: gRPC would take its name away without a word."""
+    if not listen.startswith("unix:"):
+        return
+    try:
+        _, writer = await asyncio.open_unix_connection(listen.removeprefix("unix:"))
+    except OSError:
+        return  # no such file, or nobody behind it
+    writer.close()
+    raise Unavailable(f"cannot listen on {listen}: another server answers there; choose another --listen address")
+
+
+class Stopping:
+    """Why a server is to end: a signal, or the end of stdin, which a parent that dies by any means closes."""
+
+    def __init__(self, exit_with_parent: bool, tidy_up_s: float | None = TIDY_UP_S) -> None:
+        """Without `tidy_up_s` an orderly end may take as long as it takes."""
+        self._loop, self._event, self._tidy_up_s = asyncio.get_running_loop(), asyncio.Event(), tidy_up_s
+        self.exit_code = 1  # of a process that had not begun to serve
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._loop.add_signal_handler(number, self._stop, 128 + number)
+            except NotImplementedError:  # Windows
+                signal.signal(number, lambda number, _: self._loop.call_soon_threadsafe(self._stop, 128 + number))
+        if exit_with_parent:
+            end_with_parent(lambda: self._loop.call_soon_threadsafe(self._stop, 1))
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+    def _stop(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+        self._event.set()
+        if self._tidy_up_s is not None:
+            timer = threading.Timer(self._tidy_up_s, os._exit, (exit_code,))
+            timer.daemon = True
+            timer.start()
+
+
+def end_at_once(exit_with_parent: bool) -> None:
+    """For a process whose end needs no order, such as a worker: the kernel ends it, even while an import or a load holds the
+    interpreter lock, when nothing written in Python could run."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        try:
-            loop.add_signal_handler(number, event.set)
-        except NotImplementedError:  # Windows
-            signal.signal(number, lambda *_: loop.call_soon_threadsafe(event.set))
+        signal.signal(number, signal.SIG_DFL)
     if exit_with_parent:
-        threading.Thread(target=_wait_for_parent, args=(loop, event), name="parent", daemon=True).start()
-    return event
+        end_with_parent(lambda: os._exit(1))
 
 
-def _wait_for_parent(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
-    while os.read(0, 4096):
-        pass
-    loop.call_soon_threadsafe(event.set)
-    # A compute step or an import may hold the loop for long; nobody is left to wait for it.
-    threading.Event().wait(5.0)
-    os._exit(1)
+def end_with_parent(end: Callable[[], object]) -> None:
+    """Call `end` once stdin is closed."""
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        end()
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+def serve(server: Coroutine[Any, Any, int]) -> NoReturn:
+    """Run a server and end the process with its exit code. Threads that still import, hash or load are not waited for."""
+
+    async def run() -> None:
+        try:
+            exit_code = await server
+        except NoodleError as e:
+            print(f"noodle-engine: {e}", file=sys.stderr)
+            exit_code = e.exit_code
+        await _cancel_tasks()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # whoever read it is gone
+                stream.flush()
+        os._exit(exit_code)
+
+    asyncio.run(run())
+    raise AssertionError("the process ended")
+
+
+async def _cancel_tasks() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=CANCEL_S)
 
 
 def set_up_logging(level: str = "INFO") -> None:

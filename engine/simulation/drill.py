@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from engine.control import events as on
 from engine.control.scheduler import MAX_RECOVERIES
+from engine.data.errors import Refused
 from engine.data.generation import FinishReason, GenerateRequest, Sampling
 from engine.data.model import Item, ModelCard, ModelRef
 from engine.data.plan import NodeSpec, Stage
@@ -125,6 +126,7 @@ class Drill:
         self._run_for(RELEASED_S)
         self.calm.check_released(over)
         self.coordinator.check_quiet()
+        self._start_twin()
         self.calm.forbids_resending = False
         self._restart_worker()
         self.calm.is_on = False
@@ -134,10 +136,20 @@ class Drill:
         name = self.world.choose(self.names)
         former = self.workers[name]
         former.is_alive = False
-        self._start_worker(name)
+        successor = self._start_worker(name)
         self._run_for(0.1 * self._generator.random())
         self.coordinator.feed(on.WorkerLost(name, former.generation, "its connection broke"))
-        self._run_for(0.1)
+        self._run_for(2 * BEAT_S)
+        if self.workers[name] is not successor:
+            raise AssertionError(f"{name} was started again and did not get its name back")
+
+    def _start_twin(self) -> None:
+        """A machine was cloned: a second process asks for a name whose holder lives, and has to go."""
+        name = self.world.choose(self.names)
+        holder, twin = self.workers[name], self._start_worker(name)
+        self._run_for(1.0)
+        if twin.is_alive or self.workers[name] is not holder:
+            raise AssertionError(f"a second process called {name} was not turned away")
 
     def _trials(self) -> None:
         session_id = self._submit(NUM_TRIALS + 5)
@@ -208,7 +220,7 @@ class Drill:
             self._cut,
             self._crash,
         ]
-        faults += [self._replan, self._cancel, self._drain]
+        faults += [self._replan, self._cancel, self._drain, self._take_back]
         faults[self._generator.randrange(len(faults))]()
         self.num_faults += 1
 
@@ -247,6 +259,11 @@ class Drill:
 
     def _drain(self) -> None:
         self.coordinator.feed(on.DrainRequested(self.world.choose(self.names)))
+
+    def _take_back(self) -> None:
+        """An operator ends a drain or strikes a node off the list, whether it makes sense or not."""
+        name = self.world.choose(self.names)
+        self.coordinator.feed(on.UndrainRequested(name) if self._generator.random() < 0.5 else on.ForgetRequested(name))
 
     def _kill(self) -> None:
         name = self.world.choose(self.names)
@@ -300,16 +317,26 @@ class Drill:
     def _new_coordinator(self) -> DrillCoordinator:
         return DrillCoordinator(self.world, self.disk, card(), len(self.names), self.wire.carry_out, self._deliver, self.calm.watch)
 
-    def _start_worker(self, name: str) -> None:
+    def _start_worker(self, name: str) -> DrillWorker:
         self._num_pids += 1
-        worker = self.workers[name] = DrillWorker(name, NUM_ITEMS, self._num_pids)
+        worker = DrillWorker(name, NUM_ITEMS, self._num_pids)
+        self.workers.setdefault(name, worker)
         self._register(worker)
         self._beat(worker)
+        return worker
 
     def _register(self, worker: DrillWorker) -> None:
+        """Once, or again with every heartbeat while a former process has the name; it ends if that one is seen to live."""
+
         def arrive() -> None:
             coordinator = self.coordinator
-            if coordinator.is_alive and self.workers[worker.worker_id] is worker:
+            try:
+                is_free = coordinator.is_alive and coordinator.is_free(self._spec(worker))
+            except Refused:
+                self.world.send(NAME, worker.worker_id, lambda: worker.receive(worker.end))
+                return
+            if is_free:
+                self.workers[worker.worker_id] = worker
                 generation = coordinator.next_generation()
                 coordinator.feed(on.WorkerRegistered(self._spec(worker), generation, ready=True))
                 self.world.send(NAME, worker.worker_id, lambda: worker.receive(lambda: self._registered(worker, generation)))

@@ -12,11 +12,13 @@ from dataclasses import dataclass, field, replace
 
 from engine.control import commands as do
 from engine.control import events as on
+from engine.control.claims import Claim
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.scheduler import SchedulerLimits
 from engine.data.errors import NoodleError
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.model import ModelCard
+from engine.data.plan import NodeSpec
 from engine.simulation.drill_orders import OrderReferee
 from engine.simulation.drill_referee import Referee
 from engine.simulation.drill_world import World
@@ -45,6 +47,7 @@ class Disk:
     plan_version: int = 0
     incarnation: int = 0
     generation: int = 0
+    drained: tuple[str, ...] = ()
 
 
 class DrillCoordinator:
@@ -64,12 +67,15 @@ class DrillCoordinator:
         self.world, self.disk, self._carry_out, self._deliver, self._watch = world, disk, carry_out, deliver, watch
         disk.incarnation += 1
         limits = SchedulerLimits(unknown_chunk_tokens=5, prompt_chunk_tokens=5, queue_timeout_s=1e9, step_timeout_s=3.0)
-        self.cluster = Cluster(ClusterConfig(num_workers, limits=limits), world.now_s, disk.plan_version)
+        self.cluster = Cluster(ClusterConfig(num_workers, limits=limits), world.now_s, disk.plan_version, drained=disk.drained)
         self._referees = (Referee(self.cluster), OrderReferee(self.cluster))
         self.is_alive = True
+        self._claims: dict[int, Claim] = {}  # by pid: of processes whose name a former one has
         self._backlog: deque[do.Command] = deque()
         self._is_draining = False
         self._dies_then: Callable[[], None] | None = None
+        if self.cluster.members.drained != disk.drained:
+            raise AssertionError(f"operators drained {disk.drained}, the next coordinator knows of {self.cluster.members.drained}")
         self.feed(on.ModelReady(card))
         for session_id, session in disk.sessions.items():
             if session.ended is None:
@@ -109,6 +115,14 @@ class DrillCoordinator:
     def check_quiet(self) -> None:
         """Called when nothing is under way and nothing fails."""
         self._referees[1].check_quiet()
+
+    def is_free(self, spec: NodeSpec) -> bool:
+        """Whether a process can have its name now; raises Refused once the one that has it was seen to live."""
+        claim = self._claims.setdefault(spec.pid, Claim(self.cluster.members, spec))
+        if not claim.is_free():
+            return False
+        del self._claims[spec.pid]
+        return True
 
     def crash(self) -> None:
         self.is_alive = False
@@ -157,6 +171,8 @@ class DrillCoordinator:
                 if command.plan.plan_version <= disk.plan_version:
                     raise AssertionError(f"plan {command.plan.plan_version} is adopted after {disk.plan_version}")
                 disk.plan_version = command.plan.plan_version
+            case do.KeepDrained():
+                disk.drained = disk.drained if self._disk_is_full() else command.worker_ids
             case do.Record():
                 pass
             case _:

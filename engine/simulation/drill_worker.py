@@ -79,6 +79,10 @@ class DrillWorker:
         for work in inbox:
             self.receive(work)
 
+    def end(self) -> None:
+        """The coordinator has refused it for good."""
+        self.is_alive = False
+
     def forget(self) -> None:
         """The coordinator is gone or does not know us any more."""
         self.serving = self.prepared = None

@@ -223,6 +223,7 @@ def test_heartbeats_and_reports_of_a_former_registration_are_dropped() -> None:
     old = driver.cluster.members.get("w1")
     assert old is not None
     generation = old.generation
+    driver.feed(on.WorkerLost("w1", generation, "its connection broke"))
     driver.join("w1")
     driver.now_s = 2.9
     driver.feed(on.HeartbeatArrived("w1", generation, "old", -1.0, 1, 1, 1.0))

@@ -67,6 +67,7 @@ def test_a_cluster_of_nobody_who_can_says_so() -> None:
     driver.feed(on.ModelReady(card()))
     join(driver, "w1", dtypes=("float16",))
     assert "cannot compute in float32, only in float16" in driver.cluster.failure
+    driver.feed(on.WorkerLost("w1", driver.generation, "its connection broke"))
     join(driver, "w1", dtypes=("float32",))
     assert driver.cluster.failure == "" and driver.cluster.phase is Phase.SERVING
 

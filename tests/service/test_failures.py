@@ -142,7 +142,7 @@ def test_remote_code_is_refused(tmp_path: Path) -> None:
         (("worker", "--join", "nonsense"), 2, "HOST:PORT"),
         (("worker", "--join", "127.0.0.1:1", "--slowdown", "0.5"), 2, "factor from 1 to 1000"),
         (("worker", "--join", "127.0.0.1:1", "--memory", "lots"), 2, "size 'lots'"),
-        (("coordinator", "--listen", "0.0.0.0:0", "--model", "gpt2"), 1, "--insecure"),
+        (("coordinator", "--listen", "0.0.0.0:0", "--model", "gpt2"), 2, "--insecure"),
         (("coordinator", "--strategy", "fastest", "--listen", "127.0.0.1:0"), 2, "choose one of"),
         (("generate", "hi", "--connect", "127.0.0.1:1"), 1, "cannot reach the coordinator at 127.0.0.1:1"),
         (("generate", "hi", "--prompt-ids", "1", "--connect", "127.0.0.1:1"), 2, "not both"),

@@ -151,3 +151,13 @@ def test_the_mode_of_adaptation_outlives_the_coordinator_unless_it_is_started_wi
     assert started_with("off") == "auto"
     assert started_with("suggest") == "suggest"
     assert started_with("suggest") == "suggest"
+
+
+def test_what_operators_said_of_nodes_and_warnings_is_kept(tmp_path: Path) -> None:
+    with contextlib.closing(Journal(tmp_path / "journal.sqlite3")) as journal:
+        assert (journal.drained(), journal.acknowledged()) == ((), 0)
+        journal.keep_drained(("w1", "w2"))
+        journal.keep_drained(("w2",))
+        journal.keep_acknowledged(7)
+    with contextlib.closing(Journal(tmp_path / "journal.sqlite3")) as again:
+        assert (again.drained(), again.acknowledged()) == (("w2",), 7)

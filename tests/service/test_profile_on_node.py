@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from engine.commands.generate import Transcript, transcribe
-from engine.data.errors import NotFound
+from engine.data.errors import NoodleError, NotFound, Refused
+from engine.data.generation import FinishReason
 from engine.profile.profile import Profile
 from engine.service.client import ProfileProgress
 from tests.service.running import Running, running
@@ -67,3 +70,64 @@ def test_the_process_ends_when_nobody_waits_any_more(cluster: Running) -> None:
     worker = psutil.Process(cluster.cluster.pids()["w1"])
     _, alive = psutil.wait_procs(worker.children(recursive=True), timeout=120)
     assert not alive, f"still running: {alive}"
+
+
+def test_a_profile_is_in_nobodys_way_but_another_ones_of_its_node(cluster: Running) -> None:
+    """Sessions are cancelled and plans are changed while it runs; a second one would measure the first, and is refused."""
+
+    async def work() -> None:
+        client = cluster.client
+        async with contextlib.aclosing(client.profile("w1", quick=True)) as answers:
+            await anext(answers)
+            with pytest.raises(Refused, match="w1 is being profiled already"):
+                await _first(client.profile("w1", quick=True))
+            async with contextlib.aclosing(client.generate(cluster.request((1, 2, 3), 100, ignore_eos=True))) as chunks:
+                header = await anext(chunks)
+                await client.cancel(header.session_id)
+                assert [c.finish_reason async for c in chunks][-1] is FinishReason.CANCELLED
+            plan = await client.drain("w2")
+            assert [s.node_id for s in plan.stages] == ["w1"]
+            await _until(cluster, plan.plan_version)
+            promised = await client.plan(including="w2")
+            assert (await client.undrain("w2")).stages == promised.stages
+            await _until(cluster, plan.plan_version + 1)
+            assert await anext(answers) is not None  # it went on all the time
+        await _accepted(cluster, "w1")
+
+    cluster.wait(work())
+
+
+async def _first(answers: AsyncGenerator[ProfileProgress, None]) -> None:
+    async with contextlib.aclosing(answers):
+        await anext(answers)
+
+
+async def _accepted(cluster: Running, worker_id: str) -> None:
+    """The process of a profile that was given up is ended first."""
+    while True:
+        try:
+            return await _first(cluster.client.profile(worker_id, quick=True))
+        except Refused:
+            await asyncio.sleep(0.1)
+
+
+async def _until(cluster: Running, plan_version: int) -> None:
+    async with contextlib.aclosing(cluster.client.watch(min_interval_s=0.1)) as frames:
+        async for frame in frames:
+            if frame.status.plan_version >= plan_version:
+                return
+
+
+def test_a_worker_that_is_terminated_takes_the_process_along(cluster: Running) -> None:
+    async def begin() -> list[psutil.Process]:
+        answers = cluster.client.profile("w2", quick=True)
+        await anext(answers)
+        children = psutil.Process(cluster.cluster.pids()["w2"]).children(recursive=True)
+        psutil.Process(cluster.cluster.pids()["w2"]).terminate()
+        with contextlib.suppress(NoodleError):
+            async for _ in answers:
+                pass
+        return children
+
+    children = cluster.wait(begin())
+    assert children and not psutil.wait_procs(children, timeout=20)[1]

@@ -16,9 +16,11 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.past_sessions import PastSessions
-from engine.data.errors import Exhausted, Unavailable
+from engine.data.errors import Exhausted, InvalidInput, Unavailable
 from engine.data.generation import FinishReason, GenerateRequest
-from engine.data.status import SessionStatus
+from engine.data.plan import NodeSpec, Stage
+from engine.data.status import SessionStatus, Severity
+from engine.service.coordinator import peers, worker_peer
 from engine.service.coordinator.journal import Journal
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.text import TextCodec
@@ -27,6 +29,7 @@ from engine.service.process import Server
 from engine.service.security import SecurityOptions
 from engine.service.worker.stage_service import StageService
 from engine.service.worker.weight_supply import WeightSupply
+from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.control.harness import card, spec
 
@@ -37,11 +40,11 @@ def test_a_worker_that_registers_again_stays_connected(tmp_path: Path) -> None:
     async def work() -> None:
         shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), PeerOptions())
         async with serving("w1") as first, serving("w1") as second:
-            for generation, address in enumerate((first, second), 1):
-                await shell.connect_peer("w1", address)
-                shell.feed(on.WorkerRegistered(replace(spec("w1", pid=generation), address=address), generation, ready=True))
+            for address in (first, second):
+                await shell.admit(replace(spec("w1"), address=address), ready=True)
+                shell.cluster.members.get("w1").stage = Stage("w1", 0, 5)  # type: ignore[union-attr]
                 await asyncio.sleep(0)
-            assert "w1" in shell._peers and shell._peers["w1"].address == second
+            assert "w1" in shell.peers and shell.peers["w1"].address == second
             assert any("registered again" in e.text for e in shell.events)
             await shell.close()
 
@@ -59,21 +62,86 @@ async def serving(worker_id: str) -> AsyncIterator[str]:
         await server.stop()
 
 
+def at(worker_id: str, address: str) -> NodeSpec:
+    return replace(spec(worker_id), address=address)
+
+
 def test_a_worker_is_not_taken_at_an_address_where_it_is_not(tmp_path: Path) -> None:
     """Nobody listens there, or somebody else; it is said once, however often it asks."""
 
     async def work() -> None:
         shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), PeerOptions())
         with pytest.raises(Unavailable, match=r"worker w1 at 127\.0\.0\.1:1: .*--advertise"):
-            await shell.connect_peer("w1", "127.0.0.1:1")
+            await shell.admit(at("w1", "127.0.0.1:1"), ready=False)
         async with serving("w2") as address:
             for _ in range(2):
                 with pytest.raises(Unavailable, match=r"worker w2 answers at .*, not w1.*--advertise"):
-                    await shell.connect_peer("w1", address)
-            assert shell._peers == {}
-            await shell.connect_peer("w2", address)
-            assert [e.text.split(":")[0] for e in shell.events] == ["cannot join", "cannot join"]
+                    await shell.admit(at("w1", address), ready=False)
+            assert not shell.peers
+            await shell.admit(at("w2", address), ready=False)
+            await asyncio.sleep(0)
+            assert [e.text.split(":")[0] for e in shell.events][:2] == ["cannot join", "cannot join"]
+            assert "joined" in [*shell.events][2].text and len([*shell.events]) == 3
             await shell.close()
+
+    asyncio.run(work())
+
+
+@contextlib.asynccontextmanager
+async def slow(worker_id: str, num_silent: int) -> AsyncIterator[tuple[str, list[int]]]:
+    """A worker whose machine is so busy that it does not get to answer `num_silent` greetings; and how many there were."""
+    asked = [0]
+
+    class Slow(rpc.StageServiceServicer):
+        async def GetStageStatus(self, request: pb.GetStageStatusRequest, context: object) -> pb.StageServiceStatus:
+            asked[0] += 1
+            if asked[0] <= num_silent:
+                await asyncio.Event().wait()
+            return pb.StageServiceStatus(worker_id=worker_id)
+
+    server = Server(SecurityOptions())
+    rpc.add_StageServiceServicer_to_server(Slow(), server.grpc)
+    try:
+        yield await server.start("127.0.0.1:0"), asked
+    finally:
+        await server.stop()
+
+
+def test_a_worker_that_is_slow_at_its_start_is_waited_for_and_nobody_is_alarmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_peer, "GREETING_TIMEOUT_S", 0.3)
+
+    async def work() -> None:
+        shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), PeerOptions())
+        async with slow("w1", 3) as (address, asked):
+            await shell.admit(at("w1", address), ready=False)
+            await asyncio.sleep(0)
+            assert asked[0] >= 4 and [e.text.split(" ")[0] for e in shell.events] == ["joined"]
+        monkeypatch.setattr(peers, "PATIENCE_S", 0.5)
+        async with slow("w2", 10**9) as (address, asked):
+            with pytest.raises(Unavailable, match=r"worker w2 at .* does not answer: .*--listen or --advertise"):
+                await shell.admit(at("w2", address), ready=False)
+            assert asked[0] >= 2 and [*shell.events][-1].text.startswith("cannot join: worker w2")
+        await shell.close()
+
+    asyncio.run(work())
+
+
+def test_warnings_are_acknowledged_up_to_an_event_and_the_next_coordinator_knows(tmp_path: Path) -> None:
+    async def work() -> None:
+        shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), PeerOptions())
+        for severity in (Severity.WARN, Severity.INFO, Severity.ERROR, Severity.OK, Severity.WARN):
+            shell.record(do.Record(severity, "node", "w1", "something"))
+        assert shell.status().num_unacknowledged == 3
+        with pytest.raises(InvalidInput, match="there is no event 6 yet: the newest is 5"):
+            shell.events.acknowledge(6)
+        assert shell.events.acknowledge(3) == 2 and shell.status().num_unacknowledged == 1
+        assert shell.events.acknowledge(2) == 0 and shell.status().acknowledged_sequence == 3  # what was seen stays seen
+        assert shell.events.acknowledge(0) == 1 and shell.status().num_unacknowledged == 0
+        shell.record(do.Record(Severity.ERROR, "node", "w1", "again"))
+        await shell.close()
+        again = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), PeerOptions())
+        assert (again.status().acknowledged_sequence, again.status().num_unacknowledged) == (5, 1)
+        await again.close()
 
     asyncio.run(work())
 

@@ -12,6 +12,7 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control import rebalance
 from engine.control.attendance import Attendance
+from engine.control.claims import Claim, name_taken
 from engine.control.cluster import Cluster
 from engine.control.members import Member, Members
 from engine.control.moves import Move
@@ -148,7 +149,7 @@ def emit_before_journal(patch: pytest.MonkeyPatch) -> None:
 
 def restart_does_not_outrank(patch: pytest.MonkeyPatch) -> None:
     cluster = drill_coordinator.Cluster
-    patch.setattr(drill_coordinator, "Cluster", lambda config, now_s, last_plan_version: cluster(config, now_s, 0))
+    patch.setattr(drill_coordinator, "Cluster", lambda config, now_s, last_plan_version, **rest: cluster(config, now_s, 0, **rest))
 
 
 def commit_before_copy(patch: pytest.MonkeyPatch) -> None:
@@ -206,6 +207,38 @@ def any_generation_may_speak(patch: pytest.MonkeyPatch) -> None:
         return member if member and member.alive else None
 
     patch.setattr(Members, "current", mutant)
+
+
+def a_living_worker_loses_its_name(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Members, "holder", lambda self, spec: None)
+
+
+def a_name_is_refused_without_proof_of_life(patch: pytest.MonkeyPatch) -> None:
+    """Whoever had the name and was not said to be lost yet keeps it, dead or alive."""
+
+    def mutant(self: Claim) -> bool:
+        holder = self._members.holder(self._spec)
+        if holder is not None:
+            raise name_taken(holder)
+        return True
+
+    patch.setattr(Claim, "is_free", mutant)
+
+
+def a_drain_ends_with_its_process(patch: pytest.MonkeyPatch) -> None:
+    register = Members.register
+
+    def mutant(self: Members, *rest: Any) -> Any:
+        member = register(self, *rest)
+        member.draining = False
+        return member
+
+    patch.setattr(Members, "register", mutant)
+
+
+def a_drain_ends_with_its_coordinator(patch: pytest.MonkeyPatch) -> None:
+    cluster = drill_coordinator.Cluster
+    patch.setattr(drill_coordinator, "Cluster", lambda *rest, drained: cluster(*rest))
 
 
 def queue_forgets_what_was_reserved(patch: pytest.MonkeyPatch) -> None:
@@ -474,7 +507,7 @@ def restored_session_does_not_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Serving, "restore", mutant)
 
 
-FREQUENT_SEEDS = 100
+FREQUENT_SEEDS = 150
 FREQUENT: list[Mutate] = [
     no_epoch_fence, no_deduplication, no_gap_check, a_later_opening_is_taken, reply_matched_by_step_only, recovery_keeps_the_epoch,
     recovery_does_not_rewind, recovery_samples_again, emit_before_journal, restart_does_not_outrank, commit_before_copy,
@@ -485,6 +518,8 @@ FREQUENT: list[Mutate] = [
     plan_need_not_hold_the_sessions, more_sessions_run_than_fit, ended_sessions_stay_on_the_stages, draining_nodes_get_layers,
     lost_steps_are_waited_for, late_order_brings_an_old_plan_back, restored_session_starts_again, restored_session_does_not_end,
     dropped_move_keeps_the_smaller_room, reply_of_a_former_coordinator_counts,
+    a_living_worker_loses_its_name, a_name_is_refused_without_proof_of_life, a_drain_ends_with_its_process,
+    a_drain_ends_with_its_coordinator,
 ]  # fmt: skip
 """Noticed within `FREQUENT_SEEDS` seeds of the drill."""
 DIRECTED: dict[Mutate, Callable[[], None]] = {

@@ -12,8 +12,8 @@ import grpc
 import grpc.aio
 
 from engine.control import events as on
-from engine.control.move_estimate import estimate_move, preview_without
-from engine.data.errors import InvalidInput, NotFound, Stale, Unavailable, check_name
+from engine.control.move_estimate import estimate_move, preview_with, preview_without
+from engine.data.errors import InvalidInput, NotFound, Refused, Stale, Unavailable, check_name
 from engine.data.measured_link import COORDINATOR
 from engine.data.plan import NodeSpec, Plan, Stage
 from engine.data.status import SessionStatus
@@ -35,11 +35,10 @@ MAX_PROMPT_BYTES = 8 * 1024 * 1024
 
 
 class ControlService(rpc.ControlServicer):
-    """Holds no state of its own but the counter of registrations, which starts at the wall clock and so only ever rises."""
+    """Holds no state of its own."""
 
     def __init__(self, shell: ClusterShell, manifests: ManifestSource) -> None:
         self._shell, self._manifests = shell, manifests
-        self._generation = int(time.time() * 1000)
 
     # ------------------------------------------------------------------------------------------ workers
     async def Register(self, request: pb.RegisterRequest, context: grpc.aio.ServicerContext) -> pb.RegisterReply:
@@ -47,13 +46,11 @@ class ControlService(rpc.ControlServicer):
         check_name("worker id", spec.node_id)
         if spec.node_id == COORDINATOR:
             raise InvalidInput(f"a worker cannot be called {COORDINATOR}: links use that name for the coordinator; give another --id")
-        await self._shell.connect_peer(spec.node_id, spec.address)
-        self._generation += 1
-        self._shell.feed(on.WorkerRegistered(spec, self._generation, ready=request.state == "ready"))
+        generation = await self._shell.admit(spec, ready=request.state == "ready")
         leases = self._shell.cluster.config.leases
         return pb.RegisterReply(
             cluster_id=self._shell.cluster_id,
-            generation=self._generation,
+            generation=generation,
             heartbeat_period_s=leases.heartbeat_period_s,
             lease_s=leases.lease_s,
         )
@@ -106,7 +103,7 @@ class ControlService(rpc.ControlServicer):
         interval_s = max(MIN_WATCH_INTERVAL_S, request.min_interval_s)
         sequence, finished = request.after_sequence, tuple[SessionStatus, ...]()
         while True:
-            events = tuple(e for e in self._shell.events if e.sequence > sequence)
+            events = self._shell.events.after(sequence)
             sequence = events[-1].sequence if events else sequence
             whole = WatchFrame(self._shell.status(), events)
             yield wire.to_message(shortened(whole, finished) if request.keeps_finished else whole, pb.WatchFrame())
@@ -117,6 +114,8 @@ class ControlService(rpc.ControlServicer):
         cluster = self._shell.cluster
         if request.without_worker_id:
             return wire.to_message(preview_without(cluster, request.without_worker_id), pb.Plan())
+        if request.with_worker_id:
+            return wire.to_message(preview_with(cluster, request.with_worker_id), pb.Plan())
         return wire.to_message(cluster.preview(request.strategy, _stages(request)), pb.Plan())
 
     async def GetProblem(self, request: pb.GetProblemRequest, context: grpc.aio.ServicerContext) -> pb.GetProblemReply:
@@ -145,6 +144,8 @@ class ControlService(rpc.ControlServicer):
         output = shell.find_session(request.session_id) if request.session_id and shell.codec is not None else None
         if output is None and request.resume:
             raise NotFound(f"session {request.session_id[:80]} is unknown here: it was never begun, or its journal is gone")
+        if output is not None and not request.resume:
+            self._check_same(request)
         output = output or await self._open(request)
         output.num_listeners += 1
         try:
@@ -154,11 +155,17 @@ class ControlService(rpc.ControlServicer):
         finally:
             shell.leave(output)
 
+    def _check_same(self, request: pb.GenerateRequest) -> None:
+        """Raise Refused if the id that a client chose is that of another session: nobody may get another one's answer."""
+        known = self._shell.journal.session(request.session_id)
+        if known is not None and known.request != wire.request_from_message(request):
+            raise Refused(f"session {request.session_id} is another request's: choose another id, or none")
+
     async def _open(self, request: pb.GenerateRequest) -> SessionOutput:
         """Begin a session; raises what forbids it."""
         shell = self._shell
         wanted = wire.request_from_message(request)
-        session_id = check_name("session id", request.session_id or f"s-{secrets.token_hex(4)}")
+        session_id = check_name("session id", request.session_id or f"s-{secrets.token_hex(6)}")
         if shell.codec is None or shell.cluster.card is None:
             raise Unavailable(shell.cluster.failure or "the model is being prepared: try again in a few seconds")
         prompt_ids = wanted.prompt_ids if wanted.prompt is None else await asyncio.to_thread(shell.codec.encode, wanted.prompt)
@@ -172,6 +179,18 @@ class ControlService(rpc.ControlServicer):
     async def Drain(self, request: pb.DrainRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
         self._shell.feed(on.DrainRequested(request.worker_id, _expected(request)))
         return self._plan_or_preview()
+
+    async def Undrain(self, request: pb.UndrainRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
+        self._shell.feed(on.UndrainRequested(request.worker_id, _expected(request)))
+        return self._plan_or_preview()
+
+    async def Forget(self, request: pb.ForgetRequest, context: grpc.aio.ServicerContext) -> pb.ForgetReply:
+        self._shell.feed(on.ForgetRequested(request.worker_id))
+        return pb.ForgetReply()
+
+    async def Acknowledge(self, request: pb.AcknowledgeRequest, context: grpc.aio.ServicerContext) -> pb.AcknowledgeReply:
+        num_warnings = self._shell.events.acknowledge(request.sequence)
+        return pb.AcknowledgeReply(sequence=self._shell.events.acknowledged, num_warnings=num_warnings)
 
     async def Profile(self, request: pb.ProfileRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.ProfileMessage]:
         async for message in self._shell.profile(request.worker_id, request.quick):
@@ -217,7 +236,7 @@ def _stages(request: pb.PlanRequest | pb.ApplyRequest | pb.EstimateMoveRequest) 
     return tuple(wire.from_message(Stage, s) for s in request.stages)
 
 
-def _expected(request: pb.DrainRequest | pb.CancelRequest) -> int | None:
+def _expected(request: pb.DrainRequest | pb.UndrainRequest | pb.CancelRequest) -> int | None:
     return request.expected_plan_version if request.HasField("expected_plan_version") else None
 
 

@@ -30,7 +30,7 @@ from engine.service.coordinator.text import TextCodec
 from engine.service.coordinator.worker_peer import PeerOptions
 from engine.service.metrics_server import MetricsOptions, MetricsServer, cluster_collector
 from engine.service.pace import Pace
-from engine.service.process import Server, announce, stop_event
+from engine.service.process import Server, Stopping, announce
 from engine.service.security import SecurityOptions, channel_credentials, worker_token
 from engine.service.weight_library import WeightLibrary
 from engine.service.weight_service import WeightService
@@ -60,13 +60,13 @@ class CoordinatorOptions:
 
 async def run_coordinator(options: CoordinatorOptions) -> int:
     """Serve until told to stop; returns the exit code."""
-    stopping = stop_event(options.exit_with_parent)
+    stopping = Stopping(options.exit_with_parent)
     state_dir = options.state_dir or Path(tempfile.mkdtemp(prefix="noodle-"))
     journal = Journal(state_dir / "journal.sqlite3")
     cluster_id = journal.cluster_id(f"noodle-{secrets.token_hex(2)}")
     adaptation = AdaptationSettings(mode=check_mode(journal.adaptation_mode(str(check_mode(options.adapt)))))
     config = ClusterConfig(options.num_workers, options.strategy, layers=options.layers, adaptation=adaptation)
-    cluster = Cluster(config, time.monotonic(), journal.last_plan_version(), journal.past_sessions())
+    cluster = Cluster(config, time.monotonic(), journal.last_plan_version(), journal.past_sessions(), journal.drained())
     peer_options = PeerOptions(worker_token(options.security), channel_credentials(options.security))
     shell = ClusterShell(cluster, cluster_id, journal, peer_options)
     scrapes = MetricsServer(options.metrics, cluster_collector(asyncio.get_running_loop(), shell.status))

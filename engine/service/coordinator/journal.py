@@ -89,9 +89,23 @@ class Journal:
             self.keep_adaptation_mode(wanted)
         return self._fact("adaptation_mode") or wanted
 
+    def drained(self) -> tuple[str, ...]:
+        """The nodes that operators left out of plans."""
+        return tuple(json.loads(self._fact("drained") or "[]"))
+
+    def acknowledged(self) -> int:
+        """The newest event of which an operator said that they have seen it and all before it."""
+        return int(self._fact("acknowledged") or 0)
+
     # ------------------------------------------------------------------------------------------ writing
     def keep_adaptation_mode(self, mode: str) -> None:
         self._set_fact("adaptation_mode", mode)
+
+    def keep_drained(self, worker_ids: tuple[str, ...]) -> None:
+        self._set_fact("drained", json.dumps(worker_ids))
+
+    def keep_acknowledged(self, sequence: int) -> None:
+        self._set_fact("acknowledged", str(sequence))
 
     def open_session(self, session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest) -> None:
         row = (session_id, time.time(), json.dumps(prompt_ids), json.dumps(asdict(request)))

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -18,16 +19,18 @@ import grpc
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster
-from engine.control.members import Member
 from engine.control.session_status import with_error
 from engine.control.status import cluster_status
-from engine.data.errors import NoodleError, NotFound, Unavailable
+from engine.data.errors import NoodleError, NotFound, Refused, Unavailable
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.measured_link import COORDINATOR, MeasuredLink
-from engine.data.status import ClusterStatus, Event, Severity
+from engine.data.plan import NodeSpec
+from engine.data.status import ClusterStatus, Severity
 from engine.profile.profile import Profile
 from engine.service import wire
+from engine.service.coordinator.event_list import EventList
 from engine.service.coordinator.journal import Journal
+from engine.service.coordinator.peers import Peers
 from engine.service.coordinator.recorder import Recorder
 from engine.service.coordinator.session_output import SessionOutput
 from engine.service.coordinator.stage_orders import StageOrders
@@ -42,7 +45,6 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 LAG_S = 0.1  # a loop that is this late has not heard what workers said either
-MAX_EVENTS = 2000
 GRACE_S = 10.0  # for a client whose connection broke; one that leaves says so
 RETURN_S = 60.0  # for one whose coordinator was restarted
 EPOCH_BITS = 20  # a session is interrupted less often than that within one incarnation of the coordinator
@@ -55,17 +57,16 @@ class ClusterShell:
         self.cluster, self.cluster_id, self.journal = cluster, cluster_id, journal
         self.codec: TextCodec | None = None
         self.recorder: Recorder | None = None
-        self.events: collections.deque[Event] = collections.deque(maxlen=MAX_EVENTS)
-        self._peer_options = peer_options
-        self._peers: dict[str, WorkerPeer] = {}
-        self._orders = StageOrders(self, self._peers)
+        self.events = EventList(journal)
+        self.peers = Peers(cluster.members, peer_options, self._undelivered)
+        self._orders = StageOrders(self, self.peers)
         self._outputs: dict[str, SessionOutput] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._measuring: dict[str, asyncio.Lock] = {}
-        self._unreachable: dict[str, str] = {}  # workers that ask to join, and why they cannot
+        self._turned_away: dict[str, str] = {}  # workers that ask to join, and why they cannot
+        self._generation = int(time.time() * 1000)  # the newest registration's; it rises over restarts too
+        self._profiling: set[str] = set()
         self.ready = asyncio.Event()  # set once the model is known and former sessions are taken over, or never will be
-        self.events.extend(journal.events(MAX_EVENTS))
-        self._sequence = self.events[-1].sequence if self.events else 0
         self._backlog: collections.deque[do.Command] = collections.deque()
         self._draining = False
 
@@ -79,7 +80,7 @@ class ClusterShell:
         commands = self.cluster.handle(event, now_s)
         for command in commands:
             if isinstance(command, do.SendStep):
-                if peer := self._peers.get(command.first_worker_id):  # else its loss is on the way
+                if peer := self.peers.get(command.first_worker_id):  # else its loss is on the way
                     peer.send_step(command)
             else:
                 self._backlog.append(command)
@@ -112,23 +113,35 @@ class ClusterShell:
             last_s = now_s
 
     def status(self) -> ClusterStatus:
-        return cluster_status(self.cluster, self.cluster_id, time.monotonic())
+        status, events = cluster_status(self.cluster, self.cluster_id, time.monotonic()), self.events
+        return replace(status, acknowledged_sequence=events.acknowledged, num_unacknowledged=events.num_unacknowledged)
 
-    async def connect_peer(self, worker_id: str, address: str) -> None:
-        """A worker wants to register: talk to it at `address` from now on, over a new connection. Raises Unavailable if it is not there."""
-        peer = WorkerPeer(worker_id, address, self._peer_options, self._undelivered)
+    async def admit(self, spec: NodeSpec, ready: bool) -> int:
+        """Take a worker in and return the number of its registration.
+
+        Raises Refused if another living process has its name, Unavailable if it is not found at the address it gave.
+        """
         try:
-            await peer.greet()
-        except BaseException as e:
-            self.spawn(peer.close())
-            if isinstance(e, NoodleError) and self._unreachable.get(worker_id) != str(e):  # it asks again and again
-                self._unreachable[worker_id] = str(e)
-                self.record(do.Record(Severity.WARN, "node", worker_id, f"cannot join: {e}"))
+            peer = await self.peers.reach(spec)
+            generation = self._register(spec, ready, peer)
+        except NoodleError as e:
+            if self._turned_away.get(spec.node_id) != str(e):  # it asks again and again
+                self._turned_away[spec.node_id] = str(e)
+                self.record(do.Record(Severity.WARN, "node", spec.node_id, f"cannot join: {e}"))
             raise
-        self._unreachable.pop(worker_id, None)
-        if old := self._peers.get(worker_id):
-            self.spawn(old.close())
-        self._peers[worker_id] = peer
+        self._turned_away.pop(spec.node_id, None)
+        return generation
+
+    def _register(self, spec: NodeSpec, ready: bool, peer: WorkerPeer) -> int:
+        """Nothing can come between the registration and the connection to whom it is for."""
+        self._generation += 1
+        try:
+            self.feed(on.WorkerRegistered(spec, self._generation, ready))
+        except NoodleError:
+            self.peers.dismiss(peer)
+            raise
+        self.peers.adopt(peer)
+        return self._generation
 
     # ------------------------------------------------------------------------------------------ sessions
     def open_session(self, event: on.SessionSubmitted) -> SessionOutput:
@@ -222,11 +235,13 @@ class ClusterShell:
                 self.spawn(self._orders.carry_out(command))
             case do.AdoptPlan():
                 self.journal.adopt_plan(command.plan)
+            case do.KeepDrained():
+                self.journal.keep_drained(command.worker_ids)
             case do.DropWorker():
                 member = self.cluster.members.get(command.worker_id)
                 is_former = member is not None and member.generation != command.generation  # its successor is connected already
-                if not is_former and (peer := self._peers.pop(command.worker_id, None)):
-                    self.spawn(peer.close())
+                if not is_former:
+                    self.peers.drop(command.worker_id)
 
     def _give_up(self, command: do.Command, error: NoodleError) -> None:
         """A command failed, most likely the journal: the session whose token could not be kept ends here."""
@@ -248,17 +263,15 @@ class ClusterShell:
 
     def record(self, record: do.Record) -> None:
         """One event: to the journal, the log and whoever watches."""
-        self._sequence += 1
-        event = Event(self._sequence, time.time(), record.severity, record.kind, record.subject, record.text, record.cause_id)
-        self.events.append(event)
+        event = self.events.add(record)
         if self.recorder is not None:
             self.recorder.event(event)
         log.log(logging.ERROR if record.severity is Severity.ERROR else logging.INFO, "%s %s: %s", record.kind, record.subject, record.text)
-        self.journal.add_event(event)
+        self.events.keep(event)
 
     def note(self, worker_id: str, text: str) -> None:
         """A line that a worker of this cluster has for the operator. Raises NotFound for anybody else."""
-        self.record(note_record(self._present(worker_id).spec.node_id, text))
+        self.record(note_record(self.peers.present(worker_id).worker_id, text))
 
     async def _measure(self, command: do.MeasureWorker) -> None:
         """One worker of a host at a time: two that measure on the same cores would measure each other."""
@@ -269,7 +282,7 @@ class ClusterShell:
             await self.ask(command.worker_id, command.generation, self._measure_now(command, card))
 
     async def _measure_now(self, command: do.MeasureWorker, card: Any) -> on.ClusterEvent:
-        reply = await self._peers[command.worker_id].measure(card)
+        reply = await self.peers[command.worker_id].measure(card)
         return on.WorkerMeasured(command.worker_id, command.generation, tuple(reply.decode_s), reply.base_s)
 
     async def _measure_links(self, command: do.MeasureLinks) -> None:
@@ -278,7 +291,7 @@ class ClusterShell:
         if member is not None:
             async with self._measuring.setdefault(member.spec.host, asyncio.Lock()):
                 with contextlib.suppress(grpc.RpcError, NoodleError):  # a worker that is gone is found by its lease
-                    found += await self._links_of(self.peer(command.worker_id), command.peer_ids)
+                    found += await self._links_of(self.peers.connected(command.worker_id), command.peer_ids)
         self.feed(on.LinksMeasured(command.worker_id, command.generation, tuple(found)))
 
     async def _links_of(self, worker: WorkerPeer, peer_ids: tuple[str, ...]) -> list[MeasuredLink]:
@@ -286,44 +299,36 @@ class ClusterShell:
         found = list[MeasuredLink]()
         if COORDINATOR in peer_ids:
             here = LinkPeer(worker.worker_id, worker.address)
-            found += await measure_links(COORDINATOR, [here], self._peer_options.token, self._peer_options.credentials)
-        if peers := [peer for peer_id in peer_ids if (peer := self._peers.get(peer_id))]:
+            found += await measure_links(COORDINATOR, [here], self.peers.options.token, self.peers.options.credentials)
+        if peers := [peer for peer_id in peer_ids if (peer := self.peers.get(peer_id))]:
             answer = await worker.measure_links(peers)
             found += [wire.from_message(MeasuredLink, link) for link in answer.links]
         return found
 
-    def peer(self, worker_id: str) -> WorkerPeer:
-        """Raises Unavailable for a worker that is not connected."""
-        peer = self._peers.get(worker_id)
-        if peer is None:
-            raise Unavailable(f"worker {worker_id} is not connected")
-        return peer
-
     async def profile(self, worker_id: str, quick: bool) -> AsyncIterator[pb.ProfileMessage]:
         """Progress, then the document, which the cluster has heard of by then. Raises NotFound, Unavailable or what the worker says."""
-        member, card = self._present(worker_id), self.cluster.card
+        peer, member, card = self.peers.present(worker_id), self.cluster.member(worker_id), self.cluster.card
         if card is None:
             raise Unavailable(self.cluster.failure or "the model is being prepared: try again in a few seconds")
+        if worker_id in self._profiling:
+            raise Refused(f"{worker_id} is being profiled already, and a second profile would measure the first: wait for its end")
+        self._profiling.add(worker_id)
         self.record(do.Record(Severity.INFO, "node", worker_id, "is being profiled beside what it serves"))
         try:
-            async for message in self.peer(worker_id).profile(card, member.spec, quick):
+            async for message in peer.profile(card, member.spec, quick):
                 if message.profile_json:
                     self.feed(on.WorkerProfiled(worker_id, member.generation, Profile.from_json(message.profile_json), message.slowdown))
                 yield message
         except grpc.RpcError as e:
             raise from_rpc_error(e, f"worker {worker_id}") from e
-
-    def _present(self, worker_id: str) -> Member:
-        member = self.cluster.members.get(worker_id)
-        if member is None or not member.alive or worker_id not in self._peers:
-            raise NotFound(f"worker {worker_id} is not in the cluster: see `noodle-engine status`")
-        return member
+        finally:
+            self._profiling.discard(worker_id)
 
     async def set_slowdown(self, worker_id: str, factor: float) -> None:
         """Raises NotFound for a worker that is not there, and what it answers."""
-        self._present(worker_id)
+        peer = self.peers.present(worker_id)
         try:
-            await self._peers[worker_id].set_slowdown(factor)
+            await peer.set_slowdown(factor)
         except grpc.RpcError as e:
             raise from_rpc_error(e, f"worker {worker_id}") from e
         self.record(do.Record(Severity.WARN, "node", worker_id, f"plays a machine {factor:g} times as slow from now on"))
@@ -331,12 +336,12 @@ class ClusterShell:
     async def ask(self, worker_id: str, generation: int, question: Coroutine[Any, Any, on.ClusterEvent]) -> None:
         """Feed the answer of a worker, its refusal as a failure, and its silence as a loss."""
         try:
-            if worker_id not in self._peers:
+            if worker_id not in self.peers:
                 question.close()
                 return
             self.feed(await question)
         except grpc.RpcError as e:
-            peer = self._peers.get(worker_id)
+            peer = self.peers.get(worker_id)
             error = peer.explain(e) if peer else None
             if e.code() is grpc.StatusCode.ABORTED:
                 return  # a later order took its place, and its answer is what counts
@@ -364,8 +369,7 @@ class ClusterShell:
     async def close(self) -> None:
         for task in list(self._tasks):
             task.cancel()
-        for peer in self._peers.values():
-            await peer.close()
+        await self.peers.close()
         self.journal.close()
         if self.recorder is not None:
             await asyncio.to_thread(self.recorder.close)

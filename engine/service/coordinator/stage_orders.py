@@ -6,7 +6,7 @@ Each order is carried out beside the others; how it ended is fed to the cluster,
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -15,6 +15,7 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.data.errors import NoodleError
 from engine.data.model import ModelCard
+from engine.service.coordinator.peers import Peers
 from engine.service.coordinator.weight_sources import fetch_records, weight_sources
 from engine.service.coordinator.worker_peer import WorkerPeer
 from engine.service.errors import from_rpc_error
@@ -28,7 +29,7 @@ StageOrder = do.LoadStage | do.PrepareStage | do.CopyKv | do.CommitStage | do.Re
 class StageOrders:
     """`peers` are the shell's connections to workers, as they are at any time."""
 
-    def __init__(self, shell: ClusterShell, peers: Mapping[str, WorkerPeer]) -> None:
+    def __init__(self, shell: ClusterShell, peers: Peers) -> None:
         self._shell, self._peers = shell, peers
 
     async def carry_out(self, order: StageOrder) -> None:
@@ -44,7 +45,7 @@ class StageOrders:
                 await self._move(order.plan_version, order.worker_id, self._commit(order))
             case do.ReleaseStage():
                 with contextlib.suppress(grpc.RpcError, NoodleError):  # a worker that is gone holds nothing for us
-                    await self._shell.peer(order.worker_id).release(order.plan_version)
+                    await self._peers.connected(order.worker_id).release(order.plan_version)
 
     async def _load(self, order: do.LoadStage, next_peer: WorkerPeer | None) -> on.ClusterEvent:
         sources = weight_sources(self._shell.cluster.members, self._peers, order.worker_id)
@@ -56,20 +57,20 @@ class StageOrders:
 
     async def _prepare(self, order: do.PrepareStage) -> on.ClusterEvent:
         card, shell = self._card(), self._shell
-        next_peer = shell.peer(order.next_worker_id) if order.next_worker_id else None
+        next_peer = self._peers.connected(order.next_worker_id) if order.next_worker_id else None
         sources = weight_sources(shell.cluster.members, self._peers, order.worker_id)
-        reply = await shell.peer(order.worker_id).prepare(order, card, next_peer, sources)
+        reply = await self._peers.connected(order.worker_id).prepare(order, card, next_peer, sources)
         for record in fetch_records(order.worker_id, reply):
             shell.record(record)
         return on.StagePrepared(order.worker_id, order.plan_version, reply.read_bytes)
 
     async def _copy(self, order: do.CopyKv) -> on.ClusterEvent:
         transfer = order.transfer
-        reply = await self._shell.peer(transfer.target_id).copy_kv(order, self._shell.peer(transfer.source_id))
+        reply = await self._peers.connected(transfer.target_id).copy_kv(order, self._peers.connected(transfer.source_id))
         return on.KvCopied(transfer, order.plan_version, order.round, reply.num_bytes)
 
     async def _commit(self, order: do.CommitStage) -> on.ClusterEvent:
-        reply = await self._shell.peer(order.worker_id).commit(order)
+        reply = await self._peers.connected(order.worker_id).commit(order)
         return on.StageCommitted(order.worker_id, order.plan_version, tuple(reply.missing))
 
     async def _move(self, plan_version: int, worker_id: str, step: Coroutine[Any, Any, on.ClusterEvent]) -> None:

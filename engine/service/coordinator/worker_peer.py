@@ -27,6 +27,10 @@ GREETING_TIMEOUT_S = 2.0
 LINK_TIMEOUT_S = 5.0  # for each peer
 
 
+class NoAnswer(Unavailable):
+    """Somebody may be there, but nothing came back in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class PeerOptions:
     token: str | None = None
@@ -46,11 +50,13 @@ class WorkerPeer:
         self._steps_plan_version = 0
 
     async def greet(self) -> None:
-        """Raise Unavailable unless this worker is found at the address that it gave."""
+        """Raise Unavailable unless this worker is found at the address that it gave; NoAnswer if that cannot be told yet."""
         hint = "the address it gave; start it with a --listen or --advertise address that the coordinator and the other workers reach"
         try:
             reply = await self._stub.GetStageStatus(pb.GetStageStatusRequest(), metadata=self._metadata, timeout=GREETING_TIMEOUT_S)
         except grpc.RpcError as e:
+            if e.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise NoAnswer(f"worker {self.worker_id} at {self.address} does not answer: that is {hint}") from e
             why = str(self.explain(e)).split(";")[0]
             raise Unavailable(f"{why}: that is {hint}") from e
         if reply.worker_id != self.worker_id:

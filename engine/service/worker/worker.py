@@ -1,6 +1,7 @@
 """The worker process: serves stages on one node and belongs to one coordinator.
 
-It binds and announces its address before it imports torch, so that an operator sees it at once and what it is doing.
+It binds and announces its address and asks to join before it imports torch: an operator sees it at once and what it is doing, it
+answers while nothing holds the interpreter lock yet, and a worker that is refused ends before the long part of its start.
 When the coordinator goes away it drops its stage and keeps asking to join again.
 """
 
@@ -10,16 +11,17 @@ import asyncio
 import logging
 import os
 import platform
+import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import grpc
 import grpc.aio
 
-from engine.data.errors import NoodleError, Refused, Unauthorized, check_name
+from engine.data.errors import InvalidInput, NoodleError, Refused, Unauthorized, check_name
 from engine.data.plan import NodeSpec
 from engine.model.source import default_cache_dir
 from engine.model.weight_cache import CACHE_FOLDER, WeightCache
@@ -28,7 +30,7 @@ from engine.service.errors import from_rpc_error
 from engine.service.gauges import Gauges
 from engine.service.links import Link, connect
 from engine.service.metrics_server import MetricsOptions, MetricsServer, worker_collector
-from engine.service.process import Server, announce, stop_event
+from engine.service.process import Server, announce, end_at_once
 from engine.service.security import SecurityOptions, channel_credentials, metadata, worker_token
 from engine.service.weight_library import WeightLibrary
 from engine.service.weight_service import WeightService
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 5.0
+REGISTER_TIMEOUT_S = 20.0  # the coordinator may wait for the end of a former worker's lease, and for our answer at the address we gave
+_FOR_GOOD = (Refused, Unauthorized, InvalidInput)  # asking again cannot help
 RETRY_S = (0.1, 0.2, 0.2, 0.3, 0.5, 0.5, 1.0, 2.0)
 
 
@@ -70,11 +74,11 @@ class WorkerOptions:
 
 
 async def run_worker(options: WorkerOptions) -> int:
-    """Serve until told to stop; returns the exit code."""
+    """Serve until the process is ended; raises what the coordinator or this machine has against this worker for good."""
     check_name("worker id", options.worker_id)
     if options.advertise is not None:
         check_advertise(options.advertise)
-    stopping = stop_event(options.exit_with_parent)
+    end_at_once(options.exit_with_parent)
     server = Server(options.security)
     token, credentials = worker_token(options.security), channel_credentials(options.security)
     gauges = Gauges()
@@ -89,21 +93,11 @@ async def run_worker(options: WorkerOptions) -> int:
     address = await server.start(options.listen)
     announce({"address": address, "worker_id": options.worker_id, "pid": os.getpid(), "metrics_address": metrics_address})
     worker = Worker(options, address, service, gauges, token, credentials)
-    running = asyncio.create_task(worker.run())
-    waiting = asyncio.create_task(stopping.wait())
-    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if not running.done():
-        running.cancel()
     try:
-        await asyncio.gather(running, return_exceptions=False)
-    except asyncio.CancelledError:
-        pass
+        return await worker.run()
     finally:
         await worker.close()
         await server.stop()
-        await asyncio.to_thread(scrapes.stop)
-    return 0
 
 
 class Worker:
@@ -130,21 +124,23 @@ class Worker:
             num_threads=options.num_threads or os.cpu_count() or 1,
             memory_bytes=options.memory_bytes or 0,
             kv_budget_bytes=options.kv_memory_bytes or 0,
+            instance_id=secrets.token_hex(8),
         )
         self._channel: grpc.aio.Channel | None = None
+        self._preparing: asyncio.Task[None] | None = None
         self._attempt = 0
 
-    async def run(self) -> None:
-        """Join, prepare, serve; never returns unless the coordinator refuses this worker for good."""
-        preparing = asyncio.create_task(self._prepare())
+    async def run(self) -> NoReturn:
+        """Join, prepare, serve; ends only by raising why this worker can never serve there."""
         while True:
             try:
-                await self._serve_once(preparing)
+                await self._serve_once()
                 self._attempt = 0
-            except (Refused, Unauthorized):
-                raise
             except NoodleError as e:
+                if isinstance(e, _FOR_GOOD) or self._has_failed():
+                    raise
                 log.warning("%s", e)
+                self._prepared()  # nobody is there to join yet: use the time
             await self._service.forget()
             await asyncio.sleep(RETRY_S[min(self._attempt, len(RETRY_S) - 1)])
             self._attempt += 1
@@ -152,6 +148,15 @@ class Worker:
     async def close(self) -> None:
         if self._channel is not None:
             await self._channel.close()
+
+    def _prepared(self) -> asyncio.Task[None]:
+        """The import of torch, which begins when it is first asked for."""
+        self._preparing = self._preparing or asyncio.create_task(self._prepare())
+        return self._preparing
+
+    def _has_failed(self) -> bool:
+        task = self._preparing
+        return task is not None and task.done() and task.exception() is not None
 
     async def _prepare(self) -> None:
         """Import torch and look at the hardware, off the event loop."""
@@ -199,16 +204,17 @@ class Worker:
         )
         return spec, runner
 
-    async def _serve_once(self, preparing: asyncio.Task[None]) -> None:
+    async def _serve_once(self) -> None:
         """One connection to the coordinator, from joining to its end; raises what ended it."""
         await self.close()
         channel = self._channel = await connect(self._options.join, self._credentials, CONNECT_TIMEOUT_S)
         stub = rpc.ControlStub(channel)
         fenced = asyncio.Event()
-        early = None if preparing.done() else await self._connect(stub, "starting", fenced)
+        is_ready = self._preparing is not None and self._preparing.done()
+        early = None if is_ready else await self._connect(stub, "starting", fenced)
         if early is not None:
-            await _first_of(preparing, early.closed())
-        await preparing
+            await _first_of(self._prepared(), early.closed())
+        await self._prepared()
         connection = await self._connect(stub, "ready", fenced)
         if early is not None:
             early.close()
@@ -224,7 +230,7 @@ class Worker:
         address = advertised_address(self._bound, self._options.advertise, self._options.join)
         wire.to_message(replace(self._spec, address=address), request.spec)
         try:
-            reply = await stub.Register(request, metadata=metadata(self._token), timeout=10.0)
+            reply = await stub.Register(request, metadata=metadata(self._token), timeout=REGISTER_TIMEOUT_S)
         except grpc.aio.AioRpcError as e:
             raise from_rpc_error(e, f"the coordinator at {self._options.join}") from e
         headers = (*metadata(self._token), ("worker-id", self._spec.node_id), ("generation", str(reply.generation)))

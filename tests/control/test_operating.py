@@ -1,0 +1,143 @@
+"""What an operator asks of single nodes has a way back, outlives the node's process, and is never refused in silence."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.control import commands as do
+from engine.control import events as on
+from engine.control.cluster import Cluster, ClusterConfig
+from engine.control.move_estimate import preview_with, preview_without
+from engine.control.status import cluster_status
+from engine.data.errors import NotFound, Refused
+from engine.data.status import NodeState, Phase
+from tests.control.harness import Driver, card
+
+
+def nodes_of(driver: Driver) -> list[str]:
+    assert driver.cluster.plan is not None
+    return [s.node_id for s in driver.cluster.plan.stages]
+
+
+def drained(driver: Driver) -> list[tuple[str, ...]]:
+    return [c.worker_ids for c in driver.seen if isinstance(c, do.KeepDrained)]
+
+
+def lose(driver: Driver, worker_id: str) -> None:
+    member = driver.cluster.members.get(worker_id)
+    assert member is not None
+    driver.feed(on.WorkerLost(worker_id, member.generation, "its connection broke"))
+
+
+def test_an_undrained_node_gets_items_again_as_its_preview_said() -> None:
+    driver = Driver().start()
+    driver.feed(on.DrainRequested("w2"))
+    assert nodes_of(driver) == ["w1", "w3"] and drained(driver) == [("w2",)]
+    promised = preview_with(driver.cluster, "w2")
+    driver.feed(on.UndrainRequested("w2", driver.cluster.plan_version))
+    assert driver.cluster.plan is not None and driver.cluster.plan.stages == promised.stages and "w2" in nodes_of(driver)
+    assert drained(driver) == [("w2",), ()] and any("takes part again" in text for text in driver.texts())
+
+
+def test_a_drained_node_is_not_drained_twice_and_promises_nothing() -> None:
+    driver = Driver().start()
+    driver.feed(on.DrainRequested("w2"))
+    with pytest.raises(Refused, match="w2 is drained already: `noodle-engine undrain w2`"):
+        driver.feed(on.DrainRequested("w2"))
+    with pytest.raises(Refused, match="drained already"):
+        preview_without(driver.cluster, "w2")
+    assert driver.cluster.plan_version == 2
+
+
+def test_what_is_not_drained_cannot_be_undrained() -> None:
+    driver = Driver().start()
+    for ask in (lambda: driver.feed(on.UndrainRequested("w1")), lambda: preview_with(driver.cluster, "w1")):
+        with pytest.raises(Refused, match="w1 is not drained"):
+            ask()
+    with pytest.raises(NotFound, match="no node is called w9"):
+        driver.feed(on.UndrainRequested("w9"))
+    driver.feed(on.DrainRequested("w2"))
+    with pytest.raises(Refused, match="the plan is #2 now, the request was made for #1"):
+        driver.feed(on.UndrainRequested("w2", 1))
+
+
+def test_a_drain_outlives_the_process_and_the_coordinator() -> None:
+    driver = Driver().start()
+    driver.feed(on.DrainRequested("w2"))
+    lose(driver, "w2")
+    driver.join("w2")
+    assert nodes_of(driver) == ["w1", "w3"] and driver.cluster.plan_version == 2  # its return changes no plan
+    (node,) = [n for n in cluster_status(driver.cluster, "c", driver.now_s).nodes if n.worker_id == "w2"]
+    assert node.is_drained and node.state is NodeState.DRAINING
+    next_one = Driver(num_workers=3)
+    next_one.cluster = Cluster(ClusterConfig(num_workers_expected=3), 0.0, last_plan_version=2, drained=drained(driver)[-1])
+    next_one.start()
+    assert nodes_of(next_one) == ["w1", "w3"]
+
+
+def test_a_node_drained_before_the_first_plan_is_not_waited_for() -> None:
+    driver = Driver(num_workers=3)
+    driver.feed(on.ModelReady(card()))
+    for worker_id in ("w1", "w2"):
+        driver.join(worker_id)
+    driver.feed(on.DrainRequested("w1"))
+    assert driver.cluster.plan is None
+    driver.join("w3")
+    assert nodes_of(driver) == ["w2", "w3"]
+
+
+def test_where_only_drained_nodes_are_left_the_way_out_is_said_and_works() -> None:
+    driver = Driver(num_workers=2).start()
+    driver.feed(on.DrainRequested("w2"))
+    lose(driver, "w1")
+    driver.now_s += 1.0
+    driver.feed(on.Tick())
+    assert driver.cluster.phase is Phase.GATHERING
+    assert "`noodle-engine undrain w2` takes one in again" in cluster_status(driver.cluster, "c", driver.now_s).detail
+    driver.feed(on.UndrainRequested("w2"))
+    driver.now_s += 1.0
+    driver.feed(on.Tick())
+    assert nodes_of(driver) == ["w2"] and "undrain" not in cluster_status(driver.cluster, "c", driver.now_s).detail
+
+
+def test_only_a_lost_node_can_be_forgotten_and_then_it_is_gone() -> None:
+    driver = Driver().start()
+    with pytest.raises(Refused, match=r"w2 is alive \(ok\): stop its worker first, or drain it"):
+        driver.feed(on.ForgetRequested("w2"))
+    with pytest.raises(NotFound, match="no node is called w9"):
+        driver.feed(on.ForgetRequested("w9"))
+    driver.feed(on.DrainRequested("w2"))
+    lose(driver, "w2")
+    driver.feed(on.ForgetRequested("w2"))
+    status = cluster_status(driver.cluster, "c", driver.now_s)
+    assert [n.worker_id for n in status.nodes] == ["w1", "w3"] and status.num_workers_expected == 2
+    assert drained(driver)[-1] == ()
+    driver.join("w2")
+    assert "w2" in nodes_of(driver)  # a stranger now, and welcome
+
+
+def test_a_drained_node_that_is_absent_can_be_forgotten_too() -> None:
+    driver = Driver(num_workers=1)
+    driver.cluster = Cluster(ClusterConfig(), 0.0, drained=("gone",))
+    driver.feed(on.ForgetRequested("gone"))
+    assert driver.cluster.members.drained == () and driver.cluster.gathering.num_expected == 1
+
+
+def test_a_first_plan_does_not_wait_for_a_node_that_was_forgotten() -> None:
+    driver = Driver(num_workers=3)
+    driver.feed(on.ModelReady(card()))
+    for worker_id in ("w1", "w2", "w3")[:2]:
+        driver.join(worker_id)
+    lose(driver, "w2")
+    driver.feed(on.ForgetRequested("w2"))
+    assert driver.cluster.detail == "waiting for 2 workers" and driver.cluster.plan is None
+    driver.join("w3")
+    assert nodes_of(driver) == ["w1", "w3"]
+
+
+def test_a_node_more_than_expected_can_be_forgotten_without_the_rest_being_fewer() -> None:
+    driver = Driver(num_workers=2).start()
+    driver.join("w3")
+    lose(driver, "w3")
+    driver.feed(on.ForgetRequested("w3"))
+    assert driver.cluster.gathering.num_expected == 2
