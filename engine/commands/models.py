@@ -69,9 +69,15 @@ class _Narrator:
 def _text(card: ModelCard) -> str:
     rows = [(i.name, f"{i.weight_bytes / 1e6:.1f}", str(i.kv_bytes_per_token), str(i.output_bytes_per_token)) for i in card.items]
     sizes = f"{card.num_parameters / 1e6:.1f} M parameters, context {card.context_tokens}, vocabulary {card.vocab_size}"
+    part = ", the text part alone" if card.architecture.endswith("ForConditionalGeneration") else ""
     tokenizer = "its own" if card.has_tokenizer else "none, a byte-level one stands in"
-    head = f"{card.ref.label}: {card.architecture}, {sizes}\n{card.folder}\ntokenizer: {tokenizer}\nweights: {card.precision.sentence}\n\n"
-    return head + table(("ITEM", "WEIGHTS MB", "KV B/TOKEN", "OUT B/TOKEN"), rows)
+    lines = (
+        f"{card.ref.label}: {card.architecture}{part}, {sizes}",
+        card.folder,
+        f"tokenizer: {tokenizer}",
+        f"weights: {card.precision.sentence}",
+    )
+    return "\n".join(lines) + "\n\n" + table(("ITEM", "WEIGHTS MB", "KV B/TOKEN", "OUT B/TOKEN"), rows)
 
 
 def _list(cache_dir: Path, as_json: bool) -> int:

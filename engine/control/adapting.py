@@ -1,13 +1,12 @@
 """Lets the adaptive planner watch a running cluster and move its layers. Pure; off unless the cluster was told otherwise.
 
-The planner judges, the rebalancer moves; this tells the first what the cluster saw and the second what was ordered. A plan that
-an operator cut by hand is left alone: who drew it knows something that the planner does not.
+The planner judges, the rebalancer moves; this tells the first what the cluster saw and returns what it orders. A plan that an
+operator cut by hand is left alone: who drew it knows something that the planner does not.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from engine.control import commands as do
 from engine.control import events as on
@@ -16,18 +15,20 @@ from engine.control.adaptation.planner import AdaptivePlanner
 from engine.control.adaptation.rules import AdaptationSettings, Mode, check_mode
 from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample, even_hops
 from engine.control.batching import Flight
+from engine.control.members import Member, Members
 from engine.control.moves import Wish
 from engine.control.placement import problem_of
+from engine.control.plan_state import Begin
+from engine.control.serving import Serving
 from engine.data.adaptation import AdaptationEntry, AdaptationStatus
 from engine.data.errors import Refused
+from engine.data.model import ModelCard
+from engine.data.moves import MoveReport
 from engine.data.plan import Plan
-from engine.data.status import Phase, Severity
+from engine.data.status import Severity
 from engine.planning.problem import Infeasible, Problem
 from engine.planning.strategies import STRATEGIES
 from engine.profile.point import DECODE, Point
-
-if TYPE_CHECKING:
-    from engine.control.cluster import Cluster
 
 DONE = "done"
 
@@ -35,8 +36,7 @@ DONE = "done"
 class Adapting:
     """One cluster's adaptive planner and the one order of it that is being carried out."""
 
-    def __init__(self, cluster: Cluster, settings: AdaptationSettings) -> None:
-        self._cluster = cluster
+    def __init__(self, settings: AdaptationSettings) -> None:
         self.planner = AdaptivePlanner(settings)
         self._order: Decision | None = None
         self._order_version = 0
@@ -52,45 +52,42 @@ class Adapting:
         return problem if self.mode is Mode.OFF else self.planner.corrected(problem, self._now_s)
 
     # ------------------------------------------------------------------------------------------ observations
-    def observe(self, event: on.StepReported, now_s: float) -> None:
+    def observe(self, event: on.StepReported, flight: Flight | None, now_s: float) -> None:
         """A step of the running plan came back; without a cost model only decode steps can be compared, so only they count."""
-        flight = self._cluster.serving.flights.get(event.step_id)
         if self.mode is Mode.OFF or flight is None or not flight.is_decode or any(o.error for o in event.outcomes):
             return
         hops = even_hops(event.timings, now_s - flight.sent_s)
         self.planner.observe(StepSample(event.plan_version, _point(flight), event.timings, hops), now_s)
 
-    def observe_memory(self, event: on.HeartbeatArrived, now_s: float) -> None:
-        """A worker's memory limit counts weights and KV, its heartbeat the runtime too: that is known while it has no stage."""
-        member = self._cluster.members.current(event.worker_id, event.generation)
-        if self.mode is Mode.OFF or member is None or self._cluster.rebalancer.move is not None:
+    def observe_memory(self, member: Member, is_serving: bool, now_s: float) -> None:
+        """What a worker's newest heartbeat says, while nothing moves. Its limit counts weights and KV, the heartbeat the runtime too: that
+        is known while it has no stage."""
+        if self.mode is Mode.OFF:
             return
-        key = event.worker_id, event.generation
+        worker_id, spec = member.spec.node_id, member.spec
+        key = worker_id, member.generation
         if member.stage is None:
-            self._idle_bytes[key] = max(self._idle_bytes.get(key, 0), event.resident_bytes)
-        elif key in self._idle_bytes and self._cluster.phase is Phase.SERVING:
-            cap_bytes = member.spec.memory_bytes + self._idle_bytes[key]
-            sample = MemorySample(
-                event.worker_id, event.resident_bytes, cap_bytes, event.kv_used_bytes, kv_budget_bytes=member.spec.kv_budget_bytes
-            )
+            self._idle_bytes[key] = max(self._idle_bytes.get(key, 0), member.heartbeat.resident_bytes)
+        elif key in self._idle_bytes and is_serving:
+            cap_bytes = spec.memory_bytes + self._idle_bytes[key]
+            said = member.heartbeat
+            sample = MemorySample(worker_id, said.resident_bytes, cap_bytes, said.kv_used_bytes, kv_budget_bytes=spec.kv_budget_bytes)
             self.planner.observe_memory(sample, now_s)
 
     # ------------------------------------------------------------------------------------------ decisions
-    def tick(self, now_s: float, out: list[do.Command]) -> None:
-        """Look and decide, while a plan of the planner's own serves and no other move is under way or due."""
-        self._now_s = now_s
-        view = self._view() if self.mode is not Mode.OFF else None
+    def tick(self, view: AdaptationView | None, now_s: float, out: list[do.Command]) -> Begin | None:
+        """Look and decide; without a `view` only the time passes."""
+        self._now_s, begin = now_s, None
         if view is None:
-            return
+            return None
         for decision in self.planner.tick(view, now_s):
             out.append(_record(decision))
-            if decision.orders_migration and decision.plan is not None:
-                self._carry_out(decision, decision.plan, now_s, out)
+            begin = self._order_of(decision) if decision.orders_migration else begin
+        return begin
 
-    @property
-    def suggestion_id(self) -> int:
-        """The suggestion that waits to be confirmed; 0 if there is none for the plan that serves."""
-        open_ = self.planner.suggestion_for(self._cluster.plan_version)
+    def suggestion_id(self, plan_version: int) -> int:
+        """The suggestion for that plan which waits to be confirmed; 0 if there is none."""
+        open_ = self.planner.suggestion_for(plan_version)
         return open_.decision_id if open_ is not None else 0
 
     def set_mode(self, name: str, expected: str, now_s: float, out: list[do.Command]) -> None:
@@ -101,19 +98,30 @@ class Adapting:
         if mode is not self.mode:
             out.append(_record(self.planner.set_mode(mode, now_s)))
 
-    def confirm(self, decision_id: int, now_s: float, out: list[do.Command]) -> None:
+    def confirm(self, decision_id: int, view: AdaptationView | None, now_s: float, out: list[do.Command]) -> Begin | None:
         """Carry a suggestion out; raises Refused if it is not open any more, or if a move is under way."""
-        view = self._view()
         if view is None:
             raise Refused("no plan that adaptation may change serves, or a move is under way: look at the history again")
         decision = self.planner.confirm(decision_id, view, now_s)
         out.append(_record(decision))
-        if decision.plan is not None:
-            self._carry_out(decision, decision.plan, now_s, out)
+        return self._order_of(decision)
 
-    def settle(self, now_s: float, out: list[do.Command]) -> None:
+    def _order_of(self, decision: Decision) -> Begin | None:
+        if decision.plan is None:
+            return None
+        self._order = decision
+        return Begin(decision.plan, Wish(f"adaptation #{decision.decision_id}", is_retried=False))
+
+    def begun(self, plan_version: int, has_begun: bool, now_s: float) -> None:
+        """The plan that was ordered got this version, and its move has begun or could not."""
+        order, self._order_version = self._order, plan_version
+        if not has_begun and order is not None:
+            self._order = None
+            self.planner.abandoned(order.decision_id, "the running sessions do not fit into it", now_s)
+
+    def settle(self, reports: Sequence[MoveReport], now_s: float, out: list[do.Command]) -> None:
         """Tell the planner how the move that it ordered ended."""
-        reports, order, cluster = self._cluster.rebalancer.reports, self._order, self._cluster
+        order = self._order
         if order is None or not reports or reports[-1].plan_version != self._order_version:
             return
         self._order, report = None, reports[-1]
@@ -121,37 +129,24 @@ class Adapting:
             ended = self.planner.committed(order.decision_id, now_s, pause_s=report.pause_s, load_s=report.prepare_s)
         else:
             ended = self.planner.abandoned(order.decision_id, report.outcome, now_s)
-            if cluster.wish is not None and cluster.wish.cause == report.cause:
-                cluster.wish = None  # whether to try it again is the planner's decision
         out.append(do.Record(Severity.INFO, "adapt", f"#{order.decision_id}", ended.outcome))
 
     def status(self, now_s: float) -> AdaptationStatus:
         return AdaptationStatus(str(self.mode), tuple(_entry(d, now_s) for d in self.planner.history))
 
-    # ------------------------------------------------------------------------------------------ inside
-    def _carry_out(self, decision: Decision, plan: Plan, now_s: float, out: list[do.Command]) -> None:
-        cluster = self._cluster
-        cluster.last_version += 1
-        self._order, self._order_version = decision, cluster.last_version
-        cluster.rebalancer.start(replace(plan, plan_version=self._order_version), Wish(f"adaptation #{decision.decision_id}"), now_s, out)
-        if cluster.rebalancer.move is None:
-            self._order, cluster.wish = None, None
-            self.planner.abandoned(decision.decision_id, "the running sessions do not fit into it", now_s)
 
-    def _view(self) -> AdaptationView | None:
-        cluster, plan = self._cluster, self._cluster.plan
-        is_busy = cluster.rebalancer.move is not None or cluster.wish is not None or cluster.phase is not Phase.SERVING
-        if is_busy or plan is None or plan.strategy not in STRATEGIES:
-            return None
-        try:
-            problem = problem_of(cluster.card, cluster.members, plan)
-        except (Refused, Infeasible):
-            return None
-        running = cluster.scheduler.running()
-        in_flight = max(1, min(cluster.serving.num_lanes, len(running)))
-        cost_model = next((m.cost_model for m in cluster.members.eligible() if m.cost_model), None)
-        kv_tokens = sum(s.num_landed for s in running)
-        return AdaptationView(plan, problem, cluster.strategy, in_flight, kv_tokens, cost_model)
+def view_of(plan: Plan, card: ModelCard, members: Members, serving: Serving, strategy: str) -> AdaptationView | None:
+    """What the planner may look at; None for a plan that was not made by a planner, or if nobody could make one now."""
+    if plan.strategy not in STRATEGIES:
+        return None
+    try:
+        problem = problem_of(card, members, plan)
+    except (Refused, Infeasible):
+        return None
+    running = serving.scheduler.running()
+    in_flight = max(1, min(serving.num_lanes, len(running)))
+    cost_model = next((m.cost_model for m in members.eligible() if m.cost_model), None)
+    return AdaptationView(plan, problem, strategy, in_flight, sum(s.num_landed for s in running), cost_model)
 
 
 def _point(flight: Flight) -> Point:

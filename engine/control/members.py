@@ -14,6 +14,7 @@ from engine.planning.problem import PlanningNode
 from engine.profile.cost_model import CostModel
 from engine.profile.point import DECODE
 
+NO_HEARTBEAT = HeartbeatArrived("", 0, "", -1.0, 0, 0, 0.0)
 CONTEXT_TOKENS = 16  # where workers measure when they join: nodes are compared at one point
 
 
@@ -52,13 +53,7 @@ class Member:
     suspect: bool = False
     num_beats: int = 0
     failure: str = ""  # why it is left out of plans until it registers again
-    resident_bytes: int = 0
-    kv_used_bytes: int = 0
-    cpu_utilisation: float = 0.0
-    queue_depth: int = 0
-    gpu_utilisation: float | None = None
-    gpu_temperature_c: float | None = None
-    cpu_temperature_c: float | None = None
+    heartbeat: HeartbeatArrived = NO_HEARTBEAT  # the newest
 
     @property
     def alive(self) -> bool:
@@ -95,11 +90,7 @@ class Member:
     def beat(self, event: HeartbeatArrived, now_s: float) -> None:
         """It lives, and this is what it says of itself."""
         self.seen_s, self.suspect, self.num_beats = now_s, False, self.num_beats + 1
-        self.detail, self.progress = event.detail, event.progress
-        self.resident_bytes, self.kv_used_bytes = event.resident_bytes, event.kv_used_bytes
-        self.cpu_utilisation, self.queue_depth = event.cpu_utilisation, event.queue_depth
-        self.gpu_utilisation, self.gpu_temperature_c = event.gpu_utilisation, event.gpu_temperature_c
-        self.cpu_temperature_c = event.cpu_temperature_c
+        self.detail, self.progress, self.heartbeat = event.detail, event.progress, event
 
     def shown_state(self) -> NodeState:
         """The state word for people: the most important thing that is true of it."""
@@ -130,6 +121,13 @@ class Members:
     def get(self, worker_id: str) -> Member | None:
         return self._members.get(worker_id)
 
+    def named(self, worker_id: str) -> Member:
+        """The member of that name; a plan names nobody else."""
+        member = self._members.get(worker_id)
+        if member is None:
+            raise AssertionError(f"the plan names {worker_id}, which never registered")
+        return member
+
     def current(self, worker_id: str, generation: int) -> Member | None:
         """The live registration that a message speaks for, or None if the message is stale."""
         member = self._members.get(worker_id)
@@ -151,6 +149,11 @@ class Members:
             self.links.disown(spec.node_id)
         self._members[spec.node_id] = member
         return member
+
+    def take_stages(self, plan: Plan | None) -> None:
+        """Everybody holds from now on what the plan gives them."""
+        for member in self._members.values():
+            member.stage = plan.stage_of(member.spec.node_id) if plan is not None else None
 
     # ------------------------------------------------------------------------------------------ left out by an operator
     @property

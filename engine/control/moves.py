@@ -84,6 +84,7 @@ class Wish:
     cause: str
     stages: tuple[Stage, ...] = ()
     strategy: str = ""  # what found those stages, if a planner did
+    is_retried: bool = True  # by the cluster, where it did not come to its end; adaptation decides for itself
 
 
 @dataclass(slots=True)
@@ -92,6 +93,7 @@ class Move:
 
     old: Plan
     new: Plan
+    card: ModelCard
     wish: Wish
     started_s: float
     transfers: tuple[Transfer, ...]

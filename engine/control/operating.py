@@ -5,52 +5,41 @@ Each of them either changes something or raises why it does not: nothing is refu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from engine.control import commands as do
-from engine.control import events as on
-from engine.control.consent import check_unchanged
+from engine.control.gathering import Gathering
 from engine.control.members import Members
 from engine.control.moves import Wish
+from engine.control.plan_state import Replan
 from engine.data.errors import NotFound, Refused
-from engine.data.status import Phase, Severity
-
-if TYPE_CHECKING:
-    from engine.control.cluster import Cluster
+from engine.data.status import Severity
 
 
-def drain(cluster: Cluster, event: on.DrainRequested, out: list[do.Command]) -> None:
+def drain(members: Members, worker_id: str, gets_a_stage: bool, out: list[do.Command]) -> Replan | None:
     """Raises NotFound for a node that is not there, Refused if it is drained already or nobody else could hold the model."""
-    check_unchanged(cluster, event.expected_plan_version)
-    members, worker_id = cluster.members, event.worker_id
     check_can_drain(members, worker_id)
     if not any(m.spec.node_id != worker_id for m in members.eligible()):
         raise Refused(f"{worker_id} is the only worker that can hold the model: add another one first")
     member = members.drain(worker_id)
     out.append(do.KeepDrained(members.drained))
     out.append(do.Record(Severity.INFO, "node", worker_id, "draining: its items move to the other nodes"))
-    if member.stage is not None or cluster.is_moving_to(worker_id):
-        cluster.wish = Wish(f"{worker_id} is draining")
+    return Replan(Wish(f"{worker_id} is draining")) if member.stage is not None or gets_a_stage else None
 
 
-def undrain(cluster: Cluster, event: on.UndrainRequested, now_s: float, out: list[do.Command]) -> None:
+def undrain(members: Members, gathering: Gathering, worker_id: str, now_s: float, out: list[do.Command]) -> Replan | None:
     """Raises NotFound for a node that nobody knows, Refused if it is not drained."""
-    check_unchanged(cluster, event.expected_plan_version)
-    members, worker_id = cluster.members, event.worker_id
     check_can_undrain(members, worker_id)
     members.undrain(worker_id)
     out.append(do.KeepDrained(members.drained))
     out.append(do.Record(Severity.INFO, "node", worker_id, "takes part again: plans may use it"))
     member = members.get(worker_id)
-    if member is not None and member.eligible:
-        cluster.gathering.joined(now_s)
-        if cluster.had_plan and cluster.phase is not Phase.GATHERING:
-            cluster.wish = Wish(f"{worker_id} takes part again")
+    if member is None or not member.eligible:
+        return None
+    gathering.joined(now_s)
+    return Replan(Wish(f"{worker_id} takes part again"))
 
 
-def forget(cluster: Cluster, event: on.ForgetRequested, out: list[do.Command]) -> None:
+def forget(members: Members, gathering: Gathering, worker_id: str, out: list[do.Command]) -> None:
     """Raises NotFound for a node that nobody knows, Refused for one that is alive."""
-    members, worker_id = cluster.members, event.worker_id
     member, was_drained = members.get(worker_id), worker_id in members.drained
     if member is None and not was_drained:
         raise NotFound(_unknown(worker_id))
@@ -58,9 +47,7 @@ def forget(cluster: Cluster, event: on.ForgetRequested, out: list[do.Command]) -
         raise Refused(f"{worker_id} is alive ({member.shown_state()}): stop its worker first, or drain it to leave it out of plans")
     members.forget(worker_id)
     if member is not None:
-        cluster.gathering.forgotten(len(members))
-    if not cluster.had_plan and not cluster.failure:
-        cluster.detail = cluster.gathering.wanted()
+        gathering.forgotten(len(members))
     if was_drained:
         out.append(do.KeepDrained(members.drained))
     out.append(do.Record(Severity.INFO, "node", worker_id, "forgotten: it is not waited for any more"))

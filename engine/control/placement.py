@@ -11,7 +11,7 @@ from engine.control.members import Members
 from engine.data.errors import InvalidInput, Refused
 from engine.data.model import ModelCard
 from engine.data.plan import Plan, Stage
-from engine.data.status import NodeState
+from engine.data.status import NodeState, Severity
 from engine.planning.live_plan import stable_plan
 from engine.planning.manual_plan import GIVEN, given_plan
 from engine.planning.problem import Problem
@@ -64,8 +64,8 @@ def given(problem: Problem, plan_version: int, stages: tuple[Stage, ...]) -> Pla
 
 
 def loading(plan: Plan, members: Members) -> list[do.Command]:
-    """What loads a plan from scratch: its stages, and no stage anywhere else."""
-    out: list[do.Command] = []
+    """What adopts a plan and loads it from scratch: its stages, and no stage anywhere else."""
+    out: list[do.Command] = [do.AdoptPlan(plan), do.Record(Severity.INFO, "plan", f"#{plan.plan_version}", describe(plan))]
     following = {s.node_id: n.node_id for s, n in zip(plan.stages, plan.stages[1:], strict=False)}
     for member in members:
         node_id = member.spec.node_id

@@ -1,25 +1,24 @@
 """Carries out one live change of plan at a time; see `moves` for its steps. Pure.
 
 It decides nothing about whether to move. Whatever goes wrong before the commit drops the move and leaves the old plan serving;
-after it the cluster treats the trouble as it would any other time.
+after it the cluster treats the trouble as it would any other time. What that means for the plan it returns.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control.members import capacity_tokens
+from engine.control.members import Members, capacity_tokens
 from engine.control.moves import BARRIER_LIMIT_S, RETRY_S, Carried, Move, Wish, transfers
 from engine.control.placement import describe
+from engine.control.plan_state import Consequence, DropMove, Interrupt, Replan, Switch
+from engine.control.serving import Serving
+from engine.data.model import ModelCard
 from engine.data.moves import MoveReport
 from engine.data.plan import Plan
 from engine.data.status import Severity
-
-if TYPE_CHECKING:
-    from engine.control.cluster import Cluster
 
 MAX_REPORTS = 100
 MAX_ATTEMPTS = 3
@@ -28,8 +27,8 @@ MAX_ATTEMPTS = 3
 class Rebalancer:
     """At most one `move` at a time; `reports` are the last ones that ended."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    def __init__(self, members: Members, serving: Serving) -> None:
+        self._members, self._serving = members, serving
         self.move: Move | None = None
         self.reports: deque[MoveReport] = deque(maxlen=MAX_REPORTS)
         self.not_before_s = 0.0
@@ -39,54 +38,58 @@ class Rebalancer:
     def holds_steps(self) -> bool:
         return self.move is not None and self.move.holds_steps
 
+    def leads_to(self, worker_id: str) -> bool:
+        """Whether the node gets a stage by a move that is not committed yet."""
+        move = self.move
+        return move is not None and not move.committed and move.new.stage_of(worker_id) is not None
+
     # ------------------------------------------------------------------------------------------ start and end
-    def start(self, plan: Plan, wish: Wish, now_s: float, out: list[do.Command]) -> None:
-        """Begin to move to `plan`; if its stages are those that serve, only say so."""
-        cluster = self._cluster
-        old, card = cluster.plan, cluster.card
-        if old is None or card is None:
-            raise AssertionError("a move without a plan to move from")
+    def start(self, old: Plan, plan: Plan, card: ModelCard, wish: Wish, now_s: float, out: list[do.Command]) -> Replan | None:
+        """Begin to move from `old`, which serves, to `plan`; if the stages are the same, only say so."""
         if plan.stages == old.stages and plan.strategy == old.strategy:
             out.append(do.Record(Severity.INFO, "plan", f"#{old.plan_version}", f"unchanged: {wish.cause}; {describe(plan)}"))
-            return
-        room = capacity_tokens(card, plan, cluster.members)
-        reserved = cluster.scheduler.reserved_tokens
-        if reserved > room:
-            self.postpone(wish, now_s)
-            return
-        cluster.scheduler.capacity_tokens = min(cluster.scheduler.capacity_tokens, room)
+            return None
+        room, scheduler = capacity_tokens(card, plan, self._members), self._serving.scheduler
+        if scheduler.reserved_tokens > room:
+            return self._postpone(wish, now_s)
+        scheduler.capacity_tokens = min(scheduler.capacity_tokens, room)
         nodes = {s.node_id for s in plan.stages}
-        self.move = Move(old, plan, wish, now_s, transfers(old, plan, card), set(nodes))
+        self.move = Move(old, plan, card, wish, now_s, transfers(old, plan, card), set(nodes))
         out.append(do.Record(Severity.INFO, "plan", f"#{plan.plan_version}", f"preparing: {describe(plan)}; {wish.cause}"))
         following = [s.node_id for s in plan.stages[1:]] + [None]
         for stage, next_worker_id in zip(plan.stages, following, strict=True):
-            generation = cluster.member(stage.node_id).generation
+            generation = self._members.named(stage.node_id).generation
             out.append(do.PrepareStage(stage.node_id, generation, plan.plan_version, stage, next_worker_id))
+        return None
 
-    def postpone(self, wish: Wish, now_s: float) -> None:
+    def _postpone(self, wish: Wish, now_s: float) -> Replan | None:
         """Try again a little later."""
         self.not_before_s = now_s + RETRY_S
-        self._cluster.wish = wish
+        return Replan(wish) if wish.is_retried else None
 
-    def drop(self, why: str, now_s: float, out: list[do.Command], again: bool = False) -> None:
+    def drop(self, why: str, now_s: float, out: list[do.Command], again: bool = False) -> Replan | None:
         """Give the move up before its commit; the old plan never stopped being the plan."""
-        move, cluster = self.move, self._cluster
+        move, self.move = self.move, None
         if move is None:
-            return
-        self.move = None
+            return None
         version = move.new.plan_version
         for stage in move.new.stages:
-            member = cluster.members.get(stage.node_id)
+            member = self._members.get(stage.node_id)
             if member is not None and member.alive and not move.committed:
                 out.append(do.ReleaseStage(stage.node_id, member.generation, version))
-        if cluster.card is not None and not move.committed:
-            cluster.scheduler.capacity_tokens = capacity_tokens(cluster.card, move.old, cluster.members)
+        if not move.committed:
+            self._serving.scheduler.capacity_tokens = capacity_tokens(move.card, move.old, self._members)
         self.reports.append(move.report(now_s, why))
         text = f"dropped: {why}" if move.committed else f"dropped: {why}; #{move.old.plan_version} stays"
         out.append(do.Record(Severity.WARN, "plan", f"#{version}", text))
         self._num_dropped += 1
-        if again and self._num_dropped < MAX_ATTEMPTS:
-            self.postpone(move.wish, now_s)
+        return self._postpone(move.wish, now_s) if again and self._num_dropped < MAX_ATTEMPTS else None
+
+    def give_up(self, why: str) -> Consequence:
+        """Of trouble: before the commit the old plan serves on; after it the new one has to be loaded from scratch."""
+        if self.move is not None and self.move.committed:
+            return Interrupt(f"the switch to #{self.move.new.plan_version} failed: {why}")
+        return DropMove(why, again=True)
 
     # ------------------------------------------------------------------------------------------ answers
     def prepared(self, event: on.StagePrepared) -> None:
@@ -107,59 +110,68 @@ class Rebalancer:
             return
         move.uncommitted.remove(event.worker_id)
         for session_id in event.missing:
-            session = self._cluster.scheduler.get(session_id)
+            session = self._serving.scheduler.get(session_id)
             if session is not None and session.num_sent:
-                self._cluster.scheduler.retry(session, now_s)
+                self._serving.scheduler.retry(session, now_s)
+
+    def failed(self, event: on.MoveFailed) -> Consequence | None:
+        return self.give_up(f"{event.worker_id}: {event.message}") if self.is_of(event.plan_version) else None
+
+    def is_of(self, plan_version: int) -> bool:
+        """Whether that plan is the one that is being moved to."""
+        return self._current(plan_version) is not None
 
     def _current(self, plan_version: int) -> Move | None:
         return self.move if self.move is not None and self.move.new.plan_version == plan_version else None
 
     # ------------------------------------------------------------------------------------------ progress
-    def advance(self, now_s: float, out: list[do.Command]) -> None:
+    def advance(self, now_s: float, out: list[do.Command]) -> Switch | None:
         """Do whatever the answers so far allow."""
-        move, serving = self.move, self._cluster.serving
+        move = self.move
         if move is None:
-            return
+            return None
         if move.round == 0 and not move.unprepared:
             move.prepared_s = now_s
             self._copy(move, out)
         if move.round == 1 and not move.uncopied and move.barrier_s is None:
             move.barrier_s = now_s
-        if move.round == 1 and move.barrier_s is not None and not serving.flights:
+        if move.round == 1 and move.barrier_s is not None and not self._serving.flights:
             self._copy(move, out)
         if move.round == 2 and not move.uncopied and not move.committed:
-            self._commit(move, now_s, out)
+            self._commit(move, out)
+            return Switch(move.new)
         if move.committed and not move.uncommitted:
             self._end(move, now_s, out)
+        return None
 
-    def overdue(self, now_s: float) -> Move | None:
-        """The move whose barrier has been down for too long."""
+    def overdue(self, now_s: float) -> Consequence | None:
+        """The barrier has been down for too long."""
         move = self.move
-        return move if move is not None and move.barrier_s is not None and now_s - move.barrier_s > BARRIER_LIMIT_S else None
+        is_late = move is not None and move.barrier_s is not None and now_s - move.barrier_s > BARRIER_LIMIT_S
+        return self.give_up("the barrier was down for too long") if is_late else None
 
     def _copy(self, move: Move, out: list[do.Command]) -> None:
-        ranges = move.next_round(self._cluster.scheduler.running())
+        ranges = move.next_round(self._serving.scheduler.running())
         for transfer in sorted(move.uncopied, key=lambda t: t.start):
-            generation = self._cluster.member(transfer.target_id).generation
+            generation = self._members.named(transfer.target_id).generation
             out.append(do.CopyKv(transfer, generation, move.new.plan_version, move.round, ranges))
 
-    def _commit(self, move: Move, now_s: float, out: list[do.Command]) -> None:
+    def _commit(self, move: Move, out: list[do.Command]) -> None:
         carried = []
-        for session in self._cluster.scheduler.running():
+        for session in self._serving.scheduler.running():
             if session.num_sent:
                 carried.append(Carried(session.session_id, session.epoch, session.epoch + 1, session.num_sent))
                 session.epoch += 1
         move.committed, move.uncommitted = True, {s.node_id for s in move.new.stages}
         out.append(do.AdoptPlan(move.new))
-        self._cluster.switch_to(move.new)
         for stage in move.new.stages:
-            generation = self._cluster.member(stage.node_id).generation
+            generation = self._members.named(stage.node_id).generation
             out.append(do.CommitStage(stage.node_id, generation, move.new.plan_version, tuple(carried)))
 
     def _end(self, move: Move, now_s: float, out: list[do.Command]) -> None:
         self.move, self._num_dropped = None, 0
         for stage in move.old.stages:
-            member = self._cluster.members.get(stage.node_id)
+            member = self._members.get(stage.node_id)
             if member is not None and member.alive and move.new.stage_of(stage.node_id) is None:
                 out.append(do.ReleaseStage(stage.node_id, member.generation, move.old.plan_version))
         report = move.report(now_s, "done")

@@ -127,11 +127,7 @@ class Scheduler:
         session.state = SessionState.DECODE
         session.num_recoveries, session.is_careful = 0, False
         session.generated.append(token_id)
-        if session.first_token_s is not None:
-            session.step_s.append(now_s - session.last_token_s)
-        session.last_token_s = now_s
-        if session.first_token_s is None:
-            session.first_token_s = now_s
+        session.times.add(now_s)
 
     def finish_reason(self, session: Session, eos_token_ids: tuple[int, ...], stopped: bool) -> FinishReason | None:
         """Why the session is complete after its newest token, or None if it goes on."""

@@ -106,6 +106,13 @@ class Serving:
             error = Unavailable(f"{cause}; it was interrupted {session.num_recoveries} times without a new token: send the prompt again")
             self.finish(session, FinishReason.ERROR, error, now_s, out)
 
+    def submit(self, event: on.SessionSubmitted, card: ModelCard, has_plan: bool, now_s: float) -> None:
+        """Queue a session; raises InvalidInput or Exhausted if it can never run, or not under the present plan."""
+        session = self.scheduler.submit(event.session_id, event.prompt_ids, event.request, card.context_tokens, now_s)
+        if has_plan and session.reserve_tokens > self.scheduler.capacity_tokens:
+            self.scheduler.remove(session)
+            raise self.scheduler.too_large(session)
+
     def restore(self, event: on.SessionRestored, card: ModelCard, now_s: float, out: list[do.Command]) -> None:
         """Take over a session that a former coordinator had journalled; one that cannot go on here ends."""
         try:
@@ -214,5 +221,5 @@ class Serving:
 
 
 def _inherit(session: Session, event: on.SessionRestored, now_s: float) -> None:
-    session.generated, session.num_inherited = list(event.generated), len(event.generated)
+    session.generated, session.times.num_inherited = list(event.generated), len(event.generated)
     session.epoch, session.was_admitted, session.submitted_s = event.epoch, True, now_s - event.age_s

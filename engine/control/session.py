@@ -26,6 +26,24 @@ class SessionState(StrEnum):
 
 
 @dataclass(slots=True)
+class TokenTimes:
+    """When a session's tokens came."""
+
+    num_inherited: int = 0  # of its tokens, those of a former coordinator: nobody knows when they came
+    first_s: float | None = None  # the first that came here
+    last_s: float = 0.0
+    step_s: deque[float] = field(default_factory=lambda: deque(maxlen=STEP_WINDOW))  # between the last ones
+
+    def add(self, now_s: float) -> None:
+        """One more came."""
+        if self.first_s is None:
+            self.first_s = now_s
+        else:
+            self.step_s.append(now_s - self.last_s)
+        self.last_s = now_s
+
+
+@dataclass(slots=True)
 class Session:
     """`num_sent` tokens were handed to the first stage in this epoch; `num_landed` of them came back from the last one."""
 
@@ -46,10 +64,7 @@ class Session:
     num_recoveries: int = 0  # since its newest token
     was_admitted: bool = False
     is_careful: bool = False  # after a failed step: one chunk at a time, so that none can overtake another
-    num_inherited: int = 0  # of its tokens, those of a former coordinator: nobody knows when they came
-    first_token_s: float | None = None  # the first that came here
-    last_token_s: float = 0.0
-    step_s: deque[float] = field(default_factory=lambda: deque(maxlen=STEP_WINDOW))  # between its last tokens
+    times: TokenTimes = field(default_factory=TokenTimes)
 
     @property
     def reserve_tokens(self) -> int:
@@ -83,13 +98,14 @@ class Session:
 
     def ttft_s(self) -> float:
         """0 while it is not known."""
-        return 0.0 if self.first_token_s is None or self.num_inherited else self.first_token_s - self.submitted_s
+        times = self.times
+        return 0.0 if times.first_s is None or times.num_inherited else times.first_s - self.submitted_s
 
     def tokens_per_s(self) -> float:
-        num_timed = len(self.generated) - self.num_inherited
-        if self.first_token_s is None or num_timed < 2 or self.last_token_s <= self.first_token_s:
+        times, num_timed = self.times, len(self.generated) - self.times.num_inherited
+        if times.first_s is None or num_timed < 2 or times.last_s <= times.first_s:
             return 0.0
-        return (num_timed - 1) / (self.last_token_s - self.first_token_s)
+        return (num_timed - 1) / (times.last_s - times.first_s)
 
     def next_cut(self) -> int:
         """Where the next chunk of the prefix must end at the latest: at an old cut, at the end of the prompt, or of the prefix."""

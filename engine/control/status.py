@@ -15,7 +15,7 @@ from engine.data.status import ClusterStatus, NodeStatus, Phase, SessionStatus, 
 def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterStatus:
     """One look at everything, as of `now_s`."""
     card, plan = cluster.card, cluster.plan
-    detail = _detail(cluster) if card or cluster.failure else cluster.model_progress[0]
+    detail = _detail(cluster) if card or cluster.state.failure else cluster.model_progress[0]
     return ClusterStatus(
         cluster_id=cluster_id,
         phase=cluster.phase,
@@ -37,10 +37,10 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         num_sessions_done=cluster.serving.past.num_done,
         num_sessions_failed=cluster.serving.past.num_failed,
         uptime_s=now_s - cluster.started_s,
-        failure=cluster.failure,
+        failure=cluster.state.failure,
         finished=cluster.serving.past.latest,
         adaptation_mode=str(cluster.adapting.mode),
-        suggestion_id=cluster.adapting.suggestion_id,
+        suggestion_id=cluster.adapting.suggestion_id(cluster.plan_version),
         precision=card.precision if card else Precision(),
         identity=identity(card.ref.dtype, _device_types(cluster)) if card else Identity.UNKNOWN,
         predicted_bottleneck_s=plan.bottleneck_s if plan else 0.0,
@@ -57,9 +57,9 @@ def _device_types(cluster: Cluster) -> set[str]:
 def _detail(cluster: Cluster) -> str:
     """Where only drained nodes are left the operator has the way out, and is told."""
     waiting = [m.spec.node_id for m in cluster.members if m.can_hold and m.draining]
-    if cluster.phase is not Phase.GATHERING or cluster.failure or not waiting or cluster.members.eligible():
-        return cluster.detail
-    return f"{cluster.detail}; only drained nodes are left: `noodle-engine undrain {waiting[0]}` takes one in again"
+    if cluster.phase is not Phase.GATHERING or cluster.state.failure or not waiting or cluster.members.eligible():
+        return cluster.state.detail
+    return f"{cluster.state.detail}; only drained nodes are left: `noodle-engine undrain {waiting[0]}` takes one in again"
 
 
 def _node(member: Member, now_s: float) -> NodeStatus:
@@ -75,16 +75,16 @@ def _node(member: Member, now_s: float) -> NodeStatus:
         progress=member.progress,
         start=stage.start if stage else 0,
         stop=stage.stop if stage else 0,
-        resident_bytes=member.resident_bytes,
+        resident_bytes=member.heartbeat.resident_bytes,
         memory_bytes=spec.memory_bytes,
-        kv_used_bytes=member.kv_used_bytes,
+        kv_used_bytes=member.heartbeat.kv_used_bytes,
         kv_budget_bytes=spec.kv_budget_bytes,
-        cpu_utilisation=member.cpu_utilisation,
+        cpu_utilisation=member.heartbeat.cpu_utilisation,
         heartbeat_age_s=max(0.0, now_s - member.seen_s),
-        queue_depth=member.queue_depth,
-        gpu_utilisation=member.gpu_utilisation,
-        gpu_temperature_c=member.gpu_temperature_c,
-        cpu_temperature_c=member.cpu_temperature_c,
+        queue_depth=member.heartbeat.queue_depth,
+        gpu_utilisation=member.heartbeat.gpu_utilisation,
+        gpu_temperature_c=member.heartbeat.gpu_temperature_c,
+        cpu_temperature_c=member.heartbeat.cpu_temperature_c,
         is_drained=member.draining,
     )
 
@@ -121,7 +121,7 @@ def _sessions(cluster: Cluster, now_s: float) -> tuple[SessionStatus, ...]:
         row, place = session_status(session, now_s), places.get(session.session_id, 0)
         if place:
             serves = cluster.phase is Phase.SERVING
-            why = scheduler.waits_for(place, session) if serves else f"no plan serves: {cluster.detail}"
+            why = scheduler.waits_for(place, session) if serves else f"no plan serves: {cluster.state.detail}"
             row = replace(row, queue_place=place, waiting_s=now_s - session.waiting_since_s, why=why)
         rows.append(row)
     return tuple(rows)

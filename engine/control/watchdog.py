@@ -6,12 +6,9 @@ the worker: a false accusation costs a pause and never a token, because every me
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from engine.control.members import Member
-
-if TYPE_CHECKING:
-    from engine.control.cluster import Cluster
+from engine.control.members import Member, Members
+from engine.control.plan_state import Interrupt
+from engine.control.serving import Serving
 
 STUCK_S = 0.5
 
@@ -31,15 +28,15 @@ class Watchdog:
         if trouble and not self._trouble:
             self._trouble, self._since_s = trouble, now_s
 
-    def silent(self, cluster: Cluster, now_s: float) -> list[Member]:
-        """Workers to give up: suspect, in the plan, and waited for."""
-        oldest_s = min((f.sent_s for f in cluster.serving.flights.values()), default=now_s)
-        if now_s - oldest_s <= STUCK_S and not cluster.rebalancer.holds_steps and not self._trouble:
+    def silent(self, members: Members, serving: Serving, holds_steps: bool, now_s: float) -> list[Member]:
+        """Workers to give up: suspect, in the plan, and waited for by a step or by what holds all steps."""
+        oldest_s = min((f.sent_s for f in serving.flights.values()), default=now_s)
+        if now_s - oldest_s <= STUCK_S and not holds_steps and not self._trouble:
             return []
-        return [m for m in cluster.members if m.suspect and m.alive and m.stage is not None]
+        return [m for m in members if m.suspect and m.alive and m.stage is not None]
 
-    def broken(self, cluster: Cluster, now_s: float) -> str:
-        """Why the present plan cannot go on although every worker beats; empty if it can."""
-        if self._trouble and now_s - self._since_s > STUCK_S:
-            return self._trouble
-        return cluster.serving.overdue(now_s)
+    def broken(self, serving: Serving, now_s: float) -> Interrupt | None:
+        """The present plan cannot go on although every worker beats; None if it can."""
+        lasts = self._trouble and now_s - self._since_s > STUCK_S
+        why = self._trouble if lasts else serving.overdue(now_s)
+        return Interrupt(why) if why else None

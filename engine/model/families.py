@@ -24,6 +24,18 @@ VERIFIED: tuple[str, ...] = (
     "sarvam_moe", "seed_oss", "smollm3", "solar_open", "stablelm", "starcoder2", "vaultgemma", "xglm", "youtu",
 )  # fmt: skip
 
+# Models that join a text model with others for images, sound or video, and whose text part was verified inside them: it alone is
+# loaded. It must be of a family that is verified by itself, or one of TEXT_PARTS, which exist only there.
+WRAPPERS: tuple[str, ...] = (
+    "aria", "aya_vision", "cohere2_vision", "deepseek_vl", "exaone4_5", "glm4v", "hyperclovax_vision_v2", "idefics2", "internvl",
+    "kimi_k25", "lighton_ocr", "llava", "llava_next", "llava_next_video", "llava_onevision", "minimax_m3_vl", "mistral3", "ovis2",
+    "pp_chart2table", "qianfan_ocr", "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen3_vl_moe", "smolvlm", "video_llama_3", "video_llava",
+    "vipllava",
+)  # fmt: skip
+TEXT_PARTS: tuple[str, ...] = ("glm4v_text", "qwen2_5_vl_text", "qwen2_vl_text", "qwen3_vl_moe_text", "qwen3_vl_text")
+# The same, but transformers has a class for the text part alone and loads a whole folder into it.
+TEXT_CLASSES: tuple[str, ...] = ("llama4",)
+
 # Encoders, and the decoder halves of encoder-decoder models.
 NOT_DECODER_ONLY: tuple[str, ...] = (
     "bart", "bert", "bert-generation", "big_bird", "bigbird_pegasus", "blenderbot", "blenderbot-small", "camembert",
@@ -53,6 +65,7 @@ REFUSED: dict[str, str] = {
     "cpmant": "it adds its own prompt tokens and a position bias that every block needs",
     "ctrl": "its position table is not part of its weights, so it cannot be built without reading them all",
     "deepseek_v4": "its blocks pass several hidden vectors per token",
+    "paligemma": "its prompts attend to later tokens",
     "emu3": "a folder of it wraps a text model in an image model",
     "gemma3n": "every block needs embeddings of its own, not only the hidden states",
     "gemma3n_text": "every block needs embeddings of its own, not only the hidden states",
@@ -63,7 +76,6 @@ REFUSED: dict[str, str] = {
     "gpt-sw3": "its folders say model_type gpt2, which is supported",
     "hrm_text": "it runs its blocks in a loop, not once in a chain",
     "jetmoe": "its attention routes tokens to experts before the keys are known, so it cannot be traced without weights",
-    "llama4": "a folder of it wraps a text model in an image model; the text model alone, llama4_text, is supported",
     "longcat_flash": "each of its blocks attends twice",
     "mllama": "a folder of it wraps a text model in an image model",
     "moshi": "it generates audio and text together",

@@ -14,7 +14,7 @@ from typing import Any
 from engine.data.errors import NoodleError
 from engine.data.model import ModelRef
 from engine.model import hub
-from engine.model.families import REFUSED, VERIFIED
+from engine.model.families import REFUSED, TEXT_CLASSES, VERIFIED, WRAPPERS
 from engine.model.source import TINY, check_folder
 
 _RANDOM_FOLDER = re.compile(r"(?P<name>.+)\.(?P<size>tiny|full)\.seed-(?P<seed>\d+)\.(?P<dtype>\w+)\.v\d+")
@@ -88,6 +88,6 @@ def _entry(folder: Path, model: str, seed: int | None) -> ModelEntry:
 def _refusal(config: dict[str, Any]) -> str:
     """Why a config cannot run, by what can be told without building it; loading decides the rest."""
     model_type = config["model_type"]
-    if model_type in VERIFIED:
+    if model_type in (*VERIFIED, *WRAPPERS, *TEXT_CLASSES):
         return ""
     return REFUSED.get(model_type, f"model family {model_type!r} is not supported")

@@ -18,8 +18,7 @@ from torch import nn
 
 from engine.data.errors import Corrupt, NotSupported
 from engine.model.missing_tensors import explain, unwrapped
-from engine.model.quantised import quantisation
-from engine.model.slicing import item_state
+from engine.model.slicing import item_state, quantisation_of
 from engine.model.weights import GGUF_INSTALL, StoredTensor, WeightFolder
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def compute_buffers(model: PreTrainedModel, prefixes: Iterable[str], device: str
 
 def _conversions(model: PreTrainedModel) -> list[Any]:
     """What transformers does between the stored tensors and the model's: renamings, merges, dequantisation."""
-    stated = quantisation(vars(model.config))
+    stated = quantisation_of(model.config)
     if stated is not None:
         from engine.model import dequantising
 

@@ -6,14 +6,25 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from engine.data.errors import NotSupported
+
 
 def native_generator(folder: Path, *, dtype: str, num_threads: int) -> Callable[[Sequence[int], int], tuple[list[int], float]]:
-    """Load the whole model once; the result generates exactly n tokens greedily and returns (token ids, seconds)."""
+    """Load the whole model once; the result generates exactly n tokens greedily and returns (token ids, seconds).
+
+    Raises NotSupported for a folder that transformers does not load by itself.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(num_threads)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+    except Exception as error:  # GGUF and fp8 ask for another package, and each family objects in its own way
+        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise NotSupported(
+            f"{folder} cannot be compared with generate(), because transformers does not load it whole: {first_line}"
+        ) from error
 
     def generate(prompt_ids: Sequence[int], num_tokens: int) -> tuple[list[int], float]:
         prompt = torch.tensor([list(prompt_ids)])  # [1, n]

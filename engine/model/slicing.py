@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import torch
 
 from engine.data.errors import InvalidInput, NotSupported
 from engine.data.model import Item
-from engine.model.families import REFUSED, VERIFIED
+from engine.model.families import REFUSED, TEXT_PARTS, VERIFIED, WRAPPERS
 from engine.model.feeding import Feeding
 from engine.model.quantised import quantisation, refusal
 from engine.model.weights import WeightFolder
@@ -45,12 +45,16 @@ class UnsupportedFamily(NotSupported):
 
 def check_supported(config: PreTrainedConfig) -> None:
     """Raise NotSupported, by name and with the reason, for every model whose slices are not known to answer exactly."""
-    family = config.model_type
-    if family not in VERIFIED:
+    if _text_family(config) not in (*VERIFIED, *TEXT_PARTS):
         raise UnsupportedFamily(
-            f"model family {family!r} is not supported: {_family_reason(config)}; `noodle-engine models` lists those that are"
+            f"model family {config.model_type!r} is not supported: {_family_reason(config)}; `noodle-engine models` lists those that are"
         )
     _check_options(config)
+
+
+def _text_family(config: PreTrainedConfig) -> str:
+    """The family of the blocks: the text part's, of a wrapper that is verified with it."""
+    return str(config.get_text_config(decoder=True).model_type if config.model_type in WRAPPERS else config.model_type)
 
 
 def _family_reason(config: PreTrainedConfig) -> str:
@@ -58,6 +62,8 @@ def _family_reason(config: PreTrainedConfig) -> str:
         return "it is an encoder-decoder model, not a decoder-only one"
     if reason := REFUSED.get(config.model_type):
         return reason
+    if config.model_type in WRAPPERS:
+        return f"it joins an image or audio model with the text model {_text_family(config)!r}, which is not verified"
     parts = getattr(config, "sub_configs", {})
     if any(word in part for part in parts for word in ("vision", "image", "audio", "speech")):
         return "it joins a text model with an image or audio model, and its text part alone was not verified"
@@ -70,7 +76,7 @@ def _check_options(config: PreTrainedConfig) -> None:
     for option, reason in reasons.items():
         if getattr(config, option, None):
             raise NotSupported(f"model family {config.model_type!r} with {option} set is not supported: {reason}")
-    if reason := refusal(quantisation(vars(config))):
+    if reason := refusal(quantisation_of(config)):
         raise NotSupported(f"this {config.model_type!r} model is not supported: {reason}")
     if other := _other_task(config):
         raise NotSupported(f"a {other!r} is not supported: it scores or embeds text and has no language-model head that continues it")
@@ -81,6 +87,11 @@ def _check_options(config: PreTrainedConfig) -> None:
             f"model family {config.model_type!r} with rope_type 'dynamic' is not supported: its positions depend on the longest text seen "
             f"so far, so sessions would change each other; use another rope_type"
         )
+
+
+def quantisation_of(config: PreTrainedConfig) -> Mapping[str, Any] | None:
+    """What `quantised.quantisation` says of it."""
+    return quantisation({**vars(config), "text_config": vars(config.get_text_config(decoder=True))})
 
 
 def _other_task(config: PreTrainedConfig) -> str:
@@ -126,19 +137,26 @@ def build_chain(config: PreTrainedConfig, dtype: torch.dtype) -> tuple[PreTraine
 
 def build_meta(config: PreTrainedConfig, dtype: torch.dtype, feeding: Feeding) -> PreTrainedModel:
     """The whole causal LM on the meta device, with the attention that the feeding needs."""
-    from transformers import AutoModelForCausalLM
     from transformers.utils.generic import ContextManagers
 
     from engine.model import attention
 
     attention.register()
-    model_class: Any = AutoModelForCausalLM._model_mapping[type(config)]
+    model_class = _model_class(config)
     config = copy.deepcopy(config)
     config.dtype = dtype
     if feeding.is_packed:
         config._attn_implementation = attention.IMPLEMENTATION
     with ContextManagers(model_class.get_init_context(dtype, False, False, None)):
         return model_class(config).eval()
+
+
+def _model_class(config: PreTrainedConfig) -> Any:
+    """The class that generates text; of a text model inside an image model the whole, whose image part stays on the meta device."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    auto_class = AutoModelForImageTextToText if config.model_type in WRAPPERS else AutoModelForCausalLM
+    return auto_class._model_mapping[type(config)]
 
 
 def find_chain(model: PreTrainedModel, feeding: Feeding) -> Chain:

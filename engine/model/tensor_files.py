@@ -101,7 +101,7 @@ def weight_files(folder: Path) -> list[Path]:
     if (folder / INDEX_FILE).is_file():
         return _indexed_files(folder)
     found = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_"))
-    if len(found) <= 1 and found:
+    if len(found) == 1 and not _SHARD.fullmatch(found[0].name):
         return found
     if found:
         return _shards(folder, found)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engine.data.errors import Corrupt, InvalidInput, NotSupported
+from engine.model.families import TEXT_CLASSES, WRAPPERS
 from engine.model.file_kinds import mistaken
 from engine.model.gguf_index import BLOCKS
 from engine.model.quantised import quantisation
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from engine.model.manifest import TensorEntry
 
 CHUNK_BYTES = 4 << 20
+_TEXT_KEYS = ("text_config", "llm_config", "language_config", "hidden_size")  # what describes a text model inside another
 GGUF_INSTALL = "install it with `pip install 'noodlecore[gguf]'`"
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -193,9 +195,26 @@ def _build_config(folder: Path, text: bytes) -> PreTrainedConfig:
             f"use a version of the model that transformers supports itself"
         )
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises many kinds for a bad value or an unknown model_type
         raise NotSupported(f"{folder / CONFIG_FILE}: {_unreadable(raw['model_type'], error)}") from error
+    return _text_part(folder, raw, config)
+
+
+def _text_part(folder: Path, raw: dict[str, Any], config: PreTrainedConfig) -> PreTrainedConfig:
+    """The text model's configuration where transformers loads a wrapper's folder into a class for it alone, else the whole."""
+    if config.model_type in (*WRAPPERS, *TEXT_CLASSES) and not any(name in raw for name in _TEXT_KEYS):
+        raise NotSupported(
+            f"{folder / CONFIG_FILE}: model family {config.model_type!r} joins a text model with an image or audio model, and it does not"
+            f" say which text model: fetch the model's own {CONFIG_FILE}"
+        )
+    if config.model_type not in TEXT_CLASSES:
+        return config
+    text = config.get_text_config(decoder=True)
+    text.architectures = config.architectures
+    if getattr(config, "quantization_config", None) is not None:
+        text.quantization_config = config.quantization_config
+    return text
 
 
 def _parsed(path: Path, text: bytes) -> dict[str, Any]:

@@ -190,7 +190,7 @@ class Drill:
         if not self._all_ended():
             left = [i for i, s in self.disk.sessions.items() if s.ended is None]
             cluster = self.coordinator.cluster
-            raise AssertionError(f"{left} never end: {cluster.phase}, {cluster.detail!r}, plan {cluster.plan_version}")
+            raise AssertionError(f"{left} never end: {cluster.phase}, {cluster.state.detail!r}, plan {cluster.plan_version}")
         for session_id, session in self.disk.sessions.items():
             if session.ended is not None and session.ended.reason is FinishReason.LENGTH and session.tokens != self.expected[session_id]:
                 raise AssertionError(f"{session_id} ended with {len(session.tokens)} tokens of {len(self.expected[session_id])}")
@@ -198,11 +198,11 @@ class Drill:
     def _quiet(self) -> None:
         def is_quiet() -> bool:
             cluster = self.coordinator.cluster
-            return cluster.phase is Phase.SERVING and cluster.rebalancer.move is None and cluster.wish is None
+            return cluster.phase is Phase.SERVING and cluster.rebalancer.move is None and cluster.state.wish is None
 
         self._run_for(QUIET_S, is_quiet)
         if not is_quiet():
-            raise AssertionError(f"changes of plan never end: {self.coordinator.cluster.phase}, {self.coordinator.cluster.wish}")
+            raise AssertionError(f"changes of plan never end: {self.coordinator.cluster.phase}, {self.coordinator.cluster.state.wish}")
         self.coordinator.check_quiet()
 
     def _all_ended(self) -> bool:

@@ -14,6 +14,7 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.claims import Claim
 from engine.control.cluster import Cluster, ClusterConfig
+from engine.control.invariants import check_cluster
 from engine.control.scheduler import SchedulerLimits
 from engine.data.errors import NoodleError
 from engine.data.generation import FinishReason, GenerateRequest
@@ -92,10 +93,10 @@ class DrillCoordinator:
         try:
             commands = self.cluster.handle(event, self.world.now_s)
         except NoodleError:
-            self.cluster.check()
+            check_cluster(self.cluster)
             return
         if commands or not isinstance(event, on.HeartbeatArrived | on.Tick):  # one of these that asks for nothing changed nothing
-            self.cluster.check()
+            check_cluster(self.cluster)
         for referee in self._referees:
             referee.after(event, commands)
         self._watch(self.cluster, commands)

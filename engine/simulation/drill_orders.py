@@ -33,13 +33,13 @@ class OrderReferee:
 
     def before(self, event: on.ClusterEvent) -> None:
         self._num_reports = len(self._cluster.rebalancer.reports)
-        if isinstance(event, on.WorkerRegistered):
-            worker_id = event.spec.node_id
-            self._generations[worker_id] = max(event.generation, self._generations.get(worker_id, 0))
 
     def after(self, event: on.ClusterEvent, commands: Iterable[do.Command]) -> None:
         """Judge what the event led to."""
         match event:
+            case on.WorkerRegistered():
+                worker_id = event.spec.node_id
+                self._generations[worker_id] = max(event.generation, self._generations.get(worker_id, 0))
             case on.StageLoaded() | on.StageCommitted():
                 self._ready.add((event.worker_id, event.plan_version))
             case on.StagePrepared():

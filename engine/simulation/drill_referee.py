@@ -15,7 +15,6 @@ from engine.control import events as on
 from engine.control.cluster import Cluster
 from engine.control.scheduler import MAX_RECOVERIES
 from engine.control.serving import RETRIED
-from engine.data.errors import Cancelled
 from engine.data.generation import FinishReason, Segment
 from engine.data.status import Phase
 
@@ -100,7 +99,7 @@ class Referee:
                 self._num_again[command.session_id] = 0
                 self._careful.discard(command.session_id)
             case do.FinishSession() if command.reason is FinishReason.ERROR:
-                given_up = isinstance(command.error, RETRIED) and not isinstance(command.error, Cancelled) and not self._cluster.failure
+                given_up = isinstance(command.error, RETRIED) and not self._cluster.state.failure
                 num_again = self._num_again[command.session_id] + (command.session_id in self._epochs)
                 if given_up and num_again <= MAX_RECOVERIES:
                     raise AssertionError(

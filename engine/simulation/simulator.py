@@ -15,6 +15,7 @@ from engine.control import events as on
 from engine.control.chunks import ChunkRule
 from engine.control.cluster import Cluster
 from engine.control.config import ClusterConfig
+from engine.control.invariants import check_cluster
 from engine.control.members import LeaseRules
 from engine.data.errors import NoodleError, Refused
 from engine.data.generation import GenerateRequest
@@ -78,7 +79,7 @@ class StagedSimulator:
             self._feed(on.WorkerRegistered(_spec(setup, self._scenario), _GENERATION, ready=True))
         self._clock.run()
         if self._cluster.phase is not Phase.SERVING:
-            raise Refused(self._cluster.failure or self._cluster.detail)
+            raise Refused(self._cluster.state.failure or self._cluster.state.detail)
 
     def _arrive(self, session: tuple[str, Arrival]) -> None:
         """The coordinator opens one session at a time, for one thread handles its requests."""
@@ -122,7 +123,7 @@ class StagedSimulator:
     def _feed(self, event: on.ClusterEvent) -> None:
         commands = self._cluster.handle(event, self._clock.now_s)
         if self._checks:
-            self._cluster.check()
+            check_cluster(self._cluster)
         for command in commands:
             self._carry_out(command)
 

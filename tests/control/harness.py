@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
+from engine.control.invariants import check_cluster
 from engine.data.generation import GenerateRequest, StageTiming
 from engine.data.measured_link import MeasuredLink
 from engine.data.model import Item, ModelCard, ModelRef
@@ -63,7 +64,7 @@ class Driver:
         try:
             while self.pending:
                 commands = self.cluster.handle(self.pending[0], self.now_s)
-                self.cluster.check()
+                check_cluster(self.cluster)
                 self.seen += commands
                 for command in commands:
                     self._answer(command)

@@ -117,7 +117,7 @@ def test_a_move_that_is_dropped_is_not_tried_again_at_once() -> None:
     assert driver.cluster.rebalancer.move is not None
     version = driver.cluster.rebalancer.move.new.plan_version
     driver.feed(on.MoveFailed(version, "w1", "no room"))
-    assert driver.cluster.wish is None and driver.cluster.rebalancer.move is None
+    assert driver.cluster.state.wish is None and driver.cluster.rebalancer.move is None
     order = next(d for d in driver.cluster.adapting.planner.history if d.verdict is Verdict.MIGRATE)
     assert order.outcome == "abandoned: w1: no room"
     assert items(driver) == {"w1": 4, "w2": 4, "w3": 4}
@@ -154,7 +154,8 @@ def test_a_suggestion_goes_with_the_plan_that_it_was_made_for() -> None:
     run(driver, 200, {})
     run(driver, 400, {"w2": 3.0})
     cluster = driver.cluster
-    offered, present = cluster.adapting.suggestion_id, cluster.plan_version
+    present = cluster.plan_version
+    offered = cluster.adapting.suggestion_id(present)
     entry = next(e for e in cluster.adapting.status(driver.now_s).history if e.decision_id == offered)
     assert offered and entry.for_version == present
     driver.feed(on.ReplanRequested(present, "", (Stage("w1", 0, 2), Stage("w2", 2, 10), Stage("w3", 10, 12))))

@@ -139,7 +139,7 @@ def test_sessions_wait_visibly_and_boundedly_when_the_survivors_cannot_hold_the_
     member = driver.cluster.members.get("w2")
     assert member is not None
     driver.feed(on.WorkerLost("w2", member.generation, "gone"))
-    assert driver.cluster.phase is Phase.GATHERING and "the model needs" in driver.cluster.detail
+    assert driver.cluster.phase is Phase.GATHERING and "the model needs" in driver.cluster.state.detail
     driver.hold = False
     driver.held.clear()
     driver.join("w3", memory_bytes=2_300)
@@ -238,18 +238,18 @@ def test_a_worker_that_cannot_load_is_left_out_and_the_last_one_fails_the_cluste
         member = driver.cluster.members.get(worker_id)
         assert member is not None
         driver.feed(on.WorkerFailed(worker_id, member.generation, "h.3 is missing from model.safetensors"))
-    assert driver.cluster.failure == "h.3 is missing from model.safetensors"
+    assert driver.cluster.state.failure == "h.3 is missing from model.safetensors"
     with pytest.raises(Unavailable, match=r"h.3 is missing"):
         driver.submit("s1")
     driver.join("w3")
-    assert driver.cluster.failure == "" and driver.cluster.phase is Phase.SERVING
+    assert driver.cluster.state.failure == "" and driver.cluster.phase is Phase.SERVING
 
 
 def test_a_model_that_does_not_fit_says_what_is_short() -> None:
     driver = Driver(num_workers=1)
     driver.feed(on.ModelReady(card()))
     driver.join("w1", memory_bytes=2_100)
-    assert "the model needs" in driver.cluster.failure and "--memory" in driver.cluster.failure
+    assert "the model needs" in driver.cluster.state.failure and "--memory" in driver.cluster.state.failure
 
 
 def test_an_operators_request_is_checked_and_an_unchanged_plan_moves_nothing() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from engine.control import commands as do
 from engine.control import events as on
+from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.status import cluster_status
 from engine.data.errors import InvalidInput, Refused
 from engine.data.plan import NodeSpec, Stage
@@ -66,15 +67,15 @@ def test_a_cluster_of_nobody_who_can_says_so() -> None:
     driver = Driver(num_workers=1)
     driver.feed(on.ModelReady(card()))
     join(driver, "w1", dtypes=("float16",))
-    assert "cannot compute in float32, only in float16" in driver.cluster.failure
+    assert "cannot compute in float32, only in float16" in driver.cluster.state.failure
     driver.feed(on.WorkerLost("w1", driver.generation, "its connection broke"))
     join(driver, "w1", dtypes=("float32",))
-    assert driver.cluster.failure == "" and driver.cluster.phase is Phase.SERVING
+    assert driver.cluster.state.failure == "" and driver.cluster.phase is Phase.SERVING
 
 
 def test_an_operator_says_what_kinds_of_device_may_hold_layers() -> None:
     driver = Driver(num_workers=2)
-    driver.cluster.config = replace(driver.cluster.config, rules=MatchRules(device_types=frozenset({DeviceType.CUDA})))
+    driver.cluster = Cluster(ClusterConfig(2, rules=MatchRules(device_types=frozenset({DeviceType.CUDA}))), 0.0)
     driver.feed(on.ModelReady(card()))
     join(driver, "w1")
     join(driver, "w2", device_type="cuda")
@@ -113,7 +114,7 @@ def test_workers_of_one_host_cannot_hold_more_than_its_memory_together() -> None
     alone.feed(on.ModelReady(card()))
     join(alone, "w1", pool_bytes=500, **SHARED)
     join(alone, "w2", pool_bytes=500, **SHARED)
-    assert alone.cluster.plan is None and "500 MB" not in alone.cluster.detail and "no placement" in alone.cluster.detail
+    assert alone.cluster.plan is None and "500 MB" not in alone.cluster.state.detail and "no placement" in alone.cluster.state.detail
 
 
 def test_workers_that_divide_their_hosts_memory_need_no_pool() -> None:

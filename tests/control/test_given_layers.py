@@ -29,7 +29,7 @@ def test_nodes_beyond_the_counts_are_left_out() -> None:
 def test_counts_that_do_not_fit_the_model_end_in_a_sentence() -> None:
     driver = started(3, 2, 2)
     assert driver.cluster.phase is Phase.GATHERING
-    assert "layers 2,2 are 4 items, the model has 5" in driver.cluster.failure
+    assert "layers 2,2 are 4 items, the model has 5" in driver.cluster.state.failure
 
 
 def test_an_operator_may_ask_for_a_search_instead() -> None:

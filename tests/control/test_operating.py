@@ -130,7 +130,7 @@ def test_a_first_plan_does_not_wait_for_a_node_that_was_forgotten() -> None:
         driver.join(worker_id)
     lose(driver, "w2")
     driver.feed(on.ForgetRequested("w2"))
-    assert driver.cluster.detail == "waiting for 2 workers" and driver.cluster.plan is None
+    assert driver.cluster.state.detail == "waiting for 2 workers" and driver.cluster.plan is None
     driver.join("w3")
     assert nodes_of(driver) == ["w1", "w3"]
 

@@ -49,7 +49,7 @@ def test_a_sessions_steps_are_measured_between_its_tokens() -> None:
     for _ in range(STEP_WINDOW):
         now_s += 2.0
         scheduler.accept_token(session, 7, now_s)
-    assert len(session.step_s) == STEP_WINDOW and session_status(session, now_s).step_p95_s == 2.0
+    assert len(session.times.step_s) == STEP_WINDOW and session_status(session, now_s).step_p95_s == 2.0
 
 
 def test_a_session_that_was_interrupted_waits_since_then() -> None:
@@ -57,7 +57,7 @@ def test_a_session_that_was_interrupted_waits_since_then() -> None:
     driver.submit("s1", num_prompt=4, max_new_tokens=20)
     driver.now_s = 7.0
     for worker_id in ("w1", "w2", "w3"):
-        driver.feed(on.WorkerLost(worker_id, driver.cluster.member(worker_id).generation, "killed"))
+        driver.feed(on.WorkerLost(worker_id, driver.cluster.members.named(worker_id).generation, "killed"))
     (waiting,) = cluster_status(driver.cluster, "c", 9.0).sessions
     assert (waiting.state, waiting.queue_place, waiting.waiting_s, waiting.age_s) == ("queued", 1, 2.0, 9.0)
     assert waiting.why.startswith("no plan serves: re-planning: w") and waiting.why.endswith("was lost (killed)")

@@ -181,13 +181,14 @@ def barrier_does_not_wait(patch: pytest.MonkeyPatch) -> None:
     """Steps are still in flight when the delta is taken and the stages switch."""
     advance = Rebalancer.advance
 
-    def mutant(self: Rebalancer, now_s: float, out: list[do.Command]) -> None:
-        flights = self._cluster.serving.flights
+    def mutant(self: Rebalancer, now_s: float, out: list[do.Command]) -> Any:
+        flights = self._serving.flights
         if self.move is not None and self.move.round == 1 and self.move.barrier_s is not None:
-            self._cluster.serving.flights = {}
-        advance(self, now_s, out)
-        if not self._cluster.serving.flights and self.move is not None and not self.move.committed:
-            self._cluster.serving.flights = flights
+            self._serving.flights = {}
+        switch = advance(self, now_s, out)
+        if not self._serving.flights and self.move is not None and not self.move.committed:
+            self._serving.flights = flights
+        return switch
 
     patch.setattr(Rebalancer, "advance", mutant)
 
@@ -198,7 +199,7 @@ def steps_go_on_behind_the_barrier(patch: pytest.MonkeyPatch) -> None:
 
 def lost_workers_stay_in_the_plan(patch: pytest.MonkeyPatch) -> None:
     """A worker that is lost does not interrupt what ran through it."""
-    patch.setattr(Attendance, "lose", lambda self, member, reason, now_s, out: None)
+    patch.setattr(Attendance, "lose", lambda self, member, reason, out: None)
 
 
 def any_generation_may_speak(patch: pytest.MonkeyPatch) -> None:
@@ -360,7 +361,7 @@ def careful_session_does_not_wait(patch: pytest.MonkeyPatch) -> None:
 
 
 def one_loaded_stage_is_enough(patch: pytest.MonkeyPatch) -> None:
-    _before(patch, on.StageLoaded, lambda cluster, event: cluster._loaded.update(s.node_id for s in cluster.plan.stages) or event)
+    _before(patch, on.StageLoaded, lambda cluster, event: cluster.state._loaded.update(s.node_id for s in cluster.plan.stages) or event)
 
 
 def loaded_stage_of_any_plan_counts(patch: pytest.MonkeyPatch) -> None:
@@ -391,8 +392,8 @@ def commit_is_not_waited_for(patch: pytest.MonkeyPatch) -> None:
     """Steps go out though not every stage has switched."""
     commit = Rebalancer._commit
 
-    def mutant(self: Rebalancer, move: Move, now_s: float, out: list[do.Command]) -> None:
-        commit(self, move, now_s, out)
+    def mutant(self: Rebalancer, move: Move, out: list[do.Command]) -> None:
+        commit(self, move, out)
         move.uncommitted.clear()
 
     patch.setattr(Rebalancer, "_commit", mutant)
@@ -438,10 +439,11 @@ def dropped_move_keeps_the_smaller_room(patch: pytest.MonkeyPatch) -> None:
     """What a plan to come can hold bounds the sessions for ever."""
     drop = Rebalancer.drop
 
-    def mutant(self: Rebalancer, *arguments: Any, **options: Any) -> None:
-        capacity = self._cluster.scheduler.capacity_tokens
-        drop(self, *arguments, **options)
-        self._cluster.scheduler.capacity_tokens = capacity
+    def mutant(self: Rebalancer, *arguments: Any, **options: Any) -> Any:
+        capacity = self._serving.scheduler.capacity_tokens
+        again = drop(self, *arguments, **options)
+        self._serving.scheduler.capacity_tokens = capacity
+        return again
 
     patch.setattr(Rebalancer, "drop", mutant)
 
@@ -513,7 +515,7 @@ FREQUENT: list[Mutate] = [
     recovery_does_not_rewind, recovery_samples_again, emit_before_journal, restart_does_not_outrank, commit_before_copy,
     barrier_does_not_wait, steps_go_on_behind_the_barrier, lost_workers_stay_in_the_plan, any_generation_may_speak,
     queue_forgets_what_was_reserved, step_of_any_epoch_counts, cuts_are_forgotten, recoveries_are_never_forgiven,
-    memory_of_any_length_goes_on, sample_index_is_not_checked, silent_segment_is_forgotten, careful_session_does_not_wait,
+    sample_index_is_not_checked, silent_segment_is_forgotten, careful_session_does_not_wait,
     one_loaded_stage_is_enough, failure_of_any_move_counts, commit_is_not_waited_for, dropped_move_keeps_its_stages, left_stage_is_kept,
     plan_need_not_hold_the_sessions, more_sessions_run_than_fit, ended_sessions_stay_on_the_stages, draining_nodes_get_layers,
     lost_steps_are_waited_for, late_order_brings_an_old_plan_back, restored_session_starts_again, restored_session_does_not_end,
@@ -525,6 +527,7 @@ FREQUENT: list[Mutate] = [
 DIRECTED: dict[Mutate, Callable[[], None]] = {
     no_plan_fence: test_stage_sessions.test_a_higher_epoch_starts_afresh_and_an_old_plan_is_stale,
     memory_of_any_epoch_goes_on: test_fences.test_a_stage_carries_on_only_what_is_of_the_epoch_and_whole,
+    memory_of_any_length_goes_on: test_fences.test_a_stage_carries_on_only_what_is_of_the_epoch_and_whole,
     copies_of_any_round_count: test_fences.test_an_answer_to_the_first_copy_is_none_to_the_delta,
     delta_starts_at_the_copy_of_another_epoch: test_fences.test_the_delta_of_a_session_that_was_sent_again_begins_at_its_first_token,
     only_the_first_failure_counts: test_fences.test_every_failure_of_a_report_counts_and_not_only_the_first,

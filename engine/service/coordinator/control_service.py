@@ -167,7 +167,7 @@ class ControlService(rpc.ControlServicer):
         wanted = wire.request_from_message(request)
         session_id = check_name("session id", request.session_id or f"s-{secrets.token_hex(6)}")
         if shell.codec is None or shell.cluster.card is None:
-            raise Unavailable(shell.cluster.failure or "the model is being prepared: try again in a few seconds")
+            raise Unavailable(shell.cluster.state.failure or "the model is being prepared: try again in a few seconds")
         prompt_ids = wanted.prompt_ids if wanted.prompt is None else await asyncio.to_thread(shell.codec.encode, wanted.prompt)
         _check_prompt_ids(prompt_ids, shell.cluster.card.vocab_size)
         return shell.open_session(on.SessionSubmitted(session_id, prompt_ids, wanted))

@@ -307,9 +307,9 @@ class ClusterShell:
 
     async def profile(self, worker_id: str, quick: bool) -> AsyncIterator[pb.ProfileMessage]:
         """Progress, then the document, which the cluster has heard of by then. Raises NotFound, Unavailable or what the worker says."""
-        peer, member, card = self.peers.present(worker_id), self.cluster.member(worker_id), self.cluster.card
+        peer, member, card = self.peers.present(worker_id), self.cluster.members.named(worker_id), self.cluster.card
         if card is None:
-            raise Unavailable(self.cluster.failure or "the model is being prepared: try again in a few seconds")
+            raise Unavailable(self.cluster.state.failure or "the model is being prepared: try again in a few seconds")
         if worker_id in self._profiling:
             raise Refused(f"{worker_id} is being profiled already, and a second profile would measure the first: wait for its end")
         self._profiling.add(worker_id)
