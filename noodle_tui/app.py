@@ -27,13 +27,10 @@ from textual.worker import Worker
 from engine.data.errors import InvalidInput, NoodleError, Refused, Unavailable
 from engine.data.generation import GenerateRequest
 from noodle_tui import options as command_line
-from noodle_tui import terminal
+from noodle_tui.cluster.link import Link
+from noodle_tui.cluster.tape import Tape
 from noodle_tui.config import Config, load_config
-from noodle_tui.exits import install_signal_handlers
-from noodle_tui.glyphs import ASCII, AsciiFilter, Glyphs
-from noodle_tui.graph_sets import glyphs_for
-from noodle_tui.link import Link
-from noodle_tui.messages import (
+from noodle_tui.core.messages import (
     AccessChanged,
     LogsArrived,
     Message,
@@ -45,22 +42,26 @@ from noodle_tui.messages import (
     Tick,
     TokenArrived,
 )
+from noodle_tui.core.pages import Page
+from noodle_tui.core.reading import Reading
+from noodle_tui.glyphs import ASCII, Glyphs
 from noodle_tui.options import Options, is_loopback
-from noodle_tui.pages import Page
-from noodle_tui.reading import Reading
 from noodle_tui.screens.frame import Settings, preload
 from noodle_tui.screens.main import Main
 from noodle_tui.state import ConsoleState, LinkState
 from noodle_tui.state import Link as LinkView
-from noodle_tui.tape import Tape
+from noodle_tui.terminal import streams as terminal
+from noodle_tui.terminal.ascii_filter import AsciiFilter
+from noodle_tui.terminal.exits import install_signal_handlers
+from noodle_tui.terminal.tight_update import tightened
+from noodle_tui.text.graph_sets import glyphs_for
 from noodle_tui.themes import Look, changed_s, choose_look, load_theme, theme_file, theme_names, user_folder
-from noodle_tui.tight_update import tightened
 
 if TYPE_CHECKING:
-    from noodle_tui.cluster_calls import ClusterCalls
-    from noodle_tui.key_effects import KeyEffects
-    from noodle_tui.keyboard import Keyboard
-    from noodle_tui.replay import ReplayLink
+    from noodle_tui.cluster.cluster_calls import ClusterCalls
+    from noodle_tui.cluster.replay import ReplayLink
+    from noodle_tui.input.key_effects import KeyEffects
+    from noodle_tui.input.keyboard import Keyboard
 
 MAX_BACKLOG = 2  # writes still queued for the terminal: on a slow line frames are dropped, not queued
 ANSWER_INTERVAL_S = 0.1  # tokens are painted at most this often
@@ -117,21 +118,21 @@ class ConsoleApp(App[None], inherit_bindings=False):
     @functools.cached_property
     def calls(self) -> ClusterCalls:
         """Imported when first needed, as everything that the first paint can do without."""
-        from noodle_tui.cluster_calls import ClusterCalls
+        from noodle_tui.cluster.cluster_calls import ClusterCalls
 
         return ClusterCalls(self)
 
     @functools.cached_property
     def effects(self) -> KeyEffects:
         """See `calls`."""
-        from noodle_tui.key_effects import KeyEffects
+        from noodle_tui.input.key_effects import KeyEffects
 
         return KeyEffects(self)
 
     @functools.cached_property
     def keyboard(self) -> Keyboard:
         """See `calls`."""
-        from noodle_tui.keyboard import Keyboard
+        from noodle_tui.input.keyboard import Keyboard
 
         return Keyboard(self)
 
@@ -187,7 +188,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
     # --- state and paint ------------------------------------------------------------------------------------------
     def dispatch(self, message: Message) -> None:
         """Take in one message; what the reader waits for is painted soon, the rest at the next tick."""
-        from noodle_tui.reducer import reduce
+        from noodle_tui.changes.reducer import reduce
 
         before = self.state
         self.state = reduce(before, message, self.clock())
@@ -339,7 +340,7 @@ def _make_link(options: Options, post: Callable[[Message], None]) -> Link | Repl
     """The way to a cluster, or a recording in its place."""
     if options.replay is None:
         return Link(options, post)
-    from noodle_tui.replay import ReplayLink  # not for the first paint of everybody else
+    from noodle_tui.cluster.replay import ReplayLink  # not for the first paint of everybody else
 
     return ReplayLink(options, post)
 
@@ -362,11 +363,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = command_line.parse(arguments, config)
     if options.headless:
-        from noodle_tui.headless import record
+        from noodle_tui.cluster.headless import record
 
         return record(options)
     if options.serve is not None:
-        from noodle_tui.browser import serve
+        from noodle_tui.terminal.browser import serve
 
         return serve(options.serve, arguments)
     return _run(options, config)

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.errors import InvalidInput
-from noodle_tui.graph_sets import parse_graph_sets
-from noodle_tui.keys import KEYS, Key, nearest, with_keys
+from noodle_tui.core.keys import KEYS, Key, nearest, with_keys
 from noodle_tui.state import Thresholds
+from noodle_tui.text.graph_sets import parse_graph_sets
 
 _KINDS: Mapping[str, type] = {
     "theme": str,

@@ -1,4 +1,4 @@
-"""Every glyph the console draws, as an ASCII and a block table, and the filter that holds ASCII mode together.
+"""Every glyph the console draws, as an ASCII and a block table; `terminal/ascii_filter.py` holds ASCII mode together.
 
 Graphs may be drawn with another set than the rest, each with its own; see `graph_sets.py`.
 
@@ -10,10 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from rich.cells import cell_len
-from rich.segment import Segment
-from textual.color import Color
-from textual.filter import LineFilter
+from rich.cells import split_graphemes
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +54,6 @@ def to_ascii(text: str) -> str:
     """The same number of cells in ASCII: known glyphs by their twin, anything else as `?`."""
     if text.isascii():
         return text
-    return "".join(char if char.isascii() else "?" * cell_len(char) for char in text.translate(_TRANSLATION))
-
-
-class AsciiFilter(LineFilter):
-    """The net under ASCII mode: runs on every rendered strip, stock widgets included."""
-
-    def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
-        """Replace what is not ASCII, keeping styles and cell widths."""
-        return [part if part.text.isascii() else Segment(to_ascii(part.text), part.style, part.control) for part in segments]
+    known = text.translate(_TRANSLATION)
+    graphemes = ((known[start:stop], room) for start, stop, room in split_graphemes(known)[0])
+    return "".join(grapheme if grapheme.isascii() else "?" * room for grapheme, room in graphemes)

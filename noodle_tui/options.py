@@ -11,7 +11,7 @@ from typing import Any
 from engine.data.errors import InvalidInput
 from engine.data.generation import GenerateRequest, Sampling
 from noodle_tui.config import Config
-from noodle_tui.graph_sets import GRAPHS, SETS, parse_graph_sets
+from noodle_tui.text.graph_sets import GRAPHS, SETS, parse_graph_sets
 from noodle_tui.themes import DEFAULT_THEME, theme_names
 
 MIN_HZ, MAX_HZ = 0.2, 4.0

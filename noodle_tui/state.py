@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 from engine.data.plan import Plan
 from engine.data.status import ClusterStatus, Event
-from noodle_tui.generation import Generation
-from noodle_tui.history import PlanSeen, Sample
-from noodle_tui.keys import KEYS, Key, named
-from noodle_tui.logs import LogBurst, LogLine
-from noodle_tui.messages import ReplayMoved
-from noodle_tui.pages import Ui
+from noodle_tui.core.generation import Generation
+from noodle_tui.core.history import PlanSeen, Sample
+from noodle_tui.core.keys import KEYS, Key, named
+from noodle_tui.core.logs import LogBurst, LogLine
+from noodle_tui.core.messages import ReplayMoved
+from noodle_tui.core.pages import Ui
 
 if TYPE_CHECKING:
     from engine.data.adaptation import AdaptationEntry
     from engine.data.measured_link import MeasuredLink
     from engine.data.moves import MoveEstimate
-    from noodle_tui.profile_file import ProfileView
+    from noodle_tui.core.profile_view import ProfileView
 
 FRAME_INTERVAL_S = 1.0  # the coordinator re-sends at least this often, as proof of life
 STALE_AFTER_S = 3 * FRAME_INTERVAL_S

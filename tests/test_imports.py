@@ -21,6 +21,11 @@ def modules_of(folder: str) -> tuple[str, ...]:
     return tuple(".".join(path.parts) for path in files if path.name != "__init__")
 
 
+CONSOLE_CORE = tuple(
+    module for room in ("core", "changes", "text", "listings", "widgets/plan") for module in modules_of(f"noodle_tui/{room}")
+)
+
+
 def loaded_by(*modules: str) -> set[str]:
     """Top-level names in `sys.modules` after importing `modules`, less what a bare interpreter has."""
     code = f"""
@@ -46,8 +51,8 @@ print(json.dumps(sorted(set(sys.modules) - before)))
         (("engine.simulation.simulator", "engine.simulation.gantt", "engine.simulation.native"), [*PURE, "textual"]),
         (("engine.commands.simulate",), [*HEAVY, "grpc", "protos"]),
         (("engine.commands.profile",), [*HEAVY, "grpc", "protos"]),
-        (("engine.control.cluster", "engine.control.status", "engine.control.stage_sessions"), [*PURE, "textual"]),
-        (("engine.simulation.drill",), [*PURE, "textual"]),
+        (("engine.control.cluster", "engine.control.status", "engine.control.sessions.stage_sessions"), [*PURE, "textual"]),
+        (("engine.simulation.drill.drill",), [*PURE, "textual"]),
         (("engine.control.adaptation.planner", "engine.simulation.adaptation.table"), [*PURE, "textual"]),
         (("engine.service.client", "engine.service.local"), [*HEAVY, "textual"]),
         (("engine.service.coordinator.coordinator",), [*HEAVY, "textual"]),
@@ -55,6 +60,7 @@ print(json.dumps(sorted(set(sys.modules) - before)))
         (("engine.model.card",), [*HEAVY, "grpc", "protos"]),
         (("engine.cli",), [*HEAVY, "grpc", "protos", "textual"]),
         (("noodle_tui.app",), [*HEAVY, "grpc", "protos"]),
+        ((*CONSOLE_CORE, "noodle_tui.state", "noodle_tui.glyphs"), [*HEAVY, "grpc", "protos", "asyncio", "textual"]),
     ],
 )
 def test_a_room_loads_nothing_it_must_not(modules: tuple[str, ...], forbidden: list[str]) -> None:

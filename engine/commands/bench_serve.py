@@ -17,7 +17,7 @@ from typing import Any
 from engine.commands.generate import Transcript, transcribe
 from engine.commands.output import note, table
 from engine.commands.serve import wait_until_serving
-from engine.control.scheduler import SchedulerLimits
+from engine.control.sessions.scheduler import SchedulerLimits
 from engine.data.generation import GenerateRequest
 from engine.data.model import ModelRef
 from engine.service.client import Client

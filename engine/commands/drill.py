@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from engine.commands.output import note, print_json
-from engine.simulation.drill import Drill, DrillFailure, DrillResult, too_many_given_up
+from engine.simulation.drill.drill import Drill, DrillFailure, DrillResult, too_many_given_up
 
 SUMMED = ("num_sessions", "num_tokens", "num_faults", "num_plans", "num_moves", "num_failed", "num_given_up")
 MAX_SHOWN = 10

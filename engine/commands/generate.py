@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.commands.output import note, print_json, printable
+from engine.commands.output import note, print_json, printable, stand_in_note
 from engine.data.errors import InvalidInput, NoodleError
 from engine.data.generation import FinishReason, GenerateRequest, Sampling, TokenChunk
 from engine.service.client import Client
@@ -27,10 +27,12 @@ class Transcript:
     chunks: list[TokenChunk] = field(default_factory=list)
     arrived_s: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    stand_in_tokenizer: str = ""  # why the text went through bytes; empty if it went through the model's own tokenizer
 
     def add(self, chunk: TokenChunk) -> None:
         self.prompt_ids = chunk.prompt_ids or self.prompt_ids
         self.finish_reason = chunk.finish_reason or self.finish_reason
+        self.stand_in_tokenizer = chunk.stand_in_tokenizer or self.stand_in_tokenizer
         self.chunks.append(chunk)
         if chunk.index >= 0:
             self.arrived_s.append(time.monotonic())
@@ -51,6 +53,7 @@ class Transcript:
             "prompt_ids": self.prompt_ids,
             "token_ids": [c.token_id for c in tokens],
             "text": "".join(c.text for c in self.chunks),
+            "stand_in_tokenizer": self.stand_in_tokenizer,
             "finish_reason": self.finish_reason,
             "ttft_s": self.ttft_s,
             "tokens_per_s": self.tokens_per_s,
@@ -98,6 +101,8 @@ async def _run(options: argparse.Namespace, request: GenerateRequest) -> int:
         transcript = await transcribe(client, request, None if options.json else _show)
         dtype, grade = await _precision(client) if options.json else ("", "")
     document = transcript.document()
+    if transcript.stand_in_tokenizer:
+        note(stand_in_note(transcript.stand_in_tokenizer))
     if options.json:
         document |= {"dtype": dtype, "identity": grade}
         print_json(document)
@@ -121,4 +126,5 @@ async def _precision(client: Client) -> tuple[str, str]:
 
 
 def _show(chunk: TokenChunk) -> None:
-    print(printable(chunk.text), end="", flush=True)
+    """A terminal gets what cannot steer it; a file or a pipe gets the text."""
+    print(printable(chunk.text) if sys.stdout.isatty() else chunk.text, end="", flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from engine.commands.output import note, print_json, table
@@ -14,6 +14,7 @@ from engine.data.errors import InvalidInput, NoodleError
 from engine.data.model import ModelCard, ModelRef
 from engine.model.card import prepare
 from engine.model.source import default_cache_dir, default_ref
+from engine.service.coordinator.text import TextCodec
 from engine.service.errors import status_number
 
 
@@ -30,6 +31,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _describe(ref: ModelRef, cache_dir: Path, as_json: bool) -> int:
     card = prepare(ref, cache_dir, _Narrator(), to_load=False)
+    codec = TextCodec(Path(card.folder))
+    card = replace(card, tokenizer_source=codec.source, stand_in_tokenizer=codec.stand_in)
     if card.missing:
         note(f"noodle-engine: {card.folder} cannot be loaded: {card.missing}")
     if as_json:
@@ -70,7 +73,7 @@ def _text(card: ModelCard) -> str:
     rows = [(i.name, f"{i.weight_bytes / 1e6:.1f}", str(i.kv_bytes_per_token), str(i.output_bytes_per_token)) for i in card.items]
     sizes = f"{card.num_parameters / 1e6:.1f} M parameters, context {card.context_tokens}, vocabulary {card.vocab_size}"
     part = ", the text part alone" if card.architecture.endswith("ForConditionalGeneration") else ""
-    tokenizer = "its own" if card.has_tokenizer else "none, a byte-level one stands in"
+    tokenizer = f"its own, from {card.tokenizer_source}" if card.tokenizer_source else f"bytes stand in, for {card.stand_in_tokenizer}"
     lines = (
         f"{card.ref.label}: {card.architecture}{part}, {sizes}",
         card.folder,

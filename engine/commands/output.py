@@ -1,8 +1,9 @@
-"""How commands print: ASCII only, so that no console encoding can fail, JSON as one document."""
+"""How commands print: JSON as one document in ASCII, text without what steers a terminal."""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +13,14 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, ensure_ascii=True), flush=True)
 
 
+# What steers a terminal or turns the order of what stands on it: C0 and C1 controls, bidirectional controls. Lone surrogates cannot be
+# written. Joiners and the spaces of French and Japanese are text. Carriage returns go, so that lines of Windows stay lines.
+_STEERING = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
 def printable(text: str) -> str:
-    """`text` without control characters: what a model or a node says must not steer the terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "?" for c in text)
+    """`text` as a terminal may get it: what a model or a node says must not steer it."""
+    return _STEERING.sub("?", text.replace("\r", ""))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -32,3 +38,8 @@ def _pad(cell: str, width: int) -> str:
 def note(text: str) -> None:
     """A line for people, on stderr."""
     print(printable(text), file=sys.stderr, flush=True)
+
+
+def stand_in_note(why: str) -> str:
+    """What to say where text goes through bytes because the model's own tokenizer is missing."""
+    return f"noodle-engine: a byte-level stand-in takes the place of the model's tokenizer: {why}; --prompt-ids are not affected"

@@ -127,6 +127,7 @@ def text(problem: Problem, found: Solution, solve_ms: float) -> str:
         if found.period_s > 0
         else "bottleneck, round trip and period are 0 ms",
         f"binds: {found.binds}",
+        f"route: {found.route} ({found.why})",
         *(f"would help: {note}" for note in found.notes),
     ]
     if not found.ties_searched:

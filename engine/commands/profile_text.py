@@ -15,7 +15,7 @@ _NOISY_CV, _FEW_SAMPLES = 0.15, 3
 def as_text(profile: Profile) -> str:
     """Everything a person wants to know first; names may hold anything, so the caller cleans the result."""
     parts = [_head(profile)]
-    for phase in profile.phases:
+    for phase in () if profile.honesty.doubt else profile.phases:  # shares of noise would look like findings
         parts.append("\n".join((_bottleneck(profile, phase), _slowest(profile, profile.reference_point(phase)))))
     parts += [_points(profile), _trust(profile)]
     return "\n\n".join(parts)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from engine.commands.output import print_json
+from engine.commands.output import note, print_json, stand_in_note
 from engine.data.errors import NoodleError, Unavailable
 from engine.data.model import ModelRef
 from engine.data.status import ClusterStatus, Phase
@@ -108,8 +108,13 @@ async def _up(settings: LocalOptions, as_json: bool) -> int:
             return stopping.exit_code
         status = ready.result()
         _say(f"weights {status.precision.sentence}; identity grade {status.identity}: {status.identity.sentence}")
+        if status.stand_in_tokenizer:
+            note(stand_in_note(status.stand_in_tokenizer))
+        elif status.tokenizer_source != "tokenizer.json":
+            note(f"noodle-engine: the tokenizer is built from {status.tokenizer_source}, for there is no tokenizer.json")
         if as_json:
-            print_json({"address": cluster.address, "pids": cluster.pids(), "metrics_addresses": cluster.metrics_addresses})
+            addresses = {"address": cluster.address, "pids": cluster.pids(), "metrics_addresses": cluster.metrics_addresses}
+            print_json({**addresses, "stand_in_tokenizer": status.stand_in_tokenizer})
         else:
             weights = " with random weights: answers are noise" if status.random_weights else ""
             print(f"{status.model}{weights}; ready: noodle-engine generate 'Hello' --connect {cluster.address}", flush=True)

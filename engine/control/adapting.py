@@ -13,13 +13,13 @@ from engine.control import events as on
 from engine.control.adaptation.history import Decision, Verdict
 from engine.control.adaptation.planner import AdaptivePlanner
 from engine.control.adaptation.rules import AdaptationSettings, Mode, check_mode
-from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample, even_hops
-from engine.control.batching import Flight
-from engine.control.members import Member, Members
+from engine.control.adaptation.watching.view import AdaptationView, MemorySample, StepSample, even_hops
 from engine.control.moves import Wish
+from engine.control.nodes.members import Member, Members
 from engine.control.placement import problem_of
 from engine.control.plan_state import Begin
-from engine.control.serving import Serving
+from engine.control.sessions.batching import Flight
+from engine.control.sessions.serving import Serving
 from engine.data.adaptation import AdaptationEntry, AdaptationStatus
 from engine.data.errors import Refused
 from engine.data.model import ModelCard
@@ -52,9 +52,9 @@ class Adapting:
         return problem if self.mode is Mode.OFF else self.planner.corrected(problem, self._now_s)
 
     # ------------------------------------------------------------------------------------------ observations
-    def observe(self, event: on.StepReported, flight: Flight | None, now_s: float) -> None:
+    def observe(self, event: on.StepReported, flight: Flight, now_s: float) -> None:
         """A step of the running plan came back; without a cost model only decode steps can be compared, so only they count."""
-        if self.mode is Mode.OFF or flight is None or not flight.is_decode or any(o.error for o in event.outcomes):
+        if self.mode is Mode.OFF or not flight.is_decode or any(o.error for o in event.outcomes):
             return
         hops = even_hops(event.timings, now_s - flight.sent_s)
         self.planner.observe(StepSample(event.plan_version, _point(flight), event.timings, hops), now_s)

@@ -3,37 +3,38 @@
 Three phases only: GATHERING (not enough measured workers, or no plan fits), LOADING (a plan is adopted, its stages are
 loading), SERVING. Loss, cancellation and re-planning are version numbers: a message with an old plan version, epoch or
 generation is dropped in one `if`. The gRPC coordinator, the simulator and the tests drive this same object; it knows no
-clock, no network and no tensors. `Attendance` knows the workers that come and go, `Serving` sessions and steps, `Rebalancer` a live
-change of plan: none of them knows the cluster. They return what follows for the plan, and only `_follow` carries it out.
+clock, no network and no tensors. Those who own a part of its state return what follows for the plan, and only `_follow` carries it out.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control import operating
 from engine.control.adaptation.rules import Mode
-from engine.control.adaptation.view import AdaptationView
+from engine.control.adaptation.watching.view import AdaptationView
 from engine.control.adapting import Adapting, view_of
-from engine.control.attendance import Attendance
-from engine.control.batching import num_lanes
 from engine.control.config import ClusterConfig as ClusterConfig
 from engine.control.consent import REQUESTED, check_seen, check_unchanged
-from engine.control.gathering import Gathering
-from engine.control.members import Members, capacity_tokens
-from engine.control.metrics import PipelineMetrics
+from engine.control.faults import survived
 from engine.control.moves import Wish
-from engine.control.past_sessions import NO_PAST, PastSessions
+from engine.control.nodes import operating
+from engine.control.nodes.attendance import Attendance
+from engine.control.nodes.gathering import Gathering
+from engine.control.nodes.members import Members, capacity_tokens
+from engine.control.nodes.watchdog import Watchdog
 from engine.control.placement import loading, plan_for, problem_of
 from engine.control.plan_state import Begin, Consequence, DropMove, Fail, Interrupt, PlanState, Replan, Switch
 from engine.control.rebalance import Rebalancer
-from engine.control.scheduler import Scheduler
-from engine.control.serving import Serving
-from engine.control.watchdog import Watchdog
+from engine.control.sessions.batching import num_lanes
+from engine.control.sessions.metrics import PipelineMetrics
+from engine.control.sessions.past_sessions import NO_PAST, PastSessions
+from engine.control.sessions.scheduler import Scheduler
+from engine.control.sessions.serving import Serving
 from engine.data.errors import InvalidInput, Refused, Unavailable
 from engine.data.model import ModelCard
 from engine.data.plan import Plan, Stage
@@ -45,8 +46,7 @@ Commands = list[do.Command]
 
 
 class Cluster:
-    """One model on one set of workers. Former coordinators leave the newest plan version they may have used, the sessions that ended and
-    the names of `drained` nodes."""
+    """One model on one set of workers. Former coordinators leave the newest plan version they may have used, past sessions and drains."""
 
     def __init__(
         self, config: ClusterConfig, now_s: float, last_plan_version: int = 0, past: PastSessions = NO_PAST, drained: Iterable[str] = ()
@@ -86,10 +86,16 @@ class Cluster:
         return self.serving.metrics
 
     def handle(self, event: on.ClusterEvent, now_s: float) -> Commands:
-        """Apply one event; raises a NoodleError only for what a client, an operator or a newcomer asks, and then changes nothing."""
+        """Apply one event; raises a NoodleError only for what a client, an operator or a newcomer asks, and then changes nothing.
+
+        A bug loses no command that was decided before it: a `Fault` follows them.
+        """
         out: Commands = []
-        HANDLERS[type(event)](self, event, now_s, out)
-        self._advance(now_s, out)
+        handle = HANDLERS[type(event)]
+        with contextlib.nullcontext() if isinstance(event, on.Request) else survived(out):
+            handle(self, event, now_s, out)
+        with survived(out):
+            self._advance(now_s, out)
         return out
 
     # ------------------------------------------------------------------------------------------ the model
@@ -177,19 +183,20 @@ class Cluster:
         self.serving.submit(event, self.card, self.phase is Phase.SERVING, now_s)
 
     def _session_restored(self, event: on.SessionRestored, now_s: float, out: Commands) -> None:
-        if self.card is None:
-            raise AssertionError("sessions are restored once the model is known")
         self.serving.restore(event, self.card, now_s, out)
 
     def _session_cancelled(self, event: on.SessionCancelled, now_s: float, out: Commands) -> None:
         check_seen(self.plan_version, event.expected_plan_version)
         self.serving.cancel(event.session_id, event.reason, now_s, out)
 
+    def _session_failed(self, event: on.SessionFailed, now_s: float, out: Commands) -> None:
+        self.serving.fail(event.session_id, event.error, now_s, out)
+
     def _step_reported(self, event: on.StepReported, now_s: float, out: Commands) -> None:
-        plan = self.state.running
-        if plan is not None and self.card is not None and event.plan_version == plan.plan_version:
-            self.adapting.observe(event, self.serving.flights.get(event.step_id), now_s)
+        plan, flight = self.state.running, self.serving.flights.get(event.step_id)
+        if plan is not None and self.card is not None and flight is not None and event.plan_version == plan.plan_version:
             self.watchdog.note(self.serving.report(event, self.card, now_s, out), now_s)
+            self.adapting.observe(event, flight, now_s)
 
     def _step_undelivered(self, event: on.StepUndelivered, now_s: float, out: Commands) -> None:
         plan = self.state.running
@@ -198,18 +205,18 @@ class Cluster:
 
     # ------------------------------------------------------------------------------------------ operators
     def _replan_requested(self, event: on.ReplanRequested, now_s: float, out: Commands) -> None:
-        self._check_unchanged(event.expected_plan_version)
+        check_unchanged(self.state, self.rebalancer.move, event.expected_plan_version)
         self.preview(event.strategy, event.stages)
         self.strategy = event.strategy or self.strategy
         self.state.want(Wish(REQUESTED, event.stages, event.strategy))
 
     def _drain_requested(self, event: on.DrainRequested, now_s: float, out: Commands) -> None:
-        self._check_unchanged(event.expected_plan_version)
+        check_unchanged(self.state, self.rebalancer.move, event.expected_plan_version)
         gets_a_stage = self.rebalancer.leads_to(event.worker_id)
         self._follow(operating.drain(self.members, event.worker_id, gets_a_stage, out), now_s, out)
 
     def _undrain_requested(self, event: on.UndrainRequested, now_s: float, out: Commands) -> None:
-        self._check_unchanged(event.expected_plan_version)
+        check_unchanged(self.state, self.rebalancer.move, event.expected_plan_version)
         self._follow(operating.undrain(self.members, self.gathering, event.worker_id, now_s, out), now_s, out)
 
     def _forget_requested(self, event: on.ForgetRequested, now_s: float, out: Commands) -> None:
@@ -222,9 +229,6 @@ class Cluster:
 
     def _suggestion_confirmed(self, event: on.SuggestionConfirmed, now_s: float, out: Commands) -> None:
         self._follow(self.adapting.confirm(event.decision_id, self._adaptation_view(), now_s, out), now_s, out)
-
-    def _check_unchanged(self, expected_plan_version: int | None) -> None:
-        check_unchanged(self.state, self.rebalancer.move, expected_plan_version)
 
     # ------------------------------------------------------------------------------------------ time
     def _coordinator_lagged(self, event: on.CoordinatorLagged, now_s: float, out: Commands) -> None:
@@ -266,8 +270,7 @@ class Cluster:
         return self.gathering.is_over(self.members, self.state.had_plan, now_s)
 
     def _may_move(self, now_s: float) -> bool:
-        is_free = self.rebalancer.move is None and now_s >= self.rebalancer.not_before_s
-        return is_free and not self.members.links.is_waiting(now_s)
+        return self.rebalancer.is_free(now_s) and not self.members.links.is_waiting(now_s)
 
     def problem(self, without: str = "", including: str = "") -> Problem:
         """What the planner is asked now, or would be `without` a worker or `including` one that is drained.
@@ -292,8 +295,7 @@ class Cluster:
         except (Infeasible, InvalidInput) as e:
             self.state.find_infeasible(eligible, str(e))
             out.append(do.Record(Severity.ERROR, "plan", f"#{self.state.last_version + 1}", str(e)))
-            is_first = not self.state.had_plan and not self.gathering.is_restart
-            if is_first and self.members.all_accounted_for(self.gathering.num_expected):
+            if not self.state.had_plan and self.gathering.is_complete(self.members):
                 self._follow(Fail(str(e)), now_s, out)
             return
         self.state.begin_loading(plan)
@@ -361,7 +363,6 @@ class Cluster:
         self.rebalancer.drop(message, now_s, out)
         self.state.fail(message)
         self.members.take_stages(None)
-        out.append(do.Record(Severity.ERROR, "cluster", "model", message))
         self.serving.fail_all(Unavailable(message), now_s, out)
 
 
@@ -385,6 +386,7 @@ HANDLERS: Mapping[type, Callable[[Cluster, Any, float, Commands], None]] = {
     on.SessionSubmitted: Cluster._session_submitted,
     on.SessionRestored: Cluster._session_restored,
     on.SessionCancelled: Cluster._session_cancelled,
+    on.SessionFailed: Cluster._session_failed,
     on.StepReported: Cluster._step_reported,
     on.StepUndelivered: Cluster._step_undelivered,
     on.ReplanRequested: Cluster._replan_requested,

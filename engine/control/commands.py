@@ -130,6 +130,14 @@ class DropWorker:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """A bug in the cluster itself, which went on: end the session it is about, if it is about one, and tell an operator."""
+
+    error: Exception
+    session_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """Something an operator should be able to read later."""
 
@@ -154,5 +162,6 @@ Command = (
     | EmitToken
     | FinishSession
     | DropWorker
+    | Fault
     | Record
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from engine.control.adaptation.rules import AdaptationSettings, Mode
-from engine.control.members import LeaseRules
-from engine.control.scheduler import SchedulerLimits
+from engine.control.nodes.members import LeaseRules
+from engine.control.sessions.scheduler import SchedulerLimits
 from engine.planning.capability import MatchRules
 
 

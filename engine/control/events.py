@@ -180,6 +180,14 @@ class SessionCancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionFailed:
+    """Its output could not be handled: a bug, or a disk that is full. It ends, the others go on."""
+
+    session_id: str
+    error: NoodleError
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentOutcome:
     """One session's part of a step report; `stopped` says that the text reached a stop string."""
 
@@ -284,6 +292,7 @@ ClusterEvent = (
     | SessionSubmitted
     | SessionRestored
     | SessionCancelled
+    | SessionFailed
     | StepReported
     | StepUndelivered
     | ReplanRequested
@@ -294,4 +303,16 @@ ClusterEvent = (
     | SuggestionConfirmed
     | CoordinatorLagged
     | Tick
+)
+# Somebody waits for the answer to these: they are refused by raising, and whoever asked hears of a bug.
+Request = (
+    WorkerRegistered
+    | SessionSubmitted
+    | SessionCancelled
+    | ReplanRequested
+    | DrainRequested
+    | UndrainRequested
+    | ForgetRequested
+    | AdaptationModeSet
+    | SuggestionConfirmed
 )

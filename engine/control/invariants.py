@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from engine.control.session import SessionState
+from engine.control.sessions.session import SessionState
 from engine.data.generation import Segment
 from engine.data.plan import Plan
 from engine.data.status import Phase

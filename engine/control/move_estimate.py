@@ -12,9 +12,9 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from engine.control.adaptation.cost import MigrationRates
-from engine.control.members import capacity_tokens
 from engine.control.moves import Transfer, num_moved, transfers
-from engine.control.operating import check_can_drain, check_can_undrain
+from engine.control.nodes.members import capacity_tokens
+from engine.control.nodes.operating import check_can_drain, check_can_undrain
 from engine.data.errors import InvalidInput, Refused
 from engine.data.model import Item, ModelCard
 from engine.data.moves import MoveEstimate, MoveReport, NodeMemory

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from engine.control.session import Session
 from engine.data.model import ModelCard
 from engine.data.moves import MoveReport
 from engine.data.plan import Plan, Stage
@@ -113,15 +112,15 @@ class Move:
         """No step may be sent: the barrier is down."""
         return self.barrier_s is not None
 
-    def next_round(self, sessions: Iterable[Session]) -> tuple[KvRange, ...]:
-        """Begin a round of copies: what each session has beyond the last round."""
+    def next_round(self, landed: Iterable[tuple[str, int, int]]) -> tuple[KvRange, ...]:
+        """Begin a round of copies: what each session (its id, its epoch, its tokens on all stages) has beyond the last round."""
         self.round += 1
         ranges = []
-        for session in sessions:
-            start = self.copied.get((session.session_id, session.epoch), 0)
-            if session.num_landed > start:
-                ranges.append(KvRange(session.session_id, session.epoch, start, session.num_landed))
-                self.copied[session.session_id, session.epoch] = session.num_landed
+        for session_id, epoch, num_tokens in landed:
+            start = self.copied.get((session_id, epoch), 0)
+            if num_tokens > start:
+                ranges.append(KvRange(session_id, epoch, start, num_tokens))
+                self.copied[session_id, epoch] = num_tokens
         self.uncopied = set(self.transfers) if ranges else set()
         return tuple(ranges)
 

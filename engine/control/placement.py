@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from engine.control import commands as do
 from engine.control.config import ClusterConfig
-from engine.control.eligibility import binding_pools, planning_nodes
-from engine.control.members import Members
+from engine.control.nodes.eligibility import binding_pools, planning_nodes
+from engine.control.nodes.members import Members
 from engine.data.errors import InvalidInput, Refused
 from engine.data.model import ModelCard
 from engine.data.plan import Plan, Stage

@@ -10,11 +10,11 @@ from collections import deque
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control.members import Members, capacity_tokens
 from engine.control.moves import BARRIER_LIMIT_S, RETRY_S, Carried, Move, Wish, transfers
+from engine.control.nodes.members import Members, capacity_tokens
 from engine.control.placement import describe
 from engine.control.plan_state import Consequence, DropMove, Interrupt, Replan, Switch
-from engine.control.serving import Serving
+from engine.control.sessions.serving import Serving
 from engine.data.model import ModelCard
 from engine.data.moves import MoveReport
 from engine.data.plan import Plan
@@ -37,6 +37,10 @@ class Rebalancer:
     @property
     def holds_steps(self) -> bool:
         return self.move is not None and self.move.holds_steps
+
+    def is_free(self, now_s: float) -> bool:
+        """Another move may begin."""
+        return self.move is None and now_s >= self.not_before_s
 
     def leads_to(self, worker_id: str) -> bool:
         """Whether the node gets a stage by a move that is not committed yet."""
@@ -151,7 +155,7 @@ class Rebalancer:
         return self.give_up("the barrier was down for too long") if is_late else None
 
     def _copy(self, move: Move, out: list[do.Command]) -> None:
-        ranges = move.next_round(self._serving.scheduler.running())
+        ranges = move.next_round((s.session_id, s.epoch, s.num_landed) for s in self._serving.scheduler.running())
         for transfer in sorted(move.uncopied, key=lambda t: t.start):
             generation = self._members.named(transfer.target_id).generation
             out.append(do.CopyKv(transfer, generation, move.new.plan_version, move.round, ranges))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from engine.control.cluster import Cluster
-from engine.control.members import Member
-from engine.control.session_status import session_status
+from engine.control.nodes.members import Member
+from engine.control.sessions.session_status import session_status
 from engine.data.plan import Plan
 from engine.data.precision import Identity, Precision, identity
 from engine.data.status import ClusterStatus, NodeStatus, Phase, SessionStatus, StageStatus
@@ -22,7 +22,7 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         detail=detail,
         model=card.ref.model if card else "",
         random_weights=card is not None and card.ref.random_weights is not None,
-        has_tokenizer=card is not None and card.has_tokenizer,
+        has_tokenizer=card is not None and not card.stand_in_tokenizer,
         num_items=card.num_items if card else 0,
         context_tokens=card.context_tokens if card else 0,
         plan_version=cluster.plan_version,
@@ -43,6 +43,8 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         suggestion_id=cluster.adapting.suggestion_id(cluster.plan_version),
         precision=card.precision if card else Precision(),
         identity=identity(card.ref.dtype, _device_types(cluster)) if card else Identity.UNKNOWN,
+        stand_in_tokenizer=card.stand_in_tokenizer if card else "",
+        tokenizer_source=card.tokenizer_source if card else "",
         predicted_bottleneck_s=plan.bottleneck_s if plan else 0.0,
         predicted_step_s=plan.round_trip_s if plan else 0.0,
     )

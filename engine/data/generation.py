@@ -88,3 +88,4 @@ class TokenChunk:
     finish_reason: FinishReason | None = None
     prompt_ids: tuple[int, ...] = ()  # only in the first chunk
     step_s: float = 0.0  # from sending the step to receiving its token, as the coordinator saw it
+    stand_in_tokenizer: str = ""  # only in the first chunk: why the text went through bytes instead of the model's own tokenizer

@@ -47,10 +47,11 @@ class ModelCard:
     context_tokens: int
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
-    has_tokenizer: bool
     num_parameters: int
     stored_dtype: str = ""  # of most bytes of the weights, by its torch name; "" where no weights are stored
     missing: str = ""  # why the folder's weights cannot be loaded, by its headers; empty if they can
+    tokenizer_source: str = ""  # the files that the tokenizer was read from, set by who reads them
+    stand_in_tokenizer: str = ""  # why bytes take the place of the model's own tokenizer, set by who reads it; empty if they do not
 
     @property
     def num_items(self) -> int:

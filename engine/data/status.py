@@ -142,3 +142,5 @@ class ClusterStatus:
     num_unacknowledged: int = 0  # warnings and errors since
     predicted_bottleneck_s: float = 0.0  # of the plan that serves, as it was made
     predicted_step_s: float = 0.0  # once around that plan, hops and the way back included
+    stand_in_tokenizer: str = ""  # why there is no tokenizer, and bytes take its place
+    tokenizer_source: str = ""  # else the files that it was read from

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from engine.model.weights import WeightFolder
 
-_FORMAT = 4  # raise it when the same folder would give another card
+_FORMAT = 5  # raise it when the same folder would give another card
 _LIBRARIES = ("torch", "transformers")  # their versions decide which modules a model has
-_DESCRIBED_FILES = ("config.json", "generation_config.json", "tokenizer.json", "model.safetensors.index.json", "gguf.json")
+_DESCRIBED_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json", "gguf.json")
 
 
 def prepare(
@@ -86,7 +86,7 @@ def describe_weights(weights: WeightFolder, ref: ModelRef) -> ModelCard:
     folder = weights.folder
     check_supported(weights.config)
     text = weights.config.get_text_config()
-    generation = _generation_config(folder)
+    generation, text_bos = _generation_config(folder), getattr(text, "bos_token_id", None)
     described = describe_model(weights, ref.dtype)
     return ModelCard(
         ref=ref,
@@ -98,8 +98,7 @@ def describe_weights(weights: WeightFolder, ref: ModelRef) -> ModelCard:
         vocab_size=text.vocab_size,
         context_tokens=context_tokens(weights.config),
         eos_token_ids=_token_ids(generation.get("eos_token_id", getattr(text, "eos_token_id", None))),
-        bos_token_id=next(iter(_token_ids(getattr(text, "bos_token_id", None))), None),
-        has_tokenizer=(folder / "tokenizer.json").is_file(),
+        bos_token_id=next((i for i in _token_ids(generation.get("bos_token_id", text_bos)) if i < text.vocab_size), None),
         num_parameters=described.num_parameters,
         missing=described.missing,
         stored_dtype=weights.stored_dtype,

@@ -112,7 +112,6 @@ def _card(model: Any, blocks: str, ref: ModelRef, folder: str, fingerprint: str,
         context_tokens=context_tokens,
         eos_token_ids=(),
         bos_token_id=None,
-        has_tokenizer=False,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
     )
 

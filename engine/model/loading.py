@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from engine.data.errors import Corrupt, NotSupported
-from engine.model.missing_tensors import explain, unwrapped
+from engine.model.formats.missing_tensors import explain, unwrapped
 from engine.model.slicing import item_state, quantisation_of
 from engine.model.weights import GGUF_INSTALL, StoredTensor, WeightFolder
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from engine.model.chain import Chain
-    from engine.model.gguf_names import GgufNames
+    from engine.model.formats.gguf_names import GgufNames
 
 
 def compute_buffers(model: PreTrainedModel, prefixes: Iterable[str], device: str) -> None:
@@ -54,7 +54,7 @@ def _conversions(model: PreTrainedModel) -> list[Any]:
     """What transformers does between the stored tensors and the model's: renamings, merges, dequantisation."""
     stated = quantisation_of(model.config)
     if stated is not None:
-        from engine.model import dequantising
+        from engine.model.formats import dequantising
 
         return dequantising.conversions(model, stated)
     from transformers.conversion_mapping import get_model_conversion_mapping
@@ -67,7 +67,7 @@ def _gguf_names(model: PreTrainedModel) -> GgufNames | None:
     if not hasattr(model.config, "gguf_architecture"):
         return None
     try:
-        from engine.model.gguf_names import GgufNames
+        from engine.model.formats.gguf_names import GgufNames
 
         return GgufNames(model)
     except ImportError as error:

@@ -18,7 +18,7 @@ from engine.data.errors import InvalidInput, NotSupported
 from engine.data.model import Item
 from engine.model.families import REFUSED, TEXT_PARTS, VERIFIED, WRAPPERS
 from engine.model.feeding import Feeding
-from engine.model.quantised import quantisation, refusal
+from engine.model.formats.quantised import quantisation, refusal
 from engine.model.weights import WeightFolder
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ from typing import Any
 
 from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound, NotSupported, Unavailable
 from engine.data.model import ModelRef
-from engine.model import gguf_index, hub
-from engine.model.file_kinds import mistaken, other_weights
-from engine.model.quantised import quantisation, refusal
+from engine.model import hub
+from engine.model.formats import gguf_index
+from engine.model.formats.file_kinds import mistaken, other_weights
+from engine.model.formats.quantised import quantisation, refusal
 from engine.model.tensor_files import CONFIG_FILE, read_config, read_json, weight_files
 
 Progress = Callable[[float, str], None]  # the fraction done in 0..1, or -1 when unknown, and a sentence
@@ -160,7 +161,7 @@ def _gguf(file: Path, cache_dir: Path, on_progress: Progress | None) -> Path:
     if not folder.is_dir():
         if on_progress is not None:
             on_progress(-1.0, f"reading the header of {file.name}")
-        from engine.model import gguf_folder
+        from engine.model.formats import gguf_folder
 
         gguf_folder.build(file, folder)
     check_folder(folder)
@@ -168,11 +169,17 @@ def _gguf(file: Path, cache_dir: Path, on_progress: Progress | None) -> Path:
 
 
 def _gguf_file(model: str) -> Path | None:
-    """The GGUF file that was named: by its path, or by a folder that holds no other weights. Raises InvalidInput if it has several."""
+    """The GGUF file that was named: by its path, or by a folder or a cached hub id that holds no safetensors.
+
+    Raises InvalidInput if there are several in it.
+    """
     name = os.path.expanduser(model)
     if os.path.isfile(name):
         return Path(name).resolve() if gguf_index.is_gguf(Path(name)) else None
-    if not os.path.isdir(name) or any(Path(name).glob("*.safetensors")):
+    if not os.path.isdir(name):
+        snapshot = hub.cached_snapshot(model) if _is_hub_id(model) else None
+        name = str(snapshot or "")
+    if not name or any(Path(name).glob("*.safetensors")):
         return None
     found = sorted(path for path in Path(name).glob("*.gguf") if not path.name.startswith("mmproj"))
     if len(found) > 1:
@@ -225,7 +232,7 @@ def _nowhere(model: str) -> NoodleError:
 
 
 def _from_hub(model: str, allow_download: bool, on_progress: Progress | None) -> Path:
-    if not _HUB_ID.fullmatch(model) or "--" in model or ".." in model:
+    if not _is_hub_id(model):
         raise InvalidInput(
             f"model {model[:120]!r} is neither a folder nor a hub id such as `openai-community/gpt2`; an architecture"
             " name needs `--random-weights SEED`"
@@ -245,6 +252,10 @@ def _from_hub(model: str, allow_download: bool, on_progress: Progress | None) ->
         raise _not_here(model, str(error)) from error
     check_folder(folder)
     return folder.resolve()
+
+
+def _is_hub_id(model: str) -> bool:
+    return _HUB_ID.fullmatch(model) is not None and "--" not in model and ".." not in model
 
 
 def _usable(folder: Path) -> Path | None:

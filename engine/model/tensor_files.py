@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.errors import Corrupt, NotFound, NotSupported
-from engine.model import gguf_index
-from engine.model.file_kinds import mistaken, mistaken_weights, other_weights
+from engine.model.formats import gguf_index
+from engine.model.formats.file_kinds import mistaken, mistaken_weights, other_weights
 
 CONFIG_FILE = "config.json"
 SINGLE_FILE = "model.safetensors"

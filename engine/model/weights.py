@@ -20,9 +20,9 @@ import torch
 
 from engine.data.errors import Corrupt, InvalidInput, NotSupported
 from engine.model.families import TEXT_CLASSES, WRAPPERS
-from engine.model.file_kinds import mistaken
-from engine.model.gguf_index import BLOCKS
-from engine.model.quantised import quantisation
+from engine.model.formats.file_kinds import mistaken
+from engine.model.formats.gguf_index import BLOCKS
+from engine.model.formats.quantised import quantisation
 from engine.model.tensor_files import CONFIG_FILE, TensorPlace, read_config, read_folder
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from dataclasses import replace
 
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.problem import Infeasible, Link, PairLink, Problem
+from engine.planning.route import search_route
+from engine.planning.shortage import offered_bytes, shortage
 from engine.planning.solution import Solution
 from engine.planning.solving.exact import Solver
-from engine.planning.solving.label_search import TooLarge
-from engine.planning.solving.tables import Tables
+from engine.planning.solving.structure import node_classes, nodes_of
 
 MOST_RESOLVES = 40
 WORTH = 0.01  # gains below 1 % are not worth a sentence
@@ -19,11 +20,9 @@ WORTH = 0.01  # gains below 1 % are not worth a sentence
 
 def feasible(problem: Problem) -> bool:
     """Whether any placement satisfies all limits; False also where that is too large to decide."""
-    try:
-        solver = Solver(problem)
-        return solver.bottleneck(solver.limits) is not None
-    except (Infeasible, TooLarge):
-        return False
+    solver = Solver(problem, search_route(problem))
+    found = solver.bottleneck(solver.bounds)
+    return found is not None and not solver.gave_up
 
 
 # --- infeasible -------------------------------------------------------------------------------------------------
@@ -42,12 +41,12 @@ def explain_infeasible(problem: Problem) -> Infeasible:
             "several constraints together leave no placement, no single one of them is to blame: drop some; without any it fits"
         )
     sentence = _cure_links(bare) or _cure_memory(bare)
-    return Infeasible(f"without the constraints, too: {sentence}" if sentence else _shortage(problem))
+    return Infeasible(f"without the constraints, too: {sentence}" if sentence else shortage(problem))
 
 
 def _impossible_item(problem: Problem) -> str:
     """An item that no node can hold alone."""
-    nodes = _eligible(problem)
+    nodes = nodes_of(problem)
     for i, item in enumerate(problem.items):
         able = [u for u in nodes if problem.nodes[u].stage_time_s or math.isfinite(problem.nodes[u].time_s[i])]
         if not able:
@@ -62,10 +61,6 @@ def _impossible_item(problem: Problem) -> str:
     return ""
 
 
-def _eligible(problem: Problem) -> list[int]:
-    return [u for u, node in enumerate(problem.nodes) if node.node_id not in problem.constraints.forbidden_nodes]
-
-
 def _cure_constraints(problem: Problem) -> str:
     for change, sentence in _constraint_cures(problem):
         if feasible(change):
@@ -77,7 +72,7 @@ def _constraint_cures(problem: Problem) -> Iterator[tuple[Problem, Callable[[Pro
     """Each constraint alone taken away, with the sentence that gives its smallest sufficient change."""
     c, n = problem.constraints, len(problem.items)
     if problem.use_all_nodes:
-        count = len(_eligible(problem))
+        count = len(nodes_of(problem))
         if count > n:
             yield (
                 replace(problem, use_all_nodes=False),
@@ -160,7 +155,7 @@ def _smallest_maximum(problem: Problem) -> int:
 
 
 def _reserve(problem: Problem) -> str:
-    sizes = sorted({problem.nodes[u].memory_bytes - size for u in _eligible(problem) for size in _stage_sizes(problem, u)}, reverse=True)
+    sizes = sorted({problem.nodes[u].memory_bytes - size for u in nodes_of(problem) for size in _stage_sizes(problem, u)}, reverse=True)
     sizes = [x for x in sizes if 0 <= x < problem.constraints.memory_reserve_bytes]
     k = _bisect(sizes, lambda size: feasible(_with(problem, memory_reserve_bytes=size)))
     return f"at most {_bytes(sizes[k])} can be kept free" if k is not None else "keep nothing free"
@@ -169,7 +164,7 @@ def _reserve(problem: Problem) -> str:
 def _cure_memory(problem: Problem) -> str:
     """The smallest addition to one node's or one pool's memory that makes it fit; else to all nodes alike."""
     best: tuple[float, str] | None = None
-    for u in _eligible(problem)[:16]:
+    for u in nodes_of(problem)[:16]:
         extra = _smallest_extra(problem, {u})
         if extra is not None and (best is None or extra < best[0]):
             best = (extra, f"give {_id(problem, u)} {_bytes(extra)} more")
@@ -178,12 +173,12 @@ def _cure_memory(problem: Problem) -> str:
         if extra is not None and (best is None or extra < best[0]):
             best = (extra, f"give the shared memory {_name(pool.pool_id)} {_bytes(extra)} more")
     if best is None:
-        everyone = set(_eligible(problem))
+        everyone = set(nodes_of(problem))
         extra = _smallest_extra(problem, everyone)
         if extra is None:
             return ""
         best = (extra, f"no single node's memory would do, but {_bytes(extra)} more on every node")
-    need, have = problem.stage_bytes(0, len(problem.items)), math.fsum(max(0.0, problem.room_bytes(u)) for u in _eligible(problem))
+    need, have = problem.stage_bytes(0, len(problem.items)), offered_bytes(problem)
     offer = f"the model needs {_bytes(need)} for weights and KV and the nodes offer {_bytes(have)} in pieces that do not suffice"
     return f"memory: {offer}: {best[1]}"
 
@@ -240,20 +235,12 @@ def _cure_links(problem: Problem) -> str:
     if problem.return_hop and not problem.coordinator and feasible(replace(problem, return_hop=False)):
         return "links: no chain that fits has a link from its last node back to its first one: connect them or set return_hop to false"
     present = {(p.from_id, p.to_id) for p in problem.links} | {(p.to_id, p.from_id) for p in problem.links}
-    ids = [problem.nodes[u].node_id for u in _eligible(problem)]
+    ids = [problem.nodes[u].node_id for u in nodes_of(problem)]
     for x in ids:
         for y in ids:
             if x < y and (x, y) not in present and feasible(replace(problem, links=(*problem.links, PairLink(x, y, Link())))):
                 return f"links: the nodes that would do are not connected: link {_name(x)} and {_name(y)}"
     return "links: the nodes that would do are not connected: link more of them" if feasible(replace(problem, links=Link())) else ""
-
-
-def _shortage(problem: Problem) -> str:
-    need, have = problem.stage_bytes(0, len(problem.items)), math.fsum(max(0.0, problem.room_bytes(u)) for u in _eligible(problem))
-    return (
-        f"no placement satisfies all limits together: the model needs {_bytes(need)} for weights and KV, the {len(problem.nodes)} nodes "
-        f"offer {_bytes(have)}: add a node, give one more memory, or choose a smaller model"
-    )
 
 
 # --- what binds, what would help --------------------------------------------------------------------------------
@@ -277,15 +264,14 @@ def _smallest_neighbour(problem: Problem, start: int, stop: int) -> float:
 
 def advice(problem: Problem, found: Solution) -> tuple[str, ...]:
     """Up to three changes with the largest gain in the objective, each from solving the changed problem."""
-    from engine.planning.strategies import solve
+    from engine.planning.strategies import answer
 
-    if len(problem.nodes) * 2 ** len(Tables(problem).size) > 5000 or found.objective <= 0:
+    if len(problem.nodes) * 2 ** len(node_classes(problem)) > 5000 or found.objective <= 0:
         return ()
     gains = []
     for text, changed in list(_changes(problem, found))[:MOST_RESOLVES]:
-        try:
-            better = solve(changed, found.strategy)
-        except (Infeasible, TooLarge):
+        better = answer(changed, found.strategy)
+        if isinstance(better, Infeasible):
             continue
         gain = (found.objective - better.objective) / found.objective
         if gain > WORTH:
@@ -294,7 +280,7 @@ def advice(problem: Problem, found: Solution) -> tuple[str, ...]:
 
 
 def _changes(problem: Problem, found: Solution) -> Iterator[tuple[str, Problem]]:
-    for u in _eligible(problem):
+    for u in nodes_of(problem):
         if problem.nodes[u].memory_bytes < math.inf:
             yield _id(problem, u), _with_memory(problem, {u}, math.inf)
     if isinstance(problem.links, Link):

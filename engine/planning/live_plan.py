@@ -7,35 +7,31 @@ less than `PAYS_S` or `PAYS_ROOM`.
 
 A cluster plans while it serves, so the search is bounded, in operations and not in time. Where all orders are too many, the
 order that is best with the best link for every pair is tried; that search also bounds every order's objective from below. Where
-even the present order is too much to search exactly, `prompt` finds plans by arrays, and their gap is what is known of them.
+even the present order is too much to search exactly, `order_search` finds plans by arrays, and their gap is what is known of them.
 """
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
 from engine.data.plan import Plan
-from engine.planning.constraints import PlanningConstraints
-from engine.planning.problem import OVERLAPPED, Infeasible, Link, Problem, TooHard
+from engine.planning.problem import Infeasible, Problem, TooHard
+from engine.planning.route import DEFAULT, Kind, Limits, after_work, is_searchable, route
+from engine.planning.shortage import shortage
 from engine.planning.solution import Solution
-from engine.planning.solving.exact import relaxation
-from engine.planning.solving.label_search import TooLarge, Work
-from engine.planning.strategies import check_strategy, plan_of, shortage, solve, solve_exactly
+from engine.planning.solving.label_search import Work
+from engine.planning.solving.structure import relaxation
+from engine.planning.strategies import TOO_MUCH, answer, check_strategy, exact_answer, plan_of
 
 PAYS = 0.1  # a share of the objective: more than two measurements of equal nodes usually differ
 PAYS_S = 1e-3  # what one hop more costs on a busy machine; tiny models are measured no more exactly
 PAYS_ROOM = 0.01  # of a memory
-MOST_EQUAL = 400_000  # sets of nodes x nodes x items where all links are equal: about 0.1 s at most
-MOST_UNLIKE = 300_000  # sets x first nodes x last nodes x stages where they are not
-MOST_COSTS = 1_500_000  # nodes x items^2; 8 bytes each, several times over where memory is shared
-MOST_STAGES = 500_000  # told apart in the present order; beyond, an exact search is not begun
 _UNFOUND = (
     "no placement was found while serving, in the present order of the nodes or in one near it: give a node more --memory, start "
     "another one, or leave nodes that share a memory out"
 )
-PROMPT_WORK = 75_000  # of all label searches for one plan: about a quarter of a second
 
 
 def stable_plan(problem: Problem, strategy: str, plan_version: int) -> Plan:
@@ -49,68 +45,80 @@ def _remembered(problem: Problem, strategy: str) -> Plan:
     return plan_of(solve_stable(problem, strategy), 0)
 
 
-def solve_stable(problem: Problem, strategy: str) -> Solution:
+def solve_stable(problem: Problem, strategy: str, limits: Limits = DEFAULT) -> Solution:
     """`lower_bound` and `optimal` are about every order if all were searched or bounded, and about the present one where that
     was too much. Raises InvalidInput or Infeasible (TooHard if no plan was found by trying)."""
     check_strategy(strategy)
-    if not problem.free_order or len(problem.nodes) == 1:
-        return solve(problem, strategy)
-    if not is_prompt(problem):
-        return _stable(problem, strategy, None)
-    if num_stages(problem) <= MOST_STAGES:
-        try:
-            return _stable(problem, strategy, Work(PROMPT_WORK, counts_comparisons=True))
-        except TooLarge:
-            pass
-    return _promptly(problem, strategy)
+    chosen = route(problem, strategy, live=True, limits=limits)
+    if chosen.kind is Kind.SOLVE:
+        found = answer(problem, strategy, limits)
+    elif chosen.kind is Kind.TWO_ORDERS:
+        found = _two_orders(problem, strategy, limits, None)
+    elif chosen.kind is Kind.TWO_ORDERS_PROMPTLY:
+        found = _two_orders(problem, strategy, limits, Work(limits.live_work, counts_comparisons=True))
+        chosen = after_work(chosen) if found is TOO_MUCH else chosen
+    if chosen.kind is Kind.ORDER_SEARCH:
+        found = _order_search(problem, strategy, limits)
+    if isinstance(found, Infeasible):
+        raise found
+    return found if chosen.kind is Kind.SOLVE else replace(found, route=str(chosen.kind), why=chosen.why)
 
 
-def _stable(problem: Problem, strategy: str, work: Work | None) -> Solution:
-    """Exact searches; raises TooLarge beyond `work`, and without it takes as long as it takes."""
-    kept = _solved(replace(problem, free_order=False), strategy, work)
-    if is_searchable(problem):
-        other = _solved(problem, strategy, work)
-        lower_bound = other.lower_bound if other is not None else 0.0
+def _two_orders(problem: Problem, strategy: str, limits: Limits, work: Work | None) -> Solution | Infeasible:
+    """Solved in the present order, and in any order or else in the one that a relaxation finds best; TOO_MUCH beyond `work`."""
+
+    def answered(changed: Problem) -> Solution | Infeasible:
+        return answer(changed, strategy, limits) if work is None else exact_answer(changed, strategy, limits, work)
+
+    kept = answered(replace(problem, free_order=False))
+    if kept is TOO_MUCH:
+        return TOO_MUCH
+    if not is_searchable(problem, limits):
+        other, lower_bound = _likely(problem, strategy, limits, answered)
+        bound = lower_bound if lower_bound > 0.0 else None
     else:
-        other, lower_bound = _likely(problem, strategy, work)
-    certain = lower_bound > 0.0 or is_searchable(problem)
-    return _better(problem, strategy, kept, other, lower_bound if certain else None)
+        other = answered(problem)
+        bound = 0.0 if isinstance(other, Infeasible) else other.lower_bound
+    return TOO_MUCH if other is TOO_MUCH else _better(problem, strategy, _placed(kept), _placed(other), bound)
 
 
-def is_prompt(problem: Problem) -> bool:
-    """Whether arrays can plan it; what a running cluster asks they can, up to some hundred nodes or items."""
-    plain = problem.constraints == PlanningConstraints() and not problem.use_all_nodes and problem.link_cost == OVERLAPPED
-    return plain and len(problem.nodes) * len(problem.items) ** 2 <= MOST_COSTS
+def _placed(found: Solution | Infeasible | None) -> Solution | None:
+    return None if isinstance(found, Infeasible) else found
 
 
-def _promptly(problem: Problem, strategy: str) -> Solution:
+def _order_search(problem: Problem, strategy: str, limits: Limits) -> Solution | Infeasible:
     from engine.planning.solving.order_bounds import Certificate
     from engine.planning.solving.order_search import prompt_plans
 
     looser, relaxed = relaxation(problem), None
-    if is_searchable(looser):
-        with contextlib.suppress(TooLarge):
-            relaxed = solve_exactly(looser, strategy, Work(PROMPT_WORK, counts_comparisons=True))
-    found = prompt_plans(problem, strategy, Certificate(problem, relaxed))
+    if is_searchable(looser, limits):
+        relaxed = exact_answer(looser, strategy, limits, Work(limits.live_work, counts_comparisons=True))
+        if isinstance(relaxed, Infeasible) and relaxed is not TOO_MUCH:
+            return relaxed
+    certificate = Certificate(problem, _placed(relaxed), limits)
+    if not certificate.is_feasible:
+        return Infeasible(shortage(problem))
+    found = prompt_plans(problem, strategy, certificate)
     if found.kept is None and found.other is None:
-        return _last_resort(problem, strategy)
+        return _last_resort(problem, strategy, limits)
     return _better(problem, strategy, found.kept, found.other, None)
 
 
-def _last_resort(problem: Problem, strategy: str) -> Solution:
+def _last_resort(problem: Problem, strategy: str, limits: Limits) -> Solution | Infeasible:
     """Where memory is shared in a way that trying misses: a plan a second late is better than none."""
     for candidate in (replace(problem, free_order=False), problem):
-        with contextlib.suppress(TooLarge):
-            found = _solved(candidate, strategy, Work(2 * PROMPT_WORK, counts_comparisons=True))
-            if found is not None:
-                return replace(found, lower_bound=0.0, optimal=False)
-    raise TooHard(_UNFOUND)
+        found = exact_answer(candidate, strategy, limits, Work(2 * limits.live_work, counts_comparisons=True))
+        if not isinstance(found, Infeasible):
+            return replace(found, lower_bound=0.0, optimal=False)
+    return TooHard(_UNFOUND)
 
 
-def _better(problem: Problem, strategy: str, kept: Solution | None, other: Solution | None, lower_bound: float | None) -> Solution:
+def _better(
+    problem: Problem, strategy: str, kept: Solution | None, other: Solution | None, lower_bound: float | None
+) -> Solution | Infeasible:
     """The plan in the present order unless the other one pays; None: the bound is the plan's own."""
     if kept is None and other is None:
-        raise Infeasible(shortage(problem))
+        return Infeasible(shortage(problem))
     best = other if kept is None or (other is not None and pays(other, kept)) else kept
     if best is None:
         raise AssertionError("one of the two was found")
@@ -136,38 +144,19 @@ def _saves(this: float, instead_of: float, least: float = PAYS_S) -> bool:
     return this < (1.0 - PAYS) * instead_of and instead_of - this >= least
 
 
-def is_searchable(problem: Problem) -> bool:
-    """Whether all orders can be searched in about a tenth of a second."""
-    num_nodes, n = len(problem.nodes), len(problem.items)
-    if isinstance(problem.links, Link) and problem.equal_ends:
-        return 2**num_nodes * num_nodes * n <= MOST_EQUAL
-    return 2**num_nodes * (num_nodes * n) ** 2 <= MOST_UNLIKE
-
-
-def num_stages(problem: Problem) -> int:
-    """Stages that a search of the present order tells apart: with a link per pair, by the node that follows and by the first one."""
-    n, num_nodes = len(problem.items), len(problem.nodes)
-    return n * n * num_nodes * (1 if isinstance(problem.links, Link) and problem.equal_ends else num_nodes**2)
-
-
-def _solved(problem: Problem, strategy: str, work: Work | None) -> Solution | None:
-    try:
-        return solve(problem, strategy) if work is None else solve_exactly(problem, strategy, work)
-    except Infeasible:
-        return None
-
-
-def _likely(problem: Problem, strategy: str, work: Work | None) -> tuple[Solution | None, float]:
+def _likely(
+    problem: Problem, strategy: str, limits: Limits, answered: Callable[[Problem], Solution | Infeasible]
+) -> tuple[Solution | Infeasible | None, float]:
     """A plan in the order that would be best if every link were the best one, and a lower bound for every order (0: none)."""
     looser = relaxation(problem)
-    if not is_searchable(looser):
+    if not is_searchable(looser, limits):
         return None, 0.0
-    found = _solved(looser, strategy, work)
-    if found is None:
-        return None, 0.0
+    found = answered(looser)
+    if isinstance(found, Infeasible):
+        return found, 0.0
     first = [node for node, _, _ in found.cuts]
     order = [*first, *(u for u in range(len(problem.nodes)) if u not in first)]
-    tried = _solved(replace(problem, nodes=tuple(problem.nodes[u] for u in order), free_order=False), strategy, work)
+    tried = answered(replace(problem, nodes=tuple(problem.nodes[u] for u in order), free_order=False))
     # under memory_aware and balanced the looser problem may use a faster bottleneck or more nodes, so it bounds nothing there
     bounds = strategy in ("bottleneck_first", "latency_optimized", "cost")
     return tried, found.lower_bound if bounds else 0.0

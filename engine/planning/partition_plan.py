@@ -45,6 +45,8 @@ class PartitionPlan:
     binds: str = ""
     notes: tuple[str, ...] = ()
     solve_ms: float = 0.0
+    route: str = ""  # how the plan was found, and why so; see route.py
+    why: str = ""
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -78,6 +80,8 @@ class PartitionPlan:
             binds=solution.binds,
             notes=solution.notes,
             solve_ms=solve_ms,
+            route=solution.route,
+            why=solution.why,
         )
 
     @classmethod

@@ -50,6 +50,8 @@ class _PlanDocument:
     binds: str
     notes: tuple[str, ...]
     solve_ms: float
+    route: str = ""
+    why: str = ""
 
 
 def plan_document(plan: PartitionPlan) -> dict[str, Any]:

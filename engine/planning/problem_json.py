@@ -1,4 +1,5 @@
-"""A planning problem as a JSON document: `read_problem(text)`. Every refusal names the place, the value and what is allowed.
+"""A planning problem as a JSON document, read and written: `read_problem(problem_to_json(p)) == p`. Every refusal names the place,
+the value and what is allowed.
 
 The format is that of DESIGN 12: items, nodes, links, node_order, link_cost, return_hop, sessions, context_tokens, in_flight,
 use_all_nodes; besides `memory_pools` (with `memory_pool` at nodes), `buffer_bytes` at nodes, `workspace_bytes` and
@@ -107,7 +108,7 @@ def constraints_from(raw: Any, item_names: list[str]) -> PlanningConstraints:
     """The `constraints` object; `pins` is {item name or index: node id}."""
     _keys("constraints", raw, _CONSTRAINTS)
     where = "constraints."
-    pins = raw.get("pins", {})
+    pins, limit_s = raw.get("pins", {}), raw.get("latency_limit_s")
     if not isinstance(pins, dict):
         raise InvalidInput(f"constraints.pins is {_shown(pins)}: give an object of item: node id")
     optional = {key: _count(where + key, raw[key], 1) for key in ("max_stages", "max_items_per_stage") if raw.get(key) is not None}
@@ -118,9 +119,7 @@ def constraints_from(raw: Any, item_names: list[str]) -> PlanningConstraints:
         ),
         min_items_per_stage=_count(where + "min_items_per_stage", raw.get("min_items_per_stage", 1), 1),
         memory_reserve_bytes=_number(where + "memory_reserve_bytes", raw.get("memory_reserve_bytes", 0), MOST_BYTES),
-        latency_limit_s=math.inf
-        if raw.get("latency_limit_s") is None
-        else _number(where + "latency_limit_s", raw["latency_limit_s"], MOST_SECONDS),
+        latency_limit_s=math.inf if limit_s is None else _number(where + "latency_limit_s", limit_s, MOST_SECONDS),
         stage_items=tuple(
             _count(where + "stage_items", x, 1) for x in _list(where + "stage_items", raw.get("stage_items", []), MAX_NODES, 0)
         ),
@@ -229,12 +228,10 @@ def _link(where: str, raw: Any, known: Iterable[str]) -> Link:
 def _pools(raw: Any) -> tuple[MemoryPool, ...]:
     pools = []
     for k, pool in enumerate(_list("memory_pools", raw, MAX_NODES, 0)):
-        _keys(f"memory_pools[{k}]", pool, ["id", "memory_bytes"], required=("id", "memory_bytes"))
-        pools.append(
-            MemoryPool(
-                _text(f"memory_pools[{k}].id", pool["id"]), _number(f"memory_pools[{k}].memory_bytes", pool["memory_bytes"], MOST_BYTES)
-            )
-        )
+        where = f"memory_pools[{k}]"
+        _keys(where, pool, ["id", "memory_bytes"], required=("id", "memory_bytes"))
+        size = _number(f"{where}.memory_bytes", pool["memory_bytes"], MOST_BYTES)
+        pools.append(MemoryPool(_text(f"{where}.id", pool["id"]), size))
     return tuple(pools)
 
 
@@ -331,3 +328,72 @@ def _constant(name: str) -> float:
     if name == "Infinity":
         return math.inf
     raise ValueError(f"{name} is not a number that can be planned with")
+
+
+# --- the other way ----------------------------------------------------------------------------------------------
+def problem_to_json(problem: Problem) -> str:
+    """ASCII; what has no limit is left out, what cannot run is null."""
+    return json.dumps(problem_document(problem), ensure_ascii=True, allow_nan=False)
+
+
+def problem_document(problem: Problem) -> dict[str, Any]:
+    """The same before it is text. Pins name their item by index, or by name where an item is called like that number."""
+    workspace = problem.workspace_bytes or (0,) * len(problem.items)
+    links: Any = problem.links
+    if not isinstance(links, Link):
+        links = [{"from": p.from_id, "to": p.to_id, **_link_of(p.link)} for p in links]
+    return {
+        "items": [_item_of(item) | _given(workspace_bytes=size) for item, size in zip(problem.items, workspace, strict=True)],
+        "nodes": [_node_of(node) for node in problem.nodes],
+        "links": _link_of(links) if isinstance(links, Link) else links,
+        "node_order": "free" if problem.free_order else "given",
+        "link_cost": problem.link_cost,
+        **_given(coordinator_links=[_coordinator_of(c) for c in problem.coordinator]),
+        "return_hop": problem.return_hop,
+        "sessions": problem.sessions,
+        "context_tokens": problem.context_tokens,
+        "in_flight": problem.in_flight,
+        "use_all_nodes": problem.use_all_nodes,
+        "memory_pools": [{"id": pool.pool_id, "memory_bytes": pool.memory_bytes} for pool in problem.pools],
+        "constraints": _constraints_of(problem),
+    }
+
+
+def _item_of(item: Item) -> dict[str, Any]:
+    tie = {} if item.tied_to is None else {"tied_to": item.tied_to, "tied_bytes": item.tied_bytes}
+    sizes = {"kv_bytes_per_token": item.kv_bytes_per_token, "output_bytes": item.output_bytes_per_token}
+    return {"name": item.name, "weight_bytes": item.weight_bytes, **sizes, **tie}
+
+
+def _node_of(node: PlanningNode) -> dict[str, Any]:
+    key, times = ("stage_time_s", node.stage_time_s) if node.stage_time_s else ("time_s", node.time_s)
+    given = _given(base_s=node.base_s, price_per_s=node.price_per_s, buffer_bytes=node.buffer_bytes, memory_pool=node.pool_id)
+    memory = _finite(memory_bytes=node.memory_bytes)
+    return {"id": node.node_id, **memory, **given, key: [time_s if math.isfinite(time_s) else None for time_s in times]}
+
+
+def _link_of(link: Link) -> dict[str, Any]:
+    return {"latency_s": link.latency_s, **_finite(bandwidth_bytes_per_s=link.bandwidth_bytes_per_s)}
+
+
+def _coordinator_of(c: CoordinatorLink) -> dict[str, Any]:
+    return {"node": c.node_id, "to_node": _link_of(c.to_node), "from_node": _link_of(c.from_node)}
+
+
+def _constraints_of(problem: Problem) -> dict[str, Any]:
+    asked, names = problem.constraints, [item.name for item in problem.items]
+    pins = {names[index] if str(index) in names else str(index): node_id for index, node_id in asked.pins}
+    most = {"max_stages": asked.max_stages, "max_items_per_stage": asked.max_items_per_stage, "stage_items": list(asked.stage_items)}
+    return {
+        **_given(pins=pins, forbidden_nodes=list(asked.forbidden_nodes), memory_reserve_bytes=asked.memory_reserve_bytes, **most),
+        **_finite(latency_limit_s=asked.latency_limit_s),
+        "min_items_per_stage": asked.min_items_per_stage,
+    }
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value}
+
+
+def _finite(**values: float) -> dict[str, float]:
+    return {name: value for name, value in values.items() if math.isfinite(value)}

@@ -44,6 +44,8 @@ class Solution:
     ties_searched: bool = True
     binds: str = ""
     notes: tuple[str, ...] = ()
+    route: str = ""  # how it was found, and why so; see route.py
+    why: str = ""
 
     @property
     def gap(self) -> float:

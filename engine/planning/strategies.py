@@ -1,4 +1,4 @@
-"""From a strategy's name to a plan: the one entry to the solvers."""
+"""From a strategy's name to a plan: the one entry to the solvers, which executes the routes of `route.py`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 
 from engine.data.errors import InvalidInput
 from engine.data.plan import Plan, Stage
-from engine.planning.problem import Infeasible, Problem
+from engine.planning.problem import Infeasible, Problem, TooHard
+from engine.planning.route import DEFAULT, Kind, Limits, Route, after_work, route
+from engine.planning.shortage import shortage
 from engine.planning.solution import Costs, Cut, Solution, evaluate
 from engine.planning.solving.exact import Solver
-from engine.planning.solving.interchangeable import interchangeable, last_matters
-from engine.planning.solving.label_search import TooLarge, Work
+from engine.planning.solving.label_search import Work
 from engine.planning.solving.objectives import OBJECTIVES, Best
 from engine.planning.solving.rounding import CERTAIN, lowered, reading_below
 from engine.planning.solving.strategy_keys import key_of, objective_of, solution_of
+from engine.planning.solving.structure import last_matters
 from engine.planning.solving.tables import PLAIN, Reading, Tables
 
 STRATEGIES = tuple(OBJECTIVES)
-MOST_UNROUNDED = 300_000  # work of a label search without a grid: about a second
 UNROUNDED = Reading(has_grid=False)
-FEW = 20  # items x nodes; smaller problems are searched as they are
 
 
 def check_strategy(name: str) -> str:
@@ -31,14 +31,34 @@ def check_strategy(name: str) -> str:
     return name
 
 
-def solve(problem: Problem, strategy: str) -> Solution:
+def solve(problem: Problem, strategy: str, limits: Limits = DEFAULT) -> Solution:
     """The best placement under `strategy` with its certificate; raises InvalidInput or Infeasible."""
-    try:
-        return solve_exactly(problem, strategy)
-    except TooLarge:
-        from engine.planning.solving.beam_plan import solve_large
+    found = answer(problem, strategy, limits)
+    if isinstance(found, Infeasible):
+        raise found
+    return found
 
-        return solve_large(problem, strategy)
+
+def answer(problem: Problem, strategy: str, limits: Limits = DEFAULT) -> Solution | Infeasible:
+    """The same with a refusal as a value."""
+    check_strategy(strategy)
+    chosen = route(problem, strategy, limits=limits)
+    found = TOO_MUCH if chosen.kind is Kind.BEAM else _exactly(problem, strategy, chosen, None)
+    if found is not TOO_MUCH:
+        return found
+    from engine.planning.solving.beam_plan import solve_large
+
+    chosen = chosen if chosen.kind is Kind.BEAM else after_work(chosen)
+    return _by(chosen, solve_large(problem, strategy, limits))
+
+
+TOO_MUCH = TooHard("the problem is too much to search exactly within the work limit")
+
+
+def exact_answer(problem: Problem, strategy: str, limits: Limits = DEFAULT, work: Work | None = None) -> Solution | Infeasible:
+    """The best placement of all, or that there is none; TOO_MUCH where that takes more than `work`, or more than any search may."""
+    chosen = route(problem, strategy, limits=limits)
+    return TOO_MUCH if chosen.kind is Kind.BEAM else _exactly(problem, strategy, chosen, work)
 
 
 def forget_tables() -> None:
@@ -48,54 +68,63 @@ def forget_tables() -> None:
     whole_space.cache_clear()
 
 
-def solve_exactly(problem: Problem, strategy: str, work: Work | None = None) -> Solution:
-    """The best placement of all; raises TooLarge where that takes more than `work`, or more than any search may.
-
-    Numbers of very unlike sizes can leave it open whether the placement is the best; then the problem is read again, more finely
-    each time, and at last without a grid.
-    """
-    check_strategy(strategy)
-    try:
-        found = _exact(problem, strategy, work, PLAIN)
-    except Infeasible:
-        if problem.constraints.latency_limit_s == math.inf:
-            raise
-        return _exact(problem, strategy, Work(MOST_UNROUNDED), UNROUNDED)
+def _exactly(problem: Problem, strategy: str, chosen: Route, work: Work | None) -> Solution | Infeasible:
+    """Numbers of very unlike sizes can leave it open whether the placement is the best; then the problem is read again, more
+    finely each time, and at last without a grid."""
+    found = _read(problem, strategy, chosen, work, PLAIN)
+    if isinstance(found, Infeasible):
+        has_limit = problem.constraints.latency_limit_s < math.inf
+        return _unrounded(problem, strategy, chosen) if has_limit and found is not TOO_MUCH else found
     while not found.optimal:
-        finer = _exact(problem, strategy, work, reading_below(problem, strategy, evaluate(problem, found.cuts)))
+        finer = _read(problem, strategy, chosen, work, reading_below(problem, strategy, evaluate(problem, found.cuts)))
+        if isinstance(finer, Infeasible):
+            return finer
         is_last = finer.objective > 0.5 * found.objective
         known = found.lower_bound if strategy != "memory_aware" else 0.0
         found = replace(finer, lower_bound=max(known, finer.lower_bound))
         if is_last:
             break
-    return found if found.optimal else _unrounded(problem, strategy, found)
+    if not found.optimal:
+        certain = _unrounded(problem, strategy, chosen)
+        is_allowed = found.round_trip_s <= problem.constraints.latency_limit_s
+        found = found if certain is TOO_MUCH and is_allowed else certain
+    return _by(chosen, found)
 
 
-def _unrounded(problem: Problem, strategy: str, found: Solution) -> Solution:
-    """Searched without a grid, where that is not too much; else what is known."""
-    try:
-        return _exact(problem, strategy, Work(MOST_UNROUNDED), UNROUNDED)
-    except TooLarge:
-        if found.round_trip_s > problem.constraints.latency_limit_s:
-            raise
-        return found
+def _by(chosen: Route, found: Solution | Infeasible) -> Solution | Infeasible:
+    """What a route led to, with its name."""
+    return found if isinstance(found, Infeasible) else replace(found, route=str(chosen.kind), why=chosen.why)
 
 
-def _exact(problem: Problem, strategy: str, work: Work | None, reading: Reading) -> Solution:
-    orders = _given_orders(problem, strategy)
-    found = [answer for given, nodes in orders if (answer := _solve(given, nodes, problem, strategy, work, reading)) is not None]
+def _unrounded(problem: Problem, strategy: str, chosen: Route) -> Solution | Infeasible:
+    """Searched without a grid."""
+    labels = Route(Kind.LABELS, "numbers too unlike for one grid", chosen.limits)
+    return _by(labels, _read(problem, strategy, chosen, Work(chosen.limits.unrounded_work), UNROUNDED))
+
+
+def _read(problem: Problem, strategy: str, chosen: Route, work: Work | None, reading: Reading) -> Solution | Infeasible:
+    """The best of all equivalents of the problem, its numbers read in one way."""
+    found = []
+    for given, nodes in _given_orders(problem) if chosen.kind is Kind.ONE_ORDER else [(problem, range(len(problem.nodes)))]:
+        way = route(given, strategy, limits=chosen.limits) if chosen.kind is Kind.ONE_ORDER else chosen
+        way = way if reading.has_grid else replace(way, kind=Kind.LABELS)
+        solved = _solved(Solver(given, way, work, reading), nodes, problem, strategy)
+        if isinstance(solved, TooHard):
+            return solved
+        if solved is not None:
+            found.append(solved)
     if not found:
-        raise Infeasible(shortage(problem))
-    best = min(found, key=lambda answer: key_of(problem, strategy, answer.costs))
+        return Infeasible(shortage(problem))
+    best = min(found, key=lambda each: key_of(problem, strategy, each.costs))
     objective = objective_of(strategy, best.costs)
-    bound = min(lowered(answer.tables, strategy, objective, best.costs) for answer in found)
+    bound = min(lowered(each.tables, strategy, objective, best.costs) for each in found)
     is_optimal = bound >= objective * (1 - CERTAIN)
-    chosen = best.best
-    return solution_of(strategy, best.cuts, best.costs, bound, optimal=is_optimal, method=chosen.method, ties_searched=chosen.ties_searched)
+    chain = best.best
+    return solution_of(strategy, best.cuts, best.costs, bound, optimal=is_optimal, method=chain.method, ties_searched=chain.ties_searched)
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _Placed:
     """The best chain of one equivalent of the problem, placed on the real nodes."""
 
     best: Best
@@ -104,45 +133,23 @@ class _Answer:
     costs: Costs
 
 
-def _solve(given: Problem, nodes: Sequence[int], problem: Problem, strategy: str, work: Work | None, reading: Reading) -> _Answer | None:
-    """One equivalent of the problem, whose node k is nodes[k] of the real one."""
-    solver = Solver(given, work, reading)
-    if solver.too_many:
-        raise TooLarge
+def _solved(solver: Solver, nodes: Sequence[int], problem: Problem, strategy: str) -> _Placed | TooHard | None:
+    """Of one equivalent, whose node k is nodes[k] of the real one; None if it has no placement."""
     best = OBJECTIVES[strategy](solver)
+    if solver.gave_up:
+        return TOO_MUCH
     if best is None:
         return None
     cuts = tuple((nodes[u], start, stop) for u, start, stop in solver.tables.cuts(best.chain))
-    return _Answer(best, solver.tables, cuts, evaluate(problem, cuts))
+    return _Placed(best, solver.tables, cuts, evaluate(problem, cuts))
 
 
-def _given_orders(problem: Problem, strategy: str) -> Iterator[tuple[Problem, Sequence[int]]]:
-    """The problem itself; or, where any order of the nodes is as good, problems in a given order that together equal it.
-
-    memory_aware compares with the best bottleneck of all orders, so several orders cannot be solved one by one.
-    """
+def _given_orders(problem: Problem) -> Iterator[tuple[Problem, Sequence[int]]]:
+    """Where any order of the nodes is as good: problems in a given order that together equal it."""
     everyone = range(len(problem.nodes))
-    many = interchangeable(problem) and last_matters(problem)
-    if len(problem.items) * len(problem.nodes) <= FEW or not interchangeable(problem) or (many and strategy == "memory_aware"):
-        yield problem, everyone
-        return
-    for last in everyone if many else everyone[-1:]:
+    for last in everyone if last_matters(problem) else everyone[-1:]:
         nodes = [*(u for u in everyone if u != last), last]
         yield replace(problem, nodes=tuple(problem.nodes[u] for u in nodes), free_order=False), nodes
-
-
-def shortage(problem: Problem) -> str:
-    """What a refusal says at once; `explain.explain_infeasible` finds the smallest change by solving again."""
-    need, rooms = problem.stage_bytes(0, len(problem.items)), {pool.pool_id: 0.0 for pool in problem.pools}
-    for u, node in enumerate(problem.nodes):
-        key = node.node_id if node.pool_id is None else node.pool_id
-        rooms[key] = rooms.get(key, 0.0) + max(0.0, problem.room_bytes(u) - node.buffer_bytes)
-    limits = {pool.pool_id: pool.memory_bytes for pool in problem.pools}
-    have = sum(min(room, limits.get(key, room)) for key, room in rooms.items())
-    return (
-        f"no placement satisfies every limit: the model needs {need / 1e6:.0f} MB for weights and KV, the {len(problem.nodes)} nodes "
-        f"together offer {have / 1e6:.0f} MB: add a worker, give one more --memory, or choose a smaller model"
-    )
 
 
 def make_plan(problem: Problem, strategy: str, plan_version: int) -> Plan:

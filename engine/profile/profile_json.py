@@ -1,6 +1,7 @@
 """A profile as JSON and back; a damaged or foreign file is refused by name.
 
-The document has the fields of `Profile`; `overhead` and `coverage` stand on top as well, where scripts look for them.
+The document has the fields of `Profile`; `overhead`, `coverage` and the reference point of every phase stand on top, where
+scripts and the console look for them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ _REMEDY = "take the profile again"
 
 def profile_to_json(profile: Profile) -> str:
     """The document as ASCII text. Raises InvalidInput if a figure is not finite, for such a figure is no measurement."""
-    document = {**asdict(profile), "overhead": profile.honesty.overhead, "coverage": profile.honesty.coverage}
+    references = [asdict(profile.reference_point(phase)) for phase in profile.phases]
+    honesty = {"overhead": profile.honesty.overhead, "coverage": profile.honesty.coverage}
+    document = {**asdict(profile), **honesty, "reference_points": references}
     try:
         return json.dumps(document, ensure_ascii=True, allow_nan=False)
     except ValueError as error:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, NoReturn
 
 import grpc
@@ -110,6 +111,22 @@ def incident(error: BaseException) -> Bug:
 
 def as_noodle_error(error: BaseException) -> NoodleError:
     return error if isinstance(error, NoodleError) else incident(error)
+
+
+def logged(error: BaseException) -> NoodleError:
+    """Log an error that nobody else will hear of; returns what the other side may see of it."""
+    if isinstance(error, NoodleError):
+        log.error("%s", error)
+    return as_noodle_error(error)
+
+
+@contextlib.contextmanager
+def surviving() -> Iterator[None]:
+    """What fails inside is logged, and has no other consequence."""
+    try:
+        yield
+    except Exception as e:
+        logged(e)
 
 
 class CatchAll(grpc.aio.ServerInterceptor):

@@ -128,6 +128,7 @@ def chunk_from_message(message: pb.TokenChunk) -> TokenChunk:
         finish_reason=FinishReason(message.finish_reason) if message.finish_reason else None,
         prompt_ids=tuple(message.prompt_ids),
         step_s=message.step_s,
+        stand_in_tokenizer=message.stand_in_tokenizer,
     )
 
 

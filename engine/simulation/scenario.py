@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
-from engine.control.scheduler import SchedulerLimits
+from engine.control.sessions.scheduler import SchedulerLimits
 from engine.data.errors import InvalidInput, check_name
 from engine.data.measured_link import COORDINATOR
 from engine.data.model import Item

@@ -12,11 +12,11 @@ from dataclasses import replace
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control.chunks import ChunkRule
 from engine.control.cluster import Cluster
 from engine.control.config import ClusterConfig
 from engine.control.invariants import check_cluster
-from engine.control.members import LeaseRules
+from engine.control.nodes.members import LeaseRules
+from engine.control.sessions.chunks import ChunkRule
 from engine.data.errors import NoodleError, Refused
 from engine.data.generation import GenerateRequest
 from engine.data.measured_link import MeasuredLink
@@ -138,6 +138,8 @@ class StagedSimulator:
                 self._log.token(command.session_id, now_s)
             case do.FinishSession():
                 self._finish(command)
+            case do.Fault():
+                raise command.error
             case do.MeasureWorker():
                 times = self._measured(command.worker_id)
                 self._clock.at(now_s, self._feed, on.WorkerMeasured(command.worker_id, command.generation, times))
@@ -199,7 +201,6 @@ def _card(scenario: Scenario) -> ModelCard:
         context_tokens=scenario.context_tokens,
         eos_token_ids=(),
         bos_token_id=None,
-        has_tokenizer=False,
         num_parameters=0,
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from noodle_tui.core.pages import Page
 from noodle_tui.listings.events import events_table
 from noodle_tui.listings.layers import layers_table
 from noodle_tui.listings.lines import lines_table
@@ -13,9 +14,8 @@ from noodle_tui.listings.machines import plan_table
 from noodle_tui.listings.nodes import nodes_table
 from noodle_tui.listings.sessions import sessions_table
 from noodle_tui.listings.strategies import strategies_table
-from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState
-from noodle_tui.tables import Table, arrange, cursor_index
+from noodle_tui.text.tables import Table, arrange, cursor_index
 
 _TABLES: Mapping[Page, Callable[[ConsoleState], Table]] = {
     Page.NODES: nodes_table,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from engine.data.status import Event, Severity
-from noodle_tui.figures import clock
+from noodle_tui.core.pages import Page
 from noodle_tui.listings.repeats import folded, folds, with_count
-from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState
-from noodle_tui.tables import Column, Table, widest
+from noodle_tui.text.figures import clock
+from noodle_tui.text.tables import Column, Table, widest
 
 SEVERITY_STYLES = {Severity.INFO: "dim", Severity.OK: "ok", Severity.WARN: "warn", Severity.ERROR: "error"}
 

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from noodle_tui.figures import middle, ms, percent, signed_percent, size
+from noodle_tui.core.pages import PROFILE_METRICS, Page
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.lines import Line, Span, line
-from noodle_tui.pages import PROFILE_METRICS, Page
 from noodle_tui.state import ConsoleState
-from noodle_tui.tables import Column, Table, widest
+from noodle_tui.text.figures import middle, ms, percent, signed_percent, size
+from noodle_tui.text.lines import Line, Span, line
+from noodle_tui.text.tables import Column, Table, widest
 
 if TYPE_CHECKING:
-    from noodle_tui.profile_file import ItemTime, PhaseView
+    from noodle_tui.core.profile_view import ItemTime, PhaseView
 
 HOW_TO = "noodle-engine profile MODEL --out profile-MODEL   then {app.command} profile FILE, or open this screen again"
 STANDS_OUT = 1.5  # times the median item

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from noodle_tui.figures import clock
+from noodle_tui.core.logs import LogLine, is_warning
+from noodle_tui.core.pages import Page
 from noodle_tui.listings.repeats import folded, folds, with_count
-from noodle_tui.logs import LogLine, is_warning
-from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState
-from noodle_tui.tables import Column, Table, widest
+from noodle_tui.text.figures import clock
+from noodle_tui.text.tables import Column, Table, widest
 
 _STYLES = {"info": "dim", "ok": "ok", "WARN": "warn", "ERROR": "error"}
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from engine.data.status import NodeStatus, StageStatus
-from noodle_tui.figures import ms, percent, signed_percent
+from noodle_tui.core.pages import FOLD_FROM, Page
 from noodle_tui.listings.stages import StageRow, stage_rows, stages_table
-from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState
-from noodle_tui.tables import Column, Table, widest
-from noodle_tui.widgets.plan_layout import FOLD_FROM
+from noodle_tui.text.figures import ms, percent, signed_percent
+from noodle_tui.text.tables import Column, Table, widest
 
 
 @dataclass(frozen=True, slots=True)

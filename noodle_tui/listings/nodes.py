@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.data.status import ClusterStatus, NodeState, NodeStatus, StageStatus
-from noodle_tui.figures import age, ms, percent, size
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.lines import Line, Span, fit, line
 from noodle_tui.state import ConsoleState, Thresholds
-from noodle_tui.tables import Column, Table, widest
-from noodle_tui.widgets.sparkline import sparkline
+from noodle_tui.text.figures import age, ms, percent, size
+from noodle_tui.text.lines import Line, Span, fit, line
+from noodle_tui.text.sparkline import sparkline
+from noodle_tui.text.tables import Column, Table, widest
 
 STATE_STYLES = {
     NodeState.OK: "ok",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from noodle_tui.pages import Page
+from noodle_tui.core.pages import Page
 from noodle_tui.state import ConsoleState
 
 Row = TypeVar("Row")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from engine.data.status import SessionStatus
-from noodle_tui.figures import age, rate, with_ms
+from noodle_tui.core.pages import Page
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.lines import Line, Span
-from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState
-from noodle_tui.tables import Column, Table
+from noodle_tui.text.figures import age, rate, with_ms
+from noodle_tui.text.lines import Line, Span
+from noodle_tui.text.tables import Column, Table
 
 _STYLES = {"queued": "dim", "prefill": "accent", "done": "dim", "cancelled": "dim", "failed": "error"}
 

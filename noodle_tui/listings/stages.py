@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.data.status import NodeStatus, StageStatus
-from noodle_tui.figures import ms, percent, signed_percent
 from noodle_tui.listings.nodes import is_warning, node_rows
+from noodle_tui.listings.stage_times import bottleneck_index, stage_s
 from noodle_tui.state import ConsoleState
-from noodle_tui.tables import Column, Table, widest
-from noodle_tui.widgets.plan_blocks import bottleneck_index, stage_s
+from noodle_tui.text.figures import ms, percent, signed_percent
+from noodle_tui.text.tables import Column, Table, widest
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from engine.data.plan import Plan
 from engine.data.status import StageStatus
-from noodle_tui.base_plan import as_made, base_plan, gain_of
-from noodle_tui.figures import ms, percent, rate, signed_percent, size, with_ms
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.lines import Line, Span, fit, line
+from noodle_tui.listings.base_plan import as_made, base_plan, gain_of
 from noodle_tui.state import Candidate, ConsoleState
-from noodle_tui.tables import Column, Table, widest
+from noodle_tui.text.figures import ms, percent, rate, signed_percent, size, with_ms
+from noodle_tui.text.lines import Line, Span, fit, line
+from noodle_tui.text.tables import Column, Table, widest
 
 if TYPE_CHECKING:
     from engine.data.moves import MoveEstimate

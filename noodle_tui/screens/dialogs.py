@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from noodle_tui.actions import ACTIONS, KEY_OF, MODES, still_holds, title_of
-from noodle_tui.base_plan import as_made
-from noodle_tui.keys import key_of
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
-from noodle_tui.pages import Dialog, Leaving, Notice, Preview, ThemeChoice
-from noodle_tui.screens.move_lines import MAX_UNKNOWNS, facts_of
+from noodle_tui.changes.actions import ACTIONS, KEY_OF, MODES, still_holds, title_of
+from noodle_tui.core.keys import key_of
+from noodle_tui.core.pages import Dialog, Leaving, Notice, Preview, ThemeChoice
+from noodle_tui.listings.base_plan import as_made
 from noodle_tui.screens.whatif import error_band, expectation, plan_difference, unknowns
 from noodle_tui.state import ConsoleState
+from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
 from noodle_tui.widgets.boxes import boxed, laid_over
+from noodle_tui.widgets.plan.move_lines import MAX_UNKNOWNS, facts_of
 
 MIN_WIDTH, MAX_WIDTH = 50, 92
 CHOOSE = "{nav.up} and {nav.down} choose"
@@ -112,6 +112,10 @@ def _modes(state: ConsoleState, preview: Preview, canvas: Canvas) -> Lines:
 def _basis(preview: Preview) -> str:
     if preview.action == "cluster.auto":
         return f"the mode is {preview.mode}; refused if it has changed"
+    if preview.action == "cluster.acknowledge":
+        return "what is on the screen; what comes later stays new"
+    if preview.action == "cluster.forget":
+        return "the node is lost; refused if it is back"
     if "plan_version" in ACTIONS[preview.action].sends or preview.action == "cluster.confirm":
         return f"plan #{preview.plan_version}; refused if it has moved"
     return f"plan #{preview.plan_version}; checked again here before it is sent"

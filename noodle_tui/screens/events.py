@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 
 from engine.data.status import Event
-from noodle_tui.figures import clock
-from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line, wrap
+from noodle_tui.core.pages import Page
 from noodle_tui.listings import cursor_row, table_of, warns
 from noodle_tui.listings.events import SEVERITY_STYLES
-from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState, View
-from noodle_tui.tables import draw_table
+from noodle_tui.text.figures import clock
+from noodle_tui.text.lines import Canvas, Line, Lines, Span, fit, line, wrap
+from noodle_tui.text.tables import draw_table
 from noodle_tui.widgets.timeline import NodeMark, key_of_marks, marks_of, timeline
 
 WHY_ROWS = 5
@@ -39,7 +39,9 @@ def events_body(state: ConsoleState, canvas: Canvas) -> Lines:
 def _rule(state: ConsoleState, marks: Sequence[NodeMark], canvas: Canvas) -> Line:
     """It says which kind of event is left, if `f` chose one, and what the marks above stand for."""
     rule = canvas.glyphs.horizontal
-    said = f" only {state.ui.event_kind} events, {state.named('{view.kind}')} = next kind " if state.ui.event_kind else ""
+    new = state.latest.status.num_unacknowledged if state.latest else 0
+    seen = f" {new} new warnings, {state.named('{cluster.acknowledge}')} = seen " if new else ""
+    said = seen + f" only {state.ui.event_kind} events, {state.named('{view.kind}')} = next kind " if state.ui.event_kind else seen
     key = key_of_marks(marks, canvas.width - len(said) - 6)
     rest = canvas.width - 2 - cell_len(said) - cell_len(key)
     return line(Span(rule * 2, "rule"), Span(said, "warn"), Span(key, "dim"), Span(rule * rest, "rule"))

@@ -5,31 +5,29 @@ Pure: everything follows from the state and the canvas. `screens/main.py` shows 
 
 from __future__ import annotations
 
-import functools
-import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
+from noodle_tui.core.pages import EntryKind, Page
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.lines import Canvas, Line, Lines, Span, crop, fit, line, stack
-from noodle_tui.pages import EntryKind, Page
-from noodle_tui.screens.key_line import key_line
 from noodle_tui.screens.prompt import FIELD_ROWS
-from noodle_tui.screens.staleness import aged, faded
 from noodle_tui.state import ConsoleState, LinkState
+from noodle_tui.text.lines import Canvas, Line, Lines, Span, crop, fit, line, stack
 from noodle_tui.widgets.boxes import boxed, laid_over
+from noodle_tui.widgets.key_line import key_line
 from noodle_tui.widgets.notices import notices_above, opening
+from noodle_tui.widgets.staleness import aged, faded
 from noodle_tui.widgets.truth_line import is_too_small, strip_line, tabs_line, too_small_line, truth_line
 
 if TYPE_CHECKING:
-    from noodle_tui.commands import Suggestion
+    from noodle_tui.changes.commands import Suggestion
 
+Body = Callable[[ConsoleState, Canvas], Lines]
 NUM_TOP_ROWS = 3
 ENTRY_LABELS = {EntryKind.FILTER: " filter / ", EntryKind.COMMAND: " : "}
-_MODULES = {Page.OVERVIEW: "overview_body", Page.WHATIF: "whatif"}  # the others are named as their page
 _WITHOUT_COORDINATOR = frozenset({Page.PROFILE, Page.LOGS})  # they show something while nothing has answered yet
 
 
@@ -40,23 +38,79 @@ class Settings:
     themes: tuple[str, ...] = ()
 
 
-@functools.cache
-def _lazy(module: str, name: str) -> Callable[..., Lines]:
-    """A screen's function, imported when it is first shown: the first paint needs one of ten."""
-    function: Callable[..., Lines] = getattr(importlib.import_module(f"noodle_tui.screens.{module}"), name)
-    return function
+def _overview() -> Body:
+    from noodle_tui.screens.overview import overview_body
+
+    return overview_body
 
 
-def _body_of(page: Page) -> Callable[[ConsoleState, Canvas], Lines]:
-    module = _MODULES.get(page, page.value)
-    return _lazy(module, module if module.endswith("_body") else f"{module}_body")
+def _nodes() -> Body:
+    from noodle_tui.screens.nodes import nodes_body
+
+    return nodes_body
+
+
+def _plan() -> Body:
+    from noodle_tui.screens.plan import plan_body
+
+    return plan_body
+
+
+def _whatif() -> Body:
+    from noodle_tui.screens.whatif import whatif_body
+
+    return whatif_body
+
+
+def _events() -> Body:
+    from noodle_tui.screens.events import events_body
+
+    return events_body
+
+
+def _sessions() -> Body:
+    from noodle_tui.screens.sessions import sessions_body
+
+    return sessions_body
+
+
+def _profile() -> Body:
+    from noodle_tui.screens.profile import profile_body
+
+    return profile_body
+
+
+def _prompt() -> Body:
+    from noodle_tui.screens.prompt import prompt_body
+
+    return prompt_body
+
+
+def _logs() -> Body:
+    from noodle_tui.screens.logs import logs_body
+
+    return logs_body
+
+
+_BODIES: Mapping[Page, Callable[[], Body]] = {  # imported when first shown: the first paint needs one of nine
+    Page.OVERVIEW: _overview,
+    Page.NODES: _nodes,
+    Page.PLAN: _plan,
+    Page.WHATIF: _whatif,
+    Page.EVENTS: _events,
+    Page.SESSIONS: _sessions,
+    Page.PROFILE: _profile,
+    Page.PROMPT: _prompt,
+    Page.LOGS: _logs,
+}
 
 
 def preload() -> None:
     """Import every screen, once the first paint is out."""
-    for page in Page:
-        _body_of(page)
-    _lazy("dialogs", "with_dialog")
+    from noodle_tui.screens import dialogs, help  # noqa: F401
+
+    for body in _BODIES.values():
+        body()
 
 
 def top_lines(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -69,13 +123,15 @@ def top_lines(state: ConsoleState, canvas: Canvas) -> Lines:
 
 def body_lines(state: ConsoleState, canvas: Canvas, settings: Settings) -> Lines:
     """Exactly `canvas.height` rows, none wider than the canvas."""
-    rows = _lazy("help", "help_body")(state, canvas) if state.ui.help else _page(state, canvas)
+    rows = _help(state, canvas) if state.ui.help else _page(state, canvas)
     rows = tuple(crop(row, canvas.width) for row in stack(rows, canvas.height))
     if state.ui.dialog is not None:
-        rows = _lazy("dialogs", "with_dialog")(state, rows, canvas)
+        from noodle_tui.screens.dialogs import with_dialog  # not for the first paint
+
+        rows = with_dialog(state, rows, canvas)
     entry = state.ui.entry
     if entry is not None and entry.kind is EntryKind.COMMAND:
-        from noodle_tui.commands import suggestions
+        from noodle_tui.changes.commands import suggestions
 
         rows = _palette(rows, suggestions(entry.text, state, state.keys, settings.themes), entry.choice, canvas)
     return rows
@@ -110,12 +166,18 @@ def skip_text(text: str, room: int) -> str:
     return text
 
 
+def _help(state: ConsoleState, canvas: Canvas) -> Lines:
+    from noodle_tui.screens.help import help_body  # not for the first paint
+
+    return help_body(state, canvas)
+
+
 def _page(state: ConsoleState, canvas: Canvas) -> Lines:
     """Notices first, then the screen; what is no longer fresh is faded."""
     if state.shown is None and state.ui.page not in _WITHOUT_COORDINATOR:
         return opening(state, canvas)
     top = notices_above(state, canvas)
-    rows = _body_of(state.ui.page)(aged(state, canvas.now_s), canvas.sized(canvas.width, canvas.height - len(top)))
+    rows = _BODIES[state.ui.page]()(aged(state, canvas.now_s), canvas.sized(canvas.width, canvas.height - len(top)))
     fresh = state.link.state is LinkState.LIVE or state.replay is not None or state.ui.page in (Page.PROFILE, Page.LOGS)
     return (*top, *(rows if fresh else faded(rows)))
 

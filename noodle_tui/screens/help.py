@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from noodle_tui.actions import ACTIONS, preview_of
-from noodle_tui.help_filter import fits
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, beside, fit, line
+from noodle_tui.changes.actions import ACTIONS, preview_of
+from noodle_tui.changes.help_filter import fits
 from noodle_tui.state import ConsoleState
-from noodle_tui.widgets.sparkline import levels_of
+from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, beside, fit, line
+from noodle_tui.text.sparkline import levels_of
 
 TWO_COLUMNS_FROM = 80
 LONG_FROM = 100

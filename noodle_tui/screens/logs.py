@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
+from noodle_tui.core.logs import MAX_LINES, LogLine, lines_per_s
+from noodle_tui.core.pages import LAST, Page
 from noodle_tui.listings import cursor_row, table_of, warns
-from noodle_tui.logs import MAX_LINES, LogLine, lines_per_s
-from noodle_tui.pages import LAST, Page
 from noodle_tui.state import ConsoleState
-from noodle_tui.tables import draw_table
+from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
+from noodle_tui.text.tables import draw_table
 
 
 def logs_body(state: ConsoleState, canvas: Canvas) -> Lines:

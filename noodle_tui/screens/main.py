@@ -17,14 +17,14 @@ from textual.screen import Screen
 
 from engine.data.errors import InvalidInput
 from engine.data.generation import GenerateRequest, Sampling
+from noodle_tui.core.messages import RowChosen
+from noodle_tui.core.pages import Page
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.lines import Canvas, Lines, Span, line
-from noodle_tui.messages import RowChosen
 from noodle_tui.options import Options
-from noodle_tui.pages import Page
 from noodle_tui.screens.frame import NUM_TOP_ROWS, Settings, body_lines, last_line, top_lines
 from noodle_tui.screens.prompt import FIELD_ROWS
 from noodle_tui.state import ConsoleState
+from noodle_tui.text.lines import Canvas, Lines, Span, line
 from noodle_tui.themes import Look
 from noodle_tui.widgets.line_view import LineView
 from noodle_tui.widgets.prompt_field import PromptField, TextField
@@ -145,7 +145,7 @@ class Main(Screen[None], inherit_bindings=False):
 
     def on_click(self, event: Click) -> None:
         """With `--mouse`: a tab or a row; twice on a row opens it."""
-        from noodle_tui.mouse import TABS_ROW, identity_at, page_at  # not for the first paint
+        from noodle_tui.screens.mouse import TABS_ROW, identity_at, page_at  # not for the first paint
 
         state, y = self.app.state, event.screen_y
         if state.ui.dialog is not None or state.ui.help:

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 from engine.data.measured_link import MeasuredLink
 from engine.data.status import Event
-from noodle_tui.figures import ms, percent, signed_percent, size, with_ms
-from noodle_tui.lines import Canvas, Line, Lines, Span, beside, fit, line, wrap
+from noodle_tui.core.pages import Page
 from noodle_tui.listings import cursor_row, table_of, warns
 from noodle_tui.listings.nodes import NodeRow, details, kv_share, memory_share
-from noodle_tui.pages import Page
 from noodle_tui.state import ConsoleState
-from noodle_tui.tables import draw_table
+from noodle_tui.text.figures import ms, percent, signed_percent, size, with_ms
+from noodle_tui.text.lines import Canvas, Line, Lines, Span, beside, fit, line, wrap
+from noodle_tui.text.sparkline import sparkline
+from noodle_tui.text.tables import draw_table
 from noodle_tui.widgets.bars import bar
 from noodle_tui.widgets.event_list import event_list
-from noodle_tui.widgets.sparkline import sparkline
 
 DETAIL_ROWS = 9
 TWO_COLUMNS_FROM = 116

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.data.status import ClusterStatus, StageStatus
-from noodle_tui.causes import likely_cause
-from noodle_tui.figures import age, clock, percent, signed_percent, size, with_ms
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line
+from noodle_tui.core.pages import PLAN_MODES, Page
 from noodle_tui.listings import table_of
-from noodle_tui.listings.machines import MachineRow, folds_stages, owner_names
+from noodle_tui.listings.causes import likely_cause
+from noodle_tui.listings.machines import FOLD_FROM, MachineRow, folds_stages, owner_names
 from noodle_tui.listings.nodes import NodeRow
 from noodle_tui.listings.stages import StageRow, stage_rows
 from noodle_tui.listings.strategies import owners
-from noodle_tui.pages import PLAN_MODES, Page
 from noodle_tui.state import ConsoleState, View
-from noodle_tui.tables import arrange, cursor_index, draw_table
-from noodle_tui.widgets.axis_bars import axis_of, machine_bars, name_cells, stage_bars
+from noodle_tui.text.figures import age, clock, percent, signed_percent, size, with_ms
+from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, fit, line
+from noodle_tui.text.tables import arrange, cursor_index, draw_table
 from noodle_tui.widgets.bars import parts_bar
-from noodle_tui.widgets.owner_row import axis_row, cost_row, legend, letters_of, moves_row, owner_row
-from noodle_tui.widgets.plan_layout import FOLD_FROM
-from noodle_tui.widgets.stage_split import split_lines
+from noodle_tui.widgets.plan.axis_bars import axis_of, machine_bars, name_cells, stage_bars
+from noodle_tui.widgets.plan.owner_row import axis_row, cost_row, legend, letters_of, moves_row, owner_row
+from noodle_tui.widgets.plan.stage_split import split_lines
 
 SPLIT_FROM = 22  # rows; fewer go to the hops
 Row = StageRow | MachineRow

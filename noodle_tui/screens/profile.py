@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import PurePath
 
-from noodle_tui.figures import age, clock, ms, percent, with_ms
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, fit, line, width_of, wrap
+from noodle_tui.core.pages import PROFILE_METRICS, Page
+from noodle_tui.core.profile_view import LayerTime, PhaseView, ProfileView
 from noodle_tui.listings import cursor_row, table_of
 from noodle_tui.listings.layers import HOW_TO, LayerRow, phase_of
 from noodle_tui.listings.stages import StageRow, stage_rows
-from noodle_tui.pages import PROFILE_METRICS, Page
-from noodle_tui.profile_file import LayerTime, PhaseView, ProfileView
 from noodle_tui.state import ConsoleState
-from noodle_tui.tables import draw_table
-from noodle_tui.widgets.stage_split import memory_lines, per_item_lines, split_lines
+from noodle_tui.text.figures import age, clock, ms, percent, with_ms
+from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, fit, line, width_of, wrap
+from noodle_tui.text.tables import draw_table
+from noodle_tui.widgets.plan.stage_split import memory_lines, per_item_lines, split_lines
 
 _NOTHING_BEFORE = (
     "{view.compare} compares with the profile shown before this one: {view.node} shows another, {cluster.profile} takes one; "

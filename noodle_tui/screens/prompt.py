@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from noodle_tui.generation import AnswerState
-from noodle_tui.lines import BLANK, Canvas, Lines, Span, line
+from noodle_tui.core.generation import AnswerState
 from noodle_tui.state import ConsoleState
+from noodle_tui.text.lines import BLANK, Canvas, Lines, Span, line
 from noodle_tui.widgets.answer import answer, num_rows_back
 from noodle_tui.widgets.notices import notices_above, weights
 

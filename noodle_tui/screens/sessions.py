@@ -6,15 +6,16 @@ import math
 from collections.abc import Sequence
 
 from engine.data.status import ClusterStatus, SessionStatus
-from noodle_tui.figures import age, rate, with_ms
-from noodle_tui.generation import Generation
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, width_of
+from noodle_tui.core.generation import Generation
+from noodle_tui.core.pages import Page
 from noodle_tui.listings import cursor_row, table_of, warns
-from noodle_tui.pages import Page
+from noodle_tui.listings.stage_times import stage_s
 from noodle_tui.state import ConsoleState
-from noodle_tui.tables import draw_table
+from noodle_tui.text.figures import age, rate, with_ms
+from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, line, width_of
+from noodle_tui.text.tables import draw_table
 from noodle_tui.widgets.answer import stage_times
-from noodle_tui.widgets.plan_blocks import stage_s, strip
+from noodle_tui.widgets.plan.plan_blocks import strip
 
 
 def sessions_body(state: ConsoleState, canvas: Canvas) -> Lines:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from engine.data.plan import Plan
-from noodle_tui.base_plan import base_plan, gain_of
-from noodle_tui.figures import clock, middle, ms, percent, signed_percent
-from noodle_tui.lines import BLANK, Canvas, Line, Lines, Span, line, wrap
+from noodle_tui.core.pages import WHATIF_METRICS, Page
 from noodle_tui.listings import cursor_row, table_of
+from noodle_tui.listings.base_plan import base_plan, gain_of
 from noodle_tui.listings.strategies import StrategyRow, plan_owners
-from noodle_tui.pages import WHATIF_METRICS, Page
-from noodle_tui.screens.measures import Measure, base_of, measure_strips, measured, times_of
-from noodle_tui.screens.move_lines import learning_hint, memory_lines, move_lines, unknown_lines
 from noodle_tui.state import ConsoleState
-from noodle_tui.tables import draw_table
-from noodle_tui.widgets.owner_row import axis_row, legend, letters_of, moves_row, owner_row
+from noodle_tui.text.figures import clock, middle, ms, percent, signed_percent
+from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, line, wrap
+from noodle_tui.text.tables import draw_table
+from noodle_tui.widgets.plan.measures import Measure, base_of, measure_strips, measured, times_of
+from noodle_tui.widgets.plan.move_lines import learning_hint, memory_lines, move_lines, unknown_lines
+from noodle_tui.widgets.plan.owner_row import axis_row, legend, letters_of, moves_row, owner_row
 
 FAR_OFF = 0.25  # of the time that a prediction rests on
 ROWS_OF_DIFFERENCE = 13  # with one row of unknowns

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from noodle_tui.causes import Rule, alert_rules
-from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line
+from noodle_tui.listings.causes import Rule, alert_rules
 from noodle_tui.state import ConsoleState
+from noodle_tui.text.lines import Canvas, Line, Lines, Span, fit, line
 
 RULE_CELLS = 26
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from rich.cells import cell_len
 
 from engine.data.generation import FinishReason
-from noodle_tui.figures import ms, rate, with_ms
-from noodle_tui.generation import AnswerState, Generation
-from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line, stack, width_of, wrap
-from noodle_tui.step_times import StepTimes
+from noodle_tui.core.generation import AnswerState, Generation
+from noodle_tui.text.figures import ms, rate, with_ms
+from noodle_tui.text.lines import Canvas, Line, Lines, Span, fit, line, stack, width_of, wrap
+from noodle_tui.text.step_times import StepTimes
 
 MIN_PROMPT_CELLS = 10
 _ENDINGS = {

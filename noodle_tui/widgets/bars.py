@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.lines import Line, Span, line
+from noodle_tui.text.lines import Line, Span, line
 
 
 def bar(share: float, width: int, glyphs: Glyphs, style: str = "low") -> Line:

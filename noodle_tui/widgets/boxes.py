@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.lines import BLANK, Canvas, Lines, Span, crop, line, pad, skip, width_of
+from noodle_tui.text.lines import BLANK, Canvas, Lines, Span, crop, line, pad, skip, width_of
 
 
 def boxed(rows: Lines, width: int, glyphs: Glyphs) -> Lines:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.data.status import Event, Severity
-from noodle_tui.figures import clock
-from noodle_tui.lines import Canvas, Line, Lines, Span, fit, line, wrap
+from noodle_tui.text.figures import clock
+from noodle_tui.text.lines import Canvas, Line, Lines, Span, fit, line, wrap
 
 MAX_SUBJECT = 12
 HEAD_CELLS = 1 + 8 + 1 + 5 + 1  # time and severity

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rich.cells import cell_len
+from rich.cells import split_graphemes
 from rich.segment import Segment
 from rich.style import Style
 from textual.geometry import Region
 from textual.strip import Strip
 from textual.widget import Widget
 
-from noodle_tui.lines import BLANK, Line, Lines, Span, crop
+from noodle_tui.text.lines import BLANK, Line, Lines, Span, crop
 
 MERGE_CELLS = 10  # moving the cursor costs about as many bytes as writing this many cells
 Cells = list[tuple[str, str]]
@@ -90,9 +90,6 @@ def _span_cells(span: Span) -> Cells:
     if span.text.isascii():
         return [(char, span.style) for char in span.text]
     cells: Cells = []
-    for char in span.text:
-        room = cell_len(char)
-        if room == 0 and cells:
-            cells[-1] = (cells[-1][0] + char, span.style)
-        cells.extend((char if i == 0 else "", span.style) for i in range(room))
+    for start, stop, room in split_graphemes(span.text)[0]:
+        cells.extend((span.text[start:stop] if i == 0 else "", span.style) for i in range(room))
     return cells

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from engine.data.status import ClusterStatus
-from noodle_tui.actions import GIVEN
-from noodle_tui.figures import age, ms, percent, rate, signed_percent, with_ms
+from noodle_tui.changes.actions import GIVEN
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.lines import Canvas, Line, Lines, Span, beside, crop, line, width_of
 from noodle_tui.listings.nodes import kv_share, memory_share, over_plan
+from noodle_tui.listings.stage_times import bottleneck_index, stage_s
 from noodle_tui.state import ConsoleState
-from noodle_tui.widgets.plan_blocks import bottleneck_index, stage_s
-from noodle_tui.widgets.sparkline import sparkline
+from noodle_tui.text.figures import age, ms, percent, rate, signed_percent, with_ms
+from noodle_tui.text.lines import Canvas, Line, Lines, Span, beside, crop, line, width_of
+from noodle_tui.text.sparkline import sparkline
 
 GAP = "   "
 OVER_PLAN = 0.15  # a bottleneck this far above its prediction is worth a colour

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from engine.data.precision import Identity
 from engine.data.status import NodeState, Phase
-from noodle_tui.lines import Canvas, Line, Lines, Span, line, wrap
 from noodle_tui.state import ConsoleState, LinkState
+from noodle_tui.text.lines import Canvas, Line, Lines, Span, line, wrap
 
 MAX_FAILURES = 2
 MAX_ERROR_ROWS = 2

@@ -8,8 +8,8 @@ from typing import ClassVar
 from textual.binding import Binding, BindingType
 from textual.widgets import Input
 
-from noodle_tui.generation import MAX_PROMPT_CHARS
-from noodle_tui.safe_text import safe_text
+from noodle_tui.core.generation import MAX_PROMPT_CHARS
+from noodle_tui.text.safe_text import safe_text
 
 
 def _edits(bindings: Iterable[BindingType]) -> dict[str, str]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 
 from engine.data.status import Event, Severity
-from noodle_tui.figures import age, ms
-from noodle_tui.history import Sample
-from noodle_tui.lines import Canvas, Line, Lines, Span, line
+from noodle_tui.core.history import Sample
 from noodle_tui.state import ConsoleState, View
-from noodle_tui.widgets.owner_row import letters_of
-from noodle_tui.widgets.sparkline import sparkline, values_per_cell
+from noodle_tui.text.figures import age, ms
+from noodle_tui.text.lines import Canvas, Line, Lines, Span, line
+from noodle_tui.text.sparkline import sparkline, values_per_cell
+from noodle_tui.widgets.plan.owner_row import letters_of
 
 LABEL = 15
 FRAMES_APART_S = 3.0  # a longer silence is a gap in the graph

@@ -5,11 +5,11 @@ from __future__ import annotations
 from rich.cells import cell_len
 
 from engine.data.status import ClusterStatus, NodeState, NodeStatus, Phase
-from noodle_tui.figures import age, clock, rate
-from noodle_tui.keys import key_of
-from noodle_tui.lines import Canvas, Line, Span, crop, fit, line, pad, width_of
-from noodle_tui.pages import Page
+from noodle_tui.core.keys import key_of
+from noodle_tui.core.pages import Page
 from noodle_tui.state import ConsoleState, LinkState, View
+from noodle_tui.text.figures import age, clock, rate
+from noodle_tui.text.lines import Canvas, Line, Span, crop, fit, line, pad, width_of
 
 MIN_WIDTH, MIN_HEIGHT = 60, 15
 MIN_NAME = 8  # cells; a shorter piece of the cluster's name says nothing

@@ -15,8 +15,9 @@ from dataclasses import replace
 
 from engine.commands.bench_plan import unlike
 from engine.data.errors import Refused
-from engine.planning.live_plan import is_searchable, solve_stable
+from engine.planning.live_plan import solve_stable
 from engine.planning.problem import Link, MemoryPool, PairLink, Problem
+from engine.planning.route import is_searchable
 from engine.planning.strategies import STRATEGIES
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from engine import cli
-from engine.control.session import Session
+from engine.control.sessions.session import Session
 
 
 def document(capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, object]:

@@ -8,9 +8,9 @@ import pytest
 
 from engine.commands.inspect import _text
 from engine.data.adopted_plan import AdoptedPlan, former_plan
+from engine.data.binary_size import binary_size as size
 from engine.data.errors import NotFound
 from engine.data.plan import Plan, Stage
-from noodle_tui.figures import size
 from tests.tui.frames import status
 
 

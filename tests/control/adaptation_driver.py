@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from engine.control.adaptation.history import Decision, Verdict
 from engine.control.adaptation.planner import AdaptivePlanner
-from engine.control.adaptation.problem import corrected
 from engine.control.adaptation.rules import AdaptationSettings, Mode
-from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample
+from engine.control.adaptation.watching.problem import corrected
+from engine.control.adaptation.watching.view import AdaptationView, MemorySample, StepSample
 from engine.data.generation import StageTiming
 from engine.data.model import Item
 from engine.data.plan import Plan

@@ -20,7 +20,7 @@ EOS = 99
 
 def card(num_items: int = 5, kv_bytes: int = 10) -> ModelCard:
     items = tuple(Item(f"h.{i}", 100, kv_bytes, 4) for i in range(num_items))
-    return ModelCard(ModelRef("gpt2", 0), "/models/gpt2", "f" * 64, "GPT2", items, 8, 100, CONTEXT_TOKENS, (EOS,), None, False, 1000)
+    return ModelCard(ModelRef("gpt2", 0), "/models/gpt2", "f" * 64, "GPT2", items, 8, 100, CONTEXT_TOKENS, (EOS,), None, 1000)
 
 
 def spec(worker_id: str, pid: int = 1, memory_bytes: int = 10_000, kv_budget_bytes: int = 2_000) -> NodeSpec:
@@ -102,6 +102,8 @@ class Driver:
             case do.EmitToken():
                 assert command.index == len(self.tokens.setdefault(command.session_id, []))
                 self.tokens[command.session_id].append(command.token_id)
+            case do.Fault():
+                raise command.error
             case do.FinishSession():
                 assert command.session_id not in self.finished
                 self.finished[command.session_id] = command

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.control.adaptation.gates import TriggerKind
 from engine.control.adaptation.history import Verdict
 from engine.control.adaptation.rules import Mode, check_mode
-from engine.control.adaptation.view import MemorySample
+from engine.control.adaptation.watching.gates import TriggerKind
+from engine.control.adaptation.watching.view import MemorySample
 from engine.data.errors import InvalidInput, NotFound, Refused
 from tests.control.adaptation_driver import NUM_ITEMS, Pipeline
 

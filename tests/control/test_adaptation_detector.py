@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.control.adaptation.detector import Detector
+from engine.control.adaptation.watching.detector import Detector
 
 # the definition, written down once more
 BLOCK, K, H, FAST, FAST_RUN = 16, 0.5, 10.0, math.log(2.5), 6

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from engine.control.adaptation.beliefs import Beliefs
-from engine.control.adaptation.gates import Gates
-from engine.control.adaptation.metrics import RuntimeMetrics
-from engine.control.adaptation.problem import with_slower_links
-from engine.control.adaptation.view import AdaptationView, StepSample
-from engine.control.adaptation.watch import Watch
+from engine.control.adaptation.watching.beliefs import Beliefs
+from engine.control.adaptation.watching.gates import Gates
+from engine.control.adaptation.watching.metrics import RuntimeMetrics
+from engine.control.adaptation.watching.problem import with_slower_links
+from engine.control.adaptation.watching.view import AdaptationView, StepSample
+from engine.control.adaptation.watching.watch import Watch
 from engine.data.generation import StageTiming
 from engine.planning.problem import Link, PairLink
 from engine.planning.strategies import make_plan

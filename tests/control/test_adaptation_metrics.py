@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from engine.control.adaptation.beliefs import Beliefs, HeterogeneousPlan
-from engine.control.adaptation.gates import Gates, TriggerKind, imbalance_trigger, latency_triggers, link_triggers, memory_triggers
-from engine.control.adaptation.law import stage_law
-from engine.control.adaptation.memory import MemoryTrend
-from engine.control.adaptation.metrics import Channel, RuntimeMetrics
-from engine.control.adaptation.problem import corrected, measured_s
-from engine.control.adaptation.room import MemoryRoom
-from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample, even_hops
+from engine.control.adaptation.watching.beliefs import Beliefs, HeterogeneousPlan
+from engine.control.adaptation.watching.gates import Gates, TriggerKind, imbalance_trigger, latency_triggers, link_triggers, memory_triggers
+from engine.control.adaptation.watching.law import stage_law
+from engine.control.adaptation.watching.memory import MemoryTrend
+from engine.control.adaptation.watching.metrics import Channel, RuntimeMetrics
+from engine.control.adaptation.watching.problem import corrected, measured_s
+from engine.control.adaptation.watching.room import MemoryRoom
+from engine.control.adaptation.watching.view import AdaptationView, MemorySample, StepSample, even_hops
 from engine.data.errors import InvalidInput
 from engine.data.generation import StageTiming
 from engine.data.model import Item

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from engine.control.adaptation.beliefs import Beliefs, HeterogeneousPlan
 from engine.control.adaptation.case import Case
 from engine.control.adaptation.cost import ItemMove, MigrationCost, MigrationRates, item_moves
-from engine.control.adaptation.gates import AdaptationTrigger, TriggerKind
 from engine.control.adaptation.history import HISTORY_LENGTH, History, Verdict
 from engine.control.adaptation.probation import Outcome, Tabu
 from engine.control.adaptation.proposal import Proposal, sure_gain
 from engine.control.adaptation.rules import AdaptationSettings, Mode, Situation, judge
-from engine.control.adaptation.view import AdaptationView
+from engine.control.adaptation.watching.beliefs import Beliefs, HeterogeneousPlan
+from engine.control.adaptation.watching.gates import AdaptationTrigger, TriggerKind
+from engine.control.adaptation.watching.view import AdaptationView
 from engine.data.errors import NotFound
 from engine.data.model import Item
 from engine.data.plan import Plan, Stage

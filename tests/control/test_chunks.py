@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.control.chunks import MIN_TOKENS, ChunkRule, num_pairs
+from engine.control.sessions.chunks import MIN_TOKENS, ChunkRule, num_pairs
 
 
 def warm() -> ChunkRule:

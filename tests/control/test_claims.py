@@ -8,7 +8,7 @@ import pytest
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control.claims import Claim
+from engine.control.nodes.claims import Claim
 from engine.data.errors import Refused
 from engine.data.plan import NodeSpec
 from tests.control.harness import Driver, spec

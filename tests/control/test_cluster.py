@@ -12,7 +12,7 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.moves import KvRange
-from engine.control.scheduler import SchedulerLimits
+from engine.control.sessions.scheduler import SchedulerLimits
 from engine.data.errors import Corrupt, Exhausted, Gap, InvalidInput, NoodleError, NotFound, Refused, Unavailable
 from engine.data.generation import FinishReason, GenerateRequest, StageTiming
 from engine.data.plan import Stage

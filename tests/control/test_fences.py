@@ -8,7 +8,7 @@ from __future__ import annotations
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.moves import Carried, KvRange
-from engine.control.stage_sessions import StageSession, StageSessions
+from engine.control.sessions.stage_sessions import StageSession, StageSessions
 from engine.data.errors import Unavailable
 from engine.data.generation import Sampling
 from engine.data.plan import Stage

@@ -8,7 +8,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.control.fetch_queue import MAX_FAILURES, FetchQueue
+from engine.control.nodes.fetch_queue import MAX_FAILURES, FetchQueue
 
 
 class World:

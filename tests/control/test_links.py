@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control.gathering import SETTLE_S
-from engine.control.links import WAIT_S, LinkBook
-from engine.control.members import REMEMBERED_S
+from engine.control.nodes.gathering import SETTLE_S
+from engine.control.nodes.links import WAIT_S, LinkBook
+from engine.control.nodes.members import REMEMBERED_S
 from engine.data.measured_link import COORDINATOR, MeasuredLink
 from engine.data.status import Phase, Severity
 from engine.planning.problem import Link

@@ -5,10 +5,10 @@ from __future__ import annotations
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
-from engine.control.past_sessions import MAX_FINISHED, PastSessions
-from engine.control.scheduler import Scheduler, SchedulerLimits
-from engine.control.session import STEP_WINDOW
-from engine.control.session_status import MAX_ERROR_CHARS, session_status
+from engine.control.sessions.past_sessions import MAX_FINISHED, PastSessions
+from engine.control.sessions.scheduler import Scheduler, SchedulerLimits
+from engine.control.sessions.session import STEP_WINDOW
+from engine.control.sessions.session_status import MAX_ERROR_CHARS, session_status
 from engine.control.status import cluster_status
 from engine.data.errors import Exhausted
 from engine.data.generation import GenerateRequest

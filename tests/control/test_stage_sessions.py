@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.control.stage_sessions import Append, Replay, StageSessions
+from engine.control.sessions.stage_sessions import Append, Replay, StageSessions
 from engine.data.errors import Corrupt, Gap, NoodleError, NotFound, Stale
 from engine.data.generation import Sampling, Segment
 

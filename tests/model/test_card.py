@@ -34,7 +34,6 @@ cards = st.builds(
     context_tokens=sizes,
     eos_token_ids=st.lists(sizes, max_size=3).map(tuple),
     bos_token_id=st.none() | sizes,
-    has_tokenizer=st.booleans(),
     num_parameters=sizes,
     stored_dtype=st.sampled_from(["", "float32", "bfloat16"]),
 )
@@ -63,7 +62,7 @@ def test_the_card_says_what_the_model_is(cache_dir: Path) -> None:
     card = prepare(TINY, cache_dir)
     assert (card.ref, card.architecture, card.num_items) == (TINY, "GPT2LMHeadModel", 6)
     assert (card.hidden_size, card.vocab_size, card.context_tokens) == (64, 512, 1024)
-    assert (card.eos_token_ids, card.has_tokenizer) == ((), False)
+    assert (card.eos_token_ids, card.stand_in_tokenizer) == ((), "")
     embed, block, head = card.items[0], card.items[1], card.items[-1]
     tied_bytes = 512 * 64 * 4
     assert embed.tied_to == 5 and head.tied_to == 0 and embed.tied_bytes == head.tied_bytes == tied_bytes
@@ -91,19 +90,19 @@ def test_the_same_folder_under_another_name_keeps_its_card(cache_dir: Path) -> N
     assert card == replace(prepare(TINY, cache_dir), ref=ref)
 
 
-@pytest.mark.parametrize("change", ["touch", "tokenizer", "library", "damage", "dtype"])
+@pytest.mark.parametrize("change", ["touch", "weights", "library", "damage", "dtype"])
 def test_a_card_no_longer_holds_when_something_changed(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
-    card = ModelCard(ModelRef("m"), str(folder), "", "", (), 1, 1, 1, (), None, False, 0)
+    card = ModelCard(ModelRef("m"), str(folder), "", "", (), 1, 1, 1, (), None, 0)
     store_card(card, tmp_path)
     assert cached_card(folder, card.ref, tmp_path) == card
     ref = card.ref
     if change == "touch":
         os.utime(folder / "config.json", ns=(1, 1))
-    elif change == "tokenizer":
-        (folder / "tokenizer.json").write_text("{}")
+    elif change == "weights":
+        (folder / "model.safetensors").write_bytes(b"")
     elif change == "library":
         monkeypatch.setattr(card_file.metadata, "version", lambda name: f"9.{name}")
     elif change == "damage":
@@ -118,10 +117,8 @@ def test_generation_settings_name_the_end_tokens(cache_dir: Path, tmp_path: Path
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((source / name).read_bytes())
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 9, 7]}))
-    (tmp_path / "tokenizer.json").write_text("{}")
     card = describe(tmp_path, ModelRef(str(tmp_path)))
     assert card.eos_token_ids == (7, 9)
-    assert card.has_tokenizer
     assert card.fingerprint == prepare(TINY, cache_dir).fingerprint
 
 

@@ -17,9 +17,9 @@ from engine.model.card import describe, prepare, ready_card
 from engine.model.source import resolve
 from engine.model.stage import StageModel
 from engine.model.weights import WeightFolder
-from tests.model import formats, tiny
+from tests.model import published, tiny
 
-FILE = formats.FILE
+FILE = published.FILE
 INDEX = "model.safetensors.index.json"
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 548105171\n"
 PAGE = b"\n<!DOCTYPE html>\n<html><body>Please log in</body></html>"
@@ -157,7 +157,7 @@ WRAPPED: dict[str, Callable[[str], str]] = {
 @pytest.mark.parametrize("wrapper", WRAPPED)
 def test_what_training_put_before_the_names_is_taken_off(wrapper: str, folder: Path) -> None:
     plain = tiny.sliced(tiny.load_slices(folder, (0, 6)), tiny.prompts((5,)), 4)
-    formats.rename_tensors(folder, WRAPPED[wrapper])
+    published.rename_tensors(folder, WRAPPED[wrapper])
     assert describe(folder, ModelRef("m")).missing == ""
     assert tiny.sliced(tiny.load_slices(folder, (0, 2, 6)), tiny.prompts((5,)), 4) == plain
 
@@ -177,7 +177,7 @@ LACKING: dict[str, tuple[Callable[[str], str | None], str]] = {
 @pytest.mark.parametrize("case", LACKING)
 def test_what_a_folder_lacks_is_told_before_anything_is_loaded(case: str, folder: Path, tmp_path: Path) -> None:
     change, said = LACKING[case]
-    formats.rename_tensors(folder, change)
+    published.rename_tensors(folder, change)
     ref = ModelRef(str(folder))
     with pytest.raises(NotSupported, match=said) as caught:
         prepare(ref, tmp_path / "cache")
@@ -214,7 +214,7 @@ def test_what_is_said_to_be_whole_can_be_loaded(folder: Path) -> None:
 )
 def test_an_auto_map_matters_only_where_the_class_is_not_native(auto_map: dict[str, str], foreign: str, folder: Path) -> None:
     (folder / "modeling_mine.py").write_text("raise SystemExit('ran')")
-    formats.edit_config(folder, auto_map=auto_map)
+    published.edit_config(folder, auto_map=auto_map)
     if not foreign:
         assert describe(folder, ModelRef("m")).missing == ""
         return
@@ -223,14 +223,14 @@ def test_an_auto_map_matters_only_where_the_class_is_not_native(auto_map: dict[s
 
 
 def test_a_family_that_transformers_does_not_have_is_refused_with_its_class(folder: Path) -> None:
-    formats.edit_config(folder, model_type="chatglm", auto_map={"AutoModelForCausalLM": "modeling_chatglm.ChatGLM"})
+    published.edit_config(folder, model_type="chatglm", auto_map={"AutoModelForCausalLM": "modeling_chatglm.ChatGLM"})
     with pytest.raises(NotSupported, match="class 'ChatGLM' of its auto_map"):
         describe(folder, ModelRef("m"))
-    formats.edit_config(folder, auto_map=None)
+    published.edit_config(folder, auto_map=None)
     with pytest.raises(NotSupported, match="knows no model_type 'chatglm'"):
         describe(folder, ModelRef("m"))
 
 
 def test_a_configuration_without_architectures_is_no_obstacle(folder: Path) -> None:
-    formats.edit_config(folder, architectures=None)
+    published.edit_config(folder, architectures=None)
     assert describe(folder, ModelRef("m")).missing == ""

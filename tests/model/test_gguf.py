@@ -18,16 +18,17 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound, NotSupported
 from engine.data.model import ModelRef
-from engine.model import gguf_folder, gguf_index
+from engine.model import hub
 from engine.model.cached_weights import CachedWeights, names_needed
 from engine.model.card import prepare, ready_card
+from engine.model.formats import gguf_folder, gguf_index
 from engine.model.manifest import TensorEntry, manifest_of
 from engine.model.source import resolve
 from engine.model.stage import StageModel
 from engine.model.tensor_files import stored_bytes
 from engine.model.weight_cache import WeightCache
 from engine.model.weights import WeightFolder, dequantised
-from tests.model import formats, tiny
+from tests.model import published, tiny
 from tests.model.test_cached_weights import fill
 
 CUTS = (0, 2, 4, 6)
@@ -40,9 +41,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def written(tmp_path: Path, family: str = "llama", kinds: tuple[str, ...] = ("F32",), **more: Any) -> tuple[Any, Path]:
-    model = formats.model_of(family, **FAMILIES[family])
+    model = published.model_of(family, **FAMILIES[family])
     file = tmp_path / "m.gguf"
-    formats.write_gguf(model, file, kinds, **more)
+    published.write_gguf(model, file, kinds, **more)
     return model, file
 
 
@@ -128,7 +129,7 @@ def test_the_frequencies_of_llama_3_are_kept(tmp_path: Path) -> None:
     factors = plain / ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")[0]
     assert factors.max() > 2
     model, file = tiny.random_model(config), tmp_path / "m.gguf"
-    formats.write_gguf(model, file, more=lambda writer: writer.add_tensor("rope_freqs.weight", factors.numpy()))
+    published.write_gguf(model, file, more=lambda writer: writer.add_tensor("rope_freqs.weight", factors.numpy()))
     card = prepare(ModelRef(str(file)), tmp_path / "cache")
     assert card.context_tokens == 4096
     stages = tiny.load_slices(Path(card.folder), CUTS)
@@ -149,7 +150,7 @@ def test_the_tokenizer_and_the_ends_of_an_answer_come_from_the_file(tmp_path: Pa
 
     _, file = written(tmp_path, "qwen2", more=add)
     card = prepare(ModelRef(str(file)), tmp_path / "cache")
-    assert card.has_tokenizer and card.eos_token_ids == (95, 96)
+    assert card.eos_token_ids == (95, 96)
     tokenizer = Tokenizer.from_file(str(Path(card.folder) / "tokenizer.json"))
     assert tokenizer.encode("ab!").ids == [94, 0] and tokenizer.encode("<|turn|>").ids == [96]
 
@@ -158,6 +159,7 @@ def test_it_is_made_once_and_then_takes_no_torch(tmp_path: Path) -> None:
     _, file = written(tmp_path)
     ref = ModelRef(str(file))
     assert ready_card(ref, tmp_path / "cache") is None
+    assert not (tmp_path / "cache").exists(), "a question that must be quick makes nothing"
     card = prepare(ref, tmp_path / "cache")
     assert ready_card(ref, tmp_path / "cache") == card
     assert [path.name for path in (tmp_path / "cache" / "gguf").iterdir()] == [Path(card.folder).name]
@@ -171,13 +173,19 @@ def test_a_folder_with_one_gguf_file_is_that_file_and_several_must_be_named(tmp_
         resolve(ModelRef(str(tmp_path)), cache_dir=tmp_path / "cache")
 
 
+def test_a_repository_of_the_hub_cache_may_hold_a_gguf_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, file = written(tmp_path)
+    monkeypatch.setattr(hub, "cached_snapshot", lambda repo_id: tmp_path if repo_id == "someone/model-GGUF" else None)
+    assert resolve(ModelRef("someone/model-GGUF"), cache_dir=tmp_path / "cache") == folder_of(file, tmp_path)
+
+
 def test_a_file_that_changes_is_noticed(tmp_path: Path) -> None:
     _, file = written(tmp_path)
     folder = folder_of(file, tmp_path)
-    other = formats.model_of("llama")
+    other = published.model_of("llama")
     with torch.no_grad():
         other.lm_head.weight.add_(1)
-    formats.write_gguf(other, file)
+    published.write_gguf(other, file)
     with pytest.raises(Corrupt, match="has changed"):
         WeightFolder(folder)
     assert folder_of(file, tmp_path) != folder

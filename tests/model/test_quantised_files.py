@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,15 +12,15 @@ from transformers import AutoModelForCausalLM, Mxfp4Config, PreTrainedModel
 
 from engine.data.errors import NotSupported
 from engine.data.model import ModelRef
-from engine.model import quantised
 from engine.model.cached_weights import CachedWeights, names_needed
 from engine.model.card import describe
+from engine.model.formats import quantised
 from engine.model.manifest import manifest_of
 from engine.model.source import resolve
 from engine.model.stage import StageModel
 from engine.model.weight_cache import WeightCache
 from engine.model.weights import StoredTensor
-from tests.model import formats, tiny
+from tests.model import published, tiny
 from tests.model.test_cached_weights import fill
 
 CUTS = (0, 2, 4, 6)
@@ -32,7 +33,7 @@ def _accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def saved(family: str, folder: Path) -> Path:
-    formats.model_of(family, intermediate_size=64).save_pretrained(folder)
+    published.model_of(family, intermediate_size=64).save_pretrained(folder)
     return folder
 
 
@@ -44,11 +45,14 @@ def unequal(stages: list[StageModel], whole: PreTrainedModel) -> list[str]:
     return [name for name, tensor in held if tensor.dtype != state[name].dtype or not torch.equal(tensor, state[name])]
 
 
-# Plain; experts stored one by one and merged; latent attention.
-@pytest.mark.parametrize("family", ["llama", "qwen3_moe", "deepseek_v3"])
-def test_fp8_is_what_transformers_makes_of_it(family: str, tmp_path: Path) -> None:
+# Plain; experts stored one by one and merged; latent attention; one exponent for 32 numbers.
+@pytest.mark.parametrize(
+    ("family", "stated"),
+    [("llama", published.FP8), ("qwen3_moe", published.FP8), ("deepseek_v3", published.FP8), ("llama", published.MXFP8)],
+)
+def test_fp8_is_what_transformers_makes_of_it(family: str, stated: dict[str, Any], tmp_path: Path) -> None:
     folder = saved(family, tmp_path)
-    formats.to_fp8(folder)
+    published.to_fp8(folder, stated)
     whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     stages = tiny.load_slices(folder, CUTS)
     assert unequal(stages, whole) == []
@@ -60,9 +64,9 @@ def test_fp8_is_what_transformers_makes_of_it(family: str, tmp_path: Path) -> No
 
 def test_fp8_blocks_that_are_cut_off_are_read_too(tmp_path: Path) -> None:
     """DeepSeek-V3 has matrices of 576 rows in blocks of 128, which transformers refuses."""
-    model = formats.model_of("deepseek_v3", kv_lora_rank=12)
+    model = published.model_of("deepseek_v3", kv_lora_rank=12)
     model.save_pretrained(tmp_path)
-    formats.to_fp8(tmp_path, cut_blocks=True)
+    published.to_fp8(tmp_path, cut_blocks=True)
     stage = StageModel.load(tmp_path, 0, 6, kv_budget_bytes=0)
     name = "model.layers.1.self_attn.kv_a_proj_with_mqa.weight"
     read, original = stage.module.state_dict()[name], model.state_dict()[name]
@@ -70,10 +74,17 @@ def test_fp8_blocks_that_are_cut_off_are_read_too(tmp_path: Path) -> None:
     assert ((read - original).abs() <= original.abs() / 16 + 0.01).all()  # 3 bits of fraction
 
 
+def test_fp8_scales_are_not_rounded_before_they_are_used(tmp_path: Path) -> None:
+    folder = saved("llama", tmp_path)
+    published.to_fp8(folder)
+    whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    assert unequal(tiny.load_slices(folder, CUTS, dtype="bfloat16"), whole) == []
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_mxfp4_is_what_transformers_makes_of_it(dtype: str, tmp_path: Path) -> None:
     folder = saved("gpt_oss", tmp_path)
-    formats.to_mxfp4(folder)
+    published.to_mxfp4(folder)
     options = {"dtype": getattr(torch, dtype), "quantization_config": Mxfp4Config(dequantize=True)}
     whole = AutoModelForCausalLM.from_pretrained(folder, **options).eval()
     stages = tiny.load_slices(folder, CUTS, dtype=dtype)
@@ -82,7 +93,7 @@ def test_mxfp4_is_what_transformers_makes_of_it(dtype: str, tmp_path: Path) -> N
         assert tiny.sliced(stages, tiny.prompts(), 6) == tiny.whole(whole, tiny.prompts(), 6)
 
 
-@pytest.mark.parametrize(("family", "quantise"), [("qwen3_moe", formats.to_fp8), ("gpt_oss", formats.to_mxfp4)])
+@pytest.mark.parametrize(("family", "quantise"), [("qwen3_moe", published.to_fp8), ("gpt_oss", published.to_mxfp4)])
 def test_a_worker_without_the_folder_fetches_the_quantised_bytes_of_its_slice(
     family: str, quantise: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,7 +133,7 @@ def test_a_worker_without_the_folder_fetches_the_quantised_bytes_of_its_slice(
 def test_what_is_not_read_is_named_before_anything_is_loaded(stated: dict[str, object], said: str, inside: bool, tmp_path: Path) -> None:
     folder = saved("llama", tmp_path / "m")
     held = {"quantization_config": stated}
-    formats.edit_config(folder, **({"text_config": held} if inside else held))
+    published.edit_config(folder, **({"text_config": held} if inside else held))
     with pytest.raises(NotSupported, match="is not read") as caught:
         resolve(ModelRef(str(folder)), cache_dir=tmp_path)
     message = str(caught.value)

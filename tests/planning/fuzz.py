@@ -6,32 +6,30 @@ import random
 import sys
 from fractions import Fraction
 
-from engine.planning import strategies
 from engine.planning.problem import Infeasible, TooHard
-from engine.planning.solving import exact, leximin, node_sets, threshold_search
+from engine.planning.route import DEFAULT, Limits
 from engine.planning.strategies import STRATEGIES, solve
 from tests.planning.reference import Reference, exactly, random_problem, wide_problem
 
 WITHIN = 1 + Fraction(1, 10**9)  # two figures that differ by less are equal
 
 
-def choose_path(number: int) -> None:
-    """Which code answers: 0 as in production, 1 the threshold search even for tiny problems, 2 the same with arrays."""
-    exact.DIRECT, node_sets.SMALL, node_sets.WIDE = [(300, 500, 1000), (-1, 500, 1000), (-1, -1, 3)][number]
-    leximin.RESTRICT, leximin.WORTH = [(200, 0.98), (200, 0.98), (-1, 1.0)][number]
-    threshold_search.MANY = leximin.MANY = [5000, 5000, -1][number]
-    strategies.FEW = [20, -1, -1][number]
-    node_sets.whole_space.cache_clear()
+# Which code answers: as in production, the threshold search even for tiny problems, the same with arrays.
+PATHS = (
+    DEFAULT,
+    Limits(direct=-1, few=-1),
+    Limits(direct=-1, few=-1, small=-1, wide=3, many=-1, restrict=-1, worth=1.0),
+)
 
 
-def differences(seed: int, most_items: int = 8, most_nodes: int = 5) -> list[str]:
+def differences(seed: int, limits: Limits, most_items: int = 8, most_nodes: int = 5) -> list[str]:
     """What is wrong with any strategy's answer to the problem of this seed."""
     problem = random_problem(random.Random(seed), most_items, most_nodes)
     reference, wrong = Reference(problem), []
     for strategy in STRATEGIES:
         expected = reference.best(strategy)
         try:
-            found = solve(problem, strategy)
+            found = solve(problem, strategy, limits)
         except Infeasible:
             if expected is not None:
                 wrong.append(f"seed {seed} {strategy}: refused, but {expected} is feasible")
@@ -46,14 +44,14 @@ def differences(seed: int, most_items: int = 8, most_nodes: int = 5) -> list[str
     return wrong
 
 
-def false_certificates(seed: int) -> tuple[int, list[str]]:
+def false_certificates(seed: int, limits: Limits) -> tuple[int, list[str]]:
     """How many plans of this seed's problem of unlike magnitudes are not certified, and what is untrue of any."""
     problem = wide_problem(random.Random(seed))
     reference, open_plans, wrong = Reference(exactly(problem)), 0, []
     for strategy in STRATEGIES:
         expected = reference.best(strategy)
         try:
-            found = solve(problem, strategy)
+            found = solve(problem, strategy, limits)
         except Infeasible as refusal:
             if expected is not None and not isinstance(refusal, TooHard):
                 wrong.append(f"seed {seed} {strategy}: refused, but {_floats(expected)} is feasible")
@@ -78,8 +76,7 @@ def _floats(key: tuple) -> list:
 def main(first: int, count: int) -> int:
     bad = 0
     for seed in range(first, first + count):
-        choose_path(seed % 3)
-        for line in differences(seed):
+        for line in differences(seed, PATHS[seed % 3]):
             bad += 1
             print(line, flush=True)
     print(f"{count} problems from seed {first}, {len(STRATEGIES)} strategies: {bad} differences", flush=True)

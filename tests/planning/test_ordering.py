@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from engine.data.model import Item
-from engine.planning.live_plan import PAYS, PAYS_ROOM, is_searchable, solve_stable
+from engine.planning.live_plan import PAYS, PAYS_ROOM, solve_stable
 from engine.planning.problem import CoordinatorLink, Infeasible, Link, PairLink, PlanningNode, Problem
+from engine.planning.route import Limits, is_searchable
 from engine.planning.strategies import STRATEGIES, solve
 from tests.planning.reference import Reference, random_problem
 
@@ -92,15 +93,14 @@ def unlike(rng: random.Random, num_nodes: int) -> Problem:
 
 
 @pytest.mark.parametrize("strategy", ["bottleneck_first", "latency_optimized", "cost"])
-def test_where_all_orders_are_too_many_the_bound_still_holds(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_all_orders_are_too_many_the_bound_still_holds(strategy: str) -> None:
     for seed in range(8):
         problem = unlike(random.Random(seed), 5)
         problem = replace(problem, nodes=tuple(replace(n, price_per_s=1.0) for n in problem.nodes))
         truth, kept = solve(problem, strategy), solve(replace(problem, free_order=False), strategy)
-        with monkeypatch.context() as patch:
-            patch.setattr("engine.planning.live_plan.MOST_UNLIKE", 0)
-            assert not is_searchable(problem)
-            found = solve_stable(problem, strategy)
+        limits = Limits(live_unlike=0)
+        assert not is_searchable(problem, limits)
+        found = solve_stable(problem, strategy, limits)
         assert truth.objective * (1 - 1e-12) <= found.objective <= kept.objective * (1 + 1e-12)
         assert found.lower_bound <= truth.objective * (1 + 1e-12)
         assert not found.optimal or found.objective == pytest.approx(truth.objective)

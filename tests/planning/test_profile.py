@@ -176,3 +176,4 @@ def test_the_text_says_so_before_anybody_reads_a_share() -> None:
     text = as_text(profile(honesty=replace(profile().honesty, doubt="a step varies by 87 %", noise_cv=None, overhead_error=None)))
     assert "too noisy to use: a step varies by 87 %; take it again when the machine is quiet" in text
     assert "noise ? % at the worst point" in text and "noise 0" not in text
+    assert "SHARE" not in text and "the bottleneck is" not in text and "SHARE" in as_text(profile())

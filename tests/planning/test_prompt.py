@@ -11,15 +11,16 @@ from engine.commands.bench_plan import unlike
 from engine.control.placement import describe
 from engine.planning import live_plan
 from engine.planning.constraints import PlanningConstraints
-from engine.planning.live_plan import PROMPT_WORK, solve_stable, stable_plan
+from engine.planning.live_plan import solve_stable, stable_plan
 from engine.planning.problem import Infeasible, Link, Problem, TooHard
+from engine.planning.route import DEFAULT, Limits
 from engine.planning.solving import order_chains
-from engine.planning.solving.exact import without_pools
-from engine.planning.solving.label_search import TooLarge, Work
+from engine.planning.solving.label_search import Work
 from engine.planning.solving.order_bounds import Certificate
 from engine.planning.solving.order_chains import CALL
-from engine.planning.solving.order_search import MOST_WORK, prompt_plans
-from engine.planning.strategies import STRATEGIES, solve, solve_exactly
+from engine.planning.solving.order_search import prompt_plans
+from engine.planning.solving.structure import without_pools
+from engine.planning.strategies import STRATEGIES, TOO_MUCH, exact_answer, solve
 from tests.bench.longest_solve import measured_cluster
 from tests.planning.reference import Reference, random_problem
 from tests.planning.test_ordering import optimum_of
@@ -38,11 +39,11 @@ def test_what_is_found_is_allowed_and_no_placement_is_below_the_bound(strategy: 
     for seed in range(250):
         problem = cluster_problem(seed)
         optimum, rows = optimum_of(problem, strategy), {row[0] for row in Reference(problem).rows}
-        try:
-            plans = prompt_plans(problem, strategy, Certificate(problem, None))
-        except Infeasible:
+        certificate = Certificate(problem, None)
+        if not certificate.is_feasible:
             assert optimum is None, seed
             continue
+        plans = prompt_plans(problem, strategy, certificate)
         for found in (plans.kept, plans.other):
             if found is None:
                 continue
@@ -107,8 +108,8 @@ def test_no_solve_of_a_running_cluster_does_more_than_its_limits(
     monkeypatch.setattr(order_chains, "best_chain", reading)
     found = solve_stable(measured_cluster(num_items, num_nodes, 1), strategy)
     assert found.objective >= found.lower_bound > 0 and (found.optimal or found.gap < 1.0)
-    assert spent[0] <= 1.1 * PROMPT_WORK  # and then one amount too many
-    assert read[0] <= 3 * MOST_WORK
+    assert spent[0] <= 1.1 * DEFAULT.live_work  # and then one amount too many
+    assert read[0] <= 3 * DEFAULT.live_read
 
 
 def test_an_exact_search_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,9 +121,9 @@ def test_an_exact_search_that_takes_too_long_is_given_up(monkeypatch: pytest.Mon
         spend(work, amount)
 
     monkeypatch.setattr(Work, "spend", spending)
-    monkeypatch.setattr(live_plan, "MOST_STAGES", 10**12)
-    found = solve_stable(measured_cluster(40, 8, 1), "cost")
-    assert PROMPT_WORK < spent[0] <= 1.1 * PROMPT_WORK and found.method == "orders tried by arrays, bounded by a relaxation"
+    found = solve_stable(measured_cluster(40, 8, 1), "cost", Limits(live_stages=10**12))
+    assert (found.route, found.why) == ("order search", "the same within a work limit over its work limit")
+    assert DEFAULT.live_work < spent[0] <= 1.1 * DEFAULT.live_work and found.method == "orders tried by arrays, bounded by a relaxation"
 
 
 def test_a_small_cluster_is_searched_as_ever() -> None:
@@ -136,8 +137,7 @@ def test_arrays_find_what_exact_search_finds_in_the_time_it_has_not() -> None:
     """Unlike nodes whose memory together is 1.5 times the model, a link for each pair: too much to search while serving."""
     for seed in (1, 2, 3):
         problem = without_pools(measured_cluster(60, 7, seed))
-        with pytest.raises(TooLarge):
-            solve_exactly(replace(problem, free_order=False), "bottleneck_first", Work(5_000))
+        assert exact_answer(replace(problem, free_order=False), "bottleneck_first", work=Work(5_000)) is TOO_MUCH
         exact = solve(replace(problem, free_order=False), "bottleneck_first")
         kept = prompt_plans(problem, "bottleneck_first", Certificate(problem, None)).kept
         assert kept.objective == pytest.approx(exact.objective, rel=1e-12)
@@ -150,17 +150,15 @@ def test_a_model_that_fits_nowhere_is_refused_at_once() -> None:
         solve_stable(tight, "bottleneck_first")
 
 
-def test_a_memory_that_must_be_shared_in_an_odd_way_is_searched_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_memory_that_must_be_shared_in_an_odd_way_is_searched_for_a_second() -> None:
     """The one plan that fits is none of those that dealing out the memory finds."""
     problem = cluster_problem(729)
     plans = prompt_plans(problem, "balanced", Certificate(problem, None))
     assert plans.kept is None and plans.other is None
-    monkeypatch.setattr(live_plan, "MOST_STAGES", 0)
-    found = solve_stable(problem, "balanced")
+    found = solve_stable(problem, "balanced", Limits(live_stages=0))
     assert found.cuts in {row[0] for row in Reference(problem).rows} and not found.optimal
-    monkeypatch.setattr(live_plan, "PROMPT_WORK", 1)
     with pytest.raises(TooHard, match="no placement was found while serving"):
-        solve_stable(problem, "balanced")
+        solve_stable(problem, "balanced", Limits(live_stages=0, live_work=1))
 
 
 def test_a_plan_that_is_not_proven_best_says_so() -> None:

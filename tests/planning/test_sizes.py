@@ -3,49 +3,45 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
 from engine.commands.bench_plan import MB, order_gain, tables, unlike
-from engine.data.errors import Refused
+from engine.planning.problem import Infeasible
+from engine.planning.route import Limits, search_route
 from engine.planning.solving.beam_plan import allowed, solve_large
 from engine.planning.solving.exact import BOTTLENECK, Solver
-from engine.planning.solving.label_search import LabelSearch
+from engine.planning.solving.label_search import LabelSearch, Work
 from engine.planning.solving.node_sets import whole_space
 from engine.planning.solving.objectives import BOTTLENECK_SLACK, DESCENDING, LATENCY, RATIO
 from engine.planning.solving.tables import Tables
-from engine.planning.strategies import STRATEGIES, solve
-from tests.planning.fuzz import choose_path
+from engine.planning.strategies import STRATEGIES, answer, solve
+from tests.planning.fuzz import PATHS
 from tests.planning.reference import random_problem
 
-
-@pytest.fixture(params=[0, 2])
-def path(request: pytest.FixtureRequest) -> Iterator[int]:
-    """As in production, and with the branches that only large problems take."""
-    choose_path(request.param)
-    yield request.param
-    choose_path(0)
+BOTH = pytest.mark.parametrize("limits", [PATHS[0], PATHS[2]])  # as in production, and with the branches of large problems
 
 
+@BOTH
 @pytest.mark.parametrize(("num_items", "num_nodes", "num_classes"), [(18, 5, 5), (24, 6, 3), (16, 7, 7)])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_kernels_agree_with_the_general_search(path: int, seed: int, num_items: int, num_nodes: int, num_classes: int) -> None:
+def test_the_kernels_agree_with_the_general_search(limits: Limits, seed: int, num_items: int, num_nodes: int, num_classes: int) -> None:
     problem = unlike(num_items, num_nodes, num_classes, seed)
-    solver, general = Solver(problem), LabelSearch(Tables(problem))
+    solver, general = Solver(problem, search_route(problem, limits)), LabelSearch(Tables(problem), Work(10**9))
     assert solver.exact
-    costs = general.best(DESCENDING, solver.limits)
-    found = solve(problem, "bottleneck_first")
+    costs = general.best(DESCENDING, solver.bounds)
+    found = solve(problem, "bottleneck_first", limits)
     assert sorted((max(s.time_s, s.hop_s) for s in found.stages), reverse=True) == pytest.approx(list(costs.value), rel=1e-12)
-    trip = general.best(LATENCY, solver.limits)
-    found = solve(problem, "latency_optimized")
+    trip = general.best(LATENCY, solver.bounds)
+    found = solve(problem, "latency_optimized", limits)
     assert (found.round_trip_s, found.bottleneck_s) == pytest.approx(trip.value, rel=1e-12)
 
 
+@BOTH
 @pytest.mark.parametrize(("num_items", "num_nodes", "num_classes"), [(18, 5, 5), (24, 6, 3)])
 @pytest.mark.parametrize("seed", range(8))
-def test_memory_aware_agrees_with_the_general_search(path: int, seed: int, num_items: int, num_nodes: int, num_classes: int) -> None:
+def test_memory_aware_agrees_with_the_general_search(limits: Limits, seed: int, num_items: int, num_nodes: int, num_classes: int) -> None:
     """Also with a tied pair, workspace and buffers, which are more than sums over items."""
     plain, rng = unlike(num_items, num_nodes, num_classes, seed), random.Random(seed)
     coarse = tuple(
@@ -58,12 +54,12 @@ def test_memory_aware_agrees_with_the_general_search(path: int, seed: int, num_i
     nodes = tuple(replace(node, buffer_bytes=MB) for node in plain.nodes)
     shared = replace(plain, items=items, nodes=nodes, workspace_bytes=tuple(float(MB * (i % 3)) for i in range(num_items)))
     for problem in (plain, shared):
-        solver, general = Solver(problem), LabelSearch(Tables(problem))
+        solver, general = Solver(problem, search_route(problem, limits)), LabelSearch(Tables(problem), Work(10**9))
         assert solver.exact
-        fastest_s = solver.bottleneck(solver.limits)[0]
-        near = replace(solver.limits, cost_s=BOTTLENECK_SLACK * fastest_s)
+        fastest_s = solver.bottleneck(solver.bounds)[0]
+        near = replace(solver.bounds, cost_s=BOTTLENECK_SLACK * fastest_s)
         share = general.best(RATIO, near).value
-        found = solve(problem, "memory_aware")
+        found = solve(problem, "memory_aware", limits)
         assert found.objective == share
         assert found.bottleneck_s == pytest.approx(general.best(BOTTLENECK, replace(near, ratio=share)).value, rel=1e-12)
 
@@ -131,9 +127,8 @@ def test_bounds_of_the_fallback_are_never_above_the_optimum(strategy: str) -> No
     compared = 0
     for seed in range(400, 520):
         problem = replace(random_problem(random.Random(seed)), use_all_nodes=False)
-        try:
-            exact, large = solve(problem, strategy), solve_large(problem, strategy)
-        except Refused:  # infeasible, or nothing found by trying
+        exact, large = answer(problem, strategy), solve_large(problem, strategy)
+        if isinstance(exact, Infeasible) or isinstance(large, Infeasible):  # nothing was found by trying
             continue
         compared += 1
         assert large.lower_bound <= exact.objective * (1 + 1e-9), seed

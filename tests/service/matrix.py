@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,6 +53,8 @@ class Matrix:
     pids: dict[str, int] = field(default_factory=dict)
     address: str = "127.0.0.1:0"
     devices: dict[str, str] = field(default_factory=dict)  # by worker; the CPU if left out
+    prepare: str = ""  # for the nursery
+    coordinator_arguments: tuple[str, ...] = ()
 
     def start(self) -> None:
         self.start_coordinator()
@@ -61,13 +64,14 @@ class Matrix:
     def start_coordinator(self) -> None:
         folder = Path(self.nursery.folder) / "state"
         arguments = ["--model", MODEL, "--random-weights", "0", "--workers", "3", "--listen", self.address, "--state-dir", str(folder)]
-        self.pids["coordinator"], said = self.nursery.start("coordinator", *arguments, "--log-level", "WARNING")
+        arguments += [*self.coordinator_arguments, "--log-level", "WARNING"]
+        self.pids["coordinator"], said = self.nursery.start("coordinator", *arguments, prepare=self.prepare)
         self.address = str(said["address"])
 
     def start_worker(self, worker_id: str) -> None:
         arguments = ["--join", self.address, "--id", worker_id, "--threads", "1", "--memory", "500M", "--kv-memory", "50M"]
         arguments += ["--device", self.devices.get(worker_id, "cpu")]
-        self.pids[worker_id], _ = self.nursery.start("worker", *arguments, "--log-level", "WARNING")
+        self.pids[worker_id], _ = self.nursery.start("worker", *arguments, "--log-level", "WARNING", prepare=self.prepare)
 
     async def run(self, victim: str, token: int, client: Client) -> Case:
         await self.ready(client)
@@ -145,6 +149,15 @@ async def moved(client: Client, num_moves: int) -> tuple[MoveReport, ...]:
         async for _ in frames:
             if len(reports := await client.moves()) >= num_moves:
                 return reports
+    raise AssertionError("the watch ended")
+
+
+async def until(client: Client, condition: Callable[[ClusterStatus], bool]) -> ClusterStatus:
+    """The first status of which that is true."""
+    async with contextlib.aclosing(client.watch(min_interval_s=0.1)) as frames:
+        async for frame in frames:
+            if condition(frame.status):
+                return frame.status
     raise AssertionError("the watch ended")
 
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 _PROGRAM = """
-import ctypes, json, os, platform, signal, sys
+import ctypes, importlib, json, os, platform, signal, sys
 import torch, transformers.modeling_utils
 import transformers.models.gpt2.modeling_gpt2, transformers.models.llama.modeling_llama
 import engine.service.coordinator.coordinator, engine.service.worker.worker, engine.service.worker.stage_runner
@@ -46,6 +46,8 @@ for line in sys.stdin:
         os.dup2(os.open(order["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
         os.dup2(os.open(order["err"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
         try:
+            if order["prepare"]:
+                importlib.import_module(order["prepare"]).install()
             code = main(order["argv"])
         except BaseException:
             import traceback
@@ -73,13 +75,23 @@ class Nursery:
         assert self._read() == "ready"
 
     def start(
-        self, *arguments: str, env: dict[str, str] | None = None, cwd: str = ".", deny: str = "", namespaces: tuple[str, ...] = ()
+        self,
+        *arguments: str,
+        env: dict[str, str] | None = None,
+        cwd: str = ".",
+        deny: str = "",
+        namespaces: tuple[str, ...] = (),
+        prepare: str = "",
     ) -> tuple[int, dict[str, object]]:
-        """Start a server, in the namespaces at those paths; returns its pid and what it announced. It cannot open anything below `deny`."""
+        """Start a server, in the namespaces at those paths; returns its pid and what it announced. It cannot open anything below `deny`.
+
+        `prepare` is a module whose `install()` is called first.
+        """
         self._num_started += 1
         out, err = self.folder / f"{self._num_started}.out", self.folder / f"{self._num_started}.err"
         assert self._process.stdin is not None
         order = {"argv": arguments, "out": str(out), "err": str(err), "env": env or {}, "cwd": cwd, "deny": deny, "namespaces": namespaces}
+        order["prepare"] = prepare
         print(json.dumps(order), file=self._process.stdin, flush=True)
         pid = int(self._read())
         self.pids.append(pid)
@@ -111,9 +123,8 @@ class Nursery:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
             self.kill(pid)
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(10)
+        self._process.kill()  # it holds nothing; an orderly end with torch takes seconds on a busy machine
+        self._process.wait()
 
     def _read(self) -> str:
         assert self._process.stdout is not None

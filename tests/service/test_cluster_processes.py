@@ -7,13 +7,17 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from engine.commands.generate import Transcript, transcribe
 from engine.data.errors import Cancelled, Exhausted, InvalidInput, NoodleError, NotFound
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.precision import Identity
 from engine.data.status import NodeState, Phase
+from engine.service import wire
+from protos import noodle_pb2 as pb
 from tests.service.reference import reference
 from tests.service.running import Running, running
 
@@ -65,6 +69,48 @@ def test_text_prompts_go_through_the_stand_in_tokenizer(cluster: Running) -> Non
     assert ids(transcript) == reference(MODEL, (72, 105), 3)
 
 
+def test_that_a_stand_in_was_used_is_said_with_the_answer_and_in_the_status(cluster: Running) -> None:
+    answer, status = cluster.generate(GenerateRequest(prompt="Hi", max_new_tokens=1)).document(), cluster.status()
+    assert "no tokenizer.json" in answer["stand_in_tokenizer"] and answer["stand_in_tokenizer"] == status.stand_in_tokenizer
+
+
+def test_text_is_the_decoding_of_the_tokens_however_an_answer_ends(cluster: Running) -> None:
+    """The bytes of random answers end inside characters; the stand-in decodes a byte as Python does."""
+
+    def decoded(document: dict[str, Any]) -> str:
+        parts = [bytes([i]) if i < 256 else f"<{i}>".encode() for i in document["token_ids"]]
+        return b"".join(parts).decode("utf-8", "replace")
+
+    for seed in range(4):
+        whole = cluster.generate(cluster.request((5,), 20, temperature=1.0, seed=seed, ignore_eos=True)).document()
+        assert whole["text"] == decoded(whole) and len(whole["token_ids"]) == 20
+    cut = cluster.generate(cluster.request((5,), 20, temperature=1.0, seed=0, ignore_eos=True, stop=(">",))).document()
+    assert cut["finish_reason"] == "stop" and cut["text"] == decoded(cut)[: decoded(cut).index(">")]
+
+    async def cancelled() -> Transcript:
+        transcript = Transcript(0.0)
+        async for chunk in cluster.client.generate(cluster.request((5,), 110, temperature=1.0, ignore_eos=True)):
+            transcript.add(chunk)
+            if chunk.index == 7:
+                await cluster.client.cancel(chunk.session_id)
+        return transcript
+
+    ended = cluster.wait(cancelled()).document()
+    assert ended["finish_reason"] == "cancelled" and ended["text"] == decoded(ended)
+
+
+def test_text_is_whole_when_it_is_read_again_from_any_token_on(cluster: Running) -> None:
+    async def read_again() -> None:
+        done = await transcribe(cluster.client, cluster.request((5,), 20, temperature=1.0, seed=3, ignore_eos=True))
+        texts = [c.text for c in done.chunks[1:]]
+        for first in (0, 1, 7, 19, 20):
+            request = pb.GenerateRequest(session_id=done.chunks[0].session_id, resume=True, next_index=first)
+            chunks = [wire.chunk_from_message(c) async for c in cluster.client._stub.Generate(request)]
+            assert [c.text for c in chunks[1:]] == texts[first:]
+
+    cluster.wait(read_again())
+
+
 def test_a_stop_string_ends_the_answer_before_it(cluster: Running) -> None:
     free = cluster.generate(cluster.request((3, 4), 12, ignore_eos=True)).document()
     stop = free["text"][4:7]
@@ -78,7 +124,7 @@ def test_a_stop_string_ends_the_answer_before_it(cluster: Running) -> None:
     [
         ({"prompt_ids": tuple(range(5)) * 2000}, InvalidInput, r"10000 tokens, the model's context holds \d+"),
         ({"prompt_ids": (1, 10**6)}, InvalidInput, "1000000 is outside the vocabulary"),
-        ({"prompt": ""}, InvalidInput, "prompt is empty"),
+        ({"prompt": ""}, InvalidInput, "has no tokens, and the model no token that begins a text"),  # its BOS is outside its vocabulary
     ],
 )
 def test_wrong_requests_are_refused_with_numbers(cluster: Running, wrong: dict[str, object], error: type[NoodleError], text: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import os
 import random
 import signal
@@ -21,11 +22,24 @@ from engine.commands.generate import Transcript, transcribe
 from engine.data.errors import NoodleError
 from engine.data.generation import FinishReason, GenerateRequest, Sampling
 from engine.data.plan import Stage
-from engine.data.status import ClusterStatus, NodeState, Phase
+from engine.data.status import NodeState, Phase
 from engine.service.client import Client
-from tests.service.matrix import MODEL, NUM_ITEMS, NUM_TOKENS, PROMPT, PROMPTS, WORKERS, Matrix, ids, moved, moves_under_load, run_cases
+from tests.service.matrix import (
+    MODEL,
+    NUM_ITEMS,
+    NUM_TOKENS,
+    PROMPT,
+    PROMPTS,
+    WORKERS,
+    Matrix,
+    ids,
+    moved,
+    moves_under_load,
+    run_cases,
+    until,
+)
 from tests.service.nursery import Nursery
-from tests.service.reference import reference
+from tests.service.reference import folder_of, reference
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +68,6 @@ def run(cluster: Matrix, work: Callable[[Client], Coroutine[Any, Any, Any]]) -> 
             return await asyncio.wait_for(work(client), 120)
 
     return asyncio.run(connected())
-
-
-async def until(client: Client, condition: Callable[[ClusterStatus], bool]) -> ClusterStatus:
-    async with contextlib.aclosing(client.watch(min_interval_s=0.1)) as frames:
-        async for frame in frames:
-            if condition(frame.status):
-                return frame.status
-    raise AssertionError("the watch ended")
 
 
 def ask(prompt: tuple[int, ...], num_tokens: int, **changes: Any) -> GenerateRequest:
@@ -249,6 +255,15 @@ def test_a_finished_answer_can_be_read_again_from_the_journal_and_its_figures_ar
         chunks = [wire.chunk_from_message(c) async for c in client._stub.Generate(request)]
         assert [(c.index, c.token_id) for c in chunks[1:-1]] == list(enumerate(ids(done)))[8:]
         assert chunks[-1].finish_reason is FinishReason.LENGTH and chunks[0].prompt_ids == PROMPT
+
+    run(cluster, work)
+
+
+def test_an_empty_prompt_is_the_token_that_begins_a_text(cluster: Matrix) -> None:
+    async def work(client: Client) -> None:
+        answer = await transcribe(client, GenerateRequest(prompt="", max_new_tokens=8, ignore_eos=True))
+        begin = json.loads((folder_of(MODEL) / "config.json").read_text())["bos_token_id"]
+        assert answer.prompt_ids == (begin,) and ids(answer) == reference(MODEL, (begin,), 8)
 
     run(cluster, work)
 

@@ -19,7 +19,7 @@ from engine.data.model import ModelRef
 from engine.data.status import Phase
 from engine.model.card import prepare
 from engine.service.client import Client
-from tests.model import formats, tiny
+from tests.model import published, tiny
 from tests.model.test_wrappers import random_wrapper
 from tests.service.matrix import ids
 from tests.service.nursery import Nursery
@@ -29,20 +29,20 @@ PROMPT = tuple(tiny.prompts((9,))[0])
 
 
 def gguf_file(folder: Path) -> Path:
-    formats.write_gguf(formats.model_of("qwen2"), folder / "m.gguf", ("Q8_0", "Q4_0", "F16"))
+    published.write_gguf(published.model_of("qwen2"), folder / "m.gguf", ("Q8_0", "Q4_0", "F16"))
     return folder / "m.gguf"
 
 
 def mxfp4_folder(folder: Path) -> Path:
-    formats.model_of("gpt_oss", intermediate_size=64).save_pretrained(folder)
-    formats.to_mxfp4(folder)
+    published.model_of("gpt_oss", intermediate_size=64).save_pretrained(folder)
+    published.to_mxfp4(folder)
     return folder
 
 
 def compiled_fp8_folder(folder: Path) -> Path:
-    formats.model_of("llama").save_pretrained(folder)
-    formats.to_fp8(folder)
-    formats.rename_tensors(folder, lambda name: f"_orig_mod.{name}")
+    published.model_of("llama").save_pretrained(folder)
+    published.to_fp8(folder)
+    published.rename_tensors(folder, lambda name: f"_orig_mod.{name}")
     return folder
 
 
@@ -91,14 +91,14 @@ def test_it_is_served_also_by_a_worker_that_cannot_open_it(make: Callable[[Path]
 
 
 def without_its_head(folder: Path) -> Path:
-    formats.model_of("llama").save_pretrained(folder)
-    formats.rename_tensors(folder, lambda name: name.replace("lm_head", "score"))
+    published.model_of("llama").save_pretrained(folder)
+    published.rename_tensors(folder, lambda name: name.replace("lm_head", "score"))
     return folder
 
 
 def pointer(folder: Path) -> Path:
-    formats.model_of("llama").save_pretrained(folder)
-    (folder / formats.FILE).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 548105171\n")
+    published.model_of("llama").save_pretrained(folder)
+    (folder / published.FILE).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 548105171\n")
     return folder
 
 

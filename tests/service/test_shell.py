@@ -15,12 +15,13 @@ import pytest
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
-from engine.control.past_sessions import PastSessions
+from engine.control.sessions.past_sessions import PastSessions
 from engine.data.errors import Exhausted, InvalidInput, Unavailable
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.plan import NodeSpec, Stage
 from engine.data.status import SessionStatus, Severity
-from engine.service.coordinator import peers, worker_peer
+from engine.service.coordinator import worker_peer
+from engine.service.coordinator.coordinator import peers
 from engine.service.coordinator.journal import Journal
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.text import TextCodec
@@ -152,11 +153,10 @@ def test_a_session_whose_last_token_could_not_be_journalled_has_failed(tmp_path:
     async def work() -> None:
         journal = Journal(tmp_path / "journal.sqlite3")
         shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", journal, PeerOptions())
-        shell.codec = TextCodec(tmp_path)
+        shell.outputs.speak(TextCodec(tmp_path))
         request = GenerateRequest(prompt_ids=(1, 2), max_new_tokens=1)
         journal.open_session("s-1", (1, 2), request)
-        output = shell._new_output("s-1", (1, 2), request)
-        output.take(0, 65)
+        output = shell.outputs._new("s-1", (1, 2), request)
 
         def full(*_: object) -> None:
             raise Exhausted("the journal cannot be written")
@@ -183,14 +183,14 @@ def test_sessions_that_are_taken_over_keep_their_age_and_one_that_cannot_go_on_e
             journal.open_session(session_id, prompt_ids, GenerateRequest(prompt_ids=prompt_ids))
         journal._db.execute("UPDATE sessions SET wall_s = wall_s - 5000")
         shell = ClusterShell(Cluster(ClusterConfig(), time.monotonic()), "c", journal, PeerOptions())
-        shell.codec = TextCodec(tmp_path)
+        shell.outputs.speak(TextCodec(tmp_path))
         shell.feed(on.ModelReady(card()))
-        shell.restore_sessions()
+        shell.outputs.restore()
         await asyncio.sleep(0)  # what the cluster wants done is done in the loop's next round
         status = shell.status()
         assert [(s.session_id, s.age_s >= 5000) for s in (*status.sessions, *status.finished)] == [("s-1", True), ("s-long", True)]
         assert "shorten the prompt" in status.finished[0].why and journal.past_sessions().latest == status.finished
-        assert [s.session_id for s in journal.unfinished()] == ["s-1"]
+        assert journal.unfinished() == ["s-1"]
         await shell.close()
 
     asyncio.run(work())

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.control.cluster import Cluster, ClusterConfig
-from engine.control.past_sessions import MAX_FINISHED, PastSessions
+from engine.control.sessions.past_sessions import MAX_FINISHED, PastSessions
 from engine.data.status import SessionStatus
 from engine.data.watch_frame import WatchFrame, completed, shortened
 from engine.service.client import Client

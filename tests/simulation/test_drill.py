@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from engine.simulation.drill import Drill, DrillFailure, DrillResult, too_many_given_up
-from engine.simulation.drill_model import undisturbed
-from engine.simulation.drill_world import Hostility
+from engine.simulation.drill.drill import Drill, DrillFailure, DrillResult, too_many_given_up
+from engine.simulation.drill.model import undisturbed
+from engine.simulation.drill.world import Hostility
 from tests.simulation.mutant_table import first_noticed, main, noticed_by_test
 from tests.simulation.mutants import DIRECTED, FREQUENT, FREQUENT_SEEDS, Mutate, emit_before_journal
 
@@ -35,7 +35,7 @@ def test_a_seed_replays_bit_for_bit_and_another_one_differs() -> None:
 
 @pytest.mark.parametrize("mutate", FREQUENT, ids=lambda m: m.__name__)
 def test_a_fault_in_the_protocol_is_noticed(mutate: Mutate) -> None:
-    """`python -m tests.simulation.mutant_table` prints the first seed for these and for the rarer ones."""
+    """`python -m tests.simulation.mutant_table` prints the first seed for each."""
     found = first_noticed(mutate, range(FREQUENT_SEEDS))
     assert found is not None and f"seed {found[0]} at" in found[1]
 

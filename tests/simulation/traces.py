@@ -10,7 +10,7 @@ import random
 import sys
 from dataclasses import astuple
 
-from engine.simulation.drill import Drill
+from engine.simulation.drill.drill import Drill
 
 
 def main(arguments: list[str]) -> int:

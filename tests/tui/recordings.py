@@ -12,7 +12,7 @@ from pathlib import Path
 
 from engine.data.status import SessionStatus, Severity
 from engine.data.watch_frame import WatchFrame
-from noodle_tui.recording import Recorder
+from noodle_tui.cluster.recording import Recorder
 from tests.tui import frames
 
 WALL_S = 1_700_000_000.0

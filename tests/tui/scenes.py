@@ -10,13 +10,13 @@ from typing import Any
 from engine.data.generation import FinishReason
 from engine.data.precision import Identity, Precision
 from engine.data.status import NodeState, Phase, SessionStatus, Severity
-from noodle_tui import messages as m
-from noodle_tui.actions import ACTIONS, preview_of
-from noodle_tui.link import mismatch_sentence
-from noodle_tui.logs import LogLine
-from noodle_tui.pages import Entry, EntryKind, Notice, Page, ThemeChoice
-from noodle_tui.profile_file import read_profile
-from noodle_tui.reducer import reduce
+from noodle_tui.changes.actions import ACTIONS, preview_of
+from noodle_tui.changes.reducer import reduce
+from noodle_tui.cluster.link import mismatch_sentence
+from noodle_tui.cluster.profile_file import read_profile
+from noodle_tui.core import messages as m
+from noodle_tui.core.logs import LogLine
+from noodle_tui.core.pages import Entry, EntryKind, Notice, Page, ThemeChoice
 from noodle_tui.state import ConsoleState
 from tests.tui import frames
 

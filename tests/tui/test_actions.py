@@ -12,14 +12,14 @@ from engine.data.adopted_plan import AdoptedPlan
 from engine.data.errors import InvalidInput, Refused
 from engine.data.plan import Plan
 from engine.data.status import SessionStatus
-from noodle_tui import messages as m
-from noodle_tui.actions import ACTIONS, preview_of
 from noodle_tui.app import ConsoleApp
-from noodle_tui.cluster_calls import offered_by
+from noodle_tui.changes.actions import ACTIONS, preview_of
+from noodle_tui.cluster.cluster_calls import offered_by
+from noodle_tui.core import messages as m
+from noodle_tui.core.keys import KEYS
+from noodle_tui.core.pages import Page, Preview
 from noodle_tui.glyphs import UNICODE
-from noodle_tui.keys import KEYS
 from noodle_tui.options import is_loopback
-from noodle_tui.pages import Page, Preview
 from tests.tui import frames
 from tests.tui.harness import agree, finished, link_of, live, run, shown
 from tests.tui.scenes import state_of, suggesting

@@ -11,11 +11,11 @@ from textual import events
 from textual.pilot import Pilot
 
 from engine.data.generation import FinishReason, GenerateRequest
-from noodle_tui import messages as m
 from noodle_tui.app import ConsoleApp
+from noodle_tui.core import messages as m
+from noodle_tui.core.keys import KEYS
+from noodle_tui.core.pages import Page
 from noodle_tui.glyphs import UNICODE
-from noodle_tui.keys import KEYS
-from noodle_tui.pages import Page
 from noodle_tui.themes import theme_names
 from noodle_tui.widgets.line_view import LineView
 from noodle_tui.widgets.prompt_field import PromptField, TextField

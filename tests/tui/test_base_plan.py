@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from engine.data.plan import Plan
-from noodle_tui import messages as m
-from noodle_tui.base_plan import as_made, base_plan, gain_of
+from noodle_tui.core import messages as m
 from noodle_tui.glyphs import ASCII
-from noodle_tui.lines import Canvas
+from noodle_tui.listings.base_plan import as_made, base_plan, gain_of
 from noodle_tui.listings.strategies import strategy_rows
 from noodle_tui.screens.whatif import expectation, plan_difference, unknowns
 from noodle_tui.state import ConsoleState
+from noodle_tui.text.lines import Canvas
 from tests.tui import frames
 from tests.tui.scenes import live, state_of
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from noodle_tui import terminal
+from noodle_tui.terminal import streams as terminal
 from tests.tui import recordings
 
 ROOT = Path(__file__).resolve().parents[2]

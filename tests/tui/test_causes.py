@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from engine.data.status import NodeState
-from noodle_tui.causes import alert_rules, likely_cause
+from noodle_tui.core.pages import Page
 from noodle_tui.glyphs import ASCII
-from noodle_tui.lines import Canvas
+from noodle_tui.listings.causes import alert_rules, likely_cause
 from noodle_tui.listings.nodes import NodeRow
-from noodle_tui.mouse import identity_at, page_at
-from noodle_tui.pages import Page
 from noodle_tui.screens.frame import body_lines
+from noodle_tui.screens.mouse import identity_at, page_at
 from noodle_tui.state import Thresholds
+from noodle_tui.text.lines import Canvas
 from tests.tui import frames
 from tests.tui.scenes import NOW_S, page, slow_third_stage
 from tests.tui.test_pictures import SETTINGS

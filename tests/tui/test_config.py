@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from engine.data.errors import InvalidInput
-from noodle_tui import browser, terminal
 from noodle_tui.config import Config, load_config, parse_config
-from noodle_tui.keys import KEYS
+from noodle_tui.core.keys import KEYS
 from noodle_tui.options import LOW_HZ, LOW_THEME, parse
 from noodle_tui.state import Thresholds
+from noodle_tui.terminal import browser
+from noodle_tui.terminal import streams as terminal
 
 WHOLE = """
 theme = "cvd-dark"

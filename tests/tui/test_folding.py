@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from textual.pilot import Pilot
 
-from noodle_tui import messages as m
 from noodle_tui.app import ConsoleApp
+from noodle_tui.core import messages as m
+from noodle_tui.core.pages import PROFILE_METRICS, WHATIF_METRICS, Entry, EntryKind, Page
+from noodle_tui.core.profile_view import ItemTime
 from noodle_tui.glyphs import ASCII
-from noodle_tui.lines import Canvas, width_of
 from noodle_tui.listings import cursor_row, shown_rows
 from noodle_tui.listings.layers import ALIKE, LayerRow, _folded
 from noodle_tui.listings.machines import FOLD_FROM, MachineRow, folds_stages
-from noodle_tui.pages import PROFILE_METRICS, WHATIF_METRICS, Entry, EntryKind, Page
-from noodle_tui.profile_file import ItemTime
-from noodle_tui.screens.key_line import key_line
 from noodle_tui.state import ConsoleState
+from noodle_tui.text.lines import Canvas, width_of
+from noodle_tui.widgets.key_line import key_line
 from tests.tui import frames, scenes
 from tests.tui.harness import live, run
 from tests.tui.test_pictures import picture, text_of

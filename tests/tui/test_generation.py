@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from engine.data.generation import FinishReason
-from noodle_tui import messages as m
-from noodle_tui.generation import MAX_ANSWER_CHARS, AnswerState, Generation
-from noodle_tui.reducer import reduce
+from noodle_tui.changes.reducer import reduce
+from noodle_tui.core import messages as m
+from noodle_tui.core.generation import MAX_ANSWER_CHARS, AnswerState, Generation
 from noodle_tui.state import ConsoleState
 from tests.tui import frames
 

@@ -10,10 +10,10 @@ from rich.cells import cell_len
 from engine.data.errors import InvalidInput
 from noodle_tui.config import parse_config
 from noodle_tui.glyphs import ASCII, UNICODE
-from noodle_tui.graph_sets import GRAPHS, SETS, glyphs_for, parse_graph_sets
-from noodle_tui.lines import width_of
 from noodle_tui.options import parse
-from noodle_tui.widgets.sparkline import levels_of, sparkline, values_per_cell
+from noodle_tui.text.graph_sets import GRAPHS, SETS, glyphs_for, parse_graph_sets
+from noodle_tui.text.lines import width_of
+from noodle_tui.text.sparkline import levels_of, sparkline, values_per_cell
 
 BRAILLE = glyphs_for("braille", ascii_only=False)
 values = st.lists(st.floats(0.0, 30.0), max_size=60)

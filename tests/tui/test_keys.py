@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from noodle_tui import messages as m
 from noodle_tui.app import ConsoleApp
+from noodle_tui.cluster.recording import Recording
 from noodle_tui.config import Config
+from noodle_tui.core import messages as m
+from noodle_tui.core.keys import KEYS, with_keys
+from noodle_tui.core.pages import Page
 from noodle_tui.glyphs import UNICODE
-from noodle_tui.keys import KEYS, with_keys
-from noodle_tui.pages import Page
-from noodle_tui.recording import Recording
 from tests.tui import frames
 from tests.tui.harness import finished, link_of, live, run, shown
 
@@ -292,7 +292,7 @@ def test_what_was_missed_is_said_and_goes_away() -> None:
 
 def test_logs_follow_until_the_cursor_moves() -> None:
     def line(i: int) -> m.LogsArrived:
-        from noodle_tui.logs import LogLine
+        from noodle_tui.core.logs import LogLine
 
         return m.LogsArrived((LogLine(0, 1e9 + i, "info", "w1", f"line {i}"),))
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from noodle_tui.glyphs import ASCII, UNICODE, to_ascii
-from noodle_tui.lines import Span, crop, fit, line, pad, width_of, wrap
+from noodle_tui.text.lines import Span, crop, fit, line, pad, width_of, wrap
 from noodle_tui.widgets.line_view import changed_cells
 
 texts = st.text(st.sampled_from("ab c漢語é\u0301…█"), max_size=40)

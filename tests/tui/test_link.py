@@ -12,13 +12,13 @@ from engine.data.errors import Refused
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.version import PROTOCOL_VERSION, Version, own_version
 from engine.service import client
-from noodle_tui import backoff
-from noodle_tui import link as link_module
-from noodle_tui import messages as m
-from noodle_tui.actions import ACTIONS, arguments_of
-from noodle_tui.link import Link, boot_sentence
+from noodle_tui.changes.actions import ACTIONS, arguments_of
+from noodle_tui.cluster import backoff
+from noodle_tui.cluster import link as link_module
+from noodle_tui.cluster.link import Link, boot_sentence
+from noodle_tui.core import messages as m
+from noodle_tui.core.pages import Preview
 from noodle_tui.options import Options
-from noodle_tui.pages import Preview
 from tests.tui import frames
 from tests.tui.fake_coordinator import FakeCoordinator
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from noodle_tui import messages as m
-from noodle_tui.link_errors import plainly
-from noodle_tui.pages import Page
+from noodle_tui.core import messages as m
+from noodle_tui.core.pages import Page
+from noodle_tui.text.link_errors import plainly
 from tests.tui.scenes import page, state_of
 
 HERE = "10.0.0.5:7070"

@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from noodle_tui.glyphs import ASCII
-from noodle_tui.lines import Canvas, width_of
 from noodle_tui.listings.stages import StageRow, stage_rows
-from noodle_tui.widgets.stage_split import memory_lines
+from noodle_tui.text.lines import Canvas, width_of
+from noodle_tui.widgets.plan.stage_split import memory_lines
 from tests.tui import frames
 from tests.tui.scenes import live, state_of
 

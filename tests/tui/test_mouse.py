@@ -5,8 +5,8 @@ from __future__ import annotations
 from textual.pilot import Pilot
 
 from noodle_tui.app import ConsoleApp
+from noodle_tui.core.pages import Page
 from noodle_tui.listings import cursor_identity
-from noodle_tui.pages import Page
 from tests.tui.harness import live, run, shown
 
 

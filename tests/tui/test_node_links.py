@@ -9,11 +9,11 @@ import pytest
 from textual.pilot import Pilot
 
 from engine.data.measured_link import MeasuredLink
-from noodle_tui import messages as m
 from noodle_tui.app import ConsoleApp
+from noodle_tui.core import messages as m
 from noodle_tui.glyphs import ASCII
-from noodle_tui.lines import Canvas
-from noodle_tui.screens.overview_body import overview_body
+from noodle_tui.screens.overview import overview_body
+from noodle_tui.text.lines import Canvas
 from tests.tui import frames
 from tests.tui.harness import finished, link_of, live, run, shown
 from tests.tui.scenes import NOW_S, SCENES

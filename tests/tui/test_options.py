@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from noodle_tui.backoff import delay_s
+from noodle_tui.cluster.backoff import delay_s
 from noodle_tui.options import Options, parse
-from noodle_tui.terminal import wants_ascii
+from noodle_tui.terminal.streams import wants_ascii
 
 
 def test_defaults_start_an_embedded_cluster() -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from engine.data.status import NodeState, Severity
-from noodle_tui import messages as m
+from noodle_tui.core import messages as m
+from noodle_tui.core.pages import Entry, EntryKind, Page
 from noodle_tui.glyphs import ASCII, UNICODE, Glyphs
-from noodle_tui.graph_sets import glyphs_for
-from noodle_tui.lines import Canvas, Lines, width_of
-from noodle_tui.pages import Entry, EntryKind, Page
 from noodle_tui.screens.frame import Settings, screen_lines
 from noodle_tui.state import ConsoleState
+from noodle_tui.text.graph_sets import glyphs_for
+from noodle_tui.text.lines import Canvas, Lines, width_of
 from noodle_tui.widgets.truth_line import too_small_line, truth_line, worst_word
 from tests.tui import frames
 from tests.tui.scenes import NOW_S, SCENES, WALL_S, keyed, live, lived, logged, repeating, scene, slow_third_stage, state_of

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from noodle_tui.widgets.plan_layout import MIN_HOP_CELLS, MIN_STAGE_CELLS, block_layout, fits
+from noodle_tui.widgets.plan.plan_layout import MIN_HOP_CELLS, MIN_STAGE_CELLS, block_layout, fits
 
 times = st.floats(1e-5, 10.0)
 stages = st.lists(times, min_size=1, max_size=12)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from noodle_tui.glyphs import ASCII
-from noodle_tui.lines import Canvas, width_of
 from noodle_tui.screens.events import why
 from noodle_tui.screens.frame import Settings, screen_lines
+from noodle_tui.text.lines import Canvas, width_of
 from tests.tui import frames
 from tests.tui.scenes import keyed, live, state_of
 

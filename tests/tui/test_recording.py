@@ -16,11 +16,11 @@ from engine.data.errors import Corrupt, InvalidInput, NotFound, Refused
 from engine.data.generation import GenerateRequest
 from engine.data.status import Event, SessionStatus, Severity
 from engine.data.watch_frame import WatchFrame
-from noodle_tui import messages as m
-from noodle_tui.frame_json import frame_from_plain, frame_to_plain
+from noodle_tui.cluster.frame_json import frame_from_plain, frame_to_plain
+from noodle_tui.cluster.recording import Recorder, Recording
+from noodle_tui.cluster.replay import ReplayLink
+from noodle_tui.core import messages as m
 from noodle_tui.options import Options
-from noodle_tui.recording import Recorder, Recording
-from noodle_tui.replay import ReplayLink
 from tests.tui import frames
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=32).map(lambda x: round(x, 6))

@@ -9,10 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from noodle_tui.safe_text import MAX_FIELD_CHARS, clean, safe_text
+from noodle_tui.text.lines import Span, line, width_of
+from noodle_tui.text.safe_text import MAX_FIELD_CHARS, clean, safe_text
 from tests.tui import frames
 
-FORBIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn"}
+FORBIDDEN = {"Cc", "Cf", "Cs"}
+JOINING = "\u200c\u200d" + "".join(map(chr, range(0xE0020, 0xE0080)))  # invisible, but text
 HOSTILE = "a\x1b[31m\x9b\u202e\u200d\ud800\n\r\té漢👍🏽🇩🇪\u0301\x7f"
 any_text = st.text(st.characters(), max_size=200) | st.text(st.sampled_from(HOSTILE), max_size=200)
 
@@ -21,7 +23,7 @@ any_text = st.text(st.characters(), max_size=200) | st.text(st.sampled_from(HOST
 def test_no_control_or_format_character_survives(text: str, multiline: bool) -> None:
     result = safe_text(text, multiline=multiline)
     allowed = "\n" if multiline else ""
-    assert not [char for char in result if char not in allowed and unicodedata.category(char) in FORBIDDEN]
+    assert not [char for char in result if char not in allowed + JOINING and unicodedata.category(char) in FORBIDDEN]
 
 
 @given(any_text)
@@ -55,7 +57,10 @@ def test_cleaning_twice_changes_nothing(text: str) -> None:
         ("lone\ud800", "lone?"),
         ("[red]markup[/red]", "[red]markup[/red]"),
         ("漢字 é", "漢字 é"),
-        ("z" + "\u0301" * 9, "z\u0301\u0301"),
+        ("z" + "\u0301" * 9, "z" + "\u0301" * 6),
+        ("\u0f62\u0f92\u0fb1\u0f74\u0f0b", "\u0f62\u0f92\u0fb1\u0f74\u0f0b"),  # a Tibetan stack
+        *((text, text) for text in ("👩\u200d👩\u200d👧", "日本語\u3000全角", "Bonjour\u00a0!\u202f»", "می\u200cخواهم", "👍🏽 ❤️ 🇩🇪", "🫨")),
+        ("line\u2028para\u2029", "line para "),
     ],
 )
 def test_examples(text: str, expected: str) -> None:
@@ -64,6 +69,13 @@ def test_examples(text: str, expected: str) -> None:
 
 def test_lines_survive_only_where_they_are_asked_for() -> None:
     assert safe_text("a\r\nb\x1bc\n", multiline=True) == "a\nb?c\n"
+
+
+def test_a_row_of_joined_letters_is_as_wide_as_it_is_drawn() -> None:
+    """Rich counts nothing for what follows a joiner; only emoji are drawn so."""
+    assert Span("👩\u200d👩\u200d👧 a").text == "👩\u200d👩\u200d👧 a" and width_of(line("👩\u200d👩\u200d👧 a")) == 4
+    sinhala = "\u0dc1\u0dca\u200d\u0dbb"
+    assert width_of(line(sinhala)) == sum(cell_len(char) for char in sinhala)
 
 
 def test_a_huge_name_costs_little() -> None:

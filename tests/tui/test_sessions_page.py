@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from engine.data.status import SessionStatus
-from noodle_tui import messages as m
+from noodle_tui.core import messages as m
+from noodle_tui.core.pages import Page
 from noodle_tui.glyphs import UNICODE
-from noodle_tui.lines import Canvas, Lines
 from noodle_tui.listings.sessions import sessions_table
-from noodle_tui.pages import Page
 from noodle_tui.screens.sessions import quantile, sessions_body, totals
 from noodle_tui.state import ConsoleState
-from noodle_tui.tables import Listing, arrange, draw_table, record
+from noodle_tui.text.lines import Canvas, Lines
+from noodle_tui.text.tables import Listing, arrange, draw_table, record
 from tests.tui import frames
 from tests.tui.scenes import keyed, live, state_of
 

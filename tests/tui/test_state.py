@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from noodle_tui import messages as m
+from noodle_tui.changes.reducer import reduce
+from noodle_tui.core import messages as m
+from noodle_tui.core.pages import Page
 from noodle_tui.listings import cursor_identity
-from noodle_tui.pages import Page
-from noodle_tui.reducer import reduce
 from noodle_tui.state import MAX_EVENTS, STALE_AFTER_S, ConsoleState, LinkState
 from tests.tui import frames
 
@@ -26,7 +26,7 @@ def arrived(*events: object, **changes: object) -> m.FrameArrived:
 
 
 def test_every_message_has_a_handler() -> None:
-    from noodle_tui.reducer import _HANDLERS
+    from noodle_tui.changes.reducer import _HANDLERS
 
     assert set(_HANDLERS) == set(m.Message.__args__)  # type: ignore[attr-defined]
 

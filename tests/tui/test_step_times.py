@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 
 from engine.data.generation import StageTiming
-from noodle_tui import messages as m
+from noodle_tui.core import messages as m
 from noodle_tui.glyphs import ASCII
-from noodle_tui.lines import Canvas
 from noodle_tui.screens.prompt import furthest_back, prompt_body
 from noodle_tui.state import ConsoleState
-from noodle_tui.step_times import MAX_RECENT, StepTimes, with_step
+from noodle_tui.text.lines import Canvas
+from noodle_tui.text.step_times import MAX_RECENT, StepTimes, with_step
 from tests.tui import frames
 from tests.tui.scenes import live, scene, state_of
 

@@ -17,7 +17,7 @@ from textual.pilot import Pilot
 
 from noodle_tui.app import ConsoleApp
 from noodle_tui.glyphs import ASCII, UNICODE, Glyphs
-from noodle_tui.graph_sets import glyphs_for
+from noodle_tui.text.graph_sets import glyphs_for
 from tests.tui.harness import run
 from tests.tui.scenes import NOW_S, scene
 from tests.tui.test_pictures import SETTINGS, utc  # noqa: F401  (a fixture)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noodle_tui.glyphs import ASCII, UNICODE
-from noodle_tui.lines import Canvas, width_of
-from noodle_tui.tables import Column, Listing, Table, arrange, cursor_index, draw_table, record
+from noodle_tui.text.lines import Canvas, width_of
+from noodle_tui.text.tables import Column, Listing, Table, arrange, cursor_index, draw_table, record
 
 
 @dataclass(frozen=True)

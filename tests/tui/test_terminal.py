@@ -171,7 +171,7 @@ def test_a_strict_cp1252_stream_cannot_freeze_the_console(fake: FakeCoordinator,
     fake.publish(frames.frame(frames.status(**SERVED, model="\u6f22\u5b57 \u2588"), *EVENTS))
     code = (
         "import io, sys; sys.__stderr__ = io.TextIOWrapper(sys.stderr.buffer, encoding='cp1252', errors='strict');"
-        "import noodle_tui.terminal as t; t.wants_ascii = lambda *a: False;"  # the second net alone: without ASCII mode
+        "import noodle_tui.terminal.streams as t; t.wants_ascii = lambda *a: False;"  # the second net alone: without ASCII mode
         "from noodle_tui.app import main; sys.exit(main())"
     )
     with PtyConsole(["--connect", fake.address, "--profile", PROFILE], command=[sys.executable, "-c", code]) as console:
@@ -256,10 +256,10 @@ def test_a_100_kilobyte_prompt_arrives_whole_and_keys_still_work(fake: FakeCoord
 
 def test_the_screen_is_there_before_the_engine_and_grpc_are_imported(fake: FakeCoordinator) -> None:
     code = (
-        "import sys; from noodle_tui.link import Link; import noodle_tui.app as app\n"
+        "import sys; from noodle_tui.cluster.link import Link; import noodle_tui.app as app\n"
         "async def run(self):\n"
         "    heavy = [m for m in sys.modules if m.split('.')[0] in ('grpc', 'torch', 'transformers', 'protos')]\n"
-        "    from noodle_tui.messages import BootProgress; self._post(BootProgress(f'IMPORTED {heavy}'))\n"
+        "    from noodle_tui.core.messages import BootProgress; self._post(BootProgress(f'IMPORTED {heavy}'))\n"
         "Link.run = run; sys.exit(app.main())"
     )
     with PtyConsole(["--connect", fake.address], command=[sys.executable, "-c", code]) as console:

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noodle_tui.terminal_input import CUT_S, END, ESC, ESC_S, MAX_PASTE_CHARS, PASTE_S, START, Splitter, Token
+from noodle_tui.terminal.driver import CUT_S, END, ESC, ESC_S, MAX_PASTE_CHARS, PASTE_S, START, Splitter, Token
 
 BYTES = st.text(st.sampled_from([ESC, "[", "2", "0", "1", "~", "R", "y", "\r", "\x1a", "\x03", "é", "O", "A"]), max_size=40)
 

@@ -13,7 +13,7 @@ from fcntl import ioctl
 
 import pytest
 
-from noodle_tui.terminal_input import END, ESC_S, START
+from noodle_tui.terminal.driver import END, ESC_S, START
 from tests.tui import frames
 from tests.tui.fake_coordinator import FakeCoordinator
 from tests.tui.pty_console import DEADLINE_S, PtyConsole

@@ -14,7 +14,7 @@ from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
 from textual.geometry import Region
 from textual.strip import Strip
 
-from noodle_tui.tight_update import TightUpdate, tightened
+from noodle_tui.terminal.tight_update import TightUpdate, tightened
 
 WIDTH, HEIGHT = 24, 5
 CONSOLE = Console(file=io.StringIO(), force_terminal=True, color_system="truecolor", width=WIDTH)
@@ -43,6 +43,14 @@ def drawn(*updates: CompositorUpdate) -> tuple[list[dict[int, object]], int]:
         size += len(text)
         stream.feed(text.replace("\n", "\r\n"))
     return [{x: screen.buffer[y][x] for x in range(WIDTH)} for y in range(HEIGHT)], size
+
+
+def test_what_follows_a_joined_emoji_stands_in_its_place_however_wide_the_terminal_draws_it() -> None:
+    """The terminal in memory draws a family of three in six cells, where two were counted."""
+    strip = Strip([Segment("a👩\u200d👩\u200d👧b❤️c🇩🇪d", STYLES[1])]).adjust_cell_length(WIDTH, STYLES[1])
+    rows, _ = drawn(tightened(LayoutUpdate([[strip]], Region(0, 0, WIDTH, 1))))
+    shown = {x: rows[0][x].data for x in range(WIDTH)}  # type: ignore[attr-defined]
+    assert (shown[0], shown[3], shown[6], shown[9]) == ("a", "b", "c", "d") and [shown[x] for x in range(10, WIDTH)] == [" "] * (WIDTH - 10)
 
 
 @settings(deadline=None)

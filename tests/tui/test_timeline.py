@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from engine.data.status import Event, Severity
-from noodle_tui import messages as m
+from noodle_tui.core import messages as m
 from noodle_tui.glyphs import ASCII
-from noodle_tui.lines import Canvas
 from noodle_tui.state import ConsoleState
+from noodle_tui.text.lines import Canvas
 from noodle_tui.widgets.timeline import LABEL, key_of_marks, marks_of, timeline
 from tests.tui import frames
 from tests.tui.scenes import WALL_S, lived, state_of

@@ -6,12 +6,13 @@ import time
 
 import pytest
 from textual import events
+from textual.keys import _character_to_key
 from textual.pilot import Pilot
 
-from noodle_tui import messages as m
 from noodle_tui.app import ConsoleApp
-from noodle_tui.pages import EntryKind, Leaving, Page, Preview
-from noodle_tui.reading import READING_S, Reading
+from noodle_tui.core import messages as m
+from noodle_tui.core.pages import EntryKind, Leaving, Page, Preview
+from noodle_tui.core.reading import READING_S, Reading
 from noodle_tui.widgets.prompt_field import PromptField
 from tests.tui import frames
 from tests.tui.harness import agree, finished, link_of, live, pass_by, run, shown
@@ -102,6 +103,22 @@ def test_pasted_text_never_acts(receiver: str) -> None:
         assert receiver not in text or "drain cpu-b" in text[receiver]
         assert receiver not in ("filter", "command") or (ui.entry is not None and ui.entry.kind is EntryKind(receiver))
         assert receiver != "help" or "drain cpu-b" in ui.help_filter
+
+    run(test)
+
+
+def test_spaces_and_joiners_of_other_scripts_can_be_typed_and_pasted() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await pilot.press("8")
+        typed = "می\u200cخواهم 全\u3000角 «\u00a0à\u202f!"
+        for character in typed:
+            app.post_message(events.Key(_character_to_key(character), character))
+        await pilot.pause()
+        assert prompt_of(app) == typed
+        app.post_message(events.Paste(" 👩\u200d👧"))
+        await pilot.pause()
+        assert prompt_of(app).endswith("👩\u200d👧")
 
     run(test)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from noodle_tui import messages as m
-from noodle_tui.figures import signed_percent
+from noodle_tui.core import messages as m
 from noodle_tui.glyphs import ASCII
-from noodle_tui.lines import Canvas
 from noodle_tui.listings.strategies import strategy_rows
 from noodle_tui.screens.whatif import whatif_body
 from noodle_tui.state import ConsoleState
+from noodle_tui.text.figures import signed_percent
+from noodle_tui.text.lines import Canvas
 from tests.tui import frames
 from tests.tui.scenes import compared, keyed, live, slow_third_stage, state_of, suggesting
 

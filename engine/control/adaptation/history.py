@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from engine.control.adaptation.cost import MigrationCost
-from engine.control.adaptation.gates import AdaptationTrigger
+from engine.control.adaptation.watching.gates import AdaptationTrigger
 from engine.data.errors import NotFound
 from engine.data.plan import Plan
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.control.adaptation.beliefs import Beliefs
-from engine.control.adaptation.gates import TriggerKind
 from engine.control.adaptation.history import Decision, Verdict
 from engine.control.adaptation.probation import Outcome, Probation, Tabu, examine
 from engine.control.adaptation.rules import AdaptationSettings
-from engine.control.adaptation.view import AdaptationView
-from engine.control.adaptation.watch import Watch
+from engine.control.adaptation.watching.beliefs import Beliefs
+from engine.control.adaptation.watching.gates import TriggerKind
+from engine.control.adaptation.watching.view import AdaptationView
+from engine.control.adaptation.watching.watch import Watch
 from engine.data.plan import Plan
 
 _MODEL_ERROR = 0.02  # of a predicted period, until migrations have shown a better figure

@@ -28,14 +28,14 @@ from typing import Any
 
 from engine.control.adaptation.case import Case
 from engine.control.adaptation.cost import MigrationRates
-from engine.control.adaptation.gates import AdaptationTrigger, TriggerKind
 from engine.control.adaptation.history import Decision, History, Verdict
 from engine.control.adaptation.orders import Orders
-from engine.control.adaptation.problem import corrected, with_slower_links
 from engine.control.adaptation.proposal import Knowledge, Proposal, propose, sure_gain
 from engine.control.adaptation.rules import AdaptationSettings, Mode, Ruling, Situation, judge
-from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample
-from engine.control.adaptation.watch import Watch
+from engine.control.adaptation.watching.gates import AdaptationTrigger, TriggerKind
+from engine.control.adaptation.watching.problem import corrected, with_slower_links
+from engine.control.adaptation.watching.view import AdaptationView, MemorySample, StepSample
+from engine.control.adaptation.watching.watch import Watch
 from engine.data.errors import Refused
 from engine.planning.problem import Infeasible, Problem
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from engine.control.adaptation.beliefs import Beliefs, plan_under
-from engine.control.adaptation.change_point import middle
 from engine.control.adaptation.history import Decision
-from engine.control.adaptation.metrics import RuntimeMetrics
-from engine.control.adaptation.problem import knows_all
-from engine.control.adaptation.view import AdaptationView
+from engine.control.adaptation.watching.beliefs import Beliefs, plan_under
+from engine.control.adaptation.watching.change_point import middle
+from engine.control.adaptation.watching.metrics import RuntimeMetrics
+from engine.control.adaptation.watching.problem import knows_all
+from engine.control.adaptation.watching.view import AdaptationView
 from engine.data.plan import Plan, Stage
 from engine.planning.problem import Problem
 

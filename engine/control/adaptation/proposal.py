@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.control.adaptation.beliefs import Beliefs, HeterogeneousPlan, plan_under
 from engine.control.adaptation.cost import MigrationCost, MigrationRates
-from engine.control.adaptation.gates import AdaptationTrigger, TriggerKind
 from engine.control.adaptation.probation import Tabu
-from engine.control.adaptation.problem import corrected, knows_all, with_slower_links
-from engine.control.adaptation.view import AdaptationView
+from engine.control.adaptation.watching.beliefs import Beliefs, HeterogeneousPlan, plan_under
+from engine.control.adaptation.watching.gates import AdaptationTrigger, TriggerKind
+from engine.control.adaptation.watching.problem import corrected, knows_all, with_slower_links
+from engine.control.adaptation.watching.view import AdaptationView
 from engine.data.plan import Plan
 from engine.planning.live_plan import stable_plan
 from engine.planning.problem import Infeasible

@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from engine.control.adaptation.gates import Gates, TriggerKind
 from engine.control.adaptation.history import Verdict
 from engine.control.adaptation.proposal import Proposal
+from engine.control.adaptation.watching.gates import Gates, TriggerKind
 from engine.data.errors import InvalidInput
 
 _URGENT = (TriggerKind.FAST, TriggerKind.MEMORY)

@@ -16,17 +16,14 @@ from typing import Any
 import numpy as np
 
 from engine.planning.solving.chain_dual import ChainDual
-from engine.planning.solving.label_search import TooLarge
+from engine.planning.solving.label_search import Work
 from engine.planning.solving.memory_dual import MemoryDual
 from engine.planning.solving.node_sets import strides_of
 from engine.planning.solving.regular import Regular
 from engine.planning.solving.tables import Chain, Tables
 
-MOST_ENTRIES = 14_000_000  # kept for tracing back: 8 bytes each
-LARGE = 30_000_000  # states x items; beyond, a bound from memory prices may save the day
 NARROW = 12  # windows of at most so many starts are answered one by one
 BEAM = 60
-MOST_TRACED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +98,8 @@ class Shortest:
         self.dual: MemoryDual | ChainDual | None = dual
         self.upper = math.inf  # plans above this are not wanted
         self.truncated = False  # whether a walk dropped states that may lie on the best plan
-        if dual is None and total * self.n > LARGE and not priced:
+        self.gave_up = False  # whether one would have had to keep too much
+        if dual is None and total * self.n > tables.limits.additive_large and not priced:
             self.dual = MemoryDual(tables, times)
             self.upper = self._walk(BEAM)[0] * (1 + 1e-12)
         self.layers: list[tuple[Any, Any]] = []
@@ -113,11 +111,7 @@ class Shortest:
 
     def near(self, width: int) -> tuple[float, Chain]:
         """A good chain and its round trip, by the same walk with few sets of nodes of each size; inf and none if it finds none."""
-        try:
-            best = self._walk(width)
-        except TooLarge:
-            self.truncated = True
-            return math.inf, ()
+        best = self._walk(width)
         return (best[0], self._trip(best).chain) if best[0] < math.inf else (math.inf, ())
 
     def guided(self, dual: ChainDual, upper_s: float, width: int) -> tuple[float, Chain]:
@@ -127,7 +121,7 @@ class Shortest:
         """
         self.dual, self.upper = dual, upper_s * (1 + 1e-12)
         trip_s, chain = self.near(width)
-        return 0.0 if self.truncated else min(trip_s, upper_s), chain
+        return 0.0 if self.truncated or self.gave_up else min(trip_s, upper_s), chain
 
     def _walk(self, width: int | None) -> tuple[float, int, float]:
         """Fill the layers; the best (key, number of stages, round trip)."""
@@ -135,7 +129,7 @@ class Shortest:
         first[0, 0] = 0.0
         self.layers = [(np.zeros(1, dtype=np.int64), first)]
         best = (math.inf, 0, math.inf)
-        entries, self.truncated = 0, False
+        entries, self.truncated, self.gave_up = 0, False, False
         for count in range(1, min(sum(self.t.size), self.n) + 1):
             states, costs = self._next(*self.layers[-1])
             if not len(states):
@@ -149,8 +143,9 @@ class Shortest:
                 kept = np.sort(np.argpartition(self._hopes(states, costs)[:, : self.n].min(axis=1), width)[:width])
                 states, costs, self.truncated = states[kept], costs[kept], True
             entries += costs.size
-            if entries > MOST_ENTRIES:
-                raise TooLarge
+            if entries > self.t.limits.additive_entries:
+                self.gave_up = True
+                return (math.inf, 0, math.inf)
             self.layers.append((states, costs))
         return best
 
@@ -230,7 +225,7 @@ class Shortest:
         if key not in self.traced:
             best: tuple[float, Chain] = (math.inf, ())
             for c, start, before, before_s in self._ways(count, state, stop, cost_s):
-                if len(self.traced) > MOST_TRACED and best[0] < math.inf:
+                if len(self.traced) > self.t.limits.additive_traced and best[0] < math.inf:
                     self.complete = False
                     break
                 bottleneck_s, chain = self._least_bottleneck(count - 1, before, start, before_s)
@@ -257,16 +252,21 @@ class Shortest:
                 yield c, start, state - stride, float(costs[row, start])
 
 
-def shortest(tables: Tables, bound_s: float = math.inf, priced: bool = False) -> Trip | None:
-    return Shortest(tables, bound_s, priced).best()
+def shortest(tables: Tables, work: Work, bound_s: float = math.inf, priced: bool = False) -> Trip | None:
+    """The best chain; where it would take too much memory to find it, `work` is given up."""
+    search = Shortest(tables, bound_s, priced)
+    best = search.best()
+    if search.gave_up:
+        work.give_up()
+    return best
 
 
-def shortest_period(tables: Tables, in_flight: int, low_s: float) -> Trip | None:
+def shortest_period(tables: Tables, work: Work, in_flight: int, low_s: float) -> Trip | None:
     """The chain of least max(bottleneck, round trip / in_flight), then of least bottleneck; no bottleneck is below `low_s`.
 
     The least round trip within a bottleneck T falls as T grows, so the best period lies where the two meet.
     """
-    best = shortest(tables)
+    best = shortest(tables, work)
     if best is None:
         return None
 
@@ -277,7 +277,9 @@ def shortest_period(tables: Tables, in_flight: int, low_s: float) -> Trip | None
     halve = False
     while low < high:  # a better chain has its bottleneck in [low, high)
         bound_s, halve = tables.between(low, high) if halve else high - tables.tick_s, not halve
-        trip = shortest(tables, bound_s)
+        trip = shortest(tables, work, bound_s)
+        if work.is_spent:
+            break
         if trip is not None:
             best = min(best, trip, key=key)
         if trip is None or trip.round_trip_s / in_flight >= trip.bottleneck_s:

@@ -10,30 +10,36 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from engine.planning.constraints import PlanningConstraints
 from engine.planning.problem import Problem, TooHard
+from engine.planning.route import DEFAULT, Limits
 from engine.planning.solution import Costs, Cut, Solution, evaluate, pools_hold, ratio
 from engine.planning.solving.beam_search import Large, spread
-from engine.planning.solving.exact import best_link, without_coordinator, without_pools
 from engine.planning.solving.objectives import BOTTLENECK_SLACK
-from engine.planning.solving.regular import is_regular
 from engine.planning.solving.rounding import CERTAIN, is_blurred, reading_below, slack
 from engine.planning.solving.strategy_keys import key_of, objective_of, solution_of
+from engine.planning.solving.structure import is_regular, of_single_stages, relaxation
 from engine.planning.solving.tables import PLAIN, Chain, Reading, Tables
 
 
-def solve_large(problem: Problem, strategy: str) -> Solution:
-    """The best plan found and a lower bound; raises TooHard if the beam finds none."""
-    tables = _relaxation(problem, PLAIN)
+def solve_large(problem: Problem, strategy: str, limits: Limits = DEFAULT) -> Solution | TooHard:
+    """The best plan found and a lower bound, or why there is none."""
+    tables = _relaxation(problem, PLAIN, limits)
+    if tables is None:
+        return TooHard(
+            f"{len(problem.items)} items on {len(problem.nodes)} nodes are too many to search exactly when stage times do not rise with "
+            "the number of items or hops differ in additive cost: leave out or merge nodes"
+        )
     found = _solve(problem, tables, strategy)
-    if is_blurred(tables, strategy, found.bottleneck_s):
-        tables = _relaxation(problem, reading_below(problem, strategy, evaluate(problem, found.cuts)))
-        finer = _solve(problem, tables, strategy)
-        found = finer if finer.objective <= found.objective else replace(found, lower_bound=max(found.lower_bound, finer.lower_bound))
-    return found
+    if isinstance(found, TooHard) or not is_blurred(tables, strategy, found.bottleneck_s):
+        return found
+    finer_tables = _relaxation(problem, reading_below(problem, strategy, evaluate(problem, found.cuts)), limits)
+    finer = _solve(problem, finer_tables, strategy) if finer_tables is not None else found
+    if isinstance(finer, TooHard):
+        return found
+    return finer if finer.objective <= found.objective else replace(found, lower_bound=max(found.lower_bound, finer.lower_bound))
 
 
-def _solve(problem: Problem, tables: Tables, strategy: str) -> Solution:
+def _solve(problem: Problem, tables: Tables, strategy: str) -> Solution | TooHard:
     search = Large(tables)
     bottleneck_s, chains = search.bottleneck()
     trip_s: float = 0.0
@@ -48,7 +54,7 @@ def _solve(problem: Problem, tables: Tables, strategy: str) -> Solution:
         fastest_s = min(costs.bottleneck_s for _, costs in plans)
         plans = [plan for plan in plans if plan[1].bottleneck_s <= max(fastest_s, BOTTLENECK_SLACK * bottleneck_s)]
     if not plans:
-        raise TooHard(
+        return TooHard(
             f"{len(problem.items)} items on {len(problem.nodes)} nodes with these limits are too many to search exactly, and no plan was "
             "found by trying: drop a constraint, or leave out or merge nodes"
         )
@@ -59,22 +65,10 @@ def _solve(problem: Problem, tables: Tables, strategy: str) -> Solution:
     return solution_of(strategy, cuts, costs, bound, optimal=optimal, method="beam search, bounded by prices")
 
 
-def _relaxation(problem: Problem, reading: Reading) -> Tables:
-    c = problem.constraints
-    kept = PlanningConstraints(
-        pins=c.pins,
-        forbidden_nodes=c.forbidden_nodes,
-        max_items_per_stage=c.max_items_per_stage,
-        memory_reserve_bytes=c.memory_reserve_bytes,
-    )
-    looser = replace(without_coordinator(problem), links=best_link(problem), constraints=kept, free_order=True)
-    tables = Tables(without_pools(looser), reading=reading)
-    if not is_regular(tables):
-        raise TooHard(
-            f"{len(problem.items)} items on {len(problem.nodes)} nodes are too many to search exactly when stage times do not rise with "
-            "the number of items or hops differ in additive cost: leave out or merge nodes"
-        )
-    return tables
+def _relaxation(problem: Problem, reading: Reading, limits: Limits) -> Tables | None:
+    """A regular problem, None if there is none."""
+    looser = replace(relaxation(problem, of_single_stages(problem.constraints)), free_order=True)
+    return Tables(looser, reading=reading, limits=limits) if is_regular(looser) else None
 
 
 def _priced(problem: Problem, tables: Tables, chains: list[Chain]) -> Iterator[tuple[tuple[Cut, ...], Costs]]:

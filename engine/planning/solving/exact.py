@@ -1,20 +1,20 @@
-"""One problem with the searches that fit its structure.
+"""One problem with the searches of its route.
 
-`exact`: the problem is regular and has no limits beyond it, so the threshold search answers directly. Else a relaxed
-problem is regular: without shared pools, latency limit, numbers of stages and items, and with the best link for all. Its
-bottleneck is a lower bound, and the label search needs to visit only states that lie on one of its chains.
+Where it is regular without further limits, the threshold search answers directly. Else a relaxed problem may be regular, or easy
+in its given order: its bottleneck is a lower bound, and the label search needs to visit only states that lie on one of its chains.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine.planning.constraints import PlanningConstraints
-from engine.planning.problem import Link, Problem
-from engine.planning.solving.label_search import Found, Goal, LabelSearch, Limits, Step, Work
+from engine.planning.problem import Problem
+from engine.planning.route import Kind, Route
+from engine.planning.solving.label_search import Bounds, Found, Goal, LabelSearch, Lost, StageCost, Work
+from engine.planning.solving.structure import is_regular, of_single_stages, relaxation
 from engine.planning.solving.tables import PLAIN, Chain, Reading, Tables
 
 if TYPE_CHECKING:
@@ -22,11 +22,8 @@ if TYPE_CHECKING:
     from engine.planning.solving.fixed_order import Ordered
     from engine.planning.solving.leximin import Descent
 
-DIRECT = 300  # states x items; smaller problems are searched at once, without arrays
-MAX_STATES = 300_000
 
-
-def _extend_bottleneck(value: float, step: Step) -> float:
+def _extend_bottleneck(value: float, step: StageCost) -> float:
     return max(value, step.cost_s)
 
 
@@ -34,51 +31,42 @@ BOTTLENECK = Goal(0.0, _extend_bottleneck)
 
 
 class Solver:
-    def __init__(self, problem: Problem, work: Work | None = None, reading: Reading = PLAIN) -> None:
-        self.tables = tables = Tables(problem, reading=reading)
-        self.search = LabelSearch(tables, work)
-        self.limits = _limits(tables)
-        num_states = math.prod(size + 1 for size in tables.size) if problem.free_order else len(tables.size)
+    """The searches of one problem on its route. What they find counts only if `gave_up` is False afterwards."""
+
+    def __init__(self, problem: Problem, chosen: Route, work: Work | None = None, reading: Reading = PLAIN) -> None:
+        self.kind, limits = chosen.kind, chosen.limits
+        self.tables = Tables(problem, reading=reading, limits=limits)
+        self.work = work or Work(limits.label_work)
+        self.search = LabelSearch(self.tables, self.work)
+        self.bounds = _bounds(self.tables)
         self.relaxed: Tables | None = None  # regular; for nodes in free order
         self.ordered: Ordered | None = None  # for nodes in a given order
-        self.exact = False
-        self.too_many = num_states > MAX_STATES
-        if not tables.size or not reading.has_grid or num_states * tables.n <= DIRECT:
-            return
-        if problem.free_order and num_states <= MAX_STATES:
-            self._relax()
-        elif not problem.free_order:
-            self._order()
+        if self.kind is Kind.THRESHOLD:
+            self.relaxed = self.tables
+        elif self.kind is Kind.RELAXED:
+            self.relaxed = self.tables if is_regular(problem) else self._looser(of_single_stages(problem.constraints))
+        elif self.kind is Kind.FIXED_ORDER:
+            self.ordered = self._in_order()
 
-    def _order(self) -> None:
-        from engine.planning.solving.fixed_order import MOST_COSTS, Ordered
+    def _in_order(self) -> Ordered:
+        from engine.planning.solving.fixed_order import Ordered
 
-        tables = self.tables if self.tables.uniform else self._looser(replace(self.tables.problem.constraints, latency_limit_s=math.inf))
-        if len(tables.size) * tables.n**2 <= MOST_COSTS:
-            self.ordered = Ordered(tables)
-
-    def _relax(self) -> None:
-        from engine.planning.solving.regular import is_regular
-
-        tables, free = self.tables, Limits(stages=(1, len(self.tables.nodes)))
-        if is_regular(tables):
-            self.relaxed, self.exact = tables, self.limits == free
-            return
-        problem = tables.problem
-        kept = PlanningConstraints(
-            pins=problem.constraints.pins,
-            forbidden_nodes=problem.constraints.forbidden_nodes,
-            max_items_per_stage=problem.constraints.max_items_per_stage,
-            memory_reserve_bytes=problem.constraints.memory_reserve_bytes,
-        )
-        looser = self._looser(kept)
-        if is_regular(looser):
-            self.relaxed = looser
+        anytime = replace(self.tables.problem.constraints, latency_limit_s=math.inf)
+        return Ordered(self.tables if self.tables.uniform else self._looser(anytime))
 
     def _looser(self, constraints: PlanningConstraints) -> Tables:
-        """The problem with the best link for all and no shared pools, on the same classes of nodes."""
-        problem = replace(without_coordinator(self.tables.problem), links=best_link(self.tables.problem), constraints=constraints)
-        return Tables(without_pools(problem), self.tables.classes, self.tables.reading)
+        """The relaxation, on the same classes of nodes."""
+        problem = relaxation(self.tables.problem, constraints)
+        return Tables(problem, self.tables.classes, self.tables.reading, self.tables.limits)
+
+    @property
+    def gave_up(self) -> bool:
+        return self.work.is_spent
+
+    @property
+    def exact(self) -> bool:
+        """Whether the threshold search answers directly."""
+        return self.kind is Kind.THRESHOLD
 
     @property
     def additive_exact(self) -> bool:
@@ -88,15 +76,15 @@ class Solver:
     def shortest(self, priced: bool) -> Trip | None:
         from engine.planning.solving.additive_search import shortest
 
-        return shortest(self.tables, priced=priced)
+        return shortest(self.tables, self.work, priced=priced)
 
     def shortest_period(self, in_flight: int) -> Trip | None:
         from engine.planning.solving.additive_search import shortest, shortest_period
 
         if in_flight == 1:
-            return shortest(self.tables)
+            return shortest(self.tables, self.work)
         descent = self.descent()
-        return None if descent is None else shortest_period(self.tables, in_flight, descent.bottleneck_s)
+        return None if descent is None else shortest_period(self.tables, self.work, in_flight, descent.bottleneck_s)
 
     def descent(self) -> Descent | None:
         """The threshold search after its first level, None if even the relaxed problem is infeasible."""
@@ -119,16 +107,16 @@ class Solver:
         descent.between(least_s, chain)
         return descent.chain
 
-    def bottleneck(self, limits: Limits) -> tuple[float, Chain] | None:
-        """The smallest bottleneck within the limits and a chain that has it."""
+    def bottleneck(self, bounds: Bounds) -> tuple[float, Chain] | None:
+        """The smallest bottleneck within the bounds and a chain that has it."""
         if self.relaxed is None and self.ordered is None:
-            found = self.search.best(BOTTLENECK, limits)
+            found = self.search.best(BOTTLENECK, bounds)
             return None if found is None else (found.value, found.chain)
         least = self._least()
-        if least is None or (self.exact and limits == self.limits):
+        if least is None or (self.exact and bounds == self.bounds):
             return least
         for factor in (1.0, 1.01, 1.03, 1.1, 1.3, 2.0, math.inf):
-            found = self.search_within(BOTTLENECK, replace(limits, cost_s=least[0] * factor if least[0] else math.inf))
+            found = self.search_within(BOTTLENECK, replace(bounds, cost_s=least[0] * factor if least[0] else math.inf))
             if found is not None:
                 return found.value, found.chain
         return None
@@ -140,14 +128,11 @@ class Solver:
         descent = self.descent()
         return None if descent is None else (descent.bottleneck_s, descent.chain)
 
-    def search_within(self, goal: Goal, limits: Limits) -> Found | None:
-        """The label search over the states that the relaxed problem leaves within limits.cost_s."""
-        self.search.lost = self._lost(limits.cost_s) if limits.cost_s < math.inf else None
-        found = self.search.best(goal, limits)
-        self.search.lost = None
-        return found
+    def search_within(self, goal: Goal, bounds: Bounds) -> Found | None:
+        """The label search over the states that the relaxed problem leaves within bounds.cost_s."""
+        return self.search.best(goal, bounds, self._lost(bounds.cost_s) if bounds.cost_s < math.inf else None)
 
-    def _lost(self, cost_s: float) -> Callable[[int, int], bool] | None:
+    def _lost(self, cost_s: float) -> Lost | None:
         if self.ordered is not None:
             return self.ordered.lost(cost_s)
         if self.relaxed is None:
@@ -158,32 +143,9 @@ class Solver:
         return lambda used, stop: stop < needed[used]
 
 
-def _limits(tables: Tables) -> Limits:
+def _bounds(tables: Tables) -> Bounds:
     """The problem's own bounds on a chain."""
     problem, num_nodes = tables.problem, len(tables.nodes)
     most = min(problem.constraints.max_stages or num_nodes, num_nodes)
     fewest = num_nodes if problem.use_all_nodes else 1
-    return Limits(round_trip_s=problem.constraints.latency_limit_s, stages=(fewest, most))
-
-
-def best_link(problem: Problem) -> Link:
-    """A link that is at least as fast as every pair's."""
-    if isinstance(problem.links, Link):
-        return problem.links
-    links = [pair.link for pair in problem.links]
-    return Link(min((x.latency_s for x in links), default=0.0), max((x.bandwidth_bytes_per_s for x in links), default=math.inf))
-
-
-def without_coordinator(problem: Problem) -> Problem:
-    """The problem without what depends on where the coordinator is; no round trip is longer."""
-    return replace(problem, coordinator=(), return_hop=False) if problem.coordinator else problem
-
-
-def without_pools(problem: Problem) -> Problem:
-    nodes = tuple(replace(node, pool_id=None) for node in problem.nodes)
-    return replace(problem, nodes=nodes, pools=())
-
-
-def relaxation(problem: Problem) -> Problem:
-    """The best link for all, no shared memory, no way to the coordinator: no placement gets worse."""
-    return without_pools(replace(without_coordinator(problem), links=best_link(problem)))
+    return Bounds(round_trip_s=problem.constraints.latency_limit_s, stages=(fewest, most))

@@ -13,8 +13,6 @@ import numpy as np
 
 from engine.planning.solving.tables import Chain, Tables
 
-MOST_COSTS = 4_000_000  # nodes x items^2, 8 bytes each
-
 
 class Ordered:
     """Stage costs of a problem with uniform links and nodes in a given order, as matrices [start, stop]."""

@@ -22,10 +22,11 @@ from engine.planning.solution import ratio
 from engine.planning.solving.tables import Chain, Tables
 
 Value = Any  # a goal's own totally ordered type: a float or a tuple
+Lost = Callable[[int, int], bool]  # (nodes used, position)
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StageCost:
     """One stage as a goal sees it; `cost_s` is its share of the bottleneck, `spent_s` of the round trip."""
 
     compute_s: float
@@ -40,13 +41,13 @@ class Goal:
     """What to minimise: `start`, then `extend(value, step)` per stage; which extras stay bounded or are traded off."""
 
     start: Value
-    extend: Callable[[Value, Step], Value]
+    extend: Callable[[Value, StageCost], Value]
     trades_round_trip: bool = False
     trades_price: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Bounds:
     """Bounds on a chain, inclusive."""
 
     cost_s: float = math.inf
@@ -83,13 +84,10 @@ class Found:
     chain: Chain
 
 
-class TooLarge(Exception):
-    """The label search met its work limit; another method must bound the answer."""
-
-
 class Work:
     """What label searches may still do, in stages and labels made, so that it does not depend on the machine's speed.
 
+    A search that has used it up ends early, and what it found counts for nothing: whoever began it asks `is_spent`.
     `counts_comparisons`: five comparisons of labels are one more; for who must be prompt, not only end.
     """
 
@@ -97,44 +95,45 @@ class Work:
         self.left: float = most
         self._comparison = 0.2 if counts_comparisons else 0.0
 
+    @property
+    def is_spent(self) -> bool:
+        return self.left < 0
+
     def spend(self, amount: float) -> None:
         self.left -= amount
-        if self.left < 0:
-            raise TooLarge
 
     def compare(self, num_labels: int) -> None:
         self.spend(self._comparison * num_labels)
 
-
-MOST_WORK = 8_000_000
+    def give_up(self) -> None:
+        """Some other limit was met."""
+        self.left = -1.0
 
 
 class LabelSearch:
-    """Searches of one problem; raises TooLarge once `work` is used up."""
+    """Searches of one problem, as long as `work` lasts."""
 
-    def __init__(self, tables: Tables, work: Work | None = None) -> None:
-        self.tables = tables
-        self.work = work or Work(MOST_WORK)
-        self._steps: dict[tuple[int, ...], list[tuple[int, Step]]] = {}
-        self.lost: Callable[[int, int], bool] | None = None  # (used, position) from where the rest cannot be covered
+    def __init__(self, tables: Tables, work: Work) -> None:
+        self.tables, self.work = tables, work
+        self._steps: dict[tuple[int, ...], list[tuple[int, StageCost]]] = {}
         self._strides = _strides(tables)
         self._pools = [
             p.pool_id for p in tables.problem.pools if sum(tables.size[c] for c, q in enumerate(tables.pool) if q == p.pool_id) > 1
         ]
 
-    def best(self, goal: Goal, limits: Limits) -> Found | None:
-        """A chain of smallest value within the limits; among equals the first found, which is deterministic."""
-        return min(self.every(goal, limits), key=lambda found: (found.value, found.num_stages), default=None)
+    def best(self, goal: Goal, bounds: Bounds, lost: Lost | None = None) -> Found | None:
+        """A chain of smallest value within the bounds; among equals the first found, which is deterministic."""
+        return min(self.every(goal, bounds, lost), key=lambda found: (found.value, found.num_stages), default=None)
 
-    def every(self, goal: Goal, limits: Limits) -> Iterator[Found]:
-        """Every undominated complete chain within the limits."""
-        self._goal, self._limits, self._steps = goal, limits, {}
-        self._keeps_trip = goal.trades_round_trip or limits.round_trip_s < math.inf
+    def every(self, goal: Goal, bounds: Bounds, lost: Lost | None = None) -> Iterator[Found]:
+        """Every undominated complete chain within the bounds; `lost` are states from where the rest cannot be covered."""
+        self._goal, self._bounds, self._lost, self._steps = goal, bounds, lost, {}
+        self._keeps_trip = goal.trades_round_trip or bounds.round_trip_s < math.inf
         layer = self._first_layer()
-        most = min(limits.stages[1], sum(self.tables.size), self.tables.n)
+        most = min(bounds.stages[1], sum(self.tables.size), self.tables.n)
         for count in range(1, most + 1):
             layer, done = self._advance(layer, last_layer=count == most)
-            if count >= limits.stages[0]:
+            if count >= bounds.stages[0]:
                 for label in done:
                     trip = label.extras[0] if self._keeps_trip else 0.0
                     price = label.extras[int(self._keeps_trip)] if goal.trades_price else 0.0
@@ -161,8 +160,10 @@ class LabelSearch:
     def _advance(self, layer: dict[tuple, list[Label]], last_layer: bool) -> tuple[dict[tuple, list[Label]], list[Label]]:
         after: dict[tuple, list[Label]] = {}
         done: list[Label] = []
-        n, free, lost = self.tables.n, functools.cache(lambda used: list(self._free(used))), self.lost
+        n, free, lost = self.tables.n, functools.cache(lambda used: list(self._free(used))), self._lost
         for (used, first, following, start), labels in layer.items():
+            if self.work.is_spent:
+                break
             if following >= 0:
                 self._from_pair((used, first, following, start), labels, after, done, last_layer)
                 continue
@@ -185,15 +186,15 @@ class LabelSearch:
                 for stop, step in self._pair_steps(c, start, -1 - d):
                     self._add(after.setdefault((used_after, first, d, stop), []), labels, (c, start, stop), step)
 
-    def _uniform_steps(self, c: int, start: int) -> list[tuple[int, Step]]:
-        """Allowed stages of class c from `start` within the limits: (stop, step), cached for this search."""
+    def _uniform_steps(self, c: int, start: int) -> list[tuple[int, StageCost]]:
+        """Allowed stages of class c from `start` within the bounds: (stop, step), cached for this search."""
         if (c, start) not in self._steps:
             t, back = self.tables, self.tables.back if start else self.tables.lone_back
             steps = [(stop, self._step(c, start, stop, s, t.hop[stop], back if stop == t.n else 0.0)) for stop, s in t.stages(c, start)]
             self._steps[c, start] = [(stop, step) for stop, step in steps if step is not None]
         return self._steps[c, start]
 
-    def _pair_steps(self, c: int, start: int, end: int) -> list[tuple[int, Step]]:
+    def _pair_steps(self, c: int, start: int, end: int) -> list[tuple[int, StageCost]]:
         """The last stage of a chain that began on class `end` >= 0, or stages followed by class -1 - `end`."""
         key = (c, start, end)
         if key not in self._steps:
@@ -207,18 +208,18 @@ class LabelSearch:
             self._steps[key] = [(stop, step) for stop, step in steps if step is not None]
         return self._steps[key]
 
-    def _step(self, c: int, start: int, stop: int, compute_s: float, hop_s: float, back_s: float) -> Step | None:
+    def _step(self, c: int, start: int, stop: int, compute_s: float, hop_s: float, back_s: float) -> StageCost | None:
         """None if the stage alone is over a limit."""
-        t, limits = self.tables, self._limits
+        t, bounds = self.tables, self._bounds
         cost_s = compute_s + hop_s if t.additive else max(compute_s, hop_s)
         spent_s = compute_s + hop_s + back_s
-        if cost_s > limits.cost_s or spent_s == math.inf:
+        if cost_s > bounds.cost_s or spent_s == math.inf:
             return None
-        share = t.used_ratio(c, start, stop) if limits.ratio < math.inf or self._goal.extend is extend_ratio else 0.0
-        return Step(compute_s, cost_s, spent_s, share, t.price[c]) if share <= limits.ratio else None
+        share = t.used_ratio(c, start, stop) if bounds.ratio < math.inf or self._goal.extend is extend_ratio else 0.0
+        return StageCost(compute_s, cost_s, spent_s, share, t.price[c]) if share <= bounds.ratio else None
 
-    def _add(self, kept: list[Label], labels: list[Label], stage: tuple[int, int, int], step: Step) -> None:
-        """Extend every label by one stage and keep what is within the limits and not dominated."""
+    def _add(self, kept: list[Label], labels: list[Label], stage: tuple[int, int, int], step: StageCost) -> None:
+        """Extend every label by one stage and keep what is within the bounds and not dominated."""
         self.work.spend(len(labels))
         for label in labels:
             if not label.extras:
@@ -231,16 +232,16 @@ class LabelSearch:
             extras = self._extras(label.extras, step, stage)
             if extras is not None:
                 step_here = step if not self._pools else self._with_pools(step, extras)
-                if step_here.ratio <= self._limits.ratio:
+                if step_here.ratio <= self._bounds.ratio:
                     self.work.compare(len(kept))
                     _keep(kept, Label(self._goal.extend(label.value, step_here), extras, label, stage))
 
-    def _extras(self, before: tuple[float, ...], step: Step, stage: tuple[int, int, int]) -> tuple[float, ...] | None:
+    def _extras(self, before: tuple[float, ...], step: StageCost, stage: tuple[int, int, int]) -> tuple[float, ...] | None:
         """The bounded quantities after this stage, None if one is over its bound."""
         extras, at = list(before), 0
         if self._keeps_trip:
             extras[0] += step.spent_s
-            if extras[0] > self._limits.round_trip_s:
+            if extras[0] > self._bounds.round_trip_s:
                 return None
             at = 1
         if self._goal.trades_price:
@@ -253,15 +254,15 @@ class LabelSearch:
                     return None
         return tuple(extras)
 
-    def _with_pools(self, step: Step, extras: tuple[float, ...]) -> Step:
+    def _with_pools(self, step: StageCost, extras: tuple[float, ...]) -> StageCost:
         """The step with its ratio raised to that of the fullest pool so far."""
         used = extras[len(extras) - len(self._pools) :]
         each = self.tables.problem.units_per_byte
         fullest = max(ratio(size / each, self.tables.pool_room[pool]) for size, pool in zip(used, self._pools, strict=True))
-        return Step(step.compute_s, step.cost_s, step.spent_s, max(step.ratio, fullest), step.price)
+        return StageCost(step.compute_s, step.cost_s, step.spent_s, max(step.ratio, fullest), step.price)
 
 
-def extend_ratio(value: float, step: Step) -> float:
+def extend_ratio(value: float, step: StageCost) -> float:
     return max(value, step.ratio)
 
 

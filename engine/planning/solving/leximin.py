@@ -13,10 +13,8 @@ from engine.planning.solving.bounds import least_bottleneck
 from engine.planning.solving.node_sets import Space, part, whole_space
 from engine.planning.solving.regular import Regular
 from engine.planning.solving.tables import Chain, Tables
-from engine.planning.solving.threshold_search import MANY, Reach, alive
+from engine.planning.solving.threshold_search import Reach, alive
 
-RESTRICT = 200  # states; fewer are not worth choosing from
-WORTH = 0.98  # of a bound: a smaller fall is not worth a look at which states it leaves
 GROWN = 1.5  # sets without a fixed stage's node can be more than those with it
 NEAR = 1.01  # of the bound: close enough to drop the states that lie on no chain within the best cost so far
 
@@ -26,7 +24,7 @@ class Descent:
 
     def __init__(self, tables: Tables) -> None:
         self.t = tables
-        self.space = whole_space(tables.size)
+        self.space = whole_space(tables.size, tables.limits)
         self.chain: Chain = ()
         self.bottleneck_s = 0.0
 
@@ -51,13 +49,14 @@ class Descent:
 
     def decide_rest(self) -> bool:
         """Make the next-slowest stages fast, level by level; False if several stages of one cost leave it open."""
+        limits = self.t.limits
         fixed: Chain = ()
         free, cost_s = self.chain, self.bottleneck_s
         reach = Reach(Regular(self.t), self.space)
         # The bound for which the states were cut down, and how many it left; where NEAR the bottleneck most were left, not again at once.
-        within_s, left = (cost_s, self.space.num_states) if self.space.whole and self.space.num_states > MANY else (math.inf, 0)
+        within_s, left = (cost_s, self.space.num_states) if self.space.whole and self.space.num_states > limits.many else (math.inf, 0)
         while free:
-            if cost_s < WORTH * within_s or reach.space.num_states > max(MANY, GROWN * left):
+            if cost_s < limits.worth * within_s or reach.space.num_states > max(limits.many, GROWN * left):
                 reach = Reach(reach.r, _within(reach.r, reach.space, cost_s))
                 within_s, left = cost_s, reach.space.num_states
             space = reach.space
@@ -76,10 +75,10 @@ class Descent:
 
 def _within(regular: Regular, space: Space, bound_s: float) -> Space:
     """The states that lie on a chain within the bound; all of them where most do, which spares finding their places."""
-    if space.num_states <= RESTRICT:
+    if space.num_states <= space.limits.restrict:
         return space
     states = alive(regular, space, bound_s)
-    return space if 2 * len(states) > space.num_states else part(space.sizes, states)
+    return space if 2 * len(states) > space.num_states else part(space.sizes, states, space.limits)
 
 
 def first_chain(reach: Reach, bound_s: float) -> tuple[float, Chain] | None:

@@ -53,7 +53,10 @@ class MemoryDual:
         """Prices after steps along the subgradient that shrink; the best ones seen."""
         prices = np.zeros(len(self.rooms))
         best, best_value = prices, -math.inf
-        typical = np.median(self.times[np.isfinite(self.times)]) / max(float(np.median(self.sizes)), 1.0)
+        finite = self.times[np.isfinite(self.times)]
+        if not len(finite):  # nothing can run anywhere: any prices say so
+            return prices
+        typical = np.median(finite) / max(float(np.median(self.sizes)), 1.0)
         offered = self.rooms * self.count
         for k in range(CLIMBS):
             reduced = self.times + prices[:, None] * self.sizes

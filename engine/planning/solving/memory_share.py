@@ -7,7 +7,6 @@ With that share as a limit, the problem is regular again, and its smallest bottl
 
 from __future__ import annotations
 
-import copy
 import math
 from bisect import bisect_right
 from typing import Any
@@ -27,17 +26,13 @@ EXACT = 2**52  # units: up to here floats add and subtract sizes exactly
 def emptiest(tables: Tables, most_s: float, chain: Chain) -> tuple[float, Chain]:
     """The smallest share of memory of any chain with a bottleneck within `most_s`, and a chain that has it; `chain` is one."""
     filling = Filling(tables, most_s)
-    return Reach(filling, whole_space(tables.size)).smallest(least_share(tables), chain)
+    return Reach(filling, whole_space(tables.size, tables.limits)).smallest(least_share(tables), chain)
 
 
 def no_fuller(tables: Tables, share: float) -> Tables:
     """The problem without the stages that take more than `share` of their node's memory."""
-    limited = copy.copy(tables)
-    limited.__dict__.pop("limit_array", None)
-    limited._stages = {}
     stops = FillingArrays(Filling(tables, math.inf)).within_share(share)
-    limited.limit = [row[:-1] for row in np.maximum(np.minimum(stops, tables.limit_array), np.arange(tables.n + 1)).tolist()]
-    return limited
+    return tables.narrowed([row[:-1] for row in np.maximum(np.minimum(stops, tables.limit_array), np.arange(tables.n + 1)).tolist()])
 
 
 def least_share(tables: Tables) -> float:

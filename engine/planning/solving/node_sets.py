@@ -12,10 +12,9 @@ from typing import Any
 
 import numpy as np
 
-SMALL = 500  # transitions; beyond, arrays pay
-WIDE = 1000  # states of one layer; beyond, one class after the other keeps the cache
+from engine.planning.route import DEFAULT, Limits
+
 LOOK = 4  # layers between looks whether the goal is reached
-MAX_STATES = 300_000
 
 
 class Space:
@@ -28,13 +27,13 @@ class Space:
     without one of them; one beyond the last state where there is none.
     """
 
-    def __init__(self, sizes: tuple[int, ...], digits: Any, before: Any) -> None:
-        self.sizes, self.digits, self.before = sizes, digits, before
+    def __init__(self, sizes: tuple[int, ...], digits: Any, before: Any, limits: Limits) -> None:
+        self.sizes, self.digits, self.before, self.limits = sizes, digits, before, limits
         self.strides, self.total = strides_of(sizes)
         self.live = [c for c, size in enumerate(sizes) if size]
         self.num_states = digits.shape[1]
         self.whole = self.num_states == self.total
-        self.small = self.num_states * len(self.live) <= SMALL
+        self.small = self.num_states * len(self.live) <= limits.small
 
     @cached_property
     def states(self) -> Any:
@@ -73,7 +72,7 @@ class Space:
             for k, digit in zip(self.live, self.digits, strict=True):
                 numbers += np.int32(strides[k]) * digit
             before, behind = numbers[self.digits[row] <= sizes[c]], numbers[self.digits[row] > 0] - strides[c]
-            return part(sizes, np.concatenate([before, behind]))
+            return part(sizes, np.concatenate([before, behind]), self.limits)
         kept = np.flatnonzero(self.digits[row] <= sizes[c])
         index = np.full(self.num_states + 1, len(kept), dtype=np.int32)
         index[kept] = np.arange(len(kept), dtype=np.int32)
@@ -82,7 +81,7 @@ class Space:
         for k, digit, fewer in zip(rows, digits, before, strict=True):
             self.digits[k].take(kept, out=digit, mode="wrap")
             index.take(self.before[k].take(kept, mode="wrap"), out=fewer, mode="wrap")
-        return Space(sizes, digits, before)
+        return Space(sizes, digits, before, self.limits)
 
     def reach_one(self, onward: Callable[[int, int], int], begin: int, goal: int) -> list[int]:
         """[index of state] -> furthest position, up to the first state that reaches `goal`; for small spaces."""
@@ -108,7 +107,7 @@ class Space:
         for layer, (low, high) in enumerate(zip(self.bounds[1:], self.bounds[2:], strict=False)):
             if low < high:
                 before = self.before[:, low:high]
-                if high - low < WIDE:  # every index is valid: `wrap` only spares numpy the check
+                if high - low < self.limits.wide:  # every index is valid: `wrap` only spares numpy the check
                     best = np.maximum.reduce(flat.take(position.take(before, mode="wrap") + offsets, mode="wrap"))
                 else:
                     best = position[low:high]
@@ -121,16 +120,16 @@ class Space:
         return position[:-1]
 
 
-def part(sizes: tuple[int, ...], numbers: Any) -> Space:
+def part(sizes: tuple[int, ...], numbers: Any, limits: Limits) -> Space:
     """The space of these states and of the empty one; repeated numbers count once."""
     _, total = strides_of(sizes)
     present = np.zeros(total, dtype=bool)
     present[numbers] = True
     present[0] = True
-    return _space(sizes, np.flatnonzero(present).astype(np.int32))
+    return _space(sizes, np.flatnonzero(present).astype(np.int32), limits)
 
 
-def _space(sizes: tuple[int, ...], numbers: Any) -> Space:
+def _space(sizes: tuple[int, ...], numbers: Any, limits: Limits) -> Space:
     strides, total = strides_of(sizes)
     live = [c for c, size in enumerate(sizes) if size]
     digits = np.empty((len(live), len(numbers)), dtype=np.int16)
@@ -143,7 +142,7 @@ def _space(sizes: tuple[int, ...], numbers: Any) -> Space:
     before = np.empty(digits.shape, dtype=np.int32)
     for row, c, digit in zip(before, live, digits, strict=True):
         row[:] = np.where(digit > 0, where[np.where(digit > 0, numbers - strides[c], 0)], len(numbers))
-    return Space(sizes, digits, before)
+    return Space(sizes, digits, before, limits)
 
 
 def strides_of(sizes: tuple[int, ...]) -> tuple[list[int], int]:
@@ -156,5 +155,5 @@ def strides_of(sizes: tuple[int, ...]) -> tuple[list[int], int]:
 
 
 @lru_cache(maxsize=2)
-def whole_space(sizes: tuple[int, ...]) -> Space:
-    return _space(sizes, np.arange(strides_of(sizes)[1], dtype=np.int32))
+def whole_space(sizes: tuple[int, ...], limits: Limits = DEFAULT) -> Space:
+    return _space(sizes, np.arange(strides_of(sizes)[1], dtype=np.int32), limits)

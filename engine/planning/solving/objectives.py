@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from engine.planning.solving.exact import BOTTLENECK, Solver
-from engine.planning.solving.label_search import Found, Goal, Limits, Step, extend_ratio
+from engine.planning.solving.label_search import Bounds, Found, Goal, StageCost, extend_ratio
 from engine.planning.solving.tables import Chain
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 BOTTLENECK_SLACK = 1.05
 
 
-def _extend_descending(value: tuple[float, ...], step: Step) -> tuple[float, ...]:
+def _extend_descending(value: tuple[float, ...], step: StageCost) -> tuple[float, ...]:
     at = len(value)
     while at and value[at - 1] < step.cost_s:
         at -= 1
     return (*value[:at], step.cost_s, *value[at:])
 
 
-def _extend_latency(value: tuple[float, float], step: Step) -> tuple[float, float]:
+def _extend_latency(value: tuple[float, float], step: StageCost) -> tuple[float, float]:
     return value[0] + step.spent_s, max(value[1], step.cost_s)
 
 
@@ -56,21 +56,21 @@ class Best:
 def _balanced(solver: Solver) -> Best | None:
     square = solver.tables.square
 
-    def extend(value: tuple[float, float], step: Step) -> tuple[float, float]:
+    def extend(value: tuple[float, float], step: StageCost) -> tuple[float, float]:
         return value[0] + square(step.compute_s), value[1] + step.spent_s
 
-    for limits in _most_stages_first(solver):
-        fastest = solver.bottleneck(limits)
+    for bounds in _most_stages_first(solver):
+        fastest = solver.bottleneck(bounds)
         if fastest is not None:
-            return _tie(solver, Goal((0.0, 0.0), extend), replace(limits, cost_s=fastest[0]), fastest[1])
+            return _tie(solver, Goal((0.0, 0.0), extend), replace(bounds, cost_s=fastest[0]), fastest[1])
     return None
 
 
-def _most_stages_first(solver: Solver) -> Iterator[Limits]:
-    """The same limits with exactly as many stages as possible, then one fewer, and so on."""
-    fewest, most = solver.limits.stages
+def _most_stages_first(solver: Solver) -> Iterator[Bounds]:
+    """The same bounds with exactly as many stages as possible, then one fewer, and so on."""
+    fewest, most = solver.bounds.stages
     for count in range(min(most, solver.tables.n), fewest - 1, -1):
-        yield replace(solver.limits, stages=(count, count))
+        yield replace(solver.bounds, stages=(count, count))
 
 
 def _bottleneck_first(solver: Solver) -> Best | None:
@@ -80,19 +80,19 @@ def _bottleneck_first(solver: Solver) -> Best | None:
             return None
         if descent.decide_rest():
             return Best(descent.chain, "threshold search over sets of nodes")
-        return _tie(solver, DESCENDING, replace(solver.limits, cost_s=descent.bottleneck_s), descent.chain)
-    fastest = solver.bottleneck(solver.limits)
-    return None if fastest is None else _tie(solver, DESCENDING, replace(solver.limits, cost_s=fastest[0]), fastest[1])
+        return _tie(solver, DESCENDING, replace(solver.bounds, cost_s=descent.bottleneck_s), descent.chain)
+    fastest = solver.bottleneck(solver.bounds)
+    return None if fastest is None else _tie(solver, DESCENDING, replace(solver.bounds, cost_s=fastest[0]), fastest[1])
 
 
 def _memory_aware(solver: Solver) -> Best | None:
-    fastest = solver.bottleneck(solver.limits)
+    fastest = solver.bottleneck(solver.bounds)
     if fastest is None:
         return None
     most_s = BOTTLENECK_SLACK * fastest[0]
     if solver.exact:
         return Best(solver.emptiest(most_s, *fastest), "threshold search over sets of nodes")
-    near = replace(solver.limits, cost_s=most_s)
+    near = replace(solver.bounds, cost_s=most_s)
     emptiest = solver.search_within(RATIO, near)
     return None if emptiest is None else _tie(solver, BOTTLENECK, replace(near, ratio=emptiest.value), emptiest.chain)
 
@@ -102,12 +102,12 @@ def _latency_optimized(solver: Solver) -> Best | None:
     if solver.additive_exact:
         return _trip(solver.shortest_period(in_flight))
     if in_flight == 1:
-        return _found(solver.search.best(LATENCY, solver.limits))
+        return _found(solver.search.best(LATENCY, solver.bounds))
 
     def period(found: Found) -> tuple[float, float]:
         return max(found.value, found.round_trip_s / in_flight), found.value
 
-    return _found(min(solver.search.every(replace(BOTTLENECK, trades_round_trip=True), solver.limits), key=period, default=None))
+    return _found(min(solver.search.every(replace(BOTTLENECK, trades_round_trip=True), solver.bounds), key=period, default=None))
 
 
 def _cost(solver: Solver) -> Best | None:
@@ -120,16 +120,16 @@ def _cost(solver: Solver) -> Best | None:
         period = found.value if in_flight == 1 else max(found.value, found.round_trip_s / in_flight)
         return found.price * period, found.num_stages, period
 
-    return _found(min(solver.search.every(goal, solver.limits), key=price, default=None))
+    return _found(min(solver.search.every(goal, solver.bounds), key=price, default=None))
 
 
 def _trip(trip: Trip | None) -> Best | None:
     return None if trip is None else Best(trip.chain, "additive programme over sets of nodes", trip.ties_searched)
 
 
-def _tie(solver: Solver, goal: Goal, limits: Limits, chain: Chain) -> Best:
-    """The best chain by `goal` within the limits that `chain` keeps; `chain` itself if there are too many to compare."""
-    found = solver.search_within(goal, limits)
+def _tie(solver: Solver, goal: Goal, bounds: Bounds, chain: Chain) -> Best:
+    """The best chain by `goal` within the bounds that `chain` keeps; `chain` itself if there are too many to compare."""
+    found = solver.search_within(goal, bounds)
     return Best(found.chain, "labels within the optimum") if found else Best(chain, "threshold search", ties_searched=False)
 
 

@@ -73,7 +73,7 @@ class StageFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Goal:
+class ChainGoal:
     """What a chain's value is: figures [node][start, stop] and hops [node][next, cut], a charge for each node's use, ends.
 
     `is_sum`: they are added, else the largest counts. `uses_all`: every node of the order has a stage.
@@ -88,23 +88,23 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True)
-class Best:
+class BestChain:
     """A chain's value and cuts; inf and none where the order has no chain."""
 
     value: float
     cuts: tuple[Cut, ...] = ()
 
 
-def best_chain(goal: Goal, order: Sequence[int]) -> Best:
+def best_chain(goal: ChainGoal, order: Sequence[int]) -> BestChain:
     """The chain of least value whose nodes stand in this order."""
     walk = _Walk(goal, order)
-    return Best(walk.value, walk.trace()) if walk.value < math.inf else Best(math.inf)
+    return BestChain(walk.value, walk.trace()) if walk.value < math.inf else BestChain(math.inf)
 
 
 class _Walk:
     """`begun` [place, position]: least value of a chain in front whose next stage stands there; `ended` the same with that stage."""
 
-    def __init__(self, goal: Goal, order: Sequence[int]) -> None:
+    def __init__(self, goal: ChainGoal, order: Sequence[int]) -> None:
         self.goal, self.order, self.join = goal, list(order), np.add if goal.is_sum else np.maximum
         n, places = len(goal.figures[0]) - 1, np.array(self.order)
         begun = np.full((len(places), n + 1), np.inf)

@@ -12,21 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from engine.planning.problem import Infeasible, Problem
+from engine.planning.problem import Problem
+from engine.planning.route import DEFAULT, Limits
 from engine.planning.solution import Solution
 from engine.planning.solving.beam_plan import least_item_share
 from engine.planning.solving.bounds import ROUNDING, least_bottleneck
-from engine.planning.solving.exact import relaxation
 from engine.planning.solving.leximin import Descent
 from engine.planning.solving.memory_dual import MemoryDual
 from engine.planning.solving.memory_share import emptiest, least_share
 from engine.planning.solving.objectives import BOTTLENECK_SLACK
-from engine.planning.solving.regular import is_regular
 from engine.planning.solving.rounding import slack
+from engine.planning.solving.structure import is_regular, relaxation
 from engine.planning.solving.tables import Tables
-from engine.planning.strategies import shortage
 
-MOST_SETS = 1_200_000  # sets of nodes x nodes; the threshold search over them takes about 20 ms
 EASIER = ("bottleneck_first", "latency_optimized", "cost")  # a relaxation's best is no worse than the best
 
 
@@ -34,17 +32,17 @@ class Certificate:
     """Bounds of one problem; `order` is the order of the relaxation's best chain, () where it was not looked for.
 
     `bottleneck_s`: no placement has a smaller one. `relaxed` is the relaxation's best placement under the strategy, None where
-    that was too much to search. Raises Infeasible if not even the relaxation has a placement.
+    that was too much to search. Of an infeasible problem only `is_feasible` is known: not even the relaxation has a placement.
     """
 
-    def __init__(self, problem: Problem, relaxed: Solution | None) -> None:
+    def __init__(self, problem: Problem, relaxed: Solution | None, limits: Limits = DEFAULT) -> None:
         self.problem = problem
-        self.tables = t = Tables(relaxation(problem))
-        self._relaxed, self._descent = relaxed, None
-        if is_regular(t) and math.prod(size + 1 for size in t.size) * len(t.size) <= MOST_SETS:
+        looser = relaxation(problem)
+        self.tables = t = Tables(looser, limits=limits)
+        self._relaxed, self._descent, self.is_feasible = relaxed, None, True
+        if is_regular(looser) and math.prod(size + 1 for size in t.size) * len(t.size) <= limits.live_bounded:
             self._descent = Descent(t)
-            if not self._descent.bottleneck():
-                raise Infeasible(shortage(problem))
+            self.is_feasible = self._descent.bottleneck()
         self.bottleneck_s = self._descent.bottleneck_s if self._descent else least_bottleneck(t)
         cuts = relaxed.cuts if relaxed else t.cuts(self._descent.chain) if self._descent else ()
         self.order = tuple(u for u, _, _ in cuts)
@@ -89,7 +87,7 @@ class Certificate:
         t, problem = self.tables, self.problem
         least_s, price = self._period_s(), [problem.nodes[u].price_per_s for u in t.first]
         nodes = [c for c, size in enumerate(t.size) for _ in range(size)]
-        if 2 ** len(nodes) * len(nodes) > MOST_SETS:
+        if 2 ** len(nodes) * len(nodes) > t.limits.live_bounded:
             return min(price) * least_s * ROUNDING
         each = _every_set([price[c] for c in nodes], np.add, 0.0)
         room = _every_set([max(0.0, t.room[c] - problem.nodes[t.first[c]].buffer_bytes) for c in nodes], np.add, 0.0)

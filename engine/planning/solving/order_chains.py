@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from engine.planning.solution import Cut
-from engine.planning.solving.order_arrays import Goal, StageFigures, best_chain
+from engine.planning.solving.order_arrays import ChainGoal, StageFigures, best_chain
 
 FACTORS = (1.0, 1.05, 1.2, 1.5, math.inf)  # bottlenecks tried, over the least one
 CHARGES = (0.0, 0.1, 0.3, 0.7, 1.5, 4.0, 30.0)  # round trips that using all nodes is charged with
@@ -42,7 +42,7 @@ class Placing:
             return self._empty(order)
         return self._short(order, CHARGES if strategy == "cost" else (0.0,))
 
-    def _best(self, goal: Goal, order: Order) -> tuple[float, Cuts]:
+    def _best(self, goal: ChainGoal, order: Order) -> tuple[float, Cuts]:
         self.work += len(order) * (self.f.n**2 + CALL)
         found = best_chain(goal, order)
         return found.value, found.cuts
@@ -52,15 +52,15 @@ class Placing:
         """The same ways, for figures that hops do not add to."""
         return np.where(np.isfinite(hops), 0.0, np.inf)
 
-    def _within(self, most_s: float, figures: list[Any]) -> Goal:
+    def _within(self, most_s: float, figures: list[Any]) -> ChainGoal:
         """The figures of the stages whose times and hops are within `most_s`."""
         if most_s == math.inf:
-            return Goal(figures, self.f.hop)
+            return ChainGoal(figures, self.f.hop)
         kept = [np.where(time <= most_s, figure, np.inf) for time, figure in zip(self.f.time, figures, strict=True)]
-        return Goal(kept, np.where(self.f.hop <= most_s, self.f.hop, np.inf))
+        return ChainGoal(kept, np.where(self.f.hop <= most_s, self.f.hop, np.inf))
 
     def _fast(self, order: Order, is_balanced: bool, thorough: bool) -> Iterator[Cuts]:
-        goal = Goal(self.f.time, self.f.hop, uses_all=is_balanced)
+        goal = ChainGoal(self.f.time, self.f.hop, uses_all=is_balanced)
         least_s, cuts = self._best(goal, order)
         if is_balanced and not cuts:
             yield from self._most_nodes(order)
@@ -101,10 +101,10 @@ class Placing:
         if cuts:
             yield cuts
             emptiest = [np.where(shares <= share, time, np.inf) for shares, time in zip(self._shares, self.f.time, strict=True)]
-            yield self._best(Goal(emptiest, self.f.hop), order)[1]
+            yield self._best(ChainGoal(emptiest, self.f.hop), order)[1]
 
     def _short(self, order: Order, charges: tuple[float, ...]) -> Iterator[Cuts]:
-        least_s, cuts = (0.0, ()) if self.in_flight == 1 else self._best(Goal(self.f.time, self.f.hop), order)
+        least_s, cuts = (0.0, ()) if self.in_flight == 1 else self._best(ChainGoal(self.f.time, self.f.hop), order)
         if cuts:
             yield cuts
         for factor in (math.inf,) if self.in_flight == 1 else FACTORS:

@@ -20,8 +20,7 @@ from engine.planning.solving.order_bounds import Certificate
 from engine.planning.solving.order_chains import Cuts, Order, Placing
 from engine.planning.solving.rounding import CERTAIN
 from engine.planning.solving.strategy_keys import key_of, objective_of, solution_of
-
-MOST_WORK = 20_000_000  # array elements that trying orders may read: about 0.1 s
+from engine.planning.solving.structure import without_pools
 
 Placed = tuple[Cuts, Costs]
 
@@ -36,19 +35,20 @@ class PromptPlans:
 
 def prompt_plans(problem: Problem, strategy: str, certificate: Certificate) -> PromptPlans:
     """For nodes in free order, listed in their present one, whose links overlap with computing; constraints are not looked at."""
-    search = _Search(problem)
+    most_read = certificate.tables.limits.live_read
+    search = _Search(problem, most_read)
     present = tuple(range(len(problem.nodes)))
     seeds = [present, (*certificate.order, *(u for u in present if u not in certificate.order))]
     if strategy != "memory_aware":
         fastest, kept = None, search.placed(strategy, present)
-        other = search.placed(strategy, search.improved(strategy, seeds, MOST_WORK))
+        other = search.placed(strategy, search.improved(strategy, seeds, most_read))
     else:
         search.limit(search.placed("bottleneck_first", present))
         kept = search.placed(strategy, present)
-        seeds.append(search.improved("bottleneck_first", seeds, MOST_WORK // 3))
+        seeds.append(search.improved("bottleneck_first", seeds, most_read // 3))
         fastest = search.placed("bottleneck_first", seeds[-1])
         search.limit(fastest)
-        other = search.placed(strategy, search.improved(strategy, seeds, MOST_WORK // 3))
+        other = search.placed(strategy, search.improved(strategy, seeds, most_read // 3))
     num_stages = max((len(placed[0]) for placed in (kept, other) if placed), default=0)
     bound = certificate.bound(strategy, num_stages, fastest[1].bottleneck_s if fastest else math.inf)
     solutions = (_solution(problem, strategy, placed, bound, certificate.bottleneck_s) for placed in (kept, other))
@@ -58,8 +58,8 @@ def prompt_plans(problem: Problem, strategy: str, certificate: Certificate) -> P
 class _Search:
     """Plans in given orders, with the shared memories dealt out in every way, or in the way that was best so far."""
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+    def __init__(self, problem: Problem, most_read: int) -> None:
+        self.problem, self.most_read = problem, most_read
         self.ways = [Placing(StageFigures(dealt)) for dealt in _dealt_out(problem)]
 
     @property
@@ -75,7 +75,7 @@ class _Search:
         """The best plan in this order, with every way of dealing tried; the best of them is the first way afterwards."""
         found: list[tuple[Cuts, Costs, Placing]] = []
         for way in self.ways:
-            if found and self.work > MOST_WORK:
+            if found and self.work > self.most_read:
                 break
             best = self._best(way, strategy, order, thorough=True)
             if best is not None:
@@ -120,7 +120,7 @@ class _Search:
 
 def _dealt_out(problem: Problem) -> Iterator[Problem]:
     """The problem without shared memories: their nodes promised all of it, then parts of it."""
-    bare = replace(problem, pools=(), nodes=tuple(replace(node, pool_id=None) for node in problem.nodes))
+    bare = without_pools(problem)
     yield bare
     for weights in _parts(problem) if problem.pools else ():
         rooms = [node.memory_bytes for node in problem.nodes]

@@ -1,32 +1,18 @@
 """Problems on which a further start never hurts, and their stages within a bottleneck.
 
-Regular: links uniform, nodes in free order, every part of an allowed stage is allowed and costs no more, no shared pool.
-Then within a bottleneck T a chain that has come further can do whatever one behind it can. `bound` is a bottleneck in
-seconds here; filling.py puts shares of memory in its place.
+`structure.is_regular` says which they are. Within a bottleneck T a chain that has come further can do whatever one behind it can.
+`bound` is a bottleneck in seconds here; memory_share.py puts shares of memory in its place.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from engine.planning.solving.tables import Chain, Tables
-
-
-def is_regular(tables: Tables) -> bool:
-    return (
-        tables.uniform
-        and tables.problem.free_order
-        and tables.least == 1
-        and tables.given_stop is None
-        and not tables.pool_room
-        and all(x <= y for table in tables.table for x, y in pairwise(table))
-        and (not tables.additive or len(set(tables.hop[1:-1])) <= 1)
-    )
 
 
 class Regular:

@@ -13,6 +13,7 @@ given layer counts only those cuts are. Classes are sets of nodes that can be sw
 
 from __future__ import annotations
 
+import copy
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from engine.planning.problem import ADDITIVE, TOKEN_ID_BYTES, Link, PlanningNode, Problem
+from engine.planning.route import DEFAULT, Limits
 from engine.planning.solution import Cut, ratio
+from engine.planning.solving.structure import has_equal_links, node_classes, nodes_of
 
 Chain = tuple[tuple[int, int, int], ...]  # (class, start, stop) in execution order
 
@@ -53,15 +56,17 @@ PLAIN = Reading()
 class Tables:
     """Costs of one problem. Read-only after construction; indices are classes unless a name says node."""
 
-    def __init__(self, problem: Problem, classes: list[list[int]] | None = None, reading: Reading = PLAIN) -> None:
-        self.problem, self.reading = problem, reading
+    def __init__(
+        self, problem: Problem, classes: list[list[int]] | None = None, reading: Reading = PLAIN, limits: Limits = DEFAULT
+    ) -> None:
+        self.problem, self.reading, self.limits = problem, reading, limits
         self.n = len(problem.items)
         self.additive = problem.link_cost == ADDITIVE
-        self.uniform = isinstance(problem.links, Link) and problem.equal_ends
+        self.uniform = has_equal_links(problem)
         self.least = problem.constraints.min_items_per_stage
-        self.nodes = [u for u, node in enumerate(problem.nodes) if node.node_id not in problem.constraints.forbidden_nodes]
+        self.nodes = nodes_of(problem)
         self._pinned = dict(problem.constraints.pins)
-        self.classes = self._classes() if classes is None else classes
+        self.classes = node_classes(problem) if classes is None else classes
         self.size = tuple(len(members) for members in self.classes)
         self.first = [members[0] for members in self.classes]
         self.room = [problem.room_bytes(u) for u in self.first]
@@ -74,6 +79,7 @@ class Tables:
         self.given_stop = self._given_stops()
         self._costs: dict[tuple[int, int, int], float] = {}
         self._stages: dict[tuple[int, int], list[tuple[int, float]]] = {}
+        self._limit_array: Any = None
 
     # ------------------------------------------------------------------------------------------------ times
     def _set_times(self) -> None:
@@ -230,12 +236,20 @@ class Tables:
 
         return np.array(self.hop)
 
-    @cached_property
+    @property
     def limit_array(self) -> Any:
         """[class, start], with a last column for the end."""
         import numpy as np
 
-        return np.array([[*row, self.n] for row in self.limit], dtype=np.int32)
+        if self._limit_array is None:
+            self._limit_array = np.array([[*row, self.n] for row in self.limit], dtype=np.int32)
+        return self._limit_array
+
+    def narrowed(self, limit: list[list[int]]) -> Tables:
+        """The same with nearer furthest stops."""
+        narrow = copy.copy(self)
+        narrow.limit, narrow._limit_array, narrow._stages = limit, None, {}
+        return narrow
 
     def _given_stops(self) -> dict[int, int] | None:
         counts = self.problem.constraints.stage_items
@@ -266,31 +280,6 @@ class Tables:
         used, pool = self.problem.memory_bytes(self.first[c], start, stop), self.pool[c]
         alone = ratio(used, self.room[c])
         return alone if pool is None else max(alone, ratio(used, self.pool_room[pool]))
-
-    # ------------------------------------------------------------------------------------------------ classes
-    def _classes(self) -> list[list[int]]:
-        """Nodes that can be swapped; in a given order, or when every node is unlike, each is its own class."""
-        if not self.problem.free_order:
-            return [[u] for u in self.nodes]
-        groups: dict[object, list[list[int]]] = {}
-        for u in self.nodes:
-            node = self.problem.nodes[u]
-            sizes = (node.memory_bytes, node.buffer_bytes, node.pool_id)
-            key = (node.time_s, node.stage_time_s, node.base_s, node.price_per_s, self.problem.ends_s(u), sizes)
-            pins = node.node_id if node.node_id in self._pinned.values() else None
-            alike = groups.setdefault((*key, pins), [])
-            home = next((group for group in alike if self._swappable(group[0], u)), None)
-            if home is None:
-                alike.append([u])
-            else:
-                home.append(u)
-        return sorted((group for alike in groups.values() for group in alike), key=lambda group: group[0])
-
-    def _swappable(self, u: int, v: int) -> bool:
-        if self.uniform:
-            return True
-        link, others = self.problem.link, [w for w in self.nodes if w not in (u, v)]
-        return link(u, v) == link(v, u) and all(link(u, w) == link(v, w) and link(w, u) == link(w, v) for w in others)
 
     def cuts(self, chain: Chain) -> tuple[Cut, ...]:
         """The chain on real nodes: those of a class in the order given."""

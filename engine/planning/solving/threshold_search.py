@@ -20,7 +20,6 @@ from engine.planning.solving.node_sets import Space, part, whole_space
 from engine.planning.solving.regular import Arrays, Regular
 from engine.planning.solving.tables import Chain, Tables
 
-MANY = 5000  # states; with fewer, a probe costs no more than what would spare it
 LIFTS = 8
 CLOSE = 0.02  # of a cost: so near to the bound, the best chain may well be the optimum
 
@@ -92,7 +91,7 @@ class Reach:
 
     def lift(self, low: float, high: float) -> float:
         """A higher bound than `low` that no chain is below: within it, the longest stages of all nodes are too few items."""
-        if self.space.num_states < MANY:
+        if self.space.num_states < self.space.limits.many:
             return low
         sizes = np.array(self.space.sizes)
         rest = self.r.n - sum(stop - start for _, start, stop in self.r.fixed)
@@ -187,7 +186,7 @@ def alive(regular: Regular, space: Space, bound_s: float) -> Any:
 
 def earliest(tables: Tables, bound_s: float) -> list[int]:
     """[state] -> how far its nodes must have come, so that the others can cover the rest within `bound_s`."""
-    space = whole_space(tables.size)
+    space = whole_space(tables.size, tables.limits)
     needed = np.empty(space.total, dtype=np.int32)
     needed[space.states] = _needed(Regular(tables).arrays(), space, bound_s)
     return needed.tolist()
@@ -201,7 +200,7 @@ def _needed(arrays: Arrays, space: Space, bound_s: float) -> Any:
         back[stop] = back[start]
     mirrored = np.zeros((len(space.sizes), n + 2), dtype=np.int32)
     mirrored[:, :-1] = n - back[arrays.nearest(bound_s)][:, ::-1]
-    behind = space if space.whole else part(space.sizes, others)
+    behind = space if space.whole else part(space.sizes, others, space.limits)
     return n - _positions(behind, mirrored, int(n - back[n]))[behind.where[others]]
 
 

@@ -56,7 +56,7 @@ function fixed(title, name, show, hint) {
 function columns() {
   const layers = DATA.layers;
   const bytes = (value) => scaled(value, "B");
-  const share = (row) => (100 * point().figures.self_s[row.id]) / point().step_s;
+  const share = (row) => DATA.honesty.doubt ? null : (100 * point().figures.self_s[row.id]) / point().step_s;
   return [
     { title: "#", cell: (row) => String(row.id), key: (row) => row.id },
     { title: "Layer", className: "text name", cell: (row) => clip(layers.name[row.id], 120), key: (row) => layers.name[row.id], full: (row) => clip(layers.path[row.id], 600) },

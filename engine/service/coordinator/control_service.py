@@ -19,11 +19,12 @@ from engine.data.plan import NodeSpec, Plan, Stage
 from engine.data.status import SessionStatus
 from engine.data.version import own_version
 from engine.data.watch_frame import WatchFrame, shortened
-from engine.planning.problem_document import problem_to_json
+from engine.planning.problem_json import problem_to_json
 from engine.service import wire
 from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.session_output import SessionOutput
 from engine.service.coordinator.shell import ClusterShell
+from engine.service.errors import as_noodle_error
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -141,7 +142,7 @@ class ControlService(rpc.ControlServicer):
             raise InvalidInput(f"the request has {request.ByteSize()} bytes, the limit is {MAX_PROMPT_BYTES}: shorten the prompt")
         if request.resume:
             await asyncio.wait_for(shell.ready.wait(), RESTART_LIMIT_S)
-        output = shell.find_session(request.session_id) if request.session_id and shell.codec is not None else None
+        output = shell.outputs.find(request.session_id) if request.session_id and shell.outputs.codec is not None else None
         if output is None and request.resume:
             raise NotFound(f"session {request.session_id[:80]} is unknown here: it was never begun, or its journal is gone")
         if output is not None and not request.resume:
@@ -149,11 +150,17 @@ class ControlService(rpc.ControlServicer):
         output = output or await self._open(request)
         output.num_listeners += 1
         try:
-            yield pb.TokenChunk(session_id=output.session_id, index=-1, prompt_ids=output.prompt_ids)
+            head = pb.TokenChunk(session_id=output.session_id, index=-1, prompt_ids=output.prompt_ids)
+            head.stand_in_tokenizer = output.stand_in_tokenizer
+            yield head
             async for chunk in output.stream(max(0, request.next_index)):
                 yield chunk
+        except Exception as e:
+            error = as_noodle_error(e)
+            shell.outputs.fail(output.session_id, error)
+            raise error from e
         finally:
-            shell.leave(output)
+            shell.outputs.leave(output)
 
     def _check_same(self, request: pb.GenerateRequest) -> None:
         """Raise Refused if the id that a client chose is that of another session: nobody may get another one's answer."""
@@ -166,11 +173,14 @@ class ControlService(rpc.ControlServicer):
         shell = self._shell
         wanted = wire.request_from_message(request)
         session_id = check_name("session id", request.session_id or f"s-{secrets.token_hex(6)}")
-        if shell.codec is None or shell.cluster.card is None:
+        if shell.outputs.codec is None or shell.cluster.card is None:
             raise Unavailable(shell.cluster.state.failure or "the model is being prepared: try again in a few seconds")
-        prompt_ids = wanted.prompt_ids if wanted.prompt is None else await asyncio.to_thread(shell.codec.encode, wanted.prompt)
-        _check_prompt_ids(prompt_ids, shell.cluster.card.vocab_size)
-        return shell.open_session(on.SessionSubmitted(session_id, prompt_ids, wanted))
+        card = shell.cluster.card
+        prompt_ids = wanted.prompt_ids if wanted.prompt is None else await asyncio.to_thread(shell.outputs.codec.encode, wanted.prompt)
+        if not prompt_ids and card.bos_token_id is not None:
+            prompt_ids = (card.bos_token_id,)  # as in generate() without a prompt
+        _check_prompt_ids(prompt_ids, card.vocab_size)
+        return shell.outputs.open(on.SessionSubmitted(session_id, prompt_ids, wanted))
 
     async def Apply(self, request: pb.ApplyRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
         self._shell.feed(on.ReplanRequested(request.expected_plan_version, request.strategy, _stages(request)))
@@ -242,7 +252,7 @@ def _expected(request: pb.DrainRequest | pb.UndrainRequest | pb.CancelRequest) -
 
 def _check_prompt_ids(prompt_ids: tuple[int, ...], vocab_size: int) -> None:
     if not prompt_ids:
-        raise InvalidInput("the prompt is empty: give at least one token")
+        raise InvalidInput("the prompt has no tokens, and the model no token that begins a text: give at least one token")
     wrong = next((t for t in prompt_ids if not 0 <= t < vocab_size), None)
     if wrong is not None:
         raise InvalidInput(f"prompt token id {wrong} is outside the vocabulary of {vocab_size} tokens: use 0 to {vocab_size - 1}")

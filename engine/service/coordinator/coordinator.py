@@ -9,13 +9,12 @@ import secrets
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.control import events as on
 from engine.control.adaptation.rules import AdaptationSettings, check_mode
 from engine.control.cluster import Cluster, ClusterConfig
-from engine.data.errors import NoodleError
 from engine.data.model import ModelRef
 from engine.model.weight_cache import CACHE_FOLDER, WeightCache
 from engine.report.jsonl import LOG_NAME
@@ -28,6 +27,7 @@ from engine.service.coordinator.recorder import Recorder
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.text import TextCodec
 from engine.service.coordinator.worker_peer import PeerOptions
+from engine.service.errors import as_noodle_error
 from engine.service.metrics_server import MetricsOptions, MetricsServer, cluster_collector
 from engine.service.pace import Pace
 from engine.service.process import Server, Stopping, announce
@@ -72,7 +72,7 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     scrapes = MetricsServer(options.metrics, cluster_collector(asyncio.get_running_loop(), shell.status))
     metrics_address = scrapes.start()
     if options.metrics_dir is not None:
-        shell.recorder = _start_recorder(options.metrics_dir, options, shell)
+        shell.record_to(_start_recorder(options.metrics_dir, options, shell))
     server = Server(options.security)
     manifests = ManifestSource(options.cache_dir, lambda: cluster.card)
     rpc.add_ControlServicer_to_server(ControlService(shell, manifests), server.grpc)
@@ -105,12 +105,13 @@ async def _prepare(options: CoordinatorOptions, shell: ClusterShell) -> None:
     """Get the model ready and tell the cluster; a model that cannot be had is a state, not the end of the process."""
     try:
         card = await prepare_model(options.model, options.cache_dir, lambda done, detail: shell.feed(on.ModelProgress(detail, done)))
-        shell.codec = await asyncio.to_thread(TextCodec, Path(card.folder))
-    except NoodleError as e:
-        shell.feed(on.ModelFailed(str(e)))
+        codec = await asyncio.to_thread(TextCodec, Path(card.folder))
+        shell.outputs.speak(codec)
+    except Exception as e:
+        shell.feed(on.ModelFailed(str(as_noodle_error(e))))
         shell.ready.set()
         return
     log.info("%s: weights %s", card.ref.label, card.precision.sentence)
-    shell.feed(on.ModelReady(card))
-    shell.restore_sessions()
+    shell.feed(on.ModelReady(replace(card, tokenizer_source=codec.source, stand_in_tokenizer=codec.stand_in)))
+    shell.outputs.restore()
     shell.ready.set()

@@ -18,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from engine.control.past_sessions import FAILED, MAX_FINISHED, PastSessions
+from engine.control.sessions.past_sessions import FAILED, MAX_FINISHED, PastSessions
 from engine.data.adopted_plan import AdoptedPlan
 from engine.data.errors import Exhausted, InvalidInput, NoodleError, Refused
 from engine.data.generation import FinishReason, GenerateRequest, Sampling
@@ -136,10 +136,9 @@ class Journal:
         row = self._db.execute("SELECT * FROM sessions WHERE session_id = ?", (session_id,)).fetchone()
         return self._session(row) if row else None
 
-    def unfinished(self) -> list[JournalledSession]:
-        """Sessions that a former coordinator left, in the order in which they came."""
-        rows = self._db.execute("SELECT * FROM sessions WHERE finish_reason IS NULL ORDER BY wall_s, rowid").fetchall()
-        return [self._session(row) for row in rows]
+    def unfinished(self) -> list[str]:
+        """The ids of sessions that a former coordinator left, in the order in which they came."""
+        return [row[0] for row in self._db.execute("SELECT session_id FROM sessions WHERE finish_reason IS NULL ORDER BY wall_s, rowid")]
 
     def _session(self, row: tuple[Any, ...]) -> JournalledSession:
         session_id, wall_s, prompt_ids, request, reason, error = row

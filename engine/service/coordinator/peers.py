@@ -6,8 +6,8 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 
-from engine.control.claims import Claim
-from engine.control.members import Members
+from engine.control.nodes.claims import Claim
+from engine.control.nodes.members import Members
 from engine.data.errors import NotFound, Unavailable
 from engine.data.plan import NodeSpec
 from engine.service.coordinator.worker_peer import NoAnswer, PeerOptions, WorkerPeer

@@ -18,40 +18,38 @@ class SessionOutput:
     client whose connection broke can come back for those it missed; `num_listeners` are connected now."""
 
     def __init__(self, session_id: str, prompt_ids: tuple[int, ...], codec: TextCodec, stop: tuple[str, ...]) -> None:
-        self.session_id, self.prompt_ids = session_id, prompt_ids
-        self.journal_error: NoodleError | None = None
+        self.session_id, self.prompt_ids, self.stand_in_tokenizer = session_id, prompt_ids, codec.stand_in
+        self.fault: NoodleError | None = None  # why it ends with an error, whatever the cluster says
         self.num_listeners = 0
         self._text = TextStream(codec, stop)
-        self._texts: list[str] = []  # of each taken token
         self._chunks: list[pb.TokenChunk] = []
         self._end: pb.TokenChunk | NoodleError | None = None
         self._changed = asyncio.Event()
 
-    def take(self, index: int, token_id: int) -> bool:
-        """Turn a new token into text, once; True if it completes a stop string."""
-        if index != len(self._texts):
-            return False
-        self._texts.append(self._text.push(token_id))
-        return self._text.stopped
+    def would_stop(self, token_id: int) -> bool:
+        """Whether this token, if it is the next one, completes a stop string."""
+        return self._text.would_stop(token_id)
 
     def restore(self, token_ids: Sequence[int]) -> bool:
         """Tokens that a former coordinator journalled; clients have some of them, or all. True if they reach a stop string."""
         for index, token_id in enumerate(token_ids):
-            self.take(index, token_id)
-            self._add(pb.TokenChunk(session_id=self.session_id, index=index, token_id=token_id, text=self._texts[index]))
+            self._add(index, token_id)
         return self._text.stopped
 
     def emit(self, command: EmitToken) -> None:
-        chunk = pb.TokenChunk(session_id=self.session_id, index=command.index, token_id=command.token_id, text=self._texts[command.index])
+        chunk = self._add(command.index, command.token_id)
         chunk.timings.extend(wire.timings_to(command.timings))
         chunk.step_s = command.step_s
-        self._add(chunk)
+        self._wake()
+
+    def fail(self, error: NoodleError) -> None:
+        """Nothing more is taken; the first error is the one that clients see."""
+        self.fault = self.fault or error
 
     def finish(self, reason: FinishReason, error: NoodleError | None) -> None:
         """End the streams: with the error if the session failed, else with a last chunk that says why it stopped."""
         failure = error if reason is FinishReason.ERROR else None
-        last = pb.TokenChunk(session_id=self.session_id, index=-1, text=self._text.flush(), finish_reason=reason)
-        self._end = failure or last
+        self._end = failure or pb.TokenChunk(session_id=self.session_id, index=-1, text=self._text.flush(), finish_reason=reason)
         self._wake()
 
     async def stream(self, next_index: int) -> AsyncIterator[pb.TokenChunk]:
@@ -69,9 +67,13 @@ class SessionOutput:
                 yield self._end
                 return
 
-    def _add(self, chunk: pb.TokenChunk) -> None:
+    def _add(self, index: int, token_id: int) -> pb.TokenChunk:
+        """The next token with its text."""
+        if index != len(self._chunks):
+            raise AssertionError(f"token {index} of {self.session_id} follows {len(self._chunks)} others")
+        chunk = pb.TokenChunk(session_id=self.session_id, index=index, token_id=token_id, text=self._text.push(token_id))
         self._chunks.append(chunk)
-        self._wake()
+        return chunk
 
     def _wake(self) -> None:
         self._changed.set()

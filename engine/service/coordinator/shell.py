@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import logging
 import time
+import traceback
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
 from typing import Any
@@ -19,35 +19,27 @@ import grpc
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster
-from engine.control.session_status import with_error
 from engine.control.status import cluster_status
-from engine.data.errors import NoodleError, NotFound, Refused, Unavailable
-from engine.data.generation import FinishReason, GenerateRequest
-from engine.data.measured_link import COORDINATOR, MeasuredLink
+from engine.data.errors import NoodleError, Refused, Unavailable
 from engine.data.plan import NodeSpec
 from engine.data.status import ClusterStatus, Severity
 from engine.profile.profile import Profile
 from engine.service import wire
 from engine.service.coordinator.event_list import EventList
 from engine.service.coordinator.journal import Journal
+from engine.service.coordinator.orders import Orders
 from engine.service.coordinator.peers import Peers
 from engine.service.coordinator.recorder import Recorder
-from engine.service.coordinator.session_output import SessionOutput
-from engine.service.coordinator.stage_orders import StageOrders
-from engine.service.coordinator.text import TextCodec
+from engine.service.coordinator.session_outputs import SessionOutputs
 from engine.service.coordinator.weight_sources import note_record
 from engine.service.coordinator.worker_peer import PeerOptions, WorkerPeer
-from engine.service.errors import as_noodle_error, from_number, from_rpc_error
-from engine.service.link_probe import LinkPeer, measure_links
+from engine.service.errors import as_noodle_error, from_rpc_error, logged, surviving
 from protos import noodle_pb2 as pb
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 LAG_S = 0.1  # a loop that is this late has not heard what workers said either
-GRACE_S = 10.0  # for a client whose connection broke; one that leaves says so
-RETURN_S = 60.0  # for one whose coordinator was restarted
-EPOCH_BITS = 20  # a session is interrupted less often than that within one incarnation of the coordinator
 
 
 class ClusterShell:
@@ -55,20 +47,23 @@ class ClusterShell:
 
     def __init__(self, cluster: Cluster, cluster_id: str, journal: Journal, peer_options: PeerOptions) -> None:
         self.cluster, self.cluster_id, self.journal = cluster, cluster_id, journal
-        self.codec: TextCodec | None = None
-        self.recorder: Recorder | None = None
+        self._recorder: Recorder | None = None
         self.events = EventList(journal)
         self.peers = Peers(cluster.members, peer_options, self._undelivered)
-        self._orders = StageOrders(self, self.peers)
-        self._outputs: dict[str, SessionOutput] = {}
+        self._orders = Orders(cluster, self.peers, self.feed, self.record)
+        self.outputs = SessionOutputs(journal, self.feed, self.record, self.spawn)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._measuring: dict[str, asyncio.Lock] = {}
         self._turned_away: dict[str, str] = {}  # workers that ask to join, and why they cannot
         self._generation = int(time.time() * 1000)  # the newest registration's; it rises over restarts too
         self._profiling: set[str] = set()
         self.ready = asyncio.Event()  # set once the model is known and former sessions are taken over, or never will be
         self._backlog: collections.deque[do.Command] = collections.deque()
+        self._faults: set[str] = set()  # places in the code where the cluster failed
         self._draining = False
+
+    def record_to(self, recorder: Recorder) -> None:
+        """Keep the run's metrics from now on; the recorder ends with the shell."""
+        self._recorder = recorder
 
     # ------------------------------------------------------------------------------------------ events
     def feed(self, event: on.ClusterEvent) -> None:
@@ -80,15 +75,26 @@ class ClusterShell:
         commands = self.cluster.handle(event, now_s)
         for command in commands:
             if isinstance(command, do.SendStep):
-                if peer := self.peers.get(command.first_worker_id):  # else its loss is on the way
-                    peer.send_step(command)
+                self._send(command)
             else:
                 self._backlog.append(command)
         if self._backlog and not self._draining:
             self._draining = True
             asyncio.get_running_loop().call_soon(self._drain)
-        if self.recorder is not None:
-            self.recorder.observe(event, commands, now_s)
+        if self._recorder is not None:
+            with surviving():
+                self._recorder.observe(event, commands, now_s)
+
+    def _send(self, command: do.SendStep) -> None:
+        """Put a step on its way; a segment that cannot be written down stays behind, and its session ends."""
+        segments = list[pb.Segment]()
+        for segment in command.segments:
+            try:
+                segments.append(wire.segment_to_message(segment))
+            except Exception as e:
+                self._backlog.append(do.Fault(as_noodle_error(e), segment.session_id))
+        if peer := self.peers.get(command.first_worker_id):  # else its loss is on the way
+            peer.send_step(command, segments)
 
     def _drain(self) -> None:
         while self._backlog:
@@ -96,9 +102,8 @@ class ClusterShell:
             try:
                 self._carry_out(command)
             except Exception as e:
-                error = as_noodle_error(e)
-                log.error("%s", error)
-                self._give_up(command, error)
+                with surviving():
+                    self._give_up(command, logged(e))
         self._draining = False
 
     async def tick_forever(self) -> None:
@@ -143,95 +148,39 @@ class ClusterShell:
         self.peers.adopt(peer)
         return self._generation
 
-    # ------------------------------------------------------------------------------------------ sessions
-    def open_session(self, event: on.SessionSubmitted) -> SessionOutput:
-        """Journal and submit a session; raises what the journal or the cluster says against it."""
-        output = self._new_output(event.session_id, event.prompt_ids, event.request)
-        try:
-            self.journal.open_session(event.session_id, event.prompt_ids, event.request)
-            self.feed(event)
-        except NoodleError as e:
-            self._outputs.pop(event.session_id, None)
-            self.journal.close_session(event.session_id, FinishReason.ERROR, e)
-            raise
-        return output
-
-    def find_session(self, session_id: str) -> SessionOutput | None:
-        """A session that runs, or one that is over and can be read again from the journal."""
-        if output := self._outputs.get(session_id):
-            return output
-        found = self.journal.session(session_id)
-        if found is None or found.finish_reason is None:
-            return None
-        output = self._new_output(session_id, found.prompt_ids, found.request)
-        del self._outputs[session_id]
-        output.restore(found.token_ids)
-        output.finish(found.finish_reason, found.error)
-        return output
-
-    def restore_sessions(self) -> None:
-        """Go on with what a former coordinator left behind; call it once the model is known."""
-        for found in self.journal.unfinished():
-            output = self._new_output(found.session_id, found.prompt_ids, found.request)
-            stopped = output.restore(found.token_ids)
-            epoch, age_s = self.journal.incarnation << EPOCH_BITS, max(0.0, time.time() - found.wall_s)
-            self.feed(on.SessionRestored(found.session_id, found.prompt_ids, found.request, found.token_ids, epoch, stopped, age_s))
-            self.spawn(self._cancel_unless_heard(output, RETURN_S))
-
-    def leave(self, output: SessionOutput) -> None:
-        """A client's stream ended: if it was the last one, it has a moment to come back before its session is cancelled."""
-        output.num_listeners -= 1
-        if output.session_id in self._outputs:
-            self.spawn(self._cancel_unless_heard(output, GRACE_S))
-
-    async def _cancel_unless_heard(self, output: SessionOutput, wait_s: float) -> None:
-        await asyncio.sleep(wait_s)
-        if output.num_listeners == 0 and self._outputs.get(output.session_id) is output:
-            with contextlib.suppress(NotFound):
-                self.feed(on.SessionCancelled(output.session_id, "the client went away"))
-
-    def _new_output(self, session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest) -> SessionOutput:
-        if self.codec is None:
-            raise AssertionError("a session before the model is known")
-        output = self._outputs[session_id] = SessionOutput(session_id, prompt_ids, self.codec, request.stop)
-        return output
-
     def report(self, message: pb.StepReport) -> None:
-        """A step's outcome from a worker; the text decides about stop strings before the cluster hears of the token."""
-        if message.unreachable_worker_id:
-            why = message.unreachable_why[:160]
-            self.feed(on.LinkBroken(message.worker_id, message.unreachable_worker_id, message.plan_version, why))
-            return
-        current = message.plan_version == self.cluster.plan_version
-        outcomes = tuple(self._outcome(r, current) for r in message.results)
-        self.feed(on.StepReported(message.worker_id, message.plan_version, message.step_id, outcomes, wire.timings_from(message.timings)))
+        """A step's outcome from a worker; the text decides about stop strings before the cluster hears of the token.
 
-    def _outcome(self, result: pb.SegmentResult, current: bool) -> on.SegmentOutcome:
-        index = result.sample_index if result.sample_index >= 0 else None
-        if result.code:
-            return on.SegmentOutcome(result.session_id, result.epoch, index, 0, error=from_number(result.code, result.message))
-        output, session = self._outputs.get(result.session_id), self.cluster.scheduler.get(result.session_id)
-        is_new = current and session is not None and session.epoch == result.epoch and index == len(session.generated)
-        stopped = output is not None and is_new and index is not None and output.take(index, result.token_id)
-        return on.SegmentOutcome(result.session_id, result.epoch, index, result.token_id, stopped=stopped)
+        Raises nothing: what fails here is not the worker's fault, and ends the sessions that it is about.
+        """
+        try:
+            self._drain()  # the texts of all tokens before these
+            if message.unreachable_worker_id:
+                why = message.unreachable_why[:160]
+                self.feed(on.LinkBroken(message.worker_id, message.unreachable_worker_id, message.plan_version, why))
+                return
+            outcomes, timings = tuple(self.outputs.outcome(r) for r in message.results), wire.timings_from(message.timings)
+            self.feed(on.StepReported(message.worker_id, message.plan_version, message.step_id, outcomes, timings))
+        except Exception as e:
+            error = logged(e)
+            for result in message.results:
+                with surviving():
+                    self.outputs.fail(result.session_id, error)
 
     # ------------------------------------------------------------------------------------------ commands
     def _carry_out(self, command: do.Command) -> None:
         match command:
             case do.EmitToken():
-                output = self._outputs.get(command.session_id)
-                if output is not None and output.journal_error is None:  # else it has ended
-                    self.journal.append_token(command.session_id, command.index, command.token_id)
-                    output.emit(command)
+                self.outputs.emit(command)
             case do.FinishSession():
-                self._finish(command)
+                self.outputs.finish(command)
+            case do.Fault():
+                self._say_fault(command)
             case do.Record():
                 self.record(command)
-            case do.MeasureWorker():
-                self.spawn(self._measure(command))
-            case do.MeasureLinks():
-                self.spawn(self._measure_links(command))
-            case do.LoadStage() | do.PrepareStage() | do.CopyKv() | do.CommitStage() | do.ReleaseStage():
+            case do.MeasureWorker() | do.MeasureLinks() | do.LoadStage():
+                self.spawn(self._orders.carry_out(command))
+            case do.PrepareStage() | do.CopyKv() | do.CommitStage() | do.ReleaseStage():
                 self.spawn(self._orders.carry_out(command))
             case do.AdoptPlan():
                 self.journal.adopt_plan(command.plan)
@@ -244,66 +193,31 @@ class ClusterShell:
                     self.peers.drop(command.worker_id)
 
     def _give_up(self, command: do.Command, error: NoodleError) -> None:
-        """A command failed, most likely the journal: the session whose token could not be kept ends here."""
+        """A command failed: the session whose token was not kept, or has no text, ends here."""
         if isinstance(command, do.EmitToken):
-            if output := self._outputs.get(command.session_id):
-                output.journal_error = error
-            if self.cluster.scheduler.get(command.session_id):
-                self.feed(on.SessionCancelled(command.session_id, str(error)))
+            self.outputs.fail(command.session_id, error)
 
-    def _finish(self, command: do.FinishSession) -> None:
-        """End a session; one that lost a token to the disk has failed, even if the cluster knows all of them."""
-        output, reason, error, status = self._outputs.pop(command.session_id, None), command.reason, command.error, command.status
-        if output is not None:
-            if output.journal_error is not None:
-                reason, error = FinishReason.ERROR, output.journal_error
-                status = with_error(status, error)
-            output.finish(reason, error)
-        self.journal.close_session(command.session_id, reason, error, status)
+    def _say_fault(self, fault: do.Fault) -> None:
+        """The cluster went on after a bug. One that comes back with every tick is told once."""
+        if fault.session_id:
+            self.outputs.fail(fault.session_id, as_noodle_error(fault.error))
+        elif (place := _place_of(fault.error)) not in self._faults:
+            self._faults.add(place)
+            self.record(do.Record(Severity.ERROR, "cluster", "coordinator", str(as_noodle_error(fault.error))))
 
     def record(self, record: do.Record) -> None:
-        """One event: to the journal, the log and whoever watches."""
+        """One event: to whoever watches, the log, the journal. A disk that is full is no reason to stop what led to it."""
         event = self.events.add(record)
-        if self.recorder is not None:
-            self.recorder.event(event)
         log.log(logging.ERROR if record.severity is Severity.ERROR else logging.INFO, "%s %s: %s", record.kind, record.subject, record.text)
-        self.events.keep(event)
+        if self._recorder is not None:
+            with surviving():
+                self._recorder.event(event)
+        with surviving():
+            self.events.keep(event)
 
     def note(self, worker_id: str, text: str) -> None:
         """A line that a worker of this cluster has for the operator. Raises NotFound for anybody else."""
         self.record(note_record(self.peers.present(worker_id).worker_id, text))
-
-    async def _measure(self, command: do.MeasureWorker) -> None:
-        """One worker of a host at a time: two that measure on the same cores would measure each other."""
-        member, card = self.cluster.members.get(command.worker_id), self.cluster.card
-        if member is None or card is None:
-            return
-        async with self._measuring.setdefault(member.spec.host, asyncio.Lock()):
-            await self.ask(command.worker_id, command.generation, self._measure_now(command, card))
-
-    async def _measure_now(self, command: do.MeasureWorker, card: Any) -> on.ClusterEvent:
-        reply = await self.peers[command.worker_id].measure(card)
-        return on.WorkerMeasured(command.worker_id, command.generation, tuple(reply.decode_s), reply.base_s)
-
-    async def _measure_links(self, command: do.MeasureLinks) -> None:
-        """Not while a worker of the same host times items: each would disturb the other."""
-        member, found = self.cluster.members.get(command.worker_id), list[MeasuredLink]()
-        if member is not None:
-            async with self._measuring.setdefault(member.spec.host, asyncio.Lock()):
-                with contextlib.suppress(grpc.RpcError, NoodleError):  # a worker that is gone is found by its lease
-                    found += await self._links_of(self.peers.connected(command.worker_id), command.peer_ids)
-        self.feed(on.LinksMeasured(command.worker_id, command.generation, tuple(found)))
-
-    async def _links_of(self, worker: WorkerPeer, peer_ids: tuple[str, ...]) -> list[MeasuredLink]:
-        """To the coordinator as measured from here, to workers as measured there."""
-        found = list[MeasuredLink]()
-        if COORDINATOR in peer_ids:
-            here = LinkPeer(worker.worker_id, worker.address)
-            found += await measure_links(COORDINATOR, [here], self.peers.options.token, self.peers.options.credentials)
-        if peers := [peer for peer_id in peer_ids if (peer := self.peers.get(peer_id))]:
-            answer = await worker.measure_links(peers)
-            found += [wire.from_message(MeasuredLink, link) for link in answer.links]
-        return found
 
     async def profile(self, worker_id: str, quick: bool) -> AsyncIterator[pb.ProfileMessage]:
         """Progress, then the document, which the cluster has heard of by then. Raises NotFound, Unavailable or what the worker says."""
@@ -333,23 +247,6 @@ class ClusterShell:
             raise from_rpc_error(e, f"worker {worker_id}") from e
         self.record(do.Record(Severity.WARN, "node", worker_id, f"plays a machine {factor:g} times as slow from now on"))
 
-    async def ask(self, worker_id: str, generation: int, question: Coroutine[Any, Any, on.ClusterEvent]) -> None:
-        """Feed the answer of a worker, its refusal as a failure, and its silence as a loss."""
-        try:
-            if worker_id not in self.peers:
-                question.close()
-                return
-            self.feed(await question)
-        except grpc.RpcError as e:
-            peer = self.peers.get(worker_id)
-            error = peer.explain(e) if peer else None
-            if e.code() is grpc.StatusCode.ABORTED:
-                return  # a later order took its place, and its answer is what counts
-            if e.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or error is None:
-                self.feed(on.WorkerLost(worker_id, generation, str(error or "its connection broke")))
-            else:
-                self.feed(on.WorkerFailed(worker_id, generation, str(error)))
-
     def _undelivered(self, frame: pb.StepFrame, text: str) -> None:
         if frame.segments:
             self.feed(on.StepUndelivered(frame.plan_version, frame.step_id, text))
@@ -371,5 +268,10 @@ class ClusterShell:
             task.cancel()
         await self.peers.close()
         self.journal.close()
-        if self.recorder is not None:
-            await asyncio.to_thread(self.recorder.close)
+        if self._recorder is not None:
+            await asyncio.to_thread(self._recorder.close)
+
+
+def _place_of(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at {frames[-1].filename}:{frames[-1].lineno}" if frames else type(error).__name__

@@ -1,45 +1,96 @@
-"""Text to token ids and back, with the `tokenizers` library only: the coordinator never imports transformers."""
+"""Text to token ids and back, with the `tokenizers` library only: the coordinator never imports transformers.
+
+The text of an answer is what the tokenizer makes of all its token ids at once. It leaves in pieces that are never taken back, so what a
+later token could still change waits: a character of which not all bytes are there, and a run of byte tokens, because the decoder of
+sentencepiece models (`ByteFallback`) turns such a run into characters only if all of it is UTF-8, else into one U+FFFD for each byte.
+"""
 
 from __future__ import annotations
 
+import copy
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from tokenizers.decoders import DecodeStream
+from tokenizers import Tokenizer
 
-from engine.data.errors import Corrupt
+from engine.data.errors import NotSupported
+from engine.service.coordinator.tokenizer_files import load_tokenizer
+
+TORN = "\ufffd"  # stands for bytes that are no character, or not yet
+CONTEXT_TOKENS = 8  # behind which a decoder does not look back; a character has at most four bytes
+_BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 class TextCodec:
-    """The model's tokenizer, or a byte-level stand-in when its folder has none.
+    """The tokenizer of a model's folder, or a byte-level stand-in where none can be read.
+
+    `source` names the files that it was read from; if there are none, `stand_in` says why.
 
     The stand-in maps byte b to token b; an id beyond 255 shows as `<id>`, because nobody knows what it means.
     """
 
-    def __init__(self, folder: Path, bos_token_id: int | None = None) -> None:
-        path = folder / "tokenizer.json"
-        self.is_stand_in = not path.is_file()
-        if self.is_stand_in:
-            self._tokenizer = _byte_tokenizer()
-        else:
-            try:
-                self._tokenizer = Tokenizer.from_file(str(path))
-            except Exception as e:
-                raise Corrupt(f"{path} cannot be read ({e}): fetch the model again") from e
-            self._tokenizer.no_truncation()
-            self._tokenizer.no_padding()
+    def __init__(self, folder: Path) -> None:
+        """Raises Corrupt if the tokenizer's files are damaged."""
+        self._tokenizer: Tokenizer | None = None
+        self.stand_in, self.source, self._special, self._has_byte_tokens = "", "", frozenset[int](), False
+        try:
+            tokenizer, self.source = load_tokenizer(folder)
+            self._use(tokenizer)
+        except NotSupported as e:
+            self.stand_in = str(e)
+
+    def _use(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._special = frozenset(i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special)
+        decoder = tokenizer.decoder
+        self._has_byte_tokens = decoder is not None and "\u00e9" in decoder.decode(["<0xC3>", "<0xA9>"])
 
     def encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer.encode(text).ids)
+        """The ids of a prompt, with what the tokenizer puts around it."""
+        return tuple(text.encode() if self._tokenizer is None else self._tokenizer.encode(text).ids)
 
-    def stream(self) -> DecodeStream:
-        return DecodeStream(skip_special_tokens=True)
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of all these tokens."""
+        if self._tokenizer is None:
+            return b"".join(bytes([i]) if i < 256 else b"<%d>" % i for i in token_ids).decode("utf-8", "replace")
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
-    def step(self, stream: DecodeStream, token_id: int) -> str:
-        """The text that `token_id` completes; empty while a character is still in pieces."""
-        if self.is_stand_in and token_id > 255:
-            return f"<{token_id}>"
-        return stream.step(self._tokenizer, token_id) or ""
+    def is_silent(self, token_id: int) -> bool:
+        """It never shows, and what stands around it is decoded as if it were not there."""
+        return self._tokenizer is not None and (token_id in self._special or self._tokenizer.id_to_token(token_id) is None)
+
+    def is_run_byte(self, token_id: int) -> bool:
+        """What it says depends on the byte tokens before and behind it."""
+        token = self._tokenizer.id_to_token(token_id) if self._tokenizer is not None and self._has_byte_tokens else None
+        return token is not None and _BYTE_TOKEN.fullmatch(token) is not None
+
+
+class _Decoding:
+    """Token ids to text, piece by piece. Its values are never changed in place, so a shallow copy is a look ahead."""
+
+    def __init__(self, codec: TextCodec) -> None:
+        self._codec = codec
+        self._ids: tuple[int, ...] = ()  # the newest tokens that show: all whose text has not come out, and what stands before them
+        self._num_out = 0  # characters of their text that came out
+
+    def push(self, token_id: int) -> str:
+        """What is certain from now on."""
+        if self._codec.is_silent(token_id):
+            return ""
+        self._ids = (*self._ids, token_id)
+        if self._codec.is_run_byte(token_id):
+            return ""
+        text = self._codec.decode(self._ids)
+        stop = len(text) - text.endswith(TORN)
+        piece = text[self._num_out : stop]
+        self._ids = self._ids[-CONTEXT_TOKENS:]
+        self._num_out = len(self._codec.decode(self._ids)) - (len(text) - max(stop, self._num_out))
+        return piece
+
+    def rest(self) -> str:
+        """What the held back tokens say if none follows."""
+        return self._codec.decode(self._ids)[self._num_out :]
 
 
 class TextStream:
@@ -49,44 +100,38 @@ class TextStream:
     """
 
     def __init__(self, codec: TextCodec, stop: tuple[str, ...]) -> None:
-        self._codec, self._stop = codec, stop
-        self._stream = codec.stream()
+        self._stop = stop
+        self._decoding = _Decoding(codec)
         self._held = ""
         self.stopped = False
 
     def push(self, token_id: int) -> str:
         """The text to show after this token; sets `stopped` when a stop string is complete."""
-        self._held += self._codec.step(self._stream, token_id)
-        first = min((i for i in (self._held.find(s) for s in self._stop) if i >= 0), default=-1)
-        if first >= 0:
-            self.stopped = True
-            shown, self._held = self._held[:first], ""
-            return shown
+        self._held += self._decoding.push(token_id)
+        if self._stop and (first := self._first_stop(self._held + self._decoding.rest().rstrip(TORN))) is not None:
+            return self._end(first)
         keep = max((n for s in self._stop for n in range(1, len(s)) if self._held.endswith(s[:n])), default=0)
         cut = len(self._held) - keep
         shown, self._held = self._held[:cut], self._held[cut:]
         return shown
 
+    def would_stop(self, token_id: int) -> bool:
+        """Whether a stop string is complete with this token; nothing changes."""
+        if not self._stop:
+            return False
+        ahead = copy.copy(self)
+        ahead._decoding = copy.copy(self._decoding)
+        ahead.push(token_id)
+        return ahead.stopped
+
     def flush(self) -> str:
-        """What was held back for a stop string that did not come."""
-        shown, self._held = ("" if self.stopped else self._held), ""
+        """The rest of an answer that ends here: what waited for a token that did not come."""
+        shown, self._held = ("" if self.stopped else self._held + self._decoding.rest()), ""
         return shown
 
+    def _first_stop(self, text: str) -> int | None:
+        return min((i for i in (text.find(s) for s in self._stop) if i >= 0), default=None)
 
-def _byte_tokenizer() -> Tokenizer:
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    by_byte = {_char_of_byte(b): b for b in range(256)}
-    if sorted(by_byte) != alphabet:
-        raise AssertionError("the byte-level alphabet changed")
-    tokenizer = Tokenizer(models.BPE(vocab=by_byte, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
-
-
-def _char_of_byte(byte: int) -> str:
-    """GPT-2's printable stand-in for a byte (Radford et al. 2019, `bytes_to_unicode`)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    if byte in printable:
-        return chr(byte)
-    return chr(256 + [b for b in range(256) if b not in printable].index(byte))
+    def _end(self, first: int) -> str:
+        text, self._held, self.stopped = self._held + self._decoding.rest(), "", True
+        return text[:first]

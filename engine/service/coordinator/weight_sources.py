@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from engine.control.commands import Record
-from engine.control.members import Members
+from engine.control.nodes.members import Members
 from engine.data.status import Severity
 from engine.service.coordinator.worker_peer import WorkerPeer
 from protos import noodle_pb2 as pb

@@ -110,16 +110,15 @@ class WorkerPeer:
     async def set_slowdown(self, factor: float) -> None:
         await self._stub.SetSlowdown(pb.SetSlowdownRequest(factor=factor), metadata=self._metadata, timeout=SHORT_TIMEOUT_S)
 
-    def send_step(self, command: SendStep) -> None:
-        """Put a step on the stream to this worker, which holds the first stage of the command's plan."""
+    def send_step(self, command: SendStep, segments: Sequence[pb.Segment]) -> None:
+        """Put a step with these segments on the stream to this worker, which holds the first stage of the command's plan."""
         if self._steps is None or self._steps_plan_version != command.plan_version:
             if self._steps is not None:
                 self._steps.close()
             call = self._stub.Forward(metadata=self._metadata)
             self._steps = Link(call, f"{self.worker_id} at {self.address}", self._on_undelivered)
             self._steps_plan_version = command.plan_version
-        frame = pb.StepFrame(plan_version=command.plan_version, step_id=command.step_id, releases=command.releases)
-        frame.segments.extend(wire.segment_to_message(s) for s in command.segments)
+        frame = pb.StepFrame(plan_version=command.plan_version, step_id=command.step_id, releases=command.releases, segments=segments)
         self._steps.put(frame)
 
     def explain(self, error: grpc.RpcError) -> NoodleError:

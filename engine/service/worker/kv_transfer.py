@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 
-from engine.control.stage_sessions import StageSession, StageSessions
+from engine.control.sessions.stage_sessions import StageSession, StageSessions
 from engine.data.errors import InvalidInput
 from engine.data.generation import Sampling
 from engine.model.stage import StageModel

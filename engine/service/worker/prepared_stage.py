@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterable
 
 from engine.control.moves import Carried
-from engine.control.stage_sessions import StageSession, StageSessions
+from engine.control.sessions.stage_sessions import StageSession, StageSessions
 from engine.data.errors import Corrupt, InvalidInput
 from engine.data.generation import Sampling
 from engine.model.stage import StageModel

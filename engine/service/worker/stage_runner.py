@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 
 from engine.control.moves import Carried
-from engine.control.stage_sessions import Append, StageSessions
+from engine.control.sessions.stage_sessions import Append, StageSessions
 from engine.data.errors import NoodleError, Unavailable
 from engine.data.generation import Segment
 from engine.model.measure import MeasuredTimes, measure_config, release_memory
@@ -51,6 +51,7 @@ class Row:
     decision: Any  # Append | Replay
     offset: int  # first row of the incoming hidden states
     reply: Any = None  # hidden [n, D], or the sampled token id on the last stage; None for a prompt chunk there
+    error: NoodleError | None = None  # why no token could be sampled for it
 
 
 class StageRunner:
@@ -283,7 +284,11 @@ class StageRunner:
                 offset += len(segment.token_ids)
             elif segment.sample_index is not None:
                 history = session.token_ids + list(segment.token_ids)
-                row.reply = sample(out[index], session.sampling, history, segment.sample_index)
+                try:
+                    row.reply = sample(out[index], session.sampling, history, segment.sample_index)
+                except Exception as e:  # this session's alone: the others of the step have their tokens
+                    row.error = as_noodle_error(e)
+                    continue
             self.sessions.commit(segment, session, row.reply)
 
     def _forward(self, frame: pb.StepFrame, rows: list[Row], failures: list[pb.SegmentResult]) -> pb.StepFrame:
@@ -304,6 +309,9 @@ class StageRunner:
         message.timings.extend(frame.timings)
         for row in rows:
             segment = row.segment
+            if row.error is not None:
+                message.results.append(_failure(wire.segment_to_message(segment), row.error))
+                continue
             sampled = segment.sample_index is not None
             message.results.add(
                 session_id=segment.session_id,

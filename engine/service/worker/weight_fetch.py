@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from engine.control.fetch_queue import FetchQueue
+from engine.control.nodes.fetch_queue import FetchQueue
 from engine.data.errors import Corrupt, NoodleError, NotFound, Unavailable
 from engine.model.manifest import TensorEntry
 from engine.model.partial_entry import PartialEntry

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 
-from engine.control.adaptation.beliefs import Beliefs, HeterogeneousPlan, plan_under
-from engine.control.adaptation.problem import corrected, link_name, links_of, with_slower_links
+from engine.control.adaptation.watching.beliefs import Beliefs, HeterogeneousPlan, plan_under
+from engine.control.adaptation.watching.problem import corrected, link_name, links_of, with_slower_links
 from engine.data.model import Item
 from engine.data.plan import Plan, Stage
 from engine.planning.problem import Link, PlanningNode, Problem

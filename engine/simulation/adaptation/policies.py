@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 
 from engine.control.adaptation.planner import AdaptivePlanner
-from engine.control.adaptation.problem import corrected
 from engine.control.adaptation.rules import AdaptationSettings
-from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample
+from engine.control.adaptation.watching.problem import corrected
+from engine.control.adaptation.watching.view import AdaptationView, MemorySample, StepSample
 from engine.data.plan import Plan
 from engine.planning.problem import Infeasible
 from engine.planning.strategies import make_plan

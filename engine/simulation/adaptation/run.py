@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from engine.control.adaptation.cost import MigrationCost, MigrationRates
-from engine.control.adaptation.view import AdaptationView, MemorySample, StepSample
+from engine.control.adaptation.watching.view import AdaptationView, MemorySample, StepSample
 from engine.data.generation import StageTiming
 from engine.data.plan import Plan, Stage
 from engine.planning.problem import Problem

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from engine.control.adaptation.change_point import middle
+from engine.control.adaptation.watching.change_point import middle
 from engine.simulation.adaptation.oracle import clairvoyant
 from engine.simulation.adaptation.policies import Adaptive, Autoscaler, BareRule, Never, Periodic, SmoothedRule
 from engine.simulation.adaptation.run import Generator, Loss, Policy, Run

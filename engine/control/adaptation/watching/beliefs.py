@@ -1,0 +1,134 @@
+"""What the nodes and links really do, fed back into planning: corrected item times, and a plan seen in their light.
+
+A level counts only when it stands four standard errors and two percent from what is believed so far; the belief then
+jumps to it. So the table changes rarely, every change is beyond doubt, and recoveries are believed like slowdowns.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.control.adaptation.watching.detector import FAST_LOG_RATIO
+from engine.control.adaptation.watching.metrics import RuntimeMetrics, Track
+from engine.control.adaptation.watching.problem import assumed_hop_s, joins, link_name, links_of, measured_s
+from engine.data.plan import Stage
+from engine.planning.problem import Problem
+from engine.profile.point import DECODE
+
+_STANDARD_ERRORS = 4.0
+_MIN_CHANGE = 0.02
+_SETTLING_BLOCKS = 64  # after an alarm
+
+
+@dataclass(frozen=True, slots=True)
+class HeterogeneousPlan:
+    """A plan with the times that its nodes and links really take, at `in_flight` steps in the pipeline."""
+
+    stages: tuple[Stage, ...]
+    stage_s: tuple[float, ...]
+    hop_s: tuple[float, ...]  # from each stage to the next, the last back to the coordinator
+    in_flight: int
+
+    @property
+    def bottleneck_s(self) -> float:
+        return max(*self.stage_s, *self.hop_s)
+
+    @property
+    def round_trip_s(self) -> float:
+        return math.fsum(self.stage_s) + math.fsum(self.hop_s)
+
+    @property
+    def period_s(self) -> float:
+        """Seconds per step: the bottleneck, or the round trip shared by the steps in flight."""
+        return max(self.bottleneck_s, self.round_trip_s / self.in_flight)
+
+    @property
+    def imbalance_s(self) -> float:
+        return max(self.stage_s) - min(self.stage_s)
+
+
+class Beliefs:
+    """Logarithms of real / measured time per node, and seconds per link; what planning assumes from now on."""
+
+    def __init__(self) -> None:
+        self.levels: dict[str, float] = {}
+        self.link_s: dict[str, float] = {}
+        self._first_link_s: dict[str, float] = {}
+
+    def update(self, metrics: RuntimeMetrics) -> bool:
+        """Take over what is beyond doubt; True if anything changed that the plan may depend on."""
+        changed = False
+        for channel, track in metrics.tracks().items():
+            if channel.kind == "link" and channel.phase == DECODE and track.reference_s:
+                self._first_link_s.setdefault(channel.name, track.reference_s)
+                believed_s = self.link_s.setdefault(channel.name, track.reference_s)
+                believed = math.log(believed_s / track.reference_s)
+                if _beyond_doubt(track, believed):
+                    self.link_s[channel.name] = track.reference_s * math.exp(track.detector.level)
+                    changed = True
+            elif channel.kind == "stage" and metrics.stage_track(channel.name) is track:
+                believed = self.levels.setdefault(channel.name, 0.0)
+                if _beyond_doubt(track, believed):
+                    self.levels[channel.name] = track.detector.level
+                    changed = True
+        return changed
+
+    def forget(self, node_id: str) -> None:
+        self.levels.pop(node_id, None)
+        self.forget_links(node_id)
+
+    def forget_links(self, node_id: str) -> None:
+        """A worker that joins measures its links anew: what steps had shown of them is in the problem then."""
+        for link in [name for name in self.link_s if joins(name, node_id)]:
+            self.link_s.pop(link)
+            self._first_link_s.pop(link, None)
+
+    def factor(self, node_id: str) -> float:
+        return math.exp(self.levels.get(node_id, 0.0))
+
+    def link_factors(self) -> dict[str, float]:
+        """How much slower than at first links are, beyond what all of them are: time spent waiting shows on every one."""
+        ratios = {name: link_s / self._first_link_s[name] for name, link_s in self.link_s.items() if name in self._first_link_s}
+        common = max(1.0, min(ratios.values(), default=1.0))
+        return {name: ratio / common for name, ratio in ratios.items() if ratio > common * (1.0 + _MIN_CHANGE)}
+
+    def errors(self, metrics: RuntimeMetrics, stages: tuple[Stage, ...]) -> dict[str, float]:
+        """Relative standard errors of the stages' levels, by node."""
+        tracks = {s.node_id: metrics.stage_track(s.node_id) for s in stages}
+        return {node_id: _standard_error(track) for node_id, track in tracks.items() if track is not None}
+
+    def hop_s(self, link: str, otherwise_s: float) -> float:
+        """A link that was never used is taken for the median of those that were."""
+        known = sorted(self.link_s.values())
+        return self.link_s.get(link, known[len(known) // 2] if known else otherwise_s)
+
+
+def _beyond_doubt(track: Track, believed: float) -> bool:
+    """That something changed takes four standard errors; where it ended up, once that is sure, two."""
+    detector = track.detector
+    if not detector.num_blocks or not (detector.calibrated or track.alarm):
+        return False
+    settling = track.alarm is not None and detector.num_blocks <= _SETTLING_BLOCKS
+    num_errors, least = (2.0, _MIN_CHANGE / 4.0) if settling else (_STANDARD_ERRORS, _MIN_CHANGE)
+    return abs(detector.level - believed) > max(num_errors * _standard_error(track), least)
+
+
+def _standard_error(track: Track) -> float:
+    """Of the level. After an alarm of the fast lane two of them do not reach back over its limit, for every step of it was beyond
+    that: on a noisy machine this is known long before the noise is."""
+    detector, alarm = track.detector, track.alarm
+    error = detector.deviation() / math.sqrt(max(1.0, detector.num_blocks))
+    if alarm is None or not alarm.fast or detector.num_blocks > 1.0:
+        return error
+    return min(error, (abs(alarm.level - alarm.before) - FAST_LOG_RATIO) / 2.0)
+
+
+def plan_under(
+    stages: tuple[Stage, ...], problem: Problem, beliefs: Beliefs, levels: Mapping[str, float], in_flight: int
+) -> HeterogeneousPlan:
+    """`stages` with the times that `levels` (by node) and the believed links give them; the nodes must be in `problem`."""
+    stage_s = tuple(measured_s(problem, s) * math.exp(levels.get(s.node_id, 0.0)) for s in stages)
+    hop_s = tuple(beliefs.hop_s(link_name(source, target), assumed_hop_s(problem)) for source, target in links_of(stages))
+    return HeterogeneousPlan(stages, stage_s, hop_s, in_flight)

@@ -1,0 +1,239 @@
+"""The sessions under the current plan: steps out, tokens in, recovery of what was lost. Pure.
+
+It knows sessions, steps and the order of stages; it does not know how plans come about. A step belongs to a plan version and
+each of its segments to an epoch: whatever arrives with an old one is dropped.
+"""
+
+from __future__ import annotations
+
+from engine.control import commands as do
+from engine.control import events as on
+from engine.control.faults import survived
+from engine.control.sessions.batching import Batcher, Flight
+from engine.control.sessions.metrics import PipelineMetrics
+from engine.control.sessions.past_sessions import FAILED, PastSessions
+from engine.control.sessions.scheduler import Scheduler, SchedulerLimits
+from engine.control.sessions.session import Session, SessionState
+from engine.control.sessions.session_status import ended, with_error
+from engine.data.errors import Cancelled, Corrupt, Exhausted, Gap, NoodleError, NotFound, Stale, Unavailable
+from engine.data.generation import FinishReason, Segment
+from engine.data.model import ModelCard
+from engine.data.plan import Plan
+from engine.data.status import Severity
+
+RETRIED = (Unavailable, Gap, NotFound, Stale, Corrupt)  # what sending the session again may mend
+SLOW_STEP_FACTOR = 20.0
+
+
+class Serving:
+    """Owns the scheduler, the steps in flight and the figures of the current plan."""
+
+    def __init__(self, limits: SchedulerLimits, past: PastSessions) -> None:
+        self.scheduler = Scheduler(limits)
+        self.batcher = Batcher(limits)
+        self.metrics = PipelineMetrics()
+        self.flights: dict[int, Flight] = {}
+        self.num_lanes = 1
+        self.past = past
+        self._releases: list[str] = []  # sessions that ended and that the stages still hold
+        self._next_step_id = 1
+
+    def start_plan(self, capacity_tokens: int, num_lanes: int) -> None:
+        """Steps run on other stages from now on."""
+        self.flights.clear()
+        self.metrics.start_plan()
+        self.batcher.rule.forget()
+        self.scheduler.capacity_tokens, self.num_lanes = capacity_tokens, num_lanes
+
+    # ------------------------------------------------------------------------------------------ out
+    def fill(self, plan: Plan, now_s: float, out: list[do.Command]) -> None:
+        """Admit what fits and keep the pipeline full."""
+        for session in self.scheduler.hopeless():
+            self.finish(session, FinishReason.ERROR, self.scheduler.too_large(session), now_s, out)
+        while self.scheduler.admit_next(now_s):
+            pass
+        if self._releases:
+            out.append(do.SendStep(plan.plan_version, self._step_id(), plan.stages[0].node_id, (), tuple(self._releases)))
+            self._releases.clear()
+        while len(self.flights) < self.num_lanes and (segments := self.batcher.pack(self.scheduler, self.num_lanes, now_s)):
+            step_id = self._step_id()
+            self.flights[step_id] = Flight(segments, now_s)
+            out.append(do.SendStep(plan.plan_version, step_id, plan.stages[0].node_id, segments))
+
+    def finish(self, session: Session, reason: FinishReason, error: NoodleError | None, now_s: float, out: list[do.Command]) -> None:
+        """End a session; the stages are told as soon as steps may be sent."""
+        was_running = session.state is not SessionState.QUEUED
+        self.scheduler.remove(session)
+        if was_running:
+            self._releases.append(session.session_id)
+        self._say_end(session, reason, error, now_s, out)
+        self._remember(session, reason, error, now_s, out)
+
+    def _say_end(self, session: Session, reason: FinishReason, error: NoodleError | None, now_s: float, out: list[do.Command]) -> None:
+        failed = reason is FinishReason.ERROR
+        text = f"{reason}: {len(session.generated)} tokens in {now_s - session.submitted_s:.1f} s"
+        if error is not None and failed:
+            text += f": {error}"
+        out.append(do.Record(Severity.ERROR if failed else Severity.INFO, "session", session.session_id, text))
+
+    def _remember(self, session: Session, reason: FinishReason, error: NoodleError | None, now_s: float, out: list[do.Command]) -> None:
+        status = ended(session, reason, error, now_s)
+        self.past = self.past.followed_by(status)
+        out.append(do.FinishSession(session.session_id, reason, error, status))
+
+    def cancel(self, session_id: str, reason: str, now_s: float, out: list[do.Command]) -> None:
+        session = self.scheduler.get(session_id)
+        if session is None:
+            raise NotFound(f"session {session_id} is not running: it ended, or the id is wrong")
+        self.finish(session, FinishReason.CANCELLED, Cancelled(reason), now_s, out)
+
+    def fail(self, session_id: str, error: NoodleError, now_s: float, out: list[do.Command]) -> None:
+        """A session's output could not be handled; one that the cluster took for done has failed after all."""
+        if session := self.scheduler.get(session_id):
+            self.finish(session, FinishReason.ERROR, error, now_s, out)
+        elif past := next((s for s in self.past.latest if s.session_id == session_id and s.state != FAILED), None):
+            self.past = self.past.corrected(with_error(past, error))
+            out.append(do.Record(Severity.ERROR, "session", session_id, f"failed after its last token: {error}"))
+
+    def fail_all(self, error: NoodleError, now_s: float, out: list[do.Command]) -> None:
+        """The cluster cannot serve at all."""
+        out.append(do.Record(Severity.ERROR, "cluster", "model", str(error)))
+        self.flights.clear()
+        for session in list(self.scheduler):
+            self.scheduler.remove(session)
+            self._remember(session, FinishReason.ERROR, error, now_s, out)
+
+    def interrupt(self, cause: str, now_s: float, out: list[do.Command]) -> None:
+        """The plan no longer runs: its sessions wait for the next one, which starts them again from their known tokens."""
+        self.flights.clear()
+        self._releases.clear()
+        running = self.scheduler.running()
+        given_up = self.scheduler.interrupt_all(now_s)
+        for session in running:
+            text = f"interrupted after {len(session.generated)} tokens: {cause}"
+            out.append(do.Record(Severity.WARN, "session", session.session_id, text))
+        for session in given_up:
+            error = Unavailable(f"{cause}; it was interrupted {session.num_recoveries} times without a new token: send the prompt again")
+            self.finish(session, FinishReason.ERROR, error, now_s, out)
+
+    def submit(self, event: on.SessionSubmitted, card: ModelCard, has_plan: bool, now_s: float) -> None:
+        """Queue a session; raises InvalidInput or Exhausted if it can never run, or not under the present plan."""
+        session = self.scheduler.submit(event.session_id, event.prompt_ids, event.request, card.context_tokens, now_s)
+        if has_plan and session.reserve_tokens > self.scheduler.capacity_tokens:
+            self.scheduler.remove(session)
+            raise self.scheduler.too_large(session)
+
+    def restore(self, event: on.SessionRestored, card: ModelCard | None, now_s: float, out: list[do.Command]) -> None:
+        """Take over a session that a former coordinator had journalled; one that cannot go on here ends."""
+        if card is None:
+            raise AssertionError("sessions are restored once the model is known")
+        try:
+            session = self.scheduler.submit(event.session_id, event.prompt_ids, event.request, card.context_tokens, now_s)
+        except NoodleError as error:
+            session = Session(event.session_id, event.prompt_ids, event.request, now_s, event.request.max_new_tokens)
+            _inherit(session, event, now_s)
+            self._say_end(session, FinishReason.ERROR, error, now_s, out)
+            self._remember(session, FinishReason.ERROR, error, now_s, out)
+            return
+        _inherit(session, event, now_s)
+        if event.generated and (reason := self.scheduler.finish_reason(session, card.eos_token_ids, event.stopped)):
+            self.finish(session, reason, None, now_s, out)  # all but its end had been journalled
+            return
+        text = f"taken over from the former coordinator after {len(event.generated)} tokens"
+        out.append(do.Record(Severity.INFO, "session", event.session_id, text))
+
+    # ------------------------------------------------------------------------------------------ in
+    def report(self, event: on.StepReported, card: ModelCard, now_s: float, out: list[do.Command]) -> str:
+        """Take a step's outcome; returns why the pipeline itself is broken, empty if it is not."""
+        flight = self.flights.pop(event.step_id, None)
+        if flight is None:
+            return ""
+        step_s = now_s - flight.sent_s
+        answers = {(o.session_id, o.epoch, o.sample_index): o for o in event.outcomes}
+        trouble = ""
+        for segment in flight.segments:
+            session = self._in_epoch(segment)
+            if session is None:
+                continue
+            outcome = answers.get((segment.session_id, segment.epoch, segment.sample_index))
+            with survived(out, session.session_id):
+                if outcome is None:  # whatever the report says of others, this one is sent again
+                    self._refused(session, Gap(f"step {event.step_id} came back without it"), now_s, out)
+                elif outcome.error is not None:
+                    trouble = self._refused(session, outcome.error, now_s, out) or trouble
+                else:
+                    self._landed(session, segment, outcome, event, step_s, card, now_s, out)
+        if not any(o.error for o in event.outcomes):  # figures come last: whatever fails in them costs no session its token
+            self.batcher.observe(flight, event.timings)
+            if flight.is_decode:
+                self.metrics.add_step(event.timings, step_s)
+        return trouble
+
+    def undelivered(self, event: on.StepUndelivered, now_s: float, out: list[do.Command]) -> str:
+        """The first stage could not be reached; returns why the pipeline is broken."""
+        flight = self.flights.pop(event.step_id, None)
+        if flight is None:
+            return ""
+        for segment in flight.segments:
+            if session := self._in_epoch(segment):
+                with survived(out, session.session_id):
+                    self._refused(session, Unavailable(event.message), now_s, out)
+        return event.message
+
+    def _in_epoch(self, segment: Segment) -> Session | None:
+        """The session that a segment was sent for, unless it ended or was sent again since."""
+        session = self.scheduler.get(segment.session_id)
+        return session if session is not None and session.epoch == segment.epoch else None
+
+    def overdue(self, now_s: float) -> str:
+        """Why a step must be taken for lost although every worker beats; empty if none must."""
+        if not self.flights:
+            return ""
+        limit_s = max(self.scheduler.limits.step_timeout_s, SLOW_STEP_FACTOR * self.metrics.step_quantile_s(0.95))
+        age_s = now_s - min(f.sent_s for f in self.flights.values())
+        return f"a step did not come back for {age_s:.0f} s" if age_s > limit_s else ""
+
+    def _landed(
+        self,
+        session: Session,
+        segment: Segment,
+        outcome: on.SegmentOutcome,
+        event: on.StepReported,
+        step_s: float,
+        card: ModelCard,
+        now_s: float,
+        out: list[do.Command],
+    ) -> None:
+        session.num_landed = max(session.num_landed, segment.position + len(segment.token_ids))
+        if segment.sample_index is None:
+            return
+        self.scheduler.accept_token(session, outcome.token_id, now_s)
+        self.metrics.add_token(now_s)
+        out.append(do.EmitToken(session.session_id, segment.sample_index, outcome.token_id, event.timings, step_s))
+        reason = self.scheduler.finish_reason(session, card.eos_token_ids, outcome.stopped)
+        if reason is not None:
+            self.finish(session, reason, None, now_s, out)
+
+    def _refused(self, session: Session, error: NoodleError, now_s: float, out: list[do.Command]) -> str:
+        """A stage did not run a segment: send the session again if that may help; returns why, if the pipeline is broken."""
+        if not isinstance(error, RETRIED) or not self.scheduler.retry(session, now_s):
+            self.finish(session, FinishReason.ERROR, error, now_s, out)
+            return ""
+        text = f"sent again from its first token after {len(session.generated)} tokens: {error}"
+        out.append(do.Record(Severity.WARN, "session", session.session_id, text))
+        return str(error) if isinstance(error, Unavailable) else ""
+
+    def time_out_queue(self, why: str, now_s: float, out: list[do.Command]) -> None:
+        """Waiting is bounded and says what it waited for."""
+        for session in self.scheduler.overdue(now_s):
+            waited = f"waited {now_s - session.waiting_since_s:.0f} s in the queue: {why or 'the KV budget is taken by other sessions'}"
+            self.finish(session, FinishReason.ERROR, Exhausted(f"{waited}; try again later"), now_s, out)
+
+    def _step_id(self) -> int:
+        step_id, self._next_step_id = self._next_step_id, self._next_step_id + 1
+        return step_id
+
+
+def _inherit(session: Session, event: on.SessionRestored, now_s: float) -> None:
+    session.generated, session.times.num_inherited = list(event.generated), len(event.generated)
+    session.epoch, session.was_admitted, session.submitted_s = event.epoch, True, now_s - event.age_s

@@ -1,0 +1,42 @@
+"""One session as an operator sees it, while it runs and after its end. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from engine.control.sessions.metrics import quantile
+from engine.control.sessions.past_sessions import FAILED
+from engine.control.sessions.session import Session
+from engine.data.errors import NoodleError
+from engine.data.generation import FinishReason
+from engine.data.status import SessionStatus
+
+MAX_ERROR_CHARS = 200
+_ENDS = {FinishReason.ERROR: FAILED, FinishReason.CANCELLED: "cancelled"}
+
+
+def session_status(session: Session, now_s: float) -> SessionStatus:
+    """Its figures as of `now_s`."""
+    s = session
+    return SessionStatus(
+        session_id=s.session_id,
+        state=s.state,
+        num_prompt_tokens=len(s.prompt_ids),
+        num_generated=len(s.generated),
+        max_new_tokens=s.max_new_tokens,
+        ttft_s=s.ttft_s(),
+        tokens_per_s=s.tokens_per_s(),
+        age_s=now_s - s.submitted_s,
+        step_p95_s=quantile(list(s.times.step_s), 0.95),
+    )
+
+
+def ended(session: Session, reason: FinishReason, error: NoodleError | None, now_s: float) -> SessionStatus:
+    """What is remembered of it: its age is how long it took."""
+    why = str(error)[:MAX_ERROR_CHARS] if error is not None else ""
+    return replace(session_status(session, now_s), state=_ENDS.get(reason, "done"), finish_reason=str(reason), why=why)
+
+
+def with_error(status: SessionStatus, error: NoodleError) -> SessionStatus:
+    """It has failed after all: its client was told of an error that came after its end."""
+    return replace(status, state=FAILED, finish_reason=str(FinishReason.ERROR), why=str(error)[:MAX_ERROR_CHARS])

@@ -1,0 +1,204 @@
+"""What the console asks of the cluster on the user's behalf: previews, comparisons, confirmed changes.
+
+Every answer and every failure becomes a message; nothing is sent whose preview no longer holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from typing import TYPE_CHECKING
+
+from engine.data.errors import InvalidInput, NoodleError
+from engine.data.plan import Plan, Stage
+from noodle_tui.changes.actions import ACTIONS, ALL_NODES, action_for, arguments_of, nodes_of, preview_of, still_holds, title_of
+from noodle_tui.cluster.move_progress import followed
+from noodle_tui.cluster.previews import candidate, filled, priced, suggestion_of
+from noodle_tui.core.messages import (
+    ActionChanged,
+    DialogChanged,
+    LinksArrived,
+    PresentPlanned,
+    WhatIfAsked,
+    WhatIfEnded,
+)
+from noodle_tui.core.pages import Page, Preview
+from noodle_tui.listings.base_plan import as_made
+from noodle_tui.state import LinkState
+
+if TYPE_CHECKING:
+    from engine.data.measured_link import MeasuredLink
+    from noodle_tui.app import ConsoleApp
+
+KNOWN_STRATEGIES = ("balanced", "bottleneck_first", "memory_aware", "latency_optimized", "cost")
+_OFFERED = re.compile(r"choose one of ([A-Za-z0-9_, -]+)")
+
+
+class ClusterCalls:
+    """Belongs to one app; its tasks run in the app's loop."""
+
+    def __init__(self, app: ConsoleApp) -> None:
+        self._app = app
+
+    # --- what-if --------------------------------------------------------------------------------------------------
+    def compare(self) -> None:
+        """Ask what every strategy would do now; nothing is asked twice at once."""
+        state = self._app.state
+        if state.whatif.running or state.latest is None or state.link.state is not LinkState.LIVE or state.replay is not None:
+            return
+        self._app.dispatch(WhatIfAsked(state.latest.status.plan_version))
+        self._app.run_worker(self._compare(state.latest.status.strategy), group="what-if", exit_on_error=False)
+
+    async def _compare(self, present: str) -> None:
+        """Strategies that this coordinator does not offer are left out; those it names beside ours are asked as well."""
+        version = self._plan_version()
+        await self._ask_present()
+        names, asked = [*dict.fromkeys(name for name in (present, *KNOWN_STRATEGIES) if name)], set[str]()
+        while names and self._plan_version() == version:
+            name = names.pop(0)
+            asked.add(name)
+            found, error = await candidate(self._app.link, name)
+            offered = offered_by(error)
+            if offered:
+                names += [other for other in offered if other not in asked and other not in names]
+            else:
+                self._app.dispatch(found)
+        self._app.dispatch(WhatIfEnded(time.time()))
+        self._app.paint_soon()
+
+    def _plan_version(self) -> int:
+        return self._app.state.latest.status.plan_version if self._app.state.latest else 0
+
+    def _present_stages(self) -> tuple[Stage, ...]:
+        return as_made(self._app.state.latest.status).stages if self._app.state.latest else ()
+
+    async def _ask_present(self) -> None:
+        """What the plan that serves would be planned to take now; without an answer the figures it was made with stand."""
+        plan = await priced(self._app.link, self._present_stages())
+        if plan is not None:
+            self._app.dispatch(PresentPlanned(plan))
+
+    # --- adaptation -----------------------------------------------------------------------------------------------
+    def look_at_suggestion(self) -> None:
+        """Fetch what adaptation suggests when the status names one that is not known yet."""
+        state = self._app.state
+        decision_id = state.latest.status.suggestion_id if state.latest else 0
+        if not decision_id or state.suggestion is not None or state.replay is not None or state.link.state is not LinkState.LIVE:
+            return
+        if not any(worker.group == "suggestion" and worker.is_running for worker in self._app.workers):
+            self._app.run_worker(self._fetch_suggestion(decision_id), group="suggestion", exit_on_error=False)
+
+    async def _fetch_suggestion(self, decision_id: int) -> None:
+        found = await suggestion_of(self._app.link, decision_id)
+        if found is not None:
+            await self._ask_present()
+            self._app.dispatch(found)
+            self._app.paint_soon()
+
+    # --- links ----------------------------------------------------------------------------------------------------
+    def look_at_links(self) -> None:
+        """Fetch what was measured of the ways between workers once its screen is shown, and when an event tells of news."""
+        state = self._app.state
+        if state.latest is None or state.ui.page is not Page.NODES or state.replay is not None or state.link.state is not LinkState.LIVE:
+            return
+        newest = max((event.sequence for event in state.latest.events if event.text.startswith("link")), default=0)
+        if newest != state.links_event and not any(worker.group == "links" and worker.is_running for worker in self._app.workers):
+            self._app.run_worker(self._fetch_links(newest), group="links", exit_on_error=False)
+
+    async def _fetch_links(self, event: int) -> None:
+        """Without an answer none are shown, and none asked for again until there is news."""
+        links: tuple[MeasuredLink, ...] = ()
+        with contextlib.suppress(NoodleError):
+            links = await self._app.link.ask("links")
+        self._app.dispatch(LinksArrived(links, event))
+        self._app.paint_soon()
+
+    # --- changes --------------------------------------------------------------------------------------------------
+    def preview(self, key_id: str, target: str = "") -> None:
+        """Open the dialog of an action; a plan is fetched for those that make one."""
+        if key_id == "cluster.whatif":
+            self.compare()
+            return
+        action = ACTIONS[key_id] if target else action_for(key_id, self._app.state)
+        preview = preview_of(action, self._app.state, target)
+        self._app.dispatch(DialogChanged(preview))
+        if preview.pending:
+            self._app.run_worker(self._fill(preview), group="preview", exclusive=True, exit_on_error=False)
+
+    async def _fill(self, preview: Preview) -> None:
+        self._app.dispatch(await filled(self._app.link, preview, self._app.state.suggestion, self._present_stages()))
+        self._app.paint_soon()
+
+    def confirm(self, preview: Preview) -> None:
+        """Send what the preview says, unless something moved meanwhile: then the dialog says why."""
+        if still_holds(preview, self._app.state):
+            return
+        self._app.dispatch(DialogChanged(None))
+        self._tell(preview, "running", "sent to the coordinator")
+        self._app.run_worker(self._send(preview), group="action", exit_on_error=False)
+
+    def _tell(self, preview: Preview, state: str, text: str) -> None:
+        self._app.dispatch(ActionChanged(title_of(preview), state, text, ACTIONS[preview.action].plans))
+        self._app.paint_soon()
+
+    async def _send(self, preview: Preview) -> None:
+        try:
+            if preview.action == "cluster.profile":
+                names = nodes_of(self._app.state) if preview.target == ALL_NODES else (preview.target,)
+                written = [await self._profile(name, preview) for name in names]
+                done, text = True, "; ".join(written)
+            else:
+                answer = await self._app.link.act(ACTIONS[preview.action].call, arguments_of(preview))
+                done, text = await self._outcome(answer, preview)
+        except NoodleError as problem:
+            done, text = False, f"{type(problem).__name__}: {problem}"
+        except Exception as problem:
+            done, text = False, f"unexpected {type(problem).__name__}: {problem}"
+        self._tell(preview, "done" if done else "failed", text)
+
+    async def _outcome(self, answer: object, preview: Preview) -> tuple[bool, str]:
+        """A move that begins is followed to its end; whatever else was answered is said at once."""
+        if not isinstance(answer, Plan) or answer.plan_version <= preview.plan_version:
+            return True, said_of(answer, preview)
+
+        def say(text: str) -> None:
+            self._tell(preview, "running", text)
+
+        return await followed(self._app.link, answer.plan_version, preview.move, say)
+
+    async def _profile(self, worker_id: str, preview: Preview) -> str:
+        """Progress as the node tells it; the document goes to a folder here, where screen 7 and `report` find it."""
+        from noodle_tui.cluster.profile_file import save_profile
+
+        document, percent = "", -1
+        async for answer in self._app.link.profile(worker_id):
+            document = answer.profile_json
+            if int(100 * answer.progress) != percent:
+                percent = int(100 * answer.progress)
+                self._tell(preview, "running", f"{worker_id} {max(0, percent)} %  {answer.detail}")
+        path = await asyncio.to_thread(save_profile, worker_id, document)
+        self._app.effects.files.load_profile(path)
+        return f"written to {path}"
+
+
+def offered_by(error: NoodleError | None) -> tuple[str, ...]:
+    """The strategies that a coordinator names when it is asked for one it does not know; empty for any other error."""
+    found = _OFFERED.search(str(error)) if isinstance(error, InvalidInput) else None
+    return tuple(name.strip() for name in found[1].split(",")) if found else ()
+
+
+def said_of(answer: object, preview: Preview) -> str:
+    """What a change has led to, in a sentence."""
+    if isinstance(answer, Plan):
+        return f"plan #{answer.plan_version} serves on: no item has to move, or the move waits for room (Events tells)"
+    if preview.action == "cluster.auto":
+        return f"adaptation is {preview.target} now"
+    if preview.action == "cluster.confirm":
+        return f"suggestion {preview.target} is being carried out: Events tells its end"
+    if preview.action == "cluster.acknowledge":
+        return "what was shown counts as seen"
+    if preview.action == "cluster.forget":
+        return f"{preview.target} is off the list"
+    return str(answer or "")

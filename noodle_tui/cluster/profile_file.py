@@ -1,0 +1,56 @@
+"""Finds, reads and writes the `profile.json` files of `noodle-engine profile`; what is shown of them is in `core/profile_view.py`."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from engine.data.errors import Corrupt, NoodleError, NotFound
+from noodle_tui.core.profile_view import ProfileView, view_of
+
+MAX_FILE_BYTES = 256 * 2**20
+
+
+def newest_profile(folder: Path) -> Path | None:
+    """The youngest `profile*/profile.json` or `profile.json` below a folder."""
+    return max(_profiles(folder), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def profile_after(folder: Path, present: str) -> Path | None:
+    """The one that follows `present` by name, around the end; None without any."""
+    found = sorted(_profiles(folder))
+    index = next((i for i, path in enumerate(found) if present and path.resolve() == Path(present).resolve()), -1)
+    return found[(index + 1) % len(found)] if found else None
+
+
+def _profiles(folder: Path) -> list[Path]:
+    return [path for pattern in ("profile.json", "profile*/profile.json") for path in folder.glob(pattern) if path.is_file()]
+
+
+def save_profile(worker_id: str, document: str) -> Path:
+    """Write a node's profile to `profile-NODE/profile.json` below the working folder, whole or not at all."""
+    path = Path(f"profile-{worker_id}") / "profile.json"
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(document, encoding="ascii")
+    temporary.replace(path)
+    return path
+
+
+def read_profile(path: Path) -> ProfileView:
+    """Raises NotFound, or Corrupt naming what is missing."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise Corrupt(f"{path} has {path.stat().st_size} bytes, a profile has at most {MAX_FILE_BYTES}")
+        raw = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise NotFound(f"there is no profile at {path}: write one with `noodle-engine profile MODEL --out DIR`") from None
+    except OSError as problem:
+        raise NoodleError(f"cannot read {path}: {problem.strerror or problem}") from None
+    except (ValueError, RecursionError):
+        raise Corrupt(f"{path} is not JSON: take the profile again") from None
+    try:
+        return view_of(str(path), raw)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as problem:
+        raise Corrupt(f"{path} is not a profile of noodle-engine ({type(problem).__name__}: {problem}): take it again") from None

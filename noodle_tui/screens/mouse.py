@@ -1,0 +1,33 @@
+"""What a click means (`--mouse`): a tab opens its screen, a row moves the cursor to it. Pure; keys do all of it too."""
+
+from __future__ import annotations
+
+from noodle_tui.core.pages import Page
+from noodle_tui.listings import shown_rows, table_of
+from noodle_tui.state import ConsoleState
+from noodle_tui.text.lines import Canvas, Line
+from noodle_tui.widgets.truth_line import tabs_line
+
+TABS_ROW = 1
+
+
+def page_at(state: ConsoleState, x: int, canvas: Canvas) -> Page | None:
+    """The screen whose tab is drawn at cell `x` of the row of tabs."""
+    at = 0
+    pages = iter(Page)
+    for span in tabs_line(state, canvas):
+        page = next(pages, None) if "." in span.text else None
+        if page is not None and at <= x < at + len(span.text):
+            return page
+        at += len(span.text)
+    return None
+
+
+def identity_at(state: ConsoleState, row: Line) -> str:
+    """The list row that a drawn line shows, by its first word; empty where that is not the name of a row."""
+    words = "".join(span.text for span in row).lstrip("> ").split()
+    table = table_of(state, state.ui.list_page)
+    if table is None or not words:
+        return ""
+    names = [table.identity(item) for item in shown_rows(state, state.ui.list_page)]
+    return words[0] if words[0] in names else next((name for name in names if name == " ".join(words[:2])), "")

@@ -1,0 +1,43 @@
+"""What the engine's own documents state is what the code and its contracts say."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+ENGINE = (ROOT / "engine" / "README.md").read_text()
+DOCUMENTS = ("engine/README.md", "engine/CHANGELOG.md", ".github/CONTRIBUTING.md", "engine/model/README.md")
+
+
+def test_the_changelog_begins_with_the_version_of_the_package() -> None:
+    headings = re.findall(r"^## (.+)$", (ROOT / "engine" / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == PROJECT["project"]["version"]
+
+
+def test_the_map_has_every_room_and_no_other() -> None:
+    rooms = {str(path.parent.relative_to(ROOT / "engine")) + "/" for path in (ROOT / "engine").rglob("__init__.py")} - {"./"}
+    listed = set(re.findall(r"^\| `([a-z/]+/)` \|", ENGINE.split("## Rooms")[1].split("## ")[0], re.MULTILINE))
+    assert listed == rooms
+
+
+def test_every_contract_stands_beside_its_rule_and_every_guard_exists() -> None:
+    section = ENGINE.split("## Import rules")[1].split("\n## ")[0]
+    contracts = [contract["name"] for contract in PROJECT["tool"]["importlinter"]["contracts"]]
+    named = re.findall(r'contract "([^"]+)"', section)
+    assert sorted(named) == sorted(name for name in named for contract in contracts if contract.startswith(name))
+    assert [contract for contract in contracts if not any(contract.startswith(name) for name in named)] == []
+    assert all((ROOT / test).is_file() for test in re.findall(r"`(tests/[\w/]+\.py)`", section))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_what_a_document_points_to_exists(document: str) -> None:
+    text, folder = (ROOT / document).read_text(), (ROOT / document).parent
+    assert all((folder / target).exists() for target in re.findall(r"\]\(([^)#:]+)\)", text))
+    named = re.findall(r"`((?:engine|tests|service|control|model|protos|\.ci)/[\w/]*\w(?:\.\w+)?)`", text)
+    assert [name for name in named if not any((base / name).exists() for base in (ROOT, ROOT / "engine"))] == []
+    assert text.isascii() and max(map(len, text.splitlines())) <= 180
