@@ -108,6 +108,7 @@ async def _up(settings: LocalOptions, as_json: bool) -> int:
             await asyncio.wait({ready})
             return stopping.exit_code
         status = ready.result()
+        _say(f"weights {status.precision.sentence}; identity grade {status.identity}: {status.identity.sentence}")
         if status.stand_in_tokenizer:
             note(stand_in_note(status.stand_in_tokenizer))
         elif status.tokenizer_source != "tokenizer.json":

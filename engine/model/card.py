@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from engine.model.weights import WeightFolder
 
-_FORMAT = 3  # raise it when the same folder would give another card
+_FORMAT = 5  # raise it when the same folder would give another card
 _LIBRARIES = ("torch", "transformers")  # their versions decide which modules a model has
 _DESCRIBED_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json", "gguf.json")
 
@@ -102,6 +102,7 @@ def describe_weights(weights: WeightFolder, ref: ModelRef) -> ModelCard:
         bos_token_id=next((i for i in _token_ids(generation.get("bos_token_id", text_bos)) if i < text.vocab_size), None),
         num_parameters=described.num_parameters,
         missing=described.missing,
+        stored_dtype=weights.stored_dtype,
     )
 
 

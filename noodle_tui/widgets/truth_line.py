@@ -206,4 +206,5 @@ def _model(status: ClusterStatus, canvas: Canvas) -> Line:
     if not status.model:
         return line("  no model")
     name = fit(status.model, min(len(status.model), max(8, canvas.width // 5)), canvas.glyphs)
-    return line(f"  {name}", " " if mark else "", Span(mark, "warn"))
+    dtype = f" {status.precision.computed_dtype}" if status.precision.computed_dtype else ""
+    return line(f"  {name}{dtype}", " " if mark else "", Span(mark, "warn"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.generation import FinishReason
+from engine.data.precision import Identity, Precision
 from engine.data.status import NodeState, Phase, SessionStatus, Severity
 from noodle_tui.changes.actions import ACTIONS, preview_of
 from noodle_tui.changes.reducer import reduce
@@ -49,6 +50,9 @@ def state_of(*timed: tuple[float, m.Message], state: ConsoleState | None = None)
     for now_s, message in timed:
         state = reduce(state, message, now_s)
     return state
+
+
+HALF = Precision("float32", "bfloat16", 2**30)
 
 
 def live(num_nodes: int = 4, **changes: Any) -> m.FrameArrived:
@@ -359,6 +363,7 @@ SCENES: dict[str, Callable[[], ConsoleState]] = {
     "version": mismatched,
     "version-of-replaced": lambda: mismatched(lived(89.5)),
     "versions": lambda: state_of((99.0, m.PeerKnown("0.3.0", "0.5.1")), (99.5, live())),
+    "half-precision": lambda: state_of((99.5, live(3, precision=HALF, identity=Identity.WITHIN_TOLERANCE))),
     "random": lambda: state_of((99.5, live(3, random_weights=True, has_tokenizer=False))),
     "boot": lambda: state_of((99.5, m.FrameArrived(frames.frame(frames.booting()), WALL_S))),
     "starting": starting,

@@ -111,6 +111,7 @@ async def _prepare(options: CoordinatorOptions, shell: ClusterShell) -> None:
         shell.feed(on.ModelFailed(str(as_noodle_error(e))))
         shell.ready.set()
         return
+    log.info("%s: weights %s", card.ref.label, card.precision.sentence)
     shell.feed(on.ModelReady(replace(card, tokenizer_source=codec.source, stand_in_tokenizer=codec.stand_in)))
     shell.outputs.restore()
     shell.ready.set()
