@@ -346,8 +346,18 @@ class GetStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class Precision(_message.Message):
+    __slots__ = ("stored_dtype", "computed_dtype", "weight_bytes")
+    STORED_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    COMPUTED_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    stored_dtype: str
+    computed_dtype: str
+    weight_bytes: int
+    def __init__(self, stored_dtype: _Optional[str] = ..., computed_dtype: _Optional[str] = ..., weight_bytes: _Optional[int] = ...) -> None: ...
+
 class ClusterStatus(_message.Message):
-    __slots__ = ("cluster_id", "phase", "detail", "model", "random_weights", "has_tokenizer", "num_items", "context_tokens", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "tokens_per_s", "step_p50_s", "step_p95_s", "num_sessions_done", "num_sessions_failed", "uptime_s", "failure", "adaptation_mode", "suggestion_id", "finished", "acknowledged_sequence", "num_unacknowledged", "predicted_bottleneck_s", "predicted_step_s", "stand_in_tokenizer", "tokenizer_source")
+    __slots__ = ("cluster_id", "phase", "detail", "model", "random_weights", "has_tokenizer", "num_items", "context_tokens", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "tokens_per_s", "step_p50_s", "step_p95_s", "num_sessions_done", "num_sessions_failed", "uptime_s", "failure", "adaptation_mode", "suggestion_id", "finished", "acknowledged_sequence", "num_unacknowledged", "predicted_bottleneck_s", "predicted_step_s", "stand_in_tokenizer", "tokenizer_source", "precision", "identity")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -378,6 +388,8 @@ class ClusterStatus(_message.Message):
     PREDICTED_STEP_S_FIELD_NUMBER: _ClassVar[int]
     STAND_IN_TOKENIZER_FIELD_NUMBER: _ClassVar[int]
     TOKENIZER_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     phase: str
     detail: str
@@ -408,7 +420,9 @@ class ClusterStatus(_message.Message):
     predicted_step_s: float
     stand_in_tokenizer: str
     tokenizer_source: str
-    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., model: _Optional[str] = ..., random_weights: _Optional[bool] = ..., has_tokenizer: _Optional[bool] = ..., num_items: _Optional[int] = ..., context_tokens: _Optional[int] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., tokens_per_s: _Optional[float] = ..., step_p50_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., num_sessions_done: _Optional[int] = ..., num_sessions_failed: _Optional[int] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., adaptation_mode: _Optional[str] = ..., suggestion_id: _Optional[int] = ..., finished: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., acknowledged_sequence: _Optional[int] = ..., num_unacknowledged: _Optional[int] = ..., predicted_bottleneck_s: _Optional[float] = ..., predicted_step_s: _Optional[float] = ..., stand_in_tokenizer: _Optional[str] = ..., tokenizer_source: _Optional[str] = ...) -> None: ...
+    precision: Precision
+    identity: str
+    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., model: _Optional[str] = ..., random_weights: _Optional[bool] = ..., has_tokenizer: _Optional[bool] = ..., num_items: _Optional[int] = ..., context_tokens: _Optional[int] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., tokens_per_s: _Optional[float] = ..., step_p50_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., num_sessions_done: _Optional[int] = ..., num_sessions_failed: _Optional[int] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., adaptation_mode: _Optional[str] = ..., suggestion_id: _Optional[int] = ..., finished: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., acknowledged_sequence: _Optional[int] = ..., num_unacknowledged: _Optional[int] = ..., predicted_bottleneck_s: _Optional[float] = ..., predicted_step_s: _Optional[float] = ..., stand_in_tokenizer: _Optional[str] = ..., tokenizer_source: _Optional[str] = ..., precision: _Optional[_Union[Precision, _Mapping]] = ..., identity: _Optional[str] = ...) -> None: ...
 
 class WatchFrame(_message.Message):
     __slots__ = ("status", "events", "num_finished_kept")

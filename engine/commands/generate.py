@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.commands.output import note, print_json, printable, stand_in_note
-from engine.data.errors import InvalidInput
+from engine.data.errors import InvalidInput, NoodleError
 from engine.data.generation import FinishReason, GenerateRequest, Sampling, TokenChunk
+from engine.files import read_stdin
 from engine.service.client import Client
 
 
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _request(options: argparse.Namespace) -> GenerateRequest:
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    prompt = read_stdin("a prompt") if options.prompt == "-" else options.prompt
     if prompt is not None and options.prompt_ids:
         raise InvalidInput("give either a prompt text or --prompt-ids, not both")
     sampling = Sampling(options.temperature, options.top_k, options.top_p, options.repetition_penalty, options.seed)
@@ -99,10 +100,12 @@ async def transcribe(client: Client, request: GenerateRequest, show: Callable[[T
 async def _run(options: argparse.Namespace, request: GenerateRequest) -> int:
     async with Client(options.connect, options.token, options.tls_ca) as client:
         transcript = await transcribe(client, request, None if options.json else _show)
+        dtype, grade = await _precision(client) if options.json else ("", "")
     document = transcript.document()
     if transcript.stand_in_tokenizer:
         note(stand_in_note(transcript.stand_in_tokenizer))
     if options.json:
+        document |= {"dtype": dtype, "identity": grade}
         print_json(document)
         return 0
     print()
@@ -112,6 +115,15 @@ async def _run(options: argparse.Namespace, request: GenerateRequest) -> int:
         f"then {transcript.tokens_per_s:.1f} tokens/s; {stages}"
     )
     return 0
+
+
+async def _precision(client: Client) -> tuple[str, str]:
+    """The dtype the cluster computes in and its identity grade; the answer is worth more, so a cluster that went away is no failure."""
+    try:
+        status = await client.status()
+    except NoodleError:
+        return "", ""
+    return status.precision.computed_dtype, str(status.identity)
 
 
 def _show(chunk: TokenChunk) -> None:

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from engine.commands.output import print_json, printable, table
 from engine.data.binary_size import binary_size
@@ -44,10 +45,12 @@ def _link_cells(link: MeasuredLink) -> tuple[str, ...]:
     return f"{1e3 * link.round_trip_s:.2f}", trips, f"{link.bandwidth_bytes_per_s / 1e6:.0f}", rates, ""
 
 
-def _document(found: ClusterStatus) -> dict[str, object]:
+def _document(found: ClusterStatus) -> dict[str, Any]:
     """The status under the names that scripts rely on."""
-    document = asdict(found)
+    document: dict[str, Any] = asdict(found)
     nodes = document.pop("nodes")
+    document["precision"]["text"] = found.precision.sentence
+    document["identity_text"] = found.identity.sentence
     document["workers"] = [{**n, "memory_bytes": n["resident_bytes"], "memory_limit_bytes": n["memory_bytes"]} for n in nodes]
     return document
 
@@ -61,6 +64,10 @@ def _text(found: ClusterStatus) -> str:
     ]
     if found.failure or found.detail:
         lines.append(found.failure or found.detail)
+    if found.precision.sentence:
+        lines.append(f"weights: {found.precision.sentence}")
+    if found.identity:
+        lines.append(f"identity: grade {found.identity}, {found.identity.sentence}")
     if found.adaptation_mode not in ("", "off"):
         offer = f"; suggestion {found.suggestion_id}: noodle-engine adapt confirm {found.suggestion_id}" if found.suggestion_id else ""
         lines.append(f"adaptation: {found.adaptation_mode}{offer}")

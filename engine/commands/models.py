@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import textwrap
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -36,7 +35,7 @@ def _describe(ref: ModelRef, cache_dir: Path, as_json: bool) -> int:
     if card.missing:
         note(f"noodle-engine: {card.folder} cannot be loaded: {card.missing}")
     if as_json:
-        print_json(asdict(card))
+        print_json(asdict(card) | {"precision": asdict(card.precision) | {"text": card.precision.sentence}})
     else:
         print(_text(card))
     return 0
@@ -53,7 +52,7 @@ def _describe_lines(ref: ModelRef, cache_dir: Path) -> int:
     except NoodleError as e:
         print_json({"error": str(e), "code": status_number(e)})
         return e.exit_code
-    print_json({"card": json.loads(json.dumps(asdict(card)))})
+    print_json({"card": asdict(card)})
     return 0
 
 
@@ -74,8 +73,13 @@ def _text(card: ModelCard) -> str:
     sizes = f"{card.num_parameters / 1e6:.1f} M parameters, context {card.context_tokens}, vocabulary {card.vocab_size}"
     part = ", the text part alone" if card.architecture.endswith("ForConditionalGeneration") else ""
     tokenizer = f"its own, from {card.tokenizer_source}" if card.tokenizer_source else f"bytes stand in, for {card.stand_in_tokenizer}"
-    head = f"{card.ref.label}: {card.architecture}{part}, {sizes}\n{card.folder}\ntokenizer: {tokenizer}\n\n"
-    return head + table(("ITEM", "WEIGHTS MB", "KV B/TOKEN", "OUT B/TOKEN"), rows)
+    lines = (
+        f"{card.ref.label}: {card.architecture}{part}, {sizes}",
+        card.folder,
+        f"tokenizer: {tokenizer}",
+        f"weights: {card.precision.sentence}",
+    )
+    return "\n".join(lines) + "\n\n" + table(("ITEM", "WEIGHTS MB", "KV B/TOKEN", "OUT B/TOKEN"), rows)
 
 
 def _list(cache_dir: Path, as_json: bool) -> int:

@@ -8,6 +8,7 @@ from engine.control.cluster import Cluster
 from engine.control.nodes.members import Member
 from engine.control.sessions.session_status import session_status
 from engine.data.plan import Plan
+from engine.data.precision import Identity, Precision, identity
 from engine.data.status import ClusterStatus, NodeStatus, Phase, SessionStatus, StageStatus
 
 
@@ -40,11 +41,19 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         finished=cluster.serving.past.latest,
         adaptation_mode=str(cluster.adapting.mode),
         suggestion_id=cluster.adapting.suggestion_id(cluster.plan_version),
+        precision=card.precision if card else Precision(),
+        identity=identity(card.ref.dtype, _device_types(cluster)) if card else Identity.UNKNOWN,
         stand_in_tokenizer=card.stand_in_tokenizer if card else "",
         tokenizer_source=card.tokenizer_source if card else "",
         predicted_bottleneck_s=plan.bottleneck_s if plan else 0.0,
         predicted_step_s=plan.round_trip_s if plan else 0.0,
     )
+
+
+def _device_types(cluster: Cluster) -> set[str]:
+    """The kinds of the devices that compute, or would if all workers were used."""
+    used = {stage.node_id for stage in cluster.plan.stages} if cluster.plan else None
+    return {member.spec.device_type for member in cluster.members if used is None or member.spec.node_id in used}
 
 
 def _detail(cluster: Cluster) -> str:

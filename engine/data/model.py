@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.data.precision import Precision
+
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
@@ -46,6 +48,7 @@ class ModelCard:
     eos_token_ids: tuple[int, ...]
     bos_token_id: int | None
     num_parameters: int
+    stored_dtype: str = ""  # of most bytes of the weights, by its torch name; "" where no weights are stored
     missing: str = ""  # why the folder's weights cannot be loaded, by its headers; empty if they can
     tokenizer_source: str = ""  # the files that the tokenizer was read from, set by who reads them
     stand_in_tokenizer: str = ""  # why bytes take the place of the model's own tokenizer, set by who reads it; empty if they do not
@@ -53,3 +56,8 @@ class ModelCard:
     @property
     def num_items(self) -> int:
         return len(self.items)
+
+    @property
+    def precision(self) -> Precision:
+        tied_twice = sum(item.tied_bytes for index, item in enumerate(self.items) if item.tied_to is not None and item.tied_to < index)
+        return Precision(self.stored_dtype, self.ref.dtype, sum(item.weight_bytes for item in self.items) - tied_twice)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from engine.data.precision import Identity, Precision
+
+_UNKNOWN_PRECISION = Precision()
+
 
 class Phase(StrEnum):
     GATHERING = "gathering"
@@ -132,6 +136,8 @@ class ClusterStatus:
     adaptation_mode: str = ""  # off, suggest or auto; empty if the coordinator does not say
     suggestion_id: int = 0  # of adaptation, waiting to be confirmed; 0 is none
     finished: tuple[SessionStatus, ...] = ()  # newest first, bounded
+    precision: Precision = _UNKNOWN_PRECISION
+    identity: Identity = Identity.UNKNOWN  # of answers on the plan that serves, or on the workers that have joined
     acknowledged_sequence: int = 0  # an operator has seen the warnings and errors up to this event
     num_unacknowledged: int = 0  # warnings and errors since
     predicted_bottleneck_s: float = 0.0  # of the plan that serves, as it was made

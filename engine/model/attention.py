@@ -1,8 +1,8 @@
 """Attention over packed sessions, registered with transformers, so that stock models run ragged batches.
 
 A step packs the new tokens of all sessions into one row. `StepCache.update` writes each session's keys and values to
-its own buffers and hands back a tensor tagged with them; the attention function below takes the tag and attends
-session by session. Where a model does anything else with that tensor, the tag is lost and the step is refused: a
+its own buffers and hands back tensors tagged with them; the attention function below takes the tag and attends
+session by session. Where a model does anything else with those tensors, the tag is lost and the step is refused: a
 wrong answer is impossible, not merely unlikely. Masks stay functions until a session's own positions are known.
 
 Shapes: T packed tokens, n new tokens of one session, L its length after the step, Hq query heads, H key heads.
@@ -32,10 +32,15 @@ class RowKV(NamedTuple):
     values: torch.Tensor  # [1, H, L, V]
 
 
-def tag(tensor: torch.Tensor, rows: list[RowKV]) -> torch.Tensor:
-    """Attach the sessions' buffers to the key tensor that a model passes on to its attention function."""
-    setattr(tensor, _TAG, rows)
-    return tensor
+class ProbeArrived(Exception):
+    """Raised for keys that no session owns: a probe only asks whether they get here."""
+
+
+def tag(keys: torch.Tensor, values: torch.Tensor, rows: list[RowKV]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attach the sessions' buffers to the keys and values that a model passes on to its attention function."""
+    setattr(keys, _TAG, rows)
+    setattr(values, _TAG, rows)
+    return keys, values
 
 
 @dataclass(slots=True)
@@ -88,10 +93,13 @@ def attend_packed(
     Raises NotSupported where the model uses something that cannot be split by session.
     """
     rows: list[RowKV] | None = getattr(key, _TAG, None)
-    if rows is None or position_bias is not None or not (attention_mask is None or isinstance(attention_mask, MaskRule)):
+    is_untouched = rows is not None and getattr(value, _TAG, None) is rows
+    if rows is None or not is_untouched or position_bias is not None or not isinstance(attention_mask, MaskRule | None):
         raise NotSupported(f"{type(module).__name__} computes attention in a way that cannot be split by session: run its rows one by one")
     if (getattr(module, "is_causal", True) if is_causal is None else is_causal) is False and query.shape[2] > len(rows):
         raise NotSupported(f"{type(module).__name__} attends to later tokens: only causal models can be split")
+    if not rows:
+        raise ProbeArrived
     if len(rows) == 1:
         return _attend(query, rows[0], attention_mask, scaling, softcap, s_aux), None
     outputs = [_attend(query[:, :, row.start : row.stop], row, attention_mask, scaling, softcap, s_aux) for row in rows]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from engine.model.loading import SliceLoader
 from engine.model.manifest import Manifest
-from engine.model.slicing import build_meta, check_supported, find_chain, torch_dtype
+from engine.model.slicing import build_chain, check_supported, torch_dtype
 from engine.model.weight_cache import WeightCache
 from engine.model.weights import WeightFolder, stored_tensor
 
@@ -27,7 +27,7 @@ def names_needed(weights: WeightFolder, start: int, stop: int, dtype: str, held:
     Reads none. Raises NotSupported for the model.
     """
     check_supported(weights.config)
-    model = build_meta(weights.config, torch_dtype(dtype))
-    loader = SliceLoader(model, find_chain(model), weights, torch_dtype(dtype))
+    model, chain = build_chain(weights.config, torch_dtype(dtype))
+    loader = SliceLoader(model, chain, weights, torch_dtype(dtype))
     items = range(start, stop)
     return frozenset(name for index in items if index not in held for name in loader.stored_names(index, items))

@@ -2,14 +2,14 @@
 
 Nothing here knows a model family. A model built on the meta device is run once with its blocks replaced by probes and
 its weighted modules by stubs that answer NaN in the right shape, and the order of calls says what belongs to the embedding and what to
-the head; each block runs until it hands its keys and values to the cache, which gives their shapes.
+the head; each block runs until it hands its keys and values to the cache, which gives their shapes, or with packed
+sessions until they arrive in the attention function, which shows that nothing in between asked for one text length.
 
 A *station* is a module beside the block list (a child of the list's ancestors): embedding, norm, rotary table, head.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,10 +19,13 @@ import torch
 from torch import nn
 
 from engine.data.errors import NotSupported
-from engine.model.cache import ProbeCache, ShapeSeen
+from engine.model.attention import ProbeArrived
+from engine.model.cache import ProbeCache
+from engine.model.feeding import Feeder, Feeding
 from engine.model.kv import LayerShape
 
-NUM_PROBE_TOKENS = 2
+PACKED_PROBE = (("a", (1, 1)), ("b", (1,)))
+LONE_PROBE = (("a", (1, 1)),)
 FORMS: dict[str, Callable[[torch.Tensor], Any]] = {
     "tensor": lambda hidden: hidden,
     "tuple": lambda hidden: (hidden,),
@@ -41,6 +44,7 @@ class Chain:
     embed: tuple[tuple[str, int], ...]  # stations with tensors that run before the blocks, with their output's last size
     head: tuple[str, ...]  # stations with tensors that run after them
     kv: tuple[tuple[int, LayerShape], ...]  # per block: the cache layer it writes and the shapes it writes there
+    feeding: Feeding
 
     @property
     def num_items(self) -> int:
@@ -94,11 +98,11 @@ def stations(model: nn.Module, blocks: str) -> dict[str, nn.Module]:
     return found
 
 
-def trace(model: nn.Module, blocks: str) -> Chain:
+def trace(model: nn.Module, blocks: str, feeding: Feeding) -> Chain:
     """Run the probe. `model` has its parameters on the meta device and its stations' buffers on the CPU. Raises NotSupported."""
     failures = []
     for form in FORMS:
-        probe = _Probe(model, blocks, form)
+        probe = _Probe(model, blocks, form, feeding)
         try:
             return probe.run()
         except NotSupported:
@@ -108,18 +112,14 @@ def trace(model: nn.Module, blocks: str) -> Chain:
     raise NotSupported(f"{type(model).__name__} cannot be traced ({'; '.join(failures)[:600]}): use another model")
 
 
-def cache_argument(model: nn.Module) -> str:
-    """The name under which the model's forward takes its cache: transformers renamed it in 5.24."""
-    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
-
-
 class _Probe:
     """One run of a model with all blocks and weighted stations replaced; see the module's docstring."""
 
-    def __init__(self, model: nn.Module, blocks: str, form: str) -> None:
-        self.model, self.blocks, self.form = model, blocks, form
+    def __init__(self, model: nn.Module, blocks: str, form: str, feeding: Feeding) -> None:
+        self.model, self.blocks, self.form, self.feeding = model, blocks, form, feeding
         self.list: Any = model.get_submodule(blocks)
-        self.cache = ProbeCache()
+        self.rows = PACKED_PROBE if feeding.is_packed else LONE_PROBE
+        self.cache = ProbeCache([(session_id, len(token_ids)) for session_id, token_ids in self.rows])
         self.before: dict[str, int] = {}
         self.after: dict[str, int] = {}
         self.kv: dict[int, tuple[int, LayerShape]] = {}
@@ -129,15 +129,17 @@ class _Probe:
         weighted = {path: module for path, module in stations(self.model, self.blocks).items() if _has_state(module)}
         replaced = {module: self._station(path, module) for path, module in weighted.items()}
         replaced |= {block: self._block(index, block) for index, block in enumerate(self.list)}
-        ids = torch.ones(1, NUM_PROBE_TOKENS, dtype=torch.long)
+        feeder = Feeder(self.model, self.blocks, self.feeding)
+        arguments = feeder.arguments(self.rows, [0] * len(self.rows), self.cache, "cpu", last_logits_only=False)
         with _forwards(replaced), torch.no_grad():
-            output = self.model(input_ids=ids, use_cache=True, **{cache_argument(self.model): self.cache})
+            output = self.model(**arguments)
         if len(self.shapes) != len(self.list) or any(shape != self.shapes[0] or len(shape) != 3 for shape in self.shapes):
             raise ValueError(f"blocks do not pass one [1, T, D] tensor: {self.shapes[:3]}")
-        if output.logits.shape[:2] != (1, NUM_PROBE_TOKENS):
+        if output.logits.shape[:2] != arguments["input_ids"].shape:
             raise ValueError(f"logits have shape {tuple(output.logits.shape)}")
         kv = tuple(self.kv[index] for index in range(len(self.list)))
-        return Chain(self.blocks, len(self.list), self.form, self.shapes[0][2], tuple(self.before.items()), tuple(self.after), kv)
+        ends = tuple(self.before.items()), tuple(self.after)
+        return Chain(self.blocks, len(self.list), self.form, self.shapes[0][2], *ends, kv, self.feeding)
 
     def _station(self, path: str, module: nn.Module) -> Callable[..., Any]:
         original = module.forward
@@ -157,14 +159,19 @@ class _Probe:
             self.shapes.append(tuple(hidden.shape))
             self._check_side_doors(index, args, kwargs, hidden)
             self.cache.seen.clear()
-            with suppress(ShapeSeen):
+            with suppress(ProbeArrived):
                 original(*_map(args, _to_meta), **_map(kwargs, _to_meta))
+                self._check_arrival(index)
             if not self.cache.seen:
                 raise NotSupported(f"block {index} of {type(self.model).__name__} keeps no keys and values, so it cannot continue a text")
             self.kv[index] = next(iter(self.cache.seen.items()))
             return FORMS[self.form](hidden)
 
         return forward
+
+    def _check_arrival(self, index: int) -> None:
+        if self.cache.seen and self.feeding.is_packed:
+            raise NotSupported(f"block {index} of {type(self.model).__name__} computes its attention itself: run its rows one by one")
 
     def _check_side_doors(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], hidden: torch.Tensor) -> None:
         """Stubs answer NaN, so NaN in anything but the hidden states is a weighted value that a later stage would lack."""

@@ -21,6 +21,8 @@ from engine.model.loading import compute_buffers
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from engine.model.cache import StepCache
+
 
 class _Left(Exception):
     def __init__(self, hidden: torch.Tensor) -> None:
@@ -34,6 +36,7 @@ class CutModel:
     def __init__(self, model: PreTrainedModel, chain: Chain, start: int, stop: int, dtype: torch.dtype, device: str) -> None:
         self.model, self._chain, self._start, self._stop, self._dtype, self._device = model, chain, start, stop, dtype, device
         self._received: torch.Tensor | None = None
+        self._cache: StepCache | None = None
         self._num_tokens = 0
         blocks: Any = model.get_submodule(chain.blocks)
         self._hollow_blocks(blocks)
@@ -47,16 +50,17 @@ class CutModel:
         held = [f"{chain.blocks}.{item - 1}" for item in range(max(start, 1), min(stop, chain.num_items - 1))]
         compute_buffers(model, [*stations(model, chain.blocks), *held], device)
 
-    def run(self, received: torch.Tensor | None, num_tokens: int, arguments: dict[str, Any]) -> torch.Tensor:
+    def run(self, received: torch.Tensor | None, num_tokens: int, cache: StepCache, arguments: dict[str, Any]) -> torch.Tensor:
         """One forward pass; `received` is [T, D] or None. Returns hidden states [T, D], or logits [n, V] on the last stage."""
         self._received = None if received is None else received.unsqueeze(0)
+        self._cache = cache
         self._num_tokens = num_tokens
         try:
             return self.model(**arguments).logits[0]
         except _Left as left:
             return left.hidden[0]
         finally:
-            self._received = None
+            self._received = self._cache = None
 
     def _hollow_blocks(self, blocks: Any) -> None:
         emit = FORMS[self._chain.form]
@@ -82,6 +86,8 @@ class CutModel:
         return forward
 
     def _inject(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self._cache is not None:
+            self._cache.pass_earlier_blocks()
         if args:
             return (self._received, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": self._received}

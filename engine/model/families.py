@@ -1,36 +1,31 @@
 """The model families (`model_type` in config.json) whose slices were verified, and why others are refused.
 
-A family is listed only if its greedy tokens over three slices, in ragged batches, equal those of `generate()`. The test
-suite rebuilds both lists from every architecture that transformers can build and compares. What is not listed is
-refused, by the reason below or because nobody has verified it.
+A family is listed only if its greedy tokens over three slices, in ragged batches, equal those of `generate()`, and its
+logits alone those in company. The test suite rebuilds the list from every architecture that transformers can build and
+compares. What is not listed is refused, by the reason below or because nobody has verified it.
 """
 
 from __future__ import annotations
 
 VERIFIED_WITH = "5.24"  # the transformers release whose every architecture was tried; later ones may have more
 
-# Sessions are packed into one row, so that every linear layer sees the whole batch.
-PACKED: tuple[str, ...] = (
-    "afmoe", "apertus", "apertus1p5_text", "arcee", "aria_text", "beam", "biogpt", "bitnet", "codegen", "cohere",
-    "cohere2", "cohere2_moe", "cohere_compass_text", "cwm", "dbrx", "dots1", "ernie4_5", "ernie4_5_moe", "exaone",
-    "exaone4", "exaone_moe", "flex_olmo", "flint", "fuyu", "gemma", "gemma2", "gemma3", "gemma3_text",
-    "gemma4_unified_text", "glm", "glm4", "glm4_moe", "got_ocr2", "gpt2", "gpt_bigcode", "gpt_neox", "gpt_oss", "gptj",
-    "granite", "granite_swa", "granitemoe", "granitemoe_swa", "granitemoeshared", "helium", "hunyuan_v1_dense",
-    "hunyuan_v1_moe", "hy_v3", "hyperclovax", "internlm3", "iquestcoder", "jais2", "kolibri1", "laguna", "llama",
-    "llama4_text", "mellum", "mimo_v2_flash", "minimax_m2", "minimax_m3_vl_text", "ministral", "ministral3", "mistral",
-    "mixtral", "modernbert-decoder", "moss_transcribe_diarize", "nanochat", "nemotron", "olmo", "olmo2", "olmo3",
-    "olmoe", "opt", "persimmon", "phi", "phi3", "phi4_multimodal", "phimoe", "qwen2", "qwen2_moe", "qwen3",
-    "qwen3_moe", "sarvam_moe", "seed_oss", "smollm3", "solar_open", "stablelm", "starcoder2", "vaultgemma",
-)  # fmt: skip
-
-# The model's own attention or mask code needs one session per call: a step runs its sessions one after another.
-ROW_BY_ROW: tuple[str, ...] = (
-    "axk1", "bloom", "deepseek_v2", "deepseek_v3", "diffllama", "doge", "falcon", "gemma4_unified", "glm4_moe_lite",
-    "gpt_neo", "gpt_neox_japanese", "minicpm3", "mpt", "sarvam_mla", "xglm", "youtu",
+VERIFIED: tuple[str, ...] = (
+    "afmoe", "apertus", "apertus1p5_text", "arcee", "aria_text", "axk1", "beam", "biogpt", "bitnet", "bloom",
+    "codegen", "cohere", "cohere2", "cohere2_moe", "cohere_compass_text", "cwm", "dbrx", "deepseek_v2", "deepseek_v3",
+    "diffllama", "doge", "dots1", "ernie4_5", "ernie4_5_moe", "exaone", "exaone4", "exaone_moe", "falcon",
+    "flex_olmo", "flint", "fuyu", "gemma", "gemma2", "gemma3", "gemma3_text", "gemma4_unified", "gemma4_unified_text",
+    "glm", "glm4", "glm4_moe", "glm4_moe_lite", "got_ocr2", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox",
+    "gpt_neox_japanese", "gpt_oss", "gptj", "granite", "granite_swa", "granitemoe", "granitemoe_swa",
+    "granitemoeshared", "helium", "hunyuan_v1_dense", "hunyuan_v1_moe", "hy_v3", "hyperclovax", "internlm3",
+    "iquestcoder", "jais2", "kolibri1", "laguna", "llama", "llama4_text", "mellum", "mimo_v2_flash", "minicpm3",
+    "minimax_m2", "minimax_m3_vl_text", "ministral", "ministral3", "mistral", "mixtral", "modernbert-decoder",
+    "moss_transcribe_diarize", "mpt", "nanochat", "nemotron", "olmo", "olmo2", "olmo3", "olmoe", "opt", "persimmon",
+    "phi", "phi3", "phi4_multimodal", "phimoe", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "sarvam_mla",
+    "sarvam_moe", "seed_oss", "smollm3", "solar_open", "stablelm", "starcoder2", "vaultgemma", "xglm", "youtu",
 )  # fmt: skip
 
 # Models that join a text model with others for images, sound or video, and whose text part was verified inside them: it alone is
-# loaded. It must be of a family that is verified by itself, or one of TEXT_PARTS, which exist only there; those run packed.
+# loaded. It must be of a family that is verified by itself, or one of TEXT_PARTS, which exist only there.
 WRAPPERS: tuple[str, ...] = (
     "aria", "aya_vision", "cohere2_vision", "deepseek_vl", "exaone4_5", "glm4v", "hyperclovax_vision_v2", "idefics2", "internvl",
     "kimi_k25", "lighton_ocr", "llava", "llava_next", "llava_next_video", "llava_onevision", "minimax_m3_vl", "mistral3", "ovis2",

@@ -14,7 +14,7 @@ from typing import Any
 from engine.data.errors import NoodleError
 from engine.data.model import ModelRef
 from engine.model import hub
-from engine.model.families import PACKED, REFUSED, ROW_BY_ROW, TEXT_CLASSES, WRAPPERS
+from engine.model.families import REFUSED, TEXT_CLASSES, VERIFIED, WRAPPERS
 from engine.model.source import TINY, check_folder
 
 _RANDOM_FOLDER = re.compile(r"(?P<name>.+)\.(?P<size>tiny|full)\.seed-(?P<seed>\d+)\.(?P<dtype>\w+)\.v\d+")
@@ -45,7 +45,7 @@ def list_models(cache_dir: Path) -> list[ModelEntry]:
 
 def list_architectures() -> list[str]:
     """Names that `--random-weights SEED` takes; each also as `NAME:tiny`."""
-    return sorted((*PACKED, *ROW_BY_ROW))
+    return list(VERIFIED)
 
 
 def _random_models(cache_dir: Path) -> Iterator[ModelEntry]:
@@ -88,6 +88,6 @@ def _entry(folder: Path, model: str, seed: int | None) -> ModelEntry:
 def _refusal(config: dict[str, Any]) -> str:
     """Why a config cannot run, by what can be told without building it; loading decides the rest."""
     model_type = config["model_type"]
-    if model_type in (*PACKED, *ROW_BY_ROW, *WRAPPERS, *TEXT_CLASSES):
+    if model_type in (*VERIFIED, *WRAPPERS, *TEXT_CLASSES):
         return ""
     return REFUSED.get(model_type, f"model family {model_type!r} is not supported")

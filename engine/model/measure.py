@@ -29,7 +29,7 @@ import torch
 
 from engine.model.cpu import caches
 from engine.model.hardware import check_device
-from engine.model.slicing import build_meta, find_chain, item_state, torch_dtype
+from engine.model.slicing import build_chain, item_state, torch_dtype
 from engine.model.source import Progress
 from engine.model.stage import StageModel
 
@@ -97,8 +97,7 @@ def release_memory() -> None:
 
 
 def _kinds(config: PreTrainedConfig, dtype: str) -> list[_Kind]:
-    model = build_meta(config, torch_dtype(dtype))
-    chain = find_chain(model)
+    model, chain = build_chain(config, torch_dtype(dtype))
     layer_types = getattr(config.get_text_config(decoder=True), "layer_types", None) or [""] * chain.num_blocks
     signatures: list[object] = []
     weight_bytes: list[int] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ import torch
 
 from engine.data.errors import InvalidInput, NotSupported
 from engine.data.model import Item
-from engine.model.families import PACKED, REFUSED, ROW_BY_ROW, TEXT_PARTS, WRAPPERS
+from engine.model.families import REFUSED, TEXT_PARTS, VERIFIED, WRAPPERS
+from engine.model.feeding import Feeding
 from engine.model.formats.quantised import quantisation, refusal
 from engine.model.weights import WeightFolder
 
@@ -43,7 +45,7 @@ class UnsupportedFamily(NotSupported):
 
 def check_supported(config: PreTrainedConfig) -> None:
     """Raise NotSupported, by name and with the reason, for every model whose slices are not known to answer exactly."""
-    if _text_family(config) not in (*PACKED, *ROW_BY_ROW, *TEXT_PARTS):
+    if _text_family(config) not in (*VERIFIED, *TEXT_PARTS):
         raise UnsupportedFamily(
             f"model family {config.model_type!r} is not supported: {_family_reason(config)}; `noodle-engine models` lists those that are"
         )
@@ -105,11 +107,6 @@ def rope_types(config: PreTrainedConfig) -> set[str]:
     return {str(value.get("rope_type", "default")) for value in [parameters, *nested]}
 
 
-def runs_packed(config: PreTrainedConfig) -> bool:
-    """Whether the sessions of a step share one row, or run one after another."""
-    return _text_family(config) in (*PACKED, *TEXT_PARTS)
-
-
 def context_tokens(config: PreTrainedConfig) -> int:
     """How many tokens one session may have.
 
@@ -125,8 +122,21 @@ def context_tokens(config: PreTrainedConfig) -> int:
     return limit
 
 
-def build_meta(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """The whole causal LM on the meta device, set to the attention that its family was verified with."""
+def build_chain(config: PreTrainedConfig, dtype: torch.dtype) -> tuple[PreTrainedModel, Chain]:
+    """The whole model on the meta device and its chain, with the sessions of a step packed if the model allows it.
+
+    Raises NotSupported if the model is not one chain of blocks.
+    """
+    for feeding in (Feeding.PACKED, Feeding.PACKED_WITH_MASK):
+        with suppress(Exception):  # whatever a model objects to that has never heard of packed rows
+            model = build_meta(config, dtype, feeding)
+            return model, find_chain(model, feeding)
+    model = build_meta(config, dtype, Feeding.ROW_BY_ROW)
+    return model, find_chain(model, Feeding.ROW_BY_ROW)
+
+
+def build_meta(config: PreTrainedConfig, dtype: torch.dtype, feeding: Feeding) -> PreTrainedModel:
+    """The whole causal LM on the meta device, with the attention that the feeding needs."""
     from transformers.utils.generic import ContextManagers
 
     from engine.model import attention
@@ -135,7 +145,7 @@ def build_meta(config: PreTrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     model_class = _model_class(config)
     config = copy.deepcopy(config)
     config.dtype = dtype
-    if runs_packed(config):
+    if feeding.is_packed:
         config._attn_implementation = attention.IMPLEMENTATION
     with ContextManagers(model_class.get_init_context(dtype, False, False, None)):
         return model_class(config).eval()
@@ -149,14 +159,14 @@ def _model_class(config: PreTrainedConfig) -> Any:
     return auto_class._model_mapping[type(config)]
 
 
-def find_chain(model: PreTrainedModel) -> Chain:
-    """Trace a meta model. Raises NotSupported if it is not one chain of blocks."""
+def find_chain(model: PreTrainedModel, feeding: Feeding) -> Chain:
+    """Trace a meta model. Raises NotSupported if it is not one chain of blocks, or cannot be fed like that."""
     from engine.model.chain import find_blocks, stations, trace
     from engine.model.loading import compute_buffers
 
     blocks = find_blocks(model, num_blocks(model.config))
     compute_buffers(model, stations(model, blocks), "cpu")
-    return trace(model, blocks)
+    return trace(model, blocks, feeding)
 
 
 def item_names(config: PreTrainedConfig) -> list[str]:
@@ -164,7 +174,8 @@ def item_names(config: PreTrainedConfig) -> list[str]:
     from engine.model.chain import find_blocks
 
     check_supported(config)
-    return _names(find_blocks(build_meta(config, torch.float32), num_blocks(config)), num_blocks(config))
+    model = build_meta(config, torch.float32, Feeding.ROW_BY_ROW)
+    return _names(find_blocks(model, num_blocks(config)), num_blocks(config))
 
 
 def num_blocks(config: PreTrainedConfig) -> int:
@@ -191,8 +202,7 @@ def describe_model(folder: WeightFolder, dtype: str) -> Description:
     from engine.model.loading import SliceLoader
 
     check_supported(folder.config)
-    model = build_meta(folder.config, torch_dtype(dtype))
-    chain = find_chain(model)
+    model, chain = build_chain(folder.config, torch_dtype(dtype))
     names = _names(chain.blocks, chain.num_blocks)
     items = tuple(_describe(model, chain, names[index], index) for index in range(chain.num_items))
     held = {name: tensor for index in range(chain.num_items) for name, tensor in item_state(model, chain, index)}

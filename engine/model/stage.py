@@ -8,17 +8,17 @@ Shapes: T new tokens of all rows together, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from engine.data.errors import InvalidInput
+from engine.model.feeding import Feeder, Rows, last_positions
 from engine.model.kv import KVStore
 from engine.model.rows import shorten_forwards
-from engine.model.slicing import build_meta, check_supported, context_tokens, find_chain, item_state, runs_packed, torch_dtype
+from engine.model.slicing import build_chain, check_supported, context_tokens, item_state, torch_dtype
 from engine.model.weights import WeightFolder
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from engine.model.chain import Chain
 
-Rows = Sequence[tuple[str, Sequence[int]]]
 Progress = Callable[[float, str], None]
 
 
@@ -35,7 +34,6 @@ class StageModel:
 
     def __init__(self, model: PreTrainedModel, chain: Chain, start: int, stop: int, *, device: str, kv_budget_bytes: int) -> None:
         """Use `load` or `synthetic`; this cuts a meta model to the slice and leaves its tensors to them."""
-        from engine.model.chain import cache_argument
         from engine.model.cut import CutModel  # transformers, so only once a model is loaded
 
         text_config = model.config.get_text_config(decoder=True)
@@ -48,9 +46,7 @@ class StageModel:
         self.weight_bytes = 0
         self._cut = CutModel(model, chain, start, stop, self.dtype, device)
         self._chain = chain
-        self._packed = runs_packed(model.config)
-        self._options = _forward_options(model, chain)
-        self._cache_argument = cache_argument(model)
+        self._feeder = Feeder(model, chain.blocks, chain.feeding)
         held = [chain.kv[item - 1] for item in range(max(start, 1), min(stop, chain.num_blocks + 1))]
         self.kv = KVStore(dict(held), kv_budget_bytes, dtype=self.dtype, device=device)
 
@@ -149,7 +145,7 @@ class StageModel:
         Raises NotFound, InvalidInput or Exhausted; then no session has changed.
         """
         lengths = self._check(rows, hidden)
-        run = self._run if self._packed or len(rows) == 1 else self._run_row_by_row
+        run = self._run if self._chain.feeding.is_packed or len(rows) == 1 else self._run_row_by_row
         output = run(rows, lengths, hidden)
         for (session_id, token_ids), length in zip(rows, lengths, strict=True):
             self.kv.commit(session_id, length + len(token_ids))
@@ -189,24 +185,12 @@ class StageModel:
         from engine.model.cache import StepCache
 
         sizes = [len(token_ids) for _, token_ids in rows]
-        arguments = self._arguments(rows, lengths, sizes)
-        arguments[self._cache_argument] = StepCache(self.kv, [(row[0], size) for row, size in zip(rows, sizes, strict=True)])
-        output = self._cut.run(hidden, sum(sizes), arguments)
+        cache = StepCache(self.kv, [(row[0], size) for row, size in zip(rows, sizes, strict=True)])
+        arguments = self._feeder.arguments(rows, lengths, cache, self.device, last_logits_only=self.is_last)
+        output = self._cut.run(hidden, sum(sizes), cache, arguments)
         if not self.is_last:
             return output
-        return (output if len(output) == len(rows) else output[_last_positions(sizes, self.device)]).float()
-
-    def _arguments(self, rows: Rows, lengths: list[int], sizes: list[int]) -> dict[str, Any]:
-        token_ids = [token_id for _, ids in rows for token_id in ids]
-        arguments: dict[str, Any] = {"input_ids": torch.tensor([token_ids], device=self.device), "use_cache": True}  # ids [1, T]
-        if "position_ids" in self._options:
-            positions = [p for length, size in zip(lengths, sizes, strict=True) for p in range(length, length + size)]
-            arguments["position_ids"] = torch.tensor([positions], device=self.device)
-        if not self._packed:
-            arguments["attention_mask"] = torch.ones(1, lengths[0] + sizes[0], dtype=torch.long, device=self.device)
-        if self.is_last and "logits_to_keep" in self._options and len(token_ids) != len(rows):
-            arguments["logits_to_keep"] = _last_positions(sizes, self.device)
-        return arguments
+        return (output if len(output) == len(rows) else output[last_positions(sizes, self.device)]).float()
 
     def _tensors(self) -> list[torch.Tensor]:
         return [t for index in range(self.start, self.stop) for _, t in item_state(self._cut.model, self._chain, index)]
@@ -223,21 +207,7 @@ class StageModel:
 def _build(config: PreTrainedConfig, start: int, stop: int, dtype: str) -> tuple[PreTrainedModel, Chain]:
     """The whole model on the meta device and its chain. Raises NotSupported or InvalidInput."""
     check_supported(config)
-    model = build_meta(config, torch_dtype(dtype))
-    chain = find_chain(model)
+    model, chain = build_chain(config, torch_dtype(dtype))
     if not 0 <= start < stop <= chain.num_items:
         raise InvalidInput(f"stage [{start}, {stop}) is not a slice: the model has items [0, {chain.num_items})")
     return model, chain
-
-
-def _forward_options(model: PreTrainedModel, chain: Chain) -> frozenset[str]:
-    """Optional arguments that the model's forward understands, itself or by passing them on to its decoder."""
-    own = inspect.signature(model.forward).parameters
-    decoder = model.get_submodule(chain.blocks.rpartition(".")[0])
-    inner = inspect.signature(decoder.forward).parameters if "kwargs" in own else {}
-    return frozenset(own) | (frozenset(inner) & {"position_ids"})
-
-
-def _last_positions(sizes: list[int], device: str) -> torch.Tensor:
-    """Packed position of each row's last token, [len(sizes)]."""
-    return torch.tensor(sizes, device=device).cumsum(0) - 1

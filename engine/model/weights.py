@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import FileIO
@@ -21,6 +22,7 @@ from engine.data.errors import Corrupt, InvalidInput, NotSupported
 from engine.model.families import TEXT_CLASSES, WRAPPERS
 from engine.model.formats.file_kinds import mistaken
 from engine.model.formats.gguf_index import BLOCKS
+from engine.model.formats.quantised import quantisation
 from engine.model.tensor_files import CONFIG_FILE, TensorPlace, read_config, read_folder
 
 if TYPE_CHECKING:
@@ -155,6 +157,17 @@ class WeightFolder:
         self.config = _build_config(folder, config_text)
         self._tensors = {t.name: t for t in tensors}
         self.names = frozenset(self._tensors)
+
+    @property
+    def stored_dtype(self) -> str:
+        """The dtype of most bytes of the weights, or the method or block type that quantised them; empty if there are none."""
+        stated = quantisation(self.config.to_dict())
+        if stated is not None:
+            return str(stated["quant_method"])
+        num_bytes: Counter[str] = Counter()
+        for stored in self._tensors.values():
+            num_bytes[stored.blocks or str(stored.dtype).removeprefix("torch.")] += stored.num_bytes
+        return num_bytes.most_common(1)[0][0] if num_bytes else ""
 
     def tensor(self, name: str) -> StoredTensor:
         """The place of one tensor. Raises Corrupt if the folder does not hold it."""

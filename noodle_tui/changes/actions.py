@@ -15,7 +15,11 @@ from noodle_tui.listings import cursor_identity, cursor_row
 from noodle_tui.state import ConsoleState, LinkState
 
 ALL_NODES = "all nodes"
-KEY_OF = {"cluster.confirm": "cluster.apply"}  # actions without a key of their own
+KEY_OF = {
+    "cluster.confirm": "cluster.apply",
+    "cluster.undrain": "cluster.drain",
+    "cluster.forget": "cluster.drain",
+}  # without one of their own
 GIVEN = "given"  # what a plan calls its strategy when an operator cut it
 MODES = {
     "off": "no layer moves unless an operator says so",
@@ -69,6 +73,12 @@ def _choices(action: Action, state: ConsoleState) -> tuple[str, ...]:
 
 def _node(state: ConsoleState) -> str:
     return cursor_identity(state, Page.NODES)
+
+
+def _newest_warning(state: ConsoleState) -> str:
+    """The newest event, where something is new: what came after the preview is not acknowledged with it."""
+    latest = state.latest
+    return str(latest.events[0].sequence) if latest and latest.events and latest.status.num_unacknowledged else ""
 
 
 def _session(state: ConsoleState) -> str:
@@ -138,6 +148,37 @@ _TABLE = (
         command="noodle-engine drain NODE",
     ),
     Action(
+        "cluster.undrain",
+        "UNDRAIN",
+        "undrain",
+        ("target", "plan_version"),
+        _node,
+        needs="no node is chosen",
+        plans=True,
+        effect=f"plans may use it again; {_LIVE}",
+        command="noodle-engine undrain NODE",
+    ),
+    Action(
+        "cluster.forget",
+        "FORGET",
+        "forget",
+        ("target",),
+        _node,
+        needs="no node is chosen",
+        effect="it is off the list and not waited for any more; a worker of that name may join again",
+        command="noodle-engine forget NODE",
+    ),
+    Action(
+        "cluster.acknowledge",
+        "ACKNOWLEDGE WARNINGS UP TO EVENT",
+        "acknowledge",
+        ("decision",),
+        _newest_warning,
+        needs="no warning and no error is new",
+        effect="for everybody they count as seen; they stay in the list",
+        command="noodle-engine acknowledge",
+    ),
+    Action(
         "cluster.cancel",
         "CANCEL SESSION",
         "cancel",
@@ -167,13 +208,22 @@ _TABLE = (
         command="noodle-engine adapt off|suggest|auto",
     ),
 )
+_DRAINS: dict[NodeState | None, str] = {NodeState.DRAINING: "cluster.undrain", NodeState.LOST: "cluster.forget"}
 ACTIONS: dict[str, Action] = {action.id: action for action in _TABLE}
 
 
 def action_for(key_id: str, state: ConsoleState) -> Action:
-    """What a key means here: `A` on adaptation's suggestion confirms it."""
+    """What a key means here: `A` on adaptation's suggestion confirms it, `D` on a drained node ends that, on a lost one forgets it."""
+    if key_id == "cluster.drain":
+        return ACTIONS[_DRAINS.get(node_state(state, _node(state)), key_id)]
     row = cursor_row(state, Page.WHATIF) if key_id == "cluster.apply" else None
     return ACTIONS["cluster.confirm" if row is not None and row.is_suggestion else key_id]
+
+
+def node_state(state: ConsoleState, worker_id: str) -> NodeState | None:
+    """What the coordinator says of a node; None if it does not know it."""
+    nodes = state.latest.status.nodes if state.latest else ()
+    return next((node.state for node in nodes if node.worker_id == worker_id), None)
 
 
 def preview_of(action: Action, state: ConsoleState, target: str = "") -> Preview:
@@ -200,6 +250,8 @@ def _about(action: Action, state: ConsoleState, target: str) -> str:
         if found is not None:
             held = found.num_prompt_tokens + found.num_generated if found.state != "queued" else 0
             return f"{found.state}, {found.num_generated} of {found.max_new_tokens} tokens out; {held} tokens of KV are freed"
+    if action.id == "cluster.acknowledge" and state.latest is not None:
+        return f"{state.latest.status.num_unacknowledged} warnings and errors are new"
     if action.id == "cluster.confirm" and state.suggestion is not None:
         return state.suggestion.entry.sentence
     if action.id == "cluster.auto" and state.suggestion is not None:
@@ -246,7 +298,9 @@ def still_holds(preview: Preview, state: ConsoleState) -> str:
         return (
             f"adaptation is {mode} already: " + state.named("{nav.up} and {nav.down} choose another mode") if preview.target == mode else ""
         )
-    if now != preview.plan_version:
+    if preview.action == "cluster.forget" and node_state(state, preview.target) is not NodeState.LOST:
+        return f"{preview.target} is not lost any more: there is nothing to forget"
+    if now != preview.plan_version and preview.action not in ("cluster.forget", "cluster.acknowledge"):
         return f"the plan moved from #{preview.plan_version} to #{now} since this preview: look again"
     if preview.action == "cluster.confirm" and not _same_move(preview, state):
         return f"suggestion {preview.target} has lapsed since this preview: look again"

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from engine.data.errors import InvalidInput
+from engine.data.status import NodeState
 from noodle_tui.core.keys import Key, nearest
 from noodle_tui.core.pages import Page
 from noodle_tui.state import ConsoleState
@@ -46,6 +47,9 @@ _COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("plan", "N", "compare with plan N"),
     ("strategy", "NAME", "preview a strategy"),
     ("drain", "NODE", "preview draining a node"),
+    ("undrain", "NODE", "preview taking a drained node in again"),
+    ("forget", "NODE", "preview striking a lost node off the list"),
+    ("acknowledge", "", "preview calling all warnings seen"),
     ("cancel", "SESSION", "preview cancelling a session"),
     ("rollback", "[N]", "preview the stages of plan N again, or of the one before this"),
     ("adapt", "off|suggest|auto", "preview a mode of adaptation"),
@@ -107,11 +111,13 @@ def _with_arguments(state: ConsoleState, themes: Sequence[str]) -> list[Suggesti
     found = [Suggestion(f"theme {name}", "use this theme") for name in themes]
     found += [Suggestion(f"export {form}", "this screen's list") for form in ("json", "jsonl", "csv")]
     if status is not None:
-        found += [Suggestion(f"drain {node.worker_id}", "preview") for node in status.nodes[:50]]
+        found += [Suggestion(f"{_word(node.state)} {node.worker_id}", "preview") for node in status.nodes[:50]]
         found += [Suggestion(f"cancel {session.session_id}", "preview") for session in status.sessions[:50]]
         found += [Suggestion(f"strategy {c.strategy}", "preview") for c in state.whatif.candidates if c.plan is not None]
         found += [
-            Suggestion(f"plan {plan.plan_version}", "compare with it") for plan in state.plans if plan.plan_version != status.plan_version
+            Suggestion(f"plan {plan.plan_version}", "compare with it")
+            for plan in state.history.plans
+            if plan.plan_version != status.plan_version
         ]
         found += [Suggestion(f"adapt {mode}", "preview") for mode in ("off", "suggest", "auto") if mode != status.adaptation_mode]
         if status.suggestion_id:
@@ -119,6 +125,11 @@ def _with_arguments(state: ConsoleState, themes: Sequence[str]) -> list[Suggesti
     if state.recording:
         found.append(Suggestion("record off", "end the recording"))
     return found
+
+
+def _word(state: NodeState) -> str:
+    """What can be done with a node."""
+    return {NodeState.DRAINING: "undrain", NodeState.LOST: "forget"}.get(state, "drain")
 
 
 def _of_keys(keys: Sequence[Key]) -> list[Suggestion]:

@@ -109,9 +109,9 @@ class Link:
         finally:
             self._post(ended)
 
-    async def plan(self, strategy: str, stages: Sequence[Stage] = (), without: str = "") -> Plan:
-        """What the coordinator would do now with a strategy, with given stages, or without a node; raises NoodleError."""
-        return await self._connected().plan(strategy, stages, without)
+    async def plan(self, strategy: str, stages: Sequence[Stage] = (), without: str = "", including: str = "") -> Plan:
+        """What the coordinator would do now with a strategy, given stages, without a node, or with a drained one; raises NoodleError."""
+        return await self._connected().plan(strategy, stages, without, including)
 
     async def ask(self, call: str, *arguments: object) -> Any:
         """A question that changes nothing: a method of the client by its name; raises NoodleError."""

@@ -33,6 +33,8 @@ async def filled(link: Link | ReplayLink, preview: Preview, suggestion: Suggesti
             plan = await link.plan("", suggestion.entry.stages)
         elif preview.action == "cluster.drain":
             plan = await link.plan("", without=preview.target)
+        elif preview.action == "cluster.undrain":
+            plan = await link.plan("", including=preview.target)
         else:
             plan = await link.plan(preview.target if preview.action == "cluster.apply" else "")
     except NoodleError as problem:

@@ -92,6 +92,9 @@ class KeyEffects:
             "plan": self._compare_with,
             "strategy": lambda name: self._app.calls.preview("cluster.apply", name),
             "drain": lambda name: self._app.calls.preview("cluster.drain", name),
+            "undrain": lambda name: self._app.calls.preview("cluster.undrain", name),
+            "forget": lambda name: self._app.calls.preview("cluster.forget", name),
+            "acknowledge": lambda _: self._app.calls.preview("cluster.acknowledge"),
             "rollback": lambda number: self._app.calls.preview("cluster.rollback", number.lstrip("#")),
             "adapt": self._adapt,
             "confirm": lambda number: self._app.calls.preview("cluster.confirm", number.lstrip("#")),
@@ -352,8 +355,8 @@ class KeyEffects:
         self._app.dispatch(EntryChanged(None))
 
     def _compare_with(self, argument: str) -> None:
-        if not argument.isdecimal() or not any(plan.plan_version == int(argument) for plan in self._app.state.plans):
-            seen = ", ".join(f"#{plan.plan_version}" for plan in self._app.state.plans) or "none"
+        if not argument.isdecimal() or not any(plan.plan_version == int(argument) for plan in self._app.state.history.plans):
+            seen = ", ".join(f"#{plan.plan_version}" for plan in self._app.state.history.plans) or "none"
             raise InvalidInput(f"plan {argument[:20]!r} was not seen here; seen: {seen}")
         self.open_page(Page.PLAN)
         self._app.dispatch(KeyPressed("view.compare"))

@@ -112,6 +112,10 @@ def _modes(state: ConsoleState, preview: Preview, canvas: Canvas) -> Lines:
 def _basis(preview: Preview) -> str:
     if preview.action == "cluster.auto":
         return f"the mode is {preview.mode}; refused if it has changed"
+    if preview.action == "cluster.acknowledge":
+        return "what is on the screen; what comes later stays new"
+    if preview.action == "cluster.forget":
+        return "the node is lost; refused if it is back"
     if "plan_version" in ACTIONS[preview.action].sends or preview.action == "cluster.confirm":
         return f"plan #{preview.plan_version}; refused if it has moved"
     return f"plan #{preview.plan_version}; checked again here before it is sent"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engine.data.precision import Identity
 from engine.data.status import NodeState, Phase
 from noodle_tui.state import ConsoleState, LinkState
 from noodle_tui.text.lines import Canvas, Line, Lines, Span, line, wrap
@@ -92,5 +93,9 @@ def weights(state: ConsoleState, canvas: Canvas) -> Lines:
         facts.append("random weights: answers are noise")
     if status.model and not status.has_tokenizer:
         facts.append("no tokenizer: text as bytes")
+    if status.precision.stored_dtype != status.precision.computed_dtype:
+        facts.append(status.precision.sentence)
+    if status.identity is Identity.WITHIN_TOLERANCE:
+        facts.append(f"identity grade {status.identity}: {status.identity.sentence}")
     rows = wrap("; ".join(facts), canvas.width - 7) if facts else []
     return tuple(line(" ", Span("NOTE", "warn"), f" {row}") if i == 0 else line(f"      {row}") for i, row in enumerate(rows))

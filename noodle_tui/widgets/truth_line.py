@@ -173,7 +173,7 @@ def _hold(state: ConsoleState) -> Line:
     if state.held is None:
         return ()
     waiting = f" ({state.num_waiting_events} events)" if state.num_waiting_events else ""
-    return line(Span(f"HOLD since {clock(state.held_wall_s)}{waiting}", "warn"), "  ")
+    return line(Span(f"HOLD since {clock(state.held.wall_s)}{waiting}", "warn"), "  ")
 
 
 def _as_many_as_fit(parts: dict[str, Line], width: int) -> Line:
@@ -206,4 +206,5 @@ def _model(status: ClusterStatus, canvas: Canvas) -> Line:
     if not status.model:
         return line("  no model")
     name = fit(status.model, min(len(status.model), max(8, canvas.width // 5)), canvas.glyphs)
-    return line(f"  {name}", " " if mark else "", Span(mark, "warn"))
+    dtype = f" {status.precision.computed_dtype}" if status.precision.computed_dtype else ""
+    return line(f"  {name}{dtype}", " " if mark else "", Span(mark, "warn"))

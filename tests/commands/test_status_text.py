@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from engine.commands.inspect import _text
+from engine.commands.inspect import _document, _text
+from engine.data.precision import Identity, Precision
 from engine.data.status import SessionStatus
 from tests.tui import frames
 
@@ -32,3 +33,13 @@ def test_a_session_that_ended_says_how_and_after_how_long() -> None:
         ["s-3", "done", "12", "64/64", "14.1", "250.00", "31.00", "4.6s", "length"],
     ]
     assert rows() == []
+
+
+def test_the_dtypes_and_the_grade_of_identity_are_said_in_text_and_json() -> None:
+    status = frames.status(precision=Precision("bfloat16", "float32", 29_000_000_000), identity=Identity.SAME_TOKENS)
+    lines = _text(status).splitlines()
+    assert "weights: stored as bfloat16, computed as float32: `--dtype bfloat16` halves 29.0 GB" in lines
+    assert any(line.startswith("identity: grade 1, greedy answers have the tokens of a single process") for line in lines)
+    document = _document(status)
+    assert document["precision"]["text"] == status.precision.sentence and document["precision"]["computed_dtype"] == "float32"
+    assert (document["identity"], document["identity_text"]) == ("1", Identity.SAME_TOKENS.sentence)

@@ -12,6 +12,7 @@ from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.status import cluster_status
 from engine.data.errors import InvalidInput, Refused
 from engine.data.plan import NodeSpec, Stage
+from engine.data.precision import Identity
 from engine.data.status import NodeState, Phase
 from engine.planning.capability import MatchRules
 from engine.planning.problem import MemoryPool
@@ -80,6 +81,18 @@ def test_an_operator_says_what_kinds_of_device_may_hold_layers() -> None:
     join(driver, "w2", device_type="cuda")
     assert driver.cluster.plan is not None and [s.node_id for s in driver.cluster.plan.stages] == ["w2"]
     assert "is of type cpu, allowed are cuda" in node(driver, "w1").detail
+    assert cluster_status(driver.cluster, "c", driver.now_s).identity is Identity.SAME_TOKENS, "only what computes counts"
+
+
+def test_a_plan_over_two_kinds_of_device_lowers_the_grade_of_identity() -> None:
+    driver = Driver(num_workers=2)
+    assert cluster_status(driver.cluster, "c", driver.now_s).identity is Identity.UNKNOWN
+    driver.feed(on.ModelReady(card()))
+    join(driver, "w1")
+    assert cluster_status(driver.cluster, "c", driver.now_s).identity is Identity.SAME_TOKENS
+    join(driver, "w2", device_type="cuda")
+    assert driver.cluster.plan is not None and len(driver.cluster.plan.stages) == 2
+    assert cluster_status(driver.cluster, "c", driver.now_s).identity is Identity.WITHIN_TOLERANCE
 
 
 # --- shared memory ------------------------------------------------------------------------------------------------

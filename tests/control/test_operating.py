@@ -67,6 +67,7 @@ def test_a_drain_outlives_the_process_and_the_coordinator() -> None:
     lose(driver, "w2")
     driver.join("w2")
     assert nodes_of(driver) == ["w1", "w3"] and driver.cluster.plan_version == 2  # its return changes no plan
+    assert not any("w2 joined" in text for text in driver.texts())  # nor is one looked for
     (node,) = [n for n in cluster_status(driver.cluster, "c", driver.now_s).nodes if n.worker_id == "w2"]
     assert node.is_drained and node.state is NodeState.DRAINING
     next_one = Driver(num_workers=3)

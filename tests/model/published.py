@@ -27,8 +27,8 @@ _FP4_SIZES = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
 
 
 def model_of(family: str, **sizes: Any) -> PreTrainedModel:
-    """A tiny random model whose rows hold whole blocks."""
-    config = tiny.tiny_config(family)
+    """A tiny random model whose rows hold whole blocks, with nothing that a GGUF file does not hold."""
+    config = tiny.tiny_config(family, with_scales=False)
     for name, size in {"hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 32, **sizes}.items():
         if hasattr(config, name):
             setattr(config, name, size)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from engine.data.errors import Corrupt, InvalidInput
 from engine.data.model import Item, ModelCard, ModelRef
+from engine.data.precision import Precision
 from engine.model import card as card_file
 from engine.model.card import cached_card, describe, from_json, prepare, ready_card, store_card, to_json
 
@@ -34,6 +35,7 @@ cards = st.builds(
     eos_token_ids=st.lists(sizes, max_size=3).map(tuple),
     bos_token_id=st.none() | sizes,
     num_parameters=sizes,
+    stored_dtype=st.sampled_from(["", "float32", "bfloat16"]),
 )
 
 
@@ -66,6 +68,14 @@ def test_the_card_says_what_the_model_is(cache_dir: Path) -> None:
     assert embed.tied_to == 5 and head.tied_to == 0 and embed.tied_bytes == head.tied_bytes == tied_bytes
     assert block.kv_bytes_per_token == 2 * 64 * 4
     assert sum(item.weight_bytes for item in card.items) - tied_bytes == 4 * card.num_parameters
+    assert card.precision == Precision("float32", "float32", 4 * card.num_parameters)
+
+
+def test_the_stored_dtype_is_that_of_most_bytes_whatever_is_computed(tmp_path: Path) -> None:
+    stored = prepare(ModelRef("gpt2:tiny", random_weights=0, dtype="bfloat16"), tmp_path)
+    card = describe(Path(stored.folder), ModelRef(stored.folder, dtype="float32"))
+    assert (stored.stored_dtype, card.stored_dtype) == ("bfloat16", "bfloat16")
+    assert card.precision.sentence.startswith("stored as bfloat16, computed as float32: `--dtype bfloat16` halves ")
 
 
 def test_a_cached_card_is_not_described_again(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from engine.model.profile_assembly import profile_of
 from engine.model.profiler import ObservabilityEngine
 from engine.model.roles import select_layers
 from engine.model.roofline import explain
-from engine.model.slicing import build_meta, find_chain
+from engine.model.slicing import build_chain
 from engine.model.spans import BEGIN, END, fold, tile
 from engine.model.traffic import count_step
 from engine.model.workload import CausalWorkload, Workload, load_workload
@@ -57,8 +57,8 @@ def collector(workload: Workload, depth: str = "leaf") -> MetricsCollector:
 
 # --- which layers -------------------------------------------------------------------------------------------------
 def test_gpt2_has_forty_layers_and_sixteen_without_the_parts_of_blocks() -> None:
-    model = build_meta(GPT2Config(), torch.float32)
-    blocks = find_chain(model).blocks
+    model, chain = build_chain(GPT2Config(), torch.float32)
+    blocks = chain.blocks
     layers = select_layers(model, blocks, "layer")
     assert len(layers) == 40
     assert [layer.path for layer in layers if layer.depth == 0 and layer.role is not Role.BLOCK] == [

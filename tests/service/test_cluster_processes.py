@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 from engine.commands.generate import Transcript, transcribe
 from engine.data.errors import Cancelled, Exhausted, InvalidInput, NoodleError, NotFound
 from engine.data.generation import FinishReason, GenerateRequest
+from engine.data.precision import Identity
 from engine.data.status import NodeState, Phase
 from engine.service import wire
 from protos import noodle_pb2 as pb
@@ -167,6 +171,31 @@ def test_the_status_tells_the_truth(cluster: Running) -> None:
     assert status.stages[0].start == 0 and status.stages[-1].stop == status.num_items
     assert {n.worker_id: n.pid for n in status.nodes} == {k: v for k, v in cluster.cluster.pids().items() if k != "coordinator"}
     assert all(n.resident_bytes > 10_000_000 and n.heartbeat_age_s >= 0 for n in status.nodes)
+    assert (status.precision.stored_dtype, status.precision.computed_dtype) == ("float32", "float32")
+    assert status.precision.weight_bytes > 100_000 and status.identity is Identity.SAME_TOKENS
+
+
+def test_an_answer_as_json_says_its_dtype_and_its_grade_of_identity(cluster: Running) -> None:
+    command = [sys.executable, "-m", "engine", "generate", "--prompt-ids", "1,2,3", "--max-new-tokens", "3", "--json"]
+    done = subprocess.run([*command, "--connect", cluster.address], capture_output=True, text=True, check=True, timeout=120)
+    document = json.loads(done.stdout)
+    assert len(document["token_ids"]) == 3 and (document["dtype"], document["identity"]) == ("float32", "1")
+
+
+def test_a_cluster_in_bfloat16_says_so_at_its_start_and_in_its_status() -> None:
+    command = [sys.executable, "-m", "engine", "up", "--model", MODEL, "--random-weights", "0", "--workers", "1", "--dtype", "bfloat16"]
+    process = subprocess.Popen([*command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        address = json.loads(process.stdout.readline())["address"]
+        told = next(line for line in process.stderr if "weights" in line)
+        assert "weights stored and computed as bfloat16; identity grade 2: logits agree within a tolerance" in told
+        look = [sys.executable, "-m", "engine", "status", "--connect", address, "--json"]
+        status = json.loads(subprocess.run(look, capture_output=True, text=True, check=True, timeout=120).stdout)
+        assert status["identity"] == "2" and status["precision"]["computed_dtype"] == "bfloat16"
+    finally:
+        process.terminate()
+        process.communicate(timeout=60)
 
 
 def test_kv_room_for_one_session_makes_the_others_wait_not_fail() -> None:

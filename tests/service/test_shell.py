@@ -153,7 +153,7 @@ def test_a_session_whose_last_token_could_not_be_journalled_has_failed(tmp_path:
     async def work() -> None:
         journal = Journal(tmp_path / "journal.sqlite3")
         shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", journal, PeerOptions())
-        shell.outputs.codec = TextCodec(tmp_path)
+        shell.outputs.speak(TextCodec(tmp_path))
         request = GenerateRequest(prompt_ids=(1, 2), max_new_tokens=1)
         journal.open_session("s-1", (1, 2), request)
         output = shell.outputs._new("s-1", (1, 2), request)
@@ -183,7 +183,7 @@ def test_sessions_that_are_taken_over_keep_their_age_and_one_that_cannot_go_on_e
             journal.open_session(session_id, prompt_ids, GenerateRequest(prompt_ids=prompt_ids))
         journal._db.execute("UPDATE sessions SET wall_s = wall_s - 5000")
         shell = ClusterShell(Cluster(ClusterConfig(), time.monotonic()), "c", journal, PeerOptions())
-        shell.outputs.codec = TextCodec(tmp_path)
+        shell.outputs.speak(TextCodec(tmp_path))
         shell.feed(on.ModelReady(card()))
         shell.outputs.restore()
         await asyncio.sleep(0)  # what the cluster wants done is done in the loop's next round

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.generation import FinishReason
+from engine.data.precision import Identity, Precision
 from engine.data.status import NodeState, Phase, SessionStatus, Severity
 from noodle_tui.changes.actions import ACTIONS, preview_of
 from noodle_tui.changes.reducer import reduce
@@ -16,7 +17,7 @@ from noodle_tui.cluster.profile_file import read_profile
 from noodle_tui.core import messages as m
 from noodle_tui.core.logs import LogLine
 from noodle_tui.core.pages import Entry, EntryKind, Notice, Page, ThemeChoice
-from noodle_tui.state import ConsoleState
+from noodle_tui.state import ConsoleState, Setup
 from tests.tui import frames
 
 NOW_S = 100.0
@@ -49,6 +50,9 @@ def state_of(*timed: tuple[float, m.Message], state: ConsoleState | None = None)
     for now_s, message in timed:
         state = reduce(state, message, now_s)
     return state
+
+
+HALF = Precision("float32", "bfloat16", 2**30)
 
 
 def live(num_nodes: int = 4, **changes: Any) -> m.FrameArrived:
@@ -185,13 +189,13 @@ def helped(text: str) -> ConsoleState:
 def logged() -> ConsoleState:
     said = [("w1", "info", "measuring 14 items"), ("w2", "WARN", "WARN slow disk: 31 MB/s"), ("w2", "ERROR", "ERROR cannot bind port")]
     lines = tuple(LogLine(0, WALL_S + i, level, source, text) for i, (source, level, text) in enumerate(said))
-    return keyed(state_of((99.0, m.LogsArrived(lines)), state=replace(page(Page.LOGS), owns_cluster=True)))
+    return keyed(state_of((99.0, m.LogsArrived(lines)), state=replace(page(Page.LOGS), setup=Setup(owns_cluster=True))))
 
 
 def flooded() -> ConsoleState:
     """A process writes more than anybody can read."""
     lines = tuple(LogLine(0, WALL_S, "info", "w1", f"step {i}") for i in range(312))
-    return state_of((99.9, m.LogsArrived(lines)), state=replace(page(Page.LOGS), owns_cluster=True))
+    return state_of((99.9, m.LogsArrived(lines)), state=replace(page(Page.LOGS), setup=Setup(owns_cluster=True)))
 
 
 def repeating(name: Page) -> ConsoleState:
@@ -359,6 +363,7 @@ SCENES: dict[str, Callable[[], ConsoleState]] = {
     "version": mismatched,
     "version-of-replaced": lambda: mismatched(lived(89.5)),
     "versions": lambda: state_of((99.0, m.PeerKnown("0.3.0", "0.5.1")), (99.5, live())),
+    "half-precision": lambda: state_of((99.5, live(3, precision=HALF, identity=Identity.WITHIN_TOLERANCE))),
     "random": lambda: state_of((99.5, live(3, random_weights=True, has_tokenizer=False))),
     "boot": lambda: state_of((99.5, m.FrameArrived(frames.frame(frames.booting()), WALL_S))),
     "starting": starting,

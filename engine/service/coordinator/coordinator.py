@@ -72,7 +72,7 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     scrapes = MetricsServer(options.metrics, cluster_collector(asyncio.get_running_loop(), shell.status))
     metrics_address = scrapes.start()
     if options.metrics_dir is not None:
-        shell.recorder = _start_recorder(options.metrics_dir, options, shell)
+        shell.record_to(_start_recorder(options.metrics_dir, options, shell))
     server = Server(options.security)
     manifests = ManifestSource(options.cache_dir, lambda: cluster.card)
     rpc.add_ControlServicer_to_server(ControlService(shell, manifests), server.grpc)
@@ -105,11 +105,13 @@ async def _prepare(options: CoordinatorOptions, shell: ClusterShell) -> None:
     """Get the model ready and tell the cluster; a model that cannot be had is a state, not the end of the process."""
     try:
         card = await prepare_model(options.model, options.cache_dir, lambda done, detail: shell.feed(on.ModelProgress(detail, done)))
-        shell.outputs.codec = codec = await asyncio.to_thread(TextCodec, Path(card.folder))
+        codec = await asyncio.to_thread(TextCodec, Path(card.folder))
+        shell.outputs.speak(codec)
     except Exception as e:
         shell.feed(on.ModelFailed(str(as_noodle_error(e))))
         shell.ready.set()
         return
+    log.info("%s: weights %s", card.ref.label, card.precision.sentence)
     shell.feed(on.ModelReady(replace(card, tokenizer_source=codec.source, stand_in_tokenizer=codec.stand_in)))
     shell.outputs.restore()
     shell.ready.set()

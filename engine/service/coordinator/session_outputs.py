@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from engine.control import commands as do
 from engine.control import events as on
@@ -16,14 +17,11 @@ from engine.control.sessions.session_status import with_error
 from engine.data.errors import NoodleError, NotFound
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.status import Severity
-from engine.service.coordinator.journal import JournalledSession
+from engine.service.coordinator.journal import Journal, JournalledSession
 from engine.service.coordinator.session_output import SessionOutput
 from engine.service.coordinator.text import TextCodec
 from engine.service.errors import as_noodle_error, from_number, surviving
 from protos import noodle_pb2 as pb
-
-if TYPE_CHECKING:
-    from engine.service.coordinator.shell import ClusterShell
 
 GRACE_S = 10.0  # for a client whose connection broke; one that leaves says so
 RETURN_S = 60.0  # for one whose coordinator was restarted
@@ -31,13 +29,25 @@ EPOCH_BITS = 20  # a session is interrupted less often than that within one inca
 
 
 class SessionOutputs:
-    """Of the sessions that run, by id; `codec` is there once the model is known."""
+    """Of the sessions that run, by id; `codec` is there once the model is known.
 
-    def __init__(self, shell: ClusterShell) -> None:
-        self._shell = shell
-        self._journal = shell.journal
+    What the cluster has to hear leaves by `feed`, what an operator should know by `record`, what takes time by `spawn`.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        feed: Callable[[on.ClusterEvent], None],
+        record: Callable[[do.Record], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        self._journal, self._feed, self._record, self._spawn = journal, feed, record, spawn
         self._by_id: dict[str, SessionOutput] = {}
         self.codec: TextCodec | None = None
+
+    def speak(self, codec: TextCodec) -> None:
+        """The model's tokenizer is known: sessions may begin."""
+        self.codec = codec
 
     # ------------------------------------------------------------------------------------------ clients
     def open(self, event: on.SessionSubmitted) -> SessionOutput:
@@ -45,7 +55,7 @@ class SessionOutputs:
         output = self._new(event.session_id, event.prompt_ids, event.request)
         try:
             self._journal.open_session(event.session_id, event.prompt_ids, event.request)
-            self._shell.feed(event)
+            self._feed(event)
         except Exception as e:
             error = as_noodle_error(e)
             self._by_id.pop(event.session_id, None)
@@ -71,13 +81,13 @@ class SessionOutputs:
         """A client's stream ended: if it was the last one, it has a moment to come back before its session is cancelled."""
         output.num_listeners -= 1
         if output.session_id in self._by_id:
-            self._shell.spawn(self._cancel_unless_heard(output, GRACE_S))
+            self._spawn(self._cancel_unless_heard(output, GRACE_S))
 
     async def _cancel_unless_heard(self, output: SessionOutput, wait_s: float) -> None:
         await asyncio.sleep(wait_s)
         if output.num_listeners == 0 and self._by_id.get(output.session_id) is output:
             with contextlib.suppress(NotFound):
-                self._shell.feed(on.SessionCancelled(output.session_id, "the client went away"))
+                self._feed(on.SessionCancelled(output.session_id, "the client went away"))
 
     def _new(self, session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest) -> SessionOutput:
         if self.codec is None:
@@ -99,8 +109,8 @@ class SessionOutputs:
         output = self._new(found.session_id, found.prompt_ids, found.request)
         stopped = output.restore(found.token_ids)
         epoch, age_s = self._journal.incarnation << EPOCH_BITS, max(0.0, time.time() - found.wall_s)
-        self._shell.feed(on.SessionRestored(found.session_id, found.prompt_ids, found.request, found.token_ids, epoch, stopped, age_s))
-        self._shell.spawn(self._cancel_unless_heard(output, RETURN_S))
+        self._feed(on.SessionRestored(found.session_id, found.prompt_ids, found.request, found.token_ids, epoch, stopped, age_s))
+        self._spawn(self._cancel_unless_heard(output, RETURN_S))
 
     def _lose(self, session_id: str, error: NoodleError) -> None:
         """A session that cannot be taken over; the others can."""
@@ -108,7 +118,7 @@ class SessionOutputs:
             output.finish(FinishReason.ERROR, error)
         with surviving():
             self._journal.close_session(session_id, FinishReason.ERROR, error)
-        self._shell.record(do.Record(Severity.ERROR, "session", session_id, f"could not be taken over: {error}"))
+        self._record(do.Record(Severity.ERROR, "session", session_id, f"could not be taken over: {error}"))
 
     # ------------------------------------------------------------------------------------------ tokens
     def outcome(self, result: pb.SegmentResult) -> on.SegmentOutcome:
@@ -135,7 +145,7 @@ class SessionOutputs:
         """End a session with an error; its neighbours and the workers have nothing to do with it."""
         if output := self._by_id.get(session_id):
             output.fail(error)
-        self._shell.feed(on.SessionFailed(session_id, error))
+        self._feed(on.SessionFailed(session_id, error))
 
     def finish(self, command: do.FinishSession) -> None:
         """End a session; one whose last tokens had no place on the disk, or no text, has failed, even if the cluster knows all of them."""
@@ -147,7 +157,7 @@ class SessionOutputs:
             except Exception as e:
                 fault = as_noodle_error(e)
                 output.fail(fault)
-                self._shell.feed(on.SessionFailed(command.session_id, fault))
+                self._feed(on.SessionFailed(command.session_id, fault))
             if output.fault is not None:
                 reason, error, status = FinishReason.ERROR, output.fault, with_error(status, output.fault)
                 output.finish(reason, error)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import contextlib
 import logging
 import time
 import traceback
@@ -22,21 +21,19 @@ from engine.control import events as on
 from engine.control.cluster import Cluster
 from engine.control.status import cluster_status
 from engine.data.errors import NoodleError, Refused, Unavailable
-from engine.data.measured_link import COORDINATOR, MeasuredLink
 from engine.data.plan import NodeSpec
 from engine.data.status import ClusterStatus, Severity
 from engine.profile.profile import Profile
 from engine.service import wire
 from engine.service.coordinator.event_list import EventList
 from engine.service.coordinator.journal import Journal
+from engine.service.coordinator.orders import Orders
 from engine.service.coordinator.peers import Peers
 from engine.service.coordinator.recorder import Recorder
 from engine.service.coordinator.session_outputs import SessionOutputs
-from engine.service.coordinator.stage_orders import StageOrders
 from engine.service.coordinator.weight_sources import note_record
 from engine.service.coordinator.worker_peer import PeerOptions, WorkerPeer
 from engine.service.errors import as_noodle_error, from_rpc_error, logged, surviving
-from engine.service.link_probe import LinkPeer, measure_links
 from protos import noodle_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -50,13 +47,12 @@ class ClusterShell:
 
     def __init__(self, cluster: Cluster, cluster_id: str, journal: Journal, peer_options: PeerOptions) -> None:
         self.cluster, self.cluster_id, self.journal = cluster, cluster_id, journal
-        self.recorder: Recorder | None = None
+        self._recorder: Recorder | None = None
         self.events = EventList(journal)
         self.peers = Peers(cluster.members, peer_options, self._undelivered)
-        self._orders = StageOrders(self, self.peers)
-        self.outputs = SessionOutputs(self)
+        self._orders = Orders(cluster, self.peers, self.feed, self.record)
+        self.outputs = SessionOutputs(journal, self.feed, self.record, self.spawn)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._measuring: dict[str, asyncio.Lock] = {}
         self._turned_away: dict[str, str] = {}  # workers that ask to join, and why they cannot
         self._generation = int(time.time() * 1000)  # the newest registration's; it rises over restarts too
         self._profiling: set[str] = set()
@@ -64,6 +60,10 @@ class ClusterShell:
         self._backlog: collections.deque[do.Command] = collections.deque()
         self._faults: set[str] = set()  # places in the code where the cluster failed
         self._draining = False
+
+    def record_to(self, recorder: Recorder) -> None:
+        """Keep the run's metrics from now on; the recorder ends with the shell."""
+        self._recorder = recorder
 
     # ------------------------------------------------------------------------------------------ events
     def feed(self, event: on.ClusterEvent) -> None:
@@ -81,9 +81,9 @@ class ClusterShell:
         if self._backlog and not self._draining:
             self._draining = True
             asyncio.get_running_loop().call_soon(self._drain)
-        if self.recorder is not None:
+        if self._recorder is not None:
             with surviving():
-                self.recorder.observe(event, commands, now_s)
+                self._recorder.observe(event, commands, now_s)
 
     def _send(self, command: do.SendStep) -> None:
         """Put a step on its way; a segment that cannot be written down stays behind, and its session ends."""
@@ -178,11 +178,9 @@ class ClusterShell:
                 self._say_fault(command)
             case do.Record():
                 self.record(command)
-            case do.MeasureWorker():
-                self.spawn(self._measure(command))
-            case do.MeasureLinks():
-                self.spawn(self._measure_links(command))
-            case do.LoadStage() | do.PrepareStage() | do.CopyKv() | do.CommitStage() | do.ReleaseStage():
+            case do.MeasureWorker() | do.MeasureLinks() | do.LoadStage():
+                self.spawn(self._orders.carry_out(command))
+            case do.PrepareStage() | do.CopyKv() | do.CommitStage() | do.ReleaseStage():
                 self.spawn(self._orders.carry_out(command))
             case do.AdoptPlan():
                 self.journal.adopt_plan(command.plan)
@@ -211,47 +209,15 @@ class ClusterShell:
         """One event: to whoever watches, the log, the journal. A disk that is full is no reason to stop what led to it."""
         event = self.events.add(record)
         log.log(logging.ERROR if record.severity is Severity.ERROR else logging.INFO, "%s %s: %s", record.kind, record.subject, record.text)
-        if self.recorder is not None:
+        if self._recorder is not None:
             with surviving():
-                self.recorder.event(event)
+                self._recorder.event(event)
         with surviving():
             self.events.keep(event)
 
     def note(self, worker_id: str, text: str) -> None:
         """A line that a worker of this cluster has for the operator. Raises NotFound for anybody else."""
         self.record(note_record(self.peers.present(worker_id).worker_id, text))
-
-    async def _measure(self, command: do.MeasureWorker) -> None:
-        """One worker of a host at a time: two that measure on the same cores would measure each other."""
-        member, card = self.cluster.members.get(command.worker_id), self.cluster.card
-        if member is None or card is None:
-            return
-        async with self._measuring.setdefault(member.spec.host, asyncio.Lock()):
-            await self.ask(command.worker_id, command.generation, self._measure_now(command, card))
-
-    async def _measure_now(self, command: do.MeasureWorker, card: Any) -> on.ClusterEvent:
-        reply = await self.peers[command.worker_id].measure(card)
-        return on.WorkerMeasured(command.worker_id, command.generation, tuple(reply.decode_s), reply.base_s)
-
-    async def _measure_links(self, command: do.MeasureLinks) -> None:
-        """Not while a worker of the same host times items: each would disturb the other."""
-        member, found = self.cluster.members.get(command.worker_id), list[MeasuredLink]()
-        if member is not None:
-            async with self._measuring.setdefault(member.spec.host, asyncio.Lock()):
-                with contextlib.suppress(grpc.RpcError, NoodleError):  # a worker that is gone is found by its lease
-                    found += await self._links_of(self.peers.connected(command.worker_id), command.peer_ids)
-        self.feed(on.LinksMeasured(command.worker_id, command.generation, tuple(found)))
-
-    async def _links_of(self, worker: WorkerPeer, peer_ids: tuple[str, ...]) -> list[MeasuredLink]:
-        """To the coordinator as measured from here, to workers as measured there."""
-        found = list[MeasuredLink]()
-        if COORDINATOR in peer_ids:
-            here = LinkPeer(worker.worker_id, worker.address)
-            found += await measure_links(COORDINATOR, [here], self.peers.options.token, self.peers.options.credentials)
-        if peers := [peer for peer_id in peer_ids if (peer := self.peers.get(peer_id))]:
-            answer = await worker.measure_links(peers)
-            found += [wire.from_message(MeasuredLink, link) for link in answer.links]
-        return found
 
     async def profile(self, worker_id: str, quick: bool) -> AsyncIterator[pb.ProfileMessage]:
         """Progress, then the document, which the cluster has heard of by then. Raises NotFound, Unavailable or what the worker says."""
@@ -281,23 +247,6 @@ class ClusterShell:
             raise from_rpc_error(e, f"worker {worker_id}") from e
         self.record(do.Record(Severity.WARN, "node", worker_id, f"plays a machine {factor:g} times as slow from now on"))
 
-    async def ask(self, worker_id: str, generation: int, question: Coroutine[Any, Any, on.ClusterEvent]) -> None:
-        """Feed the answer of a worker, its refusal as a failure, and its silence as a loss."""
-        try:
-            if worker_id not in self.peers:
-                question.close()
-                return
-            self.feed(await question)
-        except grpc.RpcError as e:
-            peer = self.peers.get(worker_id)
-            error = peer.explain(e) if peer else None
-            if e.code() is grpc.StatusCode.ABORTED:
-                return  # a later order took its place, and its answer is what counts
-            if e.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or error is None:
-                self.feed(on.WorkerLost(worker_id, generation, str(error or "its connection broke")))
-            else:
-                self.feed(on.WorkerFailed(worker_id, generation, str(error)))
-
     def _undelivered(self, frame: pb.StepFrame, text: str) -> None:
         if frame.segments:
             self.feed(on.StepUndelivered(frame.plan_version, frame.step_id, text))
@@ -315,12 +264,13 @@ class ClusterShell:
             as_noodle_error(error)
 
     async def close(self) -> None:
-        for task in list(self._tasks):
+        for task in (running := list(self._tasks)):
             task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)  # what they started ends with them
         await self.peers.close()
         self.journal.close()
-        if self.recorder is not None:
-            await asyncio.to_thread(self.recorder.close)
+        if self._recorder is not None:
+            await asyncio.to_thread(self._recorder.close)
 
 
 def _place_of(error: BaseException) -> str:

@@ -1,0 +1,62 @@
+"""What is said of dtypes and of the identity of answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.data.model import Item, ModelCard, ModelRef
+from engine.data.precision import Identity, Precision, identity
+from engine.data.status import ClusterStatus
+from engine.service import wire
+from protos import noodle_pb2 as pb
+from tests.tui import frames
+
+
+@pytest.mark.parametrize(
+    ("stored", "computed", "num_bytes", "sentence"),
+    [
+        ("bfloat16", "float32", 29_000_000_000, "stored as bfloat16, computed as float32: `--dtype bfloat16` halves 29.0 GB"),
+        ("float16", "float32", 29_000_000_000, "stored as float16, computed as float32: `--dtype float16` halves 29.0 GB"),
+        ("float32", "float32", 497_000_000, "stored and computed as float32: `--dtype bfloat16` halves 0.5 GB"),
+        ("float8_e4m3fn", "float32", 3_140_000, "stored as float8_e4m3fn, computed as float32: `--dtype bfloat16` halves 3.1 MB"),
+        ("float32", "bfloat16", 10**9, "stored as float32, computed as bfloat16"),
+        ("bfloat16", "bfloat16", 10**9, "stored and computed as bfloat16"),
+        ("bfloat16", "float16", 10**9, "stored as bfloat16, computed as float16"),
+        ("", "float32", 10**9, "computed as float32: `--dtype bfloat16` halves 1.0 GB"),
+        ("", "", 0, ""),
+    ],
+)
+def test_a_sentence_says_what_is_stored_what_is_computed_and_what_another_dtype_saves(
+    stored: str, computed: str, num_bytes: int, sentence: str
+) -> None:
+    assert Precision(stored, computed, num_bytes).sentence == sentence
+
+
+@pytest.mark.parametrize(
+    ("dtype", "devices", "grade"),
+    [
+        ("float32", ["cpu", "cpu"], Identity.SAME_TOKENS),
+        ("float32", ["cuda"], Identity.SAME_TOKENS),
+        ("float32", ["cpu", "cuda"], Identity.WITHIN_TOLERANCE),
+        ("bfloat16", ["cpu"], Identity.WITHIN_TOLERANCE),
+        ("float16", ["cuda", "cuda"], Identity.WITHIN_TOLERANCE),
+        ("float32", [], Identity.UNKNOWN),
+        ("", ["cpu"], Identity.UNKNOWN),
+    ],
+)
+def test_only_float32_on_one_kind_of_device_is_grade_1(dtype: str, devices: list[str], grade: Identity) -> None:
+    assert identity(dtype, devices) is grade
+
+
+def test_a_tied_table_counts_once() -> None:
+    items = (Item("embed", 100, 0, 0, 2, 60), Item("h.0", 50, 1, 0), Item("head", 70, 0, 0, 0, 60))
+    card = ModelCard(ModelRef("m", dtype="bfloat16"), "", "", "", items, 1, 1, 1, (), None, False, 0, "bfloat16")
+    assert card.precision == Precision("bfloat16", "bfloat16", 160)
+
+
+def test_both_cross_the_wire_and_a_grade_of_a_later_version_is_no_failure() -> None:
+    sent = frames.status(precision=Precision("bfloat16", "float32", 2**33), identity=Identity.SAME_TOKENS)
+    message = wire.to_message(sent, pb.ClusterStatus())
+    assert wire.from_message(ClusterStatus, message) == sent
+    message.identity = "7"
+    assert wire.from_message(ClusterStatus, message).identity is Identity.UNKNOWN
