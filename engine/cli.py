@@ -7,9 +7,7 @@ Nothing heavy is imported before the command is known. Data goes to stdout, ever
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -21,27 +19,19 @@ from engine.commands.option_types import size as _size
 from engine.commands.option_types import whole as _whole
 from engine.commands.plan_options import add_plan_options
 from engine.commands.simulate_options import add_simulate_options
-from engine.data.errors import InvalidInput, NoodleError
+from engine.data.errors import InvalidInput
+from engine.program import run_program
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its log lines repeat what our errors say
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    try:
-        options = _parse(argv)
-        return int(options.run(options) or 0)
-    except NoodleError as e:
-        print(f"noodle-engine: {e}", file=sys.stderr)
-        return e.exit_code
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader of our output went away: nobody is left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return run_program("noodle-engine", _run, argv)
+
+
+def _run(argv: Sequence[str]) -> int:
+    options = _parse(argv)
+    return int(options.run(options) or 0)
 
 
 class _Parser(argparse.ArgumentParser):

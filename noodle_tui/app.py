@@ -11,7 +11,6 @@ import asyncio
 import functools
 import gc
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,8 +23,9 @@ from textual.driver import Driver
 from textual.filter import ANSIToTruecolor, LineFilter
 from textual.worker import Worker
 
-from engine.data.errors import InvalidInput, NoodleError, Refused, Unavailable
+from engine.data.errors import NoodleError, Refused, Unavailable
 from engine.data.generation import GenerateRequest
+from engine.program import run_program
 from noodle_tui import options as command_line
 from noodle_tui.cluster.link import Link
 from noodle_tui.cluster.tape import Tape
@@ -48,7 +48,7 @@ from noodle_tui.glyphs import ASCII, Glyphs
 from noodle_tui.options import Options, is_loopback
 from noodle_tui.screens.frame import Settings, preload
 from noodle_tui.screens.main import Main
-from noodle_tui.state import ConsoleState, LinkState
+from noodle_tui.state import ConsoleState, LinkState, Setup
 from noodle_tui.state import Link as LinkView
 from noodle_tui.terminal import streams as terminal
 from noodle_tui.terminal.ascii_filter import AsciiFilter
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from noodle_tui.input.key_effects import KeyEffects
     from noodle_tui.input.keyboard import Keyboard
 
+_ASCII_ONLY = AsciiFilter()
 MAX_BACKLOG = 2  # writes still queued for the terminal: on a slow line frames are dropped, not queued
 ANSWER_INTERVAL_S = 0.1  # tokens are painted at most this often
 BLURRED_INTERVAL_S = 5.0
@@ -96,17 +97,18 @@ class ConsoleApp(App[None], inherit_bindings=False):
         config = config or Config()
         self.state = ConsoleState(
             link=LinkView(since_s=clock(), address=options.connect or ""),
-            read_only=not options.rw and not is_loopback(options.connect),
-            owns_cluster=options.connect is None and options.replay is None,
-            thresholds=config.thresholds,
-            keys=config.keys,
+            setup=Setup(
+                read_only=not options.rw and not is_loopback(options.connect),
+                owns_cluster=options.connect is None and options.replay is None,
+                keys=config.keys,
+                thresholds=config.thresholds,
+            ),
         )
         self.settings = Settings(tuple(theme_names()))
         self._make_link = make_link or _make_link
         self.link: Link | ReplayLink = self._make_link(options, self.dispatch)
         self.look = look
         self._glyphs = glyphs
-        self._ascii_filter = AsciiFilter(enabled=glyphs is ASCII)
         self._answer: Worker[None] | None = None
         self.tape = Tape(self)
         self._theme_time_s = 0.0
@@ -154,7 +156,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def get_line_filters(self) -> Sequence[LineFilter]:
         """The look decides about colour (NO_COLOR picks the mono theme), so only two filters are left."""
         stock = [item for item in super().get_line_filters() if isinstance(item, ANSIToTruecolor)]
-        return [*stock, self._ascii_filter] if self._ascii_filter.enabled else stock
+        return [*stock, _ASCII_ONLY] if self._glyphs is ASCII else stock
 
     def get_default_screen(self) -> Main:
         """The one screen."""
@@ -202,6 +204,10 @@ class ConsoleApp(App[None], inherit_bindings=False):
                 self.paint_soon()
         elif isinstance(message, ReplayMoved) and message.paused:
             self.paint_soon()
+
+    def _fatal_error(self) -> None:
+        """Textual would print a traceback; the exception is kept, and becomes a sentence once the terminal is restored."""
+        self._close_messages_no_wait()
 
     def _display(self, screen: Any, renderable: Any) -> None:
         """Textual's last step before the terminal; here an update loses the bytes that change nothing."""
@@ -284,7 +290,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         await self.link.stop()
         self.options = replace(self.options, connect=options.connect, model=None, workers=None, random_weights=None, replay=None)
         link, old = LinkView(since_s=self.clock(), address=options.connect or ""), self.state
-        self.state = ConsoleState(link=link, thresholds=old.thresholds, keys=old.keys, ui=old.ui, recording=old.recording)
+        self.state = ConsoleState(link=link, setup=replace(old.setup, owns_cluster=False), ui=old.ui, recording=old.recording)
         self.dispatch(AccessChanged(not self.options.rw and not is_loopback(options.connect)))
         self.link = self._make_link(self.options, self.dispatch)
         self.run_worker(self.link.run(), group="link", exit_on_error=False)
@@ -355,12 +361,11 @@ def _settle() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the console; the exit code is 0 after `q`, 130 after Ctrl-C, 2 for bad usage."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # it writes past us, onto the screen
-    try:
-        config = load_config(user_folder() / "console.toml")
-    except InvalidInput as problem:
-        print(problem, file=sys.stderr)
-        return 2
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    return run_program("noodle-console", _main, argv)
+
+
+def _main(arguments: Sequence[str]) -> int:
+    config = load_config(user_folder() / "console.toml")
     options = command_line.parse(arguments, config)
     if options.headless:
         from noodle_tui.cluster.headless import record
@@ -382,15 +387,13 @@ def _run(options: Options, config: Config) -> int:
     terminal.make_streams_forgiving()
     terminal.make_term_usable()
     terminal.give_size()
-    try:
-        look = choose_look(options.theme, os.environ)
-    except InvalidInput as problem:
-        print(problem, file=sys.stderr)
-        return 2
+    look = choose_look(options.theme, os.environ)
     app = ConsoleApp(options, look, glyphs_for(options.graphs, ascii_only), config=config, driver_class=terminal.driver_class())
     install_signal_handlers(app)
     try:
         app.run(mouse=options.mouse)
     finally:
         app.link.kill()
+    if app._exception is not None:
+        raise app._exception
     return app.return_code or 0

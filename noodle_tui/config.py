@@ -18,7 +18,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from engine.data.errors import InvalidInput
+from engine.data.errors import InvalidInput, NotFound
+from engine.files import read_document
 from noodle_tui.core.keys import KEYS, Key, nearest, with_keys
 from noodle_tui.state import Thresholds
 from noodle_tui.text.graph_sets import parse_graph_sets
@@ -50,12 +51,9 @@ class Config:
 def load_config(path: Path) -> Config:
     """The file's settings, or the defaults if there is no file; raises InvalidInput naming the file and the key."""
     try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
+        return parse_config(str(path), read_document(path, "the console's settings"))
+    except NotFound:
         return Config()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise InvalidInput(f"{path}: cannot be read: {problem}") from None
-    return parse_config(str(path), text)
 
 
 def parse_config(path: str, text: str) -> Config:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from engine.data.plan import Plan
 from engine.data.status import ClusterStatus, Event
 from noodle_tui.core.generation import Generation
-from noodle_tui.core.history import PlanSeen, Sample
+from noodle_tui.core.history import History
 from noodle_tui.core.keys import KEYS, Key, named
-from noodle_tui.core.logs import LogBurst, LogLine
+from noodle_tui.core.logs import LogBook
 from noodle_tui.core.messages import ReplayMoved
 from noodle_tui.core.pages import Ui
 
@@ -139,13 +139,38 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """What the display is frozen at while the user holds it, and since when."""
+
+    view: View
+    wall_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LinksKnown:
+    """What was measured of the links between nodes."""
+
+    links: tuple[MeasuredLink, ...] = ()
+    event: int = -1  # the newest event about links when they were asked for; -1: never asked
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What this console may do and how its user wants it."""
+
+    read_only: bool = False
+    owns_cluster: bool = False  # its processes were started by this console
+    keys: tuple[Key, ...] = KEYS  # as the user has bound them
+    thresholds: Thresholds = field(default_factory=Thresholds)
+
+
+@dataclass(frozen=True, slots=True)
 class ConsoleState:
     """Everything on screen follows from this value and the clock."""
 
     link: Link = field(default_factory=Link)
     latest: View | None = None
-    held: View | None = None  # what the display is frozen at while the user holds it
-    held_wall_s: float = 0.0
+    held: Held | None = None
     failures: tuple[str, ...] = ()  # processes of the embedded cluster that died
     generation: Generation = field(default_factory=Generation)
     answer_scroll: int = 0  # rows back from the end of the answer
@@ -154,27 +179,32 @@ class ConsoleState:
     replay: ReplayMoved | None = None
     recording: str = ""  # the file that is being written
     ui: Ui = field(default_factory=Ui)
-    samples: tuple[Sample, ...] = ()
-    plans: tuple[PlanSeen, ...] = ()
-    logs: tuple[LogLine, ...] = ()  # oldest first
-    num_logs: int = 0  # ever taken in
-    log_bursts: tuple[LogBurst, ...] = ()  # of the last second, oldest first
+    history: History = field(default_factory=History)
+    logs: LogBook = field(default_factory=LogBook)
     whatif: WhatIf = field(default_factory=lambda: WhatIf())
     known_suggestion: Suggestion | None = None  # perhaps no longer open
-    links: tuple[MeasuredLink, ...] = ()
-    links_event: int = -1  # the newest event about links when they were asked for; -1: never asked
+    links: LinksKnown = field(default_factory=lambda: LinksKnown())
     profile: ProfileState = field(default_factory=lambda: ProfileState())
     actions: tuple[ActionRun, ...] = ()  # one of each title, the newest last
     said: Sentence | None = None  # what a key or command did, or what was missed
-    read_only: bool = False
-    keys: tuple[Key, ...] = KEYS  # as the user has bound them
-    owns_cluster: bool = False  # its processes were started by this console
-    thresholds: Thresholds = field(default_factory=lambda: Thresholds())
+    setup: Setup = field(default_factory=lambda: Setup())
 
     @property
     def shown(self) -> View | None:
         """What panels draw: the held view, or the latest."""
-        return self.held or self.latest
+        return self.held.view if self.held else self.latest
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        return self.setup.keys
+
+    @property
+    def thresholds(self) -> Thresholds:
+        return self.setup.thresholds
+
+    @property
+    def read_only(self) -> bool:
+        return self.setup.read_only
 
     def named(self, text: str) -> str:
         """See `keys.named`; never for a text that comes from elsewhere."""
@@ -203,5 +233,5 @@ class ConsoleState:
         """Events that arrived while the display was held."""
         if self.held is None or self.latest is None:
             return 0
-        newest_held = self.held.events[0].sequence if self.held.events else 0
+        newest_held = self.held.view.events[0].sequence if self.held.view.events else 0
         return sum(event.sequence > newest_held for event in self.latest.events)

@@ -19,6 +19,7 @@ from rich.style import Style
 from textual.theme import Theme
 
 from engine.data.errors import InvalidInput
+from engine.files import read_document
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "colors": ("background", "foreground", "dim", "rule", "accent"),
@@ -92,10 +93,7 @@ def theme_file(name: str) -> Path | None:
 def load_theme(name: str) -> Look:
     """Read and check one theme; the error names the file and the key, or lists the themes there are."""
     if (path := theme_file(name)) is not None:
-        try:
-            return replace(parse_theme(str(path), path.read_text("utf-8")), name=name)
-        except (OSError, UnicodeDecodeError) as problem:
-            raise InvalidInput(f"{path}: cannot be read: {problem}") from None
+        return replace(parse_theme(str(path), read_document(path, "a theme")), name=name)
     if name not in theme_names():
         raise InvalidInput(f"there is no theme called {name[:80]!r}; the themes are: {', '.join(theme_names())}")
     return parse_theme(f"themes/{name}.toml", files("themes").joinpath(f"{name}.toml").read_text("utf-8"))

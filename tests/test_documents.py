@@ -11,7 +11,14 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ENGINE = (ROOT / "engine" / "README.md").read_text()
-DOCUMENTS = ("engine/README.md", "engine/CHANGELOG.md", ".github/CONTRIBUTING.md", "engine/model/README.md")
+DOCUMENTS = (
+    "engine/README.md",
+    "engine/CHANGELOG.md",
+    ".github/CONTRIBUTING.md",
+    "engine/model/README.md",
+    "engine/service/README.md",
+    "tests/README.md",
+)
 
 
 def test_the_changelog_begins_with_the_version_of_the_package() -> None:
@@ -39,5 +46,5 @@ def test_what_a_document_points_to_exists(document: str) -> None:
     text, folder = (ROOT / document).read_text(), (ROOT / document).parent
     assert all((folder / target).exists() for target in re.findall(r"\]\(([^)#:]+)\)", text))
     named = re.findall(r"`((?:engine|tests|service|control|model|protos|\.ci)/[\w/]*\w(?:\.\w+)?)`", text)
-    assert [name for name in named if not any((base / name).exists() for base in (ROOT, ROOT / "engine"))] == []
+    assert [name for name in named if not any((base / name).exists() for base in (ROOT, ROOT / "engine", folder))] == []
     assert text.isascii() and max(map(len, text.splitlines())) <= 180

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 from engine.cli import _parser
@@ -28,9 +29,21 @@ def test_every_command_of_the_readme_exists() -> None:
 
 
 def test_the_map_names_every_room() -> None:
-    block = README.split("## Where things are")[1].split("```")[1]
+    block = README.split("## The rooms")[1].split("\n## ")[0]
     rooms = {p.name for p in (ROOT / "engine").iterdir() if (p / "__init__.py").is_file()}
-    assert all(f"{room}/" in block for room in rooms)
+    assert all(f"engine/{room}/" in block for room in rooms)
+
+
+def test_every_link_between_the_readmes_leads_somewhere() -> None:
+    files = [ROOT / name for name in subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True).stdout.split()]
+    links = [(path, link) for path in files for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text())]
+    assert len(links) > 10
+    assert [(str(path), link) for path, link in links if not (path.parent / link).exists()] == []
+
+
+def test_the_door_stays_small() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 120 and max(map(len, lines)) <= 140
 
 
 def test_ci_runs_what_the_readme_says() -> None:

@@ -20,7 +20,8 @@ from typing import Any
 
 import yaml
 
-from engine.data.errors import InvalidInput
+from engine.data.errors import InvalidInput, NoodleError
+from engine.files import read_document
 
 MAX_BYTES = 1 << 20
 _FLAGS = (argparse._StoreTrueAction, argparse._StoreFalseAction)
@@ -84,15 +85,12 @@ def _sections(path: Path, parsers: Mapping[str, argparse.ArgumentParser]) -> dic
 
 def _compose(path: Path) -> yaml.Node | None:
     try:
-        with path.open("rb") as stream:
-            content = stream.read(MAX_BYTES + 1)
-    except OSError as e:
-        raise InvalidInput(f"cannot read the configuration {path}: {e.strerror}") from e
-    if len(content) > MAX_BYTES:
-        raise InvalidInput(f"{path} is larger than {MAX_BYTES} bytes: this is no configuration")
+        content = read_document(path, "a configuration", max_bytes=MAX_BYTES)
+    except NoodleError as e:
+        raise InvalidInput(f"--config: {e}") from e
     try:
         return yaml.compose(content, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as e:
+    except (yaml.YAMLError, RecursionError) as e:
         mark = getattr(e, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark is not None else str(path)
         raise InvalidInput(f"{where}: this is not YAML: {getattr(e, 'problem', None) or str(e).splitlines()[0]}") from e

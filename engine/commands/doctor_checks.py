@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.model.source import default_cache_dir
+from engine.program import explained
 
 TORCH_INSTALL = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
 # The same floors as pyproject.toml; a test compares them.
@@ -111,8 +112,7 @@ def _safely(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Findi
     try:
         yield from check()
     except Exception as error:  # a check that breaks is a finding, and the others still run
-        text = f"this check failed: {type(error).__name__}: {error}"
-        yield Finding(name, Level.ERROR, text, "see the message; reinstall noodlecore if it persists")
+        yield Finding(name, Level.ERROR, f"this check failed: {explained(error)}", "see the message; reinstall noodlecore if it persists")
 
 
 def _python() -> Iterator[Finding]:
@@ -146,7 +146,12 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def _torch() -> Iterator[Finding]:
-    process = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=_PROBE_TIMEOUT_S)
+    try:
+        process = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, errors="replace", timeout=_PROBE_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        took = f"importing torch took more than {_PROBE_TIMEOUT_S:g} s"
+        yield Finding("torch", Level.ERROR, took, "end other programs and try again; reinstall torch if it persists")
+        return
     if process.returncode != 0:
         reason = (process.stderr.strip().splitlines() or [f"the process ended with status {process.returncode}"])[-1]
         yield Finding("torch", Level.ERROR, f"torch and transformers cannot be imported: {reason}", TORCH_INSTALL)

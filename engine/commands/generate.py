@@ -15,6 +15,7 @@ from typing import Any
 from engine.commands.output import note, print_json, printable, stand_in_note
 from engine.data.errors import InvalidInput, NoodleError
 from engine.data.generation import FinishReason, GenerateRequest, Sampling, TokenChunk
+from engine.files import read_stdin
 from engine.service.client import Client
 
 
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _request(options: argparse.Namespace) -> GenerateRequest:
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    prompt = read_stdin("a prompt") if options.prompt == "-" else options.prompt
     if prompt is not None and options.prompt_ids:
         raise InvalidInput("give either a prompt text or --prompt-ids, not both")
     sampling = Sampling(options.temperature, options.top_k, options.top_p, options.repetition_penalty, options.seed)

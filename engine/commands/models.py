@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import textwrap
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -53,7 +52,7 @@ def _describe_lines(ref: ModelRef, cache_dir: Path) -> int:
     except NoodleError as e:
         print_json({"error": str(e), "code": status_number(e)})
         return e.exit_code
-    print_json({"card": json.loads(json.dumps(asdict(card)))})
+    print_json({"card": asdict(card)})
     return 0
 
 

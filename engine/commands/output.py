@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+from engine.data.json_text import json_text
+
 
 def print_json(document: Any) -> None:
-    print(json.dumps(document, ensure_ascii=True), flush=True)
+    """One line of JSON; a number that JSON does not have (NaN, an infinity) becomes null."""
+    print(json_text(document), flush=True)
 
 
 # What steers a terminal or turns the order of what stands on it: C0 and C1 controls, bidirectional controls. Lone surrogates cannot be

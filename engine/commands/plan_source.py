@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from engine.data.errors import InvalidInput
 from engine.data.plan import Stage
 from engine.data.status import ClusterStatus
 from engine.data.typed_json import decode, read_object
+from engine.files import read_document, read_stdin
 from engine.planning.estimate import Machine, estimate
 from engine.planning.partition_plan import PartitionPlan
 from engine.planning.plan_json import plan_from_json
@@ -20,8 +20,6 @@ from engine.planning.problem import Link, Problem
 from engine.planning.problem_json import read_problem
 from engine.profile.hardware import HardwareCapability
 from engine.profile.profile import Profile
-
-MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +97,5 @@ def _running(status: ClusterStatus) -> list[Stage]:
 
 
 def read_file(what: str, path: Path) -> str:
-    """The text of a document; `-` is stdin. Raises InvalidInput naming the file."""
-    try:
-        if str(path) == "-":
-            return sys.stdin.read(MAX_BYTES)
-        if path.stat().st_size > MAX_BYTES:
-            raise InvalidInput(f"{what} file {path} has {path.stat().st_size} bytes: at most {MAX_BYTES} are read")
-        return path.read_text(encoding="utf-8")
-    except OSError as e:
-        raise InvalidInput(f"{what} file {path} cannot be read: {e.strerror or e}") from None
-    except UnicodeDecodeError as e:
-        raise InvalidInput(f"{what} file {path} is not UTF-8 text: {e.reason} at byte {e.start}") from None
+    """The text of a document; `-` is stdin. Raises NotFound or InvalidInput naming the file."""
+    return read_stdin(f"a {what}") if str(path) == "-" else read_document(path, f"a {what}")

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from engine.commands.output import print_json, printable
 from engine.commands.profile_text import as_text, bottlenecks
-from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound
+from engine.data.errors import Corrupt, InvalidInput, NoodleError
 from engine.data.model import ModelRef
+from engine.files import read_document
 from engine.profile.profile import Profile
 
 if TYPE_CHECKING:
@@ -53,12 +54,9 @@ def run(options: argparse.Namespace) -> int:
 def read_profile(path: Path) -> Profile:
     """A profile.json, or the one in a folder. Raises NotFound, Corrupt or NotSupported."""
     file = path / "profile.json" if path.is_dir() else path
+    text = read_document(file, "a profile", "write it with `noodle-engine profile MODEL --out DIR`")
     try:
-        return Profile.from_json(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise NotFound(f"{file} does not exist: write it with `noodle-engine profile MODEL --out DIR`") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise Corrupt(f"{file} cannot be read ({error}): take the profile again") from error
+        return Profile.from_json(text)
     except Corrupt as error:
         raise Corrupt(f"{file}: {error}") from error
 
@@ -143,12 +141,8 @@ def _write(profile: Profile, folder: Path) -> dict[str, Path]:
         "profile.csv": write_csv,
         "dashboard.html": write_dashboard,
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, write in writers.items():
-            write(profile, folder / name)
-    except OSError as error:
-        raise NoodleError(f"the profile cannot be written to {folder} ({error}): choose another --out") from error
+    for name, write in writers.items():
+        write(profile, folder / name)
     return {name: folder / name for name in writers}
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.commands.output import note, print_json, printable, table
-from engine.data.errors import InvalidInput, NoodleError, NotFound
+from engine.commands.profile import read_profile
+from engine.data.errors import InvalidInput, NotFound
 from engine.profile.profile import Profile
 from engine.report.jsonl import LOG_NAME
 from engine.report.run_report import Run, read_run, run_summary, write_run_report
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _report_profile(options: argparse.Namespace, path: Path) -> int:
-    profile = Profile.from_json(_read(path))
+    profile = read_profile(path)
     suffix = _SUFFIXES[options.format]
     out = options.out or path.with_name({"html": "dashboard.html", "json": "profile.export.json"}.get(options.format, f"profile{suffix}"))
     if out.resolve() == path.resolve():
@@ -74,13 +75,6 @@ def _profile_path(path: Path) -> Path | None:
 
 def _folder(path: Path) -> Path:
     return path if path.is_dir() else path.parent
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise NoodleError(f"cannot read {path}: {e}") from e
 
 
 def _text(found: Run) -> str:

@@ -15,7 +15,8 @@ from engine.commands.output import note, print_json, stand_in_note
 from engine.data.errors import NoodleError, Unavailable
 from engine.data.model import ModelRef
 from engine.data.status import ClusterStatus, Phase
-from engine.service.client import Client, check_address
+from engine.service.addresses import check_address
+from engine.service.client import Client
 from engine.service.local import LocalCluster, LocalOptions
 from engine.service.metrics_server import MetricsOptions
 from engine.service.process import Stopping, serve, set_up_logging

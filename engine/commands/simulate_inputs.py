@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.commands.profile import read_profile
-from engine.data.errors import InvalidInput, NotFound
+from engine.data.errors import InvalidInput
 from engine.data.model import Item
 from engine.data.plan import Plan, Stage
+from engine.files import read_document
 from engine.planning.manual_plan import GIVEN, check_layers
 from engine.planning.strategies import check_strategy
 from engine.simulation.arrivals import Arrival, at_once, poisson, trace
@@ -22,7 +23,6 @@ from engine.simulation.inputs import items_of
 from engine.simulation.scenario import LinkModel, NodeSetup, Scenario, SoftwareCosts, VirtualHost, patient_limits
 
 _ONE_HOST = "host"
-_MAX_FILE_BYTES = 64 * 2**20
 
 
 def scenario_of(options: argparse.Namespace) -> Scenario:
@@ -186,13 +186,8 @@ def _number(where: str, text: str, kind: Callable[[str], Any]) -> Any:
 
 
 def _read(path: Path, what: str, parse: Callable[[str], Any]) -> Any:
+    text = read_document(path, what)
     try:
-        if path.stat().st_size > _MAX_FILE_BYTES:
-            raise InvalidInput(f"{path} has {path.stat().st_size} bytes, {what} may have {_MAX_FILE_BYTES}: is it the right file?")
-        return parse(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise NotFound(f"{path} does not exist: name the file of {what}") from error
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f"{path} cannot be read as {what}: {error}") from error
-    except json.JSONDecodeError as error:
+        return parse(text)
+    except (json.JSONDecodeError, RecursionError) as error:
         raise InvalidInput(f"{path} is not JSON ({error}): it cannot be {what}") from error

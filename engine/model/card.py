@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.data.errors import Corrupt, NoodleError, NotFound, NotSupported, Unavailable
+from engine.data.json_text import json_text
 from engine.data.model import Item, ModelCard, ModelRef
+from engine.files import replace_whole
 from engine.model.source import Progress, must_be_built, resolve
 from engine.model.tensor_files import read_json
 
@@ -107,7 +108,7 @@ def describe_weights(weights: WeightFolder, ref: ModelRef) -> ModelCard:
 
 def to_json(card: ModelCard) -> str:
     """One JSON document, the same text for equal cards."""
-    return json.dumps(asdict(card), sort_keys=True)
+    return json_text(card)
 
 
 def from_json(text: str) -> ModelCard:
@@ -137,11 +138,9 @@ def store_card(card: ModelCard, cache_dir: Path) -> None:
     """Keep `card` for the next start; a cache that cannot be written is no reason to fail."""
     folder = Path(card.folder)
     path = _card_path(folder, card.ref.dtype, cache_dir)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"key": _key(folder, card.ref.dtype), "card": to_json(card)}), encoding="utf-8")
-        os.replace(temporary, path)
+    with suppress(OSError, NoodleError):
+        document = json_text({"key": _key(folder, card.ref.dtype), "card": to_json(card)})
+        replace_whole(path, document.encode("ascii"))
 
 
 def _card_path(folder: Path, dtype: str, cache_dir: Path) -> Path:

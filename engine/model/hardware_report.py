@@ -6,16 +6,16 @@ it is doing on stderr: a probe that ends the process leaves its name there.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import torch
 
+from engine.data.json_text import json_text
 from engine.model.cpu import Cpu, read_cpu
 from engine.model.gpu import Gpu, read_gpus
 from engine.model.hardware import usable_memory
@@ -98,4 +98,4 @@ def _capability(device: str, cpu: Cpu, gpus: tuple[Gpu, ...], rooflines: dict[st
 
 
 if __name__ == "__main__":
-    print(json.dumps(asdict(examine_hardware(lambda text: print(text, file=sys.stderr, flush=True))), ensure_ascii=True, allow_nan=False))
+    print(json_text(examine_hardware(lambda text: print(text, file=sys.stderr, flush=True))))

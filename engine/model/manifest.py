@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.data.errors import Corrupt
+from engine.data.errors import Corrupt, NoodleError
+from engine.data.json_text import json_text
+from engine.files import replace_whole
 from engine.model.tensor_files import TensorFolder, TensorPlace, read_folder, stored_bytes
 
 Progress = Callable[[float, str], None]
@@ -128,8 +129,6 @@ def _stored_hashes(path: Path, key: dict[str, Any]) -> dict[str, bytes] | None:
 
 
 def _store(path: Path, key: dict[str, Any], hashes: dict[str, bytes]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    with suppress(OSError):  # a cache that cannot be written is no reason to fail
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"key": key, "hashes": {n: h.hex() for n, h in hashes.items()}}), encoding="utf-8")
-        os.replace(temporary, path)
+    document = json_text({"key": key, "hashes": {n: h.hex() for n, h in hashes.items()}})
+    with suppress(NoodleError):  # a cache that cannot be written is no reason to fail
+        replace_whole(path, document.encode("ascii"))

@@ -16,9 +16,9 @@ _REHASH_BYTES = 1 << 20
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def unwritable(cache_folder: Path, error: OSError) -> Exhausted:
+def unwritable(cache_folder: Path, error: Exception) -> Exhausted:
     """What to tell an operator whose cache cannot take more."""
-    why = "the disk is full" if error.errno in _FULL else str(error)
+    why = "the disk is full" if getattr(error, "errno", 0) in _FULL else str(error)
     return Exhausted(f"the weight cache {cache_folder} cannot be written ({why}): free some space, or choose another --cache-dir")
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
 import os
 import shutil
@@ -27,6 +26,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.core_model_loading import revert_weight_conversion
 
 from engine.data.errors import Exhausted, NotSupported
+from engine.data.json_text import json_text
 from engine.model.limits import cpu_memory_bytes
 from engine.model.random_config import empty_model, random_config
 from engine.model.slicing import check_supported
@@ -214,7 +214,7 @@ class _Shards:
             os.replace(self._path(number), path)
             weight_map.update(dict.fromkeys(names, path.name))
         index = {"metadata": {"total_size": self.num_bytes}, "weight_map": dict(sorted(weight_map.items()))}
-        (self.folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1), encoding="utf-8")
+        (self.folder / "model.safetensors.index.json").write_text(json_text(index, indent=1), encoding="utf-8")
 
     def _flush(self) -> None:
         save_file(self.pending, self._path(len(self.names)), metadata={"format": "pt"})

@@ -7,7 +7,6 @@ for random weights. Everything here runs without torch: only building a folder, 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound, NotSupported, Unavailable
+from engine.data.json_text import json_text
 from engine.data.model import ModelRef
 from engine.model import hub
 from engine.model.formats import gguf_index
@@ -152,7 +152,7 @@ def must_be_built(ref: ModelRef, cache_dir: Path) -> bool:
 
 def gguf_folder_of(file: Path, cache_dir: Path) -> Path:
     """Where the small folder of a GGUF file is, or will be; another file of that name, or another content, has another."""
-    key = json.dumps([str(file), gguf_index.stamp(file), _GGUF_RECIPE])
+    key = json_text([str(file), gguf_index.stamp(file), _GGUF_RECIPE])
     return (cache_dir / "gguf" / f"{file.stem[:80]}.{hashlib.sha256(key.encode()).hexdigest()[:16]}").absolute()
 
 

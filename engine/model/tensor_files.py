@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.errors import Corrupt, NotFound, NotSupported
+from engine.files import failure, read_bytes
 from engine.model.formats import gguf_index
 from engine.model.formats.file_kinds import mistaken, mistaken_weights, other_weights
 
@@ -89,7 +90,7 @@ def read_config(folder: Path) -> bytes:
         if other := other_weights(folder):
             raise NotSupported(f"{folder} {other}")
         raise NotFound(f"{folder} has no {CONFIG_FILE}: give the folder that save_pretrained wrote")
-    return path.read_bytes()
+    return read_bytes(path)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -167,15 +168,10 @@ def _check_index(folder: Path, tensors: Mapping[str, TensorPlace]) -> None:
 
 def _read_header(file: Path) -> tuple[bytes, dict[str, TensorPlace]]:
     """The raw header and its tensors; the lengths in it must account for every byte of the file."""
-    file_bytes = file.stat().st_size
     if what := mistaken_weights(file):
         raise Corrupt(f"{file} {what}")
-    with file.open("rb") as stream:
-        prefix = stream.read(8)
-        header_bytes = int.from_bytes(prefix, "little")
-        if len(prefix) < 8 or not 2 <= header_bytes <= min(MAX_HEADER_BYTES, file_bytes - 8):
-            raise Corrupt(f"{file} is not a whole safetensors file ({file_bytes} bytes): fetch it again")
-        header = stream.read(header_bytes)
+    header, file_bytes = _raw_header(file)
+    header_bytes = len(header)
     try:
         entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
         tensors = {name: _place(file, name, entry, 8 + header_bytes) for name, entry in entries.items()}
@@ -185,6 +181,20 @@ def _read_header(file: Path) -> tuple[bytes, dict[str, TensorPlace]]:
     if end != file_bytes:
         raise Corrupt(f"{file} has {file_bytes} bytes, but its header describes {end}: it was cut short or damaged, fetch it again")
     return header, tensors
+
+
+def _raw_header(file: Path) -> tuple[bytes, int]:
+    """The header's text and the size of the file; raises Corrupt for a file that is cut short, or what `failure` says."""
+    try:
+        file_bytes = file.stat().st_size
+        with file.open("rb") as stream:
+            prefix = stream.read(8)
+            header_bytes = int.from_bytes(prefix, "little")
+            if len(prefix) < 8 or not 2 <= header_bytes <= min(MAX_HEADER_BYTES, file_bytes - 8):
+                raise Corrupt(f"{file} is not a whole safetensors file ({file_bytes} bytes): fetch it again")
+            return stream.read(header_bytes), file_bytes
+    except OSError as error:
+        raise failure(error, file) from error
 
 
 def _place(file: Path, name: str, entry: dict[str, Any], data_start: int) -> TensorPlace:

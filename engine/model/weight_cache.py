@@ -21,7 +21,8 @@ from pathlib import Path
 
 import psutil
 
-from engine.data.errors import Exhausted
+from engine.data.errors import Exhausted, NoodleError
+from engine.files import replace_whole
 from engine.model.manifest import TensorEntry
 from engine.model.partial_entry import PartialEntry, unwritable
 
@@ -87,12 +88,9 @@ class WeightCache:
         with suppress(OSError):
             if path.read_bytes() == config_text:
                 return folder
-        temporary = folder / f"config.json.{_HOST}-{os.getpid()}.partial"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(config_text)
-            os.replace(temporary, path)
-        except OSError as error:
+            replace_whole(path, config_text)
+        except NoodleError as error:
             raise unwritable(self.folder, error) from error
         return folder
 

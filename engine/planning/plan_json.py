@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.data.errors import Corrupt, InvalidInput, NotSupported
+from engine.data.json_text import exact_json
 from engine.data.model import Item
 from engine.data.typed_json import decode, read_object
 from engine.planning.partition_plan import SCHEMA_VERSION, PartitionPlan
@@ -63,7 +63,7 @@ def plan_document(plan: PartitionPlan) -> dict[str, Any]:
 def plan_to_json(plan: PartitionPlan) -> str:
     """The document as ASCII text. Raises InvalidInput if a figure is not finite: such a plan cannot run."""
     try:
-        return json.dumps(plan_document(plan), ensure_ascii=True, allow_nan=False)
+        return exact_json(plan_document(plan))
     except ValueError as error:
         raise InvalidInput(f"the plan {plan.ranges_text[:200]} holds a figure that is not finite: it cannot run") from error
 

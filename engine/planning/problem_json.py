@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from engine.data.errors import InvalidInput
+from engine.data.json_text import exact_json
 from engine.data.model import Item
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.problem import (
@@ -333,7 +334,7 @@ def _constant(name: str) -> float:
 # --- the other way ----------------------------------------------------------------------------------------------
 def problem_to_json(problem: Problem) -> str:
     """ASCII; what has no limit is left out, what cannot run is null."""
-    return json.dumps(problem_document(problem), ensure_ascii=True, allow_nan=False)
+    return exact_json(problem_document(problem))
 
 
 def problem_document(problem: Problem) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The profile document: what every layer and item of a model costs on one machine, and how far to trust it.
 
-Plain frozen data that the planner, the reports and the console share. It does not know how anything was measured;
-`profile_json` writes and reads it. Times are seconds of one step (`_s`), sizes bytes, rates per second.
+Plain frozen data that the planner, the reports and the console share. It does not know how anything was measured.
+Times are seconds of one step (`_s`), sizes bytes, rates per second.
 
 A *layer* is a hooked module and may lie inside another one (`parent`), so layer times overlap: only `self_s` adds up.
 *Items* tile the step without gap or overlap, so their times add up to it. Names and paths come from a model's files:
@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
-from engine.data.errors import InvalidInput
+from engine.data.errors import Corrupt, InvalidInput, NotSupported
+from engine.data.json_text import exact_json
+from engine.data.typed_json import decode, read_object
 from engine.profile.cost_model import CostModel
 from engine.profile.point import DECODE, Point
 
@@ -264,14 +266,30 @@ class Profile:
         return Bottleneck(layer, figures, figures.self_s / wall_s if wall_s > 0 else 0.0)
 
     def to_json(self) -> str:
-        """One JSON document, ASCII; see `profile_json`."""
-        from engine.profile.profile_json import profile_to_json
+        """One JSON document, ASCII: the fields, and on top `overhead`, `coverage` and the reference point of every phase.
 
-        return profile_to_json(self)
+        Scripts and the console look for them there.
+
+        Raises InvalidInput if a figure is not finite, for such a figure is no measurement.
+        """
+        honesty = {"overhead": self.honesty.overhead, "coverage": self.honesty.coverage}
+        references = [asdict(self.reference_point(phase)) for phase in self.phases]
+        document = {**asdict(self), **honesty, "reference_points": references}
+        try:
+            return exact_json(document)
+        except ValueError as error:
+            raise InvalidInput(f"the profile of {self.model!r} holds a figure that is not finite: take it again") from error
 
     @staticmethod
     def from_json(text: str) -> Profile:
-        """The profile that `to_json` wrote. Raises Corrupt for anything else, NotSupported for a newer schema."""
-        from engine.profile.profile_json import profile_from_json
-
-        return profile_from_json(text)
+        """The profile that `to_json` wrote. Raises Corrupt naming the field that is wrong, NotSupported for another schema."""
+        raw = read_object(text, "a profile", "take it again")
+        version = raw.get("schema_version")
+        if type(version) is not int:
+            raise Corrupt("this is not a profile (it has no schema_version): take it again")
+        if version != SCHEMA_VERSION:
+            raise NotSupported(f"the profile has schema version {version}, this program reads {SCHEMA_VERSION}: take it again")
+        profile = decode(Profile, raw, "profile", "take the profile again")
+        if not isinstance(profile, Profile):
+            raise Corrupt("this is not a profile: take it again")
+        return profile

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from engine.files import replace_whole
 from engine.profile.point import Point
 from engine.profile.profile import Profile
-from engine.report.jsonl import write_atomically
 from engine.report.names import visible
 
 _FORMULA = re.compile(r"(^|[;,|])(\s*)(?=[=+\-@＝＋－＠])")
@@ -33,12 +33,12 @@ def write_csv(profile: Profile, path: Path) -> None:
     writer = csv.DictWriter(text, _COLUMNS, restval="", lineterminator="\r\n")
     writer.writeheader()
     writer.writerows({name: _cell(value) for name, value in row.items()} for row in _rows(profile))
-    write_atomically(path, text.getvalue().encode("utf-8"))
+    replace_whole(path, text.getvalue().encode("utf-8"))
 
 
 def write_json(profile: Profile, path: Path) -> None:
     """The profile as the planner reads it; raises NoodleError when the disk refuses."""
-    write_atomically(path, profile.to_json().encode("ascii"))
+    replace_whole(path, profile.to_json().encode("ascii"))
 
 
 def _rows(profile: Profile) -> Iterator[dict[str, Any]]:

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from engine.files import replace_whole
 from engine.profile.point import Point
 from engine.profile.profile import LayerFigures, LayerProfile, Profile
-from engine.report.jsonl import write_atomically
 from engine.report.page import render_page
 
 _SCRIPTS = ("names.js", "chart.js", "table.js", "tree.js", "layers.js", "phases.js", "dashboard.js")
@@ -26,7 +26,7 @@ MAX_WHY = 400
 
 def write_dashboard(profile: Profile, path: Path) -> None:
     """Write the file, whole or not at all; raises NoodleError when the disk refuses."""
-    write_atomically(path, dashboard_page(profile))
+    replace_whole(path, dashboard_page(profile))
 
 
 def dashboard_page(profile: Profile) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engine.report.jsonl import write_atomically
+from engine.files import replace_whole
 from engine.report.page import render_page
 from engine.simulation.result import SimulationResult
 
@@ -18,7 +18,7 @@ _MAX_SESSIONS_SHOWN = 6  # in the label of a step
 
 def write_gantt(result: SimulationResult, title: str, path: Path) -> None:
     """Write the file, whole or not at all; raises NoodleError when the disk refuses."""
-    write_atomically(path, render_page("gantt.html", title, gantt_document(result, title), _SCRIPTS))
+    replace_whole(path, render_page("gantt.html", title, gantt_document(result, title), _SCRIPTS))
 
 
 def gantt_document(result: SimulationResult, title: str) -> dict[str, Any]:

@@ -8,18 +8,17 @@ cluster runs is `jsonl_writer`'s affair. Numbers that JSON does not have (NaN, i
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import math
-import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.data.errors import NoodleError, NotFound
+from engine.data.errors import NotFound
+from engine.data.json_text import json_text, plain
+from engine.files import failure, replace_whole
 from engine.profile.profile import Profile
 
 SCHEMA = 1
@@ -49,7 +48,7 @@ class LogRead:
 def encode(record: LogRecord) -> bytes:
     """The record as one line with its end."""
     document = {"schema": SCHEMA, **{f.name: plain(getattr(record, f.name)) for f in dataclasses.fields(record)}}
-    return json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+    return json_text(document, compact=True).encode("ascii") + b"\n"
 
 
 def decode(line: bytes) -> LogRecord | None:
@@ -61,21 +60,6 @@ def decode(line: bytes) -> LogRecord | None:
         return LogRecord(str(found["kind"]), found["data"], str(found["cause_id"]), float(found["wall_s"]), float(found["monotonic_s"]))
     except (ValueError, TypeError, KeyError, RecursionError):
         return None
-
-
-def plain(value: Any) -> Any:
-    """`value` in what JSON knows: dataclasses become objects, unknown things their text, non-finite numbers null."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, Iterable):
-        return [plain(v) for v in value]
-    return str(value)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -121,23 +105,10 @@ def _lines(file: Path) -> Iterator[bytes]:
         with file.open("rb") as stream:
             yield from stream
     except OSError as e:
-        raise NoodleError(f"cannot read {file}: {e.strerror}") from e
+        raise failure(e, file) from e
 
 
 # --- writing once -------------------------------------------------------------------------------------------------
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`, whole or not at all; raises NoodleError when the disk refuses."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(content)
-        draft.replace(path)
-    except OSError as e:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise NoodleError(f"cannot write {path}: {e.strerror}") from e
-
-
 def write_profile_jsonl(profile: Profile, path: Path) -> None:
     """The profile as a log: one `profile` record with what holds for all of it, then one per step, layer and item."""
     parts = ("steps", "layers", "items")
@@ -147,4 +118,4 @@ def write_profile_jsonl(profile: Profile, path: Path) -> None:
         rows += [(part.removesuffix("s"), row) for row in getattr(profile, part)]
     now_s = time.monotonic()
     lines = [encode(LogRecord(kind, plain(row), profile.fingerprint, profile.wall_s, now_s)) for kind, row in rows]
-    write_atomically(path, b"".join(lines))
+    replace_whole(path, b"".join(lines))

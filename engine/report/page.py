@@ -10,7 +10,6 @@ import base64
 import hashlib
 import html
 import importlib.util
-import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.errors import NotSupported
+from engine.data.json_text import json_text
 from engine.report.names import visible
 
 _HOLE = re.compile(r"\{\{(\w+)\}\}")
@@ -43,7 +43,7 @@ def render_page(body: str, title: str, document: Mapping[str, Any], scripts: Seq
 
 def safe_json(document: Any) -> str:
     """JSON in ASCII that cannot end a script element, open a comment or break a line."""
-    text = json.dumps(document, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    text = json_text(document, compact=True)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 

@@ -15,8 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from engine.data.status import ClusterStatus, NodeState, NodeStatus, StageStatus
+from engine.files import replace_whole
 from engine.profile.profile import Profile
-from engine.report.jsonl import write_atomically
 from engine.report.names import visible
 
 MAX_LABEL = 200
@@ -126,4 +126,4 @@ def registry_of(metrics: Callable[[], Iterable[Metric]]) -> CollectorRegistry:
 
 def write_prometheus(profile: Profile, path: Path) -> None:
     """The profile as a text file that a node exporter can pick up."""
-    write_atomically(path, exposition(lambda: profile_metrics(profile)))
+    replace_whole(path, exposition(lambda: profile_metrics(profile)))

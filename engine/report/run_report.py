@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.errors import NotFound
-from engine.report.jsonl import LogRead, LogRecord, read_log, write_atomically
+from engine.files import replace_whole
+from engine.report.jsonl import LogRead, LogRecord, read_log
 from engine.report.page import render_page
 
 MAX_POINTS = 2000  # per line: more than a screen has columns
@@ -65,7 +66,7 @@ def newest_run(read: LogRead, path: Path) -> Run:
 def write_run_report(run: Run, path: Path) -> None:
     """Write the page, whole or not at all; raises NoodleError when the disk refuses."""
     title = f"{run.about.get('cluster_id', 'run')}: run"
-    write_atomically(path, render_page("run.html", title, run_document(run), _SCRIPTS))
+    replace_whole(path, render_page("run.html", title, run_document(run), _SCRIPTS))
 
 
 def run_summary(run: Run) -> dict[str, Any]:

@@ -25,9 +25,10 @@ from engine.data.status import ClusterStatus, SessionStatus
 from engine.data.version import Version
 from engine.data.watch_frame import WatchFrame, completed
 from engine.service import wire
+from engine.service.addresses import check_address
 from engine.service.errors import from_rpc_error, is_transport_failure
 from engine.service.links import connect, open_channel
-from engine.service.security import metadata
+from engine.service.security import SecurityOptions, channel_credentials, metadata
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -45,7 +46,7 @@ class Client:
 
     def __init__(self, address: str, token: str | None = None, tls_ca: Path | None = None) -> None:
         self.address = check_address(address)
-        self._credentials = grpc.ssl_channel_credentials(tls_ca.read_bytes()) if tls_ca else None
+        self._credentials = channel_credentials(SecurityOptions(tls_ca=tls_ca))
         self._channel = open_channel(address, self._credentials)
         self._was_connected = False
         self._unfinished: set[str] = set()  # sessions begun here whose end has not come
@@ -308,14 +309,6 @@ class _Disconnected(Exception):
     def __init__(self, error: NoodleError) -> None:
         super().__init__(str(error))
         self.error = error
-
-
-def check_address(address: str) -> str:
-    """Return `address` if it is unix:PATH or HOST:PORT; else raise InvalidInput."""
-    host, _, port = address.rpartition(":")
-    if address.startswith("unix:") or (host and port.isdecimal() and 0 < int(port) < 65536):
-        return address
-    raise InvalidInput(f"address {address[:80]!r} is not allowed: give HOST:PORT with a port from 1 to 65535, or unix:PATH")
 
 
 def _int32s(values: tuple[int, ...]) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
@@ -27,6 +28,7 @@ from engine.data.errors import (
     Unauthorized,
     Unavailable,
 )
+from engine.files import failure
 
 log = logging.getLogger(__name__)
 
@@ -93,12 +95,9 @@ def _short(details: str) -> str:
 
 async def abort(context: grpc.aio.ServicerContext, error: BaseException) -> NoReturn:
     """End the call with the status of `error`; an unexpected one is logged and leaves only its incident id."""
-    if isinstance(error, NoodleError):
-        code = status_code(error)
-        text = str(error)
-        await context.abort(code, (_OURS + text) if code is grpc.StatusCode.UNAVAILABLE else text)
-    bug = incident(error)
-    await context.abort(grpc.StatusCode.INTERNAL, str(bug))
+    known = as_noodle_error(error)
+    code, text = status_code(known), str(known)
+    await context.abort(code, (_OURS + text) if code is grpc.StatusCode.UNAVAILABLE else text)
     raise AssertionError("abort returns never")
 
 
@@ -110,7 +109,12 @@ def incident(error: BaseException) -> Bug:
 
 
 def as_noodle_error(error: BaseException) -> NoodleError:
-    return error if isinstance(error, NoodleError) else incident(error)
+    """What may be told to others of any exception; a disk or a limit of the system that failed is no bug of ours."""
+    if isinstance(error, NoodleError):
+        return error
+    if isinstance(error, OSError) and not isinstance(error, TimeoutError | ConnectionError):
+        return failure(error)
+    return incident(error)
 
 
 def logged(error: BaseException) -> NoodleError:
@@ -138,12 +142,14 @@ class CatchAll(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        if handler.response_streaming:
-            return _rebuild(handler, _streaming(handler.stream_stream or handler.unary_stream))
-        return _rebuild(handler, _unary(handler.stream_unary or handler.unary_unary))
+        name = f"{'stream' if handler.request_streaming else 'unary'}_{'stream' if handler.response_streaming else 'unary'}"
+        behaviour = getattr(handler, name)
+        # A stream is a generator, or a coroutine that writes by itself, as in gRPC's own health service.
+        guarded = _generator(behaviour) if inspect.isasyncgenfunction(behaviour) else _coroutine(behaviour)
+        return handler._replace(**{name: guarded})
 
 
-def _unary(inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _coroutine(inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
         try:
             return await inner(request, context)
@@ -155,7 +161,7 @@ def _unary(inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]
     return guarded
 
 
-def _streaming(inner: Callable[..., Any]) -> Callable[..., Any]:
+def _generator(inner: Callable[..., Any]) -> Callable[..., Any]:
     async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
         try:
             async for message in inner(request, context):
@@ -166,9 +172,3 @@ def _streaming(inner: Callable[..., Any]) -> Callable[..., Any]:
             await abort(context, e)
 
     return guarded
-
-
-def _rebuild(handler: Any, behaviour: Callable[..., Any]) -> Any:
-    kind = f"{'stream' if handler.request_streaming else 'unary'}_{'stream' if handler.response_streaming else 'unary'}"
-    factory = getattr(grpc, f"{kind}_rpc_method_handler")
-    return factory(behaviour, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer)

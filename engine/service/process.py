@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -23,8 +22,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
 from engine.data.errors import NoodleError, Unavailable
+from engine.data.json_text import json_text
 from engine.service import wire
 from engine.service.errors import CatchAll
+from engine.service.incoming import Decoder
 from engine.service.security import Gatekeeper, SecurityOptions, check_listen_address, server_credentials
 
 GRACE_S = 0.25
@@ -37,7 +38,7 @@ class Server:
 
     def __init__(self, security: SecurityOptions) -> None:
         self._security = security
-        self.grpc = grpc.aio.server(interceptors=[CatchAll(), Gatekeeper(security)], options=wire.SERVER_OPTIONS)
+        self.grpc = grpc.aio.server(interceptors=[CatchAll(), Gatekeeper(security), Decoder()], options=wire.SERVER_OPTIONS)
         self._health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
 
@@ -67,7 +68,7 @@ class Server:
 
 def announce(document: dict[str, Any]) -> None:
     """The one line a parent process waits for."""
-    print(json.dumps(document, ensure_ascii=True), flush=True)
+    print(json_text(document), flush=True)
 
 
 async def _check_free(listen: str) -> None:

@@ -18,7 +18,8 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from engine.data.errors import InvalidInput, Refused
+from engine.data.errors import InvalidInput, NoodleError, Refused
+from engine.files import read_document
 
 
 class Role(IntEnum):
@@ -91,13 +92,14 @@ def load_tokens(options: SecurityOptions) -> SecurityOptions:
     if options.token_file is None:
         return options
     tokens: dict[str, Role] = {}
-    for number, line in enumerate(_read(options.token_file).decode().splitlines(), 1):
+    for number, line in enumerate(read_document(options.token_file, "tokens").splitlines(), 1):
         words = line.split()
         if not words or line.startswith("#"):
             continue
         if len(words) != 2 or words[0].upper() not in Role.__members__ or len(words[1]) < 16:
             where = f"{options.token_file}:{number}"
             raise InvalidInput(f"{where}: expected 'viewer|operator|worker TOKEN', the token of 16 or more characters")
+        check_token(words[1], f"the token at {options.token_file}:{number}")
         tokens[words[1]] = Role[words[0].upper()]
     if not tokens:
         raise InvalidInput(f"{options.token_file} holds no token: write one line 'worker TOKEN' at least")
@@ -132,13 +134,14 @@ def server_credentials(options: SecurityOptions) -> grpc.ServerCredentials | Non
         return None
     if options.tls_cert is None or options.tls_key is None:
         raise InvalidInput("--tls-cert and --tls-key go together: give both")
-    return grpc.ssl_server_credentials([(_read(options.tls_key), _read(options.tls_cert))])
+    key, certificate = read_pem(options.tls_key, "--tls-key"), read_pem(options.tls_cert, "--tls-cert")
+    return grpc.ssl_server_credentials([(key, certificate)])
 
 
 def channel_credentials(options: SecurityOptions) -> grpc.ChannelCredentials | None:
-    if options.tls_ca is None and options.tls_cert is None:
-        return None
-    return grpc.ssl_channel_credentials(root_certificates=_read(options.tls_ca or options.tls_cert or Path()))
+    if trusted := options.tls_ca or options.tls_cert:
+        return grpc.ssl_channel_credentials(root_certificates=read_pem(trusted, "--tls-ca" if options.tls_ca else "--tls-cert"))
+    return None
 
 
 def worker_token(options: SecurityOptions) -> str | None:
@@ -146,15 +149,26 @@ def worker_token(options: SecurityOptions) -> str | None:
 
 
 def metadata(token: str | None) -> tuple[tuple[str, str], ...]:
-    """What a call must carry to be known."""
-    return (("authorization", f"Bearer {token}"),) if token else ()
+    """What a call must carry to be known. Raises InvalidInput for a token that no call can carry."""
+    return (("authorization", f"Bearer {check_token(token, 'the token')}"),) if token else ()
 
 
-def _read(path: Path) -> bytes:
+def check_token(token: str, name: str) -> str:
+    """Return `token` if a header of a call can carry it; else raise InvalidInput, which does not repeat it."""
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise InvalidInput(f"{name} has other characters than the visible ones of ASCII: give one without, from --token or NOODLE_TOKEN")
+    return token
+
+
+def read_pem(path: Path, option: str) -> bytes:
+    """A certificate or key. Raises InvalidInput naming the option and the file."""
     try:
-        return path.read_bytes()
-    except OSError as e:
-        raise InvalidInput(f"cannot read {path}: {e.strerror}; check the path and its permissions") from e
+        content = read_document(path, "a certificate or key in PEM format").encode()
+    except NoodleError as e:
+        raise InvalidInput(f"{option}: {e}") from e
+    if b"-----BEGIN " not in content:
+        raise InvalidInput(f"{option}: {path} holds no certificate or key in PEM format (a line -----BEGIN ...): is it the right file?")
+    return content
 
 
 class Gatekeeper(grpc.aio.ServerInterceptor):

@@ -115,7 +115,9 @@ def _with_arguments(state: ConsoleState, themes: Sequence[str]) -> list[Suggesti
         found += [Suggestion(f"cancel {session.session_id}", "preview") for session in status.sessions[:50]]
         found += [Suggestion(f"strategy {c.strategy}", "preview") for c in state.whatif.candidates if c.plan is not None]
         found += [
-            Suggestion(f"plan {plan.plan_version}", "compare with it") for plan in state.plans if plan.plan_version != status.plan_version
+            Suggestion(f"plan {plan.plan_version}", "compare with it")
+            for plan in state.history.plans
+            if plan.plan_version != status.plan_version
         ]
         found += [Suggestion(f"adapt {mode}", "preview") for mode in ("off", "suggest", "auto") if mode != status.adaptation_mode]
         if status.suggestion_id:

@@ -9,8 +9,8 @@ from typing import Any
 from engine.data.status import ClusterStatus, Event
 from noodle_tui.changes import ui_reducer
 from noodle_tui.core import generation
-from noodle_tui.core.history import missed, planned, sampled
-from noodle_tui.core.logs import MAX_LINES, event_line, with_burst
+from noodle_tui.core.history import History, missed
+from noodle_tui.core.logs import event_line
 from noodle_tui.core.messages import (
     AccessChanged,
     ActionChanged,
@@ -57,7 +57,9 @@ from noodle_tui.state import (
     ActionRun,
     Candidate,
     ConsoleState,
+    Held,
     Link,
+    LinksKnown,
     LinkState,
     ProfileState,
     Sentence,
@@ -80,7 +82,7 @@ def reduce(state: ConsoleState, message: Message, now_s: float) -> ConsoleState:
 # --- the link -------------------------------------------------------------------------------------------------
 def _boot_progress(state: ConsoleState, message: BootProgress, now_s: float) -> ConsoleState:
     link = Link(since_s=now_s, boot=safe_text(message.text))
-    fresh = replace(state, link=link, failures=(), latest=None, held=None, samples=(), plans=(), whatif=WhatIf())
+    fresh = replace(state, link=link, failures=(), latest=None, held=None, history=History(), whatif=WhatIf())
     return replace(fresh, actions=(), said=None)  # what was known was of another cluster
 
 
@@ -109,8 +111,7 @@ def _frame_arrived(state: ConsoleState, message: FrameArrived, now_s: float) -> 
         state,
         link=link,
         latest=view,
-        samples=sampled(state.samples, status, message.wall_s),
-        plans=planned(state.plans, status, message.wall_s),
+        history=state.history.with_frame(status, message.wall_s),
         said=_what_was_missed(state, view, now_s) or state.said,
         whatif=_still_for(state.whatif, status),
     )
@@ -191,9 +192,9 @@ def _forgotten(state: ConsoleState, now_s: float) -> ConsoleState:
 
 # --- the display ----------------------------------------------------------------------------------------------
 def _hold_toggled(state: ConsoleState, message: HoldToggled, now_s: float) -> ConsoleState:
-    if state.held is not None:
+    if state.held is not None or state.latest is None:
         return replace(state, held=None)
-    return replace(state, held=state.latest, held_wall_s=message.wall_s)
+    return replace(state, held=Held(state.latest, message.wall_s))
 
 
 def _answer_scrolled(state: ConsoleState, message: AnswerScrolled, now_s: float) -> ConsoleState:
@@ -215,11 +216,7 @@ def _logs_arrived(state: ConsoleState, message: LogsArrived, now_s: float) -> Co
 def _with_logs(state: ConsoleState, lines: list[Any], now_s: float | None, *, anew: bool = False) -> ConsoleState:
     if not lines and not anew:
         return state
-    number = state.num_logs
-    numbered = tuple(replace(line, number=number + i) for i, line in enumerate(lines))
-    kept = () if anew else state.logs
-    bursts = state.log_bursts if now_s is None else with_burst(state.log_bursts, len(lines), now_s)
-    return replace(state, logs=(*kept, *numbered)[-MAX_LINES:], num_logs=number + len(numbered), log_bursts=bursts)
+    return replace(state, logs=state.logs.with_lines(lines, now_s, anew=anew))
 
 
 # --- actions --------------------------------------------------------------------------------------------------
@@ -258,7 +255,7 @@ def _suggestion_arrived(state: ConsoleState, message: SuggestionArrived, now_s: 
 
 
 def _links_arrived(state: ConsoleState, message: LinksArrived, now_s: float) -> ConsoleState:
-    return replace(state, links=clean(message.links), links_event=message.event)
+    return replace(state, links=LinksKnown(clean(message.links), message.event))
 
 
 def _whatif_ended(state: ConsoleState, message: WhatIfEnded, now_s: float) -> ConsoleState:
@@ -320,7 +317,7 @@ _HANDLERS: dict[type, Callable[[ConsoleState, Any, float], ConsoleState]] = {
     WhatIfEnded: _whatif_ended,
     ProfileLoaded: _profile_loaded,
     LogsArrived: _logs_arrived,
-    AccessChanged: lambda state, message, now_s: replace(state, read_only=message.read_only),
+    AccessChanged: lambda state, message, now_s: replace(state, setup=replace(state.setup, read_only=message.read_only)),
     Said: _said,
     AnswerScrolled: _answer_scrolled,
     Quitting: _quitting,

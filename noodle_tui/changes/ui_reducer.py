@@ -205,7 +205,7 @@ def _compare(state: ConsoleState) -> ConsoleState:
         known = {c.strategy for c in state.whatif.candidates if c.plan is not None}
         return _with(state, compare_strategy=chosen if chosen in known - {state.ui.compare_strategy} else "")
     now = state.shown.status.plan_version if state.shown else 0
-    versions = [0, *(plan.plan_version for plan in reversed(state.plans) if plan.plan_version != now)]
+    versions = [0, *(plan.plan_version for plan in reversed(state.history.plans) if plan.plan_version != now)]
     index = versions.index(state.ui.compare_version) if state.ui.compare_version in versions else 0
     return _with(state, compare_version=versions[(index + 1) % len(versions)])
 

@@ -104,7 +104,7 @@ class ClusterCalls:
         if state.latest is None or state.ui.page is not Page.NODES or state.replay is not None or state.link.state is not LinkState.LIVE:
             return
         newest = max((event.sequence for event in state.latest.events if event.text.startswith("link")), default=0)
-        if newest != state.links_event and not any(worker.group == "links" and worker.is_running for worker in self._app.workers):
+        if newest != state.links.event and not any(worker.group == "links" and worker.is_running for worker in self._app.workers):
             self._app.run_worker(self._fetch_links(newest), group="links", exit_on_error=False)
 
     async def _fetch_links(self, event: int) -> None:

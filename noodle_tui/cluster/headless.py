@@ -17,12 +17,8 @@ from noodle_tui.options import Options
 
 
 def record(options: Options) -> int:
-    """Record until Ctrl-C or SIGTERM; 0 then, 1 when the file cannot be written."""
-    try:
-        return asyncio.run(_record(options))
-    except NoodleError as problem:
-        print(problem, file=sys.stderr)
-        return problem.exit_code
+    """Record until Ctrl-C or SIGTERM and return 0; raises NoodleError when the file cannot be written."""
+    return asyncio.run(_record(options))
 
 
 async def _record(options: Options) -> int:
@@ -37,8 +33,8 @@ async def _record(options: Options) -> int:
                 recorder.lost(message.error, time.time(), time.monotonic())
                 print(f"{message.error}; trying again", file=sys.stderr)
         except NoodleError as problem:
-            print(problem, file=sys.stderr)
-            _finish(ended, 1)
+            if not ended.done():
+                ended.set_exception(problem)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(NotImplementedError):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-from engine.data.errors import Corrupt, NoodleError, NotFound
+from engine.data.errors import Corrupt
+from engine.files import read_document, replace_whole
 from noodle_tui.core.profile_view import ProfileView, view_of
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -31,23 +31,15 @@ def _profiles(folder: Path) -> list[Path]:
 def save_profile(worker_id: str, document: str) -> Path:
     """Write a node's profile to `profile-NODE/profile.json` below the working folder, whole or not at all."""
     path = Path(f"profile-{worker_id}") / "profile.json"
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(document, encoding="ascii")
-    temporary.replace(path)
+    replace_whole(path, document.encode())
     return path
 
 
 def read_profile(path: Path) -> ProfileView:
     """Raises NotFound, or Corrupt naming what is missing."""
+    text = read_document(path, "a profile", "write one with `noodle-engine profile MODEL --out DIR`", MAX_FILE_BYTES)
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise Corrupt(f"{path} has {path.stat().st_size} bytes, a profile has at most {MAX_FILE_BYTES}")
-        raw = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise NotFound(f"there is no profile at {path}: write one with `noodle-engine profile MODEL --out DIR`") from None
-    except OSError as problem:
-        raise NoodleError(f"cannot read {path}: {problem.strerror or problem}") from None
+        raw = json.loads(text)
     except (ValueError, RecursionError):
         raise Corrupt(f"{path} is not JSON: take the profile again") from None
     try:

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound, Refused
+from engine.data.json_text import json_text
 from engine.data.status import Event, SessionStatus
 from engine.data.watch_frame import WatchFrame, completed, num_kept, shortened
+from engine.files import failure
 from noodle_tui.cluster.frame_json import frame_from_plain, frame_to_plain
 
 VERSION = 1
@@ -60,10 +62,10 @@ class Recorder:
         except FileExistsError:
             raise Refused(f"{path} exists: a recording never overwrites a file, give another name") from None
         except OSError as problem:
-            raise NoodleError(f"cannot record to {path}: {problem.strerror or problem}") from None
+            raise failure(problem, path) from None
 
     def _write(self, record: dict[str, Any]) -> None:
-        line = json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+        line = json_text(record, compact=True).encode("ascii") + b"\n"
         self._num_bytes += len(line)
         if self._num_bytes > MAX_BYTES:
             raise NoodleError(f"{self.path} has reached {MAX_BYTES // 2**30} GiB: the recording ends here")
@@ -71,7 +73,7 @@ class Recorder:
             self._file.write(line)
             self._file.flush()
         except OSError as problem:
-            raise NoodleError(f"cannot write {self.path}: {problem.strerror or problem}") from None
+            raise failure(problem, self.path) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,7 @@ class Recording:
         except FileNotFoundError:
             raise NotFound(f"there is no recording at {path}: make one with noodle-console --record FILE") from None
         except OSError as problem:
-            raise NoodleError(f"cannot read {path}: {problem.strerror or problem}") from None
+            raise failure(problem, path) from None
 
     def _header(self) -> str:
         head = _json(self._file.readline())

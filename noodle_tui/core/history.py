@@ -33,6 +33,18 @@ class PlanSeen:
     last_wall_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class History:
+    """What earlier frames said."""
+
+    samples: tuple[Sample, ...] = ()
+    plans: tuple[PlanSeen, ...] = ()  # oldest first
+
+    def with_frame(self, status: ClusterStatus, wall_s: float) -> History:
+        """One frame more."""
+        return History(sampled(self.samples, status, wall_s), planned(self.plans, status, wall_s))
+
+
 def sampled(samples: tuple[Sample, ...], status: ClusterStatus, wall_s: float) -> tuple[Sample, ...]:
     """One more sample, unless the last one is too fresh; a clock that went back (a replay that jumped) starts anew."""
     if samples and wall_s < samples[-1].wall_s:

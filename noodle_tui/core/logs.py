@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.data.status import Event, Severity
 
@@ -23,6 +23,29 @@ class LogLine:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class LogBurst:
+    """How many lines came in one quarter of a second."""
+
+    quarter: int  # of the console's clock
+    num_lines: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogBook:
+    """The last lines, how many there ever were, and how fast they came within the last second."""
+
+    lines: tuple[LogLine, ...] = ()  # oldest first
+    num_ever: int = 0
+    bursts: tuple[LogBurst, ...] = ()  # oldest first
+
+    def with_lines(self, lines: Sequence[LogLine], now_s: float | None, *, anew: bool = False) -> LogBook:
+        """More of them; `anew` forgets those before, without `now_s` they came long ago."""
+        numbered = tuple(replace(line, number=self.num_ever + i) for i, line in enumerate(lines))
+        bursts = self.bursts if now_s is None else with_burst(self.bursts, len(lines), now_s)
+        return LogBook((*(() if anew else self.lines), *numbered)[-MAX_LINES:], self.num_ever + len(lines), bursts)
+
+
 def level_of(text: str) -> str:
     """The severity that a line of a process claims for itself."""
     return next((level for word, level in _WORDS if word in text[:200]), "info")
@@ -35,14 +58,6 @@ def event_line(event: Event, number: int) -> LogLine:
 
 def is_warning(line: LogLine) -> bool:
     return line.level in (Severity.WARN, Severity.ERROR)
-
-
-@dataclass(frozen=True, slots=True)
-class LogBurst:
-    """How many lines came in one quarter of a second."""
-
-    quarter: int  # of the console's clock
-    num_lines: int
 
 
 def with_burst(bursts: Sequence[LogBurst], num_lines: int, now_s: float) -> tuple[LogBurst, ...]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.data.errors import InvalidInput, NoodleError, Refused
+from engine.data.errors import InvalidInput, Refused
+from engine.data.json_text import json_text
+from engine.files import replace_whole
 
 FORMATS = ("json", "jsonl", "csv")
 
@@ -20,9 +20,9 @@ def render(records: Sequence[Mapping[str, Any]], form: str) -> str:
     """The records as text, ASCII where the format can escape; raises InvalidInput for an unknown format."""
     rows = [{name: _plain(value) for name, value in record.items()} for record in records]
     if form == "json":
-        return json.dumps(rows, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
+        return json_text(rows, indent=1) + "\n"
     if form == "jsonl":
-        return "".join(json.dumps(row, ensure_ascii=True, allow_nan=False) + "\n" for row in rows)
+        return "".join(json_text(row) + "\n" for row in rows)
     if form == "csv":
         return _csv(rows)
     raise InvalidInput(f"export {form[:20]!r}: the formats are {', '.join(FORMATS)}")
@@ -32,13 +32,7 @@ def write_new(path: Path, text: str) -> None:
     """Write a file that must not exist yet, whole or not at all; raises Refused or NoodleError."""
     if path.exists():
         raise Refused(f"{path} exists: give another name")
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_text(text, "utf-8")
-        draft.rename(path)
-    except OSError as problem:
-        draft.unlink(missing_ok=True)
-        raise NoodleError(f"cannot write {path}: {problem.strerror or problem}") from None
+    replace_whole(path, text.encode("utf-8", "backslashreplace"))
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:

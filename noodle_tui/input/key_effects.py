@@ -355,8 +355,8 @@ class KeyEffects:
         self._app.dispatch(EntryChanged(None))
 
     def _compare_with(self, argument: str) -> None:
-        if not argument.isdecimal() or not any(plan.plan_version == int(argument) for plan in self._app.state.plans):
-            seen = ", ".join(f"#{plan.plan_version}" for plan in self._app.state.plans) or "none"
+        if not argument.isdecimal() or not any(plan.plan_version == int(argument) for plan in self._app.state.history.plans):
+            seen = ", ".join(f"#{plan.plan_version}" for plan in self._app.state.history.plans) or "none"
             raise InvalidInput(f"plan {argument[:20]!r} was not seen here; seen: {seen}")
         self.open_page(Page.PLAN)
         self._app.dispatch(KeyPressed("view.compare"))

@@ -14,7 +14,7 @@ _STYLES = {"info": "dim", "ok": "ok", "WARN": "warn", "ERROR": "error"}
 
 def lines_table(state: ConsoleState) -> Table:
     """Everything in memory, or the chosen source's lines only."""
-    rows = state.logs
+    rows = state.logs.lines
     if state.ui.log_node:
         rows = tuple(row for row in rows if row.source == state.ui.log_node)
     hidden: dict[int, int] = {}
@@ -38,7 +38,7 @@ def lines_table(state: ConsoleState) -> Table:
 
 def sources(state: ConsoleState) -> tuple[str, ...]:
     """Who has written, in the order of their first line in memory."""
-    return tuple(dict.fromkeys(line.source for line in state.logs))
+    return tuple(dict.fromkeys(line.source for line in state.logs.lines))
 
 
 def _routine_kind(row: LogLine) -> str:

@@ -33,12 +33,12 @@ def _heading(state: ConsoleState, num_rows: int, canvas: Canvas) -> Line:
     whose = state.ui.log_node or "all"
     source = (
         "events and output of this console's processes"
-        if state.link.boot or state.owns_cluster
+        if state.link.boot or state.setup.owns_cluster
         else "events (a cluster's own output stays on its machines)"
     )
-    dropped = state.num_logs - len(state.logs)
+    dropped = state.logs.num_ever - len(state.logs.lines)
     lost = f"  {dropped} older ones dropped, {MAX_LINES} are kept" if dropped else ""
-    per_s = lines_per_s(state.log_bursts, canvas.now_s)
+    per_s = lines_per_s(state.logs.bursts, canvas.now_s)
     flood = min(per_s, num_rows) > canvas.height - 2
     head = line(
         Span(" LOGS ", "title"),

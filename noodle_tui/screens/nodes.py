@@ -93,7 +93,7 @@ def _stage(row: NodeRow, canvas: Canvas) -> Lines:
 
 def _links(state: ConsoleState, row: NodeRow, canvas: Canvas) -> Lines:
     """The way from this node to each other one: there and back, and what it carries."""
-    ways = [_way(link) for link in sorted(state.links, key=lambda link: link.to_id) if link.from_id == row.node.worker_id]
+    ways = [_way(link) for link in sorted(state.links.links, key=lambda link: link.to_id) if link.from_id == row.node.worker_id]
     if not ways:
         return ()
     first, *more = wrap("round trip to " + ", ".join(ways), canvas.width - 12)

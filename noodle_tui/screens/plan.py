@@ -44,7 +44,7 @@ def plan_body(state: ConsoleState, canvas: Canvas) -> Lines:
 
 def _title(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
     status = view.status
-    seen = next((plan for plan in reversed(state.plans) if plan.plan_version == status.plan_version), None)
+    seen = next((plan for plan in reversed(state.history.plans) if plan.plan_version == status.plan_version), None)
     planned_s, actual_s = step_times(status)
     text = f"  planned {with_ms(planned_s)}"
     if actual_s:
@@ -129,7 +129,7 @@ def _bottom(state: ConsoleState, view: View, row: StageRow | None, canvas: Canva
 
 def _owners(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> Lines:
     """Owners and cost of every item; with `c` the earlier plan's owners and what moved since."""
-    earlier = next((plan for plan in state.plans if plan.plan_version == state.ui.compare_version), None)
+    earlier = next((plan for plan in state.history.plans if plan.plan_version == state.ui.compare_version), None)
     now, before = (_owners_of(state, stages) for stages in (status.stages, earlier.stages if earlier else ()))
     letters = letters_of([*(now[i] for i in sorted(now)), *(before[i] for i in sorted(before))])
     lines = [axis_row(status.num_items, canvas)]
@@ -183,7 +183,7 @@ def _stage(state: ConsoleState, row: StageRow, canvas: Canvas) -> Lines:
 
 def _past(state: ConsoleState, worker_id: str) -> Line:
     """What this node's stage took in the plans before."""
-    seen = [(plan, stage) for plan in state.plans[-5:] for stage in plan.stages if stage.worker_id == worker_id]
+    seen = [(plan, stage) for plan in state.history.plans[-5:] for stage in plan.stages if stage.worker_id == worker_id]
     texts = [
         f"#{plan.plan_version} {with_ms(stage.compute_p50_s or stage.predicted_s)}{'' if stage.compute_p50_s else ' planned'}"
         for plan, stage in seen

@@ -48,14 +48,14 @@ def _flowing(fact: Line) -> Line:
 
 def _left(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> Lines:
     """Where there is room for the graphs of p50 and p95, the first token's time goes to the row of what never changes."""
-    known = [sample.tokens_per_s for sample in state.samples]
+    known = [sample.tokens_per_s for sample in state.history.samples]
     graph = (
         line(" [", *sparkline(known, max(known, default=0.0) / 2 or 1.0, GRAPH_CELLS, canvas.glyphs, graph="throughput", high=False), "]")
         if any(known)
         else ()
     )
     cells = min(GRAPH_CELLS, (canvas.width - STEP_CELLS) // 2)
-    wide = cells >= MIN_GRAPH_CELLS and any(sample.step_p95_s for sample in state.samples)
+    wide = cells >= MIN_GRAPH_CELLS and any(sample.step_p95_s for sample in state.history.samples)
     step = _step_graphs(state, status, cells, canvas.glyphs) if wide else (*_step(status), *_first_token(status))
     last = _last_left(state, status)
     return (
@@ -70,8 +70,8 @@ def _step_graphs(state: ConsoleState, status: ClusterStatus, cells: int, glyphs:
     """Median and 95th percentile, each with its graph on the scale of 0 to twice the plan."""
     parts: list[Span | str] = [_label("STEP")]
     for name, now_s, known in (
-        ("p50", status.step_p50_s, [sample.step_p50_s for sample in state.samples]),
-        ("p95", status.step_p95_s, [sample.step_p95_s for sample in state.samples]),
+        ("p50", status.step_p50_s, [sample.step_p50_s for sample in state.history.samples]),
+        ("p95", status.step_p95_s, [sample.step_p95_s for sample in state.history.samples]),
     ):
         parts += [f"{name} {with_ms(now_s):>6} [", *sparkline(known, status.predicted_step_s, cells, glyphs, graph="step"), "]  "]
     return line(*parts)

@@ -16,7 +16,7 @@ def aged(state: ConsoleState, now_s: float) -> ConsoleState:
     silence_s = now_s - view.arrived_s
     nodes = tuple(replace(node, heartbeat_age_s=node.heartbeat_age_s + silence_s) for node in view.status.nodes)
     old = replace(view, status=replace(view.status, nodes=nodes))
-    return replace(state, held=old) if state.held is not None else replace(state, latest=old)
+    return replace(state, held=replace(state.held, view=old)) if state.held is not None else replace(state, latest=old)
 
 
 def faded(lines: Lines) -> Lines:

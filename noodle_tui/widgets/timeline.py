@@ -38,7 +38,7 @@ def timeline(state: ConsoleState, view: View, marks: Sequence[NodeMark], canvas:
     """Three rows: step time, plans with what went wrong that concerns no single node, and the nodes."""
     width = max(10, canvas.width - LABEL - 12)
     span_s = span_of(state, view)
-    columns = _columns(state.samples, view.wall_s, span_s, width * values_per_cell("timeline", canvas.glyphs))
+    columns = _columns(state.history.samples, view.wall_s, span_s, width * values_per_cell("timeline", canvas.glyphs))
     known = [value for value in columns if value > 0]
     reference = sorted(known)[len(known) // 2] if known else 0.0
     graph = sparkline(columns, reference, width, canvas.glyphs, graph="timeline")
@@ -52,7 +52,7 @@ def timeline(state: ConsoleState, view: View, marks: Sequence[NodeMark], canvas:
 
 def span_of(state: ConsoleState, view: View) -> float:
     """How far back the axis reaches, in seconds."""
-    return max(MIN_SPAN_S, min(MAX_SPAN_S, view.wall_s - state.samples[0].wall_s)) if state.samples else MIN_SPAN_S
+    return max(MIN_SPAN_S, min(MAX_SPAN_S, view.wall_s - state.history.samples[0].wall_s)) if state.history.samples else MIN_SPAN_S
 
 
 def marks_of(state: ConsoleState, view: View) -> list[NodeMark]:
@@ -107,7 +107,7 @@ def _column(wall_s: float, now_s: float, span_s: float, width: int) -> int:
 def _plan_row(state: ConsoleState, view: View, span_s: float, width: int) -> Line:
     """`|14` where a plan began to serve; `W` and `!` where something went wrong, in the cells that are left."""
     cells = [Span(" ")] * width
-    for plan in state.plans:
+    for plan in state.history.plans:
         x = max(0, _column(plan.first_wall_s, view.wall_s, span_s, width))
         for offset, char in enumerate(f"|{plan.plan_version}"):
             if x + offset < width:

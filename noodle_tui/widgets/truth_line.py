@@ -173,7 +173,7 @@ def _hold(state: ConsoleState) -> Line:
     if state.held is None:
         return ()
     waiting = f" ({state.num_waiting_events} events)" if state.num_waiting_events else ""
-    return line(Span(f"HOLD since {clock(state.held_wall_s)}{waiting}", "warn"), "  ")
+    return line(Span(f"HOLD since {clock(state.held.wall_s)}{waiting}", "warn"), "  ")
 
 
 def _as_many_as_fit(parts: dict[str, Line], width: int) -> Line:

@@ -93,12 +93,12 @@ def test_refusals(problem: Path, arguments: list[str], code: int, expected: str,
 
 
 def test_files_that_are_no_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plan", "--problem", str(tmp_path / "none.json")]) == 2
+    assert main(["plan", "--problem", str(tmp_path / "none.json")]) == 1
     (tmp_path / "bad.json").write_bytes(b"\xff\xfe")
     assert main(["plan", "--problem", str(tmp_path / "bad.json")]) == 2
     assert main(["plan"]) == 2
     err = capsys.readouterr().err
-    assert "cannot be read" in err and "not UTF-8" in err and "--problem FILE" in err
+    assert "none.json does not exist" in err and "not UTF-8" in err and "--problem FILE" in err
 
 
 def test_the_figures_of_bench_plan_are_text() -> None:

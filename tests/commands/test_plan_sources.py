@@ -106,7 +106,7 @@ def test_an_estimate_from_a_profile_and_what_doctors_found(tmp_path: Path, capsy
         (["--connect", "nowhere"], 2, "address 'nowhere' is not allowed"),
         (["--connect", "127.0.0.1:1"], 1, "cannot reach the coordinator at 127.0.0.1:1"),
         (["--problem", "PROBLEM", "--current", "PROBLEM"], 1, "this is not a plan (it has no schema_version)"),
-        (["--problem", "PROBLEM", "--current", "/nowhere/x"], 2, "plan file /nowhere/x cannot be read: No such file"),
+        (["--problem", "PROBLEM", "--current", "/nowhere/x"], 1, "/nowhere/x does not exist: name the file of a plan"),
         (["--profile", "PROBLEM"], 2, "--hardware FILE"),
         (["--profile", "PROBLEM", "--hardware", "PROBLEM"], 1, "this is not a profile"),
         (["--problem", "PROBLEM", "--compare", "--strategy", "best"], 2, "strategy 'best' is unknown"),

@@ -69,7 +69,7 @@ def test_the_profile_is_not_overwritten_by_its_report(profile_dir: Path, capsys:
         (["missing"], 1, "does not exist"),
         (["."], 1, "no metrics log"),
         (["broken.json"], 1, "not a profile"),
-        (["binary.json"], 1, "cannot read"),
+        (["binary.json"], 2, "binary.json, a profile, is not UTF-8 text"),
     ],
 )
 def test_what_cannot_be_shown_says_why(
@@ -90,4 +90,4 @@ def test_a_run_has_no_spreadsheet(run_dir: Path, capsys: pytest.CaptureFixture[s
 def test_a_page_that_cannot_be_written_says_so(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run_dir / "file").write_text("")
     assert cli.main(["report", str(run_dir), "--out", str(run_dir / "file" / "x.html")]) == 1
-    assert "cannot write" in capsys.readouterr().err
+    assert "file/x.html cannot be used" in capsys.readouterr().err

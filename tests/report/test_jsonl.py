@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.errors import InvalidInput, NotFound
+from engine.data.json_text import plain
 from engine.data.status import Severity
 from engine.report import jsonl_writer
-from engine.report.jsonl import LogRecord, decode, encode, log_files, plain, read_log, rotated
+from engine.report.jsonl import LogRecord, decode, encode, log_files, read_log, rotated
 from engine.report.jsonl_writer import JsonlWriter
 
 values = st.recursive(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from engine.data.errors import NoodleError
+from engine.files import replace_whole
 from engine.report import page
 from engine.report.dashboard import dashboard_document, write_dashboard
-from engine.report.jsonl import write_atomically
 from tests.report.profiles import make_profile
 from tests.test_imports import loaded_by
 
@@ -48,7 +48,7 @@ def test_a_disk_that_refuses_leaves_the_old_file(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(NoodleError, match="No space left"):
-        write_atomically(path, b"new")
+        replace_whole(path, b"new")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from grpc_health.v1 import health_pb2
 
-from engine.data.errors import InvalidInput, Refused, Unauthorized
+from engine.data.errors import InvalidInput, NotFound, Refused, Unauthorized
 from engine.service import security
 from engine.service.client import Client
 from engine.service.process import Server
@@ -50,7 +50,7 @@ def test_a_wrong_token_file_is_refused_by_name(tmp_path: Path, text: str) -> Non
     path.write_text(text)
     with pytest.raises(InvalidInput, match="tokens"):
         load_tokens(SecurityOptions(token_file=path))
-    with pytest.raises(InvalidInput, match="cannot read"):
+    with pytest.raises(NotFound, match="missing does not exist"):
         load_tokens(SecurityOptions(token_file=tmp_path / "missing"))
 
 

@@ -17,6 +17,7 @@ from noodle_tui.core.keys import KEYS, with_keys
 from noodle_tui.core.pages import Page
 from noodle_tui.glyphs import ASCII
 from noodle_tui.screens.help import help_body
+from noodle_tui.state import Setup
 from noodle_tui.text.lines import Canvas
 from noodle_tui.text.safe_text import types
 from tests.tui import scenes
@@ -29,7 +30,7 @@ NEW_KEYS = {"view.metric": "ctrl+n", "view.expand": "ctrl+o", "view.kind": "ctrl
 @pytest.mark.parametrize("page", Page)
 def test_every_key_of_a_screen_is_in_its_help(page: Page) -> None:
     keys = with_keys(NEW_KEYS)
-    text = text_of(help_body(replace(scenes.page(page, "app.help"), keys=keys), Canvas(120, 400, ASCII, 0.0)))
+    text = text_of(help_body(replace(scenes.page(page, "app.help"), setup=Setup(keys=keys)), Canvas(120, 400, ASCII, 0.0)))
     for key in keys:
         here = page in key.pages and not key.id.startswith("screen.")
         assert (f" {key.label} " in text and key.text in text) or not here, key.id

@@ -13,7 +13,7 @@ from noodle_tui.core.keys import BY_ID, KEYS, key_of, named, with_keys
 from noodle_tui.core.pages import Page
 from noodle_tui.glyphs import ASCII
 from noodle_tui.screens.mouse import page_at
-from noodle_tui.state import ConsoleState
+from noodle_tui.state import ConsoleState, Setup
 from noodle_tui.text.lines import Canvas
 from noodle_tui.widgets import key_line as module
 from noodle_tui.widgets.key_line import key_line
@@ -40,7 +40,7 @@ def words_of(state: ConsoleState, width: int, *, typing: bool = False) -> list[s
 
 @pytest.mark.parametrize("name", SCENES)
 def test_no_scene_names_a_key_that_was_bound_anew(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scenes, "ConsoleState", partial(ConsoleState, keys=REBOUND))
+    monkeypatch.setattr(scenes, "ConsoleState", partial(ConsoleState, setup=Setup(keys=REBOUND)))
     state = scene(name)
     for size in ((80, 24), (120, 40), (200, 60)):
         text = text_of(picture(state, *size, ASCII))
@@ -57,7 +57,7 @@ def test_the_key_line_is_made_of_whole_words_at_every_width(width: int) -> None:
             whole = {state.named(word) for word in (module._typing(state) if typing else module._words(state))}
             shown = words_of(state, width, typing=typing)
             assert set(shown) <= whole and shown, (name, shown)
-    rebound = replace(scene("overview"), keys=tuple(replace(key, keys="ctrl+shift+pagedown") for key in KEYS))
+    rebound = replace(scene("overview"), setup=Setup(keys=tuple(replace(key, keys="ctrl+shift+pagedown") for key in KEYS)))
     assert all(word.startswith("ctrl+shift+") for word in words_of(rebound, width))
 
 
@@ -90,7 +90,7 @@ def test_every_name_of_a_binding_in_a_text_is_known() -> None:
 
 
 def test_tabs_are_named_and_clicked_by_their_bound_keys() -> None:
-    state = replace(page(Page.PLAN), keys=with_keys({"screen.plan": "ctrl+l"}))
+    state = replace(page(Page.PLAN), setup=Setup(keys=with_keys({"screen.plan": "ctrl+l"})))
     rows = text_of(picture(state, 120, 40, ASCII)).split("\n")
     assert "2.Nodes  ctrl+l.PLAN  4.What-if" in rows[1]
     assert page_at(state, rows[1].index("PLAN"), Canvas(120, 40, ASCII, NOW_S)) is Page.PLAN

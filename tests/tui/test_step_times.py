@@ -10,7 +10,7 @@ from engine.data.generation import StageTiming
 from noodle_tui.core import messages as m
 from noodle_tui.glyphs import ASCII
 from noodle_tui.screens.prompt import furthest_back, prompt_body
-from noodle_tui.state import ConsoleState
+from noodle_tui.state import ConsoleState, Setup
 from noodle_tui.text.lines import Canvas
 from noodle_tui.text.step_times import MAX_RECENT, StepTimes, with_step
 from tests.tui import frames
@@ -65,7 +65,7 @@ def test_the_screen_counts_them_by_the_users_own_limit() -> None:
     state = scene("prompt-of-slow-tokens")
     assert any("tokens over 60ms: 2 (no. 34, queue on gpu-c)" in row for row in shown(state))
     assert any("tokens over 60ms: 2 (no. 34, 142ms, queue on gpu-c)" in row for row in shown(state, 100))
-    strict = replace(ConsoleState(), thresholds=replace(state.thresholds, token_s=0.02))
+    strict = ConsoleState(setup=Setup(thresholds=replace(state.thresholds, token_s=0.02)))
     strict = state_of(
         (90.0, m.PromptSent(1, "x", 9, 0.0, 0)), *((91.0, m.TokenArrived(1, frames.chunk(i))) for i in range(4)), state=strict
     )

@@ -8,7 +8,6 @@ key or tensor that has no place in the model is a refusal, not a guess.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.data.errors import Corrupt, Exhausted, NotSupported
+from engine.data.json_text import json_text
 from engine.model.formats import gguf_index
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def build(file: Path, folder: Path) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", suffix=".partial", dir=folder.parent))
     try:
-        (part / "config.json").write_text(json.dumps(_config(file, reader), indent=1), encoding="utf-8")
+        (part / "config.json").write_text(json_text(_config(file, reader), indent=1), encoding="utf-8")
         _write_generation_config(part, reader)
         _write_tokenizer(file, part, reader)
         with file.open("rb") as stream:
@@ -157,7 +157,7 @@ def _write_generation_config(folder: Path, reader: GGUFReader) -> None:
     keys = ("tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id")
     ends = list(dict.fromkeys(int(value) for key in keys if (value := _value(reader, key)) is not None))
     if ends:
-        (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}), encoding="utf-8")
+        (folder / "generation_config.json").write_text(json_text({"eos_token_id": ends}), encoding="utf-8")
 
 
 def _write_tokenizer(file: Path, folder: Path, reader: GGUFReader) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.errors import Corrupt, NotFound
+from engine.data.json_text import json_text
 
 INDEX = "gguf.json"
 # Numbers and bytes of one block, by ggml's names; rows are whole blocks. GGML_QUANT_SIZES of the `gguf` package.
@@ -44,7 +45,7 @@ def stamp(file: Path) -> list[int]:
 def write(folder: Path, file: Path, header_sha256: str, tensors: list[tuple[str, str, tuple[int, ...], int]]) -> None:
     """`tensors` are name, dtype, shape and the offset in the file, of each."""
     content = {"file": str(file), "stamp": stamp(file), "header_sha256": header_sha256, "tensors": tensors}
-    (folder / INDEX).write_text(json.dumps(content), encoding="utf-8")
+    (folder / INDEX).write_text(json_text(content), encoding="utf-8")
 
 
 def read(folder: Path) -> tuple[Path, str, list[tuple[str, str, tuple[int, ...], int]]]:

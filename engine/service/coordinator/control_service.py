@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import grpc
@@ -21,10 +21,12 @@ from engine.data.version import own_version
 from engine.data.watch_frame import WatchFrame, shortened
 from engine.planning.problem_json import problem_to_json
 from engine.service import wire
+from engine.service.addresses import check_address
 from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.session_output import SessionOutput
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.errors import as_noodle_error
+from engine.service.incoming import check_heartbeat, check_spec, check_stages, check_timings
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -43,8 +45,8 @@ class ControlService(rpc.ControlServicer):
 
     # ------------------------------------------------------------------------------------------ workers
     async def Register(self, request: pb.RegisterRequest, context: grpc.aio.ServicerContext) -> pb.RegisterReply:
-        spec = wire.from_message(NodeSpec, request.spec)
-        check_name("worker id", spec.node_id)
+        spec = check_spec(wire.from_message(NodeSpec, request.spec))
+        check_address(spec.address)
         if spec.node_id == COORDINATOR:
             raise InvalidInput(f"a worker cannot be called {COORDINATOR}: links use that name for the coordinator; give another --id")
         generation = await self._shell.admit(spec, ready=request.state == "ready")
@@ -59,6 +61,7 @@ class ControlService(rpc.ControlServicer):
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: grpc.aio.ServicerContext) -> pb.HeartbeatReply:
         if self._shell.cluster.members.current(request.worker_id, request.generation) is None:
             raise Stale(f"registration {request.generation} of {request.worker_id} is not current: register again")
+        check_heartbeat(request)
         self._shell.feed(
             on.HeartbeatArrived(
                 request.worker_id,
@@ -78,12 +81,12 @@ class ControlService(rpc.ControlServicer):
 
     async def Report(self, request_iterator: Any, context: grpc.aio.ServicerContext) -> pb.ReportReply:
         headers = dict(context.invocation_metadata() or ())
-        worker_id, generation = str(headers.get("worker-id", "")), int(str(headers.get("generation", "0")))
+        worker_id, generation = str(headers.get("worker-id", "")), _generation(str(headers.get("generation", "0")))
         try:
             while (message := await context.read()) is not grpc.aio.EOF:
                 if self._shell.cluster.members.current(worker_id, generation) is None:
                     break  # a former registration that woke up: nothing it says counts
-                self._shell.report(message)
+                self._shell.report(check_timings(message))
         finally:
             self._shell.feed(on.WorkerLost(worker_id, generation, "its connection broke"))
         return pb.ReportReply()
@@ -141,7 +144,7 @@ class ControlService(rpc.ControlServicer):
         if request.ByteSize() > MAX_PROMPT_BYTES:
             raise InvalidInput(f"the request has {request.ByteSize()} bytes, the limit is {MAX_PROMPT_BYTES}: shorten the prompt")
         if request.resume:
-            await asyncio.wait_for(shell.ready.wait(), RESTART_LIMIT_S)
+            await _within(RESTART_LIMIT_S, shell.ready.wait())
         output = shell.outputs.find(request.session_id) if request.session_id and shell.outputs.codec is not None else None
         if output is None and request.resume:
             raise NotFound(f"session {request.session_id[:80]} is unknown here: it was never begun, or its journal is gone")
@@ -243,7 +246,20 @@ class ControlService(rpc.ControlServicer):
 
 
 def _stages(request: pb.PlanRequest | pb.ApplyRequest | pb.EstimateMoveRequest) -> tuple[Stage, ...]:
-    return tuple(wire.from_message(Stage, s) for s in request.stages)
+    return check_stages(wire.from_message(Stage, s) for s in request.stages)
+
+
+def _generation(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) <= 19):
+        raise InvalidInput(f"generation {text[:40]!r} is not allowed: it is the number that Register gave")
+    return int(text)
+
+
+async def _within(limit_s: float, ready: Awaitable[Any]) -> None:
+    try:
+        await asyncio.wait_for(ready, limit_s)
+    except TimeoutError as e:
+        raise Unavailable(f"the model was not ready within {limit_s:.0f} s: see `noodle-engine status`") from e
 
 
 def _expected(request: pb.DrainRequest | pb.UndrainRequest | pb.CancelRequest) -> int | None:

@@ -12,21 +12,21 @@ import json
 import sqlite3
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from engine.control.adaptation.rules import check_mode
 from engine.control.sessions.past_sessions import FAILED, MAX_FINISHED, PastSessions
 from engine.data.adopted_plan import AdoptedPlan
-from engine.data.errors import Exhausted, InvalidInput, NoodleError, Refused
-from engine.data.generation import FinishReason, GenerateRequest, Sampling
-from engine.data.plan import Plan, Stage
+from engine.data.errors import Exhausted, NoodleError
+from engine.data.generation import FinishReason, GenerateRequest
+from engine.data.json_text import json_text
+from engine.data.plan import Plan
 from engine.data.status import Event, SessionStatus, Severity
+from engine.service.coordinator.journal_file import explained, from_json, lock, open_database
 from engine.service.errors import from_number, status_number
 
-_VERSION = 2
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS sessions
@@ -40,6 +40,7 @@ CREATE TABLE IF NOT EXISTS plans (plan_version INTEGER PRIMARY KEY, wall_s REAL,
 CREATE TABLE IF NOT EXISTS events
     (sequence INTEGER PRIMARY KEY, wall_s REAL, severity TEXT, kind TEXT, subject TEXT, text TEXT, cause_id TEXT);
 """
+MAX_CHECKED = 50  # plans and events that are looked at when the journal is opened
 _CLOSE = "UPDATE sessions SET finish_reason = ?, error = ? WHERE session_id = ?"
 _REMEMBER = "INSERT OR REPLACE INTO endings (session_id, state, status) VALUES (?, ?, ?)"
 
@@ -61,20 +62,26 @@ class Journal:
     """One SQLite file, owned by one coordinator. Raises Refused while another one has it."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(path.with_suffix(".lock"))
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as e:
-            raise Refused(f"another coordinator uses {path.parent}: stop it, or choose another --state-dir") from e
         self._path = path
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute("PRAGMA synchronous=NORMAL")
-        self._check_version()
-        self._db.executescript(_SCHEMA)
-        self.incarnation = int(self._fact("incarnation") or 0) + 1
-        self._set_fact("incarnation", str(self.incarnation))
+        self._lock = lock(path)
+        try:
+            self._db = open_database(path, _SCHEMA)
+            with explained(path):
+                self.incarnation = int(self._fact("incarnation") or 0) + 1
+            self._set_fact("incarnation", str(self.incarnation))
+            self._check_content()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _check_content(self) -> None:
+        """Read what a coordinator needs when it begins, so that damage is said before anything else happens."""
+        self.past_sessions()
+        self.plans(MAX_CHECKED)
+        self.events(MAX_CHECKED)
+        self.unfinished()
+        self.drained()
+        self.acknowledged()
 
     def cluster_id(self, suggested: str) -> str:
         """The cluster's name: that of the first coordinator here."""
@@ -87,28 +94,31 @@ class Journal:
         if self._fact("adaptation_wanted") != wanted:
             self._set_fact("adaptation_wanted", wanted)
             self.keep_adaptation_mode(wanted)
-        return self._fact("adaptation_mode") or wanted
+        with explained(self._path):
+            return str(check_mode(self._fact("adaptation_mode") or wanted))
 
     def drained(self) -> tuple[str, ...]:
         """The nodes that operators left out of plans."""
-        return tuple(json.loads(self._fact("drained") or "[]"))
+        with explained(self._path):
+            return tuple(from_json(tuple[str, ...], self._fact("drained") or "[]"))
 
     def acknowledged(self) -> int:
         """The newest event of which an operator said that they have seen it and all before it."""
-        return int(self._fact("acknowledged") or 0)
+        with explained(self._path):
+            return int(self._fact("acknowledged") or 0)
 
     # ------------------------------------------------------------------------------------------ writing
     def keep_adaptation_mode(self, mode: str) -> None:
         self._set_fact("adaptation_mode", mode)
 
     def keep_drained(self, worker_ids: tuple[str, ...]) -> None:
-        self._set_fact("drained", json.dumps(worker_ids))
+        self._set_fact("drained", json_text(worker_ids))
 
     def keep_acknowledged(self, sequence: int) -> None:
         self._set_fact("acknowledged", str(sequence))
 
     def open_session(self, session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest) -> None:
-        row = (session_id, time.time(), json.dumps(prompt_ids), json.dumps(asdict(request)))
+        row = (session_id, time.time(), json_text(prompt_ids), json_text(request))
         self._write("INSERT INTO sessions VALUES (?, ?, ?, ?, NULL, NULL)", row)
 
     def append_token(self, session_id: str, index: int, token_id: int) -> None:
@@ -118,14 +128,14 @@ class Journal:
         self, session_id: str, finish_reason: str, error: NoodleError | None = None, status: SessionStatus | None = None
     ) -> None:
         """A session is over; one that was refused at once leaves no `status` to remember."""
-        text = None if error is None else json.dumps([status_number(error), str(error)])
+        text = None if error is None else json_text([status_number(error), str(error)])
         writes: list[tuple[str, tuple[object, ...]]] = [(_CLOSE, (finish_reason, text, session_id))]
         if status is not None:
-            writes.append((_REMEMBER, (session_id, status.state, json.dumps(asdict(status)))))
+            writes.append((_REMEMBER, (session_id, status.state, json_text(status))))
         self._write_together(writes)
 
     def adopt_plan(self, plan: Plan) -> None:
-        self._write("INSERT INTO plans VALUES (?, ?, ?)", (plan.plan_version, time.time(), json.dumps(asdict(plan))))
+        self._write("INSERT INTO plans VALUES (?, ?, ?)", (plan.plan_version, time.time(), json_text(plan)))
 
     def add_event(self, event: Event) -> None:
         row = (event.sequence, event.wall_s, str(event.severity), event.kind, event.subject, event.text, event.cause_id)
@@ -133,59 +143,64 @@ class Journal:
 
     # ------------------------------------------------------------------------------------------ reading
     def session(self, session_id: str) -> JournalledSession | None:
-        row = self._db.execute("SELECT * FROM sessions WHERE session_id = ?", (session_id,)).fetchone()
-        return self._session(row) if row else None
+        with explained(self._path):
+            row = self._db.execute("SELECT * FROM sessions WHERE session_id = ?", (session_id,)).fetchone()
+            return self._session(row) if row else None
 
     def unfinished(self) -> list[str]:
         """The ids of sessions that a former coordinator left, in the order in which they came."""
-        return [row[0] for row in self._db.execute("SELECT session_id FROM sessions WHERE finish_reason IS NULL ORDER BY wall_s, rowid")]
+        with explained(self._path):
+            rows = self._db.execute("SELECT session_id FROM sessions WHERE finish_reason IS NULL ORDER BY wall_s, rowid")
+            return [str(session_id) for (session_id,) in rows]
 
     def _session(self, row: tuple[Any, ...]) -> JournalledSession:
         session_id, wall_s, prompt_ids, request, reason, error = row
         failure = from_number(*json.loads(error)) if error else None
         ended = FinishReason(reason) if reason else None
-        prompt = tuple(json.loads(prompt_ids))
-        wanted, token_ids = _request(json.loads(request)), tuple(self.tokens(session_id))
-        return JournalledSession(session_id, wall_s, prompt, wanted, token_ids, ended, failure)
+        prompt = from_json(tuple[int, ...], prompt_ids)
+        wanted, token_ids = from_json(GenerateRequest, request), tuple(self.tokens(session_id))
+        return JournalledSession(session_id, float(wall_s), prompt, wanted, token_ids, ended, failure)
 
     def past_sessions(self) -> PastSessions:
         """Those that ended under former coordinators."""
-        rows = self._db.execute("SELECT status FROM endings ORDER BY number DESC LIMIT ?", (MAX_FINISHED,)).fetchall()
-        counts = dict(self._db.execute("SELECT state = ?, COUNT(*) FROM endings GROUP BY 1", (FAILED,)).fetchall())
-        return PastSessions(tuple(_ending(json.loads(text)) for (text,) in rows), counts.get(0, 0), counts.get(1, 0))
+        with explained(self._path):
+            rows = self._db.execute("SELECT status FROM endings ORDER BY number DESC LIMIT ?", (MAX_FINISHED,)).fetchall()
+            counts = dict(self._db.execute("SELECT state = ?, COUNT(*) FROM endings GROUP BY 1", (FAILED,)).fetchall())
+            return PastSessions(tuple(from_json(SessionStatus, text) for (text,) in rows), counts.get(0, 0), counts.get(1, 0))
 
     def tokens(self, session_id: str) -> list[int]:
         """The session's tokens up to the first that is missing: after a failed write nothing that follows counts."""
-        rows = self._db.execute("SELECT token_index, token_id FROM tokens WHERE session_id = ? ORDER BY token_index", (session_id,))
-        return [token_id for number, (index, token_id) in enumerate(rows) if index == number]
+        statement = "SELECT token_index, token_id FROM tokens WHERE session_id = ? ORDER BY token_index"
+        with explained(self._path):
+            return [int(token_id) for number, (index, token_id) in enumerate(self._db.execute(statement, (session_id,))) if index == number]
 
     def plans(self, limit: int) -> list[AdoptedPlan]:
         """The newest `limit` plans that were adopted, oldest first."""
-        rows = self._db.execute("SELECT wall_s, plan FROM plans ORDER BY plan_version DESC LIMIT ?", (limit,)).fetchall()
-        return [AdoptedPlan(wall_s, _plan(json.loads(text))) for wall_s, text in rows[::-1]]
+        with explained(self._path):
+            rows = self._db.execute("SELECT wall_s, plan FROM plans ORDER BY plan_version DESC LIMIT ?", (limit,)).fetchall()
+            return [AdoptedPlan(float(wall_s), from_json(Plan, text)) for wall_s, text in rows[::-1]]
 
     def last_plan_version(self) -> int:
-        return int(self._db.execute("SELECT COALESCE(MAX(plan_version), 0) FROM plans").fetchone()[0])
+        with explained(self._path):
+            return int(self._db.execute("SELECT COALESCE(MAX(plan_version), 0) FROM plans").fetchone()[0])
 
     def events(self, limit: int = -1) -> list[Event]:
         """The newest `limit` events, oldest first; all of them if it is negative."""
-        rows = self._db.execute("SELECT * FROM events ORDER BY sequence DESC LIMIT ?", (limit,)).fetchall()
-        return [Event(seq, wall, Severity(sev), kind, subject, text, cause) for seq, wall, sev, kind, subject, text, cause in rows[::-1]]
+        with explained(self._path):
+            rows = self._db.execute("SELECT * FROM events ORDER BY sequence DESC LIMIT ?", (limit,)).fetchall()
+            return [
+                Event(seq, float(wall), Severity(sev), str(kind), str(subject), str(text), str(cause))
+                for seq, wall, sev, kind, subject, text, cause in rows[::-1]
+            ]
 
     def close(self) -> None:
         self._db.close()
         self._lock.release()
 
-    def _check_version(self) -> None:
-        (found,) = self._db.execute("PRAGMA user_version").fetchone()
-        (tables,) = self._db.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()
-        if tables and found != _VERSION:
-            raise InvalidInput(f"{self._path} was written by another version ({found}, not {_VERSION}): choose another --state-dir")
-        self._db.execute(f"PRAGMA user_version = {_VERSION}")
-
     def _fact(self, name: str) -> str | None:
-        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return row[0] if row else None
+        with explained(self._path):
+            row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+            return row[0] if row else None
 
     def _set_fact(self, name: str, value: str) -> None:
         self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
@@ -199,7 +214,9 @@ class Journal:
             with self._transaction() if len(writes) > 1 else contextlib.nullcontext():
                 for statement, row in writes:
                     self._db.execute(statement, row)
-        except sqlite3.OperationalError as e:
+        except sqlite3.IntegrityError:
+            raise  # the same row twice: a fault of ours, not of the disk
+        except sqlite3.DatabaseError as e:
             raise Exhausted(f"the journal {self._path} cannot be written ({e}): free disk space or choose another --state-dir") from e
 
     @contextlib.contextmanager
@@ -212,20 +229,3 @@ class Journal:
             if self._db.in_transaction:  # a full disk may have ended it already
                 self._db.execute("ROLLBACK")
             raise
-
-
-def _ending(document: dict[str, Any]) -> SessionStatus:
-    known = {field.name for field in fields(SessionStatus)}  # a later version may remember more
-    return SessionStatus(**{name: value for name, value in document.items() if name in known})
-
-
-def _plan(document: dict[str, Any]) -> Plan:
-    stages = tuple(Stage(**stage) for stage in document.pop("stages"))
-    times = {name: tuple(document.get(name, ())) for name in ("stage_s", "hop_s")}
-    return Plan(**document | times | {"stages": stages})
-
-
-def _request(document: dict[str, Any]) -> GenerateRequest:
-    sampling = Sampling(**document.pop("sampling"))
-    prompt_ids, stop = tuple(document.pop("prompt_ids")), tuple(document.pop("stop"))
-    return GenerateRequest(**document, prompt_ids=prompt_ids, stop=stop, sampling=sampling)

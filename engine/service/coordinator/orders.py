@@ -24,6 +24,7 @@ from engine.service.coordinator.peers import Peers
 from engine.service.coordinator.weight_sources import fetch_records, weight_sources
 from engine.service.coordinator.worker_peer import WorkerPeer
 from engine.service.errors import from_rpc_error
+from engine.service.incoming import check_measured
 from engine.service.link_probe import LinkPeer, measure_links
 
 Order = do.MeasureWorker | do.MeasureLinks | do.LoadStage | do.PrepareStage | do.CopyKv | do.CommitStage | do.ReleaseStage
@@ -66,7 +67,7 @@ class Orders:
             await self._ask(order.worker_id, order.generation, self._measure_now(order, card))
 
     async def _measure_now(self, order: do.MeasureWorker, card: ModelCard) -> on.ClusterEvent:
-        reply = await self._peers[order.worker_id].measure(card)
+        reply = check_measured(await self._peers[order.worker_id].measure(card), card.num_items)
         return on.WorkerMeasured(order.worker_id, order.generation, tuple(reply.decode_s), reply.base_s)
 
     async def _measure_links(self, order: do.MeasureLinks) -> None:
@@ -145,3 +146,5 @@ class Orders:
                 self._feed(on.WorkerLost(worker_id, generation, str(error or "its connection broke")))
             else:
                 self._feed(on.WorkerFailed(worker_id, generation, str(error)))
+        except NoodleError as e:  # what it answered cannot be
+            self._feed(on.WorkerFailed(worker_id, generation, f"worker {worker_id} answered wrongly: {e}"))

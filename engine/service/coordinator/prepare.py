@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.data.errors import NoodleError
+from engine.data.json_text import json_text
 from engine.data.model import ModelCard, ModelRef
 from engine.model.card import from_json, ready_card
 from engine.service.errors import from_number
@@ -43,7 +44,7 @@ async def _read(process: asyncio.subprocess.Process, ref: ModelRef, on_progress:
         document = json.loads(line)
         if "card" in document:
             await process.wait()
-            return from_json(json.dumps(document["card"]))
+            return from_json(json_text(document["card"]))
         if "error" in document:
             raise from_number(document["code"], document["error"])
         on_progress(document["progress"], document["detail"])

@@ -264,8 +264,9 @@ class ClusterShell:
             as_noodle_error(error)
 
     async def close(self) -> None:
-        for task in list(self._tasks):
+        for task in (running := list(self._tasks)):
             task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)  # what they started ends with them
         await self.peers.close()
         self.journal.close()
         if self._recorder is not None:

@@ -13,6 +13,7 @@ from engine.data.model import ModelCard
 from engine.data.plan import NodeSpec
 from engine.service import wire
 from engine.service.errors import from_rpc_error
+from engine.service.incoming import finite
 from engine.service.links import Link, open_channel
 from engine.service.security import metadata
 from protos import noodle_pb2 as pb
@@ -65,7 +66,7 @@ class WorkerPeer:
     async def measure(self, card: ModelCard) -> pb.MeasureReply:
         request = pb.MeasureRequest(folder=card.folder, fingerprint=card.fingerprint)
         wire.to_message(card.ref, request.model)
-        return await self._stub.Measure(request, metadata=self._metadata, timeout=MEASURE_TIMEOUT_S)
+        return finite(await self._stub.Measure(request, metadata=self._metadata, timeout=MEASURE_TIMEOUT_S))
 
     def profile(self, card: ModelCard, spec: NodeSpec, quick: bool) -> AsyncIterator[pb.ProfileMessage]:
         """Progress, then the profile of the model as this worker runs it."""
@@ -78,19 +79,19 @@ class WorkerPeer:
     async def measure_links(self, peers: Sequence[WorkerPeer]) -> pb.Links:
         """The worker's links to `peers`."""
         request = pb.MeasureLinksRequest(peers=[pb.Peer(worker_id=peer.worker_id, address=peer.address) for peer in peers])
-        return await self._stub.MeasureLinks(request, metadata=self._metadata, timeout=LINK_TIMEOUT_S * (1 + len(peers)))
+        return finite(await self._stub.MeasureLinks(request, metadata=self._metadata, timeout=LINK_TIMEOUT_S * (1 + len(peers))))
 
     async def load(
         self, command: LoadStage, card: ModelCard, next_peer: WorkerPeer | None, sources: Sequence[pb.WeightPeer]
     ) -> pb.LoadReply:
         request = _load_request(command, card, next_peer, sources)
-        return await self._stub.Load(request, metadata=self._metadata, timeout=LOAD_TIMEOUT_S)
+        return finite(await self._stub.Load(request, metadata=self._metadata, timeout=LOAD_TIMEOUT_S))
 
     async def prepare(
         self, command: PrepareStage, card: ModelCard, next_peer: WorkerPeer | None, sources: Sequence[pb.WeightPeer]
     ) -> pb.LoadReply:
         request = _load_request(command, card, next_peer, sources)
-        return await self._stub.Prepare(request, metadata=self._metadata, timeout=LOAD_TIMEOUT_S)
+        return finite(await self._stub.Prepare(request, metadata=self._metadata, timeout=LOAD_TIMEOUT_S))
 
     async def copy_kv(self, command: CopyKv, source: WorkerPeer) -> pb.CopyKvReply:
         request = pb.CopyKvRequest(plan_version=command.plan_version, source_worker_id=source.worker_id, source_address=source.address)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from engine.data.errors import NoodleError
+from engine.data.json_text import json_text
 from engine.data.model import ModelRef
 from engine.profile.profile import Profile
 from engine.service import wire
@@ -51,7 +52,7 @@ async def _read(process: asyncio.subprocess.Process, request: pb.ProfileNodeRequ
         if "error" in document:
             raise from_number(document["code"], document["error"])
         if "profile" in document:
-            profile = Profile.from_json(json.dumps(document["profile"]))
+            profile = Profile.from_json(json_text(document["profile"]))
             ref = wire.from_message(ModelRef, request.model)
             random_weights = ref.random_weights is not None
             named = replace(profile, model=ref.label, random_weights=random_weights, fingerprint=request.fingerprint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -131,12 +131,11 @@ class StageService(rpc.StageServiceServicer):
         self._begin_order(request.plan_version)
         preparation = self._preparation = Preparation(request.plan_version)
 
-        def prepare(weights: WeightFolder) -> asyncio.Future[PreparedStage]:
-            return self._loop.run_in_executor(preparation.thread, runner.prepare, request, weights)
+        async def prepare(weights: WeightFolder) -> PreparedStage:
+            return await preparation.run(lambda: runner.prepare(request, weights))
 
         supplied, prepared = await self._with_weights(request, prepare)
-        if self._preparation is not preparation:
-            raise Stale(f"plan {request.plan_version} was given up while its stage was loading")
+        preparation.check_wanted()
         preparation.stage = prepared
         self._connect(request)
         reply = pb.LoadReply(
@@ -167,7 +166,7 @@ class StageService(rpc.StageServiceServicer):
                 if e.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ABORTED):
                     return num_bytes
                 raise from_rpc_error(e, "the worker that holds the keys and values") from e
-            num_bytes += await self._loop.run_in_executor(preparation.thread, stage.take, messages)
+            num_bytes += await preparation.run(lambda: stage.take(messages))  # noqa: B023 - it runs before the next round begins
         return num_bytes
 
     async def Commit(self, request: pb.CommitRequest, context: grpc.aio.ServicerContext) -> pb.CommitReply:
@@ -181,7 +180,7 @@ class StageService(rpc.StageServiceServicer):
         return pb.CommitReply(missing=missing)
 
     # ------------------------------------------------------------------------------------------ weights
-    async def _with_weights(self, request: pb.LoadRequest, use: Callable[[WeightFolder], asyncio.Future[T]]) -> tuple[Supplied, T]:
+    async def _with_weights(self, request: pb.LoadRequest, use: Callable[[WeightFolder], Awaitable[T]]) -> tuple[Supplied, T]:
         """Have the stage's weights here, then `use` them; what turns out to be damaged in the cache is fetched again."""
         from engine.model.weights import DamagedTensor
 
@@ -339,8 +338,25 @@ class Preparation:
     plan_version: int
     thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "prepare"))
     stage: PreparedStage | None = None
+    is_given_up: bool = False
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """What `work` returns, run on the thread; raises Stale if the stage is given up before it has ended."""
+        self.check_wanted()
+        try:
+            result = await asyncio.get_running_loop().run_in_executor(self.thread, work)
+        except asyncio.CancelledError:
+            self.check_wanted()  # else whoever asked went away
+            raise
+        self.check_wanted()
+        return result
+
+    def check_wanted(self) -> None:
+        if self.is_given_up:
+            raise Stale(f"plan {self.plan_version} was given up while its stage was loading")
 
     def close(self) -> None:
+        self.is_given_up = True
         self.thread.shutdown(wait=False, cancel_futures=True)
 
 

@@ -1,0 +1,41 @@
+"""`python -m tests.commands.faults [--all] [COMMAND ...]`: what CI samples, or every file operation of the named commands."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.commands.faults.harness import Harness, faults
+from tests.commands.faults.scenarios import make_template, scenarios
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("commands", nargs="*", metavar="COMMAND", help="default: all of them")
+    parser.add_argument("--all", action="store_true", help="every operation, not the first and last of its kind")
+    options = parser.parse_args()
+    num_runs = num_wrong = 0
+    began_s = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="faults-") as name:
+        harness = Harness(Path(name), make_template(Path(name) / "template"))
+        for command, found in scenarios().items():
+            tried: set[tuple[str, str, int]] = set()
+            for scenario in found if not options.commands or command in options.commands else ():
+                operations = harness.operations(scenario)
+                chosen = faults(operations, tried, every=options.all)
+                print(f"{scenario}: {len(operations)} operations, {len(chosen)} faults", flush=True)
+                for fault in chosen:
+                    num_runs += 1
+                    if complaint := harness.fail(scenario, fault):
+                        num_wrong += 1
+                        print(complaint, flush=True)
+        harness.close()
+    print(f"{num_runs} runs in {time.monotonic() - began_s:.0f} s, {num_wrong} wrong")
+    return int(num_wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

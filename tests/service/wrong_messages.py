@@ -1,0 +1,60 @@
+"""Messages that no peer of ours sends: each field of each message at its extremes, and bytes that are no message."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+LONG = "x" * 5000
+_WRONG: dict[int, tuple[Any, ...]] = {
+    FieldDescriptor.CPPTYPE_DOUBLE: (math.nan, math.inf, -math.inf, -1.0, 1e308),
+    FieldDescriptor.CPPTYPE_INT32: (-(2**31), -1, 2**31 - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(2**63), -1, 2**63 - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (1, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (1, 2**64 - 1),
+    FieldDescriptor.CPPTYPE_BOOL: (True,),
+    FieldDescriptor.CPPTYPE_STRING: ("", "..", "w1", "\x1b[2J\x00", LONG, "127.0.0.1:1"),
+    FieldDescriptor.CPPTYPE_ENUM: (0, 1, 99),
+}
+GARBAGE = (b"\xff", b"\x00\x01\x02", b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x02\xff\xfe", bytes(range(256)))
+
+
+def wrong_messages(kind: type[Message], rng: random.Random, num_random: int) -> Iterator[Message]:
+    """The empty message, each field alone at each of its extremes, and `num_random` with all fields drawn."""
+    yield kind()
+    for field in kind.DESCRIPTOR.fields:
+        for value in _values(field):
+            yield _with(kind(), field, value)
+    for _ in range(num_random):
+        message = kind()
+        for field in kind.DESCRIPTOR.fields:
+            if rng.random() < 0.7:
+                _with(message, field, rng.choice(_values(field)))
+        yield message
+
+
+def _values(field: FieldDescriptor) -> list[Any]:
+    if field.message_type is not None:
+        one = field.message_type._concrete_class()
+        every = [
+            _with(field.message_type._concrete_class(), inner, value) for inner in field.message_type.fields for value in _values(inner)
+        ]
+        return [one, *every]
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return [b"", b"\xff" * 33]
+    return list(_WRONG[field.cpp_type])
+
+
+def _with(message: Message, field: FieldDescriptor, value: Any) -> Message:
+    if field.is_repeated:
+        getattr(message, field.name).extend([value, value])
+    elif field.message_type is not None:
+        getattr(message, field.name).CopyFrom(value)
+    else:
+        setattr(message, field.name, value)
+    return message
