@@ -106,8 +106,6 @@ COMMANDS = (
     ("models", "describe", "MODEL", "--json"),
     ("profile", "MODEL", "--out", "OUT", "--json"),
     ("up", "--model", "MODEL", "--workers", "1", "--json"),
-    ("coordinator", "--model", "MODEL", "--workers", "1", "--listen", "127.0.0.1:0", "--state-dir", "OUT"),
-    ("bench", "--model", "MODEL", "--json"),
 )
 
 
@@ -125,3 +123,15 @@ def test_every_command_says_the_same(command: tuple[str, ...], make: Callable[[P
     assert len(done.stderr.replace(str(tmp_path), "")) < 900
     if described:
         assert said in json.loads(done.stdout)["missing"]
+
+
+@pytest.mark.parametrize(("make", "said"), [(without_its_head, "scores or classifies"), (pointer, "git lfs pull")])
+def test_a_coordinator_says_it_and_stays_to_be_asked(make: Callable[[Path], Path], said: str, nursery: Nursery, tmp_path: Path) -> None:
+    model = make(tmp_path / "model")
+    options = ["--model", str(model), "--workers", "1", "--listen", "127.0.0.1:0", "--cache-dir", str(tmp_path / "cache")]
+    pid, _ = nursery.start("coordinator", *options, "--state-dir", str(tmp_path / "state"))
+    try:
+        log = nursery.log_of(pid, said, 120)
+        assert said in log and "Traceback" not in log
+    finally:
+        nursery.kill(pid)
