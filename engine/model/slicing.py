@@ -82,6 +82,11 @@ def _check_options(config: PreTrainedConfig) -> None:
         raise NotSupported(f"a {other!r} is not supported: it scores or embeds text and has no language-model head that continues it")
     if getattr(config, "is_causal", None) is False or getattr(config, "use_bidirectional_attention", None) in (True, "all"):
         raise NotSupported(f"model family {config.model_type!r} is not supported with attention to later tokens: use a causal model")
+    if getattr(config, "keep_window_size", None) and getattr(config, "sliding_window", None):
+        raise NotSupported(
+            f"model family {config.model_type!r} is not supported with both keep_window_size {config.keep_window_size} and sliding_window "
+            f"{config.sliding_window}: its own generate() then depends on how a text is cut into calls; use a model without sliding_window"
+        )
     if "dynamic" in rope_types(config.get_text_config(decoder=True)):
         raise NotSupported(
             f"model family {config.model_type!r} with rope_type 'dynamic' is not supported: its positions depend on the longest text seen "

@@ -160,6 +160,7 @@ def test_options_of_published_models_are_sliced_exactly(name: str, tmp_path: Pat
         ("llama", {"quantization_config": {"quant_method": "awq", "bits": 4}}, r"quantised \(AWQ, 4 bit\)"),
         ("llama", {"architectures": ["LlamaForSequenceClassification"]}, "no language-model head"),
         ("gemma3_text", {"use_bidirectional_attention": True}, "later tokens"),
+        ("doge", {"sliding_window": 8}, "both keep_window_size"),
     ],
 )
 def test_options_that_change_a_family_are_refused(family: str, options: dict[str, Any], reason: str) -> None:

@@ -36,7 +36,7 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("num_experts_per_tok", "moe_k", "moe_topk", "num_experts_per_token"), 2),
     **dict.fromkeys(("n_group", "topk_group", "first_k_dense_replace", "n_shared_experts"), 1),
     **dict.fromkeys(("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"), 256),
-    **dict.fromkeys(("sliding_window", "attention_chunk_size", "window_size", "keep_window_size"), WINDOW),
+    **dict.fromkeys(("sliding_window", "attention_chunk_size", "window_size"), WINDOW),
     **dict.fromkeys(("intermediate_size_mlp", "dense_intermediate_size", "shared_intermediate_size"), 48),
     "is_decoder": True,
 }
@@ -44,6 +44,7 @@ SIZES: dict[str, Any] = {
 SCALES: dict[str, Any] = {
     "local_attention": 2 * WINDOW,
     "floor_scale": 4,
+    "keep_window_size": WINDOW // 2,
     "original_max_position_embeddings": WINDOW,
     "use_sliding_window": True,
     "max_window_layers": NUM_LAYERS // 2,
@@ -58,6 +59,7 @@ EXTRA: dict[str, dict[str, Any]] = {
         "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 10_000.0},
         "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2, "ffn_act_fn": {"name": "silu"}},
     },
+    "doge": {"sliding_window": None},  # with both windows its generate() depends on how a text is cut into calls
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
