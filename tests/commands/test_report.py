@@ -89,5 +89,5 @@ def test_a_run_has_no_spreadsheet(run_dir: Path, capsys: pytest.CaptureFixture[s
 
 def test_a_page_that_cannot_be_written_says_so(run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run_dir / "file").write_text("")
-    assert cli.main(["report", str(run_dir), "--out", str(run_dir / "file" / "x.html")]) == 1
+    assert cli.main(["report", str(run_dir), "--out", str(run_dir / "file" / "x.html")]) == 2
     assert "file/x.html cannot be used" in capsys.readouterr().err

@@ -50,7 +50,7 @@ def test_only_float32_on_one_kind_of_device_is_grade_1(dtype: str, devices: list
 
 def test_a_tied_table_counts_once() -> None:
     items = (Item("embed", 100, 0, 0, 2, 60), Item("h.0", 50, 1, 0), Item("head", 70, 0, 0, 0, 60))
-    card = ModelCard(ModelRef("m", dtype="bfloat16"), "", "", "", items, 1, 1, 1, (), None, False, 0, "bfloat16")
+    card = ModelCard(ModelRef("m", dtype="bfloat16"), "", "", "", items, 1, 1, 1, (), None, num_parameters=0, stored_dtype="bfloat16")
     assert card.precision == Precision("bfloat16", "bfloat16", 160)
 
 
