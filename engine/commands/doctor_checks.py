@@ -31,7 +31,7 @@ TORCH_INSTALL = "pip install torch --index-url https://download.pytorch.org/whl/
 # The same floors as pyproject.toml; a test compares them.
 MINIMUM_VERSIONS = {
     "torch": "2.6", "transformers": "5.24", "tokenizers": "0.21", "safetensors": "0.5", "grpcio": "1.85.1",
-    "grpcio-health-checking": "1.85.1", "protobuf": "7.35", "psutil": "6", "nvidia-ml-py": "12", "textual": "8.2", "rich": "14",
+    "grpcio-health-checking": "1.85.1", "protobuf": "7.35", "psutil": "6", "nvidia-ml-py": "12", "textual": "8.2", "rich": "14.3",
 }  # fmt: skip
 _PROBE = """
 import json, torch, transformers

@@ -17,7 +17,7 @@ def print_json(document: Any) -> None:
 
 # What steers a terminal or turns the order of what stands on it: C0 and C1 controls, bidirectional controls. Lone surrogates cannot be
 # written. Joiners and the spaces of French and Japanese are text. Carriage returns go, so that lines of Windows stay lines.
-_STEERING = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_STEERING = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:

@@ -59,7 +59,8 @@ def test_fp8_is_what_transformers_makes_of_it(family: str, stated: dict[str, Any
     assert tiny.sliced(stages, tiny.prompts(), 6) == tiny.whole(whole, tiny.prompts(), 6)
     card = describe(folder, ModelRef("m"))
     assert (card.missing, card.num_parameters) == ("", sum(p.numel() for p in whole.parameters()))
-    assert card.precision.sentence.startswith("stored as fp8, computed as float32: `--dtype bfloat16` halves ")
+    method = "mxfp8" if stated is published.MXFP8 else "fp8"
+    assert card.precision.sentence.startswith(f"stored as {method}, computed as float32: `--dtype bfloat16` halves ")
 
 
 def test_fp8_blocks_that_are_cut_off_are_read_too(tmp_path: Path) -> None:

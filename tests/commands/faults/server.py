@@ -62,6 +62,7 @@ def _import_all() -> None:
 def _run(shim: Any, order: dict[str, Any]) -> int:
     """In the new process: become the command."""
     os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite that runs in the background may have been started without it
     os.chdir(order["folder"])
     os.environ.update(order["environment"])
     tempfile.tempdir = None
