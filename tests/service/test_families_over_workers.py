@@ -59,7 +59,7 @@ def test_tokens_over_three_workers_equal_generate(address: str, family: str) -> 
         documents = asyncio.run(generate_all(address))
     for prompt, document in zip(PROMPTS, documents, strict=True):
         assert document["token_ids"] == reference(model, prompt, 12)
-        assert [s["worker_id"] for s in document["stages"]] == ["w1", "w2", "w3"]
+        assert sorted(s["worker_id"] for s in document["stages"]) == ["w1", "w2", "w3"]
 
 
 async def generate_all(address: str) -> list[dict[str, Any]]:

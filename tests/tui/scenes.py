@@ -17,7 +17,7 @@ from noodle_tui.cluster.profile_file import read_profile
 from noodle_tui.core import messages as m
 from noodle_tui.core.logs import LogLine
 from noodle_tui.core.pages import Entry, EntryKind, Notice, Page, ThemeChoice
-from noodle_tui.state import ConsoleState, Setup
+from noodle_tui.state import ConsoleState
 from tests.tui import frames
 
 NOW_S = 100.0
@@ -186,16 +186,21 @@ def helped(text: str) -> ConsoleState:
     return state_of((99.7, m.HelpFiltered(text)), state=page(Page.PLAN, "app.help"))
 
 
+def _own(state: ConsoleState) -> ConsoleState:
+    """The console of an embedded cluster, whose logs it reads."""
+    return replace(state, setup=replace(state.setup, owns_cluster=True))
+
+
 def logged() -> ConsoleState:
     said = [("w1", "info", "measuring 14 items"), ("w2", "WARN", "WARN slow disk: 31 MB/s"), ("w2", "ERROR", "ERROR cannot bind port")]
     lines = tuple(LogLine(0, WALL_S + i, level, source, text) for i, (source, level, text) in enumerate(said))
-    return keyed(state_of((99.0, m.LogsArrived(lines)), state=replace(page(Page.LOGS), setup=Setup(owns_cluster=True))))
+    return keyed(state_of((99.0, m.LogsArrived(lines)), state=_own(page(Page.LOGS))))
 
 
 def flooded() -> ConsoleState:
     """A process writes more than anybody can read."""
     lines = tuple(LogLine(0, WALL_S, "info", "w1", f"step {i}") for i in range(312))
-    return state_of((99.9, m.LogsArrived(lines)), state=replace(page(Page.LOGS), setup=Setup(owns_cluster=True)))
+    return state_of((99.9, m.LogsArrived(lines)), state=_own(page(Page.LOGS)))
 
 
 def repeating(name: Page) -> ConsoleState:

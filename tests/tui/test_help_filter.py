@@ -51,7 +51,7 @@ def test_typing_filters_esc_clears_then_closes() -> None:
         assert "compare strategies" in shown(app) and "compare with another one" in shown(app) and "drain" not in shown(app)
         await pilot.press("escape")
         await pilot.pause()
-        assert app.state.ui.help and "drain chosen node" in shown(app)
+        assert app.state.ui.help and "drain, undrain, forget a node" in shown(app)
         await pilot.press("escape")
         assert not app.state.ui.help and app.state.ui.page is Page.PLAN
 
