@@ -128,7 +128,7 @@ def test_every_command_line_is_survived() -> None:
             "seek 1",
             "speed 2",
             "export xml",
-            "export json /no/such/folder/f",
+            "export json /dev/null/folder/f",
             "profile /no",
             "record off",
             "ctx nonsense",
@@ -198,9 +198,9 @@ def test_a_recording_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> Non
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot)
         await pilot.pause()
-        assert "cannot record to /no/such/folder/f" in shown(app) and "LIVE" in shown(app)
+        assert "cannot record to /dev/null/folder/f" in shown(app) and "LIVE" in shown(app)
 
-    run(test, record="/no/such/folder/f")
+    run(test, record="/dev/null/folder/f")
 
 
 def test_a_profile_is_read_when_its_screen_opens(tmp_path: Path) -> None:
