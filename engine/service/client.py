@@ -28,7 +28,8 @@ from engine.service import wire
 from engine.service.addresses import check_address
 from engine.service.errors import from_rpc_error, is_transport_failure
 from engine.service.links import connect, open_channel
-from engine.service.security import SecurityOptions, channel_credentials, metadata
+from engine.service.options import SecurityOptions
+from engine.service.security import channel_credentials, metadata
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from enum import IntEnum
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +19,7 @@ import grpc.aio
 
 from engine.data.errors import InvalidInput, NoodleError, Refused
 from engine.files import read_document
-
-
-class Role(IntEnum):
-    VIEWER = 1
-    OPERATOR = 2
-    WORKER = 3
-
+from engine.service.options import Role, SecurityOptions
 
 METHOD_ROLES: dict[str, Role] = {
     "/noodle.v1.Control/Register": Role.WORKER,
@@ -75,18 +68,6 @@ METHOD_ROLES: dict[str, Role] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SecurityOptions:
-    """`token_file` has one line per role: `viewer TOKEN`, `operator TOKEN`, `worker TOKEN`."""
-
-    token_file: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    tls_ca: Path | None = None
-    insecure: bool = False
-    tokens: Mapping[str, Role] = field(default_factory=dict, repr=False)
-
-
 def load_tokens(options: SecurityOptions) -> SecurityOptions:
     """The same options with the token file read; raises InvalidInput naming the line that is wrong."""
     if options.token_file is None:
@@ -103,7 +84,7 @@ def load_tokens(options: SecurityOptions) -> SecurityOptions:
         tokens[words[1]] = Role[words[0].upper()]
     if not tokens:
         raise InvalidInput(f"{options.token_file} holds no token: write one line 'worker TOKEN' at least")
-    return SecurityOptions(options.token_file, options.tls_cert, options.tls_key, options.tls_ca, options.insecure, tokens)
+    return replace(options, tokens=tokens)
 
 
 def is_loopback(address: str) -> bool:

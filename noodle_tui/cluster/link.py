@@ -159,7 +159,8 @@ class Link:
         self._failures = ()
         self._post(BootProgress(boot_sentence(self._options)))
         local = await _imported("engine.service.local")
-        self._cluster = local.LocalCluster(local.LocalOptions(**_cluster_options(self._options)))
+        options = await _imported("engine.service.local_options")
+        self._cluster = local.LocalCluster(options.local_options(**_cluster_options(self._options)))
         self._cluster.on_line = self._take_line
         try:
             return await self._cluster.start()

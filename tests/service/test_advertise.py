@@ -11,8 +11,8 @@ import pytest
 
 from engine.data.errors import InvalidInput, Unavailable
 from engine.service.links import connect
+from engine.service.options import SecurityOptions
 from engine.service.process import Server
-from engine.service.security import SecurityOptions
 from engine.service.worker.advertise import advertised_address, check_advertise
 
 

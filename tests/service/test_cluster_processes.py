@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine.commands.generate import Transcript, transcribe
+from engine.commands.cluster.generate import Transcript, transcribe
 from engine.data.errors import Cancelled, Exhausted, InvalidInput, NoodleError, NotFound
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.precision import Identity

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from engine.commands.generate import Transcript, transcribe
+from engine.commands.cluster.generate import Transcript, transcribe
 from engine.data.errors import NoodleError
 from engine.data.generation import FinishReason, GenerateRequest, Sampling
 from engine.data.plan import Stage

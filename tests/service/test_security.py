@@ -11,8 +11,9 @@ from grpc_health.v1 import health_pb2
 from engine.data.errors import InvalidInput, NotFound, Refused, Unauthorized
 from engine.service import security
 from engine.service.client import Client
+from engine.service.options import Role, SecurityOptions
 from engine.service.process import Server
-from engine.service.security import METHOD_ROLES, Role, SecurityOptions, check_listen_address, load_tokens
+from engine.service.security import METHOD_ROLES, check_listen_address, load_tokens
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.service.test_errors import Failing

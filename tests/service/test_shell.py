@@ -25,8 +25,8 @@ from engine.service.coordinator.journal import Journal
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.text import TextCodec
 from engine.service.coordinator.worker_peer import PeerOptions
+from engine.service.options import SecurityOptions
 from engine.service.process import Server
-from engine.service.security import SecurityOptions
 from engine.service.worker.stage_service import StageService
 from engine.service.worker.weight_supply import WeightSupply
 from protos import noodle_pb2 as pb

@@ -12,13 +12,13 @@ from engine.data.errors import NotFound, Refused
 from engine.data.plan import Plan, Stage
 from engine.data.version import own_version
 from engine.service.client import Client
-from engine.service.local import LocalOptions
+from engine.service.local_options import local_options
 from tests.service.running import Running
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Running]:
-    running = Running(LocalOptions(model="llama:tiny", random_weights=0, num_workers=2, num_threads=1))
+    running = Running(local_options(model="llama:tiny", random_weights=0, num_workers=2, num_threads=1))
     yield running
     running.close()
 

@@ -23,8 +23,8 @@ from engine.service.coordinator.journal import Journal
 from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.worker_peer import PeerOptions
+from engine.service.options import SecurityOptions
 from engine.service.process import Server
-from engine.service.security import SecurityOptions
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.tui import frames

@@ -14,8 +14,7 @@ import platform
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 import grpc
@@ -23,19 +22,20 @@ import grpc.aio
 
 from engine.data.errors import InvalidInput, NoodleError, Refused, Unauthorized, check_name
 from engine.data.plan import NodeSpec
-from engine.model.source import default_cache_dir
 from engine.model.weight_cache import CACHE_FOLDER, WeightCache
 from engine.service import sensors, wire
+from engine.service.addresses import check_address
 from engine.service.errors import from_rpc_error
 from engine.service.gauges import Gauges
 from engine.service.links import Link, connect
-from engine.service.metrics_server import MetricsOptions, MetricsServer, worker_collector
+from engine.service.metrics_server import MetricsServer, worker_collector
 from engine.service.process import Server, announce, end_at_once
-from engine.service.security import SecurityOptions, channel_credentials, metadata, worker_token
+from engine.service.security import channel_credentials, load_tokens, metadata, worker_token
 from engine.service.weight_library import WeightLibrary
 from engine.service.weight_service import WeightService
 from engine.service.worker.advertise import advertised_address, check_advertise
 from engine.service.worker.heartbeat import Heartbeat
+from engine.service.worker.options import WorkerOptions, default_id
 from engine.service.worker.stage_service import StageService
 from engine.service.worker.weight_supply import WeightSupply
 from protos import noodle_pb2 as pb
@@ -52,45 +52,27 @@ _FOR_GOOD = (Refused, Unauthorized, InvalidInput)  # asking again cannot help
 RETRY_S = (0.1, 0.2, 0.2, 0.3, 0.5, 0.5, 1.0, 2.0)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """What `noodle-engine worker` takes; None means: find out from the machine."""
-
-    join: str
-    worker_id: str
-    listen: str = "127.0.0.1:0"
-    advertise: str | None = None  # the address to tell the others, if not the one it is bound to
-    device: str | None = None
-    memory_bytes: int | None = None
-    kv_memory_bytes: int | None = None
-    num_threads: int | None = None
-    share_with: int = 1  # workers on this machine that divide its free memory among them
-    slowdown: float = 1.0
-    cache_dir: Path = field(default_factory=default_cache_dir)
-    cache_limit_bytes: int | None = None  # of the weights kept there
-    exit_with_parent: bool = False
-    metrics: MetricsOptions = field(default_factory=MetricsOptions)
-    security: SecurityOptions = field(default_factory=SecurityOptions)
-
-
 async def run_worker(options: WorkerOptions) -> int:
     """Serve until the process is ended; raises what the coordinator or this machine has against this worker for good."""
+    options = replace(options, worker_id=options.worker_id or default_id())
     check_name("worker id", options.worker_id)
     if options.advertise is not None:
         check_advertise(options.advertise)
-    end_at_once(options.exit_with_parent)
-    server = Server(options.security)
-    token, credentials = worker_token(options.security), channel_credentials(options.security)
+    check_address(options.join)
+    end_at_once(options.server.exit_with_parent)
+    security = load_tokens(options.server.security)
+    server = Server(security)
+    token, credentials = worker_token(security), channel_credentials(security)
     gauges = Gauges()
-    cache = WeightCache(options.cache_dir / CACHE_FOLDER, options.cache_limit_bytes)
+    cache = WeightCache(options.cache.folder / CACHE_FOLDER, options.cache_limit_bytes)
     supply = WeightSupply(options.worker_id, options.join, cache, gauges, token, credentials)
     service = StageService(options.worker_id, supply, token, credentials)
     rpc.add_StageServiceServicer_to_server(service, server.grpc)
     sender = WeightService(WeightLibrary(cache, supply.folder_of), supply.pace, gauges.add_sent)
     rpc.add_WeightServiceServicer_to_server(sender, server.grpc)
-    scrapes = MetricsServer(options.metrics, worker_collector(options.worker_id, gauges))
+    scrapes = MetricsServer(options.server.metrics, worker_collector(options.worker_id, gauges))
     metrics_address = scrapes.start()
-    address = await server.start(options.listen)
+    address = await server.start(options.server.listen)
     announce({"address": address, "worker_id": options.worker_id, "pid": os.getpid(), "metrics_address": metrics_address})
     worker = Worker(options, address, service, gauges, token, credentials)
     try:
