@@ -95,7 +95,7 @@ def _field(declared: Declared, default: Any, default_from: Callable[[], Any] | N
 
 
 # --- to a parser --------------------------------------------------------------------------------------------------
-def declare(parser: argparse.ArgumentParser, options: type) -> None:
+def declare(parser: argparse._ActionsContainer, options: type) -> None:
     """Add everything that `options` declares; what two of its groups share is added once."""
     known: set[str] = set()
     for found, declared, default in _declared(options, {}, is_embedded=False):
@@ -104,7 +104,7 @@ def declare(parser: argparse.ArgumentParser, options: type) -> None:
             _add(parser, found.name, declared, default)
 
 
-def _add(parser: argparse.ArgumentParser, name: str, declared: Declared, default: Any) -> None:
+def _add(parser: argparse._ActionsContainer, name: str, declared: Declared, default: Any) -> None:
     more: dict[str, Any] = {"help": declared.help or argparse.SUPPRESS, "default": default}
     if declared.is_positional:
         more |= {"metavar": declared.metavar} if declared.metavar else {}
@@ -142,7 +142,7 @@ def flag_of(name: str, declared: Declared) -> str:
 # --- from values, and back ------------------------------------------------------------------------------------------
 def build(options: type[T], values: Mapping[str, Any]) -> T:
     """The options with `values` by field name, at whatever depth; raises TypeError for a name that nothing has."""
-    if unknown := sorted(set(values) - set(_names(options))):
+    if unknown := sorted(set(values) - set(names_in(options))):
         raise TypeError(f"{options.__name__} has no option {', '.join(unknown)}")
     return _build(options, values, {}, is_embedded=False)
 
@@ -160,11 +160,12 @@ def _build(options: type[T], values: Mapping[str, Any], instead: Mapping[str, An
     return options(**given)
 
 
-def _names(options: type) -> Iterator[str]:
+def names_in(options: type) -> Iterator[str]:
+    """The field names of all its options, at whatever depth."""
     for found in fields(options):
         declared = found.metadata.get(_KEY)
         if isinstance(declared, Group):
-            yield from _names(declared.options)
+            yield from names_in(declared.options)
         elif isinstance(declared, Declared):
             yield found.name
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from engine.data.errors import NoodleError, Unavailable
 from engine.data.generation import GenerateRequest
 from engine.data.plan import Plan, Stage
+from engine.service.local_options import LocalOptions
 from noodle_tui.cluster.backoff import delay_s
 from noodle_tui.core.logs import LogLine, level_of
 from noodle_tui.core.messages import (
@@ -157,10 +158,9 @@ class Link:
         if self._options.connect is not None:
             return self._options.connect
         self._failures = ()
-        self._post(BootProgress(boot_sentence(self._options)))
+        self._post(BootProgress(boot_sentence(self._options.cluster)))
         local = await _imported("engine.service.local")
-        options = await _imported("engine.service.local_options")
-        self._cluster = local.LocalCluster(options.local_options(**_cluster_options(self._options)))
+        self._cluster = local.LocalCluster(self._options.cluster)
         self._cluster.on_line = self._take_line
         try:
             return await self._cluster.start()
@@ -262,18 +262,12 @@ async def _imported(name: str) -> Any:
     return await asyncio.to_thread(importlib.import_module, name)
 
 
-def _cluster_options(options: Options) -> dict[str, Any]:
-    """Only what the user gave: the engine's own defaults decide the rest."""
-    given = {"model": options.model, "random_weights": options.random_weights, "num_workers": options.workers}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def boot_sentence(options: Options) -> str:
+def boot_sentence(options: LocalOptions) -> str:
     """What is about to be started, in the user's own terms."""
-    model = options.model or "gpt2"
-    weights = f" with random weights (seed {options.random_weights})" if options.random_weights is not None else ""
-    workers = f"{options.workers} worker processes" if options.workers else "worker processes"
-    return f"Starting a cluster on this machine: a coordinator and {workers} for {model}{weights} ..."
+    given = options.coordinator.model
+    weights = f" with random weights (seed {given.random_weights})" if given.random_weights is not None else ""
+    workers = f"{options.num_workers} worker process{'' if options.num_workers == 1 else 'es'}"
+    return f"Starting a cluster on this machine: a coordinator and {workers} for {given.model or 'gpt2'}{weights} ..."
 
 
 def mismatch_sentence(address: str, own: str, other: str, other_is_older: bool) -> str:
