@@ -12,6 +12,7 @@ from engine.data.errors import InvalidInput
 from engine.data.generation import GenerateRequest, Sampling
 from engine.options.declared import build, declare, names_in, words
 from engine.service.local_options import LocalOptions
+from engine.service.options import AccessOptions
 from noodle_tui.config import Config
 from noodle_tui.text.graph_sets import GRAPHS, SETS, parse_graph_sets
 from noodle_tui.themes import DEFAULT_THEME, theme_names
@@ -28,6 +29,7 @@ class Options:
 
     connect: str | None = None  # None: start an embedded cluster
     cluster: LocalOptions = field(default_factory=LocalOptions)
+    access: AccessOptions = field(default_factory=AccessOptions)
     ascii: bool = False
     theme: str | None = None
     hz: float = 1.0
@@ -85,10 +87,11 @@ def parse(argv: Sequence[str], config: Config | None = None) -> Options:
     """Options from the command line over those of console.toml; exits 2 with the reason when they make no sense."""
     parser = _parser()
     given = vars(parser.parse_args(argv))
-    of_cluster = {name: given.pop(name) for name in set(names_in(LocalOptions)) & set(given)}
+    groups = {"cluster": LocalOptions, "access": AccessOptions}
+    parts = {part: {name: given.pop(name) for name in names_in(options) if name in given} for part, options in groups.items()}
     values = {name: value for name, value in given.items() if value is not None and value is not False}
     try:
-        chosen = {**_from_config(config), **values, "cluster": build(LocalOptions, of_cluster)}
+        chosen = {**_from_config(config), **values, **{part: build(options, parts[part]) for part, options in groups.items()}}
         if chosen.get("low_bandwidth"):
             chosen = {"hz": LOW_HZ, "theme": LOW_THEME, **chosen}
         return Options(**chosen)
@@ -120,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     cluster = parser.add_argument_group("cluster")
     cluster.add_argument("--connect", metavar="ADDR", help="join the coordinator at HOST:PORT")
+    declare(parser.add_argument_group("access", "what the console shows the coordinator at --connect"), AccessOptions)
     declare(parser.add_argument_group("embedded cluster", "as for noodle-engine up"), LocalOptions)
     recording = parser.add_argument_group("recording")
     recording.add_argument("--record", metavar="FILE", help="write every frame to a new file (.gz compresses)")
@@ -142,8 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     display.add_argument(
         "--serve", metavar="PORT", type=int, nargs="?", const=8000, help="in a browser on this machine, through textual-serve"
     )
-    access = parser.add_argument_group("access")
-    access.add_argument("--rw", action="store_true", help="allow changes although the coordinator is on another machine")
+    cluster.add_argument("--rw", action="store_true", help="allow changes although the coordinator is on another machine")
     prompt = parser.add_argument_group("prompt", "defaults of the fields under the prompt")
     prompt.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="tokens to generate at most (default 64)")
     prompt.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)")

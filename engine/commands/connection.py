@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.options.declared import option
+from engine.options.declared import group, option
+from engine.service.options import AccessOptions
 
 if TYPE_CHECKING:
     from engine.service.client import Client
 
-ADDRESS_VARIABLE, TOKEN_VARIABLE = "NOODLE_CONNECT", "NOODLE_TOKEN"
+ADDRESS_VARIABLE = "NOODLE_CONNECT"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +24,11 @@ class Connection:
         metavar="HOST:PORT",
         help=f"the coordinator (default: ${ADDRESS_VARIABLE} or 127.0.0.1:7070)",
     )
-    token: str | None = option(default_from=lambda: os.environ.get(TOKEN_VARIABLE), help=f"default: ${TOKEN_VARIABLE}")
-    tls_ca: Path | None = option(kind=Path, help="the authority that signed the coordinator's certificate (PEM)")
+    access: AccessOptions = group(AccessOptions)
 
     def client(self) -> Client:
         """Not connected yet: `async with` connects it."""
+        from engine.service.trust.access import access_of_client
         from engine.service.client import Client  # loads gRPC, which no command line needs
 
-        return Client(self.connect, self.token, self.tls_ca)
+        return Client(self.connect, access_of_client(self.access))

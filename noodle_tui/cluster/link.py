@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import importlib
 import math
-import os
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -171,8 +170,9 @@ class Link:
     async def _watch(self, address: str) -> None:
         """Post every frame of one connection until it ends or fails."""
         self._post(Dialling(address))
-        service = await _imported("engine.service.client")
-        async with service.Client(address, os.environ.get("NOODLE_TOKEN")) as self._client:
+        service, access = await _imported("engine.service.client"), await _imported("engine.service.trust.access")
+        shown = access.access_of_client(self._options.access) if self._options.connect is not None else None
+        async with service.Client(address, shown) as self._client:
             try:
                 await self._compare_versions(self._client, address)
                 frames = self._client.watch(min_interval_s=min(1.0, 1 / self._options.hz))

@@ -17,12 +17,12 @@ from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.sessions.past_sessions import MAX_FINISHED, PastSessions
 from engine.data.status import SessionStatus
 from engine.data.watch_frame import WatchFrame, completed, shortened
+from engine.service.trust.access import Access
 from engine.service.client import Client
 from engine.service.coordinator.control_service import ControlService
 from engine.service.coordinator.journal import Journal
 from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.shell import ClusterShell
-from engine.service.coordinator.worker_peer import PeerOptions
 from engine.service.options import SecurityOptions
 from engine.service.process import Server
 from protos import noodle_pb2 as pb
@@ -71,7 +71,7 @@ class Noting(ControlService):
 
 @contextlib.asynccontextmanager
 async def coordinator(folder: Path) -> AsyncIterator[tuple[ClusterShell, str]]:
-    shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(folder / "journal.sqlite3"), PeerOptions())
+    shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(folder / "journal.sqlite3"), Access())
     server = Server(SecurityOptions())
     rpc.add_ControlServicer_to_server(Noting(shell, cast(ManifestSource, None)), server.grpc)
     try:

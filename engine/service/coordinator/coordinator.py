@@ -19,6 +19,7 @@ from engine.data.model import ModelRef
 from engine.model.weight_cache import CACHE_FOLDER, WeightCache
 from engine.report.jsonl import LOG_NAME
 from engine.report.jsonl_writer import JsonlWriter
+from engine.service.trust.access import access_of_server
 from engine.service.coordinator.control_service import ControlService
 from engine.service.coordinator.journal import Journal
 from engine.service.coordinator.manifest_service import ManifestSource
@@ -27,12 +28,11 @@ from engine.service.coordinator.prepare import prepare_model
 from engine.service.coordinator.recorder import Recorder
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.text import TextCodec
-from engine.service.coordinator.worker_peer import PeerOptions
 from engine.service.errors import as_noodle_error
 from engine.service.metrics_server import MetricsServer, cluster_collector
 from engine.service.pace import Pace
 from engine.service.process import Server, Stopping, announce
-from engine.service.security import channel_credentials, load_tokens, worker_token
+from engine.service.trust.guard import load_tokens
 from engine.service.weight_library import WeightLibrary
 from engine.service.weight_service import WeightService
 from protos import noodle_pb2_grpc as rpc
@@ -50,8 +50,8 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     adaptation = AdaptationSettings(mode=check_mode(journal.adaptation_mode(str(check_mode(options.adapt)))))
     config = ClusterConfig(options.num_workers, options.strategy, layers=options.layers, adaptation=adaptation)
     cluster = Cluster(config, time.monotonic(), journal.last_plan_version(), journal.past_sessions(), journal.drained())
-    peer_options = PeerOptions(worker_token(security), channel_credentials(security))
-    shell = ClusterShell(cluster, cluster_id, journal, peer_options)
+    access = access_of_server(security)
+    shell = ClusterShell(cluster, cluster_id, journal, access)
     scrapes = MetricsServer(options.server.metrics, cluster_collector(asyncio.get_running_loop(), shell.status))
     metrics_address = scrapes.start()
     if options.recording.metrics_dir is not None:

@@ -8,17 +8,15 @@ unless told `--insecure`.
 from __future__ import annotations
 
 import hmac
-import ipaddress
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
 
-from engine.data.errors import InvalidInput, NoodleError, Refused
-from engine.files import read_document
+from engine.data.errors import InvalidInput, Refused
+from engine.service.trust.access import is_loopback, read_pair, read_tokens
 from engine.service.options import Role, SecurityOptions
 
 METHOD_ROLES: dict[str, Role] = {
@@ -70,34 +68,7 @@ METHOD_ROLES: dict[str, Role] = {
 
 def load_tokens(options: SecurityOptions) -> SecurityOptions:
     """The same options with the token file read; raises InvalidInput naming the line that is wrong."""
-    if options.token_file is None:
-        return options
-    tokens: dict[str, Role] = {}
-    for number, line in enumerate(read_document(options.token_file, "tokens").splitlines(), 1):
-        words = line.split()
-        if not words or line.startswith("#"):
-            continue
-        if len(words) != 2 or words[0].upper() not in Role.__members__ or len(words[1]) < 16:
-            where = f"{options.token_file}:{number}"
-            raise InvalidInput(f"{where}: expected 'viewer|operator|worker TOKEN', the token of 16 or more characters")
-        check_token(words[1], f"the token at {options.token_file}:{number}")
-        tokens[words[1]] = Role[words[0].upper()]
-    if not tokens:
-        raise InvalidInput(f"{options.token_file} holds no token: write one line 'worker TOKEN' at least")
-    return replace(options, tokens=tokens)
-
-
-def is_loopback(address: str) -> bool:
-    """True for unix sockets and loopback host:port addresses."""
-    if address.startswith("unix:"):
-        return True
-    host = address.rsplit(":", 1)[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return options if options.token_file is None else replace(options, tokens=read_tokens(options.token_file))
 
 
 def check_listen_address(address: str, options: SecurityOptions) -> None:
@@ -115,41 +86,8 @@ def server_credentials(options: SecurityOptions) -> grpc.ServerCredentials | Non
         return None
     if options.tls_cert is None or options.tls_key is None:
         raise InvalidInput("--tls-cert and --tls-key go together: give both")
-    key, certificate = read_pem(options.tls_key, "--tls-key"), read_pem(options.tls_cert, "--tls-cert")
+    key, certificate = read_pair(options.tls_key, options.tls_cert)
     return grpc.ssl_server_credentials([(key, certificate)])
-
-
-def channel_credentials(options: SecurityOptions) -> grpc.ChannelCredentials | None:
-    if trusted := options.tls_ca or options.tls_cert:
-        return grpc.ssl_channel_credentials(root_certificates=read_pem(trusted, "--tls-ca" if options.tls_ca else "--tls-cert"))
-    return None
-
-
-def worker_token(options: SecurityOptions) -> str | None:
-    return next((t for t, role in options.tokens.items() if role is Role.WORKER), None)
-
-
-def metadata(token: str | None) -> tuple[tuple[str, str], ...]:
-    """What a call must carry to be known. Raises InvalidInput for a token that no call can carry."""
-    return (("authorization", f"Bearer {check_token(token, 'the token')}"),) if token else ()
-
-
-def check_token(token: str, name: str) -> str:
-    """Return `token` if a header of a call can carry it; else raise InvalidInput, which does not repeat it."""
-    if not (token.isascii() and token.isprintable() and " " not in token):
-        raise InvalidInput(f"{name} has other characters than the visible ones of ASCII: give one without, from --token or NOODLE_TOKEN")
-    return token
-
-
-def read_pem(path: Path, option: str) -> bytes:
-    """A certificate or key. Raises InvalidInput naming the option and the file."""
-    try:
-        content = read_document(path, "a certificate or key in PEM format").encode()
-    except NoodleError as e:
-        raise InvalidInput(f"{option}: {e}") from e
-    if b"-----BEGIN " not in content:
-        raise InvalidInput(f"{option}: {path} holds no certificate or key in PEM format (a line -----BEGIN ...): is it the right file?")
-    return content
 
 
 class Gatekeeper(grpc.aio.ServerInterceptor):
