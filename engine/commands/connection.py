@@ -28,7 +28,7 @@ class Connection:
 
     def client(self) -> Client:
         """Not connected yet: `async with` connects it."""
-        from engine.service.trust.access import access_of_client
         from engine.service.client import Client  # loads gRPC, which no command line needs
+        from engine.service.trust.access import access_of_client
 
         return Client(self.connect, access_of_client(self.access))

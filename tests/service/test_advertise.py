@@ -10,10 +10,10 @@ import grpc
 import pytest
 
 from engine.data.errors import InvalidInput, Unavailable
-from engine.service.trust.access import Access
 from engine.service.links import connect
 from engine.service.options import SecurityOptions
 from engine.service.process import Server
+from engine.service.trust.access import Access
 from engine.service.worker.advertise import advertised_address, check_advertise
 
 

@@ -17,10 +17,10 @@ import pytest
 from engine.data.errors import Corrupt
 from engine.data.measured_link import MeasuredLink
 from engine.service import link_probe, wire
-from engine.service.trust.access import Access
 from engine.service.link_probe import MAX_FRAME_BYTES, MAX_MOVED_BYTES, LinkPeer, echo, measure_links
 from engine.service.options import SecurityOptions
 from engine.service.process import Server
+from engine.service.trust.access import Access
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.service.running import Running, running

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from grpc_health.v1 import health_pb2
 
-from engine.data.errors import InvalidInput, NotFound, Refused, Unauthorized
-from engine.service.trust import guard as security
-from engine.service.trust.access import Access
+from engine.data.errors import InvalidInput, Refused, Unauthorized
 from engine.service.client import Client
 from engine.service.options import Role, SecurityOptions
 from engine.service.process import Server
+from engine.service.trust import guard as security
+from engine.service.trust.access import Access
 from engine.service.trust.guard import METHOD_ROLES, check_listen_address, load_tokens
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc

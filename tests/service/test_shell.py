@@ -20,13 +20,13 @@ from engine.data.errors import Exhausted, InvalidInput, Unavailable
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.plan import NodeSpec, Stage
 from engine.data.status import SessionStatus, Severity
-from engine.service.trust.access import Access
 from engine.service.coordinator import peers, worker_peer
 from engine.service.coordinator.journal import Journal
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.text import TextCodec
 from engine.service.options import SecurityOptions
 from engine.service.process import Server
+from engine.service.trust.access import Access
 from engine.service.worker.stage_service import StageService
 from engine.service.worker.weight_supply import WeightSupply
 from protos import noodle_pb2 as pb

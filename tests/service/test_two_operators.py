@@ -49,9 +49,7 @@ def test_two_at_once_cannot_overwrite_each_other_and_a_former_plan_comes_back(cl
             told = await one.estimate_move(nearest)
             assert told.num_items >= 1 and told.weight_bytes > 0 and told.num_measured == 0
 
-            asked = await asyncio.gather(
-                one.apply(version, "", nearest), two.apply(version, "", other), return_exceptions=True
-            )
+            asked = await asyncio.gather(one.apply(version, "", nearest), two.apply(version, "", other), return_exceptions=True)
             accepted, refused = [p for p in asked if isinstance(p, Plan)], [e for e in asked if isinstance(e, Refused)]
             assert len(accepted) == len(refused) == 1, asked
             now = await settled(two, version)

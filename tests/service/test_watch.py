@@ -17,7 +17,6 @@ from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.sessions.past_sessions import MAX_FINISHED, PastSessions
 from engine.data.status import SessionStatus
 from engine.data.watch_frame import WatchFrame, completed, shortened
-from engine.service.trust.access import Access
 from engine.service.client import Client
 from engine.service.coordinator.control_service import ControlService
 from engine.service.coordinator.journal import Journal
@@ -25,6 +24,7 @@ from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.options import SecurityOptions
 from engine.service.process import Server
+from engine.service.trust.access import Access
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.tui import frames

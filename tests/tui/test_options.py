@@ -19,7 +19,16 @@ def test_defaults_start_an_embedded_cluster() -> None:
 
 def test_everything() -> None:
     argv = "--model m --workers 2 --random-weights 7 --ascii --theme mono --hz 2 --max-new-tokens 9 --temperature 0.5 --seed 3"
-    assert parse(argv.split()) == Options(None, local_options(model="m", num_workers=2, random_weights=7), ascii=True, theme="mono", hz=2.0, max_new_tokens=9, temperature=0.5, seed=3)
+    assert parse(argv.split()) == Options(
+        None,
+        local_options(model="m", num_workers=2, random_weights=7),
+        ascii=True,
+        theme="mono",
+        hz=2.0,
+        max_new_tokens=9,
+        temperature=0.5,
+        seed=3,
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from engine.control.nodes.claims import Claim
 from engine.control.nodes.members import Members
 from engine.data.errors import NotFound, Unavailable
 from engine.data.plan import NodeSpec
-from engine.service.trust.access import Access
 from engine.service.coordinator.worker_peer import NoAnswer, WorkerPeer
+from engine.service.trust.access import Access
 from protos import noodle_pb2 as pb
 
 CLAIM_PERIOD_S = 0.1

@@ -25,7 +25,6 @@ from engine.data.plan import NodeSpec
 from engine.data.status import ClusterStatus, Severity
 from engine.profile.profile import Profile
 from engine.service import wire
-from engine.service.trust.access import Access
 from engine.service.coordinator.event_list import EventList
 from engine.service.coordinator.journal import Journal
 from engine.service.coordinator.orders import Orders
@@ -35,6 +34,7 @@ from engine.service.coordinator.session_outputs import SessionOutputs
 from engine.service.coordinator.weight_sources import note_record
 from engine.service.coordinator.worker_peer import WorkerPeer
 from engine.service.errors import as_noodle_error, from_rpc_error, logged, surviving
+from engine.service.trust.access import Access
 from protos import noodle_pb2 as pb
 
 log = logging.getLogger(__name__)
