@@ -23,7 +23,7 @@ from engine.files import read_document
 from engine.profile.profile import Profile
 
 if TYPE_CHECKING:
-    from engine.model.workload import Workload
+    from engine.model.profiling.workload import Workload
 
 Progress = Callable[[float, str], None]
 _BAR_CELLS = 28
@@ -62,7 +62,7 @@ def read_profile(path: Path) -> Profile:
 
 
 def _take(options: argparse.Namespace) -> Profile:
-    from engine.model.source import default_ref
+    from engine.model.sources.source import default_ref
 
     ref = default_ref() if options.model is None else ModelRef(options.model, options.random_weights, options.dtype)
     bar = progress_bar() if sys.stderr.isatty() else None
@@ -114,11 +114,11 @@ def take_profile(ref: ModelRef, options: argparse.Namespace, on_progress: Progre
     """Load the model and measure it. Raises what loading raises, NotSupported for a device without layer timing."""
     import torch
 
-    from engine.model.hardware import check_device
-    from engine.model.limits import num_cores
-    from engine.model.profile_assembly import profile_of
-    from engine.model.profiler import ObservabilityEngine
-    from engine.model.workload import CausalWorkload, load_workload
+    from engine.model.hardware.devices import check_device
+    from engine.model.hardware.limits import num_cores
+    from engine.model.profiling.profile_assembly import profile_of
+    from engine.model.profiling.profiler import ObservabilityEngine
+    from engine.model.profiling.workload import CausalWorkload, load_workload
 
     device = check_device(options.device or "cpu")
     torch.set_num_threads(options.threads or num_cores())

@@ -25,7 +25,7 @@ from engine.service.security import SecurityOptions, load_tokens
 
 def coordinator(options: argparse.Namespace) -> NoReturn:
     """Serve a cluster until interrupted."""
-    from engine.model.source import default_cache_dir
+    from engine.model.sources.source import default_cache_dir
     from engine.service.coordinator.coordinator import CoordinatorOptions, run_coordinator
 
     set_up_logging(options.log_level)
@@ -49,7 +49,7 @@ def coordinator(options: argparse.Namespace) -> NoReturn:
 
 def worker(options: argparse.Namespace) -> NoReturn:
     """Serve stages until interrupted."""
-    from engine.model.source import default_cache_dir
+    from engine.model.sources.source import default_cache_dir
     from engine.service.worker.worker import WorkerOptions, run_worker
 
     set_up_logging(options.log_level)
@@ -170,7 +170,7 @@ def _say(text: str) -> None:
 
 
 def _model_ref(options: argparse.Namespace) -> ModelRef:
-    from engine.model.source import default_ref
+    from engine.model.sources.source import default_ref
 
     if options.model is None and options.random_weights is None:
         default = default_ref()
