@@ -57,7 +57,8 @@ print(json.dumps(sorted(set(sys.modules) - before)))
         (("engine.service.client", "engine.service.local"), [*HEAVY, "textual"]),
         (("engine.service.coordinator.coordinator",), [*HEAVY, "textual"]),
         (("engine.service.worker.worker",), [*HEAVY, "textual"]),  # it announces its address before it imports torch
-        (("engine.model.card",), [*HEAVY, "grpc", "protos"]),
+        (("engine.model.sources.card", "engine.model.sources.inventory"), [*HEAVY, "grpc", "protos"]),
+        (("engine.model.configuration", "engine.model.hardware.cpu", "engine.model.weights.weight_cache"), [*HEAVY, "grpc", "protos"]),
         (("engine.cli",), [*HEAVY, "grpc", "protos", "textual"]),
         (("noodle_tui.app",), [*HEAVY, "grpc", "protos"]),
         ((*CONSOLE_CORE, "noodle_tui.state", "noodle_tui.glyphs"), [*HEAVY, "grpc", "protos", "asyncio", "textual"]),

@@ -32,7 +32,7 @@ class CacheOptions:
 
     @property
     def folder(self) -> Path:
-        from engine.model.source import default_cache_dir
+        from engine.model.sources.source import default_cache_dir
 
         return self.cache_dir or default_cache_dir()
 
@@ -48,7 +48,7 @@ class ModelOptions:
 
     def ref(self) -> ModelRef:
         """The model; without a name GPT-2 from the local hub cache, or with random weights if it is not there."""
-        from engine.model.source import default_ref
+        from engine.model.sources.source import default_ref
 
         if self.model is None and self.random_weights is None:
             default = default_ref()

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.data.errors import InvalidInput, NoodleError, NotFound
-from engine.model.tensor_files import TensorFolder, read_folder
-from engine.model.weight_cache import WeightCache
+from engine.model.weights.tensor_files import TensorFolder, read_folder
+from engine.model.weights.weight_cache import WeightCache
 from protos import noodle_pb2 as pb
 
 

@@ -19,8 +19,8 @@ from engine.commands.serving.serve import wait_until_serving
 from engine.data.generation import GenerateRequest
 from engine.data.plan import Stage
 from engine.data.status import ClusterStatus, Phase
-from engine.model.hardware import num_cores
-from engine.model.source import default_ref
+from engine.model.hardware.limits import num_cores
+from engine.model.sources.source import default_ref
 from engine.service.client import Client
 from engine.service.local import LocalCluster
 from engine.service.local_options import local_options

@@ -21,10 +21,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from engine.data.model import ModelRef
-from engine.model.clocks import CpuClock
-from engine.model.collector import MetricsCollector
-from engine.model.roles import select_layers
-from engine.model.workload import CausalWorkload, load_workload
+from engine.model.hardware.clocks import CpuClock
+from engine.model.profiling.collector import MetricsCollector
+from engine.model.profiling.roles import select_layers
+from engine.model.profiling.workload import CausalWorkload, load_workload
 from engine.profile.point import DECODE, Point
 from engine.profile.profile import Role
 

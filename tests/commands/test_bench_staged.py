@@ -13,8 +13,8 @@ from engine.commands.bench.staged_text import staged_text
 from engine.commands.cluster.generate import Transcript
 from engine.data.generation import StageTiming, TokenChunk
 from engine.data.model import ModelRef
-from engine.model.card import prepare
-from engine.model.source import default_cache_dir
+from engine.model.sources.card import prepare
+from engine.model.sources.source import default_cache_dir
 from engine.profile.cost_model import CostModel, CostSample
 from engine.profile.point import DECODE, PREFILL, Point
 from engine.profile.profile import ItemProfile, Profile

@@ -25,7 +25,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> Profile:
 
 
 def test_a_real_model_is_profiled_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("engine.model.profiler.QUICK_BUDGET_S", 1.0)
+    monkeypatch.setattr("engine.model.profiling.profiler.QUICK_BUDGET_S", 1.0)
     out = tmp_path / "out"
     arguments = ["profile", "gpt2:tiny", "--random-weights", "0", "--quick", "--threads", "1", "--cache-dir", str(tmp_path), "--json"]
     assert cli.main([*arguments, "--out", str(out)]) == 0

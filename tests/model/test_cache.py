@@ -12,10 +12,10 @@ import torch
 from transformers.cache_utils import Cache, DynamicCache
 
 from engine.data.errors import NotSupported
-from engine.model import slicing
-from engine.model.cache import NoPosition, StepCache
-from engine.model.feeding import Feeding
-from engine.model.kv import KVStore, LayerShape
+from engine.model.running import slicing
+from engine.model.running.cache import NoPosition, StepCache
+from engine.model.running.feeding import Feeding
+from engine.model.running.kv import KVStore, LayerShape
 from tests.model import tiny
 
 SHAPE = LayerShape(1, 2, 1, 2)

@@ -9,13 +9,15 @@ import pytest
 
 from engine.data.errors import NotSupported
 from engine.data.model import ModelRef
-from engine.model.cached_weights import CachedWeights, names_needed
-from engine.model.card import describe
-from engine.model.manifest import Manifest, manifest_of
-from engine.model.stage import StageModel
-from engine.model.weight_cache import WeightCache
-from engine.model.weights import DamagedTensor, StoredTensor, WeightFolder
-from engine.model.workload import CausalWorkload
+from engine.model.profiling.workload import CausalWorkload
+from engine.model.running.loading import names_needed
+from engine.model.running.stage import StageModel
+from engine.model.sources.card import describe
+from engine.model.weights.cached_weights import CachedWeights
+from engine.model.weights.manifest import Manifest, manifest_of
+from engine.model.weights.stored_tensor import DamagedTensor, StoredTensor
+from engine.model.weights.weight_cache import WeightCache
+from engine.model.weights.weight_folder import WeightFolder
 from tests.model import tiny
 
 CUTS = (0, 2, 4, 6)

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from engine.data.errors import Corrupt, InvalidInput
 from engine.data.model import Item, ModelCard, ModelRef
 from engine.data.precision import Precision
-from engine.model import card as card_file
-from engine.model.card import cached_card, describe, from_json, prepare, ready_card, store_card, to_json
+from engine.model.sources import card as card_file
+from engine.model.sources.card import cached_card, describe, from_json, prepare, ready_card, store_card, to_json
 
 TINY = ModelRef("gpt2:tiny", random_weights=0)
 sizes = st.integers(0, 2**40)
@@ -131,7 +131,7 @@ def test_ready_card_waits_for_nothing_but_refuses_nonsense(tmp_path: Path) -> No
 
 def test_preparing_a_known_model_imports_no_torch(cache_dir: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from engine.data.model import ModelRef; import engine.model.card as c\n"
+        "import sys; from pathlib import Path; from engine.data.model import ModelRef; import engine.model.sources.card as c\n"
         "card = c.prepare(ModelRef('gpt2:tiny', 0), Path(sys.argv[1]))\n"
         "print(card.num_items, [m for m in ('torch', 'transformers', 'numpy', 'grpc', 'huggingface_hub') if m in sys.modules])"
     )

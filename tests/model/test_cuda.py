@@ -9,12 +9,12 @@ import torch
 
 from engine.data.generation import Sampling
 from engine.data.model import ModelRef
-from engine.model.hardware import detect
-from engine.model.measure import measure_config
-from engine.model.sampling import sample
-from engine.model.source import default_cache_dir, resolve
-from engine.model.stage import StageModel
-from engine.model.weights import WeightFolder
+from engine.model.hardware.devices import detect
+from engine.model.profiling.measure import measure_config
+from engine.model.running.sampling import sample
+from engine.model.running.stage import StageModel
+from engine.model.sources.source import default_cache_dir, resolve
+from engine.model.weights.weight_folder import WeightFolder
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 

@@ -16,8 +16,10 @@ import torch
 import transformers
 
 from engine.data.errors import InvalidInput, NotSupported
-from engine.model import attention, cut, families, slicing
-from engine.model.feeding import Feeder, Feeding
+from engine.model import configuration, families
+from engine.model.configuration import check_supported
+from engine.model.running import attention, cut, slicing
+from engine.model.running.feeding import Feeder, Feeding
 from tests.model import tiny
 
 NUM_NEW = 8
@@ -79,7 +81,7 @@ def verdict(family: str, folder: Path) -> str | None:
 def test_listed_families_are_those_that_pass(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = family in families.VERIFIED
     wanted = None if not listed else "row by row" if family in ROW_BY_ROW else "packed"
-    monkeypatch.setattr(slicing, "VERIFIED", (family,))
+    monkeypatch.setattr(configuration, "VERIFIED", (family,))
     if listed or transformers.__version__.startswith(f"{families.VERIFIED_WITH}."):
         assert verdict(family, tmp_path) == wanted  # another release may do more than the list says, never less
 
@@ -93,7 +95,7 @@ def test_every_family_is_listed_once_or_refused_by_name() -> None:
     for family in sorted(set(tiny.causal_families()) - set(supported)):
         config = type("Config", (), {"model_type": family})()
         with pytest.raises(NotSupported, match=f"'{family}'"):
-            slicing.check_supported(config)
+            check_supported(config)
 
 
 # Scales at which a family changes its behaviour: the tiny configs must make them matter to the tests' prompts.
@@ -168,7 +170,7 @@ def test_options_that_change_a_family_are_refused(family: str, options: dict[str
     for name, value in options.items():
         setattr(config, name, value)
     with pytest.raises(NotSupported, match=reason):
-        slicing.check_supported(config)
+        check_supported(config)
 
 
 def test_longrope_is_held_to_its_original_context(tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from engine.data.errors import NoodleError, NotSupported
 from engine.data.model import ModelRef
-from engine.model.card import describe, prepare, ready_card
-from engine.model.source import resolve
-from engine.model.stage import StageModel
-from engine.model.weights import WeightFolder
+from engine.model.running.stage import StageModel
+from engine.model.sources.card import describe, prepare, ready_card
+from engine.model.sources.source import resolve
+from engine.model.weights.weight_folder import WeightFolder
 from tests.model import published, tiny
 
 FILE = published.FILE

@@ -18,16 +18,18 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound, NotSupported
 from engine.data.model import ModelRef
-from engine.model import hub
-from engine.model.cached_weights import CachedWeights, names_needed
-from engine.model.card import prepare, ready_card
 from engine.model.formats import gguf_folder, gguf_index
-from engine.model.manifest import TensorEntry, manifest_of
-from engine.model.source import resolve
-from engine.model.stage import StageModel
-from engine.model.tensor_files import stored_bytes
-from engine.model.weight_cache import WeightCache
-from engine.model.weights import WeightFolder, dequantised
+from engine.model.running.loading import names_needed
+from engine.model.running.stage import StageModel
+from engine.model.sources import hub
+from engine.model.sources.card import prepare, ready_card
+from engine.model.sources.source import resolve
+from engine.model.weights.cached_weights import CachedWeights
+from engine.model.weights.manifest import TensorEntry, manifest_of
+from engine.model.weights.stored_tensor import dequantised
+from engine.model.weights.tensor_files import stored_bytes
+from engine.model.weights.weight_cache import WeightCache
+from engine.model.weights.weight_folder import WeightFolder
 from tests.model import published, tiny
 from tests.model.test_cached_weights import fill
 
@@ -97,7 +99,7 @@ def test_every_block_type_is_read_in_pieces_as_at_once(kind: str, tmp_path: Path
 
     _, file = written(tmp_path, more=add)
     folder = Path(resolve(ModelRef(str(file)), cache_dir=tmp_path / "cache"))
-    monkeypatch.setattr("engine.model.weights.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("engine.model.weights.stored_tensor.CHUNK_BYTES", 1000)
     stored, target = WeightFolder(folder).tensor("odd"), torch.empty(9, 512, dtype=torch.bfloat16)
     stored.read_into(target)
     assert torch.equal(stored.read(), expected) and torch.equal(target, expected.bfloat16())

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.data.errors import InvalidInput
-from engine.model import limits
-from engine.model.hardware import check_device, default_kv_budget_bytes, detect
-from engine.model.limits import cpu_memory_bytes, num_cores
+from engine.model.hardware import limits
+from engine.model.hardware.devices import check_device, default_kv_budget_bytes, detect
+from engine.model.hardware.limits import cpu_memory_bytes, num_cores
 
 GIB = 2**30
 

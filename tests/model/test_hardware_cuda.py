@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.model import gpu, probes
-from engine.model.hardware_report import examine_hardware
-from engine.model.probes import probe, probe_all
+from engine.model.hardware import gpu, probes
+from engine.model.hardware.probes import probe, probe_all
+from engine.model.hardware.report import examine_hardware
 from engine.profile.hardware import BFLOAT16, DTYPES, FLOAT16, FLOAT32, INT8, DeviceType
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from engine.data.typed_json import decode
-from engine.model import cpu, gpu, hardware_report, probes, roofline
-from engine.model.cpu import Cache, caches, read_cpu, size_in_bytes
-from engine.model.hardware_report import examine_hardware
-from engine.model.probes import Probe, probe
-from engine.model.roofline import measure_rooflines
+from engine.model.hardware import cpu, gpu, probes, roofline
+from engine.model.hardware import report as hardware_report
+from engine.model.hardware.cpu import Cache, caches, read_cpu, size_in_bytes
+from engine.model.hardware.probes import Probe, probe
+from engine.model.hardware.report import examine_hardware
+from engine.model.hardware.roofline import measure_rooflines
 from engine.profile.hardware import DTYPES, FLOAT32, INT8, DeviceType, HardwareCapability
 
 NOTHING = Path("/nowhere")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.errors import Exhausted, Gap, InvalidInput, NotFound
-from engine.model.kv import FIRST_CAPACITY_TOKENS, KVStore, LayerShape
+from engine.model.running.kv import FIRST_CAPACITY_TOKENS, KVStore, LayerShape
 
 LAYERS = {3: LayerShape(2, 4, 2, 6), 5: LayerShape(1, 3, 1, 3)}
 TOKEN_BYTES = 4 * (2 * 4 + 2 * 6 + 3 + 3)

@@ -10,8 +10,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from engine.data.errors import Corrupt
-from engine.model.manifest import MAX_CONFIG_BYTES, Manifest, TensorEntry, manifest_of
-from engine.model.weights import WeightFolder
+from engine.model.weights.manifest import MAX_CONFIG_BYTES, Manifest, TensorEntry, manifest_of
+from engine.model.weights.weight_folder import WeightFolder
 from tests.model import tiny
 
 HASH = bytes(32)

@@ -15,10 +15,10 @@ from transformers import GPT2Config, Qwen3Config
 
 from engine.data.errors import InvalidInput
 from engine.data.model import ModelRef
-from engine.model import measure
-from engine.model.measure import measure_config
-from engine.model.source import resolve
-from engine.model.weights import WeightFolder
+from engine.model.profiling import measure
+from engine.model.profiling.measure import measure_config
+from engine.model.sources.source import resolve
+from engine.model.weights.weight_folder import WeightFolder
 
 
 def small_gpt2(num_layers: int = 4, vocab_size: int = 300) -> GPT2Config:
@@ -108,7 +108,7 @@ def test_a_device_that_is_not_there_is_refused() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_goes_back_to_the_system() -> None:
     program = (
-        "import psutil, torch; from transformers import GPT2Config; from engine.model import measure\n"
+        "import psutil, torch; from transformers import GPT2Config; from engine.model.profiling import measure\n"
         "rss = lambda: psutil.Process().memory_info().rss >> 20\n"
         "c = GPT2Config(n_layer=6, n_embd=512, n_head=8, vocab_size=60000, n_positions=64)  # a head of 117 MiB\n"
         "measure.measure_config(c, dtype='float32', device='cpu'); before = rss(); peaks = []\n"

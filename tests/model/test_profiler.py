@@ -14,18 +14,19 @@ from transformers import GPT2Config
 
 from engine.data.errors import Bug, InvalidInput, NotSupported
 from engine.data.model import ModelRef
-from engine.model import clocks, profiler
-from engine.model import collector as collector_module
-from engine.model.clocks import CpuClock, clock_for
-from engine.model.collector import MetricsCollector
-from engine.model.profile_assembly import profile_of
-from engine.model.profiler import ObservabilityEngine
-from engine.model.roles import select_layers
-from engine.model.roofline import explain
-from engine.model.slicing import build_chain
-from engine.model.spans import BEGIN, END, fold, tile
-from engine.model.traffic import count_step
-from engine.model.workload import CausalWorkload, Workload, load_workload
+from engine.model.hardware import clocks
+from engine.model.hardware.clocks import CpuClock, clock_for
+from engine.model.hardware.roofline import explain
+from engine.model.profiling import collector as collector_module
+from engine.model.profiling import profiler
+from engine.model.profiling.collector import MetricsCollector
+from engine.model.profiling.profile_assembly import profile_of
+from engine.model.profiling.profiler import ObservabilityEngine
+from engine.model.profiling.roles import select_layers
+from engine.model.profiling.spans import BEGIN, END, fold, tile
+from engine.model.profiling.traffic import count_step
+from engine.model.profiling.workload import CausalWorkload, Workload, load_workload
+from engine.model.running.slicing import build_chain
 from engine.profile.point import DECODE, FORWARD, PREFILL, Point
 from engine.profile.profile import Bound, Profile, Role, Roofline
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from engine.data.model import ModelRef
-from engine.model.clocks import CudaClock
-from engine.model.collector import MetricsCollector
-from engine.model.profile_assembly import profile_of
-from engine.model.profiler import ObservabilityEngine
-from engine.model.roles import select_layers
-from engine.model.source import default_cache_dir
-from engine.model.workload import CausalWorkload, load_workload
+from engine.model.hardware.clocks import CudaClock
+from engine.model.profiling.collector import MetricsCollector
+from engine.model.profiling.profile_assembly import profile_of
+from engine.model.profiling.profiler import ObservabilityEngine
+from engine.model.profiling.roles import select_layers
+from engine.model.profiling.workload import CausalWorkload, load_workload
+from engine.model.sources.source import default_cache_dir
 from engine.profile.point import DECODE, PREFILL, Point
 from engine.profile.profile import Profile, Role
 

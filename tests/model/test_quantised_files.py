@@ -12,14 +12,15 @@ from transformers import AutoModelForCausalLM, Mxfp4Config, PreTrainedModel
 
 from engine.data.errors import NotSupported
 from engine.data.model import ModelRef
-from engine.model.cached_weights import CachedWeights, names_needed
-from engine.model.card import describe
 from engine.model.formats import quantised
-from engine.model.manifest import manifest_of
-from engine.model.source import resolve
-from engine.model.stage import StageModel
-from engine.model.weight_cache import WeightCache
-from engine.model.weights import StoredTensor
+from engine.model.running.loading import names_needed
+from engine.model.running.stage import StageModel
+from engine.model.sources.card import describe
+from engine.model.sources.source import resolve
+from engine.model.weights.cached_weights import CachedWeights
+from engine.model.weights.manifest import manifest_of
+from engine.model.weights.stored_tensor import StoredTensor
+from engine.model.weights.weight_cache import WeightCache
 from tests.model import published, tiny
 from tests.model.test_cached_weights import fill
 

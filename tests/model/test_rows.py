@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from engine.model import rows
-from engine.model.loading import empty_weight
-from engine.model.rows import FEWEST_ROWS, MOST_ROWS, shorten_forwards
+from engine.model.running import rows
+from engine.model.running.loading import empty_weight
+from engine.model.running.rows import FEWEST_ROWS, MOST_ROWS, shorten_forwards
 
 COUNTS = (1, 2, FEWEST_ROWS - 1, FEWEST_ROWS, 8, MOST_ROWS, MOST_ROWS + 1)
 SHAPES = ((48, 16), (16, 48), (24, 24))  # in, out

@@ -20,7 +20,7 @@ from transformers.generation.logits_process import (
 
 from engine.data.errors import Corrupt, InvalidInput
 from engine.data.generation import Sampling
-from engine.model.sampling import filtered, penalised, philox4x32, sample, uniform
+from engine.model.running.sampling import filtered, penalised, philox4x32, sample, uniform
 
 # Random123 1.14, tests/kat_vectors, lines "philox4x32 10": counter, key, answer.
 KNOWN_ANSWERS = [
@@ -133,7 +133,7 @@ def test_draws_follow_the_distribution(seed: int) -> None:
 
 def test_another_process_draws_the_same_tokens() -> None:
     program = (
-        "import torch; from engine.data.generation import Sampling; from engine.model.sampling import sample\n"
+        "import torch; from engine.data.generation import Sampling; from engine.model.running.sampling import sample\n"
         "x = torch.arange(1000).mul(0.37).sin().mul(4)\n"
         "print([sample(x, Sampling(temperature=0.9, top_p=0.95, seed=2**62 + 5), [], i) for i in range(40)])"
     )

@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM
 
 from engine.data.errors import Corrupt, Exhausted, InvalidInput, NotFound, NotSupported, Unavailable
 from engine.data.model import ModelRef
-from engine.model import hub, random_weights
-from engine.model.source import architecture_of, default_cache_dir, default_ref, resolve
+from engine.model.sources import hub, random_weights
+from engine.model.sources.architectures import architecture_of
+from engine.model.sources.source import default_cache_dir, default_ref, resolve
 
 FAMILIES = ["gpt2", "llama", "qwen3", "mixtral", "qwen2_moe", "gemma2", "gemma3", "opt", "gpt_neox", "phi3", "falcon", "olmo2"]
 
@@ -179,7 +180,7 @@ def test_building_leaves_the_global_generator_alone(tmp_path: Path) -> None:
 
 def test_racing_processes_build_once(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from engine.data.model import ModelRef; from engine.model import source\n"
+        "import sys; from pathlib import Path; from engine.data.model import ModelRef; from engine.model.sources import source\n"
         "f = source.resolve(ModelRef('gpt2:tiny', 5), cache_dir=Path(sys.argv[1])); print((f / 'model.safetensors').stat().st_ino)"
     )
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from engine.data.errors import Exhausted, InvalidInput, NotFound
-from engine.model.stage import StageModel
+from engine.model.running.stage import StageModel
 from tests.model import tiny
 
 ALL = (0, tiny.NUM_LAYERS + 2)
@@ -189,7 +189,7 @@ def test_slices_outside_the_model_are_refused(gpt2: Path, start: int, stop: int)
 MEASURE_LOADING = """
 import re, sys
 from pathlib import Path
-from engine.model.stage import StageModel
+from engine.model.running.stage import StageModel
 
 def status_bytes(name):
     return 1024 * int(re.search(rf"{name}:\\s+(\\d+)", Path("/proc/self/status").read_text()).group(1))
@@ -224,6 +224,8 @@ def test_loading_a_slice_takes_little_more_than_the_slice(family: str, dtype: to
 
 
 def test_importing_a_stage_does_not_import_transformers() -> None:
-    code = "import sys, engine.model.stage; print([m for m in sys.modules if m.split('.')[0] in ('transformers', 'grpc', 'protos')])"
+    code = (
+        "import sys, engine.model.running.stage; print([m for m in sys.modules if m.split('.')[0] in ('transformers', 'grpc', 'protos')])"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert run.stdout.strip() == "[]"

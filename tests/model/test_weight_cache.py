@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from engine.data.errors import Corrupt, Exhausted
-from engine.model import partial_entry
-from engine.model.manifest import TensorEntry
-from engine.model.weight_cache import ABANDONED_S, IN_USE_S, WeightCache
+from engine.model.weights import partial_entry
+from engine.model.weights.manifest import TensorEntry
+from engine.model.weights.weight_cache import ABANDONED_S, IN_USE_S, WeightCache
 
 
 def entry(data: bytes, name: str = "t") -> TensorEntry:
@@ -75,8 +75,8 @@ def test_a_fetch_goes_on_where_it_broke_even_for_another_process(tmp_path: Path)
     program = f"""
 import os
 from pathlib import Path
-from engine.model.manifest import TensorEntry
-from engine.model.weight_cache import WeightCache
+from engine.model.weights.manifest import TensorEntry
+from engine.model.weights.weight_cache import WeightCache
 partial = WeightCache(Path({str(tmp_path / "other")!r})).begin(TensorEntry("t", "U8", (10,), 10, bytes.fromhex({wanted.sha256.hex()!r})))
 partial.append(b"01234567")
 os._exit(9)

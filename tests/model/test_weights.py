@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound, NotSupported
-from engine.model.slicing import describe_items, item_names
-from engine.model.stage import StageModel
-from engine.model.weights import StoredTensor, WeightFolder
+from engine.model.running.stage import StageModel
+from engine.model.sources.description import describe_model
+from engine.model.weights.stored_tensor import StoredTensor
+from engine.model.weights.weight_folder import WeightFolder
 from tests.model import tiny
 
 FILE = "model.safetensors"
@@ -165,19 +166,19 @@ def test_only_the_slice_is_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_items_describe_bytes_and_ties(folder: Path) -> None:
     weights = WeightFolder(folder)
-    assert item_names(weights.config) == ["embed", "h.0", "h.1", "h.2", "h.3", "head"]
-    items = describe_items(weights, "float32")
+    items = describe_model(weights, "float32").items
+    assert [item.name for item in items] == ["embed", "h.0", "h.1", "h.2", "h.3", "head"]
     stages = [StageModel.load(folder, i, i + 1, kv_budget_bytes=0) for i in range(len(items))]
     assert [item.weight_bytes for item in items] == [stage.weight_bytes for stage in stages]
     assert [item.kv_bytes_per_token for item in items] == [stage.kv.bytes_per_token for stage in stages]
     assert (items[0].tied_to, items[5].tied_to, items[0].tied_bytes) == (5, 0, tiny.VOCABULARY * 32 * 4)
     whole = StageModel.load(folder, 0, 6, kv_budget_bytes=0)
     assert whole.weight_bytes == sum(item.weight_bytes for item in items) - items[0].tied_bytes
-    assert describe_items(weights, "bfloat16")[1].weight_bytes == items[1].weight_bytes // 2
+    assert describe_model(weights, "bfloat16").items[1].weight_bytes == items[1].weight_bytes // 2
 
 
 def test_large_tensors_are_read_in_pieces_into_any_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.model.weights.CHUNK_BYTES", 100)
+    monkeypatch.setattr("engine.model.weights.stored_tensor.CHUNK_BYTES", 100)
     values = torch.randn(37, 11, dtype=torch.float16)
     save_file({"w": values}, tmp_path / FILE)
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')

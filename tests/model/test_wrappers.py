@@ -14,9 +14,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from engine.data.errors import NotSupported
 from engine.data.model import ModelRef
 from engine.model import families
-from engine.model.card import describe
-from engine.model.stage import StageModel
-from engine.model.weights import WeightFolder
+from engine.model.running.stage import StageModel
+from engine.model.sources.card import describe
+from engine.model.weights.weight_folder import WeightFolder
 from tests.model import tiny
 
 CUTS = (0, 2, 4, tiny.NUM_LAYERS + 2)

@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 
 from engine.data.model import ModelRef
-from engine.model.card import prepare
-from engine.model.native import native_generator
-from engine.model.source import default_cache_dir
+from engine.model.profiling.native import native_generator
+from engine.model.sources.card import prepare
+from engine.model.sources.source import default_cache_dir
 
 
 @cache

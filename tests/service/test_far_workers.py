@@ -24,9 +24,10 @@ from engine.commands.cluster.generate import transcribe
 from engine.data.errors import Exhausted
 from engine.data.plan import Stage
 from engine.data.status import ClusterStatus, Phase
-from engine.model.cached_weights import CachedWeights, names_needed
-from engine.model.manifest import Manifest, manifest_of
-from engine.model.weight_cache import WeightCache
+from engine.model.running.loading import names_needed
+from engine.model.weights.cached_weights import CachedWeights
+from engine.model.weights.manifest import Manifest, manifest_of
+from engine.model.weights.weight_cache import WeightCache
 from engine.service.client import Client
 from tests.service.matrix import MODEL, NUM_ITEMS, PROMPT, PROMPTS, WORKERS, Matrix, ids, moved
 from tests.service.nursery import Nursery

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine.data.model import ModelRef
-from engine.model.card import prepare
-from engine.model.source import default_cache_dir
+from engine.model.sources.card import prepare
+from engine.model.sources.source import default_cache_dir
 from tests.service.reference import reference
 from tests.service.running import running
 

@@ -17,7 +17,7 @@ from engine.commands.cluster.generate import transcribe
 from engine.data.errors import Unavailable
 from engine.data.model import ModelRef
 from engine.data.status import Phase
-from engine.model.card import prepare
+from engine.model.sources.card import prepare
 from engine.service.client import Client
 from tests.model import published, tiny
 from tests.model.test_wrappers import random_wrapper

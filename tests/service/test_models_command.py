@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.model import hub
-from engine.model.inventory import list_architectures, list_models
+from engine.model.sources import hub
+from engine.model.sources.inventory import list_architectures, list_models
 
 
 def model_folder(folder: Path, config: object, weight_bytes: int = 100) -> None:
@@ -80,7 +80,7 @@ def test_architectures_include_the_default_one() -> None:
 
 def test_listing_imports_no_torch(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from engine.model.inventory import list_models, list_architectures\n"
+        "import sys; from pathlib import Path; from engine.model.sources.inventory import list_models, list_architectures\n"
         "list_models(Path(sys.argv[1])); list_architectures(); print('torch' in sys.modules, 'transformers' in sys.modules)"
     )
     output = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True).stdout

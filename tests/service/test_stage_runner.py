@@ -12,9 +12,9 @@ import pytest
 from engine.data.errors import Corrupt, InvalidInput, NotFound, Stale
 from engine.data.generation import Sampling, Segment
 from engine.data.model import ModelRef
-from engine.model.card import prepare
-from engine.model.source import default_cache_dir
-from engine.model.weights import WeightFolder
+from engine.model.sources.card import prepare
+from engine.model.sources.source import default_cache_dir
+from engine.model.weights.weight_folder import WeightFolder
 from engine.service import wire
 from engine.service.errors import from_number
 from engine.service.gauges import Gauges

@@ -15,8 +15,8 @@ import grpc.aio
 import pytest
 
 from engine.data.errors import NotFound
-from engine.model.manifest import TensorEntry
-from engine.model.weight_cache import WeightCache
+from engine.model.weights.manifest import TensorEntry
+from engine.model.weights.weight_cache import WeightCache
 from engine.service import weight_service
 from engine.service.gauges import Gauges
 from engine.service.options import SecurityOptions
@@ -283,7 +283,7 @@ def test_a_folder_is_served_by_the_model_s_names_alone(tmp_path: Path) -> None:
 
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     save_file({"a": torch.arange(6, dtype=torch.float32), "b": torch.ones(2)}, tmp_path / "model.safetensors")
-    from engine.model.tensor_files import read_folder
+    from engine.model.weights.tensor_files import read_folder
 
     fingerprint = read_folder(tmp_path).fingerprint
     library = WeightLibrary(WeightCache(tmp_path / "cache"), lambda asked: tmp_path if asked == fingerprint else None)

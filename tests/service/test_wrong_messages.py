@@ -15,8 +15,8 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from engine.data.model import ModelRef
-from engine.model.source import default_cache_dir, resolve
-from engine.model.tensor_files import read_folder
+from engine.model.sources.source import default_cache_dir, resolve
+from engine.model.weights.tensor_files import read_folder
 from engine.service.wire import CHANNEL_OPTIONS
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc

@@ -103,10 +103,10 @@ async def bench_hop(num_tokens: int, rounds: int) -> dict[str, Any]:
 
 async def bench_decode(num_tokens: int, rounds: int) -> dict[str, Any]:
     """GPT-2 124M on 1 and on 3 workers against single-process `generate()` with the same threads."""
-    from engine.model.card import prepare
-    from engine.model.hardware import num_cores
-    from engine.model.native import native_generator
-    from engine.model.source import default_cache_dir, default_ref
+    from engine.model.hardware.limits import num_cores
+    from engine.model.profiling.native import native_generator
+    from engine.model.sources.card import prepare
+    from engine.model.sources.source import default_cache_dir, default_ref
 
     ref: ModelRef = default_ref()
     card, threads = prepare(ref, default_cache_dir()), num_cores()

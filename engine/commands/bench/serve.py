@@ -43,8 +43,8 @@ class Round:
 
 async def bench_serve(num_tokens: int, rounds: int, num_sessions: int, num_workers: int) -> dict[str, Any]:
     """GPT-2 124M, or its random twin: one session against `num_sessions`, then a long prompt arriving among them."""
-    from engine.model.hardware import num_cores
-    from engine.model.source import default_ref
+    from engine.model.hardware.limits import num_cores
+    from engine.model.sources.source import default_ref
 
     ref: ModelRef = default_ref()
     async with AsyncExitStack() as stack:

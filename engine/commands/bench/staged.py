@@ -53,8 +53,8 @@ _LEAST_CORES = 0.1
 
 def bench_staged(options: Bench) -> int:
     """Measure, simulate, print both."""
-    from engine.model.hardware import num_cores
-    from engine.model.source import default_ref
+    from engine.model.hardware.limits import num_cores
+    from engine.model.sources.source import default_ref
 
     ref: ModelRef = default_ref()
     threads, num_tokens = num_cores(), min(options.tokens, 32)

@@ -24,7 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from engine.model.source import default_cache_dir
+from engine.model.sources.source import default_cache_dir
 from engine.program import explained
 
 TORCH_INSTALL = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
@@ -238,7 +238,7 @@ def _cache(folder: Path) -> Iterator[Finding]:
 
 
 def _weights(folder: Path) -> Iterator[Finding]:
-    from engine.model.weight_cache import CACHE_FOLDER, WeightCache  # needs psutil, which may be what is missing
+    from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache  # needs psutil, which may be what is missing
 
     size = WeightCache(folder / CACHE_FOLDER).size()
     text = f"{size.num_entries} tensors that workers fetched from others take {size.num_bytes / 2**30:.2f} GiB in {folder / CACHE_FOLDER}"
@@ -246,7 +246,7 @@ def _weights(folder: Path) -> Iterator[Finding]:
 
 
 def _memory() -> Iterator[Finding]:
-    from engine.model.limits import cpu_memory_bytes  # needs psutil, which may be what is missing
+    from engine.model.hardware.limits import cpu_memory_bytes  # needs psutil, which may be what is missing
 
     total, free = cpu_memory_bytes()
     text = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB are free, within the limits of this container if there is one"
@@ -257,7 +257,7 @@ def _memory() -> Iterator[Finding]:
 
 
 def _threads() -> Iterator[Finding]:
-    from engine.model.limits import num_cores
+    from engine.model.hardware.limits import num_cores
 
     cores = num_cores()
     settings = [f"{name}={os.environ[name]}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ]

@@ -15,7 +15,7 @@ from engine.commands.output import note, print_json, printable, table
 from engine.data.errors import NoodleError, Unavailable
 
 _TIMEOUT_S = 120.0
-_MODULE = "engine.model.hardware_report"
+_MODULE = "engine.model.hardware.report"
 
 
 def run(as_json: bool) -> int:
@@ -32,7 +32,7 @@ def run(as_json: bool) -> int:
 
 
 def measure(module: str = _MODULE) -> dict[str, Any]:
-    """The report of `engine.model.hardware_report` as a document."""
+    """The report of `engine.model.hardware.report` as a document."""
     try:
         done = subprocess.run([sys.executable, "-m", module], capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S)
     except subprocess.TimeoutExpired as error:

@@ -11,8 +11,8 @@ from engine.commands.output import note, print_json, table
 from engine.data.binary_size import binary_size
 from engine.data.errors import InvalidInput, NoodleError
 from engine.data.model import ModelCard, ModelRef
-from engine.model.card import prepare
-from engine.model.source import default_ref
+from engine.model.sources.card import prepare
+from engine.model.sources.source import default_ref
 from engine.service.coordinator.text import TextCodec
 from engine.service.errors import status_number
 
@@ -83,7 +83,7 @@ def _text(card: ModelCard) -> str:
 
 
 def _list(cache_dir: Path, as_json: bool) -> int:
-    from engine.model.inventory import list_architectures, list_models
+    from engine.model.sources.inventory import list_architectures, list_models
 
     entries, architectures = list_models(cache_dir), list_architectures()
     if as_json:

@@ -23,7 +23,7 @@ from engine.files import read_document
 from engine.profile.profile import Profile
 
 if TYPE_CHECKING:
-    from engine.model.workload import Workload
+    from engine.model.profiling.workload import Workload
 
 Progress = Callable[[float, str], None]
 _BAR_CELLS = 28
@@ -62,7 +62,7 @@ def read_profile(path: Path) -> Profile:
 
 
 def _take(options: commands.Profile) -> Profile:
-    from engine.model.source import default_ref
+    from engine.model.sources.source import default_ref
 
     named = options.named
     ref = default_ref() if named.model is None else ModelRef(named.model, named.random_weights, named.dtype)
@@ -114,11 +114,11 @@ def take_profile(ref: ModelRef, measuring: commands.Measuring, cache_dir: Path, 
     """Load the model and measure it. Raises what loading raises, NotSupported for a device without layer timing."""
     import torch
 
-    from engine.model.hardware import check_device
-    from engine.model.limits import num_cores
-    from engine.model.profile_assembly import profile_of
-    from engine.model.profiler import ObservabilityEngine
-    from engine.model.workload import CausalWorkload, load_workload
+    from engine.model.hardware.devices import check_device
+    from engine.model.hardware.limits import num_cores
+    from engine.model.profiling.profile_assembly import profile_of
+    from engine.model.profiling.profiler import ObservabilityEngine
+    from engine.model.profiling.workload import CausalWorkload, load_workload
 
     device = check_device(measuring.device or "cpu")
     torch.set_num_threads(measuring.num_threads or num_cores())

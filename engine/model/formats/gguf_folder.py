@@ -65,9 +65,7 @@ def _open(file: Path) -> GGUFReader:
     try:
         import gguf
     except ImportError as error:
-        from engine.model.weights import GGUF_INSTALL
-
-        raise NotSupported(f"{file} is a GGUF file, and the package that reads it is missing here: {GGUF_INSTALL}") from error
+        raise NotSupported(f"{file} is a GGUF file, and the package that reads it is missing here: {gguf_index.GGUF_INSTALL}") from error
     try:
         return gguf.GGUFReader(file)
     except Exception as error:  # the reader trusts the file and raises whatever numpy raises

@@ -15,6 +15,7 @@ from engine.data.errors import Corrupt, NotFound
 from engine.data.json_text import json_text
 
 INDEX = "gguf.json"
+GGUF_INSTALL = "install it with `pip install 'noodlecore[gguf]'`"
 # Numbers and bytes of one block, by ggml's names; rows are whole blocks. GGML_QUANT_SIZES of the `gguf` package.
 BLOCKS = {
     "Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24), "Q8_0": (32, 34),

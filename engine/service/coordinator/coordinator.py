@@ -16,7 +16,7 @@ from engine.control import events as on
 from engine.control.adaptation.rules import AdaptationSettings, check_mode
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.data.model import ModelRef
-from engine.model.weight_cache import CACHE_FOLDER, WeightCache
+from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache
 from engine.report.jsonl import LOG_NAME
 from engine.report.jsonl_writer import JsonlWriter
 from engine.service.coordinator.control_service import ControlService

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from engine.data.errors import Refused, Unavailable
 from engine.data.model import ModelCard
-from engine.model.manifest import Manifest, manifest_of
-from engine.model.tensor_files import read_folder
+from engine.model.weights.manifest import Manifest, manifest_of
+from engine.model.weights.tensor_files import read_folder
 from engine.service import wire
 from protos import noodle_pb2 as pb
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from engine.data.errors import NoodleError
 from engine.data.json_text import json_text
 from engine.data.model import ModelCard, ModelRef
-from engine.model.card import from_json, ready_card
+from engine.model.sources.card import from_json, ready_card
 from engine.service.errors import from_number
 
 

@@ -7,19 +7,18 @@ two threads never touch the same buffers.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from engine.control.moves import Carried
 from engine.control.sessions.stage_sessions import StageSession, StageSessions
 from engine.data.errors import Corrupt, InvalidInput
 from engine.data.generation import Sampling
-from engine.model.stage import StageModel
-from engine.model.weights import WeightFolder
+from engine.model.progress import Progress
+from engine.model.running.stage import StageModel
+from engine.model.weights.weight_folder import WeightFolder
 from engine.service import wire
 from engine.service.worker import payload
 from protos import noodle_pb2 as pb
-
-Progress = Callable[[float, str], None]
 
 
 class PreparedStage:

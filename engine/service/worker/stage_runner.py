@@ -21,10 +21,11 @@ from engine.control.moves import Carried
 from engine.control.sessions.stage_sessions import Append, StageSessions
 from engine.data.errors import NoodleError, Unavailable
 from engine.data.generation import Segment
-from engine.model.measure import MeasuredTimes, measure_config, release_memory
-from engine.model.sampling import sample
-from engine.model.stage import StageModel
-from engine.model.weights import WeightFolder
+from engine.model.hardware.freed_memory import release_memory
+from engine.model.profiling.measure import MeasuredTimes, measure_config
+from engine.model.running.sampling import sample
+from engine.model.running.stage import StageModel
+from engine.model.weights.weight_folder import WeightFolder
 from engine.service import wire
 from engine.service.errors import as_noodle_error, status_number
 from engine.service.gauges import Gauges

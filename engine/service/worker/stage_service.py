@@ -27,7 +27,7 @@ from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
 if TYPE_CHECKING:  # importing it for real would import torch before the worker has announced itself
-    from engine.model.weights import WeightFolder
+    from engine.model.weights.weight_folder import WeightFolder
     from engine.service.worker.prepared_stage import PreparedStage
     from engine.service.worker.stage_runner import StageRunner
 
@@ -191,7 +191,7 @@ class StageService(rpc.StageServiceServicer):
     # ------------------------------------------------------------------------------------------ weights
     async def _with_weights(self, request: pb.LoadRequest, use: Callable[[WeightFolder], Awaitable[T]]) -> tuple[Supplied, T]:
         """Have the stage's weights here, then `use` them; what turns out to be damaged in the cache is fetched again."""
-        from engine.model.weights import DamagedTensor
+        from engine.model.weights.stored_tensor import DamagedTensor
 
         moved = FetchReport()
         for attempt in range(1, MAX_ATTEMPTS + 1):

@@ -17,9 +17,9 @@ import grpc.aio
 
 from engine.control.nodes.fetch_queue import FetchQueue
 from engine.data.errors import Corrupt, NoodleError, NotFound, Unavailable
-from engine.model.manifest import TensorEntry
-from engine.model.partial_entry import PartialEntry
-from engine.model.weight_cache import WeightCache
+from engine.model.weights.manifest import TensorEntry
+from engine.model.weights.partial_entry import PartialEntry
+from engine.model.weights.weight_cache import WeightCache
 from engine.service.errors import from_rpc_error
 from engine.service.pace import Pace
 from engine.service.weight_service import CHUNK_BYTES

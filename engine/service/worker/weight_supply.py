@@ -20,8 +20,8 @@ import grpc.aio
 
 from engine.data.errors import Corrupt, NoodleError
 from engine.data.measured_link import COORDINATOR
-from engine.model.manifest import MAX_TENSORS, Manifest, TensorEntry
-from engine.model.weight_cache import WeightCache
+from engine.model.weights.manifest import MAX_TENSORS, Manifest, TensorEntry
+from engine.model.weights.weight_cache import WeightCache
 from engine.service import wire
 from engine.service.errors import from_rpc_error
 from engine.service.gauges import Gauges
@@ -32,7 +32,8 @@ from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
 if TYPE_CHECKING:
-    from engine.model.weights import DamagedTensor, WeightFolder
+    from engine.model.weights.stored_tensor import DamagedTensor
+    from engine.model.weights.weight_folder import WeightFolder
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class WeightSupply:
     # ------------------------------------------------------------------------------------------ opening
     def _open_folder(self, folder: str, fingerprint: str) -> WeightFolder | None:
         """The coordinator's folder, where it is on this machine as well and holds the same model."""
-        from engine.model.weights import WeightFolder
+        from engine.model.weights.weight_folder import WeightFolder
 
         try:
             found = WeightFolder(Path(folder))
@@ -145,7 +146,7 @@ class WeightSupply:
         return found
 
     def _open_cached(self, manifest: Manifest) -> WeightFolder:
-        from engine.model.cached_weights import CachedWeights
+        from engine.model.weights.cached_weights import CachedWeights
 
         return CachedWeights(manifest, self._cache)
 
@@ -201,7 +202,7 @@ class _Progress:
 
 def _needed(weights: WeightFolder, manifest: Manifest, request: pb.LoadRequest, held: range) -> list[TensorEntry]:
     """The entries that loading reads, each content once. Imports torch."""
-    from engine.model.cached_weights import names_needed
+    from engine.model.running.loading import names_needed
 
     names = names_needed(weights, request.start, request.stop, request.model.dtype, held)
     return list({entry.sha256: entry for entry in manifest.tensors if entry.name in names}.values())

@@ -22,7 +22,7 @@ import grpc.aio
 
 from engine.data.errors import InvalidInput, NoodleError, Refused, Unauthorized, check_name
 from engine.data.plan import NodeSpec
-from engine.model.weight_cache import CACHE_FOLDER, WeightCache
+from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache
 from engine.service import sensors, wire
 from engine.service.addresses import check_address
 from engine.service.errors import from_rpc_error
@@ -175,17 +175,17 @@ class Worker:
         import torch
         import transformers.modeling_utils  # noqa: F401 - seconds of import that would otherwise fall into the first measurement
 
-        from engine.model import hardware
-        from engine.model.device_facts import describe_device
-        from engine.model.limits import num_cores
+        from engine.model.hardware.device_facts import describe_device
+        from engine.model.hardware.devices import default_kv_budget_bytes, detect
+        from engine.model.hardware.limits import num_cores
         from engine.service.worker.stage_runner import RunnerOptions, StageRunner
 
         options = self._options
-        facts = hardware.detect(options.device, options.memory_bytes, options.num_threads)
+        facts = detect(options.device, options.memory_bytes, options.num_threads)
         torch.set_num_threads(facts.num_threads)
         memory_bytes = facts.memory_bytes if options.memory_bytes else facts.memory_bytes // options.share_with
         sharing = describe_device(facts.device)
-        kv_budget_bytes = options.kv_memory_bytes or hardware.default_kv_budget_bytes(memory_bytes)
+        kv_budget_bytes = options.kv_memory_bytes or default_kv_budget_bytes(memory_bytes)
         spec = replace(
             self._spec,
             device=facts.device,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine import cli
 from engine.data.model import ModelRef
-from engine.model.source import resolve
+from engine.model.sources.source import resolve
 from noodle_tui.cluster.recording import Recorder
 from tests.commands.test_plan_sources import PROBLEM
 from tests.planning.test_capability import box

@@ -12,7 +12,7 @@ from engine.planning.problem import Problem
 from engine.profile.cost_model import CostModel
 from engine.profile.point import DECODE, Point
 
-MEASURED_AT = Point(DECODE, 1, 16, 1)  # the point that workers' item times stand for (model/measure.py)
+MEASURED_AT = Point(DECODE, 1, 16, 1)  # the point that workers' item times stand for (engine/model/profiling/measure.py)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,72 @@
+"""What a model's forward is given for one step. The probe (`chain`) and the stage ask here, so what was tried is what runs.
+
+Sessions share one row where the model can be told everything about each of them: positions as an argument, keys and
+values by a tag (`attention`). Otherwise a step runs its sessions one after another. Which of the two a model allows is
+found by trying, in the order of `Feeding`.
+
+Shapes: T new tokens of all rows together.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from engine.model.running.cache import StepCache
+
+Rows = Sequence[tuple[str, Sequence[int]]]
+
+
+class Feeding(StrEnum):
+    """How the sessions of a step reach a model, best first."""
+
+    PACKED = "packed"
+    PACKED_WITH_MASK = "packed with a mask"  # for models that otherwise build a mask from the number of earlier tokens
+    ROW_BY_ROW = "row by row"
+
+    @property
+    def is_packed(self) -> bool:
+        return self is not Feeding.ROW_BY_ROW
+
+
+class Feeder:
+    """The arguments of one model's forward. `blocks` is the path of its block list."""
+
+    def __init__(self, model: Any, blocks: str, feeding: Feeding) -> None:
+        self.feeding = feeding
+        self._options = _options(model, blocks)
+        self._cache_name = "cache" if "cache" in self._options else "past_key_values"  # transformers renamed it in 5.24
+
+    def arguments(self, rows: Rows, lengths: Sequence[int], cache: StepCache, device: str, *, last_logits_only: bool) -> dict[str, Any]:
+        """Arguments for new tokens of `rows`, (session id, token ids), whose sessions have `lengths` tokens already."""
+        sizes = [len(token_ids) for _, token_ids in rows]
+        token_ids = [token_id for _, ids in rows for token_id in ids]
+        arguments: dict[str, Any] = {"input_ids": torch.tensor([token_ids], device=device), "use_cache": True}  # ids [1, T]
+        arguments[self._cache_name] = cache
+        if "position_ids" in self._options:
+            positions = [p for length, size in zip(lengths, sizes, strict=True) for p in range(length, length + size)]
+            arguments["position_ids"] = torch.tensor([positions], device=device)
+        if self.feeding is not Feeding.PACKED:  # no token is padding
+            num_seen = sum(sizes) + (lengths[0] if len(rows) == 1 else 0)
+            arguments["attention_mask"] = torch.ones(1, num_seen, dtype=torch.long, device=device)
+        if last_logits_only and "logits_to_keep" in self._options and len(token_ids) != len(rows):
+            arguments["logits_to_keep"] = last_positions(sizes, device)
+        return arguments
+
+
+def last_positions(sizes: Sequence[int], device: str) -> torch.Tensor:
+    """Packed position of each row's last token, [len(sizes)]."""
+    return torch.tensor(sizes, device=device).cumsum(0) - 1
+
+
+def _options(model: Any, blocks: str) -> frozenset[str]:
+    """Arguments that the model's forward understands, itself or by passing them on to its decoder."""
+    own = inspect.signature(model.forward).parameters
+    decoder = model.get_submodule(blocks.rpartition(".")[0])
+    inner = inspect.signature(decoder.forward).parameters if "kwargs" in own else {}
+    return frozenset(own) | (frozenset(inner) & {"position_ids"})

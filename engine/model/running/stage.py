@@ -1,0 +1,212 @@
+"""A contiguous slice of a causal LM that runs packed ragged batches.
+
+It joins a cut model (`cut`), the tensors of its items (`loading`) and the sessions' KV (`kv`). Nothing here knows a
+model family, the network, or how a token is chosen.
+
+Shapes: T new tokens of all rows together, D hidden size, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from engine.data.errors import InvalidInput
+from engine.model.configuration import check_supported, context_tokens
+from engine.model.hardware.freed_memory import return_freed_buffers
+from engine.model.progress import Progress
+from engine.model.running.feeding import Feeder, Rows, last_positions
+from engine.model.running.kv import KVStore
+from engine.model.running.loading import SliceLoader, fill_synthetic, take_over
+from engine.model.running.rows import shorten_forwards
+from engine.model.running.slicing import build_chain, item_state, torch_dtype
+from engine.model.weights.weight_folder import WeightFolder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from engine.model.running.chain import Chain
+
+
+class StageModel:
+    """Items [start, stop) of one model, with the KV of their sessions. Not thread-safe: one caller at a time."""
+
+    def __init__(self, model: PreTrainedModel, chain: Chain, start: int, stop: int, *, device: str, kv_budget_bytes: int) -> None:
+        """Use `load` or `synthetic`; this cuts a meta model to the slice and leaves its tensors to them."""
+        from engine.model.running.cut import CutModel  # transformers, so only once a model is loaded
+
+        text_config = model.config.get_text_config(decoder=True)
+        self.start, self.stop, self.num_items = start, stop, chain.num_items
+        self.is_first, self.is_last = start == 0, stop == chain.num_items
+        self.hidden_size, self.vocab_size = chain.hidden_size, text_config.vocab_size
+        self.context_tokens = context_tokens(model.config)
+        self.dtype, self.device = model.dtype, device
+        self.fingerprint = ""
+        self.weight_bytes = 0
+        self._cut = CutModel(model, chain, start, stop, self.dtype, device)
+        self._chain = chain
+        self._feeder = Feeder(model, chain.blocks, chain.feeding)
+        held = [chain.kv[item - 1] for item in range(max(start, 1), min(stop, chain.num_blocks + 1))]
+        self.kv = KVStore(dict(held), kv_budget_bytes, dtype=self.dtype, device=device)
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | WeightFolder,
+        start: int,
+        stop: int,
+        *,
+        dtype: str = "float32",
+        device: str = "cpu",
+        kv_budget_bytes: int,
+        reuse: StageModel | None = None,
+        on_progress: Progress | None = None,
+    ) -> StageModel:
+        """Read the tensors of items [start, stop) and nothing else. Items that `reuse` holds are taken over, not read.
+
+        `on_progress` gets the done fraction and a sentence. Raises NotFound, InvalidInput, NotSupported or Corrupt.
+        """
+
+        weights = folder if isinstance(folder, WeightFolder) else WeightFolder(folder)
+        model, chain = _build(weights.config, start, stop, dtype)
+        loader = SliceLoader(model, chain, weights, torch_dtype(dtype))
+        stage = cls(model, chain, start, stop, device=device, kv_budget_bytes=kv_budget_bytes)
+        stage.fingerprint = weights.fingerprint
+        for done, index in enumerate(range(start, stop)):
+            if on_progress:
+                on_progress(done / (stop - start), f"loading item {index} of [{start}, {stop})")
+            if reuse is not None and index in reuse.items_for(stage.fingerprint, dtype, device):
+                take_over(model, chain, index, reuse._cut.model)
+            else:
+                loader.load(index, device)
+        return_freed_buffers()
+        stage._finish(on_progress)
+        return stage
+
+    @classmethod
+    def synthetic(
+        cls, config: PreTrainedConfig, start: int, stop: int, *, dtype: str = "float32", device: str = "cpu", kv_budget_bytes: int
+    ) -> StageModel:
+        """The same slice with made-up weights and no files, to time items on a machine."""
+
+        model, chain = _build(config, start, stop, dtype)
+        stage = cls(model, chain, start, stop, device=device, kv_budget_bytes=kv_budget_bytes)
+        with torch.no_grad():
+            for index in range(start, stop):
+                fill_synthetic(model, chain, index, device, lambda tensor: tensor.uniform_(-0.02, 0.02))
+        stage._finish(None)
+        return stage
+
+    @property
+    def module(self) -> PreTrainedModel:
+        """The model that runs, for hooks; blocks outside the slice pass their input through."""
+        return self._cut.model
+
+    @property
+    def blocks(self) -> str:
+        """Path of the block list inside `module`."""
+        return self._chain.blocks
+
+    def items_for(self, fingerprint: str, dtype: str, device: str) -> range:
+        """The items that a stage of this model, dtype and device could take over instead of reading them."""
+        same = (self.fingerprint, self.dtype, self.device) == (fingerprint, torch_dtype(dtype), device)
+        return range(self.start, self.stop) if same else range(0)
+
+    def bytes_beyond(self, other: StageModel | None) -> int:
+        """Bytes of the tensors that `other` does not share with this stage: what had to be read."""
+        held = {t.data_ptr() for t in other._tensors()} if other is not None else set()
+        return sum({t.data_ptr(): t.nbytes for t in self._tensors() if t.data_ptr() not in held}.values())
+
+    def open(self, session_id: str, max_tokens: int) -> None:
+        """Reserve KV for `max_tokens` tokens; allocates nothing yet. Raises Exhausted with the numbers."""
+        if max_tokens > self.context_tokens:
+            raise InvalidInput(
+                f"session {session_id!r}: {max_tokens} tokens exceed the model's context of {self.context_tokens}: "
+                f"shorten the prompt or the answer"
+            )
+        self.kv.open(session_id, max_tokens)
+
+    def close(self, session_id: str) -> None:
+        """Free the session; an unknown id is fine."""
+        self.kv.close(session_id)
+
+    def length(self, session_id: str) -> int:
+        """Tokens of the session that this stage has processed. Raises NotFound."""
+        return self.kv.length(session_id)
+
+    @torch.inference_mode()
+    def forward(self, rows: Rows, hidden: torch.Tensor | None) -> torch.Tensor:
+        """Process new tokens: `rows` are (session id, token ids) in packed order, `hidden` [T, D] except on the first stage.
+
+        Returns hidden states [T, D], or on the last stage the float32 logits [len(rows), V] of each row's last token.
+        Raises NotFound, InvalidInput or Exhausted; then no session has changed.
+        """
+        lengths = self._check(rows, hidden)
+        run = self._run if self._chain.feeding.is_packed or len(rows) == 1 else self._run_row_by_row
+        output = run(rows, lengths, hidden)
+        for (session_id, token_ids), length in zip(rows, lengths, strict=True):
+            self.kv.commit(session_id, length + len(token_ids))
+        return output
+
+    def _check(self, rows: Rows, hidden: torch.Tensor | None) -> list[int]:
+        """The rows' current lengths, once everything is known to fit."""
+        if not rows or len({session_id for session_id, _ in rows}) != len(rows):
+            raise InvalidInput(f"a step needs 1 or more rows of different sessions, got {[session_id for session_id, _ in rows][:8]}")
+        lengths = []
+        for session_id, token_ids in rows:
+            length = self.kv.length(session_id)
+            self.kv.check_room(session_id, length + len(token_ids))
+            if not token_ids or min(token_ids) < 0 or max(token_ids) >= self.vocab_size:
+                raise InvalidInput(f"session {session_id!r} needs 1 or more token ids in [0, {self.vocab_size})")
+            lengths.append(length)
+        num_tokens = sum(len(token_ids) for _, token_ids in rows)
+        if self.is_first != (hidden is None):
+            raise InvalidInput(f"stage [{self.start}, {self.stop}) {'takes no' if self.is_first else 'needs'} hidden states")
+        if hidden is not None and (hidden.shape != (num_tokens, self.hidden_size) or hidden.dtype != self.dtype):
+            raise InvalidInput(
+                f"stage [{self.start}, {self.stop}) needs hidden states ({num_tokens}, {self.hidden_size}) in {self.dtype}, "
+                f"got {tuple(hidden.shape)} in {hidden.dtype}"
+            )
+        return lengths
+
+    def _run_row_by_row(self, rows: Rows, lengths: list[int], hidden: torch.Tensor | None) -> torch.Tensor:
+        outputs, start = [], 0
+        for row, length in zip(rows, lengths, strict=True):
+            stop = start + len(row[1])
+            outputs.append(self._run([row], [length], None if hidden is None else hidden[start:stop]))
+            start = stop
+        return torch.cat(outputs)
+
+    def _run(self, rows: Rows, lengths: list[int], hidden: torch.Tensor | None) -> torch.Tensor:
+        """One call of the model; writes K/V without committing them."""
+        from engine.model.running.cache import StepCache
+
+        sizes = [len(token_ids) for _, token_ids in rows]
+        cache = StepCache(self.kv, [(row[0], size) for row, size in zip(rows, sizes, strict=True)])
+        arguments = self._feeder.arguments(rows, lengths, cache, self.device, last_logits_only=self.is_last)
+        output = self._cut.run(hidden, sum(sizes), cache, arguments)
+        if not self.is_last:
+            return output
+        return (output if len(output) == len(rows) else output[last_positions(sizes, self.device)]).float()
+
+    def _tensors(self) -> list[torch.Tensor]:
+        return [t for index in range(self.start, self.stop) for _, t in item_state(self._cut.model, self._chain, index)]
+
+    def _finish(self, on_progress: Progress | None) -> None:
+        """Everything outside the slice stays on the meta device; make the rest read-only."""
+        self.weight_bytes = self.bytes_beyond(None)  # a shared tensor counts once
+        self._cut.model.requires_grad_(False)
+        shorten_forwards(self._cut.model)
+        if on_progress:
+            on_progress(1.0, f"loaded items [{self.start}, {self.stop})")
+
+
+def _build(config: PreTrainedConfig, start: int, stop: int, dtype: str) -> tuple[PreTrainedModel, Chain]:
+    """The whole model on the meta device and its chain. Raises NotSupported or InvalidInput."""
+    check_supported(config)
+    model, chain = build_chain(config, torch_dtype(dtype))
+    if not 0 <= start < stop <= chain.num_items:
+        raise InvalidInput(f"stage [{start}, {stop}) is not a slice: the model has items [0, {chain.num_items})")
+    return model, chain
