@@ -25,9 +25,11 @@ from engine.data.version import Version
 from engine.data.watch_frame import WatchFrame, completed
 from engine.service import wire
 from engine.service.addresses import check_address
-from engine.service.errors import from_rpc_error, is_transport_failure
+from engine.service.errors import is_transport_failure
 from engine.service.links import connect
 from engine.service.trust.access import Access, Metadata
+from engine.service.trust.local_tokens import find_token
+from engine.service.trust.trouble import explained
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -45,7 +47,7 @@ class Client:
 
     def __init__(self, address: str, access: Access | None = None) -> None:
         self.address = check_address(address)
-        self._access = access or Access()
+        self._access = access or Access(find_token(address))
         self._channel = self._access.channel(address)
         self._was_connected = False
         self._unfinished: set[str] = set()  # sessions begun here whose end has not come
@@ -159,8 +161,8 @@ class Client:
                 yield chunk
         except grpc.aio.AioRpcError as e:
             if is_transport_failure(e):
-                raise _Disconnected(self._explain(e)) from e
-            raise self._explain(e) from e
+                raise _Disconnected(await self._explained(e)) from e
+            raise await self._explained(e) from e
         finally:
             with contextlib.suppress(Exception):
                 call.cancel()
@@ -172,7 +174,7 @@ class Client:
         except grpc.aio.AioRpcError as e:
             if e.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return Version("", 0)
-            raise self._explain(e) from e
+            raise await self._explained(e) from e
         return wire.from_message(Version, reply)
 
     async def plan(self, strategy: str = "", stages: Sequence[Stage] = (), without: str = "", including: str = "") -> Plan:
@@ -282,20 +284,20 @@ class Client:
             self._was_connected = True
             return answer
         except grpc.aio.AioRpcError as e:
-            raise self._explain(e) from e
+            raise await self._explained(e) from e
 
     async def _stream(self, call: Any) -> AsyncIterator[Any]:
         try:
             async for message in call:
                 yield message
         except grpc.aio.AioRpcError as e:
-            raise self._explain(e) from e
+            raise await self._explained(e) from e
         finally:
             with contextlib.suppress(Exception):
                 call.cancel()
 
-    def _explain(self, error: grpc.aio.AioRpcError) -> NoodleError:
-        return from_rpc_error(error, f"the coordinator at {self.address}")
+    async def _explained(self, error: grpc.aio.AioRpcError) -> NoodleError:
+        return await explained(error, f"the coordinator at {self.address}", self.address, self._access)
 
 
 @dataclass(frozen=True, slots=True)

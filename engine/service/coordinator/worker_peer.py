@@ -15,6 +15,7 @@ from engine.service.errors import from_rpc_error
 from engine.service.incoming import finite
 from engine.service.links import Link
 from engine.service.trust.access import Access
+from engine.service.trust.trouble import explained
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -51,7 +52,8 @@ class WorkerPeer:
         except grpc.RpcError as e:
             if e.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise NoAnswer(f"worker {self.worker_id} at {self.address} does not answer: that is {hint}") from e
-            why = str(self.explain(e)).split(";")[0]
+            known = await explained(e, f"worker {self.worker_id} at {self.address}", self.address, self._access)
+            why = str(known).split(";")[0]
             raise Unavailable(f"{why}: that is {hint}") from e
         if reply.worker_id != self.worker_id:
             raise Unavailable(f"worker {reply.worker_id} answers at {self.address}, not {self.worker_id}: that is {hint}")

@@ -25,7 +25,6 @@ from engine.data.plan import NodeSpec
 from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache
 from engine.service import sensors, wire
 from engine.service.addresses import check_address
-from engine.service.errors import from_rpc_error
 from engine.service.gauges import Gauges
 from engine.service.links import Link, connect
 from engine.service.metrics_server import MetricsServer, worker_collector
@@ -34,6 +33,7 @@ from engine.service.process import Server, announce, end_at_once, read_again_on_
 from engine.service.trust.access import Access
 from engine.service.trust.certificates import read_certificate
 from engine.service.trust.guard import Guard
+from engine.service.trust.trouble import explained
 from engine.service.weight_library import WeightLibrary
 from engine.service.weight_service import WeightService
 from engine.service.worker.advertise import advertised_address, check_advertise
@@ -233,7 +233,7 @@ class Worker:
         try:
             reply = await stub.Register(request, metadata=self._access.metadata, timeout=REGISTER_TIMEOUT_S)
         except grpc.aio.AioRpcError as e:
-            raise from_rpc_error(e, f"the coordinator at {self._options.join}") from e
+            raise await explained(e, f"the coordinator at {self._options.join}", self._options.join, self._access) from e
         headers = (*self._access.metadata, ("worker-id", self._spec.node_id), ("generation", str(reply.generation)))
         report = Link(stub.Report(metadata=headers), "the coordinator", lambda *_: None)
         loop = asyncio.get_running_loop()
