@@ -94,15 +94,18 @@ def decoded(content: bytes, name: str) -> str:
         raise InvalidInput(f"{name} is not UTF-8 text ({where}): convert it to UTF-8") from error
 
 
-def replace_whole(path: Path, content: bytes) -> None:
+def replace_whole(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Write beside `path`, then rename: a reader sees the old file or the new one, never a part. Makes the folder.
+
+    `mode` are the most permissions it may have, from the first byte on; the umask takes some away.
 
     Raises what `failure` says; then `path` is as it was.
     """
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(content)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(content)
         draft.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.data.errors import InvalidInput
 from engine.data.generation import GenerateRequest, Sampling
+from engine.options.declared import build, declare, names_in, words
+from engine.service.local_options import LocalOptions
+from engine.service.options import AccessOptions
 from noodle_tui.config import Config
 from noodle_tui.text.graph_sets import GRAPHS, SETS, parse_graph_sets
 from noodle_tui.themes import DEFAULT_THEME, theme_names
@@ -25,9 +28,8 @@ class Options:
     """What the user asked for; None means the default of whoever reads it."""
 
     connect: str | None = None  # None: start an embedded cluster
-    model: str | None = None
-    workers: int | None = None
-    random_weights: int | None = None
+    cluster: LocalOptions = field(default_factory=LocalOptions)
+    access: AccessOptions = field(default_factory=AccessOptions)
     ascii: bool = False
     theme: str | None = None
     hz: float = 1.0
@@ -56,19 +58,16 @@ class Options:
         GenerateRequest("x", max_new_tokens=self.max_new_tokens, sampling=Sampling(self.temperature, seed=self.seed))
 
     def _check_cluster(self) -> None:
-        embedded = {"--model": self.model, "--workers": self.workers, "--random-weights": self.random_weights}
-        given = [name for name, value in embedded.items() if value is not None]
+        given = words(self.cluster)
         if self.connect is not None and given:
-            raise InvalidInput(f"{given[0]} starts a cluster of its own, --connect joins one that runs: give one or the other")
+            raise InvalidInput(
+                f"{given[0].partition('=')[0]} starts a cluster of its own, --connect joins one that runs: give one or the other"
+            )
         if self.connect is not None and not _is_address(self.connect):
             raise InvalidInput(f"--connect {self.connect[:80]!r} is not an address: use HOST:PORT, for example 127.0.0.1:7070")
-        if self.workers is not None and not 1 <= self.workers <= 64:
-            raise InvalidInput(f"--workers {self.workers} is not allowed: an embedded cluster has 1 to 64 worker processes")
-        if self.random_weights is not None and not 0 <= self.random_weights < 2**63:
-            raise InvalidInput(f"--random-weights {self.random_weights} is not allowed: the seed is a whole number from 0")
 
     def _check_recording(self) -> None:
-        if self.replay is not None and (self.connect or self.model or self.workers or self.random_weights is not None):
+        if self.replay is not None and (self.connect or words(self.cluster)):
             raise InvalidInput("--replay shows a recording: it goes with neither --connect nor the options of an embedded cluster")
         if self.replay is not None and self.record is not None:
             raise InvalidInput("--replay and --record: a replay is a recording already, give one or the other")
@@ -87,9 +86,12 @@ def _is_address(text: str) -> bool:
 def parse(argv: Sequence[str], config: Config | None = None) -> Options:
     """Options from the command line over those of console.toml; exits 2 with the reason when they make no sense."""
     parser = _parser()
-    values = {name: value for name, value in vars(parser.parse_args(argv)).items() if value is not None}
+    given = vars(parser.parse_args(argv))
+    groups = {"cluster": LocalOptions, "access": AccessOptions}
+    parts = {part: {name: given.pop(name) for name in names_in(options) if name in given} for part, options in groups.items()}
+    values = {name: value for name, value in given.items() if value is not None and value is not False}
     try:
-        chosen = {**_from_config(config), **{name: value for name, value in values.items() if value is not False}}
+        chosen = {**_from_config(config), **values, **{part: build(options, parts[part]) for part, options in groups.items()}}
         if chosen.get("low_bandwidth"):
             chosen = {"hz": LOW_HZ, "theme": LOW_THEME, **chosen}
         return Options(**chosen)
@@ -121,9 +123,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     cluster = parser.add_argument_group("cluster")
     cluster.add_argument("--connect", metavar="ADDR", help="join the coordinator at HOST:PORT")
-    cluster.add_argument("--model", metavar="M", help="model of the embedded cluster: hub id, local folder or architecture name")
-    cluster.add_argument("--workers", metavar="N", type=int, help="worker processes of the embedded cluster")
-    cluster.add_argument("--random-weights", metavar="SEED", type=int, help="seeded random weights: no download, answers are noise")
+    declare(parser.add_argument_group("access", "what the console shows the coordinator at --connect"), AccessOptions)
+    declare(parser.add_argument_group("embedded cluster", "as for noodle-engine up"), LocalOptions)
     recording = parser.add_argument_group("recording")
     recording.add_argument("--record", metavar="FILE", help="write every frame to a new file (.gz compresses)")
     recording.add_argument("--headless", action="store_true", help="record without a screen until interrupted")
@@ -145,8 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     display.add_argument(
         "--serve", metavar="PORT", type=int, nargs="?", const=8000, help="in a browser on this machine, through textual-serve"
     )
-    access = parser.add_argument_group("access")
-    access.add_argument("--rw", action="store_true", help="allow changes although the coordinator is on another machine")
+    cluster.add_argument("--rw", action="store_true", help="allow changes although the coordinator is on another machine")
     prompt = parser.add_argument_group("prompt", "defaults of the fields under the prompt")
     prompt.add_argument("--max-new-tokens", type=int, default=64, metavar="N", help="tokens to generate at most (default 64)")
     prompt.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)")

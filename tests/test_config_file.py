@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,43 +11,50 @@ from hypothesis import strategies as st
 
 import engine
 from engine import cli
+from engine.commands.serving.options import Up
 from engine.data.errors import InvalidInput
+from engine.service.local_options import local_options
 
 EXAMPLE = Path(engine.__file__).parent / "example.yaml"
 
 
-def parse(path: Path, text: str, *arguments: str) -> argparse.Namespace:
+def parse(path: Path, text: str, *arguments: str) -> Any:
     path = path / "noodle.yaml"
     path.write_text(text, encoding="utf-8")
     command, *rest = arguments or ("up",)
-    return cli._parse([command, "--config", str(path), *rest])
+    return parsed(command, "--config", str(path), *rest)
+
+
+def parsed(*argv: str) -> Any:
+    """The options of a command."""
+    return cli.parse(argv)[1]
 
 
 def test_the_example_is_right_and_says_what_it_shows() -> None:
-    up = cli._parse(["up", "--config", str(EXAMPLE)])
-    assert (up.model, up.random_weights, up.workers, up.threads, up.memory) == ("llama:tiny", 0, 2, 1, 2 * 10**9)
-    assert up.slowdown == (1.0, 3.0) and up.json is True and up.metrics_dir == Path("run-1") and up.metrics_port == 0
-    assert cli._parse(["worker", "--config", str(EXAMPLE)]).join == "127.0.0.1:7070"
-    assert cli._parse(["generate", "Hello", "--config", str(EXAMPLE)]).stop == ["\n\n", "END"]
+    given = {"model": "llama:tiny", "random_weights": 0, "num_workers": 2, "num_threads": 1, "memory_bytes": 2 * 10**9}
+    cluster = local_options(**given, slowdowns=(1.0, 3.0), metrics_dir=Path("run-1"), metrics_port=0)
+    assert parsed("up", "--config", str(EXAMPLE)) == Up(cluster=cluster, json=True)
+    assert parsed("worker", "--config", str(EXAMPLE)).worker.join == "127.0.0.1:7070"
+    assert parsed("generate", "Hello", "--config", str(EXAMPLE)).stop == ("\n\n", "END")
 
 
 def test_the_command_line_wins(tmp_path: Path) -> None:
     text = "up:\n  workers: 5\n  model: gpt2\n  json: true\ngenerate:\n  stop: [a, b]\n  ignore-eos: true\n"
     found = parse(tmp_path, text, "up", "--workers", "2", "--no-json")
-    assert (found.workers, found.model, found.json) == (2, "gpt2", False)
-    assert parse(tmp_path, text, "generate", "--stop", "c").stop == ["c"]
-    assert parse(tmp_path, text, "generate").stop == ["a", "b"]
+    assert found == Up(cluster=local_options(num_workers=2, model="gpt2"))
+    assert parse(tmp_path, text, "generate", "--stop", "c").stop == ("c",)
+    assert parse(tmp_path, text, "generate").stop == ("a", "b")
     assert parse(tmp_path, text, "generate", "--no-ignore-eos").ignore_eos is False
 
 
 def test_without_a_section_nothing_changes(tmp_path: Path) -> None:
     for text in ("", "# nothing\n", "up:\n", "status:\n  json: true\n"):
-        assert vars(parse(tmp_path, text)) | {"config": None, "run": None} == vars(cli._parse(["up"])) | {"run": None}
+        assert parse(tmp_path, text) == parsed("up") == Up()
 
 
 @pytest.mark.parametrize("text", ["slowdown: [1, 3]", "slowdown: 1,3", "slowdown: '1,3'"])
 def test_a_list_may_be_written_either_way(tmp_path: Path, text: str) -> None:
-    assert parse(tmp_path, f"up:\n  {text}\n").slowdown == (1.0, 3.0)
+    assert parse(tmp_path, f"up:\n  {text}\n").cluster.slowdowns == (1.0, 3.0)
 
 
 @pytest.mark.parametrize(
@@ -98,19 +105,18 @@ def test_a_mistake_in_another_command_is_found_too(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_or_not_a_configuration(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"--config: .*none.yaml does not exist"):
-        cli._parse(["up", "--config", str(tmp_path / "none.yaml")])
+        parsed("up", "--config", str(tmp_path / "none.yaml"))
     (tmp_path / "big.yaml").write_bytes(b"#" * (1 << 20) + b"\n\n")
     with pytest.raises(InvalidInput, match="has more than 1048576 bytes"):
-        cli._parse(["up", "--config", str(tmp_path / "big.yaml")])
+        parsed("up", "--config", str(tmp_path / "big.yaml"))
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01\x80")
     with pytest.raises(InvalidInput):
-        cli._parse(["up", "--config", str(tmp_path / "binary.yaml")])
+        parsed("up", "--config", str(tmp_path / "binary.yaml"))
 
 
 def test_every_command_takes_a_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "noodle.yaml").write_text("nothing: 1\n")
-    commands = next(a.choices for a in cli._parser()._actions if isinstance(a, argparse._SubParsersAction))
-    for command in commands:
+    for command in cli.COMMANDS:
         assert cli.main([command, "--config", str(tmp_path / "noodle.yaml")]) == 2
         assert "noodle.yaml:1" in capsys.readouterr().err
 
@@ -121,6 +127,6 @@ def test_any_bytes_are_a_configuration_or_refused(tmp_path_factory: pytest.TempP
     path = tmp_path_factory.mktemp("config") / "noodle.yaml"
     path.write_bytes(content)
     try:
-        cli._parse(["up", "--config", str(path)])
+        parsed("up", "--config", str(path))
     except InvalidInput as e:
         assert str(path) in str(e)

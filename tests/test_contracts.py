@@ -20,7 +20,7 @@ OPTIONS = api.read_configuration(str(Path(__file__).parent.parent / "pyproject.t
 CONTRACTS = {contract["name"]: contract for contract in OPTIONS["contracts_options"]}
 BREACHES = {
     "The rooms stand on floors": ["engine.data.plan -> engine.files", "engine.model.families -> engine.planning.problem"],
-    "The engine never imports the console": ["engine.commands.serve -> noodle_tui.app", "engine.service.client -> textual"],
+    "The engine never imports the console": ["engine.commands.serving.serve -> noodle_tui.app", "engine.service.client -> textual"],
     "The pure rooms import no I/O": ["engine.control.sessions.serving -> time", "engine.simulation.drill.wire -> random"],
     "The solvers stand behind one door": ["engine.control.placement -> engine.planning.solving.exact"],
     "The model room has floors of its own": [

@@ -35,12 +35,10 @@ class Settings:
 
     values: Mapping[str, Any]
 
-    def fill(self, options: argparse.Namespace) -> argparse.Namespace:
+    def fill(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Options that collect several values keep those of the command line, if there are any, else they take the file's."""
-        for dest, value in self.values.items():
-            if isinstance(value, list) and not getattr(options, dest):
-                setattr(options, dest, value)
-        return options
+        lists = {name: value for name, value in self.values.items() if isinstance(value, list) and not given[name]}
+        return {**given, **lists}
 
 
 def apply_config(path: Path, command: str, parsers: Mapping[str, argparse.ArgumentParser]) -> Settings:

@@ -8,7 +8,6 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -27,8 +26,8 @@ from engine.data.watch_frame import WatchFrame, completed
 from engine.service import wire
 from engine.service.addresses import check_address
 from engine.service.errors import from_rpc_error, is_transport_failure
-from engine.service.links import connect, open_channel
-from engine.service.security import SecurityOptions, channel_credentials, metadata
+from engine.service.links import connect
+from engine.service.trust.access import Access
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -44,14 +43,14 @@ CANCEL_TIMEOUT_S = 1.0
 class Client:
     """A connection to one coordinator; every method raises `engine.data` errors, never gRPC's."""
 
-    def __init__(self, address: str, token: str | None = None, tls_ca: Path | None = None) -> None:
+    def __init__(self, address: str, access: Access | None = None) -> None:
         self.address = check_address(address)
-        self._credentials = channel_credentials(SecurityOptions(tls_ca=tls_ca))
-        self._channel = open_channel(address, self._credentials)
+        self._access = access or Access()
+        self._channel = self._access.channel(address)
         self._was_connected = False
         self._unfinished: set[str] = set()  # sessions begun here whose end has not come
         self._stub = rpc.ControlStub(self._channel)
-        self._metadata = metadata(token)
+        self._metadata = self._access.metadata
 
     async def __aenter__(self) -> Client:
         return self
@@ -134,7 +133,7 @@ class Client:
 
     async def _reconnect(self, broken: grpc.aio.Channel) -> None:
         """Replace the channel, unless another session of this client did it already."""
-        fresh = await connect(self.address, self._credentials, RECONNECT_TIMEOUT_S)
+        fresh = await connect(self._access, self.address, RECONNECT_TIMEOUT_S)
         if self._channel is broken:
             self._channel, self._stub = fresh, rpc.ControlStub(fresh)
             await broken.close()

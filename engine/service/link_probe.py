@@ -20,8 +20,7 @@ import grpc.aio
 from engine.data.errors import InvalidInput
 from engine.data.measured_link import MeasuredLink
 from engine.service.errors import from_rpc_error
-from engine.service.links import open_channel
-from engine.service.security import metadata
+from engine.service.trust.access import Access
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -43,15 +42,13 @@ class LinkPeer:
     address: str
 
 
-async def measure_links(
-    from_id: str, peers: Sequence[LinkPeer], token: str | None, credentials: grpc.ChannelCredentials | None
-) -> tuple[MeasuredLink, ...]:
+async def measure_links(from_id: str, peers: Sequence[LinkPeer], access: Access) -> tuple[MeasuredLink, ...]:
     """Both directions of every link, one peer after the other; a peer that cannot be reached is a failure in its place."""
     found: list[MeasuredLink] = []
     for peer in peers:
-        channel = open_channel(peer.address, credentials)
+        channel = access.channel(peer.address)
         try:
-            found += await _measure(from_id, peer.worker_id, rpc.StageServiceStub(channel).Echo(metadata=metadata(token)))
+            found += await _measure(from_id, peer.worker_id, rpc.StageServiceStub(channel).Echo(metadata=access.metadata))
         except grpc.aio.AioRpcError as error:
             found.append(MeasuredLink(from_id, peer.worker_id, failure=str(from_rpc_error(error, f"{peer.worker_id} at {peer.address}"))))
         except (asyncio.InvalidStateError, grpc.aio.UsageError):

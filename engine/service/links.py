@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from engine.service import wire
+from engine.service.trust.access import Access
 
 MAX_WAITING = 1024
 STAGGER_S = 0.15
@@ -65,7 +65,7 @@ class Link:
         self._call.cancel()
 
 
-async def connect(address: str, credentials: grpc.ChannelCredentials | None, timeout_s: float) -> grpc.aio.Channel:
+async def connect(access: Access, address: str, timeout_s: float) -> grpc.aio.Channel:
     """A connected channel, or one whose first call says why it is not.
 
     A packet that is lost while connecting is sent again after 1 s, 2 s, 4 s only. So a new attempt begins every `STAGGER_S` beside those
@@ -76,7 +76,7 @@ async def connect(address: str, credentials: grpc.ChannelCredentials | None, tim
     chosen = None
     try:
         while chosen is None:
-            channel = open_channel(address, credentials)
+            channel = access.channel(address)
             attempts[asyncio.create_task(_is_connected(channel))] = channel
             done, pending = await asyncio.wait(attempts, timeout=STAGGER_S, return_when=asyncio.FIRST_COMPLETED)
             connected = [task for task in done if task.result()]
@@ -99,12 +99,3 @@ async def _is_connected(channel: grpc.aio.Channel) -> bool:
             return False
         await channel.wait_for_state_change(state)
     return True
-
-
-def open_channel(
-    address: str, credentials: grpc.ChannelCredentials | None = None, options: wire.Options = wire.CHANNEL_OPTIONS
-) -> grpc.aio.Channel:
-    """A channel with this project's limits and keepalive."""
-    if credentials is None:
-        return grpc.aio.insecure_channel(address, options=options)
-    return grpc.aio.secure_channel(address, credentials, options=options)

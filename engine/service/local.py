@@ -13,46 +13,19 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
-from engine.data.errors import InvalidInput, NoodleError, Unavailable
+from engine.data.errors import NoodleError, Unavailable
+from engine.options.declared import words
+from engine.service.coordinator.options import CoordinatorOptions
+from engine.service.local_options import LocalOptions
+from engine.service.options import MetricsOptions, ServerOptions
+from engine.service.worker.options import WorkerOptions
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 4.0
-MAX_WORKERS = 64
 TAIL_LINES = 5
-
-
-@dataclass(frozen=True, slots=True)
-class LocalOptions:
-    """What to start. `model` None: GPT-2 from the local hub cache, or with random weights if it is not there.
-
-    `slowdowns` makes the worker at the same index slower by that factor; missing ones are 1.
-    """
-
-    model: str | None = None
-    random_weights: int | None = None
-    num_workers: int = 3
-    dtype: str = "float32"
-    num_threads: int | None = None
-    memory_bytes: int | None = None
-    kv_memory_bytes: int | None = None
-    slowdowns: tuple[float, ...] = ()
-    layers: tuple[int, ...] = ()  # items per stage instead of a search
-    adapt: str = "off"  # the mode of adaptation
-    cache_dir: str | None = None
-    state_dir: str | None = None
-    listen: str = "127.0.0.1:0"
-    metrics_dir: str | None = None
-    metrics_every_step: bool = False
-    metrics_port: int | None = None  # the coordinator's; worker i listens on the i-th after it, all on free ones if it is 0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.num_workers <= MAX_WORKERS:
-            raise InvalidInput(f"--workers {self.num_workers} is not allowed: start 1 to {MAX_WORKERS} workers on one machine")
-        if self.num_threads is not None and self.num_threads < 1:
-            raise InvalidInput(f"--threads {self.num_threads} is not allowed: give 1 or more")
 
 
 @dataclass(slots=True)
@@ -79,18 +52,10 @@ class LocalCluster:
     async def start(self) -> str:
         """Start everything; returns the coordinator's address as soon as it is bound, long before the model is loaded."""
         options = self.options
-        arguments = ["coordinator", "--workers", str(options.num_workers), "--listen", options.listen, *_model_arguments(options)]
-        if options.layers:
-            arguments += ["--layers", ",".join(map(str, options.layers))]
-        if options.adapt != "off":
-            arguments += ["--adapt", options.adapt]
-        if options.state_dir:
-            arguments += ["--state-dir", options.state_dir]
-        arguments += _metrics_arguments(options)
         try:
-            first_line = await self._spawn("coordinator", arguments)
+            first_line = await self._spawn("coordinator", ["coordinator", *words(self.coordinator_options())])
             self.address = str(json.loads(first_line)["address"])
-            workers = [self._spawn(f"w{i + 1}", self._worker_arguments(i)) for i in range(options.num_workers)]
+            workers = [self._spawn(f"w{i + 1}", ["worker", *words(self.worker_options(i))]) for i in range(options.num_workers)]
             await asyncio.gather(*workers)
         except BaseException:
             await self.stop()
@@ -131,20 +96,22 @@ class LocalCluster:
             return ()
         return tuple(_obituary(c) for c in self._children if c.process.returncode is not None)
 
-    def _worker_arguments(self, index: int) -> list[str]:
+    def coordinator_options(self) -> CoordinatorOptions:
+        return replace(self.options.coordinator, server=_server(self.options.coordinator.server))
+
+    def worker_options(self, index: int) -> WorkerOptions:
+        """Of the worker at `index`; it joins at `address`."""
         options = self.options
-        arguments = ["worker", "--join", self.address, "--id", f"w{index + 1}", "--share-with", str(options.num_workers)]
-        if options.num_threads is not None:
-            arguments += ["--threads", str(options.num_threads)]
-        if options.memory_bytes is not None:
-            arguments += ["--memory", str(options.memory_bytes)]
-        if options.kv_memory_bytes is not None:
-            arguments += ["--kv-memory", str(options.kv_memory_bytes)]
-        if index < len(options.slowdowns):
-            arguments += ["--slowdown", str(options.slowdowns[index])]
-        if options.metrics_port is not None:
-            arguments += ["--metrics-port", str(options.metrics_port + index + 1 if options.metrics_port else 0)]
-        return arguments
+        port = options.worker.server.metrics.metrics_port
+        metrics = MetricsOptions(port + index + 1 if port else port)  # the coordinator has `port` itself; 0 is any free one
+        return replace(
+            options.worker,
+            join=self.address,
+            worker_id=f"w{index + 1}",
+            share_with=options.num_workers,
+            slowdown=options.slowdowns[index] if index < len(options.slowdowns) else 1.0,
+            server=_server(ServerOptions(metrics=metrics)),
+        )
 
     async def _spawn(self, name: str, arguments: list[str]) -> str:
         """Start `python -m engine ...` and return the first line of its output."""
@@ -153,9 +120,6 @@ class LocalCluster:
             "-m",
             "engine",
             *arguments,
-            "--exit-with-parent",
-            "--log-level",
-            "WARNING",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -190,26 +154,8 @@ class LocalCluster:
         return line.decode()
 
 
-def _model_arguments(options: LocalOptions) -> list[str]:
-    arguments = ["--dtype", options.dtype]
-    if options.model is not None:
-        arguments += ["--model", options.model]
-    if options.random_weights is not None:
-        arguments += ["--random-weights", str(options.random_weights)]
-    if options.cache_dir is not None:
-        arguments += ["--cache-dir", options.cache_dir]
-    return arguments
-
-
-def _metrics_arguments(options: LocalOptions) -> list[str]:
-    arguments = []
-    if options.metrics_dir is not None:
-        arguments += ["--metrics-dir", options.metrics_dir]
-    if options.metrics_every_step:
-        arguments += ["--metrics-every-step"]
-    if options.metrics_port is not None:
-        arguments += ["--metrics-port", str(options.metrics_port)]
-    return arguments
+def _server(options: ServerOptions) -> ServerOptions:
+    return replace(options, exit_with_parent=True, log_level="WARNING")
 
 
 def child_environment() -> dict[str, str]:

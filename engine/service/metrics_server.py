@@ -9,27 +9,18 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.data.errors import Refused, Unavailable
 from engine.data.status import ClusterStatus
 from engine.service.gauges import Gauges
-from engine.service.security import is_loopback
+from engine.service.options import MetricsOptions
+from engine.service.trust.access import is_loopback
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 SNAPSHOT_TIMEOUT_S = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class MetricsOptions:
-    """Where to answer scrapes; without a port nothing listens, port 0 picks a free one."""
-
-    port: int | None = None
-    host: str = "127.0.0.1"
-    insecure: bool = False
 
 
 class MetricsServer:
@@ -41,7 +32,7 @@ class MetricsServer:
 
     def start(self) -> str:
         """Bind; returns HOST:PORT, empty when nothing was asked for. Raises Refused or Unavailable."""
-        host, port = self._options.host, self._options.port
+        host, port = self._options.metrics_host, self._options.metrics_port
         if port is None:
             return ""
         if not (is_loopback(f"{host}:{port}") or self._options.insecure):

@@ -26,7 +26,8 @@ from engine.data.json_text import json_text
 from engine.service import wire
 from engine.service.errors import CatchAll
 from engine.service.incoming import Decoder
-from engine.service.security import Gatekeeper, SecurityOptions, check_listen_address, server_credentials
+from engine.service.options import SecurityOptions
+from engine.service.trust.guard import Gatekeeper, check_listen_address, server_credentials
 
 GRACE_S = 0.25
 TIDY_UP_S = 0.8  # from a signal to the end of a process that cannot end in order

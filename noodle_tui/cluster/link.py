@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import importlib
 import math
-import os
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from engine.data.errors import NoodleError, Unavailable
 from engine.data.generation import GenerateRequest
 from engine.data.plan import Plan, Stage
+from engine.service.local_options import LocalOptions
 from noodle_tui.cluster.backoff import delay_s
 from noodle_tui.core.logs import LogLine, level_of
 from noodle_tui.core.messages import (
@@ -157,9 +157,9 @@ class Link:
         if self._options.connect is not None:
             return self._options.connect
         self._failures = ()
-        self._post(BootProgress(boot_sentence(self._options)))
+        self._post(BootProgress(boot_sentence(self._options.cluster)))
         local = await _imported("engine.service.local")
-        self._cluster = local.LocalCluster(local.LocalOptions(**_cluster_options(self._options)))
+        self._cluster = local.LocalCluster(self._options.cluster)
         self._cluster.on_line = self._take_line
         try:
             return await self._cluster.start()
@@ -170,8 +170,9 @@ class Link:
     async def _watch(self, address: str) -> None:
         """Post every frame of one connection until it ends or fails."""
         self._post(Dialling(address))
-        service = await _imported("engine.service.client")
-        async with service.Client(address, os.environ.get("NOODLE_TOKEN")) as self._client:
+        service, access = await _imported("engine.service.client"), await _imported("engine.service.trust.access")
+        shown = access.access_of_client(self._options.access) if self._options.connect is not None else None
+        async with service.Client(address, shown) as self._client:
             try:
                 await self._compare_versions(self._client, address)
                 frames = self._client.watch(min_interval_s=min(1.0, 1 / self._options.hz))
@@ -261,18 +262,12 @@ async def _imported(name: str) -> Any:
     return await asyncio.to_thread(importlib.import_module, name)
 
 
-def _cluster_options(options: Options) -> dict[str, Any]:
-    """Only what the user gave: the engine's own defaults decide the rest."""
-    given = {"model": options.model, "random_weights": options.random_weights, "num_workers": options.workers}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def boot_sentence(options: Options) -> str:
+def boot_sentence(options: LocalOptions) -> str:
     """What is about to be started, in the user's own terms."""
-    model = options.model or "gpt2"
-    weights = f" with random weights (seed {options.random_weights})" if options.random_weights is not None else ""
-    workers = f"{options.workers} worker processes" if options.workers else "worker processes"
-    return f"Starting a cluster on this machine: a coordinator and {workers} for {model}{weights} ..."
+    given = options.coordinator.model
+    weights = f" with random weights (seed {given.random_weights})" if given.random_weights is not None else ""
+    workers = f"{options.num_workers} worker process{'' if options.num_workers == 1 else 'es'}"
+    return f"Starting a cluster on this machine: a coordinator and {workers} for {given.model or 'gpt2'}{weights} ..."
 
 
 def mismatch_sentence(address: str, own: str, other: str, other_is_older: bool) -> str:

@@ -14,15 +14,16 @@ import statistics
 from itertools import pairwise
 from typing import Any
 
-from engine.commands.generate import Transcript, transcribe
-from engine.commands.serve import wait_until_serving
+from engine.commands.cluster.generate import Transcript, transcribe
+from engine.commands.serving.serve import wait_until_serving
 from engine.data.generation import GenerateRequest
 from engine.data.plan import Stage
 from engine.data.status import ClusterStatus, Phase
 from engine.model.hardware.limits import num_cores
 from engine.model.sources.source import default_ref
 from engine.service.client import Client
-from engine.service.local import LocalCluster, LocalOptions
+from engine.service.local import LocalCluster
+from engine.service.local_options import local_options
 from tests.service.reference import reference
 
 NUM_TOKENS = 60
@@ -104,7 +105,8 @@ async def decoding(client: Client) -> ClusterStatus:
 
 async def start(num_threads: int = 0) -> tuple[LocalCluster, Client]:
     ref = default_ref()
-    cluster = LocalCluster(LocalOptions(ref.model, ref.random_weights, num_workers=3, num_threads=num_threads or num_cores()))
+    threads = num_threads or num_cores()
+    cluster = LocalCluster(local_options(model=ref.model, random_weights=ref.random_weights, num_workers=3, num_threads=threads))
     await cluster.start()
     status = await wait_until_serving(cluster)
     assert status.phase is Phase.SERVING

@@ -13,7 +13,7 @@ import random
 import time
 from dataclasses import replace
 
-from engine.commands.bench_plan import unlike
+from engine.commands.bench.plan import unlike
 from engine.data.errors import Refused
 from engine.planning.live_plan import solve_stable
 from engine.planning.problem import Link, MemoryPool, PairLink, Problem

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from engine import cli
-from engine.commands import bench_adaptation
+from engine.commands.bench import adaptation as bench_adaptation
 from engine.simulation.adaptation.table import POLICIES
 from engine.simulation.adaptation.traces import Noise, square, steady, step
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from engine.commands.bench_staged import earlier_runs, plans_of, simulate_rows
-from engine.commands.generate import Transcript
-from engine.commands.staged_measure import Measured, add_first_tokens, joined, measure, visit_runs, warm_up_runs
-from engine.commands.staged_text import staged_text
+from engine.commands.bench.staged import earlier_runs, plans_of, simulate_rows
+from engine.commands.bench.staged_measure import Measured, add_first_tokens, joined, measure, visit_runs, warm_up_runs
+from engine.commands.bench.staged_text import staged_text
+from engine.commands.cluster.generate import Transcript
 from engine.data.generation import StageTiming, TokenChunk
 from engine.data.model import ModelRef
 from engine.model.sources.card import prepare

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from engine.commands import doctor_hardware
-from engine.commands.doctor_hardware import as_text, measure
+from engine.commands.machine import doctor_hardware
+from engine.commands.machine.doctor_hardware import as_text, measure
 from engine.data.errors import NoodleError, Unavailable
 
 ROOT = Path(__file__).parents[2]

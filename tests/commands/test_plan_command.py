@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.cli import main
-from engine.commands.bench_plan import order_gain, plan_text
+from engine.commands.bench.plan import order_gain, plan_text
 
 PINNED = {
     "strategy",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from engine import cli
-from engine.commands import profile as command
+from engine.commands.machine import profile as command
 from engine.profile.profile import Profile
 from tests.planning.test_profile import HOSTILE, profile
 

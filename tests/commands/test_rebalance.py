@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import pytest
 
 from engine.cli import main
-from engine.commands import operate
 from engine.data.plan import Plan, Stage
+from engine.service import client
 from tests.tui.frames import status
 
 
@@ -44,7 +44,7 @@ class FakeClient:
     ],
 )
 def test_what_is_asked_of_the_coordinator(options: tuple[str, ...], call: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operate, "Client", FakeClient)
+    monkeypatch.setattr(client, "Client", FakeClient)
     monkeypatch.setattr(FakeClient, "calls", [])
     assert main(["rebalance", "--connect", "127.0.0.1:1", *options]) == 0
     assert FakeClient.calls == [call]

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.commands.inspect import _text
+from engine.commands.cluster.inspect import _text
 from engine.data.adopted_plan import AdoptedPlan, former_plan
 from engine.data.binary_size import binary_size as size
 from engine.data.errors import NotFound

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import engine
-from engine.cli import _parse, main
+from engine.cli import main, parse
 from engine.profile.cost_model import CostModel, CostSample
 from engine.profile.point import DECODE, PREFILL, Point
 from tests.report.profiles import make_profile
@@ -112,8 +112,9 @@ def test_text_is_ascii_with_a_chart_and_the_page_is_written(capsys: pytest.Captu
 
 
 def test_the_example_file_holds_a_simulation() -> None:
-    found = _parse(["simulate", "--config", str(Path(engine.__file__).parent / "example.yaml")])
-    assert found.layers == (5, 5, 4) and found.rate == 2.0 and found.node == ["w1", "w2,slowdown=3", "w3"] and len(found.link) == 1
+    _, found = parse(["simulate", "--config", str(Path(engine.__file__).parent / "example.yaml")])
+    assert found.model.layers == (5, 5, 4) and found.load.rate == 2.0
+    assert found.machines.node == ("w1", "w2,slowdown=3", "w3") and len(found.machines.link) == 1
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.commands.inspect import _document, _text
+from engine.commands.cluster.inspect import _document, _text
 from engine.data.precision import Identity, Precision
 from engine.data.status import SessionStatus
 from tests.tui import frames

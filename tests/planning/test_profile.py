@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine.commands.profile_text import as_text
+from engine.commands.machine.profile_text import as_text
 from engine.data.errors import Corrupt, InvalidInput, NotSupported, Refused
 from engine.planning.estimate import estimate
 from engine.planning.problem import Link

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.commands.bench_plan import unlike
+from engine.commands.bench.plan import unlike
 from engine.control.placement import describe
 from engine.planning import live_plan
 from engine.planning.constraints import PlanningConstraints

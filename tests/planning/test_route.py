@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from engine.cli import main
-from engine.commands.bench_plan import tables, unlike
+from engine.commands.bench.plan import tables, unlike
 from engine.planning import route as routes
 from engine.planning.live_plan import solve_stable
 from engine.planning.problem import Problem, TooHard

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.commands.bench_plan import MB, order_gain, tables, unlike
+from engine.commands.bench.plan import MB, order_gain, tables, unlike
 from engine.planning.problem import Infeasible
 from engine.planning.route import Limits, search_route
 from engine.planning.solving.beam_plan import allowed, solve_large

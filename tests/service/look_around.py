@@ -10,7 +10,7 @@ import time
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from engine.commands.generate import transcribe
+from engine.commands.cluster.generate import transcribe
 from engine.data.generation import GenerateRequest
 from engine.service.client import Client
 

@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 
 import psutil
 
-from engine.commands.generate import Transcript, transcribe
-from engine.commands.serve import wait_until_serving
+from engine.commands.cluster.generate import Transcript, transcribe
+from engine.commands.serving.serve import wait_until_serving
 from engine.data.generation import GenerateRequest, Sampling
 from engine.data.status import ClusterStatus, NodeState
 from engine.service.client import Client
-from engine.service.local import LocalCluster, LocalOptions
+from engine.service.local import LocalCluster
+from engine.service.local_options import LocalOptions, local_options
 
 T = TypeVar("T")
 DEADLINE_S = 120.0
@@ -106,7 +107,7 @@ class Running:
 def running(model: str, num_workers: int, **options: Any) -> Iterator[Running]:
     options.setdefault("num_threads", 1)
     options.setdefault("random_weights", 0)
-    cluster = Running(LocalOptions(model, num_workers=num_workers, **options))
+    cluster = Running(local_options(model=model, num_workers=num_workers, **options))
     try:
         yield cluster
     finally:

@@ -11,8 +11,9 @@ import pytest
 
 from engine.data.errors import InvalidInput, Unavailable
 from engine.service.links import connect
+from engine.service.options import SecurityOptions
 from engine.service.process import Server
-from engine.service.security import SecurityOptions
+from engine.service.trust.access import Access
 from engine.service.worker.advertise import advertised_address, check_advertise
 
 
@@ -54,12 +55,12 @@ def test_connecting_to_a_server_gives_a_ready_channel_and_to_nobody_one_that_say
     async def work() -> None:
         server = Server(SecurityOptions())
         address = await server.start("127.0.0.1:0")
-        channel = await connect(address, None, 10.0)
+        channel = await connect(Access(), address, 10.0)
         assert channel.get_state() is grpc.ChannelConnectivity.READY
         await channel.close()
         await server.stop()
         began_s = time.monotonic()
-        closed = await connect(address, None, 60.0)
+        closed = await connect(Access(), address, 60.0)
         assert time.monotonic() - began_s < 30.0, "a refusal needs no waiting"
         with pytest.raises(grpc.aio.AioRpcError, match="refused"):
             await closed.unary_unary("/x/y")(b"")
@@ -91,7 +92,7 @@ def test_an_attempt_that_nobody_answers_does_not_hold_up_the_next_one() -> None:
 
         listener = await asyncio.start_server(take, "127.0.0.1", 0, family=socket.AF_INET)
         host, port = listener.sockets[0].getsockname()
-        channel = await connect(f"{host}:{port}", None, 60.0)
+        channel = await connect(Access(), f"{host}:{port}", 60.0)
         assert channel.get_state() is grpc.ChannelConnectivity.READY and attempts >= 2
         await channel.close()
         for writer in writers:

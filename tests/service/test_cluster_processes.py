@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine.commands.generate import Transcript, transcribe
+from engine.commands.cluster.generate import Transcript, transcribe
 from engine.data.errors import Cancelled, Exhausted, InvalidInput, NoodleError, NotFound
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.precision import Identity
@@ -188,7 +188,7 @@ def test_a_cluster_in_bfloat16_says_so_at_its_start_and_in_its_status() -> None:
     try:
         assert process.stdout is not None and process.stderr is not None
         address = json.loads(process.stdout.readline())["address"]
-        told = next(line for line in process.stderr if "weights" in line)
+        told = next(line for line in process.stderr if "weights stored" in line)
         assert "weights stored and computed as bfloat16; identity grade 2: logits agree within a tolerance" in told
         look = [sys.executable, "-m", "engine", "status", "--connect", address, "--json"]
         status = json.loads(subprocess.run(look, capture_output=True, text=True, check=True, timeout=120).stdout)

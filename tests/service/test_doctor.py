@@ -14,8 +14,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.commands import doctor_checks
-from engine.commands.doctor_checks import Finding, Level, as_document, as_text, exit_code
+from engine.commands.machine import doctor_checks
+from engine.commands.machine.doctor_checks import Finding, Level, as_document, as_text, exit_code
 from engine.model.hardware import limits
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +65,7 @@ def test_a_missing_or_old_package_is_named_with_its_remedy(monkeypatch: pytest.M
 @pytest.mark.parametrize("body", ["raise ImportError('libtorch.so: cannot open')", "import os; os.abort()"])
 def test_a_broken_torch_does_not_break_the_doctor(body: str, tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text(body)
-    program = "import engine.commands.doctor_checks as d; f = d.examine(); print(d.as_text(f)); raise SystemExit(d.exit_code(f))"
+    program = "import engine.commands.machine.doctor_checks as d; f = d.examine(); print(d.as_text(f)); raise SystemExit(d.exit_code(f))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)]), "NOODLE_CACHE": str(tmp_path / "cache")}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 1, done.stderr
@@ -74,7 +74,9 @@ def test_a_broken_torch_does_not_break_the_doctor(body: str, tmp_path: Path) -> 
 
 
 def test_the_doctor_itself_imports_neither_torch_nor_grpc() -> None:
-    program = "import sys, engine.commands.doctor_checks; print({'torch', 'transformers', 'grpc', 'psutil', 'google'} & set(sys.modules))"
+    program = (
+        "import sys, engine.commands.machine.doctor_checks; print({'torch', 'transformers', 'grpc', 'psutil', 'google'} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip() == "set()"
 
 

@@ -25,8 +25,8 @@ from engine.data.errors import (
 )
 from engine.service.client import Client
 from engine.service.errors import from_number, status_number
+from engine.service.options import SecurityOptions
 from engine.service.process import Server
-from engine.service.security import SecurityOptions
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 

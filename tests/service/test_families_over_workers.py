@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from engine.commands.generate import transcribe
+from engine.commands.cluster.generate import transcribe
 from engine.data.generation import GenerateRequest
 from engine.service.client import Client
 from tests.service.reference import folder_of, reference

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from engine.commands.generate import transcribe
+from engine.commands.cluster.generate import transcribe
 from engine.data.errors import Exhausted
 from engine.data.plan import Stage
 from engine.data.status import ClusterStatus, Phase

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.commands.generate import Transcript, transcribe
+from engine.commands.cluster.generate import Transcript, transcribe
 from engine.data.errors import Bug
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.service.client import Client

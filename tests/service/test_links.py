@@ -18,8 +18,9 @@ from engine.data.errors import Corrupt
 from engine.data.measured_link import MeasuredLink
 from engine.service import link_probe, wire
 from engine.service.link_probe import MAX_FRAME_BYTES, MAX_MOVED_BYTES, LinkPeer, echo, measure_links
+from engine.service.options import SecurityOptions
 from engine.service.process import Server
-from engine.service.security import SecurityOptions
+from engine.service.trust.access import Access
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.service.running import Running, running
@@ -94,7 +95,7 @@ def probe(behave: Any) -> tuple[MeasuredLink, ...]:
         rpc.add_StageServiceServicer_to_server(EchoEnd(behave), server.grpc)
         address = await server.start("127.0.0.1:0")
         try:
-            return await measure_links("me", [LinkPeer("you", address)], None, None)
+            return await measure_links("me", [LinkPeer("you", address)], Access())
         finally:
             await server.stop()
 
@@ -138,7 +139,7 @@ def test_nobody_there_does_not_stop_the_others() -> None:
         with socket.create_server(("127.0.0.1", 0)) as reserved:
             nobody = f"127.0.0.1:{reserved.getsockname()[1]}"
         try:
-            return await measure_links("me", [LinkPeer("gone", nobody), LinkPeer("you", good)], None, None)
+            return await measure_links("me", [LinkPeer("gone", nobody), LinkPeer("you", good)], Access())
         finally:
             await server.stop()
 

@@ -19,7 +19,8 @@ from engine.data.errors import Refused, Unavailable
 from engine.data.status import ClusterStatus, NodeState
 from engine.service import metrics_server
 from engine.service.gauges import Gauges
-from engine.service.metrics_server import MetricsOptions, MetricsServer, cluster_collector, worker_collector
+from engine.service.metrics_server import MetricsServer, cluster_collector, worker_collector
+from engine.service.options import MetricsOptions
 from engine.service.sensors import Readings, Sensors, gpu_uuid
 from tests.control.harness import Driver
 

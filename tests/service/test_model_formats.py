@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from engine.commands.generate import transcribe
+from engine.commands.cluster.generate import transcribe
 from engine.data.errors import Unavailable
 from engine.data.model import ModelRef
 from engine.data.status import Phase

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from engine.commands.generate import transcribe
-from engine.commands.serve import default_id
+from engine.commands.cluster.generate import transcribe
 from engine.data.errors import Refused, check_name
 from engine.data.status import ClusterStatus, NodeStatus, Phase
 from engine.service.client import Client
+from engine.service.worker.options import default_id
 from protos import noodle_pb2 as pb
 from tests.service.holding import Holding
 from tests.service.matrix import MODEL, PROMPT, ids

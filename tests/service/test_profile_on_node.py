@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.commands.generate import Transcript, transcribe
+from engine.commands.cluster.generate import Transcript, transcribe
 from engine.data.errors import NoodleError, NotFound, Refused
 from engine.data.generation import FinishReason
 from engine.profile.profile import Profile

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from grpc_health.v1 import health_pb2
 
-from engine.data.errors import InvalidInput, NotFound, Refused, Unauthorized
-from engine.service import security
+from engine.data.errors import InvalidInput, Refused, Unauthorized
 from engine.service.client import Client
+from engine.service.options import Role, SecurityOptions
 from engine.service.process import Server
-from engine.service.security import METHOD_ROLES, Role, SecurityOptions, check_listen_address, load_tokens
+from engine.service.trust import guard as security
+from engine.service.trust.access import Access
+from engine.service.trust.guard import METHOD_ROLES, check_listen_address, load_tokens
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.service.test_errors import Failing
@@ -50,7 +52,7 @@ def test_a_wrong_token_file_is_refused_by_name(tmp_path: Path, text: str) -> Non
     path.write_text(text)
     with pytest.raises(InvalidInput, match="tokens"):
         load_tokens(SecurityOptions(token_file=path))
-    with pytest.raises(NotFound, match="missing does not exist"):
+    with pytest.raises(InvalidInput, match=r"--token-file: .*missing does not exist"):
         load_tokens(SecurityOptions(token_file=tmp_path / "missing"))
 
 
@@ -60,7 +62,7 @@ def test_roles_are_enforced_by_a_real_server(tmp_path: Path) -> None:
     options = load_tokens(SecurityOptions(token_file=path))
 
     async def attempt(address: str, token: str | None, what: str) -> str:
-        async with Client(address, token) as client:
+        async with Client(address, Access(token)) as client:
             try:
                 await (client.status() if what == "status" else client.cancel("s-1"))
             except Exception as e:

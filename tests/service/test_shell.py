@@ -24,9 +24,9 @@ from engine.service.coordinator import peers, worker_peer
 from engine.service.coordinator.journal import Journal
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.text import TextCodec
-from engine.service.coordinator.worker_peer import PeerOptions
+from engine.service.options import SecurityOptions
 from engine.service.process import Server
-from engine.service.security import SecurityOptions
+from engine.service.trust.access import Access
 from engine.service.worker.stage_service import StageService
 from engine.service.worker.weight_supply import WeightSupply
 from protos import noodle_pb2 as pb
@@ -38,7 +38,7 @@ def test_a_worker_that_registers_again_stays_connected(tmp_path: Path) -> None:
     """The loss of its former self is carried out after the new one is connected, and must not cut it off."""
 
     async def work() -> None:
-        shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), PeerOptions())
+        shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), Access())
         async with serving("w1") as first, serving("w1") as second:
             for address in (first, second):
                 await shell.admit(replace(spec("w1"), address=address), ready=True)
@@ -55,7 +55,7 @@ def test_a_worker_that_registers_again_stays_connected(tmp_path: Path) -> None:
 async def serving(worker_id: str) -> AsyncIterator[str]:
     """A worker's server that has not imported torch yet."""
     server = Server(SecurityOptions())
-    rpc.add_StageServiceServicer_to_server(StageService(worker_id, cast(WeightSupply, None), None, None), server.grpc)
+    rpc.add_StageServiceServicer_to_server(StageService(worker_id, cast(WeightSupply, None), Access()), server.grpc)
     try:
         yield await server.start("127.0.0.1:0")
     finally:
@@ -70,7 +70,7 @@ def test_a_worker_is_not_taken_at_an_address_where_it_is_not(tmp_path: Path) -> 
     """Nobody listens there, or somebody else; it is said once, however often it asks."""
 
     async def work() -> None:
-        shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), PeerOptions())
+        shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), Access())
         with pytest.raises(Unavailable, match=r"worker w1 at 127\.0\.0\.1:1: .*--advertise"):
             await shell.admit(at("w1", "127.0.0.1:1"), ready=False)
         async with serving("w2") as address:
@@ -111,7 +111,7 @@ def test_a_worker_that_is_slow_at_its_start_is_waited_for_and_nobody_is_alarmed(
     monkeypatch.setattr(worker_peer, "GREETING_TIMEOUT_S", 0.3)
 
     async def work() -> None:
-        shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), PeerOptions())
+        shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), Access())
         async with slow("w1", 3) as (address, asked):
             await shell.admit(at("w1", address), ready=False)
             await asyncio.sleep(0)
@@ -128,7 +128,7 @@ def test_a_worker_that_is_slow_at_its_start_is_waited_for_and_nobody_is_alarmed(
 
 def test_warnings_are_acknowledged_up_to_an_event_and_the_next_coordinator_knows(tmp_path: Path) -> None:
     async def work() -> None:
-        shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), PeerOptions())
+        shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), Access())
         for severity in (Severity.WARN, Severity.INFO, Severity.ERROR, Severity.OK, Severity.WARN):
             shell.record(do.Record(severity, "node", "w1", "something"))
         assert shell.status().num_unacknowledged == 3
@@ -139,7 +139,7 @@ def test_warnings_are_acknowledged_up_to_an_event_and_the_next_coordinator_knows
         assert shell.events.acknowledge(0) == 1 and shell.status().num_unacknowledged == 0
         shell.record(do.Record(Severity.ERROR, "node", "w1", "again"))
         await shell.close()
-        again = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), PeerOptions())
+        again = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), Access())
         assert (again.status().acknowledged_sequence, again.status().num_unacknowledged) == (5, 1)
         await again.close()
 
@@ -151,7 +151,7 @@ def test_a_session_whose_last_token_could_not_be_journalled_has_failed(tmp_path:
 
     async def work() -> None:
         journal = Journal(tmp_path / "journal.sqlite3")
-        shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", journal, PeerOptions())
+        shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", journal, Access())
         shell.outputs.speak(TextCodec(tmp_path))
         request = GenerateRequest(prompt_ids=(1, 2), max_new_tokens=1)
         journal.open_session("s-1", (1, 2), request)
@@ -181,7 +181,7 @@ def test_sessions_that_are_taken_over_keep_their_age_and_one_that_cannot_go_on_e
         for session_id, prompt_ids in (("s-1", (1, 2)), ("s-long", (1,) * 100)):
             journal.open_session(session_id, prompt_ids, GenerateRequest(prompt_ids=prompt_ids))
         journal._db.execute("UPDATE sessions SET wall_s = wall_s - 5000")
-        shell = ClusterShell(Cluster(ClusterConfig(), time.monotonic()), "c", journal, PeerOptions())
+        shell = ClusterShell(Cluster(ClusterConfig(), time.monotonic()), "c", journal, Access())
         shell.outputs.speak(TextCodec(tmp_path))
         shell.feed(on.ModelReady(card()))
         shell.outputs.restore()

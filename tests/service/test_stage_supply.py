@@ -14,6 +14,7 @@ import torch
 
 from engine.data.errors import NoodleError, Stale
 from engine.model.weights.stored_tensor import DamagedTensor, StoredTensor
+from engine.service.trust.access import Access
 from engine.service.worker.stage_service import MAX_ATTEMPTS, StageService
 from engine.service.worker.weight_fetch import FetchReport
 from engine.service.worker.weight_supply import Supplied, WeightSupply
@@ -77,7 +78,7 @@ class Supply:
 
 def made(runner: Runner) -> tuple[StageService, Supply, Any]:
     supply = Supply()
-    service = StageService("w1", cast(WeightSupply, supply), None, None)
+    service = StageService("w1", cast(WeightSupply, supply), Access())
     service.runner = cast(Any, runner)
     return service, supply, cast(Any, None)
 

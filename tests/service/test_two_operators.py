@@ -12,22 +12,23 @@ from engine.data.errors import NotFound, Refused
 from engine.data.plan import Plan, Stage
 from engine.data.version import own_version
 from engine.service.client import Client
-from engine.service.local import LocalOptions
+from engine.service.local_options import local_options
 from tests.service.running import Running
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Running]:
-    running = Running(LocalOptions(model="llama:tiny", random_weights=0, num_workers=2, num_threads=1))
+    running = Running(local_options(model="llama:tiny", random_weights=0, num_workers=2, num_threads=1))
     yield running
     running.close()
 
 
-def shifted(plan: Plan, step: int) -> tuple[Stage, ...]:
-    """The first cut moves by `step` items."""
-    first, second, *rest = plan.stages
-    cut = first.stop + step
-    return (Stage(first.node_id, first.start, cut), Stage(second.node_id, cut, second.stop), *rest)
+def others(plan: Plan) -> list[tuple[Stage, Stage]]:
+    """Two ways to cut the items between both workers that are not the plan's, whichever that is; the one nearest to it first."""
+    num_items = plan.stages[-1].stop
+    cuts = sorted(range(1, num_items), key=lambda cut: abs(cut - plan.stages[0].stop))
+    layouts = [(Stage("w1", 0, cut), Stage("w2", cut, num_items)) for cut in cuts]
+    return [layout for layout in layouts if layout != plan.stages][:2]
 
 
 async def settled(client: Client, after: int) -> int:
@@ -44,12 +45,11 @@ def test_two_at_once_cannot_overwrite_each_other_and_a_former_plan_comes_back(cl
             assert await one.version() == own_version()
             (begun,) = await one.plans()
             version, plan = begun.plan.plan_version, begun.plan
-            told = await one.estimate_move(shifted(plan, -1))
-            assert told.num_items == 1 and told.weight_bytes > 0 and told.num_measured == 0
+            nearest, other = others(plan)
+            told = await one.estimate_move(nearest)
+            assert told.num_items >= 1 and told.weight_bytes > 0 and told.num_measured == 0
 
-            asked = await asyncio.gather(
-                one.apply(version, "", shifted(plan, -1)), two.apply(version, "", shifted(plan, 1)), return_exceptions=True
-            )
+            asked = await asyncio.gather(one.apply(version, "", nearest), two.apply(version, "", other), return_exceptions=True)
             accepted, refused = [p for p in asked if isinstance(p, Plan)], [e for e in asked if isinstance(e, Refused)]
             assert len(accepted) == len(refused) == 1, asked
             now = await settled(two, version)

@@ -22,9 +22,9 @@ from engine.service.coordinator.control_service import ControlService
 from engine.service.coordinator.journal import Journal
 from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.shell import ClusterShell
-from engine.service.coordinator.worker_peer import PeerOptions
+from engine.service.options import SecurityOptions
 from engine.service.process import Server
-from engine.service.security import SecurityOptions
+from engine.service.trust.access import Access
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.tui import frames
@@ -71,7 +71,7 @@ class Noting(ControlService):
 
 @contextlib.asynccontextmanager
 async def coordinator(folder: Path) -> AsyncIterator[tuple[ClusterShell, str]]:
-    shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(folder / "journal.sqlite3"), PeerOptions())
+    shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(folder / "journal.sqlite3"), Access())
     server = Server(SecurityOptions())
     rpc.add_ControlServicer_to_server(Noting(shell, cast(ManifestSource, None)), server.grpc)
     try:

@@ -19,9 +19,9 @@ from engine.model.weights.manifest import TensorEntry
 from engine.model.weights.weight_cache import WeightCache
 from engine.service import weight_service
 from engine.service.gauges import Gauges
+from engine.service.options import SecurityOptions
 from engine.service.pace import Pace
 from engine.service.process import Server
-from engine.service.security import SecurityOptions
 from engine.service.weight_library import WeightLibrary
 from engine.service.weight_service import CHUNK_BYTES, WeightService
 from engine.service.worker import weight_fetch

@@ -12,6 +12,7 @@ from engine.data.errors import Refused
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.version import PROTOCOL_VERSION, Version, own_version
 from engine.service import client
+from engine.service.local_options import local_options
 from noodle_tui.changes.actions import ACTIONS, arguments_of
 from noodle_tui.cluster import backoff
 from noodle_tui.cluster import link as link_module
@@ -182,8 +183,10 @@ def test_an_address_that_makes_no_sense_is_a_message_too() -> None:
 
 
 def test_the_start_is_announced_in_the_users_terms() -> None:
-    assert "2 worker processes for m with random weights (seed 7)" in boot_sentence(Options(None, "m", 2, 7))
-    assert "worker processes for gpt2 ..." in boot_sentence(Options())
+    assert "2 worker processes for m with random weights (seed 7)" in boot_sentence(
+        local_options(model="m", num_workers=2, random_weights=7)
+    )
+    assert "3 worker processes for gpt2 ..." in boot_sentence(local_options())
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from engine.service.local_options import local_options
 from noodle_tui.cluster.backoff import delay_s
 from noodle_tui.options import Options, parse
 from noodle_tui.terminal.streams import wants_ascii
@@ -18,7 +19,16 @@ def test_defaults_start_an_embedded_cluster() -> None:
 
 def test_everything() -> None:
     argv = "--model m --workers 2 --random-weights 7 --ascii --theme mono --hz 2 --max-new-tokens 9 --temperature 0.5 --seed 3"
-    assert parse(argv.split()) == Options(None, "m", 2, 7, True, "mono", 2.0, 9, 0.5, 3)
+    assert parse(argv.split()) == Options(
+        None,
+        local_options(model="m", num_workers=2, random_weights=7),
+        ascii=True,
+        theme="mono",
+        hz=2.0,
+        max_new_tokens=9,
+        temperature=0.5,
+        seed=3,
+    )
 
 
 @pytest.mark.parametrize(
@@ -27,9 +37,12 @@ def test_everything() -> None:
         (["--connect", "nowhere"], "HOST:PORT"),
         (["--connect", "h:99999"], "HOST:PORT"),
         (["--connect", "h:1", "--workers", "2"], "one or the other"),
-        (["--workers", "0"], "1 to 64"),
-        (["--workers", "many"], "invalid int"),
-        (["--random-weights", "-1"], "from 0"),
+        (["--workers", "0"], "at least 1"),
+        (["--workers", "65"], "1 to 64"),
+        (["--connect", "h:1", "--threads", "2"], "--threads starts a cluster of its own"),
+        (["--replay", "f", "--dtype", "bfloat16"], "--replay shows a recording"),
+        (["--workers", "many"], "whole number"),
+        (["--random-weights", "-1"], "at least 0"),
         (["--hz", "60"], "0.2 to 4"),
         (["--hz", "nan"], "0.2 to 4"),
         (["--theme", "pink"], "noodle-dark, ansi, cvd-dark, cvd-light, mono, noodle-light"),
@@ -82,8 +95,9 @@ def test_backoff_grows_to_15_seconds_and_never_synchronises() -> None:
 
 def test_importing_the_console_imports_neither_the_engine_nor_grpc() -> None:
     heavy = "('grpc', 'torch', 'transformers', 'protos', 'google')"
-    # The nouns are loaded: they need the standard library alone.
-    rooms = "m.startswith('engine.') and not m.startswith('engine.data')"
+    # The nouns and the options are loaded: they need the standard library alone.
+    rooms = "m.startswith('engine.') and not m.startswith(('engine.data', 'engine.options')) and not m.endswith('options')"
     code = f"import sys, noodle_tui.app; print([m for m in sys.modules if m.split('.')[0] in {heavy} or {rooms}])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert run.stdout.strip() == "['engine.files', 'engine.program']", run.stderr  # of the standard library alone
+    rest = ["engine.files", "engine.program", "engine.service", "engine.service.coordinator", "engine.service.worker"]
+    assert run.stdout.strip() == str(rest), run.stderr

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import tempfile
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from engine.control import events as on
@@ -22,16 +22,17 @@ from engine.report.jsonl_writer import JsonlWriter
 from engine.service.coordinator.control_service import ControlService
 from engine.service.coordinator.journal import Journal
 from engine.service.coordinator.manifest_service import ManifestSource
+from engine.service.coordinator.options import CoordinatorOptions
 from engine.service.coordinator.prepare import prepare_model
 from engine.service.coordinator.recorder import Recorder
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.text import TextCodec
-from engine.service.coordinator.worker_peer import PeerOptions
 from engine.service.errors import as_noodle_error
-from engine.service.metrics_server import MetricsOptions, MetricsServer, cluster_collector
+from engine.service.metrics_server import MetricsServer, cluster_collector
 from engine.service.pace import Pace
 from engine.service.process import Server, Stopping, announce
-from engine.service.security import SecurityOptions, channel_credentials, worker_token
+from engine.service.trust.access import access_of_server
+from engine.service.trust.guard import load_tokens
 from engine.service.weight_library import WeightLibrary
 from engine.service.weight_service import WeightService
 from protos import noodle_pb2_grpc as rpc
@@ -39,50 +40,33 @@ from protos import noodle_pb2_grpc as rpc
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class CoordinatorOptions:
-    """What `noodle-engine coordinator` takes. Without `state_dir` the journal lies in a temporary folder."""
-
-    model: ModelRef
-    num_workers: int
-    cache_dir: Path
-    listen: str = "127.0.0.1:0"
-    strategy: str = "balanced"
-    layers: tuple[int, ...] = ()  # items per stage instead of a search
-    adapt: str = "off"  # the mode of adaptation
-    state_dir: Path | None = None
-    exit_with_parent: bool = False
-    metrics_dir: Path | None = None  # where the run's JSONL log goes; None keeps none
-    metrics_every_step: bool = False
-    metrics: MetricsOptions = field(default_factory=MetricsOptions)
-    security: SecurityOptions = field(default_factory=SecurityOptions)
-
-
 async def run_coordinator(options: CoordinatorOptions) -> int:
     """Serve until told to stop; returns the exit code."""
-    stopping = Stopping(options.exit_with_parent)
+    security, model = load_tokens(options.server.security), options.model.ref()
+    stopping = Stopping(options.server.exit_with_parent)
     state_dir = options.state_dir or Path(tempfile.mkdtemp(prefix="noodle-"))
     journal = Journal(state_dir / "journal.sqlite3")
     cluster_id = journal.cluster_id(f"noodle-{secrets.token_hex(2)}")
     adaptation = AdaptationSettings(mode=check_mode(journal.adaptation_mode(str(check_mode(options.adapt)))))
     config = ClusterConfig(options.num_workers, options.strategy, layers=options.layers, adaptation=adaptation)
     cluster = Cluster(config, time.monotonic(), journal.last_plan_version(), journal.past_sessions(), journal.drained())
-    peer_options = PeerOptions(worker_token(options.security), channel_credentials(options.security))
-    shell = ClusterShell(cluster, cluster_id, journal, peer_options)
-    scrapes = MetricsServer(options.metrics, cluster_collector(asyncio.get_running_loop(), shell.status))
+    access = access_of_server(security)
+    shell = ClusterShell(cluster, cluster_id, journal, access)
+    scrapes = MetricsServer(options.server.metrics, cluster_collector(asyncio.get_running_loop(), shell.status))
     metrics_address = scrapes.start()
-    if options.metrics_dir is not None:
-        shell.record_to(_start_recorder(options.metrics_dir, options, shell))
-    server = Server(options.security)
-    manifests = ManifestSource(options.cache_dir, lambda: cluster.card)
+    if options.recording.metrics_dir is not None:
+        shell.record_to(_start_recorder(options.recording.metrics_dir, model, options, shell))
+    server = Server(security)
+    cache_dir = options.model.cache.folder
+    manifests = ManifestSource(cache_dir, lambda: cluster.card)
     rpc.add_ControlServicer_to_server(ControlService(shell, manifests), server.grpc)
-    library = WeightLibrary(WeightCache(options.cache_dir / CACHE_FOLDER), manifests.folder_of)
+    library = WeightLibrary(WeightCache(cache_dir / CACHE_FOLDER), manifests.folder_of)
     sender = WeightService(library, Pace(lambda: bool(cluster.serving.flights)))
     rpc.add_WeightServiceServicer_to_server(sender, server.grpc)
-    address = await server.start(options.listen)
+    address = await server.start(options.server.listen)
     announce({"address": address, "cluster_id": cluster_id, "pid": os.getpid(), "metrics_address": metrics_address})
     shell.spawn(shell.tick_forever())
-    shell.spawn(_prepare(options, shell))
+    shell.spawn(_prepare(model, cache_dir, shell))
     try:
         await stopping.wait()
     finally:
@@ -94,17 +78,17 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     return 0
 
 
-def _start_recorder(folder: Path, options: CoordinatorOptions, shell: ClusterShell) -> Recorder:
+def _start_recorder(folder: Path, model: ModelRef, options: CoordinatorOptions, shell: ClusterShell) -> Recorder:
     """The run's log in `folder`; raises InvalidInput if it cannot be written."""
-    recorder = Recorder(JsonlWriter(folder / LOG_NAME), shell.status, options.metrics_every_step)
-    recorder.start({"cluster_id": shell.cluster_id, "model": options.model.label, "strategy": options.strategy, "pid": os.getpid()})
+    recorder = Recorder(JsonlWriter(folder / LOG_NAME), shell.status, options.recording.metrics_every_step)
+    recorder.start({"cluster_id": shell.cluster_id, "model": model.label, "strategy": options.strategy, "pid": os.getpid()})
     return recorder
 
 
-async def _prepare(options: CoordinatorOptions, shell: ClusterShell) -> None:
+async def _prepare(model: ModelRef, cache_dir: Path, shell: ClusterShell) -> None:
     """Get the model ready and tell the cluster; a model that cannot be had is a state, not the end of the process."""
     try:
-        card = await prepare_model(options.model, options.cache_dir, lambda done, detail: shell.feed(on.ModelProgress(detail, done)))
+        card = await prepare_model(model, cache_dir, lambda done, detail: shell.feed(on.ModelProgress(detail, done)))
         codec = await asyncio.to_thread(TextCodec, Path(card.folder))
         shell.outputs.speak(codec)
     except Exception as e:

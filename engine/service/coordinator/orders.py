@@ -81,10 +81,10 @@ class Orders:
 
     async def _links_of(self, worker: WorkerPeer, peer_ids: tuple[str, ...]) -> list[MeasuredLink]:
         """To the coordinator as measured from here, to workers as measured there."""
-        found, options = list[MeasuredLink](), self._peers.options
+        found = list[MeasuredLink]()
         if COORDINATOR in peer_ids:
             here = LinkPeer(worker.worker_id, worker.address)
-            found += await measure_links(COORDINATOR, [here], options.token, options.credentials)
+            found += await measure_links(COORDINATOR, [here], self._peers.access)
         if peers := [peer for peer_id in peer_ids if (peer := self._peers.get(peer_id))]:
             answer = await worker.measure_links(peers)
             found += [wire.from_message(MeasuredLink, link) for link in answer.links]

@@ -10,7 +10,8 @@ from engine.control.nodes.claims import Claim
 from engine.control.nodes.members import Members
 from engine.data.errors import NotFound, Unavailable
 from engine.data.plan import NodeSpec
-from engine.service.coordinator.worker_peer import NoAnswer, PeerOptions, WorkerPeer
+from engine.service.coordinator.worker_peer import NoAnswer, WorkerPeer
+from engine.service.trust.access import Access
 from protos import noodle_pb2 as pb
 
 CLAIM_PERIOD_S = 0.1
@@ -20,8 +21,8 @@ PATIENCE_S = 8.0  # with a newcomer that accepts connections and does not answer
 class Peers(Mapping[str, WorkerPeer]):
     """By worker id. Read it as a mapping; only `adopt`, `drop` and `close` change it."""
 
-    def __init__(self, members: Members, options: PeerOptions, on_undelivered: Callable[[pb.StepFrame, str], None]) -> None:
-        self.options = options
+    def __init__(self, members: Members, access: Access, on_undelivered: Callable[[pb.StepFrame, str], None]) -> None:
+        self.access = access
         self._members, self._on_undelivered = members, on_undelivered
         self._peers: dict[str, WorkerPeer] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -65,7 +66,7 @@ class Peers(Mapping[str, WorkerPeer]):
         """One that is slow to answer, as many are at their start, is asked again before anybody is told."""
         until_s = time.monotonic() + PATIENCE_S
         while True:
-            peer = WorkerPeer(spec.node_id, spec.address, self.options, self._on_undelivered)
+            peer = WorkerPeer(spec.node_id, spec.address, self.access, self._on_undelivered)
             try:
                 await peer.greet()
                 return peer

@@ -32,8 +32,9 @@ from engine.service.coordinator.peers import Peers
 from engine.service.coordinator.recorder import Recorder
 from engine.service.coordinator.session_outputs import SessionOutputs
 from engine.service.coordinator.weight_sources import note_record
-from engine.service.coordinator.worker_peer import PeerOptions, WorkerPeer
+from engine.service.coordinator.worker_peer import WorkerPeer
 from engine.service.errors import as_noodle_error, from_rpc_error, logged, surviving
+from engine.service.trust.access import Access
 from protos import noodle_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -45,11 +46,11 @@ LAG_S = 0.1  # a loop that is this late has not heard what workers said either
 class ClusterShell:
     """One cluster, its workers' connections and its sessions' outputs."""
 
-    def __init__(self, cluster: Cluster, cluster_id: str, journal: Journal, peer_options: PeerOptions) -> None:
+    def __init__(self, cluster: Cluster, cluster_id: str, journal: Journal, access: Access) -> None:
         self.cluster, self.cluster_id, self.journal = cluster, cluster_id, journal
         self._recorder: Recorder | None = None
         self.events = EventList(journal)
-        self.peers = Peers(cluster.members, peer_options, self._undelivered)
+        self.peers = Peers(cluster.members, access, self._undelivered)
         self._orders = Orders(cluster, self.peers, self.feed, self.record)
         self.outputs = SessionOutputs(journal, self.feed, self.record, self.spawn)
         self._tasks: set[asyncio.Task[None]] = set()

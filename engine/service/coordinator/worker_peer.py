@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 
 import grpc
 
@@ -14,8 +13,8 @@ from engine.data.plan import NodeSpec
 from engine.service import wire
 from engine.service.errors import from_rpc_error
 from engine.service.incoming import finite
-from engine.service.links import Link, open_channel
-from engine.service.security import metadata
+from engine.service.links import Link
+from engine.service.trust.access import Access
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -32,20 +31,14 @@ class NoAnswer(Unavailable):
     """Somebody may be there, but nothing came back in time."""
 
 
-@dataclass(frozen=True, slots=True)
-class PeerOptions:
-    token: str | None = None
-    credentials: grpc.ChannelCredentials | None = None
-
-
 class WorkerPeer:
     """One registered worker at one address."""
 
-    def __init__(self, worker_id: str, address: str, options: PeerOptions, on_undelivered: Callable[[pb.StepFrame, str], None]) -> None:
+    def __init__(self, worker_id: str, address: str, access: Access, on_undelivered: Callable[[pb.StepFrame, str], None]) -> None:
         self.worker_id, self.address = worker_id, address
         self._on_undelivered = on_undelivered
-        self._metadata = metadata(options.token)
-        self._channel = open_channel(address, options.credentials)
+        self._metadata = access.metadata
+        self._channel = access.channel(address)
         self._stub = rpc.StageServiceStub(self._channel)
         self._steps: Link | None = None
         self._steps_plan_version = 0

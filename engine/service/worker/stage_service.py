@@ -16,8 +16,8 @@ from engine.data.errors import InvalidInput, Stale, Unavailable
 from engine.service import wire
 from engine.service.errors import from_rpc_error, status_number
 from engine.service.link_probe import LinkPeer, echo, measure_links
-from engine.service.links import Link, open_channel
-from engine.service.security import metadata
+from engine.service.links import Link
+from engine.service.trust.access import Access
 from engine.service.worker import memory
 from engine.service.worker.profiling import take_profile
 from engine.service.worker.weight_fetch import FetchReport
@@ -41,8 +41,8 @@ MAX_SLOWDOWN = 1000.0
 class StageService(rpc.StageServiceServicer):
     """`report` is the link to the coordinator; it exists while the worker is registered."""
 
-    def __init__(self, worker_id: str, supply: WeightSupply, token: str | None, credentials: grpc.ChannelCredentials | None) -> None:
-        self._worker_id, self._token, self._credentials = worker_id, token, credentials
+    def __init__(self, worker_id: str, supply: WeightSupply, access: Access) -> None:
+        self._worker_id, self._access = worker_id, access
         self._supply = supply
         self._supplying: asyncio.Task[Supplied] | None = None
         self._newest_plan = 0  # of the last order for a stage
@@ -145,7 +145,7 @@ class StageService(rpc.StageServiceServicer):
 
     async def CopyKv(self, request: pb.CopyKvRequest, context: grpc.aio.ServicerContext) -> pb.CopyKvReply:
         preparation, stage = self._prepared(request.plan_version)
-        channel = open_channel(request.source_address, self._credentials)
+        channel = self._access.channel(request.source_address)
         try:
             stub = rpc.StageServiceStub(channel)
             copies = [self._copy(stub, part, preparation, stage) for part in request.ranges]
@@ -161,7 +161,7 @@ class StageService(rpc.StageServiceServicer):
             wanted.layers.extend(stage.missing_layers)
             wanted.stop_token = min(start + COPY_TOKENS, part.stop_token)
             try:
-                messages = [m async for m in stub.ExportKv(wanted, metadata=metadata(self._token), timeout=COPY_TIMEOUT_S)]
+                messages = [m async for m in stub.ExportKv(wanted, metadata=self._access.metadata, timeout=COPY_TIMEOUT_S)]
             except grpc.aio.AioRpcError as e:
                 if e.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ABORTED):
                     return num_bytes
@@ -273,7 +273,7 @@ class StageService(rpc.StageServiceServicer):
 
     async def MeasureLinks(self, request: pb.MeasureLinksRequest, context: grpc.aio.ServicerContext) -> pb.Links:
         peers = [LinkPeer(peer.worker_id, peer.address) for peer in request.peers]
-        links = await measure_links(self._worker_id, peers, self._token, self._credentials)
+        links = await measure_links(self._worker_id, peers, self._access)
         return pb.Links(links=[wire.to_message(link, pb.MeasuredLink()) for link in links])
 
     async def Echo(self, request_iterator: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.EchoFrame]:
@@ -287,8 +287,8 @@ class StageService(rpc.StageServiceServicer):
 
     def _connect(self, request: pb.LoadRequest) -> None:
         if request.next_address:
-            channel = open_channel(request.next_address, self._credentials)
-            call = rpc.StageServiceStub(channel).Forward(metadata=metadata(self._token))
+            channel = self._access.channel(request.next_address)
+            call = rpc.StageServiceStub(channel).Forward(metadata=self._access.metadata)
             link = Link(call, f"{request.next_worker_id} at {request.next_address}", self._undelivered)
             watch = asyncio.create_task(self._watch(request.plan_version, request.next_worker_id, link))
             self._links[request.plan_version] = NextStage(link, channel, watch)

@@ -25,9 +25,8 @@ from engine.model.weights.weight_cache import WeightCache
 from engine.service import wire
 from engine.service.errors import from_rpc_error
 from engine.service.gauges import Gauges
-from engine.service.links import open_channel
 from engine.service.pace import Pace
-from engine.service.security import metadata
+from engine.service.trust.access import Access
 from engine.service.worker.weight_fetch import FetchReport, WeightFetch, WeightSource
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
@@ -70,11 +69,9 @@ class Supplied:
 class WeightSupply:
     """`join` is the coordinator's address, which tells what a model consists of and has all of it."""
 
-    def __init__(
-        self, worker_id: str, join: str, cache: WeightCache, gauges: Gauges, token: str | None, credentials: grpc.ChannelCredentials | None
-    ) -> None:
+    def __init__(self, worker_id: str, join: str, cache: WeightCache, gauges: Gauges, access: Access) -> None:
         self._worker_id, self._join, self._cache, self._gauges = worker_id, join, cache, gauges
-        self._metadata, self._credentials = metadata(token), credentials
+        self._access, self._metadata = access, access.metadata
         self._folders: dict[str, Path] = {}  # model folders of this machine, by fingerprint
         self._fetching = asyncio.Lock()
         self.pace = Pace(_steps_run(gauges))
@@ -158,7 +155,7 @@ class WeightSupply:
         return self._open_channel(self._join)
 
     def _open_channel(self, address: str) -> grpc.aio.Channel:
-        return open_channel(address, self._credentials, _CHANNEL_OPTIONS)
+        return self._access.channel(address, _CHANNEL_OPTIONS)
 
     async def _ask_manifest(self, channel: grpc.aio.Channel, fingerprint: str, only_config: bool = False) -> Manifest:
         request = pb.ManifestRequest(fingerprint=fingerprint, only_config=only_config)

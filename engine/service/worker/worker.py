@@ -14,8 +14,7 @@ import platform
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NoReturn
 
 import grpc
@@ -23,19 +22,21 @@ import grpc.aio
 
 from engine.data.errors import InvalidInput, NoodleError, Refused, Unauthorized, check_name
 from engine.data.plan import NodeSpec
-from engine.model.sources.source import default_cache_dir
 from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache
 from engine.service import sensors, wire
+from engine.service.addresses import check_address
 from engine.service.errors import from_rpc_error
 from engine.service.gauges import Gauges
 from engine.service.links import Link, connect
-from engine.service.metrics_server import MetricsOptions, MetricsServer, worker_collector
+from engine.service.metrics_server import MetricsServer, worker_collector
 from engine.service.process import Server, announce, end_at_once
-from engine.service.security import SecurityOptions, channel_credentials, metadata, worker_token
+from engine.service.trust.access import Access, access_of_server
+from engine.service.trust.guard import load_tokens
 from engine.service.weight_library import WeightLibrary
 from engine.service.weight_service import WeightService
 from engine.service.worker.advertise import advertised_address, check_advertise
 from engine.service.worker.heartbeat import Heartbeat
+from engine.service.worker.options import WorkerOptions, default_id
 from engine.service.worker.stage_service import StageService
 from engine.service.worker.weight_supply import WeightSupply
 from protos import noodle_pb2 as pb
@@ -52,47 +53,29 @@ _FOR_GOOD = (Refused, Unauthorized, InvalidInput)  # asking again cannot help
 RETRY_S = (0.1, 0.2, 0.2, 0.3, 0.5, 0.5, 1.0, 2.0)
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerOptions:
-    """What `noodle-engine worker` takes; None means: find out from the machine."""
-
-    join: str
-    worker_id: str
-    listen: str = "127.0.0.1:0"
-    advertise: str | None = None  # the address to tell the others, if not the one it is bound to
-    device: str | None = None
-    memory_bytes: int | None = None
-    kv_memory_bytes: int | None = None
-    num_threads: int | None = None
-    share_with: int = 1  # workers on this machine that divide its free memory among them
-    slowdown: float = 1.0
-    cache_dir: Path = field(default_factory=default_cache_dir)
-    cache_limit_bytes: int | None = None  # of the weights kept there
-    exit_with_parent: bool = False
-    metrics: MetricsOptions = field(default_factory=MetricsOptions)
-    security: SecurityOptions = field(default_factory=SecurityOptions)
-
-
 async def run_worker(options: WorkerOptions) -> int:
     """Serve until the process is ended; raises what the coordinator or this machine has against this worker for good."""
+    options = replace(options, worker_id=options.worker_id or default_id())
     check_name("worker id", options.worker_id)
     if options.advertise is not None:
         check_advertise(options.advertise)
-    end_at_once(options.exit_with_parent)
-    server = Server(options.security)
-    token, credentials = worker_token(options.security), channel_credentials(options.security)
+    check_address(options.join)
+    end_at_once(options.server.exit_with_parent)
+    security = load_tokens(options.server.security)
+    server = Server(security)
+    access = access_of_server(security)
     gauges = Gauges()
-    cache = WeightCache(options.cache_dir / CACHE_FOLDER, options.cache_limit_bytes)
-    supply = WeightSupply(options.worker_id, options.join, cache, gauges, token, credentials)
-    service = StageService(options.worker_id, supply, token, credentials)
+    cache = WeightCache(options.cache.folder / CACHE_FOLDER, options.cache_limit_bytes)
+    supply = WeightSupply(options.worker_id, options.join, cache, gauges, access)
+    service = StageService(options.worker_id, supply, access)
     rpc.add_StageServiceServicer_to_server(service, server.grpc)
     sender = WeightService(WeightLibrary(cache, supply.folder_of), supply.pace, gauges.add_sent)
     rpc.add_WeightServiceServicer_to_server(sender, server.grpc)
-    scrapes = MetricsServer(options.metrics, worker_collector(options.worker_id, gauges))
+    scrapes = MetricsServer(options.server.metrics, worker_collector(options.worker_id, gauges))
     metrics_address = scrapes.start()
-    address = await server.start(options.listen)
+    address = await server.start(options.server.listen)
     announce({"address": address, "worker_id": options.worker_id, "pid": os.getpid(), "metrics_address": metrics_address})
-    worker = Worker(options, address, service, gauges, token, credentials)
+    worker = Worker(options, address, service, gauges, access)
     try:
         return await worker.run()
     finally:
@@ -109,10 +92,9 @@ class Worker:
         address: str,
         service: StageService,
         gauges: Gauges,
-        token: str | None,
-        credentials: grpc.ChannelCredentials | None,
+        access: Access,
     ) -> None:
-        self._options, self._service, self._token, self._credentials = options, service, token, credentials
+        self._options, self._service, self._access = options, service, access
         self._gauges, self._bound = gauges, address
         self._spec = NodeSpec(
             node_id=options.worker_id,
@@ -207,7 +189,7 @@ class Worker:
     async def _serve_once(self) -> None:
         """One connection to the coordinator, from joining to its end; raises what ended it."""
         await self.close()
-        channel = self._channel = await connect(self._options.join, self._credentials, CONNECT_TIMEOUT_S)
+        channel = self._channel = await connect(self._access, self._options.join, CONNECT_TIMEOUT_S)
         stub = rpc.ControlStub(channel)
         fenced = asyncio.Event()
         is_ready = self._preparing is not None and self._preparing.done()
@@ -230,14 +212,16 @@ class Worker:
         address = advertised_address(self._bound, self._options.advertise, self._options.join)
         wire.to_message(replace(self._spec, address=address), request.spec)
         try:
-            reply = await stub.Register(request, metadata=metadata(self._token), timeout=REGISTER_TIMEOUT_S)
+            reply = await stub.Register(request, metadata=self._access.metadata, timeout=REGISTER_TIMEOUT_S)
         except grpc.aio.AioRpcError as e:
             raise from_rpc_error(e, f"the coordinator at {self._options.join}") from e
-        headers = (*metadata(self._token), ("worker-id", self._spec.node_id), ("generation", str(reply.generation)))
+        headers = (*self._access.metadata, ("worker-id", self._spec.node_id), ("generation", str(reply.generation)))
         report = Link(stub.Report(metadata=headers), "the coordinator", lambda *_: None)
         loop = asyncio.get_running_loop()
-        heartbeat_channel = _sync_channel(self._options.join, self._credentials)
-        heartbeat = Heartbeat(heartbeat_channel, self._spec.node_id, self._gauges, self._token, lambda: _set_from_thread(loop, fenced))
+        heartbeat_channel = self._access.sync_channel(self._options.join)
+        heartbeat = Heartbeat(
+            heartbeat_channel, self._spec.node_id, self._gauges, self._access.metadata, lambda: _set_from_thread(loop, fenced)
+        )
         heartbeat.start(reply.generation, reply.heartbeat_period_s)
         return Connection(report, heartbeat, heartbeat_channel.close)
 
@@ -261,12 +245,6 @@ class Connection:
 
 def _set_from_thread(loop: asyncio.AbstractEventLoop, event: asyncio.Event) -> None:
     loop.call_soon_threadsafe(event.set)
-
-
-def _sync_channel(address: str, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
-    if credentials is None:
-        return grpc.insecure_channel(address, options=wire.CHANNEL_OPTIONS)
-    return grpc.secure_channel(address, credentials, options=wire.CHANNEL_OPTIONS)
 
 
 async def _first_of(*awaitables: object) -> None:

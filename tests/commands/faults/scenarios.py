@@ -115,8 +115,7 @@ def scenarios() -> dict[str, tuple[Scenario, ...]]:
 
 def commands() -> dict[str, argparse.ArgumentParser]:
     """The engine's own list of its commands."""
-    actions = cli._parser()._actions
-    return dict(next(a.choices for a in actions if isinstance(a, argparse._SubParsersAction)))
+    return dict(cli.parsers()[1])
 
 
 def _derived(name: str, parser: argparse.ArgumentParser) -> Scenario:

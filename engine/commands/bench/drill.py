@@ -1,0 +1,79 @@
+"""`noodle-engine drill`: many seeded histories of everything that can go wrong, under a virtual clock."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from engine.commands.bench import options as commands
+from engine.commands.output import note, print_json
+from engine.simulation.drill.drill import Drill, DrillFailure, DrillResult, too_many_given_up
+
+SUMMED = ("num_sessions", "num_tokens", "num_faults", "num_plans", "num_moves", "num_failed", "num_given_up")
+MAX_SHOWN = 10
+BLOCK_SEEDS = 50
+
+
+def drill(options: commands.Drill) -> int:
+    """Run the seeds; 0 if nothing that must never happen happened."""
+    started_s = time.monotonic()
+    totals: Counter[str] = Counter(dict.fromkeys(SUMMED, 0))
+    failures: list[str] = []
+    end = options.first + options.seeds
+    blocks = [range(start, min(start + BLOCK_SEEDS, end)) for start in range(options.first, end, BLOCK_SEEDS)]
+    for counted, failed in _results(blocks, options.jobs):
+        totals.update(counted)
+        for text in failed[: MAX_SHOWN - len(failures)]:
+            failures.append(text)
+            note(text)
+        if len(failures) >= MAX_SHOWN:
+            break
+    if habit := too_many_given_up(totals["num_given_up"], totals["num_sessions"]):
+        failures.append(habit)
+        note(habit)
+    spent_s = time.monotonic() - started_s
+    if options.json:
+        print_json({"first_seed": options.first, "seeds": options.seeds, "failures": failures, **totals, "spent_s": spent_s})
+    else:
+        print(_text(options.seeds, totals, failures, spent_s))
+    return 1 if failures else 0
+
+
+def _results(blocks: list[range], num_processes: int) -> Iterator[tuple[Counter[str], list[str]]]:
+    if num_processes == 1:
+        yield from map(run_block, blocks)
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with spawn.Pool(num_processes, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)) as pool:  # the parent ends them
+        yield from pool.imap(run_block, blocks)
+
+
+def run_block(seeds: range) -> tuple[Counter[str], list[str]]:
+    """Sums over the seeds that passed, and what the others say."""
+    totals: Counter[str] = Counter()
+    failures: list[str] = []
+    for seed in seeds:
+        try:
+            result = drill_seed(seed)
+        except DrillFailure as e:
+            failures.append(str(e))
+            continue
+        totals.update({name: value for name, value in asdict(result).items() if name in SUMMED})
+    return totals, failures
+
+
+def drill_seed(seed: int) -> DrillResult:
+    """One history. Raises DrillFailure."""
+    return Drill(seed, random.Random(seed)).run()
+
+
+def _text(num_seeds: int, totals: Counter[str], failures: list[str], spent_s: float) -> str:
+    what = f"{totals['num_sessions']} sessions, {totals['num_tokens']} tokens, {totals['num_faults']} faults, {totals['num_plans']} plans"
+    end = f"{len(failures)} failed" if failures else "no token wrong, missing or repeated, every session came to its end"
+    given_up = f"{totals['num_failed']} sessions ended with an error, {totals['num_given_up']} of them given up"
+    return f"{num_seeds} seeds in {spent_s:.1f} s: {what}; {end}; {given_up}"

@@ -1,0 +1,33 @@
+"""The commands that measure and test the program itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.options.declared import argument, option
+from engine.options.kinds import whole
+
+SUITES = ("all", "hop", "decode", "serve", "plan", "staged", "adaptation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drill:
+    """Check the protocol in a simulated hostile network."""
+
+    seeds: int = option(kind=whole(1), default=1000, metavar="N", help="histories to run (default %(default)s)")
+    first: int = option(kind=whole(0), default=0, metavar="SEED", help="the first one; a seed replays bit for bit")
+    jobs: int = option(kind=whole(1), default=1, metavar="N", help="processes that share the work (default %(default)s)")
+    json: bool = option(default=False, help="one JSON document on stdout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure hop cost, decode speed, serving many sessions or the planner on this machine."""
+
+    suite: str = argument(optional=True, choices=SUITES, default="all", help="all: hop, decode, serve")
+    sessions: int = option(kind=whole(1), default=8, metavar="N", help="concurrent sessions of `serve` (default %(default)s)")
+    workers: int = option(kind=whole(1), default=3, metavar="N", help="workers of `serve` (default %(default)s)")
+    steps: int = option(kind=whole(1000), default=10_000, metavar="N", help="of each steady trace of `adaptation` (default %(default)s)")
+    tokens: int = option(kind=whole(8), default=500, metavar="N", help="tokens per measurement (default %(default)s)")
+    rounds: int = option(kind=whole(1), default=3, metavar="N", help="interleaved rounds; medians are quoted (default %(default)s)")
+    json: bool = option(default=False, help="one JSON document on stdout")

@@ -1,0 +1,131 @@
+"""`noodle-engine generate`: one session on a running cluster, streamed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from engine.commands.cluster.options import Generate
+from engine.commands.output import note, print_json, printable, stand_in_note
+from engine.data.errors import InvalidInput, NoodleError
+from engine.data.generation import FinishReason, GenerateRequest, Sampling, TokenChunk
+from engine.files import read_stdin
+from engine.service.client import Client
+
+
+@dataclass(slots=True)
+class Transcript:
+    """Everything one session sent, with when it came."""
+
+    started_s: float
+    prompt_ids: tuple[int, ...] = ()
+    chunks: list[TokenChunk] = field(default_factory=list)
+    arrived_s: list[float] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    stand_in_tokenizer: str = ""  # why the text went through bytes; empty if it went through the model's own tokenizer
+
+    def add(self, chunk: TokenChunk) -> None:
+        self.prompt_ids = chunk.prompt_ids or self.prompt_ids
+        self.finish_reason = chunk.finish_reason or self.finish_reason
+        self.stand_in_tokenizer = chunk.stand_in_tokenizer or self.stand_in_tokenizer
+        self.chunks.append(chunk)
+        if chunk.index >= 0:
+            self.arrived_s.append(time.monotonic())
+
+    @property
+    def ttft_s(self) -> float:
+        return self.arrived_s[0] - self.started_s if self.arrived_s else 0.0
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Decode speed: tokens after the first, over the time after the first."""
+        spent_s = self.arrived_s[-1] - self.arrived_s[0] if len(self.arrived_s) > 1 else 0.0
+        return (len(self.arrived_s) - 1) / spent_s if spent_s > 0 else 0.0
+
+    def document(self) -> dict[str, Any]:
+        tokens = [c for c in self.chunks if c.index >= 0]
+        return {
+            "prompt_ids": self.prompt_ids,
+            "token_ids": [c.token_id for c in tokens],
+            "text": "".join(c.text for c in self.chunks),
+            "stand_in_tokenizer": self.stand_in_tokenizer,
+            "finish_reason": self.finish_reason,
+            "ttft_s": self.ttft_s,
+            "tokens_per_s": self.tokens_per_s,
+            "step_p50_s": statistics.median([c.step_s for c in tokens[1:]] or [0.0]),
+            "stages": _stages(tokens[1:] or tokens),
+        }
+
+
+def _stages(tokens: list[TokenChunk]) -> list[dict[str, Any]]:
+    """Median time per stage over the decode steps, in pipeline order."""
+    rows = []
+    for position, worker_id in enumerate(t.worker_id for t in (tokens[-1].timings if tokens else ())):
+        seen = [c.timings[position] for c in tokens if len(c.timings) > position]
+        medians = {name: statistics.median(getattr(t, name) for t in seen) for name in ("compute_s", "queue_s", "wire_in_s", "wire_out_s")}
+        rows.append({"worker_id": worker_id, **medians})
+    return rows
+
+
+def generate(options: Generate) -> int:
+    """Generate, print, return the exit code."""
+    return asyncio.run(_run(options, _request(options)))
+
+
+def _request(options: Generate) -> GenerateRequest:
+    prompt = read_stdin("a prompt") if options.prompt == "-" else options.prompt
+    if prompt is not None and options.prompt_ids:
+        raise InvalidInput("give either a prompt text or --prompt-ids, not both")
+    sampling = Sampling(**asdict(options.sampling))
+    return GenerateRequest(prompt, options.prompt_ids, options.max_new_tokens, sampling, options.stop, options.ignore_eos)
+
+
+async def transcribe(client: Client, request: GenerateRequest, show: Callable[[TokenChunk], None] | None = None) -> Transcript:
+    """Run one session to its end; closing early cancels it."""
+    transcript = Transcript(time.monotonic())
+    async with contextlib.aclosing(client.generate(request)) as chunks:
+        async for chunk in chunks:
+            transcript.add(chunk)
+            if show is not None:
+                show(chunk)
+    return transcript
+
+
+async def _run(options: Generate, request: GenerateRequest) -> int:
+    async with options.connection.client() as client:
+        transcript = await transcribe(client, request, None if options.json else _show)
+        dtype, grade = await _precision(client) if options.json else ("", "")
+    document = transcript.document()
+    if transcript.stand_in_tokenizer:
+        note(stand_in_note(transcript.stand_in_tokenizer))
+    if options.json:
+        document |= {"dtype": dtype, "identity": grade}
+        print_json(document)
+        return 0
+    print()
+    stages = "  ".join(f"{s['worker_id']} {1e3 * s['compute_s']:.1f} ms" for s in document["stages"])
+    note(
+        f"{len(transcript.arrived_s)} tokens, {transcript.finish_reason}; first after {transcript.ttft_s:.2f} s, "
+        f"then {transcript.tokens_per_s:.1f} tokens/s; {stages}"
+    )
+    return 0
+
+
+async def _precision(client: Client) -> tuple[str, str]:
+    """The dtype the cluster computes in and its identity grade; the answer is worth more, so a cluster that went away is no failure."""
+    try:
+        status = await client.status()
+    except NoodleError:
+        return "", ""
+    return status.precision.computed_dtype, str(status.identity)
+
+
+def _show(chunk: TokenChunk) -> None:
+    """A terminal gets what cannot steer it; a file or a pipe gets the text."""
+    print(printable(chunk.text) if sys.stdout.isatty() else chunk.text, end="", flush=True)

@@ -1,0 +1,141 @@
+"""`status` and `events`: what the console shows, for scripts and screen readers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from engine.commands.cluster.options import Events, Status
+from engine.commands.output import print_json, printable, table
+from engine.data.binary_size import binary_size
+from engine.data.measured_link import MeasuredLink
+from engine.data.status import ClusterStatus, Event, NodeStatus, SessionStatus
+
+
+def status(options: Status) -> int:
+    """Print one look at the cluster."""
+    found, links = asyncio.run(_status(options))
+    if options.json:
+        print_json(_document(found) | {"links": [asdict(link) for link in links]})
+    else:
+        print(_text(found) + link_table(links))
+    return 0
+
+
+async def _status(options: Status) -> tuple[ClusterStatus, tuple[MeasuredLink, ...]]:
+    async with options.connection.client() as client:
+        return await client.status(), await client.links()
+
+
+def link_table(links: Sequence[MeasuredLink]) -> str:
+    """Round trip and bandwidth with their spread, behind an empty line; nothing without links."""
+    rows = [(link.from_id, link.to_id, *_link_cells(link)) for link in links]
+    return f"\n\n{table(('LINK', 'TO', 'TRIP ms', '10%-90%', 'MB/s', '10%-90%', 'WHAT'), rows)}" if rows else ""
+
+
+def _link_cells(link: MeasuredLink) -> tuple[str, ...]:
+    if link.failure:
+        return "-", "-", "-", "-", link.failure
+    trips = f"{1e3 * link.round_trip_low_s:.2f}-{1e3 * link.round_trip_high_s:.2f}"
+    rates = f"{link.bandwidth_low_bytes_per_s / 1e6:.0f}-{link.bandwidth_high_bytes_per_s / 1e6:.0f}"
+    return f"{1e3 * link.round_trip_s:.2f}", trips, f"{link.bandwidth_bytes_per_s / 1e6:.0f}", rates, ""
+
+
+def _document(found: ClusterStatus) -> dict[str, Any]:
+    """The status under the names that scripts rely on."""
+    document: dict[str, Any] = asdict(found)
+    nodes = document.pop("nodes")
+    document["precision"]["text"] = found.precision.sentence
+    document["identity_text"] = found.identity.sentence
+    document["workers"] = [{**n, "memory_bytes": n["resident_bytes"], "memory_limit_bytes": n["memory_bytes"]} for n in nodes]
+    return document
+
+
+def _text(found: ClusterStatus) -> str:
+    model = f"{found.model} (random weights)" if found.random_weights else found.model
+    lines = [
+        f"{found.cluster_id}  {found.phase}  {model}  plan #{found.plan_version} {found.strategy}",
+        f"{found.tokens_per_s:.1f} tokens/s  step p50 {1e3 * found.step_p50_s:.1f} ms  p95 {1e3 * found.step_p95_s:.1f} ms  "
+        f"sessions {len(found.sessions)} now, {found.num_sessions_done} done, {found.num_sessions_failed} failed",
+    ]
+    if found.failure or found.detail:
+        lines.append(found.failure or found.detail)
+    if found.precision.sentence:
+        lines.append(f"weights: {found.precision.sentence}")
+    if found.identity:
+        lines.append(f"identity: grade {found.identity}, {found.identity.sentence}")
+    if found.adaptation_mode not in ("", "off"):
+        offer = f"; suggestion {found.suggestion_id}: noodle-engine adapt confirm {found.suggestion_id}" if found.suggestion_id else ""
+        lines.append(f"adaptation: {found.adaptation_mode}{offer}")
+    if found.num_unacknowledged:
+        count = f"{found.num_unacknowledged} warning{'' if found.num_unacknowledged == 1 else 's'}"
+        lines.append(f"{count} that nobody has acknowledged: noodle-engine events, then noodle-engine acknowledge")
+    lines += ["", table(("NODE", "STATE", "ITEMS", "RESIDENT", "KV", "AGE", "PID", "WHAT"), [_node_row(n) for n in found.nodes])]
+    if found.stages:
+        rows = [(s.worker_id, f"{s.start}-{s.stop - 1}", _ms(s.predicted_s), _ms(s.compute_p50_s), _ms(s.hop_p50_s)) for s in found.stages]
+        lines += ["", table(("STAGE", "ITEMS", "PLANNED ms", "P50 ms", "HOP ms"), rows)]
+    if found.sessions:
+        sessions = [
+            (*_session_cells(s), f"{s.queue_place} for {s.waiting_s:.0f}s: {s.why}" if s.queue_place else "-") for s in found.sessions
+        ]
+        lines += ["", table((*_SESSION_TITLES, "WAITS"), sessions)]
+    if found.finished:
+        ends = [(*_session_cells(s), f"{s.age_s:.1f}s {s.finish_reason}" + (f": {s.why}" if s.why else "")) for s in found.finished]
+        lines += ["", table((*_SESSION_TITLES, "END"), ends)]
+    return printable("\n".join(lines))
+
+
+_SESSION_TITLES = ("SESSION", "STATE", "PROMPT", "OUT", "TOK/S", "TTFT ms", "P95 ms")
+
+
+def _session_cells(s: SessionStatus) -> tuple[str, ...]:
+    out, rate = f"{s.num_generated}/{s.max_new_tokens}", f"{s.tokens_per_s:.1f}"
+    return s.session_id, s.state, str(s.num_prompt_tokens), out, rate, _known_ms(s.ttft_s), _known_ms(s.step_p95_s)
+
+
+def _known_ms(seconds: float) -> str:
+    return _ms(seconds) if seconds > 0 else "-"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f}"
+
+
+def _node_row(n: NodeStatus) -> tuple[str, ...]:
+    items = f"{n.start}-{n.stop - 1}" if n.stop > n.start else "-"
+    return (
+        n.worker_id,
+        n.state,
+        items,
+        binary_size(n.resident_bytes),
+        f"{binary_size(n.kv_used_bytes)}/{binary_size(n.kv_budget_bytes)}",
+        f"{n.heartbeat_age_s:.1f}s",
+        str(n.pid),
+        n.detail,
+    )
+
+
+def events(options: Events) -> int:
+    """Print the events the coordinator still holds, and with --follow the ones to come."""
+    asyncio.run(_events(options))
+    return 0
+
+
+async def _events(options: Events) -> None:
+    async with options.connection.client() as client:
+        async for frame in client.watch():
+            for event in frame.events:
+                if options.json:
+                    print_json(asdict(event))
+                else:
+                    print(_line(event), flush=True)
+            if not options.follow:
+                return
+
+
+def _line(event: Event) -> str:
+    at = time.strftime("%H:%M:%S", time.localtime(event.wall_s))
+    return printable(f"{at} {event.severity:<5} {event.kind:<7} {event.subject:<10} {event.text}")

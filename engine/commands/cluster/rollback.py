@@ -1,0 +1,58 @@
+"""`rollback`: go back to a plan that served before, if that still fits and the plan is still the one that was seen."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from engine.commands.cluster.options import Rollback
+from engine.commands.output import note, print_json, table
+from engine.data.adopted_plan import AdoptedPlan, former_plan
+from engine.data.moves import MoveEstimate
+from engine.data.plan import Plan
+
+
+def rollback(options: Rollback) -> int:
+    """Without a number the last plan whose stages differ from the present ones; `--list` shows which there are."""
+    if options.list_plans:
+        _show_plans(asyncio.run(_plans(options)), options.json)
+        return 0
+    plan, estimate = asyncio.run(_rollback(options))
+    if options.json:
+        print_json({"plan": asdict(plan), "move": asdict(estimate)})
+        return 0
+    stages = " | ".join(f"{s.node_id} {s.start}-{s.stop - 1}" for s in plan.stages)
+    print(f"plan #{plan.plan_version}: {stages}, bottleneck {1e3 * plan.bottleneck_s:.2f} ms")
+    moved = f"{estimate.num_items} items, {estimate.weight_bytes / 1e6:.1f} MB of weights, {estimate.kv_bytes / 1e6:.2f} MB of KV"
+    note(f"{moved}; about {estimate.load_s + estimate.copy_s:.1f} s beside serving, then {1e3 * estimate.pause_s:.0f} ms of pause")
+    return 0
+
+
+async def _plans(options: Rollback) -> tuple[AdoptedPlan, ...]:
+    async with options.connection.client() as client:
+        return await client.plans()
+
+
+async def _rollback(options: Rollback) -> tuple[Plan, MoveEstimate]:
+    async with options.connection.client() as client:
+        status = await client.status()
+        former = former_plan(await client.plans(), status.plan_version, options.plan_version)
+        estimate = await client.estimate_move(former.stages)
+        if options.dry_run:
+            return await client.plan("", former.stages), estimate
+        return await client.apply(status.plan_version, "", former.stages), estimate
+
+
+def _show_plans(plans: Sequence[AdoptedPlan], as_json: bool) -> None:
+    if as_json:
+        print_json([asdict(found) for found in plans])
+        return
+    print(table(("PLAN", "ADOPTED", "STRATEGY", "BOTTLENECK ms", "STAGES"), [_row(found) for found in plans]))
+
+
+def _row(found: AdoptedPlan) -> tuple[str, ...]:
+    plan, adopted = found.plan, time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.wall_s))
+    stages = " | ".join(f"{s.node_id} {s.start}-{s.stop - 1}" for s in plan.stages)
+    return f"#{plan.plan_version}", adopted, plan.strategy, f"{1e3 * plan.bottleneck_s:.2f}", stages

@@ -1,0 +1,74 @@
+"""The commands that look at this machine and its files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.commands.connection import Connection
+from engine.options.declared import argument, group, option
+from engine.options.kinds import whole
+from engine.service.options import DTYPES, CacheOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedModel:
+    """A model that is named by its place on the command line."""
+
+    model: str | None = argument(optional=True, help="hub id, local folder, or architecture name (default: GPT-2)")
+    random_weights: int | None = option(kind=whole(0), metavar="SEED", help="seeded random weights")
+    dtype: str = option(default="float32", choices=DTYPES, help="what the layers compute in (default %(default)s)")
+    cache: CacheOptions = group(CacheOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """List models and architectures, or describe one."""
+
+    action: str = argument(optional=True, choices=("list", "describe"), default="list")
+    named: NamedModel = group(NamedModel)
+    json: bool = option(default=False, help="one JSON document on stdout")
+    json_lines: bool = option(default=False)  # progress and the card, for the coordinator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measuring:
+    """How a model is measured."""
+
+    device: str | None = option(help="cpu or cuda:N (default cpu)")
+    num_threads: int | None = option("--threads", kind=whole(1), metavar="N", help="compute threads (default: all cores)")
+    depth: str = option(default="layer", choices=("item", "layer", "leaf"), help="which modules are timed (default %(default)s)")
+    quick: bool = option(default=False, help="fewer points, about 10 s instead of 40 s")
+    made_up_weights: bool = option(default=False)  # of a folder that holds config.json alone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Measure every layer of a model on this machine, and write what was found."""
+
+    named: NamedModel = group(NamedModel)
+    measuring: Measuring = group(Measuring)
+    out: Path | None = option(kind=Path, metavar="DIR", help="where the files go (default ./profile-MODEL)")
+    compare: tuple[Path, Path] | None = option(kind=Path, num_values=2, metavar=("A", "B"), help="show two profiles side by side instead")
+    node: str | None = option(metavar="ID", help="let a worker of the cluster at --connect profile the model it serves")
+    connection: Connection = group(Connection)
+    json: bool = option(default=False, help="one JSON document on stdout")
+    json_lines: bool = option(default=False)  # progress and the profile, for a worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Check this machine and say how to mend what is wrong."""
+
+    hardware: bool = option(default=False, help="measure CPU and GPUs instead: what they are, what runs, how fast")
+    json: bool = option(default=False, help="one JSON document on stdout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Show a run's metrics or a profile as an HTML page."""
+
+    path: Path = argument(kind=Path, metavar="RUN", help="the folder of --metrics-dir, a .jsonl log, or a profile.json")
+    out: Path | None = option(kind=Path, metavar="FILE", help="default: beside what it shows")
+    format: str = option(default="html", choices=("html", "csv", "json", "jsonl", "prometheus"), help="of a profile (default %(default)s)")
+    json: bool = option(default=False, help="the figures as one JSON document on stdout")

@@ -1,0 +1,167 @@
+"""`noodle-engine profile`: measure a model's layers on this machine, write what was found, name the bottleneck.
+
+Writes profile.json (what the planner reads), profile.jsonl, profile.csv and dashboard.html; each appears by a rename,
+so a reader sees a whole file or none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.commands.machine import options as commands
+from engine.commands.machine.profile_text import as_text, bottlenecks
+from engine.commands.output import print_json, printable
+from engine.data.errors import Corrupt, InvalidInput, NoodleError
+from engine.data.model import ModelRef
+from engine.files import read_document
+from engine.profile.profile import Profile
+
+if TYPE_CHECKING:
+    from engine.model.profiling.workload import Workload
+
+Progress = Callable[[float, str], None]
+_BAR_CELLS = 28
+
+
+def profile(options: commands.Profile) -> int:
+    """Profile a model, or compare two profiles that were written before."""
+    if options.compare:
+        from engine.commands.machine.profile_compare import compare
+
+        if options.named.model is not None:
+            raise InvalidInput("--compare takes two profiles and no model: leave the model out")
+        return compare(read_profile(options.compare[0]), read_profile(options.compare[1]), as_json=options.json)
+    if options.json_lines:
+        return _take_lines(options)
+    found = _take(options) if options.node is None else _take_there(options, options.node)
+    folder = options.out or Path(f"profile-{_file_name(found.model)}")
+    files = _write(found, folder)
+    if options.json:
+        document = json.loads(found.to_json())
+        print_json({**document, "bottlenecks": bottlenecks(found), "files": {name: str(path) for name, path in files.items()}})
+    else:
+        print(printable(as_text(found)))
+        print(printable(f"\nwritten to {folder}: {', '.join(files)}"))
+    return 0
+
+
+def read_profile(path: Path) -> Profile:
+    """A profile.json, or the one in a folder. Raises NotFound, Corrupt or NotSupported."""
+    file = path / "profile.json" if path.is_dir() else path
+    text = read_document(file, "a profile", "write it with `noodle-engine profile MODEL --out DIR`")
+    try:
+        return Profile.from_json(text)
+    except Corrupt as error:
+        raise Corrupt(f"{file}: {error}") from error
+
+
+def _take(options: commands.Profile) -> Profile:
+    from engine.model.sources.source import default_ref
+
+    named = options.named
+    ref = default_ref() if named.model is None else ModelRef(named.model, named.random_weights, named.dtype)
+    bar = progress_bar() if sys.stderr.isatty() else None
+    try:
+        return take_profile(ref, options.measuring, named.cache.folder, bar)
+    finally:
+        if bar is not None:
+            print(file=sys.stderr)
+
+
+def _take_there(options: commands.Profile, node_id: str) -> Profile:
+    """The profile that a worker of a running cluster takes of the model it serves."""
+    if options.named.model is not None:
+        raise InvalidInput(f"--node {node_id} profiles the model that the cluster serves: leave {options.named.model!r} out")
+    bar = progress_bar() if sys.stderr.isatty() else None
+
+    async def ask() -> str:
+        document = ""
+        async with options.connection.client() as client:
+            async for answer in client.profile(node_id, options.measuring.quick):
+                document = answer.profile_json
+                if bar is not None:
+                    bar(answer.progress, answer.detail)
+        return document
+
+    return Profile.from_json(asyncio.run(ask()))
+
+
+def _take_lines(options: commands.Profile) -> int:
+    """The same for a worker: progress, then the profile or the error, each as one JSON line."""
+    from engine.service.errors import status_number
+
+    try:
+        found = take_profile(
+            ModelRef(options.named.model or "", options.named.random_weights, options.named.dtype),
+            options.measuring,
+            options.named.cache.folder,
+            lambda done, detail: print_json({"detail": detail, "progress": done}),
+        )
+    except NoodleError as error:
+        print_json({"error": str(error), "code": status_number(error)})
+        return error.exit_code
+    print_json({"profile": json.loads(found.to_json())})
+    return 0
+
+
+def take_profile(ref: ModelRef, measuring: commands.Measuring, cache_dir: Path, on_progress: Progress | None) -> Profile:
+    """Load the model and measure it. Raises what loading raises, NotSupported for a device without layer timing."""
+    import torch
+
+    from engine.model.hardware.devices import check_device
+    from engine.model.hardware.limits import num_cores
+    from engine.model.profiling.profile_assembly import profile_of
+    from engine.model.profiling.profiler import ObservabilityEngine
+    from engine.model.profiling.workload import CausalWorkload, load_workload
+
+    device = check_device(measuring.device or "cpu")
+    torch.set_num_threads(measuring.num_threads or num_cores())
+    if measuring.made_up_weights:
+        workload: Workload = CausalWorkload.made_up(Path(ref.model), ref, device=device)
+    else:
+        workload = load_workload(ref, cache_dir=cache_dir, device=device, on_progress=on_progress)
+    engine = ObservabilityEngine(workload, depth=measuring.depth, quick=measuring.quick, on_progress=on_progress)
+    return profile_of(workload, engine.run(), depth=measuring.depth)
+
+
+def _write(profile: Profile, folder: Path) -> dict[str, Path]:
+    from engine.report.csv_export import write_csv, write_json
+    from engine.report.dashboard import write_dashboard
+    from engine.report.jsonl import write_profile_jsonl
+
+    writers: dict[str, Callable[[Profile, Path], None]] = {
+        "profile.json": write_json,
+        "profile.jsonl": write_profile_jsonl,
+        "profile.csv": write_csv,
+        "dashboard.html": write_dashboard,
+    }
+    for name, write in writers.items():
+        write(profile, folder / name)
+    return {name: folder / name for name in writers}
+
+
+def _file_name(model: str) -> str:
+    """A label as a file name: the hub id's last part, letters, digits, '.', '_' and '-' only."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.partition(" (")[0].rstrip("/").rpartition("/")[2]).strip("-.")
+    return name[:64] or "model"
+
+
+def progress_bar() -> Progress:
+    """One line on stderr, drawn over itself; ASCII, and only when the picture changes."""
+    drawn: dict[str, Any] = {"line": "", "fraction": 0.0}
+
+    def show(done: float, text: str) -> None:
+        fraction = done if 0.0 <= done <= 1.0 else drawn["fraction"]
+        cells = round(fraction * _BAR_CELLS)
+        line = f"[{'#' * cells}{'.' * (_BAR_CELLS - cells)}] {100 * fraction:3.0f} %  {printable(text)[:60]}"
+        if line != drawn["line"]:
+            print(f"\r{line:<{len(drawn['line'])}}", end="", file=sys.stderr, flush=True)
+        drawn.update(line=line, fraction=fraction)
+
+    return show

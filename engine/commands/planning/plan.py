@@ -1,0 +1,143 @@
+"""`noodle-engine plan`: solve a planning problem given as a JSON document and print the plan with its certificate."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from dataclasses import replace
+from typing import Any
+
+from engine.commands.output import print_json, printable, table
+from engine.commands.planning import plan_compare
+from engine.commands.planning.options import Plan, Wanted
+from engine.commands.planning.plan_source import load
+from engine.data.errors import InvalidInput
+from engine.planning.explain import advice, binding, explain_infeasible
+from engine.planning.partition_plan import PartitionPlan
+from engine.planning.plan_diff import diff
+from engine.planning.plan_drawing import draw
+from engine.planning.plan_json import plan_document
+from engine.planning.problem import Infeasible, Problem, TooHard
+from engine.planning.problem_json import constraints_from
+from engine.planning.solution import Solution
+from engine.planning.strategies import check_strategy, solve
+
+
+def plan(options: Plan) -> int:
+    """Print the plan, or with --compare those of all strategies; an infeasible problem is refused with the limit that binds."""
+    check_strategy(options.strategy)
+    source = load(options.source, options.wanted, options.strategy)
+    problem = with_options(source.problem, options.wanted)
+    if options.compare:
+        return plan_compare.compare_all(options, source, problem)
+    started = time.perf_counter()
+    try:
+        found = solve(problem, options.strategy)
+    except TooHard:
+        raise
+    except Infeasible:
+        raise explain_infeasible(problem) from None
+    solve_ms = 1e3 * (time.perf_counter() - started)
+    found = replace(found, binds=binding(problem, found), notes=() if options.no_notes else advice(problem, found))
+    found_plan, running = PartitionPlan.of(problem, found, model=source.model, solve_ms=solve_ms), source.running_plan(problem)
+    moves = None if running is None else diff(running, found_plan)
+    if options.json:
+        print_json(plan_document(found_plan) | ({} if moves is None else {"moves": plan_compare.moves_document(moves)}))
+    else:
+        print(f"{draw(found_plan, plan_compare.drawing_width())}\n\n{text(problem, found, solve_ms)}")
+        if moves is not None:
+            print(f"from the running plan #{source.plan_version}: {plan_compare.moves_text(moves)}")
+    return 0
+
+
+def with_options(problem: Problem, options: Wanted) -> Problem:
+    """The problem with what the command line says instead."""
+    for option, field in (("in_flight", "in_flight"), ("sessions", "sessions"), ("context_tokens", "context_tokens")):
+        if getattr(options, option) is not None:
+            problem = replace(problem, **{field: getattr(options, option)})
+    if options.node_order is not None:
+        problem = replace(problem, free_order=options.node_order == "free")
+    if options.use_all_nodes:
+        problem = replace(problem, use_all_nodes=True)
+    given = constraints_from(_constraints(options), [item.name for item in problem.items])
+    changes = {name: getattr(given, name) for name in _named(options)}
+    if "pins" in changes:
+        changes["pins"] = tuple({**dict(problem.constraints.pins), **dict(given.pins)}.items())
+    if "forbidden_nodes" in changes:
+        changes["forbidden_nodes"] = tuple({*problem.constraints.forbidden_nodes, *given.forbidden_nodes})
+    return replace(problem, constraints=replace(problem.constraints, **changes))
+
+
+_OPTIONS = {
+    "max_stages": "max_stages",
+    "min_items": "min_items_per_stage",
+    "max_items": "max_items_per_stage",
+    "memory_reserve_bytes": "memory_reserve_bytes",
+    "latency_limit_s": "latency_limit_s",
+}
+
+
+def _constraints(options: Wanted) -> dict[str, Any]:
+    raw: dict[str, Any] = {key: getattr(options, option) for option, key in _OPTIONS.items() if getattr(options, option) is not None}
+    if options.pin:
+        raw["pins"] = dict(_pin(text) for text in options.pin)
+    if options.forbid:
+        raw["forbidden_nodes"] = list(options.forbid)
+    if options.stage_items is not None:
+        if not re.fullmatch(r"[0-9]{1,9}(,[0-9]{1,9})*", options.stage_items):
+            raise InvalidInput(
+                f"--stage-items {options.stage_items[:60]!r} is not allowed: give whole numbers joined by commas, e.g. 4,4,5"
+            )
+        raw["stage_items"] = [int(part) for part in options.stage_items.split(",")]
+    return raw
+
+
+def _named(options: Wanted) -> list[str]:
+    return list(_constraints(options))
+
+
+def _pin(text: str) -> tuple[str, str]:
+    item, equals, node = text.rpartition("=")
+    if not equals or not item or not node:
+        raise InvalidInput(f"--pin {text[:60]!r} is not allowed: give ITEM=NODE, e.g. h.0=a")
+    return item, node
+
+
+def text(problem: Problem, found: Solution, solve_ms: float) -> str:
+    """The plan for people."""
+    rows = [
+        (
+            str(k),
+            ascii(s.node_id)[1:-1],
+            f"{s.start}-{s.stop - 1}",
+            str(s.stop - s.start),
+            _ms(s.time_s),
+            _ms(s.hop_s),
+            _memory(s.memory_bytes, s.room_bytes),
+        )
+        for k, s in enumerate(found.stages)
+    ]
+    proof = "optimal" if found.optimal else f"within {100 * found.gap:.2f} % of the optimum (no plan is below {found.lower_bound:.6g})"
+    lines = [
+        f"{found.strategy}: {len(found.stages)} of {len(problem.nodes)} nodes, {proof}; {found.method}, {solve_ms:.1f} ms",
+        table(("STAGE", "NODE", "ITEMS", "COUNT", "COMPUTE ms", "HOP ms", "MEMORY"), rows),
+        f"bottleneck {_ms(found.bottleneck_s)} ms, round trip {_ms(found.round_trip_s)} ms, "
+        f"period at {problem.in_flight} in flight {_ms(found.period_s)} ms ({1 / found.period_s:.4g} tokens/s)"
+        if found.period_s > 0
+        else "bottleneck, round trip and period are 0 ms",
+        f"binds: {found.binds}",
+        f"route: {found.route} ({found.why})",
+        *(f"would help: {note}" for note in found.notes),
+    ]
+    if not found.ties_searched:
+        lines.append("among plans of this objective the tie-breaks were not searched: there are too many")
+    return printable("\n".join(lines))
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.4g}"
+
+
+def _memory(used: float, room: float) -> str:
+    return f"{used / 1e6:.4g} MB" + (f" of {room / 1e6:.4g}" if math.isfinite(room) else "")

@@ -1,0 +1,34 @@
+"""The options of a coordinator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.options.declared import group, option
+from engine.options.kinds import ids, whole
+from engine.service.options import ModelOptions, ServerOptions
+
+MODES = ("off", "suggest", "auto")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingOptions:
+    """The log of a run; without a folder there is none."""
+
+    metrics_dir: Path | None = option(kind=Path, metavar="DIR", help="keep the run's metrics here as JSONL, for `report`")
+    metrics_every_step: bool = option(default=False, help="a record per step besides the samples")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoordinatorOptions:
+    """Serve a cluster that workers join."""
+
+    model: ModelOptions = group(ModelOptions)
+    num_workers: int = option("--workers", kind=whole(1), default=1, metavar="N", help="workers to begin with (default %(default)s)")
+    strategy: str = option(default="balanced", help="what the planner minimises (default %(default)s)")
+    layers: tuple[int, ...] = option(kind=ids, default=(), metavar="N,N,...", help="items per stage, instead of a plan that is searched")
+    adapt: str = option(default="off", choices=MODES, help="move layers when a worker drifts from its plan (default %(default)s)")
+    state_dir: Path | None = option(kind=Path, help="where the journal is kept (default: a temporary folder)")
+    recording: RecordingOptions = group(RecordingOptions)
+    server: ServerOptions = group(ServerOptions, listen="127.0.0.1:7070")

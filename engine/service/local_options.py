@@ -1,0 +1,44 @@
+"""The options of an embedded cluster, made of those of its processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from engine.data.errors import InvalidInput
+from engine.options.declared import build, group, option
+from engine.options.kinds import factors
+from engine.service.coordinator.options import CoordinatorOptions
+from engine.service.worker.options import WorkerOptions
+
+MAX_WORKERS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalOptions:
+    """What to start: a coordinator, and workers that are alike but for their slowdown. What each process must be told in
+    any case, such as its name, is not asked for.
+    """
+
+    coordinator: CoordinatorOptions = group(CoordinatorOptions, is_embedded=True, num_workers=3, listen="127.0.0.1:0")
+    worker: WorkerOptions = group(WorkerOptions, is_embedded=True)
+    slowdowns: tuple[float, ...] = option(
+        "--slowdown",
+        kind=factors,
+        default=(),
+        metavar="F[,F...]",
+        help="emulate slower workers, e.g. 1,3,1; the others stay as they are",
+    )
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.num_workers <= MAX_WORKERS:
+            raise InvalidInput(f"--workers {self.num_workers} is not allowed: start 1 to {MAX_WORKERS} workers on one machine")
+
+    @property
+    def num_workers(self) -> int:
+        return self.coordinator.num_workers
+
+
+def local_options(**values: Any) -> LocalOptions:
+    """The options of an embedded cluster from values by field name, such as `num_workers=2, kv_memory_bytes=2**20`."""
+    return build(LocalOptions, values)

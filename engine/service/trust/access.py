@@ -1,0 +1,169 @@
+"""What one side shows another when it calls: a token, a certificate, and whom it trusts.
+
+Every connection that this project opens is opened here, so that no token can leave in clear text for another machine.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import grpc.aio
+
+from engine.data.errors import InvalidInput, NoodleError, Refused
+from engine.files import read_document
+from engine.service import wire
+from engine.service.options import AccessOptions, Role, SecurityOptions
+
+MIN_TOKEN_CHARACTERS = 16
+Metadata = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Opens connections and says what each call on them carries. Without credentials connections are in clear text."""
+
+    token: str | None = field(default=None, repr=False)
+    credentials: grpc.ChannelCredentials | None = None
+
+    def __post_init__(self) -> None:
+        if self.token is not None:
+            check_token(self.token, "the token")
+
+    @property
+    def metadata(self) -> Metadata:
+        """Of every call on a channel from here."""
+        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+
+    def channel(self, address: str, options: wire.Options = wire.CHANNEL_OPTIONS) -> grpc.aio.Channel:
+        """A channel with this project's limits and keepalive. Raises Refused where a token would travel in clear text."""
+        self._check(address)
+        if self.credentials is None:
+            return grpc.aio.insecure_channel(address, options=options)
+        return grpc.aio.secure_channel(address, self.credentials, options=options)
+
+    def sync_channel(self, address: str) -> grpc.Channel:
+        """The same for a thread of its own."""
+        self._check(address)
+        if self.credentials is None:
+            return grpc.insecure_channel(address, options=wire.CHANNEL_OPTIONS)
+        return grpc.secure_channel(address, self.credentials, options=wire.CHANNEL_OPTIONS)
+
+    def _check(self, address: str) -> None:
+        if self.token is not None and self.credentials is None and not is_loopback(address):
+            raise Refused(
+                f"{address} is on another machine and the connection has no TLS: the token would travel in clear text; give --tls-ca FILE "
+                "or --tls, or reach it through a tunnel on a loopback address"
+            )
+
+
+# --- from options -----------------------------------------------------------------------------------------------------
+def access_of_client(options: AccessOptions) -> Access:
+    """Of a program that asks and operates. Raises InvalidInput naming the option and the file that is wrong."""
+    if options.token is not None and options.token_file is not None:
+        raise InvalidInput("--token and --token-file (or NOODLE_TOKEN and NOODLE_TOKEN_FILE) name two tokens: give one")
+    token = options.token or (None if options.token_file is None else _client_token(options.token_file))
+    return Access(token, _credentials(options.tls, options.tls_ca, options.tls_cert, options.tls_key))
+
+
+def access_of_server(options: SecurityOptions) -> Access:
+    """Of a coordinator or worker that calls others; `options` with its token file read."""
+    trusted = options.tls_ca or options.tls_cert
+    token = next((t for t, role in options.tokens.items() if role is Role.WORKER), None)
+    return Access(token, _credentials(options.tls, trusted, options.tls_cert, options.tls_key))
+
+
+def _credentials(tls: bool, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None) -> grpc.ChannelCredentials | None:
+    if (tls_cert is None) != (tls_key is None):
+        raise InvalidInput("--tls-cert and --tls-key go together: give both")
+    if not tls and tls_ca is None and tls_cert is None:
+        return None
+    roots = None if tls_ca is None else read_pem(tls_ca, "--tls-ca")
+    if tls_cert is None or tls_key is None:
+        return grpc.ssl_channel_credentials(root_certificates=roots)
+    key, certificate = read_pair(tls_key, tls_cert)
+    return grpc.ssl_channel_credentials(root_certificates=roots, private_key=key, certificate_chain=certificate)
+
+
+def read_tokens(path: Path) -> dict[str, Role]:
+    """Lines `viewer|operator|worker TOKEN`; empty lines and those that begin with # are skipped. Raises InvalidInput naming the line."""
+    tokens: dict[str, Role] = {}
+    for number, line in enumerate(_token_lines(path), 1):
+        words = line.split()
+        if not words or line.startswith("#"):
+            continue
+        if len(words) != 2 or words[0].upper() not in Role.__members__ or len(words[1]) < MIN_TOKEN_CHARACTERS:
+            raise InvalidInput(
+                f"{path}:{number}: expected 'viewer|operator|worker TOKEN', the token of {MIN_TOKEN_CHARACTERS} or more characters"
+            )
+        tokens[check_token(words[1], f"the token at {path}:{number}")] = Role[words[0].upper()]
+    if not tokens:
+        raise InvalidInput(f"{path} holds no token: write one line 'worker TOKEN' at least")
+    return tokens
+
+
+def _client_token(path: Path) -> str:
+    """The one token of a file, or the operator's among several, or the first."""
+    words = [line.split() for line in _token_lines(path) if line.split() and not line.startswith("#")]
+    if len(words) == 1 and len(words[0]) == 1:
+        return check_token(words[0][0], f"the token in {path}")
+    tokens = read_tokens(path)
+    return next((t for t, role in tokens.items() if role is Role.OPERATOR), next(iter(tokens)))
+
+
+def _token_lines(path: Path) -> list[str]:
+    try:
+        return read_document(path, "tokens").splitlines()
+    except NoodleError as e:
+        raise InvalidInput(f"--token-file: {e}") from e
+
+
+def check_token(token: str, name: str) -> str:
+    """Return `token` if a header of a call can carry it; else raise InvalidInput, which does not repeat it."""
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise InvalidInput(f"{name} has other characters than the visible ones of ASCII: give one without, from --token or NOODLE_TOKEN")
+    return token
+
+
+def read_pem(path: Path, option: str) -> bytes:
+    """A certificate or key. Raises InvalidInput naming the option and the file."""
+    try:
+        content = read_document(path, "a certificate or key in PEM format").encode()
+    except NoodleError as e:
+        raise InvalidInput(f"{option}: {e}") from e
+    if b"-----BEGIN " not in content:
+        raise InvalidInput(f"{option}: {path} holds no certificate or key in PEM format (a line -----BEGIN ...): is it the right file?")
+    return content
+
+
+def read_pair(key_path: Path, certificate_path: Path) -> tuple[bytes, bytes]:
+    """A key and its certificate. Raises InvalidInput if one of them cannot be read or they do not belong together."""
+    import ssl
+
+    key, certificate = read_pem(key_path, "--tls-key"), read_pem(certificate_path, "--tls-cert")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate_path, key_path, password="")
+    except ssl.SSLError as e:
+        if e.reason == "KEY_VALUES_MISMATCH":
+            raise InvalidInput(
+                f"--tls-key: {key_path} is not the key of the certificate {certificate_path}: give the two that go together"
+            ) from e
+        raise InvalidInput(
+            f"--tls-cert {certificate_path} with --tls-key {key_path} cannot be used ({e.reason or e}): are they swapped?"
+        ) from e
+    return key, certificate
+
+
+def is_loopback(address: str) -> bool:
+    """True for unix sockets and loopback host:port addresses."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rsplit(":", 1)[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
