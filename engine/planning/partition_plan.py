@@ -45,7 +45,7 @@ class PartitionPlan:
     binds: str = ""
     notes: tuple[str, ...] = ()
     solve_ms: float = 0.0
-    route: str = ""  # how the plan was found, and why so; see route.py
+    route: str = ""  # how the plan was found, and why so; see routing.py
     why: str = ""
     schema_version: int = SCHEMA_VERSION
 
