@@ -1104,6 +1104,18 @@ class KvRange(_message.Message):
     stop_token: int
     def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., start_token: _Optional[int] = ..., stop_token: _Optional[int] = ...) -> None: ...
 
+class GrantKvRequest(_message.Message):
+    __slots__ = ("plan_version", "to_worker_id")
+    PLAN_VERSION_FIELD_NUMBER: _ClassVar[int]
+    TO_WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    plan_version: int
+    to_worker_id: str
+    def __init__(self, plan_version: _Optional[int] = ..., to_worker_id: _Optional[str] = ...) -> None: ...
+
+class GrantKvReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class CopyKvRequest(_message.Message):
     __slots__ = ("plan_version", "source_worker_id", "source_address", "ranges")
     PLAN_VERSION_FIELD_NUMBER: _ClassVar[int]

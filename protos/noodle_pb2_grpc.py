@@ -1202,6 +1202,11 @@ class StageServiceStub:
                 request_serializer=protos_dot_noodle__pb2.LoadRequest.SerializeToString,
                 response_deserializer=protos_dot_noodle__pb2.LoadReply.FromString,
                 _registered_method=True)
+        self.GrantKv = channel.unary_unary(
+                '/noodle.v1.StageService/GrantKv',
+                request_serializer=protos_dot_noodle__pb2.GrantKvRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.GrantKvReply.FromString,
+                _registered_method=True)
         self.CopyKv = channel.unary_unary(
                 '/noodle.v1.StageService/CopyKv',
                 request_serializer=protos_dot_noodle__pb2.CopyKvRequest.SerializeToString,
@@ -1291,8 +1296,15 @@ class StageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GrantKv(self, request, context):
+        """... tell the worker that holds keys and values of its items who may fetch them ...
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CopyKv(self, request, context):
-        """... fetch keys and values of its items from the worker that holds them now ...
+        """... fetch them from there ...
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -1376,6 +1388,11 @@ def add_StageServiceServicer_to_server(servicer, server):
                     servicer.Prepare,
                     request_deserializer=protos_dot_noodle__pb2.LoadRequest.FromString,
                     response_serializer=protos_dot_noodle__pb2.LoadReply.SerializeToString,
+            ),
+            'GrantKv': grpc.unary_unary_rpc_method_handler(
+                    servicer.GrantKv,
+                    request_deserializer=protos_dot_noodle__pb2.GrantKvRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.GrantKvReply.SerializeToString,
             ),
             'CopyKv': grpc.unary_unary_rpc_method_handler(
                     servicer.CopyKv,
@@ -1603,6 +1620,33 @@ class StageService:
             '/noodle.v1.StageService/Prepare',
             protos_dot_noodle__pb2.LoadRequest.SerializeToString,
             protos_dot_noodle__pb2.LoadReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GrantKv(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.StageService/GrantKv',
+            protos_dot_noodle__pb2.GrantKvRequest.SerializeToString,
+            protos_dot_noodle__pb2.GrantKvReply.FromString,
             options,
             channel_credentials,
             insecure,

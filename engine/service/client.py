@@ -27,7 +27,7 @@ from engine.service import wire
 from engine.service.addresses import check_address
 from engine.service.errors import from_rpc_error, is_transport_failure
 from engine.service.links import connect
-from engine.service.trust.access import Access
+from engine.service.trust.access import Access, Metadata
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -50,7 +50,10 @@ class Client:
         self._was_connected = False
         self._unfinished: set[str] = set()  # sessions begun here whose end has not come
         self._stub = rpc.ControlStub(self._channel)
-        self._metadata = self._access.metadata
+
+    @property
+    def _metadata(self) -> Metadata:
+        return self._access.metadata
 
     async def __aenter__(self) -> Client:
         return self

@@ -46,7 +46,7 @@ async def measure_links(from_id: str, peers: Sequence[LinkPeer], access: Access)
     """Both directions of every link, one peer after the other; a peer that cannot be reached is a failure in its place."""
     found: list[MeasuredLink] = []
     for peer in peers:
-        channel = access.channel(peer.address)
+        channel = access.channel(peer.address, peer.worker_id)
         try:
             found += await _measure(from_id, peer.worker_id, rpc.StageServiceStub(channel).Echo(metadata=access.metadata))
         except grpc.aio.AioRpcError as error:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
@@ -22,6 +21,7 @@ class Role(IntEnum):
     VIEWER = 1
     OPERATOR = 2
     WORKER = 3
+    COORDINATOR = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +58,14 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class SecurityOptions:
-    """Who may call; `tokens` is what `token_file` says, one line per role: `viewer TOKEN`, `operator TOKEN`, `worker TOKEN`."""
+    """Who may call, and what this process shows others."""
 
     token_file: Path | None = option(kind=Path, of_process=True, help="lines 'viewer|operator|worker TOKEN'")
     tls_cert: Path | None = option(kind=Path, of_process=True, help="this server's certificate (PEM)")
     tls_key: Path | None = option(kind=Path, of_process=True, help="its key (PEM)")
     tls: bool = option(default=False, of_process=True, help="trust the authorities that this system trusts, for calls to others")
-    tls_ca: Path | None = option(kind=Path, of_process=True, help="the authority that signed the others' certificates (PEM)")
+    tls_ca: Path | None = option(kind=Path, of_process=True, help="the authority of all nodes (PEM); callers must show a certificate of it")
     insecure: bool = option(default=False, of_process=True, help="allow an address other than loopback without TLS and token")
-    tokens: Mapping[str, Role] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,8 @@ from engine.data.json_text import json_text
 from engine.service import wire
 from engine.service.errors import CatchAll
 from engine.service.incoming import Decoder
-from engine.service.options import SecurityOptions
-from engine.service.trust.guard import Gatekeeper, check_listen_address, server_credentials
+from engine.service.trust.gatekeeper import Gatekeeper
+from engine.service.trust.guard import Guard
 
 GRACE_S = 0.25
 TIDY_UP_S = 0.8  # from a signal to the end of a process that cannot end in order
@@ -37,17 +37,18 @@ CANCEL_S = 0.2  # for tasks to end what they started, such as processes
 class Server:
     """A gRPC server with health checking, the error and security interceptors, bound to one address."""
 
-    def __init__(self, security: SecurityOptions) -> None:
-        self._security = security
-        self.grpc = grpc.aio.server(interceptors=[CatchAll(), Gatekeeper(security), Decoder()], options=wire.SERVER_OPTIONS)
+    def __init__(self, guard: Guard, max_message_bytes: int = wire.MAX_CONTROL_BYTES) -> None:
+        self._guard = guard
+        interceptors = [CatchAll(), Gatekeeper(guard), Decoder()]
+        self.grpc = grpc.aio.server(interceptors=interceptors, options=wire.server_options(max_message_bytes))
         self._health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
 
     async def start(self, listen: str) -> str:
         """Bind and serve; returns the address with its real port. Raises Refused or Unavailable."""
-        check_listen_address(listen, self._security)
+        self._guard.check_listen_address(listen)
         await _check_free(listen)
-        credentials = server_credentials(self._security)
+        credentials = self._guard.server_credentials()
         try:
             bound = self.grpc.add_secure_port(listen, credentials) if credentials else self.grpc.add_insecure_port(listen)
         except RuntimeError:
@@ -112,6 +113,12 @@ class Stopping:
             timer = threading.Timer(self._tidy_up_s, os._exit, (exit_code,))
             timer.daemon = True
             timer.start()
+
+
+def read_again_on_hangup(guard: Guard) -> None:
+    """SIGHUP: tokens and certificates are read again. Call on the event loop."""
+    if hasattr(signal, "SIGHUP"):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, guard.reload)
 
 
 def end_at_once(exit_with_parent: bool) -> None:

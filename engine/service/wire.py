@@ -15,9 +15,10 @@ from engine.data.generation import FinishReason, GenerateRequest, Sampling, Segm
 from protos import noodle_pb2 as pb
 
 T = TypeVar("T")
-Options = tuple[tuple[str, int], ...]  # of a gRPC channel or server
+Options = tuple[tuple[str, int | str], ...]  # of a gRPC channel or server
 
-MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+MAX_MESSAGE_BYTES = 256 * 1024 * 1024  # to a worker, whose frames hold hidden states
+MAX_CONTROL_BYTES = 4 * 1024 * 1024  # to the coordinator
 # A connection on which nothing arrived for 0.3 s is asked, and broken when 1 s later nothing has. gRPC's own threads answer, so neither
 # compute nor a held interpreter lock makes a side look dead, and any byte counts, so a bulk transfer does not either.
 _KEEPALIVE = (
@@ -37,14 +38,18 @@ CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection, never one that a partition has silenced
     *_KEEPALIVE,
 )
-SERVER_OPTIONS = (
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.so_reuseport", 0),
-    ("grpc.http2.min_ping_interval_without_data_ms", 100),
-    ("grpc.http2.max_ping_strikes", 0),
-    *_KEEPALIVE,
-)
+
+
+def server_options(max_message_bytes: int) -> Options:
+    """Of a server that reads messages up to a size."""
+    return (
+        ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.so_reuseport", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", 100),
+        ("grpc.http2.max_ping_strikes", 0),
+        *_KEEPALIVE,
+    )
 
 
 # --- by name ----------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from engine.service.coordinator.session_output import SessionOutput
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.errors import as_noodle_error
 from engine.service.incoming import check_heartbeat, check_spec, check_stages, check_timings
+from engine.service.trust.gatekeeper import check_caller_is
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -47,6 +48,7 @@ class ControlService(rpc.ControlServicer):
     async def Register(self, request: pb.RegisterRequest, context: grpc.aio.ServicerContext) -> pb.RegisterReply:
         spec = check_spec(wire.from_message(NodeSpec, request.spec))
         check_address(spec.address)
+        check_caller_is(spec.node_id)
         if spec.node_id == COORDINATOR:
             raise InvalidInput(f"a worker cannot be called {COORDINATOR}: links use that name for the coordinator; give another --id")
         generation = await self._shell.admit(spec, ready=request.state == "ready")
@@ -59,6 +61,7 @@ class ControlService(rpc.ControlServicer):
         )
 
     async def Heartbeat(self, request: pb.HeartbeatRequest, context: grpc.aio.ServicerContext) -> pb.HeartbeatReply:
+        check_caller_is(request.worker_id)
         if self._shell.cluster.members.current(request.worker_id, request.generation) is None:
             raise Stale(f"registration {request.generation} of {request.worker_id} is not current: register again")
         check_heartbeat(request)
@@ -82,6 +85,7 @@ class ControlService(rpc.ControlServicer):
     async def Report(self, request_iterator: Any, context: grpc.aio.ServicerContext) -> pb.ReportReply:
         headers = dict(context.invocation_metadata() or ())
         worker_id, generation = str(headers.get("worker-id", "")), _generation(str(headers.get("generation", "0")))
+        check_caller_is(worker_id)
         try:
             while (message := await context.read()) is not grpc.aio.EOF:
                 if self._shell.cluster.members.current(worker_id, generation) is None:
@@ -96,6 +100,7 @@ class ControlService(rpc.ControlServicer):
             yield part
 
     async def Note(self, request: pb.NoteRequest, context: grpc.aio.ServicerContext) -> pb.NoteReply:
+        check_caller_is(request.worker_id)
         self._shell.note(request.worker_id, request.text)
         return pb.NoteReply()
 

@@ -30,9 +30,8 @@ from engine.service.coordinator.text import TextCodec
 from engine.service.errors import as_noodle_error
 from engine.service.metrics_server import MetricsServer, cluster_collector
 from engine.service.pace import Pace
-from engine.service.process import Server, Stopping, announce
-from engine.service.trust.access import access_of_server
-from engine.service.trust.guard import load_tokens
+from engine.service.process import Server, Stopping, announce, read_again_on_hangup
+from engine.service.trust.guard import Guard
 from engine.service.weight_library import WeightLibrary
 from engine.service.weight_service import WeightService
 from protos import noodle_pb2_grpc as rpc
@@ -42,7 +41,7 @@ log = logging.getLogger(__name__)
 
 async def run_coordinator(options: CoordinatorOptions) -> int:
     """Serve until told to stop; returns the exit code."""
-    security, model = load_tokens(options.server.security), options.model.ref()
+    guard, model = Guard(options.server.security), options.model.ref()
     stopping = Stopping(options.server.exit_with_parent)
     state_dir = options.state_dir or Path(tempfile.mkdtemp(prefix="noodle-"))
     journal = Journal(state_dir / "journal.sqlite3")
@@ -50,13 +49,12 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     adaptation = AdaptationSettings(mode=check_mode(journal.adaptation_mode(str(check_mode(options.adapt)))))
     config = ClusterConfig(options.num_workers, options.strategy, layers=options.layers, adaptation=adaptation)
     cluster = Cluster(config, time.monotonic(), journal.last_plan_version(), journal.past_sessions(), journal.drained())
-    access = access_of_server(security)
-    shell = ClusterShell(cluster, cluster_id, journal, access)
+    shell = ClusterShell(cluster, cluster_id, journal, guard.access)
     scrapes = MetricsServer(options.server.metrics, cluster_collector(asyncio.get_running_loop(), shell.status))
     metrics_address = scrapes.start()
     if options.recording.metrics_dir is not None:
         shell.record_to(_start_recorder(options.recording.metrics_dir, model, options, shell))
-    server = Server(security)
+    server = Server(guard)
     cache_dir = options.model.cache.folder
     manifests = ManifestSource(cache_dir, lambda: cluster.card)
     rpc.add_ControlServicer_to_server(ControlService(shell, manifests), server.grpc)
@@ -65,6 +63,7 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     rpc.add_WeightServiceServicer_to_server(sender, server.grpc)
     address = await server.start(options.server.listen)
     announce({"address": address, "cluster_id": cluster_id, "pid": os.getpid(), "metrics_address": metrics_address})
+    read_again_on_hangup(guard)
     shell.spawn(shell.tick_forever())
     shell.spawn(_prepare(model, cache_dir, shell))
     try:

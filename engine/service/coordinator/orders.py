@@ -110,7 +110,9 @@ class Orders:
 
     async def _copy(self, order: do.CopyKv) -> on.ClusterEvent:
         transfer = order.transfer
-        reply = await self._peers.connected(transfer.target_id).copy_kv(order, self._peers.connected(transfer.source_id))
+        target, source = self._peers.connected(transfer.target_id), self._peers.connected(transfer.source_id)
+        await source.grant_kv(order, target.worker_id)
+        reply = await target.copy_kv(order, source)
         return on.KvCopied(transfer, order.plan_version, order.round, reply.num_bytes)
 
     async def _commit(self, order: do.CommitStage) -> on.ClusterEvent:

@@ -37,8 +37,8 @@ class WorkerPeer:
     def __init__(self, worker_id: str, address: str, access: Access, on_undelivered: Callable[[pb.StepFrame, str], None]) -> None:
         self.worker_id, self.address = worker_id, address
         self._on_undelivered = on_undelivered
-        self._metadata = access.metadata
-        self._channel = access.channel(address)
+        self._access = access
+        self._channel = access.channel(address, worker_id)
         self._stub = rpc.StageServiceStub(self._channel)
         self._steps: Link | None = None
         self._steps_plan_version = 0
@@ -47,7 +47,7 @@ class WorkerPeer:
         """Raise Unavailable unless this worker is found at the address that it gave; NoAnswer if that cannot be told yet."""
         hint = "the address it gave; start it with a --listen or --advertise address that the coordinator and the other workers reach"
         try:
-            reply = await self._stub.GetStageStatus(pb.GetStageStatusRequest(), metadata=self._metadata, timeout=GREETING_TIMEOUT_S)
+            reply = await self._stub.GetStageStatus(pb.GetStageStatusRequest(), metadata=self._access.metadata, timeout=GREETING_TIMEOUT_S)
         except grpc.RpcError as e:
             if e.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise NoAnswer(f"worker {self.worker_id} at {self.address} does not answer: that is {hint}") from e
@@ -59,7 +59,7 @@ class WorkerPeer:
     async def measure(self, card: ModelCard) -> pb.MeasureReply:
         request = pb.MeasureRequest(folder=card.folder, fingerprint=card.fingerprint)
         wire.to_message(card.ref, request.model)
-        return finite(await self._stub.Measure(request, metadata=self._metadata, timeout=MEASURE_TIMEOUT_S))
+        return finite(await self._stub.Measure(request, metadata=self._access.metadata, timeout=MEASURE_TIMEOUT_S))
 
     def profile(self, card: ModelCard, spec: NodeSpec, quick: bool) -> AsyncIterator[pb.ProfileMessage]:
         """Progress, then the profile of the model as this worker runs it."""
@@ -67,49 +67,54 @@ class WorkerPeer:
             folder=card.folder, fingerprint=card.fingerprint, device=spec.device, num_threads=spec.num_threads, quick=quick
         )
         wire.to_message(card.ref, request.model)
-        return self._stub.Profile(request, metadata=self._metadata, timeout=PROFILE_TIMEOUT_S)
+        return self._stub.Profile(request, metadata=self._access.metadata, timeout=PROFILE_TIMEOUT_S)
 
     async def measure_links(self, peers: Sequence[WorkerPeer]) -> pb.Links:
         """The worker's links to `peers`."""
         request = pb.MeasureLinksRequest(peers=[pb.Peer(worker_id=peer.worker_id, address=peer.address) for peer in peers])
-        return finite(await self._stub.MeasureLinks(request, metadata=self._metadata, timeout=LINK_TIMEOUT_S * (1 + len(peers))))
+        return finite(await self._stub.MeasureLinks(request, metadata=self._access.metadata, timeout=LINK_TIMEOUT_S * (1 + len(peers))))
 
     async def load(
         self, command: LoadStage, card: ModelCard, next_peer: WorkerPeer | None, sources: Sequence[pb.WeightPeer]
     ) -> pb.LoadReply:
         request = _load_request(command, card, next_peer, sources)
-        return finite(await self._stub.Load(request, metadata=self._metadata, timeout=LOAD_TIMEOUT_S))
+        return finite(await self._stub.Load(request, metadata=self._access.metadata, timeout=LOAD_TIMEOUT_S))
 
     async def prepare(
         self, command: PrepareStage, card: ModelCard, next_peer: WorkerPeer | None, sources: Sequence[pb.WeightPeer]
     ) -> pb.LoadReply:
         request = _load_request(command, card, next_peer, sources)
-        return finite(await self._stub.Prepare(request, metadata=self._metadata, timeout=LOAD_TIMEOUT_S))
+        return finite(await self._stub.Prepare(request, metadata=self._access.metadata, timeout=LOAD_TIMEOUT_S))
 
     async def copy_kv(self, command: CopyKv, source: WorkerPeer) -> pb.CopyKvReply:
         request = pb.CopyKvRequest(plan_version=command.plan_version, source_worker_id=source.worker_id, source_address=source.address)
         for part in command.ranges:
             wire.to_message(part, request.ranges.add())
-        return await self._stub.CopyKv(request, metadata=self._metadata, timeout=COPY_TIMEOUT_S)
+        return await self._stub.CopyKv(request, metadata=self._access.metadata, timeout=COPY_TIMEOUT_S)
+
+    async def grant_kv(self, command: CopyKv, to_worker_id: str) -> None:
+        """Let another worker read keys and values here, for one change of plan."""
+        request = pb.GrantKvRequest(plan_version=command.plan_version, to_worker_id=to_worker_id)
+        await self._stub.GrantKv(request, metadata=self._access.metadata, timeout=SHORT_TIMEOUT_S)
 
     async def commit(self, command: CommitStage) -> pb.CommitReply:
         request = pb.CommitRequest(plan_version=command.plan_version)
         for session in command.sessions:
             wire.to_message(session, request.sessions.add())
-        return await self._stub.Commit(request, metadata=self._metadata, timeout=SHORT_TIMEOUT_S)
+        return await self._stub.Commit(request, metadata=self._access.metadata, timeout=SHORT_TIMEOUT_S)
 
     async def release(self, plan_version: int) -> None:
-        await self._stub.Unload(pb.UnloadRequest(plan_version=plan_version), metadata=self._metadata, timeout=SHORT_TIMEOUT_S)
+        await self._stub.Unload(pb.UnloadRequest(plan_version=plan_version), metadata=self._access.metadata, timeout=SHORT_TIMEOUT_S)
 
     async def set_slowdown(self, factor: float) -> None:
-        await self._stub.SetSlowdown(pb.SetSlowdownRequest(factor=factor), metadata=self._metadata, timeout=SHORT_TIMEOUT_S)
+        await self._stub.SetSlowdown(pb.SetSlowdownRequest(factor=factor), metadata=self._access.metadata, timeout=SHORT_TIMEOUT_S)
 
     def send_step(self, command: SendStep, segments: Sequence[pb.Segment]) -> None:
         """Put a step with these segments on the stream to this worker, which holds the first stage of the command's plan."""
         if self._steps is None or self._steps_plan_version != command.plan_version:
             if self._steps is not None:
                 self._steps.close()
-            call = self._stub.Forward(metadata=self._metadata)
+            call = self._stub.Forward(metadata=self._access.metadata)
             self._steps = Link(call, f"{self.worker_id} at {self.address}", self._on_undelivered)
             self._steps_plan_version = command.plan_version
         frame = pb.StepFrame(plan_version=command.plan_version, step_id=command.step_id, releases=command.releases, segments=segments)

@@ -6,7 +6,6 @@ Every connection that this project opens is opened here, so that no token can le
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -15,33 +14,43 @@ import grpc.aio
 from engine.data.errors import InvalidInput, NoodleError, Refused
 from engine.files import read_document
 from engine.service import wire
-from engine.service.options import AccessOptions, Role, SecurityOptions
+from engine.service.options import AccessOptions, Role
 
 MIN_TOKEN_CHARACTERS = 16
+TOKEN_ROLES = ("VIEWER", "OPERATOR", "WORKER")
 Metadata = tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True, slots=True)
 class Access:
-    """Opens connections and says what each call on them carries. Without credentials connections are in clear text."""
+    """Opens connections and says what each call on them carries. Without credentials connections are in clear text.
 
-    token: str | None = field(default=None, repr=False)
-    credentials: grpc.ChannelCredentials | None = None
+    With `by_name` a node must show a certificate of its own name, at whatever address it is found.
+    """
 
-    def __post_init__(self) -> None:
-        if self.token is not None:
-            check_token(self.token, "the token")
+    def __init__(self, token: str | None = None, credentials: grpc.ChannelCredentials | None = None, by_name: bool = False) -> None:
+        self.renew(token, credentials)
+        self._by_name = by_name
+
+    def renew(self, token: str | None, credentials: grpc.ChannelCredentials | None) -> None:
+        """For calls and connections from now on."""
+        self.token = None if token is None else check_token(token, "the token")
+        self.credentials = credentials
 
     @property
     def metadata(self) -> Metadata:
         """Of every call on a channel from here."""
         return (("authorization", f"Bearer {self.token}"),) if self.token else ()
 
-    def channel(self, address: str, options: wire.Options = wire.CHANNEL_OPTIONS) -> grpc.aio.Channel:
-        """A channel with this project's limits and keepalive. Raises Refused where a token would travel in clear text."""
+    def channel(self, address: str, node_id: str = "", options: wire.Options = wire.CHANNEL_OPTIONS) -> grpc.aio.Channel:
+        """A channel with this project's limits and keepalive, to the node of that name if it has one.
+
+        Raises Refused where a token would travel in clear text.
+        """
         self._check(address)
         if self.credentials is None:
             return grpc.aio.insecure_channel(address, options=options)
+        if self._by_name and node_id:
+            options = (*options, ("grpc.ssl_target_name_override", node_id))
         return grpc.aio.secure_channel(address, self.credentials, options=options)
 
     def sync_channel(self, address: str) -> grpc.Channel:
@@ -68,23 +77,18 @@ def access_of_client(options: AccessOptions) -> Access:
     return Access(token, _credentials(options.tls, options.tls_ca, options.tls_cert, options.tls_key))
 
 
-def access_of_server(options: SecurityOptions) -> Access:
-    """Of a coordinator or worker that calls others; `options` with its token file read."""
-    trusted = options.tls_ca or options.tls_cert
-    token = next((t for t, role in options.tokens.items() if role is Role.WORKER), None)
-    return Access(token, _credentials(options.tls, trusted, options.tls_cert, options.tls_key))
-
-
 def _credentials(tls: bool, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None) -> grpc.ChannelCredentials | None:
     if (tls_cert is None) != (tls_key is None):
         raise InvalidInput("--tls-cert and --tls-key go together: give both")
     if not tls and tls_ca is None and tls_cert is None:
         return None
     roots = None if tls_ca is None else read_pem(tls_ca, "--tls-ca")
-    if tls_cert is None or tls_key is None:
-        return grpc.ssl_channel_credentials(root_certificates=roots)
-    key, certificate = read_pair(tls_key, tls_cert)
-    return grpc.ssl_channel_credentials(root_certificates=roots, private_key=key, certificate_chain=certificate)
+    return credentials_of(roots, *((b"", b"") if tls_cert is None or tls_key is None else read_pair(tls_key, tls_cert)))
+
+
+def credentials_of(roots: bytes | None, key: bytes, certificate: bytes) -> grpc.ChannelCredentials:
+    """To trust `roots`, or what the system trusts, and to show a certificate if there is one; all in PEM."""
+    return grpc.ssl_channel_credentials(roots, key or None, certificate or None)
 
 
 def read_tokens(path: Path) -> dict[str, Role]:
@@ -94,7 +98,7 @@ def read_tokens(path: Path) -> dict[str, Role]:
         words = line.split()
         if not words or line.startswith("#"):
             continue
-        if len(words) != 2 or words[0].upper() not in Role.__members__ or len(words[1]) < MIN_TOKEN_CHARACTERS:
+        if len(words) != 2 or words[0].upper() not in TOKEN_ROLES or len(words[1]) < MIN_TOKEN_CHARACTERS:
             raise InvalidInput(
                 f"{path}:{number}: expected 'viewer|operator|worker TOKEN', the token of {MIN_TOKEN_CHARACTERS} or more characters"
             )

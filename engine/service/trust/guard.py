@@ -1,140 +1,120 @@
-"""Who may call what: loopback by default, roles per method, deny by default.
+"""What a server shows and whom it lets in: tokens, its certificate, the authority it trusts, and who was revoked.
 
-Roles rank viewer < operator < worker. On loopback without a token every local caller has the highest role. With a token
-file, each call must carry `authorization: Bearer TOKEN`. Any other address refuses to start without a token and TLS
-unless told `--insecure`.
+Beyond loopback a server starts only with TLS and with a way to know its callers, tokens or certificates, unless told `--insecure`.
+A server with `--tls-ca` asks every caller for a certificate of that authority.
 """
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from typing import Any
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import grpc
-import grpc.aio
 
-from engine.data.errors import InvalidInput, Refused
+from engine.data.errors import InvalidInput, NoodleError, Refused
 from engine.service.options import Role, SecurityOptions
-from engine.service.trust.access import is_loopback, read_pair, read_tokens
+from engine.service.trust.access import Access, credentials_of, is_loopback, read_pair, read_pem, read_tokens
+from engine.service.trust.certificates import revoked_serials
 
-METHOD_ROLES: dict[str, Role] = {
-    "/noodle.v1.Control/Register": Role.WORKER,
-    "/noodle.v1.Control/Heartbeat": Role.WORKER,
-    "/noodle.v1.Control/Report": Role.WORKER,
-    "/noodle.v1.Control/Watch": Role.VIEWER,
-    "/noodle.v1.Control/GetStatus": Role.VIEWER,
-    "/noodle.v1.Control/PlanNow": Role.VIEWER,
-    "/noodle.v1.Control/GetProblem": Role.VIEWER,
-    "/noodle.v1.Control/GetLinks": Role.VIEWER,
-    "/noodle.v1.Control/GetVersion": Role.VIEWER,
-    "/noodle.v1.Control/ListPlans": Role.VIEWER,
-    "/noodle.v1.Control/EstimateMove": Role.VIEWER,
-    "/noodle.v1.Control/Generate": Role.OPERATOR,
-    "/noodle.v1.Control/Apply": Role.OPERATOR,
-    "/noodle.v1.Control/Drain": Role.OPERATOR,
-    "/noodle.v1.Control/Undrain": Role.OPERATOR,
-    "/noodle.v1.Control/Forget": Role.OPERATOR,
-    "/noodle.v1.Control/Acknowledge": Role.OPERATOR,
-    "/noodle.v1.Control/Profile": Role.OPERATOR,
-    "/noodle.v1.Control/Cancel": Role.OPERATOR,
-    "/noodle.v1.Control/SetSlowdown": Role.OPERATOR,
-    "/noodle.v1.Control/ListMoves": Role.VIEWER,
-    "/noodle.v1.Control/SetAdaptation": Role.OPERATOR,
-    "/noodle.v1.Control/GetAdaptation": Role.VIEWER,
-    "/noodle.v1.Control/GetManifest": Role.WORKER,
-    "/noodle.v1.Control/Note": Role.WORKER,
-    "/noodle.v1.StageService/Measure": Role.WORKER,
-    "/noodle.v1.StageService/Profile": Role.WORKER,
-    "/noodle.v1.StageService/Load": Role.WORKER,
-    "/noodle.v1.StageService/Forward": Role.WORKER,
-    "/noodle.v1.StageService/ExportKv": Role.WORKER,
-    "/noodle.v1.StageService/ImportKv": Role.WORKER,
-    "/noodle.v1.StageService/Prepare": Role.WORKER,
-    "/noodle.v1.StageService/CopyKv": Role.WORKER,
-    "/noodle.v1.StageService/Commit": Role.WORKER,
-    "/noodle.v1.StageService/SetSlowdown": Role.WORKER,
-    "/noodle.v1.StageService/Unload": Role.WORKER,
-    "/noodle.v1.StageService/GetStageStatus": Role.VIEWER,
-    "/noodle.v1.StageService/MeasureLinks": Role.WORKER,
-    "/noodle.v1.StageService/Echo": Role.WORKER,
-    "/noodle.v1.WeightService/Find": Role.WORKER,
-    "/noodle.v1.WeightService/Fetch": Role.WORKER,
-    "/grpc.health.v1.Health/Check": Role.VIEWER,
-    "/grpc.health.v1.Health/Watch": Role.VIEWER,
-}
+log = logging.getLogger(__name__)
+
+REVOKED_NAME = "revoked.pem"  # beside the authority's certificate
 
 
-def load_tokens(options: SecurityOptions) -> SecurityOptions:
-    """The same options with the token file read; raises InvalidInput naming the line that is wrong."""
-    return options if options.token_file is None else replace(options, tokens=read_tokens(options.token_file))
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One reading of the files."""
+
+    tokens: Mapping[str, Role] = field(default_factory=dict, repr=False)
+    revoked: frozenset[int] = frozenset()
+    key: bytes = field(default=b"", repr=False)
+    certificate: bytes = b""
+    authority: bytes = b""
 
 
-def check_listen_address(address: str, options: SecurityOptions) -> None:
-    """Raise Refused if listening on `address` would expose the cluster without protection."""
-    if is_loopback(address) or options.insecure or (options.tls_cert and options.tokens):
-        return
-    raise Refused(
-        f"{address} is not a loopback address: give --tls-cert, --tls-key and --token-file, "
-        "or accept the risk on a trusted network with --insecure"
-    )
-
-
-def server_credentials(options: SecurityOptions) -> grpc.ServerCredentials | None:
-    if options.tls_cert is None and options.tls_key is None:
-        return None
-    if options.tls_cert is None or options.tls_key is None:
-        raise InvalidInput("--tls-cert and --tls-key go together: give both")
-    key, certificate = read_pair(options.tls_key, options.tls_cert)
-    return grpc.ssl_server_credentials([(key, certificate)])
-
-
-class Gatekeeper(grpc.aio.ServerInterceptor):
-    """Refuses methods that no rule names, unknown tokens, and roles below what the method asks for."""
+class Guard:
+    """Holds what was read last; `reload` reads again, and a file that is wrong then changes nothing."""
 
     def __init__(self, options: SecurityOptions) -> None:
-        self._tokens = dict(options.tokens)
+        """Raises InvalidInput naming the option and the file that is wrong."""
+        self.options = options
+        self.known = _read(options)
+        self.access = Access(*_shown(options, self.known), by_name=self.asks_for_certificates)
+        self._listeners: list[Callable[[], None]] = []
 
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
-    ) -> Any:
-        handler = await continuation(handler_call_details)
-        needed = METHOD_ROLES.get(handler_call_details.method)
-        if handler is None:
+    @property
+    def asks_for_certificates(self) -> bool:
+        return self.options.tls_cert is not None and self.options.tls_ca is not None
+
+    def on_reload(self, listener: Callable[[], None]) -> None:
+        self._listeners.append(listener)
+
+    def reload(self) -> None:
+        """For SIGHUP: new tokens and certificates count from now on, and what counts no more is cut."""
+        try:
+            self.known = _read(self.options)
+            self.access.renew(*_shown(self.options, self.known))
+        except NoodleError as e:
+            log.error("nothing was read again: %s", e)
+            return
+        log.info("read again: %d tokens, %d revoked certificates", len(self.known.tokens), len(self.known.revoked))
+        for listener in self._listeners:
+            listener()
+
+    def check_listen_address(self, address: str) -> None:
+        """Raise Refused if listening on `address` would expose the cluster without protection, or send tokens in clear text."""
+        has_tls = self.options.tls_cert is not None
+        if is_loopback(address):
+            return
+        if self.known.tokens and not has_tls:
+            raise Refused(
+                f"{address} is not a loopback address, and without TLS tokens would travel in clear text: give --tls-cert and --tls-key "
+                "(`noodle-engine certs` makes them), or on a trusted network leave --token-file out and give --insecure"
+            )
+        if not self.options.insecure and not (has_tls and (self.known.tokens or self.asks_for_certificates)):
+            raise Refused(
+                f"{address} is not a loopback address: give --tls-cert, --tls-key and --tls-ca or --token-file (`noodle-engine certs` "
+                "makes the first three), or accept the risk on a trusted network with --insecure"
+            )
+
+    def server_credentials(self) -> grpc.ServerCredentials | None:
+        """For a port; each new connection is shown what was read last. None is clear text."""
+        if not self.known.certificate:
             return None
-        if needed is None:
-            return _refusal(handler, grpc.StatusCode.PERMISSION_DENIED, f"{handler_call_details.method} is open to nobody")
-        if not self._tokens:
-            return handler
-        role = self._role(_header(handler_call_details))
-        if role is None:
-            return _refusal(handler, grpc.StatusCode.UNAUTHENTICATED, "this cluster asks for a token: give --token or NOODLE_TOKEN")
-        if role < needed:
-            text = f"{handler_call_details.method} needs the role {needed.name.lower()}, this token is a {role.name.lower()}"
-            return _refusal(handler, grpc.StatusCode.PERMISSION_DENIED, text)
-        return handler
+        shown = self.known
 
-    def _role(self, header: str) -> Role | None:
-        presented = header.removeprefix("Bearer ").encode()
-        matches = [role for token, role in self._tokens.items() if hmac.compare_digest(token.encode(), presented)]
-        return matches[0] if matches else None
+        def newest() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal shown
+            if shown is self.known:
+                return None
+            shown = self.known
+            return _configuration(shown)
+
+        return grpc.dynamic_ssl_server_credentials(_configuration(shown), newest, self.asks_for_certificates)
 
 
-def _header(details: grpc.HandlerCallDetails) -> str:
-    return next((str(value) for key, value in details.invocation_metadata or () if key == "authorization"), "")
+def _configuration(known: Known) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(known.key, known.certificate)], known.authority or None)
 
 
-def _refusal(handler: Any, code: grpc.StatusCode, text: str) -> Any:
-    async def unary(request: Any, context: grpc.aio.ServicerContext) -> None:
-        await context.abort(code, text)
-
-    async def streaming(request: Any, context: grpc.aio.ServicerContext) -> Any:
-        await context.abort(code, text)
-        yield None
-
-    kind = f"{'stream' if handler.request_streaming else 'unary'}_{'stream' if handler.response_streaming else 'unary'}"
-    behaviour = streaming if handler.response_streaming else unary
-    return getattr(grpc, f"{kind}_rpc_method_handler")(
-        behaviour, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+def _read(options: SecurityOptions) -> Known:
+    if (options.tls_cert is None) != (options.tls_key is None):
+        raise InvalidInput("--tls-cert and --tls-key go together: give both")
+    key, certificate = (b"", b"") if options.tls_cert is None or options.tls_key is None else read_pair(options.tls_key, options.tls_cert)
+    return Known(
+        tokens={} if options.token_file is None else read_tokens(options.token_file),
+        revoked=frozenset() if options.tls_ca is None else revoked_serials(options.tls_ca.with_name(REVOKED_NAME)),
+        key=key,
+        certificate=certificate,
+        authority=b"" if options.tls_ca is None else read_pem(options.tls_ca, "--tls-ca"),
     )
+
+
+def _shown(options: SecurityOptions, known: Known) -> tuple[str | None, grpc.ChannelCredentials | None]:
+    """What this server shows others when it calls them: its worker's token, its certificate."""
+    token = next((t for t, role in known.tokens.items() if role is Role.WORKER), None)
+    if not options.tls and not known.authority and not known.certificate:
+        return token, None
+    roots = known.authority or (None if options.tls else known.certificate)
+    return token, credentials_of(roots, known.key, known.certificate)

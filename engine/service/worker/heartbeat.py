@@ -9,7 +9,7 @@ from collections.abc import Callable
 import grpc
 
 from engine.service.gauges import Gauges
-from engine.service.trust.access import Metadata
+from engine.service.trust.access import Access
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -19,10 +19,10 @@ _GONE = (grpc.StatusCode.ABORTED, grpc.StatusCode.NOT_FOUND)
 class Heartbeat:
     """Beats until `stop`; calls `on_fenced` (from its thread) when the coordinator no longer knows this registration."""
 
-    def __init__(self, channel: grpc.Channel, worker_id: str, gauges: Gauges, metadata: Metadata, on_fenced: Callable[[], None]) -> None:
+    def __init__(self, channel: grpc.Channel, worker_id: str, gauges: Gauges, access: Access, on_fenced: Callable[[], None]) -> None:
         self._stub = rpc.ControlStub(channel)
         self._worker_id, self._gauges, self._on_fenced = worker_id, gauges, on_fenced
-        self._metadata = metadata
+        self._access = access
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -37,7 +37,7 @@ class Heartbeat:
         while not self._stopped.is_set():
             began_s = time.monotonic()
             try:
-                self._stub.Heartbeat(self._message(generation), timeout=max(1.0, 4 * period_s), metadata=self._metadata)
+                self._stub.Heartbeat(self._message(generation), timeout=max(1.0, 4 * period_s), metadata=self._access.metadata)
             except grpc.RpcError as e:
                 if e.code() in _GONE and not self._stopped.is_set():
                     self._on_fenced()

@@ -12,12 +12,13 @@ import grpc
 import grpc.aio
 
 from engine.control.moves import Carried
-from engine.data.errors import InvalidInput, Stale, Unavailable
+from engine.data.errors import InvalidInput, Stale, Unauthorized, Unavailable
 from engine.service import wire
 from engine.service.errors import from_rpc_error, status_number
 from engine.service.link_probe import LinkPeer, echo, measure_links
 from engine.service.links import Link
 from engine.service.trust.access import Access
+from engine.service.trust.gatekeeper import caller_name
 from engine.service.worker import memory
 from engine.service.worker.profiling import take_profile
 from engine.service.worker.weight_fetch import FetchReport
@@ -46,6 +47,7 @@ class StageService(rpc.StageServiceServicer):
         self._supply = supply
         self._supplying: asyncio.Task[Supplied] | None = None
         self._newest_plan = 0  # of the last order for a stage
+        self._granted_plan, self._may_read_kv = 0, set[str]()  # workers that a change of plan lets read keys and values here
         self.runner: StageRunner | None = None
         self.report: Link | None = None
         self._links: dict[int, NextStage] = {}  # by plan version
@@ -143,9 +145,16 @@ class StageService(rpc.StageServiceServicer):
         )
         return supplied.describe(reply)
 
+    async def GrantKv(self, request: pb.GrantKvRequest, context: grpc.aio.ServicerContext) -> pb.GrantKvReply:
+        """Only the newest change of plan counts: what was granted for another is over."""
+        if request.plan_version != self._granted_plan:
+            self._granted_plan, self._may_read_kv = request.plan_version, set()
+        self._may_read_kv.add(request.to_worker_id)
+        return pb.GrantKvReply()
+
     async def CopyKv(self, request: pb.CopyKvRequest, context: grpc.aio.ServicerContext) -> pb.CopyKvReply:
         preparation, stage = self._prepared(request.plan_version)
-        channel = self._access.channel(request.source_address)
+        channel = self._access.channel(request.source_address, request.source_worker_id)
         try:
             stub = rpc.StageServiceStub(channel)
             copies = [self._copy(stub, part, preparation, stage) for part in request.ranges]
@@ -242,6 +251,8 @@ class StageService(rpc.StageServiceServicer):
     async def ExportKv(self, request: pb.ExportKvRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.KvMessage]:
         from engine.service.worker import kv_transfer
 
+        if (caller := caller_name()) and caller not in self._may_read_kv:
+            raise Unauthorized(f"no change of plan lets {caller} read keys and values of {self._worker_id}")
         runner = self._ready()
         export = runner.call(lambda: kv_transfer.export_session(runner.owned_model(), runner.sessions, request))
         for message in await asyncio.wrap_future(export):
@@ -287,7 +298,7 @@ class StageService(rpc.StageServiceServicer):
 
     def _connect(self, request: pb.LoadRequest) -> None:
         if request.next_address:
-            channel = self._access.channel(request.next_address)
+            channel = self._access.channel(request.next_address, request.next_worker_id)
             call = rpc.StageServiceStub(channel).Forward(metadata=self._access.metadata)
             link = Link(call, f"{request.next_worker_id} at {request.next_address}", self._undelivered)
             watch = asyncio.create_task(self._watch(request.plan_version, request.next_worker_id, link))

@@ -71,7 +71,7 @@ class WeightSupply:
 
     def __init__(self, worker_id: str, join: str, cache: WeightCache, gauges: Gauges, access: Access) -> None:
         self._worker_id, self._join, self._cache, self._gauges = worker_id, join, cache, gauges
-        self._access, self._metadata = access, access.metadata
+        self._access = access
         self._folders: dict[str, Path] = {}  # model folders of this machine, by fingerprint
         self._fetching = asyncio.Lock()
         self.pace = Pace(_steps_run(gauges))
@@ -128,7 +128,7 @@ class WeightSupply:
         async with self._coordinator() as channel:
             with contextlib.suppress(grpc.aio.AioRpcError):
                 request = pb.NoteRequest(worker_id=self._worker_id, text=text)
-                await rpc.ControlStub(channel).Note(request, metadata=self._metadata, timeout=NOTE_TIMEOUT_S)
+                await rpc.ControlStub(channel).Note(request, metadata=self._access.metadata, timeout=NOTE_TIMEOUT_S)
 
     # ------------------------------------------------------------------------------------------ opening
     def _open_folder(self, folder: str, fingerprint: str) -> WeightFolder | None:
@@ -154,14 +154,14 @@ class WeightSupply:
     def _coordinator(self) -> grpc.aio.Channel:
         return self._open_channel(self._join)
 
-    def _open_channel(self, address: str) -> grpc.aio.Channel:
-        return self._access.channel(address, _CHANNEL_OPTIONS)
+    def _open_channel(self, address: str, node_id: str = "") -> grpc.aio.Channel:
+        return self._access.channel(address, node_id, _CHANNEL_OPTIONS)
 
     async def _ask_manifest(self, channel: grpc.aio.Channel, fingerprint: str, only_config: bool = False) -> Manifest:
         request = pb.ManifestRequest(fingerprint=fingerprint, only_config=only_config)
         config_text, entries = b"", list[TensorEntry]()
         try:
-            async for part in rpc.ControlStub(channel).GetManifest(request, metadata=self._metadata):
+            async for part in rpc.ControlStub(channel).GetManifest(request, metadata=self._access.metadata):
                 if part.detail:
                     self._gauges.say(f"the coordinator is {part.detail}", part.progress)
                 config_text = part.config_text or config_text
@@ -178,11 +178,11 @@ class WeightSupply:
         async with contextlib.AsyncExitStack() as stack:
             sources = []
             for peer in request.weight_peers[:MAX_PEERS] if missing else ():
-                channel = await stack.enter_async_context(self._open_channel(peer.address))
+                channel = await stack.enter_async_context(self._open_channel(peer.address, peer.worker_id))
                 stub = rpc.WeightServiceStub(channel)
-                sources.append(WeightSource(peer.worker_id, stub, self._metadata, peer.bandwidth_bytes_per_s))
+                sources.append(WeightSource(peer.worker_id, stub, self._access.metadata, peer.bandwidth_bytes_per_s))
             # It has enough to do with tokens, so the others choose first.
-            sources.append(WeightSource(COORDINATOR, rpc.WeightServiceStub(coordinator), self._metadata))
+            sources.append(WeightSource(COORDINATOR, rpc.WeightServiceStub(coordinator), self._access.metadata))
             await fetch.run(sources)
         return fetch.report
 

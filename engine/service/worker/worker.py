@@ -29,9 +29,11 @@ from engine.service.errors import from_rpc_error
 from engine.service.gauges import Gauges
 from engine.service.links import Link, connect
 from engine.service.metrics_server import MetricsServer, worker_collector
-from engine.service.process import Server, announce, end_at_once
-from engine.service.trust.access import Access, access_of_server
-from engine.service.trust.guard import load_tokens
+from engine.service.options import SecurityOptions
+from engine.service.process import Server, announce, end_at_once, read_again_on_hangup
+from engine.service.trust.access import Access
+from engine.service.trust.certificates import read_certificate
+from engine.service.trust.guard import Guard
 from engine.service.weight_library import WeightLibrary
 from engine.service.weight_service import WeightService
 from engine.service.worker.advertise import advertised_address, check_advertise
@@ -55,15 +57,15 @@ RETRY_S = (0.1, 0.2, 0.2, 0.3, 0.5, 0.5, 1.0, 2.0)
 
 async def run_worker(options: WorkerOptions) -> int:
     """Serve until the process is ended; raises what the coordinator or this machine has against this worker for good."""
-    options = replace(options, worker_id=options.worker_id or default_id())
+    options = replace(options, worker_id=options.worker_id or _own_name(options.server.security) or default_id())
     check_name("worker id", options.worker_id)
     if options.advertise is not None:
         check_advertise(options.advertise)
     check_address(options.join)
+    check_own_certificate(options.server.security)
     end_at_once(options.server.exit_with_parent)
-    security = load_tokens(options.server.security)
-    server = Server(security)
-    access = access_of_server(security)
+    guard = Guard(options.server.security)
+    server, access = Server(guard, wire.MAX_MESSAGE_BYTES), guard.access
     gauges = Gauges()
     cache = WeightCache(options.cache.folder / CACHE_FOLDER, options.cache_limit_bytes)
     supply = WeightSupply(options.worker_id, options.join, cache, gauges, access)
@@ -75,12 +77,29 @@ async def run_worker(options: WorkerOptions) -> int:
     metrics_address = scrapes.start()
     address = await server.start(options.server.listen)
     announce({"address": address, "worker_id": options.worker_id, "pid": os.getpid(), "metrics_address": metrics_address})
+    read_again_on_hangup(guard)
     worker = Worker(options, address, service, gauges, access)
     try:
         return await worker.run()
     finally:
         await worker.close()
         await server.stop()
+
+
+def _own_name(security: SecurityOptions) -> str:
+    """The name in this node's certificate, where the cluster knows nodes by certificates."""
+    if security.tls_ca is None or security.tls_cert is None:
+        return ""
+    return read_certificate(security.tls_cert).name
+
+
+def check_own_certificate(security: SecurityOptions) -> None:
+    """Raise Refused for a worker that calls by TLS and could not be called back."""
+    if (security.tls or security.tls_ca is not None) and security.tls_cert is None:
+        raise Refused(
+            "this worker reaches the coordinator by TLS and has no certificate of its own, so that nobody could reach it: give --tls-cert "
+            "and --tls-key (`noodle-engine certs node NAME` makes them)"
+        )
 
 
 class Worker:
@@ -219,9 +238,7 @@ class Worker:
         report = Link(stub.Report(metadata=headers), "the coordinator", lambda *_: None)
         loop = asyncio.get_running_loop()
         heartbeat_channel = self._access.sync_channel(self._options.join)
-        heartbeat = Heartbeat(
-            heartbeat_channel, self._spec.node_id, self._gauges, self._access.metadata, lambda: _set_from_thread(loop, fenced)
-        )
+        heartbeat = Heartbeat(heartbeat_channel, self._spec.node_id, self._gauges, self._access, lambda: _set_from_thread(loop, fenced))
         heartbeat.start(reply.generation, reply.heartbeat_period_s)
         return Connection(report, heartbeat, heartbeat_channel.close)
 
