@@ -20,7 +20,7 @@ OPTIONS = api.read_configuration(str(Path(__file__).parent.parent / "pyproject.t
 CONTRACTS = {contract["name"]: contract for contract in OPTIONS["contracts_options"]}
 BREACHES = {
     "The rooms stand on floors": ["engine.data.plan -> engine.files", "engine.model.families -> engine.planning.problem"],
-    "The engine never imports the console": ["engine.commands.serve -> noodle_tui.app", "engine.service.client -> textual"],
+    "The engine never imports the console": ["engine.commands.serving.serve -> noodle_tui.app", "engine.service.client -> textual"],
     "The pure rooms import no I/O": ["engine.control.sessions.serving -> time", "engine.simulation.drill.wire -> random"],
     "The solvers stand behind one door": ["engine.control.placement -> engine.planning.solving.exact"],
     "The model room has floors of its own": [
@@ -41,6 +41,7 @@ BREACHES = {
     "No circles in the engine": [
         "engine.model.running.slicing -> engine.model.running.loading",
         "engine.model.sources.random_weights -> engine.model.sources.source",
+        "engine.planning.solving.tables -> engine.planning.routing",
         "engine.control.nodes.claims -> engine.control.nodes.attendance",
         "engine.service.worker.payload -> engine.service.worker.worker",
     ],
@@ -61,6 +62,11 @@ def is_kept(options: dict[str, Any], imports: grimp.ImportGraph) -> bool:
     return bool(contract.check(graph=copy.deepcopy(imports), verbose=False).kept)
 
 
+def contract(begins: str) -> dict[str, Any]:
+    (found,) = (options for name, options in CONTRACTS.items() if name.startswith(begins))
+    return found
+
+
 @pytest.mark.parametrize("name", CONTRACTS)
 def test_every_contract_is_kept_and_has_a_breach(name: str) -> None:
     assert is_kept(CONTRACTS[name], graph())
@@ -69,9 +75,20 @@ def test_every_contract_is_kept_and_has_a_breach(name: str) -> None:
 
 @pytest.mark.parametrize(("begins", "breach"), CASES, ids=[breach for _, breach in CASES])
 def test_a_contract_notices_what_it_forbids(begins: str, breach: str) -> None:
-    (options,) = (options for name, options in CONTRACTS.items() if name.startswith(begins))
     importer, imported = breach.split(" -> ")
     assert {importer, imported} <= graph().modules, "a breach between modules that are not there proves nothing"
     broken = copy.deepcopy(graph())
     broken.add_import(importer=importer, imported=imported)
-    assert not is_kept(options, broken)
+    assert not is_kept(contract(begins), broken)
+
+
+def test_a_new_room_is_covered_without_being_listed() -> None:
+    """One that nobody has written yet: its files may form no circle, and inside the model room it needs a floor."""
+    attic = copy.deepcopy(graph())
+    for module in ("engine.attic", "engine.attic.above", "engine.attic.below", "engine.model.attic"):
+        attic.add_module(module)
+    assert is_kept(contract("No circles in the engine"), attic)
+    assert not is_kept(contract("The model room has floors of its own"), attic)
+    attic.add_import(importer="engine.attic.above", imported="engine.attic.below")
+    attic.add_import(importer="engine.attic.below", imported="engine.attic.above")
+    assert not is_kept(contract("No circles in the engine"), attic)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.problem import Infeasible, Link, PairLink, Problem
-from engine.planning.route import search_route
+from engine.planning.routing import search_route
 from engine.planning.shortage import offered_bytes, shortage
 from engine.planning.solution import Solution
 from engine.planning.solving.exact import Solver

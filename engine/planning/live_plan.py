@@ -18,7 +18,8 @@ from functools import lru_cache
 
 from engine.data.plan import Plan
 from engine.planning.problem import Infeasible, Problem, TooHard
-from engine.planning.route import DEFAULT, Kind, Limits, after_work, is_searchable, route
+from engine.planning.route import DEFAULT, Kind, Limits
+from engine.planning.routing import after_work, is_searchable, route
 from engine.planning.shortage import shortage
 from engine.planning.solution import Solution
 from engine.planning.solving.label_search import Work
@@ -55,7 +56,7 @@ def solve_stable(problem: Problem, strategy: str, limits: Limits = DEFAULT) -> S
     elif chosen.kind is Kind.TWO_ORDERS:
         found = _two_orders(problem, strategy, limits, None)
     elif chosen.kind is Kind.TWO_ORDERS_PROMPTLY:
-        found = _two_orders(problem, strategy, limits, Work(limits.live_work, counts_comparisons=True))
+        found = _two_orders(problem, strategy, limits, Work(limits.live.work, counts_comparisons=True))
         chosen = after_work(chosen) if found is TOO_MUCH else chosen
     if chosen.kind is Kind.ORDER_SEARCH:
         found = _order_search(problem, strategy, limits)
@@ -92,7 +93,7 @@ def _order_search(problem: Problem, strategy: str, limits: Limits) -> Solution |
 
     looser, relaxed = relaxation(problem), None
     if is_searchable(looser, limits):
-        relaxed = exact_answer(looser, strategy, limits, Work(limits.live_work, counts_comparisons=True))
+        relaxed = exact_answer(looser, strategy, limits, Work(limits.live.work, counts_comparisons=True))
         if isinstance(relaxed, Infeasible) and relaxed is not TOO_MUCH:
             return relaxed
     certificate = Certificate(problem, _placed(relaxed), limits)
@@ -107,7 +108,7 @@ def _order_search(problem: Problem, strategy: str, limits: Limits) -> Solution |
 def _last_resort(problem: Problem, strategy: str, limits: Limits) -> Solution | Infeasible:
     """Where memory is shared in a way that trying misses: a plan a second late is better than none."""
     for candidate in (replace(problem, free_order=False), problem):
-        found = exact_answer(candidate, strategy, limits, Work(2 * limits.live_work, counts_comparisons=True))
+        found = exact_answer(candidate, strategy, limits, Work(2 * limits.live.work, counts_comparisons=True))
         if not isinstance(found, Infeasible):
             return replace(found, lower_bound=0.0, optimal=False)
     return TooHard(_UNFOUND)

@@ -16,7 +16,6 @@ from engine.data.plan import Plan, Stage
 from engine.planning.problem import ADDITIVE, OVERLAPPED, Problem
 from engine.planning.solution import Solution, SolvedStage, evaluate
 
-SCHEMA_VERSION = 1
 CURRENT = "current"  # the strategy of a plan that runs already, whatever chose it
 
 
@@ -45,9 +44,8 @@ class PartitionPlan:
     binds: str = ""
     notes: tuple[str, ...] = ()
     solve_ms: float = 0.0
-    route: str = ""  # how the plan was found, and why so; see route.py
+    route: str = ""  # how the plan was found, and why so; see routing.py
     why: str = ""
-    schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
         bounds = [0, *(stage.stop for stage in self.stages)]

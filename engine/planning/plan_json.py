@@ -10,9 +10,10 @@ from engine.data.errors import Corrupt, InvalidInput, NotSupported
 from engine.data.json_text import exact_json
 from engine.data.model import Item
 from engine.data.typed_json import decode, read_object
-from engine.planning.partition_plan import SCHEMA_VERSION, PartitionPlan
+from engine.planning.partition_plan import PartitionPlan
 from engine.planning.solution import SolvedStage
 
+SCHEMA_VERSION = 1
 _REMEDY = "write it again with `noodle-engine plan --json`"
 
 
@@ -31,7 +32,6 @@ class _StageDocument:
 class _PlanDocument:
     """The fields of PartitionPlan, with stages as they are written."""
 
-    schema_version: int
     strategy: str
     items: tuple[Item, ...]
     stages: tuple[_StageDocument, ...]
@@ -57,7 +57,8 @@ class _PlanDocument:
 def plan_document(plan: PartitionPlan) -> dict[str, Any]:
     """What `noodle-engine plan --json` prints."""
     gap = plan.gap if math.isfinite(plan.gap) else None
-    return {**asdict(plan), "stages": [_stage_document(stage) for stage in plan.stages], "gap": gap}
+    stages = [_stage_document(stage) for stage in plan.stages]
+    return {**asdict(plan), "stages": stages, "schema_version": SCHEMA_VERSION, "gap": gap}
 
 
 def plan_to_json(plan: PartitionPlan) -> str:

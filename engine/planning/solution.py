@@ -44,7 +44,7 @@ class Solution:
     ties_searched: bool = True
     binds: str = ""
     notes: tuple[str, ...] = ()
-    route: str = ""  # how it was found, and why so; see route.py
+    route: str = ""  # how it was found, and why so; see routing.py
     why: str = ""
 
     @property

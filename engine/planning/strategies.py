@@ -1,4 +1,4 @@
-"""From a strategy's name to a plan: the one entry to the solvers, which executes the routes of `route.py`."""
+"""From a strategy's name to a plan: the one entry to the solvers, which executes the routes of `routing.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from engine.data.errors import InvalidInput
 from engine.data.plan import Plan, Stage
 from engine.planning.problem import Infeasible, Problem, TooHard
-from engine.planning.route import DEFAULT, Kind, Limits, Route, after_work, route
+from engine.planning.route import DEFAULT, Kind, Limits, Route
+from engine.planning.routing import after_work, route
 from engine.planning.shortage import shortage
 from engine.planning.solution import Costs, Cut, Solution, evaluate
 from engine.planning.solving.exact import Solver

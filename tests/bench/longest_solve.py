@@ -17,7 +17,7 @@ from engine.commands.bench.plan import unlike
 from engine.data.errors import Refused
 from engine.planning.live_plan import solve_stable
 from engine.planning.problem import Link, MemoryPool, PairLink, Problem
-from engine.planning.route import is_searchable
+from engine.planning.routing import is_searchable
 from engine.planning.strategies import STRATEGIES
 
 

@@ -7,7 +7,7 @@ import sys
 from fractions import Fraction
 
 from engine.planning.problem import Infeasible, TooHard
-from engine.planning.route import DEFAULT, Limits
+from engine.planning.route import DEFAULT, Limits, ThresholdLimits
 from engine.planning.strategies import STRATEGIES, solve
 from tests.planning.reference import Reference, exactly, random_problem, wide_problem
 
@@ -18,7 +18,7 @@ WITHIN = 1 + Fraction(1, 10**9)  # two figures that differ by less are equal
 PATHS = (
     DEFAULT,
     Limits(direct=-1, few=-1),
-    Limits(direct=-1, few=-1, small=-1, wide=3, many=-1, restrict=-1, worth=1.0),
+    Limits(direct=-1, few=-1, threshold=ThresholdLimits(small=-1, wide=3, many=-1, restrict=-1, worth=1.0)),
 )
 
 

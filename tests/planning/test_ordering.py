@@ -10,7 +10,8 @@ import pytest
 from engine.data.model import Item
 from engine.planning.live_plan import PAYS, PAYS_ROOM, solve_stable
 from engine.planning.problem import CoordinatorLink, Infeasible, Link, PairLink, PlanningNode, Problem
-from engine.planning.route import Limits, is_searchable
+from engine.planning.route import Limits, LiveLimits
+from engine.planning.routing import is_searchable
 from engine.planning.strategies import STRATEGIES, solve
 from tests.planning.reference import Reference, random_problem
 
@@ -98,7 +99,7 @@ def test_where_all_orders_are_too_many_the_bound_still_holds(strategy: str) -> N
         problem = unlike(random.Random(seed), 5)
         problem = replace(problem, nodes=tuple(replace(n, price_per_s=1.0) for n in problem.nodes))
         truth, kept = solve(problem, strategy), solve(replace(problem, free_order=False), strategy)
-        limits = Limits(live_unlike=0)
+        limits = Limits(live=LiveLimits(unlike=0))
         assert not is_searchable(problem, limits)
         found = solve_stable(problem, strategy, limits)
         assert truth.objective * (1 - 1e-12) <= found.objective <= kept.objective * (1 + 1e-12)

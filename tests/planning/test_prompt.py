@@ -13,7 +13,7 @@ from engine.planning import live_plan
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.live_plan import solve_stable, stable_plan
 from engine.planning.problem import Infeasible, Link, Problem, TooHard
-from engine.planning.route import DEFAULT, Limits
+from engine.planning.route import DEFAULT, Limits, LiveLimits
 from engine.planning.solving import order_chains
 from engine.planning.solving.label_search import Work
 from engine.planning.solving.order_bounds import Certificate
@@ -108,8 +108,8 @@ def test_no_solve_of_a_running_cluster_does_more_than_its_limits(
     monkeypatch.setattr(order_chains, "best_chain", reading)
     found = solve_stable(measured_cluster(num_items, num_nodes, 1), strategy)
     assert found.objective >= found.lower_bound > 0 and (found.optimal or found.gap < 1.0)
-    assert spent[0] <= 1.1 * DEFAULT.live_work  # and then one amount too many
-    assert read[0] <= 3 * DEFAULT.live_read
+    assert spent[0] <= 1.1 * DEFAULT.live.work  # and then one amount too many
+    assert read[0] <= 3 * DEFAULT.live.read
 
 
 def test_an_exact_search_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,9 +121,9 @@ def test_an_exact_search_that_takes_too_long_is_given_up(monkeypatch: pytest.Mon
         spend(work, amount)
 
     monkeypatch.setattr(Work, "spend", spending)
-    found = solve_stable(measured_cluster(40, 8, 1), "cost", Limits(live_stages=10**12))
+    found = solve_stable(measured_cluster(40, 8, 1), "cost", Limits(live=LiveLimits(stages=10**12)))
     assert (found.route, found.why) == ("order search", "the same within a work limit over its work limit")
-    assert DEFAULT.live_work < spent[0] <= 1.1 * DEFAULT.live_work and found.method == "orders tried by arrays, bounded by a relaxation"
+    assert DEFAULT.live.work < spent[0] <= 1.1 * DEFAULT.live.work and found.method == "orders tried by arrays, bounded by a relaxation"
 
 
 def test_a_small_cluster_is_searched_as_ever() -> None:
@@ -155,10 +155,10 @@ def test_a_memory_that_must_be_shared_in_an_odd_way_is_searched_for_a_second() -
     problem = cluster_problem(729)
     plans = prompt_plans(problem, "balanced", Certificate(problem, None))
     assert plans.kept is None and plans.other is None
-    found = solve_stable(problem, "balanced", Limits(live_stages=0))
+    found = solve_stable(problem, "balanced", Limits(live=LiveLimits(stages=0)))
     assert found.cuts in {row[0] for row in Reference(problem).rows} and not found.optimal
     with pytest.raises(TooHard, match="no placement was found while serving"):
-        solve_stable(problem, "balanced", Limits(live_stages=0, live_work=1))
+        solve_stable(problem, "balanced", Limits(live=LiveLimits(stages=0, work=1)))
 
 
 def test_a_plan_that_is_not_proven_best_says_so() -> None:

@@ -13,17 +13,18 @@ import pytest
 
 from engine.cli import main
 from engine.commands.bench.plan import tables, unlike
-from engine.planning import route as routes
+from engine.planning import routing
 from engine.planning.live_plan import solve_stable
 from engine.planning.problem import Problem, TooHard
 from engine.planning.problem_json import problem_to_json
-from engine.planning.route import AFTER_WORK, DEFAULT, DOCUMENTS, LIVE, OVER_LIMIT, Kind, Limits, route
+from engine.planning.route import DEFAULT, Kind, Limits, LiveLimits, ThresholdLimits
+from engine.planning.routing import AFTER_WORK, DOCUMENTS, LIVE, OVER_LIMIT, route
 from engine.planning.strategies import STRATEGIES, answer
 from tests.bench.longest_solve import measured_cluster
 from tests.planning.fuzz import PATHS
 from tests.planning.reference import random_problem
 
-README = Path(routes.__file__).with_name("README.md")
+README = Path(routing.__file__).with_name("README.md")
 
 
 def tables_of(text: str) -> list[list[tuple[str, str]]]:
@@ -49,7 +50,7 @@ def test_the_table_that_people_read_is_the_code() -> None:
 
 def test_the_numbers_in_the_words_are_the_limits() -> None:
     named = {int(n.replace(",", "")) for rule in (*DOCUMENTS, *LIVE) for n in re.findall(r"\d[\d,]+", rule.when)}
-    assert named == {DEFAULT.few, DEFAULT.most_sets, DEFAULT.direct, DEFAULT.fixed_costs, DEFAULT.live_costs, DEFAULT.live_stages}
+    assert named == {DEFAULT.few, DEFAULT.most_sets, DEFAULT.direct, DEFAULT.fixed_costs, DEFAULT.live.costs, DEFAULT.live.stages}
 
 
 CASES: list[tuple[Problem, bool, Limits, Kind]] = [
@@ -102,7 +103,7 @@ def test_a_search_that_meets_its_limit_says_where_it_went_on() -> None:
     assert found.why == f"{Kind.RELAXED} {OVER_LIMIT}" and found.method == "beam search, bounded by prices"
     additive = answer(unlike(40, 6, 6), "latency_optimized", Limits(additive_entries=10))
     assert not isinstance(additive, TooHard) and additive.why == f"{Kind.THRESHOLD} {OVER_LIMIT}"
-    live = solve_stable(measured_cluster(40, 3, 1), "cost", Limits(live_work=10))
+    live = solve_stable(measured_cluster(40, 3, 1), "cost", Limits(live=LiveLimits(work=10)))
     assert (live.route, live.why) == (Kind.ORDER_SEARCH, f"{Kind.TWO_ORDERS_PROMPTLY} {OVER_LIMIT}")
 
 
@@ -116,8 +117,11 @@ def test_a_plan_is_printed_with_its_route(tmp_path: Path, capsys: pytest.Capture
     assert "route: threshold search, additive search (free order, regular, no further limit)" in capsys.readouterr().out
 
 
-def test_no_threshold_that_chooses_stands_anywhere_else() -> None:
-    """Every limit is read somewhere, and only from there: no solver has one of the same number as a constant of its own."""
+def test_every_threshold_is_read_by_the_planner() -> None:
+    """None stands there for nothing, and a group is read by its own names."""
     sources = [path for path in README.parent.rglob("*.py") if path.name != "route.py"]
-    text = "\n".join(path.read_text("utf-8") for path in sources) + Path(routes.__file__).read_text("utf-8").split("DEFAULT = Limits()")[1]
-    assert [field.name for field in fields(Limits) if f"limits.{field.name}" not in text] == []
+    text = "\n".join(path.read_text("utf-8") for path in sources)
+    groups = {"threshold": ThresholdLimits, "live": LiveLimits}
+    own = [f"limits.{field.name}" for field in fields(Limits)]
+    nested = [f"limits.{'live.' if group == 'live' else ''}{field.name}" for group, cls in groups.items() for field in fields(cls)]
+    assert [name for name in (*own, *nested) if name not in text] == []

@@ -9,7 +9,8 @@ import pytest
 
 from engine.commands.bench.plan import MB, order_gain, tables, unlike
 from engine.planning.problem import Infeasible
-from engine.planning.route import Limits, search_route
+from engine.planning.route import Limits
+from engine.planning.routing import search_route
 from engine.planning.solving.beam_plan import allowed, solve_large
 from engine.planning.solving.exact import BOTTLENECK, Solver
 from engine.planning.solving.label_search import LabelSearch, Work

@@ -24,7 +24,7 @@ class Descent:
 
     def __init__(self, tables: Tables) -> None:
         self.t = tables
-        self.space = whole_space(tables.size, tables.limits)
+        self.space = whole_space(tables.size, tables.limits.threshold)
         self.chain: Chain = ()
         self.bottleneck_s = 0.0
 
@@ -49,7 +49,7 @@ class Descent:
 
     def decide_rest(self) -> bool:
         """Make the next-slowest stages fast, level by level; False if several stages of one cost leave it open."""
-        limits = self.t.limits
+        limits = self.t.limits.threshold
         fixed: Chain = ()
         free, cost_s = self.chain, self.bottleneck_s
         reach = Reach(Regular(self.t), self.space)

@@ -26,7 +26,7 @@ EXACT = 2**52  # units: up to here floats add and subtract sizes exactly
 def emptiest(tables: Tables, most_s: float, chain: Chain) -> tuple[float, Chain]:
     """The smallest share of memory of any chain with a bottleneck within `most_s`, and a chain that has it; `chain` is one."""
     filling = Filling(tables, most_s)
-    return Reach(filling, whole_space(tables.size, tables.limits)).smallest(least_share(tables), chain)
+    return Reach(filling, whole_space(tables.size, tables.limits.threshold)).smallest(least_share(tables), chain)
 
 
 def no_fuller(tables: Tables, share: float) -> Tables:

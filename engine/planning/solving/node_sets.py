@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.planning.route import DEFAULT, Limits
+from engine.planning.route import DEFAULT, ThresholdLimits
 
 LOOK = 4  # layers between looks whether the goal is reached
 
@@ -27,7 +27,7 @@ class Space:
     without one of them; one beyond the last state where there is none.
     """
 
-    def __init__(self, sizes: tuple[int, ...], digits: Any, before: Any, limits: Limits) -> None:
+    def __init__(self, sizes: tuple[int, ...], digits: Any, before: Any, limits: ThresholdLimits) -> None:
         self.sizes, self.digits, self.before, self.limits = sizes, digits, before, limits
         self.strides, self.total = strides_of(sizes)
         self.live = [c for c, size in enumerate(sizes) if size]
@@ -120,7 +120,7 @@ class Space:
         return position[:-1]
 
 
-def part(sizes: tuple[int, ...], numbers: Any, limits: Limits) -> Space:
+def part(sizes: tuple[int, ...], numbers: Any, limits: ThresholdLimits) -> Space:
     """The space of these states and of the empty one; repeated numbers count once."""
     _, total = strides_of(sizes)
     present = np.zeros(total, dtype=bool)
@@ -129,7 +129,7 @@ def part(sizes: tuple[int, ...], numbers: Any, limits: Limits) -> Space:
     return _space(sizes, np.flatnonzero(present).astype(np.int32), limits)
 
 
-def _space(sizes: tuple[int, ...], numbers: Any, limits: Limits) -> Space:
+def _space(sizes: tuple[int, ...], numbers: Any, limits: ThresholdLimits) -> Space:
     strides, total = strides_of(sizes)
     live = [c for c, size in enumerate(sizes) if size]
     digits = np.empty((len(live), len(numbers)), dtype=np.int16)
@@ -155,5 +155,5 @@ def strides_of(sizes: tuple[int, ...]) -> tuple[list[int], int]:
 
 
 @lru_cache(maxsize=2)
-def whole_space(sizes: tuple[int, ...], limits: Limits = DEFAULT) -> Space:
+def whole_space(sizes: tuple[int, ...], limits: ThresholdLimits = DEFAULT.threshold) -> Space:
     return _space(sizes, np.arange(strides_of(sizes)[1], dtype=np.int32), limits)

@@ -40,7 +40,7 @@ class Certificate:
         looser = relaxation(problem)
         self.tables = t = Tables(looser, limits=limits)
         self._relaxed, self._descent, self.is_feasible = relaxed, None, True
-        if is_regular(looser) and math.prod(size + 1 for size in t.size) * len(t.size) <= limits.live_bounded:
+        if is_regular(looser) and math.prod(size + 1 for size in t.size) * len(t.size) <= limits.live.bounded:
             self._descent = Descent(t)
             self.is_feasible = self._descent.bottleneck()
         self.bottleneck_s = self._descent.bottleneck_s if self._descent else least_bottleneck(t)
@@ -87,7 +87,7 @@ class Certificate:
         t, problem = self.tables, self.problem
         least_s, price = self._period_s(), [problem.nodes[u].price_per_s for u in t.first]
         nodes = [c for c, size in enumerate(t.size) for _ in range(size)]
-        if 2 ** len(nodes) * len(nodes) > t.limits.live_bounded:
+        if 2 ** len(nodes) * len(nodes) > t.limits.live.bounded:
             return min(price) * least_s * ROUNDING
         each = _every_set([price[c] for c in nodes], np.add, 0.0)
         room = _every_set([max(0.0, t.room[c] - problem.nodes[t.first[c]].buffer_bytes) for c in nodes], np.add, 0.0)

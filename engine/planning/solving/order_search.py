@@ -35,7 +35,7 @@ class PromptPlans:
 
 def prompt_plans(problem: Problem, strategy: str, certificate: Certificate) -> PromptPlans:
     """For nodes in free order, listed in their present one, whose links overlap with computing; constraints are not looked at."""
-    most_read = certificate.tables.limits.live_read
+    most_read = certificate.tables.limits.live.read
     search = _Search(problem, most_read)
     present = tuple(range(len(problem.nodes)))
     seeds = [present, (*certificate.order, *(u for u in present if u not in certificate.order))]

@@ -186,7 +186,7 @@ def alive(regular: Regular, space: Space, bound_s: float) -> Any:
 
 def earliest(tables: Tables, bound_s: float) -> list[int]:
     """[state] -> how far its nodes must have come, so that the others can cover the rest within `bound_s`."""
-    space = whole_space(tables.size, tables.limits)
+    space = whole_space(tables.size, tables.limits.threshold)
     needed = np.empty(space.total, dtype=np.int32)
     needed[space.states] = _needed(Regular(tables).arrays(), space, bound_s)
     return needed.tolist()
