@@ -128,9 +128,11 @@ def _add_clients(commands: argparse._SubParsersAction[_Parser]) -> None:
     drain = _command(commands, "drain", "move a worker's items elsewhere and leave it out of plans", _drain)
     _connect_options(drain)
     drain.add_argument("worker_id")
+    _for_plan(drain)
     undrain = _command(commands, "undrain", "let plans use a drained worker again", _undrain)
     _connect_options(undrain)
     undrain.add_argument("worker_id")
+    _for_plan(undrain)
     forget = _command(commands, "forget", "strike a lost node off the list", _forget)
     _connect_options(forget)
     forget.add_argument("worker_id")
@@ -142,14 +144,17 @@ def _add_clients(commands: argparse._SubParsersAction[_Parser]) -> None:
     rebalance.add_argument("--dry-run", action="store_true", help="show the plan, do not apply it")
     rebalance.add_argument("--strategy", default="", help="what it minimises (default: what the coordinator does)")
     rebalance.add_argument("--stages", metavar="NODE:FIRST-LAST,...", help="your own plan instead, e.g. w1:0-4,w2:5-9")
+    _for_plan(rebalance)
     rollback = _command(commands, "rollback", "go back to the plan before this one, or to an earlier one", _rollback)
     _connect_options(rollback)
     rollback.add_argument("plan_version", nargs="?", type=_whole(1), metavar="PLAN", help="its number (default: the last that differs)")
     rollback.add_argument("--dry-run", action="store_true", help="show what it would do, do not do it")
     rollback.add_argument("--list", action="store_true", help="show the plans there were")
+    _for_plan(rollback)
     cancel = _command(commands, "cancel", "end a session", _cancel)
     _connect_options(cancel)
     cancel.add_argument("session_id")
+    _for_plan(cancel)
     slowdown = _command(commands, "slowdown", "let a running worker play a slower machine; 1 ends it", _slowdown)
     _connect_options(slowdown)
     slowdown.add_argument("worker_id")
@@ -159,6 +164,10 @@ def _add_clients(commands: argparse._SubParsersAction[_Parser]) -> None:
     adapt.add_argument("action", nargs="?", choices=("off", "suggest", "auto", "confirm"), help="a mode, or confirm a suggestion")
     adapt.add_argument("decision_id", nargs="?", type=_whole(1), metavar="ID", help="of the suggestion to confirm")
     _connect_options(_command(commands, "moves", "show what the last live changes of plan moved", _moves))
+
+
+def _for_plan(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--for-plan", type=_whole(0), metavar="N", help="refuse if the plan is not #N any more (see `status`)")
 
 
 def _adapt_option(command: argparse.ArgumentParser) -> None:
