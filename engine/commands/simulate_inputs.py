@@ -26,7 +26,7 @@ _ONE_HOST = "host"
 
 
 def scenario_of(options: argparse.Namespace) -> Scenario:
-    """Raises InvalidInput, NotFound or Corrupt."""
+    """Raises InvalidInput, NotFound or Corrupt, and Refused for a profile that is too noisy."""
     items, costs = _model(options)
     plan = _plan(options, len(items))
     nodes = _nodes(options, plan)
@@ -56,6 +56,7 @@ def _model(options: argparse.Namespace) -> tuple[tuple[Item, ...], CostSource]:
         times = tuple(time_ms / 1e3 for time_ms in options.item_ms)
         return tuple(Item(f"item.{k}", 0, 0, 0) for k in range(len(times))), ItemTimes(times, options.extra_token_share)
     profile = read_profile(options.profile)
+    profile.check_usable()
     if profile.cost_model is None:
         raise InvalidInput(f"{options.profile} has no cost model: take the profile again on a quieter machine")
     return items_of(profile), ProfileCosts(profile.cost_model)
