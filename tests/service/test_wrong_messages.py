@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -21,7 +22,7 @@ from engine.service.wire import CHANNEL_OPTIONS
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.service.running import Running, running
-from tests.service.wrong_messages import GARBAGE, wrong_messages
+from tests.service.wrong_messages import GARBAGE, wrong_messages, wrong_numbers
 
 SERVICES = [*pb.DESCRIPTOR.services_by_name.values(), *health_pb2.DESCRIPTOR.services_by_name.values()]
 METHODS = [method for service in SERVICES for method in service.methods]
@@ -42,12 +43,19 @@ def _order(method: Any) -> int:
     return LAST.index(method.name) + 1 if method.name in LAST else 0
 
 
+def _has_numbers(kind: Descriptor) -> bool:
+    return next(wrong_numbers(kind), None) is not None
+
+
+def _address(cluster: Running, method: Any) -> str:
+    return cluster.address if method.containing_service.name != "StageService" else cluster.status().nodes[0].address
+
+
 @pytest.mark.parametrize("method", sorted(METHODS, key=_order), ids=lambda m: m.full_name)
 def test_wrong_values_are_refused_with_a_reason(cluster: Running, method: Any) -> None:
     rng = random.Random(method.full_name)
     requests: list[bytes] = [m.SerializeToString() for m in wrong_messages(GetMessageClass(method.input_type), rng, NUM_RANDOM)]
-    address = cluster.address if method.containing_service.name != "StageService" else cluster.status().nodes[0].address
-    answers = cluster.wait(_send_all(address, method, [*requests, *GARBAGE]))
+    answers = cluster.wait(_send_all(_address(cluster, method), method, [*requests, *GARBAGE]))
     wrong = [(content[:200], code, text) for content, code, text in answers if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)]
     assert not wrong, wrong[:5]
     if method.containing_service.file is pb.DESCRIPTOR:
@@ -76,22 +84,12 @@ async def _send(channel: grpc.aio.Channel, method: Any, content: bytes, limit_s:
         return None, ""
 
 
-def test_what_came_in_does_not_come_out_as_a_number_that_json_lacks(cluster: Running) -> None:
-    """A heartbeat and a spec with NaN are refused where they come in, so that no look at the cluster can hold one."""
-    node = cluster.status().nodes[0]
-
-    async def beat(**figures: Any) -> str:
-        async with grpc.aio.insecure_channel(cluster.address) as channel:
-            call = channel.unary_unary("/noodle.v1.Control/Heartbeat", pb.HeartbeatRequest.SerializeToString, pb.HeartbeatReply.FromString)
-            try:
-                await call(pb.HeartbeatRequest(worker_id=node.worker_id, generation=1, **figures))
-            except grpc.aio.AioRpcError as e:
-                return f"{e.code().name}: {e.details()}"
-        return "taken"
-
-    for name in ("progress", "cpu_utilisation", "gpu_utilisation", "gpu_temperature_c", "cpu_temperature_c"):
-        assert f"HeartbeatRequest.{name} is nan" in cluster.wait(beat(**{name: float("nan")}))
-        assert f"HeartbeatRequest.{name} is -inf" in cluster.wait(beat(**{name: float("-inf")}))
+@pytest.mark.parametrize("method", [m for m in METHODS if _has_numbers(m.input_type)], ids=lambda m: m.full_name)
+def test_a_number_that_a_field_cannot_have_is_refused_by_name(cluster: Running, method: Any) -> None:
+    """Where it comes in, so that it is never shown, journalled, planned with or sent on."""
+    wrong = {message.SerializeToString(): words for message, words in wrong_numbers(method.input_type)}
+    for content, code, text in cluster.wait(_send_all(_address(cluster, method), method, [*wrong])):
+        assert (code, text[: len(wrong[content])]) == (grpc.StatusCode.INVALID_ARGUMENT, wrong[content])
 
 
 def test_the_health_of_a_server_can_be_watched(cluster: Running) -> None:

@@ -28,6 +28,7 @@ from engine.model.weight_cache import CACHE_FOLDER, WeightCache
 from engine.service import sensors, wire
 from engine.service.errors import from_rpc_error
 from engine.service.gauges import Gauges
+from engine.service.incoming import check_registered, checked
 from engine.service.links import Link, connect
 from engine.service.metrics_server import MetricsOptions, MetricsServer, worker_collector
 from engine.service.process import Server, announce, end_at_once
@@ -230,7 +231,7 @@ class Worker:
         address = advertised_address(self._bound, self._options.advertise, self._options.join)
         wire.to_message(replace(self._spec, address=address), request.spec)
         try:
-            reply = await stub.Register(request, metadata=metadata(self._token), timeout=REGISTER_TIMEOUT_S)
+            reply = check_registered(checked(await stub.Register(request, metadata=metadata(self._token), timeout=REGISTER_TIMEOUT_S)))
         except grpc.aio.AioRpcError as e:
             raise from_rpc_error(e, f"the coordinator at {self._options.join}") from e
         headers = (*metadata(self._token), ("worker-id", self._spec.node_id), ("generation", str(reply.generation)))
