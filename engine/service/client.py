@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from engine.data.adaptation import AdaptationStatus
 from engine.data.adopted_plan import AdoptedPlan
@@ -26,6 +27,7 @@ from engine.data.watch_frame import WatchFrame, completed
 from engine.service import wire
 from engine.service.addresses import check_address
 from engine.service.errors import is_transport_failure
+from engine.service.incoming import checked
 from engine.service.links import connect
 from engine.service.trust.access import Access, Metadata
 from engine.service.trust.local_tokens import find_token
@@ -33,7 +35,7 @@ from engine.service.trust.trouble import explained
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
-T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 
 CALL_TIMEOUT_S = 10.0
 RESUME_LIMIT_S = 60.0
@@ -150,7 +152,7 @@ class Client:
         call = self._stub.Generate(message, metadata=self._metadata)
         try:
             async for received in call:
-                chunk, self._was_connected = wire.chunk_from_message(received), True
+                chunk, self._was_connected = wire.chunk_from_message(checked(received)), True
                 is_header = chunk.index < 0 and chunk.finish_reason is None
                 if (is_header and message.resume) or 0 <= chunk.index < message.next_index:
                     continue
@@ -170,7 +172,7 @@ class Client:
     async def version(self) -> Version:
         """What the coordinator is; an older one that cannot say has protocol 0. Raises what a failed connection raises."""
         try:
-            reply = await self._stub.GetVersion(pb.GetVersionRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S)
+            reply = checked(await self._stub.GetVersion(pb.GetVersionRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
         except grpc.aio.AioRpcError as e:
             if e.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return Version("", 0)
@@ -278,9 +280,9 @@ class Client:
         reply = await self._call(self._stub.SetAdaptation(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S))
         return wire.from_message(AdaptationStatus, reply)
 
-    async def _call(self, call: Awaitable[T]) -> T:
+    async def _call(self, call: Awaitable[M]) -> M:
         try:
-            answer = await call
+            answer = checked(await call)
             self._was_connected = True
             return answer
         except grpc.aio.AioRpcError as e:
@@ -289,7 +291,7 @@ class Client:
     async def _stream(self, call: Any) -> AsyncIterator[Any]:
         try:
             async for message in call:
-                yield message
+                yield checked(message)
         except grpc.aio.AioRpcError as e:
             raise await self._explained(e) from e
         finally:

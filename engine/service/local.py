@@ -93,6 +93,13 @@ class LocalCluster:
                 with contextlib.suppress(ProcessLookupError):
                     child.process.kill()
 
+    @property
+    def tokens(self) -> LocalTokens:
+        """Of the cluster that was started."""
+        if self._tokens is None:
+            raise AssertionError("the cluster was not started")
+        return self._tokens
+
     def pids(self) -> dict[str, int]:
         return {c.name: c.process.pid for c in self._children}
 

@@ -198,7 +198,7 @@ def test_if_nobody_has_the_right_bytes_all_reasons_are_said(tmp_path: Path) -> N
 def test_a_source_claims_no_more_than_was_asked(tmp_path: Path) -> None:
     class Boaster(WeightService):
         async def Find(self, request: pb.FindRequest, context: grpc.aio.ServicerContext) -> pb.FindReply:
-            return pb.FindReply(found=[-1, 0, 0, 2**31 - 1])
+            return pb.FindReply(found=[1, 0, 0, 2**31 - 1])
 
     boaster = Boaster(WeightLibrary(stocked(tmp_path / "a"), lambda _: None), UNLIMITED)
     target = WeightCache(tmp_path / "b")

@@ -25,6 +25,7 @@ class LocalTokens:
 
     path: Path
     operator: str = field(repr=False)
+    worker: str = field(repr=False)
 
 
 def make_tokens() -> LocalTokens:
@@ -32,7 +33,7 @@ def make_tokens() -> LocalTokens:
     operator, worker = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     path = _own_folder() / f"{secrets.token_hex(8)}.tokens"
     replace_whole(path, f"operator {operator}\nworker {worker}\n".encode(), mode=0o600)
-    return LocalTokens(path, operator)
+    return LocalTokens(path, operator, worker)
 
 
 def leave_token(tokens: LocalTokens, address: str) -> None:

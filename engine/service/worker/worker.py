@@ -26,6 +26,7 @@ from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache
 from engine.service import sensors, wire
 from engine.service.addresses import check_address
 from engine.service.gauges import Gauges
+from engine.service.incoming import check_registered, checked
 from engine.service.links import Link, connect
 from engine.service.metrics_server import MetricsServer, worker_collector
 from engine.service.options import SecurityOptions
@@ -231,7 +232,7 @@ class Worker:
         address = advertised_address(self._bound, self._options.advertise, self._options.join)
         wire.to_message(replace(self._spec, address=address), request.spec)
         try:
-            reply = await stub.Register(request, metadata=self._access.metadata, timeout=REGISTER_TIMEOUT_S)
+            reply = check_registered(checked(await stub.Register(request, metadata=self._access.metadata, timeout=REGISTER_TIMEOUT_S)))
         except grpc.aio.AioRpcError as e:
             raise await explained(e, f"the coordinator at {self._options.join}", self._options.join, self._access) from e
         headers = (*self._access.metadata, ("worker-id", self._spec.node_id), ("generation", str(reply.generation)))
