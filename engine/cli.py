@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, tuple[type, str]] = {
     "profile": (machine.Profile, "machine.profile:profile"),
     "simulate": (planning.Simulate, "planning.simulate:simulate"),
     "plan": (planning.Plan, "planning.plan:plan"),
+    "certs": (machine.Certs, "machine.certs:certs"),
     "doctor": (machine.Doctor, "machine.doctor:doctor"),
     "report": (machine.Report, "machine.report:report"),
     "drill": (bench.Drill, "bench.drill:drill"),

@@ -31,4 +31,4 @@ class Connection:
         from engine.service.client import Client  # loads gRPC, which no command line needs
         from engine.service.trust.access import access_of_client
 
-        return Client(self.connect, access_of_client(self.access))
+        return Client(self.connect, access_of_client(self.access, self.connect))

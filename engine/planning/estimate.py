@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from engine.data.errors import Refused
 from engine.data.model import Item
 from engine.planning.capability import CapabilityMatcher, LayerRequirements, Match
 from engine.planning.problem import Infeasible, Link, MemoryPool, PlanningNode, Problem
@@ -36,8 +35,7 @@ def estimate(
 ) -> tuple[Problem, Match]:
     """The problem over the eligible nodes, and the verdict on all. Raises Infeasible, with every reason, if none is left, and
     Refused for a profile that is too noisy."""
-    if profile.honesty.doubt:
-        raise Refused(f"the profile is too noisy to use: {profile.honesty.doubt}; take it again when the machine is quiet")
+    profile.check_usable()
     work = work_of(profile, profile.reference_point(DECODE if DECODE in profile.phases else FORWARD))
     nodes = [node for machine in machines for node in machine.nodes()]
     match = CapabilityMatcher(requirements(profile, work, sessions * context_tokens)).match(nodes, strategy)

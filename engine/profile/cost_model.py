@@ -18,6 +18,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from engine.data.errors import InvalidInput
 from engine.profile.least_squares import non_negative
@@ -42,6 +43,10 @@ class ItemLaw:
     pair_s: float
     behind_s: float = 0.0  # more for a prompt's chunk that is not its first
 
+    def __post_init__(self) -> None:
+        if least_s := min(*self.work_s, self.pair_s, self.behind_s, 0.0):
+            raise InvalidInput(f"a time of {least_s:g} s is below 0")
+
 
 @dataclass(frozen=True, slots=True)
 class PhaseLaws:
@@ -50,6 +55,13 @@ class PhaseLaws:
     phase: str
     num_tokens: tuple[int, ...]
     items: tuple[ItemLaw, ...]
+
+    def __post_init__(self) -> None:
+        counts = self.num_tokens
+        if not counts or counts[0] < 1 or any(b <= a for a, b in pairwise(counts)):
+            raise InvalidInput(f"token counts {counts[:8]} of {self.phase[:20]!r} do not rise from 1 or more")
+        if not self.items or any(len(law.work_s) != len(counts) for law in self.items):
+            raise InvalidInput(f"{self.phase[:20]!r} needs items with one time for each of its {len(counts)} token counts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +81,10 @@ class CostModel:
 
     phases: tuple[PhaseLaws, ...]
     errors: tuple[FitError, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len({len(laws.items) for laws in self.phases}) != 1:
+            raise InvalidInput("a cost model needs phases that all have the same items")
 
     @classmethod
     def fit(cls, samples: Sequence[CostSample], held_out: Sequence[CostSample] = ()) -> CostModel:

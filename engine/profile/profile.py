@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
-from engine.data.errors import Corrupt, InvalidInput, NotSupported
+from engine.data.errors import Corrupt, InvalidInput, NotSupported, Refused
 from engine.data.json_text import exact_json
 from engine.data.typed_json import decode, read_object
 from engine.profile.cost_model import CostModel
@@ -239,6 +239,11 @@ class Profile:
     @property
     def phases(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(point.phase for point in self.points))
+
+    def check_usable(self) -> None:
+        """Raise Refused with the reason if the figures are too noisy to predict anything from."""
+        if self.honesty.doubt:
+            raise Refused(f"the profile is too noisy to use: {self.honesty.doubt}; take it again when the machine is quiet")
 
     def step(self, point: Point) -> StepFigures:
         """The whole model at a point. Raises InvalidInput if it was not measured."""

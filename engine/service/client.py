@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from engine.data.adaptation import AdaptationStatus
 from engine.data.adopted_plan import AdoptedPlan
@@ -25,13 +26,16 @@ from engine.data.version import Version
 from engine.data.watch_frame import WatchFrame, completed
 from engine.service import wire
 from engine.service.addresses import check_address
-from engine.service.errors import from_rpc_error, is_transport_failure
+from engine.service.errors import is_transport_failure
+from engine.service.incoming import checked
 from engine.service.links import connect
 from engine.service.trust.access import Access, Metadata
+from engine.service.trust.local_tokens import find_token
+from engine.service.trust.trouble import explained
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
-T = TypeVar("T")
+M = TypeVar("M", bound=Message)
 
 CALL_TIMEOUT_S = 10.0
 RESUME_LIMIT_S = 60.0
@@ -45,7 +49,7 @@ class Client:
 
     def __init__(self, address: str, access: Access | None = None) -> None:
         self.address = check_address(address)
-        self._access = access or Access()
+        self._access = access or Access(find_token(address))
         self._channel = self._access.channel(address)
         self._was_connected = False
         self._unfinished: set[str] = set()  # sessions begun here whose end has not come
@@ -148,7 +152,7 @@ class Client:
         call = self._stub.Generate(message, metadata=self._metadata)
         try:
             async for received in call:
-                chunk, self._was_connected = wire.chunk_from_message(received), True
+                chunk, self._was_connected = wire.chunk_from_message(checked(received)), True
                 is_header = chunk.index < 0 and chunk.finish_reason is None
                 if (is_header and message.resume) or 0 <= chunk.index < message.next_index:
                     continue
@@ -159,8 +163,8 @@ class Client:
                 yield chunk
         except grpc.aio.AioRpcError as e:
             if is_transport_failure(e):
-                raise _Disconnected(self._explain(e)) from e
-            raise self._explain(e) from e
+                raise _Disconnected(await self._explained(e)) from e
+            raise await self._explained(e) from e
         finally:
             with contextlib.suppress(Exception):
                 call.cancel()
@@ -168,11 +172,11 @@ class Client:
     async def version(self) -> Version:
         """What the coordinator is; an older one that cannot say has protocol 0. Raises what a failed connection raises."""
         try:
-            reply = await self._stub.GetVersion(pb.GetVersionRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S)
+            reply = checked(await self._stub.GetVersion(pb.GetVersionRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
         except grpc.aio.AioRpcError as e:
             if e.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return Version("", 0)
-            raise self._explain(e) from e
+            raise await self._explained(e) from e
         return wire.from_message(Version, reply)
 
     async def plan(self, strategy: str = "", stages: Sequence[Stage] = (), without: str = "", including: str = "") -> Plan:
@@ -276,26 +280,26 @@ class Client:
         reply = await self._call(self._stub.SetAdaptation(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S))
         return wire.from_message(AdaptationStatus, reply)
 
-    async def _call(self, call: Awaitable[T]) -> T:
+    async def _call(self, call: Awaitable[M]) -> M:
         try:
-            answer = await call
+            answer = checked(await call)
             self._was_connected = True
             return answer
         except grpc.aio.AioRpcError as e:
-            raise self._explain(e) from e
+            raise await self._explained(e) from e
 
     async def _stream(self, call: Any) -> AsyncIterator[Any]:
         try:
             async for message in call:
-                yield message
+                yield checked(message)
         except grpc.aio.AioRpcError as e:
-            raise self._explain(e) from e
+            raise await self._explained(e) from e
         finally:
             with contextlib.suppress(Exception):
                 call.cancel()
 
-    def _explain(self, error: grpc.aio.AioRpcError) -> NoodleError:
-        return from_rpc_error(error, f"the coordinator at {self.address}")
+    async def _explained(self, error: grpc.aio.AioRpcError) -> NoodleError:
+        return await explained(error, f"the coordinator at {self.address}", self.address, self._access)
 
 
 @dataclass(frozen=True, slots=True)

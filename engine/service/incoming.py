@@ -1,13 +1,14 @@
 """What a peer sends is checked where it comes in: bytes that are no message, and numbers that no measurement gives.
 
-Behind this file every float of a request is finite, so that nothing inside has to ask.
+Nothing that travels is below 0, but for a few fields that stand in LEAST. Behind this file every number of a message keeps to that and
+every float is finite, so that nothing inside has to ask.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -25,11 +26,24 @@ M = TypeVar("M", bound=Message)
 
 MAX_TEXT_CHARACTERS = 1024  # of what a worker says about itself: a name, an address, a sentence
 MAX_DEGREES_C = 1000.0
-_FLOATS = (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT)
+HEARTBEAT_PERIOD_S = (0.01, 60.0)
+LEAST: Mapping[str, float] = {  # by field; 0 for all others
+    "progress": -1.0,  # not known
+    "index": -1.0,  # a chunk without a token
+    "sample_index": -1.0,  # nothing to sample
+    "gpu_temperature_c": -MAX_DEGREES_C,
+    "cpu_temperature_c": -MAX_DEGREES_C,
+}
+SIGNED = (
+    FieldDescriptor.CPPTYPE_DOUBLE,
+    FieldDescriptor.CPPTYPE_FLOAT,
+    FieldDescriptor.CPPTYPE_INT32,
+    FieldDescriptor.CPPTYPE_INT64,
+)
 
 
 class Decoder(grpc.aio.ServerInterceptor):
-    """Parses requests behind the interceptors that know the caller; what cannot be parsed or is not finite is INVALID_ARGUMENT."""
+    """Parses requests behind the interceptors that know the caller; what cannot be parsed, or cannot be, is INVALID_ARGUMENT."""
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
@@ -39,7 +53,7 @@ class Decoder(grpc.aio.ServerInterceptor):
             return handler
         parse, method = handler.request_deserializer, handler_call_details.method
         if handler.request_streaming:  # parsed by the handler's own reading, where an error is the handler's
-            return handler._replace(request_deserializer=lambda content: parsed(parse, content, method))
+            return handler._replace(request_deserializer=lambda content: checked(parsed(parse, content, method)))
         behaviour = handler.unary_stream or handler.unary_unary
         changed = _late(behaviour, parse, method)
         name = "unary_stream" if handler.response_streaming else "unary_unary"
@@ -50,11 +64,11 @@ def _late(behaviour: Callable[..., Any], parse: Callable[[bytes], Any], method: 
     """The same kind of function as `behaviour`, for gRPC asks which it is."""
 
     async def generate(content: bytes, context: grpc.aio.ServicerContext) -> Any:
-        async for message in behaviour(finite(parsed(parse, content, method)), context):
+        async for message in behaviour(checked(parsed(parse, content, method)), context):
             yield message
 
     async def answer(content: bytes, context: grpc.aio.ServicerContext) -> Any:
-        return await behaviour(finite(parsed(parse, content, method)), context)
+        return await behaviour(checked(parsed(parse, content, method)), context)
 
     return generate if inspect.isasyncgenfunction(behaviour) else answer
 
@@ -69,33 +83,63 @@ def parsed(parse: Callable[[bytes], M], content: bytes, method: str) -> M:
         ) from error
 
 
-def finite(message: M) -> M:
-    """Return `message` if every float in it is finite; else raise InvalidInput naming the field."""
-    for field in _fields_with_floats(message.DESCRIPTOR):
-        value = getattr(message, field.name)
-        values = value if field.is_repeated else [value] if not field.has_presence or message.HasField(field.name) else []
-        if field.cpp_type not in _FLOATS:
-            for inner in values:
-                finite(inner)
-        elif wrong := [number for number in values if not math.isfinite(number)]:
-            raise InvalidInput(f"{message.DESCRIPTOR.name}.{field.name} is {wrong[0]}: it must be a finite number")
+def checked(message: M) -> M:
+    """Return `message` if every number in it is one that its field can have; else raise InvalidInput naming field and value."""
+    is_plain = _OFTEN.get(type(message))
+    if is_plain is None or not is_plain(message):
+        _check(message, _numbers(message.DESCRIPTOR))
     return message
 
 
+def _check(message: Message, numbers: tuple[_Number, ...]) -> None:
+    for name, least, inner, is_repeated in numbers:
+        value = getattr(message, name)
+        if inner is not None:
+            for part in value if is_repeated else [value] if message.HasField(name) else []:
+                _check(part, _numbers(inner))
+        elif wrong := [number for number in (value if is_repeated else [value]) if not least <= number < math.inf]:
+            kind = "a finite number" if isinstance(wrong[0], float) else "a number"
+            raise InvalidInput(f"{message.DESCRIPTOR.name}.{name} is {wrong[0]}: it must be {kind} of at least {least:g}")
+
+
+_Number = tuple[str, float, Descriptor | None, bool]  # a field, its least value, what it holds if that is messages, whether many
+
+
 @cache
-def _fields_with_floats(descriptor: Descriptor) -> tuple[FieldDescriptor, ...]:
-    """The fields that are floats or hold messages with floats."""
+def _numbers(descriptor: Descriptor) -> tuple[_Number, ...]:
+    """The fields that can hold a number that is none: floats, signed integers, and messages with such."""
     return tuple(
-        f for f in descriptor.fields if f.cpp_type in _FLOATS or (f.message_type is not None and _fields_with_floats(f.message_type))
+        (f.name, LEAST.get(f.name, 0.0), f.message_type, f.is_repeated)
+        for f in descriptor.fields
+        if f.cpp_type in SIGNED or (f.message_type is not None and _numbers(f.message_type))
     )
+
+
+# --- what comes once for each token: as above, written out, because reflection would cost a tenth of a hop ------------
+def _is_plain_frame(frame: pb.StepFrame) -> bool:
+    is_plain = not frame.failures and _are_plain(frame.timings) and min(frame.shape, default=0) >= 0
+    for s in frame.segments:
+        numbers = s.position >= 0 and s.sample_index >= -1 and s.reserve_tokens >= 0 and min(s.token_ids, default=0) >= 0
+        is_plain = is_plain and numbers and not s.HasField("sampling")
+    return is_plain
+
+
+def _is_plain_report(report: pb.StepReport) -> bool:
+    return _are_plain(report.timings) and all(r.sample_index >= -1 and r.token_id >= 0 and r.code >= 0 for r in report.results)
+
+
+def _are_plain(timings: Iterable[pb.StageTiming]) -> bool:
+    most = math.inf
+    return all(0 <= t.compute_s < most and 0 <= t.queue_s < most and 0 <= t.wire_in_s < most and 0 <= t.wire_out_s < most for t in timings)
+
+
+_OFTEN: Mapping[type[Message], Callable[[Any], bool]] = {pb.StepFrame: _is_plain_frame, pb.StepReport: _is_plain_report}
 
 
 # --- what means something only within limits ------------------------------------------------------------------------
 def check_heartbeat(request: pb.HeartbeatRequest) -> pb.HeartbeatRequest:
     """Return the request if its figures can be figures of a machine; raises InvalidInput naming the first that cannot."""
     _in_range("progress", request.progress, -1.0, 1.0)
-    for name in ("resident_bytes", "kv_used_bytes", "cpu_utilisation", "queue_depth"):
-        _in_range(name, getattr(request, name), 0.0, math.inf)
     if request.HasField("gpu_utilisation"):
         _in_range("gpu_utilisation", request.gpu_utilisation, 0.0, 1.0)
     for name in ("gpu_temperature_c", "cpu_temperature_c"):
@@ -108,8 +152,6 @@ def check_heartbeat(request: pb.HeartbeatRequest) -> pb.HeartbeatRequest:
 def check_spec(spec: NodeSpec) -> NodeSpec:
     """Return what a worker says of its node if it can be so; raises InvalidInput naming the first field that cannot."""
     check_name("worker id", spec.node_id)
-    for name in ("pid", "memory_bytes", "kv_budget_bytes", "num_cores", "pool_bytes"):
-        _in_range(name, getattr(spec, name), 0.0, math.inf)
     _in_range("num_threads", spec.num_threads, 1.0, math.inf)
     for name in ("address", "host", "device", "device_name", "device_type", "pool_id"):
         _short(name, getattr(spec, name))
@@ -137,15 +179,21 @@ def check_measured(reply: pb.MeasureReply, num_items: int) -> pb.MeasureReply:
         raise InvalidInput(
             f"{len(reply.decode_s)} times were measured, the model has {num_items} items: compare the versions of both sides"
         )
-    for time_s in (*reply.decode_s, reply.base_s):
-        _in_range("a measured time", time_s, 0.0, math.inf)
     return reply
 
 
-def check_timings(report: pb.StepReport) -> pb.StepReport:
-    """As `finite`, written out: it comes once for each token."""
-    total_s = sum(t.compute_s + t.queue_s + t.wire_in_s + t.wire_out_s for t in report.timings)
-    return report if math.isfinite(total_s) else finite(report)
+def check_profiled(message: pb.ProfileMessage) -> pb.ProfileMessage:
+    """Return what a worker says of a profile if it can be so; raises InvalidInput."""
+    _in_range("progress", message.progress, -1.0, 1.0)
+    if message.profile_json:
+        _in_range("slowdown", message.slowdown, 1.0, math.inf)
+    return message
+
+
+def check_registered(reply: pb.RegisterReply) -> pb.RegisterReply:
+    """Return the coordinator's answer if a worker can live by it; raises InvalidInput."""
+    _in_range("heartbeat_period_s", reply.heartbeat_period_s, *HEARTBEAT_PERIOD_S)
+    return reply
 
 
 def _in_range(name: str, value: float, low: float, high: float) -> None:

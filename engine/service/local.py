@@ -21,6 +21,7 @@ from engine.options.declared import words
 from engine.service.coordinator.options import CoordinatorOptions
 from engine.service.local_options import LocalOptions
 from engine.service.options import MetricsOptions, ServerOptions
+from engine.service.trust.local_tokens import LocalTokens, leave_token, make_tokens, remove_tokens
 from engine.service.worker.options import WorkerOptions
 
 START_TIMEOUT_S = 30.0
@@ -44,6 +45,7 @@ class LocalCluster:
     def __init__(self, options: LocalOptions) -> None:
         self.options = options
         self.address = ""
+        self._tokens: LocalTokens | None = None
         self.metrics_addresses: dict[str, str] = {}  # by process name; empty unless a port was asked for
         self.on_line: Callable[[str, str], None] | None = None  # a process's name and a line it wrote to stderr
         self._children: list[Child] = []
@@ -52,9 +54,11 @@ class LocalCluster:
     async def start(self) -> str:
         """Start everything; returns the coordinator's address as soon as it is bound, long before the model is loaded."""
         options = self.options
+        self._tokens = make_tokens()
         try:
             first_line = await self._spawn("coordinator", ["coordinator", *words(self.coordinator_options())])
             self.address = str(json.loads(first_line)["address"])
+            leave_token(self._tokens, self.address)
             workers = [self._spawn(f"w{i + 1}", ["worker", *words(self.worker_options(i))]) for i in range(options.num_workers)]
             await asyncio.gather(*workers)
         except BaseException:
@@ -82,10 +86,19 @@ class LocalCluster:
     def kill(self) -> None:
         """End every child at once, without an event loop; for crash paths."""
         self._stopping = True
+        if self._tokens is not None:
+            remove_tokens(self._tokens, self.address)
         for child in self._children:
             if child.process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
                     child.process.kill()
+
+    @property
+    def tokens(self) -> LocalTokens:
+        """Of the cluster that was started."""
+        if self._tokens is None:
+            raise AssertionError("the cluster was not started")
+        return self._tokens
 
     def pids(self) -> dict[str, int]:
         return {c.name: c.process.pid for c in self._children}
@@ -97,7 +110,7 @@ class LocalCluster:
         return tuple(_obituary(c) for c in self._children if c.process.returncode is not None)
 
     def coordinator_options(self) -> CoordinatorOptions:
-        return replace(self.options.coordinator, server=_server(self.options.coordinator.server))
+        return replace(self.options.coordinator, server=self._server(self.options.coordinator.server))
 
     def worker_options(self, index: int) -> WorkerOptions:
         """Of the worker at `index`; it joins at `address`."""
@@ -110,8 +123,12 @@ class LocalCluster:
             worker_id=f"w{index + 1}",
             share_with=options.num_workers,
             slowdown=options.slowdowns[index] if index < len(options.slowdowns) else 1.0,
-            server=_server(ServerOptions(metrics=metrics)),
+            server=self._server(ServerOptions(metrics=metrics)),
         )
+
+    def _server(self, options: ServerOptions) -> ServerOptions:
+        security = replace(options.security, token_file=None if self._tokens is None else self._tokens.path)
+        return replace(options, security=security, exit_with_parent=True, log_level="WARNING")
 
     async def _spawn(self, name: str, arguments: list[str]) -> str:
         """Start `python -m engine ...` and return the first line of its output."""
@@ -152,10 +169,6 @@ class LocalCluster:
             await child.readers[0]
             raise NoodleError(_obituary(child))
         return line.decode()
-
-
-def _server(options: ServerOptions) -> ServerOptions:
-    return replace(options, exit_with_parent=True, log_level="WARNING")
 
 
 def child_environment() -> dict[str, str]:

@@ -171,7 +171,7 @@ class Link:
         """Post every frame of one connection until it ends or fails."""
         self._post(Dialling(address))
         service, access = await _imported("engine.service.client"), await _imported("engine.service.trust.access")
-        shown = access.access_of_client(self._options.access) if self._options.connect is not None else None
+        shown = access.access_of_client(self._options.access, address)
         async with service.Client(address, shown) as self._client:
             try:
                 await self._compare_versions(self._client, address)

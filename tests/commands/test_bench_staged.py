@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from engine.cli import main
+from engine.commands.bench import staged as bench_staged
 from engine.commands.bench.staged import earlier_runs, plans_of, simulate_rows
 from engine.commands.bench.staged_measure import Measured, add_first_tokens, joined, measure, visit_runs, warm_up_runs
 from engine.commands.bench.staged_text import staged_text
@@ -99,3 +101,15 @@ def test_what_was_measured_is_simulated_with_costs_from_two_of_its_rows() -> Non
     about = {"model": "m", "prompt_tokens": 16, "num_tokens": 12, "rounds": 1, "num_threads": 1, "foreign_share": 0.5, "calibration": found}
     text = staged_text(rows, native, staged_document(rows, native, about))
     assert text.isascii() and "generate()" in text and "the figures are rough" in text
+
+
+def test_nothing_is_measured_beside_a_profile_that_is_too_noisy(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = profile_of(14, 0.001)
+    doubtful = replace(made, honesty=replace(made.honesty, doubt="a step varies by 87 %"))
+    monkeypatch.setattr(bench_staged, "_profile", lambda ref, threads: doubtful)
+    monkeypatch.setattr(bench_staged, "measure", None)
+    assert main(["bench", "staged"]) == 2
+    sentence = "the profile is too noisy to use: a step varies by 87 %; take it again when the machine is quiet"
+    assert capsys.readouterr().err == f"noodle-engine: {sentence}\n"

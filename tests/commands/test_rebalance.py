@@ -38,6 +38,7 @@ class FakeClient:
     ("options", "call"),
     [
         ((), ("apply", 14, "", ())),
+        (("--for-plan", "13"), ("apply", 13, "", ())),
         (("--strategy", "cost"), ("apply", 14, "cost", ())),
         (("--strategy", "cost", "--dry-run"), ("plan", "cost", ())),
         (("--stages", "w1:0-8", "--dry-run"), ("plan", "", (Stage("w1", 0, 9),))),

@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import pytest
 
+from engine.cli import main
 from engine.commands.cluster.inspect import _text
 from engine.data.adopted_plan import AdoptedPlan, former_plan
 from engine.data.binary_size import binary_size as size
 from engine.data.errors import NotFound
+from engine.data.moves import MoveEstimate
 from engine.data.plan import Plan, Stage
+from engine.service import client
 from tests.tui.frames import status
 
 
@@ -47,3 +50,32 @@ def test_the_status_counts_bytes_as_the_console_does() -> None:
     node = replace(shown.nodes[0], resident_bytes=300 * 2**20, kv_used_bytes=2**20, kv_budget_bytes=3 * 2**30)
     row = next(row for row in _text(replace(shown, nodes=(node,))).split("\n") if row.startswith(node.worker_id))
     assert f" {size(300 * 2**20)} " in row and " 300M " in row and " 1M/3.0G " in row
+
+
+class MovedOn:
+    """A coordinator whose plan becomes another one between two questions."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    async def __aenter__(self) -> MovedOn:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def status(self) -> object:
+        return status(plan_version=2)
+
+    async def plans(self) -> list[AdoptedPlan]:
+        return adopted(3, 4)
+
+    async def estimate_move(self, stages: tuple[Stage, ...]) -> MoveEstimate:
+        return MoveEstimate(2, 1, 0, 0, 0, 0.0, 0.0, 0.0, 0, ())
+
+    async def plan(self, strategy: str, stages: tuple[Stage, ...]) -> Plan:
+        return Plan(4, "given", stages, (0.01, 0.01), for_version=3)
+
+
+def test_a_preview_of_two_plans_is_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(client, "Client", MovedOn)
+    assert main(["rollback", "--dry-run", "--connect", "127.0.0.1:1"]) == 2
+    assert capsys.readouterr().err == "noodle-engine: the plan is #3 now, the request was made for #2: look again\n"

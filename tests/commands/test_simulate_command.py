@@ -13,6 +13,7 @@ import engine
 from engine.cli import main, parse
 from engine.profile.cost_model import CostModel, CostSample
 from engine.profile.point import DECODE, PREFILL, Point
+from engine.profile.profile import Profile
 from tests.report.profiles import make_profile
 
 
@@ -51,6 +52,19 @@ def test_a_profile_and_layer_counts_give_figures(capsys: pytest.CaptureFixture[s
     assert found["step_s"]["p50"] >= 0.006 + 3 * 0.0005 - 1e-4
     assert {"tokens_per_s", "ttft_s", "inter_token_s", "stages", "links", "spans"} <= found.keys()
     assert found["stages"][0]["kv_end_bytes"] == 0 and found["stages"][0]["kv_timeline"][-1][1] == 0
+
+
+def test_a_profile_that_is_too_noisy_is_refused_as_plan_refuses_it(
+    capsys: pytest.CaptureFixture[str], profile: Path, tmp_path: Path
+) -> None:
+    made = Profile.from_json((profile / "profile.json").read_text())
+    doubtful = replace(made, honesty=replace(made.honesty, doubt="a step varies by 87 % at decode ctx 16"))
+    (tmp_path / "profile.json").write_text(doubtful.to_json())
+    sentence = "the profile is too noisy to use: a step varies by 87 % at decode ctx 16; take it again when the machine is quiet"
+    assert refusal(capsys, "--profile", tmp_path, "--layers", "3,3") == (2, f"noodle-engine: {sentence}\n")
+    assert main(["profile", "--compare", str(profile), str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "\nB is too noisy to use: a step varies by 87 % at decode ctx 16\n" in said and "A is too noisy" not in said
 
 
 def test_one_session_takes_the_round_trip(capsys: pytest.CaptureFixture[str]) -> None:

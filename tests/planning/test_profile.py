@@ -119,6 +119,13 @@ def changed(**changes: Any) -> str:
     return json.dumps({**json.loads(profile().to_json()), **changes})
 
 
+def costing(**law: Any) -> str:
+    """With a cost model whose first item has other numbers."""
+    document = json.loads(profile().to_json())
+    document["cost_model"]["phases"][0]["items"][0] |= law
+    return json.dumps(document)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -133,6 +140,10 @@ def changed(**changes: Any) -> str:
         (changed(wall_s="soon"), "profile.wall_s"),
         (changed(honesty={"overhead": 0.1}), "profile.honesty lacks overhead_error, coverage"),
         (changed(steps=[{"point": {"phase": "decode", "tokens": 0, "context": 0, "batch": 1}}]), "profile.steps"),
+        (costing(pair_s=-0.001), "cost_model.phases.0..items.0. cannot be: a time of -0.001 s is below 0"),
+        (costing(work_s=[0.1, 0.1]), "phases.0. cannot be: 'prefill' needs items with one time for each of its 1 token counts"),
+        (changed(cost_model={"phases": []}), "cost_model cannot be: a cost model needs phases"),
+        (changed(cost_model={"phases": [{"phase": "decode", "num_tokens": [2, 1], "items": []}]}), "do not rise"),
         (profile().to_json()[:-100], "not a profile"),
         (profile().to_json().replace('"memory"', '"magic"'), "bound"),
         (profile().to_json().replace("0.0202", "NaN"), "hooked_p50_s"),

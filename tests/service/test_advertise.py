@@ -14,6 +14,7 @@ from engine.service.links import connect
 from engine.service.options import SecurityOptions
 from engine.service.process import Server
 from engine.service.trust.access import Access
+from engine.service.trust.guard import Guard
 from engine.service.worker.advertise import advertised_address, check_advertise
 
 
@@ -53,7 +54,7 @@ def test_what_others_may_connect_to_is_taken(text: str) -> None:
 
 def test_connecting_to_a_server_gives_a_ready_channel_and_to_nobody_one_that_says_so() -> None:
     async def work() -> None:
-        server = Server(SecurityOptions())
+        server = Server(Guard(SecurityOptions()))
         address = await server.start("127.0.0.1:0")
         channel = await connect(Access(), address, 10.0)
         assert channel.get_state() is grpc.ChannelConnectivity.READY
@@ -73,7 +74,7 @@ def test_an_attempt_that_nobody_answers_does_not_hold_up_the_next_one() -> None:
     """The first connection is taken by a listener that says nothing, as one whose packets are lost; the second is answered."""
 
     async def work() -> None:
-        server = Server(SecurityOptions())
+        server = Server(Guard(SecurityOptions()))
         real_host, real_port = (await server.start("127.0.0.1:0")).split(":")
         attempts, writers = 0, []
 

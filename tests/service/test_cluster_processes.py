@@ -105,7 +105,7 @@ def test_text_is_whole_when_it_is_read_again_from_any_token_on(cluster: Running)
         texts = [c.text for c in done.chunks[1:]]
         for first in (0, 1, 7, 19, 20):
             request = pb.GenerateRequest(session_id=done.chunks[0].session_id, resume=True, next_index=first)
-            chunks = [wire.chunk_from_message(c) async for c in cluster.client._stub.Generate(request)]
+            chunks = [wire.chunk_from_message(c) async for c in cluster.client._stub.Generate(request, metadata=cluster.client._metadata)]
             assert [c.text for c in chunks[1:]] == texts[first:]
 
     cluster.wait(read_again())

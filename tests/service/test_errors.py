@@ -27,6 +27,7 @@ from engine.service.client import Client
 from engine.service.errors import from_number, status_number
 from engine.service.options import SecurityOptions
 from engine.service.process import Server
+from engine.service.trust.guard import Guard
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -52,7 +53,7 @@ def failing_calls(error: Exception) -> tuple[BaseException, BaseException]:
     """What a client sees of `error` raised in a unary and in a streaming method."""
 
     async def run() -> tuple[BaseException, BaseException]:
-        server = Server(SecurityOptions())
+        server = Server(Guard(SecurityOptions()))
         rpc.add_ControlServicer_to_server(Failing(error), server.grpc)
         address = await server.start("127.0.0.1:0")
         async with Client(address) as client:

@@ -21,6 +21,7 @@ from engine.service.link_probe import MAX_FRAME_BYTES, MAX_MOVED_BYTES, LinkPeer
 from engine.service.options import SecurityOptions
 from engine.service.process import Server
 from engine.service.trust.access import Access
+from engine.service.trust.guard import Guard
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.service.running import Running, running
@@ -91,7 +92,7 @@ class EchoEnd(rpc.StageServiceServicer):
 
 def probe(behave: Any) -> tuple[MeasuredLink, ...]:
     async def run() -> tuple[MeasuredLink, ...]:
-        server = Server(SecurityOptions())
+        server = Server(Guard(SecurityOptions()))
         rpc.add_StageServiceServicer_to_server(EchoEnd(behave), server.grpc)
         address = await server.start("127.0.0.1:0")
         try:
@@ -133,7 +134,7 @@ def test_an_end_that_does_not_answer_is_a_failure_in_its_place(behave: Any, word
 
 def test_nobody_there_does_not_stop_the_others() -> None:
     async def run() -> tuple[MeasuredLink, ...]:
-        server = Server(SecurityOptions())
+        server = Server(Guard(SecurityOptions()))
         rpc.add_StageServiceServicer_to_server(EchoEnd(echo), server.grpc)
         good = await server.start("127.0.0.1:0")
         with socket.create_server(("127.0.0.1", 0)) as reserved:
@@ -166,7 +167,7 @@ def test_a_slow_link_keeps_to_the_limits() -> None:
 )
 def test_the_echo_is_bounded(frame: pb.EchoFrame) -> None:
     async def run() -> grpc.StatusCode:
-        server = Server(SecurityOptions())
+        server = Server(Guard(SecurityOptions()))
         rpc.add_StageServiceServicer_to_server(EchoEnd(echo), server.grpc)
         address = await server.start("127.0.0.1:0")
         try:

@@ -254,7 +254,7 @@ def test_a_finished_answer_can_be_read_again_from_the_journal_and_its_figures_ar
         status = await cluster.ready(client)
         assert status.finished == ends and (ends[0].num_generated, status.num_sessions_done) == (12, 1)
         request = pb.GenerateRequest(session_id=done.chunks[0].session_id, resume=True, next_index=8)
-        chunks = [wire.chunk_from_message(c) async for c in client._stub.Generate(request)]
+        chunks = [wire.chunk_from_message(c) async for c in client._stub.Generate(request, metadata=client._metadata)]
         assert [(c.index, c.token_id) for c in chunks[1:-1]] == list(enumerate(ids(done)))[8:]
         assert chunks[-1].finish_reason is FinishReason.LENGTH and chunks[0].prompt_ids == PROMPT
 

@@ -120,13 +120,16 @@ def test_the_id_of_a_session_does_not_give_out_another_ones_answer(pair: Pair) -
     async def work(client: Client) -> None:
         first = pb.GenerateRequest(prompt_ids=PROMPT, max_new_tokens=8, ignore_eos=True, session_id="mine", sampling=pb.Sampling(top_p=1.0))
         first.sampling.repetition_penalty = 1.0
-        tokens = [[c.token_id async for c in client._stream(client._stub.Generate(first)) if c.index >= 0] for _ in range(2)]
+        tokens = [
+            [c.token_id async for c in client._stream(client._stub.Generate(first, metadata=client._metadata)) if c.index >= 0]
+            for _ in range(2)
+        ]
         assert tokens == [reference(MODEL, PROMPT, 8)] * 2  # asked again, as after a broken connection
         other = pb.GenerateRequest()
         other.CopyFrom(first)
         other.prompt_ids[0] += 1
         with pytest.raises(Refused, match="session mine is another request's: choose another id"):
-            async for chunk in client._stream(client._stub.Generate(other)):
+            async for chunk in client._stream(client._stub.Generate(other, metadata=client._metadata)):
                 raise AssertionError(f"it gave {chunk}")
 
     pair.run(work)

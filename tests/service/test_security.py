@@ -12,9 +12,11 @@ from engine.data.errors import InvalidInput, Refused, Unauthorized
 from engine.service.client import Client
 from engine.service.options import Role, SecurityOptions
 from engine.service.process import Server
-from engine.service.trust import guard as security
+from engine.service.trust import roles
 from engine.service.trust.access import Access
-from engine.service.trust.guard import METHOD_ROLES, check_listen_address, load_tokens
+from engine.service.trust.certificates import issue, make_authority
+from engine.service.trust.guard import Guard
+from engine.service.trust.roles import METHOD_ROLES
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.service.test_errors import Failing
@@ -33,33 +35,40 @@ def test_every_method_has_a_role_and_no_role_is_left_over() -> None:
 
 @pytest.mark.parametrize("address", ["127.0.0.1:0", "[::1]:7070", "localhost:1", "unix:/tmp/x", "127.3.4.5:1"])
 def test_loopback_is_allowed(address: str) -> None:
-    check_listen_address(address, SecurityOptions())
+    Guard(SecurityOptions()).check_listen_address(address)
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:7070", "[::]:1", "192.168.1.5:7070", "myhost:7070"])
-def test_any_other_address_needs_tls_and_token_or_insecure(address: str) -> None:
+def test_any_other_address_needs_tls_and_known_callers_or_insecure(address: str, tmp_path: Path) -> None:
+    make_authority(tmp_path, "test")
+    certificate, key = issue(tmp_path, "c", Role.COORDINATOR, ["localhost"])
+    (tmp_path / "tokens").write_text(TOKENS)
+    tls, tokens = {"tls_cert": certificate, "tls_key": key}, {"token_file": tmp_path / "tokens"}
     with pytest.raises(Refused, match="--insecure"):
-        check_listen_address(address, SecurityOptions())
-    with pytest.raises(Refused):
-        check_listen_address(address, SecurityOptions(tls_cert=Path("c"), tls_key=Path("k")))
-    check_listen_address(address, SecurityOptions(insecure=True))
-    check_listen_address(address, SecurityOptions(tls_cert=Path("c"), tls_key=Path("k"), tokens={"t" * 20: Role.WORKER}))
+        Guard(SecurityOptions()).check_listen_address(address)
+    with pytest.raises(Refused, match="--tls-ca or --token-file"):
+        Guard(SecurityOptions(**tls)).check_listen_address(address)
+    with pytest.raises(Refused, match="tokens would travel in clear text"):
+        Guard(SecurityOptions(**tokens, insecure=True)).check_listen_address(address)
+    Guard(SecurityOptions(insecure=True)).check_listen_address(address)
+    Guard(SecurityOptions(**tls, **tokens)).check_listen_address(address)
+    Guard(SecurityOptions(**tls, tls_ca=tmp_path / "ca.pem")).check_listen_address(address)
 
 
-@pytest.mark.parametrize("text", ["", "root aaaaaaaaaaaaaaaaaaaa\n", "viewer short\n", "viewer\n"])
+@pytest.mark.parametrize("text", ["", "root aaaaaaaaaaaaaaaaaaaa\n", "viewer short\n", "viewer\n", "coordinator aaaaaaaaaaaaaaaaaaaa\n"])
 def test_a_wrong_token_file_is_refused_by_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "tokens"
     path.write_text(text)
     with pytest.raises(InvalidInput, match="tokens"):
-        load_tokens(SecurityOptions(token_file=path))
+        Guard(SecurityOptions(token_file=path))
     with pytest.raises(InvalidInput, match=r"--token-file: .*missing does not exist"):
-        load_tokens(SecurityOptions(token_file=tmp_path / "missing"))
+        Guard(SecurityOptions(token_file=tmp_path / "missing"))
 
 
 def test_roles_are_enforced_by_a_real_server(tmp_path: Path) -> None:
     path = tmp_path / "tokens"
     path.write_text(TOKENS)
-    options = load_tokens(SecurityOptions(token_file=path))
+    guard = Guard(SecurityOptions(token_file=path))
 
     async def attempt(address: str, token: str | None, what: str) -> str:
         async with Client(address, Access(token)) as client:
@@ -70,7 +79,7 @@ def test_roles_are_enforced_by_a_real_server(tmp_path: Path) -> None:
         return "ok"
 
     async def run() -> list[str]:
-        server = Server(options)
+        server = Server(guard)
         rpc.add_ControlServicer_to_server(Failing(Refused("reached the handler")), server.grpc)
         address = await server.start("127.0.0.1:0")
         asked = [(None, "status"), ("x" * 20, "status"), ("a" * 20, "status"), ("a" * 20, "cancel"), ("c" * 20, "status")]
@@ -81,14 +90,14 @@ def test_roles_are_enforced_by_a_real_server(tmp_path: Path) -> None:
     nothing, unknown, viewer, viewer_cancels, worker = asyncio.run(run())
     assert nothing.startswith("Unauthorized") and unknown.startswith("Unauthorized")
     assert viewer == worker == "Refused: reached the handler"
-    assert viewer_cancels == "Unauthorized: /noodle.v1.Control/Cancel needs the role operator, this token is a viewer"
+    assert viewer_cancels == "Unauthorized: /noodle.v1.Control/Cancel needs the role operator, this token has the role viewer"
 
 
 def test_a_method_without_a_rule_is_open_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(security.METHOD_ROLES, "/noodle.v1.Control/GetStatus")
+    monkeypatch.delitem(roles.METHOD_ROLES, "/noodle.v1.Control/GetStatus")
 
     async def run() -> None:
-        server = Server(SecurityOptions())
+        server = Server(Guard(SecurityOptions()))
         rpc.add_ControlServicer_to_server(Failing(Refused("reached the handler")), server.grpc)
         address = await server.start("127.0.0.1:0")
         async with Client(address) as client:

@@ -27,6 +27,7 @@ from engine.service.coordinator.text.codec import TextCodec
 from engine.service.options import SecurityOptions
 from engine.service.process import Server
 from engine.service.trust.access import Access
+from engine.service.trust.guard import Guard
 from engine.service.worker.stage_service import StageService
 from engine.service.worker.weight_supply import WeightSupply
 from protos import noodle_pb2 as pb
@@ -54,7 +55,7 @@ def test_a_worker_that_registers_again_stays_connected(tmp_path: Path) -> None:
 @contextlib.asynccontextmanager
 async def serving(worker_id: str) -> AsyncIterator[str]:
     """A worker's server that has not imported torch yet."""
-    server = Server(SecurityOptions())
+    server = Server(Guard(SecurityOptions()))
     rpc.add_StageServiceServicer_to_server(StageService(worker_id, cast(WeightSupply, None), Access()), server.grpc)
     try:
         yield await server.start("127.0.0.1:0")
@@ -99,7 +100,7 @@ async def slow(worker_id: str, num_silent: int) -> AsyncIterator[tuple[str, list
                 await asyncio.Event().wait()
             return pb.StageServiceStatus(worker_id=worker_id)
 
-    server = Server(SecurityOptions())
+    server = Server(Guard(SecurityOptions()))
     rpc.add_StageServiceServicer_to_server(Slow(), server.grpc)
     try:
         yield await server.start("127.0.0.1:0"), asked

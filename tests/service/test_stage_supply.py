@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from engine.data.errors import NoodleError, Stale
-from engine.model.weights.weight_folder import DamagedTensor, StoredTensor
+from engine.model.weights.stored_tensor import DamagedTensor, StoredTensor
 from engine.service.trust.access import Access
 from engine.service.worker.stage_service import MAX_ATTEMPTS, StageService
 from engine.service.worker.weight_fetch import FetchReport

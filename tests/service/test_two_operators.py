@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine.cli import main
 from engine.data.adopted_plan import former_plan
 from engine.data.errors import NotFound, Refused
 from engine.data.plan import Plan, Stage
@@ -71,6 +72,46 @@ def test_two_at_once_cannot_overwrite_each_other_and_a_former_plan_comes_back(cl
                 former_plan(await one.plans(), later, 99)
 
     cluster.wait(work())
+
+
+STALE = "noodle-engine: the plan is #{now} now, the request was made for #{seen}: look again\n"
+OF_A_PLAN = {
+    "rebalance": ("rebalance",),
+    "rebalance, looked at": ("rebalance", "--dry-run"),
+    "rollback": ("rollback",),
+    "rollback, looked at": ("rollback", "--dry-run"),
+    "drain": ("drain", "WORKER"),
+    "undrain": ("undrain", "WORKER"),
+    "cancel": ("cancel", "s-1"),
+}
+
+
+@pytest.mark.parametrize("name", OF_A_PLAN)
+def test_a_command_that_was_made_for_another_plan_is_refused(cluster: Running, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    before = cluster.status()
+    worker, now = before.nodes[0].worker_id, before.plan_version
+    argv = [word.replace("WORKER", worker) for word in OF_A_PLAN[name]]
+    code = main([*argv, "--connect", cluster.address, "--for-plan", str(now + 7)])
+    assert (code, *capsys.readouterr()) == (2, "", STALE.format(now=now, seen=now + 7))
+    after = cluster.status()
+    assert (after.plan_version, [n.state for n in after.nodes]) == (now, [n.state for n in before.nodes]), "nothing was done"
+
+
+def test_a_preview_says_for_which_plan_it_holds_and_is_carried_out_for_that_one(
+    cluster: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def shift() -> int:
+        plan = (await cluster.client.plans())[-1].plan
+        await cluster.client.apply(plan.plan_version, "", others(plan)[0])
+        return await settled(cluster.client, plan.plan_version)
+
+    now = cluster.wait(shift())
+    for argv in (["rebalance", "--strategy", "balanced"], ["rollback"], ["rollback", "--json"]):
+        assert main([*argv, "--dry-run", "--connect", cluster.address]) == 0
+        assert capsys.readouterr().err.endswith(f"this was made for plan #{now}, so give --for-plan {now} when you do it\n")
+    assert main(["rollback", "--for-plan", str(now), "--connect", cluster.address]) == 0
+    assert "--for-plan" not in capsys.readouterr().err, "it was done"
+    cluster.wait(settled(cluster.client, now))
 
 
 def test_the_mode_of_adaptation_is_in_the_status_and_changes_only_from_the_one_that_was_seen(cluster: Running) -> None:

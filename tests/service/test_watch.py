@@ -25,6 +25,7 @@ from engine.service.coordinator.shell import ClusterShell
 from engine.service.options import SecurityOptions
 from engine.service.process import Server
 from engine.service.trust.access import Access
+from engine.service.trust.guard import Guard
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.tui import frames
@@ -72,7 +73,7 @@ class Noting(ControlService):
 @contextlib.asynccontextmanager
 async def coordinator(folder: Path) -> AsyncIterator[tuple[ClusterShell, str]]:
     shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(folder / "journal.sqlite3"), Access())
-    server = Server(SecurityOptions())
+    server = Server(Guard(SecurityOptions()))
     rpc.add_ControlServicer_to_server(Noting(shell, cast(ManifestSource, None)), server.grpc)
     try:
         yield shell, await server.start("127.0.0.1:0")

@@ -24,6 +24,9 @@ from engine.service.weights import weight_service
 from engine.service.weights.pace import Pace
 from engine.service.weights.weight_library import WeightLibrary
 from engine.service.weights.weight_service import CHUNK_BYTES, WeightService
+from engine.service.trust.guard import Guard
+from engine.service.weights.weight_library import WeightLibrary
+from engine.service.weights.weight_service import CHUNK_BYTES, WeightService
 from engine.service.worker import weight_fetch
 from engine.service.worker.weight_fetch import FetchReport, WeightFetch, WeightSource
 from engine.service.worker.weight_supply import _Progress
@@ -108,7 +111,7 @@ async def fetch(target: WeightCache, services: dict[str, WeightService], wanted:
 
     try:
         for name, service in services.items():
-            server = Server(SecurityOptions())
+            server = Server(Guard(SecurityOptions()))
             rpc.add_WeightServiceServicer_to_server(service, server.grpc)
             servers.append(server)
             channels.append(grpc.aio.insecure_channel(await server.start("127.0.0.1:0")))
@@ -197,7 +200,7 @@ def test_if_nobody_has_the_right_bytes_all_reasons_are_said(tmp_path: Path) -> N
 def test_a_source_claims_no_more_than_was_asked(tmp_path: Path) -> None:
     class Boaster(WeightService):
         async def Find(self, request: pb.FindRequest, context: grpc.aio.ServicerContext) -> pb.FindReply:
-            return pb.FindReply(found=[-1, 0, 0, 2**31 - 1])
+            return pb.FindReply(found=[1, 0, 0, 2**31 - 1])
 
     boaster = Boaster(WeightLibrary(stocked(tmp_path / "a"), lambda _: None), UNLIMITED)
     target = WeightCache(tmp_path / "b")
@@ -217,7 +220,7 @@ def test_a_source_claims_no_more_than_was_asked(tmp_path: Path) -> None:
 )
 def test_a_request_cannot_leave_what_is_served(tmp_path: Path, request_: pb.FetchRequest, code: str) -> None:
     async def run() -> str:
-        server = Server(SecurityOptions())
+        server = Server(Guard(SecurityOptions()))
         rpc.add_WeightServiceServicer_to_server(WeightService(WeightLibrary(stocked(tmp_path), lambda _: None), UNLIMITED), server.grpc)
         try:
             async with grpc.aio.insecure_channel(await server.start("127.0.0.1:0")) as channel:
@@ -252,7 +255,7 @@ def test_a_few_transfers_run_at_once_and_those_that_are_given_up_free_their_turn
                 going -= 1
 
     async def run() -> None:
-        server = Server(SecurityOptions())
+        server = Server(Guard(SecurityOptions()))
         service = Counting(WeightLibrary(stocked(tmp_path), lambda _: None), UNLIMITED)
         rpc.add_WeightServiceServicer_to_server(service, server.grpc)
         request = pb.FetchRequest(tensor=pb.WantedTensor(name="large", sha256=WANTED[0].sha256, num_bytes=len(LARGE)))

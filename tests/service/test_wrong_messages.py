@@ -11,17 +11,18 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from engine.data.model import ModelRef
 from engine.model.sources.source import default_cache_dir, resolve
 from engine.model.weights.tensor_files import read_folder
-from engine.service.wire import CHANNEL_OPTIONS
+from engine.service.trust.access import Access, Metadata
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.service.running import Running, running
-from tests.service.wrong_messages import GARBAGE, wrong_messages
+from tests.service.wrong_messages import GARBAGE, wrong_messages, wrong_numbers
 
 SERVICES = [*pb.DESCRIPTOR.services_by_name.values(), *health_pb2.DESCRIPTOR.services_by_name.values()]
 METHODS = [method for service in SERVICES for method in service.methods]
@@ -42,12 +43,19 @@ def _order(method: Any) -> int:
     return LAST.index(method.name) + 1 if method.name in LAST else 0
 
 
+def _has_numbers(kind: Descriptor) -> bool:
+    return next(wrong_numbers(kind), None) is not None
+
+
+def _address(cluster: Running, method: Any) -> str:
+    return cluster.address if method.containing_service.name != "StageService" else cluster.status().nodes[0].address
+
+
 @pytest.mark.parametrize("method", sorted(METHODS, key=_order), ids=lambda m: m.full_name)
 def test_wrong_values_are_refused_with_a_reason(cluster: Running, method: Any) -> None:
     rng = random.Random(method.full_name)
     requests: list[bytes] = [m.SerializeToString() for m in wrong_messages(GetMessageClass(method.input_type), rng, NUM_RANDOM)]
-    address = cluster.address if method.containing_service.name != "StageService" else cluster.status().nodes[0].address
-    answers = cluster.wait(_send_all(address, method, [*requests, *GARBAGE]))
+    answers = cluster.wait(_send_all(cluster, method, [*requests, *GARBAGE]))
     wrong = [(content[:200], code, text) for content, code, text in answers if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)]
     assert not wrong, wrong[:5]
     if method.containing_service.file is pb.DESCRIPTOR:
@@ -57,17 +65,25 @@ def test_wrong_values_are_refused_with_a_reason(cluster: Running, method: Any) -
     assert cluster.status().cluster_id, "the coordinator goes on"
 
 
-async def _send_all(address: str, method: Any, requests: list[bytes]) -> list[tuple[bytes, grpc.StatusCode | None, str]]:
-    async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+def _access(cluster: Running) -> Access:
+    """Of a worker of the cluster: what comes from strangers is refused before it is read."""
+    return Access(cluster.cluster.tokens.worker)
+
+
+async def _send_all(cluster: Running, method: Any, requests: list[bytes]) -> list[tuple[bytes, grpc.StatusCode | None, str]]:
+    access, address = _access(cluster), await asyncio.to_thread(_address, cluster, method)
+    async with access.channel(address) as channel:
         limits = dict.fromkeys(GARBAGE, REFUSAL_S)
-        return [(content, *await _send(channel, method, content, limits.get(content, ANSWER_S))) for content in requests]
+        return [(content, *await _send(channel, access.metadata, method, content, limits.get(content, ANSWER_S))) for content in requests]
 
 
-async def _send(channel: grpc.aio.Channel, method: Any, content: bytes, limit_s: float) -> tuple[grpc.StatusCode | None, str]:
+async def _send(
+    channel: grpc.aio.Channel, metadata: Metadata, method: Any, content: bytes, limit_s: float
+) -> tuple[grpc.StatusCode | None, str]:
     """The status of one call; None while it goes on."""
     kind = f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
     call = getattr(channel, kind)(f"/{method.containing_service.full_name}/{method.name}")
-    answer = call(iter([content])) if method.client_streaming else call(content)
+    answer = call(iter([content]) if method.client_streaming else content, metadata=metadata)
     try:
         async with asyncio.timeout(limit_s):
             return await answer.code(), await answer.details() or ""
@@ -76,28 +92,19 @@ async def _send(channel: grpc.aio.Channel, method: Any, content: bytes, limit_s:
         return None, ""
 
 
-def test_what_came_in_does_not_come_out_as_a_number_that_json_lacks(cluster: Running) -> None:
-    """A heartbeat and a spec with NaN are refused where they come in, so that no look at the cluster can hold one."""
-    node = cluster.status().nodes[0]
-
-    async def beat(**figures: Any) -> str:
-        async with grpc.aio.insecure_channel(cluster.address) as channel:
-            call = channel.unary_unary("/noodle.v1.Control/Heartbeat", pb.HeartbeatRequest.SerializeToString, pb.HeartbeatReply.FromString)
-            try:
-                await call(pb.HeartbeatRequest(worker_id=node.worker_id, generation=1, **figures))
-            except grpc.aio.AioRpcError as e:
-                return f"{e.code().name}: {e.details()}"
-        return "taken"
-
-    for name in ("progress", "cpu_utilisation", "gpu_utilisation", "gpu_temperature_c", "cpu_temperature_c"):
-        assert f"HeartbeatRequest.{name} is nan" in cluster.wait(beat(**{name: float("nan")}))
-        assert f"HeartbeatRequest.{name} is -inf" in cluster.wait(beat(**{name: float("-inf")}))
+@pytest.mark.parametrize("method", [m for m in METHODS if _has_numbers(m.input_type)], ids=lambda m: m.full_name)
+def test_a_number_that_a_field_cannot_have_is_refused_by_name(cluster: Running, method: Any) -> None:
+    """Where it comes in, so that it is never shown, journalled, planned with or sent on."""
+    wrong = {message.SerializeToString(): words for message, words in wrong_numbers(method.input_type)}
+    for content, code, text in cluster.wait(_send_all(cluster, method, [*wrong])):
+        assert (code, text[: len(wrong[content])]) == (grpc.StatusCode.INVALID_ARGUMENT, wrong[content])
 
 
 def test_the_health_of_a_server_can_be_watched(cluster: Running) -> None:
     async def first() -> int:
-        async with grpc.aio.insecure_channel(cluster.address) as channel:
-            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        access = _access(cluster)
+        async with access.channel(cluster.address) as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), metadata=access.metadata)
             async for answer in watch:
                 return int(answer.status)
         return 0
@@ -108,23 +115,23 @@ def test_the_health_of_a_server_can_be_watched(cluster: Running) -> None:
 def test_a_stage_that_is_given_up_while_it_is_prepared_is_stale(cluster: Running) -> None:
     """Unload is sent later and later into a Prepare, until it comes after its end: at no moment is the answer INTERNAL."""
     status = cluster.status()
-    seen = cluster.wait(_give_up_later_and_later(status.nodes[0].address, status.num_items))
+    seen = cluster.wait(_give_up_later_and_later(_access(cluster), status.nodes[0].address, status.num_items))
     assert seen[-1] is grpc.StatusCode.OK and set(seen[:-1]) == {grpc.StatusCode.ABORTED}, seen
 
 
-async def _give_up_later_and_later(address: str, num_items: int) -> list[grpc.StatusCode]:
+async def _give_up_later_and_later(access: Access, address: str, num_items: int) -> list[grpc.StatusCode]:
     folder = str(resolve(ModelRef("llama:tiny", 0), cache_dir=default_cache_dir()))
     model, fingerprint = pb.ModelRef(model="llama:tiny", random_weights=0, dtype="float32"), read_folder(Path(folder)).fingerprint
     seen: list[grpc.StatusCode] = []
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with access.channel(address) as channel:
         stub = rpc.StageServiceStub(channel)
-        await stub.Unload(pb.UnloadRequest())  # what the tests before this one ordered
+        await stub.Unload(pb.UnloadRequest(), metadata=access.metadata)  # what the tests before this one ordered
         while grpc.StatusCode.OK not in seen:
             version = 1000 + len(seen)
             order = pb.LoadRequest(model=model, folder=folder, fingerprint=fingerprint, plan_version=version, stop=1, num_items=num_items)
-            preparing = stub.Prepare(order)
+            preparing = stub.Prepare(order, metadata=access.metadata)
             await asyncio.sleep(0.001 * 1.5 ** len(seen))
-            await stub.Unload(pb.UnloadRequest(plan_version=version))
+            await stub.Unload(pb.UnloadRequest(plan_version=version), metadata=access.metadata)
             code = await preparing.code()
             seen.append(code)
             assert code in (grpc.StatusCode.OK, grpc.StatusCode.ABORTED), f"{code}: {await preparing.details()}"

@@ -1,4 +1,4 @@
-"""Messages that no peer of ours sends: each field of each message at its extremes, and bytes that are no message."""
+"""Messages that no peer of ours sends: fields at their extremes, numbers that are none, and bytes that are no message."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
+
+from engine.service.incoming import LEAST, SIGNED
 
 LONG = "x" * 5000
 _WRONG: dict[int, tuple[Any, ...]] = {
@@ -58,3 +60,29 @@ def _with(message: Message, field: FieldDescriptor, value: Any) -> Message:
     else:
         setattr(message, field.name, value)
     return message
+
+
+def wrong_numbers(kind: Descriptor) -> Iterator[tuple[Message, str]]:
+    """Of each field that holds floats or signed integers, also inside other messages: one message for each number that it cannot have,
+    and the words by which it is refused. Which fields there are is read from the descriptor, so a new one is among them."""
+    for field in kind.fields:
+        if field.message_type is not None:
+            for inner, words in wrong_numbers(field.message_type):
+                yield _holding(kind, field, inner), words
+        elif field.cpp_type in SIGNED:
+            for value in _impossible(field):
+                yield _holding(kind, field, value), f"{kind.name}.{field.name} is {value}: it must be a"
+
+
+def _impossible(field: FieldDescriptor) -> tuple[float, ...]:
+    below = int(LEAST.get(field.name, 0)) - 1
+    is_float = field.cpp_type in (FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT)
+    return (math.nan, math.inf, -math.inf, float(below)) if is_float else (below,)
+
+
+def _holding(kind: Descriptor, field: FieldDescriptor, value: Any) -> Message:
+    message = kind._concrete_class()
+    if field.is_repeated:
+        getattr(message, field.name).extend([value])
+        return message
+    return _with(message, field, value)

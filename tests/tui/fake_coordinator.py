@@ -18,7 +18,7 @@ import grpc.aio
 from engine.data.generation import FinishReason, TokenChunk
 from engine.data.version import Version, own_version
 from engine.data.watch_frame import WatchFrame
-from engine.service.wire import SERVER_OPTIONS, to_message
+from engine.service.wire import MAX_CONTROL_BYTES, server_options, to_message
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.tui import frames
@@ -139,7 +139,7 @@ class FakeCoordinator:
         asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
 
     async def _start(self) -> None:
-        self._server = grpc.aio.server(options=SERVER_OPTIONS)
+        self._server = grpc.aio.server(options=server_options(MAX_CONTROL_BYTES))
         rpc.add_ControlServicer_to_server(self.control, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()

@@ -59,6 +59,7 @@ def bench_staged(options: Bench) -> int:
     ref: ModelRef = default_ref()
     threads, num_tokens = num_cores(), min(options.tokens, 32)
     profile = _quiet_profile(ref, threads)
+    profile.check_usable()
     plans = plans_of(len(profile.items))
     native, measured = asyncio.run(measure(ref, plans, SESSIONS, threads, num_tokens, options.rounds))
     rows, calibration = simulate_rows(profile, measured, threads, num_cores(), num_tokens)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from engine.commands.cluster.options import Acknowledge, Cancel, Drain, Forget, Moves, Rebalance, Slowdown, Undrain
 from engine.commands.output import note, print_json, table
+from engine.control.consent import check_seen
 from engine.data.errors import InvalidInput
 from engine.data.moves import MoveReport
 from engine.data.plan import Plan, Stage
@@ -21,7 +22,7 @@ def drain(options: Drain) -> int:
 
 async def _drain(options: Drain) -> Plan:
     async with options.connection.client() as client:
-        return await client.drain(options.worker_id)
+        return await client.drain(options.worker_id, options.for_plan)
 
 
 def undrain(options: Undrain) -> int:
@@ -32,7 +33,7 @@ def undrain(options: Undrain) -> int:
 
 async def _undrain(options: Undrain) -> Plan:
     async with options.connection.client() as client:
-        return await client.undrain(options.worker_id)
+        return await client.undrain(options.worker_id, options.for_plan)
 
 
 def forget(options: Forget) -> int:
@@ -67,7 +68,10 @@ async def _acknowledge(options: Acknowledge) -> tuple[int, int]:
 
 def rebalance(options: Rebalance) -> int:
     """Plan again and move to the new plan while sessions go on."""
-    _show(asyncio.run(_rebalance(options)), options.json)
+    plan = asyncio.run(_rebalance(options))
+    _show(plan, options.json)
+    if options.dry_run:
+        note_preview(plan)
     return 0
 
 
@@ -75,9 +79,16 @@ async def _rebalance(options: Rebalance) -> Plan:
     async with options.connection.client() as client:
         stages = parse_stages(options.stages) if options.stages else ()
         if options.dry_run:
-            return await client.plan(options.strategy, stages)
-        status = await client.status()
-        return await client.apply(status.plan_version, options.strategy, stages)
+            plan = await client.plan(options.strategy, stages)
+            check_seen(plan.for_version, options.for_plan)
+            return plan
+        seen = options.for_plan if options.for_plan is not None else (await client.status()).plan_version
+        return await client.apply(seen, options.strategy, stages)
+
+
+def note_preview(plan: Plan) -> None:
+    """Nothing was done; with this number it can be done for the plan that was looked at and for no other."""
+    note(f"nothing was changed: this was made for plan #{plan.for_version}, so give --for-plan {plan.for_version} when you do it")
 
 
 def parse_stages(text: str) -> tuple[Stage, ...]:
@@ -100,7 +111,7 @@ def cancel(options: Cancel) -> int:
 
 async def _cancel(options: Cancel) -> None:
     async with options.connection.client() as client:
-        await client.cancel(options.session_id)
+        await client.cancel(options.session_id, options.for_plan)
 
 
 def slowdown(options: Slowdown) -> int:

@@ -18,6 +18,13 @@ class Asking:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Changing(Asking):
+    """What every command takes that changes the plan or what runs on it."""
+
+    for_plan: int | None = option(kind=whole(0), metavar="N", help="refuse if the plan is not #N any more (see `status`)")
+
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
     """How the next token is chosen."""
 
@@ -53,14 +60,14 @@ class Events(Asking):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drain(Asking):
+class Drain(Changing):
     """Move a worker's items elsewhere and leave it out of plans."""
 
     worker_id: str = argument()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Undrain(Asking):
+class Undrain(Changing):
     """Let plans use a drained worker again."""
 
     worker_id: str = argument()
@@ -83,7 +90,7 @@ class Acknowledge(Asking):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rebalance(Asking):
+class Rebalance(Changing):
     """Plan again from the present measurements."""
 
     dry_run: bool = option(default=False, help="show the plan, do not apply it")
@@ -92,7 +99,7 @@ class Rebalance(Asking):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rollback(Asking):
+class Rollback(Changing):
     """Go back to the plan before this one, or to an earlier one."""
 
     plan_version: int | None = argument(optional=True, kind=whole(1), metavar="PLAN", help="its number (default: the last that differs)")
@@ -101,7 +108,7 @@ class Rollback(Asking):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cancel(Asking):
+class Cancel(Changing):
     """End a session."""
 
     session_id: str = argument()

@@ -7,8 +7,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from engine.commands.cluster.operate import note_preview
 from engine.commands.cluster.options import Rollback
 from engine.commands.output import note, print_json, table
+from engine.control.consent import check_seen
 from engine.data.adopted_plan import AdoptedPlan, former_plan
 from engine.data.moves import MoveEstimate
 from engine.data.plan import Plan
@@ -22,12 +24,18 @@ def rollback(options: Rollback) -> int:
     plan, estimate = asyncio.run(_rollback(options))
     if options.json:
         print_json({"plan": asdict(plan), "move": asdict(estimate)})
-        return 0
+    else:
+        _show(plan, estimate)
+    if options.dry_run:
+        note_preview(plan)
+    return 0
+
+
+def _show(plan: Plan, estimate: MoveEstimate) -> None:
     stages = " | ".join(f"{s.node_id} {s.start}-{s.stop - 1}" for s in plan.stages)
     print(f"plan #{plan.plan_version}: {stages}, bottleneck {1e3 * plan.bottleneck_s:.2f} ms")
     moved = f"{estimate.num_items} items, {estimate.weight_bytes / 1e6:.1f} MB of weights, {estimate.kv_bytes / 1e6:.2f} MB of KV"
     note(f"{moved}; about {estimate.load_s + estimate.copy_s:.1f} s beside serving, then {1e3 * estimate.pause_s:.0f} ms of pause")
-    return 0
 
 
 async def _plans(options: Rollback) -> tuple[AdoptedPlan, ...]:
@@ -38,10 +46,13 @@ async def _plans(options: Rollback) -> tuple[AdoptedPlan, ...]:
 async def _rollback(options: Rollback) -> tuple[Plan, MoveEstimate]:
     async with options.connection.client() as client:
         status = await client.status()
+        check_seen(status.plan_version, options.for_plan)
         former = former_plan(await client.plans(), status.plan_version, options.plan_version)
         estimate = await client.estimate_move(former.stages)
         if options.dry_run:
-            return await client.plan("", former.stages), estimate
+            plan = await client.plan("", former.stages)
+            check_seen(plan.for_version, status.plan_version)
+            return plan, estimate
         return await client.apply(status.plan_version, "", former.stages), estimate
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,31 @@ class Profile:
     connection: Connection = group(Connection)
     json: bool = option(default=False, help="one JSON document on stdout")
     json_lines: bool = option(default=False)  # progress and the profile, for a worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Certs:
+    """Make a private authority and certificates of nodes, list them, revoke one."""
+
+    action: str = argument(choices=("init", "node", "list", "revoke"), help="init: the authority; node: a certificate")
+    name: str | None = argument(optional=True, metavar="NODE", help="its name in the cluster, which the certificate proves")
+    folder: Path = option(
+        "--dir",
+        kind=Path,
+        default_from=lambda: Path(os.environ.get("NOODLE_CERTS", "certs")),
+        metavar="DIR",
+        help="where all of it is kept (default: $NOODLE_CERTS or ./certs)",
+    )
+    role: str = option(
+        default="worker",
+        choices=("viewer", "operator", "worker", "coordinator"),
+        help="what the node may do (default %(default)s); people who watch or operate need viewer or operator",
+    )
+    host: tuple[str, ...] = option(
+        repeated=True, metavar="HOST", help="a host name or address that others reach it by; a coordinator needs one; may be repeated"
+    )
+    days: int = option(kind=whole(1), default=397, metavar="N", help="how long it counts (default %(default)s)")
+    json: bool = option(default=False, help="one JSON document on stdout")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,8 @@ def compare(a: Profile, b: Profile, *, as_json: bool) -> int:
 
 def _who(profile: Profile) -> dict[str, Any]:
     e = profile.environment
-    return {"model": profile.model, "device": e.device_name, "num_threads": e.num_threads, "dtype": e.dtype, "host": e.host}
+    machine = {"device": e.device_name, "num_threads": e.num_threads, "dtype": e.dtype, "host": e.host}
+    return {"model": profile.model, **machine, "doubt": profile.honesty.doubt}
 
 
 def _layers(a: Profile, b: Profile, points: list[Point]) -> list[dict[str, Any]]:
@@ -51,6 +52,7 @@ def _row(name: str, a_s: float, b_s: float) -> dict[str, Any]:
 def _text(document: dict[str, Any]) -> str:
     sides = {"A": document["a"], "B": document["b"]}
     head = [f"{side}: {who['model']} on {who['device']}, {who['num_threads']} threads, {who['dtype']}" for side, who in sides.items()]
+    head += [f"{side} is too noisy to use: {who['doubt']}" for side, who in sides.items() if who["doubt"]]
     steps = table(("STEP", "A ms", "B ms", "B/A"), [_cells(row, row["name"]) for row in document["steps"]])
     layers = [_cells(row, f"{row['name'][:60]}, {row['point']}") for row in document["layers"][:20]]
     return "\n\n".join(("\n".join(head), steps, table(("LAYER (largest change first)", "A ms", "B ms", "B/A"), layers)))

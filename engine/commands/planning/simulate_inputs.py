@@ -26,7 +26,7 @@ _ONE_HOST = "host"
 
 
 def scenario_of(options: Simulate) -> Scenario:
-    """Raises InvalidInput, NotFound or Corrupt."""
+    """Raises InvalidInput, NotFound or Corrupt, and Refused for a profile that is too noisy."""
     machines = options.machines
     items, costs = _model(options.model)
     plan = _plan(options.model, len(items))
@@ -57,6 +57,7 @@ def _model(options: SimulatedModel) -> tuple[tuple[Item, ...], CostSource]:
     if options.profile is None or options.item_ms:
         raise InvalidInput("give either --profile FILE (from `noodle-engine profile`) or --item-ms T,T,..., one time per item")
     profile = read_profile(options.profile)
+    profile.check_usable()
     if profile.cost_model is None:
         raise InvalidInput(f"{options.profile} has no cost model: take the profile again on a quieter machine")
     return items_of(profile), ProfileCosts(profile.cost_model)

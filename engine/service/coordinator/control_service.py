@@ -26,7 +26,7 @@ from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.outputs.session_output import SessionOutput
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.errors import as_noodle_error
-from engine.service.incoming import check_heartbeat, check_spec, check_stages, check_timings
+from engine.service.incoming import check_heartbeat, check_spec, check_stages
 from engine.service.trust.gatekeeper import check_caller_is
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
@@ -90,7 +90,7 @@ class ControlService(rpc.ControlServicer):
             while (message := await context.read()) is not grpc.aio.EOF:
                 if self._shell.cluster.members.current(worker_id, generation) is None:
                     break  # a former registration that woke up: nothing it says counts
-                self._shell.report(check_timings(message))
+                self._shell.report(message)
         finally:
             self._shell.feed(on.WorkerLost(worker_id, generation, "its connection broke"))
         return pb.ReportReply()

@@ -12,9 +12,10 @@ from engine.data.model import ModelCard
 from engine.data.plan import NodeSpec
 from engine.service import wire
 from engine.service.errors import from_rpc_error
-from engine.service.incoming import finite
+from engine.service.incoming import check_profiled, checked
 from engine.service.links import Link
 from engine.service.trust.access import Access
+from engine.service.trust.trouble import explained
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -47,11 +48,14 @@ class WorkerPeer:
         """Raise Unavailable unless this worker is found at the address that it gave; NoAnswer if that cannot be told yet."""
         hint = "the address it gave; start it with a --listen or --advertise address that the coordinator and the other workers reach"
         try:
-            reply = await self._stub.GetStageStatus(pb.GetStageStatusRequest(), metadata=self._access.metadata, timeout=GREETING_TIMEOUT_S)
+            reply = checked(
+                await self._stub.GetStageStatus(pb.GetStageStatusRequest(), metadata=self._access.metadata, timeout=GREETING_TIMEOUT_S)
+            )
         except grpc.RpcError as e:
             if e.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 raise NoAnswer(f"worker {self.worker_id} at {self.address} does not answer: that is {hint}") from e
-            why = str(self.explain(e)).split(";")[0]
+            known = await explained(e, f"worker {self.worker_id} at {self.address}", self.address, self._access)
+            why = str(known).split(";")[0]
             raise Unavailable(f"{why}: that is {hint}") from e
         if reply.worker_id != self.worker_id:
             raise Unavailable(f"worker {reply.worker_id} answers at {self.address}, not {self.worker_id}: that is {hint}")
@@ -59,38 +63,39 @@ class WorkerPeer:
     async def measure(self, card: ModelCard) -> pb.MeasureReply:
         request = pb.MeasureRequest(folder=card.folder, fingerprint=card.fingerprint)
         wire.to_message(card.ref, request.model)
-        return finite(await self._stub.Measure(request, metadata=self._access.metadata, timeout=MEASURE_TIMEOUT_S))
+        return checked(await self._stub.Measure(request, metadata=self._access.metadata, timeout=MEASURE_TIMEOUT_S))
 
-    def profile(self, card: ModelCard, spec: NodeSpec, quick: bool) -> AsyncIterator[pb.ProfileMessage]:
+    async def profile(self, card: ModelCard, spec: NodeSpec, quick: bool) -> AsyncIterator[pb.ProfileMessage]:
         """Progress, then the profile of the model as this worker runs it."""
         request = pb.ProfileNodeRequest(
             folder=card.folder, fingerprint=card.fingerprint, device=spec.device, num_threads=spec.num_threads, quick=quick
         )
         wire.to_message(card.ref, request.model)
-        return self._stub.Profile(request, metadata=self._access.metadata, timeout=PROFILE_TIMEOUT_S)
+        async for message in self._stub.Profile(request, metadata=self._access.metadata, timeout=PROFILE_TIMEOUT_S):
+            yield check_profiled(checked(message))
 
     async def measure_links(self, peers: Sequence[WorkerPeer]) -> pb.Links:
         """The worker's links to `peers`."""
         request = pb.MeasureLinksRequest(peers=[pb.Peer(worker_id=peer.worker_id, address=peer.address) for peer in peers])
-        return finite(await self._stub.MeasureLinks(request, metadata=self._access.metadata, timeout=LINK_TIMEOUT_S * (1 + len(peers))))
+        return checked(await self._stub.MeasureLinks(request, metadata=self._access.metadata, timeout=LINK_TIMEOUT_S * (1 + len(peers))))
 
     async def load(
         self, command: LoadStage, card: ModelCard, next_peer: WorkerPeer | None, sources: Sequence[pb.WeightPeer]
     ) -> pb.LoadReply:
         request = _load_request(command, card, next_peer, sources)
-        return finite(await self._stub.Load(request, metadata=self._access.metadata, timeout=LOAD_TIMEOUT_S))
+        return checked(await self._stub.Load(request, metadata=self._access.metadata, timeout=LOAD_TIMEOUT_S))
 
     async def prepare(
         self, command: PrepareStage, card: ModelCard, next_peer: WorkerPeer | None, sources: Sequence[pb.WeightPeer]
     ) -> pb.LoadReply:
         request = _load_request(command, card, next_peer, sources)
-        return finite(await self._stub.Prepare(request, metadata=self._access.metadata, timeout=LOAD_TIMEOUT_S))
+        return checked(await self._stub.Prepare(request, metadata=self._access.metadata, timeout=LOAD_TIMEOUT_S))
 
     async def copy_kv(self, command: CopyKv, source: WorkerPeer) -> pb.CopyKvReply:
         request = pb.CopyKvRequest(plan_version=command.plan_version, source_worker_id=source.worker_id, source_address=source.address)
         for part in command.ranges:
             wire.to_message(part, request.ranges.add())
-        return await self._stub.CopyKv(request, metadata=self._access.metadata, timeout=COPY_TIMEOUT_S)
+        return checked(await self._stub.CopyKv(request, metadata=self._access.metadata, timeout=COPY_TIMEOUT_S))
 
     async def grant_kv(self, command: CopyKv, to_worker_id: str) -> None:
         """Let another worker read keys and values here, for one change of plan."""

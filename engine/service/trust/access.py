@@ -6,6 +6,7 @@ Every connection that this project opens is opened here, so that no token can le
 from __future__ import annotations
 
 import ipaddress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import grpc
@@ -15,26 +16,42 @@ from engine.data.errors import InvalidInput, NoodleError, Refused
 from engine.files import read_document
 from engine.service import wire
 from engine.service.options import AccessOptions, Role
+from engine.service.trust.local_tokens import find_token
 
 MIN_TOKEN_CHARACTERS = 16
 TOKEN_ROLES = ("VIEWER", "OPERATOR", "WORKER")
 Metadata = tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """Whom a side believes, and what it shows; `roots` None are those of the system. `*_path` are where the rest came from."""
+
+    roots: bytes | None = None
+    key: bytes = field(default=b"", repr=False)
+    certificate: bytes = b""
+    key_path: Path | None = None
+    certificate_path: Path | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        return grpc.ssl_channel_credentials(self.roots, self.key or None, self.certificate or None)
+
+
 class Access:
-    """Opens connections and says what each call on them carries. Without credentials connections are in clear text.
+    """Opens connections and says what each call on them carries. Without `trusted` connections are in clear text.
 
     With `by_name` a node must show a certificate of its own name, at whatever address it is found.
     """
 
-    def __init__(self, token: str | None = None, credentials: grpc.ChannelCredentials | None = None, by_name: bool = False) -> None:
-        self.renew(token, credentials)
+    def __init__(self, token: str | None = None, trusted: Trusted | None = None, by_name: bool = False) -> None:
+        self.renew(token, trusted)
         self._by_name = by_name
 
-    def renew(self, token: str | None, credentials: grpc.ChannelCredentials | None) -> None:
+    def renew(self, token: str | None, trusted: Trusted | None) -> None:
         """For calls and connections from now on."""
         self.token = None if token is None else check_token(token, "the token")
-        self.credentials = credentials
+        self.trusted = trusted
+        self._credentials = None if trusted is None else trusted.credentials()
 
     @property
     def metadata(self) -> Metadata:
@@ -47,21 +64,21 @@ class Access:
         Raises Refused where a token would travel in clear text.
         """
         self._check(address)
-        if self.credentials is None:
+        if self._credentials is None:
             return grpc.aio.insecure_channel(address, options=options)
         if self._by_name and node_id:
             options = (*options, ("grpc.ssl_target_name_override", node_id))
-        return grpc.aio.secure_channel(address, self.credentials, options=options)
+        return grpc.aio.secure_channel(address, self._credentials, options=options)
 
     def sync_channel(self, address: str) -> grpc.Channel:
         """The same for a thread of its own."""
         self._check(address)
-        if self.credentials is None:
+        if self._credentials is None:
             return grpc.insecure_channel(address, options=wire.CHANNEL_OPTIONS)
-        return grpc.secure_channel(address, self.credentials, options=wire.CHANNEL_OPTIONS)
+        return grpc.secure_channel(address, self._credentials, options=wire.CHANNEL_OPTIONS)
 
     def _check(self, address: str) -> None:
-        if self.token is not None and self.credentials is None and not is_loopback(address):
+        if self.token is not None and self._credentials is None and not is_loopback(address):
             raise Refused(
                 f"{address} is on another machine and the connection has no TLS: the token would travel in clear text; give --tls-ca FILE "
                 "or --tls, or reach it through a tunnel on a loopback address"
@@ -69,26 +86,24 @@ class Access:
 
 
 # --- from options -----------------------------------------------------------------------------------------------------
-def access_of_client(options: AccessOptions) -> Access:
-    """Of a program that asks and operates. Raises InvalidInput naming the option and the file that is wrong."""
+def access_of_client(options: AccessOptions, address: str) -> Access:
+    """Of a program that asks and operates; the token of a cluster that this user started here is found by its address.
+
+    Raises InvalidInput naming the option and the file that is wrong."""
     if options.token is not None and options.token_file is not None:
         raise InvalidInput("--token and --token-file (or NOODLE_TOKEN and NOODLE_TOKEN_FILE) name two tokens: give one")
     token = options.token or (None if options.token_file is None else _client_token(options.token_file))
-    return Access(token, _credentials(options.tls, options.tls_ca, options.tls_cert, options.tls_key))
-
-
-def _credentials(tls: bool, tls_ca: Path | None, tls_cert: Path | None, tls_key: Path | None) -> grpc.ChannelCredentials | None:
-    if (tls_cert is None) != (tls_key is None):
+    if token is None and is_loopback(address):
+        token = find_token(address)
+    if (options.tls_cert is None) != (options.tls_key is None):
         raise InvalidInput("--tls-cert and --tls-key go together: give both")
-    if not tls and tls_ca is None and tls_cert is None:
-        return None
-    roots = None if tls_ca is None else read_pem(tls_ca, "--tls-ca")
-    return credentials_of(roots, *((b"", b"") if tls_cert is None or tls_key is None else read_pair(tls_key, tls_cert)))
-
-
-def credentials_of(roots: bytes | None, key: bytes, certificate: bytes) -> grpc.ChannelCredentials:
-    """To trust `roots`, or what the system trusts, and to show a certificate if there is one; all in PEM."""
-    return grpc.ssl_channel_credentials(roots, key or None, certificate or None)
+    if not options.tls and options.tls_ca is None and options.tls_cert is None:
+        return Access(token)
+    roots = None if options.tls_ca is None else read_pem(options.tls_ca, "--tls-ca")
+    if options.tls_cert is None or options.tls_key is None:
+        return Access(token, Trusted(roots))
+    key, certificate = read_pair(options.tls_key, options.tls_cert)
+    return Access(token, Trusted(roots, key, certificate, options.tls_key, options.tls_cert))
 
 
 def read_tokens(path: Path) -> dict[str, Role]:

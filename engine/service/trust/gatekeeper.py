@@ -161,7 +161,7 @@ async def _until_cut(work: Awaitable[Any], cut: asyncio.Future[None]) -> Any:
 
 def _check_role(role: Role, needed: Role, method: str, shown: str) -> None:
     if role < needed:
-        raise Unauthorized(f"{method} needs the role {needed.name.lower()}, this {shown} is that of a {role.name.lower()}")
+        raise Unauthorized(f"{method} needs the role {needed.name.lower()}, this {shown} has the role {role.name.lower()}")
 
 
 @lru_cache(maxsize=1024)

@@ -14,7 +14,7 @@ import grpc
 
 from engine.data.errors import InvalidInput, NoodleError, Refused
 from engine.service.options import Role, SecurityOptions
-from engine.service.trust.access import Access, credentials_of, is_loopback, read_pair, read_pem, read_tokens
+from engine.service.trust.access import Access, Trusted, is_loopback, read_pair, read_pem, read_tokens
 from engine.service.trust.certificates import revoked_serials
 
 log = logging.getLogger(__name__)
@@ -111,10 +111,10 @@ def _read(options: SecurityOptions) -> Known:
     )
 
 
-def _shown(options: SecurityOptions, known: Known) -> tuple[str | None, grpc.ChannelCredentials | None]:
+def _shown(options: SecurityOptions, known: Known) -> tuple[str | None, Trusted | None]:
     """What this server shows others when it calls them: its worker's token, its certificate."""
     token = next((t for t, role in known.tokens.items() if role is Role.WORKER), None)
     if not options.tls and not known.authority and not known.certificate:
         return token, None
     roots = known.authority or (None if options.tls else known.certificate)
-    return token, credentials_of(roots, known.key, known.certificate)
+    return token, Trusted(roots, known.key, known.certificate, options.tls_key, options.tls_cert)

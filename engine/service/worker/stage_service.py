@@ -15,6 +15,7 @@ from engine.control.moves import Carried
 from engine.data.errors import InvalidInput, Stale, Unauthorized, Unavailable
 from engine.service import wire
 from engine.service.errors import from_rpc_error, status_number
+from engine.service.incoming import checked
 from engine.service.link_probe import LinkPeer, echo, measure_links
 from engine.service.links import Link
 from engine.service.trust.access import Access
@@ -170,7 +171,7 @@ class StageService(rpc.StageServiceServicer):
             wanted.layers.extend(stage.missing_layers)
             wanted.stop_token = min(start + COPY_TOKENS, part.stop_token)
             try:
-                messages = [m async for m in stub.ExportKv(wanted, metadata=self._access.metadata, timeout=COPY_TIMEOUT_S)]
+                messages = [checked(m) async for m in stub.ExportKv(wanted, metadata=self._access.metadata, timeout=COPY_TIMEOUT_S)]
             except grpc.aio.AioRpcError as e:
                 if e.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ABORTED):
                     return num_bytes

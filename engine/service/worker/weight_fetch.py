@@ -16,11 +16,14 @@ import grpc
 import grpc.aio
 
 from engine.control.nodes.fetch_queue import FetchQueue
-from engine.data.errors import Corrupt, NoodleError, NotFound, Unavailable
+from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound, Unavailable
 from engine.model.weights.manifest import TensorEntry
 from engine.model.weights.partial_entry import PartialEntry
 from engine.model.weights.weight_cache import WeightCache
 from engine.service.errors import from_rpc_error
+from engine.service.weights.pace import Pace
+from engine.service.weights.weight_service import CHUNK_BYTES
+from engine.service.incoming import checked
 from engine.service.weights.pace import Pace
 from engine.service.weights.weight_service import CHUNK_BYTES
 from protos import noodle_pb2 as pb
@@ -103,11 +106,11 @@ class WeightFetch:
         keys = list(self._wanted)
         request = pb.FindRequest(fingerprint=self._fingerprint, tensors=[_wanted(self._wanted[key]) for key in keys])
         try:
-            reply = await source.stub.Find(request, metadata=source.metadata, timeout=FIND_TIMEOUT_S)
-        except grpc.aio.AioRpcError as e:
-            self._last_failure[source.source_id] = str(from_rpc_error(e, source.source_id))
+            reply = checked(await source.stub.Find(request, metadata=source.metadata, timeout=FIND_TIMEOUT_S))
+        except (grpc.aio.AioRpcError, InvalidInput) as e:
+            self._last_failure[source.source_id] = str(e if isinstance(e, InvalidInput) else from_rpc_error(e, source.source_id))
             return frozenset()
-        return frozenset(keys[index] for index in reply.found if 0 <= index < len(keys))
+        return frozenset(keys[index] for index in reply.found if index < len(keys))
 
     async def _drain(self, queue: FetchQueue, source: WeightSource) -> None:
         while not queue.is_done and not queue.is_useless(source.source_id):

@@ -25,6 +25,8 @@ from engine.model.weights.weight_cache import WeightCache
 from engine.service import wire
 from engine.service.errors import from_rpc_error
 from engine.service.gauges import Gauges
+from engine.service.incoming import checked
+from engine.service.weights.pace import Pace
 from engine.service.trust.access import Access
 from engine.service.weights.pace import Pace
 from engine.service.worker.weight_fetch import FetchReport, WeightFetch, WeightSource
@@ -161,7 +163,8 @@ class WeightSupply:
         request = pb.ManifestRequest(fingerprint=fingerprint, only_config=only_config)
         config_text, entries = b"", list[TensorEntry]()
         try:
-            async for part in rpc.ControlStub(channel).GetManifest(request, metadata=self._access.metadata):
+            async for message in rpc.ControlStub(channel).GetManifest(request, metadata=self._access.metadata):
+                part = checked(message)
                 if part.detail:
                     self._gauges.say(f"the coordinator is {part.detail}", part.progress)
                 config_text = part.config_text or config_text

@@ -25,8 +25,8 @@ from engine.data.plan import NodeSpec
 from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache
 from engine.service import sensors, wire
 from engine.service.addresses import check_address
-from engine.service.errors import from_rpc_error
 from engine.service.gauges import Gauges
+from engine.service.incoming import check_registered, checked
 from engine.service.links import Link, connect
 from engine.service.metrics_server import MetricsServer, worker_collector
 from engine.service.options import SecurityOptions
@@ -34,6 +34,9 @@ from engine.service.process import Server, announce, end_at_once, read_again_on_
 from engine.service.trust.access import Access
 from engine.service.trust.certificates import read_certificate
 from engine.service.trust.guard import Guard
+from engine.service.weights.weight_library import WeightLibrary
+from engine.service.weights.weight_service import WeightService
+from engine.service.trust.trouble import explained
 from engine.service.weights.weight_library import WeightLibrary
 from engine.service.weights.weight_service import WeightService
 from engine.service.worker.advertise import advertised_address, check_advertise
@@ -231,9 +234,9 @@ class Worker:
         address = advertised_address(self._bound, self._options.advertise, self._options.join)
         wire.to_message(replace(self._spec, address=address), request.spec)
         try:
-            reply = await stub.Register(request, metadata=self._access.metadata, timeout=REGISTER_TIMEOUT_S)
+            reply = check_registered(checked(await stub.Register(request, metadata=self._access.metadata, timeout=REGISTER_TIMEOUT_S)))
         except grpc.aio.AioRpcError as e:
-            raise from_rpc_error(e, f"the coordinator at {self._options.join}") from e
+            raise await explained(e, f"the coordinator at {self._options.join}", self._options.join, self._access) from e
         headers = (*self._access.metadata, ("worker-id", self._spec.node_id), ("generation", str(reply.generation)))
         report = Link(stub.Report(metadata=headers), "the coordinator", lambda *_: None)
         loop = asyncio.get_running_loop()

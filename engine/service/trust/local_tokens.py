@@ -1,0 +1,79 @@
+"""The tokens of clusters that were started on this machine for its user: files that only this user can read.
+
+`up` and the console make tokens for the cluster they start, and leave the operator's under the coordinator's address; a client of the
+same user finds it there. Another user of the machine finds nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.data.errors import Refused
+from engine.files import failure, replace_whole
+
+FOLDER_VARIABLE = "NOODLE_RUN_DIR"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTokens:
+    """`path` is the file that a cluster's processes read."""
+
+    path: Path
+    operator: str = field(repr=False)
+    worker: str = field(repr=False)
+
+
+def make_tokens() -> LocalTokens:
+    """New tokens for a cluster of this user. Raises what a folder that cannot be written raises, Refused for one that others can read."""
+    operator, worker = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    path = _own_folder() / f"{secrets.token_hex(8)}.tokens"
+    replace_whole(path, f"operator {operator}\nworker {worker}\n".encode(), mode=0o600)
+    return LocalTokens(path, operator, worker)
+
+
+def leave_token(tokens: LocalTokens, address: str) -> None:
+    """Let clients of this user find the operator's token by the coordinator's address."""
+    replace_whole(_own_folder() / _name(address), tokens.operator.encode(), mode=0o600)
+
+
+def find_token(address: str) -> str | None:
+    """The token left for the cluster at `address`, if this user started one there."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return (_folder() / _name(address)).read_text() or None
+    return None
+
+
+def remove_tokens(tokens: LocalTokens, address: str) -> None:
+    """When the cluster is gone."""
+    for path in (tokens.path, _folder() / _name(address)):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _name(address: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]", "_", address) + ".token"
+
+
+def _folder() -> Path:
+    if given := os.environ.get(FOLDER_VARIABLE):
+        return Path(given)
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime) / "noodlecore" if runtime and Path(runtime).is_dir() else Path.home() / ".cache" / "noodlecore" / "run"
+
+
+def _own_folder() -> Path:
+    """The folder, of this user alone."""
+    folder = _folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        found = folder.lstat()
+    except OSError as error:
+        raise failure(error, folder) from error
+    if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o077 or folder.is_symlink()):
+        raise Refused(f"{folder} is not a folder of this user alone: `chmod 700` it, or name another with {FOLDER_VARIABLE}")
+    return folder
