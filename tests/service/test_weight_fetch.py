@@ -20,11 +20,9 @@ from engine.model.weights.weight_cache import WeightCache
 from engine.service.gauges import Gauges
 from engine.service.options import SecurityOptions
 from engine.service.process import Server
+from engine.service.trust.guard import Guard
 from engine.service.weights import weight_service
 from engine.service.weights.pace import Pace
-from engine.service.weights.weight_library import WeightLibrary
-from engine.service.weights.weight_service import CHUNK_BYTES, WeightService
-from engine.service.trust.guard import Guard
 from engine.service.weights.weight_library import WeightLibrary
 from engine.service.weights.weight_service import CHUNK_BYTES, WeightService
 from engine.service.worker import weight_fetch

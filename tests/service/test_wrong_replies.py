@@ -12,8 +12,6 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from engine.model.manifest import TensorEntry
-from engine.model.weight_cache import WeightCache
 from google.protobuf.message import Message
 
 from engine.control import commands as do
@@ -22,6 +20,8 @@ from engine.data.errors import InvalidInput
 from engine.data.generation import GenerateRequest
 from engine.data.model import Item, ModelCard, ModelRef
 from engine.data.plan import NodeSpec, Stage
+from engine.model.weights.manifest import TensorEntry
+from engine.model.weights.weight_cache import WeightCache
 from engine.service.client import Client
 from engine.service.coordinator.worker_peer import PeerOptions, WorkerPeer
 from engine.service.gauges import Gauges

@@ -21,8 +21,6 @@ from engine.model.weights.manifest import TensorEntry
 from engine.model.weights.partial_entry import PartialEntry
 from engine.model.weights.weight_cache import WeightCache
 from engine.service.errors import from_rpc_error
-from engine.service.weights.pace import Pace
-from engine.service.weights.weight_service import CHUNK_BYTES
 from engine.service.incoming import checked
 from engine.service.weights.pace import Pace
 from engine.service.weights.weight_service import CHUNK_BYTES

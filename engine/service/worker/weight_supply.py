@@ -26,7 +26,6 @@ from engine.service import wire
 from engine.service.errors import from_rpc_error
 from engine.service.gauges import Gauges
 from engine.service.incoming import checked
-from engine.service.weights.pace import Pace
 from engine.service.trust.access import Access
 from engine.service.weights.pace import Pace
 from engine.service.worker.weight_fetch import FetchReport, WeightFetch, WeightSource

@@ -34,8 +34,6 @@ from engine.service.process import Server, announce, end_at_once, read_again_on_
 from engine.service.trust.access import Access
 from engine.service.trust.certificates import read_certificate
 from engine.service.trust.guard import Guard
-from engine.service.weights.weight_library import WeightLibrary
-from engine.service.weights.weight_service import WeightService
 from engine.service.trust.trouble import explained
 from engine.service.weights.weight_library import WeightLibrary
 from engine.service.weights.weight_service import WeightService
