@@ -31,7 +31,7 @@ BREACHES = {
     ],
     "The model room does not know the wire": ["engine.model.running.kv -> grpc", "engine.model.sources.card -> protos.noodle_pb2"],
     "The report room reads and writes files": ["engine.report.page -> torch", "engine.report.names -> engine.model.families"],
-    "The two sides of the wire never import each other": ["engine.service.worker.payload -> engine.service.coordinator.text"],
+    "The two sides of the wire never import each other": ["engine.service.worker.payload -> engine.service.coordinator.text.codec"],
     "The console reaches the engine through its data": ["noodle_tui.cluster.link -> engine.planning.problem"],
     "The console's core and what it draws": ["noodle_tui.text.lines -> textual", "noodle_tui.core.history -> time"],
     "The console's rooms form no circle": [

@@ -88,8 +88,8 @@ def _placed(found: Solution | Infeasible | None) -> Solution | None:
 
 
 def _order_search(problem: Problem, strategy: str, limits: Limits) -> Solution | Infeasible:
-    from engine.planning.solving.order_bounds import Certificate
-    from engine.planning.solving.order_search import prompt_plans
+    from engine.planning.solving.orders.certificate import Certificate
+    from engine.planning.solving.orders.search import prompt_plans
 
     looser, relaxed = relaxation(problem), None
     if is_searchable(looser, limits):

@@ -17,9 +17,10 @@ from engine.planning.solving.exact import Solver
 from engine.planning.solving.label_search import Work
 from engine.planning.solving.objectives import OBJECTIVES, Best
 from engine.planning.solving.rounding import CERTAIN, lowered, reading_below
+from engine.planning.solving.stage_times import PLAIN, Reading
 from engine.planning.solving.strategy_keys import key_of, objective_of, solution_of
 from engine.planning.solving.structure import last_matters
-from engine.planning.solving.tables import PLAIN, Reading, Tables
+from engine.planning.solving.tables import Tables
 
 STRATEGIES = tuple(OBJECTIVES)
 UNROUNDED = Reading(has_grid=False)
@@ -64,7 +65,7 @@ def exact_answer(problem: Problem, strategy: str, limits: Limits = DEFAULT, work
 
 def forget_tables() -> None:
     """Drop what earlier problems left for later ones, so that a benchmark can time a first solve."""
-    from engine.planning.solving.node_sets import whole_space
+    from engine.planning.solving.thresholds.node_sets import whole_space
 
     whole_space.cache_clear()
 

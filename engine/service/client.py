@@ -188,7 +188,7 @@ class Client:
         return wire.from_message(Plan, await self._call(self._stub.PlanNow(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
 
     async def problem_json(self) -> str:
-        """The planning problem of the cluster as it is now: a document for `engine.planning.problem_json`."""
+        """The planning problem of the cluster as it is now: a document for `engine.planning.documents.problem_json`."""
         reply = await self._call(self._stub.GetProblem(pb.GetProblemRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
         return str(reply.problem_json)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.simulation.node import Span
+from engine.simulation.machines.node import Span
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SEVERAL, MIXED, IDLE = "#", "*", "."

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from engine.data.generation import FinishReason
 from engine.data.plan import Plan
-from engine.simulation.node import Span, VirtualNode
-from engine.simulation.pipeline import Pipeline
+from engine.simulation.machines.node import Span, VirtualNode
+from engine.simulation.machines.pipeline import Pipeline
+from engine.simulation.machines.transfer import SimulatedTensorTransfer
 from engine.simulation.scenario import Scenario
 from engine.simulation.session_log import SessionLog
-from engine.simulation.transfer import SimulatedTensorTransfer
 
 
 @dataclass(frozen=True, slots=True)

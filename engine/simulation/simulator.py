@@ -25,9 +25,9 @@ from engine.data.plan import NodeSpec
 from engine.data.status import Phase
 from engine.simulation.arrivals import Arrival
 from engine.simulation.clock import VirtualClock
-from engine.simulation.node import Step
-from engine.simulation.pipeline import ONE_THREAD_CORES, Pipeline
-from engine.simulation.processor import SharedProcessor
+from engine.simulation.machines.node import Step
+from engine.simulation.machines.pipeline import ONE_THREAD_CORES, Pipeline
+from engine.simulation.machines.processor import SharedProcessor
 from engine.simulation.result import SimulationResult, summarise
 from engine.simulation.scenario import NodeSetup, Scenario
 from engine.simulation.session_log import SessionLog

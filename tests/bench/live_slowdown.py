@@ -17,8 +17,8 @@ from typing import Any
 from engine.data.generation import GenerateRequest
 from engine.data.plan import Plan, Stage
 from engine.data.status import Event
+from engine.planning.documents.problem_json import read_problem
 from engine.planning.problem import PlanningNode, Problem
-from engine.planning.problem_json import read_problem
 from engine.planning.strategies import make_plan
 from engine.service.client import Client
 from tests.bench.live import decoding, start

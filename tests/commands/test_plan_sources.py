@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.cli import main
-from engine.planning.plan_json import plan_from_json
+from engine.planning.documents.plan_json import plan_from_json
 from engine.planning.strategies import STRATEGIES
 from tests.planning.test_capability import box
 from tests.planning.test_estimate import MADE

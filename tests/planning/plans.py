@@ -7,7 +7,7 @@ import math
 from hypothesis import strategies as st
 
 from engine.data.model import Item
-from engine.planning.partition_plan import PartitionPlan
+from engine.planning.documents.partition_plan import PartitionPlan
 from engine.planning.problem import ADDITIVE, OVERLAPPED
 from engine.planning.solution import SolvedStage
 

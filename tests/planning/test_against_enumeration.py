@@ -169,10 +169,10 @@ def test_what_no_better_plan_can_contain_does_not_make_the_grid_coarse(place: st
     }
     problem = Problem(items, (plain, never[place]), Link(1e9 if place == "latency_s" else 1e-6))
     known = evaluate(problem, ((0, 0, 4),))
-    assert Tables(problem).tick_s > 1e-8
+    assert Tables(problem).times.grid.tick > 1e-8
     for strategy in STRATEGIES:
         priced = replace(problem, nodes=tuple(replace(n, price_per_s=1.0) for n in problem.nodes))
-        assert Tables(priced, reading=reading_below(priced, strategy, replace(known, price_per_s=1.0))).tick_s < 1e-18
+        assert Tables(priced, reading=reading_below(priced, strategy, replace(known, price_per_s=1.0))).times.grid.tick < 1e-18
 
 
 def test_a_byte_beside_an_exabyte_is_a_byte() -> None:

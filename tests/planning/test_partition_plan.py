@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from engine.data.errors import Corrupt, InvalidInput, NotSupported
 from engine.data.model import Item
 from engine.data.plan import Stage
-from engine.planning.comparison import compare
-from engine.planning.partition_plan import PartitionPlan
-from engine.planning.plan_diff import diff, diff_ranges
-from engine.planning.plan_json import plan_document, plan_from_json, plan_to_json
+from engine.planning.documents.comparison import compare
+from engine.planning.documents.partition_plan import PartitionPlan
+from engine.planning.documents.plan_diff import diff, diff_ranges
+from engine.planning.documents.plan_json import plan_document, plan_from_json, plan_to_json
 from engine.planning.problem import Link, PlanningNode, Problem
 from engine.planning.strategies import STRATEGIES, make_plan, solve
 from tests.planning.plans import chains, plan, plans, plans_of

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.errors import InvalidInput
-from engine.planning.partition_plan import PartitionPlan
-from engine.planning.plan_drawing import bottleneck_text, draw, milliseconds, plain, share_out
+from engine.planning.documents.partition_plan import PartitionPlan
+from engine.planning.documents.plan_drawing import bottleneck_text, draw, milliseconds, plain, share_out
 from tests.planning.plans import plan, plans
 
 THREE = plan(("w1", 0, 4, 0.008, 0.001), ("w2", 4, 10, 0.016, 0.001), ("w3", 10, 13, 0.0081, 0.0))

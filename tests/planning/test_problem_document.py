@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from engine.data.model import Item
 from engine.planning.constraints import PlanningConstraints
+from engine.planning.documents.problem_json import problem_to_json, read_problem
 from engine.planning.problem import ADDITIVE, OVERLAPPED, Link, MemoryPool, PairLink, PlanningNode, Problem
-from engine.planning.problem_json import problem_to_json, read_problem
 
 names = st.sampled_from(["h.0", "h[/b]", "\u00e9\u4e2d", "1", "0", "a b", '"', "<x>"]) | st.text("abc.-", min_size=1, max_size=8)
 sizes = st.integers(0, 10**12)

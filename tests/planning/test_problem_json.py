@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from engine.data.errors import InvalidInput
-from engine.planning.problem_json import problem_document, problem_from, read_problem
+from engine.planning.documents.problem_json import problem_document, problem_from, read_problem
 
 GOOD: dict[str, Any] = {
     "items": [

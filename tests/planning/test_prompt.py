@@ -14,11 +14,11 @@ from engine.planning.constraints import PlanningConstraints
 from engine.planning.live_plan import solve_stable, stable_plan
 from engine.planning.problem import Infeasible, Link, Problem, TooHard
 from engine.planning.route import DEFAULT, Limits, LiveLimits
-from engine.planning.solving import order_chains
 from engine.planning.solving.label_search import Work
-from engine.planning.solving.order_bounds import Certificate
-from engine.planning.solving.order_chains import CALL
-from engine.planning.solving.order_search import prompt_plans
+from engine.planning.solving.orders import chains as order_chains
+from engine.planning.solving.orders.certificate import Certificate
+from engine.planning.solving.orders.chains import CALL
+from engine.planning.solving.orders.search import prompt_plans
 from engine.planning.solving.structure import without_pools
 from engine.planning.strategies import STRATEGIES, TOO_MUCH, exact_answer, solve
 from tests.bench.longest_solve import measured_cluster

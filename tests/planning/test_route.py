@@ -14,9 +14,9 @@ import pytest
 from engine.cli import main
 from engine.commands.bench.plan import tables, unlike
 from engine.planning import routing
+from engine.planning.documents.problem_json import problem_to_json
 from engine.planning.live_plan import solve_stable
 from engine.planning.problem import Problem, TooHard
-from engine.planning.problem_json import problem_to_json
 from engine.planning.route import DEFAULT, Kind, Limits, LiveLimits, ThresholdLimits
 from engine.planning.routing import AFTER_WORK, DOCUMENTS, LIVE, OVER_LIMIT, route
 from engine.planning.strategies import STRATEGIES, answer

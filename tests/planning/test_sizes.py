@@ -14,9 +14,9 @@ from engine.planning.routing import search_route
 from engine.planning.solving.beam_plan import allowed, solve_large
 from engine.planning.solving.exact import BOTTLENECK, Solver
 from engine.planning.solving.label_search import LabelSearch, Work
-from engine.planning.solving.node_sets import whole_space
 from engine.planning.solving.objectives import BOTTLENECK_SLACK, DESCENDING, LATENCY, RATIO
 from engine.planning.solving.tables import Tables
+from engine.planning.solving.thresholds.node_sets import whole_space
 from engine.planning.strategies import STRATEGIES, answer, solve
 from tests.planning.fuzz import PATHS
 from tests.planning.reference import random_problem

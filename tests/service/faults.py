@@ -46,7 +46,7 @@ def _observed(hit: Any, _: Any, event: Any, *__: Any) -> bool:
 
 
 def _note_victims() -> None:
-    from engine.service.coordinator.session_outputs import SessionOutputs
+    from engine.service.coordinator.outputs.session_outputs import SessionOutputs
 
     new = SessionOutputs._new
 
@@ -58,7 +58,7 @@ def _note_victims() -> None:
 
 
 def _break_the_report() -> None:
-    from engine.service.coordinator.session_output import SessionOutput
+    from engine.service.coordinator.outputs.session_output import SessionOutput
 
     _breaks(SessionOutput, "would_stop", "report", lambda hit, output, _: hit(output.session_id) and len(output._chunks) >= FROM_INDEX)
 
@@ -94,9 +94,9 @@ def _break_the_journal() -> None:
 
 def _break_the_output() -> None:
     from engine.service import wire
+    from engine.service.coordinator.outputs.session_output import SessionOutput
     from engine.service.coordinator.recorder import Recorder
-    from engine.service.coordinator.session_output import SessionOutput
-    from engine.service.coordinator.text import TextStream
+    from engine.service.coordinator.text.codec import TextStream
 
     _breaks(SessionOutput, "_add", "text", lambda hit, output, index, _: hit(output.session_id) and index >= FROM_INDEX)
     _breaks(wire, "segment_to_message", "sending", lambda hit, s: hit(s.session_id) and (s.sample_index or 0) >= FROM_INDEX)

@@ -16,7 +16,7 @@ import pytest
 
 from engine.commands.machine import doctor_checks
 from engine.commands.machine.doctor_checks import Finding, Level, as_document, as_text, exit_code
-from engine.model import limits
+from engine.model.hardware import limits
 
 ROOT = Path(__file__).parents[2]
 

@@ -23,7 +23,7 @@ from engine.data.status import SessionStatus, Severity
 from engine.service.coordinator import peers, worker_peer
 from engine.service.coordinator.journal import Journal
 from engine.service.coordinator.shell import ClusterShell
-from engine.service.coordinator.text import TextCodec
+from engine.service.coordinator.text.codec import TextCodec
 from engine.service.options import SecurityOptions
 from engine.service.process import Server
 from engine.service.trust.access import Access

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from engine.data.errors import Corrupt
-from engine.service.coordinator.text import TextCodec, TextStream
+from engine.service.coordinator.text.codec import TextCodec, TextStream
 
 CODEC = TextCodec(Path("/no/such/folder"))
 BYTES = tuple(f"<0x{b:02X}>" for b in range(256))

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
 from engine.data.errors import Corrupt
-from engine.service.coordinator.text import TextCodec
+from engine.service.coordinator.text.codec import TextCodec
 
 CORPUS = [line for path in sorted(Path(__file__).parent.glob("test_*.py")) for line in path.read_text().splitlines() if line.strip()]
 ALPHABET = [*"abcdefgh éß漢字😀 \n\t.,'\"0123", "  ", "I'm", "<|im_start|>", "می\u200cخواهم", "\u00a0!", "全\u3000角", "👩\u200d👧"]

@@ -17,14 +17,14 @@ import pytest
 from engine.data.errors import NotFound
 from engine.model.weights.manifest import TensorEntry
 from engine.model.weights.weight_cache import WeightCache
-from engine.service import weight_service
 from engine.service.gauges import Gauges
 from engine.service.options import SecurityOptions
-from engine.service.pace import Pace
 from engine.service.process import Server
 from engine.service.trust.guard import Guard
-from engine.service.weight_library import WeightLibrary
-from engine.service.weight_service import CHUNK_BYTES, WeightService
+from engine.service.weights import weight_service
+from engine.service.weights.pace import Pace
+from engine.service.weights.weight_library import WeightLibrary
+from engine.service.weights.weight_service import CHUNK_BYTES, WeightService
 from engine.service.worker import weight_fetch
 from engine.service.worker.weight_fetch import FetchReport, WeightFetch, WeightSource
 from engine.service.worker.weight_supply import _Progress
@@ -311,8 +311,8 @@ def test_weights_are_paced_only_while_steps_run(monkeypatch: pytest.MonkeyPatch)
     async def sleep(rest_s: float) -> None:
         rests_s.append(rest_s)
 
-    monkeypatch.setattr("engine.service.pace.asyncio.sleep", sleep)
-    monkeypatch.setattr("engine.service.pace.time.monotonic", lambda: 5.0)
+    monkeypatch.setattr("engine.service.weights.pace.asyncio.sleep", sleep)
+    monkeypatch.setattr("engine.service.weights.pace.time.monotonic", lambda: 5.0)
 
     async def move(is_busy: bool) -> None:
         pace = Pace(lambda: is_busy, busy_bytes_per_s=1e6)

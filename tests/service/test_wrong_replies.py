@@ -12,8 +12,6 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from engine.model.manifest import TensorEntry
-from engine.model.weight_cache import WeightCache
 from google.protobuf.message import Message
 
 from engine.control import commands as do
@@ -22,11 +20,13 @@ from engine.data.errors import InvalidInput
 from engine.data.generation import GenerateRequest
 from engine.data.model import Item, ModelCard, ModelRef
 from engine.data.plan import NodeSpec, Stage
+from engine.model.weights.manifest import TensorEntry
+from engine.model.weights.weight_cache import WeightCache
 from engine.service.client import Client
 from engine.service.coordinator.worker_peer import PeerOptions, WorkerPeer
 from engine.service.gauges import Gauges
 from engine.service.links import open_channel
-from engine.service.pace import Pace
+from engine.service.weights.pace import Pace
 from engine.service.worker.stage_service import Preparation, StageService
 from engine.service.worker.weight_fetch import WeightFetch, WeightSource
 from engine.service.worker.weight_supply import WeightSupply

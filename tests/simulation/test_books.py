@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.simulation.kv_cache import VirtualKVCache
+from engine.simulation.machines.kv_cache import VirtualKVCache
+from engine.simulation.machines.timeline import Timeline
+from engine.simulation.machines.transfer import SimulatedTensorTransfer
 from engine.simulation.result import percentiles
 from engine.simulation.scenario import LinkModel
-from engine.simulation.timeline import Timeline
-from engine.simulation.transfer import SimulatedTensorTransfer
 
 
 def test_kv_counts_what_sessions_hold_and_refuses_what_was_not_reserved() -> None:

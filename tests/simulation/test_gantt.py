@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.simulation.gantt import text_gantt
-from engine.simulation.node import Span
+from engine.simulation.machines.node import Span
 
 
 def test_it_draws_who_computes_when() -> None:

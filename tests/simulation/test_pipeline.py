@@ -15,9 +15,9 @@ from engine.control.commands import SendStep
 from engine.data.generation import Segment
 from engine.simulation.arrivals import Arrival, at_once
 from engine.simulation.clock import VirtualClock
-from engine.simulation.node import Step
-from engine.simulation.pipeline import Pipeline
-from engine.simulation.processor import SharedProcessor
+from engine.simulation.machines.node import Step
+from engine.simulation.machines.pipeline import Pipeline
+from engine.simulation.machines.processor import SharedProcessor
 from engine.simulation.scenario import LinkModel, NodeSetup, Scenario, SoftwareCosts, VirtualHost
 from engine.simulation.simulator import StagedSimulator
 from tests.simulation.scenarios import plan, scenario

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.simulation.clock import VirtualClock
-from engine.simulation.processor import SharedProcessor
+from engine.simulation.machines.processor import SharedProcessor
 from engine.simulation.scenario import VirtualHost
 
 Job = tuple[int, int, int]  # arrives, work, cores; in sixteenths of a second and of a core

@@ -13,7 +13,7 @@ from engine.data.errors import InvalidInput, NoodleError
 from engine.data.model import ModelCard, ModelRef
 from engine.model.sources.card import prepare
 from engine.model.sources.source import default_ref
-from engine.service.coordinator.text import TextCodec
+from engine.service.coordinator.text.codec import TextCodec
 from engine.service.errors import status_number
 
 

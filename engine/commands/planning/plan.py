@@ -13,13 +13,13 @@ from engine.commands.planning import plan_compare
 from engine.commands.planning.options import Plan, Wanted
 from engine.commands.planning.plan_source import load
 from engine.data.errors import InvalidInput
+from engine.planning.documents.partition_plan import PartitionPlan
+from engine.planning.documents.plan_diff import diff
+from engine.planning.documents.plan_drawing import draw
+from engine.planning.documents.plan_json import plan_document
+from engine.planning.documents.problem_json import constraints_from
 from engine.planning.explain import advice, binding, explain_infeasible
-from engine.planning.partition_plan import PartitionPlan
-from engine.planning.plan_diff import diff
-from engine.planning.plan_drawing import draw
-from engine.planning.plan_json import plan_document
 from engine.planning.problem import Infeasible, Problem, TooHard
-from engine.planning.problem_json import constraints_from
 from engine.planning.solution import Solution
 from engine.planning.strategies import check_strategy, solve
 

@@ -9,11 +9,11 @@ from typing import Any
 from engine.commands.output import print_json, table
 from engine.commands.planning.options import Plan
 from engine.commands.planning.plan_source import Source
-from engine.planning.comparison import ComparedPlan, compare
-from engine.planning.partition_plan import PartitionPlan
-from engine.planning.plan_diff import PlanDiff
-from engine.planning.plan_drawing import bottleneck_text, draw, plain
-from engine.planning.plan_json import plan_document
+from engine.planning.documents.comparison import ComparedPlan, compare
+from engine.planning.documents.partition_plan import PartitionPlan
+from engine.planning.documents.plan_diff import PlanDiff
+from engine.planning.documents.plan_drawing import bottleneck_text, draw, plain
+from engine.planning.documents.plan_json import plan_document
 from engine.planning.problem import Problem
 
 DEFAULT_WIDTH = 100

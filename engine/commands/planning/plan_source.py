@@ -14,11 +14,11 @@ from engine.data.plan import Stage
 from engine.data.status import ClusterStatus
 from engine.data.typed_json import decode, read_object
 from engine.files import read_document, read_stdin
+from engine.planning.documents.partition_plan import PartitionPlan
+from engine.planning.documents.plan_json import plan_from_json
+from engine.planning.documents.problem_json import read_problem
 from engine.planning.estimate import Machine, estimate
-from engine.planning.partition_plan import PartitionPlan
-from engine.planning.plan_json import plan_from_json
 from engine.planning.problem import Link, Problem
-from engine.planning.problem_json import read_problem
 from engine.profile.hardware import HardwareCapability
 from engine.profile.profile import Profile
 

@@ -16,9 +16,10 @@ from engine.planning.solution import Costs, Cut, Solution, evaluate, pools_hold,
 from engine.planning.solving.beam_search import Large, spread
 from engine.planning.solving.objectives import BOTTLENECK_SLACK
 from engine.planning.solving.rounding import CERTAIN, is_blurred, reading_below, slack
+from engine.planning.solving.stage_times import PLAIN, Reading
 from engine.planning.solving.strategy_keys import key_of, objective_of, solution_of
 from engine.planning.solving.structure import is_regular, of_single_stages, relaxation
-from engine.planning.solving.tables import PLAIN, Chain, Reading, Tables
+from engine.planning.solving.tables import Chain, Tables
 
 
 def solve_large(problem: Problem, strategy: str, limits: Limits = DEFAULT) -> Solution | TooHard:
@@ -120,4 +121,4 @@ def least_item_share(problem: Problem, tables: Tables) -> float:
 def _item_ratio(problem: Problem, tables: Tables, c: int, i: int) -> float:
     if tables.limit[c][i] <= i:
         return math.inf
-    return ratio(problem.memory_bytes(tables.first[c], i, i + 1), tables.room[c])
+    return ratio(problem.memory_bytes(tables.first[c], i, i + 1), tables.rooms.of_class[c])

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 
-from engine.planning.solving.additive_search import Shortest
 from engine.planning.solving.bounds import least_bottleneck
-from engine.planning.solving.chain_dual import ChainDual
-from engine.planning.solving.memory_dual import MemoryDual
-from engine.planning.solving.regular import Regular
+from engine.planning.solving.prices.additive_search import Shortest
+from engine.planning.solving.prices.chain_dual import ChainDual
+from engine.planning.solving.prices.memory_dual import MemoryDual
 from engine.planning.solving.tables import Chain, Tables
+from engine.planning.solving.thresholds.regular import Regular
 
 ROUNDS = 160  # price updates for one bound
 BISECTIONS = 9
@@ -83,7 +83,7 @@ class Large:
         """Add faster chains to the list, bisecting between the last one and `tried_s`."""
         high_s = self._cost_s(chains[-1])
         for _ in range(looks):
-            bound_s = self.t.between(tried_s, high_s)
+            bound_s = self.t.times.grid.between(tried_s, high_s)
             if bound_s <= tried_s:
                 break
             chain = self._chain(bound_s, width)
@@ -104,7 +104,7 @@ class Large:
         """Raise `low_s` as far as prices prove, at most to `high_s`, the cost of a known chain."""
         open_s = high_s
         for _ in range(BISECTIONS):
-            bound_s = self.t.between(low_s, open_s)
+            bound_s = self.t.times.grid.between(low_s, open_s)
             if bound_s <= low_s:
                 break
             stops = self.arrays.furthest(bound_s)
@@ -216,9 +216,9 @@ class Large:
     # ------------------------------------------------------------------------------------------------ round trip
     def round_trip(self, bottleneck_s: float) -> tuple[float, list[Chain]]:
         """(a bound of every round trip, chains within several bottlenecks from `bottleneck_s` up)."""
-        if any(self.t.table):
+        if any(self.t.times.table):
             return 0.0, []
-        times = np.where(self.arrays.limit[:, : self.n] <= np.arange(self.n), np.inf, np.diff(np.array(self.t.prefix), axis=1))
+        times = np.where(self.arrays.limit[:, : self.n] <= np.arange(self.n), np.inf, np.diff(np.array(self.t.times.prefix), axis=1))
         dual = MemoryDual(self.t, times)
         bound_s = max(float(times.min(axis=0).sum()), float(dual.rest[0])) * (1 - 1e-9)
         chains = list(self._furthest(bottleneck_s, dual))
@@ -241,14 +241,14 @@ class Large:
     def _within_bottlenecks(self, dual: ChainDual, bottleneck_s: float) -> Iterator[Chain]:
         """Where several sessions are in flight, short chains need a small bottleneck too."""
         for factor in BOTTLENECKS if self.t.problem.in_flight > 1 else ():
-            search = Shortest(self.t, self.t.between(0.0, 2 * bottleneck_s * factor), dual=dual)
+            search = Shortest(self.t, self.t.times.grid.between(0.0, 2 * bottleneck_s * factor), dual=dual)
             yield search.near(NEAR)[1]
 
     def _furthest(self, bottleneck_s: float, dual: MemoryDual) -> Iterator[Chain]:
         """Chains of stages that reach as far as they can, by time alone and with the price of memory."""
-        prefix, base, hop = np.array(self.t.prefix), np.array(self.t.base)[:, None], np.array(self.t.hop)
+        prefix, base, hop = np.array(self.t.times.prefix), np.array(self.t.times.base)[:, None], np.array(self.t.times.hop)
         for factor in (1.0, 1.05, 1.2, 1.5, 2.0, 4.0, 1e6):
-            stops = self.arrays.furthest(self.t.between(0.0, 2 * bottleneck_s * factor))
+            stops = self.arrays.furthest(self.t.times.grid.between(0.0, 2 * bottleneck_s * factor))
             ends = np.minimum(stops, self.n)
             starts = np.broadcast_to(np.arange(self.n + 2), stops.shape).clip(max=self.n)
             spent = np.take_along_axis(prefix, ends, axis=1) - np.take_along_axis(prefix, starts, axis=1) + base + hop[ends]
@@ -258,7 +258,9 @@ class Large:
                     yield self._beam(stops, price, rest)
 
     def _trip_s(self, chain: Chain) -> float:
-        return sum(self.t.stage_s(*stage) + self.t.hop[stage[2]] for stage in chain) + (self.t.back if len(chain) > 1 else 0.0)
+        return sum(self.t.times.stage_s(*stage) + self.t.times.hop[stage[2]] for stage in chain) + (
+            self.t.times.back if len(chain) > 1 else 0.0
+        )
 
 
 def spread(tables: Tables, chain: Chain, bound_s: float) -> Chain:
@@ -267,7 +269,7 @@ def spread(tables: Tables, chain: Chain, bound_s: float) -> Chain:
     for c, _, _ in chain:
         left[c] -= 1
     stages = list(chain)
-    for c in sorted(range(len(left)), key=lambda c: tables.prefix[c][-1]):
+    for c in sorted(range(len(left)), key=lambda c: tables.times.prefix[c][-1]):
         while left[c] and _split(r, stages, c, bound_s):
             left[c] -= 1
     return tuple(stages)

@@ -15,7 +15,7 @@ def least_bottleneck(tables: Tables) -> float:
 
     Any weights give a bound; those of the first class make it tight when nodes differ by a factor. 0 with stage tables.
     """
-    if any(tables.table):
+    if any(tables.times.table):
         return 0.0
     weights = _times(tables, 0)
     speeds = []
@@ -23,7 +23,7 @@ def least_bottleneck(tables: Tables) -> float:
         times = weights if c == 0 else _times(tables, c)
         if any(w > 0 and t <= 0 for w, t in zip(weights, times, strict=True)):
             return 0.0
-        speeds.append((tables.base[c], size * max((w / t for w, t in zip(weights, times, strict=True) if w > 0), default=0.0)))
+        speeds.append((tables.times.base[c], size * max((w / t for w, t in zip(weights, times, strict=True) if w > 0), default=0.0)))
     speed, least_s, moved = 0.0, math.inf, sum(weights)
     for base_s, more in sorted(speeds):
         if base_s >= least_s:
@@ -34,5 +34,5 @@ def least_bottleneck(tables: Tables) -> float:
 
 
 def _times(tables: Tables, c: int) -> list[float]:
-    row = tables.prefix[c]
+    row = tables.times.prefix[c]
     return [b - a for a, b in pairwise(row)]

@@ -14,13 +14,14 @@ from engine.planning.constraints import PlanningConstraints
 from engine.planning.problem import Problem
 from engine.planning.route import Kind, Route
 from engine.planning.solving.label_search import Bounds, Found, Goal, LabelSearch, Lost, StageCost, Work
+from engine.planning.solving.stage_times import PLAIN, Reading
 from engine.planning.solving.structure import is_regular, of_single_stages, relaxation
-from engine.planning.solving.tables import PLAIN, Chain, Reading, Tables
+from engine.planning.solving.tables import Chain, Tables
 
 if TYPE_CHECKING:
-    from engine.planning.solving.additive_search import Trip
     from engine.planning.solving.fixed_order import Ordered
-    from engine.planning.solving.leximin import Descent
+    from engine.planning.solving.prices.additive_search import Trip
+    from engine.planning.solving.thresholds.leximin import Descent
 
 
 def _extend_bottleneck(value: float, step: StageCost) -> float:
@@ -52,7 +53,7 @@ class Solver:
         from engine.planning.solving.fixed_order import Ordered
 
         anytime = replace(self.tables.problem.constraints, latency_limit_s=math.inf)
-        return Ordered(self.tables if self.tables.uniform else self._looser(anytime))
+        return Ordered(self.tables if self.tables.times.uniform else self._looser(anytime))
 
     def _looser(self, constraints: PlanningConstraints) -> Tables:
         """The relaxation, on the same classes of nodes."""
@@ -71,15 +72,15 @@ class Solver:
     @property
     def additive_exact(self) -> bool:
         """Whether the additive programme answers directly: exact, and every stage's time a sum over its items."""
-        return self.exact and not any(self.tables.table)
+        return self.exact and not any(self.tables.times.table)
 
     def shortest(self, priced: bool) -> Trip | None:
-        from engine.planning.solving.additive_search import shortest
+        from engine.planning.solving.prices.additive_search import shortest
 
         return shortest(self.tables, self.work, priced=priced)
 
     def shortest_period(self, in_flight: int) -> Trip | None:
-        from engine.planning.solving.additive_search import shortest, shortest_period
+        from engine.planning.solving.prices.additive_search import shortest, shortest_period
 
         if in_flight == 1:
             return shortest(self.tables, self.work)
@@ -88,7 +89,7 @@ class Solver:
 
     def descent(self) -> Descent | None:
         """The threshold search after its first level, None if even the relaxed problem is infeasible."""
-        from engine.planning.solving.leximin import Descent
+        from engine.planning.solving.thresholds.leximin import Descent
 
         assert self.relaxed is not None  # noqa: S101  an invariant, not validation
         descent = Descent(self.relaxed)
@@ -99,8 +100,8 @@ class Solver:
 
         `least_s` is the smallest bottleneck of all, and `chain` has it.
         """
-        from engine.planning.solving.leximin import Descent
-        from engine.planning.solving.memory_share import emptiest, no_fuller
+        from engine.planning.solving.thresholds.leximin import Descent
+        from engine.planning.solving.thresholds.memory_share import emptiest, no_fuller
 
         share, chain = emptiest(self.tables, most_s, chain)
         descent = Descent(no_fuller(self.tables, share))
@@ -137,7 +138,7 @@ class Solver:
             return self.ordered.lost(cost_s)
         if self.relaxed is None:
             return None
-        from engine.planning.solving.threshold_search import earliest
+        from engine.planning.solving.thresholds.threshold_search import earliest
 
         needed = earliest(self.relaxed, cost_s)
         return lambda used, stop: stop < needed[used]

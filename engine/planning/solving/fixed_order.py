@@ -25,7 +25,7 @@ class Ordered:
         t, n = self.t, self.n
         costs = np.full((n + 1, n + 1), np.inf)
         starts = range(n) if t.given_stop is None else t.given_stop
-        hop = np.array(t.hop)
+        hop = np.array(t.times.hop)
         for start in starts:
             low, high = start + t.least, t.limit[c][start]
             if t.given_stop is not None:
@@ -33,14 +33,14 @@ class Ordered:
             if low <= high:
                 times = self._times(c, start, low, high)
                 hops = hop[low : high + 1]
-                costs[start, low : high + 1] = times + hops if t.additive else np.maximum(times, hops)
+                costs[start, low : high + 1] = times + hops if t.times.additive else np.maximum(times, hops)
         return costs
 
     def _times(self, c: int, start: int, low: int, high: int) -> Any:
-        if self.t.table[c]:
-            return np.array(self.t.table[c][low - start - 1 : high - start])
-        row = self.t.prefix[c]
-        return np.array(row[low : high + 1]) - row[start] + self.t.base[c]
+        if self.t.times.table[c]:
+            return np.array(self.t.times.table[c][low - start - 1 : high - start])
+        row = self.t.times.prefix[c]
+        return np.array(row[low : high + 1]) - row[start] + self.t.times.base[c]
 
     def bottleneck(self) -> tuple[float, Chain] | None:
         """The smallest bottleneck and a chain that has it."""

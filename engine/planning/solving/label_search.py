@@ -118,7 +118,7 @@ class LabelSearch:
         self._steps: dict[tuple[int, ...], list[tuple[int, StageCost]]] = {}
         self._strides = _strides(tables)
         self._pools = [
-            p.pool_id for p in tables.problem.pools if sum(tables.size[c] for c, q in enumerate(tables.pool) if q == p.pool_id) > 1
+            p.pool_id for p in tables.problem.pools if sum(tables.size[c] for c, q in enumerate(tables.rooms.pool) if q == p.pool_id) > 1
         ]
 
     def best(self, goal: Goal, bounds: Bounds, lost: Lost | None = None) -> Found | None:
@@ -143,7 +143,7 @@ class LabelSearch:
         t = self.tables
         extras = (0.0,) * (self._keeps_trip + self._goal.trades_price) + (0,) * len(self._pools)
         label = Label(self._goal.start, extras, None, (0, 0, 0))
-        if t.uniform:
+        if t.times.uniform:
             return {(0, -1, -1, 0): [label]}
         return {(used, c, c, 0): [label] for c, used in self._free(0)}
 
@@ -189,8 +189,10 @@ class LabelSearch:
     def _uniform_steps(self, c: int, start: int) -> list[tuple[int, StageCost]]:
         """Allowed stages of class c from `start` within the bounds: (stop, step), cached for this search."""
         if (c, start) not in self._steps:
-            t, back = self.tables, self.tables.back if start else self.tables.lone_back
-            steps = [(stop, self._step(c, start, stop, s, t.hop[stop], back if stop == t.n else 0.0)) for stop, s in t.stages(c, start)]
+            t, back = self.tables, self.tables.times.back if start else self.tables.times.lone_back
+            steps = [
+                (stop, self._step(c, start, stop, s, t.times.hop[stop], back if stop == t.n else 0.0)) for stop, s in t.stages(c, start)
+            ]
             self._steps[c, start] = [(stop, step) for stop, step in steps if step is not None]
         return self._steps[c, start]
 
@@ -201,21 +203,23 @@ class LabelSearch:
             t, stages = self.tables, self.tables.stages(c, start)
             self.work.spend(1 if end >= 0 else len(stages))
             if end >= 0:
-                back = t.pair_back(c, end) if start or t.problem.coordinator else 0.0
+                back = t.times.pair_back(c, end) if start or t.problem.coordinator else 0.0
                 steps = [(stop, self._step(c, start, stop, s, 0.0, back)) for stop, s in stages if stop == t.n]
             else:
-                steps = [(stop, self._step(c, start, stop, s, t.pair_hop(c, -1 - end, stop), 0.0)) for stop, s in stages if stop < t.n]
+                steps = [
+                    (stop, self._step(c, start, stop, s, t.times.pair_hop(c, -1 - end, stop), 0.0)) for stop, s in stages if stop < t.n
+                ]
             self._steps[key] = [(stop, step) for stop, step in steps if step is not None]
         return self._steps[key]
 
     def _step(self, c: int, start: int, stop: int, compute_s: float, hop_s: float, back_s: float) -> StageCost | None:
         """None if the stage alone is over a limit."""
         t, bounds = self.tables, self._bounds
-        cost_s = compute_s + hop_s if t.additive else max(compute_s, hop_s)
+        cost_s = compute_s + hop_s if t.times.additive else max(compute_s, hop_s)
         spent_s = compute_s + hop_s + back_s
         if cost_s > bounds.cost_s or spent_s == math.inf:
             return None
-        share = t.used_ratio(c, start, stop) if bounds.ratio < math.inf or self._goal.extend is extend_ratio else 0.0
+        share = t.rooms.used_ratio(c, start, stop) if bounds.ratio < math.inf or self._goal.extend is extend_ratio else 0.0
         return StageCost(compute_s, cost_s, spent_s, share, t.price[c]) if share <= bounds.ratio else None
 
     def _add(self, kept: list[Label], labels: list[Label], stage: tuple[int, int, int], step: StageCost) -> None:
@@ -248,9 +252,9 @@ class LabelSearch:
             extras[at] += step.price
             at += 1
         for i, pool in enumerate(self._pools, at):
-            if self.tables.pool[stage[0]] == pool:
-                extras[i] += self.tables.used_units(*stage)
-                if extras[i] > self.tables.pool_units[pool]:
+            if self.tables.rooms.pool[stage[0]] == pool:
+                extras[i] += self.tables.rooms.used_units(*stage)
+                if extras[i] > self.tables.rooms.pool_units[pool]:
                     return None
         return tuple(extras)
 
@@ -258,7 +262,7 @@ class LabelSearch:
         """The step with its ratio raised to that of the fullest pool so far."""
         used = extras[len(extras) - len(self._pools) :]
         each = self.tables.problem.units_per_byte
-        fullest = max(ratio(size / each, self.tables.pool_room[pool]) for size, pool in zip(used, self._pools, strict=True))
+        fullest = max(ratio(size / each, self.tables.rooms.pool_bytes[pool]) for size, pool in zip(used, self._pools, strict=True))
         return StageCost(step.compute_s, step.cost_s, step.spent_s, max(step.ratio, fullest), step.price)
 
 

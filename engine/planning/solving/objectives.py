@@ -22,7 +22,7 @@ from engine.planning.solving.label_search import Bounds, Found, Goal, StageCost,
 from engine.planning.solving.tables import Chain
 
 if TYPE_CHECKING:
-    from engine.planning.solving.additive_search import Trip
+    from engine.planning.solving.prices.additive_search import Trip
 
 BOTTLENECK_SLACK = 1.05
 
@@ -54,7 +54,7 @@ class Best:
 
 
 def _balanced(solver: Solver) -> Best | None:
-    square = solver.tables.square
+    square = solver.tables.times.square
 
     def extend(value: tuple[float, float], step: StageCost) -> tuple[float, float]:
         return value[0] + square(step.compute_s), value[1] + step.spent_s

@@ -17,20 +17,21 @@ from itertools import pairwise
 from engine.planning.problem import Problem
 from engine.planning.solution import Costs
 from engine.planning.solving.objectives import BOTTLENECK_SLACK
+from engine.planning.solving.stage_times import PLAIN, Reading
 from engine.planning.solving.strategy_keys import objective_of
-from engine.planning.solving.tables import PLAIN, Reading, Tables
+from engine.planning.solving.tables import Tables
 
 CERTAIN = 1e-9  # of an objective: differences below it are rounding
 
 
 def cost_slack_s(tables: Tables) -> float:
     """How far a stage's cost on the grid can be from the true one."""
-    return 0.5 * (tables.n + 2) * tables.tick_s
+    return 0.5 * (tables.n + 2) * tables.times.grid.tick
 
 
 def trip_slack_s(tables: Tables) -> float:
     """How far a round trip on the grid can be from the true one."""
-    return 0.5 * (tables.n + 2 * min(sum(tables.size), tables.n) + 2) * tables.tick_s
+    return 0.5 * (tables.n + 2 * min(sum(tables.size), tables.n) + 2) * tables.times.grid.tick
 
 
 def lowered(tables: Tables, strategy: str, objective: float, costs: Costs) -> float:
@@ -60,7 +61,7 @@ def is_blurred(tables: Tables, strategy: str, bottleneck_s: float) -> bool:
 def _sure_share(tables: Tables) -> float:
     """What a price times a period on the grid is at least of the true one, or the other way round."""
     least_s, least_price = _least_period_s(tables), min((p for p in tables.price if p > 0), default=math.inf)
-    hidden_price = 0.5 * sum(tables.size) * tables.price_tick
+    hidden_price = 0.5 * sum(tables.size) * tables.price_grid.tick
     return max(0.0, 1 - _ratio(slack(tables, "cost"), least_s)) * max(0.0, 1 - _ratio(hidden_price, least_price))
 
 
@@ -70,11 +71,13 @@ def _ratio(hidden: float, least: float) -> float:
 
 def _least_period_s(tables: Tables) -> float:
     """No chain has a smaller period: the stage that holds an item takes as long as the item, or as the shortest stage there."""
-    times = [[b - a for a, b in pairwise(row)] for row in tables.prefix]
-    least = [min(table) if table else base for table, base in zip(tables.table, tables.base, strict=True)]
+    times = [[b - a for a, b in pairwise(row)] for row in tables.times.prefix]
+    least = [min(table) if table else base for table, base in zip(tables.times.table, tables.times.base, strict=True)]
     able = [[c for c in range(len(least)) if tables.limit[c][i] > i] for i in range(tables.n)]
-    longest = max(min((least[c] + (0.0 if tables.table[c] else times[c][i]) for c in some), default=0.0) for i, some in enumerate(able))
-    if any(tables.table):
+    longest = max(
+        min((least[c] + (0.0 if tables.times.table[c] else times[c][i]) for c in some), default=0.0) for i, some in enumerate(able)
+    )
+    if any(tables.times.table):
         return longest
     return max(longest, math.fsum(min((times[c][i] for c in some), default=0.0) for i, some in enumerate(able)) / tables.problem.in_flight)
 

@@ -19,11 +19,11 @@ from engine.data.plan import NodeSpec, Plan, Stage
 from engine.data.status import SessionStatus
 from engine.data.version import own_version
 from engine.data.watch_frame import WatchFrame, shortened
-from engine.planning.problem_json import problem_to_json
+from engine.planning.documents.problem_json import problem_to_json
 from engine.service import wire
 from engine.service.addresses import check_address
 from engine.service.coordinator.manifest_service import ManifestSource
-from engine.service.coordinator.session_output import SessionOutput
+from engine.service.coordinator.outputs.session_output import SessionOutput
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.errors import as_noodle_error
 from engine.service.incoming import check_heartbeat, check_spec, check_stages

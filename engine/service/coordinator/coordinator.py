@@ -26,14 +26,14 @@ from engine.service.coordinator.options import CoordinatorOptions
 from engine.service.coordinator.prepare import prepare_model
 from engine.service.coordinator.recorder import Recorder
 from engine.service.coordinator.shell import ClusterShell
-from engine.service.coordinator.text import TextCodec
+from engine.service.coordinator.text.codec import TextCodec
 from engine.service.errors import as_noodle_error
 from engine.service.metrics_server import MetricsServer, cluster_collector
-from engine.service.pace import Pace
 from engine.service.process import Server, Stopping, announce, read_again_on_hangup
 from engine.service.trust.guard import Guard
-from engine.service.weight_library import WeightLibrary
-from engine.service.weight_service import WeightService
+from engine.service.weights.pace import Pace
+from engine.service.weights.weight_library import WeightLibrary
+from engine.service.weights.weight_service import WeightService
 from protos import noodle_pb2_grpc as rpc
 
 log = logging.getLogger(__name__)

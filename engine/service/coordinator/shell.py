@@ -28,9 +28,9 @@ from engine.service import wire
 from engine.service.coordinator.event_list import EventList
 from engine.service.coordinator.journal import Journal
 from engine.service.coordinator.orders import Orders
+from engine.service.coordinator.outputs.session_outputs import SessionOutputs
 from engine.service.coordinator.peers import Peers
 from engine.service.coordinator.recorder import Recorder
-from engine.service.coordinator.session_outputs import SessionOutputs
 from engine.service.coordinator.weight_sources import note_record
 from engine.service.coordinator.worker_peer import WorkerPeer
 from engine.service.errors import as_noodle_error, from_rpc_error, logged, surviving

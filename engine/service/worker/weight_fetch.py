@@ -22,8 +22,8 @@ from engine.model.weights.partial_entry import PartialEntry
 from engine.model.weights.weight_cache import WeightCache
 from engine.service.errors import from_rpc_error
 from engine.service.incoming import checked
-from engine.service.pace import Pace
-from engine.service.weight_service import CHUNK_BYTES
+from engine.service.weights.pace import Pace
+from engine.service.weights.weight_service import CHUNK_BYTES
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 

@@ -26,8 +26,8 @@ from engine.service import wire
 from engine.service.errors import from_rpc_error
 from engine.service.gauges import Gauges
 from engine.service.incoming import checked
-from engine.service.pace import Pace
 from engine.service.trust.access import Access
+from engine.service.weights.pace import Pace
 from engine.service.worker.weight_fetch import FetchReport, WeightFetch, WeightSource
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc

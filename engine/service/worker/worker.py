@@ -35,8 +35,8 @@ from engine.service.trust.access import Access
 from engine.service.trust.certificates import read_certificate
 from engine.service.trust.guard import Guard
 from engine.service.trust.trouble import explained
-from engine.service.weight_library import WeightLibrary
-from engine.service.weight_service import WeightService
+from engine.service.weights.weight_library import WeightLibrary
+from engine.service.weights.weight_service import WeightService
 from engine.service.worker.advertise import advertised_address, check_advertise
 from engine.service.worker.heartbeat import Heartbeat
 from engine.service.worker.options import WorkerOptions, default_id

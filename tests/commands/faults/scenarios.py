@@ -158,9 +158,9 @@ def make_template(folder: Path) -> Path:
 
 
 def _write_plan(folder: Path) -> None:
-    from engine.planning.partition_plan import PartitionPlan
-    from engine.planning.plan_json import plan_to_json
-    from engine.planning.problem_json import read_problem
+    from engine.planning.documents.partition_plan import PartitionPlan
+    from engine.planning.documents.plan_json import plan_to_json
+    from engine.planning.documents.problem_json import read_problem
     from engine.planning.strategies import solve
 
     problem = read_problem(json.dumps(PROBLEM))

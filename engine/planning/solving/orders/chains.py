@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from engine.planning.solution import Cut
-from engine.planning.solving.order_arrays import ChainGoal, StageFigures, best_chain
+from engine.planning.solving.orders.arrays import ChainGoal, StageFigures, best_chain
 
 FACTORS = (1.0, 1.05, 1.2, 1.5, math.inf)  # bottlenecks tried, over the least one
 CHARGES = (0.0, 0.1, 0.3, 0.7, 1.5, 4.0, 30.0)  # round trips that using all nodes is charged with

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from engine.planning.problem import Problem
 from engine.planning.solution import Costs, Solution, evaluate, pools_hold
 from engine.planning.solving.objectives import BOTTLENECK_SLACK
-from engine.planning.solving.order_arrays import StageFigures
-from engine.planning.solving.order_bounds import Certificate
-from engine.planning.solving.order_chains import Cuts, Order, Placing
+from engine.planning.solving.orders.arrays import StageFigures
+from engine.planning.solving.orders.certificate import Certificate
+from engine.planning.solving.orders.chains import Cuts, Order, Placing
 from engine.planning.solving.rounding import CERTAIN
 from engine.planning.solving.strategy_keys import key_of, objective_of, solution_of
 from engine.planning.solving.structure import without_pools

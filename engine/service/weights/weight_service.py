@@ -10,8 +10,8 @@ import grpc
 import grpc.aio
 
 from engine.data.errors import Corrupt, InvalidInput
-from engine.service.pace import Pace
-from engine.service.weight_library import Extent, WeightLibrary
+from engine.service.weights.pace import Pace
+from engine.service.weights.weight_library import Extent, WeightLibrary
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from engine.planning.problem import Problem
 from engine.planning.solution import ratio
-from engine.planning.solving.node_sets import whole_space
-from engine.planning.solving.regular import Arrays, Regular
 from engine.planning.solving.tables import Chain, Tables
-from engine.planning.solving.threshold_search import Reach
+from engine.planning.solving.thresholds.node_sets import whole_space
+from engine.planning.solving.thresholds.regular import Arrays, Regular
+from engine.planning.solving.thresholds.threshold_search import Reach
 
 EXACT = 2**52  # units: up to here floats add and subtract sizes exactly
 
@@ -37,7 +37,7 @@ def no_fuller(tables: Tables, share: float) -> Tables:
 
 def least_share(tables: Tables) -> float:
     """No chain has a smaller one: an item somewhere, or all items over all nodes."""
-    room = sum(max(0.0, room) * size for room, size in zip(tables.room, tables.size, strict=True))
+    room = sum(max(0.0, room) * size for room, size in zip(tables.rooms.of_class, tables.size, strict=True))
     total = tables.problem.stage_bytes(0, tables.n)
     return ratio(total, room) * (1 - 1e-12) if room < math.inf else 0.0
 
@@ -47,14 +47,14 @@ class Filling(Regular):
 
     def __init__(self, tables: Tables, most_s: float) -> None:
         super().__init__(tables)
-        self.most_s = tables.on_grid(most_s) if most_s < math.inf else most_s
+        self.most_s = tables.times.grid.below(most_s) if most_s < math.inf else most_s
         self._sums = _sums(tables.problem) if tables.problem.sums_are_stages else ()
         self._buffer = [tables.problem.nodes[u].buffer_bytes for u in tables.first]
         self._far: dict[tuple[int, int], tuple[int, bool]] = {}
-        self.open_cut = [hop <= self.most_s or tables.additive for hop in tables.hop]
+        self.open_cut = [hop <= self.most_s or tables.times.additive for hop in tables.times.hop]
 
     def cost(self, c: int, start: int, stop: int) -> float:
-        return self.t.used_ratio(c, start, stop)
+        return self.t.rooms.used_ratio(c, start, stop)
 
     def halfway(self, low: float, high: float) -> float:
         return min(low + (high - low) / 2, self.below(high))
@@ -84,9 +84,9 @@ class Filling(Regular):
 
     def _within_share(self, c: int, start: int, far: int, bound: float) -> int:
         """The last stop up to `far` that takes at most this share of the memory."""
-        if not self._sums or self.t.room[c] == math.inf:
+        if not self._sums or self.t.rooms.of_class[c] == math.inf:
             return start + bisect_right(range(start + 1, far + 1), bound, key=lambda stop: self.cost(c, start, stop))
-        room = bound * self.t.room[c] - self._buffer[c]
+        room = bound * self.t.rooms.of_class[c] - self._buffer[c]
         stop = max(start, bisect_right(self._sums, self._sums[start] + room, start, far + 1) - 1)  # but for rounding
         while stop < far and self.cost(c, start, stop + 1) <= bound:
             stop += 1
@@ -116,12 +116,12 @@ class FillingArrays(Arrays):
         super().__init__(filling)
         most_s = filling.most_s
         self.far = super().furthest_sending(most_s)
-        self.whole = super().is_last_within(most_s) if self.r.t.additive else None
+        self.whole = super().is_last_within(most_s) if self.r.t.times.additive else None
         is_open = np.array(filling.open_cut)
         self.last_open = np.maximum.accumulate(np.where(is_open, self.steps, 0))
         self.next_open = np.minimum.accumulate(np.where(is_open, self.steps, self.n + 1)[::-1])[::-1]
         self.next_open = np.append(self.next_open, self.n + 1)
-        self.buffer, self.room = np.array(filling._buffer)[:, None], np.array(self.r.t.room)[:, None]
+        self.buffer, self.room = np.array(filling._buffer)[:, None], np.array(self.r.t.rooms.of_class)[:, None]
         self.bytes = StageBytes(self.r.t.problem)
         self._found: tuple[float, Any] | None = None
 

@@ -16,7 +16,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from engine.data.errors import Corrupt, NoodleError, NotSupported
 from engine.model.formats.file_kinds import mistaken
-from engine.service.coordinator.sentencepiece_model import SentencePieceModel
+from engine.service.coordinator.text.sentencepiece_model import SentencePieceModel
 
 _ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "cls_token", "sep_token", "mask_token")
 _GENERIC = ("", "PreTrainedTokenizer", "TokenizersBackend")  # these name no rule of their own

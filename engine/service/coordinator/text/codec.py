@@ -15,7 +15,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from engine.data.errors import NotSupported
-from engine.service.coordinator.tokenizer_files import load_tokenizer
+from engine.service.coordinator.text.tokenizer_files import load_tokenizer
 
 TORN = "\ufffd"  # stands for bytes that are no character, or not yet
 CONTEXT_TOKENS = 8  # behind which a decoder does not look back; a character has at most four bytes

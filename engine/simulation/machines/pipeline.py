@@ -13,10 +13,10 @@ from itertools import pairwise
 
 from engine.data.plan import Plan
 from engine.simulation.clock import VirtualClock
-from engine.simulation.node import Span, Step, VirtualNode, answer_bytes, prompt_bytes
-from engine.simulation.processor import SharedProcessor
+from engine.simulation.machines.node import Span, Step, VirtualNode, answer_bytes, prompt_bytes
+from engine.simulation.machines.processor import SharedProcessor
+from engine.simulation.machines.transfer import SimulatedTensorTransfer
 from engine.simulation.scenario import COORDINATOR, Scenario
-from engine.simulation.transfer import SimulatedTensorTransfer
 
 ONE_THREAD_CORES = 1.0  # a message or a request is handled by one thread
 

@@ -30,8 +30,8 @@ class MemoryDual:
         self.sizes = np.maximum(sizes, 0.0)
         self.rooms = np.maximum([self._fullest(row) for row in tables.limit], 1.0) * SAFETY
         self.count = np.array(tables.size, dtype=float)
-        hop_s = min(tables.hop[1:-1], default=0.0)
-        self.times = times + (hop_s + np.array(tables.base)[:, None]) * self.sizes / self.rooms[:, None]
+        hop_s = min(tables.times.hop[1:-1], default=0.0)
+        self.times = times + (hop_s + np.array(tables.times.base)[:, None]) * self.sizes / self.rooms[:, None]
         prices = self._climb()
         least = (self.times + prices[:, None] * self.sizes).min(axis=0)
         paid = float((prices * self.rooms * self.count).sum())

@@ -11,7 +11,7 @@ from engine.data.generation import StageTiming
 from engine.data.model import Item
 from engine.data.plan import Stage
 from engine.simulation.cost import StageCost, StepShape, shape_of
-from engine.simulation.kv_cache import VirtualKVCache
+from engine.simulation.machines.kv_cache import VirtualKVCache
 from engine.simulation.scenario import NodeSetup
 
 _TOKEN_BYTES = 4

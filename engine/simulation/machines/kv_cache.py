@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.simulation.timeline import Timeline
+from engine.simulation.machines.timeline import Timeline
 
 
 class VirtualKVCache:

@@ -9,7 +9,7 @@ from engine.control.commands import EmitToken
 from engine.data.errors import NoodleError
 from engine.data.generation import FinishReason
 from engine.service import wire
-from engine.service.coordinator.text import TextCodec, TextStream
+from engine.service.coordinator.text.codec import TextCodec, TextStream
 from protos import noodle_pb2 as pb
 
 

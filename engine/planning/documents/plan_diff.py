@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from engine.data.errors import InvalidInput
 from engine.data.model import Item
 from engine.data.plan import Stage
-from engine.planning.partition_plan import PartitionPlan
+from engine.planning.documents.partition_plan import PartitionPlan
 from engine.planning.problem import tie_groups
 
 

@@ -18,8 +18,8 @@ from engine.data.errors import NoodleError, NotFound
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.status import Severity
 from engine.service.coordinator.journal import Journal, JournalledSession
-from engine.service.coordinator.session_output import SessionOutput
-from engine.service.coordinator.text import TextCodec
+from engine.service.coordinator.outputs.session_output import SessionOutput
+from engine.service.coordinator.text.codec import TextCodec
 from engine.service.errors import as_noodle_error, from_number, surviving
 from protos import noodle_pb2 as pb
 

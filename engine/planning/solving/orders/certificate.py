@@ -17,13 +17,13 @@ from engine.planning.route import DEFAULT, Limits
 from engine.planning.solution import Solution
 from engine.planning.solving.beam_plan import least_item_share
 from engine.planning.solving.bounds import ROUNDING, least_bottleneck
-from engine.planning.solving.leximin import Descent
-from engine.planning.solving.memory_dual import MemoryDual
-from engine.planning.solving.memory_share import emptiest, least_share
 from engine.planning.solving.objectives import BOTTLENECK_SLACK
+from engine.planning.solving.prices.memory_dual import MemoryDual
 from engine.planning.solving.rounding import slack
 from engine.planning.solving.structure import is_regular, relaxation
 from engine.planning.solving.tables import Tables
+from engine.planning.solving.thresholds.leximin import Descent
+from engine.planning.solving.thresholds.memory_share import emptiest, least_share
 
 EASIER = ("bottleneck_first", "latency_optimized", "cost")  # a relaxation's best is no worse than the best
 
@@ -73,9 +73,9 @@ class Certificate:
     def _times(self) -> Any:
         """[class, item] seconds, inf where the item cannot be."""
         t = self.tables
-        if any(t.table):
+        if any(t.times.table):
             return np.zeros((len(t.size), t.n))
-        return np.where(t.limit_array[:, : t.n] <= np.arange(t.n), np.inf, np.diff(np.array(t.prefix), axis=1))
+        return np.where(t.limit_array[:, : t.n] <= np.arange(t.n), np.inf, np.diff(np.array(t.times.prefix), axis=1))
 
     def _round_trip_s(self) -> float:
         times, ends = self._times(), [self.problem.ends_s(u) for u in self.tables.nodes]
@@ -90,9 +90,9 @@ class Certificate:
         if 2 ** len(nodes) * len(nodes) > t.limits.live.bounded:
             return min(price) * least_s * ROUNDING
         each = _every_set([price[c] for c in nodes], np.add, 0.0)
-        room = _every_set([max(0.0, t.room[c] - problem.nodes[t.first[c]].buffer_bytes) for c in nodes], np.add, 0.0)
+        room = _every_set([max(0.0, t.rooms.of_class[c] - problem.nodes[t.first[c]].buffer_bytes) for c in nodes], np.add, 0.0)
         num_nodes = _every_set([1.0] * len(nodes), np.add, 0.0)
-        trip_s = (num_nodes - 1) * min(t.hop[1:-1], default=0.0)
+        trip_s = (num_nodes - 1) * min(t.times.hop[1:-1], default=0.0)
         for row in self._times().T:
             trip_s = trip_s + _every_set(row[nodes].tolist(), np.minimum, math.inf)
         period_s = np.maximum(least_s, trip_s / problem.in_flight - slack(t, "cost"))

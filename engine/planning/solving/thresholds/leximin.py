@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 
 from engine.planning.solving.bounds import least_bottleneck
-from engine.planning.solving.node_sets import Space, part, whole_space
-from engine.planning.solving.regular import Regular
 from engine.planning.solving.tables import Chain, Tables
-from engine.planning.solving.threshold_search import Reach, alive
+from engine.planning.solving.thresholds.node_sets import Space, part, whole_space
+from engine.planning.solving.thresholds.regular import Regular
+from engine.planning.solving.thresholds.threshold_search import Reach, alive
 
 GROWN = 1.5  # sets without a fixed stage's node can be more than those with it
 NEAR = 1.01  # of the bound: close enough to drop the states that lie on no chain within the best cost so far

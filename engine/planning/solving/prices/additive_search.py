@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from engine.planning.solving.chain_dual import ChainDual
 from engine.planning.solving.label_search import Work
-from engine.planning.solving.memory_dual import MemoryDual
-from engine.planning.solving.node_sets import strides_of
-from engine.planning.solving.regular import Regular
+from engine.planning.solving.prices.chain_dual import ChainDual
+from engine.planning.solving.prices.memory_dual import MemoryDual
 from engine.planning.solving.tables import Chain, Tables
+from engine.planning.solving.thresholds.node_sets import strides_of
+from engine.planning.solving.thresholds.regular import Regular
 
 NARROW = 12  # windows of at most so many starts are answered one by one
 BEAM = 60
@@ -86,10 +86,10 @@ class Shortest:
     def __init__(self, tables: Tables, bound_s: float = math.inf, priced: bool = False, dual: ChainDual | None = None) -> None:
         self.t, self.n, self.priced = tables, tables.n, priced
         arrays = Regular(tables).arrays()
-        self.prefix, self.hop = np.array(tables.prefix), arrays.hop
-        self.after = self.prefix + np.array(tables.base)[:, None] + self.hop  # [class, stop] what a stage adds but for its start
+        self.prefix, self.hop = np.array(tables.times.prefix), arrays.hop
+        self.after = self.prefix + np.array(tables.times.base)[:, None] + self.hop  # [class, stop] what a stage adds but for its start
         low = arrays.nearest(min(bound_s, 1e300))
-        shut = np.zeros(self.n + 1, dtype=bool) if tables.additive else self.hop > bound_s
+        shut = np.zeros(self.n + 1, dtype=bool) if tables.times.additive else self.hop > bound_s
         self.windows = [Windows(row, shut) for row in low]
         blocked = np.array([[limit <= a for a, limit in enumerate(row)] for row in tables.limit])
         times = np.where(blocked, np.inf, np.diff(self.prefix, axis=1))
@@ -150,7 +150,7 @@ class Shortest:
         return best
 
     def _back(self, num_stages: int) -> float:
-        return self.t.back if num_stages > 1 else self.t.lone_back
+        return self.t.times.back if num_stages > 1 else self.t.times.lone_back
 
     def _next(self, states: Any, costs: Any) -> tuple[Any, Any]:
         """All states with one more node."""
@@ -229,8 +229,8 @@ class Shortest:
                     self.complete = False
                     break
                 bottleneck_s, chain = self._least_bottleneck(count - 1, before, start, before_s)
-                time_s, hop_s = self.t.stage_s(c, start, stop), float(self.hop[stop])
-                stage_s = max(bottleneck_s, time_s + hop_s if self.t.additive else max(time_s, hop_s))
+                time_s, hop_s = self.t.times.stage_s(c, start, stop), float(self.hop[stop])
+                stage_s = max(bottleneck_s, time_s + hop_s if self.t.times.additive else max(time_s, hop_s))
                 if stage_s < best[0]:
                     best = (stage_s, (*chain, (c, start, stop)))
             self.traced[key] = best
@@ -276,14 +276,14 @@ def shortest_period(tables: Tables, work: Work, in_flight: int, low_s: float) ->
     low, high = (low_s, best.bottleneck_s) if best.bottleneck_s > best.round_trip_s / in_flight else (0.0, 0.0)
     halve = False
     while low < high:  # a better chain has its bottleneck in [low, high)
-        bound_s, halve = tables.between(low, high) if halve else high - tables.tick_s, not halve
+        bound_s, halve = tables.times.grid.between(low, high) if halve else high - tables.times.grid.tick, not halve
         trip = shortest(tables, work, bound_s)
         if work.is_spent:
             break
         if trip is not None:
             best = min(best, trip, key=key)
         if trip is None or trip.round_trip_s / in_flight >= trip.bottleneck_s:
-            low = bound_s + tables.tick_s
+            low = bound_s + tables.times.grid.tick
         else:
             high = trip.bottleneck_s
     return best

@@ -16,8 +16,8 @@ import numpy as np
 
 from engine.planning.problem import Problem
 from engine.planning.solution import Cut
-from engine.planning.solving.memory_share import StageBytes
 from engine.planning.solving.tables import Tables
+from engine.planning.solving.thresholds.memory_share import StageBytes
 
 
 class StageFigures:
@@ -41,11 +41,11 @@ class StageFigures:
         self.price = np.array([node.price_per_s for node in problem.nodes])
 
     def _times(self, u: int, lengths: Any) -> Any:
-        if self.tables.table[u]:
-            table = np.array([math.inf, *self.tables.table[u], *([math.inf] * self.n)])
+        if self.tables.times.table[u]:
+            table = np.array([math.inf, *self.tables.times.table[u], *([math.inf] * self.n)])
             return table[np.maximum(lengths, 0)]
-        row = np.array(self.tables.prefix[u])
-        return row - row[:, None] + self.tables.base[u]
+        row = np.array(self.tables.times.prefix[u])
+        return row - row[:, None] + self.tables.times.base[u]
 
     def _hops(self) -> Any:
         problem, num_nodes = self.problem, len(self.problem.nodes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.data.errors import InvalidInput
-from engine.planning.partition_plan import PartitionPlan
+from engine.planning.documents.partition_plan import PartitionPlan
 
 _LEAST_BLOCK = 10  # "|0.123 ms|"
 _LEAST_HOP = 1

@@ -21,8 +21,8 @@ class Regular:
     def __init__(self, tables: Tables, fixed: Chain = ()) -> None:
         self.t, self.n = tables, tables.n
         self.fixed = tuple(sorted(fixed, key=lambda stage: stage[1]))
-        self.hop_s = tables.hop[1] if self.n > 1 else 0.0  # only meant where hops are equal
-        self.largest_hop_s = max(tables.hop)
+        self.hop_s = tables.times.hop[1] if self.n > 1 else 0.0  # only meant where hops are equal
+        self.largest_hop_s = max(tables.times.hop)
         self.jump = list(range(self.n + 1))  # [position] -> where the chain goes on
         self.ends: list[int] | None = None  # [start] -> where the next fixed stage begins
         for _, start, stop in reversed(self.fixed):
@@ -37,24 +37,24 @@ class Regular:
 
     def cost(self, c: int, start: int, stop: int) -> float:
         """What a bound is compared with."""
-        return self.t.stage_cost_s((c, start, stop))
+        return self.t.times.stage_cost_s((c, start, stop))
 
     @property
     def everything_s(self) -> float:
         """No stage costs more."""
         t = self.t
-        longest = (base + row[-1] for base, row in zip(t.base, t.prefix, strict=True))
-        return max(*longest, *(x for row in t.table for x in row if x < math.inf), 0.0) + self.largest_hop_s
+        longest = (base + row[-1] for base, row in zip(t.times.base, t.times.prefix, strict=True))
+        return max(*longest, *(x for row in t.times.table for x in row if x < math.inf), 0.0) + self.largest_hop_s
 
     def halfway(self, low: float, high: float) -> float:
-        return self.t.between(low, high)
+        return self.t.times.grid.between(low, high)
 
     def below(self, bound: float) -> float:
         """The largest possible cost below `bound`."""
-        return bound - self.t.tick_s
+        return bound - self.t.times.grid.tick
 
     def above(self, bound: float) -> float:
-        return bound + self.t.tick_s
+        return bound + self.t.times.grid.tick
 
     def limit(self, c: int, start: int) -> int:
         """The furthest stop whatever it costs."""
@@ -71,42 +71,46 @@ class Regular:
 
     def is_last_within(self, c: int, start: int, limit: int, bound: float) -> bool:
         """Whether the rest as one stage, which sends nothing, is within a bound that additive stages with a hop are over."""
-        return self.t.additive and limit == self.n and self.t.stage_s(c, start, limit) <= bound
+        return self.t.times.additive and limit == self.n and self.t.times.stage_s(c, start, limit) <= bound
 
     def furthest_sending(self, c: int, start: int, limit: int, bound: float) -> int:
         t = self.t
-        inner = bound - self.hop_s if t.additive else bound
-        if t.table[c]:
-            stop = min(limit, start + bisect_right(t.table[c], inner))
+        inner = bound - self.hop_s if t.times.additive else bound
+        if t.times.table[c]:
+            stop = min(limit, start + bisect_right(t.times.table[c], inner))
         else:
-            row = t.prefix[c]
-            stop = min(limit, bisect_right(row, row[start] + inner - t.base[c]) - 1)
-        if self.largest_hop_s > bound and not t.additive:
-            while start < stop < self.n and t.hop[stop] > bound:
+            row = t.times.prefix[c]
+            stop = min(limit, bisect_right(row, row[start] + inner - t.times.base[c]) - 1)
+        if self.largest_hop_s > bound and not t.times.additive:
+            while start < stop < self.n and t.times.hop[stop] > bound:
                 stop -= 1
         return max(stop, start)
 
     def next_cost(self, c: int, start: int, bound: float) -> float:
         """The smallest cost above `bound` of a stage that begins at `start`, or a lower bound of it."""
         t, limit = self.t, self.limit(c, start)
-        inner = bound - self.hop_s if t.additive else bound
-        row = t.prefix[c]
-        stop = start + bisect_right(t.table[c], inner) + 1 if t.table[c] else bisect_right(row, row[start] + inner - t.base[c])
+        inner = bound - self.hop_s if t.times.additive else bound
+        row = t.times.prefix[c]
+        stop = (
+            start + bisect_right(t.times.table[c], inner) + 1
+            if t.times.table[c]
+            else bisect_right(row, row[start] + inner - t.times.base[c])
+        )
         stop = max(stop, start + 1)
         best = math.inf
         if stop <= limit:
-            cost = t.stage_s(c, start, stop) + (self.hop_s if t.additive and stop < self.n else 0.0)
+            cost = t.times.stage_s(c, start, stop) + (self.hop_s if t.times.additive and stop < self.n else 0.0)
             best = cost if cost > bound else best
-        if t.additive and limit == self.n:
-            whole = t.stage_s(c, start, limit)
+        if t.times.additive and limit == self.n:
+            whole = t.times.stage_s(c, start, limit)
             best = min(best, whole) if whole > bound else best
         return best
 
     def next_hop(self, bound: float) -> float:
         """The smallest hop above `bound`: beyond it another cut opens."""
-        if self.t.additive or self.largest_hop_s <= bound:
+        if self.t.times.additive or self.largest_hop_s <= bound:
             return math.inf
-        return min(h for h in self.t.hop if h > bound)
+        return min(h for h in self.t.times.hop if h > bound)
 
     # ------------------------------------------------------------------------------------------------ all at once
     def arrays(self) -> Arrays:
@@ -119,10 +123,10 @@ class Arrays:
     def __init__(self, regular: Regular) -> None:
         t = regular.t
         self.r, self.n = regular, regular.n
-        self.prefix, self.limit = t.prefix_array, t.limit_array
+        self.prefix, self.limit = t.times.prefix_array, t.limit_array
         if regular.ends is not None:
             self.limit = np.minimum(self.limit, np.array(regular.ends, dtype=np.int32))
-        self.hop, self.jump = t.hop_array, np.array([*regular.jump, 0], dtype=np.int32)
+        self.hop, self.jump = t.times.hop_array, np.array([*regular.jump, 0], dtype=np.int32)
         self.steps = np.arange(self.n + 1, dtype=np.int32)
 
     def furthest(self, bound: float) -> Any:
@@ -130,7 +134,7 @@ class Arrays:
         n = self.n
         stops = np.zeros((len(self.limit), n + 2), dtype=np.int32)
         stops[:, :-1] = self.furthest_sending(bound)
-        if self.r.t.additive:
+        if self.r.t.times.additive:
             stops[:, :-1][self.is_last_within(bound)] = n
         return stops
 
@@ -142,43 +146,43 @@ class Arrays:
         """[class, start] -> as Regular.furthest_sending."""
         t = self.r.t
         stops = np.empty((len(self.limit), self.n + 1), dtype=np.int32)
-        inner = bound - self.r.hop_s if t.additive else bound
+        inner = bound - self.r.hop_s if t.times.additive else bound
         for c, row in enumerate(stops):
             row[:] = self._within(c, inner)
         np.minimum(stops, self.limit, out=stops)
-        if not t.additive and self.r.largest_hop_s > bound:
+        if not t.times.additive and self.r.largest_hop_s > bound:
             stops = np.maximum.accumulate(np.where(self.hop <= bound, self.steps, 0))[stops]
         return np.maximum(stops, self.steps)
 
     def _within(self, c: int, bound_s: float) -> Any:
-        if self.r.t.table[c]:
-            return np.minimum(self.steps + int(np.searchsorted(self.r.t.table[c], bound_s, side="right")), self.n)
+        if self.r.t.times.table[c]:
+            return np.minimum(self.steps + int(np.searchsorted(self.r.t.times.table[c], bound_s, side="right")), self.n)
         row = self.prefix[c]
-        return np.maximum(row.searchsorted(row + (bound_s - self.r.t.base[c]), side="right") - 1, self.steps)
+        return np.maximum(row.searchsorted(row + (bound_s - self.r.t.times.base[c]), side="right") - 1, self.steps)
 
     def next_cost(self, bound: float, classes: list[int], starts: Any) -> float:
         """The smallest cost above `bound` of any stage that begins at one of `starts`, or a lower bound of it."""
         t, n, best = self.r.t, self.n, math.inf
-        inner = bound - self.r.hop_s if t.additive else bound
+        inner = bound - self.r.hop_s if t.times.additive else bound
         for c in classes:
             limit = self.limit[c][starts]
             stops = np.maximum(self._within(c, inner)[starts], starts) + 1
             allowed = stops <= limit
             if allowed.any():
                 costs = self._times(c, starts[allowed], stops[allowed])
-                if t.additive:
+                if t.times.additive:
                     costs = costs + np.where(stops[allowed] < n, self.r.hop_s, 0.0)
                 best = min(best, float(costs[costs > bound].min(initial=math.inf)))
-            if t.additive:
+            if t.times.additive:
                 whole = self._times(c, starts[limit == n], n)
                 best = min(best, float(whole[whole > bound].min(initial=math.inf)))
         return best
 
     def _times(self, c: int, starts: Any, stops: Any) -> Any:
-        if self.r.t.table[c]:
-            table = np.array([*self.r.t.table[c], *[math.inf] * self.n])
+        if self.r.t.times.table[c]:
+            table = np.array([*self.r.t.times.table[c], *[math.inf] * self.n])
             return table[stops - starts - 1]
-        return self.prefix[c][stops] - self.prefix[c][starts] + self.r.t.base[c]
+        return self.prefix[c][stops] - self.prefix[c][starts] + self.r.t.times.base[c]
 
     def onward(self, stops: Any) -> Any:
         """Where the chain goes on after these stops."""
@@ -190,14 +194,14 @@ class Arrays:
         """[class, stop] -> earliest allowed start of a stage that ends at the first open cut from `stop` on."""
         t, n = self.r.t, self.n
         starts = np.empty((len(self.limit), n + 1), dtype=np.int32)
-        inner = bound - self.r.hop_s if t.additive else bound
+        inner = bound - self.r.hop_s if t.times.additive else bound
         for c, row in enumerate(starts):
             row[:] = self._from(c, inner)
-            if t.additive:
+            if t.times.additive:
                 row[n] = self._from(c, bound)[n]
             np.maximum(row, np.searchsorted(self.limit[c, :n], self.steps, side="left"), out=row)
         np.minimum(starts, self.steps, out=starts)
-        if not t.additive and self.r.largest_hop_s > bound:
+        if not t.times.additive and self.r.largest_hop_s > bound:
             open_cut = np.where(self.hop <= bound, self.steps, n)
             open_cut[0] = 0
             following = np.minimum.accumulate(open_cut[::-1])[::-1]
@@ -206,7 +210,7 @@ class Arrays:
 
     def _from(self, c: int, bound_s: float) -> Any:
         """[stop] -> earliest start whose time is at most `bound_s`."""
-        if self.r.t.table[c]:
-            return np.maximum(self.steps - int(np.searchsorted(self.r.t.table[c], bound_s, side="right")), 0)
+        if self.r.t.times.table[c]:
+            return np.maximum(self.steps - int(np.searchsorted(self.r.t.times.table[c], bound_s, side="right")), 0)
         row = self.prefix[c]
-        return np.searchsorted(row, row - (bound_s - self.r.t.base[c]), side="left")
+        return np.searchsorted(row, row - (bound_s - self.r.t.times.base[c]), side="left")

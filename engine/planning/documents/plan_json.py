@@ -10,7 +10,7 @@ from engine.data.errors import Corrupt, InvalidInput, NotSupported
 from engine.data.json_text import exact_json
 from engine.data.model import Item
 from engine.data.typed_json import decode, read_object
-from engine.planning.partition_plan import PartitionPlan
+from engine.planning.documents.partition_plan import PartitionPlan
 from engine.planning.solution import SolvedStage
 
 SCHEMA_VERSION = 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from engine.planning.documents.partition_plan import CURRENT, PartitionPlan
+from engine.planning.documents.plan_diff import PlanDiff, diff
 from engine.planning.live_plan import solve_stable
-from engine.planning.partition_plan import CURRENT, PartitionPlan
-from engine.planning.plan_diff import PlanDiff, diff
 from engine.planning.problem import Infeasible, Problem
 from engine.planning.strategies import STRATEGIES, solve
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.planning.solving.memory_dual import SAFETY, MemoryDual
+from engine.planning.solving.prices.memory_dual import SAFETY, MemoryDual
 from engine.planning.solving.tables import Tables
 
 CLIMBS = 60
@@ -25,11 +25,11 @@ class ChainDual:
     def __init__(self, tables: Tables, first: MemoryDual, upper: float) -> None:
         self.t, self.n = tables, tables.n
         self.count = np.array(tables.size, dtype=float)
-        self.prefix = np.array(tables.prefix)
+        self.prefix = np.array(tables.times.prefix)
         self.limit = tables.limit_array
         self.reach = int((self.limit[:, : self.n] - np.arange(self.n)).max(initial=1))
-        self.after = self._padded(self.prefix + np.array(tables.base)[:, None] + tables.hop_array)
-        self.back = tables.back if int(self.limit[:, 0].max()) < self.n else 0.0  # where no node holds everything
+        self.after = self._padded(self.prefix + np.array(tables.times.base)[:, None] + tables.times.hop_array)
+        self.back = tables.times.back if int(self.limit[:, 0].max()) < self.n else 0.0  # where no node holds everything
         self.charge, self.rest = self._climb(first.charge, upper)
 
     def _padded(self, rows: Any) -> Any:

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.planning.solving.node_sets import Space, part, whole_space
-from engine.planning.solving.regular import Arrays, Regular
 from engine.planning.solving.tables import Chain, Tables
+from engine.planning.solving.thresholds.node_sets import Space, part, whole_space
+from engine.planning.solving.thresholds.regular import Arrays, Regular
 
 LIFTS = 8
 CLOSE = 0.02  # of a cost: so near to the bound, the best chain may well be the optimum
@@ -156,8 +156,8 @@ class Reach:
     def _before(self, stage: tuple[int, int, int], bound: float) -> int:
         """The furthest stop within the bound short of the stage's own."""
         _, start, stop = stage
-        hop = self.r.t.hop
-        while stop - 1 > start and not self.r.t.additive and hop[stop - 1] > bound:
+        hop = self.r.t.times.hop
+        while stop - 1 > start and not self.r.t.times.additive and hop[stop - 1] > bound:
             stop -= 1
         return stop - 1
 
