@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from engine.data.errors import Refused, Unavailable
 from engine.data.status import ClusterStatus
+from engine.service.addresses import is_loopback
 from engine.service.gauges import Gauges
 from engine.service.options import MetricsOptions
-from engine.service.trust.access import is_loopback
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

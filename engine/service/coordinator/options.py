@@ -7,6 +7,7 @@ from pathlib import Path
 
 from engine.options.declared import group, option
 from engine.options.kinds import ids, whole
+from engine.service.coordinator.retention import Keep, keep
 from engine.service.options import ModelOptions, ServerOptions
 
 MODES = ("off", "suggest", "auto")
@@ -30,5 +31,12 @@ class CoordinatorOptions:
     layers: tuple[int, ...] = option(kind=ids, default=(), metavar="N,N,...", help="items per stage, instead of a plan that is searched")
     adapt: str = option(default="off", choices=MODES, help="move layers when a worker drifts from its plan (default %(default)s)")
     state_dir: Path | None = option(kind=Path, help="where the journal is kept (default: a temporary folder)")
+    keep: Keep = option(
+        kind=keep,
+        default=Keep(),
+        metavar="AGE,N",
+        help="how long the journal remembers sessions that are over, and how many, e.g. 12h,500 (default 30d,10000)",
+    )
+    recover: bool = option(default=False, help="begin with what can be read of a damaged journal in --state-dir")
     recording: RecordingOptions = group(RecordingOptions)
     server: ServerOptions = group(ServerOptions, listen="127.0.0.1:7070")
