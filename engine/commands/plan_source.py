@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from engine.commands.output import note
-from engine.data.errors import InvalidInput
+from engine.data.errors import InvalidInput, NoodleError
 from engine.data.plan import Stage
 from engine.data.status import ClusterStatus
 from engine.data.typed_json import decode, read_object
-from engine.files import read_document, read_stdin
+from engine.files import read_document, read_stdin, shown
 from engine.planning.estimate import Machine, estimate
 from engine.planning.partition_plan import PartitionPlan
 from engine.planning.plan_json import plan_from_json
@@ -20,6 +22,8 @@ from engine.planning.problem import Link, Problem
 from engine.planning.problem_json import read_problem
 from engine.profile.hardware import HardwareCapability
 from engine.profile.profile import Profile
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +56,10 @@ def load(options: argparse.Namespace) -> Source:
         if options.current is not None:
             raise InvalidInput("--connect asks the cluster for the plan that runs: leave --current out")
         return asyncio.run(_from_cluster(options))
-    problem = read_problem(read_file("problem", options.problem)) if options.problem is not None else _estimated(options)
+    problem = read_as("problem", options.problem, read_problem) if options.problem is not None else _estimated(options)
     if options.current is None:
         return Source(problem)
-    current = plan_from_json(read_file("plan", options.current))
+    current = read_as("plan", options.current, plan_from_json)
     return Source(problem, current.ranges, current.plan_version, current.model)
 
 
@@ -65,7 +69,7 @@ def _estimated(options: argparse.Namespace) -> Problem:
         raise InvalidInput(
             "--profile needs a machine to plan for: name what `noodle-engine doctor --hardware --json` wrote with --hardware FILE"
         )
-    profile = Profile.from_json(read_file("profile", options.profile))
+    profile = read_as("profile", options.profile, Profile.from_json)
     machines = [Machine(path.stem, _devices(path)) for path in options.hardware]
     link = Link(*options.link) if options.link is not None else Link()
     sizes = {"sessions": options.sessions or 1, "context_tokens": options.context_tokens or 0}
@@ -79,9 +83,13 @@ def _estimated(options: argparse.Namespace) -> Problem:
 
 def _devices(path: Path) -> tuple[HardwareCapability, ...]:
     remedy = "write it again with `noodle-engine doctor --hardware --json`"
-    raw = read_object(read_file("hardware", path), "what the doctor found", remedy)
-    found: tuple[HardwareCapability, ...] = decode(tuple[HardwareCapability, ...], raw.get("capabilities"), "capabilities", remedy)
-    return found
+
+    def parse(text: str) -> tuple[HardwareCapability, ...]:
+        raw = read_object(text, "what the doctor found", remedy)
+        found: tuple[HardwareCapability, ...] = decode(tuple[HardwareCapability, ...], raw.get("capabilities"), "capabilities", remedy)
+        return found
+
+    return read_as("hardware", path, parse)
 
 
 async def _from_cluster(options: argparse.Namespace) -> Source:
@@ -96,6 +104,11 @@ def _running(status: ClusterStatus) -> list[Stage]:
     return [Stage(stage.worker_id, stage.start, stage.stop) for stage in status.stages]
 
 
-def read_file(what: str, path: Path) -> str:
-    """The text of a document; `-` is stdin. Raises NotFound or InvalidInput naming the file."""
-    return read_stdin(f"a {what}") if str(path) == "-" else read_document(path, f"a {what}")
+def read_as(what: str, path: Path, parse: Callable[[str], T]) -> T:
+    """A document as `parse` reads it; `-` is stdin. What it raises names the file."""
+    is_stdin = str(path) == "-"
+    text = read_stdin(f"a {what}") if is_stdin else read_document(path, f"a {what}")
+    try:
+        return parse(text)
+    except NoodleError as error:
+        raise type(error)(f"{'standard input' if is_stdin else shown(path)}: {error}") from error

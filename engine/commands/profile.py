@@ -19,7 +19,7 @@ from engine.commands.output import print_json, printable
 from engine.commands.profile_text import as_text, bottlenecks
 from engine.data.errors import Corrupt, InvalidInput, NoodleError
 from engine.data.model import ModelRef
-from engine.files import read_document
+from engine.files import make_folder, read_document
 from engine.profile.profile import Profile
 
 if TYPE_CHECKING:
@@ -126,6 +126,8 @@ def take_profile(ref: ModelRef, options: argparse.Namespace, on_progress: Progre
         workload: Workload = CausalWorkload.made_up(Path(ref.model), ref, device=device)
     else:
         workload = load_workload(ref, cache_dir=options.cache_dir, device=device, on_progress=on_progress)
+    if options.out is not None:
+        make_folder(options.out)  # before the time is spent on what could not be written
     engine = ObservabilityEngine(workload, depth=options.depth, quick=options.quick, on_progress=on_progress)
     return profile_of(workload, engine.run(), depth=options.depth)
 
