@@ -94,6 +94,7 @@ WRONG_FILES: dict[str, Callable[[Path], object]] = {
 
 BESIDE = {
     "coordinator --tls-key": "--tls-cert ca.pem",
+    "coordinator --tls-cert": "--tls-key ca.pem",
     "profile --out": "model --quick",
     "simulate --plan": "--item-ms 1,1,1,1,1,1",
     "simulate --trace": "--item-ms 1,1,1,1,1,1",

@@ -12,6 +12,8 @@ from pathlib import Path
 from engine import cli
 from engine.data.model import ModelRef
 from engine.model.sources.source import resolve
+from engine.service.options import Role
+from engine.service.trust.certificates import issue, make_authority
 from noodle_tui.cluster.recording import Recorder
 from tests.commands.test_plan_sources import PROBLEM
 from tests.planning.test_capability import box
@@ -25,7 +27,16 @@ FOLDERS = ("home/.config/noodle/themes", "cache", "tmp", "state", "out")
 TOKENS = "# who may do what\noperator aaaaaaaaaaaaaaaaaaaa\nworker bbbbbbbbbbbbbbbbbbbb\n"
 THEME = "noodle-dark"
 # For what a command insists on, by name.
-WORDS = {"worker_id": "w1", "session_id": "s-1", "factor": "2", "path": "profile.json", "prompt": "hi", "model": "model", "join": NOBODY}
+WORDS = {
+    "action": "list",
+    "worker_id": "w1",
+    "session_id": "s-1",
+    "factor": "2",
+    "path": "profile.json",
+    "prompt": "hi",
+    "model": "model",
+    "join": NOBODY,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,7 @@ def _one(line: str, *, code: int = 0, **fields: object) -> Scenario:
 
 _SERVER = f"--listen {ANY_PORT} --token-file tokens"
 _JOINED = "cannot reach"
-_HASTY = (("engine.model.profiler", "QUICK_BUDGET_S", 0.1), ("engine.model.roofline", "_BUDGET_S", 0.02))  # nobody looks at the figures
+_HASTY = (("engine.model.profiling.profiler", "QUICK_BUDGET_S", 0.1), ("engine.model.roofline", "_BUDGET_S", 0.02))  # nobody looks at the figures
 SCENARIOS: Mapping[str, tuple[Scenario, ...]] = {
     "up": (_one("up --model model --workers 1 --state-dir state --metrics-dir run --json", until='"address"', limit_s=60, most_faults=8),),
     "coordinator": (
@@ -96,6 +107,12 @@ SCENARIOS: Mapping[str, tuple[Scenario, ...]] = {
         _one("report run-before"),
         _one("report run-before --json --out out/page.html"),
         *(_one(f"report profile.json --format {form}") for form in ("html", "csv", "json", "jsonl", "prometheus")),
+    ),
+    "certs": (
+        _one("certs init --dir new"),
+        _one("certs node w1 --dir certs --host 10.0.0.1"),
+        _one("certs list --dir certs --json"),
+        _one("certs revoke w9 --dir certs"),
     ),
     "drill": (_one("drill --seeds 2"),),
     "bench": (
@@ -143,6 +160,8 @@ def make_template(folder: Path) -> Path:
     for name in FOLDERS:
         (folder / name).mkdir(parents=True)
     resolve(ModelRef("llama:tiny", 0), cache_dir=folder / "made").rename(folder / "model")
+    make_authority(folder / "certs", "of the faults")
+    issue(folder / "certs", "w9", Role.WORKER, [])
     (folder / "profile.json").write_text(MADE.to_json())
     (folder / "good.json").write_text(json.dumps({"capabilities": [asdict(box("cpu", rooflines={"float32": MADE.environment.roofline}))]}))
     (folder / "problem.json").write_text(json.dumps(PROBLEM))
