@@ -68,7 +68,7 @@ def _one(line: str, *, code: int = 0, **fields: object) -> Scenario:
 _SERVER = f"--listen {ANY_PORT} --token-file tokens"
 _JOINED = "cannot reach"
 # Nobody looks at the figures.
-_HASTY = (("engine.model.profiling.profiler", "QUICK_BUDGET_S", 0.1), ("engine.model.profiling.roofline", "_BUDGET_S", 0.02))
+_HASTY = (("engine.model.profiling.profiler", "QUICK_BUDGET_S", 0.1), ("engine.model.hardware.roofline", "_BUDGET_S", 0.02))
 SCENARIOS: Mapping[str, tuple[Scenario, ...]] = {
     "up": (_one("up --model model --workers 1 --state-dir state --metrics-dir run --json", until='"address"', limit_s=60, most_faults=8),),
     "coordinator": (
