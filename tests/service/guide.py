@@ -68,7 +68,8 @@ class Stage:
         return done.stdout
 
     def serve(self, host: str, words: list[str]) -> dict[str, Any]:
-        process = subprocess.Popen(self.words(host, words), cwd=self.folder / host, stdout=subprocess.PIPE, stderr=sys.stderr, text=True)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": sys.stderr}  # it ends with us, however we end
+        process = subprocess.Popen([*self.words(host, words), "--exit-with-parent"], cwd=self.folder / host, text=True, **pipes)
         self.servers.append(process)
         assert process.stdout is not None
         announced: dict[str, Any] = json.loads(process.stdout.readline())
