@@ -19,8 +19,7 @@ from engine.commands.cluster.options import Generate
 from engine.commands.serving.options import Up
 from engine.options.declared import Declared, Group, build, declare, group, option, words
 from engine.options.kinds import size, whole
-from engine.service.coordinator.options import CoordinatorOptions
-from engine.service.coordinator.retention import Keep
+from engine.service.coordinator.options import CoordinatorOptions, Keep
 from engine.service.local import LocalCluster
 from engine.service.local_options import LocalOptions, local_options
 from engine.service.worker.options import WorkerOptions

@@ -17,7 +17,7 @@ from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.status import SessionStatus
 from engine.service.coordinator.journal import PORTION, Journal
 from engine.service.coordinator.journal_recovery import recover
-from engine.service.coordinator.retention import Keep, keep
+from engine.service.coordinator.options import Keep, keep
 
 NOW = 1_800_000_000.0
 DAY = 86400.0

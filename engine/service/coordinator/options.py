@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+import argparse
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.options.declared import group, option
 from engine.options.kinds import ids, whole
-from engine.service.coordinator.retention import Keep, keep
 from engine.service.options import ModelOptions, ServerOptions
 
 MODES = ("off", "suggest", "auto")
+_UNITS_S = {"m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Sessions younger than `age_s` are kept, but for those beyond the newest `num_sessions`."""
+
+    age_s: float = 30 * 86400.0
+    num_sessions: int = 10_000
+
+    def __str__(self) -> str:
+        number = str(self.num_sessions)
+        return number if math.isinf(self.age_s) else f"{round(self.age_s / 60)}m,{number}"
+
+
+def keep(text: str) -> Keep:
+    """`30d`, `12h,500` or `500`: an age, a number of sessions, or both."""
+    match = re.fullmatch(r"(?:([0-9]{1,9})([mhd]))?,?([0-9]{1,9})?", text)
+    if match is None or not text or text in (",",) or (match[1] and match[3] and "," not in text):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not allowed: give an age, a number of sessions or both, e.g. 30d,10000")
+    age_s = float(match[1]) * _UNITS_S[match[2]] if match[1] else math.inf
+    return Keep(age_s, int(match[3]) if match[3] else 10**9)
 
 
 @dataclass(frozen=True, kw_only=True)
