@@ -24,7 +24,7 @@ class Watchers:
     def __init__(self, look: Callable[[], ClusterStatus]) -> None:
         self._look, self._made_s = look, -1.0
         self._status: ClusterStatus | None = None
-        self._messages: dict[int, pb.ClusterStatus] = {}  # by how many of the sessions that ended are in it
+        self._frames: dict[object, pb.WatchFrame] = {}  # of this look, by what a watcher lacks
         self._count: Counter[Role] = Counter()
 
     @contextlib.contextmanager
@@ -42,17 +42,14 @@ class Watchers:
         """The newest look, made now if the last one is too old."""
         now_s = time.monotonic()
         if self._status is None or now_s - self._made_s >= SHARED_S:
-            self._status, self._made_s, self._messages = self._look(), now_s, {}
+            self._status, self._made_s, self._frames = self._look(), now_s, {}
         return self._status
 
     def frame(self, events: tuple[Event, ...], keeps_finished: bool, known: tuple[SessionStatus, ...]) -> pb.WatchFrame:
         """The newest look and `events`, for a watcher that has seen `known` of the sessions that ended."""
         whole = WatchFrame(self.status(), events)
         sent = shortened(whole, known) if keeps_finished else whole
-        num_fresh = len(sent.status.finished)
-        if num_fresh not in self._messages:
-            self._messages[num_fresh] = wire.to_message(sent.status, pb.ClusterStatus())
-        frame = pb.WatchFrame(status=self._messages[num_fresh], num_finished_kept=sent.num_finished_kept)
-        for event in events:
-            wire.to_message(event, frame.events.add())
-        return frame
+        kind = len(sent.status.finished), sent.num_finished_kept, tuple(event.sequence for event in events)
+        if kind not in self._frames:
+            self._frames[kind] = wire.to_message(sent, pb.WatchFrame())
+        return self._frames[kind]

@@ -35,7 +35,6 @@ class Caller:
     token: str = ""
 
 
-_END = object()
 _caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 
 
@@ -63,7 +62,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
-        self._cuts: dict[asyncio.Future[None], Caller] = {}
+        self._calls: dict[asyncio.Task[Any], Caller] = {}  # that go on for long
         guard.on_reload(self._cut_revoked)
 
     async def intercept_service(
@@ -117,52 +116,47 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
 
         async def generate(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
             _caller.set(caller := self._caller(context, needed, method, token, role))
-            with self._may_be_cut(caller) as cut:
+            with self._may_be_cut(caller):
                 async with contextlib.aclosing(inner(request, context)) as answers:
-                    while (answer := await _until_cut(anext(answers, _END), cut)) is not _END:
+                    async for answer in answers:
                         yield answer
 
         async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
             _caller.set(caller := self._caller(context, needed, method, token, role))
             if not handler.request_streaming and not handler.response_streaming:
                 return await inner(request, context)
-            with self._may_be_cut(caller) as cut:
-                return await _until_cut(inner(request, context), cut)
+            with self._may_be_cut(caller):
+                return await inner(request, context)
 
         return handler._replace(**{kind: generate if inspect.isasyncgenfunction(inner) else answer})
 
     @contextlib.contextmanager
-    def _may_be_cut(self, caller: Caller) -> Iterator[asyncio.Future[None]]:
-        cut: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._cuts[cut] = caller
+    def _may_be_cut(self, caller: Caller) -> Iterator[None]:
+        """A call that goes on for long; its task is cancelled when its caller counts no more."""
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("a call runs in a task")
+        self._calls[task] = caller
         try:
-            yield cut
+            yield
+        except asyncio.CancelledError:
+            if task in self._calls:
+                raise
+            task.uncancel()
+            raise Unauthorized(_CUT) from None
         finally:
-            del self._cuts[cut]
+            self._calls.pop(task, None)
 
     def _cut_revoked(self) -> None:
         known = self._guard.known
-        for cut, caller in [*self._cuts.items()]:
+        for task, caller in [*self._calls.items()]:
             if (caller.token and caller.token not in known.tokens) or (caller.serial and caller.serial in known.revoked):
-                cut.set_result(None)
+                del self._calls[task]
+                task.cancel()
 
 
 class _NoToken(Unauthorized):
     """Nothing or something unknown was shown; it travels as UNAUTHENTICATED."""
-
-
-async def _until_cut(work: Awaitable[Any], cut: asyncio.Future[None]) -> Any:
-    """What `work` gives, unless the caller is cut off first."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait({task, cut}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise Unauthorized(_CUT)
-    finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
 
 def _check_role(role: Role, needed: Role, method: str, shown: str) -> None:
