@@ -28,6 +28,7 @@ from engine.data.generation import GenerateRequest
 from engine.program import run_program
 from engine.service.local_options import LocalOptions
 from noodle_tui import options as command_line
+from noodle_tui.background import begin
 from noodle_tui.cluster.link import Link
 from noodle_tui.cluster.tape import Tape
 from noodle_tui.config import Config, load_config
@@ -179,7 +180,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
             self._try(lambda: self.tape.begin(Path(self.options.record or "")))
         if self.options.profile is not None:
             self.effects.files.load_profile(Path(self.options.profile))
-        self.run_worker(self.link.run(), group="link", exit_on_error=False)
+        begin(self, self.link.run, group="link")
         self.call_after_refresh(_settle)
 
     def _try(self, action: Callable[[], object]) -> None:
@@ -283,7 +284,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         """Connect to another coordinator; an embedded cluster is ended. Raises InvalidInput for what is no address."""
         options = Options(connect=address, hz=self.options.hz)
         self.dispatch(Said(f"connecting to {address}"))
-        self.run_worker(self._switch(options), group="switch", exclusive=True, exit_on_error=False)
+        begin(self, self._switch, options, group="switch", exclusive=True)
 
     async def _switch(self, options: Options) -> None:
         self.workers.cancel_group(self, "answer")
@@ -294,7 +295,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.state = ConsoleState(link=link, setup=replace(old.setup, owns_cluster=False), ui=old.ui, recording=old.recording)
         self.dispatch(AccessChanged(not self.options.rw and not is_loopback(options.connect)))
         self.link = self._make_link(self.options, self.dispatch)
-        self.run_worker(self.link.run(), group="link", exit_on_error=False)
+        begin(self, self.link.run, group="link")
         self.paint_soon()
 
     def leave(self, exit_code: int = 0) -> None:
@@ -306,7 +307,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         ending = "ending the cluster's processes, {app.quit} again = at once"
         self.dispatch(Quitting(self.state.named(ending) if self.link.owns_cluster else "leaving"))
         self.paint()
-        self.run_worker(self._stop_and_exit(exit_code), group="leave", exit_on_error=False)
+        begin(self, self._stop_and_exit, exit_code, group="leave")
 
     async def _stop_and_exit(self, exit_code: int) -> None:
         self.workers.cancel_group(self, "answer")
@@ -332,7 +333,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         sampling = request.sampling
         number = self.state.generation.number + 1
         self.dispatch(PromptSent(number, request.prompt or "", request.max_new_tokens, sampling.temperature, sampling.seed))
-        self._answer = self.run_worker(self.link.generate(number, request), group="answer", exit_on_error=False)
+        self._answer = begin(self, self.link.generate, number, request, group="answer")
 
     def stop_answer(self) -> bool:
         """Cancel a running answer; False when there is none."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from engine.data.errors import InvalidInput, NoodleError
 from engine.data.plan import Plan, Stage
+from noodle_tui.background import begin
 from noodle_tui.changes.actions import ACTIONS, ALL_NODES, action_for, arguments_of, nodes_of, preview_of, still_holds, title_of
 from noodle_tui.cluster.move_progress import followed
 from noodle_tui.cluster.previews import candidate, filled, priced, suggestion_of
@@ -49,7 +50,7 @@ class ClusterCalls:
         if state.whatif.running or state.latest is None or state.link.state is not LinkState.LIVE or state.replay is not None:
             return
         self._app.dispatch(WhatIfAsked(state.latest.status.plan_version))
-        self._app.run_worker(self._compare(state.latest.status.strategy), group="what-if", exit_on_error=False)
+        begin(self._app, self._compare, state.latest.status.strategy, group="what-if")
 
     async def _compare(self, present: str) -> None:
         """Strategies that this coordinator does not offer are left out; those it names beside ours are asked as well."""
@@ -88,7 +89,7 @@ class ClusterCalls:
         if not decision_id or state.suggestion is not None or state.replay is not None or state.link.state is not LinkState.LIVE:
             return
         if not any(worker.group == "suggestion" and worker.is_running for worker in self._app.workers):
-            self._app.run_worker(self._fetch_suggestion(decision_id), group="suggestion", exit_on_error=False)
+            begin(self._app, self._fetch_suggestion, decision_id, group="suggestion")
 
     async def _fetch_suggestion(self, decision_id: int) -> None:
         found = await suggestion_of(self._app.link, decision_id)
@@ -105,7 +106,7 @@ class ClusterCalls:
             return
         newest = max((event.sequence for event in state.latest.events if event.text.startswith("link")), default=0)
         if newest != state.links.event and not any(worker.group == "links" and worker.is_running for worker in self._app.workers):
-            self._app.run_worker(self._fetch_links(newest), group="links", exit_on_error=False)
+            begin(self._app, self._fetch_links, newest, group="links")
 
     async def _fetch_links(self, event: int) -> None:
         """Without an answer none are shown, and none asked for again until there is news."""
@@ -125,7 +126,7 @@ class ClusterCalls:
         preview = preview_of(action, self._app.state, target)
         self._app.dispatch(DialogChanged(preview))
         if preview.pending:
-            self._app.run_worker(self._fill(preview), group="preview", exclusive=True, exit_on_error=False)
+            begin(self._app, self._fill, preview, group="preview", exclusive=True)
 
     async def _fill(self, preview: Preview) -> None:
         self._app.dispatch(await filled(self._app.link, preview, self._app.state.suggestion, self._present_stages()))
@@ -137,7 +138,7 @@ class ClusterCalls:
             return
         self._app.dispatch(DialogChanged(None))
         self._tell(preview, "running", "sent to the coordinator")
-        self._app.run_worker(self._send(preview), group="action", exit_on_error=False)
+        begin(self._app, self._send, preview, group="action")
 
     def _tell(self, preview: Preview, state: str, text: str) -> None:
         self._app.dispatch(ActionChanged(title_of(preview), state, text, ACTIONS[preview.action].plans))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.data.errors import NoodleError, Refused
+from noodle_tui.background import begin
 from noodle_tui.core.messages import KeyPressed, ProfileLoaded, Said
 from noodle_tui.core.pages import Page
 from noodle_tui.listings import shown_rows, table_of
@@ -29,7 +30,7 @@ class FileOrders:
 
     def load_profile(self, path: Path | None) -> None:
         """Read a profile in a thread; without a path the newest one here, if there is one."""
-        self._app.run_worker(self._load_profile(path), group="profile", exclusive=True, exit_on_error=False)
+        begin(self._app, self._load_profile, path, group="profile", exclusive=True)
         if path is not None:
             self._app.dispatch(KeyPressed("screen.profile"))
 
