@@ -16,7 +16,7 @@ from engine.control.move_estimate import estimate_move, preview_with, preview_wi
 from engine.data.errors import InvalidInput, NotFound, Refused, Stale, Unavailable, check_name
 from engine.data.measured_link import COORDINATOR
 from engine.data.plan import NodeSpec, Plan, Stage
-from engine.data.status import SessionStatus
+from engine.data.status import Gauges, SessionStatus
 from engine.data.version import own_version
 from engine.data.watch_frame import WatchFrame, shortened
 from engine.planning.documents.problem_json import problem_to_json
@@ -71,13 +71,7 @@ class ControlService(rpc.ControlServicer):
                 request.generation,
                 request.detail,
                 request.progress,
-                request.resident_bytes,
-                request.kv_used_bytes,
-                request.cpu_utilisation,
-                request.queue_depth,
-                request.gpu_utilisation if request.HasField("gpu_utilisation") else None,
-                request.gpu_temperature_c if request.HasField("gpu_temperature_c") else None,
-                request.cpu_temperature_c if request.HasField("cpu_temperature_c") else None,
+                wire.from_message(Gauges, request.gauges),
             )
         )
         return pb.HeartbeatReply()
@@ -116,7 +110,7 @@ class ControlService(rpc.ControlServicer):
             sequence = events[-1].sequence if events else sequence
             whole = WatchFrame(self._shell.status(), events)
             yield wire.to_message(shortened(whole, finished) if request.keeps_finished else whole, pb.WatchFrame())
-            finished = whole.status.finished
+            finished = whole.status.ended.latest
             await asyncio.sleep(min(interval_s, PROOF_OF_LIFE_S))
 
     async def PlanNow(self, request: pb.PlanRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
