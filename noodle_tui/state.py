@@ -216,7 +216,7 @@ class ConsoleState:
         known, latest = self.known_suggestion, self.latest
         if known is None or latest is None or known.entry.for_version != latest.status.plan_version:
             return None
-        return known if latest.status.suggestion_id == known.entry.decision_id else None
+        return known if latest.status.adaptation.suggestion_id == known.entry.decision_id else None
 
     @property
     def action(self) -> ActionRun | None:

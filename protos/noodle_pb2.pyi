@@ -128,13 +128,8 @@ class RegisterReply(_message.Message):
     lease_s: float
     def __init__(self, cluster_id: _Optional[str] = ..., generation: _Optional[int] = ..., heartbeat_period_s: _Optional[float] = ..., lease_s: _Optional[float] = ...) -> None: ...
 
-class HeartbeatRequest(_message.Message):
-    __slots__ = ("worker_id", "generation", "state", "detail", "progress", "resident_bytes", "kv_used_bytes", "cpu_utilisation", "queue_depth", "gpu_utilisation", "gpu_temperature_c", "cpu_temperature_c")
-    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
-    GENERATION_FIELD_NUMBER: _ClassVar[int]
-    STATE_FIELD_NUMBER: _ClassVar[int]
-    DETAIL_FIELD_NUMBER: _ClassVar[int]
-    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+class Gauges(_message.Message):
+    __slots__ = ("resident_bytes", "kv_used_bytes", "cpu_utilisation", "queue_depth", "gpu_utilisation", "gpu_temperature_c", "cpu_temperature_c")
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     KV_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
     CPU_UTILISATION_FIELD_NUMBER: _ClassVar[int]
@@ -142,11 +137,6 @@ class HeartbeatRequest(_message.Message):
     GPU_UTILISATION_FIELD_NUMBER: _ClassVar[int]
     GPU_TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
     CPU_TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
-    worker_id: str
-    generation: int
-    state: str
-    detail: str
-    progress: float
     resident_bytes: int
     kv_used_bytes: int
     cpu_utilisation: float
@@ -154,7 +144,23 @@ class HeartbeatRequest(_message.Message):
     gpu_utilisation: float
     gpu_temperature_c: float
     cpu_temperature_c: float
-    def __init__(self, worker_id: _Optional[str] = ..., generation: _Optional[int] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., progress: _Optional[float] = ..., resident_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., cpu_utilisation: _Optional[float] = ..., queue_depth: _Optional[int] = ..., gpu_utilisation: _Optional[float] = ..., gpu_temperature_c: _Optional[float] = ..., cpu_temperature_c: _Optional[float] = ...) -> None: ...
+    def __init__(self, resident_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., cpu_utilisation: _Optional[float] = ..., queue_depth: _Optional[int] = ..., gpu_utilisation: _Optional[float] = ..., gpu_temperature_c: _Optional[float] = ..., cpu_temperature_c: _Optional[float] = ...) -> None: ...
+
+class HeartbeatRequest(_message.Message):
+    __slots__ = ("worker_id", "generation", "state", "detail", "progress", "gauges")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    GAUGES_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    generation: int
+    state: str
+    detail: str
+    progress: float
+    gauges: Gauges
+    def __init__(self, worker_id: _Optional[str] = ..., generation: _Optional[int] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., progress: _Optional[float] = ..., gauges: _Optional[_Union[Gauges, _Mapping]] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
     __slots__ = ()
@@ -241,7 +247,7 @@ class Event(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., wall_s: _Optional[float] = ..., severity: _Optional[str] = ..., kind: _Optional[str] = ..., subject: _Optional[str] = ..., text: _Optional[str] = ..., cause_id: _Optional[str] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("worker_id", "pid", "host", "address", "device", "state", "detail", "progress", "start", "stop", "resident_bytes", "memory_bytes", "kv_used_bytes", "kv_budget_bytes", "cpu_utilisation", "heartbeat_age_s", "queue_depth", "gpu_utilisation", "gpu_temperature_c", "cpu_temperature_c", "is_drained")
+    __slots__ = ("worker_id", "pid", "host", "address", "device", "state", "detail", "progress", "start", "stop", "memory_bytes", "kv_budget_bytes", "heartbeat_age_s", "is_drained", "gauges")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
@@ -252,17 +258,11 @@ class NodeStatus(_message.Message):
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
-    RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
-    KV_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
     KV_BUDGET_BYTES_FIELD_NUMBER: _ClassVar[int]
-    CPU_UTILISATION_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_AGE_S_FIELD_NUMBER: _ClassVar[int]
-    QUEUE_DEPTH_FIELD_NUMBER: _ClassVar[int]
-    GPU_UTILISATION_FIELD_NUMBER: _ClassVar[int]
-    GPU_TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
-    CPU_TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
     IS_DRAINED_FIELD_NUMBER: _ClassVar[int]
+    GAUGES_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     pid: int
     host: str
@@ -273,18 +273,12 @@ class NodeStatus(_message.Message):
     progress: float
     start: int
     stop: int
-    resident_bytes: int
     memory_bytes: int
-    kv_used_bytes: int
     kv_budget_bytes: int
-    cpu_utilisation: float
     heartbeat_age_s: float
-    queue_depth: int
-    gpu_utilisation: float
-    gpu_temperature_c: float
-    cpu_temperature_c: float
     is_drained: bool
-    def __init__(self, worker_id: _Optional[str] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., address: _Optional[str] = ..., device: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., progress: _Optional[float] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., resident_bytes: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., cpu_utilisation: _Optional[float] = ..., heartbeat_age_s: _Optional[float] = ..., queue_depth: _Optional[int] = ..., gpu_utilisation: _Optional[float] = ..., gpu_temperature_c: _Optional[float] = ..., cpu_temperature_c: _Optional[float] = ..., is_drained: _Optional[bool] = ...) -> None: ...
+    gauges: Gauges
+    def __init__(self, worker_id: _Optional[str] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., address: _Optional[str] = ..., device: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., progress: _Optional[float] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., heartbeat_age_s: _Optional[float] = ..., is_drained: _Optional[bool] = ..., gauges: _Optional[_Union[Gauges, _Mapping]] = ...) -> None: ...
 
 class StageStatus(_message.Message):
     __slots__ = ("worker_id", "start", "stop", "predicted_s", "compute_p50_s", "compute_p95_s", "queue_p50_s", "hop_p50_s", "num_steps", "history_s", "predicted_hop_s")
@@ -356,73 +350,103 @@ class Precision(_message.Message):
     weight_bytes: int
     def __init__(self, stored_dtype: _Optional[str] = ..., computed_dtype: _Optional[str] = ..., weight_bytes: _Optional[int] = ...) -> None: ...
 
-class ClusterStatus(_message.Message):
-    __slots__ = ("cluster_id", "phase", "detail", "model", "random_weights", "has_tokenizer", "num_items", "context_tokens", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "tokens_per_s", "step_p50_s", "step_p95_s", "num_sessions_done", "num_sessions_failed", "uptime_s", "failure", "adaptation_mode", "suggestion_id", "finished", "acknowledged_sequence", "num_unacknowledged", "predicted_bottleneck_s", "predicted_step_s", "stand_in_tokenizer", "tokenizer_source", "precision", "identity")
-    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
-    PHASE_FIELD_NUMBER: _ClassVar[int]
-    DETAIL_FIELD_NUMBER: _ClassVar[int]
-    MODEL_FIELD_NUMBER: _ClassVar[int]
+class ModelStatus(_message.Message):
+    __slots__ = ("name", "random_weights", "has_tokenizer", "num_items", "context_tokens", "precision", "stand_in_tokenizer", "tokenizer_source")
+    NAME_FIELD_NUMBER: _ClassVar[int]
     RANDOM_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     HAS_TOKENIZER_FIELD_NUMBER: _ClassVar[int]
     NUM_ITEMS_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    STAND_IN_TOKENIZER_FIELD_NUMBER: _ClassVar[int]
+    TOKENIZER_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    random_weights: bool
+    has_tokenizer: bool
+    num_items: int
+    context_tokens: int
+    precision: Precision
+    stand_in_tokenizer: str
+    tokenizer_source: str
+    def __init__(self, name: _Optional[str] = ..., random_weights: _Optional[bool] = ..., has_tokenizer: _Optional[bool] = ..., num_items: _Optional[int] = ..., context_tokens: _Optional[int] = ..., precision: _Optional[_Union[Precision, _Mapping]] = ..., stand_in_tokenizer: _Optional[str] = ..., tokenizer_source: _Optional[str] = ...) -> None: ...
+
+class Speed(_message.Message):
+    __slots__ = ("tokens_per_s", "step_p50_s", "step_p95_s", "predicted_bottleneck_s", "predicted_step_s")
+    TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    STEP_P50_S_FIELD_NUMBER: _ClassVar[int]
+    STEP_P95_S_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_BOTTLENECK_S_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_STEP_S_FIELD_NUMBER: _ClassVar[int]
+    tokens_per_s: float
+    step_p50_s: float
+    step_p95_s: float
+    predicted_bottleneck_s: float
+    predicted_step_s: float
+    def __init__(self, tokens_per_s: _Optional[float] = ..., step_p50_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., predicted_bottleneck_s: _Optional[float] = ..., predicted_step_s: _Optional[float] = ...) -> None: ...
+
+class EndedSessions(_message.Message):
+    __slots__ = ("num_done", "num_failed", "latest")
+    NUM_DONE_FIELD_NUMBER: _ClassVar[int]
+    NUM_FAILED_FIELD_NUMBER: _ClassVar[int]
+    LATEST_FIELD_NUMBER: _ClassVar[int]
+    num_done: int
+    num_failed: int
+    latest: _containers.RepeatedCompositeFieldContainer[SessionStatus]
+    def __init__(self, num_done: _Optional[int] = ..., num_failed: _Optional[int] = ..., latest: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ...) -> None: ...
+
+class AdaptationState(_message.Message):
+    __slots__ = ("mode", "suggestion_id")
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    SUGGESTION_ID_FIELD_NUMBER: _ClassVar[int]
+    mode: str
+    suggestion_id: int
+    def __init__(self, mode: _Optional[str] = ..., suggestion_id: _Optional[int] = ...) -> None: ...
+
+class Alarms(_message.Message):
+    __slots__ = ("acknowledged_sequence", "num_unacknowledged")
+    ACKNOWLEDGED_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    NUM_UNACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    acknowledged_sequence: int
+    num_unacknowledged: int
+    def __init__(self, acknowledged_sequence: _Optional[int] = ..., num_unacknowledged: _Optional[int] = ...) -> None: ...
+
+class ClusterStatus(_message.Message):
+    __slots__ = ("cluster_id", "phase", "detail", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "uptime_s", "failure", "identity", "model", "speed", "ended", "adaptation", "alarms")
+    CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
     PLAN_VERSION_FIELD_NUMBER: _ClassVar[int]
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
     NUM_WORKERS_EXPECTED_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
-    TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
-    STEP_P50_S_FIELD_NUMBER: _ClassVar[int]
-    STEP_P95_S_FIELD_NUMBER: _ClassVar[int]
-    NUM_SESSIONS_DONE_FIELD_NUMBER: _ClassVar[int]
-    NUM_SESSIONS_FAILED_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
-    ADAPTATION_MODE_FIELD_NUMBER: _ClassVar[int]
-    SUGGESTION_ID_FIELD_NUMBER: _ClassVar[int]
-    FINISHED_FIELD_NUMBER: _ClassVar[int]
-    ACKNOWLEDGED_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
-    NUM_UNACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
-    PREDICTED_BOTTLENECK_S_FIELD_NUMBER: _ClassVar[int]
-    PREDICTED_STEP_S_FIELD_NUMBER: _ClassVar[int]
-    STAND_IN_TOKENIZER_FIELD_NUMBER: _ClassVar[int]
-    TOKENIZER_SOURCE_FIELD_NUMBER: _ClassVar[int]
-    PRECISION_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    SPEED_FIELD_NUMBER: _ClassVar[int]
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    ADAPTATION_FIELD_NUMBER: _ClassVar[int]
+    ALARMS_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     phase: str
     detail: str
-    model: str
-    random_weights: bool
-    has_tokenizer: bool
-    num_items: int
-    context_tokens: int
     plan_version: int
     strategy: str
     num_workers_expected: int
     nodes: _containers.RepeatedCompositeFieldContainer[NodeStatus]
     stages: _containers.RepeatedCompositeFieldContainer[StageStatus]
     sessions: _containers.RepeatedCompositeFieldContainer[SessionStatus]
-    tokens_per_s: float
-    step_p50_s: float
-    step_p95_s: float
-    num_sessions_done: int
-    num_sessions_failed: int
     uptime_s: float
     failure: str
-    adaptation_mode: str
-    suggestion_id: int
-    finished: _containers.RepeatedCompositeFieldContainer[SessionStatus]
-    acknowledged_sequence: int
-    num_unacknowledged: int
-    predicted_bottleneck_s: float
-    predicted_step_s: float
-    stand_in_tokenizer: str
-    tokenizer_source: str
-    precision: Precision
     identity: str
-    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., model: _Optional[str] = ..., random_weights: _Optional[bool] = ..., has_tokenizer: _Optional[bool] = ..., num_items: _Optional[int] = ..., context_tokens: _Optional[int] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., tokens_per_s: _Optional[float] = ..., step_p50_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., num_sessions_done: _Optional[int] = ..., num_sessions_failed: _Optional[int] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., adaptation_mode: _Optional[str] = ..., suggestion_id: _Optional[int] = ..., finished: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., acknowledged_sequence: _Optional[int] = ..., num_unacknowledged: _Optional[int] = ..., predicted_bottleneck_s: _Optional[float] = ..., predicted_step_s: _Optional[float] = ..., stand_in_tokenizer: _Optional[str] = ..., tokenizer_source: _Optional[str] = ..., precision: _Optional[_Union[Precision, _Mapping]] = ..., identity: _Optional[str] = ...) -> None: ...
+    model: ModelStatus
+    speed: Speed
+    ended: EndedSessions
+    adaptation: AdaptationState
+    alarms: Alarms
+    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., identity: _Optional[str] = ..., model: _Optional[_Union[ModelStatus, _Mapping]] = ..., speed: _Optional[_Union[Speed, _Mapping]] = ..., ended: _Optional[_Union[EndedSessions, _Mapping]] = ..., adaptation: _Optional[_Union[AdaptationState, _Mapping]] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ...) -> None: ...
 
 class WatchFrame(_message.Message):
     __slots__ = ("status", "events", "num_finished_kept")

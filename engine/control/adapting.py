@@ -67,10 +67,10 @@ class Adapting:
         worker_id, spec = member.spec.node_id, member.spec
         key = worker_id, member.generation
         if member.stage is None:
-            self._idle_bytes[key] = max(self._idle_bytes.get(key, 0), member.heartbeat.resident_bytes)
+            self._idle_bytes[key] = max(self._idle_bytes.get(key, 0), member.heartbeat.gauges.resident_bytes)
         elif key in self._idle_bytes and is_serving:
             cap_bytes = spec.memory_bytes + self._idle_bytes[key]
-            said = member.heartbeat
+            said = member.heartbeat.gauges
             sample = MemorySample(worker_id, said.resident_bytes, cap_bytes, said.kv_used_bytes, kv_budget_bytes=spec.kv_budget_bytes)
             self.planner.observe_memory(sample, now_s)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.control.moves import Transfer
 from engine.data.errors import NoodleError
@@ -10,6 +10,7 @@ from engine.data.generation import GenerateRequest, StageTiming
 from engine.data.measured_link import MeasuredLink
 from engine.data.model import ModelCard
 from engine.data.plan import NodeSpec, Stage
+from engine.data.status import Gauges
 from engine.profile.profile import Profile
 
 
@@ -44,13 +45,7 @@ class HeartbeatArrived:
     generation: int
     detail: str
     progress: float
-    resident_bytes: int
-    kv_used_bytes: int
-    cpu_utilisation: float
-    queue_depth: int = 0
-    gpu_utilisation: float | None = None
-    gpu_temperature_c: float | None = None
-    cpu_temperature_c: float | None = None
+    gauges: Gauges = field(default_factory=Gauges)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,44 +7,66 @@ from dataclasses import replace
 from engine.control.cluster import Cluster
 from engine.control.nodes.members import Member
 from engine.control.sessions.session_status import session_status
+from engine.data.model import ModelCard
 from engine.data.plan import Plan
-from engine.data.precision import Identity, Precision, identity
-from engine.data.status import ClusterStatus, NodeStatus, Phase, SessionStatus, StageStatus
+from engine.data.precision import Identity, identity
+from engine.data.status import (
+    AdaptationState,
+    ClusterStatus,
+    EndedSessions,
+    ModelStatus,
+    NodeStatus,
+    Phase,
+    SessionStatus,
+    Speed,
+    StageStatus,
+)
 
 
 def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterStatus:
     """One look at everything, as of `now_s`."""
     card, plan = cluster.card, cluster.plan
     detail = _detail(cluster) if card or cluster.state.failure else cluster.model_progress[0]
+    past, adapting = cluster.serving.past, cluster.adapting
     return ClusterStatus(
         cluster_id=cluster_id,
         phase=cluster.phase,
         detail=detail,
-        model=card.ref.model if card else "",
-        random_weights=card is not None and card.ref.random_weights is not None,
-        has_tokenizer=card is not None and not card.stand_in_tokenizer,
-        num_items=card.num_items if card else 0,
-        context_tokens=card.context_tokens if card else 0,
+        model=_model(card) if card else ModelStatus(),
         plan_version=cluster.plan_version,
         strategy=plan.strategy if plan else cluster.strategy,
         num_workers_expected=cluster.gathering.num_expected,
         nodes=tuple(_node(m, now_s) for m in cluster.members),
         stages=_stages(cluster, plan) if plan else (),
         sessions=_sessions(cluster, now_s),
-        tokens_per_s=cluster.metrics.tokens_per_s(),
-        step_p50_s=cluster.metrics.step_quantile_s(0.5),
-        step_p95_s=cluster.metrics.step_quantile_s(0.95),
-        num_sessions_done=cluster.serving.past.num_done,
-        num_sessions_failed=cluster.serving.past.num_failed,
+        speed=_speed(cluster, plan),
+        ended=EndedSessions(past.num_done, past.num_failed, past.latest),
         uptime_s=now_s - cluster.started_s,
         failure=cluster.state.failure,
-        finished=cluster.serving.past.latest,
-        adaptation_mode=str(cluster.adapting.mode),
-        suggestion_id=cluster.adapting.suggestion_id(cluster.plan_version),
-        precision=card.precision if card else Precision(),
+        adaptation=AdaptationState(str(adapting.mode), adapting.suggestion_id(cluster.plan_version)),
         identity=identity(card.ref.dtype, _device_types(cluster)) if card else Identity.UNKNOWN,
-        stand_in_tokenizer=card.stand_in_tokenizer if card else "",
-        tokenizer_source=card.tokenizer_source if card else "",
+    )
+
+
+def _model(card: ModelCard) -> ModelStatus:
+    return ModelStatus(
+        name=card.ref.model,
+        random_weights=card.ref.random_weights is not None,
+        has_tokenizer=not card.stand_in_tokenizer,
+        num_items=card.num_items,
+        context_tokens=card.context_tokens,
+        precision=card.precision,
+        stand_in_tokenizer=card.stand_in_tokenizer,
+        tokenizer_source=card.tokenizer_source,
+    )
+
+
+def _speed(cluster: Cluster, plan: Plan | None) -> Speed:
+    metrics = cluster.metrics
+    return Speed(
+        tokens_per_s=metrics.tokens_per_s(),
+        step_p50_s=metrics.step_quantile_s(0.5),
+        step_p95_s=metrics.step_quantile_s(0.95),
         predicted_bottleneck_s=plan.bottleneck_s if plan else 0.0,
         predicted_step_s=plan.round_trip_s if plan else 0.0,
     )
@@ -77,16 +99,10 @@ def _node(member: Member, now_s: float) -> NodeStatus:
         progress=member.progress,
         start=stage.start if stage else 0,
         stop=stage.stop if stage else 0,
-        resident_bytes=member.heartbeat.resident_bytes,
         memory_bytes=spec.memory_bytes,
-        kv_used_bytes=member.heartbeat.kv_used_bytes,
         kv_budget_bytes=spec.kv_budget_bytes,
-        cpu_utilisation=member.heartbeat.cpu_utilisation,
         heartbeat_age_s=max(0.0, now_s - member.seen_s),
-        queue_depth=member.heartbeat.queue_depth,
-        gpu_utilisation=member.heartbeat.gpu_utilisation,
-        gpu_temperature_c=member.heartbeat.gpu_temperature_c,
-        cpu_temperature_c=member.heartbeat.cpu_temperature_c,
+        gauges=member.heartbeat.gauges,
         is_drained=member.draining,
     )
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from engine.data.precision import Identity, Precision
-
-_UNKNOWN_PRECISION = Precision()
 
 
 class Phase(StrEnum):
@@ -48,6 +46,19 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Gauges:
+    """What a worker reads of itself with every heartbeat; None where the machine does not tell."""
+
+    resident_bytes: int = 0
+    kv_used_bytes: int = 0
+    cpu_utilisation: float = 0.0  # 1 = one core
+    queue_depth: int = 0  # steps waiting at its compute thread
+    gpu_utilisation: float | None = None  # 0..1
+    gpu_temperature_c: float | None = None
+    cpu_temperature_c: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NodeStatus:
     """One worker as the coordinator sees it now."""
 
@@ -61,16 +72,10 @@ class NodeStatus:
     progress: float  # 0..1 of what `detail` says, -1 when unknown
     start: int  # its stage's item range; start == stop when it holds none
     stop: int
-    resident_bytes: int
     memory_bytes: int
-    kv_used_bytes: int
     kv_budget_bytes: int
-    cpu_utilisation: float  # 0..1 of one core times the number of threads it may use
     heartbeat_age_s: float
-    queue_depth: int = 0  # steps waiting at its compute thread
-    gpu_utilisation: float | None = None  # 0..1; None where the machine does not tell
-    gpu_temperature_c: float | None = None
-    cpu_temperature_c: float | None = None
+    gauges: Gauges = Gauges()
     is_drained: bool = False  # left out of plans until an operator ends it, lost or not
 
 
@@ -109,38 +114,73 @@ class SessionStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """The model that is served; all empty while it is not known."""
+
+    name: str = ""
+    random_weights: bool = False
+    has_tokenizer: bool = False
+    num_items: int = 0
+    context_tokens: int = 0
+    precision: Precision = field(default_factory=Precision)
+    stand_in_tokenizer: str = ""  # why there is no tokenizer, and bytes take its place
+    tokenizer_source: str = ""  # else the files that it was read from
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast the cluster is, and how fast the plan that serves was to be when it was made."""
+
+    tokens_per_s: float = 0.0
+    step_p50_s: float = 0.0
+    step_p95_s: float = 0.0
+    predicted_bottleneck_s: float = 0.0
+    predicted_step_s: float = 0.0  # once around the plan, hops and the way back included
+
+
+@dataclass(frozen=True, slots=True)
+class EndedSessions:
+    """Sessions since the coordinator began; `latest` are the newest, newest first."""
+
+    num_done: int = 0
+    num_failed: int = 0
+    latest: tuple[SessionStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptationState:
+    """What adaptation may do, and what it offers."""
+
+    mode: str = ""  # off, suggest or auto; empty if the coordinator does not say
+    suggestion_id: int = 0  # waiting to be confirmed; 0 is none
+
+
+@dataclass(frozen=True, slots=True)
+class Alarms:
+    """Warnings and errors that an operator has seen, and those that nobody has."""
+
+    acknowledged_sequence: int = 0  # seen up to this event
+    num_unacknowledged: int = 0  # since
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterStatus:
     """Everything a console or a script needs for one look at the cluster."""
 
     cluster_id: str
     phase: Phase
     detail: str
-    model: str
-    random_weights: bool
-    has_tokenizer: bool
-    num_items: int
-    context_tokens: int
+    model: ModelStatus
     plan_version: int
     strategy: str  # of the plan that serves; before there is one, of the next
     num_workers_expected: int
     nodes: tuple[NodeStatus, ...]
     stages: tuple[StageStatus, ...]
     sessions: tuple[SessionStatus, ...]
-    tokens_per_s: float
-    step_p50_s: float
-    step_p95_s: float
-    num_sessions_done: int
-    num_sessions_failed: int
+    speed: Speed
+    ended: EndedSessions
     uptime_s: float
     failure: str = ""  # why the cluster cannot serve and what to do; empty while it can or still may
-    adaptation_mode: str = ""  # off, suggest or auto; empty if the coordinator does not say
-    suggestion_id: int = 0  # of adaptation, waiting to be confirmed; 0 is none
-    finished: tuple[SessionStatus, ...] = ()  # newest first, bounded
-    precision: Precision = _UNKNOWN_PRECISION
+    adaptation: AdaptationState = AdaptationState()
     identity: Identity = Identity.UNKNOWN  # of answers on the plan that serves, or on the workers that have joined
-    acknowledged_sequence: int = 0  # an operator has seen the warnings and errors up to this event
-    num_unacknowledged: int = 0  # warnings and errors since
-    predicted_bottleneck_s: float = 0.0  # of the plan that serves, as it was made
-    predicted_step_s: float = 0.0  # once around that plan, hops and the way back included
-    stand_in_tokenizer: str = ""  # why there is no tokenizer, and bytes take its place
-    tokenizer_source: str = ""  # else the files that it was read from
+    alarms: Alarms = Alarms()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PROTOCOL_VERSION = 2  # rises when an older side could not work with a newer one; fields that may be ignored do not count
+PROTOCOL_VERSION = 3  # rises when an older side could not work with a newer one; fields that may be ignored do not count
 DISTRIBUTION = "noodlecore"
 
 

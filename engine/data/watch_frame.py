@@ -17,15 +17,20 @@ class WatchFrame:
 
     status: ClusterStatus
     events: tuple[Event, ...]
-    num_finished_kept: int = 0  # of the list of the frame before, follow those in `status.finished`; 0: that is the whole list
+    num_finished_kept: int = 0  # of the list of the frame before, follow those in `status.ended.latest`; 0: that is the whole list
+
+    def with_finished(self, latest: tuple[SessionStatus, ...], num_kept: int = 0) -> WatchFrame:
+        """The same frame with another list of sessions that ended."""
+        status = replace(self.status, ended=replace(self.status.ended, latest=latest))
+        return replace(self, status=status, num_finished_kept=num_kept)
 
 
 def shortened(frame: WatchFrame, before: tuple[SessionStatus, ...]) -> WatchFrame:
     """A whole `frame` without what its reader knows from the list `before`."""
-    finished = frame.status.finished
+    finished = frame.status.ended.latest
     if not (kept := num_kept(finished, before)):
         return frame
-    return replace(frame, status=replace(frame.status, finished=finished[: len(finished) - kept]), num_finished_kept=kept)
+    return frame.with_finished(finished[: len(finished) - kept], kept)
 
 
 def completed(frame: WatchFrame, before: tuple[SessionStatus, ...]) -> WatchFrame:
@@ -33,7 +38,7 @@ def completed(frame: WatchFrame, before: tuple[SessionStatus, ...]) -> WatchFram
     if not frame.num_finished_kept:
         return frame
     kept = before[: max(0, frame.num_finished_kept)]
-    return replace(frame, status=replace(frame.status, finished=(*frame.status.finished, *kept)), num_finished_kept=0)
+    return frame.with_finished((*frame.status.ended.latest, *kept))
 
 
 def num_kept(finished: tuple[SessionStatus, ...], before: tuple[SessionStatus, ...]) -> int:

@@ -7,31 +7,33 @@ Names from outside become label values: control characters are shown as escapes,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from engine.data.status import ClusterStatus, NodeState, NodeStatus, StageStatus
+from engine.data.status import ClusterStatus, Gauges, NodeState, NodeStatus, StageStatus
 from engine.files import replace_whole
 from engine.profile.profile import Profile
 from engine.report.names import visible
 
 MAX_LABEL = 200
 
+_GAUGES: tuple[tuple[str, str, Callable[[Gauges], float | None]], ...] = (
+    ("resident_bytes", "resident memory of the worker", lambda g: g.resident_bytes),
+    ("kv_used_bytes", "keys and values held", lambda g: g.kv_used_bytes),
+    ("queue_depth", "steps waiting for the compute thread", lambda g: g.queue_depth),
+    ("cpu_utilisation", "processor use, 1 = one core", lambda g: g.cpu_utilisation),
+    ("cpu_temperature_celsius", "hottest processor sensor", lambda g: g.cpu_temperature_c),
+    ("gpu_utilisation_ratio", "0..1 of the GPU's time in use", lambda g: g.gpu_utilisation),
+    ("gpu_temperature_celsius", "GPU temperature", lambda g: g.gpu_temperature_c),
+)
 _NODE_GAUGES: tuple[tuple[str, str, Callable[[NodeStatus], float | None]], ...] = (
     ("noodle_node_up", "1 while the worker is alive", lambda n: float(n.state is not NodeState.LOST)),
-    ("noodle_node_resident_bytes", "resident memory of the worker", lambda n: n.resident_bytes),
     ("noodle_node_memory_limit_bytes", "what the worker may use for weights and KV", lambda n: n.memory_bytes),
-    ("noodle_node_kv_used_bytes", "keys and values held", lambda n: n.kv_used_bytes),
     ("noodle_node_kv_budget_bytes", "room for keys and values", lambda n: n.kv_budget_bytes),
-    ("noodle_node_queue_depth", "steps waiting for the compute thread", lambda n: n.queue_depth),
-    ("noodle_node_cpu_utilisation", "processor use, 1 = one core", lambda n: n.cpu_utilisation),
-    ("noodle_node_cpu_temperature_celsius", "hottest processor sensor", lambda n: n.cpu_temperature_c),
-    ("noodle_node_gpu_utilisation_ratio", "0..1 of the GPU's time in use", lambda n: n.gpu_utilisation),
-    ("noodle_node_gpu_temperature_celsius", "GPU temperature", lambda n: n.gpu_temperature_c),
     ("noodle_node_heartbeat_age_seconds", "since the last heartbeat", lambda n: n.heartbeat_age_s),
 )
 _STAGE_GAUGES: tuple[tuple[str, str, Callable[[StageStatus], float]], ...] = (
@@ -44,10 +46,10 @@ _STAGE_GAUGES: tuple[tuple[str, str, Callable[[StageStatus], float]], ...] = (
 )
 _CLUSTER_GAUGES: tuple[tuple[str, str, Callable[[ClusterStatus], float]], ...] = (
     ("noodle_plan_version", "version of the plan in force", lambda c: c.plan_version),
-    ("noodle_tokens_per_second", "generated tokens over the last seconds", lambda c: c.tokens_per_s),
+    ("noodle_tokens_per_second", "generated tokens over the last seconds", lambda c: c.speed.tokens_per_s),
     ("noodle_sessions", "sessions running or queued", lambda c: len(c.sessions)),
-    ("noodle_step_p50_seconds", "decode step of the whole pipeline, median", lambda c: c.step_p50_s),
-    ("noodle_step_p95_seconds", "decode step of the whole pipeline, 95th percentile", lambda c: c.step_p95_s),
+    ("noodle_step_p50_seconds", "decode step of the whole pipeline, median", lambda c: c.speed.step_p50_s),
+    ("noodle_step_p95_seconds", "decode step of the whole pipeline, 95th percentile", lambda c: c.speed.step_p95_s),
     ("noodle_uptime_seconds", "since the coordinator started", lambda c: c.uptime_s),
 )
 
@@ -76,16 +78,23 @@ def gauge(name: str, text: str, rows: Iterable[tuple[Mapping[str, str], float | 
 
 def cluster_metrics(status: ClusterStatus) -> Iterator[Metric]:
     """Everything of one look at a cluster."""
-    labels = {"cluster_id": status.cluster_id, "model": status.model, "strategy": status.strategy, "phase": str(status.phase)}
+    labels = {"cluster_id": status.cluster_id, "model": status.model.name, "strategy": status.strategy, "phase": str(status.phase)}
     yield gauge("noodle_cluster_info", "what runs here; always 1", [(labels, 1.0)])
     for name, text, read in _CLUSTER_GAUGES:
         yield gauge(name, text, [({}, read(status))])
-    yield CounterMetricFamily("noodle_sessions_done", "sessions that ended well or were cancelled", value=status.num_sessions_done)
-    yield CounterMetricFamily("noodle_sessions_failed", "sessions that ended with an error", value=status.num_sessions_failed)
+    yield CounterMetricFamily("noodle_sessions_done", "sessions that ended well or were cancelled", value=status.ended.num_done)
+    yield CounterMetricFamily("noodle_sessions_failed", "sessions that ended with an error", value=status.ended.num_failed)
     for name, text, read_node in _NODE_GAUGES:
         yield gauge(name, text, [({"worker": n.worker_id}, read_node(n)) for n in status.nodes])
+    yield from gauge_metrics("noodle_node", [(n.worker_id, n.gauges) for n in status.nodes])
     for name, text, read_stage in _STAGE_GAUGES:
         yield gauge(name, text, [({"worker": s.worker_id}, read_stage(s)) for s in status.stages])
+
+
+def gauge_metrics(prefix: str, rows: Sequence[tuple[str, Gauges]]) -> Iterator[Metric]:
+    """What workers read of themselves, by their ids."""
+    for name, text, read in _GAUGES:
+        yield gauge(f"{prefix}_{name}", text, [({"worker": worker_id}, read(gauges)) for worker_id, gauges in rows])
 
 
 def profile_metrics(profile: Profile) -> Iterator[Metric]:

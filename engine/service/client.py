@@ -90,7 +90,7 @@ class Client:
         finished: tuple[SessionStatus, ...] = ()
         async for message in self._stream(self._stub.Watch(request, metadata=self._metadata)):
             frame = completed(wire.from_message(WatchFrame, message), finished)
-            finished = frame.status.finished
+            finished = frame.status.ended.latest
             yield frame
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[TokenChunk, None]:

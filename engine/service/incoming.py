@@ -140,11 +140,12 @@ _OFTEN: Mapping[type[Message], Callable[[Any], bool]] = {pb.StepFrame: _is_plain
 def check_heartbeat(request: pb.HeartbeatRequest) -> pb.HeartbeatRequest:
     """Return the request if its figures can be figures of a machine; raises InvalidInput naming the first that cannot."""
     _in_range("progress", request.progress, -1.0, 1.0)
-    if request.HasField("gpu_utilisation"):
-        _in_range("gpu_utilisation", request.gpu_utilisation, 0.0, 1.0)
+    gauges = request.gauges
+    if gauges.HasField("gpu_utilisation"):
+        _in_range("gpu_utilisation", gauges.gpu_utilisation, 0.0, 1.0)
     for name in ("gpu_temperature_c", "cpu_temperature_c"):
-        if request.HasField(name):
-            _in_range(name, getattr(request, name), -MAX_DEGREES_C, MAX_DEGREES_C)
+        if gauges.HasField(name):
+            _in_range(name, getattr(gauges, name), -MAX_DEGREES_C, MAX_DEGREES_C)
     _short("detail", request.detail)
     return request
 

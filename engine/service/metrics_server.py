@@ -21,7 +21,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from engine.data.errors import Refused, Unavailable
 from engine.data.status import ClusterStatus
 from engine.service.addresses import is_loopback
-from engine.service.gauges import Gauges
+from engine.service.meters import Meters
 from engine.service.options import MetricsOptions
 
 if TYPE_CHECKING:
@@ -151,33 +151,23 @@ def cluster_collector(loop: asyncio.AbstractEventLoop, status: Callable[[], Clus
     return collect
 
 
-def worker_collector(worker_id: str, gauges: Gauges) -> Callable[[], Iterable[Metric]]:
+def worker_collector(worker_id: str, meters: Meters) -> Callable[[], Iterable[Metric]]:
     """Figures of one worker, as its threads left them."""
 
     def collect() -> Iterator[Metric]:
         from prometheus_client.core import CounterMetricFamily
 
-        from engine.report.prometheus import gauge
+        from engine.report.prometheus import gauge_metrics
 
-        now, labels = gauges.readings, {"worker": worker_id}
+        yield from gauge_metrics("noodle_worker", [(worker_id, meters.latest())])
         for name, text, value in (
-            ("noodle_worker_resident_bytes", "resident memory", now.resident_bytes),
-            ("noodle_worker_kv_used_bytes", "keys and values held", gauges.kv_used_bytes),
-            ("noodle_worker_queue_depth", "steps waiting for the compute thread", gauges.queue_depth),
-            ("noodle_worker_cpu_utilisation", "processor use, 1 = one core", now.cpu_utilisation),
-            ("noodle_worker_cpu_temperature_celsius", "hottest processor sensor", now.cpu_temperature_c),
-            ("noodle_worker_gpu_utilisation_ratio", "0..1 of the GPU's time in use", now.gpu_utilisation),
-            ("noodle_worker_gpu_temperature_celsius", "GPU temperature", now.gpu_temperature_c),
-        ):
-            yield gauge(name, text, [(labels, value)])
-        for name, text, value in (
-            ("noodle_worker_steps", "steps computed", gauges.num_steps),
-            ("noodle_worker_compute_seconds", "time in compute", gauges.compute_s),
-            ("noodle_worker_queue_seconds", "time that steps waited here", gauges.queue_s),
-            ("noodle_worker_wire_in_seconds", "time decoding and checking messages", gauges.wire_in_s),
-            ("noodle_worker_wire_out_seconds", "time encoding and handing over messages", gauges.wire_out_s),
-            ("noodle_worker_weights_fetched_bytes", "weights fetched from others", gauges.fetched_bytes),
-            ("noodle_worker_weights_sent_bytes", "weights sent to other workers", gauges.sent_bytes),
+            ("noodle_worker_steps", "steps computed", meters.num_steps),
+            ("noodle_worker_compute_seconds", "time in compute", meters.compute_s),
+            ("noodle_worker_queue_seconds", "time that steps waited here", meters.queue_s),
+            ("noodle_worker_wire_in_seconds", "time decoding and checking messages", meters.wire_in_s),
+            ("noodle_worker_wire_out_seconds", "time encoding and handing over messages", meters.wire_out_s),
+            ("noodle_worker_weights_fetched_bytes", "weights fetched from others", meters.fetched_bytes),
+            ("noodle_worker_weights_sent_bytes", "weights sent to other workers", meters.sent_bytes),
         ):
             family = CounterMetricFamily(name, text, labels=["worker"])
             family.add_metric([worker_id], float(value))

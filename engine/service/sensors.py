@@ -7,24 +7,15 @@ only. A sensor that is missing, refused or broken is None, never a fault.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import psutil
 
+from engine.data.status import Gauges
+
 SLOW_S = 1.0
 _CPU_CHIPS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "acpitz")
-
-
-@dataclass(frozen=True, slots=True)
-class Readings:
-    """One look; None where the machine does not tell."""
-
-    resident_bytes: int = 0
-    cpu_utilisation: float = 0.0  # 1.0 = one core
-    cpu_temperature_c: float | None = None
-    gpu_utilisation: float | None = None  # 0..1
-    gpu_temperature_c: float | None = None
 
 
 class Sensors:
@@ -35,14 +26,18 @@ class Sensors:
         self._process = psutil.Process()
         self._process.cpu_percent()
         self._slow_at_s = -SLOW_S
-        self._slow: tuple[float | None, float | None, float | None] = (None, None, None)
+        self._slow = Gauges()
         self._gpu: Any = None
 
-    def read(self) -> Readings:
+    def read(self) -> Gauges:
+        """One look; what a worker counts itself stays 0."""
         now_s = time.monotonic()
         if now_s - self._slow_at_s >= SLOW_S:
-            self._slow_at_s, self._slow = now_s, (cpu_temperature_c(), *self._read_gpu())
-        return Readings(self._process.memory_info().rss, self._process.cpu_percent() / 100.0, *self._slow)
+            used, gpu_c = self._read_gpu()
+            self._slow = Gauges(gpu_utilisation=used, gpu_temperature_c=gpu_c, cpu_temperature_c=cpu_temperature_c())
+            self._slow_at_s = now_s
+        memory = self._process.memory_info()
+        return replace(self._slow, resident_bytes=memory.rss, cpu_utilisation=self._process.cpu_percent() / 100.0)
 
     def _read_gpu(self) -> tuple[float | None, float | None]:
         """(utilisation, temperature) of the worker's GPU."""

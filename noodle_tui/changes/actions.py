@@ -78,7 +78,7 @@ def _node(state: ConsoleState) -> str:
 def _newest_warning(state: ConsoleState) -> str:
     """The newest event, where something is new: what came after the preview is not acknowledged with it."""
     latest = state.latest
-    return str(latest.events[0].sequence) if latest and latest.events and latest.status.num_unacknowledged else ""
+    return str(latest.events[0].sequence) if latest and latest.events and latest.status.alarms.num_unacknowledged else ""
 
 
 def _session(state: ConsoleState) -> str:
@@ -87,7 +87,7 @@ def _session(state: ConsoleState) -> str:
 
 def _next_mode(state: ConsoleState) -> str:
     names = tuple(MODES)
-    now = state.latest.status.adaptation_mode if state.latest else ""
+    now = state.latest.status.adaptation.mode if state.latest else ""
     return names[(names.index(now) + 1) % len(names)] if now in names else ""
 
 
@@ -237,7 +237,7 @@ def preview_of(action: Action, state: ConsoleState, target: str = "") -> Preview
         status.plan_version if status else 0,
         about=_about(action, state, target),
         choices=_choices(action, state),
-        mode=status.adaptation_mode if status else "",
+        mode=status.adaptation.mode if status else "",
         pending=action.plans and not blocked,
         blocked=blocked,
     )
@@ -251,7 +251,7 @@ def _about(action: Action, state: ConsoleState, target: str) -> str:
             held = found.num_prompt_tokens + found.num_generated if found.state != "queued" else 0
             return f"{found.state}, {found.num_generated} of {found.max_new_tokens} tokens out; {held} tokens of KV are freed"
     if action.id == "cluster.acknowledge" and state.latest is not None:
-        return f"{state.latest.status.num_unacknowledged} warnings and errors are new"
+        return f"{state.latest.status.alarms.num_unacknowledged} warnings and errors are new"
     if action.id == "cluster.confirm" and state.suggestion is not None:
         return state.suggestion.entry.sentence
     if action.id == "cluster.auto" and state.suggestion is not None:
@@ -272,7 +272,7 @@ def _blocked(action: Action, state: ConsoleState, target: str) -> str:
         return state.named("read-only: the coordinator is not on this machine; `{app.command} rw` allows changes (or start with --rw)")
     if action.target is not None and not target and not action.optional:
         return state.named(action.needs)
-    if action.id == "cluster.cancel" and any(s.session_id == target for s in state.latest.status.finished):
+    if action.id == "cluster.cancel" and any(s.session_id == target for s in state.latest.status.ended.latest):
         return f"session {target} has ended: there is nothing to cancel"
     if action.id == "cluster.confirm" and _suggestion(state) != target:
         return f"suggestion {target} is not open: the situation has changed, see Events"
@@ -292,7 +292,7 @@ def still_holds(preview: Preview, state: ConsoleState) -> str:
     status = state.latest.status if state.latest else None
     now = status.plan_version if status else 0
     if preview.action == "cluster.auto":
-        mode = status.adaptation_mode if status else ""
+        mode = status.adaptation.mode if status else ""
         if mode != preview.mode:
             return f"the mode moved from {preview.mode} to {mode} since this preview: look again"
         return (

@@ -119,9 +119,9 @@ def _with_arguments(state: ConsoleState, themes: Sequence[str]) -> list[Suggesti
             for plan in state.history.plans
             if plan.plan_version != status.plan_version
         ]
-        found += [Suggestion(f"adapt {mode}", "preview") for mode in ("off", "suggest", "auto") if mode != status.adaptation_mode]
-        if status.suggestion_id:
-            found.append(Suggestion(f"confirm {status.suggestion_id}", "preview"))
+        found += [Suggestion(f"adapt {mode}", "preview") for mode in ("off", "suggest", "auto") if mode != status.adaptation.mode]
+        if status.adaptation.suggestion_id:
+            found.append(Suggestion(f"confirm {status.adaptation.suggestion_id}", "preview"))
     if state.recording:
         found.append(Suggestion("record off", "end the recording"))
     return found

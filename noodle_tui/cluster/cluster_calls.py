@@ -85,7 +85,7 @@ class ClusterCalls:
     def look_at_suggestion(self) -> None:
         """Fetch what adaptation suggests when the status names one that is not known yet."""
         state = self._app.state
-        decision_id = state.latest.status.suggestion_id if state.latest else 0
+        decision_id = state.latest.status.adaptation.suggestion_id if state.latest else 0
         if not decision_id or state.suggestion is not None or state.replay is not None or state.link.state is not LinkState.LIVE:
             return
         if not any(worker.group == "suggestion" and worker.is_running for worker in self._app.workers):

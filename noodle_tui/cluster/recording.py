@@ -1,6 +1,6 @@
 """A recording: every frame that the console received, one JSON line each, so that yesterday can be looked at again.
 
-    {"noodle_recording": 1, "cluster": "127.0.0.1:7070", "wall_s": 1.7e9}
+    {"noodle_recording": 2, "cluster": "127.0.0.1:7070", "wall_s": 1.7e9}
     {"at_s": 0.0, "wall_s": 1.7e9, "frame": {...}}          a frame, `at_s` seconds after the recording began
     {"at_s": 9.1, "wall_s": 1.7e9, "lost": "connection refused"}   the coordinator went away
 
@@ -15,7 +15,7 @@ import gzip
 import json
 import tempfile
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -26,7 +26,7 @@ from engine.data.watch_frame import WatchFrame, completed, num_kept, shortened
 from engine.files import failure
 from noodle_tui.cluster.frame_json import frame_from_plain, frame_to_plain
 
-VERSION = 1
+VERSION = 2
 MAX_BYTES = 2 * 2**30
 MAX_EVENTS_KEPT = 500  # as many as the console shows
 
@@ -46,7 +46,7 @@ class Recorder:
         """Keep one frame; of the sessions that ended, those that the frame before did not have."""
         plain = frame_to_plain(shortened(frame, self._finished))
         self._write({"at_s": round(now_s - self._began_s, 3), "wall_s": round(wall_s, 3), "frame": plain})
-        self._finished = frame.status.finished
+        self._finished = frame.status.ended.latest
 
     def lost(self, error: str, wall_s: float, now_s: float) -> None:
         """Keep that the coordinator went away."""
@@ -119,7 +119,7 @@ class Recording:
         self._file.seek(entry.offset)
         frame = frame_from_plain(json.loads(self._file.readline())["frame"])
         finished = tuple(reversed(self._ended[entry.stop_ended - entry.num_finished : entry.stop_ended]))
-        return replace(frame, status=replace(frame.status, finished=finished), num_finished_kept=0)
+        return frame.with_finished(finished)
 
     def events_until(self, index: int) -> tuple[Event, ...]:
         """The newest events up to an entry, oldest first: what a console would show that had been there from the start."""
@@ -185,7 +185,7 @@ class Recording:
 
     def _take_finished(self, frame: WatchFrame) -> None:
         """From a whole list, as older recordings have in every frame, too."""
-        finished = completed(frame, self._finished).status.finished
+        finished = completed(frame, self._finished).status.ended.latest
         num_fresh = len(finished) - num_kept(finished, self._finished)
         self._ended += reversed(finished[:num_fresh])
         self._finished = finished

@@ -51,7 +51,7 @@ def sampled(samples: tuple[Sample, ...], status: ClusterStatus, wall_s: float) -
         samples = tuple(sample for sample in samples if sample.wall_s < wall_s)
     if samples and wall_s - samples[-1].wall_s < SAMPLE_EVERY_S:
         return samples
-    sample = Sample(wall_s, status.tokens_per_s, status.step_p50_s, status.step_p95_s)
+    sample = Sample(wall_s, status.speed.tokens_per_s, status.speed.step_p50_s, status.speed.step_p95_s)
     return (*samples[-MAX_SAMPLES + 1 :], sample)
 
 

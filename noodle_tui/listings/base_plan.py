@@ -19,8 +19,8 @@ def as_made(status: ClusterStatus) -> Plan:
         strategy=status.strategy,
         stages=tuple(Stage(stage.worker_id, stage.start, stage.stop) for stage in stages),
         stage_s=tuple(stage.predicted_s for stage in stages),
-        bottleneck_s=status.predicted_bottleneck_s,
-        round_trip_s=status.predicted_step_s,
+        bottleneck_s=status.speed.predicted_bottleneck_s,
+        round_trip_s=status.speed.predicted_step_s,
         hop_s=tuple(stage.predicted_hop_s for stage in stages),
     )
 

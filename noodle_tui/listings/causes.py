@@ -19,8 +19,8 @@ def likely_cause(row: NodeRow, limits: Thresholds) -> str:
     if not over_plan(row.stage, limits):
         return ""
     node = row.node
-    use = node.gpu_utilisation if node.gpu_utilisation is not None else node.cpu_utilisation
-    warmest = max((c for c in (node.gpu_temperature_c, node.cpu_temperature_c) if c is not None), default=0.0)
+    use = node.gauges.gpu_utilisation if node.gauges.gpu_utilisation is not None else node.gauges.cpu_utilisation
+    warmest = max((c for c in (node.gauges.gpu_temperature_c, node.gauges.cpu_temperature_c) if c is not None), default=0.0)
     if node.state in (NodeState.SUSPECT, NodeState.LOST):
         return "its heartbeats are late: the machine or its network stalls"
     if warmest >= HOT_C:
@@ -31,7 +31,7 @@ def likely_cause(row: NodeRow, limits: Thresholds) -> str:
         return f"util {percent(use)}: its device is busy all the time, with this stage or with something beside it"
     if use < IDLE:
         return f"util only {percent(use)}: it is clocked down, shared with something else, or waits within its steps"
-    return f"util {percent(use)}, queue {node.queue_depth}: more sessions at once than it was planned for, or it is shared"
+    return f"util {percent(use)}, queue {node.gauges.queue_depth}: more sessions at once than it was planned for, or it is shared"
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,13 @@ class MachineRow:
         nodes = [row.node for row in self.rows if row.node is not None]
         if not nodes:
             return None
-        names = ("resident_bytes", "memory_bytes", "kv_used_bytes", "kv_budget_bytes")
-        return replace(nodes[0], **{name: sum(getattr(node, name) for node in nodes) for name in names})
+        resident_bytes, kv_used_bytes = sum(n.gauges.resident_bytes for n in nodes), sum(n.gauges.kv_used_bytes for n in nodes)
+        return replace(
+            nodes[0],
+            gauges=replace(nodes[0].gauges, resident_bytes=resident_bytes, kv_used_bytes=kv_used_bytes),
+            memory_bytes=sum(n.memory_bytes for n in nodes),
+            kv_budget_bytes=sum(n.kv_budget_bytes for n in nodes),
+        )
 
 
 def folds_stages(state: ConsoleState, page: Page = Page.PLAN) -> bool:

@@ -89,11 +89,11 @@ def over_plan(stage: StageStatus | None, limits: Thresholds) -> bool:
 
 
 def memory_share(node: NodeStatus) -> float:
-    return node.resident_bytes / node.memory_bytes if node.memory_bytes > 0 else 0.0
+    return node.gauges.resident_bytes / node.memory_bytes if node.memory_bytes > 0 else 0.0
 
 
 def kv_share(node: NodeStatus) -> float:
-    return node.kv_used_bytes / node.kv_budget_bytes if node.kv_budget_bytes > 0 else 0.0
+    return node.gauges.kv_used_bytes / node.kv_budget_bytes if node.kv_budget_bytes > 0 else 0.0
 
 
 def _columns(rows: tuple[NodeRow, ...], limits: Thresholds) -> tuple[Column, ...]:
@@ -104,18 +104,24 @@ def _columns(rows: tuple[NodeRow, ...], limits: Thresholds) -> tuple[Column, ...
         *_stage_columns(limits),
         Column("utilisation", "UTIL", 4, _utilisation, lambda r: _present(r, percent(_utilisation(r))), right=True, from_width=72),
         *_memory_columns(limits),
-        Column("queue", "Q", 2, lambda r: r.node.queue_depth, right=True, from_width=90),
+        Column("queue", "Q", 2, lambda r: r.node.gauges.queue_depth, right=True, from_width=90),
         Column("temperature_c", "TEMP", 4, _temperature, _temperature_text, right=True, from_width=130),
         Column("seen_s", "SEEN", 4, _seen_s, lambda r: age(_seen_s(r)), lambda r: _seen_style(r, limits), right=True),
-        *(Column(name, "", 0, _field(name)) for name in _MORE),
+        *(Column(name, "", 0, value) for name, value in _MORE),
     )
 
 
-_MORE = ("pid", "host", "address", "device", "detail", "resident_bytes", "memory_bytes", "kv_used_bytes", "kv_budget_bytes")
-
-
-def _field(name: str) -> Callable[[NodeRow], Any]:
-    return lambda row: getattr(row.node, name)
+_MORE: tuple[tuple[str, Callable[[NodeRow], Any]], ...] = (  # exported only
+    ("pid", lambda r: r.node.pid),
+    ("host", lambda r: r.node.host),
+    ("address", lambda r: r.node.address),
+    ("device", lambda r: r.node.device),
+    ("detail", lambda r: r.node.detail),
+    ("resident_bytes", lambda r: r.node.gauges.resident_bytes),
+    ("memory_bytes", lambda r: r.node.memory_bytes),
+    ("kv_used_bytes", lambda r: r.node.gauges.kv_used_bytes),
+    ("kv_budget_bytes", lambda r: r.node.kv_budget_bytes),
+)
 
 
 def _stage_columns(limits: Thresholds) -> tuple[Column, ...]:
@@ -171,7 +177,7 @@ def _graph(row: NodeRow, width: int, glyphs: Glyphs) -> Line:
 
 
 def _memory(node: NodeStatus) -> str:
-    return f"{size(node.resident_bytes)}/{size(node.memory_bytes)}" if node.memory_bytes > 0 else size(node.resident_bytes)
+    return f"{size(node.gauges.resident_bytes)}/{size(node.memory_bytes)}" if node.memory_bytes > 0 else size(node.gauges.resident_bytes)
 
 
 def _present(row: NodeRow, text: str) -> str:
@@ -182,11 +188,11 @@ def _present(row: NodeRow, text: str) -> str:
 def _utilisation(row: NodeRow) -> float:
     """Of the device that computes: its GPU where it tells, else its threads."""
     node = row.node
-    return node.gpu_utilisation if node.gpu_utilisation is not None else node.cpu_utilisation
+    return node.gauges.gpu_utilisation if node.gauges.gpu_utilisation is not None else node.gauges.cpu_utilisation
 
 
 def _temperature(row: NodeRow) -> float | None:
-    return row.node.gpu_temperature_c if row.node.gpu_temperature_c is not None else row.node.cpu_temperature_c
+    return row.node.gauges.gpu_temperature_c if row.node.gauges.gpu_temperature_c is not None else row.node.gauges.cpu_temperature_c
 
 
 def _temperature_text(row: NodeRow) -> str:
@@ -223,8 +229,8 @@ def details(row: NodeRow) -> tuple[tuple[str, str], ...]:
         ("device", f"{node.device} on {node.host}, pid {node.pid}"),
         ("address", node.address),
         ("memory", f"{_memory(node)} = {percent(memory_share(node))} resident"),
-        ("KV", f"{size(node.kv_used_bytes)} of {size(node.kv_budget_bytes)} = {percent(kv_share(node))}"),
-        ("use", f"{percent(_utilisation(row))}{warm}, queue {node.queue_depth}"),
+        ("KV", f"{size(node.gauges.kv_used_bytes)} of {size(node.kv_budget_bytes)} = {percent(kv_share(node))}"),
+        ("use", f"{percent(_utilisation(row))}{warm}, queue {node.gauges.queue_depth}"),
         ("seen", f"{age(node.heartbeat_age_s)} ago"),
         ("says", node.detail or "-"),
     )

@@ -18,7 +18,7 @@ def sessions_table(state: ConsoleState) -> Table:
     status = state.shown.status if state.shown else None
     rows = status.sessions if status else ()
     if status and state.ui.page is not Page.OVERVIEW:  # its panel is about now
-        rows += status.finished
+        rows += status.ended.latest
     return Table(
         noun="sessions",
         rows=rows,

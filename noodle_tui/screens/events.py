@@ -39,7 +39,7 @@ def events_body(state: ConsoleState, canvas: Canvas) -> Lines:
 def _rule(state: ConsoleState, marks: Sequence[NodeMark], canvas: Canvas) -> Line:
     """It says which kind of event is left, if `f` chose one, and what the marks above stand for."""
     rule = canvas.glyphs.horizontal
-    new = state.latest.status.num_unacknowledged if state.latest else 0
+    new = state.latest.status.alarms.num_unacknowledged if state.latest else 0
     seen = f" {new} new warnings, {state.named('{cluster.acknowledge}')} = seen " if new else ""
     said = seen + f" only {state.ui.event_kind} events, {state.named('{view.kind}')} = next kind " if state.ui.event_kind else seen
     key = key_of_marks(marks, canvas.width - len(said) - 6)

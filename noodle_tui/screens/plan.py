@@ -72,7 +72,7 @@ def step_times(status: ClusterStatus) -> tuple[float, float]:
     """One step through all stages and hops: as planned, and as measured (0 until it ran)."""
     hops_s = sum(stage.hop_p50_s for stage in status.stages)
     measured = all(stage.num_steps and stage.compute_p50_s > 0 for stage in status.stages)
-    return status.predicted_step_s, sum(stage.compute_p50_s for stage in status.stages) + hops_s if measured else 0.0
+    return status.speed.predicted_step_s, sum(stage.compute_p50_s for stage in status.stages) + hops_s if measured else 0.0
 
 
 # --- the three views ------------------------------------------------------------------------------------------
@@ -105,12 +105,12 @@ def _memory_bar(row: Row, state: ConsoleState, canvas: Canvas) -> Line:
     node = row.node
     if node is None or node.memory_bytes <= 0:
         return line(Span("its node has not told its memory", "dim"))
-    kv = min(node.kv_used_bytes, node.resident_bytes)
-    shares = ((node.resident_bytes - kv) / node.memory_bytes, canvas.glyphs.full, "low"), (kv / node.memory_bytes, "+", "mid")
-    share = node.resident_bytes / node.memory_bytes
-    text = f" {percent(share):>4} {size(node.resident_bytes)}/{size(node.memory_bytes)}"
+    kv = min(node.gauges.kv_used_bytes, node.gauges.resident_bytes)
+    shares = ((node.gauges.resident_bytes - kv) / node.memory_bytes, canvas.glyphs.full, "low"), (kv / node.memory_bytes, "+", "mid")
+    share = node.gauges.resident_bytes / node.memory_bytes
+    text = f" {percent(share):>4} {size(node.gauges.resident_bytes)}/{size(node.memory_bytes)}"
     if canvas.width >= 76:
-        text += f"  KV {size(node.kv_used_bytes)}/{size(node.kv_budget_bytes)}"
+        text += f"  KV {size(node.gauges.kv_used_bytes)}/{size(node.kv_budget_bytes)}"
     style = "warn" if share > state.thresholds.memory else "text"
     return line(*parts_bar(shares, max(12, canvas.width - name_cells(canvas) - 4 - len(text)), canvas.glyphs), Span(text, style))
 
@@ -132,12 +132,12 @@ def _owners(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> Lines
     earlier = next((plan for plan in state.history.plans if plan.plan_version == state.ui.compare_version), None)
     now, before = (_owners_of(state, stages) for stages in (status.stages, earlier.stages if earlier else ()))
     letters = letters_of([*(now[i] for i in sorted(now)), *(before[i] for i in sorted(before))])
-    lines = [axis_row(status.num_items, canvas)]
+    lines = [axis_row(status.model.num_items, canvas)]
     if earlier is not None:
-        lines.append(owner_row(f"#{earlier.plan_version}", before, letters, status.num_items, canvas))
-    lines.append(owner_row("OWNER" if earlier is None else "now", now, letters, status.num_items, canvas))
+        lines.append(owner_row(f"#{earlier.plan_version}", before, letters, status.model.num_items, canvas))
+    lines.append(owner_row("OWNER" if earlier is None else "now", now, letters, status.model.num_items, canvas))
     if earlier is not None:
-        lines.append(moves_row(before, now, status.num_items, canvas))
+        lines.append(moves_row(before, now, status.model.num_items, canvas))
     else:
         lines.append(_costs(state, status, canvas))
     return (*lines, legend(letters, canvas))
@@ -152,25 +152,25 @@ def _owners_of(state: ConsoleState, stages: tuple[StageStatus, ...]) -> dict[int
 def _costs(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> Line:
     """Profiled times where the profile is of a model with as many items, else the mean of each stage."""
     view = state.profile.view
-    phase = next((p for p in view.phases if p.point.phase == "decode" and len(p.items) == status.num_items), None) if view else None
+    phase = next((p for p in view.phases if p.point.phase == "decode" and len(p.items) == status.model.num_items), None) if view else None
     if phase is not None:
-        return cost_row([item.p50_s for item in phase.items], status.num_items, "profiled", canvas)
-    times = [0.0] * status.num_items
+        return cost_row([item.p50_s for item in phase.items], status.model.num_items, "profiled", canvas)
+    times = [0.0] * status.model.num_items
     for row in stage_rows(state):
-        for i in range(row.stage.start, min(row.stage.stop, status.num_items)):
+        for i in range(row.stage.start, min(row.stage.stop, status.model.num_items)):
             times[i] = row.time_s / (row.stage.stop - row.stage.start)
-    return cost_row(times, status.num_items, "mean of its stage", canvas)
+    return cost_row(times, status.model.num_items, "mean of its stage", canvas)
 
 
 def _stage(state: ConsoleState, row: StageRow, canvas: Canvas) -> Lines:
     stage, node = row.stage, row.node
     head = f"S{row.index} {stage.worker_id}  items {stage.start}-{stage.stop - 1} ({stage.stop - stage.start})"
     if node is not None:
-        head += f"   {size(node.resident_bytes)} resident   KV {size(node.kv_used_bytes)}   queue {node.queue_depth}"
+        head += f"   {size(node.gauges.resident_bytes)} resident   KV {size(node.gauges.kv_used_bytes)}   queue {node.gauges.queue_depth}"
     excess = f" {signed_percent(row.time_s / stage.predicted_s - 1)}" if stage.num_steps and stage.predicted_s > 0 else ""
     times = f"   planned {with_ms(stage.predicted_s)}  measured {with_ms(stage.compute_p50_s)}{excess}   waits {with_ms(stage.queue_p50_s)}"
     if node is not None:
-        times += f"   util {percent(node.cpu_utilisation)}  seen {age(node.heartbeat_age_s)}"
+        times += f"   util {percent(node.gauges.cpu_utilisation)}  seen {age(node.heartbeat_age_s)}"
     rows = [
         line(" ", Span(head, "accent")),
         line(times),

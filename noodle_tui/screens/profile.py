@@ -51,7 +51,7 @@ def _doubtful(state: ConsoleState, view: ProfileView, canvas: Canvas) -> Lines:
 
 def _served(state: ConsoleState, phase: PhaseView, row: LayerRow, canvas: Canvas) -> Lines:
     """The same while serving, if it is this model that serves: the stage of the item, its memory, and an item on every node."""
-    if state.shown is None or state.shown.status.num_items != len(phase.items):
+    if state.shown is None or state.shown.status.model.num_items != len(phase.items):
         return ()
     stages = stage_rows(state)
     owner = next((stage for stage in stages if stage.stage.start <= row.item.index < stage.stage.stop), None)

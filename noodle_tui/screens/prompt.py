@@ -29,7 +29,7 @@ def furthest_back(state: ConsoleState, canvas: Canvas) -> int:
 
 
 def _invitation(state: ConsoleState) -> Lines:
-    model = state.shown.status.model if state.shown and state.shown.status.model else "the model"
+    model = state.shown.status.model.name if state.shown and state.shown.status.model.name else "the model"
     return (
         line(" ", Span("PROMPT", "title"), state.named("  {nav.in} goes to the field below, enter sends it to ") + model[:24]),
         line(Span(state.named("   {nav.panel} goes to max tokens, temperature, seed;  up brings the last prompt back"), "dim")),

@@ -35,10 +35,10 @@ def sessions_body(state: ConsoleState, canvas: Canvas) -> Lines:
 def totals(status: ClusterStatus, width: int) -> Line:
     """All sessions in one row; the first token's time where it has room."""
     queued = sum(session.state == "queued" for session in status.sessions)
-    failed = Span(f"{status.num_sessions_failed} failed", "warn" if status.num_sessions_failed else "text")
-    head = f" {len(status.sessions) - queued} running  {queued} queued  {status.num_sessions_done} done  "
+    failed = Span(f"{status.ended.num_failed} failed", "warn" if status.ended.num_failed else "text")
+    head = f" {len(status.sessions) - queued} running  {queued} queued  {status.ended.num_done} done  "
     ttft_s = quantile([session.ttft_s for session in status.sessions if session.ttft_s > 0], 0.95)
-    row = line(head, failed, f"   {rate(status.tokens_per_s)} tok/s")
+    row = line(head, failed, f"   {rate(status.speed.tokens_per_s)} tok/s")
     ttft = f"   TTFT p95 {with_ms(ttft_s)} here"
     return (*row, Span(ttft)) if ttft_s and width_of(row) + len(ttft) <= width else row
 
@@ -59,7 +59,7 @@ def _session(state: ConsoleState, status: ClusterStatus, session: SessionStatus,
         line(
             Span("   tokens  ", "dim"), f"{session.num_prompt_tokens} prompt + {session.num_generated} of {session.max_new_tokens}, {eta}"
         ),
-        line(Span("   context ", "dim"), f"{used} of {status.context_tokens} tokens"),
+        line(Span("   context ", "dim"), f"{used} of {status.model.context_tokens} tokens"),
     ]
     if session.why:
         rows.append(line(Span("   why     ", "dim"), Span(session.why, "error" if session.state == "failed" else "text")))

@@ -70,16 +70,17 @@ def _step_graphs(state: ConsoleState, status: ClusterStatus, cells: int, glyphs:
     """Median and 95th percentile, each with its graph on the scale of 0 to twice the plan."""
     parts: list[Span | str] = [_label("STEP")]
     for name, now_s, known in (
-        ("p50", status.step_p50_s, [sample.step_p50_s for sample in state.history.samples]),
-        ("p95", status.step_p95_s, [sample.step_p95_s for sample in state.history.samples]),
+        ("p50", status.speed.step_p50_s, [sample.step_p50_s for sample in state.history.samples]),
+        ("p95", status.speed.step_p95_s, [sample.step_p95_s for sample in state.history.samples]),
     ):
-        parts += [f"{name} {with_ms(now_s):>6} [", *sparkline(known, status.predicted_step_s, cells, glyphs, graph="step"), "]  "]
+        parts += [f"{name} {with_ms(now_s):>6} [", *sparkline(known, status.speed.predicted_step_s, cells, glyphs, graph="step"), "]  "]
     return line(*parts)
 
 
 def _last_left(state: ConsoleState, status: ClusterStatus) -> Line:
     """An offer comes before what never changes."""
-    return line(" ", *_adapt(state, status)) if status.suggestion_id else line(" ", *_context(status), "  ", *_adapt(state, status))
+    before = () if status.adaptation.suggestion_id else (*_context(status), "  ")
+    return line(" ", *before, *_adapt(state, status))
 
 
 def _right(state: ConsoleState, status: ClusterStatus) -> Lines:
@@ -99,11 +100,11 @@ def _label(text: str) -> Span:
 
 
 def _throughput(status: ClusterStatus) -> Line:
-    return line(_label("THROUGHPUT"), f"{rate(status.tokens_per_s):>5} tok/s")
+    return line(_label("THROUGHPUT"), f"{rate(status.speed.tokens_per_s):>5} tok/s")
 
 
 def _step(status: ClusterStatus) -> Line:
-    return line(_label("STEP"), f"p50 {with_ms(status.step_p50_s):>6}  p95 {with_ms(status.step_p95_s):>6}")
+    return line(_label("STEP"), f"p50 {with_ms(status.speed.step_p50_s):>6}  p95 {with_ms(status.speed.step_p95_s):>6}")
 
 
 def _first_token(status: ClusterStatus) -> Line:
@@ -118,8 +119,8 @@ def _sessions(status: ClusterStatus) -> Line:
 
 
 def _finished(status: ClusterStatus) -> Line:
-    failed = Span(f"{status.num_sessions_failed} failed", "warn" if status.num_sessions_failed else "text")
-    return line(Span("FINISHED ", "dim"), f"{status.num_sessions_done} done ", failed)
+    failed = Span(f"{status.ended.num_failed} failed", "warn" if status.ended.num_failed else "text")
+    return line(Span("FINISHED ", "dim"), f"{status.ended.num_done} done ", failed)
 
 
 def _bottleneck(status: ClusterStatus) -> Line:
@@ -141,19 +142,19 @@ def _against_plan(actual_s: float, predicted_s: float, num_steps: int) -> Line:
 
 def _context(status: ClusterStatus) -> Line:
     up = age(status.uptime_s // 60 * 60) if status.uptime_s >= 60 else "<1m"  # whole minutes: seconds would be a clock
-    return line(_label("CONTEXT"), f"{status.context_tokens} tokens", Span("  UP ", "dim"), up)
+    return line(_label("CONTEXT"), f"{status.model.context_tokens} tokens", Span("  UP ", "dim"), up)
 
 
 def _adapt(state: ConsoleState, status: ClusterStatus) -> Line:
     """Whether layers move by themselves, and what waits to be confirmed."""
-    if not status.adaptation_mode:
+    if not status.adaptation.mode:
         return ()
     known = state.suggestion
     gain = 1 - known.entry.predicted_s / known.entry.before_s if known and known.entry.before_s > 0 else None
-    offer = f"  offers {signed_percent(-gain if gain is not None else None)} a step" if status.suggestion_id else ""
+    offer = f"  offers {signed_percent(-gain if gain is not None else None)} a step" if status.adaptation.suggestion_id else ""
     offer += state.named(" ({screen.what-if} shows it)") if offer else ""
-    rests = "  rests: plan by hand" if status.strategy == GIVEN and status.adaptation_mode != "off" else ""
-    return line(Span("ADAPT ", "dim"), status.adaptation_mode, Span(rests, "dim"), Span(offer, "warn"))
+    rests = "  rests: plan by hand" if status.strategy == GIVEN and status.adaptation.mode != "off" else ""
+    return line(Span("ADAPT ", "dim"), status.adaptation.mode, Span(rests, "dim"), Span(offer, "warn"))
 
 
 def _kv(state: ConsoleState, status: ClusterStatus) -> Line:

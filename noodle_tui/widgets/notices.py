@@ -89,12 +89,12 @@ def weights(state: ConsoleState, canvas: Canvas) -> Lines:
         return ()
     status = state.shown.status
     facts = []
-    if status.random_weights:
+    if status.model.random_weights:
         facts.append("random weights: answers are noise")
-    if status.model and not status.has_tokenizer:
+    if status.model.name and not status.model.has_tokenizer:
         facts.append("no tokenizer: text as bytes")
-    if status.precision.stored_dtype != status.precision.computed_dtype:
-        facts.append(status.precision.sentence)
+    if status.model.precision.stored_dtype != status.model.precision.computed_dtype:
+        facts.append(status.model.precision.sentence)
     if status.identity is Identity.WITHIN_TOLERANCE:
         facts.append(f"identity grade {status.identity}: {status.identity.sentence}")
     rows = wrap("; ".join(facts), canvas.width - 7) if facts else []

@@ -50,7 +50,8 @@ def too_small_line(state: ConsoleState, canvas: Canvas) -> Line:
     if state.shown is None:
         return line(f" {state.link.state}", state.named("  {app.quit} quit "), Span(size, "dim"))
     status = state.shown.status
-    facts = f" {state.link.state} #{status.plan_version} {rate(status.tokens_per_s)} tok/s {num_alive(status)}/{len(status.nodes)} nodes "
+    alive, tokens = f"{num_alive(status)}/{len(status.nodes)}", rate(status.speed.tokens_per_s)
+    facts = f" {state.link.state} #{status.plan_version} {tokens} tok/s {alive} nodes "
     return line(facts, Span(worst_word(state)[0], worst_word(state)[1]), state.named("  {app.quit} quit "), Span(size, "dim"))
 
 
@@ -194,7 +195,7 @@ def _facts(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> dict[s
         "model": _model(status, canvas),
         "plan": line(f"  plan #{status.plan_version}" if status.stages else "  no plan"),
         "strategy": line(f" {status.strategy}") if status.stages else (),
-        "adapt": line(f"  adapt {status.adaptation_mode}") if status.adaptation_mode not in ("", "off") else (),
+        "adapt": line(f"  adapt {status.adaptation.mode}") if status.adaptation.mode not in ("", "off") else (),
         "versions": line(Span(f"  {state.link.versions}", "warn")) if state.link.versions else (),
         "nodes": line(f"  nodes {num_alive(status)}/{total}"),
         "worst": line(Span(f"  {word}", style)) if fresh else (),
@@ -202,9 +203,9 @@ def _facts(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> dict[s
 
 
 def _model(status: ClusterStatus, canvas: Canvas) -> Line:
-    mark = "RANDOM WEIGHTS" if status.random_weights else ""
-    if not status.model:
+    mark = "RANDOM WEIGHTS" if status.model.random_weights else ""
+    if not status.model.name:
         return line("  no model")
-    name = fit(status.model, min(len(status.model), max(8, canvas.width // 5)), canvas.glyphs)
-    dtype = f" {status.precision.computed_dtype}" if status.precision.computed_dtype else ""
+    name = fit(status.model.name, min(len(status.model.name), max(8, canvas.width // 5)), canvas.glyphs)
+    dtype = f" {status.model.precision.computed_dtype}" if status.model.precision.computed_dtype else ""
     return line(f"  {name}{dtype}", " " if mark else "", Span(mark, "warn"))

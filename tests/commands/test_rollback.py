@@ -14,7 +14,7 @@ from engine.data.errors import NotFound
 from engine.data.moves import MoveEstimate
 from engine.data.plan import Plan, Stage
 from engine.service import client
-from tests.tui.frames import status
+from tests.tui.frames import changed, status
 
 
 def adopted(*cuts: int) -> list[AdoptedPlan]:
@@ -41,13 +41,13 @@ def test_without_a_present_plan_every_one_counts() -> None:
 
 
 def test_the_status_tells_the_mode_and_how_to_confirm_a_suggestion() -> None:
-    assert "adaptation: suggest; suggestion 7: noodle-engine adapt confirm 7" in _text(status(adaptation_mode="suggest", suggestion_id=7))
-    assert "adaptation" not in _text(status(adaptation_mode="off"))
+    assert "adaptation: suggest; suggestion 7: noodle-engine adapt confirm 7" in _text(status(mode="suggest", suggestion_id=7))
+    assert "adaptation" not in _text(status(mode="off"))
 
 
 def test_the_status_counts_bytes_as_the_console_does() -> None:
     shown = status()
-    node = replace(shown.nodes[0], resident_bytes=300 * 2**20, kv_used_bytes=2**20, kv_budget_bytes=3 * 2**30)
+    node = changed(shown.nodes[0], resident_bytes=300 * 2**20, kv_used_bytes=2**20, kv_budget_bytes=3 * 2**30)
     row = next(row for row in _text(replace(shown, nodes=(node,))).split("\n") if row.startswith(node.worker_id))
     assert f" {size(300 * 2**20)} " in row and " 300M " in row and " 1M/3.0G " in row
 

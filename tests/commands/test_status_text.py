@@ -10,7 +10,7 @@ from tests.tui import frames
 
 def rows(*sessions: SessionStatus, finished: tuple[SessionStatus, ...] = ()) -> list[list[str]]:
     """The lines about sessions, as words."""
-    lines = _text(frames.status(sessions=sessions, finished=finished)).splitlines()
+    lines = _text(frames.status(sessions=sessions, latest=finished)).splitlines()
     return [line.split() for line in lines if line.startswith(("s-", "SESSION"))]
 
 
@@ -41,5 +41,23 @@ def test_the_dtypes_and_the_grade_of_identity_are_said_in_text_and_json() -> Non
     assert "weights: stored as bfloat16, computed as float32: `--dtype bfloat16` halves 29.0 GB" in lines
     assert any(line.startswith("identity: grade 1, greedy answers have the tokens of a single process") for line in lines)
     document = _document(status)
-    assert document["precision"]["text"] == status.precision.sentence and document["precision"]["computed_dtype"] == "float32"
+    assert document["precision"]["text"] == status.model.precision.sentence and document["precision"]["computed_dtype"] == "float32"
     assert (document["identity"], document["identity_text"]) == ("1", Identity.SAME_TOKENS.sentence)
+
+
+def test_the_document_keeps_its_names_whatever_holds_the_values() -> None:
+    """Scripts read these; in the program they belong to values of their own (`status.speed`, `node.gauges`)."""
+    document = _document(frames.status(latest=(frames.status().sessions[0],), mode="suggest", suggestion_id=7, num_unacknowledged=2))
+    cluster = (
+        "cluster_id phase detail failure plan_version strategy num_workers_expected stages sessions workers uptime_s identity identity_text"
+    )
+    model = "model random_weights has_tokenizer num_items context_tokens precision stand_in_tokenizer tokenizer_source"
+    figures = "tokens_per_s step_p50_s step_p95_s predicted_step_s predicted_bottleneck_s num_sessions_done num_sessions_failed finished"
+    rest = "identity identity_text adaptation_mode suggestion_id acknowledged_sequence num_unacknowledged"
+    assert document.keys() == set(f"{cluster} {model} {figures} {rest}".split())
+    assert (document["model"], document["num_items"], document["tokens_per_s"]) == ("gpt2", 14, 84.7)
+    assert (document["adaptation_mode"], document["suggestion_id"], document["num_unacknowledged"]) == ("suggest", 7, 2)
+    assert (document["num_sessions_done"], len(document["finished"])) == (3, 1)
+    node = "worker_id pid host address device state detail progress start stop memory_bytes memory_limit_bytes kv_budget_bytes"
+    gauges = "resident_bytes kv_used_bytes cpu_utilisation queue_depth gpu_utilisation gpu_temperature_c cpu_temperature_c"
+    assert document["workers"][0].keys() == set(f"{node} {gauges} heartbeat_age_s is_drained".split())

@@ -154,7 +154,7 @@ class Driver:
     def beat(self, worker_id: str) -> None:
         member = self.cluster.members.get(worker_id)
         assert member is not None
-        self.feed(on.HeartbeatArrived(worker_id, member.generation, "", -1.0, 0, 0, 0.0))
+        self.feed(on.HeartbeatArrived(worker_id, member.generation, "", -1.0))
 
     def texts(self) -> list[str]:
         return [c.text for c in self.seen if isinstance(c, do.Record)]

@@ -160,7 +160,7 @@ def test_a_suggestion_goes_with_the_plan_that_it_was_made_for() -> None:
     assert offered and entry.for_version == present
     driver.feed(on.ReplanRequested(present, "", (Stage("w1", 0, 2), Stage("w2", 2, 10), Stage("w3", 10, 12))))
     run(driver, 5, {"w2": 3.0})
-    assert cluster.plan_version > present and cluster_status(cluster, "c", driver.now_s).suggestion_id == 0
+    assert cluster.plan_version > present and cluster_status(cluster, "c", driver.now_s).adaptation.suggestion_id == 0
     with pytest.raises(Refused):
         driver.feed(on.SuggestionConfirmed(offered))
 
@@ -176,5 +176,5 @@ def test_a_preview_and_the_status_carry_hops_and_the_plan_that_they_are_for() ->
     assert cluster.plan is not None
     preview = cluster.preview("", cluster.plan.stages)
     assert preview.for_version == cluster.plan_version and len(preview.hop_s) == len(preview.stages)
-    assert (status.predicted_step_s, status.predicted_bottleneck_s) == (cluster.plan.round_trip_s, cluster.plan.bottleneck_s)
+    assert (status.speed.predicted_step_s, status.speed.predicted_bottleneck_s) == (cluster.plan.round_trip_s, cluster.plan.bottleneck_s)
     assert tuple(stage.predicted_hop_s for stage in status.stages) == cluster.plan.hop_s

@@ -16,7 +16,7 @@ from engine.control.sessions.scheduler import SchedulerLimits
 from engine.data.errors import Corrupt, Exhausted, Gap, InvalidInput, NoodleError, NotFound, Refused, Unavailable
 from engine.data.generation import FinishReason, GenerateRequest, StageTiming
 from engine.data.plan import Stage
-from engine.data.status import NodeState, Phase
+from engine.data.status import Gauges, NodeState, Phase
 from engine.profile.cost_model import CostModel, CostSample
 from engine.profile.point import DECODE, Point
 from engine.profile.profile import Profile, doubt_of
@@ -162,7 +162,7 @@ def test_a_silent_worker_is_lost_within_a_second_if_a_step_waits_for_it() -> Non
         driver.feed(on.Tick())
     w2 = driver.cluster.members.get("w2")
     assert w2 is not None and not w2.alive and any("while a step waited" in t for t in driver.texts())
-    driver.feed(on.HeartbeatArrived("w2", w2.generation, "awake", -1.0, 0, 0, 0.0))
+    driver.feed(on.HeartbeatArrived("w2", w2.generation, "awake", -1.0))
     assert not w2.alive
 
 
@@ -226,7 +226,7 @@ def test_heartbeats_and_reports_of_a_former_registration_are_dropped() -> None:
     driver.feed(on.WorkerLost("w1", generation, "its connection broke"))
     driver.join("w1")
     driver.now_s = 2.9
-    driver.feed(on.HeartbeatArrived("w1", generation, "old", -1.0, 1, 1, 1.0))
+    driver.feed(on.HeartbeatArrived("w1", generation, "old", -1.0, Gauges(1, 1, 1.0)))
     driver.feed(on.WorkerLost("w1", generation, "late"))
     new = driver.cluster.members.get("w1")
     assert new is not None and new.alive and new.detail != "old"

@@ -12,7 +12,7 @@ from engine.control.sessions.session_status import MAX_ERROR_CHARS, session_stat
 from engine.control.status import cluster_status
 from engine.data.errors import Exhausted
 from engine.data.generation import GenerateRequest
-from engine.data.status import SessionStatus
+from engine.data.status import EndedSessions, SessionStatus
 from tests.control.harness import Driver, card
 
 
@@ -67,7 +67,7 @@ def test_an_error_is_remembered_boundedly() -> None:
     driver = Driver(hold=True).start()
     driver.submit("s1", num_prompt=4, max_new_tokens=20)
     driver.report(driver.held.pop(), error=Exhausted("x" * 100_000))
-    assert cluster_status(driver.cluster, "c", 9.0).finished[0].why == "x" * MAX_ERROR_CHARS
+    assert cluster_status(driver.cluster, "c", 9.0).ended.latest[0].why == "x" * MAX_ERROR_CHARS
 
 
 def test_a_session_that_failed_is_remembered_with_its_error() -> None:
@@ -75,9 +75,9 @@ def test_a_session_that_failed_is_remembered_with_its_error() -> None:
     driver.submit("s1", num_prompt=4, max_new_tokens=20)
     driver.report(driver.held.pop(), error=Exhausted("full"))
     status = cluster_status(driver.cluster, "c", 9.0)
-    (failed,) = status.finished
+    (failed,) = status.ended.latest
     assert (failed.state, failed.finish_reason, failed.num_generated, failed.why) == ("failed", "error", 0, "full")
-    assert (status.num_sessions_done, status.num_sessions_failed, status.sessions) == (0, 1, ())
+    assert (status.ended.num_done, status.ended.num_failed, status.sessions) == (0, 1, ())
 
 
 def test_sessions_that_ended_are_remembered_newest_first_and_boundedly() -> None:
@@ -87,12 +87,12 @@ def test_sessions_that_ended_are_remembered_newest_first_and_boundedly() -> None
     driver.feed(on.SessionCancelled("gone", "an operator said so"))
     driver.hold = False
     driver.submit("s0", num_prompt=4, max_new_tokens=3)
-    done, gone = cluster_status(driver.cluster, "c", 99.0).finished
+    done, gone = cluster_status(driver.cluster, "c", 99.0).ended.latest
     assert (done.session_id, done.state, done.finish_reason, done.num_generated, done.why) == ("s0", "done", "length", 3, "")
     assert (gone.state, gone.age_s, gone.why) == ("cancelled", 2.0, "an operator said so")
     for i in range(MAX_FINISHED):
         driver.submit(f"t{i}", num_prompt=4, max_new_tokens=1)
-    names = [s.session_id for s in cluster_status(driver.cluster, "c", 99.0).finished]
+    names = [s.session_id for s in cluster_status(driver.cluster, "c", 99.0).ended.latest]
     assert names == [f"t{i}" for i in reversed(range(MAX_FINISHED))]
 
 
@@ -101,11 +101,11 @@ def test_a_later_coordinator_remembers_what_ended_before_it_and_goes_on_counting
     driver = Driver()
     driver.cluster = Cluster(ClusterConfig(num_workers_expected=3), 0.0, 3, PastSessions((before,), 7, 2))
     waiting = cluster_status(driver.cluster, "c", 0.0)
-    assert (waiting.finished, waiting.num_sessions_done, waiting.num_sessions_failed) == ((before,), 7, 2)
+    assert waiting.ended == EndedSessions(7, 2, (before,))
     driver.start().submit("s1", num_prompt=4, max_new_tokens=1)
     status = cluster_status(driver.cluster, "c", 0.0)
-    assert [s.session_id for s in status.finished] == ["s1", "old"] and status.num_sessions_done == 8
-    assert driver.finished["s1"].status == status.finished[0]  # what the journal is told
+    assert [s.session_id for s in status.ended.latest] == ["s1", "old"] and status.ended.num_done == 8
+    assert driver.finished["s1"].status == status.ended.latest[0]  # what the journal is told
 
 
 def test_figures_of_a_session_that_was_taken_over_are_of_the_time_that_is_known() -> None:
@@ -117,7 +117,7 @@ def test_figures_of_a_session_that_was_taken_over_are_of_the_time_that_is_known(
     while driver.held:
         driver.now_s += 2.0 * (driver.held[0].segments[0].sample_index is not None)  # each new token takes 2 s
         driver.report(driver.held.pop(0))
-    (end,) = cluster_status(driver.cluster, "c", driver.now_s).finished
+    (end,) = cluster_status(driver.cluster, "c", driver.now_s).ended.latest
     assert (end.num_generated, end.ttft_s, end.age_s) == (9, 0.0, 46.0)
     assert end.tokens_per_s == 0.5
 
@@ -128,5 +128,5 @@ def test_everything_that_ends_at_once_is_remembered_with_why() -> None:
     driver.submit("s1")
     driver.feed(on.ModelFailed("the folder is gone"))
     status = cluster_status(driver.cluster, "c", 1.0)
-    assert [(s.session_id, s.state, s.why) for s in status.finished] == [("s1", "failed", "the folder is gone")]
-    assert [c.status for c in driver.seen if isinstance(c, do.FinishSession)] == [*status.finished] and status.num_sessions_failed == 1
+    assert [(s.session_id, s.state, s.why) for s in status.ended.latest] == [("s1", "failed", "the folder is gone")]
+    assert [c.status for c in driver.seen if isinstance(c, do.FinishSession)] == [*status.ended.latest] and status.ended.num_failed == 1

@@ -179,7 +179,7 @@ async def _moves(matrix: Matrix, num_moves: int) -> int:
     async with Client(matrix.address) as client:
         await matrix.ready(client)
         reports = await moves_under_load(client, num_moves)
-        failed = (await client.status()).num_sessions_failed
+        failed = (await client.status()).ended.num_failed
     pauses = sorted(r.pause_s for r in reports)
     done = sum(r.outcome == "done" for r in reports)
     for report in reports:

@@ -71,7 +71,7 @@ def test_text_prompts_go_through_the_stand_in_tokenizer(cluster: Running) -> Non
 
 def test_that_a_stand_in_was_used_is_said_with_the_answer_and_in_the_status(cluster: Running) -> None:
     answer, status = cluster.generate(GenerateRequest(prompt="Hi", max_new_tokens=1)).document(), cluster.status()
-    assert "no tokenizer.json" in answer["stand_in_tokenizer"] and answer["stand_in_tokenizer"] == status.stand_in_tokenizer
+    assert "no tokenizer.json" in answer["stand_in_tokenizer"] and answer["stand_in_tokenizer"] == status.model.stand_in_tokenizer
 
 
 def test_text_is_the_decoding_of_the_tokens_however_an_answer_ends(cluster: Running) -> None:
@@ -144,7 +144,7 @@ def test_cancelling_frees_the_session(cluster: Running) -> None:
         return session_id
 
     session_id = cluster.wait(cancel_after_two())
-    cluster.until(lambda s: not s.sessions and all(n.kv_used_bytes == 0 for n in s.nodes), "KV freed")
+    cluster.until(lambda s: not s.sessions and all(n.gauges.kv_used_bytes == 0 for n in s.nodes), "KV freed")
     with pytest.raises(NotFound, match=session_id):
         cluster.wait(cluster.client.cancel(session_id))
 
@@ -167,12 +167,12 @@ def test_an_operator_can_cancel_a_session_of_somebody_else(cluster: Running) -> 
 def test_the_status_tells_the_truth(cluster: Running) -> None:
     cluster.until(lambda s: [n.state for n in s.nodes] == [NodeState.OK] * 3, "a moment in which no heartbeat is late")
     status = cluster.status()
-    assert status.phase is Phase.SERVING and status.random_weights and not status.has_tokenizer
-    assert status.stages[0].start == 0 and status.stages[-1].stop == status.num_items
+    assert status.phase is Phase.SERVING and status.model.random_weights and not status.model.has_tokenizer
+    assert status.stages[0].start == 0 and status.stages[-1].stop == status.model.num_items
     assert {n.worker_id: n.pid for n in status.nodes} == {k: v for k, v in cluster.cluster.pids().items() if k != "coordinator"}
-    assert all(n.resident_bytes > 10_000_000 and n.heartbeat_age_s >= 0 for n in status.nodes)
-    assert (status.precision.stored_dtype, status.precision.computed_dtype) == ("float32", "float32")
-    assert status.precision.weight_bytes > 100_000 and status.identity is Identity.SAME_TOKENS
+    assert all(n.gauges.resident_bytes > 10_000_000 and n.heartbeat_age_s >= 0 for n in status.nodes)
+    assert (status.model.precision.stored_dtype, status.model.precision.computed_dtype) == ("float32", "float32")
+    assert status.model.precision.weight_bytes > 100_000 and status.identity is Identity.SAME_TOKENS
 
 
 def test_an_answer_as_json_says_its_dtype_and_its_grade_of_identity(cluster: Running) -> None:

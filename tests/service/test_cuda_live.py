@@ -33,7 +33,7 @@ def test_moves_between_cpu_and_gpu_under_load_lose_no_token(cluster: Matrix) -> 
             reports = await moves_under_load(client, 30)
             status = await client.status()
         assert [r for r in reports if r.outcome != "done"] == []
-        assert status.num_sessions_failed == 0 and {n.device for n in status.nodes} == {"cpu", "cuda:0"}
+        assert status.ended.num_failed == 0 and {n.device for n in status.nodes} == {"cpu", "cuda:0"}
 
     asyncio.run(work())
 

@@ -81,7 +81,7 @@ def check(cluster: Matrix, step: str, ends: bool) -> None:
             else:
                 assert isinstance(result, Transcript) and ids(result) == reference(MODEL, result.prompt_ids, NUM_TOKENS)
                 assert result.finish_reason is FinishReason.LENGTH
-            assert (await client.status()).num_sessions_failed - before.num_sessions_failed == ends
+            assert (await client.status()).ended.num_failed - before.ended.num_failed == ends
             assert await accusations(client) == told
             whose = [cluster.pids[n] for n in (("w1", "w2", "w3") if step == "sampling" else ("coordinator",))]
             found = re.search(r"incident ([0-9a-f]{8})", str(result)) if ends else None

@@ -24,9 +24,9 @@ def test_tokens_equal_generate_and_no_worker_holds_more_than_its_slice(num_worke
         assert len(status.stages) == num_workers
         card = prepare(ModelRef(MODEL, 0), default_cache_dir())
         whole = sum(i.weight_bytes for i in card.items)
-        least = min(n.resident_bytes - _slice_bytes(card, n.start, n.stop) for n in status.nodes)
+        least = min(n.gauges.resident_bytes - _slice_bytes(card, n.start, n.stop) for n in status.nodes)
         for node in status.nodes:
-            beyond = node.resident_bytes - _slice_bytes(card, node.start, node.stop)
+            beyond = node.gauges.resident_bytes - _slice_bytes(card, node.start, node.stop)
             assert beyond - least < 0.15 * whole, (
                 f"{node.worker_id} holds {beyond / 1e6:.0f} MB beside its slice, another {least / 1e6:.0f}"
             )

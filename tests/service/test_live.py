@@ -127,7 +127,7 @@ def test_moves_under_load_lose_no_token(cluster: Matrix) -> None:
         assert len(done) > 6, reports  # on a machine that is busy enough a heartbeat comes late now and then, and a move is dropped
         assert all((r.num_items == 0) == (r.weight_bytes == 0) for r in done)
         status = await client.status()
-        assert status.plan_version > 6 and status.num_sessions_failed == 0
+        assert status.plan_version > 6 and status.ended.num_failed == 0
 
     run(cluster, work)
 
@@ -198,7 +198,7 @@ def test_a_client_that_goes_away_frees_its_memory_within_a_second(cluster: Matri
                 if chunk.index == 3:
                     break
         await until(client, lambda s: not s.sessions)
-        await until(client, lambda s: all(n.kv_used_bytes == 0 for n in s.nodes))
+        await until(client, lambda s: all(n.gauges.kv_used_bytes == 0 for n in s.nodes))
         told = [e for e in await events(client) if e.kind == "session" and "cancelled" in e.text]
         assert len(told) == 1
 
@@ -248,11 +248,11 @@ def test_a_finished_answer_can_be_read_again_from_the_journal_and_its_figures_ar
         from protos import noodle_pb2 as pb
 
         done = await transcribe(client, ask(PROMPT, 12))
-        ends = (await until(client, lambda s: s.num_sessions_done > 0)).finished
+        ends = (await until(client, lambda s: s.ended.num_done > 0)).ended.latest
         cluster.nursery.kill(cluster.pids["coordinator"])
         await asyncio.to_thread(cluster.start_coordinator)
         status = await cluster.ready(client)
-        assert status.finished == ends and (ends[0].num_generated, status.num_sessions_done) == (12, 1)
+        assert status.ended.latest == ends and (ends[0].num_generated, status.ended.num_done) == (12, 1)
         request = pb.GenerateRequest(session_id=done.chunks[0].session_id, resume=True, next_index=8)
         chunks = [wire.chunk_from_message(c) async for c in client._stub.Generate(request, metadata=client._metadata)]
         assert [(c.index, c.token_id) for c in chunks[1:-1]] == list(enumerate(ids(done)))[8:]

@@ -68,7 +68,7 @@ def test_a_full_disk_costs_records_never_tokens(cluster: Running, tmp_path: Path
     (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
     with running(TINY, 2, metrics_dir=str(tmp_path)) as full:
         assert full.generate(full.request((5, 6, 7), 30)).document()["token_ids"] == expected
-        assert full.status().num_sessions_failed == 0
+        assert full.status().ended.num_failed == 0
 
 
 def test_a_coordinator_that_is_killed_leaves_a_readable_log(tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engine.control.status import cluster_status
 from engine.data.errors import Refused, Unavailable
-from engine.data.status import ClusterStatus, NodeState
+from engine.data.status import ClusterStatus, Gauges, ModelStatus, NodeState
 from engine.service import metrics_server
-from engine.service.gauges import Gauges
+from engine.service.meters import Meters
 from engine.service.metrics_server import MAX_THREADS, MetricsServer, cluster_collector, worker_collector
 from engine.service.options import MetricsOptions
-from engine.service.sensors import Readings, Sensors, gpu_uuid
+from engine.service.sensors import Sensors, gpu_uuid
 from tests.control.harness import Driver
 
 
@@ -47,8 +47,8 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 def status() -> ClusterStatus:
     found = cluster_status(Driver().start().cluster, "noodle-test", 5.0)
-    nodes = (replace(found.nodes[0], gpu_utilisation=0.5, state=NodeState.LOST), *found.nodes[1:])
-    return replace(found, model='evil"}\n\x1b[31m model\\', nodes=nodes)
+    nodes = (replace(found.nodes[0], gauges=Gauges(gpu_utilisation=0.5), state=NodeState.LOST), *found.nodes[1:])
+    return replace(found, model=ModelStatus('evil"}\n\x1b[31m model\\'), nodes=nodes)
 
 
 def test_nothing_listens_unless_a_port_is_given() -> None:
@@ -102,11 +102,11 @@ def test_a_loop_that_stands_still_gets_the_last_figures(loop: asyncio.AbstractEv
 
 
 def test_a_worker_is_scraped() -> None:
-    gauges = Gauges()
-    gauges.add_step(0.5, 0.25, 0.125, 0.0625)
-    gauges.add_step(0.5, 0.25, 0.125, 0.0625)
-    gauges.readings = Readings(1000, 1.5, None, 0.25, 61.0)
-    server = MetricsServer(MetricsOptions(0), worker_collector("w1", gauges))
+    meters = Meters()
+    meters.add_step(0.5, 0.25, 0.125, 0.0625)
+    meters.add_step(0.5, 0.25, 0.125, 0.0625)
+    meters.sensed = Gauges(1000, 0, 1.5, 0, 0.25, 61.0)
+    server = MetricsServer(MetricsOptions(0), worker_collector("w1", meters))
     address = server.start()
     try:
         found = scrape(address)

@@ -10,7 +10,7 @@ from engine.control import events as on
 from engine.control.status import cluster_status
 from engine.data.generation import Segment, StageTiming
 from engine.data.plan import Plan, Stage
-from engine.data.status import Event, NodeState, Severity
+from engine.data.status import Event, Gauges, NodeState, Severity
 from engine.service.coordinator.recorder import IDLE_SAMPLE_S, SAMPLE_S, Recorder
 from tests.control.harness import Driver
 
@@ -135,7 +135,7 @@ def test_gauges_of_a_heartbeat_reach_the_sample() -> None:
     bench = Bench()
     member = bench.driver.cluster.members.get("w1")
     assert member is not None
-    beat = on.HeartbeatArrived("w1", member.generation, "", -1.0, 11, 12, 1.5, 4, 0.75, 61.0, 48.0)
+    beat = on.HeartbeatArrived("w1", member.generation, "", -1.0, Gauges(11, 12, 1.5, 4, 0.75, 61.0, 48.0))
     bench.driver.feed(beat)
     bench.tick(IDLE_SAMPLE_S)
     row = next(r for r in bench.written.of("node") if r["worker_id"] == "w1")

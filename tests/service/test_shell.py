@@ -132,16 +132,16 @@ def test_warnings_are_acknowledged_up_to_an_event_and_the_next_coordinator_knows
         shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), Access())
         for severity in (Severity.WARN, Severity.INFO, Severity.ERROR, Severity.OK, Severity.WARN):
             shell.record(do.Record(severity, "node", "w1", "something"))
-        assert shell.status().num_unacknowledged == 3
+        assert shell.status().alarms.num_unacknowledged == 3
         with pytest.raises(InvalidInput, match="there is no event 6 yet: the newest is 5"):
             shell.events.acknowledge(6)
-        assert shell.events.acknowledge(3) == 2 and shell.status().num_unacknowledged == 1
-        assert shell.events.acknowledge(2) == 0 and shell.status().acknowledged_sequence == 3  # what was seen stays seen
-        assert shell.events.acknowledge(0) == 1 and shell.status().num_unacknowledged == 0
+        assert shell.events.acknowledge(3) == 2 and shell.status().alarms.num_unacknowledged == 1
+        assert shell.events.acknowledge(2) == 0 and shell.status().alarms.acknowledged_sequence == 3  # what was seen stays seen
+        assert shell.events.acknowledge(0) == 1 and shell.status().alarms.num_unacknowledged == 0
         shell.record(do.Record(Severity.ERROR, "node", "w1", "again"))
         await shell.close()
         again = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), Access())
-        assert (again.status().acknowledged_sequence, again.status().num_unacknowledged) == (5, 1)
+        assert (again.status().alarms.acknowledged_sequence, again.status().alarms.num_unacknowledged) == (5, 1)
         await again.close()
 
     asyncio.run(work())
@@ -188,8 +188,8 @@ def test_sessions_that_are_taken_over_keep_their_age_and_one_that_cannot_go_on_e
         shell.outputs.restore()
         await asyncio.sleep(0)  # what the cluster wants done is done in the loop's next round
         status = shell.status()
-        assert [(s.session_id, s.age_s >= 5000) for s in (*status.sessions, *status.finished)] == [("s-1", True), ("s-long", True)]
-        assert "shorten the prompt" in status.finished[0].why and journal.past_sessions().latest == status.finished
+        assert [(s.session_id, s.age_s >= 5000) for s in (*status.sessions, *status.ended.latest)] == [("s-1", True), ("s-long", True)]
+        assert "shorten the prompt" in status.ended.latest[0].why and journal.past_sessions().latest == status.ended.latest
         assert journal.unfinished() == ["s-1"]
         await shell.close()
 

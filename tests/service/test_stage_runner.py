@@ -17,7 +17,7 @@ from engine.model.sources.source import default_cache_dir
 from engine.model.weights.weight_folder import WeightFolder
 from engine.service import wire
 from engine.service.errors import from_number
-from engine.service.gauges import Gauges
+from engine.service.meters import Meters
 from engine.service.worker import kv_transfer
 from engine.service.worker.stage_runner import RunnerOptions, StageRunner
 from protos import noodle_pb2 as pb
@@ -34,7 +34,7 @@ class Stage:
     def __init__(self, name: str, start: int, stop: int, kv_budget_bytes: int = 10**7) -> None:
         card = prepare(ModelRef(MODEL, 0), default_cache_dir())
         self.out: queue.Queue[pb.StepFrame | pb.StepReport] = queue.Queue()
-        self.runner = StageRunner(RunnerOptions(name, "cpu", kv_budget_bytes), Gauges(), self.out.put)
+        self.runner = StageRunner(RunnerOptions(name, "cpu", kv_budget_bytes), Meters(), self.out.put)
         request = pb.LoadRequest(folder=card.folder, fingerprint=card.fingerprint, plan_version=3, start=start, stop=stop)
         wire.to_message(card.ref, request.model)
         weights = WeightFolder(Path(card.folder))

@@ -117,12 +117,12 @@ def test_a_preview_says_for_which_plan_it_holds_and_is_carried_out_for_that_one(
 def test_the_mode_of_adaptation_is_in_the_status_and_changes_only_from_the_one_that_was_seen(cluster: Running) -> None:
     async def work() -> None:
         async with Client(cluster.address) as one, Client(cluster.address) as two:
-            assert (await one.status()).adaptation_mode == "off"
+            assert (await one.status()).adaptation.mode == "off"
             await one.set_adaptation("suggest", expected_mode="off")
             with pytest.raises(Refused, match="adaptation is suggest now"):
                 await two.set_adaptation("auto", expected_mode="off")
             status = await two.status()
-            assert (status.adaptation_mode, status.suggestion_id) == ("suggest", 0)
+            assert (status.adaptation.mode, status.adaptation.suggestion_id) == ("suggest", 0)
             await two.set_adaptation("off", expected_mode="suggest")
 
     cluster.wait(work())

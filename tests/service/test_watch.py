@@ -36,7 +36,7 @@ def ended(number: int) -> SessionStatus:
 
 
 def of(finished: tuple[SessionStatus, ...]) -> WatchFrame:
-    return frames.frame(frames.status(finished=finished))
+    return frames.frame(frames.status(latest=finished))
 
 
 @given(st.lists(st.integers(0, 70), min_size=1, max_size=8))
@@ -47,10 +47,10 @@ def test_any_history_comes_whole_and_nothing_is_sent_twice(ends_per_frame: list[
             number += 1
             past = past.followed_by(ended(number))
         short = shortened(of(past.latest), sent)
-        assert len(short.status.finished) == (min(num_ends, MAX_FINISHED) if sent else len(past.latest))
+        assert len(short.status.ended.latest) == (min(num_ends, MAX_FINISHED) if sent else len(past.latest))
         whole = completed(short, known)
         assert whole == of(past.latest)
-        sent, known = past.latest, whole.status.finished
+        sent, known = past.latest, whole.status.ended.latest
 
 
 @given(*[st.lists(st.integers(0, 9), max_size=6, unique=True)] * 2)
@@ -93,7 +93,7 @@ def test_a_reader_that_does_not_keep_the_list_gets_all_of_it_in_every_frame(tmp_
             shell.cluster.serving.past = shell.cluster.serving.past.followed_by(ended(60))
             second, third = await stream.read(), await stream.read()
             stream.cancel()
-        counts = [(len(f.status.finished), f.num_finished_kept) for f in (first, second, third)]
+        counts = [(len(f.status.ended.latest), f.num_finished_kept) for f in (first, second, third)]
         assert counts == ([(50, 0), (1, 49), (0, 50)] if keeps else [(50, 0)] * 3)
 
     asyncio.run(work())
@@ -104,11 +104,11 @@ def test_the_client_puts_the_list_together(tmp_path: Path) -> None:
         async with coordinator(tmp_path) as (shell, address), Client(address) as client:
             shell.cluster.serving.past = PastSessions((ended(2), ended(1)))
             async with contextlib.aclosing(client.watch(min_interval_s=0.1)) as watched:
-                assert (await anext(watched)).status.finished == (ended(2), ended(1))
+                assert (await anext(watched)).status.ended.latest == (ended(2), ended(1))
                 shell.cluster.serving.past = shell.cluster.serving.past.followed_by(ended(3))
                 for _ in range(2):
                     frame = await anext(watched)
-                    assert frame.status.finished == (ended(3), ended(2), ended(1)) and frame.num_finished_kept == 0
+                    assert frame.status.ended.latest == (ended(3), ended(2), ended(1)) and frame.num_finished_kept == 0
             assert Noting.asked[-1]
 
     asyncio.run(work())

@@ -17,7 +17,7 @@ import pytest
 from engine.data.errors import NotFound
 from engine.model.weights.manifest import TensorEntry
 from engine.model.weights.weight_cache import WeightCache
-from engine.service.gauges import Gauges
+from engine.service.meters import Meters
 from engine.service.options import SecurityOptions
 from engine.service.process import Server
 from engine.service.trust.guard import Guard
@@ -297,12 +297,12 @@ def test_a_folder_is_served_by_the_model_s_names_alone(tmp_path: Path) -> None:
 
 
 def test_progress_is_what_the_console_shows() -> None:
-    gauges = Gauges()
-    progress = _Progress(gauges, 4_000_000)
+    meters = Meters()
+    progress = _Progress(meters, 4_000_000)
     progress.add(1_000_000)
-    assert (gauges.detail, gauges.progress) == ("fetching weights, 1.0 of 4.0 MB", 0.25)
+    assert (meters.detail, meters.progress) == ("fetching weights, 1.0 of 4.0 MB", 0.25)
     progress.add(9_000_000)
-    assert gauges.progress == 1.0 and gauges.fetched_bytes == 10_000_000
+    assert meters.progress == 1.0 and meters.fetched_bytes == 10_000_000
 
 
 def test_weights_are_paced_only_while_steps_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,20 +13,41 @@ from engine.data.generation import Sampling, Segment
 from engine.data.measured_link import MeasuredLink
 from engine.data.model import ModelRef
 from engine.data.plan import NodeSpec, Plan, Stage
-from engine.data.status import ClusterStatus, Event, NodeState, NodeStatus, Phase, SessionStatus, Severity, StageStatus
+from engine.data.status import (
+    AdaptationState,
+    Alarms,
+    ClusterStatus,
+    EndedSessions,
+    Event,
+    Gauges,
+    ModelStatus,
+    NodeState,
+    NodeStatus,
+    Phase,
+    SessionStatus,
+    Severity,
+    Speed,
+    StageStatus,
+)
 from engine.data.watch_frame import WatchFrame
 from engine.service import wire
 from protos import noodle_pb2 as pb
 
 PAIRS = [
+    (AdaptationState, pb.AdaptationState),
+    (Alarms, pb.Alarms),
     (ClusterStatus, pb.ClusterStatus),
+    (EndedSessions, pb.EndedSessions),
     (Event, pb.Event),
+    (Gauges, pb.Gauges),
     (ModelRef, pb.ModelRef),
+    (ModelStatus, pb.ModelStatus),
     (NodeSpec, pb.NodeSpec),
     (NodeStatus, pb.NodeStatus),
     (Plan, pb.Plan),
     (Sampling, pb.Sampling),
     (SessionStatus, pb.SessionStatus),
+    (Speed, pb.Speed),
     (Stage, pb.Stage),
     (StageStatus, pb.StageStatus),
     (WatchFrame, pb.WatchFrame),
@@ -75,31 +96,27 @@ def test_absent_and_zero_are_different(seed: int | None) -> None:
 
 
 def test_a_status_with_nodes_and_stages_survives_the_wire() -> None:
-    node = NodeStatus("w1", 7, "host", "127.0.0.1:1", "cpu", NodeState.SUSPECT, "late", -1.0, 0, 3, 1, 2, 3, 4, 0.5, 0.25)
+    gauges = Gauges(1, 3, 0.5, 2, None, 61.0)
+    node = NodeStatus("w1", 7, "host", "127.0.0.1:1", "cpu", NodeState.SUSPECT, "late", -1.0, 0, 3, 2, 4, 0.25, gauges)
     stage = StageStatus("w1", 0, 3, 0.1, 0.2, 0.3, 0.0, 0.001, 5, (0.1, 0.0, 0.2))
     session = SessionStatus("s-1", "decode", 5, 2, 10, 0.1, 9.5, 1.5, 0.03, 2, 1.25, "KV budget", "length")
     status = ClusterStatus(
-        "c",
-        Phase.SERVING,
-        "",
-        "gpt2",
-        True,
-        False,
-        3,
-        1024,
-        4,
-        "balanced",
-        1,
-        (node,),
-        (stage,),
-        (session,),
-        9.0,
-        0.1,
-        0.2,
-        1,
-        2,
-        3.5,
-        "f",
+        cluster_id="c",
+        phase=Phase.SERVING,
+        detail="",
+        model=ModelStatus("gpt2", True, False, 3, 1024, tokenizer_source="vocab.json"),
+        plan_version=4,
+        strategy="balanced",
+        num_workers_expected=1,
+        nodes=(node,),
+        stages=(stage,),
+        sessions=(session,),
+        speed=Speed(9.0, 0.1, 0.2, 0.3, 0.4),
+        ended=EndedSessions(1, 2, (session,)),
+        uptime_s=3.5,
+        failure="f",
+        adaptation=AdaptationState("auto", 7),
+        alarms=Alarms(5, 6),
     )
     raw = wire.to_message(status, pb.ClusterStatus()).SerializeToString()
     back = wire.from_message(ClusterStatus, pb.ClusterStatus.FromString(raw))

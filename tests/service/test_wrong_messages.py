@@ -115,7 +115,7 @@ def test_the_health_of_a_server_can_be_watched(cluster: Running) -> None:
 def test_a_stage_that_is_given_up_while_it_is_prepared_is_stale(cluster: Running) -> None:
     """Unload is sent later and later into a Prepare, until it comes after its end: at no moment is the answer INTERNAL."""
     status = cluster.status()
-    seen = cluster.wait(_give_up_later_and_later(_access(cluster), status.nodes[0].address, status.num_items))
+    seen = cluster.wait(_give_up_later_and_later(_access(cluster), status.nodes[0].address, status.model.num_items))
     assert seen[-1] is grpc.StatusCode.OK and set(seen[:-1]) == {grpc.StatusCode.ABORTED}, seen
 
 

@@ -24,8 +24,8 @@ from engine.model.weights.manifest import TensorEntry
 from engine.model.weights.weight_cache import WeightCache
 from engine.service.client import Client
 from engine.service.coordinator.worker_peer import PeerOptions, WorkerPeer
-from engine.service.gauges import Gauges
 from engine.service.links import open_channel
+from engine.service.meters import Meters
 from engine.service.weights.pace import Pace
 from engine.service.worker.stage_service import Preparation, StageService
 from engine.service.worker.weight_fetch import WeightFetch, WeightSource
@@ -68,7 +68,7 @@ async def _to_the_end(answer: Any) -> None:
 
 
 async def by_new_worker(address: str) -> None:
-    worker = Worker(WorkerOptions("w1", address), "127.0.0.1:1", _stage_service(address), Gauges(), None, None)
+    worker = Worker(WorkerOptions("w1", address), "127.0.0.1:1", _stage_service(address), Meters(), None, None)
     async with open_channel(address) as channel:
         await worker._connect(rpc.ControlStub(channel), "starting", asyncio.Event())
 
@@ -110,7 +110,7 @@ def _stage_service(address: str) -> StageService:
 
 
 def _supply(address: str) -> WeightSupply:
-    return WeightSupply("w1", address, WeightCache(Path("/nowhere")), Gauges(), None, None)
+    return WeightSupply("w1", address, WeightCache(Path("/nowhere")), Meters(), None, None)
 
 
 CARD = ModelCard(ModelRef("m", 0), "/nowhere", "f", "A", (Item("a", 1, 1, 1),), 8, 8, 8, (), None, 1)

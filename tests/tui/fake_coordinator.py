@@ -88,7 +88,7 @@ class Control(rpc.ControlServicer):
         return pb.Plan(plan_version=self.frame.status.plan_version)
 
     async def SetAdaptation(self, request: pb.SetAdaptationRequest, context: Any) -> pb.AdaptationStatus:
-        mode = self.frame.status.adaptation_mode
+        mode = self.frame.status.adaptation.mode
         if request.expected_mode != mode:
             text = f"adaptation is {mode} now, the request was made when it was {request.expected_mode}"
             await context.abort(grpc.StatusCode.FAILED_PRECONDITION, text)
@@ -151,8 +151,8 @@ def lively(tick: int) -> WatchFrame:
     wave = [1 + 0.25 * math.sin(tick / 3 + i) for i in range(4)]
     times = [s.predicted_s * wave[i] for i, s in enumerate(base.stages)]
     stages = tuple(replace(s, compute_p50_s=t, history_s=(*s.history_s[1:], t)) for s, t in zip(base.stages, times, strict=True))
-    nodes = tuple(replace(n, cpu_utilisation=0.4 * wave[i]) for i, n in enumerate(base.nodes))
-    moved = replace(base, stages=stages, nodes=nodes, tokens_per_s=80 + 5 * wave[0], step_p50_s=sum(times) + 0.003)
+    nodes = tuple(frames.changed(n, cpu_utilisation=0.4 * wave[i]) for i, n in enumerate(base.nodes))
+    moved = frames.changed(base, stages=stages, nodes=nodes, tokens_per_s=80 + 5 * wave[0], step_p50_s=sum(times) + 0.003)
     return frames.frame(moved, *(frames.event(i, f"event number {i}") for i in range(1, 3 + tick // 10)))
 
 

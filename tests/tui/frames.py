@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
 
 from engine.data.adaptation import AdaptationEntry
 from engine.data.generation import StageTiming, TokenChunk
 from engine.data.moves import MoveEstimate, MoveReport, NodeMemory
 from engine.data.plan import Plan, Stage
-from engine.data.status import ClusterStatus, Event, NodeState, NodeStatus, Phase, SessionStatus, Severity, StageStatus
+from engine.data.status import (
+    ClusterStatus,
+    EndedSessions,
+    Event,
+    Gauges,
+    ModelStatus,
+    NodeState,
+    NodeStatus,
+    Phase,
+    SessionStatus,
+    Severity,
+    Speed,
+    StageStatus,
+)
 from engine.data.watch_frame import WatchFrame
 
+T = TypeVar("T")
 GIB = 2**30
 NAMES = ("gpu-a", "cpu-b", "gpu-c", "pi-d")
 TIMES_S = (0.0031, 0.0042, 0.0118, 0.0018)
@@ -22,10 +36,9 @@ def node(name: str = "gpu-a", start: int = 0, stop: int = 5, **changes: Any) -> 
     """A node that runs well."""
     base = NodeStatus(
         worker_id=name, pid=4711, host="lab", address="127.0.0.1:50051", device="cpu", state=NodeState.OK, detail="", progress=-1.0,
-        start=start, stop=stop, resident_bytes=2 * GIB, memory_bytes=8 * GIB, kv_used_bytes=GIB // 4, kv_budget_bytes=GIB,
-        cpu_utilisation=0.27, heartbeat_age_s=0.2,
+        start=start, stop=stop, memory_bytes=8 * GIB, kv_budget_bytes=GIB, heartbeat_age_s=0.2, gauges=Gauges(2 * GIB, GIB // 4, 0.27),
     )  # fmt: skip
-    return replace(base, **changes)
+    return changed(base, **changes)
 
 
 def stage(name: str = "gpu-a", start: int = 0, stop: int = 5, time_s: float = 0.0031, **changes: Any) -> StageStatus:
@@ -47,14 +60,26 @@ def status(num_nodes: int = 4, **changes: Any) -> ClusterStatus:
     hops = (*[0.001] * max(0, num_nodes - 1), 0.0)
     stages = tuple(stage(NAMES[i], *RANGES[i], TIMES_S[i], predicted_hop_s=hops[i]) for i in range(num_nodes))
     base = ClusterStatus(
-        cluster_id="lab-a", phase=Phase.SERVING, detail="", model="gpt2", random_weights=False, has_tokenizer=True, num_items=14,
-        context_tokens=1024, plan_version=14, strategy="balanced", num_workers_expected=num_nodes, nodes=nodes, stages=stages,
-        sessions=(SessionStatus("s-1", "decode", 12, 40, 64, 0.2, 14.1, 3.0),), tokens_per_s=84.7, step_p50_s=0.0239, step_p95_s=0.0312,
-        num_sessions_done=3, num_sessions_failed=0, uptime_s=3600.0,
-        predicted_bottleneck_s=max((s.predicted_s for s in stages), default=0.0),
-        predicted_step_s=sum(s.predicted_s + 0.001 for s in stages),
+        cluster_id="lab-a", phase=Phase.SERVING, detail="", model=ModelStatus("gpt2", False, True, 14, 1024), plan_version=14,
+        strategy="balanced", num_workers_expected=num_nodes, nodes=nodes, stages=stages,
+        sessions=(SessionStatus("s-1", "decode", 12, 40, 64, 0.2, 14.1, 3.0),), ended=EndedSessions(3, 0), uptime_s=3600.0,
+        speed=Speed(
+            84.7, 0.0239, 0.0312,
+            predicted_bottleneck_s=max((s.predicted_s for s in stages), default=0.0),
+            predicted_step_s=sum(s.predicted_s + 0.001 for s in stages),
+        ),
     )  # fmt: skip
-    return replace(base, **changes)
+    return changed(base, **changes)
+
+
+def changed(value: T, **changes: Any) -> T:
+    """The same with other fields, its own or those of the values that it holds: `changed(status, tokens_per_s=1.0)`."""
+    for field in fields(value):
+        held = getattr(value, field.name)
+        names = {inner.name for inner in fields(held)} & changes.keys() if is_dataclass(held) and field.name not in changes else ()
+        if names:
+            changes[field.name] = replace(held, **{name: changes.pop(name) for name in names})  # type: ignore[type-var]
+    return replace(value, **changes)  # type: ignore[type-var]
 
 
 def booting(num_nodes: int = 3, **changes: Any) -> ClusterStatus:
@@ -65,7 +90,7 @@ def booting(num_nodes: int = 3, **changes: Any) -> ClusterStatus:
         node(f"worker-{i}", 0, 0, state=states[i % 3], detail=details[i % 3], progress=(0.62, 0.25, -1.0)[i % 3]) for i in range(num_nodes)
     )
     base = status(0, phase=Phase.LOADING, detail="loading the plan on 3 workers", nodes=nodes, num_workers_expected=num_nodes)
-    return replace(base, sessions=(), tokens_per_s=0.0, step_p50_s=0.0, step_p95_s=0.0, uptime_s=2.0, **changes)
+    return changed(base, sessions=(), tokens_per_s=0.0, step_p50_s=0.0, step_p95_s=0.0, uptime_s=2.0, **changes)
 
 
 def frame(of: ClusterStatus | None = None, *events: Event) -> WatchFrame:

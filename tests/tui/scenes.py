@@ -38,7 +38,7 @@ FINISHED = (
     SessionStatus("s-20ff", "failed", 60, 7, 256, 0.3, 12.0, 4.0, 0.09, why="DATA_LOSS: a checksum is wrong", finish_reason="error"),
     SessionStatus("s-19ee", "done", 12, 64, 64, 0.21, 13.9, 5.0, 0.029, finish_reason="length"),
 )
-SERVED = {"sessions": SESSIONS, "finished": FINISHED, "num_sessions_failed": 1}
+SERVED = {"sessions": SESSIONS, "latest": FINISHED, "num_failed": 1}
 
 
 UNKNOWNS = ("cpu-b was measured at a short context only: P on screen 2 profiles it",)
@@ -113,7 +113,7 @@ def compared() -> ConsoleState:
 
 def suggesting(state: ConsoleState | None = None) -> ConsoleState:
     """Adaptation has found a plan that pays and waits to be told."""
-    changes = slow_third_stage() | {**SERVED, "adaptation_mode": "suggest", "suggestion_id": 7}
+    changes = slow_third_stage() | {**SERVED, "mode": "suggest", "suggestion_id": 7}
     state = state_of((99.5, live(**changes)), state=state or lived())
     return state_of((99.6, m.SuggestionArrived(frames.suggested(), frames.plan("given"), frames.move())), state=state)
 

@@ -158,7 +158,7 @@ def test_drain_and_cancel_name_their_target() -> None:
 
 def test_a_session_that_ended_cannot_be_cancelled() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
-        await live(app, pilot, sessions=(), finished=(SessionStatus("s-9", "done", 1, 9, 9, 0.1, 1.0, 1.0, finish_reason="length"),))
+        await live(app, pilot, sessions=(), latest=(SessionStatus("s-9", "done", 1, 9, 9, 0.1, 1.0, 1.0, finish_reason="length"),))
         await pilot.press("6", "X")
         await pilot.pause()
         assert "session s-9 has ended" in shown(app) and "y do it" not in shown(app)
@@ -341,7 +341,7 @@ def test_the_end_of_a_move_is_said_beside_its_prediction() -> None:
 
 def test_the_mode_is_chosen_in_its_preview_and_sent_with_the_one_that_was_seen() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
-        await live(app, pilot, adaptation_mode="off")
+        await live(app, pilot, mode="off")
         await pilot.press("M")
         await asked(app, pilot)
         assert "AUTO-ADAPT suggest on lab-a?" in shown(app) and "the mode is off; refused if it has changed" in shown(app)
@@ -363,9 +363,9 @@ def test_the_mode_is_chosen_in_its_preview_and_sent_with_the_one_that_was_seen()
 
 def test_a_mode_that_somebody_else_changed_is_refused_here() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
-        await live(app, pilot, adaptation_mode="off")
+        await live(app, pilot, mode="off")
         await pilot.press("M")
-        await live(app, pilot, adaptation_mode="auto")
+        await live(app, pilot, mode="auto")
         assert "the mode moved from off to auto since this preview" in shown(app)
         await agree(app, pilot)
         await asked(app, pilot)
@@ -376,7 +376,7 @@ def test_a_mode_that_somebody_else_changed_is_refused_here() -> None:
 
 async def suggestion_arrives(app: ConsoleApp, pilot: Pilot[None]) -> None:
     link_of(app).answers["adaptation"] = AdaptationStatus("suggest", (frames.suggested(6), frames.suggested(7)))
-    await live(app, pilot, adaptation_mode="suggest", suggestion_id=7)
+    await live(app, pilot, mode="suggest", suggestion_id=7)
     app.calls.look_at_suggestion()
     await finished(app, pilot, "suggestion")
 
@@ -405,7 +405,7 @@ def test_a_suggestion_that_lapsed_cannot_be_confirmed() -> None:
         await pilot.press("colon", *"confirm 7", "enter")
         await asked(app, pilot)
         assert "y = do it" in shown(app)
-        await live(app, pilot, adaptation_mode="suggest", suggestion_id=0)
+        await live(app, pilot, mode="suggest", suggestion_id=0)
         assert "suggestion 7 has lapsed since this preview" in shown(app)
         await agree(app, pilot)
         await pilot.press("escape", "colon", *"confirm 9", "enter")
@@ -424,7 +424,7 @@ def test_a_suggestion_that_is_only_renewed_can_still_be_confirmed() -> None:
         await pilot.press("colon", *"confirm 7", "enter")
         await asked(app, pilot)
         link_of(app).answers["adaptation"] = AdaptationStatus("suggest", (frames.suggested(8),))
-        await live(app, pilot, adaptation_mode="suggest", suggestion_id=8)
+        await live(app, pilot, mode="suggest", suggestion_id=8)
         app.calls.look_at_suggestion()
         await finished(app, pilot, "suggestion")
         assert "y = do it" in shown(app)

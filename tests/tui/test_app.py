@@ -303,7 +303,7 @@ def test_a_slow_terminal_drops_frames() -> None:
 def test_hostile_names_are_drawn_as_text() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         evil = "[/red]\x1b]0;x\x07\u202e"
-        await live(app, pilot, model=evil, nodes=(frames.node(evil),), stages=(frames.stage(evil),))
+        await live(app, pilot, name=evil, nodes=(frames.node(evil),), stages=(frames.stage(evil),))
         assert "[/red]?]0;x?" in shown(app)
         assert not any(ord(char) < 32 and char != "\n" for char in shown(app))
 

@@ -56,7 +56,7 @@ def test_without_the_coordinators_price_the_figures_as_made_are_shown_and_no_gai
     state = asked(m.CandidateArrived("balanced", frames.plan()))
     rows = {row.name: row for row in strategy_rows(state)}
     status = frames.status()
-    assert (rows["current"].step_s, rows["current"].bottleneck_s) == (status.predicted_step_s, status.predicted_bottleneck_s)
+    assert (rows["current"].step_s, rows["current"].bottleneck_s) == (status.speed.predicted_step_s, status.speed.predicted_bottleneck_s)
     assert rows["balanced"].gain is None
 
 

@@ -52,7 +52,7 @@ def test_rules_name_the_nodes_for_which_they_hold() -> None:
     status = frames.status(**slow_third_stage())
     nodes = tuple(replace(n, heartbeat_age_s=2.0) if n.worker_id == "cpu-b" else n for n in status.nodes)
     nodes = tuple(replace(n, state=NodeState.LOST) if n.worker_id == "pi-d" else n for n in nodes)
-    nodes = tuple(replace(n, kv_used_bytes=n.kv_budget_bytes) if n.worker_id == "gpu-a" else n for n in nodes)
+    nodes = tuple(frames.changed(n, kv_used_bytes=n.kv_budget_bytes) if n.worker_id == "gpu-a" else n for n in nodes)
     found = {rule.text: rule.nodes for rule in alert_rules(replace(status, nodes=nodes), LIMITS)}
     assert found == {
         "node lost": ("pi-d",),

@@ -237,5 +237,5 @@ def test_two_consoles_at_once_do_not_overwrite_each_other(fake: FakeCoordinator)
         with pytest.raises(Refused, match="adaptation is auto now, the request was made when it was off"):
             await link.act("set_adaptation", arguments_of(replace(preview, action="cluster.auto", target="suggest", mode="off")))
 
-    fake.publish(frames.frame(frames.status(plan_version=15, adaptation_mode="auto")))
+    fake.publish(frames.frame(frames.status(plan_version=15, mode="auto")))
     run(fake.address, test)

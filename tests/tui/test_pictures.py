@@ -95,7 +95,7 @@ def test_too_small_is_one_useful_line(size: tuple[int, int]) -> None:
 
 
 def test_the_worst_alert_survives_the_narrowest_row() -> None:
-    state = state_of((99.5, live(model="m" * 300, cluster_id="c" * 300, strategy="s" * 20, **slow_third_stage())))
+    state = state_of((99.5, live(name="m" * 300, cluster_id="c" * 300, strategy="s" * 20, **slow_third_stage())))
     for width in (60, 80, 120):
         text = "".join(span.text for span in truth_line(state, Canvas(width, 24, ASCII, NOW_S)))
         assert "WARN 1" in text[:width]

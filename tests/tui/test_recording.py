@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,8 +54,8 @@ SCRIPT: tuple[tuple[float, WatchFrame | str], ...] = (
 @settings(deadline=None)
 @given(st.text(), FLOATS, st.one_of(st.none(), FLOATS), st.sampled_from(list(Severity)))
 def test_any_frame_survives_the_journey(text: str, number: float, maybe: float | None, severity: Severity) -> None:
-    node = replace(frames.node(text), gpu_utilisation=maybe, progress=number)
-    frame = frames.frame(frames.status(nodes=(node,), stages=(), model=text), Event(1, number, severity, text, text, text))
+    node = frames.changed(frames.node(text), gpu_utilisation=maybe, progress=number)
+    frame = frames.frame(frames.status(nodes=(node,), stages=(), name=text), Event(1, number, severity, text, text, text))
     assert frame_from_plain(json.loads(json.dumps(frame_to_plain(frame)))) == frame
 
 
@@ -69,7 +68,7 @@ def test_unknown_keys_are_skipped_and_missing_ones_take_their_defaults() -> None
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
-    [("phase", "dancing", "frame.status.phase"), ("nodes", 3, "frame.status.nodes"), ("model", 3, "frame.status.model")],
+    [("phase", "dancing", "frame.status.phase"), ("nodes", 3, "frame.status.nodes"), ("model", 3, "frame.status.model is")],
 )
 def test_a_wrong_field_is_named(key: str, value: object, message: str) -> None:
     raw = frame_to_plain(framed(1))
@@ -120,7 +119,7 @@ ENDS = tuple(SessionStatus(f"s-{n}", "done", 4, 8, 8, 0.25, 9.0, 1.5, 0.03, fini
 
 def listing(first: int, stop: int, at: int) -> tuple[float, WatchFrame]:
     """The sessions `first` to `stop`, newest first."""
-    return float(at), framed(at + 1, finished=ENDS[first:stop][::-1])
+    return float(at), framed(at + 1, latest=ENDS[first:stop][::-1])
 
 
 def test_sessions_that_ended_are_written_once_and_seen_from_everywhere(tmp_path: Path) -> None:
@@ -151,7 +150,7 @@ def test_a_replay_that_jumps_shows_what_had_ended_by_then(tmp_path: Path) -> Non
         for wall_s, names in ((3, ["s-2", "s-1", "s-0"]), (1, ["s-0"]), (4, ["s-2", "s-1", "s-0"])):
             link.seek_wall(1_700_000_000.0 + wall_s)
             jumped = next(message for message in reversed(posted) if isinstance(message, m.FrameArrived))
-            assert [s.session_id for s in jumped.frame.status.finished] == names
+            assert [s.session_id for s in jumped.frame.status.ended.latest] == names
 
     path = write(tmp_path / "a", listing(0, 0, 0), listing(0, 1, 1), listing(0, 2, 2), listing(0, 3, 3), listing(0, 3, 4))
     replay(path, test, speed=0.25)

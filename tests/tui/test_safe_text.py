@@ -84,5 +84,5 @@ def test_a_huge_name_costs_little() -> None:
 
 def test_clean_reaches_every_string_of_a_frame() -> None:
     evil = "x\x1b\u202e"
-    frame = frames.frame(frames.status(model=evil, nodes=(frames.node(evil, detail=evil),)), frames.event(1, evil))
+    frame = frames.frame(frames.status(name=evil, nodes=(frames.node(evil, detail=evil),)), frames.event(1, evil))
     assert "\x1b" not in repr(clean(frame)) and "\\x1b" not in repr(clean(frame)) and "\\u202e" not in repr(clean(frame))

@@ -30,8 +30,8 @@ def ended(name: str, state: str, **changes: Any) -> SessionStatus:
     return session(name, state, **{"finish_reason": "length", "step_p95_s": 0.03} | changes)
 
 
-def showing(*sessions: SessionStatus, finished: tuple[SessionStatus, ...] = (), **changes: Any) -> ConsoleState:
-    return keyed(state_of((99.0, live(sessions=sessions, finished=finished, **changes))), f"screen.{Page.SESSIONS.value}")
+def showing(*sessions: SessionStatus, latest: tuple[SessionStatus, ...] = (), **changes: Any) -> ConsoleState:
+    return keyed(state_of((99.0, live(sessions=sessions, latest=latest, **changes))), f"screen.{Page.SESSIONS.value}")
 
 
 def texts(lines: Lines) -> list[str]:
@@ -50,20 +50,20 @@ QUEUED = session(
 
 def test_what_warns_are_failures_and_those_that_wait_long() -> None:
     young = session("s-y", "queued", age_s=4.0, queue_place=1)
-    table = sessions_table(showing(session(), QUEUED, young, finished=(FAILED, ended("s-d", "done", age_s=99.0))))
+    table = sessions_table(showing(session(), QUEUED, young, latest=(FAILED, ended("s-d", "done", age_s=99.0))))
     assert [row.session_id for row in arrange(table, Listing(), warn_only=True)] == ["s-q", "s-f"]
 
 
 @pytest.mark.parametrize("width", [60, 65, 73, 80, 120])
 def test_a_narrow_list_leaves_columns_out_and_cuts_none(width: int) -> None:
-    state = showing(session(tokens_per_s=141.2), finished=(FAILED,))
+    state = showing(session(tokens_per_s=141.2), latest=(FAILED,))
     canvas = CANVAS.sized(width, 10)
     header, *rows = texts(draw_table(sessions_table(state), state.ui.listing(Page.SESSIONS), canvas))
     assert header.split()[-1 if width < 90 else -2] == "AGE" and rows[0].split()[-1 if width < 90 else -2] == "3s"
 
 
 def test_what_is_not_known_is_not_a_number_in_an_export_and_sorts_last() -> None:
-    table = sessions_table(showing(session(), QUEUED, finished=(FAILED,)))
+    table = sessions_table(showing(session(), QUEUED, latest=(FAILED,)))
     running, queued, failed = (record(table, row) for row in table.rows)
     assert [r["place"] for r in (running, queued, failed)] == [None, 2, None]
     assert [r["waiting_s"] for r in (running, queued, failed)] == [None, 11.0, None]
@@ -72,10 +72,10 @@ def test_what_is_not_known_is_not_a_number_in_an_export_and_sorts_last() -> None
 
 
 def test_a_failure_looks_like_one_in_the_list_the_totals_and_below() -> None:
-    state = showing(finished=(FAILED,), num_sessions_failed=1)
+    state = showing(latest=(FAILED,), num_failed=1)
     listed = draw_table(sessions_table(state), state.ui.listing(Page.SESSIONS), CANVAS)
     assert styled(listed, "failed") == {"error"} and styled(sessions_body(state, CANVAS), "checksum") == {"error"}
-    status = frames.status(num_sessions_failed=1)
+    status = frames.status(num_failed=1)
     assert styled((totals(status, 120),), "1 failed") == {"warn"} and styled((totals(frames.status(), 120),), "0 failed") == {"text"}
 
 
@@ -110,13 +110,13 @@ def test_quantile_is_the_nearest_rank(values: list[float], share: float, expecte
     ],
 )
 def test_what_is_said_of_a_session_is_what_is_known(chosen: SessionStatus, sentence: str) -> None:
-    state = showing(*(() if chosen.finish_reason else (chosen,)), finished=(chosen,) if chosen.finish_reason else ())
+    state = showing(*(() if chosen.finish_reason else (chosen,)), latest=(chosen,) if chosen.finish_reason else ())
     assert f" {sentence}" in texts(sessions_body(state, CANVAS))
 
 
 def test_how_long_it_may_still_take() -> None:
     def left(chosen: SessionStatus) -> str:
-        state = showing(*(() if chosen.finish_reason else (chosen,)), finished=(chosen,) if chosen.finish_reason else ())
+        state = showing(*(() if chosen.finish_reason else (chosen,)), latest=(chosen,) if chosen.finish_reason else ())
         return next(text for text in texts(sessions_body(state, CANVAS)) if text.startswith("   tokens"))
 
     assert left(session()) == "   tokens  12 prompt + 40 of 64, 1s left at most"

@@ -131,11 +131,11 @@ def test_the_node_cursor_follows_its_node_and_a_shrinking_cluster() -> None:
 
 def test_hostile_names_are_safe_once_they_are_in_the_state() -> None:
     evil = "a\x1b]0;owned\x07\u202e[red]\nb"
-    status = frames.status(model=evil, cluster_id=evil, nodes=(frames.node(evil),))
+    status = frames.status(name=evil, cluster_id=evil, nodes=(frames.node(evil),))
     state = play((1.0, m.FrameArrived(frames.frame(status, frames.event(1, evil)), 0.0)))
     view = state.latest
     assert view is not None
-    texts = (view.status.model, view.status.cluster_id, view.status.nodes[0].worker_id, view.events[0].text)
+    texts = (view.status.model.name, view.status.cluster_id, view.status.nodes[0].worker_id, view.events[0].text)
     assert set(texts) == {"a?]0;owned?[red] b"}
     assert view.status.nodes[0].state is status.nodes[0].state, "enums survive the cleaning"
 

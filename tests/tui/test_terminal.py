@@ -168,7 +168,7 @@ def test_ascii_mode_is_chosen_for_terminals_that_need_it(fake: FakeCoordinator, 
 
 
 def test_a_strict_cp1252_stream_cannot_freeze_the_console(fake: FakeCoordinator, tmp_path: Path) -> None:
-    fake.publish(frames.frame(frames.status(**SERVED, model="\u6f22\u5b57 \u2588"), *EVENTS))
+    fake.publish(frames.frame(frames.status(**SERVED, name="\u6f22\u5b57 \u2588"), *EVENTS))
     code = (
         "import io, sys; sys.__stderr__ = io.TextIOWrapper(sys.stderr.buffer, encoding='cp1252', errors='strict');"
         "import noodle_tui.terminal.streams as t; t.wants_ascii = lambda *a: False;"  # the second net alone: without ASCII mode
@@ -202,8 +202,8 @@ def test_hostile_strings_leave_no_control_bytes(fake: FakeCoordinator, flags: li
     node = frames.node(EVIL, detail=EVIL, host=EVIL, address=EVIL)
     ended = SessionStatus(EVIL, EVIL, 1, 1, 9, 0.1, 1.0, 2.0, finish_reason=EVIL, why=EVIL * 100)
     sessions = (replace(ended, state="queued", finish_reason="", queue_place=1),)
-    names = {"model": EVIL * 50, "cluster_id": EVIL, "strategy": EVIL, "adaptation_mode": EVIL, "suggestion_id": 3}
-    status = frames.status(1, **names, nodes=(node,), stages=(frames.stage(EVIL),), sessions=sessions, finished=(ended,))
+    names = {"name": EVIL * 50, "cluster_id": EVIL, "strategy": EVIL, "mode": EVIL, "suggestion_id": 3}
+    status = frames.status(1, **names, nodes=(node,), stages=(frames.stage(EVIL),), sessions=sessions, latest=(ended,))
     fake.publish(frames.frame(status, *(frames.event(i, EVIL * 100, subject=EVIL) for i in range(1, 9))))
     fake.control.chunks = (frames.chunk(0, EVIL), frames.chunk(-1, "", finish_reason=FinishReason.STOP))
     with PtyConsole(["--connect", fake.address, *flags], width=120, height=40) as console:

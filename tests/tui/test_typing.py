@@ -259,7 +259,7 @@ class Stopped:
 )
 def test_a_running_profile_stops_no_other_change(page: str, key: str, call: str) -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
-        await live(app, pilot, adaptation_mode="off")
+        await live(app, pilot, mode="off")
         link = link_of(app)
         link.plans["without gpu-a"] = frames.plan()
         link.answers["plans"] = former()

@@ -49,7 +49,7 @@ def test_an_answer_that_comes_after_the_plan_has_moved_is_no_offer() -> None:
 def test_a_suggestion_goes_with_its_plan_too() -> None:
     state = suggesting(compared())
     assert [row.move is not None for row in strategy_rows(state) if row.is_suggestion] == [True]
-    changes = slow_third_stage() | {"plan_version": 15, "adaptation_mode": "suggest", "suggestion_id": 7}
+    changes = slow_third_stage() | {"plan_version": 15, "mode": "suggest", "suggestion_id": 7}
     moved = state_of((99.9, m.FrameArrived(live(**changes).frame, 1.7e9)), state=state)
     assert moved.suggestion is None and not [row for row in strategy_rows(moved) if row.is_suggestion]
 

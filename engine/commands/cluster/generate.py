@@ -123,7 +123,7 @@ async def _precision(client: Client) -> tuple[str, str]:
         status = await client.status()
     except NoodleError:
         return "", ""
-    return status.precision.computed_dtype, str(status.identity)
+    return status.model.precision.computed_dtype, str(status.identity)
 
 
 def _show(chunk: TokenChunk) -> None:

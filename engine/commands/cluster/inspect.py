@@ -47,31 +47,36 @@ def _link_cells(link: MeasuredLink) -> tuple[str, ...]:
 def _document(found: ClusterStatus) -> dict[str, Any]:
     """The status under the names that scripts rely on."""
     document: dict[str, Any] = asdict(found)
-    nodes = document.pop("nodes")
-    document["precision"]["text"] = found.precision.sentence
+    model, ended, adaptation = document.pop("model"), document.pop("ended"), document.pop("adaptation")
+    nodes = [{**node.pop("gauges"), **node} for node in document.pop("nodes")]
+    document |= {"model": model.pop("name"), **model, **document.pop("speed"), **document.pop("alarms")}
+    document |= {"finished": ended["latest"], "num_sessions_done": ended["num_done"], "num_sessions_failed": ended["num_failed"]}
+    document |= {"adaptation_mode": adaptation["mode"], "suggestion_id": adaptation["suggestion_id"]}
+    document["precision"]["text"] = found.model.precision.sentence
     document["identity_text"] = found.identity.sentence
     document["workers"] = [{**n, "memory_bytes": n["resident_bytes"], "memory_limit_bytes": n["memory_bytes"]} for n in nodes]
     return document
 
 
 def _text(found: ClusterStatus) -> str:
-    model = f"{found.model} (random weights)" if found.random_weights else found.model
+    model = f"{found.model.name} (random weights)" if found.model.random_weights else found.model.name
+    speed, ended, offered = found.speed, found.ended, found.adaptation.suggestion_id
     lines = [
         f"{found.cluster_id}  {found.phase}  {model}  plan #{found.plan_version} {found.strategy}",
-        f"{found.tokens_per_s:.1f} tokens/s  step p50 {1e3 * found.step_p50_s:.1f} ms  p95 {1e3 * found.step_p95_s:.1f} ms  "
-        f"sessions {len(found.sessions)} now, {found.num_sessions_done} done, {found.num_sessions_failed} failed",
+        f"{speed.tokens_per_s:.1f} tokens/s  step p50 {1e3 * speed.step_p50_s:.1f} ms  p95 {1e3 * speed.step_p95_s:.1f} ms  "
+        f"sessions {len(found.sessions)} now, {ended.num_done} done, {ended.num_failed} failed",
     ]
     if found.failure or found.detail:
         lines.append(found.failure or found.detail)
-    if found.precision.sentence:
-        lines.append(f"weights: {found.precision.sentence}")
+    if found.model.precision.sentence:
+        lines.append(f"weights: {found.model.precision.sentence}")
     if found.identity:
         lines.append(f"identity: grade {found.identity}, {found.identity.sentence}")
-    if found.adaptation_mode not in ("", "off"):
-        offer = f"; suggestion {found.suggestion_id}: noodle-engine adapt confirm {found.suggestion_id}" if found.suggestion_id else ""
-        lines.append(f"adaptation: {found.adaptation_mode}{offer}")
-    if found.num_unacknowledged:
-        count = f"{found.num_unacknowledged} warning{'' if found.num_unacknowledged == 1 else 's'}"
+    if found.adaptation.mode not in ("", "off"):
+        offer = f"; suggestion {offered}: noodle-engine adapt confirm {offered}" if offered else ""
+        lines.append(f"adaptation: {found.adaptation.mode}{offer}")
+    if found.alarms.num_unacknowledged:
+        count = f"{found.alarms.num_unacknowledged} warning{'' if found.alarms.num_unacknowledged == 1 else 's'}"
         lines.append(f"{count} that nobody has acknowledged: noodle-engine events, then noodle-engine acknowledge")
     lines += ["", table(("NODE", "STATE", "ITEMS", "RESIDENT", "KV", "AGE", "PID", "WHAT"), [_node_row(n) for n in found.nodes])]
     if found.stages:
@@ -82,8 +87,8 @@ def _text(found: ClusterStatus) -> str:
             (*_session_cells(s), f"{s.queue_place} for {s.waiting_s:.0f}s: {s.why}" if s.queue_place else "-") for s in found.sessions
         ]
         lines += ["", table((*_SESSION_TITLES, "WAITS"), sessions)]
-    if found.finished:
-        ends = [(*_session_cells(s), f"{s.age_s:.1f}s {s.finish_reason}" + (f": {s.why}" if s.why else "")) for s in found.finished]
+    if ended.latest:
+        ends = [(*_session_cells(s), f"{s.age_s:.1f}s {s.finish_reason}" + (f": {s.why}" if s.why else "")) for s in ended.latest]
         lines += ["", table((*_SESSION_TITLES, "END"), ends)]
     return printable("\n".join(lines))
 
@@ -110,8 +115,8 @@ def _node_row(n: NodeStatus) -> tuple[str, ...]:
         n.worker_id,
         n.state,
         items,
-        binary_size(n.resident_bytes),
-        f"{binary_size(n.kv_used_bytes)}/{binary_size(n.kv_budget_bytes)}",
+        binary_size(n.gauges.resident_bytes),
+        f"{binary_size(n.gauges.kv_used_bytes)}/{binary_size(n.kv_budget_bytes)}",
         f"{n.heartbeat_age_s:.1f}s",
         str(n.pid),
         n.detail,

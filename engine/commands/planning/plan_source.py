@@ -100,7 +100,7 @@ def _devices(path: Path) -> tuple[HardwareCapability, ...]:
 async def _from_cluster(connection: Connection) -> Source:
     async with connection.client() as client:
         problem, status = await client.problem_json(), await client.status()
-    return Source(read_problem(problem), tuple(_running(status)), status.plan_version, status.model)
+    return Source(read_problem(problem), tuple(_running(status)), status.plan_version, status.model.name)
 
 
 def _running(status: ClusterStatus) -> list[Stage]:

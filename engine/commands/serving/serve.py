@@ -50,17 +50,17 @@ async def _up(settings: LocalOptions, as_json: bool) -> int:
             await asyncio.wait({ready})
             return stopping.exit_code
         status = ready.result()
-        _say(f"weights {status.precision.sentence}; identity grade {status.identity}: {status.identity.sentence}")
-        if status.stand_in_tokenizer:
-            note(stand_in_note(status.stand_in_tokenizer))
-        elif status.tokenizer_source != "tokenizer.json":
-            note(f"noodle-engine: the tokenizer is built from {status.tokenizer_source}, for there is no tokenizer.json")
+        _say(f"weights {status.model.precision.sentence}; identity grade {status.identity}: {status.identity.sentence}")
+        if status.model.stand_in_tokenizer:
+            note(stand_in_note(status.model.stand_in_tokenizer))
+        elif status.model.tokenizer_source != "tokenizer.json":
+            note(f"noodle-engine: the tokenizer is built from {status.model.tokenizer_source}, for there is no tokenizer.json")
         if as_json:
             addresses = {"address": cluster.address, "pids": cluster.pids(), "metrics_addresses": cluster.metrics_addresses}
-            print_json({**addresses, "stand_in_tokenizer": status.stand_in_tokenizer})
+            print_json({**addresses, "stand_in_tokenizer": status.model.stand_in_tokenizer})
         else:
-            weights = " with random weights: answers are noise" if status.random_weights else ""
-            print(f"{status.model}{weights}; ready: noodle-engine generate 'Hello' --connect {cluster.address}", flush=True)
+            weights = " with random weights: answers are noise" if status.model.random_weights else ""
+            print(f"{status.model.name}{weights}; ready: noodle-engine generate 'Hello' --connect {cluster.address}", flush=True)
         await _until(stopping, cluster)
         return 0
     finally:

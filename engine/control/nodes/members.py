@@ -14,7 +14,7 @@ from engine.planning.problem import PlanningNode
 from engine.profile.cost_model import CostModel
 from engine.profile.point import DECODE
 
-NO_HEARTBEAT = HeartbeatArrived("", 0, "", -1.0, 0, 0, 0.0)
+NO_HEARTBEAT = HeartbeatArrived("", 0, "", -1.0)
 CONTEXT_TOKENS = 16  # where workers measure when they join: nodes are compared at one point
 
 

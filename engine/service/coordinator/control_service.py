@@ -17,7 +17,7 @@ from engine.control.sessions.scheduler import check_length
 from engine.data.errors import InvalidInput, NotFound, Refused, Stale, Unavailable, check_name
 from engine.data.measured_link import COORDINATOR
 from engine.data.plan import NodeSpec, Plan, Stage
-from engine.data.status import SessionStatus
+from engine.data.status import Gauges, SessionStatus
 from engine.data.version import own_version
 from engine.planning.documents.problem_json import problem_to_json
 from engine.service import wire
@@ -73,13 +73,7 @@ class ControlService(rpc.ControlServicer):
                 request.generation,
                 request.detail,
                 request.progress,
-                request.resident_bytes,
-                request.kv_used_bytes,
-                request.cpu_utilisation,
-                request.queue_depth,
-                request.gpu_utilisation if request.HasField("gpu_utilisation") else None,
-                request.gpu_temperature_c if request.HasField("gpu_temperature_c") else None,
-                request.cpu_temperature_c if request.HasField("cpu_temperature_c") else None,
+                wire.from_message(Gauges, request.gauges),
             )
         )
         return pb.HeartbeatReply()
@@ -118,7 +112,7 @@ class ControlService(rpc.ControlServicer):
                 events = self._shell.events.after(sequence)
                 sequence = events[-1].sequence if events else sequence
                 yield self._watchers.frame(events, request.keeps_finished, finished)
-                finished = self._watchers.status().finished
+                finished = self._watchers.status().ended.latest
                 await asyncio.sleep(min(interval_s, PROOF_OF_LIFE_S))
 
     async def PlanNow(self, request: pb.PlanRequest, context: grpc.aio.ServicerContext) -> pb.Plan:

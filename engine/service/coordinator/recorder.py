@@ -14,7 +14,7 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.sessions.metrics import quantile
 from engine.data.generation import StageTiming
-from engine.data.status import ClusterStatus, Event
+from engine.data.status import ClusterStatus, Event, NodeStatus
 from engine.report.jsonl_writer import JsonlWriter
 
 SAMPLE_S = 0.5
@@ -101,7 +101,7 @@ class Recorder:
         for (worker_id, phase), timings in self._steps.items():
             self._writer.write("stage", {"worker_id": worker_id, "phase": phase, **_figures(status, worker_id, timings)}, cause_id)
         for node in status.nodes:
-            self._writer.write("node", _gauges(asdict(node)), cause_id)
+            self._writer.write("node", _node(node), cause_id)
         self._steps, self._whole_s, self._num_steps, self._sampled_s = {}, {}, 0, now_s
 
     def _cluster(self, status: ClusterStatus, interval_s: float) -> dict[str, Any]:
@@ -109,10 +109,10 @@ class Recorder:
         return {
             "phase": str(status.phase),
             "plan_version": status.plan_version,
-            "tokens_per_s": status.tokens_per_s,
+            "tokens_per_s": status.speed.tokens_per_s,
             "num_sessions": len(status.sessions),
-            "num_sessions_done": status.num_sessions_done,
-            "num_sessions_failed": status.num_sessions_failed,
+            "num_sessions_done": status.ended.num_done,
+            "num_sessions_failed": status.ended.num_failed,
             "num_steps": self._num_steps,
             "interval_s": interval_s,
             **steps,
@@ -132,11 +132,9 @@ def _figures(status: ClusterStatus, worker_id: str, timings: list[StageTiming]) 
     return found
 
 
-_GAUGES = (
-    "worker_id", "state", "start", "stop", "queue_depth", "resident_bytes", "memory_bytes", "kv_used_bytes", "kv_budget_bytes",
-    "cpu_utilisation", "cpu_temperature_c", "gpu_utilisation", "gpu_temperature_c", "heartbeat_age_s",
-)  # fmt: skip
+_NODE = ("worker_id", "state", "start", "stop", "memory_bytes", "kv_budget_bytes", "heartbeat_age_s")
 
 
-def _gauges(node: dict[str, Any]) -> dict[str, Any]:
-    return {name: node[name] for name in _GAUGES}
+def _node(node: NodeStatus) -> dict[str, Any]:
+    """One node's line: where it is in the plan, and every gauge."""
+    return {name: getattr(node, name) for name in _NODE} | asdict(node.gauges)

@@ -22,7 +22,7 @@ from engine.control.cluster import Cluster
 from engine.control.status import cluster_status
 from engine.data.errors import NoodleError, Refused, Unavailable
 from engine.data.plan import NodeSpec
-from engine.data.status import ClusterStatus, Severity
+from engine.data.status import Alarms, ClusterStatus, Severity
 from engine.profile.profile import Profile
 from engine.service import wire
 from engine.service.coordinator.event_list import EventList
@@ -120,7 +120,7 @@ class ClusterShell:
 
     def status(self) -> ClusterStatus:
         status, events = cluster_status(self.cluster, self.cluster_id, time.monotonic()), self.events
-        return replace(status, acknowledged_sequence=events.acknowledged, num_unacknowledged=events.num_unacknowledged)
+        return replace(status, alarms=Alarms(events.acknowledged, events.num_unacknowledged))
 
     async def admit(self, spec: NodeSpec, ready: bool) -> int:
         """Take a worker in and return the number of its registration.

@@ -49,7 +49,7 @@ class Watchers:
         """The newest look and `events`, for a watcher that has seen `known` of the sessions that ended."""
         whole = WatchFrame(self.status(), events)
         sent = shortened(whole, known) if keeps_finished else whole
-        kind = len(sent.status.finished), sent.num_finished_kept, tuple(event.sequence for event in events)
+        kind = len(sent.status.ended.latest), sent.num_finished_kept, tuple(event.sequence for event in events)
         if kind not in self._frames:
             self._frames[kind] = wire.to_message(sent, pb.WatchFrame())
         return self._frames[kind]

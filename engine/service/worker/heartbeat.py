@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import grpc
 
-from engine.service.gauges import Gauges
+from engine.service import wire
+from engine.service.meters import Meters
 from engine.service.trust.access import Access
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
@@ -19,9 +20,9 @@ _GONE = (grpc.StatusCode.ABORTED, grpc.StatusCode.NOT_FOUND)
 class Heartbeat:
     """Beats until `stop`; calls `on_fenced` (from its thread) when the coordinator no longer knows this registration."""
 
-    def __init__(self, channel: grpc.Channel, worker_id: str, gauges: Gauges, access: Access, on_fenced: Callable[[], None]) -> None:
+    def __init__(self, channel: grpc.Channel, worker_id: str, meters: Meters, access: Access, on_fenced: Callable[[], None]) -> None:
         self._stub = rpc.ControlStub(channel)
-        self._worker_id, self._gauges, self._on_fenced = worker_id, gauges, on_fenced
+        self._worker_id, self._meters, self._on_fenced = worker_id, meters, on_fenced
         self._access = access
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -47,17 +48,7 @@ class Heartbeat:
             self._stopped.wait(max(0.0, began_s + period_s - time.monotonic()))  # a long way there and back is part of the period
 
     def _message(self, generation: int) -> pb.HeartbeatRequest:
-        gauges, readings = self._gauges, self._gauges.read_sensors()
-        return pb.HeartbeatRequest(
-            worker_id=self._worker_id,
-            generation=generation,
-            detail=gauges.detail,
-            progress=gauges.progress,
-            resident_bytes=readings.resident_bytes,
-            kv_used_bytes=gauges.kv_used_bytes,
-            cpu_utilisation=readings.cpu_utilisation,
-            queue_depth=gauges.queue_depth,
-            gpu_utilisation=readings.gpu_utilisation,
-            gpu_temperature_c=readings.gpu_temperature_c,
-            cpu_temperature_c=readings.cpu_temperature_c,
-        )
+        meters = self._meters
+        message = pb.HeartbeatRequest(worker_id=self._worker_id, generation=generation, detail=meters.detail, progress=meters.progress)
+        wire.to_message(meters.read(), message.gauges)
+        return message

@@ -28,7 +28,7 @@ from engine.model.running.stage import StageModel
 from engine.model.weights.weight_folder import WeightFolder
 from engine.service import wire
 from engine.service.errors import as_noodle_error, status_number
-from engine.service.gauges import Gauges
+from engine.service.meters import Meters
 from engine.service.worker import memory, payload
 from engine.service.worker.prepared_stage import PreparedStage
 from protos import noodle_pb2 as pb
@@ -58,8 +58,8 @@ class Row:
 class StageRunner:
     """`deliver` is called on this thread with a StepFrame for the next stage or a StepReport for the coordinator."""
 
-    def __init__(self, options: RunnerOptions, gauges: Gauges, deliver: Callable[[pb.StepFrame | pb.StepReport], None]) -> None:
-        self._options, self._gauges, self._deliver = options, gauges, deliver
+    def __init__(self, options: RunnerOptions, meters: Meters, deliver: Callable[[pb.StepFrame | pb.StepReport], None]) -> None:
+        self._options, self._meters, self._deliver = options, meters, deliver
         self.slowdown = options.slowdown  # may change at any time
         self._measured: dict[tuple[str, str], MeasuredTimes] = {}  # by (fingerprint, dtype), at this machine's own speed
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -72,7 +72,7 @@ class StageRunner:
     def submit(self, frame: pb.StepFrame) -> None:
         """Run a step after everything that was submitted before."""
         received_s = time.perf_counter()
-        self._gauges.queue_depth += 1
+        self._meters.queue_depth += 1
         self._jobs.put(lambda: self._step(frame, received_s))
 
     def call(self, function: Callable[[], T]) -> Future[T]:
@@ -103,14 +103,14 @@ class StageRunner:
         """Time the items of the model of `weights`, once for each model in the life of this process; reads no tensors."""
         key = (request.fingerprint, request.model.dtype)
         if key not in self._measured:
-            self._gauges.say("measuring items", 0.0)
+            self._meters.say("measuring items", 0.0)
             self._measured[key] = measure_config(
                 weights.config,
                 dtype=request.model.dtype,
                 device=self._options.device,
                 on_progress=self._say_progress,
             )
-            self._gauges.say("", -1.0)
+            self._meters.say("", -1.0)
         found = self._measured[key]
         return pb.MeasureReply(decode_s=[t * self.slowdown for t in found.item_s], base_s=found.base_s * self.slowdown)
 
@@ -136,7 +136,7 @@ class StageRunner:
             reuse=old,
             on_progress=self._say_progress,
         )
-        self._gauges.say("", -1.0)
+        self._meters.say("", -1.0)
         return pb.LoadReply(
             weight_bytes=self.model.weight_bytes,
             resident_bytes=memory.resident_bytes(),
@@ -149,22 +149,22 @@ class StageRunner:
         options = self._options
         with torch.inference_mode():
             prepared = PreparedStage(request, weights, options.device, options.kv_budget_bytes, self.model, self._say_progress)
-        self._gauges.say("", -1.0)
+        self._meters.say("", -1.0)
         return prepared
 
     def _say_progress(self, done: float, what: str) -> None:
-        self._gauges.say(what, done)
+        self._meters.say(what, done)
 
     def commit(self, prepared: PreparedStage, carried: tuple[Carried, ...]) -> tuple[str, ...]:
         """Serve the prepared stage from the next step on; returns the sessions that are not complete here."""
         self.sessions, missing = prepared.commit(self.model, self.sessions, carried)
         self.model = prepared.model
-        self._gauges.kv_used_bytes = self.model.kv.used_bytes
+        self._meters.kv_used_bytes = self.model.kv.used_bytes
         return missing
 
     def unload(self) -> None:
         self.model, self.sessions = None, StageSessions(plan_version=0)
-        self._gauges.kv_used_bytes = 0
+        self._meters.kv_used_bytes = 0
         release_memory()
 
     def forget_sessions(self) -> None:
@@ -173,7 +173,7 @@ class StageRunner:
             for session_id in self.model.kv.session_ids:
                 self.model.close(session_id)
         self.sessions = StageSessions(plan_version=0)
-        self._gauges.kv_used_bytes = 0
+        self._meters.kv_used_bytes = 0
 
     def owned_model(self) -> StageModel:
         """The stage's model; raises Unavailable while there is none."""
@@ -190,7 +190,7 @@ class StageRunner:
     # ------------------------------------------------------------------------------------------ steps
     def _step(self, frame: pb.StepFrame, received_s: float) -> None:
         """Run one step and deliver what follows from it, a failure of the whole step too: this thread outlives them all."""
-        self._gauges.queue_depth -= 1
+        self._meters.queue_depth -= 1
         try:
             message = self._process(frame, received_s)
         except Exception as e:
@@ -214,7 +214,7 @@ class StageRunner:
         if (slowdown := self.slowdown) > 1.0 and rows:
             time.sleep((slowdown - 1.0) * (computed_s - computing_s))
             computed_s = time.perf_counter()
-        self._gauges.kv_used_bytes = model.kv.used_bytes
+        self._meters.kv_used_bytes = model.kv.used_bytes
         message = self._report(frame, rows, failures) if model.is_last else self._forward(frame, rows, failures)
         timing = message.timings.add(
             worker_id=self._options.worker_id,
@@ -223,7 +223,7 @@ class StageRunner:
             wire_in_s=computing_s - started_s,
         )
         timing.wire_out_s = time.perf_counter() - computed_s
-        self._gauges.add_step(timing.compute_s, timing.queue_s, timing.wire_in_s, timing.wire_out_s)
+        self._meters.add_step(timing.compute_s, timing.queue_s, timing.wire_in_s, timing.wire_out_s)
         needed = rows or failures or (frame.releases and not model.is_last)
         return message if needed else None
 

@@ -24,8 +24,8 @@ from engine.model.weights.manifest import MAX_TENSORS, Manifest, TensorEntry
 from engine.model.weights.weight_cache import WeightCache
 from engine.service import wire
 from engine.service.errors import from_rpc_error
-from engine.service.gauges import Gauges
 from engine.service.incoming import checked
+from engine.service.meters import Meters
 from engine.service.trust.access import Access
 from engine.service.weights.pace import Pace
 from engine.service.worker.weight_fetch import FetchReport, WeightFetch, WeightSource
@@ -70,12 +70,12 @@ class Supplied:
 class WeightSupply:
     """`join` is the coordinator's address, which tells what a model consists of and has all of it."""
 
-    def __init__(self, worker_id: str, join: str, cache: WeightCache, gauges: Gauges, access: Access) -> None:
-        self._worker_id, self._join, self._cache, self._gauges = worker_id, join, cache, gauges
+    def __init__(self, worker_id: str, join: str, cache: WeightCache, meters: Meters, access: Access) -> None:
+        self._worker_id, self._join, self._cache, self._meters = worker_id, join, cache, meters
         self._access = access
         self._folders: dict[str, Path] = {}  # model folders of this machine, by fingerprint
         self._fetching = asyncio.Lock()
-        self.pace = Pace(_steps_run(gauges))
+        self.pace = Pace(_steps_run(meters))
 
     def folder_of(self, fingerprint: str) -> Path | None:
         """The model folder on this machine, if it has been seen to be the right one."""
@@ -101,7 +101,7 @@ class WeightSupply:
         try:
             return await self._from_cache(request, held, distrust_cache)
         finally:
-            self._gauges.say("", -1.0)
+            self._meters.say("", -1.0)
 
     async def _from_cache(self, request: pb.LoadRequest, held: range, distrust_cache: bool) -> Supplied:
         async with self._coordinator() as channel:
@@ -165,7 +165,7 @@ class WeightSupply:
             async for message in rpc.ControlStub(channel).GetManifest(request, metadata=self._access.metadata):
                 part = checked(message)
                 if part.detail:
-                    self._gauges.say(f"the coordinator is {part.detail}", part.progress)
+                    self._meters.say(f"the coordinator is {part.detail}", part.progress)
                 config_text = part.config_text or config_text
                 entries += [wire.from_message(TensorEntry, tensor) for tensor in part.tensors]
                 if len(entries) > MAX_TENSORS:
@@ -175,7 +175,7 @@ class WeightSupply:
         return Manifest(fingerprint, config_text, tuple(entries))
 
     async def _fetch(self, request: pb.LoadRequest, missing: Sequence[TensorEntry], coordinator: grpc.aio.Channel) -> FetchReport:
-        progress = _Progress(self._gauges, sum(entry.num_bytes for entry in missing))
+        progress = _Progress(self._meters, sum(entry.num_bytes for entry in missing))
         fetch = WeightFetch(self._cache, request.fingerprint, missing, self.note, progress.add, self.pace)
         async with contextlib.AsyncExitStack() as stack:
             sources = []
@@ -192,14 +192,14 @@ class WeightSupply:
 class _Progress:
     """Bytes fetched, as the console shows them."""
 
-    def __init__(self, gauges: Gauges, total_bytes: int) -> None:
-        self._gauges, self._total_bytes, self._done_bytes = gauges, total_bytes, 0
+    def __init__(self, meters: Meters, total_bytes: int) -> None:
+        self._meters, self._total_bytes, self._done_bytes = meters, total_bytes, 0
 
     def add(self, num_bytes: int) -> None:
         self._done_bytes += num_bytes
-        self._gauges.fetched_bytes += num_bytes
+        self._meters.fetched_bytes += num_bytes
         text = f"fetching weights, {self._done_bytes / 1e6:.1f} of {self._total_bytes / 1e6:.1f} MB"
-        self._gauges.say(text, min(1.0, self._done_bytes / max(1, self._total_bytes)))
+        self._meters.say(text, min(1.0, self._done_bytes / max(1, self._total_bytes)))
 
 
 def _needed(weights: WeightFolder, manifest: Manifest, request: pb.LoadRequest, held: range) -> list[TensorEntry]:
@@ -210,15 +210,15 @@ def _needed(weights: WeightFolder, manifest: Manifest, request: pb.LoadRequest, 
     return list({entry.sha256: entry for entry in manifest.tensors if entry.name in names}.values())
 
 
-def _steps_run(gauges: Gauges) -> Callable[[], bool]:
+def _steps_run(meters: Meters) -> Callable[[], bool]:
     """Whether this worker computes steps now, or did a moment ago."""
 
     def watch() -> Iterator[bool]:
-        num_steps, seen_s = gauges.num_steps, float("-inf")
+        num_steps, seen_s = meters.num_steps, float("-inf")
         while True:
-            if gauges.num_steps != num_steps:
-                num_steps, seen_s = gauges.num_steps, time.monotonic()
-            yield gauges.queue_depth > 0 or time.monotonic() - seen_s < RECENTLY_S
+            if meters.num_steps != num_steps:
+                num_steps, seen_s = meters.num_steps, time.monotonic()
+            yield meters.queue_depth > 0 or time.monotonic() - seen_s < RECENTLY_S
 
     watching = watch()
     return lambda: next(watching)

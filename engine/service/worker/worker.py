@@ -25,9 +25,9 @@ from engine.data.plan import NodeSpec
 from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache
 from engine.service import sensors, wire
 from engine.service.addresses import check_address
-from engine.service.gauges import Gauges
 from engine.service.incoming import check_registered, checked
 from engine.service.links import Link, connect
+from engine.service.meters import Meters
 from engine.service.metrics_server import MetricsServer, worker_collector
 from engine.service.options import SecurityOptions
 from engine.service.process import Server, announce, end_at_once, read_again_on_hangup
@@ -67,19 +67,19 @@ async def run_worker(options: WorkerOptions) -> int:
     end_at_once(options.server.exit_with_parent)
     guard = Guard(options.server.security)
     server, access = Server(guard, wire.MAX_MESSAGE_BYTES), guard.access
-    gauges = Gauges()
+    meters = Meters()
     cache = WeightCache(options.cache.folder / CACHE_FOLDER, options.cache_limit_bytes)
-    supply = WeightSupply(options.worker_id, options.join, cache, gauges, access)
+    supply = WeightSupply(options.worker_id, options.join, cache, meters, access)
     service = StageService(options.worker_id, supply, access)
     rpc.add_StageServiceServicer_to_server(service, server.grpc)
-    sender = WeightService(WeightLibrary(cache, supply.folder_of), supply.pace, gauges.add_sent)
+    sender = WeightService(WeightLibrary(cache, supply.folder_of), supply.pace, meters.add_sent)
     rpc.add_WeightServiceServicer_to_server(sender, server.grpc)
-    scrapes = MetricsServer(options.server.metrics, worker_collector(options.worker_id, gauges))
+    scrapes = MetricsServer(options.server.metrics, worker_collector(options.worker_id, meters))
     metrics_address = scrapes.start()
     address = await server.start(options.server.listen)
     announce({"address": address, "worker_id": options.worker_id, "pid": os.getpid(), "metrics_address": metrics_address})
     read_again_on_hangup(guard)
-    worker = Worker(options, address, service, gauges, access)
+    worker = Worker(options, address, service, meters, access)
     try:
         return await worker.run()
     finally:
@@ -111,11 +111,11 @@ class Worker:
         options: WorkerOptions,
         address: str,
         service: StageService,
-        gauges: Gauges,
+        meters: Meters,
         access: Access,
     ) -> None:
         self._options, self._service, self._access = options, service, access
-        self._gauges, self._bound = gauges, address
+        self._meters, self._bound = meters, address
         self._spec = NodeSpec(
             node_id=options.worker_id,
             address=address,
@@ -162,7 +162,7 @@ class Worker:
 
     async def _prepare(self) -> None:
         """Import torch and look at the hardware, off the event loop."""
-        self._gauges.say("importing torch and transformers", -1.0)
+        self._meters.say("importing torch and transformers", -1.0)
         # In a thread that ends: what it computed gave it OpenMP helpers of its own, and with those of the stage's thread there would
         # be more than cores; then libgomp lets none of them spin.
         thread = ThreadPoolExecutor(1, "prepare")
@@ -170,7 +170,7 @@ class Worker:
             self._spec, self._service.runner = await asyncio.get_running_loop().run_in_executor(thread, self._import_engine)
         finally:
             thread.shutdown(wait=False)
-        self._gauges.say("", -1.0)
+        self._meters.say("", -1.0)
 
     def _import_engine(self) -> tuple[NodeSpec, StageRunner]:
         import torch
@@ -200,9 +200,9 @@ class Worker:
             pool_id=sharing.pool_id,
             pool_bytes=max(memory_bytes, sharing.pool_bytes),
         )
-        self._gauges.sensors.gpu_uuid = sensors.gpu_uuid(facts.device)
+        self._meters.sensors.gpu_uuid = sensors.gpu_uuid(facts.device)
         runner = StageRunner(
-            RunnerOptions(options.worker_id, facts.device, kv_budget_bytes, options.slowdown), self._gauges, self._service.deliver
+            RunnerOptions(options.worker_id, facts.device, kv_budget_bytes, options.slowdown), self._meters, self._service.deliver
         )
         return spec, runner
 
@@ -239,7 +239,7 @@ class Worker:
         report = Link(stub.Report(metadata=headers), "the coordinator", lambda *_: None)
         loop = asyncio.get_running_loop()
         heartbeat_channel = self._access.sync_channel(self._options.join)
-        heartbeat = Heartbeat(heartbeat_channel, self._spec.node_id, self._gauges, self._access, lambda: _set_from_thread(loop, fenced))
+        heartbeat = Heartbeat(heartbeat_channel, self._spec.node_id, self._meters, self._access, lambda: _set_from_thread(loop, fenced))
         heartbeat.start(reply.generation, reply.heartbeat_period_s)
         return Connection(report, heartbeat, heartbeat_channel.close)
 

@@ -360,7 +360,7 @@ class Drill:
                 return
             if coordinator.cluster.members.current(worker.worker_id, generation) is None:
                 self.world.send(NAME, worker.worker_id, lambda: worker.receive(lambda: self._fenced(worker, generation)))
-            coordinator.feed(on.HeartbeatArrived(worker.worker_id, generation, "", -1.0, 0, 0, 0.0))
+            coordinator.feed(on.HeartbeatArrived(worker.worker_id, generation, "", -1.0))
 
         self.world.send(worker.worker_id, NAME, arrive)
 

@@ -59,7 +59,7 @@ def unknown_lines(texts: Sequence[str], canvas: Canvas, most: int = MAX_UNKNOWNS
 
 def learning_hint(state: ConsoleState, status: ClusterStatus) -> str:
     """How the planner comes to know what serving shows."""
-    if status.adaptation_mode != "off":
+    if status.adaptation.mode != "off":
         return ""
     return state.named("; {cluster.profile} profiles it, {cluster.auto} = suggest lets the planner learn")
 

@@ -28,8 +28,9 @@ def memory_lines(row: StageRow, weight_bytes: int, canvas: Canvas) -> Lines:
     node = row.node
     if node is None or node.memory_bytes <= 0 or weight_bytes <= 0:
         return ()
-    other_bytes = max(0, node.resident_bytes - weight_bytes - node.kv_used_bytes)  # a GPU's weights are not in its process's memory
-    parts = (("weights", weight_bytes, "#", "low"), ("KV", node.kv_used_bytes, "+", "mid"), ("other", other_bytes, "=", "dim"))
+    kv_bytes = node.gauges.kv_used_bytes
+    other_bytes = max(0, node.gauges.resident_bytes - weight_bytes - kv_bytes)  # a GPU's weights are not in its process's memory
+    parts = (("weights", weight_bytes, "#", "low"), ("KV", kv_bytes, "+", "mid"), ("other", other_bytes, "=", "dim"))
     used = sum(num_bytes for _, num_bytes, _, _ in parts) / node.memory_bytes
     text = "  ".join(f"{glyph} {name} {size(num_bytes)}" for name, num_bytes, glyph, _ in parts)
     text += f"  of {size(node.memory_bytes)} = {percent(used)}"

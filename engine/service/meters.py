@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from engine.service.sensors import Readings, Sensors
+from engine.data.status import Gauges
+from engine.service.sensors import Sensors
 
 
 @dataclass(slots=True)
-class Gauges:
+class Meters:
     """Plain fields: each is written by one thread, and a torn reading across fields does no harm."""
 
     detail: str = "starting"
@@ -16,7 +17,7 @@ class Gauges:
     kv_used_bytes: int = 0
     queue_depth: int = 0
     sensors: Sensors = field(default_factory=Sensors)
-    readings: Readings = field(default_factory=Readings)
+    sensed: Gauges = field(default_factory=Gauges)  # the last reading of the sensors
     num_steps: int = 0  # since the worker started, as are the sums below
     compute_s: float = 0.0
     queue_s: float = 0.0
@@ -41,7 +42,11 @@ class Gauges:
         """Weights went to another worker; called on the event loop."""
         self.sent_bytes += num_bytes
 
-    def read_sensors(self) -> Readings:
-        """A fresh reading, kept for /metrics; called on the heartbeat thread."""
-        self.readings = self.sensors.read()
-        return self.readings
+    def read(self) -> Gauges:
+        """What a heartbeat says, with a fresh reading of the sensors; called on the heartbeat thread."""
+        self.sensed = self.sensors.read()
+        return self.latest()
+
+    def latest(self) -> Gauges:
+        """The last reading of the sensors, and what is counted here as it is now."""
+        return replace(self.sensed, kv_used_bytes=self.kv_used_bytes, queue_depth=self.queue_depth)
