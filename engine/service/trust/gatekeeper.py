@@ -163,6 +163,8 @@ async def _until_cut(work: Awaitable[Any], cut: asyncio.Future[None]) -> Any:
         if not task.done():
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        elif not task.cancelled():
+            task.exception()  # heard, even if the call was cancelled in the moment in which its work failed
 
 
 def _check_role(role: Role, needed: Role, method: str, shown: str) -> None:
