@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -41,8 +42,13 @@ class GenerateRequest:
         if (self.prompt is None) == (not self.prompt_ids):
             raise InvalidInput("give either a prompt text or prompt token ids, not both and not neither")
         require_range("max_new_tokens", self.max_new_tokens, 1, 1_000_000, "how many tokens to generate at most")
-        if len(self.stop) > 16 or any(not s or len(s) > 256 for s in self.stop):
-            raise InvalidInput("stop: at most 16 strings of 1 to 256 characters each")
+        check_stop(self.stop)
+
+
+def check_stop(stop: Sequence[str]) -> None:
+    """Raises InvalidInput for what cannot be a request's stop strings."""
+    if len(stop) > 16 or any(not s or len(s) > 256 for s in stop):
+        raise InvalidInput("stop: at most 16 strings of 1 to 256 characters each")
 
 
 class FinishReason(StrEnum):

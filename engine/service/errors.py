@@ -7,7 +7,7 @@ import contextlib
 import inspect
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, NoReturn
 
 import grpc
@@ -31,6 +31,8 @@ from engine.data.errors import (
 from engine.files import failure
 
 log = logging.getLogger(__name__)
+
+MAX_REASON_CHARACTERS = 1000
 
 # The first class listed for a code is the one that code turns back into.
 _CODES: tuple[tuple[type[NoodleError], grpc.StatusCode], ...] = (
@@ -96,9 +98,14 @@ def _short(details: str) -> str:
 async def abort(context: grpc.aio.ServicerContext, error: BaseException) -> NoReturn:
     """End the call with the status of `error`; an unexpected one is logged and leaves only its incident id."""
     known = as_noodle_error(error)
-    code, text = status_code(known), str(known)
+    code, text = status_code(known), _bounded(str(known))
     await context.abort(code, (_OURS + text) if code is grpc.StatusCode.UNAVAILABLE else text)
     raise AssertionError("abort returns never")
+
+
+def _bounded(text: str) -> str:
+    """A reason travels in a header, which has little room, and may quote what the caller sent."""
+    return text if len(text) <= MAX_REASON_CHARACTERS else f"{text[:MAX_REASON_CHARACTERS]} [...]"
 
 
 def incident(error: BaseException) -> Bug:
@@ -151,24 +158,30 @@ class CatchAll(grpc.aio.ServerInterceptor):
 
 def _coroutine(inner: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
-        try:
+        async with _refusing(context):
             return await inner(request, context)
-        except (asyncio.CancelledError, grpc.aio.AbortError):
-            raise
-        except Exception as e:
-            return await abort(context, e)
 
     return guarded
 
 
 def _generator(inner: Callable[..., Any]) -> Callable[..., Any]:
     async def guarded(request: Any, context: grpc.aio.ServicerContext) -> Any:
-        try:
+        async with _refusing(context):
             async for message in inner(request, context):
                 yield message
-        except (asyncio.CancelledError, grpc.aio.AbortError):
+
+    return guarded
+
+
+@contextlib.asynccontextmanager
+async def _refusing(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
+    """What fails inside ends the call with its status. If nobody is there any more to hear it, the call was cancelled."""
+    try:
+        try:
+            yield
+        except (asyncio.CancelledError, grpc.aio.AbortError, grpc.aio.InternalError):
             raise
         except Exception as e:
             await abort(context, e)
-
-    return guarded
+    except grpc.aio.InternalError as e:  # gRPC could send nothing on a call that is over
+        raise asyncio.CancelledError("the caller is gone") from e

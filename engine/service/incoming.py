@@ -6,9 +6,10 @@ every float is finite, so that nothing inside has to ask.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -20,11 +21,13 @@ from google.protobuf.message import DecodeError, Message
 from engine.data.errors import InvalidInput, check_name
 from engine.data.plan import NodeSpec, Stage
 from engine.data.version import PROTOCOL_VERSION
+from engine.service import wire
 from protos import noodle_pb2 as pb
 
 M = TypeVar("M", bound=Message)
 
 MAX_TEXT_CHARACTERS = 1024  # of what a worker says about itself: a name, an address, a sentence
+MAX_STAGES = 1024  # of a plan that a caller writes down
 MAX_DEGREES_C = 1000.0
 HEARTBEAT_PERIOD_S = (0.01, 60.0)
 LEAST: Mapping[str, float] = {  # by field; 0 for all others
@@ -34,6 +37,9 @@ LEAST: Mapping[str, float] = {  # by field; 0 for all others
     "gpu_temperature_c": -MAX_DEGREES_C,
     "cpu_temperature_c": -MAX_DEGREES_C,
 }
+MAX_PLAIN_BYTES = 32 * 1024  # of a request to the coordinator that carries no prompt; to parse and check it takes a moment
+WITH_PROMPT = "/noodle.v1.Control/Generate"
+_CONTROL = "/noodle.v1.Control/"
 SIGNED = (
     FieldDescriptor.CPPTYPE_DOUBLE,
     FieldDescriptor.CPPTYPE_FLOAT,
@@ -64,13 +70,22 @@ def _late(behaviour: Callable[..., Any], parse: Callable[[bytes], Any], method: 
     """The same kind of function as `behaviour`, for gRPC asks which it is."""
 
     async def generate(content: bytes, context: grpc.aio.ServicerContext) -> Any:
-        async for message in behaviour(checked(parsed(parse, content, method)), context):
+        async for message in behaviour(await _received(parse, content, method), context):
             yield message
 
     async def answer(content: bytes, context: grpc.aio.ServicerContext) -> Any:
-        return await behaviour(checked(parsed(parse, content, method)), context)
+        return await behaviour(await _received(parse, content, method), context)
 
     return generate if inspect.isasyncgenfunction(behaviour) else answer
+
+
+async def _received(parse: Callable[[bytes], M], content: bytes, method: str) -> M:
+    """The message in `content`, checked; a large one is read beside the loop. Raises InvalidInput."""
+    if len(content) <= MAX_PLAIN_BYTES:
+        return checked(parsed(parse, content, method))
+    if method.startswith(_CONTROL) and method != WITH_PROMPT:
+        raise InvalidInput(f"{method}: the request has {len(content)} bytes, the limit is {MAX_PLAIN_BYTES}: send less")
+    return await asyncio.to_thread(lambda: checked(parsed(parse, content, method)))
 
 
 def parsed(parse: Callable[[bytes], M], content: bytes, method: str) -> M:
@@ -163,9 +178,11 @@ def check_spec(spec: NodeSpec) -> NodeSpec:
     return spec
 
 
-def check_stages(stages: Iterable[Stage]) -> tuple[Stage, ...]:
-    """Return the stages if each is a range of items; raises InvalidInput naming the first that is none."""
-    found = tuple(stages)
+def check_stages(stages: Collection[pb.Stage]) -> tuple[Stage, ...]:
+    """The stages, if each is a range of items; raises InvalidInput naming the first that is none, or their number."""
+    if len(stages) > MAX_STAGES:
+        raise InvalidInput(f"there are {len(stages)} stages, the limit is {MAX_STAGES}: name fewer")
+    found = tuple(wire.from_message(Stage, stage) for stage in stages)
     for stage in found:
         if not 0 <= stage.start < stage.stop:
             raise InvalidInput(

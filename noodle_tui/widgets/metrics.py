@@ -79,7 +79,7 @@ def _step_graphs(state: ConsoleState, status: ClusterStatus, cells: int, glyphs:
 
 def _last_left(state: ConsoleState, status: ClusterStatus) -> Line:
     """An offer comes before what never changes."""
-    before = () if status.adaptation.suggestion_id else (*_context(status), "  ")
+    before: tuple[Span | str, ...] = () if status.adaptation.suggestion_id else (*_context(status), "  ")
     return line(" ", *before, *_adapt(state, status))
 
 

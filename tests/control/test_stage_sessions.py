@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.control.sessions.stage_sessions import Append, Replay, StageSessions
-from engine.data.errors import Corrupt, Gap, NoodleError, NotFound, Stale
+from engine.data.errors import Corrupt, Gap, NoodleError, NotFound, Stale, Unavailable
 from engine.data.generation import Sampling, Segment
 
 
@@ -51,15 +51,16 @@ def test_what_does_not_follow_is_refused_and_changes_nothing(part: Segment, erro
     assert sessions.ids() == ("s",)
 
 
-def test_a_higher_epoch_starts_afresh_and_an_old_plan_is_stale() -> None:
+def test_a_higher_epoch_starts_afresh_and_the_stage_of_another_plan_is_not_here() -> None:
     sessions = StageSessions(4)
     append(sessions, segment(0, (1, 2, 3)))
     append(sessions, segment(0, (7,), epoch=2))
     assert sessions.get("s", 2).token_ids == [7]
     with pytest.raises(Stale, match="epoch 2"):
         sessions.admit(segment(3, (4,), epoch=1))
-    with pytest.raises(Stale, match="plan 3 arrived at a stage of plan 4"):
-        sessions.check_plan(3)
+    for other in (3, 5):
+        with pytest.raises(Unavailable, match=f"plan {other} arrived at a stage of plan 4"):
+            sessions.check_plan(other)
 
 
 @settings(max_examples=300, deadline=None)

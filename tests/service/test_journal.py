@@ -14,12 +14,12 @@ from engine.data.errors import Exhausted, InvalidInput, Refused, Unavailable
 from engine.data.generation import FinishReason, GenerateRequest, Sampling
 from engine.data.plan import Plan, Stage
 from engine.data.status import Event, SessionStatus, Severity
-from engine.service.coordinator.journal import Journal
+from engine.service.coordinator.journal import Journal, written
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "a" / "journal.sqlite3")
-    journal.open_session("s-1", (1, 2), GenerateRequest(prompt="hi"))
+    journal.open_session(written("s-1", (1, 2), GenerateRequest(prompt="hi")))
     for index, token_id in enumerate((5, 6, 7)):
         journal.append_token("s-1", index, token_id)
     journal.adopt_plan(Plan(1, "balanced", (Stage("w1", 0, 3),)))
@@ -65,7 +65,7 @@ def test_the_next_coordinator_finds_what_the_last_one_did_not_finish(tmp_path: P
     journal = Journal(tmp_path / "journal.sqlite3")
     request = GenerateRequest(prompt="hi", max_new_tokens=9, sampling=Sampling(0.5, 3, 0.9, 1.1, 7), stop=("x", "y"), ignore_eos=True)
     for session_id in ("s-b", "s-a", "s-done", "s-failed"):
-        journal.open_session(session_id, (1, 2), request)
+        journal.open_session(written(session_id, (1, 2), request))
     for index, token_id in enumerate((5, 6)):
         journal.append_token("s-a", index, token_id)
     journal.append_token("s-a", 3, 8)  # the write of index 2 failed: this one does not count
@@ -91,9 +91,9 @@ def test_sessions_that_ended_come_back_newest_first_the_last_of_them_and_all_are
     with contextlib.closing(Journal(tmp_path / "journal.sqlite3")) as journal:
         assert journal.past_sessions() == NO_PAST
         for end in ends:
-            journal.open_session(end.session_id, (1,), GenerateRequest(prompt="x"))
+            journal.open_session(written(end.session_id, (1,), GenerateRequest(prompt="x")))
             journal.close_session(end.session_id, end.finish_reason, None, end)
-        journal.open_session("s-refused", (1,), GenerateRequest(prompt="x"))
+        journal.open_session(written("s-refused", (1,), GenerateRequest(prompt="x")))
         journal.close_session("s-refused", "error", Exhausted("the queue is full"))
     with contextlib.closing(Journal(tmp_path / "journal.sqlite3")) as again:
         assert again.past_sessions() == PastSessions(tuple(reversed(ends))[:MAX_FINISHED], MAX_FINISHED + 1, 1)
@@ -105,12 +105,12 @@ def test_sessions_that_ended_come_back_newest_first_the_last_of_them_and_all_are
 def test_a_session_is_closed_and_remembered_or_neither(tmp_path: Path) -> None:
     """A coordinator that ended between the two would take the session over and count it twice."""
     with contextlib.closing(Journal(tmp_path / "journal.sqlite3")) as journal:
-        journal.open_session("s-1", (1,), GenerateRequest(prompt="x"))
+        journal.open_session(written("s-1", (1,), GenerateRequest(prompt="x")))
         journal._db.execute("ALTER TABLE endings RENAME TO elsewhere")
         with pytest.raises(Exhausted):
             journal.close_session("s-1", "length", None, SessionStatus("s-1", "done", 1, 1, 1, 0.1, 0.0, 0.1))
         assert journal.unfinished() == ["s-1"]
-        journal.open_session("s-2", (1,), GenerateRequest(prompt="x"))  # and the journal goes on
+        journal.open_session(written("s-2", (1,), GenerateRequest(prompt="x")))  # and the journal goes on
         assert len(journal.unfinished()) == 2
 
 

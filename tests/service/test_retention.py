@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from engine.data.errors import NoodleError, Refused
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.status import SessionStatus
-from engine.service.coordinator.journal import PORTION, Journal
+from engine.service.coordinator.journal import PORTION, Journal, written
 from engine.service.coordinator.journal_recovery import recover
 from engine.service.coordinator.options import Keep, keep
 
@@ -33,7 +33,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def write(journal: Journal, number: int, wall_s: float, patch: pytest.MonkeyPatch, is_over: bool = True, failed: bool = False) -> str:
     session_id = f"s-{number}"
     patch.setattr("time.time", lambda: wall_s)
-    journal.open_session(session_id, (1, 2), GenerateRequest(None, (1, 2)))
+    journal.open_session(written(session_id, (1, 2), GenerateRequest(None, (1, 2))))
     for index in range(3):
         journal.append_token(session_id, index, 7)
     if is_over:

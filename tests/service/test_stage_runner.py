@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.data.errors import Corrupt, InvalidInput, NotFound, Stale
+from engine.data.errors import Corrupt, InvalidInput, NotFound, Stale, Unavailable
 from engine.data.generation import Sampling, Segment
 from engine.data.model import ModelRef
 from engine.model.sources.card import prepare
@@ -142,7 +142,7 @@ def test_damaged_keys_and_values_leave_nothing_behind(pair: tuple[Stage, Stage])
 @pytest.mark.parametrize(
     ("message", "code", "text"),
     [
-        (frame(len(PROMPT), (1,), 1, plan=2), Stale, "plan 2 arrived at a stage of plan 3"),
+        (frame(len(PROMPT), (1,), 1, plan=2), Unavailable, "plan 2 arrived at a stage of plan 3"),
         (frame(len(PROMPT) + 3, (1,), 1), None, "send from 5"),
         (frame(len(PROMPT), (1,), 1, epoch=0), Stale, "epoch"),
         (frame(len(PROMPT), (1,), 1, session="other"), NotFound, "not open on this stage"),

@@ -16,11 +16,13 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from engine.data.model import ModelRef
+from engine.data.status import Phase
 from engine.model.sources.source import default_cache_dir, resolve
 from engine.model.weights.tensor_files import read_folder
 from engine.service.trust.access import Access, Metadata
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
+from tests.service.reference import reference
 from tests.service.running import Running, running
 from tests.service.wrong_messages import GARBAGE, wrong_messages, wrong_numbers
 
@@ -137,3 +139,28 @@ async def _give_up_later_and_later(access: Access, address: str, num_items: int)
             assert code in (grpc.StatusCode.OK, grpc.StatusCode.ABORTED), f"{code}: {await preparing.details()}"
             assert len(seen) < 24, f"no Prepare ended before its Unload: {await preparing.details()}"
     return seen
+
+
+def test_orders_that_are_not_the_coordinators_cost_a_pause_and_no_token(cluster: Running) -> None:
+    """Its stage is dropped, and then replaced by one of a plan that comes much later: the worker finds back, session by session."""
+    prompt, access = (5, 6, 7, 8), _access(cluster)
+    for version in (0, 10**6):
+        status = cluster.status()
+        cluster.wait(_order_strangely(access, status.nodes[0].address, version, status.num_items))
+        request = cluster.request(prompt, 12, ignore_eos=True)
+        assert [c.token_id for c in cluster.generate(request).chunks if c.index >= 0] == reference("llama:tiny", prompt, 12)
+    cluster.until(lambda status: status.phase is Phase.SERVING, "the cluster serves")
+
+
+async def _order_strangely(access: Access, address: str, version: int, num_items: int) -> None:
+    """A stage of that plan; 0: none at all."""
+    folder = str(resolve(ModelRef("llama:tiny", 0), cache_dir=default_cache_dir()))
+    model, fingerprint = pb.ModelRef(model="llama:tiny", random_weights=0, dtype="float32"), read_folder(Path(folder)).fingerprint
+    async with access.channel(address) as channel:
+        stub = rpc.StageServiceStub(channel)
+        if not version:
+            await stub.Unload(pb.UnloadRequest(), metadata=access.metadata)
+            return
+        order = pb.LoadRequest(model=model, folder=folder, fingerprint=fingerprint, plan_version=version)
+        order.stop = order.num_items = num_items
+        await stub.Load(order, metadata=access.metadata)

@@ -30,21 +30,24 @@ def wrong_messages(kind: type[Message], rng: random.Random, num_random: int) -> 
     """The empty message, each field alone at each of its extremes, and `num_random` with all fields drawn."""
     yield kind()
     for field in kind.DESCRIPTOR.fields:
-        for value in _values(field):
-            yield _with(kind(), field, value)
+        for value in wrong_values(field):
+            yield with_value(kind(), field, value)
     for _ in range(num_random):
         message = kind()
         for field in kind.DESCRIPTOR.fields:
             if rng.random() < 0.7:
-                _with(message, field, rng.choice(_values(field)))
+                with_value(message, field, rng.choice(wrong_values(field)))
         yield message
 
 
-def _values(field: FieldDescriptor) -> list[Any]:
+def wrong_values(field: FieldDescriptor) -> list[Any]:
+    """What no peer of ours puts into that field; messages come with each of their own fields at each of its extremes."""
     if field.message_type is not None:
         one = field.message_type._concrete_class()
         every = [
-            _with(field.message_type._concrete_class(), inner, value) for inner in field.message_type.fields for value in _values(inner)
+            with_value(field.message_type._concrete_class(), inner, value)
+            for inner in field.message_type.fields
+            for value in wrong_values(inner)
         ]
         return [one, *every]
     if field.type == FieldDescriptor.TYPE_BYTES:
@@ -52,7 +55,8 @@ def _values(field: FieldDescriptor) -> list[Any]:
     return list(_WRONG[field.cpp_type])
 
 
-def _with(message: Message, field: FieldDescriptor, value: Any) -> Message:
+def with_value(message: Message, field: FieldDescriptor, value: Any) -> Message:
+    """The message with that value in that field, twice in one that is repeated."""
     if field.is_repeated:
         getattr(message, field.name).extend([value, value])
     elif field.message_type is not None:
@@ -85,4 +89,4 @@ def _holding(kind: Descriptor, field: FieldDescriptor, value: Any) -> Message:
     if field.is_repeated:
         getattr(message, field.name).extend([value])
         return message
-    return _with(message, field, value)
+    return with_value(message, field, value)

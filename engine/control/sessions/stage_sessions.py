@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.control.moves import Carried
-from engine.data.errors import Corrupt, Gap, NotFound, Stale
+from engine.data.errors import Corrupt, Gap, NotFound, Stale, Unavailable
 from engine.data.generation import Sampling, Segment
 
 
@@ -76,8 +76,9 @@ class StageSessions:
         self._sessions[session_id] = session
 
     def check_plan(self, plan_version: int) -> None:
+        """Raises Unavailable for a step of another plan: sending it again mends nothing, loading the stages again does."""
         if plan_version != self.plan_version:
-            raise Stale(f"step of plan {plan_version} arrived at a stage of plan {self.plan_version}: fetch the current plan")
+            raise Unavailable(f"step of plan {plan_version} arrived at a stage of plan {self.plan_version}: fetch the current plan")
 
     def check_newer(self, plan_version: int) -> None:
         """A stage of that plan may take this one's place: a request that was long on its way must not bring an old plan back."""

@@ -15,7 +15,9 @@ from engine.control import events as on
 from engine.control.move_estimate import estimate_move, preview_with, preview_without
 from engine.control.sessions.scheduler import check_length
 from engine.data.errors import InvalidInput, NotFound, Refused, Stale, Unavailable, check_name
+from engine.data.generation import GenerateRequest, check_stop
 from engine.data.measured_link import COORDINATOR
+from engine.data.model import ModelCard
 from engine.data.plan import NodeSpec, Plan, Stage
 from engine.data.status import Gauges, SessionStatus
 from engine.data.version import own_version
@@ -23,9 +25,11 @@ from engine.planning.documents.problem_json import problem_to_json
 from engine.service import wire
 from engine.service.addresses import check_address, check_dialable
 from engine.service.client import SESSION_ID_BYTES
+from engine.service.coordinator.journal import written
 from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.outputs.session_output import SessionOutput
 from engine.service.coordinator.shell import ClusterShell
+from engine.service.coordinator.text.codec import TextCodec
 from engine.service.coordinator.watchers import Watchers
 from engine.service.errors import as_noodle_error
 from engine.service.incoming import check_heartbeat, check_spec, check_stages
@@ -37,7 +41,6 @@ MIN_WATCH_INTERVAL_S = 0.1
 PROOF_OF_LIFE_S = 1.0
 RESTART_LIMIT_S = 60.0
 MAX_PLANS = 50
-MAX_PROMPT_BYTES = 8 * 1024 * 1024
 
 
 class ControlService(rpc.ControlServicer):
@@ -142,8 +145,7 @@ class ControlService(rpc.ControlServicer):
     # ------------------------------------------------------------------------------------------ operators
     async def Generate(self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.TokenChunk]:
         shell = self._shell
-        if request.ByteSize() > MAX_PROMPT_BYTES:
-            raise InvalidInput(f"the request has {request.ByteSize()} bytes, the limit is {MAX_PROMPT_BYTES}: shorten the prompt")
+        check_stop(request.stop)
         if request.resume:
             await _within(RESTART_LIMIT_S, shell.ready.wait())
         session_id = check_name("session id", request.session_id or f"s-{secrets.token_hex(SESSION_ID_BYTES)}")
@@ -152,7 +154,7 @@ class ControlService(rpc.ControlServicer):
         if output is None and request.resume:
             raise NotFound(f"session {request.session_id[:80]} is unknown here: it was never begun, or its journal is gone")
         if output is not None and not request.resume:
-            self._check_same(request)
+            await self._check_same(request)
         output = output or await self._open(session_id, request)
         output.num_listeners += 1
         try:
@@ -168,10 +170,10 @@ class ControlService(rpc.ControlServicer):
         finally:
             shell.outputs.leave(output)
 
-    def _check_same(self, request: pb.GenerateRequest) -> None:
+    async def _check_same(self, request: pb.GenerateRequest) -> None:
         """Raise Refused if the id that a client chose is that of another session: nobody may get another one's answer."""
         known = self._shell.journal.session(request.session_id)
-        if known is not None and known.request != wire.request_from_message(request):
+        if known is not None and known.request != await self._read(request):
             raise Refused(f"session {request.session_id} is another request's: choose another id, or none")
 
     async def _open(self, session_id: str, request: pb.GenerateRequest) -> SessionOutput:
@@ -183,16 +185,18 @@ class ControlService(rpc.ControlServicer):
         shell = self._shell
         if shell.outputs.codec is None or shell.cluster.card is None:
             raise Unavailable(shell.cluster.state.failure or "the model is being prepared: try again in a few seconds")
-        card = shell.cluster.card
-        check_length(len(request.prompt_ids), card.context_tokens)
-        shell.outputs.codec.check_length(request.prompt, card.context_tokens)
-        wanted = wire.request_from_message(request)
-        prompt_ids = wanted.prompt_ids if wanted.prompt is None else await asyncio.to_thread(shell.outputs.codec.encode, wanted.prompt)
-        if not prompt_ids and card.bos_token_id is not None:
-            prompt_ids = (card.bos_token_id,)  # as in generate() without a prompt
-        check_length(len(prompt_ids), card.context_tokens)
-        _check_prompt_ids(prompt_ids, card.vocab_size)
-        return shell.outputs.open(on.SessionSubmitted(session_id, prompt_ids, wanted))
+        card, codec, wanted = shell.cluster.card, shell.outputs.codec, await self._read(request)
+        prompt_ids = await asyncio.to_thread(_prompt_ids, wanted, codec, card)
+        session = await asyncio.to_thread(written, session_id, prompt_ids, wanted)
+        return shell.outputs.open(on.SessionSubmitted(session_id, prompt_ids, wanted), session)
+
+    async def _read(self, request: pb.GenerateRequest) -> GenerateRequest:
+        """What is asked for; lengths are checked before anything of them costs time, and the rest is read beside the loop."""
+        card, codec = self._shell.cluster.card, self._shell.outputs.codec
+        if card is not None and codec is not None:
+            check_length(len(request.prompt_ids), card.context_tokens)
+            codec.check_length(request.prompt, card.context_tokens)
+        return await asyncio.to_thread(wire.request_from_message, request)
 
     async def Apply(self, request: pb.ApplyRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
         self._shell.feed(on.ReplanRequested(request.expected_plan_version, request.strategy, _stages(request)))
@@ -255,7 +259,7 @@ class ControlService(rpc.ControlServicer):
 
 
 def _stages(request: pb.PlanRequest | pb.ApplyRequest | pb.EstimateMoveRequest) -> tuple[Stage, ...]:
-    return check_stages(wire.from_message(Stage, s) for s in request.stages)
+    return check_stages(request.stages)
 
 
 def _generation(text: str) -> int:
@@ -275,9 +279,15 @@ def _expected(request: pb.DrainRequest | pb.UndrainRequest | pb.CancelRequest) -
     return request.expected_plan_version if request.HasField("expected_plan_version") else None
 
 
-def _check_prompt_ids(prompt_ids: tuple[int, ...], vocab_size: int) -> None:
+def _prompt_ids(wanted: GenerateRequest, codec: TextCodec, card: ModelCard) -> tuple[int, ...]:
+    """The tokens of a prompt; raises InvalidInput for those that the model cannot take."""
+    prompt_ids = wanted.prompt_ids if wanted.prompt is None else codec.encode(wanted.prompt)
+    if not prompt_ids and card.bos_token_id is not None:
+        prompt_ids = (card.bos_token_id,)  # as in generate() without a prompt
+    check_length(len(prompt_ids), card.context_tokens)
     if not prompt_ids:
         raise InvalidInput("the prompt has no tokens, and the model no token that begins a text: give at least one token")
-    wrong = next((t for t in prompt_ids if not 0 <= t < vocab_size), None)
+    wrong = next((t for t in prompt_ids if not 0 <= t < card.vocab_size), None)
     if wrong is not None:
-        raise InvalidInput(f"prompt token id {wrong} is outside the vocabulary of {vocab_size} tokens: use 0 to {vocab_size - 1}")
+        raise InvalidInput(f"prompt token id {wrong} is outside the vocabulary of {card.vocab_size} tokens: use 0 to {card.vocab_size - 1}")
+    return prompt_ids

@@ -62,6 +62,20 @@ class JournalledSession:
     error: NoodleError | None
 
 
+@dataclass(frozen=True, slots=True)
+class WrittenSession:
+    """A session that begins, as the journal keeps it."""
+
+    session_id: str
+    prompt_ids_json: str
+    request_json: str
+
+
+def written(session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest) -> WrittenSession:
+    """Write a session down. Of a long prompt that takes a while, so that it is done beside the event loop."""
+    return WrittenSession(session_id, json_text(prompt_ids), json_text(request))
+
+
 class Journal:
     """One SQLite file, owned by one coordinator. Raises Refused while another one has it."""
 
@@ -121,8 +135,8 @@ class Journal:
     def keep_acknowledged(self, sequence: int) -> None:
         self._set_fact("acknowledged", str(sequence))
 
-    def open_session(self, session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest) -> None:
-        row = (session_id, time.time(), json_text(prompt_ids), json_text(request))
+    def open_session(self, session: WrittenSession) -> None:
+        row = (session.session_id, time.time(), session.prompt_ids_json, session.request_json)
         self._write("INSERT INTO sessions VALUES (?, ?, ?, ?, NULL, NULL)", row)
 
     def append_token(self, session_id: str, index: int, token_id: int) -> None:

@@ -47,7 +47,7 @@ class Orders:
                 await self._measure_links(order)
             case do.LoadStage():
                 next_peer = self._peers.get(order.next_worker_id) if order.next_worker_id else None
-                await self._ask(order.worker_id, order.generation, self._load(order, next_peer))
+                await self._ask(order.worker_id, order.generation, self._load(order, next_peer), order.plan_version)
             case do.PrepareStage():
                 await self._move(order.plan_version, order.worker_id, self._prepare(order))
             case do.CopyKv():
@@ -132,8 +132,14 @@ class Orders:
             raise AssertionError("a plan without a model")
         return self._cluster.card
 
-    async def _ask(self, worker_id: str, generation: int, question: Coroutine[Any, Any, on.ClusterEvent]) -> None:
-        """Feed the answer of a worker, its refusal as a failure, and its silence as a loss."""
+    async def _ask(
+        self, worker_id: str, generation: int, question: Coroutine[Any, Any, on.ClusterEvent], plan_version: int | None = None
+    ) -> None:
+        """Feed the answer of a worker, its refusal as a failure, and its silence as a loss.
+
+        A worker that gave an order up has a later one, whose answer is what counts. If the plan is the newest all the same, the later
+        order was not ours, and the worker is lost to us: it finds out, and comes back as one that belongs to no plan.
+        """
         try:
             if worker_id not in self._peers:
                 question.close()
@@ -142,9 +148,10 @@ class Orders:
         except grpc.RpcError as e:
             peer = self._peers.get(worker_id)
             error = peer.explain(e) if peer else None
-            if e.code() is grpc.StatusCode.ABORTED:
-                return  # a later order took its place, and its answer is what counts
-            if e.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or error is None:
+            plan, is_aborted = self._cluster.plan, e.code() is grpc.StatusCode.ABORTED
+            if is_aborted and (plan is None or plan.plan_version != plan_version):
+                return
+            if is_aborted or e.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED) or error is None:
                 self._feed(on.WorkerLost(worker_id, generation, str(error or "its connection broke")))
             else:
                 self._feed(on.WorkerFailed(worker_id, generation, str(error)))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from engine.control.events import SegmentOutcome, StepReported
 from engine.control.moves import Carried, KvRange
 from engine.control.sessions.stage_sessions import Append, StageSession, StageSessions
-from engine.data.errors import NoodleError, Stale
+from engine.data.errors import NoodleError, Stale, Unavailable
 from engine.data.generation import Segment
 from engine.data.plan import Stage
 from engine.simulation.drill.model import Memory, embed, run_items, sample
@@ -210,7 +210,7 @@ class DrillWorker:
     def _current(self, frame: Frame) -> Held:
         held = self.serving
         if held is None:
-            raise Stale("no stage")
+            raise Unavailable("no stage")
         held.sessions.check_plan(frame.plan_version)
         return held
 

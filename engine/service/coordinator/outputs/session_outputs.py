@@ -17,7 +17,7 @@ from engine.control.sessions.session_status import with_error
 from engine.data.errors import NoodleError, NotFound
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.status import Severity
-from engine.service.coordinator.journal import Journal, JournalledSession
+from engine.service.coordinator.journal import Journal, JournalledSession, WrittenSession
 from engine.service.coordinator.outputs.session_output import SessionOutput
 from engine.service.coordinator.text.codec import TextCodec
 from engine.service.errors import as_noodle_error, from_number, surviving
@@ -51,11 +51,11 @@ class SessionOutputs:
         self.codec = codec
 
     # ------------------------------------------------------------------------------------------ clients
-    def open(self, event: on.SessionSubmitted) -> SessionOutput:
+    def open(self, event: on.SessionSubmitted, session: WrittenSession) -> SessionOutput:
         """Journal and submit a session; raises what the journal or the cluster says against it."""
         output = self._new(event.session_id, event.prompt_ids, event.request)
         try:
-            self._journal.open_session(event.session_id, event.prompt_ids, event.request)
+            self._journal.open_session(session)
             self._feed(event)
         except Exception as e:
             error = as_noodle_error(e)
