@@ -53,6 +53,8 @@ def test_any_other_address_needs_tls_and_known_callers_or_insecure(address: str,
     with pytest.raises(Refused, match="tokens would travel in clear text"):
         Guard(SecurityOptions(**tokens, insecure=True)).check_listen_address(address)
     Guard(SecurityOptions(insecure=True)).check_listen_address(address)
+    assert "whoever reaches" in Guard(SecurityOptions(insecure=True)).exposure(address)
+    assert Guard(SecurityOptions(**tls, **tokens)).exposure(address) == Guard(SecurityOptions()).exposure("127.0.0.1:1") == ""
     Guard(SecurityOptions(**tls, **tokens)).check_listen_address(address)
     Guard(SecurityOptions(**tls, tls_ca=tmp_path / "ca.pem")).check_listen_address(address)
 

@@ -15,7 +15,9 @@ from pathlib import Path
 from engine.control import events as on
 from engine.control.adaptation.rules import AdaptationSettings, check_mode
 from engine.control.cluster import Cluster, ClusterConfig
+from engine.control.commands import Record
 from engine.data.model import ModelRef
+from engine.data.status import Severity
 from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache
 from engine.report.jsonl import LOG_NAME
 from engine.report.jsonl_writer import JsonlWriter
@@ -68,6 +70,8 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     sender = WeightService(library, Pace(lambda: bool(cluster.serving.flights)))
     rpc.add_WeightServiceServicer_to_server(sender, server.grpc)
     address = await server.start(options.server.listen)
+    if exposed := guard.exposure(address):
+        shell.record(Record(Severity.WARN, "security", "", exposed))
     announce({"address": address, "cluster_id": cluster_id, "pid": os.getpid(), "metrics_address": metrics_address})
     read_again_on_hangup(guard)
     shell.spawn(shell.tick_forever())

@@ -79,6 +79,12 @@ class Guard:
                 "makes the first three), or accept the risk on a trusted network with --insecure"
             )
 
+    def exposure(self, address: str) -> str:
+        """What is open to strangers at `address`, in one sentence; empty if nothing is."""
+        if is_loopback(address) or self.options.tls_cert is not None:
+            return ""
+        return f"--insecure: whoever reaches {address} may do everything here, and reads what travels"
+
     def server_credentials(self) -> grpc.ServerCredentials | None:
         """For a port; each new connection is shown what was read last. None is clear text."""
         if not self.known.certificate:

@@ -77,6 +77,8 @@ async def run_worker(options: WorkerOptions) -> int:
     scrapes = MetricsServer(options.server.metrics, worker_collector(options.worker_id, meters))
     metrics_address = scrapes.start()
     address = await server.start(options.server.listen)
+    if exposed := guard.exposure(address):
+        log.warning("%s", exposed)
     announce({"address": address, "worker_id": options.worker_id, "pid": os.getpid(), "metrics_address": metrics_address})
     read_again_on_hangup(guard)
     worker = Worker(options, address, service, meters, access)
