@@ -106,12 +106,7 @@ def _without_alt(event: events.Key) -> tuple[events.Key, ...]:
     name = event.key.removeprefix("alt+")
     if event.character is not None and event.is_printable:
         name = name.removeprefix("shift+").upper() if event.character.isupper() else name
-    found = events.Key("escape", "\x1b"), events.Key(name, event.character if event.character is not None else _typed(name))
+    found = events.Key("escape", "\x1b"), events.Key(name, event.character)
     for key in found:
         key.time = event.time
     return found
-
-
-def _typed(name: str) -> str | None:
-    """The character of a key that came without one, as some terminals name it: `alt+x`."""
-    return name if len(name) == 1 else None

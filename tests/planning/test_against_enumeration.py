@@ -10,10 +10,11 @@ from dataclasses import replace
 import pytest
 
 from engine.data.model import Item
+from engine.planning.constraints import PlanningConstraints
 from engine.planning.problem import CoordinatorLink, Infeasible, Link, PairLink, PlanningNode, Problem
 from engine.planning.route import DEFAULT
 from engine.planning.solution import Solution, evaluate
-from engine.planning.solving.rounding import reading_below
+from engine.planning.solving.rounding import lowered, reading_below
 from engine.planning.solving.tables import Tables
 from engine.planning.strategies import STRATEGIES, solve
 from tests.planning.fuzz import PATHS, differences, false_certificates
@@ -173,6 +174,17 @@ def test_what_no_better_plan_can_contain_does_not_make_the_grid_coarse(place: st
     for strategy in STRATEGIES:
         priced = replace(problem, nodes=tuple(replace(n, price_per_s=1.0) for n in problem.nodes))
         assert Tables(priced, reading=reading_below(priced, strategy, replace(known, price_per_s=1.0))).times.grid.tick < 1e-18
+
+
+def test_there_is_no_bound_where_the_grid_decides_which_plans_are_within_the_limit() -> None:
+    items, fast, never = (Item("a", 1, 0, 4), Item("b", 1, 0, 4)), (1e-6, 1e-6), (1e9, 1e-6)
+    limit = PlanningConstraints(latency_limit_s=1e-3)
+    plain = Problem(items, (PlanningNode("a", 9.0, time_s=fast), PlanningNode("b", 9.0, time_s=fast)), Link(1e-6), constraints=limit)
+    blurred = replace(plain, nodes=(plain.nodes[0], PlanningNode("b", 9.0, time_s=never)))
+    known = evaluate(plain, ((0, 0, 2),))
+    assert lowered(Tables(plain), "latency_optimized", 1.0, known) > 0.9
+    assert lowered(Tables(blurred), "latency_optimized", 1.0, known) == 0.0
+    assert lowered(Tables(plain), "latency_optimized", 1.0, replace(known, round_trip_s=2e-3)) == 0.0
 
 
 def test_a_byte_beside_an_exabyte_is_a_byte() -> None:

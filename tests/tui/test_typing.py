@@ -135,6 +135,18 @@ def test_alt_and_a_key_are_esc_and_that_key(key: str, character: str | None) -> 
     run(test)
 
 
+@pytest.mark.parametrize("character", ["3", None])
+def test_alt_and_a_key_in_the_help_clear_the_filter_and_begin_another(character: str | None) -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await pilot.press("question_mark", "a", "b")
+        app.post_message(events.Key("alt+3", character))
+        await pilot.pause()
+        assert app.state.ui.help and app.state.ui.help_filter == "3" and app.state.ui.page is Page.OVERVIEW
+
+    run(test)
+
+
 def test_alt_and_a_capital_letter_are_esc_and_the_capital_letter() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot)
