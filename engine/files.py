@@ -94,6 +94,14 @@ def decoded(content: bytes, name: str) -> str:
         raise InvalidInput(f"{name} is not UTF-8 text ({where}): convert it to UTF-8") from error
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder and those around it, where they are not there. Raises what `failure` says."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise failure(error, path) from error
+
+
 def replace_whole(path: Path, content: bytes, mode: int = 0o666) -> None:
     """Write beside `path`, then rename: a reader sees the old file or the new one, never a part. Makes the folder.
 

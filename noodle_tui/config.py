@@ -7,6 +7,9 @@ graphs = "timeline=braille"
 "list.filter" = "slash,ctrl+f"
 [thresholds]
 over_plan = 0.3
+[access]
+tls_ca = "/etc/noodle/ca.pem"
+token_file = "~/.noodle-token"
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ _KINDS: Mapping[str, type] = {
     "graphs": str,
     "keys": dict,
     "thresholds": dict,
+    "access": dict,
 }
 
 
@@ -46,6 +50,7 @@ class Config:
     graphs: str | None = None
     keys: tuple[Key, ...] = KEYS
     thresholds: Thresholds = field(default_factory=Thresholds)
+    access: Mapping[str, Any] = field(default_factory=dict)  # fields of AccessOptions
 
 
 def load_config(path: Path) -> Config:
@@ -66,8 +71,9 @@ def parse_config(path: str, text: str) -> Config:
         plain = {key: _checked(key, value) for key, value in data.items()}
         keys = with_keys(_texts("keys", plain.pop("keys", {})))
         thresholds = _thresholds(plain.pop("thresholds", {}))
+        access = _access(plain.pop("access", {}))
         parse_graph_sets(plain.get("graphs", ""))
-        return Config(**plain, keys=keys, thresholds=thresholds)
+        return Config(**plain, keys=keys, thresholds=thresholds, access=access)
     except InvalidInput as problem:
         raise InvalidInput(f"{path}: {problem}") from None
 
@@ -103,3 +109,17 @@ def _thresholds(raw: Mapping[str, Any]) -> Thresholds:
         if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
             raise InvalidInput(f"thresholds.{name} must be a number above 0, not {value!r}")
     return Thresholds(**{name: float(value) for name, value in raw.items()})
+
+
+_ACCESS: Mapping[str, type] = {"tls": bool, "tls_ca": str, "tls_cert": str, "tls_key": str, "token_file": str}
+
+
+def _access(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A token itself does not belong into this file, which others may read."""
+    for name, value in raw.items():
+        kind = _ACCESS.get(name)
+        if kind is None:
+            raise InvalidInput(f"unknown key access.{name}{nearest(name, _ACCESS)}")
+        if type(value) is not kind:
+            raise InvalidInput(f"access.{name} must be {'true or false' if kind is bool else 'a path'}, not {value!r}")
+    return {name: Path(value).expanduser() if isinstance(value, str) else value for name, value in raw.items()}

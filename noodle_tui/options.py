@@ -89,6 +89,8 @@ def parse(argv: Sequence[str], config: Config | None = None) -> Options:
     given = vars(parser.parse_args(argv))
     groups = {"cluster": LocalOptions, "access": AccessOptions}
     parts = {part: {name: given.pop(name) for name in names_in(options) if name in given} for part, options in groups.items()}
+    if config is not None:  # it stands behind the command line and the environment
+        parts["access"] = {**parts["access"], **{n: v for n, v in config.access.items() if not parts["access"].get(n)}}
     values = {name: value for name, value in given.items() if value is not None and value is not False}
     try:
         chosen = {**_from_config(config), **values, **{part: build(options, parts[part]) for part, options in groups.items()}}

@@ -19,7 +19,7 @@ from engine.commands.cluster.options import Generate
 from engine.commands.serving.options import Up
 from engine.options.declared import Declared, Group, build, declare, group, option, words
 from engine.options.kinds import size, whole
-from engine.service.coordinator.options import CoordinatorOptions
+from engine.service.coordinator.options import CoordinatorOptions, Keep
 from engine.service.local import LocalCluster
 from engine.service.local_options import LocalOptions, local_options
 from engine.service.worker.options import WorkerOptions
@@ -126,6 +126,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "adapt": st.sampled_from(("suggest", "auto")),
     "state_dir": paths,
     "metrics_dir": paths,
+    "keep": st.builds(Keep, st.integers(1, 10**6).map(lambda m: 60.0 * m), st.integers(0, 10**9 - 1)),
+    "recover": st.just(True),
     "metrics_every_step": st.just(True),
     "listen": st.text(min_size=1),
     "metrics_port": st.integers(0, 60000),

@@ -161,13 +161,8 @@ def _build(options: type[T], values: Mapping[str, Any], instead: Mapping[str, An
 
 
 def names_in(options: type) -> Iterator[str]:
-    """The field names of all its options, at whatever depth."""
-    for found in fields(options):
-        declared = found.metadata.get(_KEY)
-        if isinstance(declared, Group):
-            yield from names_in(declared.options)
-        elif isinstance(declared, Declared):
-            yield found.name
+    """The field names of all options that a user may give, at whatever depth."""
+    return (found.name for found, _, _ in _declared(options, {}, is_embedded=False))
 
 
 def words(options: Any) -> list[str]:

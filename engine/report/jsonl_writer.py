@@ -54,8 +54,8 @@ class JsonlWriter:
             self._open()
         except Timeout as e:
             raise InvalidInput(f"the metrics log {path} is written by another process: choose another --metrics-dir") from e
-        except OSError as e:
-            raise InvalidInput(f"cannot write the metrics log {path}: {e.strerror}; choose another --metrics-dir") from e
+        except (OSError, NotImplementedError) as e:  # the latter: a disk without locks
+            raise InvalidInput(f"cannot write the metrics log {path}: {getattr(e, 'strerror', e)}; choose another --metrics-dir") from e
         self._thread = threading.Thread(target=self._run, name="metrics-log", daemon=True)
         self._thread.start()
 

@@ -42,6 +42,7 @@ RESUME_LIMIT_S = 60.0
 RESUME_PAUSE_S = 0.1
 RECONNECT_TIMEOUT_S = 5.0
 CANCEL_TIMEOUT_S = 1.0
+SESSION_ID_BYTES = 16  # random: nobody guesses the id of another's session
 
 
 class Client:
@@ -104,7 +105,7 @@ class Client:
             message.prompt = request.prompt
         message.prompt_ids.extend(_int32s(request.prompt_ids))
         wire.to_message(request.sampling, message.sampling)
-        message.session_id = f"s-{secrets.token_hex(6)}"
+        message.session_id = f"s-{secrets.token_hex(SESSION_ID_BYTES)}"
         self._unfinished.add(message.session_id)
         try:
             async with contextlib.aclosing(self._to_the_end(message)) as chunks:

@@ -8,19 +8,29 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
+import selectors
+import socket
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from engine.data.errors import Refused, Unavailable
 from engine.data.status import ClusterStatus
+from engine.service.addresses import is_loopback
 from engine.service.meters import Meters
 from engine.service.options import MetricsOptions
-from engine.service.trust.access import is_loopback
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 SNAPSHOT_TIMEOUT_S = 2.0
+MAX_THREADS = 4
+MAX_SILENT = 1024  # connections that have not asked for anything yet
+SILENCE_LIMIT_S, REQUEST_LIMIT_S = 30.0, 5.0
 
 
 class MetricsServer:
@@ -38,25 +48,87 @@ class MetricsServer:
         if not (is_loopback(f"{host}:{port}") or self._options.insecure):
             text = "anyone who reaches it could read the cluster's figures; scrape through a tunnel, or accept it with --insecure"
             raise Refused(f"--metrics-host {host} is not a loopback address and /metrics has no token: {text}")
-        from prometheus_client import start_http_server
+        from prometheus_client import make_wsgi_app
 
         from engine.report.prometheus import registry_of
 
         try:
-            server, _ = start_http_server(port, host, registry_of(self._collect))
+            server = _PatientServer(host, port, make_wsgi_app(registry_of(self._collect)))
         except (OSError, OverflowError) as e:
             raise Unavailable(f"cannot serve metrics on {host}:{port} ({e}): choose another --metrics-port; 0 picks a free one") from e
 
-        def stop() -> None:
-            server.shutdown()
-            server.server_close()
-
-        self._stop = stop
+        server.start()
+        self._stop = server.close
         return f"{host}:{server.server_port}"
 
     def stop(self) -> None:
         if self._stop is not None:
             self._stop()
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = REQUEST_LIMIT_S
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Scrapes are not news."""
+
+
+class _PatientServer(WSGIServer):
+    """A few threads answer; a connection that says nothing costs none, and is closed after a while."""
+
+    def __init__(self, host: str, port: int, app: Any) -> None:
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        super().__init__((host.strip("[]"), port), _Handler)
+        self.set_app(app)
+        self._pool = ThreadPoolExecutor(MAX_THREADS, "metrics")
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self._selector = selectors.DefaultSelector()
+        self._wake, self._waker = socket.socketpair()
+
+    def start(self) -> None:
+        for listened in (self.socket, self._wake):
+            listened.setblocking(False)
+            self._selector.register(listened, selectors.EVENT_READ)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._waker.send(b"x")
+        self._thread.join()
+        self._pool.shutdown(wait=False)
+        self.server_close()
+
+    def _run(self) -> None:
+        silent: dict[socket.socket, tuple[Any, float]] = {}
+        while True:
+            for key, _ in self._selector.select(SILENCE_LIMIT_S / 10):
+                if key.fileobj is self._wake:
+                    return
+                if key.fileobj is self.socket:
+                    self._accept(silent)
+                elif isinstance(key.fileobj, socket.socket):
+                    self._pool.submit(self._answer, key.fileobj, self._forget(silent, key.fileobj))
+            for late in [c for c, (_, since_s) in silent.items() if time.monotonic() - since_s > SILENCE_LIMIT_S]:
+                self._forget(silent, late)
+                self.shutdown_request(late)
+
+    def _accept(self, silent: dict[socket.socket, tuple[Any, float]]) -> None:
+        with contextlib.suppress(OSError):
+            connection, address = self.socket.accept()
+            if len(silent) >= MAX_SILENT:
+                self.shutdown_request(connection)
+                return
+            silent[connection] = address, time.monotonic()
+            self._selector.register(connection, selectors.EVENT_READ)
+
+    def _forget(self, silent: dict[socket.socket, tuple[Any, float]], connection: socket.socket) -> Any:
+        self._selector.unregister(connection)
+        return silent.pop(connection)[0]
+
+    def _answer(self, connection: socket.socket, address: Any) -> None:
+        with contextlib.suppress(OSError):
+            connection.settimeout(REQUEST_LIMIT_S)
+            self.finish_request(connection, address)
+        self.shutdown_request(connection)
 
 
 def cluster_collector(loop: asyncio.AbstractEventLoop, status: Callable[[], ClusterStatus]) -> Callable[[], Iterable[Metric]]:

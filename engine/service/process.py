@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
@@ -31,6 +32,7 @@ from engine.service.trust.guard import Guard
 
 GRACE_S = 0.25
 TIDY_UP_S = 0.8  # from a signal to the end of a process that cannot end in order
+MAX_LINES_PER_S = 100  # of a log
 CANCEL_S = 0.2  # for tasks to end what they started, such as processes
 
 
@@ -40,7 +42,9 @@ class Server:
     def __init__(self, guard: Guard, max_message_bytes: int = wire.MAX_CONTROL_BYTES) -> None:
         self._guard = guard
         interceptors = [CatchAll(), Gatekeeper(guard), Decoder()]
-        self.grpc = grpc.aio.server(interceptors=interceptors, options=wire.server_options(max_message_bytes))
+        self.grpc = grpc.aio.server(
+            interceptors=interceptors, options=wire.server_options(max_message_bytes), maximum_concurrent_rpcs=wire.MAX_CALLS
+        )
         self._health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
 
@@ -170,4 +174,25 @@ async def _cancel_tasks() -> None:
 
 def set_up_logging(level: str = "INFO") -> None:
     """Logs go to stderr, one line each, ASCII only."""
-    logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(RateLimit(time.monotonic))
+    logging.basicConfig(handlers=[handler], level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+
+
+class RateLimit(logging.Filter):
+    """Lets so many lines through in a second and says how many it held back: nobody fills a disk with what they ask for."""
+
+    def __init__(self, clock_s: Callable[[], float]) -> None:
+        super().__init__()
+        self._clock_s, self._second, self._num_lines, self._num_held = clock_s, -1, 0, 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        second = int(self._clock_s())
+        if second != self._second:
+            if self._num_held:
+                record.msg, record.args = f"{record.getMessage()} ({self._num_held} lines before this one were left out)", ()
+            self._second, self._num_lines, self._num_held = second, 0, 0
+        self._num_lines += 1
+        is_shown = self._num_lines <= MAX_LINES_PER_S
+        self._num_held += not is_shown
+        return is_shown

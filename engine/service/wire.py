@@ -18,6 +18,8 @@ T = TypeVar("T")
 Options = tuple[tuple[str, int | str], ...]  # of a gRPC channel or server
 
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024  # to a worker, whose frames hold hidden states
+MAX_STREAMS = 1024  # calls at once on one connection
+MAX_CALLS = 4096  # on all of them
 MAX_CONTROL_BYTES = 4 * 1024 * 1024  # to the coordinator
 # A connection on which nothing arrived for 0.3 s is asked, and broken when 1 s later nothing has. gRPC's own threads answer, so neither
 # compute nor a held interpreter lock makes a side look dead, and any byte counts, so a bulk transfer does not either.
@@ -46,6 +48,9 @@ def server_options(max_message_bytes: int) -> Options:
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.max_connection_idle_ms", 30_000),
+        ("grpc.server_handshake_timeout_ms", 10_000),  # of a connection that says nothing
         ("grpc.http2.min_ping_interval_without_data_ms", 100),
         ("grpc.http2.max_ping_strikes", 0),
         *_KEEPALIVE,

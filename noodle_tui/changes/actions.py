@@ -41,7 +41,7 @@ class Action:
     plans: bool = False  # the preview shows the plan that would be adopted, and what the move to it takes
     optional: bool = False  # without a target it means the whole cluster
     effect: str = ""  # one sentence: what happens
-    command: str = ""  # the same outside the console
+    command: str = ""  # the same outside the console; a word in capitals stands for the target, if there is one
 
 
 def _strategy(state: ConsoleState) -> str:
@@ -123,7 +123,7 @@ _TABLE = (
         plans=True,
         optional=True,
         effect=_BACK,
-        command="noodle-engine rollback",
+        command="noodle-engine rollback PLAN",
     ),
     Action(
         "cluster.confirm",
@@ -205,7 +205,7 @@ _TABLE = (
         ("target", "zero", "mode"),
         _next_mode,
         needs="this coordinator does not say whether it adapts",
-        command="noodle-engine adapt off|suggest|auto",
+        command="noodle-engine adapt MODE",
     ),
 )
 _DRAINS: dict[NodeState | None, str] = {NodeState.DRAINING: "cluster.undrain", NodeState.LOST: "cluster.forget"}
@@ -335,6 +335,17 @@ def arguments_of(preview: Preview) -> tuple[object, ...]:
         "zero": 0,
     }
     return tuple(values[name] for name in ACTIONS[preview.action].sends)
+
+
+def command_of(preview: Preview) -> str:
+    """The same on a command line: for the same target, and for no other plan."""
+    action = ACTIONS[preview.action]
+    words = action.command.split()
+    if words and words[-1].isupper():
+        chosen = preview.target not in ("", ALL_NODES)
+        words[-1:] = [preview.target] if chosen else [] if action.optional else words[-1:]
+    goes_with_a_plan = "plan_version" in action.sends
+    return " ".join((*words, *((f"--for-plan {preview.plan_version}",) if goes_with_a_plan else ())))
 
 
 def title_of(preview: Preview) -> str:

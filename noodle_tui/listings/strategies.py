@@ -107,7 +107,7 @@ def _measured(stages: tuple[StageStatus, ...]) -> tuple[StrategyRow, ...]:
         return ()
     slowest = max(range(len(times)), key=lambda i: times[i])
     step_s = sum(times) + sum(stage.hop_p50_s for stage in stages)
-    name = f"S{slowest} {ms(times[slowest])} {stages[slowest].worker_id}"
+    name = f"S{slowest} {ms(times[slowest]):>4} {stages[slowest].worker_id}"
     return (StrategyRow(MEASURED, None, step_s, times[slowest], name, None, None),)
 
 
@@ -128,7 +128,7 @@ def _bottleneck(plan: Plan) -> str:
     index, is_hop = plan.slowest
     if is_hop:
         return f"S{index}>S{index + 1} {ms(plan.hop_s[index])} link"
-    return f"S{index} {ms(plan.stage_s[index])} {plan.stages[index].node_id}"
+    return f"S{index} {ms(plan.stage_s[index]):>4} {plan.stages[index].node_id}"
 
 
 def _max_per_s(row: StrategyRow) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noodle_tui.changes.actions import ACTIONS, KEY_OF, MODES, still_holds, title_of
+from noodle_tui.changes.actions import ACTIONS, KEY_OF, MODES, command_of, still_holds, title_of
 from noodle_tui.core.keys import key_of
 from noodle_tui.core.pages import Dialog, Leaving, Notice, Preview, ThemeChoice
 from noodle_tui.listings.base_plan import as_made
@@ -91,7 +91,7 @@ def _parts(state: ConsoleState, preview: Preview, canvas: Canvas) -> list[tuple[
         parts += [(6, tuple(_rows("unknown", text, canvas, "warn"))) for text in unknown[:MAX_UNKNOWNS]]
         add(7, "trust", error_band(state, base))
     add(1, "based on", _basis(preview))
-    add(9, "same as", action.command.replace("NAME", preview.target or "NAME"))
+    add(9, "same as", command_of(preview))
     if preview.plan is not None and base is not None:
         parts.append((10, (BLANK, *plan_difference(base, preview.plan, canvas))))
     return parts

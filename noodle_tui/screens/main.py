@@ -13,7 +13,9 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.events import Click, DescendantFocus, Resize
 from textual.geometry import Size
+from textual.reactive import Reactive
 from textual.screen import Screen
+from textual.widget import Widget
 
 from engine.data.errors import InvalidInput
 from engine.data.generation import GenerateRequest, Sampling
@@ -41,6 +43,7 @@ class Main(Screen[None], inherit_bindings=False):
 
     app: ConsoleApp
     AUTO_FOCUS = ""
+    focused: Reactive[Widget | None] = Reactive(None, repaint=False)  # Textual would paint every cell once more
 
     def __init__(self, look: Look, glyphs: Glyphs, options: Options) -> None:
         super().__init__()
@@ -82,7 +85,7 @@ class Main(Screen[None], inherit_bindings=False):
         self._show("top", top)
         if len(top) == 1:
             return False
-        self.set_class(state.ui.page is Page.PROMPT, "-prompt")
+        self._show_fields(state.ui.page is Page.PROMPT)
         self._show("body", body_lines(state, self.body_canvas(state, now_s), settings))
         self._show("keys", (last_line(state, canvas, typing=self.field is not None),))
         return True
@@ -110,11 +113,16 @@ class Main(Screen[None], inherit_bindings=False):
     # --- fields ---------------------------------------------------------------------------------------------------
     def turned_to(self, page: Page) -> None:
         """Another page is shown: the Prompt is there to write at once, elsewhere keys are commands."""
-        self.set_class(page is Page.PROMPT, "-prompt")
+        self._show_fields(page is Page.PROMPT)
         if page is Page.PROMPT:
             self.write()
         else:
             self.leave_field()
+
+    def _show_fields(self, are_shown: bool) -> None:
+        """The rows have the class, and not the screen, whose every cell would be painted once more."""
+        for row in self.query(Horizontal):
+            row.set_class(are_shown, "-shown")
 
     def write(self) -> None:
         """Put the cursor into the prompt."""

@@ -106,7 +106,7 @@ def expectation(state: ConsoleState, base: Plan, plan: Plan) -> str:
     times = f"step {ms(base.round_trip_s)} > {ms(plan.round_trip_s)} ms,  bottleneck {ms(base.bottleneck_s)} > {ms(plan.bottleneck_s)} ms"
     rates = [1 / found.bottleneck_s if found.bottleneck_s > 0 else 0.0 for found in (base, plan)]
     share = f"  ({signed_percent(gain)})" if gain is not None else ""
-    return f"{times}{band},  {rates[0]:.1f} > {rates[1]:.1f} tok/s at most{share}"
+    return f"{times}{band}\n{rates[0]:.1f} > {rates[1]:.1f} tok/s at most{share}"
 
 
 def error_band(state: ConsoleState, base: Plan) -> str:

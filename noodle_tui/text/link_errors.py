@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 TRANSPORT = "cannot reach "  # how the client begins what it was not the coordinator that said
+_GUESS = "is it running"  # how it ends what gRPC said of it
 _CAUSES: tuple[tuple[tuple[str, ...], str], ...] = (  # the first that fits; what gRPC or the system calls it, then what it means
     (
         ("certificate", "ssl", "tls", "wrong version number", "handshake"),
@@ -29,7 +30,7 @@ _CAUSES: tuple[tuple[tuple[str, ...], str], ...] = (  # the first that fits; wha
 )
 _OWN = {
     "the coordinator closed the stream": "{0} closed the connection: its process has ended or starts again",
-    "this cluster asks for a token": "{0} asks for a token: start the console with NOODLE_TOKEN set to the cluster's",
+    "this cluster asks for a token": "{0} asks for a token: start the console with --token-file FILE or with NOODLE_TOKEN set",
 }
 
 
@@ -41,6 +42,8 @@ def plainly(error: str, address: str) -> str:
         return own.format(where)
     if not error.startswith(TRANSPORT):
         return error
+    if _GUESS not in error:  # the client found out what is wrong, and what to do
+        return error.removeprefix(TRANSPORT).partition(": ")[2] or error
     told = error.removeprefix(TRANSPORT).replace(address, "").lower()
     meaning = next((text for names, text in _CAUSES if any(name in told for name in names)), "")
     return meaning.format(where) if meaning else error

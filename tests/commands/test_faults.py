@@ -1,6 +1,6 @@
 """No traceback reaches a user: file operations that fail, states of a folder that cannot be used, text that is no UTF-8.
 
-A sample of `python -m tests.commands.faults`, which tries everything: about 300 runs of at most a second on a quiet machine.
+A sample of `python -m tests.commands.faults --all`, which tries everything: about 500 runs that compute for about a minute.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from pathlib import Path
 
 import pytest
 
-from engine.service.coordinator.journal import Journal
-from tests.commands.faults.harness import Fault, Harness, Operation, faults, judged
+from engine.service.coordinator.journal.journal import Journal
+from tests.commands.faults.harness import Fault, Harness, Sample, judged, turns
 from tests.commands.faults.scenarios import ANY_PORT, NOBODY, Scenario, commands, make_template, required, scenarios
 
-MOST_FAULTS = 12  # of one command line
-SLOW_FAULTS = (1, 3)  # numbers of operations of a command that takes long: what it does at its start
 COMMANDS = scenarios()
+TURNS = turns()
 
 
 @pytest.fixture(scope="module")
 def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     folder = tmp_path_factory.mktemp("faults")
-    found = Harness(folder, make_template(folder / "template"))
+    template = make_template(folder / "template")
+    for kind, make in WRONG_FILES.items():
+        make(template / f"wrong-{kind}")
+    found = Harness(folder, template)
     yield found
     found.close()
 
@@ -34,13 +36,9 @@ def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
 @pytest.mark.timeout(600)
 def test_a_file_operation_that_fails_is_one_sentence(harness: Harness, command: str) -> None:
     complaints: list[str | None] = []
-    tried: set[tuple[str, str, int]] = set()
+    sample = Sample(TURNS)
     for scenario in COMMANDS[command]:
-        if scenario.is_slow:
-            chosen = [Fault(Operation(number, "open", ""), errno.EACCES) for number in SLOW_FAULTS]
-        else:
-            chosen = faults(harness.operations(scenario), tried)
-        complaints += [harness.fail(scenario, fault) for fault in chosen[:: 1 + len(chosen) // MOST_FAULTS]]
+        complaints += [harness.fail(scenario, fault) for fault in sample.of(harness.operations(scenario), scenario.most_faults)]
     assert not [c for c in complaints if c], "\n".join(c for c in complaints if c)
 
 
@@ -52,7 +50,19 @@ def test_the_harness_sees_what_commands_do(harness: Harness) -> None:
     reading = next(operation for operation in harness.operations(scenario) if operation.kind == "read")
     assert harness.fail(scenario, Fault(reading, errno.EIO)) is None
     silent = Scenario(("report", "profile.json", "--format", "csv"), codes=frozenset({7}), program="noodle-nothing")
-    assert judged(harness.run(scenario), silent, Fault(reading, errno.EIO)) is None  # it ended well
+    assert judged(harness.run(scenario), silent, [reading]) is None  # it ended well
+
+
+def test_what_a_command_starts_is_under_the_harness_too(harness: Harness) -> None:
+    """`up` itself touches no file: its coordinator and its worker do, and what they meet is told by `up`."""
+    (scenario,) = COMMANDS["up"]
+    operations = harness.operations(scenario)
+    folders = {operation.path.partition("/")[0] for operation in operations}
+    assert {"state", "run", "model"} <= folders
+    journal = next(o for o in operations if o.kind == "create" and o.path == "state/journal.sqlite3")
+    assert harness.fail(scenario, Fault(journal, errno.EROFS)) is None
+    layer = next(o for o in reversed(operations) if o.kind == "read" and o.path.endswith(".safetensors"))  # by the worker
+    assert harness.fail(scenario, Fault(layer, errno.EIO)) is None
 
 
 # --- what a user types ------------------------------------------------------------------------------------------------
@@ -82,27 +92,41 @@ WRONG_FILES: dict[str, Callable[[Path], object]] = {
 }
 
 
+BESIDE = {
+    "coordinator --tls-key": "--tls-cert ca.pem",
+    "coordinator --tls-cert": "--tls-key ca.pem",
+    "profile --out": "model --quick",
+    "simulate --plan": "--item-ms 1,1,1,1,1,1",
+    "simulate --trace": "--item-ms 1,1,1,1,1,1",
+    "simulate --gantt": "--item-ms 1,1,1,1,1,1",
+    "plan --hardware": "--profile profile.json",
+    "plan --current": "--problem problem.json",
+}
+
+
 def _path_options() -> dict[str, tuple[str, ...]]:
-    """Of each option that takes a path one command line, up to the path."""
+    """Of each option that takes a path one command line, up to the path, that comes so far as to use it."""
     found: dict[str, tuple[str, ...]] = {}
     for name, parser in sorted(commands().items(), key=lambda found: found[0] == "up"):  # its processes are the commands before it
         for action in parser._actions:
             if action.type is Path and action.option_strings:
                 listen = ("--listen", ANY_PORT) if any("--listen" in a.option_strings for a in parser._actions) else ()
-                found.setdefault(action.dest, (name, *required(parser), *listen, action.option_strings[-1]))
+                beside = BESIDE.get(f"{name} {action.option_strings[-1]}", "").split()
+                found.setdefault(action.dest, (name, *required(parser), *listen, *beside, action.option_strings[-1]))
     return found
 
 
 @pytest.mark.parametrize("kind", WRONG_FILES)
 @pytest.mark.timeout(600)
-def test_a_path_to_the_wrong_thing_is_one_sentence(harness: Harness, tmp_path: Path, kind: str) -> None:
-    wrong = tmp_path / "wrong"
-    WRONG_FILES[kind](wrong)
-    for argv in _path_options().values():
-        words = (*argv, str(wrong)) if argv[-1] != "--compare" else (*argv, str(wrong), str(wrong))
+def test_a_path_to_the_wrong_thing_is_one_sentence(harness: Harness, kind: str) -> None:
+    wrong = f"wrong-{kind}"
+    for option, argv in _path_options().items():
+        words = (*argv, wrong) if argv[-1] != "--compare" else (*argv, wrong, wrong)
         scenario = Scenario(words, until='"address"|cannot reach', limit_s=2.0)
         outcome = harness.run(scenario)
-        assert judged(outcome, scenario) is None, f"{scenario}: {judged(outcome, scenario)} {outcome}"
+        used = [operation for operation in outcome.operations if wrong in operation.path]
+        assert judged(outcome, scenario, used) is None, f"{scenario}: {judged(outcome, scenario, used)} {outcome}"
+        assert used or option == "cache_dir", f"{scenario}: the path was never used {outcome}"
 
 
 # --- states of a state directory ----------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def test_files_appear_whole_or_not_at_all(made: Profile, tmp_path: Path, monkeyp
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", fail)
+    monkeypatch.setattr(Path, "replace", fail)
     assert cli.main(["profile", "gpt2", "--random-weights", "0", "--out", str(tmp_path)]) == 1
     assert (tmp_path / "profile.json").read_text() == "the earlier one"
     assert [path.name for path in tmp_path.iterdir()] == ["profile.json"]

@@ -17,6 +17,7 @@ import pytest
 from engine.commands.machine import doctor_checks
 from engine.commands.machine.doctor_checks import Finding, Level, as_document, as_text, exit_code
 from engine.model.hardware import limits
+from engine.model.weights.weight_cache import WeightCache
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,6 +74,14 @@ def test_a_broken_torch_does_not_break_the_doctor(body: str, tmp_path: Path) -> 
     assert "OK     grpc" in done.stdout, "the other checks still ran"
 
 
+def test_a_torch_that_takes_too_long_is_a_sentence_without_its_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_checks, "_PROBE", "import time; time.sleep(600)")
+    monkeypatch.setattr(doctor_checks, "_PROBE_TIMEOUT_S", 0.5)
+    found = run("torch")
+    assert (found.level, found.text) == (Level.ERROR, "importing torch took more than 0.5 s")
+    assert found.mend == "end other programs and try again; reinstall torch if it persists"
+
+
 def test_the_doctor_itself_imports_neither_torch_nor_grpc() -> None:
     program = (
         "import sys, engine.commands.machine.doctor_checks; print({'torch', 'transformers', 'grpc', 'psutil', 'google'} & set(sys.modules))"
@@ -107,6 +116,15 @@ def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     assert found.level is Level.ERROR and "NOODLE_CACHE" in found.mend
     (found,) = doctor_checks._cache(tmp_path / "new")
     assert found.level is Level.OK and list((tmp_path / "new").iterdir()) == [], "the probe leaves nothing behind"
+
+
+def test_a_cache_that_cannot_be_read_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def refuse(cache: WeightCache) -> None:
+        raise PermissionError(13, "Permission denied", str(cache.folder))
+
+    monkeypatch.setattr(WeightCache, "size", refuse)
+    (found,) = doctor_checks._safely("weights", lambda: doctor_checks._weights(tmp_path))
+    assert found.level is Level.ERROR and str(tmp_path) in found.text and found.mend == "set NOODLE_CACHE to a folder that can be read"
 
 
 def test_little_disk_and_memory_are_warnings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

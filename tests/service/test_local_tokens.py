@@ -58,7 +58,7 @@ raise SystemExit(main(["status", "--connect", sys.argv[2]]))
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can become another user")
-@pytest.mark.parametrize(("user", "code"), [(NOBODY, 1), (0, 0)])
+@pytest.mark.parametrize(("user", "code"), [(NOBODY, 2), (0, 0)])
 def test_another_user_of_the_machine_finds_no_token(cluster: Running, user: int, code: int) -> None:
     """The same program in the same environment; only the user differs."""
     command = [sys.executable, "-c", _AS_ANOTHER, str(user), cluster.address]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 import threading
 import types
@@ -19,7 +20,7 @@ from engine.data.errors import Refused, Unavailable
 from engine.data.status import ClusterStatus, Gauges, ModelStatus, NodeState
 from engine.service import metrics_server
 from engine.service.meters import Meters
-from engine.service.metrics_server import MetricsServer, cluster_collector, worker_collector
+from engine.service.metrics_server import MAX_THREADS, MetricsServer, cluster_collector, worker_collector
 from engine.service.options import MetricsOptions
 from engine.service.sensors import Sensors, gpu_uuid
 from tests.control.harness import Driver
@@ -167,3 +168,37 @@ def test_a_broken_temperature_sensor_is_unknown(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("psutil.sensors_temperatures", broken, raising=False)
     assert Sensors().read().cpu_temperature_c is None
+
+
+def test_connections_that_say_nothing_cost_no_threads_and_keep_nobody_out(loop: asyncio.AbstractEventLoop) -> None:
+    server = MetricsServer(MetricsOptions(0), cluster_collector(loop, status))
+    host, _, port = server.start().rpartition(":")
+    num_threads = threading.active_count()
+    silent = [socket.create_connection((host, int(port))) for _ in range(500)]
+    try:
+        for _ in range(6):
+            with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=30) as answer:
+                assert b"noodle_" in answer.read()
+        assert threading.active_count() <= num_threads + MAX_THREADS
+    finally:
+        for connection in silent:
+            connection.close()
+        server.stop()
+
+
+def test_one_too_many_is_closed_and_the_silent_are_closed_in_the_end(
+    monkeypatch: pytest.MonkeyPatch, loop: asyncio.AbstractEventLoop
+) -> None:
+    monkeypatch.setattr(metrics_server, "MAX_SILENT", 2)
+    monkeypatch.setattr(metrics_server, "SILENCE_LIMIT_S", 0.2)
+    server = MetricsServer(MetricsOptions(0), cluster_collector(loop, status))
+    host, _, port = server.start().rpartition(":")
+    connections = [socket.create_connection((host, int(port))) for _ in range(3)]
+    try:
+        for connection in connections:
+            connection.settimeout(60)
+            assert connection.recv(1) == b"", "closed by the server"
+    finally:
+        for connection in connections:
+            connection.close()
+        server.stop()

@@ -135,6 +135,29 @@ def test_the_id_of_a_session_does_not_give_out_another_ones_answer(pair: Pair) -
     pair.run(work)
 
 
+def test_of_two_sessions_with_one_id_at_once_one_begins_and_the_other_is_told(pair: Pair) -> None:
+    """They come while the first one's prompt is being read; a third that asks for the same as the first gets its tokens."""
+
+    async def work(client: Client) -> None:
+        def request(text: str) -> pb.GenerateRequest:
+            asked = pb.GenerateRequest(prompt=text, max_new_tokens=4, ignore_eos=True, session_id="both", sampling=pb.Sampling(top_p=1.0))
+            asked.sampling.repetition_penalty = 1.0
+            return asked
+
+        async def tokens(text: str) -> list[int] | str:
+            try:
+                stream = client._stream(client._stub.Generate(request(text), metadata=client._metadata))
+                return [c.token_id async for c in stream if c.index >= 0]
+            except Refused as e:
+                return str(e)
+
+        first, other, same = await asyncio.gather(tokens("a" * 500), tokens("b" * 500), tokens("a" * 500))
+        assert len(first) == 4 and first == same and isinstance(first, list)
+        assert isinstance(other, str) and "both is another request's" in other
+
+    pair.run(work)
+
+
 def test_a_unix_socket_is_not_taken_away_from_the_server_behind_it(pair: Pair, tmp_path: Path) -> None:
     listen = f"unix:{tmp_path}/noodle.sock"
     arguments = ["coordinator", "--model", MODEL, "--random-weights", "0", "--listen", listen]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 import pytest
 from grpc_health.v1 import health_pb2
 
 from engine.data.errors import InvalidInput, Refused, Unauthorized
+from engine.service.addresses import check_address, check_dialable
 from engine.service.client import Client
 from engine.service.options import Role, SecurityOptions
-from engine.service.process import Server
+from engine.service.process import MAX_LINES_PER_S, RateLimit, Server
 from engine.service.trust import roles
 from engine.service.trust.access import Access
 from engine.service.trust.certificates import issue, make_authority
@@ -108,3 +110,59 @@ def test_a_method_without_a_rule_is_open_to_nobody(monkeypatch: pytest.MonkeyPat
 
     with pytest.raises(Unauthorized, match="open to nobody"):
         asyncio.run(run())
+
+
+# --- what a worker says of itself -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "address",
+    [
+        "dns:///evil:1",
+        "dns://8.8.8.8/x:1",
+        "xds:///x:1",
+        "a b:1",
+        "[::1:1",
+        "[zz]:1",
+        ":1",
+        "x:0",
+        "x:65536",
+        "x:1a",
+        "-x:1",
+        "x/y:1",
+        "x:\u0661",
+    ],
+)
+def test_an_address_is_a_host_and_a_port_and_nothing_that_asks_a_stranger(address: str) -> None:
+    with pytest.raises(InvalidInput, match="give HOST:PORT"):
+        check_address(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "caller", "allowed"),
+    [
+        ("127.0.0.1:5", "ipv4:127.0.0.1:40000", True),
+        ("unix:/tmp/w", "unix:", True),
+        ("10.0.0.2:5", "ipv4:10.0.0.2:40000", True),
+        ("10.0.0.2:5", "ipv4:10.0.0.9:40000", True),
+        ("127.0.0.1:5", "ipv4:10.0.0.2:40000", False),
+        ("localhost:5", "ipv6:%5Bfe80::2%5D:40000", False),
+        ("[::1]:5", "ipv6:[2001:db8::2]:40000", False),
+        ("unix:/run/secret", "ipv4:10.0.0.2:40000", False),
+        ("[::1]:5", "ipv6:%5B::1%5D:40000", True),
+    ],
+)
+def test_a_worker_from_elsewhere_cannot_lead_the_coordinator_to_its_own_machine(address: str, caller: str, allowed: bool) -> None:
+    if allowed:
+        assert check_dialable(address, caller) == address
+        return
+    with pytest.raises(Refused, match="--advertise"):
+        check_dialable(address, caller)
+
+
+def test_a_flood_of_log_lines_is_held_back_and_counted() -> None:
+    now_s = [5.0]
+    limit = RateLimit(lambda: now_s[0])
+    records = [logging.LogRecord("x", logging.INFO, "", 0, "line %d", (n,), None) for n in range(1000)]
+    assert sum(map(limit.filter, records)) == MAX_LINES_PER_S
+    now_s[0] = 6.0
+    late = logging.LogRecord("x", logging.INFO, "", 0, "line %d", (1000,), None)
+    assert limit.filter(late) and late.getMessage() == f"line 1000 ({1000 - MAX_LINES_PER_S} lines before this one were left out)"

@@ -56,7 +56,7 @@ def test_a_dialog_a_screen_and_a_cursor_key_stay_within_their_budgets(tmp_path: 
             ("?", "HELP", 11_500),
             ("?", "q quit", 11_500),
             ("\x1b[B", ">node-001", 500),
-            *((str(number), f"{number}.", 18_000 if number == 8 else 14_000) for number in range(2, 10)),  # 8: 17,177 measured
+            *((str(number), f"{number}.", 2_000 if number == 8 else 14_000) for number in range(2, 10)),  # 8 only adds its fields
         ):
             before = len(console.raw)
             console.send(keys)

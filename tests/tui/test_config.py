@@ -116,3 +116,26 @@ def test_the_process_behind_a_page_needs_no_terminal(monkeypatch: pytest.MonkeyP
     assert not terminal.is_terminal(), "or this test could not fail"
     monkeypatch.setenv("TEXTUAL_DRIVER", terminal.WEB_DRIVER)
     assert terminal.is_terminal() and not terminal.wants_ascii({"TEXTUAL_DRIVER": terminal.WEB_DRIVER, "TERM": "dumb"}, "ascii")
+
+
+def test_what_is_shown_to_the_coordinator_may_stand_in_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    for name in ("NOODLE_TOKEN", "NOODLE_TOKEN_FILE", "NOODLE_TLS", "NOODLE_TLS_CA", "NOODLE_TLS_CERT", "NOODLE_TLS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    config = parse_config("c", '[access]\ntls_ca = "/etc/ca.pem"\ntoken_file = "~/t"\ntls = true\n')
+    found = parse(["--connect", "h:1", "--tls-ca", "mine.pem"], config).access
+    assert (found.tls, found.tls_ca, found.token_file) == (True, Path("mine.pem"), Path("/home/ann/t"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('[access]\ntoken = "secret"\n', "unknown key access.token; did you mean token_file"),
+        ("[access]\ntls = 1\n", "access.tls must be true or false, not 1"),
+        ("[access]\ntls_ca = 1\n", "access.tls_ca must be a path, not 1"),
+    ],
+)
+def test_a_wrong_access_is_refused_by_name(text: str, sentence: str) -> None:
+    with pytest.raises(InvalidInput) as found:
+        parse_config("c", text)
+    assert sentence in str(found.value).replace("'", "")

@@ -35,6 +35,11 @@ def test_a_known_cause_is_told_in_plain_words(reason: str, expected: str) -> Non
     assert reason not in text and "goaway" not in text
 
 
+def test_what_the_client_found_out_is_told_as_it_is() -> None:
+    why = f"the certificate of {HERE} expired on 2026-01-01: have it renewed"
+    assert plainly(f"cannot reach the coordinator at {HERE}: {why}", HERE) == f"{HERE}: {why}".partition(": ")[2]
+
+
 def test_a_hosts_own_name_is_no_cause() -> None:
     assert "refuses" in plainly("cannot reach the coordinator at tls-box.closed:1: Connection refused; is it running?", "tls-box.closed:1")
 

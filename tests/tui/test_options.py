@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from engine.service.local_options import local_options
+from engine.service.options import AccessOptions
 from noodle_tui.cluster.backoff import delay_s
 from noodle_tui.options import Options, parse
 from noodle_tui.terminal.streams import wants_ascii
@@ -29,6 +31,12 @@ def test_everything() -> None:
         temperature=0.5,
         seed=3,
     )
+
+
+def test_what_is_shown_to_the_coordinator_does_not_start_a_cluster() -> None:
+    argv = "--connect h:1 --tls --tls-ca ca.pem --tls-cert c.pem --tls-key c.key --token-file t"
+    access = AccessOptions(token=None, tls=True, tls_ca=Path("ca.pem"), tls_cert=Path("c.pem"), tls_key=Path("c.key"), token_file=Path("t"))
+    assert parse(argv.split()) == Options("h:1", access=access)
 
 
 @pytest.mark.parametrize(

@@ -153,8 +153,22 @@ def test_a_flood_of_lines_is_told_and_forgotten() -> None:
     assert "lines/s" not in text_of(picture(logged(), 80, 24, ASCII)), "three lines are no flood"
 
 
-def test_apply_names_the_command_that_does_the_same() -> None:
-    assert "noodle-engine rebalance --strategy memory_aware" in text_of(picture(scene("confirm-apply"), 120, 40, ASCII))
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("apply", "rebalance --strategy memory_aware --for-plan 14"),
+        ("rebalance", "rebalance --for-plan 14"),
+        ("rollback", "rollback --for-plan 14"),
+        ("drain", "drain gpu-a --for-plan 14"),
+        ("read-only", "cancel s-21aa --for-plan 14"),
+        ("suggestion", "adapt confirm 7"),
+        ("auto", "adapt auto"),
+    ],
+)
+def test_a_preview_names_the_command_that_does_the_same_for_the_same_plan(name: str, command: str) -> None:
+    rows = text_of(picture(scene(f"confirm-{name}"), 120, 40, ASCII)).split("\n")
+    (said,) = [row.partition("same as")[2] for row in rows if "same as" in row]
+    assert said.partition("|")[0].strip() == f"noodle-engine {command}"
 
 
 def test_the_timeline_has_no_holes_between_frames_on_a_wide_screen() -> None:

@@ -24,6 +24,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from engine.data.errors import NoodleError
 from engine.model.sources.source import default_cache_dir
 from engine.program import explained
 
@@ -240,7 +241,11 @@ def _cache(folder: Path) -> Iterator[Finding]:
 def _weights(folder: Path) -> Iterator[Finding]:
     from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache  # needs psutil, which may be what is missing
 
-    size = WeightCache(folder / CACHE_FOLDER).size()
+    try:
+        size = WeightCache(folder / CACHE_FOLDER).size()
+    except (OSError, NoodleError) as error:
+        yield Finding("weights", Level.ERROR, str(explained(error)), "set NOODLE_CACHE to a folder that can be read")
+        return
     text = f"{size.num_entries} tensors that workers fetched from others take {size.num_bytes / 2**30:.2f} GiB in {folder / CACHE_FOLDER}"
     yield Finding("weights", Level.OK, f"{text}; `worker --cache-limit SIZE` bounds them, the least recently used go first")
 

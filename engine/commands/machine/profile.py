@@ -19,7 +19,7 @@ from engine.commands.machine.profile_text import as_text, bottlenecks
 from engine.commands.output import print_json, printable
 from engine.data.errors import Corrupt, InvalidInput, NoodleError
 from engine.data.model import ModelRef
-from engine.files import read_document
+from engine.files import make_folder, read_document
 from engine.profile.profile import Profile
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _take(options: commands.Profile) -> Profile:
     ref = default_ref() if named.model is None else ModelRef(named.model, named.random_weights, named.dtype)
     bar = progress_bar() if sys.stderr.isatty() else None
     try:
-        return take_profile(ref, options.measuring, named.cache.folder, bar)
+        return take_profile(ref, options.measuring, named.cache.folder, bar, options.out)
     finally:
         if bar is not None:
             print(file=sys.stderr)
@@ -110,7 +110,9 @@ def _take_lines(options: commands.Profile) -> int:
     return 0
 
 
-def take_profile(ref: ModelRef, measuring: commands.Measuring, cache_dir: Path, on_progress: Progress | None) -> Profile:
+def take_profile(
+    ref: ModelRef, measuring: commands.Measuring, cache_dir: Path, on_progress: Progress | None, out: Path | None = None
+) -> Profile:
     """Load the model and measure it. Raises what loading raises, NotSupported for a device without layer timing."""
     import torch
 
@@ -126,6 +128,8 @@ def take_profile(ref: ModelRef, measuring: commands.Measuring, cache_dir: Path, 
         workload: Workload = CausalWorkload.made_up(Path(ref.model), ref, device=device)
     else:
         workload = load_workload(ref, cache_dir=cache_dir, device=device, on_progress=on_progress)
+    if out is not None:
+        make_folder(out)  # before the time is spent on what could not be written
     engine = ObservabilityEngine(workload, depth=measuring.depth, quick=measuring.quick, on_progress=on_progress)
     return profile_of(workload, engine.run(), depth=measuring.depth)
 

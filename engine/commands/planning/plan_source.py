@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from engine.commands.connection import Connection
 from engine.commands.output import note
 from engine.commands.planning.options import PlanSource, Wanted
-from engine.data.errors import InvalidInput
+from engine.data.errors import InvalidInput, NoodleError
 from engine.data.plan import Stage
 from engine.data.status import ClusterStatus
 from engine.data.typed_json import decode, read_object
-from engine.files import read_document, read_stdin
+from engine.files import read_document, read_stdin, shown
 from engine.planning.documents.partition_plan import PartitionPlan
 from engine.planning.documents.plan_json import plan_from_json
 from engine.planning.documents.problem_json import read_problem
@@ -21,6 +23,8 @@ from engine.planning.estimate import Machine, estimate
 from engine.planning.problem import Link, Problem
 from engine.profile.hardware import HardwareCapability
 from engine.profile.profile import Profile
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +61,10 @@ def load(options: PlanSource, wanted: Wanted, strategy: str) -> Source:
     if options.profile is not None:
         problem = _estimated(options.profile, options, wanted, strategy)
     else:
-        problem = read_problem(read_file("problem", options.problem or Path("-")))
+        problem = read_as("problem", options.problem or Path("-"), read_problem)
     if options.current is None:
         return Source(problem)
-    current = plan_from_json(read_file("plan", options.current))
+    current = read_as("plan", options.current, plan_from_json)
     return Source(problem, current.ranges, current.plan_version, current.model)
 
 
@@ -70,7 +74,7 @@ def _estimated(profile_path: Path, options: PlanSource, wanted: Wanted, strategy
         raise InvalidInput(
             "--profile needs a machine to plan for: name what `noodle-engine doctor --hardware --json` wrote with --hardware FILE"
         )
-    profile = Profile.from_json(read_file("profile", profile_path))
+    profile = read_as("profile", profile_path, Profile.from_json)
     machines = [Machine(path.stem, _devices(path)) for path in options.hardware]
     link = Link(*options.link) if options.link is not None else Link()
     sizes = {"sessions": wanted.sessions or 1, "context_tokens": wanted.context_tokens or 0}
@@ -84,9 +88,13 @@ def _estimated(profile_path: Path, options: PlanSource, wanted: Wanted, strategy
 
 def _devices(path: Path) -> tuple[HardwareCapability, ...]:
     remedy = "write it again with `noodle-engine doctor --hardware --json`"
-    raw = read_object(read_file("hardware", path), "what the doctor found", remedy)
-    found: tuple[HardwareCapability, ...] = decode(tuple[HardwareCapability, ...], raw.get("capabilities"), "capabilities", remedy)
-    return found
+
+    def parse(text: str) -> tuple[HardwareCapability, ...]:
+        raw = read_object(text, "what the doctor found", remedy)
+        found: tuple[HardwareCapability, ...] = decode(tuple[HardwareCapability, ...], raw.get("capabilities"), "capabilities", remedy)
+        return found
+
+    return read_as("hardware", path, parse)
 
 
 async def _from_cluster(connection: Connection) -> Source:
@@ -99,6 +107,11 @@ def _running(status: ClusterStatus) -> list[Stage]:
     return [Stage(stage.worker_id, stage.start, stage.stop) for stage in status.stages]
 
 
-def read_file(what: str, path: Path) -> str:
-    """The text of a document; `-` is stdin. Raises NotFound or InvalidInput naming the file."""
-    return read_stdin(f"a {what}") if str(path) == "-" else read_document(path, f"a {what}")
+def read_as(what: str, path: Path, parse: Callable[[str], T]) -> T:
+    """A document as `parse` reads it; `-` is stdin. What it raises names the file."""
+    is_stdin = str(path) == "-"
+    text = read_stdin(f"a {what}") if is_stdin else read_document(path, f"a {what}")
+    try:
+        return parse(text)
+    except NoodleError as error:
+        raise type(error)(f"{'standard input' if is_stdin else shown(path)}: {error}") from error

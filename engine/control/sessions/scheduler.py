@@ -54,11 +54,7 @@ class Scheduler:
         """Queue a session; raises InvalidInput if it cannot fit the model, Exhausted if the queue is full."""
         if session_id in self._sessions:
             raise InvalidInput(f"session {session_id} runs already: choose another id, or resume it")
-        if len(prompt_ids) >= context_tokens:
-            raise InvalidInput(
-                f"the prompt has {len(prompt_ids)} tokens, the model's context holds {context_tokens} with at least one for the answer: "
-                f"shorten the prompt to {context_tokens - 1} tokens or fewer"
-            )
+        check_length(len(prompt_ids), context_tokens)
         if len(self._queue) >= self.limits.max_queued:
             raise Exhausted(f"{len(self._queue)} sessions are waiting already (limit {self.limits.max_queued}): try again later")
         max_new_tokens = min(request.max_new_tokens, context_tokens - len(prompt_ids))
@@ -171,3 +167,12 @@ class Scheduler:
                 yield f"{name} generated too much"
             if session.chunk_stops != sorted(set(session.chunk_stops)):
                 yield f"{name} was cut at {session.chunk_stops}"
+
+
+def check_length(num_prompt_tokens: int, context_tokens: int) -> None:
+    """Raise InvalidInput for a prompt that leaves no room for a token of the answer."""
+    if num_prompt_tokens >= context_tokens:
+        raise InvalidInput(
+            f"the prompt has {num_prompt_tokens} tokens, the model's context holds {context_tokens} with at least one for the answer: "
+            f"shorten the prompt to {context_tokens - 1} tokens or fewer"
+        )

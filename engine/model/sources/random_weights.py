@@ -27,6 +27,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from engine.data.errors import Exhausted, NotSupported
 from engine.data.json_text import json_text
+from engine.files import failure
 from engine.model.configuration import check_supported
 from engine.model.hardware.limits import cpu_memory_bytes
 from engine.model.progress import Progress
@@ -71,15 +72,23 @@ def build(folder: Path, model_type: str, *, tiny: bool, seed: int, dtype: str, o
 def _only_builder(folder: Path, on_progress: Progress | None) -> Iterator[None]:
     lock = FileLock(f"{folder}.lock")
     try:
+        _acquire(lock, on_progress)
+    except (OSError, NotImplementedError) as e:  # the latter: a disk without locks
+        error = e if isinstance(e, OSError) else OSError(str(e))
+        raise failure(error, error.filename or lock.lock_file) from e
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquire(lock: FileLock, on_progress: Progress | None) -> None:
+    try:
         lock.acquire(timeout=0)
     except Timeout:
         if on_progress is not None:
             on_progress(-1.0, "waiting for another process that is writing the same weights")
         lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _refuse_if_too_large(model: PreTrainedModel, model_type: str, dtype: str, where: Path) -> None:

@@ -13,21 +13,23 @@ import grpc.aio
 
 from engine.control import events as on
 from engine.control.move_estimate import estimate_move, preview_with, preview_without
+from engine.control.sessions.scheduler import check_length
 from engine.data.errors import InvalidInput, NotFound, Refused, Stale, Unavailable, check_name
 from engine.data.measured_link import COORDINATOR
 from engine.data.plan import NodeSpec, Plan, Stage
 from engine.data.status import Gauges, SessionStatus
 from engine.data.version import own_version
-from engine.data.watch_frame import WatchFrame, shortened
 from engine.planning.documents.problem_json import problem_to_json
 from engine.service import wire
-from engine.service.addresses import check_address
+from engine.service.addresses import check_address, check_dialable
+from engine.service.client import SESSION_ID_BYTES
 from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.outputs.session_output import SessionOutput
 from engine.service.coordinator.shell import ClusterShell
+from engine.service.coordinator.watchers import Watchers
 from engine.service.errors import as_noodle_error
 from engine.service.incoming import check_heartbeat, check_spec, check_stages
-from engine.service.trust.gatekeeper import check_caller_is
+from engine.service.trust.gatekeeper import caller_role, check_caller_is
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -39,15 +41,15 @@ MAX_PROMPT_BYTES = 8 * 1024 * 1024
 
 
 class ControlService(rpc.ControlServicer):
-    """Holds no state of its own."""
+    """Holds no state of its own but what watchers share."""
 
     def __init__(self, shell: ClusterShell, manifests: ManifestSource) -> None:
-        self._shell, self._manifests = shell, manifests
+        self._shell, self._manifests, self._watchers = shell, manifests, Watchers(shell.status)
 
     # ------------------------------------------------------------------------------------------ workers
     async def Register(self, request: pb.RegisterRequest, context: grpc.aio.ServicerContext) -> pb.RegisterReply:
         spec = check_spec(wire.from_message(NodeSpec, request.spec))
-        check_address(spec.address)
+        check_dialable(check_address(spec.address), context.peer())
         check_caller_is(spec.node_id)
         if spec.node_id == COORDINATOR:
             raise InvalidInput(f"a worker cannot be called {COORDINATOR}: links use that name for the coordinator; give another --id")
@@ -105,13 +107,13 @@ class ControlService(rpc.ControlServicer):
     async def Watch(self, request: pb.WatchRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.WatchFrame]:
         interval_s = max(MIN_WATCH_INTERVAL_S, request.min_interval_s)
         sequence, finished = request.after_sequence, tuple[SessionStatus, ...]()
-        while True:
-            events = self._shell.events.after(sequence)
-            sequence = events[-1].sequence if events else sequence
-            whole = WatchFrame(self._shell.status(), events)
-            yield wire.to_message(shortened(whole, finished) if request.keeps_finished else whole, pb.WatchFrame())
-            finished = whole.status.ended.latest
-            await asyncio.sleep(min(interval_s, PROOF_OF_LIFE_S))
+        with self._watchers.watching(caller_role()):
+            while True:
+                events = self._shell.events.after(sequence)
+                sequence = events[-1].sequence if events else sequence
+                yield self._watchers.frame(events, request.keeps_finished, finished)
+                finished = self._watchers.status().ended.latest
+                await asyncio.sleep(min(interval_s, PROOF_OF_LIFE_S))
 
     async def PlanNow(self, request: pb.PlanRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
         cluster = self._shell.cluster
@@ -144,12 +146,14 @@ class ControlService(rpc.ControlServicer):
             raise InvalidInput(f"the request has {request.ByteSize()} bytes, the limit is {MAX_PROMPT_BYTES}: shorten the prompt")
         if request.resume:
             await _within(RESTART_LIMIT_S, shell.ready.wait())
-        output = shell.outputs.find(request.session_id) if request.session_id and shell.outputs.codec is not None else None
+        session_id = check_name("session id", request.session_id or f"s-{secrets.token_hex(SESSION_ID_BYTES)}")
+        await shell.outputs.begun(session_id)  # by another call with this id, if there is one
+        output = shell.outputs.find(session_id) if request.session_id and shell.outputs.codec is not None else None
         if output is None and request.resume:
             raise NotFound(f"session {request.session_id[:80]} is unknown here: it was never begun, or its journal is gone")
         if output is not None and not request.resume:
             self._check_same(request)
-        output = output or await self._open(request)
+        output = output or await self._open(session_id, request)
         output.num_listeners += 1
         try:
             head = pb.TokenChunk(session_id=output.session_id, index=-1, prompt_ids=output.prompt_ids)
@@ -170,17 +174,23 @@ class ControlService(rpc.ControlServicer):
         if known is not None and known.request != wire.request_from_message(request):
             raise Refused(f"session {request.session_id} is another request's: choose another id, or none")
 
-    async def _open(self, request: pb.GenerateRequest) -> SessionOutput:
-        """Begin a session; raises what forbids it."""
+    async def _open(self, session_id: str, request: pb.GenerateRequest) -> SessionOutput:
+        """Begin a session; raises what forbids it. Whoever asks for the same id meanwhile waits for this."""
+        with self._shell.outputs.beginning(session_id):
+            return await self._begin(session_id, request)
+
+    async def _begin(self, session_id: str, request: pb.GenerateRequest) -> SessionOutput:
         shell = self._shell
-        wanted = wire.request_from_message(request)
-        session_id = check_name("session id", request.session_id or f"s-{secrets.token_hex(6)}")
         if shell.outputs.codec is None or shell.cluster.card is None:
             raise Unavailable(shell.cluster.state.failure or "the model is being prepared: try again in a few seconds")
         card = shell.cluster.card
+        check_length(len(request.prompt_ids), card.context_tokens)
+        shell.outputs.codec.check_length(request.prompt, card.context_tokens)
+        wanted = wire.request_from_message(request)
         prompt_ids = wanted.prompt_ids if wanted.prompt is None else await asyncio.to_thread(shell.outputs.codec.encode, wanted.prompt)
         if not prompt_ids and card.bos_token_id is not None:
             prompt_ids = (card.bos_token_id,)  # as in generate() without a prompt
+        check_length(len(prompt_ids), card.context_tokens)
         _check_prompt_ids(prompt_ids, card.vocab_size)
         return shell.outputs.open(on.SessionSubmitted(session_id, prompt_ids, wanted))
 

@@ -20,7 +20,9 @@ from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache
 from engine.report.jsonl import LOG_NAME
 from engine.report.jsonl_writer import JsonlWriter
 from engine.service.coordinator.control_service import ControlService
-from engine.service.coordinator.journal import Journal
+from engine.service.coordinator.journal.journal import Journal
+from engine.service.coordinator.journal.journal_recovery import recover
+from engine.service.coordinator.journal.retention import prune_forever
 from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.options import CoordinatorOptions
 from engine.service.coordinator.prepare import prepare_model
@@ -38,13 +40,17 @@ from protos import noodle_pb2_grpc as rpc
 
 log = logging.getLogger(__name__)
 
+JOURNAL_NAME = "journal.sqlite3"
+
 
 async def run_coordinator(options: CoordinatorOptions) -> int:
     """Serve until told to stop; returns the exit code."""
     guard, model = Guard(options.server.security), options.model.ref()
     stopping = Stopping(options.server.exit_with_parent)
     state_dir = options.state_dir or Path(tempfile.mkdtemp(prefix="noodle-"))
-    journal = Journal(state_dir / "journal.sqlite3")
+    if options.recover:
+        recover(state_dir / JOURNAL_NAME)
+    journal = Journal(state_dir / JOURNAL_NAME)
     cluster_id = journal.cluster_id(f"noodle-{secrets.token_hex(2)}")
     adaptation = AdaptationSettings(mode=check_mode(journal.adaptation_mode(str(check_mode(options.adapt)))))
     config = ClusterConfig(options.num_workers, options.strategy, layers=options.layers, adaptation=adaptation)
@@ -65,6 +71,7 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     announce({"address": address, "cluster_id": cluster_id, "pid": os.getpid(), "metrics_address": metrics_address})
     read_again_on_hangup(guard)
     shell.spawn(shell.tick_forever())
+    shell.spawn(prune_forever(journal.prune, options.keep))
     shell.spawn(_prepare(model, cache_dir, shell))
     try:
         await stopping.wait()

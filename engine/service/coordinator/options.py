@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +13,28 @@ from engine.options.kinds import ids, whole
 from engine.service.options import ModelOptions, ServerOptions
 
 MODES = ("off", "suggest", "auto")
+_UNITS_S = {"m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Sessions younger than `age_s` are kept, but for those beyond the newest `num_sessions`."""
+
+    age_s: float = 30 * 86400.0
+    num_sessions: int = 10_000
+
+    def __str__(self) -> str:
+        number = str(self.num_sessions)
+        return number if math.isinf(self.age_s) else f"{round(self.age_s / 60)}m,{number}"
+
+
+def keep(text: str) -> Keep:
+    """`30d`, `12h,500` or `500`: an age, a number of sessions, or both."""
+    match = re.fullmatch(r"(?:([0-9]{1,9})([mhd]))?,?([0-9]{1,9})?", text)
+    if match is None or not text or text in (",",) or (match[1] and match[3] and "," not in text):
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not allowed: give an age, a number of sessions or both, e.g. 30d,10000")
+    age_s = float(match[1]) * _UNITS_S[match[2]] if match[1] else math.inf
+    return Keep(age_s, int(match[3]) if match[3] else 10**9)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,5 +55,12 @@ class CoordinatorOptions:
     layers: tuple[int, ...] = option(kind=ids, default=(), metavar="N,N,...", help="items per stage, instead of a plan that is searched")
     adapt: str = option(default="off", choices=MODES, help="move layers when a worker drifts from its plan (default %(default)s)")
     state_dir: Path | None = option(kind=Path, help="where the journal is kept (default: a temporary folder)")
+    keep: Keep = option(
+        kind=keep,
+        default=Keep(),
+        metavar="AGE,N",
+        help="how long the journal remembers sessions that are over, and how many, e.g. 12h,500 (default 30d,10000)",
+    )
+    recover: bool = option(default=False, help="begin with what can be read of a damaged journal in --state-dir")
     recording: RecordingOptions = group(RecordingOptions)
     server: ServerOptions = group(ServerOptions, listen="127.0.0.1:7070")

@@ -5,7 +5,6 @@ Every connection that this project opens is opened here, so that no token can le
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import grpc.aio
 from engine.data.errors import InvalidInput, NoodleError, Refused
 from engine.files import read_document
 from engine.service import wire
+from engine.service.addresses import is_loopback
 from engine.service.options import AccessOptions, Role
 from engine.service.trust.local_tokens import find_token
 
@@ -173,16 +173,3 @@ def read_pair(key_path: Path, certificate_path: Path) -> tuple[bytes, bytes]:
             f"--tls-cert {certificate_path} with --tls-key {key_path} cannot be used ({e.reason or e}): are they swapped?"
         ) from e
     return key, certificate
-
-
-def is_loopback(address: str) -> bool:
-    """True for unix sockets and loopback host:port addresses."""
-    if address.startswith("unix:"):
-        return True
-    host = address.rsplit(":", 1)[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -52,6 +52,12 @@ def caller_name() -> str:
     return "" if caller is None else caller.name
 
 
+def caller_role() -> Role:
+    """The role of this request's caller; without tokens and certificates everybody has the highest."""
+    caller = _caller.get()
+    return Role.COORDINATOR if caller is None else caller.role
+
+
 class Gatekeeper(grpc.aio.ServerInterceptor):
     """Refuses methods that no rule names, unknown callers, and roles below what the method asks for; cuts those that are revoked."""
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 import grpc
 
 from engine.data.errors import InvalidInput, NoodleError, Refused
+from engine.service.addresses import is_loopback
 from engine.service.options import Role, SecurityOptions
-from engine.service.trust.access import Access, Trusted, is_loopback, read_pair, read_pem, read_tokens
+from engine.service.trust.access import Access, Trusted, read_pair, read_pem, read_tokens
 from engine.service.trust.certificates import revoked_serials
 
 log = logging.getLogger(__name__)

@@ -186,6 +186,7 @@ class StageService(rpc.StageServiceServicer):
         switching: Future[tuple[str, ...]] = runner.call(lambda: runner.commit(stage, carried))
         missing = await asyncio.wrap_future(switching)
         self._drop_preparation()
+        self._may_read_kv.clear()
         await self._disconnect(lambda version: version != request.plan_version)
         return pb.CommitReply(missing=missing)
 

@@ -3,5 +3,6 @@
     python -m tests.commands.faults [--all] [COMMAND ...]
 
 `shim.c` is preloaded and counts; `server.py` has imported both programs and forks a process for each run, so that a run costs as long as
-the command itself; `scenarios.py` says how each command is run; `harness.py` picks the operations and judges.
+the command itself; `child.py` does the same for the processes that a command starts; `scenarios.py` says how each command is run;
+`harness.py` picks the operations and judges.
 """

@@ -1,8 +1,8 @@
 /* Lets a chosen file operation below one folder fail: preloaded into a process, armed by `arm`.
  *
- * Every call of the C library that names or uses a file below `root` gets a number; it is written to `log_fd` (if that is not -1), and
- * the one with the number `fail_at` (if `sticky`, every later one of its kind that changes the disk, too) fails with `fail_errno`.
- * Python, SQLite and the Rust of the tokenizers all go through these calls.
+ * Every call of the C library that names or uses a file below `root` gets a number, also in the processes that the command starts: they
+ * count together. The one with the number `fail_at` (if `sticky`, every later one that changes the disk, too) fails with `fail_errno`.
+ * Written to `log_fd` is what failed, or every call if none is to fail. Python, SQLite and the Rust of the tokenizers all go through these.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -24,13 +25,16 @@ static char root[PATH_MAX];
 static size_t root_length;
 static long fail_at;
 static int fail_errno, sticky, log_fd = -1;
-static atomic_long count;
+static atomic_long *count;
+
+/* In the process from which all others are forked: what they count is shared. */
+void prepare(void) { count = mmap(NULL, sizeof *count, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0); }
+void reset(void) { atomic_store(count, 0); }
 
 void arm(const char *folder, long at, int error, int stays, int log) {
     snprintf(root, sizeof root, "%s", folder);
-    root_length = strlen(root);
     fail_at = at, fail_errno = error, sticky = stays, log_fd = log;
-    atomic_store(&count, 0);
+    root_length = strlen(root);
 }
 
 static int below(const char *path) {
@@ -40,13 +44,14 @@ static int below(const char *path) {
 /* Count one operation; true if it has to fail, with errno set. */
 static int fails(const char *operation, int changes, const char *path) {
     if (!below(path)) return 0;
-    long number = atomic_fetch_add(&count, 1) + 1;
-    if (log_fd >= 0) {
+    long number = atomic_fetch_add(count, 1) + 1;
+    int failing = fail_at && (number == fail_at || (sticky && changes && number > fail_at));
+    if (log_fd >= 0 && (failing || !fail_at)) {
         char line[PATH_MAX + 64];
         int length = snprintf(line, sizeof line, "%ld %s %s\n", number, operation, path);
         syscall(SYS_write, log_fd, line, length < (int)sizeof line ? length : (int)sizeof line);
     }
-    if (number != fail_at && !(sticky && changes && fail_at && number > fail_at)) return 0;
+    if (!failing) return 0;
     errno = fail_errno;
     return 1;
 }

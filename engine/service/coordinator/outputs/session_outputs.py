@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from engine.control import commands as do
@@ -17,7 +17,7 @@ from engine.control.sessions.session_status import with_error
 from engine.data.errors import NoodleError, NotFound
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.status import Severity
-from engine.service.coordinator.journal import Journal, JournalledSession
+from engine.service.coordinator.journal.journal import Journal, JournalledSession
 from engine.service.coordinator.outputs.session_output import SessionOutput
 from engine.service.coordinator.text.codec import TextCodec
 from engine.service.errors import as_noodle_error, from_number, surviving
@@ -43,6 +43,7 @@ class SessionOutputs:
     ) -> None:
         self._journal, self._feed, self._record, self._spawn = journal, feed, record, spawn
         self._by_id: dict[str, SessionOutput] = {}
+        self._beginning: dict[str, asyncio.Event] = {}
         self.codec: TextCodec | None = None
 
     def speak(self, codec: TextCodec) -> None:
@@ -63,6 +64,21 @@ class SessionOutputs:
                 self._journal.close_session(event.session_id, FinishReason.ERROR, error)
             raise error from e
         return output
+
+    @contextlib.contextmanager
+    def beginning(self, session_id: str) -> Iterator[None]:
+        """While the prompt of a new session is read, nobody else begins one of its id."""
+        done = self._beginning[session_id] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._beginning[session_id]
+            done.set()
+
+    async def begun(self, session_id: str) -> None:
+        """Return when nobody is beginning a session of this id any more."""
+        while (waiting := self._beginning.get(session_id)) is not None:
+            await waiting.wait()
 
     def find(self, session_id: str) -> SessionOutput | None:
         """Of a session that runs, or of one that is over and can be read again from the journal."""

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from engine.data.errors import NotSupported
+from engine.data.errors import InvalidInput, NotSupported
 from engine.service.coordinator.text.tokenizer_files import load_tokenizer
 
 TORN = "\ufffd"  # stands for bytes that are no character, or not yet
+NORMALISED = 4  # a normaliser may turn so many characters into one
 CONTEXT_TOKENS = 8  # behind which a decoder does not look back; a character has at most four bytes
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
@@ -34,6 +35,7 @@ class TextCodec:
         """Raises Corrupt if the tokenizer's files are damaged."""
         self._tokenizer: Tokenizer | None = None
         self.stand_in, self.source, self._special, self._has_byte_tokens = "", "", frozenset[int](), False
+        self._longest = 1  # characters of a token
         try:
             tokenizer, self.source = load_tokenizer(folder)
             self._use(tokenizer)
@@ -43,8 +45,18 @@ class TextCodec:
     def _use(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._special = frozenset(i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special)
+        self._longest = max(map(len, tokenizer.get_vocab()), default=1)
         decoder = tokenizer.decoder
         self._has_byte_tokens = decoder is not None and "\u00e9" in decoder.decode(["<0xC3>", "<0xA9>"])
+
+    def check_length(self, text: str, context_tokens: int) -> None:
+        """Raise InvalidInput for a text that fills the context whatever its tokens are, before it costs the time to find them."""
+        most = context_tokens * self._longest * NORMALISED
+        if len(text) > most:
+            raise InvalidInput(
+                f"the prompt has {len(text)} characters, and {most} are more than the model's context of {context_tokens} tokens can hold: "
+                "shorten it"
+            )
 
     def encode(self, text: str) -> tuple[int, ...]:
         """The ids of a prompt, with what the tokenizer puts around it."""

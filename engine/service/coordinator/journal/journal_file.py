@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +17,15 @@ from engine.data.typed_json import decode
 from engine.files import failure
 
 VERSION = 2
-BEGIN_ANEW = "move it away to begin anew, or choose another --state-dir"
+BEGIN_ANEW = "save what can be read of it with --recover, move it away to begin anew, or choose another --state-dir"
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 
 
 def lock(path: Path) -> FileLock:
     """Own the folder of `path` until the lock is released; makes the folder. Raises Refused while another process has it."""
-    owned = FileLock(path.with_suffix(".lock"))
+    owned = FileLock(path.with_suffix(".lock"), mode=0o600)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         owned.acquire(timeout=0)
     except Timeout as e:
         raise Refused(f"another coordinator uses {path.parent}: stop it, or choose another --state-dir") from e
@@ -36,9 +37,11 @@ def lock(path: Path) -> FileLock:
 
 def open_database(path: Path, schema: str) -> sqlite3.Connection:
     """The database with all its tables; raises InvalidInput, Corrupt or Exhausted for one that cannot be used."""
+    _make_private(path)
     with explained(path):
         database = sqlite3.connect(path, isolation_level=None)
         try:
+            database.execute("PRAGMA auto_vacuum=INCREMENTAL")  # counts for a new file only
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=NORMAL")
             _check_version(path, database)
@@ -47,6 +50,17 @@ def open_database(path: Path, schema: str) -> sqlite3.Connection:
             database.close()
             raise
         return database
+
+
+def _make_private(path: Path) -> None:
+    """Prompts and answers are in it: only this user may read it, from the first byte on. A link is not followed."""
+    try:
+        if path.is_symlink():
+            raise Refused(f"the journal {path} is a link to another file: choose another --state-dir, or name the one it leads to")
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600))
+        path.chmod(0o600)
+    except OSError as e:
+        raise failure(e, path) from e
 
 
 def _check_version(path: Path, database: sqlite3.Connection) -> None:

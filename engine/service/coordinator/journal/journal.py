@@ -24,10 +24,11 @@ from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.json_text import json_text
 from engine.data.plan import Plan
 from engine.data.status import Event, SessionStatus, Severity
-from engine.service.coordinator.journal_file import explained, from_json, lock, open_database
+from engine.service.coordinator.journal.journal_file import explained, from_json, lock, open_database
+from engine.service.coordinator.options import Keep
 from engine.service.errors import from_number, status_number
 
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS sessions
     (session_id TEXT PRIMARY KEY, wall_s REAL, prompt_ids TEXT, request TEXT, finish_reason TEXT, error TEXT);
@@ -40,6 +41,9 @@ CREATE TABLE IF NOT EXISTS plans (plan_version INTEGER PRIMARY KEY, wall_s REAL,
 CREATE TABLE IF NOT EXISTS events
     (sequence INTEGER PRIMARY KEY, wall_s REAL, severity TEXT, kind TEXT, subject TEXT, text TEXT, cause_id TEXT);
 """
+PORTION = 100  # sessions that are forgotten at once
+KEPT_EVENTS, KEPT_PLANS = 10_000, 1_000
+_FORGOTTEN = ("forgotten_done", "forgotten_failed")  # facts: how many of each are not in `endings` any more
 MAX_CHECKED = 50  # plans and events that are looked at when the journal is opened
 _CLOSE = "UPDATE sessions SET finish_reason = ?, error = ? WHERE session_id = ?"
 _REMEMBER = "INSERT OR REPLACE INTO endings (session_id, state, status) VALUES (?, ?, ?)"
@@ -65,7 +69,7 @@ class Journal:
         self._path = path
         self._lock = lock(path)
         try:
-            self._db = open_database(path, _SCHEMA)
+            self._db = open_database(path, SCHEMA)
             with explained(path):
                 self.incarnation = int(self._fact("incarnation") or 0) + 1
             self._set_fact("incarnation", str(self.incarnation))
@@ -141,6 +145,31 @@ class Journal:
         row = (event.sequence, event.wall_s, str(event.severity), event.kind, event.subject, event.text, event.cause_id)
         self._write("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
+    def prune(self, now_s: float, keep: Keep) -> int:
+        """Forget a portion of what `keep` does not cover; returns how many sessions that were. What runs is never forgotten."""
+        oldest_kept = "SELECT rowid FROM sessions WHERE finish_reason IS NOT NULL ORDER BY rowid DESC LIMIT 1 OFFSET ?"
+        with explained(self._path):
+            found = self._db.execute(
+                "SELECT session_id FROM sessions WHERE finish_reason IS NOT NULL AND"
+                f" (wall_s < ? OR rowid <= COALESCE(({oldest_kept}), -1)) ORDER BY rowid LIMIT ?",
+                (now_s - keep.age_s, keep.num_sessions, PORTION),
+            ).fetchall()
+        ids = [(str(session_id),) for (session_id,) in found]
+        with explained(self._path):
+            states = [self._db.execute("SELECT state = ? FROM endings WHERE session_id = ?", (FAILED, *i)).fetchone() for i in ids]
+        writes: list[tuple[str, tuple[object, ...]]] = []
+        for number, name in enumerate(_FORGOTTEN):
+            if count := sum(state == (number,) for state in states):
+                writes.append(("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, str(int(self._fact(name) or 0) + count))))
+        for table in ("tokens", "endings", "sessions"):
+            writes += [(f"DELETE FROM {table} WHERE session_id = ?", i) for i in ids]
+        writes.append(("DELETE FROM events WHERE sequence <= (SELECT MAX(sequence) FROM events) - ?", (KEPT_EVENTS,)))
+        writes.append(("DELETE FROM plans WHERE plan_version <= (SELECT MAX(plan_version) FROM plans) - ?", (KEPT_PLANS,)))
+        self._write_together(writes)
+        if ids:
+            self._write("PRAGMA incremental_vacuum", ())
+        return len(ids)
+
     # ------------------------------------------------------------------------------------------ reading
     def session(self, session_id: str) -> JournalledSession | None:
         with explained(self._path):
@@ -166,7 +195,8 @@ class Journal:
         with explained(self._path):
             rows = self._db.execute("SELECT status FROM endings ORDER BY number DESC LIMIT ?", (MAX_FINISHED,)).fetchall()
             counts = dict(self._db.execute("SELECT state = ?, COUNT(*) FROM endings GROUP BY 1", (FAILED,)).fetchall())
-            return PastSessions(tuple(from_json(SessionStatus, text) for (text,) in rows), counts.get(0, 0), counts.get(1, 0))
+            done, failed = (counts.get(number, 0) + int(self._fact(name) or 0) for number, name in enumerate(_FORGOTTEN))
+            return PastSessions(tuple(from_json(SessionStatus, text) for (text,) in rows), done, failed)
 
     def tokens(self, session_id: str) -> list[int]:
         """The session's tokens up to the first that is missing: after a failed write nothing that follows counts."""
@@ -192,6 +222,11 @@ class Journal:
                 Event(seq, float(wall), Severity(sev), str(kind), str(subject), str(text), str(cause))
                 for seq, wall, sev, kind, subject, text, cause in rows[::-1]
             ]
+
+    def is_sound(self) -> bool:
+        """Whether every page of the file can be read; takes as long as reading it."""
+        with explained(self._path):
+            return bool(self._db.execute("PRAGMA quick_check(1)").fetchone() == ("ok",))
 
     def close(self) -> None:
         self._db.close()
@@ -229,3 +264,20 @@ class Journal:
             if self._db.in_transaction:  # a full disk may have ended it already
                 self._db.execute("ROLLBACK")
             raise
+
+
+def check_row(table: str, row: tuple[Any, ...]) -> None:
+    """Raise what reading the row would raise; for what is taken over from a damaged journal."""
+    if table == "sessions":
+        from_json(tuple[int, ...], row[2])
+        from_json(GenerateRequest, row[3])
+        FinishReason(row[4]) if row[4] else None
+        from_number(*json.loads(row[5])) if row[5] else None
+    elif table == "endings":
+        from_json(SessionStatus, row[3])
+    elif table == "plans":
+        from_json(Plan, row[2])
+    elif table == "events":
+        Severity(row[2])
+    elif table == "tokens":
+        int(row[1]), int(row[2])
