@@ -79,8 +79,8 @@ def _step_graphs(state: ConsoleState, status: ClusterStatus, cells: int, glyphs:
 
 def _last_left(state: ConsoleState, status: ClusterStatus) -> Line:
     """An offer comes before what never changes."""
-    before: tuple[Span | str, ...] = () if status.adaptation.suggestion_id else (*_context(status), "  ")
-    return line(" ", *before, *_adapt(state, status))
+    context = line() if status.adaptation.suggestion_id else line(*_context(status), "  ")
+    return line(" ", *context, *_adapt(state, status))
 
 
 def _right(state: ConsoleState, status: ClusterStatus) -> Lines:

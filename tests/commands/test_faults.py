@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.service.coordinator.journal import Journal
+from engine.service.coordinator.journal.journal import Journal
 from tests.commands.faults.harness import Fault, Harness, Sample, judged, turns
 from tests.commands.faults.scenarios import ANY_PORT, NOBODY, Scenario, commands, make_template, required, scenarios
 

@@ -75,7 +75,7 @@ def _break_the_cluster() -> None:
 
 
 def _break_the_journal() -> None:
-    from engine.service.coordinator.journal import Journal
+    from engine.service.coordinator.journal.journal import Journal
 
     damaged = sqlite3.DatabaseError("database disk image is malformed")
     _breaks(Journal, "append_token", "journal", lambda hit, _, session_id, index, __: hit(session_id) and index >= FROM_INDEX, damaged)

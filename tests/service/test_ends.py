@@ -96,7 +96,7 @@ def test_up_ends_at_once_while_its_workers_start(tmp_path: Path) -> None:
 
 
 def test_up_ends_at_once_before_its_coordinator_has_said_where_it_listens(tmp_path: Path) -> None:
-    holding = Holding(tmp_path, "import:engine.service.coordinator.journal")
+    holding = Holding(tmp_path, "import:engine.service.coordinator.journal.journal")
     up = holding.start("up", "--model", MODEL, "--random-weights", "0", "--workers", "2", "--json")
     holding.wait()
     children = psutil.Process(up.pid).children(recursive=True)

@@ -14,7 +14,7 @@ from engine.data.errors import Exhausted, InvalidInput, Refused, Unavailable
 from engine.data.generation import FinishReason, GenerateRequest, Sampling
 from engine.data.plan import Plan, Stage
 from engine.data.status import Event, SessionStatus, Severity
-from engine.service.coordinator.journal import Journal, written
+from engine.service.coordinator.journal.journal import Journal, written
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from engine.data.errors import NoodleError, Refused
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.status import SessionStatus
-from engine.service.coordinator.journal import PORTION, Journal, written
-from engine.service.coordinator.journal_recovery import recover
+from engine.service.coordinator.journal.journal import PORTION, Journal, written
+from engine.service.coordinator.journal.journal_recovery import recover
 from engine.service.coordinator.options import Keep, keep
 
 NOW = 1_800_000_000.0

@@ -21,7 +21,7 @@ from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.plan import NodeSpec, Stage
 from engine.data.status import SessionStatus, Severity
 from engine.service.coordinator import peers, worker_peer
-from engine.service.coordinator.journal import Journal, written
+from engine.service.coordinator.journal.journal import Journal, written
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.text.codec import TextCodec
 from engine.service.options import SecurityOptions

@@ -19,7 +19,7 @@ from engine.data.status import SessionStatus
 from engine.data.watch_frame import WatchFrame, completed, shortened
 from engine.service.client import Client
 from engine.service.coordinator.control_service import ControlService
-from engine.service.coordinator.journal import Journal
+from engine.service.coordinator.journal.journal import Journal
 from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.options import SecurityOptions

@@ -25,7 +25,7 @@ from engine.planning.documents.problem_json import problem_to_json
 from engine.service import wire
 from engine.service.addresses import check_address, check_dialable
 from engine.service.client import SESSION_ID_BYTES
-from engine.service.coordinator.journal import written
+from engine.service.coordinator.journal.journal import written
 from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.outputs.session_output import SessionOutput
 from engine.service.coordinator.shell import ClusterShell

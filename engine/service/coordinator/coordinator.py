@@ -22,13 +22,13 @@ from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache
 from engine.report.jsonl import LOG_NAME
 from engine.report.jsonl_writer import JsonlWriter
 from engine.service.coordinator.control_service import ControlService
-from engine.service.coordinator.journal import Journal
-from engine.service.coordinator.journal_recovery import recover
+from engine.service.coordinator.journal.journal import Journal
+from engine.service.coordinator.journal.journal_recovery import recover
+from engine.service.coordinator.journal.retention import prune_forever
 from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.options import CoordinatorOptions
 from engine.service.coordinator.prepare import prepare_model
 from engine.service.coordinator.recorder import Recorder
-from engine.service.coordinator.retention import prune_forever
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.text.codec import TextCodec
 from engine.service.errors import as_noodle_error

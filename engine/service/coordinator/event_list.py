@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from engine.control.commands import Record
 from engine.data.errors import InvalidInput
 from engine.data.status import Event, Severity
-from engine.service.coordinator.journal import Journal
+from engine.service.coordinator.journal.journal import Journal
 
 MAX_EVENTS = 2000
 _WARNINGS = (Severity.WARN, Severity.ERROR)

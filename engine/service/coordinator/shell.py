@@ -26,7 +26,7 @@ from engine.data.status import Alarms, ClusterStatus, Severity
 from engine.profile.profile import Profile
 from engine.service import wire
 from engine.service.coordinator.event_list import EventList
-from engine.service.coordinator.journal import Journal
+from engine.service.coordinator.journal.journal import Journal
 from engine.service.coordinator.orders import Orders
 from engine.service.coordinator.outputs.session_outputs import SessionOutputs
 from engine.service.coordinator.peers import Peers

@@ -17,7 +17,7 @@ from engine.control.sessions.session_status import with_error
 from engine.data.errors import NoodleError, NotFound
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.status import Severity
-from engine.service.coordinator.journal import Journal, JournalledSession, WrittenSession
+from engine.service.coordinator.journal.journal import Journal, JournalledSession, WrittenSession
 from engine.service.coordinator.outputs.session_output import SessionOutput
 from engine.service.coordinator.text.codec import TextCodec
 from engine.service.errors import as_noodle_error, from_number, surviving

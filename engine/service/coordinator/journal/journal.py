@@ -24,7 +24,7 @@ from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.json_text import json_text
 from engine.data.plan import Plan
 from engine.data.status import Event, SessionStatus, Severity
-from engine.service.coordinator.journal_file import explained, from_json, lock, open_database
+from engine.service.coordinator.journal.journal_file import explained, from_json, lock, open_database
 from engine.service.coordinator.options import Keep
 from engine.service.errors import from_number, status_number
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from engine.data.errors import NoodleError
 from engine.files import failure
-from engine.service.coordinator.journal import SCHEMA, Journal, check_row
-from engine.service.coordinator.journal_file import lock, open_database
+from engine.service.coordinator.journal.journal import SCHEMA, Journal, check_row
+from engine.service.coordinator.journal.journal_file import lock, open_database
 
 log = logging.getLogger(__name__)
 
