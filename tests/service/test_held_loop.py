@@ -24,7 +24,7 @@ from engine.model.sources.card import prepare
 from engine.model.sources.source import default_cache_dir
 from engine.service import wire
 from engine.service.coordinator.control_service import ControlService
-from engine.service.coordinator.journal import Journal
+from engine.service.coordinator.journal.journal import Journal
 from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.text.codec import TextCodec
