@@ -1,8 +1,7 @@
 """`noodle-console`: the Textual shell around the pure reducer, and `main`.
 
-The app owns the state, the one painter and the life of the embedded cluster. Messages from `link.py` and from keys go
-through `dispatch`; only `paint` touches widgets. What keys do is in `key_effects.py`, what is asked of the cluster in
-`cluster_calls.py`.
+The app owns the state, the one painter and the life of the embedded cluster. Messages from `link.py` and from keys go through `dispatch`;
+only `paint` touches widgets. What keys do is in `key_effects.py`, what is asked of the cluster in `cluster_calls.py`.
 """
 
 from __future__ import annotations
