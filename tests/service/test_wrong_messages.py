@@ -163,6 +163,4 @@ async def _order_strangely(access: Access, address: str, version: int, num_items
             return
         order = pb.LoadRequest(model=model, folder=folder, fingerprint=fingerprint, plan_version=version)
         order.stop = order.num_items = num_items
-            model=model, folder=folder, fingerprint=fingerprint, plan_version=version, stop=num_items, num_items=num_items
-        )
         await stub.Load(order, metadata=access.metadata)
