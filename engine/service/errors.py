@@ -32,7 +32,7 @@ from engine.files import failure
 
 log = logging.getLogger(__name__)
 
-MAX_REASON_CHARACTERS = 1000
+MAX_REASON_BYTES = 2000  # a header holds 8192, in which each may take three
 
 # The first class listed for a code is the one that code turns back into.
 _CODES: tuple[tuple[type[NoodleError], grpc.StatusCode], ...] = (
@@ -105,7 +105,8 @@ async def abort(context: grpc.aio.ServicerContext, error: BaseException) -> NoRe
 
 def _bounded(text: str) -> str:
     """A reason travels in a header, which has little room, and may quote what the caller sent."""
-    return text if len(text) <= MAX_REASON_CHARACTERS else f"{text[:MAX_REASON_CHARACTERS]} [...]"
+    content = text.encode(errors="replace")
+    return text if len(content) <= MAX_REASON_BYTES else f"{content[:MAX_REASON_BYTES].decode(errors='ignore')} [...]"
 
 
 def incident(error: BaseException) -> Bug:
@@ -177,11 +178,15 @@ def _generator(inner: Callable[..., Any]) -> Callable[..., Any]:
 async def _refusing(context: grpc.aio.ServicerContext) -> AsyncIterator[None]:
     """What fails inside ends the call with its status. If nobody is there any more to hear it, the call was cancelled."""
     try:
-        try:
-            yield
-        except (asyncio.CancelledError, grpc.aio.AbortError, grpc.aio.InternalError):
-            raise
-        except Exception as e:
-            await abort(context, e)
-    except grpc.aio.InternalError as e:  # gRPC could send nothing on a call that is over
+        yield
+    except (asyncio.CancelledError, grpc.aio.AbortError):
+        raise
+    except grpc.aio.InternalError as e:  # gRPC could not send: mostly on a call that is over, which cannot be ended again
+        with contextlib.suppress(grpc.aio.InternalError, grpc.aio.UsageError):
+            await abort(context, Unavailable("the call broke"))
         raise asyncio.CancelledError("the caller is gone") from e
+    except Exception as e:
+        try:
+            await abort(context, e)
+        except grpc.aio.InternalError as broken:
+            raise asyncio.CancelledError("the caller is gone") from broken

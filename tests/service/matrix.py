@@ -55,6 +55,7 @@ class Matrix:
     devices: dict[str, str] = field(default_factory=dict)  # by worker; the CPU if left out
     prepare: str = ""  # for the nursery
     coordinator_arguments: tuple[str, ...] = ()
+    model: str = MODEL
 
     def start(self) -> None:
         self.start_coordinator()
@@ -63,7 +64,7 @@ class Matrix:
 
     def start_coordinator(self) -> None:
         folder = Path(self.nursery.folder) / "state"
-        arguments = ["--model", MODEL, "--random-weights", "0", "--workers", "3", "--listen", self.address, "--state-dir", str(folder)]
+        arguments = ["--model", self.model, "--random-weights", "0", "--workers", "3", "--listen", self.address, "--state-dir", str(folder)]
         arguments += [*self.coordinator_arguments, "--log-level", "WARNING"]
         self.pids["coordinator"], said = self.nursery.start("coordinator", *arguments, prepare=self.prepare)
         self.address = str(said["address"])
@@ -124,7 +125,7 @@ async def moves_under_load(client: Client, num_moves: int) -> tuple[MoveReport, 
     num_ended = 0
     while num_ended < num_moves:
         status = await client.status()
-        stages = random_stages(choose, [Stage(s.worker_id, s.start, s.stop) for s in status.stages])
+        stages = random_stages(choose, [Stage(s.worker_id, s.start, s.stop) for s in status.stages], NUM_ITEMS)
         with contextlib.suppress(Refused):  # a worker that was given up on a busy machine and came back moves things as well
             await client.apply(status.plan_version, "", stages)
         num_ended = len(await moved(client, num_ended + 1))
@@ -133,11 +134,11 @@ async def moves_under_load(client: Client, num_moves: int) -> tuple[MoveReport, 
     return await client.moves()
 
 
-def random_stages(choose: random.Random, present: list[Stage]) -> list[Stage]:
+def random_stages(choose: random.Random, present: list[Stage], num_items: int) -> list[Stage]:
     """Any order of two or three workers, any cuts, but not the present ones."""
     while True:
         names = choose.sample(WORKERS, choose.choice((2, 3, 3)))
-        cuts = [0, *sorted(choose.sample(range(1, NUM_ITEMS), len(names) - 1)), NUM_ITEMS]
+        cuts = [0, *sorted(choose.sample(range(1, num_items), len(names) - 1)), num_items]
         stages = [Stage(n, a, b) for n, (a, b) in zip(names, itertools.pairwise(cuts), strict=True)]
         if stages != present:
             return stages

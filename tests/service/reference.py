@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from engine.data.generation import Sampling
 from engine.data.model import ModelRef
 from engine.model.profiling.native import native_generator
 from engine.model.sources.card import prepare
@@ -26,3 +27,36 @@ def reference(model: str, prompt_ids: Sequence[int], num_tokens: int) -> list[in
     """Greedy tokens of one prompt, exactly `num_tokens` of them."""
     generate = _generator(folder_of(model))
     return generate(prompt_ids, num_tokens)[0]  # type: ignore[operator]
+
+
+@cache
+def _model(folder: Path) -> object:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+
+
+def sampled_reference(model: str, prompt_ids: Sequence[int], num_tokens: int, sampling: Sampling) -> list[int]:
+    """The same with tokens drawn: `generate()` of one process, in which each row of logits leaves only the token that it draws."""
+    import torch
+
+    from engine.model.running.sampling import sample
+
+    def only_the_drawn(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        history = ids[0].tolist()
+        token_id = sample(scores[0], sampling, history, len(history) - len(prompt_ids))
+        return torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor([token_id]), 0.0)
+
+    prompt = torch.tensor([list(prompt_ids)])  # [1, n]
+    whole = _model(folder_of(model))
+    with torch.inference_mode():
+        out = whole.generate(  # type: ignore[attr-defined]
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            logits_processor=[only_the_drawn],
+            max_new_tokens=num_tokens,
+            min_new_tokens=num_tokens,
+            do_sample=False,
+            pad_token_id=0,
+        )
+    return [int(token_id) for token_id in out[0, len(prompt_ids) :]]

@@ -83,6 +83,17 @@ def test_a_bug_arrives_as_an_incident_id_without_its_text(caplog: pytest.LogCapt
         assert any(incident_id in record.getMessage() for record in caplog.records)
 
 
+def test_what_grpc_cannot_send_to_a_caller_that_is_gone_is_no_incident(caplog: pytest.LogCaptureFixture) -> None:
+    for seen in failing_calls(grpc.aio.InternalError('Failed "execute_batch"')):
+        assert type(seen) is Unavailable  # to one that is still there
+    assert not caplog.records
+
+
+def test_a_reason_that_quotes_what_the_caller_sent_is_cut_to_what_a_header_holds() -> None:
+    for seen in failing_calls(NotFound("\U0001f35c" * 10**6)):
+        assert type(seen) is NotFound and str(seen).endswith("[...]")
+
+
 @pytest.mark.parametrize("cls", [*ERRORS, Bug])
 def test_errors_inside_messages_keep_their_class(cls: type[NoodleError]) -> None:
     assert type(from_number(status_number(cls("x")), "x")) is cls

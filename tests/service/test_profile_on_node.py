@@ -14,10 +14,12 @@ import psutil
 import pytest
 
 from engine.commands.cluster.generate import Transcript, transcribe
-from engine.data.errors import NoodleError, NotFound, Refused
+from engine.data.errors import InvalidInput, NoodleError, NotFound, Refused
 from engine.data.generation import FinishReason
 from engine.profile.profile import Profile
 from engine.service.client import ProfileProgress
+from engine.service.worker.profiling import take_profile
+from protos import noodle_pb2 as pb
 from tests.service.running import Running, running
 
 
@@ -115,6 +117,14 @@ async def _until(cluster: Running, plan_version: int) -> None:
         async for frame in frames:
             if frame.status.plan_version >= plan_version:
                 return
+
+
+def test_a_text_that_no_program_can_be_given_is_refused() -> None:
+    async def first() -> None:
+        await anext(take_profile(pb.ProfileNodeRequest(device="cpu\x00"), Path("."), only_config=False))
+
+    with pytest.raises(InvalidInput, match="zero character"):
+        asyncio.run(first())
 
 
 def test_a_worker_that_is_terminated_takes_the_process_along(cluster: Running) -> None:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
-from engine.data.errors import NoodleError
+from engine.data.errors import InvalidInput, NoodleError
 from engine.data.json_text import json_text
 from engine.data.model import ModelRef
 from engine.profile.profile import Profile
@@ -27,8 +27,11 @@ async def take_profile(request: pb.ProfileNodeRequest, folder: Path, only_config
 
     With `only_config` the folder lacks the weights: made-up ones take as long.
     """
+    command = _command(request, folder, only_config)
+    if wrong := next((word for word in command if "\0" in word), None):
+        raise InvalidInput(f"{wrong[:80]!r} is not allowed: no program can be given a text with a zero character")
     process = await asyncio.create_subprocess_exec(
-        *_command(request, folder, only_config),
+        *command,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
