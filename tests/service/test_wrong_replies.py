@@ -23,9 +23,9 @@ from engine.data.plan import NodeSpec, Stage
 from engine.model.weights.manifest import TensorEntry
 from engine.model.weights.weight_cache import WeightCache
 from engine.service.client import Client
-from engine.service.coordinator.worker_peer import PeerOptions, WorkerPeer
-from engine.service.links import open_channel
+from engine.service.coordinator.worker_peer import WorkerPeer
 from engine.service.meters import Meters
+from engine.service.trust.access import Access
 from engine.service.weights.pace import Pace
 from engine.service.worker.stage_service import Preparation, StageService
 from engine.service.worker.weight_fetch import WeightFetch, WeightSource
@@ -50,7 +50,7 @@ def by_client(ask: Callable[[Client], Any]) -> Reading:
 
 def by_coordinator(ask: Callable[[WorkerPeer], Any]) -> Reading:
     async def read(address: str) -> None:
-        peer = WorkerPeer("w1", address, PeerOptions(), lambda frame, text: None)
+        peer = WorkerPeer("w1", address, Access(), lambda frame, text: None)
         try:
             await _to_the_end(ask(peer))
         finally:
@@ -69,12 +69,12 @@ async def _to_the_end(answer: Any) -> None:
 
 async def by_new_worker(address: str) -> None:
     worker = Worker(WorkerOptions("w1", address), "127.0.0.1:1", _stage_service(address), Meters(), None, None)
-    async with open_channel(address) as channel:
+    async with Access().channel(address) as channel:
         await worker._connect(rpc.ControlStub(channel), "starting", asyncio.Event())
 
 
 async def by_worker_without_the_folder(address: str) -> None:
-    async with open_channel(address) as channel:
+    async with Access().channel(address) as channel:
         await _supply(address)._ask_manifest(channel, "f")
 
 
@@ -84,7 +84,7 @@ async def by_new_owner(address: str) -> None:
     class Prepared:
         missing_layers = (0,)
 
-    async with open_channel(address) as channel:
+    async with Access().channel(address) as channel:
         part, preparation = pb.KvRange(session_id="s", stop_token=1), Preparation(1)
         await _stage_service(address)._copy(rpc.StageServiceStub(channel), part, preparation, Prepared())  # type: ignore[arg-type]
 
@@ -96,7 +96,7 @@ async def by_fetching_worker(address: str) -> None:
 
     entry = TensorEntry("t", "U8", (1,), 1, b"0" * 32)
     fetch = WeightFetch(WeightCache(Path("/nowhere"), None), "f", [entry], trouble, lambda num_bytes: None, Pace(lambda: False))
-    async with open_channel(address) as channel:
+    async with Access().channel(address) as channel:
         assert await fetch._find(WeightSource("w2", rpc.WeightServiceStub(channel), None, 0.0)) == frozenset()
     raise InvalidInput(fetch._last_failure["w2"])
 
