@@ -146,8 +146,20 @@ class Fuzz:
                 with contextlib.suppress(grpc.aio.AioRpcError):
                     await worker.SetSlowdown(pb.SetSlowdownRequest(factor=1.0), metadata=metadata, timeout=10.0)
 
+    async def _drop_stages(self) -> None:
+        """What serves is loaded again: the good sessions wait for a moment."""
+        for node in await _status_or_none(self.cluster.client):
+            if node.worker_id in WORKERS:
+                async with Access().channel(node.address) as channel:
+                    with contextlib.suppress(grpc.aio.AioRpcError):
+                        await rpc.StageServiceStub(channel).Unload(pb.UnloadRequest(), metadata=self.callers[0].metadata, timeout=10.0)
+
     async def _settled(self, before: Mapping[str, ProcessFigures]) -> dict[str, ProcessFigures]:
-        """The figures once they are flat, or once they had the time to become so."""
+        """The figures once they are flat, or once they had the time to become so.
+
+        Steps that nobody's session sent have left sessions on the stages, with memory for them; they end with the stages.
+        """
+        await self._drop_stages()
         until_s = time.monotonic() + SETTLE_S
         while True:
             now = figures_of(self.cluster.cluster.pids())

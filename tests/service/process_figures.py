@@ -9,7 +9,7 @@ import psutil
 
 MOST_GROWTH = 0.05
 SLACK_BYTES = 8 * 2**20  # what an allocator keeps of a burst
-SLACK_THREADS = 2
+SLACK_THREADS = 8  # pools have a limit, and fill as they are needed
 SLACK_DESCRIPTORS = 8
 
 

@@ -526,8 +526,8 @@ FREQUENT: list[Mutate] = [
 ]  # fmt: skip
 """Noticed within `FREQUENT_SEEDS` seeds of the drill."""
 DIRECTED: dict[Mutate, Callable[[], None]] = {
-    no_epoch_fence: test_stage_sessions.test_a_higher_epoch_starts_afresh_and_an_old_plan_is_stale,
-    no_plan_fence: test_stage_sessions.test_a_higher_epoch_starts_afresh_and_an_old_plan_is_stale,
+    no_epoch_fence: test_stage_sessions.test_a_higher_epoch_starts_afresh_and_the_stage_of_another_plan_is_not_here,
+    no_plan_fence: test_stage_sessions.test_a_higher_epoch_starts_afresh_and_the_stage_of_another_plan_is_not_here,
     memory_of_any_epoch_goes_on: test_fences.test_a_stage_carries_on_only_what_is_of_the_epoch_and_whole,
     memory_of_any_length_goes_on: test_fences.test_a_stage_carries_on_only_what_is_of_the_epoch_and_whole,
     copies_of_any_round_count: test_fences.test_an_answer_to_the_first_copy_is_none_to_the_delta,
