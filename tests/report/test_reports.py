@@ -43,10 +43,10 @@ def test_a_disk_that_refuses_leaves_the_old_file(tmp_path: Path, monkeypatch: py
     path = tmp_path / "p.html"
     path.write_text("old")
 
-    def full(self: Path, content: bytes) -> int:
+    def full(self: Path, target: Path) -> Path:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(NoodleError, match="No space left"):
         replace_whole(path, b"new")
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

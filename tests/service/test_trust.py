@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,6 @@ from engine.service.process import Server
 from engine.service.trust import certificates
 from engine.service.trust.access import Access, access_of_client
 from engine.service.trust.certificates import issue, issued, make_authority, revoke
-from engine.service.trust.gatekeeper import _until_cut
 from engine.service.trust.guard import Guard
 from engine.service.worker.worker import check_own_certificate
 from protos import noodle_pb2 as pb
@@ -372,29 +370,6 @@ def test_a_token_that_is_taken_back_counts_no_more_and_is_cut(tmp_path: Path) ->
                 await newcomer.status()
 
     asyncio.run(run())
-
-
-def test_a_call_that_is_cancelled_in_the_moment_in_which_it_fails_leaves_nothing_unheard() -> None:
-    async def run() -> list[object]:
-        unheard: list[object] = []
-        loop, fails = asyncio.get_running_loop(), asyncio.Event()
-        loop.set_exception_handler(lambda _, what: unheard.append(what))
-
-        async def work() -> None:
-            await fails.wait()
-            raise InvalidInput("no message")
-
-        call = asyncio.create_task(_until_cut(work(), loop.create_future()))
-        await asyncio.sleep(0)
-        fails.set()
-        await asyncio.sleep(0)
-        call.cancel()
-        await asyncio.gather(call, return_exceptions=True)
-        del call
-        gc.collect()
-        return unheard
-
-    assert not asyncio.run(run())
 
 
 def test_a_file_that_became_wrong_changes_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -68,7 +68,7 @@ async def _to_the_end(answer: Any) -> None:
 
 
 async def by_new_worker(address: str) -> None:
-    worker = Worker(WorkerOptions("w1", address), "127.0.0.1:1", _stage_service(address), Meters(), None, None)
+    worker = Worker(WorkerOptions(worker_id="w1", join=address), "127.0.0.1:1", _stage_service(address), Meters(), Access())
     async with Access().channel(address) as channel:
         await worker._connect(rpc.ControlStub(channel), "starting", asyncio.Event())
 
@@ -106,11 +106,11 @@ async def by_nobody(address: str) -> None:
 
 
 def _stage_service(address: str) -> StageService:
-    return StageService("w1", _supply(address), None, None)
+    return StageService("w1", _supply(address), Access())
 
 
 def _supply(address: str) -> WeightSupply:
-    return WeightSupply("w1", address, WeightCache(Path("/nowhere")), Meters(), None, None)
+    return WeightSupply("w1", address, WeightCache(Path("/nowhere")), Meters(), Access())
 
 
 CARD = ModelCard(ModelRef("m", 0), "/nowhere", "f", "A", (Item("a", 1, 1, 1),), 8, 8, 8, (), None, 1)
