@@ -135,17 +135,20 @@ def cluster_collector(loop: asyncio.AbstractEventLoop, status: Callable[[], Clus
     """Figures of the cluster; `status` runs on `loop`."""
     last: list[ClusterStatus] = []
 
-    async def look() -> ClusterStatus:
-        return status()
+    def look(answer: concurrent.futures.Future[ClusterStatus]) -> None:
+        if answer.set_running_or_notify_cancel():
+            answer.set_result(status())
 
     def collect() -> Iterator[Metric]:
         from engine.report.prometheus import cluster_metrics
 
-        question = asyncio.run_coroutine_threadsafe(look(), loop)
+        answer: concurrent.futures.Future[ClusterStatus] = concurrent.futures.Future()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+            loop.call_soon_threadsafe(look, answer)
         try:
-            last[:] = [question.result(SNAPSHOT_TIMEOUT_S)]
+            last[:] = [answer.result(SNAPSHOT_TIMEOUT_S)]
         except concurrent.futures.TimeoutError:
-            question.cancel()
+            answer.cancel()
         return cluster_metrics(last[0]) if last else iter(())
 
     return collect

@@ -146,7 +146,7 @@ def test_orders_that_are_not_the_coordinators_cost_a_pause_and_no_token(cluster:
     prompt, access = (5, 6, 7, 8), _access(cluster)
     for version in (0, 10**6):
         status = cluster.status()
-        cluster.wait(_order_strangely(access, status.nodes[0].address, version, status.num_items))
+        cluster.wait(_order_strangely(access, status.nodes[0].address, version, status.model.num_items))
         request = cluster.request(prompt, 12, ignore_eos=True)
         assert [c.token_id for c in cluster.generate(request).chunks if c.index >= 0] == reference("llama:tiny", prompt, 12)
     cluster.until(lambda status: status.phase is Phase.SERVING, "the cluster serves")
