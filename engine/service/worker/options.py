@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import re
-import secrets
 from dataclasses import dataclass
 
 from engine.options.declared import group, option
@@ -14,6 +11,10 @@ from engine.service.options import CacheOptions, ServerOptions
 
 def default_id() -> str:
     """The host's name and a word that nobody else has: containers are often called alike, and in each of them the pid is 1."""
+    import platform
+    import re
+    import secrets
+
     host = re.sub(r"[^A-Za-z0-9.-]", "-", platform.node()).strip("-.")[:40]
     word = "".join(secrets.choice("bdfghjklmnprstvz") + secrets.choice("aeiou") for _ in range(4))
     return f"{host or 'node'}-{word}"
