@@ -136,7 +136,7 @@ def test_the_id_of_a_session_does_not_give_out_another_ones_answer(pair: Pair) -
 
 
 def test_of_two_sessions_with_one_id_at_once_one_begins_and_the_other_is_told(pair: Pair) -> None:
-    """They come while the first one's prompt is being read; a third that asks for the same as the first gets its tokens."""
+    """They come while the first one's prompt is being read; two that ask for the same get the same tokens."""
 
     async def work(client: Client) -> None:
         def request(text: str) -> pb.GenerateRequest:
@@ -151,9 +151,12 @@ def test_of_two_sessions_with_one_id_at_once_one_begins_and_the_other_is_told(pa
             except Refused as e:
                 return str(e)
 
-        first, other, same = await asyncio.gather(tokens("a" * 500), tokens("b" * 500), tokens("a" * 500))
-        assert len(first) == 4 and first == same and isinstance(first, list)
-        assert isinstance(other, str) and "both is another request's" in other
+        answers = await asyncio.gather(tokens("a" * 500), tokens("b" * 500), tokens("a" * 500))
+        told = [answer for answer in answers if isinstance(answer, str)]
+        begun = [answer for answer in answers if isinstance(answer, list)]
+        assert len(told) in (1, 2) and all("both is another request's" in text for text in told), answers  # whichever came first
+        assert all(len(answer) == 4 and answer == begun[0] for answer in begun), answers
+        assert (isinstance(answers[0], str), isinstance(answers[1], str)) in ((True, False), (False, True)), answers
 
     pair.run(work)
 
