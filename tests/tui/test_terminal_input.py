@@ -56,6 +56,11 @@ def test_an_esc_is_a_key_whatever_follows_at_once() -> None:
     assert splitter.feed(f"{ESC}[A{ESC}OP") == [("keys", f"{ESC}[A"), ("keys", f"{ESC}OP")], "arrows and F1 are one key each"
 
 
+def test_what_comes_before_an_esc_or_a_paste_in_the_same_piece_is_keys_alone() -> None:
+    assert Splitter().feed(f"ab{START}Ry{END}k") == [("keys", "ab"), ("paste", "Ry"), ("keys", "k")]
+    assert Splitter().feed(f"a{ESC}5") == [("keys", "a"), ("escape", ESC), ("keys", "5")]
+
+
 def test_what_waits_is_waited_for_as_long_as_it_deserves() -> None:
     splitter = Splitter()
     assert splitter.feed(ESC) == [] and splitter.patience_s == ESC_S
