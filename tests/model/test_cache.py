@@ -70,6 +70,23 @@ USES: dict[str, Callable[[Any], Any]] = {
     "a tensor": lambda length: torch.tensor(length),
     "hashed": lambda length: {length: 1},
     "the larger": lambda length: max(length, 0),
+    "at least": lambda length: length >= 1,
+    "at most": lambda length: length <= 1,
+    "unequal": lambda length: length != 1,
+    "added": lambda length: length + 1,
+    "less one": lambda length: length - 1,
+    "doubled": lambda length: length * 2,
+    "doubled from the left": lambda length: 2 * length,
+    "halved": lambda length: length / 2,
+    "halves of": lambda length: 2 / length,
+    "in blocks": lambda length: length // 2,
+    "blocks of": lambda length: 9 // length,
+    "in a ring": lambda length: length % 2,
+    "a ring of": lambda length: 9 % length,
+    "an int": int,
+    "measured": len,
+    "run through": iter,
+    "written": str,
 }
 
 
