@@ -25,7 +25,6 @@ from textual.worker import Worker
 from engine.data.errors import NoodleError, Refused, Unavailable
 from engine.data.generation import GenerateRequest
 from engine.program import run_program
-from engine.service.local_options import LocalOptions
 from noodle_tui import options as command_line
 from noodle_tui.background import begin
 from noodle_tui.cluster.link import Link
@@ -289,7 +288,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.workers.cancel_group(self, "answer")
         self.workers.cancel_group(self, "link")
         await self.link.stop()
-        self.options = replace(self.options, connect=options.connect, cluster=LocalOptions(), replay=None)
+        self.options = replace(self.options, connect=options.connect, cluster=None, replay=None)
         link, old = LinkView(since_s=self.clock(), address=options.connect or ""), self.state
         self.state = ConsoleState(link=link, setup=replace(old.setup, owns_cluster=False), ui=old.ui, recording=old.recording)
         self.dispatch(AccessChanged(not self.options.rw and not is_loopback(options.connect)))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.data.errors import InvalidInput
 from engine.data.generation import GenerateRequest, Sampling
 from engine.options.declared import build, declare, names_in, words
-from engine.service.local_options import LocalOptions
-from engine.service.options import AccessOptions
+from engine.service.trust.options import AccessOptions
 from noodle_tui.config import Config
 from noodle_tui.text.graph_sets import GRAPHS, SETS, parse_graph_sets
 from noodle_tui.themes import DEFAULT_THEME, theme_names
+
+if TYPE_CHECKING:
+    from engine.service.local_options import LocalOptions
 
 MIN_HZ, MAX_HZ = 0.2, 4.0
 LOW_HZ, LOW_THEME = 0.5, "ansi"  # what --low-bandwidth means where nothing else was asked for
@@ -28,7 +30,7 @@ class Options:
     """What the user asked for; None means the default of whoever reads it."""
 
     connect: str | None = None  # None: start an embedded cluster
-    cluster: LocalOptions = field(default_factory=LocalOptions)
+    cluster: LocalOptions | None = None  # of the embedded one; None: its defaults
     access: AccessOptions = field(default_factory=AccessOptions)
     ascii: bool = False
     theme: str | None = None
@@ -58,7 +60,7 @@ class Options:
         GenerateRequest("x", max_new_tokens=self.max_new_tokens, sampling=Sampling(self.temperature, seed=self.seed))
 
     def _check_cluster(self) -> None:
-        given = words(self.cluster)
+        given = self._cluster_words()
         if self.connect is not None and given:
             raise InvalidInput(
                 f"{given[0].partition('=')[0]} starts a cluster of its own, --connect joins one that runs: give one or the other"
@@ -66,8 +68,11 @@ class Options:
         if self.connect is not None and not _is_address(self.connect):
             raise InvalidInput(f"--connect {self.connect[:80]!r} is not an address: use HOST:PORT, for example 127.0.0.1:7070")
 
+    def _cluster_words(self) -> list[str]:
+        return [] if self.cluster is None else words(self.cluster)
+
     def _check_recording(self) -> None:
-        if self.replay is not None and (self.connect or words(self.cluster)):
+        if self.replay is not None and (self.connect or self._cluster_words()):
             raise InvalidInput("--replay shows a recording: it goes with neither --connect nor the options of an embedded cluster")
         if self.replay is not None and self.record is not None:
             raise InvalidInput("--replay and --record: a replay is a recording already, give one or the other")
@@ -85,9 +90,7 @@ def _is_address(text: str) -> bool:
 
 def parse(argv: Sequence[str], config: Config | None = None) -> Options:
     """Options from the command line over those of console.toml; exits 2 with the reason when they make no sense."""
-    parser = _parser()
-    given = vars(parser.parse_args(argv))
-    groups = {"cluster": LocalOptions, "access": AccessOptions}
+    parser, groups, given = _read(argv)
     parts = {part: {name: given.pop(name) for name in names_in(options) if name in given} for part, options in groups.items()}
     if config is not None:  # it stands behind the command line and the environment
         parts["access"] = {**parts["access"], **{n: v for n, v in config.access.items() if not parts["access"].get(n)}}
@@ -99,6 +102,26 @@ def parse(argv: Sequence[str], config: Config | None = None) -> Options:
         return Options(**chosen)
     except InvalidInput as error:
         parser.error(str(error))
+
+
+def _read(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, type], dict[str, Any]]:
+    """The parser that read `argv`, its groups of options by the field they go to, and the values.
+
+    The options of an embedded cluster take a tenth of the time to the first paint to import and declare: who joins a cluster or
+    shows a recording does not wait for them.
+    """
+    groups: dict[str, type] = {"access": AccessOptions}
+    flags = {word.partition("=")[0] for word in argv}
+    if flags & {"--connect", "--replay"} and not flags & {"-h", "--help"}:
+        parser = _parser(groups)
+        given, unknown = parser.parse_known_args(argv)
+        if not unknown:
+            return parser, groups, vars(given)
+    from engine.service.local_options import LocalOptions
+
+    groups["cluster"] = LocalOptions
+    parser = _parser(groups)
+    return parser, groups, vars(parser.parse_args(argv))
 
 
 def _from_config(config: Config | None) -> dict[str, Any]:
@@ -116,7 +139,7 @@ def is_loopback(address: str | None) -> bool:
     return host in ("localhost", "::1") or re.fullmatch(r"127(\.[0-9]{1,3}){3}", host) is not None
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(groups: Mapping[str, type]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="noodle-console",
         description="Operations console in the terminal. Without --connect it starts a cluster of its own on this machine.",
@@ -126,7 +149,8 @@ def _parser() -> argparse.ArgumentParser:
     cluster = parser.add_argument_group("cluster")
     cluster.add_argument("--connect", metavar="ADDR", help="join the coordinator at HOST:PORT")
     declare(parser.add_argument_group("access", "what the console shows the coordinator at --connect"), AccessOptions)
-    declare(parser.add_argument_group("embedded cluster", "as for noodle-engine up"), LocalOptions)
+    if "cluster" in groups:
+        declare(parser.add_argument_group("embedded cluster", "as for noodle-engine up"), groups["cluster"])
     recording = parser.add_argument_group("recording")
     recording.add_argument("--record", metavar="FILE", help="write every frame to a new file (.gz compresses)")
     recording.add_argument("--headless", action="store_true", help="record without a screen until interrupted")

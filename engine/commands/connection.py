@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine.options.declared import group, option
-from engine.service.options import AccessOptions
+from engine.service.trust.options import AccessOptions
 
 if TYPE_CHECKING:
     from engine.service.client import Client

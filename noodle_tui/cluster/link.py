@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from engine.data.errors import NoodleError, Unavailable
 from engine.data.generation import GenerateRequest
 from engine.data.plan import Plan, Stage
-from engine.service.local_options import LocalOptions
 from noodle_tui.cluster.backoff import delay_s
 from noodle_tui.core.logs import LogLine, level_of
 from noodle_tui.core.messages import (
@@ -39,6 +38,7 @@ from noodle_tui.options import Options
 if TYPE_CHECKING:
     from engine.service.client import Client, ProfileProgress
     from engine.service.local import LocalCluster
+    from engine.service.local_options import LocalOptions
 
 Post = Callable[[Message], None]
 T = TypeVar("T")
@@ -157,9 +157,10 @@ class Link:
         if self._options.connect is not None:
             return self._options.connect
         self._failures = ()
-        self._post(BootProgress(boot_sentence(self._options.cluster)))
+        options = self._options.cluster or (await _imported("engine.service.local_options")).LocalOptions()
+        self._post(BootProgress(boot_sentence(options)))
         local = await _imported("engine.service.local")
-        self._cluster = local.LocalCluster(self._options.cluster)
+        self._cluster = local.LocalCluster(options)
         self._cluster.on_line = self._take_line
         try:
             return await self._cluster.start()

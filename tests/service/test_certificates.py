@@ -18,8 +18,8 @@ from engine.commands.cluster.generate import transcribe
 from engine.data.plan import Stage
 from engine.data.status import ClusterStatus, Phase
 from engine.service.client import Client
-from engine.service.options import AccessOptions
 from engine.service.trust.access import Access, access_of_client
+from engine.service.trust.options import AccessOptions
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.service.matrix import MODEL, NUM_ITEMS, PROMPT, ids

@@ -19,12 +19,13 @@ from engine.data.errors import InvalidInput, NoodleError, Refused, Unauthorized
 from engine.service import wire
 from engine.service.addresses import is_loopback
 from engine.service.client import Client
-from engine.service.options import AccessOptions, Role, SecurityOptions
+from engine.service.options import Role, SecurityOptions
 from engine.service.process import Server
 from engine.service.trust import certificates
 from engine.service.trust.access import Access, access_of_client
 from engine.service.trust.certificates import issue, issued, make_authority, revoke
 from engine.service.trust.guard import Guard
+from engine.service.trust.options import AccessOptions
 from engine.service.worker.worker import check_own_certificate
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc

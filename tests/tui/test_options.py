@@ -9,14 +9,20 @@ from pathlib import Path
 import pytest
 
 from engine.service.local_options import local_options
-from engine.service.options import AccessOptions
+from engine.service.trust.options import AccessOptions
 from noodle_tui.cluster.backoff import delay_s
 from noodle_tui.options import Options, parse
 from noodle_tui.terminal.streams import wants_ascii
 
 
 def test_defaults_start_an_embedded_cluster() -> None:
-    assert parse([]) == Options()
+    assert parse([]) == Options(cluster=local_options())
+
+
+@pytest.mark.parametrize("argv", [["--connect", "h:1"], ["--replay=f", "--ascii"]])
+def test_who_starts_no_cluster_does_not_wait_for_its_options(argv: list[str]) -> None:
+    program = f"import sys, noodle_tui.app, noodle_tui.options as o; o.parse({argv}); print('engine.service.local_options' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_everything() -> None:
@@ -107,5 +113,5 @@ def test_importing_the_console_imports_neither_the_engine_nor_grpc() -> None:
     rooms = "m.startswith('engine.') and not m.startswith(('engine.data', 'engine.options')) and not m.endswith('options')"
     code = f"import sys, noodle_tui.app; print([m for m in sys.modules if m.split('.')[0] in {heavy} or {rooms}])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    rest = ["engine.files", "engine.program", "engine.service", "engine.service.coordinator", "engine.service.worker"]
+    rest = ["engine.files", "engine.program", "engine.service", "engine.service.trust"]
     assert run.stdout.strip() == str(rest), run.stderr

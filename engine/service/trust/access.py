@@ -15,8 +15,9 @@ from engine.data.errors import InvalidInput, NoodleError, Refused
 from engine.files import read_document
 from engine.service import wire
 from engine.service.addresses import is_loopback
-from engine.service.options import AccessOptions, Role
+from engine.service.options import Role
 from engine.service.trust.local_tokens import find_token
+from engine.service.trust.options import AccessOptions
 
 MIN_TOKEN_CHARACTERS = 16
 TOKEN_ROLES = ("VIEWER", "OPERATOR", "WORKER")

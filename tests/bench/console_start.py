@@ -1,0 +1,64 @@
+"""Time to the first paint of the console, beside the smallest app of the same library and, if asked, another tree of this project.
+
+    python -m tests.bench.console_start [--rounds 9] [--size 120x40] [--against TREE]
+
+The programs take turns, so that a busy minute meets all of them; the first round is dropped because it fills the bytecode caches.
+A program has painted when the first line and the last one show what they are to show.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+from tests.tui.pty_console import ROOT, PtyConsole
+
+NOBODY = "127.0.0.1:1"  # the console begins to connect after its first paint
+STOCK = """
+from textual.app import App
+from textual.widgets import Static
+
+class Stock(App):
+    CSS = "#bottom {dock: bottom}"
+    def compose(self):
+        yield Static("noodle")
+        yield Static("quit", id="bottom")
+
+Stock().run()
+"""
+
+
+def main() -> None:
+    """Print one line for each program."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--size", default="120x40")
+    parser.add_argument("--against", metavar="TREE", type=Path, help="another checkout")
+    options = parser.parse_args()
+    width, height = (int(part) for part in options.size.split("x"))
+    console = ("-P", "-m", "noodle_tui", "--connect", NOBODY)
+    programs = {"stock app": (("-P", "-c", STOCK), ROOT), "console": (console, ROOT)}
+    if options.against is not None:
+        programs["console there"] = (console, options.against)
+    times_s: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(options.rounds + 1):
+        for name, (words, tree) in programs.items():
+            times_s[name].append(_first_paint_s(words, tree, width, height))
+    for name, (_, *rest) in times_s.items():
+        print(f"{name:<16}{statistics.median(rest):.3f} s   {min(rest):.3f} to {max(rest):.3f}")
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+
+
+def _first_paint_s(words: tuple[str, ...], tree: Path, width: int, height: int) -> float:
+    environment = {"PYTHONPATH": str(tree.resolve())}
+    with PtyConsole(words, width=width, height=height, env=environment, command=(sys.executable,)) as program:
+        program.wait_for(lambda: "noodle" in program.screen.display[0] and "quit" in program.screen.display[-1])
+        return time.perf_counter() - program.started_s
+
+
+if __name__ == "__main__":
+    main()
