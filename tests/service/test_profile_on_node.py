@@ -119,11 +119,19 @@ async def _until(cluster: Running, plan_version: int) -> None:
                 return
 
 
-def test_a_text_that_no_program_can_be_given_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (pb.ProfileNodeRequest(device="cpu\x00"), "zero character"),
+        (pb.ProfileNodeRequest(device="cpu", num_threads=1), "--dtype"),
+        (pb.ProfileNodeRequest(device="cpu", num_threads=1, model=pb.ModelRef(dtype="F32")), "'F32'"),
+    ],
+)
+def test_what_no_program_can_be_given_is_the_callers_fault(asked: pb.ProfileNodeRequest, said: str) -> None:
     async def first() -> None:
-        await anext(take_profile(pb.ProfileNodeRequest(device="cpu\x00"), Path("."), only_config=False))
+        await anext(take_profile(asked, Path("."), only_config=False))
 
-    with pytest.raises(InvalidInput, match="zero character"):
+    with pytest.raises(InvalidInput, match=said):
         asyncio.run(first())
 
 

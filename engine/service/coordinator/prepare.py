@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from engine.data.errors import NoodleError
+from engine.data.errors import Unavailable
 from engine.data.json_text import json_text
 from engine.data.model import ModelCard, ModelRef
 from engine.model.sources.card import from_json, ready_card
@@ -49,4 +49,4 @@ async def _read(process: asyncio.subprocess.Process, ref: ModelRef, on_progress:
             raise from_number(document["code"], document["error"])
         on_progress(document["progress"], document["detail"])
     tail = (await errors).decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
-    raise NoodleError(f"preparing {ref.label} failed: {tail[0][:300]}")
+    raise Unavailable(f"preparing {ref.label} failed: {tail[0][:300]}")

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
-from engine.data.errors import InvalidInput, NoodleError
+from engine.data.errors import InvalidInput, Unavailable
 from engine.data.json_text import json_text
 from engine.data.model import ModelRef
 from engine.profile.profile import Profile
@@ -63,7 +63,8 @@ async def _read(process: asyncio.subprocess.Process, request: pb.ProfileNodeRequ
             return
         yield pb.ProfileMessage(progress=document["progress"], detail=document["detail"])
     tail = (await errors).decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
-    raise NoodleError(f"profiling {request.folder} failed: {tail[0][:300]}")
+    refused = await process.wait() == InvalidInput.exit_code  # its command line says what the request said
+    raise (InvalidInput if refused else Unavailable)(f"profiling {request.folder} failed: {tail[0][:300]}")
 
 
 def _command(request: pb.ProfileNodeRequest, folder: Path, only_config: bool) -> list[str]:
