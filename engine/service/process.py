@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import os
 import signal
@@ -33,6 +34,8 @@ from engine.service.trust.guard import Guard
 GRACE_S = 0.25
 TIDY_UP_S = 0.8  # from a signal to the end of a process that cannot end in order
 MAX_LINES_PER_S = 100  # of a log
+NUM_HEAPS = 2
+_M_ARENA_MAX = -8  # of <malloc.h>
 CANCEL_S = 0.2  # for tasks to end what they started, such as processes
 
 
@@ -160,8 +163,16 @@ def serve(server: Coroutine[Any, Any, int]) -> NoReturn:
                 stream.flush()
         os._exit(exit_code)
 
+    _share_heaps()
     asyncio.run(run())
     raise AssertionError("the process ended")
+
+
+def _share_heaps() -> None:
+    """glibc gives up to eight heaps a core to the threads of a process, and each keeps what its busiest moment left behind: a worker that
+    took 60,000 odd messages grew by 60 MiB, with two heaps by none."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # other platforms have another allocator
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, NUM_HEAPS)
 
 
 async def _cancel_tasks() -> None:
