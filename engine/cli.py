@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, tuple[type, str]] = {
     "up": (serving.Up, "serving.serve:up"),
     "coordinator": (serving.Coordinator, "serving.serve:coordinator"),
     "worker": (serving.Worker, "serving.serve:worker"),
+    "serve": (serving.Serve, "serving.http:serve_api"),
     "generate": (cluster.Generate, "cluster.generate:generate"),
     "status": (cluster.Status, "cluster.inspect:status"),
     "events": (cluster.Events, "cluster.inspect:events"),

@@ -60,6 +60,11 @@ class Client:
     def _metadata(self) -> Metadata:
         return self._access.metadata
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether sessions that were begun here have not ended."""
+        return bool(self._unfinished)
+
     async def __aenter__(self) -> Client:
         return self
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine.client.local_cluster import wait_until_serving
 from engine.commands.bench import serve as bench_serve
 from engine.commands.bench.options import Bench
 from engine.commands.cluster.generate import Transcript, transcribe
 from engine.commands.output import note, print_json, table
-from engine.commands.serving.serve import wait_until_serving
 from engine.data.generation import GenerateRequest
 from engine.data.model import ModelRef
 from engine.service.client import Client

@@ -14,9 +14,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from engine.client.local_cluster import wait_until_serving
 from engine.commands.cluster.generate import Transcript, transcribe
 from engine.commands.output import note, table
-from engine.commands.serving.serve import wait_until_serving
 from engine.control.sessions.scheduler import SchedulerLimits
 from engine.data.generation import GenerateRequest
 from engine.data.model import ModelRef

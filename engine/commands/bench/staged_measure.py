@@ -15,9 +15,9 @@ from pathlib import Path
 
 import psutil
 
+from engine.client.local_cluster import wait_until_serving
 from engine.commands.cluster.generate import Transcript, transcribe
 from engine.commands.output import note
-from engine.commands.serving.serve import wait_until_serving
 from engine.data.generation import GenerateRequest, StageTiming
 from engine.data.model import ModelRef
 from engine.report.staged import Figures

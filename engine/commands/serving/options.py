@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.api.options import ApiOptions
+from engine.commands.connection import Connection
 from engine.options.declared import group, option
 from engine.service.coordinator.options import CoordinatorOptions
 from engine.service.local_options import LocalOptions
@@ -15,6 +17,7 @@ class Up:
     """Start a coordinator and workers on this machine and serve until interrupted."""
 
     cluster: LocalOptions = group(LocalOptions)
+    api: ApiOptions = group(ApiOptions)
     json: bool = option(default=False, help="one JSON line with the address when ready")
 
 
@@ -30,3 +33,12 @@ class Worker:
     """Serve stages on this machine for a coordinator."""
 
     worker: WorkerOptions = group(WorkerOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Answer OpenAI's HTTP API for a cluster that runs."""
+
+    connection: Connection = group(Connection)
+    api: ApiOptions = group(ApiOptions)
+    json: bool = option(default=False, help="one JSON line with the address when ready")

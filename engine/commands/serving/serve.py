@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
-from collections.abc import Callable
 from typing import NoReturn
 
+from engine.client.local_cluster import wait_until_serving
 from engine.commands.output import note, print_json, stand_in_note
+from engine.commands.serving.http import api_sentence, api_server
 from engine.commands.serving.options import Coordinator, Up, Worker
-from engine.data.errors import NoodleError, Unavailable
-from engine.data.status import ClusterStatus, Phase
-from engine.service.client import Client
+from engine.data.errors import NoodleError
+from engine.data.status import ClusterStatus
 from engine.service.local import LocalCluster
-from engine.service.local_options import LocalOptions
 from engine.service.process import Stopping, serve, set_up_logging
+from engine.service.trust.access import Access
+from engine.service.trust.local_tokens import find_token, token_path
 
 
 def coordinator(command: Coordinator) -> NoReturn:
@@ -35,12 +37,12 @@ def worker(command: Worker) -> NoReturn:
 
 def up(command: Up) -> NoReturn:
     """Start a cluster on this machine, say when it is ready, serve until interrupted."""
-    serve(_up(command.cluster, command.json))
+    serve(_up(command))
 
 
-async def _up(settings: LocalOptions, as_json: bool) -> int:
+async def _up(command: Up) -> int:
     stopping = Stopping(exit_with_parent=False, tidy_up_s=None)  # its children end at once, so its own end is quick
-    cluster = LocalCluster(settings)
+    cluster = LocalCluster(command.cluster)
     try:
         waiting = asyncio.create_task(stopping.wait())
         ready = asyncio.create_task(_started(cluster))
@@ -55,16 +57,29 @@ async def _up(settings: LocalOptions, as_json: bool) -> int:
             note(stand_in_note(status.model.stand_in_tokenizer))
         elif status.model.tokenizer_source != "tokenizer.json":
             note(f"noodle-engine: the tokenizer is built from {status.model.tokenizer_source}, for there is no tokenizer.json")
-        if as_json:
-            addresses = {"address": cluster.address, "pids": cluster.pids(), "metrics_addresses": cluster.metrics_addresses}
-            print_json({**addresses, "stand_in_tokenizer": status.model.stand_in_tokenizer})
-        else:
-            weights = " with random weights: answers are noise" if status.model.random_weights else ""
-            print(f"{status.model.name}{weights}; ready: noodle-engine generate 'Hello' --connect {cluster.address}", flush=True)
-        await _until(stopping, cluster)
+        async with contextlib.AsyncExitStack() as stack:
+            http = ""
+            if command.api.http is not None:
+                server = api_server(command.api, cluster.address, Access(find_token(cluster.address)))
+                http = await server.start()
+                stack.push_async_callback(server.stop)
+            _announce(cluster, status, http, command.json)
+            await _until(stopping, cluster)
         return 0
     finally:
         await cluster.stop()
+
+
+def _announce(cluster: LocalCluster, status: ClusterStatus, http: str, as_json: bool) -> None:
+    if as_json:
+        addresses = {"address": cluster.address, "pids": cluster.pids(), "metrics_addresses": cluster.metrics_addresses}
+        more = {"http": http, "key_file": token_path(cluster.address)} if http else {}
+        print_json({**addresses, **more, "stand_in_tokenizer": status.model.stand_in_tokenizer})
+        return
+    weights = " with random weights: answers are noise" if status.model.random_weights else ""
+    print(f"{status.model.name}{weights}; ready: noodle-engine generate 'Hello' --connect {cluster.address}", flush=True)
+    if http:
+        print(api_sentence(http, cluster.address), flush=True)
 
 
 async def _started(cluster: LocalCluster) -> ClusterStatus:
@@ -86,25 +101,6 @@ async def _until(stopping: Stopping, cluster: LocalCluster) -> None:
             await asyncio.wait_for(stopping.wait(), timeout=0.5)
         except TimeoutError:
             continue
-
-
-async def wait_until_serving(cluster: LocalCluster, say: Callable[[str], None] | None = None) -> ClusterStatus:
-    """Return the status once every stage is loaded; raises Unavailable with the cluster's own reason if it never will be."""
-    said = ""
-    async with Client(cluster.address) as client:
-        async for frame in client.watch(min_interval_s=0.1):
-            status = frame.status
-            if status.phase is Phase.SERVING:
-                return status
-            if status.failure:
-                raise Unavailable(status.failure)
-            dead = [s for s in cluster.failures() if status.plan_version == 0]
-            if dead:
-                raise NoodleError(dead[0])
-            if say is not None and status.detail != said:
-                said = status.detail
-                say(said)
-    raise Unavailable("the coordinator ended the watch: see its log")
 
 
 def _say(text: str) -> None:

@@ -41,16 +41,21 @@ def leave_token(tokens: LocalTokens, address: str) -> None:
     replace_whole(_own_folder() / _name(address), tokens.operator.encode(), mode=0o600)
 
 
+def token_path(address: str) -> Path:
+    """Where the token of the cluster at `address` is, if this user started one there."""
+    return _folder() / _name(address)
+
+
 def find_token(address: str) -> str | None:
-    """The token left for the cluster at `address`, if this user started one there."""
+    """What is there."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        return (_folder() / _name(address)).read_text() or None
+        return token_path(address).read_text() or None
     return None
 
 
 def remove_tokens(tokens: LocalTokens, address: str) -> None:
     """When the cluster is gone."""
-    for path in (tokens.path, _folder() / _name(address)):
+    for path in (tokens.path, token_path(address)):
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
 
