@@ -328,9 +328,9 @@ class ConsoleApp(App[None], inherit_bindings=False):
             raise Refused("this is a replay: there is no cluster to answer")
         if self.state.link.state not in (LinkState.LIVE, LinkState.STALE):
             raise Unavailable("not connected to a coordinator yet: the prompt stays in its field")
-        sampling = request.sampling
+        temperature, seed = request.sampling.temperature or 0.0, request.sampling.seed or 0
         number = self.state.generation.number + 1
-        self.dispatch(PromptSent(number, request.prompt or "", request.max_new_tokens, sampling.temperature, sampling.seed))
+        self.dispatch(PromptSent(number, request.prompt or "", request.max_new_tokens, temperature, seed))
         self._answer = begin(self, self.link.generate, number, request, group="answer")
 
     def stop_answer(self) -> bool:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from engine.data.errors import InvalidInput
-from engine.data.generation import GenerateRequest, Sampling
+from engine.data.generation import GenerateRequest
+from engine.data.sampling import SamplingRequest
 from engine.options.declared import build, declare, names_in, words
 from engine.service.trust.options import AccessOptions
 from noodle_tui.config import Config
@@ -57,7 +58,7 @@ class Options:
         parse_graph_sets(self.graphs)
         if self.theme is not None and self.theme not in theme_names():
             raise InvalidInput(f"--theme {self.theme[:80]!r}: there is no such theme; the themes are {', '.join(theme_names())}")
-        GenerateRequest("x", max_new_tokens=self.max_new_tokens, sampling=Sampling(self.temperature, seed=self.seed))
+        GenerateRequest("x", max_new_tokens=self.max_new_tokens, sampling=SamplingRequest(self.temperature, seed=self.seed))
 
     def _check_cluster(self) -> None:
         given = self._cluster_words()

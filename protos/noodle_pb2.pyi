@@ -181,20 +181,22 @@ class StageTiming(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ..., compute_s: _Optional[float] = ..., queue_s: _Optional[float] = ..., wire_in_s: _Optional[float] = ..., wire_out_s: _Optional[float] = ...) -> None: ...
 
 class SegmentResult(_message.Message):
-    __slots__ = ("session_id", "epoch", "sample_index", "token_id", "code", "message")
+    __slots__ = ("session_id", "epoch", "sample_index", "token_id", "code", "message", "logprobs")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_INDEX_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     epoch: int
     sample_index: int
     token_id: int
     code: int
     message: str
-    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., sample_index: _Optional[int] = ..., token_id: _Optional[int] = ..., code: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+    logprobs: Logprobs
+    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., sample_index: _Optional[int] = ..., token_id: _Optional[int] = ..., code: _Optional[int] = ..., message: _Optional[str] = ..., logprobs: _Optional[_Union[Logprobs, _Mapping]] = ...) -> None: ...
 
 class StepReport(_message.Message):
     __slots__ = ("worker_id", "plan_version", "step_id", "results", "timings", "unreachable_worker_id", "unreachable_why")
@@ -458,22 +460,74 @@ class WatchFrame(_message.Message):
     num_finished_kept: int
     def __init__(self, status: _Optional[_Union[ClusterStatus, _Mapping]] = ..., events: _Optional[_Iterable[_Union[Event, _Mapping]]] = ..., num_finished_kept: _Optional[int] = ...) -> None: ...
 
+class LogitBias(_message.Message):
+    __slots__ = ("token_id", "bias")
+    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    BIAS_FIELD_NUMBER: _ClassVar[int]
+    token_id: int
+    bias: float
+    def __init__(self, token_id: _Optional[int] = ..., bias: _Optional[float] = ...) -> None: ...
+
 class Sampling(_message.Message):
-    __slots__ = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
+    __slots__ = ("temperature", "top_k", "top_p", "repetition_penalty", "seed", "min_p", "presence_penalty", "frequency_penalty", "logit_bias", "min_tokens", "stop_token_ids", "logprobs", "top_logprobs")
     TEMPERATURE_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     TOP_P_FIELD_NUMBER: _ClassVar[int]
     REPETITION_PENALTY_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    MIN_P_FIELD_NUMBER: _ClassVar[int]
+    PRESENCE_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    FREQUENCY_PENALTY_FIELD_NUMBER: _ClassVar[int]
+    LOGIT_BIAS_FIELD_NUMBER: _ClassVar[int]
+    MIN_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    STOP_TOKEN_IDS_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    TOP_LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     temperature: float
     top_k: int
     top_p: float
     repetition_penalty: float
     seed: int
-    def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
+    min_p: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: _containers.RepeatedCompositeFieldContainer[LogitBias]
+    min_tokens: int
+    stop_token_ids: _containers.RepeatedScalarFieldContainer[int]
+    logprobs: bool
+    top_logprobs: int
+    def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., seed: _Optional[int] = ..., min_p: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., logit_bias: _Optional[_Iterable[_Union[LogitBias, _Mapping]]] = ..., min_tokens: _Optional[int] = ..., stop_token_ids: _Optional[_Iterable[int]] = ..., logprobs: _Optional[bool] = ..., top_logprobs: _Optional[int] = ...) -> None: ...
+
+class TokenLogprob(_message.Message):
+    __slots__ = ("token_id", "logprob", "spelling")
+    TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
+    LOGPROB_FIELD_NUMBER: _ClassVar[int]
+    SPELLING_FIELD_NUMBER: _ClassVar[int]
+    token_id: int
+    logprob: float
+    spelling: bytes
+    def __init__(self, token_id: _Optional[int] = ..., logprob: _Optional[float] = ..., spelling: _Optional[bytes] = ...) -> None: ...
+
+class Logprobs(_message.Message):
+    __slots__ = ("chosen", "top")
+    CHOSEN_FIELD_NUMBER: _ClassVar[int]
+    TOP_FIELD_NUMBER: _ClassVar[int]
+    chosen: TokenLogprob
+    top: _containers.RepeatedCompositeFieldContainer[TokenLogprob]
+    def __init__(self, chosen: _Optional[_Union[TokenLogprob, _Mapping]] = ..., top: _Optional[_Iterable[_Union[TokenLogprob, _Mapping]]] = ...) -> None: ...
+
+class Used(_message.Message):
+    __slots__ = ("sampling", "template", "from_model")
+    SAMPLING_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    FROM_MODEL_FIELD_NUMBER: _ClassVar[int]
+    sampling: Sampling
+    template: str
+    from_model: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, sampling: _Optional[_Union[Sampling, _Mapping]] = ..., template: _Optional[str] = ..., from_model: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("prompt", "prompt_ids", "max_new_tokens", "sampling", "stop", "ignore_eos", "session_id", "next_index", "resume")
+    __slots__ = ("prompt", "prompt_ids", "max_new_tokens", "sampling", "stop", "ignore_eos", "session_id", "next_index", "resume", "messages", "tools", "chat_template_kwargs", "add_generation_prompt", "mode")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     PROMPT_IDS_FIELD_NUMBER: _ClassVar[int]
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -483,6 +537,11 @@ class GenerateRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     NEXT_INDEX_FIELD_NUMBER: _ClassVar[int]
     RESUME_FIELD_NUMBER: _ClassVar[int]
+    MESSAGES_FIELD_NUMBER: _ClassVar[int]
+    TOOLS_FIELD_NUMBER: _ClassVar[int]
+    CHAT_TEMPLATE_KWARGS_FIELD_NUMBER: _ClassVar[int]
+    ADD_GENERATION_PROMPT_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     prompt_ids: _containers.RepeatedScalarFieldContainer[int]
     max_new_tokens: int
@@ -492,10 +551,15 @@ class GenerateRequest(_message.Message):
     session_id: str
     next_index: int
     resume: bool
-    def __init__(self, prompt: _Optional[str] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., ignore_eos: _Optional[bool] = ..., session_id: _Optional[str] = ..., next_index: _Optional[int] = ..., resume: _Optional[bool] = ...) -> None: ...
+    messages: str
+    tools: str
+    chat_template_kwargs: str
+    add_generation_prompt: bool
+    mode: str
+    def __init__(self, prompt: _Optional[str] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., ignore_eos: _Optional[bool] = ..., session_id: _Optional[str] = ..., next_index: _Optional[int] = ..., resume: _Optional[bool] = ..., messages: _Optional[str] = ..., tools: _Optional[str] = ..., chat_template_kwargs: _Optional[str] = ..., add_generation_prompt: _Optional[bool] = ..., mode: _Optional[str] = ...) -> None: ...
 
 class TokenChunk(_message.Message):
-    __slots__ = ("session_id", "index", "token_id", "text", "timings", "finish_reason", "prompt_ids", "step_s", "stand_in_tokenizer")
+    __slots__ = ("session_id", "index", "token_id", "text", "timings", "finish_reason", "prompt_ids", "step_s", "stand_in_tokenizer", "used", "logprobs")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -505,6 +569,8 @@ class TokenChunk(_message.Message):
     PROMPT_IDS_FIELD_NUMBER: _ClassVar[int]
     STEP_S_FIELD_NUMBER: _ClassVar[int]
     STAND_IN_TOKENIZER_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     index: int
     token_id: int
@@ -514,7 +580,9 @@ class TokenChunk(_message.Message):
     prompt_ids: _containers.RepeatedScalarFieldContainer[int]
     step_s: float
     stand_in_tokenizer: str
-    def __init__(self, session_id: _Optional[str] = ..., index: _Optional[int] = ..., token_id: _Optional[int] = ..., text: _Optional[str] = ..., timings: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., finish_reason: _Optional[str] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., step_s: _Optional[float] = ..., stand_in_tokenizer: _Optional[str] = ...) -> None: ...
+    used: Used
+    logprobs: Logprobs
+    def __init__(self, session_id: _Optional[str] = ..., index: _Optional[int] = ..., token_id: _Optional[int] = ..., text: _Optional[str] = ..., timings: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., finish_reason: _Optional[str] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., step_s: _Optional[float] = ..., stand_in_tokenizer: _Optional[str] = ..., used: _Optional[_Union[Used, _Mapping]] = ..., logprobs: _Optional[_Union[Logprobs, _Mapping]] = ...) -> None: ...
 
 class Stage(_message.Message):
     __slots__ = ("node_id", "start", "stop")

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.data.errors import NoodleError
-from engine.data.generation import GenerateRequest, Sampling
+from engine.data.generation import GenerateRequest
 from engine.data.plan import Stage
+from engine.data.sampling import SamplingRequest, resolved
 from engine.data.status import Phase
 from engine.service.client import Client
 from tests.service.matrix import Matrix, random_stages
@@ -50,11 +51,13 @@ def requests(choose: random.Random) -> dict[GenerateRequest, list[int]]:
     for number in range(NUM_REQUESTS):
         length = choose.randrange(1, 9) if number % 3 else choose.randrange(150, 400)
         prompt_ids, num_tokens = tuple(choose.randrange(1, 500) for _ in range(length)), choose.randrange(8, 64)
-        sampling = Sampling()
+        sampling = SamplingRequest()
         if number % 2:
-            sampling = Sampling(temperature=1.0, top_k=choose.choice((0, 40)), repetition_penalty=choose.choice((1.0, 1.2)), seed=number)
+            top_k, penalty = choose.choice((0, 40)), choose.choice((1.0, 1.2))
+            sampling = SamplingRequest(temperature=1.0, top_k=top_k, repetition_penalty=penalty, seed=number)
         request = GenerateRequest(prompt_ids=prompt_ids, max_new_tokens=num_tokens, sampling=sampling, ignore_eos=True)
-        by = sampled_reference(MODEL, prompt_ids, num_tokens, sampling) if number % 2 else reference(MODEL, prompt_ids, num_tokens)
+        drawn = resolved(sampling, SamplingRequest())[0]
+        by = sampled_reference(MODEL, prompt_ids, num_tokens, drawn) if number % 2 else reference(MODEL, prompt_ids, num_tokens)
         made[request] = by
     return made
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from engine.control.moves import Carried, KvRange, Transfer
 from engine.data.errors import NoodleError
-from engine.data.generation import FinishReason, Segment, StageTiming
+from engine.data.generation import FinishReason, Logprobs, Segment, StageTiming
 from engine.data.plan import Plan, Stage
 from engine.data.status import SessionStatus, Severity
 
@@ -111,6 +111,7 @@ class EmitToken:
     token_id: int
     timings: tuple[StageTiming, ...]
     step_s: float
+    logprobs: Logprobs | None = None
 
 
 @dataclass(frozen=True, slots=True)

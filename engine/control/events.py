@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 from engine.control.moves import Transfer
 from engine.data.errors import NoodleError
-from engine.data.generation import GenerateRequest, StageTiming
+from engine.data.generation import GenerateRequest, Logprobs, StageTiming
 from engine.data.measured_link import MeasuredLink
 from engine.data.model import ModelCard
 from engine.data.plan import NodeSpec, Stage
+from engine.data.sampling import GREEDY, Sampling
 from engine.data.status import Gauges
 from engine.profile.profile import Profile
 
@@ -152,6 +153,7 @@ class SessionSubmitted:
     session_id: str
     prompt_ids: tuple[int, ...]
     request: GenerateRequest
+    sampling: Sampling = GREEDY  # what the request and the model make of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,7 @@ class SessionRestored:
     epoch: int
     stopped: bool = False  # its text had reached a stop string
     age_s: float = 0.0  # since it was submitted
+    sampling: Sampling = GREEDY
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +195,7 @@ class SegmentOutcome:
     token_id: int
     error: NoodleError | None = None
     stopped: bool = False
+    logprobs: Logprobs | None = None
 
 
 @dataclass(frozen=True, slots=True)

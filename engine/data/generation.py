@@ -7,42 +7,52 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from engine.data.errors import InvalidInput, require_range
+from engine.data.sampling import Sampling, SamplingRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the last stage picks a token. `temperature == 0` is greedy; `top_k == 0` and `top_p == 1` are off."""
+class PromptMode(StrEnum):
+    """What becomes of the text of a prompt."""
 
-    temperature: float = 0.0
-    top_k: int = 0
-    top_p: float = 1.0
-    repetition_penalty: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        require_range("temperature", self.temperature, 0.0, 100.0, "0 means greedy")
-        require_range("top_k", self.top_k, 0, 2**31 - 1, "0 turns it off")
-        require_range("top_p", self.top_p, 1e-6, 1.0, "1 turns it off")
-        require_range("repetition_penalty", self.repetition_penalty, 1e-3, 100.0, "1 turns it off")
-        require_range("seed", self.seed, 0, 2**63 - 1, "any whole number in that range")
+    RAW = "raw"  # it is what the model reads
+    AUTO = "auto"  # it is what a user says, if the model has a chat template, else as above
+    CHAT = "chat"  # it is what a user says; refused if the model has no chat template
 
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """One session as a client asks for it: a prompt as text or as token ids, and when to stop."""
+    """One session as a client asks for it: a text, token ids or a conversation, how tokens are picked, and when to stop.
+
+    `messages`, `tools` and `chat_template_kwargs` are JSON texts, as OpenAI's chat completions have them: a list of messages, a list of
+    tools, and an object of further names for the template; empty: none. The coordinator checks them.
+    """
 
     prompt: str | None = None
     prompt_ids: tuple[int, ...] = ()
     max_new_tokens: int = 64
-    sampling: Sampling = field(default_factory=Sampling)
+    sampling: SamplingRequest = field(default_factory=SamplingRequest)
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False  # generate exactly max_new_tokens, as a benchmark needs
+    messages: str = ""
+    tools: str = ""
+    chat_template_kwargs: str = ""
+    add_generation_prompt: bool = True
+    mode: PromptMode = PromptMode.RAW  # of `prompt`
 
     def __post_init__(self) -> None:
-        if (self.prompt is None) == (not self.prompt_ids):
-            raise InvalidInput("give either a prompt text or prompt token ids, not both and not neither")
+        if [self.prompt is not None, bool(self.prompt_ids), bool(self.messages)].count(True) != 1:
+            raise InvalidInput("give either a prompt text, prompt token ids or messages: one of them, and only one")
+        if (self.tools or self.chat_template_kwargs) and not self.is_chat:
+            raise InvalidInput(
+                "tools and chat_template_kwargs are for the chat template: send messages, or the prompt in mode auto or chat"
+            )
         require_range("max_new_tokens", self.max_new_tokens, 1, 1_000_000, "how many tokens to generate at most")
+        require_range("min_tokens", self.sampling.min_tokens or 0, 0, self.max_new_tokens, "max_new_tokens is the most")
         check_stop(self.stop)
+
+    @property
+    def is_chat(self) -> bool:
+        """The model's chat template writes the prompt, if there is one."""
+        return bool(self.messages) or (self.prompt is not None and self.mode is not PromptMode.RAW)
 
 
 def check_stop(stop: Sequence[str]) -> None:
@@ -83,6 +93,32 @@ class StageTiming:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """The natural logarithm of a token's probability by the model's own logits, before anything that sampling does to them."""
+
+    token_id: int
+    logprob: float
+    spelling: bytes = b""  # what the token stands for; filled in where the tokenizer is
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Of one generated token: its own, and those of the likeliest in its place, best first."""
+
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What the coordinator made of a request."""
+
+    sampling: Sampling
+    template: str = ""  # the name of the chat template that wrote the prompt; empty if none did
+    from_model: tuple[str, ...] = ()  # settings of `sampling` that the model's generation_config.json recommends and nobody else set
+
+
+@dataclass(frozen=True, slots=True)
 class TokenChunk:
     """What a client receives while a session runs; the last one carries `finish_reason`."""
 
@@ -95,3 +131,5 @@ class TokenChunk:
     prompt_ids: tuple[int, ...] = ()  # only in the first chunk
     step_s: float = 0.0  # from sending the step to receiving its token, as the coordinator saw it
     stand_in_tokenizer: str = ""  # only in the first chunk: why the text went through bytes instead of the model's own tokenizer
+    used: Used | None = None  # only in the first chunk
+    logprobs: Logprobs | None = None  # with a token, if the request asks for it

@@ -1,8 +1,11 @@
-"""A plan: which contiguous stage runs on which node."""
+"""A plan: which contiguous stage runs on which node; and the plans that a cluster once adopted."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+from engine.data.errors import NotFound
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +72,23 @@ class Plan:
     def after(self, present: Plan) -> Plan:
         """This plan as the one that would follow `present`."""
         return replace(self, plan_version=present.plan_version + 1, for_version=present.plan_version)
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptedPlan:
+    """`wall_s` is when it was adopted, in seconds since 1970."""
+
+    wall_s: float
+    plan: Plan
+
+
+def former_plan(plans: Sequence[AdoptedPlan], present: int, wanted: int | None = None) -> Plan:
+    """The plan of that number, or the newest one whose stages are not the present ones; raises NotFound naming those there are."""
+    now = next((found.plan for found in plans if found.plan.plan_version == present), None)
+    others = [found.plan for found in plans if now is None or found.plan.stages != now.stages]
+    fitting = [plan for plan in others if wanted in (None, plan.plan_version)]
+    if fitting:
+        return fitting[-1]
+    known = ", ".join(f"#{plan.plan_version}" for plan in others) or "none"
+    what = f"plan #{wanted} is not one to go back to" if wanted else f"there is no plan before #{present} to go back to"
+    raise NotFound(f"{what}; plans with other stages: {known}")

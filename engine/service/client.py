@@ -15,12 +15,11 @@ import grpc.aio
 from google.protobuf.message import Message
 
 from engine.data.adaptation import AdaptationStatus
-from engine.data.adopted_plan import AdoptedPlan
-from engine.data.errors import Corrupt, InvalidInput, NoodleError, Unavailable
+from engine.data.errors import Corrupt, NoodleError, Unavailable
 from engine.data.generation import GenerateRequest, TokenChunk
 from engine.data.measured_link import MeasuredLink
 from engine.data.moves import MoveEstimate, MoveReport
-from engine.data.plan import Plan, Stage
+from engine.data.plan import AdoptedPlan, Plan, Stage
 from engine.data.status import ClusterStatus, SessionStatus
 from engine.data.version import Version
 from engine.data.watch_frame import WatchFrame, completed
@@ -105,11 +104,7 @@ class Client:
         does not have, for up to `RESUME_LIMIT_S` after the last answer. One whose begin nobody confirmed is asked for again under its
         id, which begins it at most once; but a coordinator that never answered this client is an error at once.
         """
-        message = pb.GenerateRequest(max_new_tokens=request.max_new_tokens, stop=request.stop, ignore_eos=request.ignore_eos)
-        if request.prompt is not None:
-            message.prompt = request.prompt
-        message.prompt_ids.extend(_int32s(request.prompt_ids))
-        wire.to_message(request.sampling, message.sampling)
+        message = wire.request_to_message(request)
         message.session_id = f"s-{secrets.token_hex(SESSION_ID_BYTES)}"
         self._unfinished.add(message.session_id)
         try:
@@ -321,10 +316,3 @@ class _Disconnected(Exception):
     def __init__(self, error: NoodleError) -> None:
         super().__init__(str(error))
         self.error = error
-
-
-def _int32s(values: tuple[int, ...]) -> tuple[int, ...]:
-    wrong = next((v for v in values if not -(2**31) <= v < 2**31), None)
-    if wrong is not None:
-        raise InvalidInput(f"prompt token id {wrong} is not a token id: use numbers below the vocabulary size")
-    return values

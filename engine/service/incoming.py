@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError, Message
 
 from engine.data.errors import InvalidInput, check_name
 from engine.data.plan import NodeSpec, Stage
+from engine.data.sampling import LEAST_BIAS, LEAST_LOGPROB, LEAST_PENALTY
 from engine.data.version import PROTOCOL_VERSION
 from engine.service import wire
 from protos import noodle_pb2 as pb
@@ -36,6 +37,10 @@ LEAST: Mapping[str, float] = {  # by field; 0 for all others
     "sample_index": -1.0,  # nothing to sample
     "gpu_temperature_c": -MAX_DEGREES_C,
     "cpu_temperature_c": -MAX_DEGREES_C,
+    "logprob": LEAST_LOGPROB,
+    "bias": LEAST_BIAS,
+    "presence_penalty": LEAST_PENALTY,
+    "frequency_penalty": LEAST_PENALTY,
 }
 MAX_PLAIN_BYTES = 32 * 1024  # of a request to the coordinator that carries no prompt; to parse and check it takes a moment
 WITH_PROMPT = "/noodle.v1.Control/Generate"
@@ -140,7 +145,9 @@ def _is_plain_frame(frame: pb.StepFrame) -> bool:
 
 
 def _is_plain_report(report: pb.StepReport) -> bool:
-    return _are_plain(report.timings) and all(r.sample_index >= -1 and r.token_id >= 0 and r.code >= 0 for r in report.results)
+    return _are_plain(report.timings) and all(
+        r.sample_index >= -1 and r.token_id >= 0 and r.code >= 0 and not r.HasField("logprobs") for r in report.results
+    )
 
 
 def _are_plain(timings: Iterable[pb.StageTiming]) -> bool:

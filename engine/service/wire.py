@@ -11,7 +11,9 @@ import enum
 from collections.abc import Iterable
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from engine.data.generation import FinishReason, GenerateRequest, Sampling, Segment, StageTiming, TokenChunk
+from engine.data.errors import InvalidInput
+from engine.data.generation import FinishReason, GenerateRequest, Logprobs, PromptMode, Segment, StageTiming, TokenChunk, Used
+from engine.data.sampling import Sampling, SamplingRequest
 from protos import noodle_pb2 as pb
 
 T = TypeVar("T")
@@ -117,15 +119,47 @@ _HINTS: dict[Any, dict[str, Any]] = {}
 # --- generation ---------------------------------------------------------------------------------------------------
 def request_from_message(message: pb.GenerateRequest) -> GenerateRequest:
     """Validate and convert; raises InvalidInput."""
-    sampling = from_message(Sampling, message.sampling) if message.HasField("sampling") else Sampling()
+    if message.mode not in ("", *PromptMode):
+        raise InvalidInput(f"mode {message.mode[:40]!r} is not allowed: use {', '.join(PromptMode)}")
     return GenerateRequest(
         prompt=message.prompt if message.HasField("prompt") else None,
         prompt_ids=tuple(message.prompt_ids),
         max_new_tokens=message.max_new_tokens,
-        sampling=sampling,
+        sampling=from_message(SamplingRequest, message.sampling),
         stop=tuple(message.stop),
         ignore_eos=message.ignore_eos,
+        messages=message.messages,
+        tools=message.tools,
+        chat_template_kwargs=message.chat_template_kwargs,
+        add_generation_prompt=message.add_generation_prompt or not message.HasField("add_generation_prompt"),
+        mode=PromptMode(message.mode or PromptMode.RAW),
     )
+
+
+def request_to_message(request: GenerateRequest) -> pb.GenerateRequest:
+    """The message of a request, without the session that it begins. Raises InvalidInput for a number that does not fit."""
+    message = pb.GenerateRequest(
+        max_new_tokens=request.max_new_tokens,
+        prompt_ids=_int32s(request.prompt_ids),
+        stop=request.stop,
+        ignore_eos=request.ignore_eos,
+        messages=request.messages,
+        tools=request.tools,
+        chat_template_kwargs=request.chat_template_kwargs,
+        add_generation_prompt=request.add_generation_prompt,
+        mode=request.mode,
+    )
+    if request.prompt is not None:
+        message.prompt = request.prompt
+    to_message(request.sampling, message.sampling)
+    return message
+
+
+def _int32s(values: tuple[int, ...]) -> tuple[int, ...]:
+    wrong = next((v for v in values if not -(2**31) <= v < 2**31), None)
+    if wrong is not None:
+        raise InvalidInput(f"prompt token id {wrong} is not a token id: use numbers below the vocabulary size")
+    return values
 
 
 def chunk_from_message(message: pb.TokenChunk) -> TokenChunk:
@@ -139,6 +173,8 @@ def chunk_from_message(message: pb.TokenChunk) -> TokenChunk:
         prompt_ids=tuple(message.prompt_ids),
         step_s=message.step_s,
         stand_in_tokenizer=message.stand_in_tokenizer,
+        used=from_message(Used, message.used) if message.HasField("used") else None,
+        logprobs=from_message(Logprobs, message.logprobs) if message.HasField("logprobs") else None,
     )
 
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from engine.data.errors import NoodleError, NotFound, Unavailable
-from engine.data.plan import Plan, Stage
+from engine.data.plan import Plan, Stage, former_plan
 from noodle_tui.core.messages import CandidateArrived, PreviewArrived, SuggestionArrived
 from noodle_tui.core.pages import Preview
 from noodle_tui.state import Suggestion
 
 if TYPE_CHECKING:
-    from engine.data.adopted_plan import AdoptedPlan
     from engine.data.moves import MoveEstimate
+    from engine.data.plan import AdoptedPlan
     from noodle_tui.cluster.link import Link
     from noodle_tui.cluster.replay import ReplayLink
 
@@ -88,8 +88,6 @@ async def suggestion_of(link: Link | ReplayLink, decision_id: int) -> Suggestion
 
 
 async def _former(link: Link | ReplayLink, present: int, wanted: int | None) -> Plan:
-    from engine.data.adopted_plan import former_plan  # not for the first paint
-
     plans: Sequence[AdoptedPlan] = await link.ask("plans")
     return former_plan(plans, present, wanted)
 

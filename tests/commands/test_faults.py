@@ -156,7 +156,7 @@ def _damage(folder: Path) -> int:
     return path.write_bytes(content)
 
 
-_SESSION = "INSERT INTO sessions VALUES ('s-1', {wall}, '{ids}', '{request}', NULL, NULL)"
+_SESSION = "INSERT INTO sessions VALUES ('s-1', {wall}, '{ids}', '{request}', NULL, NULL, '{used}')"
 _REQUEST = '{"prompt": "x", "prompt_ids": [], "max_new_tokens": 4, "sampling": {}, "stop": [], "ignore_eos": false}'
 STATES: dict[str, Callable[[Path], object]] = {
     "a file in place of the folder": lambda folder: folder.write_text(""),
@@ -193,7 +193,7 @@ def test_a_state_directory_that_cannot_be_used_is_one_sentence(harness: Harness,
 
 
 def test_a_good_state_directory_is_taken(harness: Harness, tmp_path: Path) -> None:
-    _journal(tmp_path / "kept", _SESSION.format(wall=1.0, ids="[1]", request=_REQUEST))
+    _journal(tmp_path / "kept", _SESSION.format(wall=1.0, ids="[1]", request=_REQUEST, used='{"sampling": {}}'))
     argv = ("coordinator", "--model", "model", "--listen", ANY_PORT, "--state-dir", str(tmp_path / "kept"))
     outcome = harness.run(Scenario(argv, until='"address"'))
     assert (outcome.how, outcome.code) == ("stopped", 0), outcome

@@ -8,11 +8,10 @@ import pytest
 
 from engine.cli import main
 from engine.commands.cluster.inspect import _text
-from engine.data.adopted_plan import AdoptedPlan, former_plan
 from engine.data.binary_size import binary_size as size
 from engine.data.errors import NotFound
 from engine.data.moves import MoveEstimate
-from engine.data.plan import Plan, Stage
+from engine.data.plan import AdoptedPlan, Plan, Stage, former_plan
 from engine.service import client
 from tests.tui.frames import changed, status
 

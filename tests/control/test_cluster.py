@@ -383,7 +383,7 @@ def act(driver: Driver, action: str, which: int, size: int, new_id: str, prompts
 
 
 def test_requests_are_validated_when_built() -> None:
-    with pytest.raises(InvalidInput, match="either a prompt text or prompt token ids"):
+    with pytest.raises(InvalidInput, match="either a prompt text, prompt token ids or messages"):
         GenerateRequest()
     with pytest.raises(InvalidInput, match="max_new_tokens 0"):
         GenerateRequest(prompt="x", max_new_tokens=0)

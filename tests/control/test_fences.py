@@ -10,8 +10,8 @@ from engine.control import events as on
 from engine.control.moves import Carried, KvRange
 from engine.control.sessions.stage_sessions import StageSession, StageSessions
 from engine.data.errors import Unavailable
-from engine.data.generation import Sampling
 from engine.data.plan import Stage
+from engine.data.sampling import Sampling
 from engine.data.status import Phase
 from tests.control.harness import Driver
 

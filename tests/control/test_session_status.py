@@ -38,7 +38,7 @@ def test_the_status_tells_that_no_plan_serves() -> None:
 
 def test_a_sessions_steps_are_measured_between_its_tokens() -> None:
     scheduler = Scheduler(SchedulerLimits())
-    session = scheduler.submit("s1", (1, 2), GenerateRequest(prompt_ids=(1, 2), max_new_tokens=200), 100, 0.0)
+    session = scheduler.submit(on.SessionSubmitted("s1", (1, 2), GenerateRequest(prompt_ids=(1, 2), max_new_tokens=200)), 100, 0.0)
     now_s = 0.0
     for step_s in [50.0] + [1.0] * 18 + [9.0]:  # the first is the prompt's
         now_s += step_s

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from engine.control.sessions.stage_sessions import Append, Replay, StageSessions
 from engine.data.errors import Corrupt, Gap, NoodleError, NotFound, Stale, Unavailable
-from engine.data.generation import Sampling, Segment
+from engine.data.generation import Segment
+from engine.data.sampling import Sampling
 
 
 def segment(position: int, tokens: tuple[int, ...], epoch: int = 1, session_id: str = "s") -> Segment:

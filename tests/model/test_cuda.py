@@ -7,8 +7,8 @@ import itertools
 import pytest
 import torch
 
-from engine.data.generation import Sampling
 from engine.data.model import ModelRef
+from engine.data.sampling import Sampling
 from engine.model.hardware.devices import detect
 from engine.model.profiling.measure import measure_config
 from engine.model.running.sampling import sample

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from functools import partial
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.generation.logits_process import (
+    MinNewTokensLengthLogitsProcessor,
+    MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
+    SequenceBiasLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
 from engine.data.errors import Corrupt, InvalidInput
-from engine.data.generation import Sampling
-from engine.model.running.sampling import filtered, penalised, philox4x32, sample, uniform
+from engine.data.sampling import LEAST_LOGPROB, LogitBias, Sampling
+from engine.model.running.sampling import adjusted, filtered, logprobs, philox4x32, sample, uniform
 
 # Random123 1.14, tests/kat_vectors, lines "philox4x32 10": counter, key, answer.
 KNOWN_ANSWERS = [
@@ -28,6 +33,10 @@ KNOWN_ANSWERS = [
     ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff", "408f276d 41c83b0e a20bc7c6 6d5451fd"),
     ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0", "d16cfe09 94fdcceb 5001e420 24126ea1"),
 ]
+
+
+NUM_PROMPT = 2  # tokens of a history that the session did not generate
+BIASES = st.lists(st.builds(LogitBias, st.integers(0, 399), st.floats(-100, 100)), max_size=5, unique_by=lambda b: b.token_id).map(tuple)
 
 
 def words(text: str) -> tuple[int, ...]:
@@ -41,8 +50,14 @@ def seeded_logits(seed: int, size: int, coarse: bool) -> torch.Tensor:
 
 def by_transformers(logits: torch.Tensor, params: Sampling, history: list[int]) -> torch.Tensor:
     ids, scores = torch.tensor([history]), logits[None]
+    if biases := [([entry.token_id], float(entry.bias)) for entry in params.logit_bias if entry.token_id < len(logits)]:
+        scores = SequenceBiasLogitsProcessor(biases)(ids, scores)
     if params.repetition_penalty != 1.0:
-        scores = RepetitionPenaltyLogitsProcessor(params.repetition_penalty)(ids, scores)
+        inside = ids[ids < len(logits)][None]
+        scores = RepetitionPenaltyLogitsProcessor(params.repetition_penalty)(inside, scores)
+    scores = as_openai_penalises(scores, params, history[NUM_PROMPT:])
+    if params.stop_token_ids:
+        scores = MinNewTokensLengthLogitsProcessor(NUM_PROMPT, params.min_tokens, list(params.stop_token_ids), "cpu")(ids, scores)
     scores = TemperatureLogitsWarper(params.temperature)(ids, scores)
     if params.top_k:
         scores = TopKLogitsWarper(params.top_k)(ids, scores)
@@ -50,11 +65,23 @@ def by_transformers(logits: torch.Tensor, params: Sampling, history: list[int]) 
         # Which equals survive at the boundary is undefined under the processor's unstable sort: pin it to a stable one.
         with mock.patch.object(torch, "sort", partial(torch.sort, stable=True)):
             scores = TopPLogitsWarper(params.top_p)(ids, scores)
+    if params.min_p:
+        scores = MinPLogitsWarper(params.min_p)(ids, scores)
     return scores[0]
 
 
+def as_openai_penalises(scores: torch.Tensor, params: Sampling, generated: list[int]) -> torch.Tensor:
+    """mu[j] -> mu[j] - c[j] * alpha_frequency - (c[j] > 0) * alpha_presence, as their API reference says, token by token."""
+    scores = scores.clone()
+    for token_id, count in Counter(generated).items():
+        if token_id < scores.shape[1]:
+            scores[0, token_id] = scores[0, token_id] - np.float32(params.frequency_penalty) * np.float32(count)
+            scores[0, token_id] = scores[0, token_id] - np.float32(params.presence_penalty)
+    return scores
+
+
 def filter_all(logits: torch.Tensor, params: Sampling, history: list[int]) -> torch.Tensor:
-    return torch.from_numpy(filtered(penalised(logits.numpy(), params.repetition_penalty, history), params))
+    return torch.from_numpy(filtered(adjusted(logits.numpy(), params, history, max(0, len(history) - NUM_PROMPT)), params))
 
 
 @pytest.mark.parametrize(("counter", "key", "answer"), KNOWN_ANSWERS)
@@ -80,18 +107,21 @@ def test_every_bit_of_seed_and_index_changes_the_random_number() -> None:
         top_p=st.floats(0.01, 1.0),
         repetition_penalty=st.sampled_from([1.0, 0.7, 1.3]),
         seed=st.integers(0, 2**63 - 1),
+        min_p=st.sampled_from([0.0, 1e-4, 0.05, 0.5, 1.0]),
+        presence_penalty=st.sampled_from([0.0, 0.6, -1.7, 2.0]),
+        frequency_penalty=st.sampled_from([0.0, 0.3, -0.9]),
+        logit_bias=BIASES,
+        min_tokens=st.integers(0, 40),
+        stop_token_ids=st.lists(st.integers(1, 399), max_size=3).map(tuple),
     ),
-    history=st.lists(st.integers(0, 399), min_size=1, max_size=30),
-    index=st.integers(0, 2**40),
+    history=st.lists(st.integers(0, 399), min_size=NUM_PROMPT, max_size=30),
 )
-def test_scores_and_masks_are_those_of_transformers(
-    seed: int, size: int, coarse: bool, params: Sampling, history: list[int], index: int
-) -> None:
+def test_scores_and_masks_are_those_of_transformers(seed: int, size: int, coarse: bool, params: Sampling, history: list[int]) -> None:
     logits = seeded_logits(seed, size, coarse)
     before = logits.clone()
     expected = by_transformers(logits, params, history)
     assert torch.equal(filter_all(logits, params, history), expected)
-    assert expected[sample(logits, params, history, index)] > -torch.inf
+    assert expected[sample(logits, params, history, len(history) - NUM_PROMPT)] > -torch.inf
     assert torch.equal(logits, before), "the caller's logits must not change"
 
 
@@ -100,6 +130,24 @@ def test_masks_agree_on_a_full_vocabulary(coarse: bool) -> None:
     logits = seeded_logits(7, 50257, coarse)
     for params in (Sampling(temperature=0.8, top_p=0.9), Sampling(temperature=1.3, top_k=50, top_p=0.5)):
         assert torch.equal(filter_all(logits, params, [0]), by_transformers(logits, params, [0]))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 300), st.booleans(), st.integers(0, 20), st.data())
+def test_log_probabilities_are_those_of_the_untouched_logits(seed: int, size: int, coarse: bool, num_top: int, data: st.DataObject) -> None:
+    logits = seeded_logits(seed, size, coarse)
+    token_id = data.draw(st.integers(0, size - 1))
+    expected = logits.log_softmax(0)  # float32, as OpenAI's and vLLM's
+    found = logprobs(logits, token_id, num_top)
+    assert found.chosen.token_id == token_id and abs(found.chosen.logprob - float(expected[token_id])) < 1e-5
+    slow = sorted(range(size), key=lambda i: (-float(logits[i]), i))[:num_top]
+    assert [entry.token_id for entry in found.top] == slow
+    assert all(abs(entry.logprob - float(expected[entry.token_id])) < 1e-5 for entry in found.top)
+
+
+def test_what_can_never_come_has_a_log_probability_all_the_same() -> None:
+    found = logprobs(torch.tensor([1.0, -torch.inf, 0.0]), 1, 3)
+    assert found.chosen.logprob == LEAST_LOGPROB == found.top[2].logprob and [entry.token_id for entry in found.top] == [0, 2, 1]
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=50))
@@ -133,7 +181,7 @@ def test_draws_follow_the_distribution(seed: int) -> None:
 
 def test_another_process_draws_the_same_tokens() -> None:
     program = (
-        "import torch; from engine.data.generation import Sampling; from engine.model.running.sampling import sample\n"
+        "import torch; from engine.data.sampling import Sampling; from engine.model.running.sampling import sample\n"
         "x = torch.arange(1000).mul(0.37).sin().mul(4)\n"
         "print([sample(x, Sampling(temperature=0.9, top_p=0.95, seed=2**62 + 5), [], i) for i in range(40)])"
     )

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from engine.data.generation import Sampling
 from engine.data.model import ModelRef
+from engine.data.sampling import Sampling
 from engine.model.profiling.native import native_generator
 from engine.model.sources.card import prepare
 from engine.model.sources.source import default_cache_dir

@@ -7,14 +7,14 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import psutil
 
 from engine.commands.cluster.generate import Transcript, transcribe
 from engine.commands.serving.serve import wait_until_serving
-from engine.data.generation import GenerateRequest, Sampling
+from engine.data.generation import GenerateRequest
+from engine.data.sampling import SamplingRequest
 from engine.data.status import ClusterStatus, NodeState
 from engine.service.client import Client
 from engine.service.local import LocalCluster
@@ -50,7 +50,7 @@ class Running:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def request(self, prompt_ids: tuple[int, ...], max_new_tokens: int = 12, **changes: Any) -> GenerateRequest:
-        sampling = replace(Sampling(), **{k: changes.pop(k) for k in list(changes) if k in Sampling.__dataclass_fields__})
+        sampling = SamplingRequest(**{k: changes.pop(k) for k in list(changes) if k in SamplingRequest.__dataclass_fields__})
         return GenerateRequest(prompt_ids=prompt_ids, max_new_tokens=max_new_tokens, sampling=sampling, **changes)
 
     def generate(self, request: GenerateRequest) -> Transcript:

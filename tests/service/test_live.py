@@ -20,8 +20,9 @@ import pytest
 
 from engine.commands.cluster.generate import Transcript, transcribe
 from engine.data.errors import NoodleError
-from engine.data.generation import FinishReason, GenerateRequest, Sampling
+from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.plan import Stage
+from engine.data.sampling import SamplingRequest
 from engine.data.status import NodeState, Phase
 from engine.service.client import Client
 from tests.service.matrix import (
@@ -80,7 +81,7 @@ def test_a_sample_of_the_matrix_of_kills(cluster: Matrix) -> None:
 
 
 def test_eight_sampled_sessions_survive_two_kills_with_the_same_tokens(cluster: Matrix) -> None:
-    requests = [ask(p, 120, sampling=Sampling(temperature=1.0, seed=n)) for n, p in enumerate(PROMPTS)]
+    requests = [ask(p, 120, sampling=SamplingRequest(temperature=1.0, seed=n)) for n, p in enumerate(PROMPTS)]
 
     async def work(client: Client) -> None:
         undisturbed = [ids(t) for t in await asyncio.gather(*(transcribe(client, r) for r in requests))]

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.data.errors import NoodleError, Refused
-from engine.data.generation import FinishReason, GenerateRequest
+from engine.data.generation import FinishReason, GenerateRequest, Used
+from engine.data.sampling import GREEDY
 from engine.data.status import SessionStatus
 from engine.service.coordinator.journal.journal import PORTION, Journal, written
 from engine.service.coordinator.journal.journal_recovery import recover
@@ -33,7 +34,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def write(journal: Journal, number: int, wall_s: float, patch: pytest.MonkeyPatch, is_over: bool = True, failed: bool = False) -> str:
     session_id = f"s-{number}"
     patch.setattr("time.time", lambda: wall_s)
-    journal.open_session(written(session_id, (1, 2), GenerateRequest(None, (1, 2))))
+    journal.open_session(written(session_id, (1, 2), GenerateRequest(None, (1, 2)), Used(GREEDY)))
     for index in range(3):
         journal.append_token(session_id, index, 7)
     if is_over:
@@ -60,7 +61,7 @@ def test_sessions_go_by_age_and_by_number_and_what_runs_stays(journal: Journal, 
     assert forget_all(journal, Keep(6.5 * DAY, 100)) == 3
     assert kept(journal, ids) == ["s-1", *ids[4:]], "the second runs"
     assert forget_all(journal, Keep(100 * DAY, 2)) == 4 and kept(journal, ids) == ["s-1", *ids[8:]]
-    assert journal.tokens("s-4") == [] and journal.tokens("s-1") == [7, 7, 7] and journal.unfinished() == ["s-1"]
+    assert journal.tokens("s-4") == [] and [t.token_id for t in journal.tokens("s-1")] == [7, 7, 7] and journal.unfinished() == ["s-1"]
     after = journal.past_sessions()
     assert (after.num_done, after.num_failed) == (before.num_done, before.num_failed) == (7, 2), "counts go on"
 
@@ -138,7 +139,7 @@ def test_what_can_be_read_of_a_damaged_journal_is_saved(tmp_path: Path, monkeypa
     assert len(kept(journal, ids)) > 100 and (tmp_path / "state").glob("*.damaged-*")
     for session_id in kept(journal, ids):
         found = journal.session(session_id)
-        assert found is not None and found.prompt_ids == (1, 2) and set(found.token_ids) <= {7}
+        assert found is not None and found.prompt_ids == (1, 2) and {t.token_id for t in found.tokens} <= {7}
     journal.close()
 
 

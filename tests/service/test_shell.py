@@ -17,13 +17,15 @@ from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.sessions.past_sessions import PastSessions
 from engine.data.errors import Exhausted, InvalidInput, Unavailable
-from engine.data.generation import FinishReason, GenerateRequest
+from engine.data.generation import FinishReason, GenerateRequest, Used
 from engine.data.plan import NodeSpec, Stage
+from engine.data.sampling import GREEDY
 from engine.data.status import SessionStatus, Severity
 from engine.service.coordinator import peers, worker_peer
 from engine.service.coordinator.journal.journal import Journal, written
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.text.codec import TextCodec
+from engine.service.coordinator.text.prompts import Prepared
 from engine.service.options import SecurityOptions
 from engine.service.process import Server
 from engine.service.trust.access import Access
@@ -155,8 +157,8 @@ def test_a_session_whose_last_token_could_not_be_journalled_has_failed(tmp_path:
         shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", journal, Access())
         shell.outputs.speak(TextCodec(tmp_path))
         request = GenerateRequest(prompt_ids=(1, 2), max_new_tokens=1)
-        journal.open_session(written("s-1", (1, 2), request))
-        output = shell.outputs._new("s-1", (1, 2), request)
+        journal.open_session(written("s-1", (1, 2), request, Used(GREEDY)))
+        output = shell.outputs._new("s-1", Prepared((1, 2), Used(GREEDY)), request)
 
         def full(*_: object) -> None:
             raise Exhausted("the journal cannot be written")
@@ -180,7 +182,7 @@ def test_sessions_that_are_taken_over_keep_their_age_and_one_that_cannot_go_on_e
     async def work() -> None:
         journal = Journal(tmp_path / "journal.sqlite3")
         for session_id, prompt_ids in (("s-1", (1, 2)), ("s-long", (1,) * 100)):
-            journal.open_session(written(session_id, prompt_ids, GenerateRequest(prompt_ids=prompt_ids)))
+            journal.open_session(written(session_id, prompt_ids, GenerateRequest(prompt_ids=prompt_ids), Used(GREEDY)))
         journal._db.execute("UPDATE sessions SET wall_s = wall_s - 5000")
         shell = ClusterShell(Cluster(ClusterConfig(), time.monotonic()), "c", journal, Access())
         shell.outputs.speak(TextCodec(tmp_path))

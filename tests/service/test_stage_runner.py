@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from engine.data.errors import Corrupt, InvalidInput, NotFound, Stale, Unavailable
-from engine.data.generation import Sampling, Segment
+from engine.data.generation import Segment
 from engine.data.model import ModelRef
+from engine.data.sampling import Sampling
 from engine.model.sources.card import prepare
 from engine.model.sources.source import default_cache_dir
 from engine.model.weights.weight_folder import WeightFolder

@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from engine.cli import main
-from engine.data.adopted_plan import former_plan
 from engine.data.errors import NotFound, Refused
-from engine.data.plan import Plan, Stage
+from engine.data.plan import Plan, Stage, former_plan
 from engine.data.version import own_version
 from engine.service.client import Client
 from engine.service.local_options import local_options

@@ -21,7 +21,8 @@ from engine.control.sessions.scheduler import Scheduler
 from engine.control.sessions.serving import Serving
 from engine.control.sessions.session import Session, SessionState
 from engine.control.sessions.stage_sessions import Append, Replay, StageSession, StageSessions
-from engine.data.generation import Sampling, Segment
+from engine.data.generation import Segment
+from engine.data.sampling import Sampling
 from engine.data.status import Phase
 from engine.simulation.drill import coordinator as drill_coordinator
 from engine.simulation.drill.coordinator import DrillCoordinator

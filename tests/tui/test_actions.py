@@ -8,9 +8,8 @@ import pytest
 from textual.pilot import Pilot
 
 from engine.data.adaptation import AdaptationStatus
-from engine.data.adopted_plan import AdoptedPlan
 from engine.data.errors import InvalidInput, Refused
-from engine.data.plan import Plan
+from engine.data.plan import AdoptedPlan, Plan
 from engine.data.status import SessionStatus
 from noodle_tui.app import ConsoleApp
 from noodle_tui.changes.actions import ACTIONS, preview_of

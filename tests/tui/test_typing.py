@@ -308,7 +308,7 @@ def test_a_second_change_of_the_plan_is_refused_in_its_dialog() -> None:
 
 
 def former() -> tuple[object, ...]:
-    from engine.data.adopted_plan import AdoptedPlan
+    from engine.data.plan import AdoptedPlan
 
     cuts = (0, 5, 9, 12, 14)
     return (AdoptedPlan(1.0, frames.plan(plan_version=13)), AdoptedPlan(2.0, frames.plan(cuts=cuts, plan_version=14)))

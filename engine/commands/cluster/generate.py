@@ -14,7 +14,8 @@ from typing import Any
 from engine.commands.cluster.options import Generate
 from engine.commands.output import note, print_json, printable, stand_in_note
 from engine.data.errors import InvalidInput, NoodleError
-from engine.data.generation import FinishReason, GenerateRequest, Sampling, TokenChunk
+from engine.data.generation import FinishReason, GenerateRequest, TokenChunk
+from engine.data.sampling import SamplingRequest
 from engine.files import read_stdin
 from engine.service.client import Client
 
@@ -82,7 +83,7 @@ def _request(options: Generate) -> GenerateRequest:
     prompt = read_stdin("a prompt") if options.prompt == "-" else options.prompt
     if prompt is not None and options.prompt_ids:
         raise InvalidInput("give either a prompt text or --prompt-ids, not both")
-    sampling = Sampling(**asdict(options.sampling))
+    sampling = SamplingRequest(**asdict(options.sampling))
     return GenerateRequest(prompt, options.prompt_ids, options.max_new_tokens, sampling, options.stop, options.ignore_eos)
 
 

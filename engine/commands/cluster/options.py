@@ -28,11 +28,11 @@ class Changing(Asking):
 class SamplingOptions:
     """How the next token is chosen."""
 
-    temperature: float = option(default=0.0, kind=float, help="0 is greedy (default)")
-    top_k: int = option(default=0, kind=int, help="choose among so many of the likeliest; 0: among all (default)")
-    top_p: float = option(default=1.0, kind=float, help="choose among the likeliest that have this share together (default %(default)s)")
-    repetition_penalty: float = option(default=1.0, kind=float, help="above 1 what was there already is less likely (default %(default)s)")
-    seed: int = option(default=0, kind=int, help="the same seed gives the same tokens (default %(default)s)")
+    temperature: float | None = option(kind=float, help="0 is greedy (default)")
+    top_k: int | None = option(kind=int, help="choose among so many of the likeliest; 0: among all (default)")
+    top_p: float | None = option(kind=float, help="choose among the likeliest that have this share together (default 1)")
+    repetition_penalty: float | None = option(kind=float, help="above 1 what was there already is less likely (default 1)")
+    seed: int | None = option(kind=int, help="the same seed gives the same tokens (default 0)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,8 @@ from engine.commands.cluster.operate import note_preview
 from engine.commands.cluster.options import Rollback
 from engine.commands.output import note, print_json, table
 from engine.control.consent import check_seen
-from engine.data.adopted_plan import AdoptedPlan, former_plan
 from engine.data.moves import MoveEstimate
-from engine.data.plan import Plan
+from engine.data.plan import AdoptedPlan, Plan, former_plan
 
 
 def rollback(options: Rollback) -> int:

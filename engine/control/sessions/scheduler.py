@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from engine.control.events import SessionRestored, SessionSubmitted
 from engine.control.sessions.session import Session, SessionState
 from engine.data.errors import Exhausted, InvalidInput
-from engine.data.generation import FinishReason, GenerateRequest
+from engine.data.generation import FinishReason
 
 MAX_RECOVERIES = 8
 FIRST_RETRY_S = 0.05
@@ -50,15 +51,16 @@ class Scheduler:
     def running(self) -> list[Session]:
         return [s for s in self._sessions.values() if s.state is not SessionState.QUEUED]
 
-    def submit(self, session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest, context_tokens: int, now_s: float) -> Session:
+    def submit(self, event: SessionSubmitted | SessionRestored, context_tokens: int, now_s: float) -> Session:
         """Queue a session; raises InvalidInput if it cannot fit the model, Exhausted if the queue is full."""
+        session_id, prompt_ids, request = event.session_id, event.prompt_ids, event.request
         if session_id in self._sessions:
             raise InvalidInput(f"session {session_id} runs already: choose another id, or resume it")
         check_length(len(prompt_ids), context_tokens)
         if len(self._queue) >= self.limits.max_queued:
             raise Exhausted(f"{len(self._queue)} sessions are waiting already (limit {self.limits.max_queued}): try again later")
         max_new_tokens = min(request.max_new_tokens, context_tokens - len(prompt_ids))
-        session = Session(session_id, prompt_ids, request, now_s, max_new_tokens, waiting_since_s=now_s)
+        session = Session(session_id, prompt_ids, request, now_s, max_new_tokens, event.sampling, waiting_since_s=now_s)
         self._sessions[session_id] = session
         self._queue.append(session_id)
         self._largest_queued = max(self._largest_queued, session.reserve_tokens)
@@ -127,7 +129,8 @@ class Scheduler:
 
     def finish_reason(self, session: Session, eos_token_ids: tuple[int, ...], stopped: bool) -> FinishReason | None:
         """Why the session is complete after its newest token, or None if it goes on."""
-        if stopped or (session.generated[-1] in eos_token_ids and not session.request.ignore_eos):
+        newest = session.generated[-1]
+        if stopped or newest in session.sampling.stop_token_ids or (newest in eos_token_ids and not session.request.ignore_eos):
             return FinishReason.STOP
         return FinishReason.LENGTH if len(session.generated) >= session.max_new_tokens else None
 

@@ -118,7 +118,7 @@ class Serving:
 
     def submit(self, event: on.SessionSubmitted, card: ModelCard, has_plan: bool, now_s: float) -> None:
         """Queue a session; raises InvalidInput or Exhausted if it can never run, or not under the present plan."""
-        session = self.scheduler.submit(event.session_id, event.prompt_ids, event.request, card.context_tokens, now_s)
+        session = self.scheduler.submit(event, card.context_tokens, now_s)
         if has_plan and session.reserve_tokens > self.scheduler.capacity_tokens:
             self.scheduler.remove(session)
             raise self.scheduler.too_large(session)
@@ -128,9 +128,9 @@ class Serving:
         if card is None:
             raise AssertionError("sessions are restored once the model is known")
         try:
-            session = self.scheduler.submit(event.session_id, event.prompt_ids, event.request, card.context_tokens, now_s)
+            session = self.scheduler.submit(event, card.context_tokens, now_s)
         except NoodleError as error:
-            session = Session(event.session_id, event.prompt_ids, event.request, now_s, event.request.max_new_tokens)
+            session = Session(event.session_id, event.prompt_ids, event.request, now_s, event.request.max_new_tokens, event.sampling)
             _inherit(session, event, now_s)
             self._say_end(session, FinishReason.ERROR, error, now_s, out)
             self._remember(session, FinishReason.ERROR, error, now_s, out)
@@ -209,7 +209,7 @@ class Serving:
             return
         self.scheduler.accept_token(session, outcome.token_id, now_s)
         self.metrics.add_token(now_s)
-        out.append(do.EmitToken(session.session_id, segment.sample_index, outcome.token_id, event.timings, step_s))
+        out.append(do.EmitToken(session.session_id, segment.sample_index, outcome.token_id, event.timings, step_s, outcome.logprobs))
         reason = self.scheduler.finish_reason(session, card.eos_token_ids, outcome.stopped)
         if reason is not None:
             self.finish(session, reason, None, now_s, out)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from engine.data.generation import GenerateRequest, Segment
+from engine.data.sampling import GREEDY, Sampling
 
 STEP_WINDOW = 64
 
@@ -52,6 +53,7 @@ class Session:
     request: GenerateRequest
     submitted_s: float
     max_new_tokens: int
+    sampling: Sampling = GREEDY
     state: SessionState = SessionState.QUEUED
     epoch: int = 1
     generated: list[int] = field(default_factory=list)
@@ -143,5 +145,5 @@ class Session:
 
     def _segment(self, position: int, token_ids: tuple[int, ...], sample_index: int | None) -> Segment:
         opens = position == 0
-        sampling, reserve = (self.request.sampling, self.reserve_tokens) if opens else (None, 0)
+        sampling, reserve = (self.sampling, self.reserve_tokens) if opens else (None, 0)
         return Segment(self.session_id, self.epoch, position, token_ids, sample_index, sampling, reserve)

@@ -11,7 +11,8 @@ from typing import Any
 
 from engine.control.moves import Carried
 from engine.data.errors import Corrupt, Gap, NotFound, Stale, Unavailable
-from engine.data.generation import Sampling, Segment
+from engine.data.generation import Segment
+from engine.data.sampling import Sampling
 
 
 @dataclass(slots=True)

@@ -2,8 +2,10 @@
 
 The random number is a pure function of (seed, index): Philox4x32-10, a counter-based generator from J. Salmon,
 M. Moraes, R. Dror and D. Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC'11. There is no generator state
-to move when a stage moves. The penalty and the masks are those of transformers' logits processors, in its order:
-repetition penalty, temperature, top-k, top-p. This file knows nothing of sessions, models or devices.
+to move when a stage moves. What acts on a row does so in the order of transformers' `generate()`, and equals its logits processors:
+logit bias, repetition penalty, frequency and presence penalty (which it lacks: those of OpenAI and vLLM), the ban of ends before
+`min_tokens`, temperature, top-k, top-p, min-p. A greedy choice is made before the last four, which never change the best token.
+This file knows nothing of sessions, models or devices.
 
 V = vocabulary size.
 """
@@ -18,7 +20,8 @@ import numpy.typing as npt
 import torch
 
 from engine.data.errors import Corrupt, InvalidInput
-from engine.data.generation import Sampling
+from engine.data.generation import Logprobs, TokenLogprob
+from engine.data.sampling import LEAST_LOGPROB, Sampling
 
 Row = npt.NDArray[np.float32]  # [V]
 
@@ -31,14 +34,14 @@ _COLDEST = 1e-6  # below it, dividing fp32 logits may overflow, and nothing but 
 def sample(logits: torch.Tensor, params: Sampling, history: Sequence[int], index: int) -> int:
     """Return the id of the token with number `index` among a session's generated tokens.
 
-    `logits` is [V] fp32; `history` holds the prompt and generated ids so far, which only the repetition penalty reads.
+    `logits` is [V] fp32; `history` holds the prompt ids and the `index` generated ones so far, which only the penalties read.
     Greedy takes the lowest id among equals. Raises InvalidInput for a wrong shape, type or index, and Corrupt when
     the logits hold NaN or +inf, or nothing but -inf.
     """
     _check(logits, index)
     # Element by element this works in numpy: torch splits rows this long over threads, and on a busy machine waiting
     # for the second thread costs 8 to 16 ms, a hundred times the work itself.
-    scores = penalised(logits.cpu().numpy(), params.repetition_penalty, history)
+    scores = adjusted(logits.cpu().numpy(), params, history, index)
     best = int(torch.from_numpy(scores).argmax())
     # torch ranks NaN above +inf above the rest, so the winner alone shows whether the row is sound.
     if not math.isfinite(value := float(scores[best])):
@@ -48,6 +51,64 @@ def sample(logits: torch.Tensor, params: Sampling, history: Sequence[int], index
     return _draw(filtered(scores, params), uniform(params.seed, index))
 
 
+def logprobs(logits: torch.Tensor, token_id: int, num_top: int) -> Logprobs:
+    """The log probabilities of a token and of the `num_top` likeliest by the model's own [V] fp32 logits, natural logarithms.
+
+    Among equals the lowest ids come first. What lies below `LEAST_LOGPROB` is reported as that.
+    """
+    row = logits.cpu().numpy()
+    best = float(row.max())
+    total = best + math.log(float(np.exp(row.astype(np.float64) - best).sum()))
+    num_top = min(num_top, len(row))
+    likeliest = np.flatnonzero(row >= np.partition(row, -num_top)[-num_top]) if num_top else np.empty(0, np.int64)
+    top = likeliest[np.argsort(-row[likeliest], kind="stable")][:num_top]
+
+    def entry(i: int) -> TokenLogprob:
+        return TokenLogprob(i, max(LEAST_LOGPROB, float(row[i]) - total))
+
+    return Logprobs(entry(token_id), tuple(entry(int(i)) for i in top))
+
+
+def adjusted(logits: Row, params: Sampling, history: Sequence[int], index: int) -> Row:
+    """Everything that a greedy choice depends on; [V] in, [V] out, and `logits` itself is never changed."""
+    scores = penalised(_biased(logits, params), params.repetition_penalty, history)
+    scores = _counted(scores, params, history[len(history) - index :] if index else ())
+    if index >= params.min_tokens or not params.stop_token_ids:
+        return scores
+    scores = scores.copy()
+    scores[_present(params.stop_token_ids, scores)] = -np.inf
+    return scores
+
+
+def _biased(logits: Row, params: Sampling) -> Row:
+    """Add to each token's logit its bias, once."""
+    if not params.logit_bias:
+        return logits
+    scores = logits.copy()
+    for entry in params.logit_bias:
+        if entry.token_id < len(scores):  # an embedding may be larger than the head
+            scores[entry.token_id] += np.float32(entry.bias)
+    return scores
+
+
+def _counted(scores: Row, params: Sampling, generated: Sequence[int]) -> Row:
+    """Subtract the frequency penalty for each time that a token was generated, and the presence penalty if it was at all."""
+    if not len(generated) or (params.frequency_penalty == 0 and params.presence_penalty == 0):
+        return scores
+    seen, counts = np.unique(np.asarray(generated), return_counts=True)
+    inside = seen < len(scores)
+    seen, counts = seen[inside], counts[inside].astype(np.float32)
+    scores = scores.copy()
+    scores[seen] -= np.float32(params.frequency_penalty) * counts
+    scores[seen] -= np.float32(params.presence_penalty)
+    return scores
+
+
+def _present(token_ids: Sequence[int], scores: Row) -> npt.NDArray[np.int64]:
+    ids = np.asarray(token_ids, np.int64)
+    return ids[ids < len(scores)]
+
+
 def penalised(logits: Row, penalty: float, history: Sequence[int]) -> Row:
     """Weaken every token of `history` once; [V] in, [V] out, and `logits` itself is never changed.
 
@@ -55,8 +116,7 @@ def penalised(logits: Row, penalty: float, history: Sequence[int]) -> Row:
     """
     if penalty == 1.0 or not history:
         return logits
-    seen = np.unique(np.asarray(history))  # [unique ids]
-    seen = seen[seen < logits.shape[0]]  # an embedding may be larger than the head
+    seen = np.unique(_present(history, logits))
     score = logits[seen]
     scores = logits.copy()
     scores[seen] = np.where(score < 0, score * np.float32(penalty), score / np.float32(penalty))
@@ -64,12 +124,21 @@ def penalised(logits: Row, penalty: float, history: Sequence[int]) -> Row:
 
 
 def filtered(scores: Row, params: Sampling) -> Row:
-    """Apply temperature, top-k and top-p to [V] scores; masked tokens are -inf in the new [V]."""
+    """Apply temperature, top-k, top-p and min-p to [V] scores; masked tokens are -inf in the new [V]."""
     scores = scores / np.float32(params.temperature)
     if 0 < params.top_k < len(scores):
         kth = np.partition(scores, -params.top_k)[-params.top_k]
         scores[scores < kth] = -np.inf
-    return _nucleus(scores, params.top_p) if params.top_p < 1.0 else scores
+    if params.top_p < 1.0:
+        scores = _nucleus(scores, params.top_p)
+    return _near_the_best(scores, params.min_p) if params.min_p > 0.0 else scores
+
+
+def _near_the_best(scores: Row, min_p: float) -> Row:
+    """Mask what is less than `min_p` times as likely as the best token; the best stays."""
+    probabilities = torch.from_numpy(scores).softmax(0)
+    scores[(probabilities < min_p * probabilities.max()).numpy()] = -np.inf
+    return scores
 
 
 def _nucleus(scores: Row, top_p: float) -> Row:

@@ -89,7 +89,7 @@ def describe_weights(weights: WeightFolder, ref: ModelRef) -> ModelCard:
     folder = weights.folder
     check_supported(weights.config)
     text = weights.config.get_text_config()
-    generation, text_bos = _generation_config(folder), getattr(text, "bos_token_id", None)
+    generation, text_bos = generation_config(folder), getattr(text, "bos_token_id", None)
     described = describe_model(weights, ref.dtype)
     return ModelCard(
         ref=ref,
@@ -161,7 +161,8 @@ def _key(folder: Path, dtype: str) -> dict[str, Any]:
     }
 
 
-def _generation_config(folder: Path) -> dict[str, Any]:
+def generation_config(folder: Path) -> dict[str, Any]:
+    """What the model's makers say of generating with it; empty if there is no such file. Raises Corrupt."""
     try:
         content = read_json(folder / "generation_config.json")
     except NotFound:

@@ -17,7 +17,6 @@ from engine.control.sessions.scheduler import check_length
 from engine.data.errors import InvalidInput, NotFound, Refused, Stale, Unavailable, check_name
 from engine.data.generation import GenerateRequest, check_stop
 from engine.data.measured_link import COORDINATOR
-from engine.data.model import ModelCard
 from engine.data.plan import NodeSpec, Plan, Stage
 from engine.data.status import Gauges, SessionStatus
 from engine.data.version import own_version
@@ -29,7 +28,6 @@ from engine.service.coordinator.journal.journal import written
 from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.outputs.session_output import SessionOutput
 from engine.service.coordinator.shell import ClusterShell
-from engine.service.coordinator.text.codec import TextCodec
 from engine.service.coordinator.watchers import Watchers
 from engine.service.errors import as_noodle_error
 from engine.service.incoming import check_heartbeat, check_spec, check_stages
@@ -158,9 +156,7 @@ class ControlService(rpc.ControlServicer):
         output = output or await self._open(session_id, request)
         output.num_listeners += 1
         try:
-            head = pb.TokenChunk(session_id=output.session_id, index=-1, prompt_ids=output.prompt_ids)
-            head.stand_in_tokenizer = output.stand_in_tokenizer
-            yield head
+            yield output.head()
             async for chunk in output.stream(max(0, request.next_index)):
                 yield chunk
         except Exception as e:
@@ -183,12 +179,13 @@ class ControlService(rpc.ControlServicer):
 
     async def _begin(self, session_id: str, request: pb.GenerateRequest) -> SessionOutput:
         shell = self._shell
-        if shell.outputs.codec is None or shell.cluster.card is None:
+        if shell.prompts is None:
             raise Unavailable(shell.cluster.state.failure or "the model is being prepared: try again in a few seconds")
-        card, codec, wanted = shell.cluster.card, shell.outputs.codec, await self._read(request)
-        prompt_ids = await asyncio.to_thread(_prompt_ids, wanted, codec, card)
-        session = await asyncio.to_thread(written, session_id, prompt_ids, wanted)
-        return shell.outputs.open(on.SessionSubmitted(session_id, prompt_ids, wanted), session)
+        wanted = await self._read(request)
+        prepared = await asyncio.to_thread(shell.prompts.prepare, wanted)
+        prompt_ids, used = prepared.prompt_ids, prepared.used
+        session = await asyncio.to_thread(written, session_id, prompt_ids, wanted, used)
+        return shell.outputs.open(on.SessionSubmitted(session_id, prompt_ids, wanted, used.sampling), used, session)
 
     async def _read(self, request: pb.GenerateRequest) -> GenerateRequest:
         """What is asked for; lengths are checked before anything of them costs time, and the rest is read beside the loop."""
@@ -277,17 +274,3 @@ async def _within(limit_s: float, ready: Awaitable[Any]) -> None:
 
 def _expected(request: pb.DrainRequest | pb.UndrainRequest | pb.CancelRequest) -> int | None:
     return request.expected_plan_version if request.HasField("expected_plan_version") else None
-
-
-def _prompt_ids(wanted: GenerateRequest, codec: TextCodec, card: ModelCard) -> tuple[int, ...]:
-    """The tokens of a prompt; raises InvalidInput for those that the model cannot take."""
-    prompt_ids = wanted.prompt_ids if wanted.prompt is None else codec.encode(wanted.prompt)
-    if not prompt_ids and card.bos_token_id is not None:
-        prompt_ids = (card.bos_token_id,)  # as in generate() without a prompt
-    check_length(len(prompt_ids), card.context_tokens)
-    if not prompt_ids:
-        raise InvalidInput("the prompt has no tokens, and the model no token that begins a text: give at least one token")
-    wrong = next((t for t in prompt_ids if not 0 <= t < card.vocab_size), None)
-    if wrong is not None:
-        raise InvalidInput(f"prompt token id {wrong} is outside the vocabulary of {card.vocab_size} tokens: use 0 to {card.vocab_size - 1}")
-    return prompt_ids

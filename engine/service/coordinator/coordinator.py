@@ -31,6 +31,7 @@ from engine.service.coordinator.prepare import prepare_model
 from engine.service.coordinator.recorder import Recorder
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.text.codec import TextCodec
+from engine.service.coordinator.text.prompts import Prompts
 from engine.service.errors import as_noodle_error
 from engine.service.metrics_server import MetricsServer, cluster_collector
 from engine.service.process import Server, Stopping, announce, read_again_on_hangup
@@ -100,7 +101,7 @@ async def _prepare(model: ModelRef, cache_dir: Path, shell: ClusterShell) -> Non
     try:
         card = await prepare_model(model, cache_dir, lambda done, detail: shell.feed(on.ModelProgress(detail, done)))
         codec = await asyncio.to_thread(TextCodec, Path(card.folder))
-        shell.outputs.speak(codec)
+        shell.speak(await asyncio.to_thread(Prompts, card, codec))
     except Exception as e:
         shell.feed(on.ModelFailed(str(as_noodle_error(e))))
         shell.ready.set()

@@ -31,6 +31,7 @@ from engine.service.coordinator.orders import Orders
 from engine.service.coordinator.outputs.session_outputs import SessionOutputs
 from engine.service.coordinator.peers import Peers
 from engine.service.coordinator.recorder import Recorder
+from engine.service.coordinator.text.prompts import Prompts
 from engine.service.coordinator.weight_sources import note_record
 from engine.service.coordinator.worker_peer import WorkerPeer
 from engine.service.errors import as_noodle_error, from_rpc_error, logged, surviving
@@ -53,6 +54,7 @@ class ClusterShell:
         self.peers = Peers(cluster.members, access, self._undelivered)
         self._orders = Orders(cluster, self.peers, self.feed, self.record)
         self.outputs = SessionOutputs(journal, self.feed, self.record, self.spawn)
+        self.prompts: Prompts | None = None  # known with the model
         self._tasks: set[asyncio.Task[None]] = set()
         self._turned_away: dict[str, str] = {}  # workers that ask to join, and why they cannot
         self._generation = int(time.time() * 1000)  # the newest registration's; it rises over restarts too
@@ -61,6 +63,11 @@ class ClusterShell:
         self._backlog: collections.deque[do.Command] = collections.deque()
         self._faults: set[str] = set()  # places in the code where the cluster failed
         self._draining = False
+
+    def speak(self, prompts: Prompts) -> None:
+        """The model's tokenizer and templates are known: sessions may begin."""
+        self.prompts = prompts
+        self.outputs.speak(prompts.codec)
 
     def record_to(self, recorder: Recorder) -> None:
         """Keep the run's metrics from now on; the recorder ends with the shell."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from engine.control.sessions.stage_sessions import StageSession, StageSessions
 from engine.data.errors import InvalidInput
-from engine.data.generation import Sampling
+from engine.data.sampling import Sampling
 from engine.model.running.stage import StageModel
 from engine.service import wire
 from engine.service.worker import payload

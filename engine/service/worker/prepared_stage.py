@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from engine.control.moves import Carried
 from engine.control.sessions.stage_sessions import StageSession, StageSessions
 from engine.data.errors import Corrupt, InvalidInput
-from engine.data.generation import Sampling
+from engine.data.sampling import Sampling
 from engine.model.progress import Progress
 from engine.model.running.stage import StageModel
 from engine.model.weights.weight_folder import WeightFolder

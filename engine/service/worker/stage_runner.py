@@ -18,12 +18,12 @@ from typing import Any, TypeVar
 import torch
 
 from engine.control.moves import Carried
-from engine.control.sessions.stage_sessions import Append, StageSessions
+from engine.control.sessions.stage_sessions import Append, StageSession, StageSessions
 from engine.data.errors import NoodleError, Unavailable
-from engine.data.generation import Segment
+from engine.data.generation import Logprobs, Segment
 from engine.model.hardware.freed_memory import release_memory
 from engine.model.profiling.measure import MeasuredTimes, measure_config
-from engine.model.running.sampling import sample
+from engine.model.running.sampling import logprobs, sample
 from engine.model.running.stage import StageModel
 from engine.model.weights.weight_folder import WeightFolder
 from engine.service import wire
@@ -44,6 +44,14 @@ class RunnerOptions:
     slowdown: float = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """A token that the last stage picked."""
+
+    token_id: int
+    logprobs: Logprobs | None
+
+
 @dataclass(slots=True)
 class Row:
     """One admitted segment of a step: its tokens still to run, or the reply it already got."""
@@ -51,7 +59,7 @@ class Row:
     segment: Segment
     decision: Any  # Append | Replay
     offset: int  # first row of the incoming hidden states
-    reply: Any = None  # hidden [n, D], or the sampled token id on the last stage; None for a prompt chunk there
+    reply: Any = None  # hidden [n, D], or what the last stage sampled; None for a prompt chunk there
     error: NoodleError | None = None  # why no token could be sampled for it
 
 
@@ -284,9 +292,8 @@ class StageRunner:
                 row.reply = out[offset : offset + len(segment.token_ids)]
                 offset += len(segment.token_ids)
             elif segment.sample_index is not None:
-                history = session.token_ids + list(segment.token_ids)
                 try:
-                    row.reply = sample(out[index], session.sampling, history, segment.sample_index)
+                    row.reply = _sampled(out[index], session, segment, segment.sample_index)
                 except Exception as e:  # this session's alone: the others of the step have their tokens
                     row.error = as_noodle_error(e)
                     continue
@@ -313,13 +320,11 @@ class StageRunner:
             if row.error is not None:
                 message.results.append(_failure(wire.segment_to_message(segment), row.error))
                 continue
-            sampled = segment.sample_index is not None
-            message.results.add(
-                session_id=segment.session_id,
-                epoch=segment.epoch,
-                sample_index=segment.sample_index if segment.sample_index is not None else -1,
-                token_id=row.reply if sampled else 0,
-            )
+            result = message.results.add(session_id=segment.session_id, epoch=segment.epoch, sample_index=-1)
+            if segment.sample_index is not None:
+                result.sample_index, result.token_id = segment.sample_index, row.reply.token_id
+                if row.reply.logprobs is not None:
+                    wire.to_message(row.reply.logprobs, result.logprobs)
         return message
 
     def _deliver_failures(self, frame: pb.StepFrame, failures: list[pb.SegmentResult]) -> None:
@@ -327,6 +332,13 @@ class StageRunner:
         report = pb.StepReport(worker_id=self._options.worker_id, plan_version=frame.plan_version, step_id=frame.step_id, results=failures)
         report.timings.extend(frame.timings)
         self._deliver(report)
+
+
+def _sampled(logits: torch.Tensor, session: StageSession, segment: Segment, index: int) -> Sampled:
+    """Token `index` of a session from one row of logits, [V], behind the tokens of `segment`."""
+    wanted = session.sampling
+    token_id = sample(logits, wanted, session.token_ids + list(segment.token_ids), index)
+    return Sampled(token_id, logprobs(logits, token_id, wanted.top_logprobs) if wanted.logprobs else None)
 
 
 def _failure(message: pb.Segment, error: NoodleError) -> pb.SegmentResult:

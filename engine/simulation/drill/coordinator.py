@@ -20,6 +20,7 @@ from engine.data.errors import NoodleError
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.model import ModelCard
 from engine.data.plan import NodeSpec
+from engine.data.sampling import Sampling
 from engine.simulation.drill.order_referee import OrderReferee
 from engine.simulation.drill.session_referee import Referee
 from engine.simulation.drill.world import World
@@ -35,6 +36,7 @@ class Session:
 
     prompt_ids: tuple[int, ...]
     request: GenerateRequest
+    sampling: Sampling
     tokens: list[int] = field(default_factory=list)
     ended: do.FinishSession | None = None
     lost_token: bool = False  # a write failed: this session ends with an error, whatever the cluster knows
@@ -80,8 +82,8 @@ class DrillCoordinator:
         self.feed(on.ModelReady(card))
         for session_id, session in disk.sessions.items():
             if session.ended is None:
-                epoch = disk.incarnation << 20
-                self.feed(on.SessionRestored(session_id, session.prompt_ids, session.request, tuple(session.tokens), epoch))
+                epoch, tokens = disk.incarnation << 20, tuple(session.tokens)
+                self.feed(on.SessionRestored(session_id, session.prompt_ids, session.request, tokens, epoch, sampling=session.sampling))
         self._tick()
 
     def feed(self, event: on.ClusterEvent) -> None:
@@ -109,9 +111,9 @@ class DrillCoordinator:
             self._is_draining = True
             self.world.after(BACKLOG_S * self.world.generator.random(), self._drain)
 
-    def submit(self, session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest) -> None:
-        self.disk.sessions[session_id] = Session(prompt_ids, request)
-        self.feed(on.SessionSubmitted(session_id, prompt_ids, request))
+    def submit(self, session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest, sampling: Sampling) -> None:
+        self.disk.sessions[session_id] = Session(prompt_ids, request, sampling)
+        self.feed(on.SessionSubmitted(session_id, prompt_ids, request, sampling))
 
     def check_quiet(self) -> None:
         """Called when nothing is under way and nothing fails."""

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from engine.control import events as on
 from engine.control.sessions.scheduler import MAX_RECOVERIES
 from engine.data.errors import Refused
-from engine.data.generation import FinishReason, GenerateRequest, Sampling
+from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.model import Item, ModelCard, ModelRef
 from engine.data.plan import NodeSpec, Stage
+from engine.data.sampling import Sampling
 from engine.data.status import Phase
 from engine.simulation.drill.calm import Calm
 from engine.simulation.drill.coordinator import NAME, Disk, DrillCoordinator, failed
@@ -234,8 +235,8 @@ class Drill:
         seed = self._generator.randrange(1000)
         self.expected[session_id] = undisturbed(prompt, seed, num_tokens, NUM_ITEMS)
         self.got[session_id] = []
-        request = GenerateRequest(prompt_ids=prompt, max_new_tokens=num_tokens, sampling=Sampling(seed=seed), ignore_eos=True)
-        self.coordinator.submit(session_id, prompt, request)
+        request = GenerateRequest(prompt_ids=prompt, max_new_tokens=num_tokens, ignore_eos=True)
+        self.coordinator.submit(session_id, prompt, request, Sampling(seed=seed))
         return session_id
 
     def _cancel(self) -> None:

@@ -18,11 +18,10 @@ from typing import Any
 
 from engine.control.adaptation.rules import check_mode
 from engine.control.sessions.past_sessions import FAILED, MAX_FINISHED, PastSessions
-from engine.data.adopted_plan import AdoptedPlan
 from engine.data.errors import Exhausted, NoodleError
-from engine.data.generation import FinishReason, GenerateRequest
+from engine.data.generation import FinishReason, GenerateRequest, Logprobs, TokenLogprob, Used
 from engine.data.json_text import json_text
-from engine.data.plan import Plan
+from engine.data.plan import AdoptedPlan, Plan
 from engine.data.status import Event, SessionStatus, Severity
 from engine.service.coordinator.journal.journal_file import explained, from_json, lock, open_database
 from engine.service.coordinator.options import Keep
@@ -31,10 +30,11 @@ from engine.service.errors import from_number, status_number
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS sessions
-    (session_id TEXT PRIMARY KEY, wall_s REAL, prompt_ids TEXT, request TEXT, finish_reason TEXT, error TEXT);
+    (session_id TEXT PRIMARY KEY, wall_s REAL, prompt_ids TEXT, request TEXT, finish_reason TEXT, error TEXT,
+    used TEXT);
 CREATE INDEX IF NOT EXISTS unfinished ON sessions (session_id) WHERE finish_reason IS NULL;
 CREATE TABLE IF NOT EXISTS tokens
-    (session_id TEXT, token_index INTEGER, token_id INTEGER, PRIMARY KEY (session_id, token_index)) WITHOUT ROWID;
+    (session_id TEXT, token_index INTEGER, token_id INTEGER, logprobs TEXT, PRIMARY KEY (session_id, token_index)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS endings (number INTEGER PRIMARY KEY, session_id TEXT UNIQUE, state TEXT, status TEXT);
 CREATE INDEX IF NOT EXISTS endings_by_state ON endings (state);
 CREATE TABLE IF NOT EXISTS plans (plan_version INTEGER PRIMARY KEY, wall_s REAL, plan TEXT);
@@ -50,6 +50,14 @@ _REMEMBER = "INSERT OR REPLACE INTO endings (session_id, state, status) VALUES (
 
 
 @dataclass(frozen=True, slots=True)
+class JournalledToken:
+    """A generated token, with its log probabilities if the request asks for them."""
+
+    token_id: int
+    logprobs: Logprobs | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class JournalledSession:
     """All that is known of a session; `finish_reason` is None while it is not over."""
 
@@ -57,7 +65,8 @@ class JournalledSession:
     wall_s: float  # when it was submitted
     prompt_ids: tuple[int, ...]
     request: GenerateRequest
-    token_ids: tuple[int, ...]
+    used: Used
+    tokens: tuple[JournalledToken, ...]
     finish_reason: FinishReason | None
     error: NoodleError | None
 
@@ -69,11 +78,12 @@ class WrittenSession:
     session_id: str
     prompt_ids_json: str
     request_json: str
+    used_json: str
 
 
-def written(session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest) -> WrittenSession:
+def written(session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest, used: Used) -> WrittenSession:
     """Write a session down. Of a long prompt that takes a while, so that it is done beside the event loop."""
-    return WrittenSession(session_id, json_text(prompt_ids), json_text(request))
+    return WrittenSession(session_id, json_text(prompt_ids), json_text(request), json_text(used))
 
 
 class Journal:
@@ -136,11 +146,12 @@ class Journal:
         self._set_fact("acknowledged", str(sequence))
 
     def open_session(self, session: WrittenSession) -> None:
-        row = (session.session_id, time.time(), session.prompt_ids_json, session.request_json)
-        self._write("INSERT INTO sessions VALUES (?, ?, ?, ?, NULL, NULL)", row)
+        row = (session.session_id, time.time(), session.prompt_ids_json, session.request_json, session.used_json)
+        self._write("INSERT INTO sessions VALUES (?, ?, ?, ?, NULL, NULL, ?)", row)
 
-    def append_token(self, session_id: str, index: int, token_id: int) -> None:
-        self._write("INSERT INTO tokens VALUES (?, ?, ?)", (session_id, index, token_id))
+    def append_token(self, session_id: str, index: int, token_id: int, logprobs: Logprobs | None = None) -> None:
+        text = _logprobs_json(logprobs) if logprobs is not None else None
+        self._write("INSERT INTO tokens VALUES (?, ?, ?, ?)", (session_id, index, token_id, text))
 
     def close_session(
         self, session_id: str, finish_reason: str, error: NoodleError | None = None, status: SessionStatus | None = None
@@ -197,12 +208,12 @@ class Journal:
             return [str(session_id) for (session_id,) in rows]
 
     def _session(self, row: tuple[Any, ...]) -> JournalledSession:
-        session_id, wall_s, prompt_ids, request, reason, error = row
+        session_id, wall_s, prompt_ids, request, reason, error, used = row
         failure = from_number(*json.loads(error)) if error else None
         ended = FinishReason(reason) if reason else None
         prompt = from_json(tuple[int, ...], prompt_ids)
-        wanted, token_ids = from_json(GenerateRequest, request), tuple(self.tokens(session_id))
-        return JournalledSession(session_id, float(wall_s), prompt, wanted, token_ids, ended, failure)
+        wanted, made, tokens = from_json(GenerateRequest, request), from_json(Used, used), tuple(self.tokens(session_id))
+        return JournalledSession(session_id, float(wall_s), prompt, wanted, made, tokens, ended, failure)
 
     def past_sessions(self) -> PastSessions:
         """Those that ended under former coordinators."""
@@ -212,11 +223,12 @@ class Journal:
             done, failed = (counts.get(number, 0) + int(self._fact(name) or 0) for number, name in enumerate(_FORGOTTEN))
             return PastSessions(tuple(from_json(SessionStatus, text) for (text,) in rows), done, failed)
 
-    def tokens(self, session_id: str) -> list[int]:
+    def tokens(self, session_id: str) -> list[JournalledToken]:
         """The session's tokens up to the first that is missing: after a failed write nothing that follows counts."""
-        statement = "SELECT token_index, token_id FROM tokens WHERE session_id = ? ORDER BY token_index"
+        statement = "SELECT token_index, token_id, logprobs FROM tokens WHERE session_id = ? ORDER BY token_index"
         with explained(self._path):
-            return [int(token_id) for number, (index, token_id) in enumerate(self._db.execute(statement, (session_id,))) if index == number]
+            rows = enumerate(self._db.execute(statement, (session_id,)))
+            return [JournalledToken(int(token_id), _logprobs(text)) for number, (index, token_id, text) in rows if index == number]
 
     def plans(self, limit: int) -> list[AdoptedPlan]:
         """The newest `limit` plans that were adopted, oldest first."""
@@ -287,6 +299,7 @@ def check_row(table: str, row: tuple[Any, ...]) -> None:
         from_json(GenerateRequest, row[3])
         FinishReason(row[4]) if row[4] else None
         from_number(*json.loads(row[5])) if row[5] else None
+        from_json(Used, row[6])
     elif table == "endings":
         from_json(SessionStatus, row[3])
     elif table == "plans":
@@ -294,4 +307,16 @@ def check_row(table: str, row: tuple[Any, ...]) -> None:
     elif table == "events":
         Severity(row[2])
     elif table == "tokens":
-        int(row[1]), int(row[2])
+        int(row[1]), int(row[2]), _logprobs(row[3])
+
+
+def _logprobs_json(logprobs: Logprobs) -> str:
+    """The chosen token first, then the likeliest, each with its log probability: how they are spelled the tokenizer knows."""
+    return json_text([[entry.token_id, entry.logprob] for entry in (logprobs.chosen, *logprobs.top)], compact=True)
+
+
+def _logprobs(text: str | None) -> Logprobs | None:
+    if text is None:
+        return None
+    chosen, *top = (TokenLogprob(int(token_id), float(logprob)) for token_id, logprob in json.loads(text))
+    return Logprobs(chosen, tuple(top))

@@ -16,7 +16,15 @@ from engine.data.errors import Corrupt, Exhausted, InvalidInput, NoodleError, Re
 from engine.data.typed_json import decode
 from engine.files import failure
 
-VERSION = 2
+VERSION = 3
+# How a journal of an older version becomes one of the next; what is new in it is as if it had never been asked for.
+_UPGRADES = {
+    2: """
+    ALTER TABLE sessions ADD COLUMN used TEXT;
+    ALTER TABLE tokens ADD COLUMN logprobs TEXT;
+    UPDATE sessions SET used = json_object('sampling', json_extract(request, '$.sampling'));
+    """,
+}
 BEGIN_ANEW = "save what can be read of it with --recover, move it away to begin anew, or choose another --state-dir"
 _BUSY = ("SQLITE_BUSY", "SQLITE_LOCKED")
 
@@ -68,6 +76,9 @@ def _check_version(path: Path, database: sqlite3.Connection) -> None:
     tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     if tables and "facts" not in tables:
         raise InvalidInput(f"{path} is the database of another program: choose another --state-dir")
+    while tables and found in _UPGRADES:
+        database.executescript(f"BEGIN; {_UPGRADES[found]} PRAGMA user_version = {found + 1}; COMMIT;")
+        found += 1
     if tables and found != VERSION:
         raise InvalidInput(f"{path} was written by another version ({found}, not {VERSION}): choose another --state-dir")
     database.execute(f"PRAGMA user_version = {VERSION}")

@@ -17,7 +17,7 @@ from engine.service.coordinator.journal.journal_file import lock, open_database
 
 log = logging.getLogger(__name__)
 
-TABLES = {"facts": 2, "sessions": 6, "tokens": 3, "endings": 4, "plans": 3, "events": 7}  # and their columns
+TABLES = {"facts": 2, "sessions": 7, "tokens": 4, "endings": 4, "plans": 3, "events": 7}  # and their columns
 
 
 def recover(path: Path) -> None:

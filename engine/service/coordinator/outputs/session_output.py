@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 from engine.control.commands import EmitToken
 from engine.data.errors import NoodleError
-from engine.data.generation import FinishReason
+from engine.data.generation import FinishReason, Logprobs
 from engine.service import wire
+from engine.service.coordinator.journal.journal import JournalledToken
 from engine.service.coordinator.text.codec import TextCodec, TextStream
+from engine.service.coordinator.text.prompts import Prepared
 from protos import noodle_pb2 as pb
 
 
@@ -17,27 +20,34 @@ class SessionOutput:
     """Between the cluster's commands and its clients' streams. All chunks are kept until the session is over, so that a
     client whose connection broke can come back for those it missed; `num_listeners` are connected now."""
 
-    def __init__(self, session_id: str, prompt_ids: tuple[int, ...], codec: TextCodec, stop: tuple[str, ...]) -> None:
-        self.session_id, self.prompt_ids, self.stand_in_tokenizer = session_id, prompt_ids, codec.stand_in
+    def __init__(self, session_id: str, prepared: Prepared, codec: TextCodec, stop: tuple[str, ...]) -> None:
+        self.session_id, self._prepared, self._codec = session_id, prepared, codec
         self.fault: NoodleError | None = None  # why it ends with an error, whatever the cluster says
         self.num_listeners = 0
-        self._text = TextStream(codec, stop)
+        self._text = TextStream(codec, stop, prepared.used.sampling.min_tokens)
         self._chunks: list[pb.TokenChunk] = []
         self._end: pb.TokenChunk | NoodleError | None = None
         self._changed = asyncio.Event()
+
+    def head(self) -> pb.TokenChunk:
+        """The first chunk: what became of the request."""
+        head = pb.TokenChunk(session_id=self.session_id, index=-1, prompt_ids=self._prepared.prompt_ids)
+        head.stand_in_tokenizer = self._codec.stand_in
+        wire.to_message(self._prepared.used, head.used)
+        return head
 
     def would_stop(self, token_id: int) -> bool:
         """Whether this token, if it is the next one, completes a stop string."""
         return self._text.would_stop(token_id)
 
-    def restore(self, token_ids: Sequence[int]) -> bool:
+    def restore(self, tokens: Sequence[JournalledToken]) -> bool:
         """Tokens that a former coordinator journalled; clients have some of them, or all. True if they reach a stop string."""
-        for index, token_id in enumerate(token_ids):
-            self._add(index, token_id)
+        for index, token in enumerate(tokens):
+            self._add(index, token.token_id, token.logprobs)
         return self._text.stopped
 
     def emit(self, command: EmitToken) -> None:
-        chunk = self._add(command.index, command.token_id)
+        chunk = self._add(command.index, command.token_id, command.logprobs)
         chunk.timings.extend(wire.timings_to(command.timings))
         chunk.step_s = command.step_s
         self._wake()
@@ -67,13 +77,19 @@ class SessionOutput:
                 yield self._end
                 return
 
-    def _add(self, index: int, token_id: int) -> pb.TokenChunk:
+    def _add(self, index: int, token_id: int, logprobs: Logprobs | None) -> pb.TokenChunk:
         """The next token with its text."""
         if index != len(self._chunks):
             raise AssertionError(f"token {index} of {self.session_id} follows {len(self._chunks)} others")
         chunk = pb.TokenChunk(session_id=self.session_id, index=index, token_id=token_id, text=self._text.push(token_id))
+        if logprobs is not None:
+            wire.to_message(self._spelled(logprobs), chunk.logprobs)
         self._chunks.append(chunk)
         return chunk
+
+    def _spelled(self, logprobs: Logprobs) -> Logprobs:
+        chosen, *top = (replace(entry, spelling=self._codec.spelling(entry.token_id)) for entry in (logprobs.chosen, *logprobs.top))
+        return Logprobs(chosen, tuple(top))
 
     def _wake(self) -> None:
         self._changed.set()

@@ -15,11 +15,13 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.sessions.session_status import with_error
 from engine.data.errors import NoodleError, NotFound
-from engine.data.generation import FinishReason, GenerateRequest
+from engine.data.generation import FinishReason, GenerateRequest, Logprobs, Used
 from engine.data.status import Severity
+from engine.service import wire
 from engine.service.coordinator.journal.journal import Journal, JournalledSession, WrittenSession
 from engine.service.coordinator.outputs.session_output import SessionOutput
 from engine.service.coordinator.text.codec import TextCodec
+from engine.service.coordinator.text.prompts import Prepared
 from engine.service.errors import as_noodle_error, from_number, surviving
 from protos import noodle_pb2 as pb
 
@@ -51,9 +53,9 @@ class SessionOutputs:
         self.codec = codec
 
     # ------------------------------------------------------------------------------------------ clients
-    def open(self, event: on.SessionSubmitted, session: WrittenSession) -> SessionOutput:
+    def open(self, event: on.SessionSubmitted, used: Used, session: WrittenSession) -> SessionOutput:
         """Journal and submit a session; raises what the journal or the cluster says against it."""
-        output = self._new(event.session_id, event.prompt_ids, event.request)
+        output = self._new(event.session_id, Prepared(event.prompt_ids, used), event.request)
         try:
             self._journal.open_session(session)
             self._feed(event)
@@ -87,9 +89,9 @@ class SessionOutputs:
         found = self._journal.session(session_id)
         if found is None or found.finish_reason is None:
             return None
-        output = self._new(session_id, found.prompt_ids, found.request)
+        output = self._new(session_id, Prepared(found.prompt_ids, found.used), found.request)
         del self._by_id[session_id]
-        output.restore(found.token_ids)
+        output.restore(found.tokens)
         output.finish(found.finish_reason, found.error)
         return output
 
@@ -105,10 +107,10 @@ class SessionOutputs:
             with contextlib.suppress(NotFound):
                 self._feed(on.SessionCancelled(output.session_id, "the client went away"))
 
-    def _new(self, session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest) -> SessionOutput:
+    def _new(self, session_id: str, prepared: Prepared, request: GenerateRequest) -> SessionOutput:
         if self.codec is None:
             raise AssertionError("a session before the model is known")
-        output = self._by_id[session_id] = SessionOutput(session_id, prompt_ids, self.codec, request.stop)
+        output = self._by_id[session_id] = SessionOutput(session_id, prepared, self.codec, request.stop)
         return output
 
     # ------------------------------------------------------------------------------------------ a restart
@@ -122,10 +124,11 @@ class SessionOutputs:
                 self._lose(session_id, as_noodle_error(e))
 
     def _take_over(self, found: JournalledSession) -> None:
-        output = self._new(found.session_id, found.prompt_ids, found.request)
-        stopped = output.restore(found.token_ids)
+        output = self._new(found.session_id, Prepared(found.prompt_ids, found.used), found.request)
+        stopped = output.restore(found.tokens)
         epoch, age_s = self._journal.incarnation << EPOCH_BITS, max(0.0, time.time() - found.wall_s)
-        self._feed(on.SessionRestored(found.session_id, found.prompt_ids, found.request, found.token_ids, epoch, stopped, age_s))
+        token_ids, sampling = tuple(token.token_id for token in found.tokens), found.used.sampling
+        self._feed(on.SessionRestored(found.session_id, found.prompt_ids, found.request, token_ids, epoch, stopped, age_s, sampling))
         self._spawn(self._cancel_unless_heard(output, RETURN_S))
 
     def _lose(self, session_id: str, error: NoodleError) -> None:
@@ -140,6 +143,7 @@ class SessionOutputs:
     def outcome(self, result: pb.SegmentResult) -> on.SegmentOutcome:
         """What a worker says of a session's part of a step; the text decides about stop strings before the cluster hears of the token."""
         index, error, stopped = (result.sample_index if result.sample_index >= 0 else None), None, False
+        logprobs = wire.from_message(Logprobs, result.logprobs) if result.HasField("logprobs") else None
         output = self._by_id.get(result.session_id)
         try:
             if result.code:
@@ -148,13 +152,13 @@ class SessionOutputs:
                 stopped = output.would_stop(result.token_id)
         except Exception as e:
             error = as_noodle_error(e)
-        return on.SegmentOutcome(result.session_id, result.epoch, index, result.token_id, error, stopped)
+        return on.SegmentOutcome(result.session_id, result.epoch, index, result.token_id, error, stopped, logprobs)
 
     def emit(self, command: do.EmitToken) -> None:
         """Journal a token, then turn it into text for the clients; raises what goes wrong with either."""
         output = self._by_id.get(command.session_id)
         if output is not None and output.fault is None:  # else it has ended
-            self._journal.append_token(command.session_id, command.index, command.token_id)
+            self._journal.append_token(command.session_id, command.index, command.token_id, command.logprobs)
             output.emit(command)
 
     def fail(self, session_id: str, error: NoodleError) -> None:

@@ -8,19 +8,18 @@ sentencepiece models (`ByteFallback`) turns such a run into characters only if a
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from engine.data.errors import InvalidInput, NotSupported
+from engine.service.coordinator.text.spelling import Spelling
 from engine.service.coordinator.text.tokenizer_files import load_tokenizer
 
 TORN = "\ufffd"  # stands for bytes that are no character, or not yet
 NORMALISED = 4  # a normaliser may turn so many characters into one
 CONTEXT_TOKENS = 8  # behind which a decoder does not look back; a character has at most four bytes
-_BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 class TextCodec:
@@ -34,7 +33,8 @@ class TextCodec:
     def __init__(self, folder: Path) -> None:
         """Raises Corrupt if the tokenizer's files are damaged."""
         self._tokenizer: Tokenizer | None = None
-        self.stand_in, self.source, self._special, self._has_byte_tokens = "", "", frozenset[int](), False
+        self._spelling: Spelling | None = None
+        self.stand_in, self.source, self._special = "", "", frozenset[int]()
         self._longest = 1  # characters of a token
         try:
             tokenizer, self.source = load_tokenizer(folder)
@@ -46,21 +46,23 @@ class TextCodec:
         self._tokenizer = tokenizer
         self._special = frozenset(i for i, token in tokenizer.get_added_tokens_decoder().items() if token.special)
         self._longest = max(map(len, tokenizer.get_vocab()), default=1)
-        decoder = tokenizer.decoder
-        self._has_byte_tokens = decoder is not None and "\u00e9" in decoder.decode(["<0xC3>", "<0xA9>"])
+        self._spelling = Spelling(tokenizer)
 
     def check_length(self, text: str, context_tokens: int) -> None:
         """Raise InvalidInput for a text that fills the context whatever its tokens are, before it costs the time to find them."""
-        most = context_tokens * self._longest * NORMALISED
-        if len(text) > most:
+        if len(text) > (most := self.most_characters(context_tokens)):
             raise InvalidInput(
                 f"the prompt has {len(text)} characters, and {most} are more than the model's context of {context_tokens} tokens can hold: "
                 "shorten it"
             )
 
-    def encode(self, text: str) -> tuple[int, ...]:
-        """The ids of a prompt, with what the tokenizer puts around it."""
-        return tuple(text.encode() if self._tokenizer is None else self._tokenizer.encode(text).ids)
+    def most_characters(self, context_tokens: int) -> int:
+        """No text that is longer fits into so many tokens."""
+        return context_tokens * self._longest * NORMALISED
+
+    def encode(self, text: str, frames: bool = True) -> tuple[int, ...]:
+        """The ids of a text, with what the tokenizer puts around a prompt if it `frames`: a chat template writes that itself."""
+        return tuple(text.encode() if self._tokenizer is None else self._tokenizer.encode(text, add_special_tokens=frames).ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of all these tokens."""
@@ -68,14 +70,19 @@ class TextCodec:
             return b"".join(bytes([i]) if i < 256 else b"<%d>" % i for i in token_ids).decode("utf-8", "replace")
         return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=True))
 
+    def spelling(self, token_id: int) -> bytes:
+        """The bytes that a token stands for, alone."""
+        if self._spelling is not None:
+            return self._spelling.of(token_id)
+        return bytes([token_id]) if token_id < 256 else b"<%d>" % token_id
+
     def is_silent(self, token_id: int) -> bool:
         """It never shows, and what stands around it is decoded as if it were not there."""
         return self._tokenizer is not None and (token_id in self._special or self._tokenizer.id_to_token(token_id) is None)
 
     def is_run_byte(self, token_id: int) -> bool:
         """What it says depends on the byte tokens before and behind it."""
-        token = self._tokenizer.id_to_token(token_id) if self._tokenizer is not None and self._has_byte_tokens else None
-        return token is not None and _BYTE_TOKEN.fullmatch(token) is not None
+        return self._spelling is not None and self._spelling.is_byte(token_id)
 
 
 class _Decoding:
@@ -106,13 +113,13 @@ class _Decoding:
 
 
 class TextStream:
-    """Text of one session, token by token, cut before the first stop string.
+    """Text of one session, token by token, cut before the first stop string in what follows its first `min_tokens` tokens.
 
     Text that could be the beginning of a stop string is held back until the next token decides.
     """
 
-    def __init__(self, codec: TextCodec, stop: tuple[str, ...]) -> None:
-        self._stop = stop
+    def __init__(self, codec: TextCodec, stop: tuple[str, ...], min_tokens: int = 0) -> None:
+        self._stop, self._num_unstoppable = stop, min_tokens
         self._decoding = _Decoding(codec)
         self._held = ""
         self.stopped = False
@@ -120,6 +127,10 @@ class TextStream:
     def push(self, token_id: int) -> str:
         """The text to show after this token; sets `stopped` when a stop string is complete."""
         self._held += self._decoding.push(token_id)
+        if self._num_unstoppable > 0:
+            self._num_unstoppable -= 1
+            shown, self._held = self._held, ""
+            return shown
         if self._stop and (first := self._first_stop(self._held + self._decoding.rest().rstrip(TORN))) is not None:
             return self._end(first)
         keep = max((n for s in self._stop for n in range(1, len(s)) if self._held.endswith(s[:n])), default=0)

@@ -122,8 +122,19 @@ def _framed(tokenizer: Tokenizer, settings: Settings, bos: str, eos: str, *, beg
     return tokenizer
 
 
+def tokenizer_config(folder: Path) -> dict[str, Any]:
+    """What the small files beside a vocabulary say, as they stand; empty if there are none. Raises Corrupt."""
+    return {**_document(folder / "special_tokens_map.json"), **_document(folder / "tokenizer_config.json")}
+
+
+def special_tokens(folder: Path) -> dict[str, str]:
+    """The text of each token with a role, such as bos_token. Raises Corrupt."""
+    options = tokenizer_config(folder)
+    return {role: content for role in _ROLES if isinstance(content := _content(options.get(role)), str) and content}
+
+
 def _settings(folder: Path) -> Settings:
-    options = {**_document(folder / "special_tokens_map.json"), **_document(folder / "tokenizer_config.json")}
+    options = tokenizer_config(folder)
     added = {int(i): AddedToken(name, normalized=False) for name, i in _document(folder / "added_tokens.json").items()}
     for number, token in options.get("added_tokens_decoder", {}).items():
         flags = {name: bool(token[name]) for name in ("single_word", "lstrip", "rstrip", "normalized", "special") if name in token}
