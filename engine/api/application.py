@@ -159,7 +159,7 @@ class Api:
 
     async def metrics(self, request: Request) -> Response:
         """What this server counts itself; the cluster's own figures are at the coordinator's `--metrics-port`."""
-        await self._callers.client(request, Role.VIEWER)
+        await self._status(request)
         from engine.api.metering import exposition
 
         return Response(exposition(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -148,6 +148,9 @@ class ResponseBody(Body):
 B = TypeVar("B", bound=Body)
 
 
+_FORMS = ("str", "int", "bool", "constrained-str")
+
+
 def read_body(cls: type[B], content: bytes) -> B:
     """The request in `content`; raises Problem 400 that names the field."""
     try:
@@ -162,8 +165,8 @@ def _problem(cls: type[Body], error: ValidationError) -> Problem:
     """Its first fault, in words; where several forms of a value are allowed, the fault of the form that came closest."""
     faults = error.errors(include_url=False, include_context=False)
     unknown = next((f for f in faults if f["type"] == "extra_forbidden" and len(f["loc"]) == 1), None)
-    fault = unknown or max(faults, key=lambda f: len(f["loc"]))
-    name = ".".join(str(part) for part in fault["loc"] if not _is_form(part))
+    fault = unknown or max(faults, key=lambda f: (len(_place(f["loc"])), not f["type"].endswith("_type")))
+    name = ".".join(_place(fault["loc"]))
     if fault["type"] == "json_invalid":
         return Problem(400, f"the body is not JSON: {fault['msg']}", code="invalid_json")
     if fault["type"] == "extra_forbidden":
@@ -178,9 +181,9 @@ def _problem(cls: type[Body], error: ValidationError) -> Problem:
     return Problem(400, f"{name or 'the body'}{given}: {reason}", param=name or None, code="invalid_value")
 
 
-def _is_form(part: str | int) -> bool:
-    """Whether pydantic means one of several forms of a value, and not a field."""
-    return isinstance(part, str) and (part in ("str", "int", "bool") or "[" in part or part[:1].isupper())
+def _place(loc: tuple[str | int, ...]) -> list[str]:
+    """The fields on the way to a fault, without pydantic's names for the several forms of a value."""
+    return [str(part) for part in loc if not (isinstance(part, str) and (part in _FORMS or "[" in part or part[:1].isupper()))]
 
 
 def _shown(value: Any) -> str:

@@ -68,7 +68,7 @@ class ChatDocuments:
         return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage_of(completions)}
 
     def _choice(self, index: int, completion: Completion) -> dict[str, Any]:
-        content, calls = completion.text, []
+        content, calls = completion.text, list[Call]()
         if (reader := self._readers[index]) is not None:
             content, calls = reader.take(completion.text)
             rest, late = reader.end()

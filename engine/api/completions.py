@@ -23,7 +23,7 @@ def prompts_of(body: CompletionBody) -> list[Prompt]:
         return [given]
     if not given:
         refuse("prompt is an empty list: give a text or token ids", "prompt", "invalid_value")
-    prompts: list[Prompt] = [list(given)] if isinstance(given[0], int) else list(given)  # type: ignore[arg-type]
+    prompts: list[Prompt] = [list(given)] if isinstance(given[0], int) else list(given)
     if len(prompts) * body.n > MAX_CHOICES:
         refuse(f"{len(prompts)} prompts x n {body.n} are too many answers: the limit is {MAX_CHOICES}", "n", "invalid_value")
     return prompts

@@ -18,14 +18,14 @@ _STATUS: tuple[tuple[type[errors.NoodleError], int, str, str], ...] = (  # the f
     (errors.NotFound, 404, INVALID, "not_found"),
     (errors.Exhausted, 429, "rate_limit_error", "rate_limit_exceeded"),
     (errors.Unauthorized, 401, "authentication_error", "invalid_api_key"),
-    (errors.Refused, 409, INVALID, "refused"),
+    (errors.Refused, 400, INVALID, "refused"),
     (errors.Unavailable, 503, "server_error", "unavailable"),
     (errors.Stale, 503, "server_error", "unavailable"),
     (errors.Cancelled, 503, "server_error", "cancelled"),
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False)  # what is raised is written to: it gets its traceback
 class Problem(Exception):
     """An answer that is an error."""
 

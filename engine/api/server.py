@@ -41,6 +41,7 @@ class ApiServer:
 
     def __init__(self, options: ApiOptions, address: str, access: Access) -> None:
         """Raises InvalidInput and Refused naming the option that is wrong."""
+        check_address(address)
         self._host, self._port = _host_and_port(options)
         keys = None if options.keys is None else read_tokens(options.keys)
         if keys is None and access.trusted is not None and access.trusted.certificate:
@@ -64,6 +65,7 @@ class ApiServer:
                 h11_max_incomplete_event_size=64 * 2**10,
             )
         )
+        self._scheme = "https" if options.http_cert else "http"
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> str:
@@ -83,7 +85,7 @@ class ApiServer:
             begun.cancel()
             await self._task
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{'https' if self._options.http_cert else 'http'}://{host}:{listener.getsockname()[1]}"
+        return f"{self._scheme}://{host}:{listener.getsockname()[1]}"
 
     async def stop(self) -> None:
         """End running answers after a moment of grace."""

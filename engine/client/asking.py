@@ -63,7 +63,7 @@ def chat_request(
 def _fields(asked: Asked) -> dict[str, Any]:
     """Of a request; the rest of the keywords are its sampling's."""
     values: dict[str, Any] = dict(asked)
-    fields = {name: values.pop(name) for name in ("max_new_tokens", "ignore_eos") if name in values}
+    fields: dict[str, Any] = {name: values.pop(name) for name in ("max_new_tokens", "ignore_eos") if name in values}
     stop = tuple(values.pop("stop", ()))
     biases = tuple(LogitBias(int(token), float(bias)) for token, bias in dict(values.pop("logit_bias", {})).items())
     ids = tuple(values.pop("stop_token_ids", ()))
