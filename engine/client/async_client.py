@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 from engine.client.answers import Completion, Token, Transcript
 from engine.client.asking import Asked, Message, chat_request, completion_request
+from engine.data.errors import Refused, Unavailable
 from engine.data.generation import GenerateRequest
 from engine.data.plan import Plan, Stage
 from engine.data.status import ClusterStatus
@@ -16,6 +17,7 @@ from engine.service.client import Client as WireClient
 from engine.service.trust.access import access_of_client
 from engine.service.trust.options import AccessOptions
 
+MOVE_INTERVAL_S = 0.1
 DEFAULT_ADDRESS = "127.0.0.1:7070"
 
 
@@ -136,8 +138,19 @@ class AsyncClient:
         return await self._wire.plan(strategy, stages, without)
 
     async def apply(self, plan: Plan) -> Plan:
-        """Move to a plan that `plan` returned, while sessions go on. Raises Refused if the cluster has another plan by now."""
-        return await self._wire.apply(plan.for_version, plan.strategy, plan.stages)
+        """Move to a plan that `plan` returned, while sessions go on; returns when it serves.
+
+        Raises Refused if the cluster has another plan by now, or if the move was dropped: the old plan serves then.
+        """
+        begun = await self._wire.apply(plan.for_version, plan.strategy, plan.stages)
+        async with contextlib.aclosing(self.watch(min_interval_s=MOVE_INTERVAL_S)) as states:
+            async for state in states:
+                if state.plan_version >= begun.plan_version:
+                    return begun
+                for report in await self._wire.moves():
+                    if report.plan_version == begun.plan_version and report.outcome != "done":
+                        raise Refused(f"the move to plan #{begun.plan_version} was dropped: {report.outcome}")
+        raise Unavailable("the coordinator ended the watch: ask for the status to see which plan serves")
 
 
 async def _whole(stream: AsyncStream) -> Completion:

@@ -155,7 +155,7 @@ class Client:
         return self._loop.run(self._client.plan(strategy, stages, without))
 
     def apply(self, plan: Plan) -> Plan:
-        """Move to a plan that `plan` returned, while sessions go on. Raises Refused if the cluster has another plan by now."""
+        """Move to a plan that `plan` returned, while sessions go on; returns when it serves. Raises Refused as `AsyncClient.apply`."""
         return self._loop.run(self._client.apply(plan))
 
 
