@@ -11,7 +11,7 @@ from engine.client.answers import Completion, Token, Transcript
 from engine.client.asking import Asked, Message, chat_request, completion_request
 from engine.data.errors import Refused, Unavailable
 from engine.data.generation import GenerateRequest
-from engine.data.plan import Plan, Stage
+from engine.data.plan import GIVEN, Plan, Stage
 from engine.data.status import ClusterStatus
 from engine.service.client import Client as WireClient
 from engine.service.trust.access import access_of_client
@@ -142,7 +142,7 @@ class AsyncClient:
 
         Raises Refused if the cluster has another plan by now, or if the move was dropped: the old plan serves then.
         """
-        begun = await self._wire.apply(plan.for_version, plan.strategy, plan.stages)
+        begun = await self._wire.apply(plan.for_version, "" if plan.strategy == GIVEN else plan.strategy, plan.stages)
         async with contextlib.aclosing(self.watch(min_interval_s=MOVE_INTERVAL_S)) as states:
             async for state in states:
                 if state.plan_version >= begun.plan_version:

@@ -10,10 +10,10 @@ from engine.control.nodes.eligibility import binding_pools, planning_nodes
 from engine.control.nodes.members import Members
 from engine.data.errors import InvalidInput, Refused
 from engine.data.model import ModelCard
-from engine.data.plan import Plan, Stage
+from engine.data.plan import GIVEN, Plan, Stage
 from engine.data.status import NodeState, Severity
 from engine.planning.live_plan import stable_plan
-from engine.planning.manual_plan import GIVEN, given_plan
+from engine.planning.manual_plan import given_plan
 from engine.planning.problem import Problem
 
 

@@ -42,6 +42,9 @@ class Stage:
         return self.stop - self.start
 
 
+GIVEN = "given"  # what a plan calls its strategy when its stages were
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """All stages in execution order, with what was predicted for them."""

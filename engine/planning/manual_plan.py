@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 
 from engine.data.errors import InvalidInput
-from engine.data.plan import Plan, Stage
+from engine.data.plan import GIVEN, Plan, Stage
 from engine.planning.problem import Infeasible, Problem
 from engine.planning.solution import evaluate, pool_ratios, pools_hold
-
-GIVEN = "given"  # what such a plan calls its strategy
 
 
 def given_plan(problem: Problem, layers: tuple[int, ...], order: tuple[str, ...], plan_version: int) -> Plan:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from engine.data.plan import GIVEN
 from engine.data.status import NodeState, Phase
 from noodle_tui.core.pages import Page, Preview
 from noodle_tui.listings import cursor_identity, cursor_row
@@ -20,7 +21,6 @@ KEY_OF = {
     "cluster.undrain": "cluster.drain",
     "cluster.forget": "cluster.drain",
 }  # without one of their own
-GIVEN = "given"  # what a plan calls its strategy when an operator cut it
 MODES = {
     "off": "no layer moves unless an operator says so",
     "suggest": "it watches every stage; a move that would pay is offered here, and done after {cluster.apply} and {dialog.yes}",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from engine.data.plan import GIVEN
 from engine.data.status import ClusterStatus
-from noodle_tui.changes.actions import GIVEN
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.listings.nodes import kv_share, memory_share, over_plan
 from noodle_tui.listings.stage_times import bottleneck_index, stage_s

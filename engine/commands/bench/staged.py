@@ -33,8 +33,7 @@ from engine.commands.machine.profile import read_profile
 from engine.commands.output import note, print_json, printable
 from engine.data.errors import NoodleError
 from engine.data.model import ModelRef
-from engine.data.plan import Plan, Stage
-from engine.planning.manual_plan import GIVEN
+from engine.data.plan import GIVEN, Plan, Stage
 from engine.profile.profile import Profile
 from engine.report.staged import Figures, StagedRow, staged_document
 from engine.service.local import child_environment

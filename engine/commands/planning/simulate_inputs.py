@@ -13,9 +13,9 @@ from engine.commands.machine.profile import read_profile
 from engine.commands.planning.options import Simulate, SimulatedMachines, SimulatedModel, SimulatedSessions
 from engine.data.errors import InvalidInput
 from engine.data.model import Item
-from engine.data.plan import Plan, Stage
+from engine.data.plan import GIVEN, Plan, Stage
 from engine.files import read_document
-from engine.planning.manual_plan import GIVEN, check_layers
+from engine.planning.manual_plan import check_layers
 from engine.planning.strategies import check_strategy
 from engine.simulation.arrivals import Arrival, at_once, poisson, trace
 from engine.simulation.cost import CostSource, ItemTimes, ProfileCosts
