@@ -24,7 +24,9 @@ from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.plan import Stage
 from engine.data.sampling import LogitBias, SamplingRequest, resolved
 from engine.data.status import NodeState, Phase
+from engine.service import wire
 from engine.service.client import Client
+from protos import noodle_pb2 as pb
 from tests.service.matrix import (
     MODEL,
     NUM_ITEMS,
@@ -121,6 +123,12 @@ def test_sampling_in_full_and_its_log_probabilities_survive_a_kill_a_move_and_a_
         await asyncio.to_thread(cluster.start_coordinator)
         for request, answer in zip(requests, answers, strict=True):
             check_against_one_process(request, await answer)
+            resumed = pb.GenerateRequest(session_id=(await answer).chunks[0].session_id, resume=True)
+            read_again = client._stream(client._stub.Generate(resumed, metadata=client._metadata))
+            kept = [wire.chunk_from_message(chunk) async for chunk in read_again]
+            told = (await answer).chunks
+            assert kept[0].used == told[0].used and kept[0].used is not None and kept[0].used.sampling.logprobs
+            assert [(c.index, c.token_id, c.text, c.logprobs) for c in kept] == [(c.index, c.token_id, c.text, c.logprobs) for c in told]
 
     run(cluster, work)
 
@@ -289,7 +297,6 @@ def test_a_broken_connection_is_made_again_and_no_token_comes_twice(cluster: Mat
 
 def test_a_finished_answer_can_be_read_again_from_the_journal_and_its_figures_are_remembered(cluster: Matrix) -> None:
     async def work(client: Client) -> None:
-        from engine.service import wire
         from protos import noodle_pb2 as pb
 
         done = await transcribe(client, ask(PROMPT, 12))
