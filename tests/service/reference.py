@@ -60,3 +60,14 @@ def sampled_reference(model: str, prompt_ids: Sequence[int], num_tokens: int, sa
             pad_token_id=0,
         )
     return [int(token_id) for token_id in out[0, len(prompt_ids) :]]
+
+
+def reference_logprobs(model: str, prompt_ids: Sequence[int], token_ids: Sequence[int]) -> list[list[float]]:
+    """For each of `token_ids` behind the prompt, the log probabilities of the whole vocabulary in its place."""
+    import torch
+
+    whole = _model(folder_of(model))
+    with torch.inference_mode():
+        logits = whole(torch.tensor([[*prompt_ids, *token_ids]])).logits[0]  # type: ignore[operator]
+    rows: list[list[float]] = logits[len(prompt_ids) - 1 : -1].float().log_softmax(-1).tolist()
+    return rows

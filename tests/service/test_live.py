@@ -22,9 +22,11 @@ from engine.commands.cluster.generate import Transcript, transcribe
 from engine.data.errors import NoodleError
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.plan import Stage
-from engine.data.sampling import SamplingRequest
+from engine.data.sampling import LogitBias, SamplingRequest, resolved
 from engine.data.status import NodeState, Phase
+from engine.service import wire
 from engine.service.client import Client
+from protos import noodle_pb2 as pb
 from tests.service.matrix import (
     MODEL,
     NUM_ITEMS,
@@ -40,7 +42,7 @@ from tests.service.matrix import (
     until,
 )
 from tests.service.nursery import Nursery
-from tests.service.reference import folder_of, reference
+from tests.service.reference import folder_of, reference, reference_logprobs, sampled_reference
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,56 @@ def test_eight_sampled_sessions_survive_two_kills_with_the_same_tokens(cluster: 
         assert [ids(t) for t in await asyncio.gather(*again)] == undisturbed
 
     run(cluster, work)
+
+
+SAMPLED = (
+    SamplingRequest(0.9, seed=1, min_p=0.02, presence_penalty=0.7, frequency_penalty=0.4, logprobs=True, top_logprobs=3),
+    SamplingRequest(frequency_penalty=1.5, repetition_penalty=1.2, logit_bias=(LogitBias(9, 1.5), LogitBias(4, -100.0)), logprobs=True),
+    SamplingRequest(1.1, seed=3, top_k=50, min_tokens=280, stop_token_ids=tuple(range(60)), logprobs=True, top_logprobs=1),
+)
+
+
+def test_sampling_in_full_and_its_log_probabilities_survive_a_kill_a_move_and_a_restart(cluster: Matrix) -> None:
+    """Against one process, in which nothing of that happens."""
+    requests = [ask(p, 300, sampling=s) for p, s in zip(PROMPTS, SAMPLED, strict=False)]
+
+    async def work(client: Client) -> None:
+        answers = [asyncio.create_task(transcribe(client, r)) for r in requests]
+        await until(client, lambda s: len(s.sessions) == 3 and min(x.num_generated for x in s.sessions) > 10)
+        cluster.nursery.kill(cluster.pids["w3"])
+        await until(client, lambda s: s.phase is Phase.SERVING and len(s.stages) == 2 and min(x.num_generated for x in s.sessions) > 40)
+        status = await client.status()
+        first, second = status.stages
+        await client.apply(status.plan_version, "", [Stage(second.worker_id, 0, 2), Stage(first.worker_id, 2, NUM_ITEMS)])
+        await moved(client, 1)
+        await until(client, lambda s: min(x.num_generated for x in s.sessions) > 90)
+        cluster.nursery.kill(cluster.pids["coordinator"])
+        await asyncio.to_thread(cluster.start_coordinator)
+        for request, answer in zip(requests, answers, strict=True):
+            check_against_one_process(request, await answer)
+            resumed = pb.GenerateRequest(session_id=(await answer).chunks[0].session_id, resume=True)
+            read_again = client._stream(client._stub.Generate(resumed, metadata=client._metadata))
+            kept = [wire.chunk_from_message(chunk) async for chunk in read_again]
+            told = (await answer).chunks
+            assert kept[0].used == told[0].used and kept[0].used is not None and kept[0].used.sampling.logprobs
+            assert [(c.index, c.token_id, c.text, c.logprobs) for c in kept] == [(c.index, c.token_id, c.text, c.logprobs) for c in told]
+
+    run(cluster, work)
+
+
+def check_against_one_process(request: GenerateRequest, answer: Transcript) -> None:
+    sampling = resolved(request.sampling, SamplingRequest())[0]
+    found, expected = ids(answer), sampled_reference(MODEL, request.prompt_ids, request.max_new_tokens, sampling)
+    assert found == expected[: len(found)]
+    ended = next((n for n, token_id in enumerate(expected, 1) if token_id in sampling.stop_token_ids and n > sampling.min_tokens), 0)
+    assert len(found) == (ended or request.max_new_tokens)
+    assert answer.finish_reason is (FinishReason.STOP if ended else FinishReason.LENGTH)
+    told = [c.logprobs for c in answer.chunks if c.index >= 0]
+    for row, token_id, logprobs in zip(reference_logprobs(MODEL, request.prompt_ids, found), found, told, strict=True):
+        assert logprobs is not None and logprobs.chosen.token_id == token_id and logprobs.chosen.spelling
+        assert abs(logprobs.chosen.logprob - float(row[token_id])) < 1e-4
+        best = sorted(float(x) for x in row)[::-1][: sampling.top_logprobs]
+        assert [e.logprob for e in logprobs.top] == pytest.approx(best, abs=1e-4)
 
 
 def test_a_stopped_worker_is_given_up_before_its_lease_ends_and_changes_nothing_when_it_wakes(cluster: Matrix) -> None:
@@ -245,7 +297,6 @@ def test_a_broken_connection_is_made_again_and_no_token_comes_twice(cluster: Mat
 
 def test_a_finished_answer_can_be_read_again_from_the_journal_and_its_figures_are_remembered(cluster: Matrix) -> None:
     async def work(client: Client) -> None:
-        from engine.service import wire
         from protos import noodle_pb2 as pb
 
         done = await transcribe(client, ask(PROMPT, 12))

@@ -8,14 +8,15 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.commands.cluster.options import Generate
+from engine.commands.cluster.used import logprobs_document, used_document, used_notes
 from engine.commands.output import note, print_json, printable, stand_in_note
 from engine.data.errors import InvalidInput, NoodleError
-from engine.data.generation import FinishReason, GenerateRequest, TokenChunk
-from engine.data.sampling import SamplingRequest
+from engine.data.generation import FinishReason, GenerateRequest, PromptMode, TokenChunk, Used
+from engine.data.json_text import json_text
 from engine.files import read_stdin
 from engine.service.client import Client
 
@@ -29,11 +30,13 @@ class Transcript:
     chunks: list[TokenChunk] = field(default_factory=list)
     arrived_s: list[float] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    used: Used | None = None  # what the coordinator made of the request
     stand_in_tokenizer: str = ""  # why the text went through bytes; empty if it went through the model's own tokenizer
 
     def add(self, chunk: TokenChunk) -> None:
         self.prompt_ids = chunk.prompt_ids or self.prompt_ids
         self.finish_reason = chunk.finish_reason or self.finish_reason
+        self.used = chunk.used or self.used
         self.stand_in_tokenizer = chunk.stand_in_tokenizer or self.stand_in_tokenizer
         self.chunks.append(chunk)
         if chunk.index >= 0:
@@ -61,6 +64,8 @@ class Transcript:
             "tokens_per_s": self.tokens_per_s,
             "step_p50_s": statistics.median([c.step_s for c in tokens[1:]] or [0.0]),
             "stages": _stages(tokens[1:] or tokens),
+            **(used_document(self.used) if self.used is not None else {}),
+            **({"logprobs": logprobs} if (logprobs := [logprobs_document(c.logprobs) for c in tokens if c.logprobs is not None]) else {}),
         }
 
 
@@ -83,8 +88,18 @@ def _request(options: Generate) -> GenerateRequest:
     prompt = read_stdin("a prompt") if options.prompt == "-" else options.prompt
     if prompt is not None and options.prompt_ids:
         raise InvalidInput("give either a prompt text or --prompt-ids, not both")
-    sampling = SamplingRequest(**asdict(options.sampling))
-    return GenerateRequest(prompt, options.prompt_ids, options.max_new_tokens, sampling, options.stop, options.ignore_eos)
+    chats = [name for name, given in (("--chat", options.chat), ("--system", options.system is not None)) if given]
+    if chats and (options.raw or prompt is None):
+        raise InvalidInput(
+            f"{chats[0]} is for a prompt text that goes through the chat template: leave out {chats[0]}, --raw and --prompt-ids"
+        )
+    common: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "stop": options.stop, "ignore_eos": options.ignore_eos}
+    sampling = options.sampling.request()
+    if prompt is not None and options.system is not None:
+        turns = [{"role": "system", "content": options.system}, {"role": "user", "content": prompt}]
+        return GenerateRequest(messages=json_text(turns), sampling=sampling, **common)
+    mode = PromptMode.RAW if options.raw else PromptMode.CHAT if options.chat else PromptMode.AUTO
+    return GenerateRequest(prompt, options.prompt_ids, sampling=sampling, mode=mode, **common)
 
 
 async def transcribe(client: Client, request: GenerateRequest, show: Callable[[TokenChunk], None] | None = None) -> Transcript:
@@ -100,7 +115,7 @@ async def transcribe(client: Client, request: GenerateRequest, show: Callable[[T
 
 async def _run(options: Generate, request: GenerateRequest) -> int:
     async with options.connection.client() as client:
-        transcript = await transcribe(client, request, None if options.json else _show)
+        transcript = await transcribe(client, request, _say_used if options.json else _show)
         dtype, grade = await _precision(client) if options.json else ("", "")
     document = transcript.document()
     if transcript.stand_in_tokenizer:
@@ -127,6 +142,13 @@ async def _precision(client: Client) -> tuple[str, str]:
     return status.model.precision.computed_dtype, str(status.identity)
 
 
+def _say_used(chunk: TokenChunk) -> None:
+    """Before the answer: what was made of the request."""
+    for text in used_notes(chunk.used) if chunk.used is not None else ():
+        note(f"noodle-engine: {text}")
+
+
 def _show(chunk: TokenChunk) -> None:
     """A terminal gets what cannot steer it; a file or a pipe gets the text."""
+    _say_used(chunk)
     print(printable(chunk.text) if sys.stdout.isatty() else chunk.text, end="", flush=True)

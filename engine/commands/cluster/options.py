@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 
 from engine.commands.connection import Connection
+from engine.data.errors import InvalidInput
+from engine.data.sampling import LogitBias, SamplingRequest
 from engine.options.declared import argument, group, option
 from engine.options.kinds import factor, ids, whole
+
+
+def bias(text: str) -> LogitBias:
+    """A kind of option: what to add to the logit of which token."""
+    token_id, _, amount = text.partition("=")
+    try:
+        return LogitBias(int(token_id), float(amount))
+    except InvalidInput as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not allowed: give a token id and a number, e.g. 50256=-100") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +40,40 @@ class Changing(Asking):
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
-    """How the next token is chosen."""
+    """How the next token is chosen; what is not given is as the model's generation_config.json recommends, else greedy."""
 
-    temperature: float | None = option(kind=float, help="0 is greedy (default)")
+    temperature: float | None = option(kind=float, help="0 is greedy (default, unless the model recommends another)")
     top_k: int | None = option(kind=int, help="choose among so many of the likeliest; 0: among all (default)")
     top_p: float | None = option(kind=float, help="choose among the likeliest that have this share together (default 1)")
     repetition_penalty: float | None = option(kind=float, help="above 1 what was there already is less likely (default 1)")
     seed: int | None = option(kind=int, help="the same seed gives the same tokens (default 0)")
+    min_p: float | None = option(kind=float, help="choose among what is at least so likely as this share of the likeliest; 0: off")
+    presence_penalty: float | None = option(kind=float, help="above 0 what the answer holds already is less likely, -2 to 2")
+    frequency_penalty: float | None = option(kind=float, help="the same, for each time that the answer holds it, -2 to 2")
+    logit_bias: tuple[LogitBias, ...] = option(
+        kind=bias, repeated=True, metavar="ID=BIAS", help="make a token likelier, or less likely, -100 to 100; may be repeated"
+    )
+    min_tokens: int | None = option(kind=whole(0), metavar="N", help="let nothing end the answer before so many tokens")
+    stop_token: tuple[int, ...] = option(kind=whole(0), repeated=True, metavar="ID", help="end with this token; may be repeated")
+    logprobs: int | None = option(kind=whole(0), metavar="N", help="with --json: log probabilities, and the N likeliest of each token")
+
+    def request(self) -> SamplingRequest:
+        """What is not given stays open: the model's makers may recommend something. Raises InvalidInput."""
+        return SamplingRequest(
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            repetition_penalty=self.repetition_penalty,
+            seed=self.seed,
+            min_p=self.min_p,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            logit_bias=self.logit_bias,
+            min_tokens=self.min_tokens,
+            stop_token_ids=self.stop_token,
+            logprobs=None if self.logprobs is None else True,
+            top_logprobs=self.logprobs,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +82,9 @@ class Generate(Asking):
 
     prompt: str | None = argument(optional=True, help="the prompt; read from stdin when it is '-'")
     prompt_ids: tuple[int, ...] = option(kind=ids, default=(), metavar="1,2,3", help="token ids instead of a text")
+    raw: bool = option(default=False, help="send the text as it is (default: as a user's, if the model has a chat template)")
+    chat: bool = option(default=False, help="refuse to send it as it is")
+    system: str | None = option(metavar="TEXT", help="what the model is told before the prompt; needs a chat template")
     max_new_tokens: int = option(kind=whole(1), default=64, metavar="N", help="tokens to generate at most (default %(default)s)")
     sampling: SamplingOptions = group(SamplingOptions)
     stop: tuple[str, ...] = option(repeated=True, metavar="TEXT", help="end before this text; may be repeated")
