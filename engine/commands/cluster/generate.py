@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from engine.commands.cluster.options import Generate
-from engine.commands.output import note, print_json, printable, stand_in_note
+from engine.commands.output import note, print_json, stand_in_note
 from engine.data.errors import InvalidInput, NoodleError
 from engine.data.generation import FinishReason, GenerateRequest, Sampling, TokenChunk
 from engine.files import read_stdin
+from engine.printable import printable
 from engine.service.client import Client
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from engine.commands.output import note, print_json, stand_in_note
+from engine.commands.output import note, print_json, say, stand_in_note
 from engine.commands.serving.options import Coordinator, Up, Worker
 from engine.data.errors import NoodleError, Unavailable
 from engine.data.status import ClusterStatus, Phase
@@ -60,7 +59,7 @@ async def _up(settings: LocalOptions, as_json: bool) -> int:
             print_json({**addresses, "stand_in_tokenizer": status.model.stand_in_tokenizer})
         else:
             weights = " with random weights: answers are noise" if status.model.random_weights else ""
-            print(f"{status.model.name}{weights}; ready: noodle-engine generate 'Hello' --connect {cluster.address}", flush=True)
+            say(f"{status.model.name}{weights}; ready: noodle-engine generate 'Hello' --connect {cluster.address}")
         await _until(stopping, cluster)
         return 0
     finally:
@@ -108,4 +107,4 @@ async def wait_until_serving(cluster: LocalCluster, say: Callable[[str], None] |
 
 
 def _say(text: str) -> None:
-    print(f"noodle-engine: {text}", file=sys.stderr, flush=True)
+    note(f"noodle-engine: {text}")
