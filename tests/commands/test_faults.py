@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from engine import cli
 from engine.service.coordinator.journal.journal import Journal
 from tests.commands.faults.harness import Fault, Harness, Sample, judged, turns
-from tests.commands.faults.scenarios import ANY_PORT, NOBODY, Scenario, commands, make_template, required, scenarios
+from tests.commands.faults.scenarios import ANY_PORT, NOBODY, SCENARIOS, Scenario, commands, make_template, required, scenarios
 
 COMMANDS = scenarios()
 TURNS = turns()
@@ -200,6 +201,9 @@ def test_a_good_state_directory_is_taken(harness: Harness, tmp_path: Path) -> No
 
 
 def test_every_command_has_a_way_to_be_run() -> None:
-    assert set(COMMANDS) == {*commands(), "console"}
+    """Of those that only connect a command line is derived; one that works with files of its own says how."""
+    assert set(COMMANDS) == {*cli.COMMANDS, "console"} and set(SCENARIOS) <= set(cli.COMMANDS)
+    only_connect = {name for name, parser in commands().items() if any("--connect" in a.option_strings for a in parser._actions)}
+    assert set(cli.COMMANDS) - set(SCENARIOS) <= only_connect
     for name, parser in commands().items():
         assert isinstance(parser, argparse.ArgumentParser) and required(parser) is not None, name

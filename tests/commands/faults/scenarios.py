@@ -66,6 +66,7 @@ def _one(line: str, *, code: int = 0, **fields: object) -> Scenario:
     return Scenario(tuple(line.split()), codes=frozenset({code}), **fields)  # type: ignore[arg-type]
 
 
+_CERTIFICATES = "--tls-ca ca.pem --tls-cert certs/w9.pem --tls-key certs/w9.key"
 _SERVER = f"--listen {ANY_PORT} --token-file tokens"
 _JOINED = "cannot reach"
 # Nobody looks at the figures.
@@ -80,7 +81,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, ...]] = {
     "worker": (_one(f"worker --join {NOBODY} --cache-dir cache --device cpu {_SERVER}", until=_JOINED),),
     "generate": (
         _one(f"generate - --connect {NOBODY}", stdin="{folder}/prompt.txt", code=1),
-        _one(f"generate hi --connect {NOBODY} --tls-ca ca.pem", code=1),
+        _one(f"generate hi --connect {NOBODY} --token-file tokens {_CERTIFICATES}", code=1),
         _one(f"generate hi --config config.yaml --connect {NOBODY}", code=1),
     ),
     "models": (
@@ -122,7 +123,6 @@ SCENARIOS: Mapping[str, tuple[Scenario, ...]] = {
         _one("bench hop --tokens 8 --rounds 1", limit_s=60, most_faults=3),
     ),
 }
-_CERTIFICATES = "--tls-ca ca.pem --tls-cert certs/w9.pem --tls-key certs/w9.key"
 CONSOLE = (
     Scenario(("--headless", "--record", "out/run.rec", "--connect", NOBODY), "noodle-console", until="trying again"),
     Scenario(("--headless", "--record", "out/run.rec.gz", "--connect", NOBODY), "noodle-console", until="trying again"),
