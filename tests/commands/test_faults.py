@@ -182,6 +182,18 @@ STATES: dict[str, Callable[[Path], object]] = {
 }
 
 
+# Where several checks would refuse a state, the one that says what it is comes first.
+SAID = {
+    "a folder in place of the journal": "this is a folder, name a file",
+    "text": "is damaged, or no journal",
+    "damaged pages": "is damaged",
+    "another program's": "is the database of another program",
+    "another version's": "was written by another version (1, not 2)",
+    "a mode that is none": "is damaged",
+    "an event of no severity": "is damaged",
+}
+
+
 @pytest.mark.parametrize("state", STATES)
 def test_a_state_directory_that_cannot_be_used_is_one_sentence(harness: Harness, tmp_path: Path, state: str) -> None:
     folder = tmp_path / "kept"
@@ -190,6 +202,7 @@ def test_a_state_directory_that_cannot_be_used_is_one_sentence(harness: Harness,
     outcome = harness.run(scenario)
     assert (outcome.how, judged(outcome, scenario)) == ("ended", None), outcome
     assert outcome.code in (1, 2) and str(folder) in outcome.err and outcome.err.count("\n") == 1, outcome
+    assert SAID.get(state, "") in outcome.err, outcome
     assert outcome.err.startswith("noodle-engine: ") and ("choose another" in outcome.err or "name a" in outcome.err), outcome.err
 
 

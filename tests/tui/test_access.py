@@ -81,6 +81,7 @@ def test_what_is_in_order_is_taken_and_nothing_is_read_where_it_is_not_shown(pki
     line = filled("--tls-ca ca.pem --tls-cert ann.pem --tls-key ann.key", pki)
     assert checked(parse(["--connect", "h:1", *line])).connect == "h:1"
     assert checked(parse(["--tls-ca", "nowhere.pem"])).connect is None  # an embedded cluster is reached in its own way
+    assert checked(parse(["--connect", "10.255.255.1:1", "--token", ""])).connect  # an empty variable is none
 
 
 def test_a_real_console_ends_before_it_paints(pki: Path) -> None:

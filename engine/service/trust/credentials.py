@@ -29,9 +29,9 @@ def read_shown(options: AccessOptions) -> tuple[str | None, Trusted | None]:
     """The token and the certificates of a program that asks and operates; None where none are given, and for clear text.
 
     Raises InvalidInput naming the option and the file that is wrong."""
-    if options.token is not None and options.token_file is not None:
+    if options.token and options.token_file is not None:
         raise InvalidInput("--token and --token-file (or NOODLE_TOKEN and NOODLE_TOKEN_FILE) name two tokens: give one")
-    token = options.token if options.token_file is None else _client_token(options.token_file)
+    token = options.token or None if options.token_file is None else _client_token(options.token_file)
     if token is not None:
         check_token(token, "the token")
     if (options.tls_cert is None) != (options.tls_key is None):
