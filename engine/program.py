@@ -17,6 +17,7 @@ from typing import Any
 
 from engine.data.errors import Bug, InvalidInput, NoodleError
 from engine.files import failure, shown
+from engine.printable import one_line
 
 INTERRUPTED = 130
 TRACEBACK_VARIABLE = "NOODLE_TRACEBACK"
@@ -106,7 +107,7 @@ def _tell(name: str, error: Exception) -> int:
     with contextlib.suppress(OSError, ValueError):
         if isinstance(told, Bug) and os.environ.get(TRACEBACK_VARIABLE):
             traceback.print_exception(error, file=sys.stderr)
-        print(f"{name}: {told}", file=sys.stderr, flush=True)
+        print(one_line(f"{name}: {told}"), file=sys.stderr, flush=True)
     return told.exit_code
 
 

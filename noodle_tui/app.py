@@ -279,8 +279,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
 
     # --- the link -------------------------------------------------------------------------------------------------
     def switch(self, address: str) -> None:
-        """Connect to another coordinator; an embedded cluster is ended. Raises InvalidInput for what is no address."""
-        options = Options(connect=address, hz=self.options.hz)
+        """Connect to another coordinator; an embedded cluster is ended. Raises what `Options` and `checked` say against it."""
+        options = command_line.checked(Options(connect=address, hz=self.options.hz, access=self.options.access))
         self.dispatch(Said(f"connecting to {address}"))
         begin(self, self._switch, options, group="switch", exclusive=True)
 
@@ -366,7 +366,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str]) -> int:
     config = load_config(user_folder() / "console.toml")
-    options = command_line.parse(arguments, config)
+    options = command_line.checked(command_line.parse(arguments, config))
     if options.headless:
         from noodle_tui.cluster.headless import record
 

@@ -125,6 +125,18 @@ def _read(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, type]
     return parser, groups, vars(parser.parse_args(argv))
 
 
+def checked(options: Options) -> Options:
+    """The same options; raises InvalidInput or Refused for tokens and certificates that cannot be shown to --connect.
+
+    They are looked at before there is a screen, and before a connection that would be tried again and again.
+    """
+    if options.connect is not None and any(vars(options.access).values()):
+        from engine.service.trust.credentials import check_travels, read_shown  # not for the first paint of everybody else
+
+        check_travels(*read_shown(options.access), options.connect)
+    return options
+
+
 def _from_config(config: Config | None) -> dict[str, Any]:
     if config is None:
         return {}

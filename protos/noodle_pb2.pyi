@@ -1178,12 +1178,6 @@ class KvBlock(_message.Message):
     crc32: int
     def __init__(self, layer: _Optional[int] = ..., start_token: _Optional[int] = ..., dtype: _Optional[_Union[DType, str]] = ..., key_shape: _Optional[_Iterable[int]] = ..., value_shape: _Optional[_Iterable[int]] = ..., keys: _Optional[bytes] = ..., values: _Optional[bytes] = ..., crc32: _Optional[int] = ...) -> None: ...
 
-class ImportKvReply(_message.Message):
-    __slots__ = ("num_bytes",)
-    NUM_BYTES_FIELD_NUMBER: _ClassVar[int]
-    num_bytes: int
-    def __init__(self, num_bytes: _Optional[int] = ...) -> None: ...
-
 class KvRange(_message.Message):
     __slots__ = ("session_id", "epoch", "start_token", "stop_token")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]

@@ -1192,11 +1192,6 @@ class StageServiceStub:
                 request_serializer=protos_dot_noodle__pb2.ExportKvRequest.SerializeToString,
                 response_deserializer=protos_dot_noodle__pb2.KvMessage.FromString,
                 _registered_method=True)
-        self.ImportKv = channel.stream_unary(
-                '/noodle.v1.StageService/ImportKv',
-                request_serializer=protos_dot_noodle__pb2.KvMessage.SerializeToString,
-                response_deserializer=protos_dot_noodle__pb2.ImportKvReply.FromString,
-                _registered_method=True)
         self.Prepare = channel.unary_unary(
                 '/noodle.v1.StageService/Prepare',
                 request_serializer=protos_dot_noodle__pb2.LoadRequest.SerializeToString,
@@ -1277,14 +1272,8 @@ class StageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportKv(self, request, context):
-        """Coordinator or new owner: a session's keys and values of some items, token range by token range.
+        """New owner: a session's keys and values of some items, token range by token range.
         """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
-    def ImportKv(self, request_iterator, context):
-        """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -1378,11 +1367,6 @@ def add_StageServiceServicer_to_server(servicer, server):
                     servicer.ExportKv,
                     request_deserializer=protos_dot_noodle__pb2.ExportKvRequest.FromString,
                     response_serializer=protos_dot_noodle__pb2.KvMessage.SerializeToString,
-            ),
-            'ImportKv': grpc.stream_unary_rpc_method_handler(
-                    servicer.ImportKv,
-                    request_deserializer=protos_dot_noodle__pb2.KvMessage.FromString,
-                    response_serializer=protos_dot_noodle__pb2.ImportKvReply.SerializeToString,
             ),
             'Prepare': grpc.unary_unary_rpc_method_handler(
                     servicer.Prepare,
@@ -1566,33 +1550,6 @@ class StageService:
             '/noodle.v1.StageService/ExportKv',
             protos_dot_noodle__pb2.ExportKvRequest.SerializeToString,
             protos_dot_noodle__pb2.KvMessage.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
-
-    @staticmethod
-    def ImportKv(request_iterator,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.stream_unary(
-            request_iterator,
-            target,
-            '/noodle.v1.StageService/ImportKv',
-            protos_dot_noodle__pb2.KvMessage.SerializeToString,
-            protos_dot_noodle__pb2.ImportKvReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -15,7 +15,8 @@ from engine.api.metering import Metering
 from engine.api.options import DEFAULT_HTTP, ApiOptions
 from engine.data.errors import InvalidInput, Refused, Unavailable
 from engine.service.addresses import check_address, is_loopback
-from engine.service.trust.access import Access, read_pair, read_tokens
+from engine.service.trust.access import Access
+from engine.service.trust.credentials import read_pair, read_tokens
 
 GRACE_S = 2  # for answers that run when the server is to end
 KEEP_ALIVE_S = 30

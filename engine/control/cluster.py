@@ -190,7 +190,7 @@ class Cluster:
         self.serving.cancel(event.session_id, event.reason, now_s, out)
 
     def _session_failed(self, event: on.SessionFailed, now_s: float, out: Commands) -> None:
-        self.serving.fail(event.session_id, event.error, now_s, out)
+        self.serving.fail(event, now_s, out)
 
     def _step_reported(self, event: on.StepReported, now_s: float, out: Commands) -> None:
         plan, flight = self.state.running, self.serving.flights.get(event.step_id)

@@ -179,10 +179,14 @@ class SessionCancelled:
 
 @dataclass(frozen=True, slots=True)
 class SessionFailed:
-    """Its output could not be handled: a bug, or a disk that is full. It ends, the others go on."""
+    """Its output could not be handled: a bug, or a disk that is full. It ends, the others go on.
+
+    `submitted` is there for one that could not even be written down when it came: it has failed before it began.
+    """
 
     session_id: str
     error: NoodleError
+    submitted: SessionSubmitted | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from grpc_health.v1._async import HealthServicer
 
 from engine.data.errors import NoodleError, Unavailable
 from engine.data.json_text import json_text
+from engine.printable import one_line, printable
 from engine.service import wire
 from engine.service.errors import CatchAll
 from engine.service.incoming import Decoder
@@ -155,7 +156,7 @@ def serve(server: Coroutine[Any, Any, int]) -> NoReturn:
         try:
             exit_code = await server
         except NoodleError as e:
-            print(f"noodle-engine: {e}", file=sys.stderr)
+            print(one_line(f"noodle-engine: {e}"), file=sys.stderr)
             exit_code = e.exit_code
         await _cancel_tasks()
         for stream in (sys.stdout, sys.stderr):
@@ -184,10 +185,21 @@ async def _cancel_tasks() -> None:
 
 
 def set_up_logging(level: str = "INFO") -> None:
-    """Logs go to stderr, one line each, ASCII only."""
+    """Logs go to stderr, one line each, without what steers a terminal."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableLines("%(asctime)s %(levelname)s %(name)s %(message)s"))
     handler.addFilter(RateLimit(time.monotonic))
-    logging.basicConfig(handlers=[handler], level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(handlers=[handler], level=level.upper())
+
+
+class PrintableLines(logging.Formatter):
+    """What nodes and clients say stays within its line; only the steps of an incident follow it, on lines of their own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return one_line(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return printable(super().formatException(ei))
 
 
 class RateLimit(logging.Filter):

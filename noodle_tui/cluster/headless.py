@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from engine.data.errors import NoodleError
+from engine.printable import one_line
 from noodle_tui.cluster.link import Link
 from noodle_tui.cluster.recording import Recorder
 from noodle_tui.core.messages import FrameArrived, LinkLost, Message
@@ -31,7 +32,7 @@ async def _record(options: Options) -> int:
                 recorder.frame(message.frame, message.wall_s, time.monotonic())
             elif isinstance(message, LinkLost):
                 recorder.lost(message.error, time.time(), time.monotonic())
-                print(f"{message.error}; trying again", file=sys.stderr)
+                print(one_line(f"{message.error}; trying again"), file=sys.stderr)
         except NoodleError as problem:
             if not ended.done():
                 ended.set_exception(problem)

@@ -172,7 +172,8 @@ class Link:
         """Post every frame of one connection until it ends or fails."""
         self._post(Dialling(address))
         service, access = await _imported("engine.service.client"), await _imported("engine.service.trust.access")
-        shown = access.access_of_client(self._options.access, address)
+        joins = self._options.connect is not None  # an embedded cluster gave this user its own token, and speaks no TLS
+        shown = access.access_of_client(self._options.access, address) if joins else None
         async with service.Client(address, shown) as self._client:
             try:
                 await self._compare_versions(self._client, address)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from engine import cli
 from engine.service.coordinator.journal.journal import Journal
 from tests.commands.faults.harness import Fault, Harness, Sample, judged, turns
-from tests.commands.faults.scenarios import ANY_PORT, NOBODY, Scenario, commands, make_template, required, scenarios
+from tests.commands.faults.scenarios import ANY_PORT, NOBODY, SCENARIOS, Scenario, commands, make_template, required, scenarios
 
 COMMANDS = scenarios()
 TURNS = turns()
@@ -181,6 +182,18 @@ STATES: dict[str, Callable[[Path], object]] = {
 }
 
 
+# Where several checks would refuse a state, the one that says what it is comes first.
+SAID = {
+    "a folder in place of the journal": "this is a folder, name a file",
+    "text": "is damaged, or no journal",
+    "damaged pages": "is damaged",
+    "another program's": "is the database of another program",
+    "another version's": "was written by another version (1, not 2)",
+    "a mode that is none": "is damaged",
+    "an event of no severity": "is damaged",
+}
+
+
 @pytest.mark.parametrize("state", STATES)
 def test_a_state_directory_that_cannot_be_used_is_one_sentence(harness: Harness, tmp_path: Path, state: str) -> None:
     folder = tmp_path / "kept"
@@ -189,6 +202,7 @@ def test_a_state_directory_that_cannot_be_used_is_one_sentence(harness: Harness,
     outcome = harness.run(scenario)
     assert (outcome.how, judged(outcome, scenario)) == ("ended", None), outcome
     assert outcome.code in (1, 2) and str(folder) in outcome.err and outcome.err.count("\n") == 1, outcome
+    assert SAID.get(state, "") in outcome.err, outcome
     assert outcome.err.startswith("noodle-engine: ") and ("choose another" in outcome.err or "name a" in outcome.err), outcome.err
 
 
@@ -200,6 +214,9 @@ def test_a_good_state_directory_is_taken(harness: Harness, tmp_path: Path) -> No
 
 
 def test_every_command_has_a_way_to_be_run() -> None:
-    assert set(COMMANDS) == {*commands(), "console"}
+    """Of those that only connect a command line is derived; one that works with files of its own says how."""
+    assert set(COMMANDS) == {*cli.COMMANDS, "console"} and set(SCENARIOS) <= set(cli.COMMANDS)
+    only_connect = {name for name, parser in commands().items() if any("--connect" in a.option_strings for a in parser._actions)}
+    assert set(cli.COMMANDS) - set(SCENARIOS) <= only_connect
     for name, parser in commands().items():
         assert isinstance(parser, argparse.ArgumentParser) and required(parser) is not None, name

@@ -8,6 +8,7 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.move_estimate import preview_with, preview_without
+from engine.control.nodes import members
 from engine.control.status import cluster_status
 from engine.data.errors import NotFound, Refused
 from engine.data.status import NodeState, Phase
@@ -115,6 +116,23 @@ def test_only_a_lost_node_can_be_forgotten_and_then_it_is_gone() -> None:
     assert drained(driver)[-1] == ()
     driver.join("w2")
     assert "w2" in nodes_of(driver)  # a stranger now, and welcome
+
+
+def test_of_lost_nodes_the_last_ones_are_remembered_and_those_that_are_drained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker without a name of its own has another one after every start."""
+    monkeypatch.setattr(members, "MAX_LOST", 3)
+    driver = Driver(num_workers=2).start()
+    driver.join("kept")
+    driver.feed(on.DrainRequested("kept"))
+    lose(driver, "kept")
+    for number in range(6):
+        driver.now_s += 1.0
+        driver.join(f"x{number}")
+        lose(driver, f"x{number}")
+    assert [m.spec.node_id for m in driver.cluster.members] == ["kept", "w1", "w2", "x3", "x4", "x5"]
+    assert driver.cluster.phase is Phase.SERVING and drained(driver)[-1] == ("kept",)
+    driver.join("x0")
+    assert len(cluster_status(driver.cluster, "c", driver.now_s).nodes) == 7  # a stranger, and welcome
 
 
 def test_a_drained_node_that_is_absent_can_be_forgotten_too() -> None:

@@ -21,7 +21,7 @@ ANSWER_S = 0.3  # a call that may take its time has passed if it was not refused
 HANG_S = 60.0
 # Those that load, measure, generate, watch or wait for others.
 SLOW = frozenset(
-    {"Watch", "Generate", "Profile", "Measure", "Load", "Prepare", "Commit", "CopyKv", "ExportKv", "ImportKv", "Unload", "MeasureLinks"}
+    {"Watch", "Generate", "Profile", "Measure", "Load", "Prepare", "Commit", "CopyKv", "ExportKv", "Unload", "MeasureLinks"}
     | {"Register", "GetManifest", "Fetch", "SetSlowdown"}
 )
 UNKNOWN_TOKEN = "nobody-gave-this-token-away"

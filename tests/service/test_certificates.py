@@ -25,7 +25,7 @@ from protos import noodle_pb2_grpc as rpc
 from tests.service.matrix import MODEL, NUM_ITEMS, PROMPT, ids
 from tests.service.nursery import Nursery
 from tests.service.reference import reference
-from tests.service.test_live import ask, moved, until
+from tests.service.test_live import ask, events, moved, until
 
 
 @dataclass
@@ -153,7 +153,9 @@ def test_a_revoked_machine_is_cut_and_the_session_goes_on_without_it(cluster: Cl
         assert main(["certs", "--dir", str(cluster.folder), "revoke", "w2"]) == 0
         os.kill(cluster.pids["c1"], signal.SIGHUP)
         status = await until(client, lambda s: {st.worker_id for st in s.stages} == {"w1"})
-        assert next(n for n in status.nodes if n.worker_id == "w2").state == "lost"
+        lost = next(n for n in status.nodes if n.worker_id == "w2")
+        assert (lost.state, lost.detail) == ("lost", "its certificate was revoked")
+        assert "lost: its certificate was revoked" in [e.text for e in await events(client) if e.subject == "w2"]
         assert ids(await answer) == reference(MODEL, PROMPT, 300)
 
     cluster.run(work)

@@ -95,7 +95,12 @@ def test_a_second_worker_of_a_name_is_refused_before_it_imports_torch(pair: Pair
 def test_a_worker_that_was_killed_is_replaced_at_once(pair: Pair) -> None:
     os.kill(pair.pid, signal.SIGKILL)
     successor = pair.start_node1()
-    pair.run(lambda client: until(client, serves(successor)))
+
+    async def work(client: Client) -> list[str]:
+        await until(client, serves(successor))
+        return [e.text for e in await events(client) if e.subject == "node1" and e.text.startswith("lost")]
+
+    assert pair.run(work) == ["lost: its connection broke"], "its lease was not waited for"
 
 
 def test_a_worker_that_stands_still_loses_its_name_with_its_lease_and_goes_when_it_wakes(pair: Pair) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from prometheus_client import generate_latest
 
 from engine.control import commands as do
 from engine.control import events as on
@@ -21,8 +22,11 @@ from engine.data.generation import FinishReason, GenerateRequest, Used
 from engine.data.plan import NodeSpec, Stage
 from engine.data.sampling import GREEDY
 from engine.data.status import SessionStatus, Severity
+from engine.report.prometheus import cluster_metrics, registry_of
 from engine.service.coordinator import peers, worker_peer
+from engine.service.coordinator import shell as shell_module
 from engine.service.coordinator.journal.journal import Journal, written
+from engine.service.coordinator.outputs.session_output import SessionOutput
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.text.codec import TextCodec
 from engine.service.coordinator.text.prompts import Prepared
@@ -173,6 +177,62 @@ def test_a_session_whose_last_token_could_not_be_journalled_has_failed(tmp_path:
         kept = journal.session("s-1")
         assert kept is not None and kept.finish_reason is FinishReason.ERROR and isinstance(kept.error, Exhausted)
         assert journal.past_sessions() == PastSessions((replace(done, state="failed", finish_reason="error", why=str(kept.error)),), 0, 1)
+        await shell.close()
+
+    asyncio.run(work())
+
+
+def test_sessions_for_which_the_disk_has_no_room_have_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that cannot be written down when it comes, and one whose next token cannot: clients are told, and operators can count."""
+
+    async def work() -> None:
+        journal = Journal(tmp_path / "journal.sqlite3")
+        shell = ClusterShell(Cluster(ClusterConfig(), time.monotonic()), "c", journal, Access())
+        shell.outputs.speak(TextCodec(tmp_path))
+        shell.feed(on.ModelReady(card()))
+        request = GenerateRequest(prompt_ids=(1, 2), max_new_tokens=4)
+
+        def begin(session_id: str) -> SessionOutput:
+            return shell.outputs.open(on.SessionSubmitted(session_id, (1, 2), request), written(session_id, (1, 2), request))
+
+        running = begin("s-1")
+        journal._db.execute(f"PRAGMA max_page_count = {journal._db.execute('PRAGMA page_count').fetchone()[0]}")
+        wide = tuple(range(50_000))  # there may be room left within a page
+        with pytest.raises(Exhausted, match="cannot be written"):
+            shell.outputs.open(on.SessionSubmitted("s-2", (1, 2), request), written("s-2", wide, request))
+        monkeypatch.setattr(journal, "append_token", lambda *_: journal.open_session(written("s-3", wide, request)))
+        shell._backlog.append(do.EmitToken("s-1", 0, 65, (), 0.0))
+        shell._drain()
+        shell._drain()
+        with pytest.raises(Exhausted, match="cannot be written"):
+            async for chunk in running.stream(0):
+                raise AssertionError(f"nothing was journalled, yet it gave {chunk}")
+        status = shell.status()
+        assert [(s.session_id, s.state, s.finish_reason) for s in status.ended.latest] == [
+            ("s-1", "failed", "error"),
+            ("s-2", "failed", "error"),
+        ]
+        assert (status.ended.num_failed, status.ended.num_done, status.sessions) == (2, 0, ())
+        assert all("cannot be written" in s.why for s in status.ended.latest)
+        assert "noodle_sessions_failed_total 2.0" in generate_latest(registry_of(lambda: cluster_metrics(status))).decode()
+        with pytest.raises(InvalidInput):  # what is refused never was a session
+            shell.outputs.open(on.SessionSubmitted("s-4", (1,) * 100, request), written("s-4", (1,), request))
+        assert shell.status().ended.num_failed == 2
+        await shell.close()
+
+    asyncio.run(work())
+
+
+def test_of_workers_that_cannot_join_only_the_newest_names_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell_module, "MAX_TURNED_AWAY", 3)
+
+    async def work() -> None:
+        shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), Access())
+        async with serving("w0") as address:
+            for name in ("w1", "w2", "w3", "w3", "w4", "w5", "w5", "w1"):
+                with pytest.raises(Unavailable, match=f"answers at .*, not {name}"):
+                    await shell.admit(at(name, address), ready=False)
+        assert [e.subject for e in shell.events] == ["w1", "w2", "w3", "w4", "w5", "w1"] and len(shell._turned_away) == 3
         await shell.close()
 
     asyncio.run(work())

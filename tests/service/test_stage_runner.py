@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.control.moves import Carried
 from engine.data.errors import Corrupt, InvalidInput, NotFound, Stale, Unavailable
 from engine.data.generation import Segment
 from engine.data.model import ModelRef
@@ -19,7 +20,8 @@ from engine.model.weights.weight_folder import WeightFolder
 from engine.service import wire
 from engine.service.errors import from_number
 from engine.service.meters import Meters
-from engine.service.worker import kv_transfer
+from engine.service.worker.kv_export import export_session
+from engine.service.worker.prepared_stage import PreparedStage
 from engine.service.worker.stage_runner import RunnerOptions, StageRunner
 from protos import noodle_pb2 as pb
 from tests.service.reference import reference
@@ -36,14 +38,26 @@ class Stage:
         card = prepare(ModelRef(MODEL, 0), default_cache_dir())
         self.out: queue.Queue[pb.StepFrame | pb.StepReport] = queue.Queue()
         self.runner = StageRunner(RunnerOptions(name, "cpu", kv_budget_bytes), Meters(), self.out.put)
-        request = pb.LoadRequest(folder=card.folder, fingerprint=card.fingerprint, plan_version=3, start=start, stop=stop)
-        wire.to_message(card.ref, request.model)
-        weights = WeightFolder(Path(card.folder))
-        self.reply = self.runner.call(lambda: self.runner.load(request, weights)).result(60)
+        self.request = pb.LoadRequest(folder=card.folder, fingerprint=card.fingerprint, plan_version=3, start=start, stop=stop)
+        wire.to_message(card.ref, self.request.model)
+        self.weights = WeightFolder(Path(card.folder))
+        self.reply = self.runner.call(lambda: self.runner.load(self.request, self.weights)).result(60)
 
     def step(self, frame: pb.StepFrame) -> pb.StepFrame | pb.StepReport:
         self.runner.submit(frame)
         return self.out.get(timeout=120)
+
+    def prepared(self, plan: int) -> PreparedStage:
+        """The same items for another plan, as a worker prepares them that holds none of them."""
+        request = pb.LoadRequest()
+        request.CopyFrom(self.request)
+        request.plan_version = plan
+        return PreparedStage(request, self.weights, "cpu", 10**7, None, lambda done, what: None)
+
+    def taken_over(self, prepared: PreparedStage, carried: tuple[Carried, ...]) -> tuple[str, ...]:
+        """Commit as that worker; returns the sessions that are not complete there."""
+        self.runner.unload()
+        return self.runner.commit(prepared, carried)
 
     def idle(self) -> None:
         """Return when everything submitted has run."""
@@ -105,39 +119,33 @@ def test_two_stages_equal_generate_and_a_repeated_step_appends_nothing(pair: tup
 def test_a_session_goes_on_elsewhere_from_its_exported_keys_and_values(pair: tuple[Stage, Stage]) -> None:
     expected = reference(MODEL, PROMPT, NUM_NEW)
     assert generate(pair, list(PROMPT), 0, 3) == expected[:3]
-    num_items = prepare(ModelRef(MODEL, 0), default_cache_dir()).num_items
-    other = Stage("a2", 0, 2), Stage("b2", 2, num_items)
-    for old, new in zip(pair, other, strict=True):
-        request = pb.ExportKvRequest(session_id="s", epoch=1)
-        model, sessions = old.runner.owned_model(), old.runner.sessions
-        raw = [m.SerializeToString() for m in kv_transfer.export_session(model, sessions, request)]
-        messages = [pb.KvMessage.FromString(m) for m in raw]
-        taken = new.runner.call(
-            lambda new=new, messages=messages: kv_transfer.import_session(new.runner.owned_model(), new.runner.sessions, messages)
-        )
-        assert taken.result(60) > 0
     tokens = [*PROMPT, *expected[:3]]
-    assert generate(other, tokens, len(tokens) - 1, 0) == []
-    third = through(other, frame(len(tokens) - 1, (tokens[-1],), 3))
-    assert third.token_id == expected[3]
-    for stage in other:
-        stage.runner.close()
+    carried = (Carried("s", 1, 2, len(tokens) - 1),)
+    for stage in pair:  # each range on a worker that held nothing
+        prepared = stage.prepared(plan=4)
+        raw = [m.SerializeToString() for m in exported(stage)]
+        assert prepared.take([pb.KvMessage.FromString(m) for m in raw]) > 0
+        assert stage.runner.call(lambda prepared=prepared, stage=stage: stage.taken_over(prepared, carried)).result(60) == ()
+    last = through(pair, frame(len(tokens) - 1, (tokens[-1],), 3, epoch=2, plan=4))
+    assert last.code == 0 and last.token_id == expected[3]
 
 
-def test_damaged_keys_and_values_leave_nothing_behind(pair: tuple[Stage, Stage]) -> None:
+def test_damaged_keys_and_values_are_refused(pair: tuple[Stage, Stage]) -> None:
     generate(pair, list(PROMPT), 0, 2)
-    model, sessions = pair[0].runner.owned_model(), pair[0].runner.sessions
-    messages = kv_transfer.export_session(model, sessions, pb.ExportKvRequest(session_id="s", epoch=1))
+    messages, fresh = exported(pair[0]), pair[0].prepared(plan=4)
     messages[-1].block.crc32 ^= 1
-    fresh = Stage("c", 0, 2)
     with pytest.raises(Corrupt, match="send them again"):
-        kv_transfer.import_session(fresh.runner.owned_model(), fresh.runner.sessions, messages)
-    assert fresh.runner.sessions.ids() == () and fresh.runner.owned_model().kv.reserved_bytes == 0
-    with pytest.raises(NotFound):
-        kv_transfer.export_session(fresh.runner.owned_model(), fresh.runner.sessions, pb.ExportKvRequest(session_id="s", epoch=1))
+        fresh.take(messages)
     with pytest.raises(InvalidInput, match="header"):
-        kv_transfer.import_session(fresh.runner.owned_model(), fresh.runner.sessions, messages[1:])
-    fresh.runner.close()
+        pair[0].prepared(plan=4).take(messages[1:])
+    pair[0].runner.call(pair[0].runner.forget_sessions).result(60)
+    with pytest.raises(NotFound):
+        exported(pair[0])
+
+
+def exported(stage: Stage) -> list[pb.KvMessage]:
+    model, sessions = stage.runner.owned_model(), stage.runner.sessions
+    return export_session(model, sessions, pb.ExportKvRequest(session_id="s", epoch=1))
 
 
 @pytest.mark.parametrize(

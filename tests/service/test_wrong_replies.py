@@ -144,7 +144,6 @@ READERS: Mapping[str, Reading] = {
     "StageService.MeasureLinks": by_coordinator(lambda p: p.measure_links(())),
     "StageService.ExportKv": by_new_owner,
     "StageService.Echo": by_nobody,
-    "StageService.ImportKv": by_nobody,
     "WeightService.Find": by_fetching_worker,
 }
 

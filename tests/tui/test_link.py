@@ -12,7 +12,9 @@ from engine.data.errors import Refused
 from engine.data.generation import FinishReason, GenerateRequest
 from engine.data.version import PROTOCOL_VERSION, Version, own_version
 from engine.service import client
+from engine.service.local import LocalCluster
 from engine.service.local_options import local_options
+from engine.service.trust.options import AccessOptions
 from noodle_tui.changes.actions import ACTIONS, arguments_of
 from noodle_tui.cluster import backoff
 from noodle_tui.cluster import link as link_module
@@ -51,12 +53,12 @@ class Inbox:
                 await self._arrived.wait()
 
 
-def run(address: str, test: Callable[[Link, Inbox], Awaitable[None]]) -> Inbox:
-    """Run the link's task while a test's coroutine looks at what it posts."""
+def run(options: Options | str, test: Callable[[Link, Inbox], Awaitable[None]]) -> Inbox:
+    """Run the link's task, with options or to an address, while a test's coroutine looks at what it posts."""
 
     async def session() -> Inbox:
         inbox = Inbox()
-        link = Link(Options(address), inbox.post)
+        link = Link(options if isinstance(options, Options) else Options(options), inbox.post)
         task = asyncio.create_task(link.run())
         try:
             await test(link, inbox)
@@ -75,6 +77,21 @@ def test_frames_arrive_as_the_coordinator_says(fake: FakeCoordinator) -> None:
         await inbox.wait_for(lambda: inbox.of(m.FrameArrived)[-1].frame.status.plan_version == 15)  # type: ignore[union-attr]
 
     assert isinstance(run(fake.address, test).messages[0], m.Dialling)
+
+
+def test_what_is_shown_to_other_clusters_is_not_shown_to_an_embedded_one(fake: FakeCoordinator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as certificates from the environment: it speaks no TLS, and gave this user a token of its own."""
+
+    async def start(self: LocalCluster) -> str:
+        return fake.address
+
+    async def test(link: Link, inbox: Inbox) -> None:
+        await inbox.wait_for(lambda: bool(inbox.of(m.FrameArrived) or inbox.of(m.LinkLost)))
+        assert not inbox.of(m.LinkLost)
+
+    monkeypatch.setattr(LocalCluster, "start", start)
+    fake.publish(frames.frame(frames.status()))
+    run(Options(access=AccessOptions(tls=True)), test)
 
 
 def test_loss_and_return(fake: FakeCoordinator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import unicodedata
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from noodle_tui.changes.reducer import reduce
+from noodle_tui.cluster import headless
+from noodle_tui.core.logs import LogLine
+from noodle_tui.core.messages import LinkLost, LogsArrived
+from noodle_tui.options import Options
+from noodle_tui.state import ConsoleState, Link
 from noodle_tui.text.lines import Span, line, width_of
 from noodle_tui.text.safe_text import MAX_FIELD_CHARS, clean, safe_text
 from tests.tui import frames
@@ -86,3 +96,36 @@ def test_clean_reaches_every_string_of_a_frame() -> None:
     evil = "x\x1b\u202e"
     frame = frames.frame(frames.status(name=evil, nodes=(frames.node(evil, detail=evil),)), frames.event(1, evil))
     assert "\x1b" not in repr(clean(frame)) and "\\x1b" not in repr(clean(frame)) and "\\u202e" not in repr(clean(frame))
+
+
+STEERING = "x\x1b]0;owned\x07\x9b2J\u202e\u2028\n12:00:00 OK all is well\r"
+
+
+def steers(text: str) -> list[str]:
+    return [char for char in text if char != "\n" and (unicodedata.category(char) in {"Cc", "Cs", "Zl", "Zp"} or char == "\u202e")]
+
+
+def test_a_log_on_the_console_is_safe_to_draw() -> None:
+    lines = (LogLine(0, 1.0, "info", STEERING, STEERING),)
+    state = reduce(ConsoleState(link=Link(since_s=0.0)), LogsArrived(lines), 1.0)
+    assert not steers(repr(state.logs.lines)) and "\\x" not in repr(state.logs.lines) and "all is well" in repr(state.logs.lines)
+
+
+def test_a_headless_console_says_an_error_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    class Losing:
+        def __init__(self, options: object, post: Any) -> None:
+            self.post = post
+
+        async def run(self) -> None:
+            self.post(LinkLost(STEERING, 0.0))
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        async def stop(self) -> None:
+            return
+
+    monkeypatch.setattr(headless, "Link", Losing)
+    assert headless.record(Options(connect="127.0.0.1:9", headless=True, record=str(tmp_path / "r.jsonl"))) == 0
+    told = capsys.readouterr().err
+    assert not steers(told) and told.count("\n") == 1 and "trying again" in told

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from engine.commands.bench.options import Bench
-from engine.commands.output import note, print_json, table
+from engine.commands.output import note, print_json, say, table
 from engine.simulation.adaptation.table import POLICIES, Cell, Row, compare
 from engine.simulation.adaptation.traces import Trace, all_traces
 
@@ -21,7 +21,7 @@ def bench_adaptation(options: Bench) -> int:
     if options.json:
         print_json({"adaptation": {"seeds": options.rounds, "rows": [asdict(row) for row in rows]}})
     else:
-        print(_text(rows, options.rounds))
+        say(_text(rows, options.rounds))
     return 0
 
 

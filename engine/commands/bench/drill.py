@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from engine.commands.bench import options as commands
-from engine.commands.output import note, print_json
+from engine.commands.output import note, print_json, say
 from engine.simulation.drill.drill import Drill, DrillFailure, DrillResult, too_many_given_up
 
 SUMMED = ("num_sessions", "num_tokens", "num_faults", "num_plans", "num_moves", "num_failed", "num_given_up")
@@ -40,7 +40,7 @@ def drill(options: commands.Drill) -> int:
     if options.json:
         print_json({"first_seed": options.first, "seeds": options.seeds, "failures": failures, **totals, "spent_s": spent_s})
     else:
-        print(_text(options.seeds, totals, failures, spent_s))
+        say(_text(options.seeds, totals, failures, spent_s))
     return 1 if failures else 0
 
 

@@ -16,7 +16,7 @@ from engine.client.local_cluster import wait_until_serving
 from engine.commands.bench import serve as bench_serve
 from engine.commands.bench.options import Bench
 from engine.commands.cluster.generate import Transcript, transcribe
-from engine.commands.output import note, print_json, table
+from engine.commands.output import note, print_json, say, table
 from engine.data.generation import GenerateRequest
 from engine.data.model import ModelRef
 from engine.service.client import Client
@@ -58,7 +58,7 @@ def bench(options: Bench) -> int:
     if options.json:
         print_json(document)
     else:
-        print("\n\n".join(_text(suite, figures) for suite, figures in document.items()))
+        say("\n\n".join(_text(suite, figures) for suite, figures in document.items()))
     return 0
 
 
@@ -77,7 +77,7 @@ def _plan(as_json: bool) -> int:
     if as_json:
         print_json({"plan": figures})
     else:
-        print(plan_text(figures))
+        say(plan_text(figures))
     return 0
 
 

@@ -30,7 +30,7 @@ from engine.commands.bench.staged_measure import (
 )
 from engine.commands.bench.staged_text import staged_text
 from engine.commands.machine.profile import read_profile
-from engine.commands.output import note, print_json, printable
+from engine.commands.output import note, print_json, say
 from engine.data.errors import NoodleError
 from engine.data.model import ModelRef
 from engine.data.plan import GIVEN, Plan, Stage
@@ -75,7 +75,7 @@ def bench_staged(options: Bench) -> int:
     if options.json:
         print_json(document)
     else:
-        print(printable(staged_text(rows, native, document)))
+        say(staged_text(rows, native, document))
     return 0
 
 

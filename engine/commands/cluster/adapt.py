@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import asdict
 
 from engine.commands.cluster.options import Adapt
-from engine.commands.output import note, print_json, table
+from engine.commands.output import note, print_json, say, table
 from engine.data.adaptation import AdaptationEntry, AdaptationStatus
 from engine.data.errors import InvalidInput
 
@@ -20,7 +20,7 @@ def adapt(options: Adapt) -> int:
         print_json(asdict(status))
     elif options.action is None:
         note(f"adaptation is {status.mode}")
-        print(table(("ID", "AGE s", "VERDICT", "BEFORE ms", "PROMISED ms", "REALISED ms", "WHAT"), [_row(e) for e in status.history]))
+        say(table(("ID", "AGE s", "VERDICT", "BEFORE ms", "PROMISED ms", "REALISED ms", "WHAT"), [_row(e) for e in status.history]))
     else:
         note(f"adaptation is {status.mode}" + (f"; suggestion {options.decision_id} is being carried out" if options.decision_id else ""))
     return 0

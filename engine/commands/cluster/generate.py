@@ -13,11 +13,12 @@ from typing import Any
 
 from engine.commands.cluster.options import Generate
 from engine.commands.cluster.used import logprobs_document, used_document, used_notes
-from engine.commands.output import note, print_json, printable, stand_in_note
+from engine.commands.output import note, print_json, stand_in_note
 from engine.data.errors import InvalidInput, NoodleError
 from engine.data.generation import FinishReason, GenerateRequest, PromptMode, TokenChunk, Used
 from engine.data.json_text import json_text
 from engine.files import read_stdin
+from engine.printable import printable
 from engine.service.client import Client
 
 

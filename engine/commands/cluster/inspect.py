@@ -9,10 +9,11 @@ from dataclasses import asdict
 from typing import Any
 
 from engine.commands.cluster.options import Events, Status
-from engine.commands.output import print_json, printable, table
+from engine.commands.output import print_json, say, table
 from engine.data.binary_size import binary_size
 from engine.data.measured_link import MeasuredLink
 from engine.data.status import ClusterStatus, Event, NodeStatus, SessionStatus
+from engine.printable import one_line
 
 
 def status(options: Status) -> int:
@@ -21,7 +22,7 @@ def status(options: Status) -> int:
     if options.json:
         print_json(_document(found) | {"links": [asdict(link) for link in links]})
     else:
-        print(_text(found) + link_table(links))
+        say(_text(found) + link_table(links))
     return 0
 
 
@@ -78,19 +79,19 @@ def _text(found: ClusterStatus) -> str:
     if found.alarms.num_unacknowledged:
         count = f"{found.alarms.num_unacknowledged} warning{'' if found.alarms.num_unacknowledged == 1 else 's'}"
         lines.append(f"{count} that nobody has acknowledged: noodle-engine events, then noodle-engine acknowledge")
-    lines += ["", table(("NODE", "STATE", "ITEMS", "RESIDENT", "KV", "AGE", "PID", "WHAT"), [_node_row(n) for n in found.nodes])]
+    tables = ["", table(("NODE", "STATE", "ITEMS", "RESIDENT", "KV", "AGE", "PID", "WHAT"), [_node_row(n) for n in found.nodes])]
     if found.stages:
         rows = [(s.worker_id, f"{s.start}-{s.stop - 1}", _ms(s.predicted_s), _ms(s.compute_p50_s), _ms(s.hop_p50_s)) for s in found.stages]
-        lines += ["", table(("STAGE", "ITEMS", "PLANNED ms", "P50 ms", "HOP ms"), rows)]
+        tables += ["", table(("STAGE", "ITEMS", "PLANNED ms", "P50 ms", "HOP ms"), rows)]
     if found.sessions:
         sessions = [
             (*_session_cells(s), f"{s.queue_place} for {s.waiting_s:.0f}s: {s.why}" if s.queue_place else "-") for s in found.sessions
         ]
-        lines += ["", table((*_SESSION_TITLES, "WAITS"), sessions)]
+        tables += ["", table((*_SESSION_TITLES, "WAITS"), sessions)]
     if ended.latest:
         ends = [(*_session_cells(s), f"{s.age_s:.1f}s {s.finish_reason}" + (f": {s.why}" if s.why else "")) for s in ended.latest]
-        lines += ["", table((*_SESSION_TITLES, "END"), ends)]
-    return printable("\n".join(lines))
+        tables += ["", table((*_SESSION_TITLES, "END"), ends)]
+    return "\n".join([*map(one_line, lines), *tables])
 
 
 _SESSION_TITLES = ("SESSION", "STATE", "PROMPT", "OUT", "TOK/S", "TTFT ms", "P95 ms")
@@ -136,11 +137,11 @@ async def _events(options: Events) -> None:
                 if options.json:
                     print_json(asdict(event))
                 else:
-                    print(_line(event), flush=True)
+                    say(_line(event))
             if not options.follow:
                 return
 
 
 def _line(event: Event) -> str:
     at = time.strftime("%H:%M:%S", time.localtime(event.wall_s))
-    return printable(f"{at} {event.severity:<5} {event.kind:<7} {event.subject:<10} {event.text}")
+    return one_line(f"{at} {event.severity:<5} {event.kind:<7} {event.subject:<10} {event.text}")

@@ -7,7 +7,7 @@ import asyncio
 from dataclasses import asdict
 
 from engine.commands.cluster.options import Acknowledge, Cancel, Drain, Forget, Moves, Rebalance, Slowdown, Undrain
-from engine.commands.output import note, print_json, table
+from engine.commands.output import note, print_json, say, table
 from engine.control.consent import check_seen
 from engine.data.errors import InvalidInput
 from engine.data.moves import MoveReport
@@ -133,7 +133,7 @@ def moves(options: Moves) -> int:
         print_json([asdict(m) for m in found])
     else:
         head = ("PLAN", "ITEMS", "WEIGHTS MB", "KV MB", "PREPARED s", "PAUSE ms", "OUTCOME", "CAUSE")
-        print(table(head, [_row(m) for m in found]))
+        say(table(head, [_row(m) for m in found]))
     return 0
 
 
@@ -152,8 +152,8 @@ def _show(plan: Plan, as_json: bool) -> None:
         print_json(asdict(plan))
         return
     rows = [(s.node_id, f"{s.start}-{s.stop - 1}", f"{1e3 * t:.2f}") for s, t in zip(plan.stages, plan.stage_s, strict=True)]
-    print(f"plan #{plan.plan_version} {plan.strategy}, bottleneck {1e3 * plan.bottleneck_s:.2f} ms{_proof(plan)}")
-    print(table(("NODE", "ITEMS", "PLANNED ms"), rows))
+    say(f"plan #{plan.plan_version} {plan.strategy}, bottleneck {1e3 * plan.bottleneck_s:.2f} ms{_proof(plan)}")
+    say(table(("NODE", "ITEMS", "PLANNED ms"), rows))
 
 
 def _proof(plan: Plan) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from engine.commands.cluster.operate import note_preview
 from engine.commands.cluster.options import Rollback
-from engine.commands.output import note, print_json, table
+from engine.commands.output import note, print_json, say, table
 from engine.control.consent import check_seen
 from engine.data.moves import MoveEstimate
 from engine.data.plan import AdoptedPlan, Plan, former_plan
@@ -32,7 +32,7 @@ def rollback(options: Rollback) -> int:
 
 def _show(plan: Plan, estimate: MoveEstimate) -> None:
     stages = " | ".join(f"{s.node_id} {s.start}-{s.stop - 1}" for s in plan.stages)
-    print(f"plan #{plan.plan_version}: {stages}, bottleneck {1e3 * plan.bottleneck_s:.2f} ms")
+    say(f"plan #{plan.plan_version}: {stages}, bottleneck {1e3 * plan.bottleneck_s:.2f} ms")
     moved = f"{estimate.num_items} items, {estimate.weight_bytes / 1e6:.1f} MB of weights, {estimate.kv_bytes / 1e6:.2f} MB of KV"
     note(f"{moved}; about {estimate.load_s + estimate.copy_s:.1f} s beside serving, then {1e3 * estimate.pause_s:.0f} ms of pause")
 
@@ -59,7 +59,7 @@ def _show_plans(plans: Sequence[AdoptedPlan], as_json: bool) -> None:
     if as_json:
         print_json([asdict(found) for found in plans])
         return
-    print(table(("PLAN", "ADOPTED", "STRATEGY", "BOTTLENECK ms", "STAGES"), [_row(found) for found in plans]))
+    say(table(("PLAN", "ADOPTED", "STRATEGY", "BOTTLENECK ms", "STAGES"), [_row(found) for found in plans]))
 
 
 def _row(found: AdoptedPlan) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from engine.commands.machine.options import Certs
-from engine.commands.output import note, print_json, table
+from engine.commands.output import note, print_json, say, table
 from engine.data.errors import InvalidInput
 from engine.service.options import Role
 from engine.service.trust import certificates
@@ -34,7 +34,7 @@ def certs(options: Certs) -> int:
 
 
 def _say(options: Certs, document: dict[str, Any], text: str) -> None:
-    print_json(document) if options.json else print(text)
+    print_json(document) if options.json else say(text)
 
 
 def _show(options: Certs, found: tuple[NodeCertificate, ...]) -> None:
@@ -43,4 +43,4 @@ def _show(options: Certs, found: tuple[NodeCertificate, ...]) -> None:
         print_json([asdict(c) | {d: getattr(c, d).isoformat() for d in dates} | {"serial": f"{c.serial:x}"} for c in found])
         return
     rows = [(c.name, c.role, "revoked" if c.revoked else f"until {c.not_after:%Y-%m-%d}", ", ".join(c.hosts)) for c in found]
-    print(table(("NODE", "ROLE", "COUNTS", "HOSTS"), rows) if rows else f"{options.folder} holds no certificate of a node yet")
+    say(table(("NODE", "ROLE", "COUNTS", "HOSTS"), rows) if rows else f"{options.folder} holds no certificate of a node yet")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.commands.machine.doctor_checks import as_document, as_text, examine, exit_code
 from engine.commands.machine.options import Doctor
-from engine.commands.output import print_json
+from engine.commands.output import print_json, say
 
 
 def doctor(options: Doctor) -> int:
@@ -17,5 +17,5 @@ def doctor(options: Doctor) -> int:
     if options.json:
         print_json(as_document(findings))
     else:
-        print(as_text(findings))
+        say(as_text(findings))
     return exit_code(findings)

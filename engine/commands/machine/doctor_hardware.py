@@ -11,8 +11,9 @@ import sys
 import time
 from typing import Any
 
-from engine.commands.output import note, print_json, printable, table
+from engine.commands.output import note, print_json, say, table
 from engine.data.errors import NoodleError, Unavailable
+from engine.printable import printable
 
 _TIMEOUT_S = 120.0
 _MODULE = "engine.model.hardware.report"
@@ -27,7 +28,7 @@ def run(as_json: bool) -> int:
     if as_json:
         print_json(report)
     else:
-        print(as_text(report))
+        say(as_text(report))
     return 0
 
 

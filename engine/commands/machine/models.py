@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from engine.commands.machine.options import Models
-from engine.commands.output import note, print_json, table
+from engine.commands.output import note, print_json, say, table
 from engine.data.binary_size import binary_size
 from engine.data.errors import InvalidInput, NoodleError
 from engine.data.model import ModelCard, ModelRef
@@ -37,18 +37,18 @@ def _describe(ref: ModelRef, cache_dir: Path, as_json: bool) -> int:
     if as_json:
         print_json(asdict(card) | {"precision": asdict(card.precision) | {"text": card.precision.sentence}})
     else:
-        print(_text(card))
+        say(_text(card))
     return 0
 
 
 def _describe_lines(ref: ModelRef, cache_dir: Path) -> int:
     """The same for the coordinator: progress, then the card or the error, each as one JSON line."""
 
-    def say(done: float, detail: str) -> None:
+    def tell(done: float, detail: str) -> None:
         print_json({"detail": detail, "progress": done})
 
     try:
-        card = prepare(ref, cache_dir, say)
+        card = prepare(ref, cache_dir, tell)
     except NoodleError as e:
         print_json({"error": str(e), "code": status_number(e)})
         return e.exit_code
@@ -93,7 +93,7 @@ def _list(cache_dir: Path, as_json: bool) -> int:
         (e.model, "-" if e.random_weights is None else str(e.random_weights), e.dtype, binary_size(e.size_bytes), e.reason or "yes")
         for e in entries
     ]
-    print(table(("MODEL", "SEED", "DTYPE", "SIZE", "RUNS HERE"), rows) if rows else "no model is stored on this machine yet")
-    print("\narchitectures for --random-weights SEED (add :tiny for a small one):")
-    print(textwrap.fill(", ".join(architectures), width=100, initial_indent="  ", subsequent_indent="  "))
+    say(table(("MODEL", "SEED", "DTYPE", "SIZE", "RUNS HERE"), rows) if rows else "no model is stored on this machine yet")
+    say("\narchitectures for --random-weights SEED (add :tiny for a small one):")
+    say(textwrap.fill(", ".join(architectures), width=100, initial_indent="  ", subsequent_indent="  "))
     return 0

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from engine.commands.machine import options as commands
 from engine.commands.machine.profile_text import as_text, bottlenecks
-from engine.commands.output import print_json, printable
+from engine.commands.output import print_json, say
 from engine.data.errors import Corrupt, InvalidInput, NoodleError
 from engine.data.model import ModelRef
 from engine.files import make_folder, read_document
+from engine.printable import printable
 from engine.profile.profile import Profile
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def profile(options: commands.Profile) -> int:
         document = json.loads(found.to_json())
         print_json({**document, "bottlenecks": bottlenecks(found), "files": {name: str(path) for name, path in files.items()}})
     else:
-        print(printable(as_text(found)))
-        print(printable(f"\nwritten to {folder}: {', '.join(files)}"))
+        say(as_text(found))
+        say(f"\nwritten to {folder}: {', '.join(files)}")
     return 0
 
 

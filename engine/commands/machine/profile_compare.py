@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.commands.output import print_json, printable, table
+from engine.commands.output import print_json, say, table
 from engine.data.errors import InvalidInput
 from engine.profile.point import Point
 from engine.profile.profile import Profile
@@ -24,7 +24,7 @@ def compare(a: Profile, b: Profile, *, as_json: bool) -> int:
     if as_json:
         print_json(document)
     else:
-        print(printable(_text(document)))
+        say(_text(document))
     return 0
 
 

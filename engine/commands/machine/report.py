@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.commands.machine.options import Report
 from engine.commands.machine.profile import read_profile
-from engine.commands.output import note, print_json, printable, table
+from engine.commands.output import note, print_json, say, table
 from engine.data.errors import InvalidInput, NotFound
 from engine.profile.profile import Profile
 from engine.report.jsonl import LOG_NAME
@@ -60,7 +60,7 @@ def _say(options: Report, document: dict[str, Any], out: Path, text: str) -> Non
     if options.json:
         print_json({"path": str(out), **document})
         return
-    print(printable(text))
+    say(text)
     note(f"written to {out}")
 
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from engine.commands.output import print_json, printable, table
+from engine.commands.output import print_json, say, table
 from engine.commands.planning import plan_compare
 from engine.commands.planning.options import Plan, Wanted
 from engine.commands.planning.plan_source import load
@@ -22,6 +22,7 @@ from engine.planning.explain import advice, binding, explain_infeasible
 from engine.planning.problem import Infeasible, Problem, TooHard
 from engine.planning.solution import Solution
 from engine.planning.strategies import check_strategy, solve
+from engine.printable import printable
 
 
 def plan(options: Plan) -> int:
@@ -45,9 +46,9 @@ def plan(options: Plan) -> int:
     if options.json:
         print_json(plan_document(found_plan) | ({} if moves is None else {"moves": plan_compare.moves_document(moves)}))
     else:
-        print(f"{draw(found_plan, plan_compare.drawing_width())}\n\n{text(problem, found, solve_ms)}")
+        say(f"{draw(found_plan, plan_compare.drawing_width())}\n\n{text(problem, found, solve_ms)}")
         if moves is not None:
-            print(f"from the running plan #{source.plan_version}: {plan_compare.moves_text(moves)}")
+            say(f"from the running plan #{source.plan_version}: {plan_compare.moves_text(moves)}")
     return 0
 
 

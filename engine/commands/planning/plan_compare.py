@@ -6,7 +6,7 @@ import shutil
 import time
 from typing import Any
 
-from engine.commands.output import print_json, table
+from engine.commands.output import print_json, say, table
 from engine.commands.planning.options import Plan
 from engine.commands.planning.plan_source import Source
 from engine.planning.documents.comparison import ComparedPlan, compare
@@ -27,7 +27,7 @@ def compare_all(options: Plan, source: Source, problem: Problem) -> int:
     if options.json:
         print_json({"sessions": sessions, "plans": [_row_document(row, sessions) for row in rows]})
     else:
-        print(as_text(rows, sessions))
+        say(as_text(rows, sessions))
     return int(not any(row.plan for row in rows if row.plan is not running))
 
 

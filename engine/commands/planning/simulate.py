@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from engine.commands.output import note, print_json, printable
+from engine.commands.output import note, print_json, say
 from engine.commands.planning.options import Simulate
 from engine.commands.planning.simulate_inputs import scenario_of
 from engine.commands.planning.simulate_text import as_text
@@ -29,7 +29,7 @@ def simulate(options: Simulate) -> int:
     if options.json:
         print_json(_document(result, native))
     else:
-        print(printable(as_text(result, native, width=options.width)))
+        say(as_text(result, native, width=options.width))
     return 0
 
 

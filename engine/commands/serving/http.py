@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from engine.api.options import ApiOptions
-from engine.commands.output import print_json
+from engine.commands.output import print_json, say
 from engine.commands.serving.options import Serve
 from engine.data.errors import NotSupported
 from engine.service.process import Stopping, serve, set_up_logging
@@ -31,7 +31,7 @@ async def _serve(command: Serve) -> int:
         if command.json:
             print_json({"http": http, "address": address})
         else:
-            print(api_sentence(http, address), flush=True)
+            say(api_sentence(http, address))
         await stopping.wait()
     finally:
         await server.stop()

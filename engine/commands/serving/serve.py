@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from typing import NoReturn
 
 from engine.client.local_cluster import wait_until_serving
-from engine.commands.output import note, print_json, stand_in_note
+from engine.commands.output import note, print_json, say, stand_in_note
 from engine.commands.serving.http import api_sentence, api_server
 from engine.commands.serving.options import Coordinator, Up, Worker
 from engine.data.errors import NoodleError
@@ -77,9 +76,9 @@ def _announce(cluster: LocalCluster, status: ClusterStatus, http: str, as_json: 
         print_json({**addresses, **more, "stand_in_tokenizer": status.model.stand_in_tokenizer})
         return
     weights = " with random weights: answers are noise" if status.model.random_weights else ""
-    print(f"{status.model.name}{weights}; ready: noodle-engine generate 'Hello' --connect {cluster.address}", flush=True)
+    say(f"{status.model.name}{weights}; ready: noodle-engine generate 'Hello' --connect {cluster.address}")
     if http:
-        print(api_sentence(http, cluster.address), flush=True)
+        say(api_sentence(http, cluster.address))
 
 
 async def _started(cluster: LocalCluster) -> ClusterStatus:
@@ -104,4 +103,4 @@ async def _until(stopping: Stopping, cluster: LocalCluster) -> None:
 
 
 def _say(text: str) -> None:
-    print(f"noodle-engine: {text}", file=sys.stderr, flush=True)
+    note(f"noodle-engine: {text}")

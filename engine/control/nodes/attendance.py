@@ -111,6 +111,7 @@ class Attendance:
         self._members.links.forget(worker_id)
         out.append(do.Record(Severity.ERROR, "node", worker_id, f"lost: {reason}"))
         out.append(do.DropWorker(worker_id, member.generation))
+        self._members.forget_oldest_lost()
         self._gathering.lost(self._members)
         why = f"{worker_id} was lost ({reason})"
         return Interrupt(why) if stage is not None else DropMove(why, to=worker_id)

@@ -18,6 +18,7 @@ NO_HEARTBEAT = HeartbeatArrived("", 0, "", -1.0)
 CONTEXT_TOKENS = 16  # where workers measure when they join: nodes are compared at one point
 
 
+MAX_LOST = 64  # nodes
 REMEMBERED_S = 60.0  # a worker that was away for longer measures its links again
 
 
@@ -177,6 +178,12 @@ class Members:
         self._drained.discard(worker_id)
         self._members.pop(worker_id, None)
         self.links.disown(worker_id)
+
+    def forget_oldest_lost(self) -> None:
+        """Of lost nodes the last ones stay on the list: a worker that nobody gave a name has another one after every start."""
+        lost = sorted((m for m in self if not m.alive and not m.draining), key=lambda m: m.seen_s)
+        for member in lost[:-MAX_LOST]:
+            self.forget(member.spec.node_id)
 
     # ------------------------------------------------------------------------------------------ who counts
     def num_alive(self) -> int:

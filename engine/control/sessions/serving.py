@@ -81,16 +81,24 @@ class Serving:
         self.past = self.past.followed_by(status)
         out.append(do.FinishSession(session.session_id, reason, error, status))
 
+    def _end_unbegun(self, session: Session, error: NoodleError, now_s: float, out: list[do.Command]) -> None:
+        """It never ran here, and has failed all the same."""
+        self._say_end(session, FinishReason.ERROR, error, now_s, out)
+        self._remember(session, FinishReason.ERROR, error, now_s, out)
+
     def cancel(self, session_id: str, reason: str, now_s: float, out: list[do.Command]) -> None:
         session = self.scheduler.get(session_id)
         if session is None:
             raise NotFound(f"session {session_id} is not running: it ended, or the id is wrong")
         self.finish(session, FinishReason.CANCELLED, Cancelled(reason), now_s, out)
 
-    def fail(self, session_id: str, error: NoodleError, now_s: float, out: list[do.Command]) -> None:
-        """A session's output could not be handled; one that the cluster took for done has failed after all."""
+    def fail(self, event: on.SessionFailed, now_s: float, out: list[do.Command]) -> None:
+        """A session's output could not be handled; one that the cluster took for done, or that never began, has failed all the same."""
+        session_id, error = event.session_id, event.error
         if session := self.scheduler.get(session_id):
             self.finish(session, FinishReason.ERROR, error, now_s, out)
+        elif event.submitted is not None:
+            self._end_unbegun(_unbegun(event.submitted, now_s), error, now_s, out)
         elif past := next((s for s in self.past.latest if s.session_id == session_id and s.state != FAILED), None):
             self.past = self.past.corrected(with_error(past, error))
             out.append(do.Record(Severity.ERROR, "session", session_id, f"failed after its last token: {error}"))
@@ -130,10 +138,9 @@ class Serving:
         try:
             session = self.scheduler.submit(event, card.context_tokens, now_s)
         except NoodleError as error:
-            session = Session(event.session_id, event.prompt_ids, event.request, now_s, event.request.max_new_tokens, event.sampling)
+            session = _unbegun(event, now_s)
             _inherit(session, event, now_s)
-            self._say_end(session, FinishReason.ERROR, error, now_s, out)
-            self._remember(session, FinishReason.ERROR, error, now_s, out)
+            self._end_unbegun(session, error, now_s, out)
             return
         _inherit(session, event, now_s)
         if event.generated and (reason := self.scheduler.finish_reason(session, card.eos_token_ids, event.stopped)):
@@ -232,6 +239,11 @@ class Serving:
     def _step_id(self) -> int:
         step_id, self._next_step_id = self._next_step_id, self._next_step_id + 1
         return step_id
+
+
+def _unbegun(event: on.SessionSubmitted | on.SessionRestored, now_s: float) -> Session:
+    """One that the scheduler never had."""
+    return Session(event.session_id, event.prompt_ids, event.request, now_s, event.request.max_new_tokens, event.sampling)
 
 
 def _inherit(session: Session, event: on.SessionRestored, now_s: float) -> None:

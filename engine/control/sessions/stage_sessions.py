@@ -69,13 +69,6 @@ class StageSessions:
         """What is known of a session from now on."""
         self._sessions[session_id] = session
 
-    def adopt(self, session_id: str, session: StageSession) -> None:
-        """Continue a session whose keys and values were copied here; raises Stale if a newer epoch is known already."""
-        known = self._sessions.get(session_id)
-        if known is not None and known.epoch >= session.epoch:
-            raise Stale(f"session {session_id} is in epoch {known.epoch} here, the copy carries {session.epoch}")
-        self._sessions[session_id] = session
-
     def check_plan(self, plan_version: int) -> None:
         """Raises Unavailable for a step of another plan: sending it again mends nothing, loading the stages again does."""
         if plan_version != self.plan_version:

@@ -31,7 +31,7 @@ from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.watchers import Watchers
 from engine.service.errors import as_noodle_error
 from engine.service.incoming import check_heartbeat, check_spec, check_stages
-from engine.service.trust.gatekeeper import caller_role, check_caller_is
+from engine.service.trust.gatekeeper import caller_role, check_caller_is, why_cut
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -89,7 +89,7 @@ class ControlService(rpc.ControlServicer):
                     break  # a former registration that woke up: nothing it says counts
                 self._shell.report(message)
         finally:
-            self._shell.feed(on.WorkerLost(worker_id, generation, "its connection broke"))
+            self._shell.feed(on.WorkerLost(worker_id, generation, why_cut() or "its connection broke"))
         return pb.ReportReply()
 
     async def GetManifest(self, request: pb.ManifestRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.ManifestPart]:

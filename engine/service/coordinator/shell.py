@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 LAG_S = 0.1  # a loop that is this late has not heard what workers said either
+MAX_TURNED_AWAY = 256  # names of workers that cannot join, of which it is known what was said last
 
 
 class ClusterShell:
@@ -140,6 +141,8 @@ class ClusterShell:
         except NoodleError as e:
             if self._turned_away.get(spec.node_id) != str(e):  # it asks again and again
                 self._turned_away[spec.node_id] = str(e)
+                if len(self._turned_away) > MAX_TURNED_AWAY:
+                    del self._turned_away[next(iter(self._turned_away))]
                 self.record(do.Record(Severity.WARN, "node", spec.node_id, f"cannot join: {e}"))
             raise
         self._turned_away.pop(spec.node_id, None)

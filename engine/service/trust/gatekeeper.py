@@ -22,7 +22,7 @@ from engine.service.trust.certificates import described
 from engine.service.trust.guard import Guard
 from engine.service.trust.roles import METHOD_ROLES
 
-_CUT = "what this caller showed counts no more: its token was taken back, or its certificate revoked"
+_TAKEN_BACK, _REVOKED = "its token was taken back", "its certificate was revoked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +35,37 @@ class Caller:
     token: str = ""
 
 
-_caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
+@dataclass(slots=True)
+class Call:
+    """One call of a caller who showed something; `why_cut` is why it was ended from here, empty while it is not."""
+
+    caller: Caller
+    why_cut: str = ""
+
+
+_EVERYBODY = Call(Caller(Role.COORDINATOR))  # without tokens and certificates everybody has the highest role
+_call: ContextVar[Call] = ContextVar("call", default=_EVERYBODY)
 
 
 def check_caller_is(name: str) -> None:
     """Raise Unauthorized if the caller of this request showed a certificate of another name."""
-    caller = _caller.get()
-    if caller is not None and caller.name and caller.name != name:
-        raise Unauthorized(f"the certificate is that of {caller.name}, which cannot speak as {name[:80]}")
+    if caller_name() not in ("", name):
+        raise Unauthorized(f"the certificate is that of {caller_name()}, which cannot speak as {name[:80]}")
 
 
 def caller_name() -> str:
     """The name in the certificate of this request's caller; empty without certificates."""
-    caller = _caller.get()
-    return "" if caller is None else caller.name
+    return _call.get().caller.name
 
 
 def caller_role() -> Role:
-    """The role of this request's caller; without tokens and certificates everybody has the highest."""
-    caller = _caller.get()
-    return Role.COORDINATOR if caller is None else caller.role
+    """The role of this request's caller."""
+    return _call.get().caller.role
+
+
+def why_cut() -> str:
+    """Why this request was ended from here: what its caller showed counts no more; empty if it was not."""
+    return _call.get().why_cut
 
 
 class Gatekeeper(grpc.aio.ServerInterceptor):
@@ -62,7 +73,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
-        self._calls: dict[asyncio.Task[Any], Caller] = {}  # that go on for long
+        self._calls: dict[asyncio.Task[Any], Call] = {}  # that go on for long
         guard.on_reload(self._cut_revoked)
 
     async def intercept_service(
@@ -115,44 +126,50 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
         inner = getattr(handler, kind)
 
         async def generate(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
-            _caller.set(caller := self._caller(context, needed, method, token, role))
-            with self._may_be_cut(caller):
+            _call.set(call := Call(self._caller(context, needed, method, token, role)))
+            with self._may_be_cut(call):
                 async with contextlib.aclosing(inner(request, context)) as answers:
                     async for answer in answers:
                         yield answer
 
         async def answer(request: Any, context: grpc.aio.ServicerContext) -> Any:
-            _caller.set(caller := self._caller(context, needed, method, token, role))
+            _call.set(call := Call(self._caller(context, needed, method, token, role)))
             if not handler.request_streaming and not handler.response_streaming:
                 return await inner(request, context)
-            with self._may_be_cut(caller):
+            with self._may_be_cut(call):
                 return await inner(request, context)
 
         return handler._replace(**{kind: generate if inspect.isasyncgenfunction(inner) else answer})
 
     @contextlib.contextmanager
-    def _may_be_cut(self, caller: Caller) -> Iterator[None]:
+    def _may_be_cut(self, call: Call) -> Iterator[None]:
         """A call that goes on for long; its task is cancelled when its caller counts no more."""
         task = asyncio.current_task()
         if task is None:
             raise AssertionError("a call runs in a task")
-        self._calls[task] = caller
+        self._calls[task] = call
         try:
             yield
         except asyncio.CancelledError:
-            if task in self._calls:
+            if not call.why_cut:
                 raise
             task.uncancel()
-            raise Unauthorized(_CUT) from None
+            raise Unauthorized(f"what this caller showed counts no more: {call.why_cut}") from None
         finally:
             self._calls.pop(task, None)
 
     def _cut_revoked(self) -> None:
-        known = self._guard.known
-        for task, caller in [*self._calls.items()]:
-            if (caller.token and caller.token not in known.tokens) or (caller.serial and caller.serial in known.revoked):
-                del self._calls[task]
+        for task, call in self._calls.items():
+            if not call.why_cut and (why := self._why_cut(call.caller)):
+                call.why_cut = why
                 task.cancel()
+
+    def _why_cut(self, caller: Caller) -> str:
+        """Why a caller counts no more; empty if it does."""
+        known = self._guard.known
+        if caller.token and caller.token not in known.tokens:
+            return _TAKEN_BACK
+        return _REVOKED if caller.serial and caller.serial in known.revoked else ""
 
 
 class _NoToken(Unauthorized):

@@ -15,8 +15,9 @@ import grpc
 from engine.data.errors import InvalidInput, NoodleError, Refused
 from engine.service.addresses import is_loopback
 from engine.service.options import Role, SecurityOptions
-from engine.service.trust.access import Access, Trusted, read_pair, read_pem, read_tokens
+from engine.service.trust.access import Access
 from engine.service.trust.certificates import revoked_serials
+from engine.service.trust.credentials import Trusted, read_authority, read_pair, read_tokens
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ def _read(options: SecurityOptions) -> Known:
         revoked=frozenset() if options.tls_ca is None else revoked_serials(options.tls_ca.with_name(REVOKED_NAME)),
         key=key,
         certificate=certificate,
-        authority=b"" if options.tls_ca is None else read_pem(options.tls_ca, "--tls-ca"),
+        authority=b"" if options.tls_ca is None else read_authority(options.tls_ca),
     )
 
 

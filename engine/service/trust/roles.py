@@ -39,7 +39,6 @@ METHOD_ROLES: dict[str, Role] = {
     "/noodle.v1.StageService/Load": Role.COORDINATOR,
     "/noodle.v1.StageService/Forward": Role.WORKER,
     "/noodle.v1.StageService/ExportKv": Role.WORKER,
-    "/noodle.v1.StageService/ImportKv": Role.COORDINATOR,
     "/noodle.v1.StageService/Prepare": Role.COORDINATOR,
     "/noodle.v1.StageService/GrantKv": Role.COORDINATOR,
     "/noodle.v1.StageService/CopyKv": Role.COORDINATOR,

@@ -13,7 +13,8 @@ import grpc
 from engine.data.errors import NoodleError, Unavailable
 from engine.service.addresses import split_address
 from engine.service.errors import from_rpc_error, is_transport_failure
-from engine.service.trust.access import Access, Trusted
+from engine.service.trust.access import Access
+from engine.service.trust.credentials import Trusted
 
 LIMIT_S = 3.0
 _GREETING_LIMIT_S = 1.0
@@ -91,7 +92,8 @@ async def _certificate_trouble(address: str, error: ssl.SSLCertVerificationError
 
 
 def _context(trusted: Trusted) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=trusted.roots.decode() if trusted.roots else None)
+    roots = trusted.roots.decode("ascii", "ignore") if trusted.roots else None  # bundles have comments of all languages
+    context = ssl.create_default_context(cadata=roots)
     context.set_alpn_protocols(["h2"])
     if trusted.certificate_path is not None and trusted.key_path is not None:
         context.load_cert_chain(trusted.certificate_path, trusted.key_path)

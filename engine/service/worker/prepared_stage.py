@@ -59,7 +59,7 @@ class PreparedStage:
             elif not session_id:
                 raise InvalidInput("keys and values must begin with their session header")
             else:
-                num_bytes += import_block(self.model, session_id, message.block)
+                num_bytes += _write(self.model, session_id, message.block)
         return num_bytes
 
     def _take_header(self, header: pb.KvSession) -> None:
@@ -93,7 +93,7 @@ class PreparedStage:
         return going_on, missing
 
 
-def import_block(model: StageModel, session_id: str, block: pb.KvBlock) -> int:
+def _write(model: StageModel, session_id: str, block: pb.KvBlock) -> int:
     """Write one block of an open session; returns its bytes. Raises Corrupt if it was damaged."""
     if zlib.crc32(block.values, zlib.crc32(block.keys)) != block.crc32:
         raise Corrupt(f"keys and values of layer {block.layer} were damaged on the way: send them again")

@@ -251,23 +251,14 @@ class StageService(rpc.StageServiceServicer):
 
     # ------------------------------------------------------------------------------------------ keys and values
     async def ExportKv(self, request: pb.ExportKvRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.KvMessage]:
-        from engine.service.worker import kv_transfer
+        from engine.service.worker.kv_export import export_session
 
         if (caller := caller_name()) and caller not in self._may_read_kv:
             raise Unauthorized(f"no change of plan lets {caller} read keys and values of {self._worker_id}")
         runner = self._ready()
-        export = runner.call(lambda: kv_transfer.export_session(runner.owned_model(), runner.sessions, request))
+        export = runner.call(lambda: export_session(runner.owned_model(), runner.sessions, request))
         for message in await asyncio.wrap_future(export):
             yield message
-
-    async def ImportKv(self, request_iterator: Any, context: grpc.aio.ServicerContext) -> pb.ImportKvReply:
-        from engine.service.worker import kv_transfer
-
-        runner = self._ready()
-        messages = [message async for message in request_iterator]
-        take = runner.call(lambda: kv_transfer.import_session(runner.owned_model(), runner.sessions, messages))
-        num_bytes: int = await asyncio.wrap_future(take)
-        return pb.ImportKvReply(num_bytes=num_bytes)
 
     async def GetStageStatus(self, request: pb.GetStageStatusRequest, context: grpc.aio.ServicerContext) -> pb.StageServiceStatus:
         status = pb.StageServiceStatus(worker_id=self._worker_id, resident_bytes=memory.resident_bytes())

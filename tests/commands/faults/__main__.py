@@ -1,4 +1,4 @@
-"""`python -m tests.commands.faults [--all] [COMMAND ...]`: what CI samples, or every file operation of the named commands."""
+"""`python -m tests.commands.faults [--each|--all] [COMMAND ...]`: what CI samples, or every file operation of the named commands."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.commands.faults.harness import Harness, Sample, every_fault, turns
+from tests.commands.faults.harness import Fresh, Harness, Sample, every_fault, one_fault_each, turns
 from tests.commands.faults.scenarios import make_template, scenarios
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("commands", nargs="*", metavar="COMMAND", help="default: all of them")
-    parser.add_argument("--all", action="store_true", help="every operation, not the first and last of its kind")
+    depth = parser.add_mutually_exclusive_group()
+    depth.add_argument("--each", action="store_true", help="every operation with one error, not the first and last of its kind")
+    depth.add_argument("--all", action="store_true", help="every operation with every error")
     options = parser.parse_args()
     num_runs = num_wrong = 0
     began_s = time.monotonic()
@@ -24,10 +26,15 @@ def main() -> int:
         errors = turns()
         harness = Harness(Path(name), make_template(Path(name) / "template"))
         for command, found in scenarios().items():
-            sample = Sample(errors)
+            sample, fresh = Sample(errors), Fresh()
             for scenario in found if not options.commands or command in options.commands else ():
                 operations = harness.operations(scenario)
-                chosen = every_fault(operations) if options.all else sample.of(operations, scenario.most_faults)
+                if options.all:
+                    chosen = every_fault(fresh.of(operations))
+                elif options.each:
+                    chosen = one_fault_each(fresh.of(operations), errors)
+                else:
+                    chosen = sample.of(operations, scenario.most_faults)
                 print(f"{scenario}: {len(operations)} operations, {len(chosen)} faults", flush=True)
                 for fault in chosen:
                     num_runs += 1

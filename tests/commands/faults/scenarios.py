@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -65,6 +66,7 @@ def _one(line: str, *, code: int = 0, **fields: object) -> Scenario:
     return Scenario(tuple(line.split()), codes=frozenset({code}), **fields)  # type: ignore[arg-type]
 
 
+_CERTIFICATES = "--tls-ca ca.pem --tls-cert certs/w9.pem --tls-key certs/w9.key"
 _SERVER = f"--listen {ANY_PORT} --token-file tokens"
 _JOINED = "cannot reach"
 # Nobody looks at the figures.
@@ -79,7 +81,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, ...]] = {
     "worker": (_one(f"worker --join {NOBODY} --cache-dir cache --device cpu {_SERVER}", until=_JOINED),),
     "generate": (
         _one(f"generate - --connect {NOBODY}", stdin="{folder}/prompt.txt", code=1),
-        _one(f"generate hi --connect {NOBODY} --tls-ca ca.pem", code=1),
+        _one(f"generate hi --connect {NOBODY} --token-file tokens {_CERTIFICATES}", code=1),
         _one(f"generate hi --config config.yaml --connect {NOBODY}", code=1),
     ),
     "models": (
@@ -124,6 +126,11 @@ SCENARIOS: Mapping[str, tuple[Scenario, ...]] = {
 CONSOLE = (
     Scenario(("--headless", "--record", "out/run.rec", "--connect", NOBODY), "noodle-console", until="trying again"),
     Scenario(("--headless", "--record", "out/run.rec.gz", "--connect", NOBODY), "noodle-console", until="trying again"),
+    Scenario(
+        tuple(f"--headless --record out/run.rec --connect {NOBODY} --token-file tokens {_CERTIFICATES}".split()),
+        "noodle-console",
+        until="trying again",
+    ),
     Scenario(("--replay", "before.rec"), "noodle-console", codes=frozenset({2})),
 )
 
@@ -163,6 +170,7 @@ def make_template(folder: Path) -> Path:
     resolve(ModelRef("llama:tiny", 0), cache_dir=folder / "made").rename(folder / "model")
     make_authority(folder / "certs", "of the faults")
     issue(folder / "certs", "w9", Role.WORKER, [])
+    shutil.copy(folder / "certs" / "ca.pem", folder)
     (folder / "profile.json").write_text(MADE.to_json())
     (folder / "good.json").write_text(json.dumps({"capabilities": [asdict(box("cpu", rooflines={"float32": MADE.environment.roofline}))]}))
     (folder / "problem.json").write_text(json.dumps(PROBLEM))
@@ -175,7 +183,6 @@ def make_template(folder: Path) -> Path:
     write_run(folder / "run-before" / "metrics.jsonl", num_samples=4)
     _write_plan(folder)
     _write_console(folder)
-    _write_certificate(folder)
     return folder
 
 
@@ -196,7 +203,3 @@ def _write_console(folder: Path) -> None:
     for tick in range(3):
         recorder.frame(lively(tick, 3), time.time(), float(tick))
     recorder.close()
-
-
-def _write_certificate(folder: Path) -> None:
-    (folder / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n")

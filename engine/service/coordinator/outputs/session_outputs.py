@@ -54,10 +54,13 @@ class SessionOutputs:
 
     # ------------------------------------------------------------------------------------------ clients
     def open(self, event: on.SessionSubmitted, used: Used, session: WrittenSession) -> SessionOutput:
-        """Journal and submit a session; raises what the journal or the cluster says against it."""
+        """Journal and submit a session; raises what the journal or the cluster says against it.
+
+        One that cannot be journalled has failed; one that the cluster refuses never was.
+        """
         output = self._new(event.session_id, Prepared(event.prompt_ids, used), event.request)
+        self._journal_beginning(event, session)
         try:
-            self._journal.open_session(session)
             self._feed(event)
         except Exception as e:
             error = as_noodle_error(e)
@@ -66,6 +69,15 @@ class SessionOutputs:
                 self._journal.close_session(event.session_id, FinishReason.ERROR, error)
             raise error from e
         return output
+
+    def _journal_beginning(self, event: on.SessionSubmitted, session: WrittenSession) -> None:
+        try:
+            self._journal.open_session(session)
+        except Exception as e:
+            error = as_noodle_error(e)
+            del self._by_id[event.session_id]
+            self._feed(on.SessionFailed(event.session_id, error, submitted=event))
+            raise error from e
 
     @contextlib.contextmanager
     def beginning(self, session_id: str) -> Iterator[None]:
