@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import cli
+from engine.api.options import ApiOptions
 from engine.commands.cluster.options import Generate
 from engine.commands.serving.options import Up
 from engine.options.declared import Declared, Group, build, declare, group, option, words
@@ -140,6 +141,18 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+OF_THE_API: dict[str, st.SearchStrategy[Any]] = {
+    "http": st.text(min_size=1),
+    "keys": paths,
+    "model_name": st.text(min_size=1),
+    "cors": st.lists(st.text(min_size=1), min_size=1, max_size=3).map(tuple),
+    "http_cert": paths,
+    "http_key": paths,
+    "insecure_http": st.just(True),
+    "max_tokens": st.integers(1, 10**6),
+}
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.fixed_dictionaries({}, optional=VALUES))
 def test_words_make_the_same_options_again(values: dict[str, Any]) -> None:
@@ -149,7 +162,14 @@ def test_words_make_the_same_options_again(values: dict[str, Any]) -> None:
 
 def test_the_values_tried_are_all_there_are() -> None:
     _, commands = cli.parsers()
-    assert set(VALUES) == {a.dest for a in commands["up"]._actions} - {"help", "config", "json"}
+    assert set(VALUES) | set(OF_THE_API) == {a.dest for a in commands["up"]._actions} - {"help", "config", "json"}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.fixed_dictionaries({}, optional=OF_THE_API).filter(lambda values: ("http_cert" in values) == ("http_key" in values)))
+def test_the_options_of_the_api_are_those_of_serve_and_of_up(values: dict[str, Any]) -> None:
+    made = build(ApiOptions, values)
+    assert parsed("serve", *words(made)).api == parsed("up", *words(made)).api == made
 
 
 @settings(max_examples=100, deadline=None)

@@ -40,6 +40,8 @@ from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.control.harness import card, spec
 
+USED = Used(GREEDY)
+
 
 def test_a_worker_that_registers_again_stays_connected(tmp_path: Path) -> None:
     """The loss of its former self is carried out after the new one is connected, and must not cut it off."""
@@ -161,8 +163,8 @@ def test_a_session_whose_last_token_could_not_be_journalled_has_failed(tmp_path:
         shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", journal, Access())
         shell.outputs.speak(TextCodec(tmp_path))
         request = GenerateRequest(prompt_ids=(1, 2), max_new_tokens=1)
-        journal.open_session(written("s-1", (1, 2), request, Used(GREEDY)))
-        output = shell.outputs._new("s-1", Prepared((1, 2), Used(GREEDY)), request)
+        journal.open_session(written("s-1", (1, 2), request, USED))
+        output = shell.outputs._new("s-1", Prepared((1, 2), USED), request)
 
         def full(*_: object) -> None:
             raise Exhausted("the journal cannot be written")
@@ -193,14 +195,14 @@ def test_sessions_for_which_the_disk_has_no_room_have_failed(tmp_path: Path, mon
         request = GenerateRequest(prompt_ids=(1, 2), max_new_tokens=4)
 
         def begin(session_id: str) -> SessionOutput:
-            return shell.outputs.open(on.SessionSubmitted(session_id, (1, 2), request), written(session_id, (1, 2), request))
+            return shell.outputs.open(on.SessionSubmitted(session_id, (1, 2), request), USED, written(session_id, (1, 2), request, USED))
 
         running = begin("s-1")
         journal._db.execute(f"PRAGMA max_page_count = {journal._db.execute('PRAGMA page_count').fetchone()[0]}")
         wide = tuple(range(50_000))  # there may be room left within a page
         with pytest.raises(Exhausted, match="cannot be written"):
-            shell.outputs.open(on.SessionSubmitted("s-2", (1, 2), request), written("s-2", wide, request))
-        monkeypatch.setattr(journal, "append_token", lambda *_: journal.open_session(written("s-3", wide, request)))
+            shell.outputs.open(on.SessionSubmitted("s-2", (1, 2), request), USED, written("s-2", wide, request, USED))
+        monkeypatch.setattr(journal, "append_token", lambda *_: journal.open_session(written("s-3", wide, request, USED)))
         shell._backlog.append(do.EmitToken("s-1", 0, 65, (), 0.0))
         shell._drain()
         shell._drain()
@@ -216,7 +218,7 @@ def test_sessions_for_which_the_disk_has_no_room_have_failed(tmp_path: Path, mon
         assert all("cannot be written" in s.why for s in status.ended.latest)
         assert "noodle_sessions_failed_total 2.0" in generate_latest(registry_of(lambda: cluster_metrics(status))).decode()
         with pytest.raises(InvalidInput):  # what is refused never was a session
-            shell.outputs.open(on.SessionSubmitted("s-4", (1,) * 100, request), written("s-4", (1,), request))
+            shell.outputs.open(on.SessionSubmitted("s-4", (1,) * 100, request), USED, written("s-4", (1,), request, USED))
         assert shell.status().ended.num_failed == 2
         await shell.close()
 
@@ -242,7 +244,7 @@ def test_sessions_that_are_taken_over_keep_their_age_and_one_that_cannot_go_on_e
     async def work() -> None:
         journal = Journal(tmp_path / "journal.sqlite3")
         for session_id, prompt_ids in (("s-1", (1, 2)), ("s-long", (1,) * 100)):
-            journal.open_session(written(session_id, prompt_ids, GenerateRequest(prompt_ids=prompt_ids), Used(GREEDY)))
+            journal.open_session(written(session_id, prompt_ids, GenerateRequest(prompt_ids=prompt_ids), USED))
         journal._db.execute("UPDATE sessions SET wall_s = wall_s - 5000")
         shell = ClusterShell(Cluster(ClusterConfig(), time.monotonic()), "c", journal, Access())
         shell.outputs.speak(TextCodec(tmp_path))

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from engine.service.options import AccessOptions, Role
+from engine.service.options import Role
 from engine.service.trust.certificates import issue, make_authority
+from engine.service.trust.options import AccessOptions
 from noodle_tui.app import ConsoleApp, main
 from noodle_tui.options import checked, parse
 from tests.tui.harness import live, run, shown
