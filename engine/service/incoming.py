@@ -22,6 +22,7 @@ from engine.data.errors import InvalidInput, check_name
 from engine.data.plan import NodeSpec, Stage
 from engine.data.sampling import LEAST_BIAS, LEAST_LOGPROB, LEAST_PENALTY
 from engine.data.version import PROTOCOL_VERSION
+from engine.profile.hardware import DeviceType
 from engine.service import wire
 from protos import noodle_pb2 as pb
 
@@ -178,6 +179,9 @@ def check_spec(spec: NodeSpec) -> NodeSpec:
     _in_range("num_threads", spec.num_threads, 1.0, math.inf)
     for name in ("address", "host", "device", "device_name", "device_type", "pool_id"):
         _short(name, getattr(spec, name))
+    if spec.device_type not in (known := [str(kind) for kind in DeviceType]):
+        text = f"device_type {spec.device_type[:40]!r} is unknown, known are {', '.join(known)}"
+        raise InvalidInput(f"{text}: use the same version everywhere")
     for dtype in spec.dtypes[:64]:
         _short("dtypes", dtype)
     if len(spec.dtypes) > 64:

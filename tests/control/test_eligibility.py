@@ -36,7 +36,6 @@ def node(driver: Driver, worker_id: str):  # type: ignore[no-untyped-def]
 REFUSED = [
     ({"dtypes": ("bfloat16", "float16")}, "cannot compute in float32, only in bfloat16, float16"),
     ({"memory_bytes": 2_050}, "the smallest layer h.0 needs 0 MB"),
-    ({"device_type": "abacus"}, "is of type 'abacus', known are cpu, cuda"),
 ]
 
 

@@ -72,11 +72,13 @@ def _access(cluster: Running) -> Access:
     return Access(cluster.cluster.tokens.worker)
 
 
-async def _send_all(cluster: Running, method: Any, requests: list[bytes]) -> list[tuple[bytes, grpc.StatusCode | None, str]]:
+async def _send_all(
+    cluster: Running, method: Any, requests: list[bytes], limit_s: float = ANSWER_S
+) -> list[tuple[bytes, grpc.StatusCode | None, str]]:
     access, address = _access(cluster), await asyncio.to_thread(_address, cluster, method)
     async with access.channel(address) as channel:
         limits = dict.fromkeys(GARBAGE, REFUSAL_S)
-        return [(content, *await _send(channel, access.metadata, method, content, limits.get(content, ANSWER_S))) for content in requests]
+        return [(content, *await _send(channel, access.metadata, method, content, limits.get(content, limit_s))) for content in requests]
 
 
 async def _send(
@@ -114,6 +116,33 @@ def test_the_health_of_a_server_can_be_watched(cluster: Running) -> None:
     assert cluster.wait(first()) == health_pb2.HealthCheckResponse.SERVING
 
 
+@pytest.mark.parametrize("method", ["Load", "Prepare"])
+def test_items_that_the_model_does_not_have_are_refused(cluster: Running, method: str) -> None:
+    num_items = cluster.status().model.num_items
+    order = _order_of(num_items, plan_version=900)
+    order.start, order.stop = 1, num_items + 1
+    ((_, code, text),) = cluster.wait(_send_all(cluster, _method("StageService", method), [order.SerializeToString()], REFUSAL_S))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT and f"the model has items [0, {num_items})" in text
+
+
+def test_a_kind_of_device_that_nobody_knows_is_refused(cluster: Running) -> None:
+    spec = pb.NodeSpec(node_id="w9", address="127.0.0.1:9", num_threads=1, device_type="abacus")
+    request = pb.RegisterRequest(spec=spec, state="ready")
+    ((_, code, text),) = cluster.wait(_send_all(cluster, _method("Control", "Register"), [request.SerializeToString()], REFUSAL_S))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT and "device_type 'abacus' is unknown" in text
+
+
+def _method(service: str, name: str) -> Any:
+    return next(m for m in METHODS if m.name == name and m.containing_service.name == service)
+
+
+def _order_of(num_items: int, plan_version: int) -> pb.LoadRequest:
+    """To load the first item of the model that the cluster serves."""
+    folder = resolve(ModelRef("llama:tiny", 0), cache_dir=default_cache_dir())
+    model, fingerprint = pb.ModelRef(model="llama:tiny", random_weights=0, dtype="float32"), read_folder(folder).fingerprint
+    return pb.LoadRequest(model=model, folder=str(folder), fingerprint=fingerprint, plan_version=plan_version, stop=1, num_items=num_items)
+
+
 def test_a_stage_that_is_given_up_while_it_is_prepared_is_stale(cluster: Running) -> None:
     """Unload is sent later and later into a Prepare, until it comes after its end: at no moment is the answer INTERNAL."""
     status = cluster.status()
@@ -122,16 +151,13 @@ def test_a_stage_that_is_given_up_while_it_is_prepared_is_stale(cluster: Running
 
 
 async def _give_up_later_and_later(access: Access, address: str, num_items: int) -> list[grpc.StatusCode]:
-    folder = str(resolve(ModelRef("llama:tiny", 0), cache_dir=default_cache_dir()))
-    model, fingerprint = pb.ModelRef(model="llama:tiny", random_weights=0, dtype="float32"), read_folder(Path(folder)).fingerprint
     seen: list[grpc.StatusCode] = []
     async with access.channel(address) as channel:
         stub = rpc.StageServiceStub(channel)
         await stub.Unload(pb.UnloadRequest(), metadata=access.metadata)  # what the tests before this one ordered
         while grpc.StatusCode.OK not in seen:
             version = 1000 + len(seen)
-            order = pb.LoadRequest(model=model, folder=folder, fingerprint=fingerprint, plan_version=version, stop=1, num_items=num_items)
-            preparing = stub.Prepare(order, metadata=access.metadata)
+            preparing = stub.Prepare(_order_of(num_items, version), metadata=access.metadata)
             await asyncio.sleep(0.001 * 1.5 ** len(seen))
             await stub.Unload(pb.UnloadRequest(plan_version=version), metadata=access.metadata)
             code = await preparing.code()

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from engine.data.errors import NotSupported
+from engine.data.errors import InvalidInput, NotSupported
 from engine.model.running.attention import ProbeArrived
 from engine.model.running.cache import ProbeCache
 from engine.model.running.feeding import Feeder, Feeding
@@ -49,6 +49,11 @@ class Chain:
     @property
     def num_items(self) -> int:
         return self.num_blocks + 2
+
+    def check_slice(self, start: int, stop: int) -> None:
+        """Raise InvalidInput if [start, stop) are not items of this model."""
+        if not 0 <= start < stop <= self.num_items:
+            raise InvalidInput(f"stage [{start}, {stop}) is not a slice: the model has items [0, {self.num_items})")
 
     def prefixes(self, item: int) -> tuple[str, ...]:
         """Module paths whose tensors make up the item."""

@@ -209,10 +209,11 @@ class SliceLoader:
 def names_needed(weights: WeightFolder, start: int, stop: int, dtype: str, held: range = range(0)) -> frozenset[str]:
     """The stored tensors that loading items [start, stop) reads when those in `held` are in memory already.
 
-    Reads none. Raises NotSupported for the model.
+    Reads none. Raises NotSupported for the model, InvalidInput for what is no slice of it.
     """
     check_supported(weights.config)
     model, chain = build_chain(weights.config, torch_dtype(dtype))
+    chain.check_slice(start, stop)
     loader = SliceLoader(model, chain, weights, torch_dtype(dtype))
     items = range(start, stop)
     return frozenset(name for index in items if index not in held for name in loader.stored_names(index, items))

@@ -207,6 +207,5 @@ def _build(config: PreTrainedConfig, start: int, stop: int, dtype: str) -> tuple
     """The whole model on the meta device and its chain. Raises NotSupported or InvalidInput."""
     check_supported(config)
     model, chain = build_chain(config, torch_dtype(dtype))
-    if not 0 <= start < stop <= chain.num_items:
-        raise InvalidInput(f"stage [{start}, {stop}) is not a slice: the model has items [0, {chain.num_items})")
+    chain.check_slice(start, stop)
     return model, chain
