@@ -36,15 +36,23 @@ def _model(folder: Path) -> object:
     return AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
 
 
-def sampled_reference(model: str, prompt_ids: Sequence[int], num_tokens: int, sampling: Sampling) -> list[int]:
-    """The same with tokens drawn: `generate()` of one process, in which each row of logits leaves only the token that it draws."""
+def sampled_reference(
+    model: str, prompt_ids: Sequence[int], num_tokens: int, sampling: Sampling, noise: float = 0.0, noise_seed: int = 0
+) -> list[int]:
+    """The same with tokens drawn: `generate()` of one process, in which each row of logits leaves only the token that it draws.
+
+    With `noise` each logit is off by that much at most, as it is when the sums behind it are taken in another order.
+    """
     import torch
+
+    generator = torch.Generator().manual_seed(noise_seed)
 
     from engine.model.running.sampling import sample
 
     def only_the_drawn(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         history = ids[0].tolist()
-        token_id = sample(scores[0], sampling, history, len(history) - len(prompt_ids))
+        off = noise * (2 * torch.rand(scores[0].shape, generator=generator) - 1)
+        token_id = sample(scores[0] + off, sampling, history, len(history) - len(prompt_ids))
         return torch.full_like(scores, -torch.inf).index_fill(1, torch.tensor([token_id]), 0.0)
 
     prompt = torch.tensor([list(prompt_ids)])  # [1, n]
