@@ -16,13 +16,13 @@ from engine.commands.chat.reading import Reader, reader
 from engine.commands.cluster.generate import Transcript, transcribe
 from engine.commands.cluster.used import sampling_note
 from engine.commands.output import note, printable, stand_in_note
-from engine.data.errors import Exhausted, InvalidInput, NoodleError, NotSupported, Refused, Unauthorized, Unavailable
+from engine.data.errors import Exhausted, InvalidInput, NoodleError, Refused, Unauthorized
 from engine.data.generation import GenerateRequest, TokenChunk
 from engine.data.json_text import json_text
 from engine.files import failure
 from engine.service.client import Client
 
-_FINAL = (NotSupported, Unauthorized, Unavailable)  # errors that the next turn would meet again
+_FINAL = (Refused, Unauthorized)  # of a request for an answer: the next one would be refused as well
 
 _TOO_LONG = (InvalidInput, Exhausted)  # perhaps for what was said before
 
@@ -34,14 +34,12 @@ def chat(options: Chat) -> int:
 
 async def _run(options: Chat) -> int:
     options.sampling.request()  # refused before anything is typed
-    with reader(not options.no_history) as turns:
-        async with options.connection.client() as client:
-            status = await client.status()
-            talk = Talk(options, client, turns)
-            if talk.is_typed:
-                name = status.model.name or "a model that is being prepared"
-                note(f"{name} at {options.connection.connect}; /help lists commands, Ctrl-D ends")
-            return await talk.run()
+    async with options.connection.client() as client:
+        status, turns = await client.status(), reader(not options.no_history)
+        if turns.is_person:
+            name = status.model.name or "a model that is being prepared"
+            note(f"{name} at {options.connection.connect}; /help lists commands, Ctrl-D ends")
+        return await Talk(options, client, turns).run()
 
 
 class Talk:
@@ -52,7 +50,7 @@ class Talk:
         self._conversation = Conversation(options.system or "")
         self._num_retries = 0
         self._told: set[str] = set()
-        self.is_typed = sys.stdin.isatty() and sys.stdout.isatty()
+        self._is_over = False
 
     async def run(self) -> int:
         """At a terminal an error is said, and the chat goes on if it can; from a pipe it ends the program."""
@@ -68,10 +66,9 @@ class Talk:
                     self._conversation.ask(order)
                     await self._answer()
             except NoodleError as error:
-                if not self.is_typed or isinstance(error, _FINAL):
+                if not self._turns.is_person or self._is_over:
                     raise
-                way_out = "; /reset begins the conversation anew" if isinstance(error, _TOO_LONG) and self._conversation.turns else ""
-                note(f"noodle-engine: {error}{way_out}")
+                note(f"noodle-engine: {error}")
         return 0
 
     async def _obey(self, order: Order) -> None:
@@ -106,8 +103,11 @@ class Talk:
             current = asyncio.current_task()
             if current is not None and current.cancelling():  # not by Ctrl-C: the program itself ends
                 raise
-        except NoodleError:
+        except NoodleError as error:
             self._keep(shown, "")
+            self._is_over = isinstance(error, _FINAL)
+            if isinstance(error, _TOO_LONG) and len(self._conversation.turns) > 1:
+                raise type(error)(f"{error}; /reset begins the conversation anew") from error
             raise
         else:
             self._keep(shown, str(shown.finish_reason))
@@ -140,7 +140,7 @@ class Talk:
             self._conversation.answer(text)
         if text or ending:
             print(flush=True)
-        if ending and self.is_typed:
+        if ending and self._turns.is_person:
             speed = f"; first after {shown.ttft_s:.2f} s, then {shown.tokens_per_s:.1f} tokens/s" if num_tokens else ""
             note(f"[{num_tokens} tokens, {ending}{speed}]")
 

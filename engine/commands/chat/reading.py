@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -22,13 +20,17 @@ MAX_LINE_BYTES = 4 << 20
 
 
 class Reader(Protocol):
-    """Gives one turn after the other; None at the end."""
+    """Gives one turn after the other; None at the end. `is_person` if somebody reads what is said."""
+
+    is_person: bool
 
     async def next(self) -> str | None: ...
 
 
 class Typed:
     """At a terminal. Enter sends; Alt-Enter begins a new line, and pasted lines stay lines."""
+
+    is_person = True
 
     def __init__(self, keeps_history: bool) -> None:
         self._session: PromptSession[str] = PromptSession(
@@ -52,6 +54,8 @@ class Typed:
 class Piped:
     """From standard input; raises InvalidInput for a line that is no UTF-8."""
 
+    is_person = False
+
     async def next(self) -> str | None:
         line = await asyncio.to_thread(sys.stdin.buffer.readline, MAX_LINE_BYTES)
         return decoded(line, "standard input").rstrip("\r\n") if line else None
@@ -61,11 +65,12 @@ def _keys() -> KeyBindings:
     keys = KeyBindings()
 
     @keys.add("enter")
+    @keys.add("c-j")  # Enter that was typed ahead, while the terminal still turned it into a line feed
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.validate_and_handle()
 
     @keys.add("escape", "enter")
-    @keys.add("c-j")
+    @keys.add("escape", "c-j")
     def _(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
@@ -85,7 +90,6 @@ def _history() -> History:
     return FileHistory(str(path))
 
 
-@contextmanager
-def reader(keeps_history: bool) -> Iterator[Reader]:
+def reader(keeps_history: bool) -> Reader:
     """Typed if a person sits at both ends, else piped."""
-    yield Typed(keeps_history) if sys.stdin.isatty() and sys.stdout.isatty() else Piped()
+    return Typed(keeps_history) if sys.stdin.isatty() and sys.stdout.isatty() else Piped()
