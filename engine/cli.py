@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from engine.commands.bench import options as bench
+from engine.commands.chat import options as chat
 from engine.commands.cluster import options as cluster
 from engine.commands.machine import options as machine
 from engine.commands.planning import options as planning
@@ -29,6 +30,7 @@ COMMANDS: Mapping[str, tuple[type, str]] = {
     "worker": (serving.Worker, "serving.serve:worker"),
     "serve": (serving.Serve, "serving.http:serve_api"),
     "generate": (cluster.Generate, "cluster.generate:generate"),
+    "chat": (chat.Chat, "chat.chat:chat"),
     "status": (cluster.Status, "cluster.inspect:status"),
     "events": (cluster.Events, "cluster.inspect:events"),
     "drain": (cluster.Drain, "cluster.operate:drain"),

@@ -103,9 +103,12 @@ def _request(options: Generate) -> GenerateRequest:
     return GenerateRequest(prompt, options.prompt_ids, sampling=sampling, mode=mode, **common)
 
 
-async def transcribe(client: Client, request: GenerateRequest, show: Callable[[TokenChunk], None] | None = None) -> Transcript:
-    """Run one session to its end; closing early cancels it."""
-    transcript = Transcript(time.monotonic())
+async def transcribe(
+    client: Client, request: GenerateRequest, show: Callable[[TokenChunk], None] | None = None, transcript: Transcript | None = None
+) -> Transcript:
+    """Run one session to its end; closing early cancels it, and what came until then stands in a `transcript` of the caller's."""
+    transcript = transcript if transcript is not None else Transcript(0.0)
+    transcript.started_s = time.monotonic()
     async with contextlib.aclosing(client.generate(request)) as chunks:
         async for chunk in chunks:
             transcript.add(chunk)

@@ -15,9 +15,16 @@ def used_notes(used: Used) -> Iterator[str]:
     if used.template:
         name = "" if used.template == "default" else f" {used.template!r}"
         yield f"the prompt went through the model's chat template{name}; --raw sends it as it is"
-    if used.from_model:
-        settings = ", ".join(f"{name.replace('_', '-')} {getattr(used.sampling, name):g}" for name in used.from_model)
-        yield f"sampling as the model's generation_config.json recommends: {settings}; --temperature 0 is greedy"
+    if text := sampling_note(used):
+        yield text
+
+
+def sampling_note(used: Used) -> str:
+    """What the model's makers recommend and nobody changed; empty if nothing."""
+    if not used.from_model:
+        return ""
+    settings = ", ".join(f"{name.replace('_', '-')} {getattr(used.sampling, name):g}" for name in used.from_model)
+    return f"sampling as the model's generation_config.json recommends: {settings}; --temperature 0 is greedy"
 
 
 def used_document(used: Used) -> dict[str, Any]:
