@@ -526,8 +526,16 @@ class Used(_message.Message):
     from_model: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, sampling: _Optional[_Union[Sampling, _Mapping]] = ..., template: _Optional[str] = ..., from_model: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class Grammar(_message.Message):
+    __slots__ = ("kind", "text")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    text: str
+    def __init__(self, kind: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+
 class GenerateRequest(_message.Message):
-    __slots__ = ("prompt", "prompt_ids", "max_new_tokens", "sampling", "stop", "ignore_eos", "session_id", "next_index", "resume", "messages", "tools", "chat_template_kwargs", "add_generation_prompt", "mode")
+    __slots__ = ("prompt", "prompt_ids", "max_new_tokens", "sampling", "stop", "ignore_eos", "session_id", "next_index", "resume", "messages", "tools", "chat_template_kwargs", "add_generation_prompt", "mode", "grammar")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     PROMPT_IDS_FIELD_NUMBER: _ClassVar[int]
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -542,6 +550,7 @@ class GenerateRequest(_message.Message):
     CHAT_TEMPLATE_KWARGS_FIELD_NUMBER: _ClassVar[int]
     ADD_GENERATION_PROMPT_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
+    GRAMMAR_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     prompt_ids: _containers.RepeatedScalarFieldContainer[int]
     max_new_tokens: int
@@ -556,7 +565,8 @@ class GenerateRequest(_message.Message):
     chat_template_kwargs: str
     add_generation_prompt: bool
     mode: str
-    def __init__(self, prompt: _Optional[str] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., ignore_eos: _Optional[bool] = ..., session_id: _Optional[str] = ..., next_index: _Optional[int] = ..., resume: _Optional[bool] = ..., messages: _Optional[str] = ..., tools: _Optional[str] = ..., chat_template_kwargs: _Optional[str] = ..., add_generation_prompt: _Optional[bool] = ..., mode: _Optional[str] = ...) -> None: ...
+    grammar: Grammar
+    def __init__(self, prompt: _Optional[str] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., ignore_eos: _Optional[bool] = ..., session_id: _Optional[str] = ..., next_index: _Optional[int] = ..., resume: _Optional[bool] = ..., messages: _Optional[str] = ..., tools: _Optional[str] = ..., chat_template_kwargs: _Optional[str] = ..., add_generation_prompt: _Optional[bool] = ..., mode: _Optional[str] = ..., grammar: _Optional[_Union[Grammar, _Mapping]] = ...) -> None: ...
 
 class TokenChunk(_message.Message):
     __slots__ = ("session_id", "index", "token_id", "text", "timings", "finish_reason", "prompt_ids", "step_s", "stand_in_tokenizer", "used", "logprobs")
@@ -1075,7 +1085,7 @@ class FetchedFrom(_message.Message):
     def __init__(self, source_id: _Optional[str] = ..., num_bytes: _Optional[int] = ...) -> None: ...
 
 class Segment(_message.Message):
-    __slots__ = ("session_id", "epoch", "position", "token_ids", "sample_index", "sampling", "reserve_tokens")
+    __slots__ = ("session_id", "epoch", "position", "token_ids", "sample_index", "sampling", "reserve_tokens", "mask")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -1083,6 +1093,7 @@ class Segment(_message.Message):
     SAMPLE_INDEX_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     RESERVE_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MASK_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     epoch: int
     position: int
@@ -1090,7 +1101,8 @@ class Segment(_message.Message):
     sample_index: int
     sampling: Sampling
     reserve_tokens: int
-    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., position: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., sample_index: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., reserve_tokens: _Optional[int] = ...) -> None: ...
+    mask: bytes
+    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., position: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., sample_index: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., reserve_tokens: _Optional[int] = ..., mask: _Optional[bytes] = ...) -> None: ...
 
 class StepFrame(_message.Message):
     __slots__ = ("plan_version", "step_id", "segments", "dtype", "shape", "payload", "crc32", "timings", "releases", "failures")

@@ -34,12 +34,12 @@ class Answer:
             task.add_done_callback(_RUNNING.discard)
 
     async def begin(self) -> None:
-        """Return once the cluster has taken all sessions; raises the Problem of the first that it refused."""
+        """Return once the cluster has taken all sessions; raises what it says against the first that it refused."""
         try:
             await asyncio.gather(*self._begun)
-        except NoodleError as e:
+        except NoodleError:
             self.close()
-            raise problem_of(e) from e
+            raise
 
     def close(self) -> None:
         """End what still runs; the cluster is told meanwhile."""

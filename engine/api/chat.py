@@ -9,6 +9,7 @@ from typing import Any
 
 from engine.api.answering import Answer, refuse
 from engine.api.bodies import ChatBody, ChatMessage
+from engine.api.grammar import grammar_of
 from engine.api.sampled import FINISH, chat_logprobs, sampling_of, stop_of, usage_of
 from engine.api.tool_calls import Call, CallReader
 from engine.client.answers import Completion, Token
@@ -24,6 +25,7 @@ def requests_of(body: ChatBody, default_max_tokens: int) -> list[GenerateRequest
     if body.max_tokens is not None and body.max_completion_tokens is not None and body.max_tokens != body.max_completion_tokens:
         refuse("max_tokens and max_completion_tokens name two limits: give one", "max_completion_tokens", "invalid_value")
     limit = body.max_completion_tokens or body.max_tokens or default_max_tokens
+    grammar = grammar_of(body)
     tools = [tool.model_dump(exclude_none=True) for tool in body.tools or () if body.tool_choice != "none"]
     return [
         GenerateRequest(
@@ -34,6 +36,7 @@ def requests_of(body: ChatBody, default_max_tokens: int) -> list[GenerateRequest
             max_new_tokens=limit,
             stop=stop_of(body),
             ignore_eos=body.ignore_eos,
+            grammar=grammar,
             sampling=sampling_of(body, number, (body.top_logprobs or 0) if body.logprobs else None),
         )
         for number in range(body.n)

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
-from engine.data.generation import GenerateRequest, PromptMode
+from engine.data.errors import InvalidInput
+from engine.data.generation import GenerateRequest, Grammar, GrammarKind, PromptMode
 from engine.data.sampling import LogitBias, SamplingRequest
 
 Message = Mapping[str, Any]  # as in OpenAI's chat completions: {"role": "user", "content": "..."}
@@ -31,6 +32,8 @@ class Asked(TypedDict, total=False):
     ignore_eos: bool
     logprobs: bool
     top_logprobs: int
+    json_schema: Mapping[str, Any]  # the answer is JSON of this schema
+    regex: str  # or all of it matches this
 
 
 def completion_request(prompt: str | Sequence[int], **asked: Unpack[Asked]) -> GenerateRequest:
@@ -64,6 +67,12 @@ def _fields(asked: Asked) -> dict[str, Any]:
     """Of a request; the rest of the keywords are its sampling's."""
     values: dict[str, Any] = dict(asked)
     fields: dict[str, Any] = {name: values.pop(name) for name in ("max_new_tokens", "ignore_eos") if name in values}
+    if (schema := values.pop("json_schema", None)) is not None:
+        fields["grammar"] = Grammar(GrammarKind.JSON_SCHEMA, json.dumps(dict(schema)))
+    if (regex := values.pop("regex", None)) is not None:
+        if "grammar" in fields:
+            raise InvalidInput("json_schema and regex name two forms of an answer: give one")
+        fields["grammar"] = Grammar(GrammarKind.REGEX, regex)
     stop = tuple(values.pop("stop", ()))
     biases = tuple(LogitBias(int(token), float(bias)) for token, bias in dict(values.pop("logit_bias", {})).items())
     ids = tuple(values.pop("stop_token_ids", ()))

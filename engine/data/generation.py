@@ -9,6 +9,8 @@ from enum import StrEnum
 from engine.data.errors import InvalidInput, require_range
 from engine.data.sampling import Sampling, SamplingRequest
 
+MAX_GRAMMAR_CHARACTERS = 256 * 1024
+
 
 class PromptMode(StrEnum):
     """What becomes of the text of a prompt."""
@@ -16,6 +18,27 @@ class PromptMode(StrEnum):
     RAW = "raw"  # it is what the model reads
     AUTO = "auto"  # it is what a user says, if the model has a chat template, else as above
     CHAT = "chat"  # it is what a user says; refused if the model has no chat template
+
+
+class GrammarKind(StrEnum):
+    """In what form it is said which answers are allowed."""
+
+    JSON_SCHEMA = "json_schema"
+    REGEX = "regex"
+    LARK = "lark"  # a context-free grammar in Lark's notation, as llguidance takes it
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What the text of an answer must be: the tokens that it rules out are not chosen."""
+
+    kind: GrammarKind
+    text: str
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.text) <= MAX_GRAMMAR_CHARACTERS:
+            size = f"a grammar of {len(self.text)} characters is not allowed"
+            raise InvalidInput(f"{size}: it must have 1 to {MAX_GRAMMAR_CHARACTERS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +60,7 @@ class GenerateRequest:
     chat_template_kwargs: str = ""
     add_generation_prompt: bool = True
     mode: PromptMode = PromptMode.RAW  # of `prompt`
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         if [self.prompt is not None, bool(self.prompt_ids), bool(self.messages)].count(True) != 1:
@@ -48,6 +72,8 @@ class GenerateRequest:
         require_range("max_new_tokens", self.max_new_tokens, 1, 1_000_000, "how many tokens to generate at most")
         require_range("min_tokens", self.sampling.min_tokens or 0, 0, self.max_new_tokens, "max_new_tokens is the most")
         check_stop(self.stop)
+        if self.grammar is not None and (self.ignore_eos or self.sampling.min_tokens):
+            raise InvalidInput("a grammar says where an answer ends: leave out ignore_eos and min_tokens, or the grammar")
 
     @property
     def is_chat(self) -> bool:
@@ -79,6 +105,7 @@ class Segment:
     sample_index: int | None = None  # index of the generated token to sample after these, None for a prompt chunk
     sampling: Sampling | None = None  # only with the segment at position 0, which opens the session on every stage
     reserve_tokens: int = 0  # with it: how long the session may grow, checked against each stage's KV budget
+    mask: bytes = b""  # bit i of byte j, from the low end: token 8 * j + i may be sampled; empty: any may
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,18 @@ from collections.abc import Iterable
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from engine.data.errors import InvalidInput
-from engine.data.generation import FinishReason, GenerateRequest, Logprobs, PromptMode, Segment, StageTiming, TokenChunk, Used
+from engine.data.generation import (
+    FinishReason,
+    GenerateRequest,
+    Grammar,
+    GrammarKind,
+    Logprobs,
+    PromptMode,
+    Segment,
+    StageTiming,
+    TokenChunk,
+    Used,
+)
 from engine.data.sampling import Sampling, SamplingRequest
 from protos import noodle_pb2 as pb
 
@@ -133,7 +144,14 @@ def request_from_message(message: pb.GenerateRequest) -> GenerateRequest:
         chat_template_kwargs=message.chat_template_kwargs,
         add_generation_prompt=message.add_generation_prompt or not message.HasField("add_generation_prompt"),
         mode=PromptMode(message.mode or PromptMode.RAW),
+        grammar=_grammar(message.grammar) if message.HasField("grammar") else None,
     )
+
+
+def _grammar(message: pb.Grammar) -> Grammar:
+    if message.kind not in [*GrammarKind]:
+        raise InvalidInput(f"grammar: the kind {message.kind[:40]!r} is not known: use {', '.join(GrammarKind)}")
+    return Grammar(GrammarKind(message.kind), message.text)
 
 
 def request_to_message(request: GenerateRequest) -> pb.GenerateRequest:
@@ -151,6 +169,8 @@ def request_to_message(request: GenerateRequest) -> pb.GenerateRequest:
     )
     if request.prompt is not None:
         message.prompt = request.prompt
+    if request.grammar is not None:
+        message.grammar.kind, message.grammar.text = request.grammar.kind, request.grammar.text
     to_message(request.sampling, message.sampling)
     return message
 
@@ -202,6 +222,7 @@ def segment_from_message(message: pb.Segment) -> Segment:
         sample_index=None if message.sample_index < 0 else message.sample_index,
         sampling=from_message(Sampling, message.sampling) if message.HasField("sampling") else None,
         reserve_tokens=message.reserve_tokens,
+        mask=message.mask,
     )
 
 

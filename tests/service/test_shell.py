@@ -195,13 +195,14 @@ def test_sessions_for_which_the_disk_has_no_room_have_failed(tmp_path: Path, mon
         request = GenerateRequest(prompt_ids=(1, 2), max_new_tokens=4)
 
         def begin(session_id: str) -> SessionOutput:
-            return shell.outputs.open(on.SessionSubmitted(session_id, (1, 2), request), USED, written(session_id, (1, 2), request, USED))
+            event, session = on.SessionSubmitted(session_id, (1, 2), request), written(session_id, (1, 2), request, USED)
+            return shell.outputs.open(event, Prepared((1, 2), USED), session)
 
         running = begin("s-1")
         journal._db.execute(f"PRAGMA max_page_count = {journal._db.execute('PRAGMA page_count').fetchone()[0]}")
         wide = tuple(range(50_000))  # there may be room left within a page
         with pytest.raises(Exhausted, match="cannot be written"):
-            shell.outputs.open(on.SessionSubmitted("s-2", (1, 2), request), USED, written("s-2", wide, request, USED))
+            shell.outputs.open(on.SessionSubmitted("s-2", (1, 2), request), Prepared((1, 2), USED), written("s-2", wide, request, USED))
         monkeypatch.setattr(journal, "append_token", lambda *_: journal.open_session(written("s-3", wide, request, USED)))
         shell._backlog.append(do.EmitToken("s-1", 0, 65, (), 0.0))
         shell._drain()
@@ -218,7 +219,7 @@ def test_sessions_for_which_the_disk_has_no_room_have_failed(tmp_path: Path, mon
         assert all("cannot be written" in s.why for s in status.ended.latest)
         assert "noodle_sessions_failed_total 2.0" in generate_latest(registry_of(lambda: cluster_metrics(status))).decode()
         with pytest.raises(InvalidInput):  # what is refused never was a session
-            shell.outputs.open(on.SessionSubmitted("s-4", (1,) * 100, request), USED, written("s-4", (1,), request, USED))
+            shell.outputs.open(on.SessionSubmitted("s-4", (1,) * 100, request), Prepared((1, 2), USED), written("s-4", (1,), request, USED))
         assert shell.status().ended.num_failed == 2
         await shell.close()
 

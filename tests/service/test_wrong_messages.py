@@ -119,6 +119,7 @@ def test_the_health_of_a_server_can_be_watched(cluster: Running) -> None:
 @pytest.mark.parametrize("method", ["Load", "Prepare"])
 def test_items_that_the_model_does_not_have_are_refused(cluster: Running, method: str) -> None:
     num_items = cluster.status().model.num_items
+    cluster.wait(_send_all(cluster, _method("StageService", "Unload"), [b""], REFUSAL_S))  # what the tests before this one ordered
     order = _order_of(num_items, plan_version=900)
     order.start, order.stop = 1, num_items + 1
     ((_, code, text),) = cluster.wait(_send_all(cluster, _method("StageService", method), [order.SerializeToString()], REFUSAL_S))

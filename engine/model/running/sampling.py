@@ -51,6 +51,19 @@ def sample(logits: torch.Tensor, params: Sampling, history: Sequence[int], index
     return _draw(filtered(scores, params), uniform(params.seed, index))
 
 
+def allowed(logits: torch.Tensor, mask: bytes) -> torch.Tensor:
+    """[V] logits in which tokens that `mask` does not name are -inf: bit i of byte j, from the low end, is token 8 * j + i. An empty mask
+    names all. Raises Corrupt for one that names none."""
+    if not mask:
+        return logits
+    named = np.unpackbits(np.frombuffer(mask, np.uint8), bitorder="little")[: len(logits)].astype(bool)  # [V] or less
+    if not named.any():
+        raise Corrupt("the grammar allows no token here: the answer cannot go on")
+    scores = np.full(len(logits), -np.inf, np.float32)
+    scores[: len(named)][named] = logits.cpu().numpy()[: len(named)][named]
+    return torch.from_numpy(scores)
+
+
 def logprobs(logits: torch.Tensor, token_id: int, num_top: int) -> Logprobs:
     """The log probabilities of a token and of the `num_top` likeliest by the model's own [V] fp32 logits, natural logarithms.
 

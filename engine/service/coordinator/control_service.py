@@ -183,9 +183,9 @@ class ControlService(rpc.ControlServicer):
             raise Unavailable(shell.cluster.state.failure or "the model is being prepared: try again in a few seconds")
         wanted = await self._read(request)
         prepared = await asyncio.to_thread(shell.prompts.prepare, wanted)
-        prompt_ids, used = prepared.prompt_ids, prepared.used
-        session = await asyncio.to_thread(written, session_id, prompt_ids, wanted, used)
-        return shell.outputs.open(on.SessionSubmitted(session_id, prompt_ids, wanted, used.sampling), used, session)
+        session = await asyncio.to_thread(written, session_id, prepared.prompt_ids, wanted, prepared.used)
+        event = on.SessionSubmitted(session_id, prepared.prompt_ids, wanted, prepared.used.sampling)
+        return shell.outputs.open(event, prepared, session)
 
     async def _read(self, request: pb.GenerateRequest) -> GenerateRequest:
         """What is asked for; lengths are checked before anything of them costs time, and the rest is read beside the loop."""

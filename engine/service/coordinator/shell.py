@@ -68,7 +68,7 @@ class ClusterShell:
     def speak(self, prompts: Prompts) -> None:
         """The model's tokenizer and templates are known: sessions may begin."""
         self.prompts = prompts
-        self.outputs.speak(prompts.codec)
+        self.outputs.speak(prompts.codec, prompts.grammars)
 
     def record_to(self, recorder: Recorder) -> None:
         """Keep the run's metrics from now on; the recorder ends with the shell."""
@@ -99,7 +99,10 @@ class ClusterShell:
         segments = list[pb.Segment]()
         for segment in command.segments:
             try:
-                segments.append(wire.segment_to_message(segment))
+                message = wire.segment_to_message(segment)
+                if (session := self.cluster.scheduler.get(segment.session_id)) is not None:
+                    message.mask = self.outputs.mask(segment, session.generated)
+                segments.append(message)
             except Exception as e:
                 self._backlog.append(do.Fault(as_noodle_error(e), segment.session_id))
         if peer := self.peers.get(command.first_worker_id):  # else its loss is on the way

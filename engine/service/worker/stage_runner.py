@@ -23,7 +23,7 @@ from engine.data.errors import NoodleError, Unavailable
 from engine.data.generation import Logprobs, Segment
 from engine.model.hardware.freed_memory import release_memory
 from engine.model.profiling.measure import MeasuredTimes, measure_config
-from engine.model.running.sampling import logprobs, sample
+from engine.model.running.sampling import allowed, logprobs, sample
 from engine.model.running.stage import StageModel
 from engine.model.weights.weight_folder import WeightFolder
 from engine.service import wire
@@ -337,7 +337,7 @@ class StageRunner:
 def _sampled(logits: torch.Tensor, session: StageSession, segment: Segment, index: int) -> Sampled:
     """Token `index` of a session from one row of logits, [V], behind the tokens of `segment`."""
     wanted = session.sampling
-    token_id = sample(logits, wanted, session.token_ids + list(segment.token_ids), index)
+    token_id = sample(allowed(logits, segment.mask), wanted, session.token_ids + list(segment.token_ids), index)
     return Sampled(token_id, logprobs(logits, token_id, wanted.top_logprobs) if wanted.logprobs else None)
 
 

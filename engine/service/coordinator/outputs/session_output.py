@@ -24,6 +24,7 @@ class SessionOutput:
         self.session_id, self._prepared, self._codec = session_id, prepared, codec
         self.fault: NoodleError | None = None  # why it ends with an error, whatever the cluster says
         self.num_listeners = 0
+        self.constraint = prepared.constraint
         self._text = TextStream(codec, stop, prepared.used.sampling.min_tokens)
         self._chunks: list[pb.TokenChunk] = []
         self._end: pb.TokenChunk | NoodleError | None = None

@@ -8,19 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.sessions.session_status import with_error
 from engine.data.errors import NoodleError, NotFound
-from engine.data.generation import FinishReason, GenerateRequest, Logprobs, Used
+from engine.data.generation import FinishReason, GenerateRequest, Logprobs, Segment
 from engine.data.status import Severity
 from engine.service import wire
 from engine.service.coordinator.journal.journal import Journal, JournalledSession, WrittenSession
 from engine.service.coordinator.outputs.session_output import SessionOutput
 from engine.service.coordinator.text.codec import TextCodec
+from engine.service.coordinator.text.grammars import Grammars
 from engine.service.coordinator.text.prompts import Prepared
 from engine.service.errors import as_noodle_error, from_number, surviving
 from protos import noodle_pb2 as pb
@@ -47,18 +48,26 @@ class SessionOutputs:
         self._by_id: dict[str, SessionOutput] = {}
         self._beginning: dict[str, asyncio.Event] = {}
         self.codec: TextCodec | None = None
+        self._grammars: Grammars | None = None
 
-    def speak(self, codec: TextCodec) -> None:
+    def speak(self, codec: TextCodec, grammars: Grammars | None = None) -> None:
         """The model's tokenizer is known: sessions may begin."""
-        self.codec = codec
+        self.codec, self._grammars = codec, grammars
+
+    def mask(self, segment: Segment, generated: Sequence[int]) -> bytes:
+        """Which tokens may be sampled behind a segment of a session that has `generated` these; empty: any may. Raises Corrupt."""
+        output = self._by_id.get(segment.session_id)
+        if segment.sample_index is None or output is None or output.constraint is None:
+            return b""
+        return output.constraint.mask(generated[: segment.sample_index])
 
     # ------------------------------------------------------------------------------------------ clients
-    def open(self, event: on.SessionSubmitted, used: Used, session: WrittenSession) -> SessionOutput:
+    def open(self, event: on.SessionSubmitted, prepared: Prepared, session: WrittenSession) -> SessionOutput:
         """Journal and submit a session; raises what the journal or the cluster says against it.
 
         One that cannot be journalled has failed; one that the cluster refuses never was.
         """
-        output = self._new(event.session_id, Prepared(event.prompt_ids, used), event.request)
+        output = self._new(event.session_id, prepared, event.request)
         self._journal_beginning(event, session)
         try:
             self._feed(event)
@@ -135,8 +144,13 @@ class SessionOutputs:
             except Exception as e:
                 self._lose(session_id, as_noodle_error(e))
 
+    def _prepared(self, found: JournalledSession) -> Prepared:
+        grammar = found.request.grammar
+        constraint = None if grammar is None or self._grammars is None else self._grammars.constraint(grammar)
+        return Prepared(found.prompt_ids, found.used, constraint)
+
     def _take_over(self, found: JournalledSession) -> None:
-        output = self._new(found.session_id, Prepared(found.prompt_ids, found.used), found.request)
+        output = self._new(found.session_id, self._prepared(found), found.request)
         stopped = output.restore(found.tokens)
         epoch, age_s = self._journal.incarnation << EPOCH_BITS, max(0.0, time.time() - found.wall_s)
         token_ids, sampling = tuple(token.token_id for token in found.tokens), found.used.sampling

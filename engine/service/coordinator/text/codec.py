@@ -48,6 +48,10 @@ class TextCodec:
         self._longest = max(map(len, tokenizer.get_vocab()), default=1)
         self._spelling = Spelling(tokenizer)
 
+    def tokenizer_json(self) -> str:
+        """The tokenizer as a tokenizer.json; empty for the stand-in."""
+        return "" if self._tokenizer is None else str(self._tokenizer.to_str())
+
     def check_length(self, text: str, context_tokens: int) -> None:
         """Raise InvalidInput for a text that fills the context whatever its tokens are, before it costs the time to find them."""
         if len(text) > (most := self.most_characters(context_tokens)):

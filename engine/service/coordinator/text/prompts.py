@@ -14,6 +14,7 @@ from engine.model.sources.card import generation_config
 from engine.service.coordinator.text.chat.conversation import read_kwargs, read_messages, read_tools, user_says
 from engine.service.coordinator.text.chat.templates import ChatTemplates, Written
 from engine.service.coordinator.text.codec import TextCodec
+from engine.service.coordinator.text.grammars import Constraint, Grammars
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Prepared:
 
     prompt_ids: tuple[int, ...]
     used: Used
+    constraint: Constraint | None = None
 
 
 class Prompts:
@@ -32,6 +34,7 @@ class Prompts:
         folder = Path(card.folder)
         self._card, self.codec = card, codec
         self.templates = ChatTemplates(folder)
+        self.grammars = Grammars(codec.tokenizer_json(), card.vocab_size, card.eos_token_ids)
         self._recommended = recommended_sampling(generation_config(folder))
 
     def prepare(self, request: GenerateRequest) -> Prepared:
@@ -43,7 +46,8 @@ class Prompts:
         else:
             prompt_ids = request.prompt_ids if request.prompt is None else self.codec.encode(request.prompt)
         used = Used(sampling, written.template if written is not None else "", from_model)
-        return Prepared(_checked(prompt_ids, self._card), used)
+        checked = _checked(prompt_ids, self._card)
+        return Prepared(checked, used, None if request.grammar is None else self.grammars.constraint(request.grammar))
 
     def sampling(self, request: GenerateRequest) -> tuple[Sampling, tuple[str, ...]]:
         """With the names of the settings that the model's makers recommend. Raises InvalidInput for ids outside the vocabulary."""
