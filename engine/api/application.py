@@ -26,6 +26,7 @@ from engine.api.cluster_facts import ClusterFacts
 from engine.api.document import openapi_document
 from engine.api.options import ApiOptions
 from engine.api.problems import Problem, problem_of
+from engine.api.response_events import ResponseDocuments
 from engine.data.errors import NoodleError
 from engine.data.status import ClusterStatus, Phase
 from engine.service.client import Client
@@ -101,7 +102,7 @@ class Api:
         client = await self._serving(request, body.model)
         answer = Answer(client, responses.requests_of(body, self._options.max_tokens))
         await answer.begin()
-        return await _answered(request, answer, responses.ResponseDocuments(body, answer), body.stream, named=True)
+        return await _answered(request, answer, ResponseDocuments(body, answer), body.stream, named=True)
 
     async def embeddings(self, request: Request) -> Response:
         await self._callers.client(request)
@@ -147,7 +148,7 @@ class Api:
     async def health(self, request: Request) -> Response:
         """Needs no key, and says no more than whether the model is served: load balancers ask."""
         try:
-            status = await self._facts.status(await self._callers.client(request, Role.VIEWER), is_known=True)
+            status = await self._facts.status(await self._callers.client(request, Role.VIEWER))
         except (NoodleError, Problem) as e:
             problem = e if isinstance(e, Problem) else problem_of(e, has_key(request))
             if problem.status not in (401, 403):

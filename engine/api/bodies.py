@@ -9,14 +9,27 @@ import difflib
 import json
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from engine.api.problems import Problem
 from engine.data.sampling import MAX_TOP_LOGPROBS
 
 MAX_CHOICES = 16
-TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def _whole(value: Any) -> Any:
+    """1.0 is a whole number in JSON, and not in Python."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+AS_WHOLE = BeforeValidator(_whole)
+TokenId = Annotated[int, Field(ge=0, lt=2**31), AS_WHOLE]
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+BiasedToken = Annotated[str, Field(pattern="^[0-9]{1,9}$")]
+_BIAS = {"type": "number", "minimum": -100, "maximum": 100}
+BIASES = WithJsonSchema({"type": "object", "patternProperties": {"^[0-9]{1,9}$": _BIAS}, "additionalProperties": False})
 
 
 class Body(BaseModel):
@@ -94,20 +107,20 @@ class Sampled(Body):
     model: str
     stream: bool = False
     stream_options: StreamOptions | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
-    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), AS_WHOLE] = 1
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000), AS_WHOLE] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=2**31), AS_WHOLE] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     repetition_penalty: Annotated[float, Field(ge=0.001, le=100)] | None = None
-    logit_bias: dict[Annotated[str, Field(pattern="^[0-9]{1,9}$")], Annotated[float, Field(ge=-100, le=100)]] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    logit_bias: Annotated[dict[BiasedToken, Annotated[float, Field(ge=-100, le=100)]], BIASES] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63), AS_WHOLE] | None = None
     stop: StopText | Annotated[list[StopText], Field(max_length=16)] | None = None
     stop_token_ids: Annotated[list[TokenId], Field(max_length=64)] | None = None
-    min_tokens: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=1_000_000), AS_WHOLE] | None = None
     ignore_eos: bool = False
     user: str | None = None
 
@@ -116,9 +129,9 @@ class ChatBody(Sampled):
     """POST /v1/chat/completions"""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000), AS_WHOLE] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), AS_WHOLE] | None = None
     tools: Annotated[list[Tool], Field(max_length=128)] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     response_format: ResponseFormat | None = None
@@ -134,26 +147,71 @@ class CompletionBody(Sampled):
 
     prompt: str | list[TokenId] | list[str] | list[list[TokenId]]
     echo: bool = False
-    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), AS_WHOLE] | None = None
 
 
 class InputMessage(Body):
     type: Literal["message"] = "message"
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
+    id: str | None = None
+    status: str | None = None
+    phase: str | None = None
+
+
+class InputCall(Body):
+    type: Literal["function_call"]
+    call_id: str
+    name: str
+    arguments: str
+    id: str | None = None
+    status: str | None = None
+
+
+class InputResult(Body):
+    type: Literal["function_call_output"]
+    call_id: str
+    output: str
+    id: str | None = None
+    status: str | None = None
+
+
+class ResponseTool(FunctionTool):
+    type: Literal["function"]
+
+
+class NamedResponseTool(Body):
+    type: Literal["function"]
+    name: str
+
+
+class TextFormat(JsonSchema):
+    type: Literal["text", "json_object", "json_schema"]
+    name: Annotated[str, Field(max_length=64)] = ""
+
+
+class TextSettings(Body):
+    format: TextFormat | None = None
+    verbosity: str | None = None
 
 
 class ResponseBody(Body):
     """POST /v1/responses"""
 
     model: str
-    input: str | Annotated[list[InputMessage], Field(min_length=1)]
+    input: str | Annotated[list[InputMessage | InputCall | InputResult], Field(min_length=1)]
     instructions: str | None = None
-    max_output_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1, le=1_000_000), AS_WHOLE] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    tools: Annotated[list[ResponseTool], Field(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedResponseTool | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextSettings | None = None
     stream: bool = False
-    store: Literal[False] | None = None
+    store: bool | None = None  # nothing is, and the answer says so
     metadata: dict[str, str] | None = None
     user: str | None = None
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from engine.api.answering import Answer, refuse
-from engine.api.bodies import ChatBody, ChatMessage
+from engine.api.bodies import ChatBody, ChatMessage, NamedTool
 from engine.api.grammar import grammar_of
 from engine.api.sampled import FINISH, chat_logprobs, sampling_of, stop_of, usage_of
 from engine.api.tool_calls import Call, CallReader
@@ -25,7 +25,8 @@ def requests_of(body: ChatBody, default_max_tokens: int) -> list[GenerateRequest
     if body.max_tokens is not None and body.max_completion_tokens is not None and body.max_tokens != body.max_completion_tokens:
         refuse("max_tokens and max_completion_tokens name two limits: give one", "max_completion_tokens", "invalid_value")
     limit = body.max_completion_tokens or body.max_tokens or default_max_tokens
-    grammar = grammar_of(body)
+    choice = body.tool_choice.function if isinstance(body.tool_choice, NamedTool) else body.tool_choice
+    grammar = grammar_of([tool.function for tool in body.tools or ()], choice, body.response_format)
     tools = [tool.model_dump(exclude_none=True) for tool in body.tools or () if body.tool_choice != "none"]
     return [
         GenerateRequest(
@@ -76,7 +77,12 @@ class ChatDocuments:
             content, calls = reader.take(completion.text)
             rest, late = reader.end()
             content, calls = content + rest, calls + late
-        message: dict[str, Any] = {"role": "assistant", "content": content if content or not calls else None, "refusal": None}
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": content if content or not calls else None,
+            "refusal": None,
+            "annotations": [],
+        }
         if calls:
             message["tool_calls"] = [call.document() for call in calls]
         tokens = self._answer.transcripts[index].tokens

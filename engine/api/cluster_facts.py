@@ -1,9 +1,9 @@
-"""What this server knows of the cluster: asked with a caller's own right, and kept for a moment."""
+"""What this server knows of the cluster: asked in each caller's name, and kept for a moment."""
 
 from __future__ import annotations
 
-import asyncio
 import time
+from weakref import WeakKeyDictionary
 
 from engine.api.problems import RETRY_AFTER_S, Problem
 from engine.data.status import ClusterStatus, Phase
@@ -13,24 +13,22 @@ FRESH_S = 0.5
 
 
 class ClusterFacts:
-    """The newest status, at most `FRESH_S` old when it is used."""
+    """The newest status that each caller got: nobody learns from another's answer what the cluster would not tell him."""
 
     def __init__(self) -> None:
-        self._status: ClusterStatus | None = None
-        self._asked_s = 0.0
-        self._lock = asyncio.Lock()
+        self._known: WeakKeyDictionary[Client, tuple[float, ClusterStatus]] = WeakKeyDictionary()
 
-    async def status(self, client: Client, is_known: bool = False) -> ClusterStatus:
-        """Raises what a failed call raises. `is_known`: the cluster will check the caller anyway, so that another's answer does."""
-        async with self._lock:
-            if self._status is None or not is_known or time.monotonic() - self._asked_s > FRESH_S:
-                self._status = await client.status()
-                self._asked_s = time.monotonic()
-            return self._status
+    async def status(self, client: Client) -> ClusterStatus:
+        """At most `FRESH_S` old; raises what a failed call raises."""
+        asked_s, status = self._known.get(client, (0.0, None))
+        if status is None or time.monotonic() - asked_s > FRESH_S:
+            status = await client.status()
+            self._known[client] = (time.monotonic(), status)
+        return status
 
     async def serving(self, client: Client) -> ClusterStatus:
         """The status of a cluster that serves. Raises Problem 503 with what is missing."""
-        status = await self.status(client, is_known=True)
+        status = await self.status(client)
         if status.phase is not Phase.SERVING:
             why = status.failure or status.detail or "waiting for workers"
             message = f"the model is not served yet ({status.phase.lower()}): {why}"

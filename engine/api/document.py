@@ -22,6 +22,7 @@ _GETS = {
     "/metrics": "Figures of this server in Prometheus' text format",
     "/version": "Of NoodleCore",
 }
+_OPEN = ("/health", "/version")  # for everybody
 _PROBLEMS = {
     "400": "The request is wrong; `param` names the field",
     "401": "There is no key, or it is unknown",
@@ -81,11 +82,19 @@ _PROBLEM = {
 def _get(path: str, about: str) -> dict[str, Any]:
     kind = "text/plain" if path == "/metrics" else "application/json"
     answers: dict[str, Any] = {"200": {"description": "Done", "content": {kind: {}}}}
+    if path in _OPEN:
+        about += "; needs no key"
     if path == "/health":
         answers["503"] = {"description": "Not served", "content": {kind: {}}}
     elif path != "/version":
         answers |= _problems("401", "403", "404", "429", "500", "503")
-    return {"summary": about, "operationId": "get" + path.replace("/", "_").replace("{", "").replace("}", ""), "responses": answers}
+    open_to_all: dict[str, Any] = {"security": []} if path in _OPEN else {}
+    return {
+        **open_to_all,
+        "summary": about,
+        "operationId": "get" + path.replace("/", "_").replace("{", "").replace("}", ""),
+        "responses": answers,
+    }
 
 
 def _post(path: str, cls: type[Body], about: str) -> dict[str, Any]:

@@ -1,19 +1,21 @@
-"""What an answer must be, from `response_format` and `tool_choice`, as one grammar."""
+"""What an answer must be, from the form and the call that are asked for, as one grammar."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from engine.api.answering import refuse
-from engine.api.bodies import ChatBody, NamedTool, Tool
+from engine.api.bodies import FunctionTool, NamedFunction, ResponseFormat
 from engine.data.generation import Grammar, GrammarKind
 
+Choice = Literal["none", "auto", "required"] | NamedFunction | None
 
-def grammar_of(body: ChatBody) -> Grammar | None:
+
+def grammar_of(tools: Sequence[FunctionTool], choice: Choice, wanted: ResponseFormat | None) -> Grammar | None:
     """None if any text will do. Raises Problem 400."""
-    chosen = _called(body)
-    wanted = body.response_format
+    chosen = _called(tools, choice)
     if chosen:
         if wanted is not None and wanted.type != "text":
             refuse("response_format and a tool_choice that asks for a call name two forms of an answer: give one", "response_format")
@@ -27,24 +29,22 @@ def grammar_of(body: ChatBody) -> Grammar | None:
     return _of_schema(wanted.json_schema.schema_)
 
 
-def _called(body: ChatBody) -> list[Tool]:
+def _called(tools: Sequence[FunctionTool], choice: Choice) -> Sequence[FunctionTool]:
     """The tools of which one must be called."""
-    tools = body.tools or []
-    if isinstance(body.tool_choice, NamedTool):
-        name = body.tool_choice.function.name
-        found = [tool for tool in tools if tool.function.name == name]
+    if isinstance(choice, NamedFunction):
+        found = [tool for tool in tools if tool.name == choice.name]
         if not found:
-            known = ", ".join(repr(tool.function.name) for tool in tools) or "none"
-            refuse(f"tool_choice names {name[:64]!r}, the tools are {known}", "tool_choice", "invalid_value")
+            known = ", ".join(repr(tool.name) for tool in tools) or "none"
+            refuse(f"tool_choice names {choice.name[:64]!r}, the tools are {known}", "tool_choice", "invalid_value")
         return found
-    if body.tool_choice == "required" and not tools:
+    if choice == "required" and not tools:
         refuse("tool_choice required needs tools", "tool_choice", "invalid_value")
-    return tools if body.tool_choice == "required" else []
+    return tools if choice == "required" else []
 
 
-def _call_schema(tool: Tool) -> dict[str, Any]:
-    parameters = tool.function.parameters or {"type": "object"}
-    properties = {"name": {"const": tool.function.name}, "arguments": parameters}
+def _call_schema(tool: FunctionTool) -> dict[str, Any]:
+    parameters = tool.parameters or {"type": "object"}
+    properties = {"name": {"const": tool.name}, "arguments": parameters}
     return {"type": "object", "properties": properties, "required": ["name", "arguments"], "additionalProperties": False}
 
 
