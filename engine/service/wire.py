@@ -13,7 +13,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from engine.data.errors import InvalidInput
 from engine.data.generation import FinishReason, GenerateRequest, Logprobs, PromptMode, Segment, StageTiming, TokenChunk, Used
-from engine.data.sampling import Sampling, SamplingRequest
+from engine.data.sampling import Sampling, SamplingRequest, check_counts
 from protos import noodle_pb2 as pb
 
 T = TypeVar("T")
@@ -119,6 +119,7 @@ _HINTS: dict[Any, dict[str, Any]] = {}
 # --- generation ---------------------------------------------------------------------------------------------------
 def request_from_message(message: pb.GenerateRequest) -> GenerateRequest:
     """Validate and convert; raises InvalidInput."""
+    check_counts(len(message.sampling.logit_bias), len(message.sampling.stop_token_ids))
     if message.mode not in ("", *PromptMode):
         raise InvalidInput(f"mode {message.mode[:40]!r} is not allowed: use {', '.join(PromptMode)}")
     return GenerateRequest(
