@@ -110,22 +110,21 @@ def _check(sampling: Sampling | SamplingRequest) -> None:
     for name, (low, high, hint) in _LIMITS.items():
         if (value := getattr(sampling, name)) is not None:
             require_range(name, value, low, high, hint)
-    check_stop_ids(sampling.stop_token_ids)
-    if len(sampling.logit_bias) > MAX_BIASES:
-        raise InvalidInput(f"logit_bias has {len(sampling.logit_bias)} entries, the limit is {MAX_BIASES}: name fewer tokens")
+    check_counts(len(sampling.logit_bias), len(sampling.stop_token_ids))
+    for token_id in sampling.stop_token_ids:
+        require_range("stop_token_ids: token id", token_id, 0, MAX_TOKEN_ID, "a token of the vocabulary")
     if twice := [i for i, count in Counter(entry.token_id for entry in sampling.logit_bias).items() if count > 1]:
         raise InvalidInput(f"logit_bias names token {twice[0]} more than once: give it one bias")
     if sampling.top_logprobs and not sampling.logprobs:
         raise InvalidInput(f"top_logprobs {sampling.top_logprobs} is not allowed without logprobs: ask for logprobs too, or leave it out")
 
 
-def check_stop_ids(stop_token_ids: Iterable[int]) -> None:
-    """Raise InvalidInput for what cannot be the ids that end an answer."""
-    ids = tuple(stop_token_ids)
-    if len(ids) > MAX_STOP_IDS:
-        raise InvalidInput(f"stop_token_ids has {len(ids)} ids, the limit is {MAX_STOP_IDS}: name fewer")
-    for token_id in ids:
-        require_range("stop_token_ids: token id", token_id, 0, MAX_TOKEN_ID, "a token of the vocabulary")
+def check_counts(num_biases: int, num_stop_ids: int) -> None:
+    """Raise InvalidInput for more than are allowed, before anything is made of them."""
+    if num_biases > MAX_BIASES:
+        raise InvalidInput(f"logit_bias has {num_biases} entries, the limit is {MAX_BIASES}: name fewer tokens")
+    if num_stop_ids > MAX_STOP_IDS:
+        raise InvalidInput(f"stop_token_ids has {num_stop_ids} ids, the limit is {MAX_STOP_IDS}: name fewer")
 
 
 GREEDY = Sampling()

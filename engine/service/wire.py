@@ -24,7 +24,7 @@ from engine.data.generation import (
     TokenChunk,
     Used,
 )
-from engine.data.sampling import Sampling, SamplingRequest
+from engine.data.sampling import Sampling, SamplingRequest, check_counts
 from protos import noodle_pb2 as pb
 
 T = TypeVar("T")
@@ -130,6 +130,7 @@ _HINTS: dict[Any, dict[str, Any]] = {}
 # --- generation ---------------------------------------------------------------------------------------------------
 def request_from_message(message: pb.GenerateRequest) -> GenerateRequest:
     """Validate and convert; raises InvalidInput."""
+    check_counts(len(message.sampling.logit_bias), len(message.sampling.stop_token_ids))
     if message.mode not in ("", *PromptMode):
         raise InvalidInput(f"mode {message.mode[:40]!r} is not allowed: use {', '.join(PromptMode)}")
     return GenerateRequest(

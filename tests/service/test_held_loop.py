@@ -98,9 +98,8 @@ async def coordinator(folder: Path, context_tokens: int = 0) -> AsyncIterator[st
     """One that knows its model and has no worker."""
     card = prepare(ModelRef("gpt2:tiny", 0), default_cache_dir())
     shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(folder / "journal.sqlite3"), Access())
-    card = replace(card, context_tokens=context_tokens or card.context_tokens)
+    shell.cluster.card = card = replace(card, context_tokens=context_tokens or card.context_tokens)
     shell.speak(Prompts(card, TextCodec(Path(card.folder))))
-    shell.cluster.card = card
     server = Server(Guard(SecurityOptions()))
     rpc.add_ControlServicer_to_server(ControlService(shell, ManifestSource(folder, lambda: shell.cluster.card)), server.grpc)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,30 @@ def test_text_ends_before_the_first_stop_string_whatever_the_tokens_were(text: s
     ends = [(text.find(s) + len(s), text.find(s)) for s in stops if s in text]
     assert stream.stopped == bool(ends)
     assert shown == (text[: min(ends)[1]] if ends else text)
+
+
+@settings(max_examples=300)
+@given(st.text(alphabet="ab<e", max_size=20), st.lists(st.text(alphabet="ab<e", min_size=1, max_size=3), max_size=2), st.integers(0, 22))
+def test_stop_strings_count_only_in_what_follows_the_least_number_of_tokens(text: str, stops: list[str], min_tokens: int) -> None:
+    stream = TextStream(CODEC, tuple(stops), min_tokens)
+    before, behind = text[:min_tokens], TextStream(CODEC, tuple(stops))
+    assert streamed(stream, list(CODEC.encode(text))) == before + streamed(behind, list(CODEC.encode(text[min_tokens:])))
+    assert stream.stopped == behind.stopped
+
+
+@given(st.text(alphabet="tesh é世😀\n"))
+def test_what_tokens_stand_for_is_the_text_byte_by_byte(text: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        codec = _byte_level(Path(folder) / "bytes")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    written = "".join(part for part, _ in pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(text))
+    assert b"".join(codec.spelling(alphabet.index(character)) for character in written) == text.encode()
+
+
+def test_tokens_are_spelled_with_their_spaces_their_bytes_and_their_marks(codecs: dict[str, TextCodec]) -> None:
+    assert [codecs["llama"].spelling(i) for i in (1, 3 + 0xE9, 263, 259, 265)] == [b"<s>", b"\xe9", b" the", b" ", "é".encode()]
+    assert (codecs["gpt2"].spelling(256), codecs["gpt2"].spelling(260), codecs["gpt2"].spelling(99_999)) == (b" the", b"<|end|>", b"")
+    assert (CODEC.spelling(195), CODEC.spelling(300)) == (b"\xc3", b"<300>")
 
 
 def test_ids_beyond_the_bytes_show_as_numbers() -> None:

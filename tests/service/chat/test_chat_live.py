@@ -144,15 +144,14 @@ def test_from_a_pipe_each_line_is_a_turn(cluster: Running, tmp_path: Path) -> No
 
 
 def test_each_turn_is_asked_with_all_that_was_said_before(cluster: Running, tokenizer: Any, tmp_path: Path) -> None:
-    argv = ("chat", "--system", "S", "--max-new-tokens", "5", "--temperature", "0", "--logit-bias", "66=100")
-    done = engine(cluster, *argv, stdin=f"one\ntwo\n/save {tmp_path}/talk.json\n")
+    argv = ("chat", "--system", "S", "--max-new-tokens", "12", "--temperature", "0")
+    assert engine(cluster, *argv, stdin=f"one\ntwo\n/save {tmp_path}/talk.json\n").returncode == 0
     saved = json.loads((tmp_path / "talk.json").read_text())["messages"]
-    assert done.stdout == f"{saved[2]['content']}\n{saved[4]['content']}\n"
-    asked = SamplingRequest(temperature=0.0, logit_bias=(LogitBias(66, 100.0),))
     for number in (2, 4):
-        answer = cluster.generate(GenerateRequest(messages=json.dumps(saved[:number]), max_new_tokens=5, sampling=asked))
+        asked = SamplingRequest(temperature=0.0)
+        answer = cluster.generate(GenerateRequest(messages=json.dumps(saved[:number]), max_new_tokens=12, sampling=asked))
         assert answer.prompt_ids == by_transformers(tokenizer, saved[:number])
-        assert "".join(chunk.text for chunk in answer.chunks) == saved[number]["content"]
+        assert "".join(chunk.text for chunk in answer.chunks) == saved[number]["content"] != ""
 
 
 def test_a_person_talks_at_a_terminal(cluster: Running, tmp_path: Path) -> None:

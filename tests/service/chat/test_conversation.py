@@ -6,10 +6,22 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.data.errors import InvalidInput
-from engine.service.coordinator.text.chat.conversation import read_kwargs, read_messages, read_tools
+from engine.service.coordinator.text.chat.conversation import MAX_AT_ONCE, read_kwargs, read_messages, read_tools
 
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]))
+)
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text('ab"é', max_size=3), inner, max_size=4), max_leaves=20
+)
 CALL = {"id": "c1", "type": "function", "function": {"name": "now", "arguments": '{"zone": "Paris"}'}}
 
 
@@ -62,6 +74,24 @@ def test_what_is_no_conversation_is_refused_by_its_place(sent: Any, message: str
 def test_what_is_no_json_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="messages is no JSON"):
         read_messages(text)
+
+
+@given(JSON.filter(lambda value: isinstance(value, dict)))
+def test_a_long_text_is_read_like_a_short_one(value: Any) -> None:
+    text = json.dumps(value, ensure_ascii=False)
+    assert read_kwargs(text + " " * MAX_AT_ONCE) == read_kwargs(text) == value
+
+
+@pytest.mark.parametrize("text", ["[1, ", "[1 2]", '["\\x"]', '{"a" 1}', "[-]", "[1]]", '["a', "[NaN]"])
+def test_what_is_no_json_is_refused_in_a_long_text_too(text: str) -> None:
+    for padded in (text, " " * MAX_AT_ONCE + text):
+        with pytest.raises(InvalidInput, match="messages is no JSON"):
+            read_messages(padded)
+
+
+def test_lists_and_objects_are_bounded() -> None:
+    with pytest.raises(InvalidInput, match=r"chat_template_kwargs is no JSON .it has more than 100000 lists and objects"):
+        read_kwargs('{"a": [' + "[], {}, " * 60_000 + "1]}")
 
 
 def test_nesting_is_bounded() -> None:

@@ -6,13 +6,18 @@ of a message is one string, keys without a value are left out, the arguments of 
 
 from __future__ import annotations
 
+import itertools
 import json
-from typing import Any
+from collections.abc import Callable, Iterator
+from json.scanner import py_make_scanner  # type: ignore[attr-defined]
+from typing import Any, cast
 
 from engine.data.errors import InvalidInput
 
 MAX_MESSAGES = 10_000
 MAX_TOOLS = 1_000
+MAX_AT_ONCE = 32 * 1024  # characters of JSON that are read without a pause; of lists alone that takes 10 ms
+MAX_CONTAINERS = 100_000  # lists and objects of one text; what collects garbage holds the interpreter for each of them
 MAX_DEPTH = 64  # of objects and lists in one another
 _SHOWN = 80  # characters of a wrong value
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # one thing under three names; the first is the one that templates read
@@ -109,13 +114,32 @@ def _document(what: str, text: str, kind: type[list[Any]] | type[dict[str, Any]]
     """The JSON in `text`, which must be of that kind, finite, and not nested without end."""
     name = "list" if kind is list else "object"
     try:
-        raw = json.loads(text, parse_constant=_no_constant)
+        raw = _decoder(len(text)).decode(text)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{what} is no JSON ({' '.join(str(error).split())[:_SHOWN]}): send a {name} as one JSON text") from error
     if not isinstance(raw, kind):
         raise InvalidInput(f"{what} is {_shown(raw)}: it must be a JSON {name}")
     _check_depth(what, raw)
     return raw
+
+
+def _decoder(num_characters: int) -> json.JSONDecoder:
+    """For a long text the one whose loops are Python's: the other holds the interpreter, and with it the coordinator's loop, to the end."""
+    decoder: Any = json.JSONDecoder(parse_constant=_no_constant)
+    if num_characters > MAX_AT_ONCE:
+        numbers = itertools.count()
+        decoder.parse_array, decoder.parse_object = _counted(decoder.parse_array, numbers), _counted(decoder.parse_object, numbers)
+        decoder.scan_once = py_make_scanner(decoder)
+    return cast(json.JSONDecoder, decoder)
+
+
+def _counted(parse: Callable[..., Any], numbers: Iterator[int]) -> Callable[..., Any]:
+    def counted(*arguments: Any) -> Any:
+        if next(numbers) >= MAX_CONTAINERS:
+            raise ValueError(f"it has more than {MAX_CONTAINERS} lists and objects")
+        return parse(*arguments)
+
+    return counted
 
 
 def _check_depth(what: str, raw: Any) -> None:

@@ -117,8 +117,9 @@ def _raise_exception(message: str) -> None:
 def _tojson(
     value: Any, ensure_ascii: bool = False, indent: int | None = None, separators: tuple[str, str] | None = None, sort_keys: bool = False
 ) -> str:
-    """jinja2's own escapes what HTML would misread."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    """jinja2's own escapes what HTML would misread. Piece by piece, because `dumps` holds the interpreter to the end."""
+    encoder = json.JSONEncoder(ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return "".join(encoder.iterencode(value))
 
 
 def _strftime_now(format: str) -> str:
