@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.data.errors import Refused
-from engine.files import failure, replace_whole
+from engine.files import decoded, failure, replace_whole
 
 FOLDER_VARIABLE = "NOODLE_RUN_DIR"
 
@@ -42,10 +42,18 @@ def leave_token(tokens: LocalTokens, address: str) -> None:
 
 
 def find_token(address: str) -> str | None:
-    """The token left for the cluster at `address`, if this user started one there."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        return (_folder() / _name(address)).read_text() or None
-    return None
+    """The token left for the cluster at `address`, if this user started one there.
+
+    Raises what a file that is there and cannot be read raises: without it the cluster would only say that it asks for a token.
+    """
+    path = _folder() / _name(address)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        if os.path.lexists(path):
+            raise failure(error, path) from error
+        return None  # there is none, or its folder is another user's
+    return decoded(content, f"{path}, a token,") or None
 
 
 def remove_tokens(tokens: LocalTokens, address: str) -> None:
