@@ -18,15 +18,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from engine.api import chat, completions, responses
 from engine.api.answering import Answer, unless_gone
 from engine.api.bodies import ChatBody, CompletionBody, ResponseBody, read_body
 from engine.api.callers import NO_KEY, Callers, has_key
 from engine.api.cluster_facts import ClusterFacts
 from engine.api.document import openapi_document
+from engine.api.endpoints import chat, completions, responses
+from engine.api.endpoints.response_events import ResponseDocuments
 from engine.api.options import ApiOptions
 from engine.api.problems import Problem, problem_of
-from engine.api.response_events import ResponseDocuments
 from engine.data.errors import NoodleError
 from engine.data.status import ClusterStatus, Phase
 from engine.service.client import Client

@@ -105,6 +105,24 @@ def test_addresses_become_names_of_files(folder: Path) -> None:
     assert all(path.parent == folder for path in folder.rglob("*"))
 
 
+def test_a_token_that_is_there_and_cannot_be_read_is_named(folder: Path) -> None:
+    tokens = make_tokens()
+    leave_token(tokens, "127.0.0.1:7070")
+    path = folder / "127.0.0.1_7070.token"
+    path.write_bytes(b"caf\xe9")
+    with pytest.raises(NoodleError, match=r"127\.0\.0\.1_7070\.token, a token, is not UTF-8 text"):
+        find_token("127.0.0.1:7070")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(NoodleError, match=r"127\.0\.0\.1_7070\.token cannot be used \(Is a directory\)"):
+        find_token("127.0.0.1:7070")
+
+
+def test_where_no_token_can_be_there_is_none(folder: Path) -> None:
+    folder.write_text("a file in place of the folder")
+    assert find_token("127.0.0.1:7070") is None
+
+
 def test_a_folder_that_others_can_enter_is_refused(folder: Path) -> None:
     folder.mkdir(mode=0o755)
     folder.chmod(0o755)

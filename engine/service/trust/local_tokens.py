@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from engine.data.errors import Refused
-from engine.files import failure, replace_whole
+from engine.files import decoded, failure, replace_whole
 
 FOLDER_VARIABLE = "NOODLE_RUN_DIR"
 
@@ -47,10 +47,18 @@ def token_path(address: str) -> Path:
 
 
 def find_token(address: str) -> str | None:
-    """What is there."""
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        return token_path(address).read_text() or None
-    return None
+    """The token left for the cluster at `address`, if this user started one there.
+
+    Raises what a file that is there and cannot be read raises: without it the cluster would only say that it asks for a token.
+    """
+    path = token_path(address)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        if os.path.lexists(path):
+            raise failure(error, path) from error
+        return None  # there is none, or its folder is another user's
+    return decoded(content, f"{path}, a token,") or None
 
 
 def remove_tokens(tokens: LocalTokens, address: str) -> None:

@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.commands.faults.harness import Fresh, Harness, Sample, every_fault, one_fault_each, turns
+from tests.commands.faults.harness import Harness, Sample, every_fault, one_fault_each, turns
 from tests.commands.faults.scenarios import make_template, scenarios
 
 
@@ -26,13 +26,13 @@ def main() -> int:
         errors = turns()
         harness = Harness(Path(name), make_template(Path(name) / "template"))
         for command, found in scenarios().items():
-            sample, fresh = Sample(errors), Fresh()
+            sample = Sample(errors)
             for scenario in found if not options.commands or command in options.commands else ():
                 operations = harness.operations(scenario)
                 if options.all:
-                    chosen = every_fault(fresh.of(operations))
+                    chosen = every_fault(operations)
                 elif options.each:
-                    chosen = one_fault_each(fresh.of(operations), errors)
+                    chosen = one_fault_each(operations, errors)
                 else:
                     chosen = sample.of(operations, scenario.most_faults)
                 print(f"{scenario}: {len(operations)} operations, {len(chosen)} faults", flush=True)

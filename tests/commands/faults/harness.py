@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -188,24 +187,6 @@ def every_fault(operations: Sequence[Operation]) -> list[Fault]:
 def one_fault_each(operations: Sequence[Operation], turns: dict[str, Iterator[int]]) -> list[Fault]:
     """Each operation with one of its errors, which take turns."""
     return [Fault(operation, next(turns[operation.kind])) for operation in operations]
-
-
-class Fresh:
-    """The operations that no line of this command has had: the n-th of a kind on a path is the same one in all of them."""
-
-    def __init__(self) -> None:
-        self._had = set[tuple[str, str, int]]()
-
-    def of(self, operations: Sequence[Operation]) -> list[Operation]:
-        counts = Counter[tuple[str, str]]()
-        fresh = []
-        for operation in operations:
-            what = operation.kind, _generic(operation.path)
-            counts[what] += 1
-            if (*what, counts[what]) not in self._had:
-                self._had.add((*what, counts[what]))
-                fresh.append(operation)
-        return fresh
 
 
 class Sample:

@@ -9,9 +9,9 @@ from typing import Any
 
 from engine.api.answering import Answer, refuse
 from engine.api.bodies import ChatBody, ChatMessage, NamedTool
-from engine.api.grammar import grammar_of
-from engine.api.sampled import FINISH, chat_logprobs, sampling_of, stop_of, usage_of
-from engine.api.tool_calls import Call, CallReader
+from engine.api.endpoints.grammar import grammar_of
+from engine.api.endpoints.sampled import FINISH, chat_logprobs, sampling_of, stop_of, usage_of
+from engine.api.endpoints.tool_calls import Call, CallReader
 from engine.client.answers import Completion, Token
 from engine.data.generation import GenerateRequest
 

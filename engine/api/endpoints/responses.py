@@ -17,8 +17,8 @@ from engine.api.bodies import (
     ResponseBody,
     ResponseFormat,
 )
-from engine.api.grammar import grammar_of
-from engine.api.sampled import SEEDS
+from engine.api.endpoints.grammar import grammar_of
+from engine.api.endpoints.sampled import SEEDS
 from engine.data.generation import GenerateRequest
 from engine.data.sampling import SamplingRequest
 

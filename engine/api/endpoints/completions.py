@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.api.answering import Answer, refuse
 from engine.api.bodies import MAX_CHOICES, CompletionBody
-from engine.api.sampled import FINISH, sampling_of, stop_of, text_logprobs, usage_of
+from engine.api.endpoints.sampled import FINISH, sampling_of, stop_of, text_logprobs, usage_of
 from engine.client.answers import Completion, Token
 from engine.data.generation import GenerateRequest
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from engine.api.answering import Answer
 from engine.api.bodies import ResponseBody
+from engine.api.endpoints.responses import head_of
+from engine.api.endpoints.tool_calls import Call, CallReader
 from engine.api.problems import Problem
-from engine.api.responses import head_of
-from engine.api.tool_calls import Call, CallReader
 from engine.client.answers import Completion, Token
 from engine.data.generation import FinishReason
 
