@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import version
@@ -28,6 +28,7 @@ from engine.api.endpoints.response_events import ResponseDocuments
 from engine.api.options import ApiOptions
 from engine.api.problems import Problem, problem_of
 from engine.data.errors import NoodleError
+from engine.data.json_text import json_text
 from engine.data.status import ClusterStatus, Phase
 from engine.service.client import Client
 from engine.service.errors import incident
@@ -48,17 +49,17 @@ class Api:
     def application(self) -> Starlette:
         """To be served by any ASGI server."""
         routes = [
-            Route("/v1/models", self.models),
-            Route("/v1/models/{name:path}", self.model),
-            Route("/v1/chat/completions", self.chat, methods=["POST"]),
-            Route("/v1/completions", self.completions, methods=["POST"]),
-            Route("/v1/responses", self.responses, methods=["POST"]),
-            Route("/v1/embeddings", self.embeddings, methods=["POST"]),
-            Route("/health", self.health),
-            Route("/metrics", self.metrics),
-            Route("/version", self.version),
-            Route("/openapi.json", self.openapi),
-            Route("/docs", self.docs),
+            Route("/v1/models", _guarded(self.models)),
+            Route("/v1/models/{name:path}", _guarded(self.model)),
+            Route("/v1/chat/completions", _guarded(self.chat), methods=["POST"]),
+            Route("/v1/completions", _guarded(self.completions), methods=["POST"]),
+            Route("/v1/responses", _guarded(self.responses), methods=["POST"]),
+            Route("/v1/embeddings", _guarded(self.embeddings), methods=["POST"]),
+            Route("/health", _guarded(self.health)),
+            Route("/metrics", _guarded(self.metrics)),
+            Route("/version", _guarded(self.version)),
+            Route("/openapi.json", _guarded(self.openapi)),
+            Route("/docs", _guarded(self.docs)),
         ]
         cors = Middleware(
             CORSMiddleware,
@@ -71,7 +72,6 @@ class Api:
             NoodleError: _noodle_error,
             HTTPException: _http_error,
             ClientDisconnect: _gone,
-            Exception: _bug,
         }
         return Starlette(
             routes=routes, middleware=[cors] if self._options.cors else [], exception_handlers=handlers, lifespan=self._lifespan
@@ -192,12 +192,14 @@ async def _events(answer: Answer, documents: Any, named: bool) -> AsyncIterator[
             yield ServerSentEvent("[DONE]")
     except Problem as problem:
         yield ServerSentEvent(_json(problem.document()))
+    except Exception as e:
+        yield ServerSentEvent(_json(problem_of(incident(e)).document()))
     finally:
         answer.close()
 
 
 def _json(document: Any) -> str:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return json_text(document, compact=True)
 
 
 async def _content(request: Request) -> bytes:
@@ -238,5 +240,16 @@ async def _gone(_: Request, __: ClientDisconnect) -> Response:
     return Response(status_code=499)
 
 
-async def _bug(_: Request, error: Exception) -> Response:
-    return problem_of(incident(error)).response()
+def _guarded(handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    """A bug reaches a caller as an incident id, and the log with all it takes to find it; once, not once more by the server."""
+
+    @functools.wraps(handler)
+    async def guarded(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except (Problem, NoodleError, HTTPException, ClientDisconnect):
+            raise
+        except Exception as e:
+            return problem_of(incident(e)).response()
+
+    return guarded

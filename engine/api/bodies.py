@@ -6,12 +6,12 @@ What a field means is OpenAI's, and vLLM's where OpenAI has none.
 from __future__ import annotations
 
 import difflib
-import json
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from engine.api.problems import Problem
+from engine.data.json_text import json_text
 from engine.data.sampling import MAX_TOP_LOGPROBS
 
 MAX_CHOICES = 16
@@ -259,7 +259,7 @@ def _place(loc: tuple[str | int, ...]) -> list[str]:
 
 def _shown(value: Any) -> str:
     try:
-        text = json.dumps(value)
+        text = json_text(value)
     except (TypeError, ValueError):
         text = str(type(value).__name__)
     return text if len(text) <= 60 else f"{text[:60]}..."

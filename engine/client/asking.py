@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack
 
 from engine.data.errors import InvalidInput
 from engine.data.generation import GenerateRequest, Grammar, GrammarKind, PromptMode
+from engine.data.json_text import json_text
 from engine.data.sampling import LogitBias, SamplingRequest
 
 Message = Mapping[str, Any]  # as in OpenAI's chat completions: {"role": "user", "content": "..."}
@@ -56,9 +56,9 @@ def chat_request(
     """
     conversation = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
     return GenerateRequest(
-        messages=json.dumps(conversation),
-        tools=json.dumps(list(tools)) if tools else "",
-        chat_template_kwargs=json.dumps(dict(template_values)) if template_values else "",
+        messages=json_text(conversation),
+        tools=json_text(list(tools)) if tools else "",
+        chat_template_kwargs=json_text(dict(template_values)) if template_values else "",
         **_fields(asked),
     )
 
@@ -68,7 +68,7 @@ def _fields(asked: Asked) -> dict[str, Any]:
     values: dict[str, Any] = dict(asked)
     fields: dict[str, Any] = {name: values.pop(name) for name in ("max_new_tokens", "ignore_eos") if name in values}
     if (schema := values.pop("json_schema", None)) is not None:
-        fields["grammar"] = Grammar(GrammarKind.JSON_SCHEMA, json.dumps(dict(schema)))
+        fields["grammar"] = Grammar(GrammarKind.JSON_SCHEMA, json_text(dict(schema)))
     if (regex := values.pop("regex", None)) is not None:
         if "grammar" in fields:
             raise InvalidInput("json_schema and regex name two forms of an answer: give one")

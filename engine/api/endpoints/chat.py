@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,6 +13,7 @@ from engine.api.endpoints.sampled import FINISH, chat_logprobs, sampling_of, sto
 from engine.api.endpoints.tool_calls import Call, CallReader
 from engine.client.answers import Completion, Token
 from engine.data.generation import GenerateRequest
+from engine.data.json_text import json_text
 
 
 def requests_of(body: ChatBody, default_max_tokens: int) -> list[GenerateRequest]:
@@ -30,9 +30,9 @@ def requests_of(body: ChatBody, default_max_tokens: int) -> list[GenerateRequest
     tools = [tool.model_dump(exclude_none=True) for tool in body.tools or () if body.tool_choice != "none"]
     return [
         GenerateRequest(
-            messages=json.dumps([_message(m) for m in body.messages]),
-            tools=json.dumps(tools) if tools else "",
-            chat_template_kwargs=json.dumps(body.chat_template_kwargs) if body.chat_template_kwargs else "",
+            messages=json_text([_message(m) for m in body.messages]),
+            tools=json_text(tools) if tools else "",
+            chat_template_kwargs=json_text(body.chat_template_kwargs) if body.chat_template_kwargs else "",
             add_generation_prompt=body.add_generation_prompt,
             max_new_tokens=limit,
             stop=stop_of(body),

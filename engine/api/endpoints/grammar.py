@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from engine.api.answering import refuse
 from engine.api.bodies import FunctionTool, NamedFunction, ResponseFormat
 from engine.data.generation import Grammar, GrammarKind
+from engine.data.json_text import json_text
 
 Choice = Literal["none", "auto", "required"] | NamedFunction | None
 
@@ -49,4 +49,4 @@ def _call_schema(tool: FunctionTool) -> dict[str, Any]:
 
 
 def _of_schema(schema: dict[str, Any]) -> Grammar:
-    return Grammar(GrammarKind.JSON_SCHEMA, json.dumps(schema))
+    return Grammar(GrammarKind.JSON_SCHEMA, json_text(schema))

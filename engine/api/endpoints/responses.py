@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from typing import Any
@@ -20,6 +19,7 @@ from engine.api.bodies import (
 from engine.api.endpoints.grammar import grammar_of
 from engine.api.endpoints.sampled import SEEDS
 from engine.data.generation import GenerateRequest
+from engine.data.json_text import json_text
 from engine.data.sampling import SamplingRequest
 
 
@@ -42,8 +42,8 @@ def requests_of(body: ResponseBody, default_max_tokens: int) -> list[GenerateReq
     )
     return [
         GenerateRequest(
-            messages=json.dumps(messages),
-            tools=json.dumps(known) if known else "",
+            messages=json_text(messages),
+            tools=json_text(known) if known else "",
             max_new_tokens=body.max_output_tokens or default_max_tokens,
             sampling=sampling,
             grammar=grammar_of(body.tools or [], choice, _form(body)),

@@ -15,6 +15,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from engine.data.json_text import json_text
+
 _TAG, _END_TAG = "<tool_call>", "</tool_call>"
 _MISTRAL, _PYTHON = "[TOOL_CALLS]", "<|python_tag|>"
 _MARKS = (_TAG, _MISTRAL, _PYTHON)
@@ -85,7 +87,7 @@ class CallReader:
         if not isinstance(entry, dict) or entry.get("name") not in self._names:
             return None
         arguments = entry.get("arguments", entry.get("parameters", {}))
-        text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        text = arguments if isinstance(arguments, str) else json_text(arguments)
         return Call(f"call_{secrets.token_hex(12)}", entry["name"], text)
 
 
