@@ -9,7 +9,7 @@ Shapes: T new tokens of all rows together, D hidden size, V vocabulary.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,6 +17,7 @@ from engine.data.errors import InvalidInput
 from engine.model.configuration import check_supported, context_tokens
 from engine.model.hardware.freed_memory import return_freed_buffers
 from engine.model.progress import Progress
+from engine.model.running.contiguous_kv import ContiguousKV
 from engine.model.running.feeding import Feeder, Rows, last_positions
 from engine.model.running.kv import KVStore
 from engine.model.running.loading import SliceLoader, fill_synthetic, take_over
@@ -49,7 +50,7 @@ class StageModel:
         self._chain = chain
         self._feeder = Feeder(model, chain.blocks, chain.feeding)
         held = [chain.kv[item - 1] for item in range(max(start, 1), min(stop, chain.num_blocks + 1))]
-        self.kv = KVStore(dict(held), kv_budget_bytes, dtype=self.dtype, device=device)
+        self.kv: KVStore[Any] = ContiguousKV(dict(held), kv_budget_bytes, dtype=self.dtype, device=device)
 
     @classmethod
     def load(
