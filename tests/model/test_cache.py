@@ -14,8 +14,8 @@ from transformers.cache_utils import Cache, DynamicCache
 from engine.data.errors import NotSupported
 from engine.model.running import slicing
 from engine.model.running.cache import NoPosition, StepCache
-from engine.model.running.feeding import Feeding
 from engine.model.running.contiguous_kv import ContiguousKV
+from engine.model.running.feeding import Feeding
 from engine.model.running.kv import LayerShape
 from tests.model import tiny
 

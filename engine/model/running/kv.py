@@ -121,6 +121,10 @@ class KVStore(ABC, Generic[S]):
                 raise Gap(f"session {session_id!r}: layer {layer} holds {held} tokens, not {length}; import the missing ones first")
         session.length = length
 
+    def appended(self, session_id: str, length: int) -> None:
+        """A step has put tokens up to `length` into every layer, by `write` or past it; commits them."""
+        self.commit(session_id, length)
+
     def truncate(self, session_id: str, length: int) -> None:
         """Forget the tokens from `length` on; memory stays allocated. Raises InvalidInput beyond the current length."""
         session = self._session(session_id)

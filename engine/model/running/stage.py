@@ -17,10 +17,13 @@ from engine.data.errors import InvalidInput
 from engine.model.configuration import check_supported, context_tokens
 from engine.model.hardware.freed_memory import return_freed_buffers
 from engine.model.progress import Progress
+from engine.model.running.accelerator.acceleration import Acceleration
+from engine.model.running.accelerator.attending import PagedAttention, probed
 from engine.model.running.contiguous_kv import ContiguousKV
 from engine.model.running.feeding import Feeder, Rows, last_positions
 from engine.model.running.kv import KVStore
 from engine.model.running.loading import SliceLoader, fill_synthetic, take_over
+from engine.model.running.paged_kv import PagedKV
 from engine.model.running.rows import shorten_forwards
 from engine.model.running.slicing import build_chain, item_state, torch_dtype
 from engine.model.weights.weight_folder import WeightFolder
@@ -28,13 +31,24 @@ from engine.model.weights.weight_folder import WeightFolder
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
+    from engine.model.running.accelerator.accelerated_stage import AcceleratedStage
     from engine.model.running.chain import Chain
 
 
 class StageModel:
     """Items [start, stop) of one model, with the KV of their sessions. Not thread-safe: one caller at a time."""
 
-    def __init__(self, model: PreTrainedModel, chain: Chain, start: int, stop: int, *, device: str, kv_budget_bytes: int) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        chain: Chain,
+        start: int,
+        stop: int,
+        *,
+        device: str,
+        kv_budget_bytes: int,
+        acceleration: Acceleration | None = None,
+    ) -> None:
         """Use `load` or `synthetic`; this cuts a meta model to the slice and leaves its tensors to them."""
         from engine.model.running.cut import CutModel  # transformers, so only once a model is loaded
 
@@ -50,7 +64,20 @@ class StageModel:
         self._chain = chain
         self._feeder = Feeder(model, chain.blocks, chain.feeding)
         held = [chain.kv[item - 1] for item in range(max(start, 1), min(stop, chain.num_blocks + 1))]
-        self.kv: KVStore[Any] = ContiguousKV(dict(held), kv_budget_bytes, dtype=self.dtype, device=device)
+        self._acceleration = acceleration or Acceleration()
+        found = self._acceleration.attention or probed(device, self.dtype)
+        self.running_text = found.name if isinstance(found, PagedAttention) else found.text
+        attention = found if isinstance(found, PagedAttention) else found.attention
+        self._accelerated: AcceleratedStage | None = None
+        self.kv: KVStore[Any]
+        if attention is None:
+            self.kv = ContiguousKV(dict(held), kv_budget_bytes, dtype=self.dtype, device=device)
+        else:
+            pages = PagedKV(dict(held), kv_budget_bytes, dtype=self.dtype, device=device, longest_tokens=self.context_tokens)
+            self.kv = pages
+            from engine.model.running.accelerator.accelerated_stage import AcceleratedStage
+
+            self._accelerated = AcceleratedStage(self._cut, chain, self._feeder, pages, attention, device=device)
 
     @classmethod
     def load(
@@ -64,6 +91,7 @@ class StageModel:
         kv_budget_bytes: int,
         reuse: StageModel | None = None,
         on_progress: Progress | None = None,
+        acceleration: Acceleration | None = None,
     ) -> StageModel:
         """Read the tensors of items [start, stop) and nothing else. Items that `reuse` holds are taken over, not read.
 
@@ -73,7 +101,7 @@ class StageModel:
         weights = folder if isinstance(folder, WeightFolder) else WeightFolder(folder)
         model, chain = _build(weights.config, start, stop, dtype)
         loader = SliceLoader(model, chain, weights, torch_dtype(dtype))
-        stage = cls(model, chain, start, stop, device=device, kv_budget_bytes=kv_budget_bytes)
+        stage = cls(model, chain, start, stop, device=device, kv_budget_bytes=kv_budget_bytes, acceleration=acceleration)
         stage.fingerprint = weights.fingerprint
         for done, index in enumerate(range(start, stop)):
             if on_progress:
@@ -88,12 +116,20 @@ class StageModel:
 
     @classmethod
     def synthetic(
-        cls, config: PreTrainedConfig, start: int, stop: int, *, dtype: str = "float32", device: str = "cpu", kv_budget_bytes: int
+        cls,
+        config: PreTrainedConfig,
+        start: int,
+        stop: int,
+        *,
+        dtype: str = "float32",
+        device: str = "cpu",
+        kv_budget_bytes: int,
+        acceleration: Acceleration | None = None,
     ) -> StageModel:
         """The same slice with made-up weights and no files, to time items on a machine."""
 
         model, chain = _build(config, start, stop, dtype)
-        stage = cls(model, chain, start, stop, device=device, kv_budget_bytes=kv_budget_bytes)
+        stage = cls(model, chain, start, stop, device=device, kv_budget_bytes=kv_budget_bytes, acceleration=acceleration)
         with torch.no_grad():
             for index in range(start, stop):
                 fill_synthetic(model, chain, index, device, lambda tensor: tensor.uniform_(-0.02, 0.02))
@@ -145,6 +181,11 @@ class StageModel:
         Raises NotFound, InvalidInput or Exhausted; then no session has changed.
         """
         lengths = self._check(rows, hidden)
+        if self._accelerated is not None and not self._accelerated.why_not:
+            output = self._accelerated.forward(rows, lengths, hidden)
+            for (session_id, token_ids), length in zip(rows, lengths, strict=True):
+                self.kv.appended(session_id, length + len(token_ids))
+            return output
         run = self._run if self._chain.feeding.is_packed or len(rows) == 1 else self._run_row_by_row
         output = run(rows, lengths, hidden)
         for (session_id, token_ids), length in zip(rows, lengths, strict=True):
@@ -200,6 +241,9 @@ class StageModel:
         self.weight_bytes = self.bytes_beyond(None)  # a shared tensor counts once
         self._cut.model.requires_grad_(False)
         shorten_forwards(self._cut.model)
+        if self._accelerated is not None:
+            self._accelerated.prepare(self._acceleration, on_progress)
+            self.running_text = self._accelerated.text
         if on_progress:
             on_progress(1.0, f"loaded items [{self.start}, {self.stop})")
 

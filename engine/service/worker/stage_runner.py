@@ -23,7 +23,8 @@ from engine.data.errors import NoodleError, Unavailable
 from engine.data.generation import Segment
 from engine.model.hardware.freed_memory import release_memory
 from engine.model.profiling.measure import MeasuredTimes, measure_config
-from engine.model.running.sampling import sample
+from engine.model.running.accelerator.acceleration import Acceleration
+from engine.model.running.accelerator.device_sampling import Draw, needs_history, sample_rows
 from engine.model.running.stage import StageModel
 from engine.model.weights.weight_folder import WeightFolder
 from engine.service import wire
@@ -42,6 +43,7 @@ class RunnerOptions:
     device: str
     kv_budget_bytes: int
     slowdown: float = 1.0
+    acceleration: Acceleration | None = None  # None: all that the device was found to run
 
 
 @dataclass(slots=True)
@@ -135,6 +137,7 @@ class StageRunner:
             kv_budget_bytes=self._options.kv_budget_bytes,
             reuse=old,
             on_progress=self._say_progress,
+            acceleration=self._options.acceleration,
         )
         self._meters.say("", -1.0)
         return pb.LoadReply(
@@ -148,7 +151,9 @@ class StageRunner:
         """The stage of a plan to come, beside the one that serves; called on a thread of the caller's."""
         options = self._options
         with torch.inference_mode():
-            prepared = PreparedStage(request, weights, options.device, options.kv_budget_bytes, self.model, self._say_progress)
+            prepared = PreparedStage(
+                request, weights, options.device, options.kv_budget_bytes, self.model, self._say_progress, options.acceleration
+            )
         self._meters.say("", -1.0)
         return prepared
 
@@ -269,28 +274,35 @@ class StageRunner:
         lengths = [(r.segment.session_id, model.length(r.segment.session_id)) for r in new]
         out = model.forward([(r.segment.session_id, r.segment.token_ids) for r in new], hidden)  # [T, D] or [B, V]
         try:
-            payload.check_finite(out, f"stage {model.start}-{model.stop - 1} on {self._options.worker_id}")
+            self._answer(model, new, out)
         except NoodleError:
             for session_id, length in lengths:
                 model.kv.truncate(session_id, length)
             raise
-        self._commit(model, new, out)
+        for row in new:
+            if row.error is None:
+                self.sessions.commit(row.segment, row.decision.session, row.reply)
 
-    def _commit(self, model: StageModel, new: list[Row], out: torch.Tensor) -> None:
-        offset = 0
-        for index, row in enumerate(new):
-            segment, session = row.segment, row.decision.session
-            if not model.is_last:
-                row.reply = out[offset : offset + len(segment.token_ids)]
-                offset += len(segment.token_ids)
-            elif segment.sample_index is not None:
-                history = session.token_ids + list(segment.token_ids)
-                try:
-                    row.reply = sample(out[index], session.sampling, history, segment.sample_index)
-                except Exception as e:  # this session's alone: the others of the step have their tokens
-                    row.error = as_noodle_error(e)
-                    continue
-            self.sessions.commit(segment, session, row.reply)
+    def _answer(self, model: StageModel, new: list[Row], out: torch.Tensor) -> None:
+        """Fill in each row's hidden states, or its token, or why it has none. Raises Corrupt for the step if `out` is not finite."""
+        where = f"stage {model.start}-{model.stop - 1} on {self._options.worker_id}"
+        if not model.is_last:
+            out, offset = payload.checked_on_host(out, where), 0
+            for row in new:
+                row.reply = out[offset : offset + len(row.segment.token_ids)]
+                offset += len(row.segment.token_ids)
+            return
+        asked = [(index, row, row.segment.sample_index) for index, row in enumerate(new) if row.segment.sample_index is not None]
+        if len(asked) < len(new):  # the logits of prompt chunks are nobody's, but must be finite too
+            payload.check_finite(out, where)
+        if not asked:
+            return
+        logits = out if len(asked) == len(new) else out[[index for index, _, _ in asked]]  # [rows that sample, V]
+        for (_, row, _), answer in zip(asked, sample_rows(logits, [_draw(row, index) for _, row, index in asked], where), strict=True):
+            if isinstance(answer, Exception):
+                row.error = as_noodle_error(answer)
+            else:
+                row.reply = answer
 
     def _forward(self, frame: pb.StepFrame, rows: list[Row], failures: list[pb.SegmentResult]) -> pb.StepFrame:
         """The message for the next stage: the rows that survived, and everything that has to travel on."""
@@ -327,6 +339,13 @@ class StageRunner:
         report = pb.StepReport(worker_id=self._options.worker_id, plan_version=frame.plan_version, step_id=frame.step_id, results=failures)
         report.timings.extend(frame.timings)
         self._deliver(report)
+
+
+def _draw(row: Row, index: int) -> Draw:
+    """What the row's next token depends on beside its logits."""
+    session, params = row.decision.session, row.decision.session.sampling
+    history = session.token_ids + list(row.segment.token_ids) if needs_history(params) else ()
+    return Draw(params, history, index)
 
 
 def _failure(message: pb.Segment, error: NoodleError) -> pb.SegmentResult:
