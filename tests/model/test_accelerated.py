@@ -28,8 +28,8 @@ from tests.model import tiny
 
 pytest.importorskip("triton", reason="the fused pieces are written in Triton")
 
-PAGED = Acceleration(attention=PlainAttention(), limits=CaptureLimits(max_rows=4))
-UNFUSED = replace(PAGED, fuse=False)
+FUSING = Acceleration(attention=PlainAttention(), limits=CaptureLimits(max_rows=1))
+PAGED = replace(FUSING, fuse=False, limits=CaptureLimits(max_rows=4))  # the interpreter takes milliseconds for each kernel
 WHOLE, THREE = (0, tiny.NUM_LAYERS + 2), (0, 2, 4, tiny.NUM_LAYERS + 2)
 # What is found in each of four blocks; sandwich norms and experts allow less.
 FUSED = {
@@ -63,8 +63,8 @@ def test_tokens_over_pages_are_those_of_generate(family: str, tmp_path: Path) ->
     """Windows, capped scores, sinks, experts, grouped heads; ragged, in company, in chunks; what cannot be packed too."""
     model = saved(family, tmp_path)
     expected = tiny.whole_answers(model, tiny.prompts(), 8)
-    for cuts, chunk, acceleration in ((WHOLE, None, PAGED), (THREE, 3, UNFUSED)):
-        stages = tiny.load_slices(tmp_path, cuts, acceleration=acceleration)
+    for cuts, chunk in ((WHOLE, None), (THREE, 3)):
+        stages = tiny.load_slices(tmp_path, cuts, acceleration=PAGED)
         assert all(isinstance(stage.kv, PagedKV) for stage in stages)
         found = tiny.sliced_answers(stages, tiny.prompts(), 8, chunk)
         assert found.tokens == expected.tokens and close(found, expected)
@@ -72,10 +72,11 @@ def test_tokens_over_pages_are_those_of_generate(family: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("family", FUSED)
 def test_what_is_fused_is_found_by_structure(family: str, tmp_path: Path) -> None:
-    saved(family, tmp_path)
-    (stage,) = tiny.load_slices(tmp_path, WHOLE, acceleration=PAGED)
+    model = saved(family, tmp_path)
+    (stage,) = tiny.load_slices(tmp_path, WHOLE, acceleration=FUSING)
     found = ", ".join(f"{tiny.NUM_LAYERS * n} of {kind}" for kind, n in sorted(FUSED[family].items())) or "nothing"
     assert f"fused in {tiny.NUM_LAYERS} blocks: {found};" in stage.running_text
+    assert tiny.sliced([stage], tiny.prompts((3,)), 3) == tiny.whole(model, tiny.prompts((3,)), 3)
 
 
 def test_a_piece_that_changes_the_output_is_taken_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,16 +89,16 @@ def test_a_piece_that_changes_the_output_is_taken_out(tmp_path: Path, monkeypatc
         return gated(both, *args) * (1.0 if both.dim() == 2 else 1.01)
 
     monkeypatch.setattr(fusing.kernels, "gated", wrong_later)
-    (stage,) = tiny.load_slices(tmp_path, WHOLE, acceleration=PAGED)
+    (stage,) = tiny.load_slices(tmp_path, WHOLE, acceleration=FUSING)
     assert calls and "gate" not in stage.running_text and "8 of joined product" in stage.running_text
-    assert tiny.sliced([stage], tiny.prompts(), 6) == tiny.whole(model, tiny.prompts(), 6)
+    assert tiny.sliced([stage], tiny.prompts((3,)), 3) == tiny.whole(model, tiny.prompts((3,)), 3)
 
 
 def test_joined_products_take_no_more_memory_and_are_taken_over(tmp_path: Path) -> None:
     saved("llama", tmp_path)
     plain = StageModel.load(tmp_path, 0, 6, kv_budget_bytes=tiny.KV_BYTES)
-    old = StageModel.load(tmp_path, 0, 4, kv_budget_bytes=tiny.KV_BYTES, acceleration=PAGED)
-    new = StageModel.load(tmp_path, 0, 6, kv_budget_bytes=tiny.KV_BYTES, acceleration=PAGED, reuse=old)
+    old = StageModel.load(tmp_path, 0, 4, kv_budget_bytes=tiny.KV_BYTES, acceleration=FUSING)
+    new = StageModel.load(tmp_path, 0, 6, kv_budget_bytes=tiny.KV_BYTES, acceleration=FUSING, reuse=old)
     blocks: Any = new.module.get_submodule(new.blocks)
     storages = {p.untyped_storage().data_ptr() for p in blocks[0].self_attn.parameters()}
     assert len(storages) == 2  # one of query, key and value, one of the output

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 WARM_UP_STEPS = 4
 PROMPT_TOKENS = 2048
 POINTS = ((1, 128), (32, 128), (32, 2048), (128, 2048))  # sessions, tokens that each has
-SIZES: dict[str, dict[str, int]] = {
+SIZES: dict[str, dict[str, Any]] = {
     "llama-1b": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16},
     "llama-8b": {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32},
 }
