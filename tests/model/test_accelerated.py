@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from engine.data.errors import Exhausted
-from engine.model.running.accelerator import fusing
+from engine.model.running.accelerator import fusing, row_products
 from engine.model.running.accelerator.acceleration import Acceleration, CaptureLimits
 from engine.model.running.accelerator.attending import PlainAttention, num_splits, probed
 from engine.model.running.accelerator.graphs import DecodeGraphs
@@ -164,7 +164,7 @@ def counted(step: PagedStep, hidden: torch.Tensor | None) -> torch.Tensor:
 
 def graphs(run: Any = counted, hidden_size: int | None = None) -> DecodeGraphs:
     options: dict[str, Any] = {"device": "cpu", "dtype": torch.float32, "vocab_size": VOCABULARY, "page_tokens": 16}
-    return DecodeGraphs(run, hidden_size=hidden_size, **options)
+    return DecodeGraphs(run, hidden_size=hidden_size, has_logits=True, **options)
 
 
 def test_a_step_takes_the_next_larger_recording_and_gets_its_own_rows() -> None:
@@ -185,6 +185,19 @@ def test_a_step_takes_the_next_larger_recording_and_gets_its_own_rows() -> None:
         found = recorded.step(numbers, hidden)
         assert sizes == [next(size for size in (1, 2, 3, 4, 6, 8) if size >= num_rows)]
         assert found[:, 0].tolist() == [1e6 * row + (2 + row) * 10_000 + (30 + row) * 100 + 1 + row for row in range(num_rows)]
+
+
+def test_a_recording_picks_the_largest_and_says_what_is_not_finite() -> None:
+    def logits(step: PagedStep, hidden: torch.Tensor | None) -> torch.Tensor:
+        rows = torch.nn.functional.one_hot(step.token_ids, VOCABULARY).float()
+        return torch.where(step.positions[:, None] == 99, torch.inf, rows)
+
+    recorded = graphs(logits)
+    recorded.record(CaptureLimits(max_rows=4))
+    recorded.step([[4, 9, 2], [1, 2, 3], [1, 2, 3]], None)
+    assert recorded.picks is not None and recorded.picks.tolist() == [[4, 9, 2], [1, 1, 1]]
+    recorded.step([[4, 9], [99, 1], [1, 2]], None)
+    assert recorded.picks.tolist() == [[0, 9], [0, 1]]
 
 
 def test_an_answer_is_not_overwritten_by_the_next_step() -> None:
@@ -286,3 +299,13 @@ def test_a_cpu_keeps_its_own_layout(tmp_path: Path) -> None:
 
 def test_long_texts_are_split_until_the_card_is_busy() -> None:
     assert [num_splits(programs) for programs in (1, 8, 64, 256, 512, 5000)] == [32, 32, 8, 2, 1, 1]
+
+
+@pytest.mark.parametrize(("size", "outputs"), [(20, 7), (3000, 5), (9000, 3)])
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_the_product_of_one_row(size: int, outputs: int, has_bias: bool) -> None:
+    weight, row = torch.randn(outputs, size), torch.randn(1, 1, size)
+    bias = torch.randn(outputs) if has_bias else None
+    found = row_products._row(weight, bias, row)
+    assert torch.allclose(found, torch.nn.functional.linear(row, weight, bias), atol=1e-3) and found.shape == (1, 1, outputs)
+    assert not row_products.suits(weight), "a CPU keeps its own products"

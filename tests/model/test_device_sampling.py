@@ -76,6 +76,20 @@ def test_logits_that_are_not_finite_fail_the_step(bad: float) -> None:
             way(logits, [Draw(Sampling(), (), 0)] * 2, "here")
 
 
+def test_what_a_step_picked_already_is_taken_where_the_largest_is_asked_for() -> None:
+    logits = rows(3, 2, 50, 1.0, torch.float32)
+    picks = torch.tensor([[7, 8], [1, 1]])
+    greedy, drawn = Draw(Sampling(), (), 0), Draw(Sampling(temperature=1.0, seed=5), (), 0)
+    assert sample_rows(logits, [greedy, greedy], "here", picks) == [7, 8]
+    assert sample_rows(logits, [greedy, drawn], "here", picks) == [
+        sample(logits[i], d.params, (), 0) for i, d in enumerate((greedy, drawn))
+    ]
+    penalised = Draw(Sampling(repetition_penalty=2.0), (int(logits[0].argmax()),), 0)
+    assert sample_rows(logits, [penalised, greedy], "here", picks)[0] == sample(logits[0], penalised.params, penalised.history, 0) != 7
+    with pytest.raises(Corrupt):
+        sample_rows(logits, [greedy, greedy], "here", torch.tensor([[7, 8], [1, 0]]))
+
+
 def test_parameters_that_are_not_known_are_left_to_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_sampling, "_is_known", lambda p: p.seed != 7)
     monkeypatch.setattr(device_sampling, "sample", lambda *_: 42)

@@ -66,7 +66,7 @@ def decode_row(stage: StageModel, sessions: int, context: int, num_steps: int, c
     for index in range(num_steps + WARM_UP_STEPS):
         began_s = time.perf_counter()
         logits = stage.forward([(name, [token]) for name, token in zip(names, tokens, strict=True)], None)
-        chosen = sample_rows(logits, [Draw(Sampling(), (), index)] * sessions, "bench")
+        chosen = sample_rows(logits, [Draw(Sampling(), (), index)] * sessions, "bench", stage.picks)
         spent_s.append(time.perf_counter() - began_s)
         tokens = [token for token in chosen if isinstance(token, int)]
     for name in names:

@@ -166,6 +166,13 @@ class KVStore(ABC, Generic[S]):
         have been imported. False if a layer lacks tokens or there is no room; nothing of it is kept then.
         """
 
+    def check_new(self, session_id: str, num_new: int) -> int:
+        """The session's length, if it has room for that many tokens more; raises as `check_room`."""
+        session = self._session(session_id)
+        if session.length + num_new > session.max_tokens:
+            self.check_room(session_id, session.length + num_new)
+        return session.length
+
     def check_room(self, session_id: str, num_tokens: int) -> None:
         """Raise Exhausted if the session was not opened for that many tokens, NotFound if it is not open."""
         session = self._session(session_id)

@@ -29,7 +29,7 @@ class PagedSession(KVSession):
     pages: list[int] = field(default_factory=list)
     num_complete: int = 0  # tokens that all layers hold
     ahead: dict[int, int] = field(default_factory=dict)  # layers that hold another number: written, not yet committed, or imported
-    counted_bytes: int = 0  # its share of the store's `used_bytes`
+    used_pages: int = 0  # that hold tokens
 
 
 class PagedKV(KVStore[PagedSession]):
@@ -79,8 +79,9 @@ class PagedKV(KVStore[PagedSession]):
         """A step has written every layer up to `length`; commits it. There was room for it."""
         session = self._session(session_id)
         session.length = session.num_complete = length
-        session.ahead.clear()
-        self._count(session)
+        if session.ahead:
+            session.ahead.clear()
+        self._count(session, length)
 
     def carry(self, session_id: str, num_tokens: int, max_tokens: int, old: KVStore[PagedSession] | None) -> bool:
         """As `KVStore.carry`; shared layers are copied from the old pool to this one, which is a copy within the device."""
@@ -135,13 +136,14 @@ class PagedKV(KVStore[PagedSession]):
         return num_pages <= len(self._free_pages) and bool(self._free_rows)
 
     def _used_bytes(self, session: PagedSession) -> int:
-        held = max((self._layer_tokens(session, layer) for layer in session.ahead), default=0)
-        return self._reservation_bytes(max(held, session.num_complete))
+        return session.used_pages * self.page_bytes
 
-    def _count(self, session: PagedSession) -> None:
-        """Bring the counter in line after a session's tokens changed."""
-        self.used_bytes += self._used_bytes(session) - session.counted_bytes
-        session.counted_bytes = self._used_bytes(session)
+    def _count(self, session: PagedSession, num_tokens: int) -> None:
+        """Bring the counters in line: the longest of the session's layers holds so many tokens now."""
+        used_pages = -(-num_tokens // self.page_tokens) if self.layers else 0
+        if used_pages != session.used_pages:
+            self.used_bytes += (used_pages - session.used_pages) * self.page_bytes
+            session.used_pages = used_pages
 
     def _reserve(self, max_tokens: int) -> PagedSession:
         pages = [self._free_pages.pop() for _ in range(self._num_pages(max_tokens))]
@@ -165,14 +167,14 @@ class PagedKV(KVStore[PagedSession]):
     def _cut(self, session: PagedSession, length: int) -> None:
         session.num_complete = min(session.num_complete, length)
         session.ahead = {layer: min(tokens, length) for layer, tokens in session.ahead.items()}
-        self._count(session)
+        self._count(session, max((session.num_complete, *session.ahead.values())))
 
     def _put(self, session: PagedSession, layer: int, start: int, keys: torch.Tensor, values: torch.Tensor, num_tokens: int) -> None:
         slots = self._slots(session, start, start + keys.shape[1])
         for pool, new in zip(self.pools[layer], (keys, values), strict=True):
             pool.view(-1, *pool.shape[2:]).index_copy_(0, slots, new.transpose(0, 1).to(pool.device))
         session.ahead[layer] = num_tokens
-        self._count(session)
+        self._count(session, max((session.num_complete, *session.ahead.values())))
 
     def _read(self, session: PagedSession, layer: int, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Gathered from the pages: [H, n, K] and [H, n, V], as transposed views of copies."""

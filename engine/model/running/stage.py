@@ -142,6 +142,11 @@ class StageModel:
         return self._cut.model
 
     @property
+    def picks(self) -> torch.Tensor | None:
+        """What the last step knows of its logits beside them, for `sample_rows`; None if nothing."""
+        return self._accelerated.picks if self._accelerated is not None else None
+
+    @property
     def blocks(self) -> str:
         """Path of the block list inside `module`."""
         return self._chain.blocks
@@ -198,11 +203,9 @@ class StageModel:
             raise InvalidInput(f"a step needs 1 or more rows of different sessions, got {[session_id for session_id, _ in rows][:8]}")
         lengths = []
         for session_id, token_ids in rows:
-            length = self.kv.length(session_id)
-            self.kv.check_room(session_id, length + len(token_ids))
+            lengths.append(self.kv.check_new(session_id, len(token_ids)))
             if not token_ids or min(token_ids) < 0 or max(token_ids) >= self.vocab_size:
                 raise InvalidInput(f"session {session_id!r} needs 1 or more token ids in [0, {self.vocab_size})")
-            lengths.append(length)
         num_tokens = sum(len(token_ids) for _, token_ids in rows)
         if self.is_first != (hidden is None):
             raise InvalidInput(f"stage [{self.start}, {self.stop}) {'takes no' if self.is_first else 'needs'} hidden states")

@@ -297,8 +297,10 @@ class StageRunner:
             payload.check_finite(out, where)
         if not asked:
             return
-        logits = out if len(asked) == len(new) else out[[index for index, _, _ in asked]]  # [rows that sample, V]
-        for (_, row, _), answer in zip(asked, sample_rows(logits, [_draw(row, index) for _, row, index in asked], where), strict=True):
+        is_all = len(asked) == len(new)
+        logits = out if is_all else out[[index for index, _, _ in asked]]  # [rows that sample, V]
+        answers = sample_rows(logits, [_draw(row, index) for _, row, index in asked], where, model.picks if is_all else None)
+        for (_, row, _), answer in zip(asked, answers, strict=True):
             if isinstance(answer, Exception):
                 row.error = as_noodle_error(answer)
             else:

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 
 class AcceleratedStage:
-    """Runs the steps of a filled slice. `text` says what is used, `why_not` why the model cannot run like that; empty if it can."""
+    """Runs the steps of a filled slice. `text` says what is used, `why_not` why the model cannot run like that; empty if it can.
+
+    `picks` are the last step's `greedy_picks`, if it was a recorded one.
+    """
 
     def __init__(self, cut: CutModel, chain: Chain, feeder: Feeder, kv: PagedKV, attention: PagedAttention, *, device: str) -> None:
         self._cut, self._chain, self._feeder, self._kv, self._attention, self._device = cut, chain, feeder, kv, attention, device
@@ -38,6 +41,7 @@ class AcceleratedStage:
         self._dtype = cut.model.dtype
         self._windows: dict[int, int] = {}
         self._graphs: DecodeGraphs | None = None
+        self.picks: torch.Tensor | None = None
         self.why_not = ""
         self.texts = [attention.name]
 
@@ -67,7 +71,10 @@ class AcceleratedStage:
         sizes = [len(token_ids) for _, token_ids in rows]
         table_rows = [self._kv.row(session_id) for session_id, _ in rows]
         if self._graphs is not None and self._graphs.holds(len(rows)) and max(sizes) == 1:
-            return self._graphs.step([[ids[0] for _, ids in rows], lengths, table_rows], hidden)
+            logits = self._graphs.step([[ids[0] for _, ids in rows], lengths, table_rows], hidden)
+            self.picks = self._graphs.picks
+            return logits
+        self.picks = None
         token_ids = [token_id for _, ids in rows for token_id in ids]
         positions = [p for length, size in zip(lengths, sizes, strict=True) for p in range(length, length + size)]
         owners = [row for row, size in zip(table_rows, sizes, strict=True) for _ in range(size)]
@@ -95,6 +102,7 @@ class AcceleratedStage:
 
     def _fuse(self, say: Progress | None) -> None:
         try:
+            from engine.model.running.accelerator import row_products
             from engine.model.running.accelerator.fusing import BlockFuser
         except ImportError as error:
             self.texts.append(f"nothing is fused: {error}")
@@ -119,6 +127,7 @@ class AcceleratedStage:
             if say is not None:
                 say(done / len(held), f"fusing block {done + 1} of {len(held)}")
             kept += BlockFuser(block, *calls[id(block)], FORMS[self._chain.form]).fuse()
+        row_products.install(self._cut.model)
         self.texts.append(f"fused in {len(held)} blocks: {', '.join(f'{n} of {kind}' for kind, n in sorted(kept.items())) or 'nothing'}")
 
     def _record(self, limits: CaptureLimits, say: Progress | None) -> None:
@@ -127,6 +136,7 @@ class AcceleratedStage:
             device=self._device,
             dtype=self._dtype,
             hidden_size=None if self.is_first else self._chain.hidden_size,
+            has_logits=self.is_last,
             vocab_size=self._cut.model.config.get_text_config(decoder=True).vocab_size,
             page_tokens=self._kv.page_tokens,
         )

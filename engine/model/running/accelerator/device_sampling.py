@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +36,15 @@ class Draw:
     index: int
 
 
-def sample_rows(logits: torch.Tensor, draws: Sequence[Draw], where: str) -> list[int | Exception]:
-    """The token of each row of [n, V] float32 logits, or why it has none. Raises Corrupt, naming `where`, if a logit is not finite."""
+def sample_rows(logits: torch.Tensor, draws: Sequence[Draw], where: str, picks: torch.Tensor | None = None) -> list[int | Exception]:
+    """The token of each row of [n, V] float32 logits, or why it has none. Raises Corrupt, naming `where`, if a logit is not finite.
+
+    `picks` [2, n] are `greedy_picks` of the same logits, where a step has them already.
+    """
+    if picks is not None and all(_is_greedy(draw.params) for draw in draws):
+        ids, finite = picks.tolist()
+        _check_finite(all(finite), where)
+        return list(ids)
     if logits.device.type == "cpu":
         _check_finite(bool(torch.isfinite(logits).all()), where)
         return [_alone(row, draw) for row, draw in zip(logits, draws, strict=True)]
@@ -74,6 +82,13 @@ def needs_history(params: Sampling) -> bool:
     return not _is_known(params) or params.repetition_penalty != 1.0
 
 
+@lru_cache(1024)
+def _is_greedy(params: Sampling) -> bool:
+    """Whether the largest logit is the choice."""
+    return _is_known(params) and params.temperature < _COLDEST and params.repetition_penalty == 1.0
+
+
+@lru_cache(1024)
 def _is_known(params: Sampling) -> bool:
     """Whether nothing is asked for but what this file does."""
     return params == Sampling(params.temperature, params.top_k, params.top_p, params.repetition_penalty, params.seed)

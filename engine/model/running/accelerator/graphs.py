@@ -13,7 +13,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from engine.model.progress import Progress
@@ -33,21 +32,25 @@ class _Recording:
     numbers: torch.Tensor  # [3, B]: token ids, positions, table rows
     hidden: torch.Tensor | None  # [B, D]
     output: torch.Tensor
+    picks: torch.Tensor | None  # [2, B] of logits, see `greedy_picks`
     replay: Callable[[], None]
 
 
 class DecodeGraphs:
     """Recordings of `run` for steps with one token a row. `hidden_size` is None on the first stage."""
 
-    def __init__(self, run: Run, *, device: str, dtype: torch.dtype, hidden_size: int | None, vocab_size: int, page_tokens: int) -> None:
+    def __init__(
+        self, run: Run, *, device: str, dtype: torch.dtype, hidden_size: int | None, has_logits: bool, vocab_size: int, page_tokens: int
+    ) -> None:
         self._run, self._device, self._dtype, self._hidden_size = run, device, dtype, hidden_size
-        self._vocab_size, self._page_tokens = vocab_size, page_tokens
+        self._has_logits, self._vocab_size, self._page_tokens = has_logits, vocab_size, page_tokens
         self._recordings: dict[int, _Recording] = {}
         self._sizes: list[int] = []  # of the recordings, ascending
         self._pool = torch.cuda.graph_pool_handle() if device.startswith("cuda") else None
-        self._staging = [_pinned(3 * BUCKETS[-1], device) for _ in range(_IN_FLIGHT)]
-        self._sent: list[torch.cuda.Event | None] = [None] * _IN_FLIGHT
+        staging = [torch.zeros(3 * BUCKETS[-1], dtype=torch.int64, pin_memory=self._pool is not None) for _ in range(_IN_FLIGHT)]
+        self._staging = [(flat, flat.numpy(), torch.cuda.Event() if self._pool is not None else None) for flat in staging]
         self._turn = 0
+        self.picks: torch.Tensor | None = None  # of the last step, [2, n]
         self.text = "no step is recorded"
 
     @property
@@ -93,8 +96,8 @@ class DecodeGraphs:
             hidden = few[order]
         step = PagedStep(numbers[0], numbers[1], numbers[2], size)
         if self._pool is None:
-            output = self._run(step, hidden)
-            recording = _Recording(numbers, hidden, output, lambda: _again(self._run, step, hidden, output))
+            output, picks = self._picked(step, hidden)
+            recording = _Recording(numbers, hidden, output, picks, lambda: self._again(step, hidden, output, picks))
             expected = output.clone()
         else:
             expected, recording = self._captured(step, numbers, hidden)
@@ -114,8 +117,19 @@ class DecodeGraphs:
         torch.cuda.current_stream(self._device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            output = self._run(step, hidden)
-        return expected, _Recording(numbers, hidden, output, graph.replay)
+            output, picks = self._picked(step, hidden)
+        return expected, _Recording(numbers, hidden, output, picks, graph.replay)
+
+    def _picked(self, step: PagedStep, hidden: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        output = self._run(step, hidden)
+        return output, greedy_picks(output) if self._has_logits else None
+
+    def _again(self, step: PagedStep, hidden: torch.Tensor | None, output: torch.Tensor, picks: torch.Tensor | None) -> None:
+        """What stands for a replay where there are no graphs."""
+        new_output, new_picks = self._picked(step, hidden)
+        output.copy_(new_output)
+        if picks is not None and new_picks is not None:
+            picks.copy_(new_picks)
 
     def holds(self, num_rows: int) -> bool:
         """Whether there is a recording for that many rows."""
@@ -130,32 +144,27 @@ class DecodeGraphs:
         if hidden is not None and recording.hidden is not None:
             recording.hidden[:num_rows].copy_(hidden)
         recording.replay()
+        self.picks = None if recording.picks is None else recording.picks[:, :num_rows]
         return recording.output[:num_rows].clone()
 
     def _send(self, numbers: Sequence[Sequence[int]], target: torch.Tensor) -> None:
         """Copy the numbers, filled up with rows that write to the scratch page, without waiting for the device."""
         self._turn = (self._turn + 1) % _IN_FLIGHT
-        staging, sent = self._staging[self._turn], self._sent[self._turn]
+        flat, view, sent = self._staging[self._turn]
         if sent is not None:
             sent.synchronize()
-        size = target.shape[1]
-        flat = staging[: 3 * size]
-        view = flat.numpy().reshape(3, size)
-        view[:, : len(numbers[0])] = np.asarray(numbers)
-        view[:, len(numbers[0]) :] = 0
-        view[2, len(numbers[0]) :] = SCRATCH_ROW
-        target.view(-1).copy_(flat, non_blocking=True)
-        if self._pool is not None:
-            event = self._sent[self._turn] = torch.cuda.Event()
-            event.record(torch.cuda.current_stream(self._device))
+        size, num_rows = target.shape[1], len(numbers[0])
+        for line, values in enumerate(numbers):
+            view[line * size : line * size + num_rows] = values
+            view[line * size + num_rows : (line + 1) * size] = SCRATCH_ROW if line == 2 else 0
+        target.view(-1).copy_(flat[: 3 * size], non_blocking=True)
+        if sent is not None:
+            sent.record()
 
 
-def _again(run: Run, step: PagedStep, hidden: torch.Tensor | None, output: torch.Tensor) -> None:
-    output.copy_(run(step, hidden))
-
-
-def _pinned(count: int, device: str) -> torch.Tensor:
-    return torch.zeros(count, dtype=torch.int64, pin_memory=device.startswith("cuda"))
+def greedy_picks(logits: torch.Tensor) -> torch.Tensor:
+    """Of float32 logits [B, V] the lowest id of the largest, and whether all of the row are finite: [2, B] int64."""
+    return torch.stack((logits.argmax(-1), torch.isfinite(logits).all(-1).long()))
 
 
 def _free_bytes(device: str) -> int:

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.functional import linear
+
+from engine.model.running.accelerator.row_products import product
 
 
 @dataclass(slots=True)
@@ -28,7 +29,7 @@ class Joined:
 
     def all(self, hidden: torch.Tensor) -> torch.Tensor:
         """[.., N]: the outputs of all layers, in their order."""
-        return linear(hidden, self.weight, self.bias)
+        return product(self.weight, self.bias, hidden)
 
     def one(self, index: int, hidden: torch.Tensor) -> torch.Tensor:
         """The output of one layer, [.., its outputs], a view of the joined product."""
