@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from engine.model.running.sampling import sample
 from engine.model.running.stage import StageModel
 from engine.model.sources.source import default_cache_dir, resolve
 from engine.model.weights.weight_folder import WeightFolder
+from tests.model import tiny
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 
@@ -37,6 +40,40 @@ def test_three_slices_on_a_gpu_equal_generate_there(name: str) -> None:
     assert generate(stages, 12) == expected
     assert all(keys.device.type == "cuda" for stage in stages for keys, _ in stage.kv.pools.values())
     assert all("are recorded" in stage.running_text for stage in stages), [stage.running_text for stage in stages]
+
+
+# Grouped heads, windows, sinks, capped scores, experts, sandwich norms, norms of heads, partial rotary positions, ALiBi.
+FAMILIES = [
+    "llama",
+    "mistral",
+    "gpt_oss",
+    "gemma2",
+    "gemma3_text",
+    "mixtral",
+    "qwen2_moe",
+    "qwen3",
+    "olmo2",
+    "phi",
+    "phi3",
+    "gpt_neox",
+    "bloom",
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_over_slices_of_a_gpu_equal_generate_there(family: str, tmp_path: Path) -> None:
+    """Ragged, in company, one session joining late, prompts whole and in chunks; one to three stages."""
+    model = tiny.random_model(tiny.tiny_config(family))
+    model.save_pretrained(tmp_path)
+    model.to("cuda:0")
+    options: dict[str, Any] = {"max_new_tokens": 8, "min_new_tokens": 8, "do_sample": False, "pad_token_id": 0}
+    asked = [torch.tensor([prompt], device="cuda:0") for prompt in tiny.prompts()]
+    expected = [model.generate(p, attention_mask=torch.ones_like(p), **options)[0, p.shape[1] :].tolist() for p in asked]
+    last = tiny.NUM_LAYERS + 2
+    for cuts, chunk in (((0, last), None), ((0, 3, last), 3), ((0, 2, 4, last), None)):
+        stages = tiny.load_slices(tmp_path, cuts, device="cuda:0")
+        print(family, stages[0].running_text)
+        assert tiny.sliced(stages, tiny.prompts(), 8, chunk) == expected
 
 
 @torch.inference_mode()

@@ -139,7 +139,7 @@ class StageRunner:
             on_progress=self._say_progress,
             acceleration=self._options.acceleration,
         )
-        self._meters.say("", -1.0)
+        self._say_running()
         return pb.LoadReply(
             weight_bytes=self.model.weight_bytes,
             resident_bytes=memory.resident_bytes(),
@@ -160,10 +160,16 @@ class StageRunner:
     def _say_progress(self, done: float, what: str) -> None:
         self._meters.say(what, done)
 
+    def _say_running(self) -> None:
+        """How the stage runs, where there is more than one way: `status` shows it."""
+        model = self.owned_model()
+        self._meters.say("" if self._options.device == "cpu" else model.running_text, -1.0)
+
     def commit(self, prepared: PreparedStage, carried: tuple[Carried, ...]) -> tuple[str, ...]:
         """Serve the prepared stage from the next step on; returns the sessions that are not complete here."""
         self.sessions, missing = prepared.commit(self.model, self.sessions, carried)
         self.model = prepared.model
+        self._say_running()
         self._meters.kv_used_bytes = self.model.kv.used_bytes
         return missing
 
