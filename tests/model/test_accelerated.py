@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -189,15 +191,17 @@ def test_a_step_takes_the_next_larger_recording_and_gets_its_own_rows() -> None:
 
 def test_a_recording_picks_the_largest_and_says_what_is_not_finite() -> None:
     def logits(step: PagedStep, hidden: torch.Tensor | None) -> torch.Tensor:
-        rows = torch.nn.functional.one_hot(step.token_ids, VOCABULARY).float()
-        return torch.where(step.positions[:, None] == 99, torch.inf, rows)
+        return torch.nn.functional.one_hot(step.token_ids, VOCABULARY).float()
 
     recorded = graphs(logits)
     recorded.record(CaptureLimits(max_rows=4))
     recorded.step([[4, 9, 2], [1, 2, 3], [1, 2, 3]], None)
     assert recorded.picks is not None and recorded.picks.tolist() == [[4, 9, 2], [1, 1, 1]]
-    recorded.step([[4, 9], [99, 1], [1, 2]], None)
-    assert recorded.picks.tolist() == [[0, 9], [0, 1]]
+    for bad in (torch.inf, -torch.inf, torch.nan):
+        recorded = graphs(lambda step, hidden, bad=bad: torch.where(step.positions[:, None] == 99, bad, logits(step, hidden)))
+        recorded.record(CaptureLimits(max_rows=4))
+        recorded.step([[4, 9], [99, 1], [1, 2]], None)
+        assert recorded.picks is not None and recorded.picks[1].tolist() == [0, 1] and recorded.picks[0, 1] == 9
 
 
 def test_an_answer_is_not_overwritten_by_the_next_step() -> None:
@@ -309,3 +313,16 @@ def test_the_product_of_one_row(size: int, outputs: int, has_bias: bool) -> None
     found = row_products._row(weight, bias, row)
     assert torch.allclose(found, torch.nn.functional.linear(row, weight, bias), atol=1e-3) and found.shape == (1, 1, outputs)
     assert not row_products.suits(weight), "a CPU keeps its own products"
+
+
+def test_a_stage_that_retires_keeps_its_weights_alone(tmp_path: Path) -> None:
+    model = saved("llama", tmp_path)
+    old = StageModel.load(tmp_path, 0, 6, kv_budget_bytes=tiny.KV_BYTES, acceleration=PAGED)
+    old.open("a", 10)
+    pools = [weakref.ref(pool) for pair in old.kv.pools.values() for pool in pair]  # type: ignore[attr-defined]
+    old.retire()
+    gc.collect()
+    assert pools and all(pool() is None for pool in pools) and old.kv.session_ids == ()
+    new = StageModel.load(tmp_path, 0, 6, kv_budget_bytes=tiny.KV_BYTES, acceleration=PAGED, reuse=old)
+    assert new.bytes_beyond(old) == 0
+    assert tiny.sliced([new], tiny.prompts(), 4) == tiny.whole(model, tiny.prompts(), 4)

@@ -89,7 +89,7 @@ def test_kernels_equal_attention_written_out(case: Case, num_splits: int, seed: 
             kv.import_block(str(index), 0, 0, *old)
         whole = [torch.cat((before, fresh[0, :, start : start + new]), 1) for before, fresh in zip(old, (keys, values), strict=True)]
         wanted.append(expected(query[0, :, start : start + new], *whole, sinks, 0.3, case))
-        rows += [kv.row(str(index))] * new
+        rows += [kv.rows([str(index)])[0]] * new
         positions += range(length, length + new)
         start += new
     numbers = [torch.tensor(numbers, device=DEVICE) for numbers in (rows, positions)]

@@ -165,9 +165,9 @@ def test_pages_belong_to_one_session_and_never_to_none() -> None:
     assert isinstance(kv, PagedKV)
     for session in SESSIONS:
         kv.open(session, MAX_TOKENS)
-    tables = {session: kv.table[kv.row(session)].tolist() for session in SESSIONS}
+    tables = {session: kv.table[kv.rows([session])[0]].tolist() for session in SESSIONS}
     owned = [page for row in tables.values() for page in row if page != SCRATCH_PAGE]
-    assert len(owned) == len(set(owned)) == 3 * 10 and 0 not in {kv.row(session) for session in SESSIONS}
+    assert len(owned) == len(set(owned)) == 3 * 10 and 0 not in {kv.rows([session])[0] for session in SESSIONS}
     with pytest.raises(Exhausted, match=r"session 'd' needs \d+ bytes of KV memory for 1 tokens, but 0 of"):
         kv.open("d", 1)
     kv.close("b")

@@ -21,7 +21,7 @@ from engine.commands.bench.options import Bench
 from engine.commands.cluster.generate import Transcript, transcribe
 from engine.commands.output import note, print_json, table
 from engine.commands.serving.serve import wait_until_serving
-from engine.data.errors import InvalidInput
+from engine.data.errors import InvalidInput, NoodleError
 from engine.data.generation import GenerateRequest
 from engine.service.client import Client
 from engine.service.local import LocalCluster
@@ -52,18 +52,19 @@ def bench_gpu(options: Bench) -> int:
 
 
 def _measure(name: str, device: str, options: Bench) -> dict[str, Any]:
-    """Peers first, then the stage, then the cluster: one after another, each gives its memory back."""
+    """The stage, then transformers, then the cluster: one after another, each gives its memory back."""
     from engine.model.hardware.freed_memory import release_memory
 
     config = gpu_stage.config_of(name)
     document: dict[str, Any] = {"device": device, "dtype": DTYPE}
+    note(f"{name}: one stage")
+    document |= _stage(config, device)
+    release_memory()
+    note(_text(name, document))
     if not options.no_peers:
         note(f"{name}: transformers")
         document["peers"] = [asdict(row) | {"tokens_per_s": row.tokens_per_s} for row in peer_rows(config, device, DTYPE)]
         release_memory()
-    note(f"{name}: one stage")
-    document |= _stage(config, device)
-    release_memory()
     if options.workers:
         with tempfile.TemporaryDirectory(prefix="noodle-bench-") as folder:
             note(f"{name}: writing weights for the cluster")
@@ -71,7 +72,10 @@ def _measure(name: str, device: str, options: Bench) -> dict[str, Any]:
             document["cluster"] = []
             for workers in range(1, options.workers + 1):
                 note(f"{name}: a cluster of {workers}")
-                document["cluster"].append(asyncio.run(_cluster(config, folder, device, workers, options.tokens)))
+                try:
+                    document["cluster"].append(asyncio.run(_cluster(config, folder, device, workers, options.tokens)))
+                except NoodleError as error:  # the other figures are worth having
+                    note(f"{name}: a cluster of {workers} did not run: {error}")
     return document
 
 
@@ -95,9 +99,7 @@ async def _cluster(config: Any, folder: str, device: str, workers: int, num_toke
     """Tokens a second of sessions side by side, by what their clients saw, and the compute of a step."""
     per_token = 4 * config.num_hidden_layers * config.num_key_value_heads * config.hidden_size // config.num_attention_heads
     room_bytes = 2 * max(_CLUSTER_SESSIONS) * (gpu_stage.POINTS[0][1] + num_tokens + 64) * per_token
-    options = local_options(
-        model=folder, dtype=DTYPE, num_workers=workers, device=device, kv_memory_bytes=room_bytes, share_with=workers, strategy="balanced"
-    )
+    options = local_options(model=folder, dtype=DTYPE, num_workers=workers, device=device, kv_memory_bytes=room_bytes, strategy="balanced")
     async with AsyncExitStack() as stack:
         cluster = LocalCluster(options)
         stack.push_async_callback(cluster.stop)

@@ -122,13 +122,17 @@ def timed(work: Callable[[], object], device: str, repeats: int) -> float:
     """Seconds of one of `repeats` runs in a row, after two more."""
     import torch
 
+    def wait() -> None:
+        if device != "cpu":
+            torch.accelerator.synchronize(device)
+
     for _ in range(2):
         work()
-    torch.accelerator.synchronize(device)
+    wait()
     began_s = time.perf_counter()
     for _ in range(repeats):
         work()
-    torch.accelerator.synchronize(device)
+    wait()
     return (time.perf_counter() - began_s) / repeats
 
 

@@ -10,7 +10,7 @@ the table is [rows, pages of the longest session] int32.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -71,9 +71,9 @@ class PagedKV(KVStore[PagedSession]):
     def free_bytes(self) -> int:
         return len(self._free_pages) * self.page_bytes if self.layers else 0
 
-    def row(self, session_id: str) -> int:
-        """The session's row in the table. Raises NotFound."""
-        return self._session(session_id).row
+    def rows(self, session_ids: Iterable[str]) -> list[int]:
+        """The sessions' rows in the table. They are open."""
+        return [self._sessions[session_id].row for session_id in session_ids]
 
     def appended(self, session_id: str, length: int) -> None:
         """A step has written every layer up to `length`; commits it. There was room for it."""

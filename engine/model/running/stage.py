@@ -8,6 +8,7 @@ Shapes: T new tokens of all rows together, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +162,11 @@ class StageModel:
         held = {t.data_ptr() for t in other._tensors()} if other is not None else set()
         return sum({t.data_ptr(): t.nbytes for t in self._tensors() if t.data_ptr() not in held}.values())
 
+    def retire(self) -> None:
+        """Give back all but the weights, which another stage may take over: no session goes on here, and no step runs."""
+        self._accelerated = None
+        self.kv = ContiguousKV({}, 0, dtype=self.dtype)
+
     def open(self, session_id: str, max_tokens: int) -> None:
         """Reserve KV for `max_tokens` tokens; allocates nothing yet. Raises Exhausted with the numbers."""
         if max_tokens > self.context_tokens:
@@ -204,7 +210,8 @@ class StageModel:
         lengths = []
         for session_id, token_ids in rows:
             lengths.append(self.kv.check_new(session_id, len(token_ids)))
-            if not token_ids or min(token_ids) < 0 or max(token_ids) >= self.vocab_size:
+            is_one = len(token_ids) == 1  # a decode row, of which a step may have many
+            if not (0 <= token_ids[0] < self.vocab_size if is_one else self._are_tokens(token_ids)):
                 raise InvalidInput(f"session {session_id!r} needs 1 or more token ids in [0, {self.vocab_size})")
         num_tokens = sum(len(token_ids) for _, token_ids in rows)
         if self.is_first != (hidden is None):
@@ -215,6 +222,9 @@ class StageModel:
                 f"got {tuple(hidden.shape)} in {hidden.dtype}"
             )
         return lengths
+
+    def _are_tokens(self, token_ids: Sequence[int]) -> bool:
+        return bool(token_ids) and min(token_ids) >= 0 and max(token_ids) < self.vocab_size
 
     def _run_row_by_row(self, rows: Rows, lengths: list[int], hidden: torch.Tensor | None) -> torch.Tensor:
         outputs, start = [], 0

@@ -125,8 +125,7 @@ class StageRunner:
         started_s = time.perf_counter()
         old, self.model = self.model, None
         if old is not None:
-            for session_id in self.sessions.ids():
-                old.close(session_id)
+            old.retire()
         self.sessions = StageSessions(request.plan_version)
         self.model = StageModel.load(
             weights,

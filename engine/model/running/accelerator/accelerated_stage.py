@@ -69,7 +69,7 @@ class AcceleratedStage:
     def forward(self, rows: Rows, lengths: Sequence[int], hidden: torch.Tensor | None) -> torch.Tensor:
         """As `StageModel.forward`, without its checks; writes and commits nothing but the pages."""
         sizes = [len(token_ids) for _, token_ids in rows]
-        table_rows = [self._kv.row(session_id) for session_id, _ in rows]
+        table_rows = self._kv.rows(session_id for session_id, _ in rows)
         if self._graphs is not None and self._graphs.holds(len(rows)) and max(sizes) == 1:
             logits = self._graphs.step([[ids[0] for _, ids in rows], lengths, table_rows], hidden)
             self.picks = self._graphs.picks

@@ -193,7 +193,7 @@ def difference(attention: PagedAttention, device: str, dtype: torch.dtype) -> fl
         k, v = (torch.cat((o, n[0, :, start : start + new]), 1) for o, n in zip(old, (keys, values), strict=True))
         mask = torch.ones(new, length + new, dtype=torch.bool, device=device).tril(length)
         wanted.append(scaled_dot_product_attention(query[:, :, start : start + new], k[None], v[None], attn_mask=mask, enable_gqa=True)[0])
-        rows += [kv.row(str(name))] * new
+        rows += [kv.rows([str(name)])[0]] * new
         positions += range(length, length + new)
         start += new
     expected = torch.cat(wanted, 1).transpose(0, 1).float()

@@ -164,7 +164,8 @@ class DecodeGraphs:
 
 def greedy_picks(logits: torch.Tensor) -> torch.Tensor:
     """Of float32 logits [B, V] the lowest id of the largest, and whether all of the row are finite: [2, B] int64."""
-    return torch.stack((logits.argmax(-1), torch.isfinite(logits).all(-1).long()))
+    least, largest = logits.aminmax(dim=-1)  # NaN if there is one
+    return torch.stack((logits.argmax(-1), (least.isfinite() & largest.isfinite()).long()))
 
 
 def _free_bytes(device: str) -> int:
