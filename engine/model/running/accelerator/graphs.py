@@ -116,7 +116,8 @@ class DecodeGraphs:
                 expected = self._run(step, hidden).clone()
         torch.cuda.current_stream(self._device).wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # By thread: a stage may be prepared while another thread's stage serves, whose calls must not end this recording, nor fail.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             output, picks = self._picked(step, hidden)
         return expected, _Recording(numbers, hidden, output, picks, graph.replay)
 
