@@ -136,6 +136,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "memory_bytes": st.integers(0, 10**14),
     "kv_memory_bytes": st.integers(0, 10**14),
     "num_threads": st.integers(1, 10**6),
+    "compile": st.just("off"),
     "cache_limit_bytes": st.integers(0, 10**14),
     "slowdowns": st.lists(st.floats(1, 1000), min_size=1).map(tuple),
 }

@@ -14,8 +14,9 @@ from transformers.cache_utils import Cache, DynamicCache
 from engine.data.errors import NotSupported
 from engine.model.running import slicing
 from engine.model.running.cache import NoPosition, StepCache
+from engine.model.running.contiguous_kv import ContiguousKV
 from engine.model.running.feeding import Feeding
-from engine.model.running.kv import KVStore, LayerShape
+from engine.model.running.kv import LayerShape
 from tests.model import tiny
 
 SHAPE = LayerShape(1, 2, 1, 2)
@@ -24,8 +25,8 @@ ANSWERED = {"update", "get_seq_length", "get_query_offset", "get_mask_sizes", "g
 FACTS = {"is_compileable", "is_sliding", "is_linear", "is_dummy"}  # of the cache itself, whoever shares the step
 
 
-def store(lengths: dict[str, int], layers: tuple[int, ...] = (0, 1)) -> KVStore:
-    kept = KVStore(dict.fromkeys(layers, SHAPE), 1 << 20, dtype=torch.float32)
+def store(lengths: dict[str, int], layers: tuple[int, ...] = (0, 1)) -> ContiguousKV:
+    kept = ContiguousKV(dict.fromkeys(layers, SHAPE), 1 << 20, dtype=torch.float32)
     for session, length in lengths.items():
         kept.open(session, 64)
         for layer in layers:

@@ -1,4 +1,4 @@
-"""The KV store against a list of tensors per session, over random histories."""
+"""Both layouts of the KV store against a list of tensors per session, over random histories, and against each other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.errors import Exhausted, Gap, InvalidInput, NotFound
-from engine.model.running.kv import FIRST_CAPACITY_TOKENS, KVStore, LayerShape
+from engine.model.running.contiguous_kv import FIRST_CAPACITY_TOKENS, ContiguousKV
+from engine.model.running.kv import KVStore, LayerShape
+from engine.model.running.paged_kv import MAX_SESSIONS, SCRATCH_PAGE, PagedKV
 
 LAYERS = {3: LayerShape(2, 4, 2, 6), 5: LayerShape(1, 3, 1, 3)}
 TOKEN_BYTES = 4 * (2 * 4 + 2 * 6 + 3 + 3)
@@ -27,8 +29,17 @@ operations = st.lists(
 )
 
 
-def store(sessions: int = 3) -> KVStore:
-    return KVStore(LAYERS, sessions * MAX_TOKENS * TOKEN_BYTES, dtype=torch.float32)
+LAYOUTS = ("contiguous", "pages of 16", "pages of 7", "pages of 256")
+
+
+def store(layout: str = "contiguous", sessions: int = 3, layers: dict[int, LayerShape] = LAYERS) -> KVStore[Any]:
+    """Room for that many sessions, in whole pages where there are pages."""
+    token_bytes = 4 * sum(shape.num_elements for shape in layers.values())
+    if layout == "contiguous":
+        return ContiguousKV(layers, sessions * MAX_TOKENS * token_bytes, dtype=torch.float32)
+    page = int(layout.removeprefix("pages of "))
+    budget_bytes = (1 + sessions * -(-MAX_TOKENS // page)) * page * token_bytes
+    return PagedKV(layers, budget_bytes, dtype=torch.float32, page_tokens=page, longest_tokens=MAX_TOKENS)
 
 
 def new_tokens(layer: int, count: int, serial: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,7 +49,7 @@ def new_tokens(layer: int, count: int, serial: int) -> tuple[torch.Tensor, torch
     return keys, torch.randn(shape.num_value_heads, count, shape.value_size, generator=generator)
 
 
-def append(kv: KVStore, session: str, count: int, serial: int) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
+def append(kv: KVStore[Any], session: str, count: int, serial: int) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     written = {layer: new_tokens(layer, count, serial) for layer in LAYERS}
     for layer, (keys, values) in written.items():
         kv.write(session, layer, keys, values)
@@ -59,7 +70,7 @@ class Naive:
             self.sessions[session][layer] += [(keys[:, i], values[:, i]) for i in range(keys.shape[1])]
 
 
-def check_equal(kv: KVStore, naive: Naive) -> None:
+def check_equal(kv: KVStore[Any], naive: Naive) -> None:
     kv.check()
     assert set(kv.session_ids) == set(naive.sessions)
     for session, layers in naive.sessions.items():
@@ -71,9 +82,9 @@ def check_equal(kv: KVStore, naive: Naive) -> None:
                 assert torch.equal(values, torch.stack([v for _, v in tokens], 1))
 
 
-def move(kv: KVStore, session: str, block: int) -> KVStore:
-    """Carry one session to a fresh store in blocks, as a migration does, and the others too."""
-    target = store()
+def move(kv: KVStore[Any], block: int, layout: str) -> KVStore[Any]:
+    """Take the sessions to a fresh store in blocks, as a migration does."""
+    target = store(layout)
     for name in kv.session_ids:
         target.open(name, kv.max_tokens(name))
         for start in range(0, kv.length(name), block):
@@ -82,10 +93,11 @@ def move(kv: KVStore, session: str, block: int) -> KVStore:
     return target
 
 
-@settings(max_examples=150, deadline=None)
-@given(operations)
-def test_any_history_equals_lists_of_tokens(history: list[tuple[str, str, int]]) -> None:
-    kv, naive = store(), Naive()
+@settings(max_examples=200, deadline=None)
+@given(operations, st.sampled_from(LAYOUTS), st.lists(st.sampled_from(LAYOUTS), min_size=1))
+def test_any_history_equals_lists_of_tokens(history: list[tuple[str, str, int]], layout: str, others: list[str]) -> None:
+    """A move goes to the next of `others`: to the other layout, or to another size of page."""
+    kv, naive = store(layout), Naive()
     for serial, (what, session, count) in enumerate(history):
         if what == "open" and session not in naive.sessions:
             kv.open(session, MAX_TOKENS)
@@ -94,7 +106,7 @@ def test_any_history_equals_lists_of_tokens(history: list[tuple[str, str, int]])
             kv.close(session)
             naive.sessions.pop(session, None)
         elif what == "move":
-            kv = move(kv, session, count)
+            kv = move(kv, count, others[serial % len(others)])
         elif session in naive.sessions:
             length = naive.length(session)
             if what == "truncate":
@@ -107,6 +119,75 @@ def test_any_history_equals_lists_of_tokens(history: list[tuple[str, str, int]])
                     kv.commit(session, length + count)
                     naive.append(session, written)
         check_equal(kv, naive)
+
+
+ONE, OTHER = {3: LAYERS[3]}, {5: LAYERS[5]}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(LAYOUTS),
+    st.sampled_from((ONE, OTHER, LAYERS)),
+    st.integers(1, MAX_TOKENS),
+    st.integers(1, MAX_TOKENS),
+    st.integers(1, MAX_TOKENS),
+    st.booleans(),
+)
+def test_a_session_goes_on_when_the_layers_of_a_stage_change(
+    layout: str, before: dict[int, LayerShape], held: int, carried: int, room: int, imported: bool
+) -> None:
+    """The old store holds `before`; what it lacks was imported or was not, up to `held` tokens; `carried` of them are to go on."""
+    if layout == "contiguous":
+        room = MAX_TOKENS  # buffers that are taken over keep their size; nobody asks for less room than before
+    old, new, whole = store(layout, layers=before), store(layout), store("contiguous")
+    for kv in (old, new, whole):
+        kv.open("a", MAX_TOKENS)
+    written = append(whole, "a", held, 1)
+    whole.commit("a", held)
+    for layer, (keys, values) in written.items():
+        if layer in before:
+            old.import_block("a", layer, 0, keys, values)
+        elif imported:
+            new.import_block("a", layer, 0, keys, values)
+    complete = imported or before == LAYERS
+    goes_on = complete and carried <= min(held, room)
+    assert new.carry("a", carried, room, old) is goes_on
+    new.check()
+    assert new.session_ids == (("a",) if goes_on else ())
+    if goes_on:
+        assert (new.length("a"), new.max_tokens("a")) == (carried, room)
+        for layer in LAYERS:
+            assert all(map(torch.equal, new.export_block("a", layer, 0, carried), whole.export_block("a", layer, 0, carried)))
+
+
+def test_pages_belong_to_one_session_and_never_to_none() -> None:
+    kv = store("pages of 16")
+    assert isinstance(kv, PagedKV)
+    for session in SESSIONS:
+        kv.open(session, MAX_TOKENS)
+    tables = {session: kv.table[kv.rows([session])[0]].tolist() for session in SESSIONS}
+    owned = [page for row in tables.values() for page in row if page != SCRATCH_PAGE]
+    assert len(owned) == len(set(owned)) == 3 * 10 and 0 not in {kv.rows([session])[0] for session in SESSIONS}
+    with pytest.raises(Exhausted, match=r"session 'd' needs \d+ bytes of KV memory for 1 tokens, but 0 of"):
+        kv.open("d", 1)
+    kv.close("b")
+    kv.open("d", 17)
+    assert kv.reserved_bytes == 2 * 10 * kv.page_bytes + 2 * kv.page_bytes and len(kv._free_rows) == MAX_SESSIONS - 3
+
+
+def test_pages_are_used_when_tokens_arrive() -> None:
+    kv = store("pages of 16")
+    assert isinstance(kv, PagedKV)
+    kv.open("a", MAX_TOKENS)
+    assert kv.used_bytes == 0
+    append(kv, "a", 17, 0)
+    assert kv.used_bytes == 2 * kv.page_bytes
+    kv.commit("a", 17)
+    kv.truncate("a", 16)
+    assert kv.used_bytes == kv.page_bytes
+    kv.appended("a", 33)
+    assert (kv.length("a"), kv.used_bytes) == (33, 3 * kv.page_bytes)
+    kv.check()
 
 
 def test_budget_is_reserved_at_opening_and_allocated_by_use() -> None:
@@ -134,8 +215,9 @@ def test_appending_a_token_at_a_time_copies_rarely() -> None:
     assert len(places) <= 3  # 64, 128, 150
 
 
-def test_tokens_beyond_the_reservation_are_refused_and_change_nothing() -> None:
-    kv = store()
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_tokens_beyond_the_reservation_are_refused_and_change_nothing(layout: str) -> None:
+    kv = store(layout)
     kv.open("a", 10)
     append(kv, "a", 10, 0)
     kv.commit("a", 10)
@@ -145,6 +227,7 @@ def test_tokens_beyond_the_reservation_are_refused_and_change_nothing() -> None:
     kv.check()
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     ("call", "error"),
     [
@@ -160,8 +243,8 @@ def test_tokens_beyond_the_reservation_are_refused_and_change_nothing() -> None:
         (lambda kv: kv.import_block("a", 3, 0, *(t.double() for t in new_tokens(3, 1, 0))), InvalidInput),
     ],
 )
-def test_wrong_calls_are_named(call: Any, error: type[Exception]) -> None:
-    kv = store()
+def test_wrong_calls_are_named(call: Any, error: type[Exception], layout: str) -> None:
+    kv = store(layout)
     kv.open("a", 20)
     append(kv, "a", 4, 0)
     kv.commit("a", 4)
@@ -171,8 +254,8 @@ def test_wrong_calls_are_named(call: Any, error: type[Exception]) -> None:
     kv.check()
 
 
-def test_a_stage_without_layers_still_counts_tokens() -> None:
-    kv = KVStore({}, 0, dtype=torch.float32)
+@pytest.mark.parametrize("kv", [ContiguousKV({}, 0, dtype=torch.float32), PagedKV({}, 0, dtype=torch.float32, longest_tokens=1000)])
+def test_a_stage_without_layers_still_counts_tokens(kv: KVStore[Any]) -> None:
     kv.open("a", 1000)
     kv.commit("a", 7)
     assert (kv.length("a"), kv.reserved_bytes) == (7, 0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from engine.options.declared import argument, option
 from engine.options.kinds import whole
 
-SUITES = ("all", "hop", "decode", "serve", "plan", "staged", "adaptation")
+SUITES = ("all", "hop", "decode", "serve", "plan", "staged", "adaptation", "gpu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +26,11 @@ class Bench:
 
     suite: str = argument(optional=True, choices=SUITES, default="all", help="all: hop, decode, serve")
     sessions: int = option(kind=whole(1), default=8, metavar="N", help="concurrent sessions of `serve` (default %(default)s)")
-    workers: int = option(kind=whole(1), default=3, metavar="N", help="workers of `serve` (default %(default)s)")
+    workers: int = option(kind=whole(0), default=3, metavar="N", help="of `serve`; at most of `gpu`, 0: no cluster (default %(default)s)")
     steps: int = option(kind=whole(1000), default=10_000, metavar="N", help="of each steady trace of `adaptation` (default %(default)s)")
     tokens: int = option(kind=whole(8), default=500, metavar="N", help="tokens per measurement (default %(default)s)")
     rounds: int = option(kind=whole(1), default=3, metavar="N", help="interleaved rounds; medians are quoted (default %(default)s)")
+    device: str = option(default="cuda:0", help="of `gpu` (default %(default)s)")
+    model_config: str = option(default="llama-1b,llama-8b", metavar="NAME[,NAME]", help="of `gpu` (default %(default)s)")
+    no_peers: bool = option(default=False, help="of `gpu`: leave transformers' own figures out")
     json: bool = option(default=False, help="one JSON document on stdout")

@@ -49,6 +49,10 @@ def bench(options: Bench) -> int:
         from engine.commands.bench.adaptation import bench_adaptation
 
         return bench_adaptation(options)
+    if options.suite == "gpu":
+        from engine.commands.bench.gpu import bench_gpu
+
+        return bench_gpu(options)
     if options.suite == "staged":
         from engine.commands.bench import staged as bench_staged
 

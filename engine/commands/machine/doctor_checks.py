@@ -36,10 +36,16 @@ MINIMUM_VERSIONS = {
 }  # fmt: skip
 _PROBE = """
 import json, torch, transformers
+def attention(cuda):
+    if not cuda:
+        return ""
+    from engine.model.running.accelerator.attending import probed
+    return probed("cuda:0", torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16).text
 cuda = torch.cuda.is_available()
 print(json.dumps({
     "torch": torch.__version__, "built_with_cuda": torch.version.cuda, "threads": torch.get_num_threads(),
     "gpus": [[torch.cuda.get_device_name(i), torch.cuda.mem_get_info(i)[0]] for i in range(torch.cuda.device_count())] if cuda else [],
+    "attention": attention(cuda),
     "mps": torch.backends.mps.is_available(), "sum": torch.ones(1000).sum().item()}))
 """
 _PROBE_TIMEOUT_S = 120
@@ -161,6 +167,8 @@ def _torch() -> Iterator[Finding]:
     gpus = [f"cuda:{index} {name} ({free / 2**30:.1f} GiB free)" for index, (name, free) in enumerate(facts["gpus"])]
     devices = ["cpu", *gpus, *(["mps"] if facts["mps"] else [])]
     yield Finding("torch", Level.OK, f"torch {facts['torch']} works with {facts['threads']} threads; devices: {', '.join(devices)}")
+    if facts["attention"]:
+        yield Finding("attention", Level.OK, f"cuda:0 attends with {facts['attention']}")
     if not gpus and shutil.which("nvidia-smi"):
         why = "its driver does not answer torch" if facts["built_with_cuda"] else "this torch was built without CUDA"
         mend = "install torch without the CPU index, and a driver that is new enough for it"

@@ -28,6 +28,7 @@ from engine.model.hardware.cpu import cache_bytes
 from engine.model.hardware.devices import check_device
 from engine.model.hardware.freed_memory import release_memory
 from engine.model.progress import Progress
+from engine.model.running.accelerator.acceleration import Acceleration, CaptureLimits
 from engine.model.running.slicing import build_chain, item_state, torch_dtype
 from engine.model.running.stage import StageModel
 
@@ -38,7 +39,8 @@ _CONTEXT_TOKENS = 16
 _MIN_REPEATS, _MAX_REPEATS = 5, 40
 _BUDGET_S = 0.06  # per kind of item, once it is built
 _PAUSE_S, _PAUSES = 0.005, 9  # as long as a stage of a small model waits for its neighbours
-_KV_BYTES = 2**30  # a limit, not an allocation: the sessions here hold a few dozen tokens
+_KV_BYTES = 2**27  # the sessions here hold a few dozen tokens
+_ONE_ROW = Acceleration(limits=CaptureLimits(max_rows=1))
 _EMBEDDING_ROWS = 2048  # a lookup reads one row, so the size of the table does not matter
 _SESSION = "measure"
 
@@ -158,7 +160,7 @@ def _base_s(config: PreTrainedConfig, kinds: list[_Kind], dtype: str, device: st
 
 def _built(config: PreTrainedConfig, start: int, stop: int, dtype: str, device: str) -> StageModel:
     """A stage that has begun its session."""
-    stage = StageModel.synthetic(config, start, stop, dtype=dtype, device=device, kv_budget_bytes=_KV_BYTES)
+    stage = StageModel.synthetic(config, start, stop, dtype=dtype, device=device, kv_budget_bytes=_KV_BYTES, acceleration=_ONE_ROW)
     stage.open(_SESSION, min(stage.context_tokens, _CONTEXT_TOKENS + _MAX_REPEATS + 1))
     _step(stage, _CONTEXT_TOKENS, device)
     _step(stage, 1, device)  # the first decode step allocates and chooses kernels

@@ -20,6 +20,7 @@ from engine.data.model import ModelCard, ModelRef
 from engine.model.configuration import UnsupportedFamily
 from engine.model.hardware.limits import cpu_memory_bytes
 from engine.model.progress import Progress
+from engine.model.running.accelerator.acceleration import UNCHANGED
 from engine.model.running.kv import LayerShape
 from engine.model.running.stage import StageModel
 from engine.model.sources.card import describe_weights, prepare
@@ -84,7 +85,14 @@ class CausalWorkload:
         """Read the whole model. Raises what `StageModel.load` raises."""
         folder, budget_bytes = Path(card.folder), _free_bytes(device) // 2
         stage = StageModel.load(
-            folder, 0, card.num_items, dtype=dtype, device=device, kv_budget_bytes=budget_bytes, on_progress=on_progress
+            folder,
+            0,
+            card.num_items,
+            dtype=dtype,
+            device=device,
+            kv_budget_bytes=budget_bytes,
+            on_progress=on_progress,
+            acceleration=UNCHANGED,  # hooks see every module
         )
         return cls(stage, card)
 
@@ -94,7 +102,13 @@ class CausalWorkload:
         weights = ConfigOnly(folder)
         card = describe_weights(weights, ref)
         stage = StageModel.synthetic(
-            weights.config, 0, card.num_items, dtype=ref.dtype, device=device, kv_budget_bytes=_free_bytes(device) // 2
+            weights.config,
+            0,
+            card.num_items,
+            dtype=ref.dtype,
+            device=device,
+            kv_budget_bytes=_free_bytes(device) // 2,
+            acceleration=UNCHANGED,
         )
         return cls(stage, card)
 

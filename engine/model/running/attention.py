@@ -2,14 +2,16 @@
 
 A step packs the new tokens of all sessions into one row. `StepCache.update` writes each session's keys and values to
 its own buffers and hands back tensors tagged with them; the attention function below takes the tag and attends
-session by session. Where a model does anything else with those tensors, the tag is lost and the step is refused: a
-wrong answer is impossible, not merely unlikely. Masks stay functions until a session's own positions are known.
+session by session, or in one call where the store has pages. Where a model does anything else with those tensors, the tag
+is lost and the step is refused: a wrong answer is impossible, not merely unlikely. Masks stay functions until a session's
+own positions are known.
 
 Shapes: T packed tokens, n new tokens of one session, L its length after the step, Hq query heads, H key heads.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -32,11 +34,24 @@ class RowKV(NamedTuple):
     values: torch.Tensor  # [1, H, L, V]
 
 
+class StepLayer(ABC):
+    """All rows of a packed step in one layer, where one call attends for them together. Its length is their number."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def attend(
+        self, query: torch.Tensor, rule: MaskRule | None, scaling: float, softcap: float | None, sinks: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Queries [1, Hq, T, K] over each session's own keys; returns [1, T, Hq, V]."""
+
+
 class ProbeArrived(Exception):
     """Raised for keys that no session owns: a probe only asks whether they get here."""
 
 
-def tag(keys: torch.Tensor, values: torch.Tensor, rows: list[RowKV]) -> tuple[torch.Tensor, torch.Tensor]:
+def tag(keys: torch.Tensor, values: torch.Tensor, rows: list[RowKV] | StepLayer) -> tuple[torch.Tensor, torch.Tensor]:
     """Attach the sessions' buffers to the keys and values that a model passes on to its attention function."""
     setattr(keys, _TAG, rows)
     setattr(values, _TAG, rows)
@@ -92,7 +107,7 @@ def attend_packed(
 
     Raises NotSupported where the model uses something that cannot be split by session.
     """
-    rows: list[RowKV] | None = getattr(key, _TAG, None)
+    rows: list[RowKV] | StepLayer | None = getattr(key, _TAG, None)
     is_untouched = rows is not None and getattr(value, _TAG, None) is rows
     if rows is None or not is_untouched or position_bias is not None or not isinstance(attention_mask, MaskRule | None):
         raise NotSupported(f"{type(module).__name__} computes attention in a way that cannot be split by session: run its rows one by one")
@@ -100,6 +115,8 @@ def attend_packed(
         raise NotSupported(f"{type(module).__name__} attends to later tokens: only causal models can be split")
     if not rows:
         raise ProbeArrived
+    if isinstance(rows, StepLayer):
+        return rows.attend(query, attention_mask, query.shape[3] ** -0.5 if scaling is None else scaling, softcap, s_aux), None
     if len(rows) == 1:
         return _attend(query, rows[0], attention_mask, scaling, softcap, s_aux), None
     outputs = [_attend(query[:, :, row.start : row.stop], row, attention_mask, scaling, softcap, s_aux) for row in rows]

@@ -41,7 +41,7 @@ class StepCache(Cache):
     is_linear: Any = ()
     is_dummy: Any = ()
 
-    def __init__(self, store: KVStore, rows: Sequence[tuple[str, int]]) -> None:
+    def __init__(self, store: KVStore[Any], rows: Sequence[tuple[str, int]]) -> None:
         self._store = store  # Cache.__init__ would make layers that nobody fills
         self._rows = rows
         self._past = store.length(rows[0][0]) if len(rows) == 1 else None

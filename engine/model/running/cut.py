@@ -34,7 +34,7 @@ class CutModel:
     """A meta model reduced to one slice; its held tensors are still to be filled."""
 
     def __init__(self, model: PreTrainedModel, chain: Chain, start: int, stop: int, dtype: torch.dtype, device: str) -> None:
-        self.model, self._chain, self._start, self._stop, self._dtype, self._device = model, chain, start, stop, dtype, device
+        self.model, self._chain, self.start, self.stop, self._dtype, self._device = model, chain, start, stop, dtype, device
         self._received: torch.Tensor | None = None
         self._cache: StepCache | None = None
         self._num_tokens = 0
@@ -65,11 +65,11 @@ class CutModel:
     def _hollow_blocks(self, blocks: Any) -> None:
         emit = FORMS[self._chain.form]
         for index, block in enumerate(blocks):
-            if not self._start <= index + 1 < self._stop:
+            if not self.start <= index + 1 < self.stop:
                 _hollow(block, lambda *args, **kwargs: emit(args[0] if args else kwargs["hidden_states"]))
 
     def _stub_embedding(self) -> None:
-        keeps_head = self._stop == self._chain.num_items
+        keeps_head = self.stop == self._chain.num_items
         for path, size in self._chain.embed:
             if not (keeps_head and path in self._chain.head):
                 _hollow(self.model.get_submodule(path), self._stub(size))

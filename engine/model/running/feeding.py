@@ -58,6 +58,17 @@ class Feeder:
             arguments["logits_to_keep"] = last_positions(sizes, device)
         return arguments
 
+    def packed_arguments(
+        self, token_ids: torch.Tensor, positions: torch.Tensor, cache: StepCache, last: torch.Tensor | None
+    ) -> dict[str, Any]:
+        """The same for packed rows whose numbers are tensors already, [T] each; `last` [R]: logits are wanted of these alone."""
+        arguments: dict[str, Any] = {"input_ids": token_ids.unsqueeze(0), "use_cache": True, self._cache_name: cache}
+        if "position_ids" in self._options:
+            arguments["position_ids"] = positions.unsqueeze(0)
+        if last is not None and "logits_to_keep" in self._options:
+            arguments["logits_to_keep"] = last
+        return arguments
+
 
 def last_positions(sizes: Sequence[int], device: str) -> torch.Tensor:
     """Packed position of each row's last token, [len(sizes)]."""

@@ -8,8 +8,9 @@ Shapes: T new tokens of all rows together, D hidden size, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,9 +18,13 @@ from engine.data.errors import InvalidInput
 from engine.model.configuration import check_supported, context_tokens
 from engine.model.hardware.freed_memory import return_freed_buffers
 from engine.model.progress import Progress
+from engine.model.running.accelerator.acceleration import Acceleration
+from engine.model.running.accelerator.attending import PagedAttention, probed
+from engine.model.running.contiguous_kv import ContiguousKV
 from engine.model.running.feeding import Feeder, Rows, last_positions
 from engine.model.running.kv import KVStore
 from engine.model.running.loading import SliceLoader, fill_synthetic, take_over
+from engine.model.running.paged_kv import PagedKV
 from engine.model.running.rows import shorten_forwards
 from engine.model.running.slicing import build_chain, item_state, torch_dtype
 from engine.model.weights.weight_folder import WeightFolder
@@ -27,13 +32,24 @@ from engine.model.weights.weight_folder import WeightFolder
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
+    from engine.model.running.accelerator.accelerated_stage import AcceleratedStage
     from engine.model.running.chain import Chain
 
 
 class StageModel:
     """Items [start, stop) of one model, with the KV of their sessions. Not thread-safe: one caller at a time."""
 
-    def __init__(self, model: PreTrainedModel, chain: Chain, start: int, stop: int, *, device: str, kv_budget_bytes: int) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        chain: Chain,
+        start: int,
+        stop: int,
+        *,
+        device: str,
+        kv_budget_bytes: int,
+        acceleration: Acceleration | None = None,
+    ) -> None:
         """Use `load` or `synthetic`; this cuts a meta model to the slice and leaves its tensors to them."""
         from engine.model.running.cut import CutModel  # transformers, so only once a model is loaded
 
@@ -49,7 +65,20 @@ class StageModel:
         self._chain = chain
         self._feeder = Feeder(model, chain.blocks, chain.feeding)
         held = [chain.kv[item - 1] for item in range(max(start, 1), min(stop, chain.num_blocks + 1))]
-        self.kv = KVStore(dict(held), kv_budget_bytes, dtype=self.dtype, device=device)
+        self._acceleration = acceleration or Acceleration()
+        found = self._acceleration.attention or probed(device, self.dtype)
+        self.running_text = found.name if isinstance(found, PagedAttention) else found.text
+        attention = found if isinstance(found, PagedAttention) else found.attention
+        self._accelerated: AcceleratedStage | None = None
+        self.kv: KVStore[Any]
+        if attention is None:
+            self.kv = ContiguousKV(dict(held), kv_budget_bytes, dtype=self.dtype, device=device)
+        else:
+            pages = PagedKV(dict(held), kv_budget_bytes, dtype=self.dtype, device=device, longest_tokens=self.context_tokens)
+            self.kv = pages
+            from engine.model.running.accelerator.accelerated_stage import AcceleratedStage
+
+            self._accelerated = AcceleratedStage(self._cut, chain, self._feeder, pages, attention, device=device)
 
     @classmethod
     def load(
@@ -63,6 +92,7 @@ class StageModel:
         kv_budget_bytes: int,
         reuse: StageModel | None = None,
         on_progress: Progress | None = None,
+        acceleration: Acceleration | None = None,
     ) -> StageModel:
         """Read the tensors of items [start, stop) and nothing else. Items that `reuse` holds are taken over, not read.
 
@@ -72,7 +102,7 @@ class StageModel:
         weights = folder if isinstance(folder, WeightFolder) else WeightFolder(folder)
         model, chain = _build(weights.config, start, stop, dtype)
         loader = SliceLoader(model, chain, weights, torch_dtype(dtype))
-        stage = cls(model, chain, start, stop, device=device, kv_budget_bytes=kv_budget_bytes)
+        stage = cls(model, chain, start, stop, device=device, kv_budget_bytes=kv_budget_bytes, acceleration=acceleration)
         stage.fingerprint = weights.fingerprint
         for done, index in enumerate(range(start, stop)):
             if on_progress:
@@ -87,12 +117,20 @@ class StageModel:
 
     @classmethod
     def synthetic(
-        cls, config: PreTrainedConfig, start: int, stop: int, *, dtype: str = "float32", device: str = "cpu", kv_budget_bytes: int
+        cls,
+        config: PreTrainedConfig,
+        start: int,
+        stop: int,
+        *,
+        dtype: str = "float32",
+        device: str = "cpu",
+        kv_budget_bytes: int,
+        acceleration: Acceleration | None = None,
     ) -> StageModel:
         """The same slice with made-up weights and no files, to time items on a machine."""
 
         model, chain = _build(config, start, stop, dtype)
-        stage = cls(model, chain, start, stop, device=device, kv_budget_bytes=kv_budget_bytes)
+        stage = cls(model, chain, start, stop, device=device, kv_budget_bytes=kv_budget_bytes, acceleration=acceleration)
         with torch.no_grad():
             for index in range(start, stop):
                 fill_synthetic(model, chain, index, device, lambda tensor: tensor.uniform_(-0.02, 0.02))
@@ -103,6 +141,11 @@ class StageModel:
     def module(self) -> PreTrainedModel:
         """The model that runs, for hooks; blocks outside the slice pass their input through."""
         return self._cut.model
+
+    @property
+    def picks(self) -> torch.Tensor | None:
+        """What the last step knows of its logits beside them, for `sample_rows`; None if nothing."""
+        return self._accelerated.picks if self._accelerated is not None else None
 
     @property
     def blocks(self) -> str:
@@ -118,6 +161,11 @@ class StageModel:
         """Bytes of the tensors that `other` does not share with this stage: what had to be read."""
         held = {t.data_ptr() for t in other._tensors()} if other is not None else set()
         return sum({t.data_ptr(): t.nbytes for t in self._tensors() if t.data_ptr() not in held}.values())
+
+    def retire(self) -> None:
+        """Give back all but the weights, which another stage may take over: no session goes on here, and no step runs."""
+        self._accelerated = None
+        self.kv = ContiguousKV({}, 0, dtype=self.dtype)
 
     def open(self, session_id: str, max_tokens: int) -> None:
         """Reserve KV for `max_tokens` tokens; allocates nothing yet. Raises Exhausted with the numbers."""
@@ -144,6 +192,11 @@ class StageModel:
         Raises NotFound, InvalidInput or Exhausted; then no session has changed.
         """
         lengths = self._check(rows, hidden)
+        if self._accelerated is not None and not self._accelerated.why_not:
+            output = self._accelerated.forward(rows, lengths, hidden)
+            for (session_id, token_ids), length in zip(rows, lengths, strict=True):
+                self.kv.appended(session_id, length + len(token_ids))
+            return output
         run = self._run if self._chain.feeding.is_packed or len(rows) == 1 else self._run_row_by_row
         output = run(rows, lengths, hidden)
         for (session_id, token_ids), length in zip(rows, lengths, strict=True):
@@ -156,11 +209,10 @@ class StageModel:
             raise InvalidInput(f"a step needs 1 or more rows of different sessions, got {[session_id for session_id, _ in rows][:8]}")
         lengths = []
         for session_id, token_ids in rows:
-            length = self.kv.length(session_id)
-            self.kv.check_room(session_id, length + len(token_ids))
-            if not token_ids or min(token_ids) < 0 or max(token_ids) >= self.vocab_size:
+            lengths.append(self.kv.check_new(session_id, len(token_ids)))
+            is_one = len(token_ids) == 1  # a decode row, of which a step may have many
+            if not (0 <= token_ids[0] < self.vocab_size if is_one else self._are_tokens(token_ids)):
                 raise InvalidInput(f"session {session_id!r} needs 1 or more token ids in [0, {self.vocab_size})")
-            lengths.append(length)
         num_tokens = sum(len(token_ids) for _, token_ids in rows)
         if self.is_first != (hidden is None):
             raise InvalidInput(f"stage [{self.start}, {self.stop}) {'takes no' if self.is_first else 'needs'} hidden states")
@@ -170,6 +222,9 @@ class StageModel:
                 f"got {tuple(hidden.shape)} in {hidden.dtype}"
             )
         return lengths
+
+    def _are_tokens(self, token_ids: Sequence[int]) -> bool:
+        return bool(token_ids) and min(token_ids) >= 0 and max(token_ids) < self.vocab_size
 
     def _run_row_by_row(self, rows: Rows, lengths: list[int], hidden: torch.Tensor | None) -> torch.Tensor:
         outputs, start = [], 0
@@ -199,6 +254,9 @@ class StageModel:
         self.weight_bytes = self.bytes_beyond(None)  # a shared tensor counts once
         self._cut.model.requires_grad_(False)
         shorten_forwards(self._cut.model)
+        if self._accelerated is not None:
+            self._accelerated.prepare(self._acceleration, on_progress)
+            self.running_text = self._accelerated.text
         if on_progress:
             on_progress(1.0, f"loaded items [{self.start}, {self.stop})")
 

@@ -46,6 +46,7 @@ class WorkerOptions:
         default=1, kind=whole(1), of_process=True, metavar="N", help="workers that share this machine's memory (default %(default)s)"
     )
     num_threads: int | None = option("--threads", kind=whole(1), metavar="N", help="compute threads of a worker (default: all cores)")
+    compile: str = option(default="auto", choices=("auto", "off"), help="join and fuse parts of a model on a GPU (default %(default)s)")
     cache: CacheOptions = group(CacheOptions)
     cache_limit_bytes: int | None = option(
         "--cache-limit", kind=size, metavar="SIZE", help="of the weights kept there, e.g. 20G (default: what the disk holds)"

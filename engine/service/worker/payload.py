@@ -42,7 +42,25 @@ def decode(payload: bytes, dtype_number: int, shape: tuple[int, ...], crc32: int
     return torch.frombuffer(bytearray(payload), dtype=dtype).reshape(shape)
 
 
+def checked_on_host(tensor: torch.Tensor, where: str) -> torch.Tensor:
+    """The tensor in the host's memory; raises Corrupt as `check_finite`. Of a GPU's the answer and the values come by one wait."""
+    if not tensor.is_cuda:
+        check_finite(tensor, where)
+        return tensor
+    is_finite = torch.isfinite(tensor).all()
+    here, answer = (torch.empty(t.shape, dtype=t.dtype, pin_memory=True) for t in (tensor, is_finite))
+    here.copy_(tensor, non_blocking=True)
+    answer.copy_(is_finite, non_blocking=True)
+    torch.cuda.current_stream(tensor.device).synchronize()
+    _raise_unless(bool(answer), where)
+    return here
+
+
 def check_finite(tensor: torch.Tensor, where: str) -> None:
     """Raise Corrupt if a value is infinite or not a number."""
-    if not bool(torch.isfinite(tensor).all()):
+    _raise_unless(bool(torch.isfinite(tensor).all()), where)
+
+
+def _raise_unless(is_finite: bool, where: str) -> None:
+    if not is_finite:
         raise Corrupt(f"{where} produced non-finite values: the weights or this dtype's range are at fault; try --dtype float32")

@@ -14,6 +14,7 @@ from engine.control.sessions.stage_sessions import StageSession, StageSessions
 from engine.data.errors import Corrupt, InvalidInput
 from engine.data.sampling import Sampling
 from engine.model.progress import Progress
+from engine.model.running.accelerator.acceleration import Acceleration
 from engine.model.running.stage import StageModel
 from engine.model.weights.weight_folder import WeightFolder
 from engine.service import wire
@@ -32,6 +33,7 @@ class PreparedStage:
         kv_budget_bytes: int,
         serving: StageModel | None,
         say: Progress,
+        acceleration: Acceleration | None = None,
     ) -> None:
         self.plan_version = request.plan_version
         self.imported = StageSessions(request.plan_version)
@@ -44,6 +46,7 @@ class PreparedStage:
             kv_budget_bytes=kv_budget_bytes,
             reuse=serving,
             on_progress=say,
+            acceleration=acceleration,
         )
         self.read_bytes = self.model.bytes_beyond(serving)
         held = set(serving.kv.layers) if serving is not None else set()

@@ -18,12 +18,14 @@ from typing import Any, TypeVar
 import torch
 
 from engine.control.moves import Carried
-from engine.control.sessions.stage_sessions import Append, StageSession, StageSessions
+from engine.control.sessions.stage_sessions import Append, StageSessions
 from engine.data.errors import NoodleError, Unavailable
 from engine.data.generation import Logprobs, Segment
 from engine.model.hardware.freed_memory import release_memory
 from engine.model.profiling.measure import MeasuredTimes, measure_config
-from engine.model.running.sampling import allowed, logprobs, sample
+from engine.model.running.accelerator.acceleration import Acceleration
+from engine.model.running.accelerator.device_sampling import Draw, needs_history, sample_rows
+from engine.model.running.sampling import logprobs
 from engine.model.running.stage import StageModel
 from engine.model.weights.weight_folder import WeightFolder
 from engine.service import wire
@@ -42,6 +44,7 @@ class RunnerOptions:
     device: str
     kv_budget_bytes: int
     slowdown: float = 1.0
+    acceleration: Acceleration | None = None  # None: all that the device was found to run
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +134,7 @@ class StageRunner:
         started_s = time.perf_counter()
         old, self.model = self.model, None
         if old is not None:
-            for session_id in self.sessions.ids():
-                old.close(session_id)
+            old.retire()
         self.sessions = StageSessions(request.plan_version)
         self.model = StageModel.load(
             weights,
@@ -143,8 +145,9 @@ class StageRunner:
             kv_budget_bytes=self._options.kv_budget_bytes,
             reuse=old,
             on_progress=self._say_progress,
+            acceleration=self._options.acceleration,
         )
-        self._meters.say("", -1.0)
+        self._say_running()
         return pb.LoadReply(
             weight_bytes=self.model.weight_bytes,
             resident_bytes=memory.resident_bytes(),
@@ -156,17 +159,25 @@ class StageRunner:
         """The stage of a plan to come, beside the one that serves; called on a thread of the caller's."""
         options = self._options
         with torch.inference_mode():
-            prepared = PreparedStage(request, weights, options.device, options.kv_budget_bytes, self.model, self._say_progress)
+            prepared = PreparedStage(
+                request, weights, options.device, options.kv_budget_bytes, self.model, self._say_progress, options.acceleration
+            )
         self._meters.say("", -1.0)
         return prepared
 
     def _say_progress(self, done: float, what: str) -> None:
         self._meters.say(what, done)
 
+    def _say_running(self) -> None:
+        """How the stage runs, where there is more than one way: `status` shows it."""
+        model = self.owned_model()
+        self._meters.say("" if self._options.device == "cpu" else model.running_text, -1.0)
+
     def commit(self, prepared: PreparedStage, carried: tuple[Carried, ...]) -> tuple[str, ...]:
         """Serve the prepared stage from the next step on; returns the sessions that are not complete here."""
         self.sessions, missing = prepared.commit(self.model, self.sessions, carried)
         self.model = prepared.model
+        self._say_running()
         self._meters.kv_used_bytes = self.model.kv.used_bytes
         return missing
 
@@ -277,27 +288,38 @@ class StageRunner:
         lengths = [(r.segment.session_id, model.length(r.segment.session_id)) for r in new]
         out = model.forward([(r.segment.session_id, r.segment.token_ids) for r in new], hidden)  # [T, D] or [B, V]
         try:
-            payload.check_finite(out, f"stage {model.start}-{model.stop - 1} on {self._options.worker_id}")
+            self._answer(model, new, out)
         except NoodleError:
             for session_id, length in lengths:
                 model.kv.truncate(session_id, length)
             raise
-        self._commit(model, new, out)
+        for row in new:
+            if row.error is None:
+                self.sessions.commit(row.segment, row.decision.session, row.reply)
 
-    def _commit(self, model: StageModel, new: list[Row], out: torch.Tensor) -> None:
-        offset = 0
-        for index, row in enumerate(new):
-            segment, session = row.segment, row.decision.session
-            if not model.is_last:
-                row.reply = out[offset : offset + len(segment.token_ids)]
-                offset += len(segment.token_ids)
-            elif segment.sample_index is not None:
-                try:
-                    row.reply = _sampled(out[index], session, segment, segment.sample_index)
-                except Exception as e:  # this session's alone: the others of the step have their tokens
-                    row.error = as_noodle_error(e)
-                    continue
-            self.sessions.commit(segment, session, row.reply)
+    def _answer(self, model: StageModel, new: list[Row], out: torch.Tensor) -> None:
+        """Fill in each row's hidden states, or its token, or why it has none. Raises Corrupt for the step if `out` is not finite."""
+        where = f"stage {model.start}-{model.stop - 1} on {self._options.worker_id}"
+        if not model.is_last:
+            out, offset = payload.checked_on_host(out, where), 0
+            for row in new:
+                row.reply = out[offset : offset + len(row.segment.token_ids)]
+                offset += len(row.segment.token_ids)
+            return
+        asked = [(index, row, row.segment.sample_index) for index, row in enumerate(new) if row.segment.sample_index is not None]
+        if len(asked) < len(new):  # the logits of prompt chunks are nobody's, but must be finite too
+            payload.check_finite(out, where)
+        if not asked:
+            return
+        is_all = len(asked) == len(new)
+        logits = out if is_all else out[[index for index, _, _ in asked]]  # [rows that sample, V]
+        answers = sample_rows(logits, [_draw(row, index) for _, row, index in asked], where, model.picks if is_all else None)
+        for (_, row, _), answer, scores in zip(asked, answers, logits, strict=True):
+            if isinstance(answer, Exception):
+                row.error = as_noodle_error(answer)
+                continue
+            wanted = row.decision.session.sampling
+            row.reply = Sampled(answer, logprobs(scores, answer, wanted.top_logprobs) if wanted.logprobs else None)
 
     def _forward(self, frame: pb.StepFrame, rows: list[Row], failures: list[pb.SegmentResult]) -> pb.StepFrame:
         """The message for the next stage: the rows that survived, and everything that has to travel on."""
@@ -334,11 +356,11 @@ class StageRunner:
         self._deliver(report)
 
 
-def _sampled(logits: torch.Tensor, session: StageSession, segment: Segment, index: int) -> Sampled:
-    """Token `index` of a session from one row of logits, [V], behind the tokens of `segment`."""
-    wanted = session.sampling
-    token_id = sample(allowed(logits, segment.mask), wanted, session.token_ids + list(segment.token_ids), index)
-    return Sampled(token_id, logprobs(logits, token_id, wanted.top_logprobs) if wanted.logprobs else None)
+def _draw(row: Row, index: int) -> Draw:
+    """What the row's next token depends on beside its logits."""
+    session, params = row.decision.session, row.decision.session.sampling
+    history = session.token_ids + list(row.segment.token_ids) if needs_history(params) or row.segment.mask else ()
+    return Draw(params, history, index, row.segment.mask)
 
 
 def _failure(message: pb.Segment, error: NoodleError) -> pb.SegmentResult:

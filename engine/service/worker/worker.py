@@ -181,6 +181,7 @@ class Worker:
         from engine.model.hardware.device_facts import describe_device
         from engine.model.hardware.devices import default_kv_budget_bytes, detect
         from engine.model.hardware.limits import num_cores
+        from engine.model.running.accelerator.acceleration import Acceleration
         from engine.service.worker.stage_runner import RunnerOptions, StageRunner
 
         options = self._options
@@ -204,7 +205,9 @@ class Worker:
         )
         self._meters.sensors.gpu_uuid = sensors.gpu_uuid(facts.device)
         runner = StageRunner(
-            RunnerOptions(options.worker_id, facts.device, kv_budget_bytes, options.slowdown), self._meters, self._service.deliver
+            RunnerOptions(options.worker_id, facts.device, kv_budget_bytes, options.slowdown, Acceleration(fuse=options.compile == "auto")),
+            self._meters,
+            self._service.deliver,
         )
         return spec, runner
 

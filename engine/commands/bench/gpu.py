@@ -1,0 +1,162 @@
+"""`noodle-engine bench gpu`: what a stage reaches on an accelerator, beside transformers on the same card, then through a cluster.
+
+Weights are made up. The stage and its peers hold nothing on disk; the cluster's workers load the same configuration from a
+folder that is written for it and removed again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from engine.commands.bench import gpu_stage
+from engine.commands.bench.gpu_peers import peer_rows
+from engine.commands.bench.options import Bench
+from engine.commands.cluster.generate import Transcript, transcribe
+from engine.commands.output import note, print_json, table
+from engine.commands.serving.serve import wait_until_serving
+from engine.data.errors import InvalidInput, NoodleError
+from engine.data.generation import GenerateRequest
+from engine.service.client import Client
+from engine.service.local import LocalCluster
+from engine.service.local_options import local_options
+
+DTYPE = "bfloat16"
+STEPS = 32
+_ROOM_TOKENS = 256  # that each session of a point may have beside its context
+_CLUSTER_SESSIONS = (1, 8, 32)
+
+
+def bench_gpu(options: Bench) -> int:
+    """Print a table for each size of model. Raises InvalidInput for a size or a device that is not there."""
+    from engine.model.hardware.devices import check_device
+
+    device = check_device(options.device)
+    names = [name.strip() for name in options.model_config.split(",")]
+    if unknown := [name for name in names if name not in gpu_stage.SIZES]:
+        raise InvalidInput(f"model configuration {unknown[0]!r} is not known: use {', '.join(gpu_stage.SIZES)}")
+    if device == "cpu":
+        raise InvalidInput("bench gpu measures an accelerator: give --device cuda:0; for CPUs there is `noodle-engine bench decode`")
+    documents = {name: _measure(name, device, options) for name in names}
+    if options.json:
+        print_json({"gpu": documents})
+    else:
+        print("\n\n".join(_text(name, document) for name, document in documents.items()))
+    return 0
+
+
+def _measure(name: str, device: str, options: Bench) -> dict[str, Any]:
+    """The stage, then transformers, then the cluster: one after another, each gives its memory back."""
+    from engine.model.hardware.freed_memory import release_memory
+
+    config = gpu_stage.config_of(name)
+    document: dict[str, Any] = {"device": device, "dtype": DTYPE}
+    note(f"{name}: one stage")
+    document |= _stage(config, device)
+    release_memory()
+    note(_text(name, document))
+    if not options.no_peers:
+        note(f"{name}: transformers")
+        document["peers"] = [asdict(row) | {"tokens_per_s": row.tokens_per_s} for row in peer_rows(config, device, DTYPE)]
+        release_memory()
+    if options.workers:
+        with tempfile.TemporaryDirectory(prefix="noodle-bench-") as folder:
+            note(f"{name}: writing weights for the cluster")
+            _write_weights(config, Path(folder), device)
+            document["cluster"] = []
+            for workers in range(1, options.workers + 1):
+                note(f"{name}: a cluster of {workers}")
+                try:
+                    document["cluster"].append(asyncio.run(_cluster(config, folder, device, workers, options.tokens)))
+                except NoodleError as error:  # the other figures are worth having
+                    note(f"{name}: a cluster of {workers} did not run: {error}")
+    return document
+
+
+def _stage(config: Any, device: str) -> dict[str, Any]:
+    from engine.model.hardware.devices import usable_memory
+
+    rate = gpu_stage.copy_bytes_per_s(device)
+    per_token = 2 * 2 * config.num_hidden_layers * config.num_key_value_heads * config.hidden_size // config.num_attention_heads
+    wanted = max((sessions * (context + _ROOM_TOKENS) for sessions, context in gpu_stage.POINTS), default=0) * per_token
+    stage = gpu_stage.build(config, device, min(wanted, usable_memory(device)[0] // 2), DTYPE)
+    rows = gpu_stage.decode_rows(stage, gpu_stage.POINTS, STEPS, rate)
+    return {
+        "running": stage.running_text,
+        "copy_bytes_per_s": rate,
+        "decode": [asdict(row) | {"tokens_per_s": row.tokens_per_s, "of_floor": row.floor_s / row.step_s} for row in rows],
+        "prompt_s": {tokens: gpu_stage.prompt_s(stage, tokens, 5) for tokens in (512, gpu_stage.PROMPT_TOKENS)},
+    }
+
+
+async def _cluster(config: Any, folder: str, device: str, workers: int, num_tokens: int) -> dict[str, Any]:
+    """Tokens a second of sessions side by side, by what their clients saw, and the compute of a step."""
+    per_token = 4 * config.num_hidden_layers * config.num_key_value_heads * config.hidden_size // config.num_attention_heads
+    room_bytes = 2 * max(_CLUSTER_SESSIONS) * (gpu_stage.POINTS[0][1] + num_tokens + 64) * per_token
+    options = local_options(model=folder, dtype=DTYPE, num_workers=workers, device=device, kv_memory_bytes=room_bytes, strategy="balanced")
+    async with AsyncExitStack() as stack:
+        cluster = LocalCluster(options)
+        stack.push_async_callback(cluster.stop)
+        await cluster.start()
+        await wait_until_serving(cluster)
+        client = await stack.enter_async_context(Client(cluster.address))
+        await _round(client, 1, 16)
+        rows = [_figures(sessions, await _round(client, sessions, num_tokens)) for sessions in _CLUSTER_SESSIONS]
+        stages = [f"{stage.worker_id}: [{stage.start}, {stage.stop})" for stage in (await client.status()).stages]
+    return {"workers": workers, "stages": stages, "sessions": rows}
+
+
+def _write_weights(config: Any, folder: Path, device: str) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from engine.model.hardware.freed_memory import release_memory
+
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, DTYPE))
+    model.save_pretrained(folder)
+    del model
+    release_memory()
+
+
+async def _round(client: Client, sessions: int, num_tokens: int) -> list[Transcript]:
+    prompts = [tuple((7 * row + 3 * i) % 251 + 1 for i in range(gpu_stage.POINTS[0][1])) for row in range(sessions)]
+    requests = [GenerateRequest(prompt_ids=prompt, max_new_tokens=num_tokens, ignore_eos=True) for prompt in prompts]
+    return list(await asyncio.gather(*(transcribe(client, request) for request in requests)))
+
+
+def _figures(sessions: int, transcripts: Sequence[Transcript]) -> dict[str, Any]:
+    """Medians over the steps in which all sessions decode: from the last first token to the first last one."""
+    begin_s, end_s = max(t.arrived_s[0] for t in transcripts), min(t.arrived_s[-1] for t in transcripts)
+    count = sum(begin_s < arrived_s <= end_s for t in transcripts for arrived_s in t.arrived_s)
+    steps = [chunk for t in transcripts for chunk in t.chunks if chunk.index > 0]
+    compute_s = statistics.median(sum(timing.compute_s for timing in chunk.timings) for chunk in steps)
+    step_s = sessions * (end_s - begin_s) / max(1, count)
+    return {"sessions": sessions, "step_s": step_s, "compute_s": compute_s, "tokens_per_s": sessions / step_s, "share": compute_s / step_s}
+
+
+def _text(name: str, document: dict[str, Any]) -> str:
+    head = f"{name}, {document['dtype']}, {document['device']}, copies at {document['copy_bytes_per_s'] / 1e12:.2f} TB/s; medians"
+    rows = [_peer_cells(row) for row in document.get("peers", ())]
+    for row in document["decode"]:
+        what = f"stage, {row['context']} tokens"
+        rows.append((what, str(row["sessions"]), f"{1e3 * row['step_s']:.2f}", f"{row['tokens_per_s']:.0f}", f"{row['of_floor']:.2f}"))
+    for cluster in document.get("cluster", ()):
+        for row in cluster["sessions"]:
+            cells = f"{1e3 * row['step_s']:.2f}", f"{row['tokens_per_s']:.0f}", f"compute {row['share']:.2f}"
+            rows.append((f"cluster, {cluster['workers']} workers", str(row["sessions"]), *cells))
+    prompts = "; ".join(f"{tokens} tokens in {1e3 * spent_s:.1f} ms" for tokens, spent_s in document["prompt_s"].items())
+    body = table(("WHAT", "SESSIONS", "STEP ms", "TOKENS/S", "OF FLOOR"), rows)
+    return "\n".join((head, body, f"prompts: {prompts}", document["running"]))
+
+
+def _peer_cells(row: dict[str, Any]) -> tuple[str, ...]:
+    if row["refusal"]:
+        return row["name"], str(row["sessions"]), "-", "-", row["refusal"]
+    return row["name"], str(row["sessions"]), f"{1e3 * row['step_s']:.2f}", f"{row['tokens_per_s']:.0f}", ""

@@ -1,0 +1,114 @@
+"""The layout for CPUs: a buffer per session and layer that grows geometrically.
+
+Memory is allocated as tokens arrive. Appending writes into spare capacity; nothing is concatenated per step, and what
+attention reads are views.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from engine.data.errors import InvalidInput
+from engine.model.running.kv import KVSession, KVStore
+
+FIRST_CAPACITY_TOKENS = 64
+
+
+@dataclass(slots=True)
+class Buffer:
+    keys: torch.Tensor  # [H, capacity, K]
+    values: torch.Tensor  # [H, capacity, V]
+    num_tokens: int = 0
+
+    @property
+    def num_bytes(self) -> int:
+        return self.keys.nbytes + self.values.nbytes
+
+
+@dataclass(slots=True)
+class ContiguousSession(KVSession):
+    buffers: dict[int, Buffer] = field(default_factory=dict)
+
+
+class ContiguousKV(KVStore[ContiguousSession]):
+    """See `KVStore`; `used_bytes` are those of the buffers."""
+
+    def carry(self, session_id: str, num_tokens: int, max_tokens: int, old: KVStore[ContiguousSession] | None) -> bool:
+        """As `KVStore.carry`; shared layers are taken over without a copy."""
+        kept = old._sessions.get(session_id) if old is not None else None
+        imported = self._sessions.get(session_id)
+        buffers = {
+            layer: kept.buffers[layer] if kept is not None and layer in kept.buffers else imported.buffers.get(layer) if imported else None
+            for layer in self.layers
+        }
+        self.close(session_id)
+        if num_tokens > max_tokens or any(b is None or b.num_tokens < num_tokens for b in buffers.values()):
+            return False
+        if not self._has_room(max_tokens):
+            return False
+        session = ContiguousSession(max_tokens, num_tokens, {layer: b for layer, b in buffers.items() if b is not None})
+        self._sessions[session_id] = session
+        self.reserved_bytes += self._reservation_bytes(max_tokens)
+        self.used_bytes += self._used_bytes(session)
+        self.truncate(session_id, num_tokens)
+        return True
+
+    def _reservation_bytes(self, max_tokens: int) -> int:
+        return max_tokens * self.bytes_per_token
+
+    def _used_bytes(self, session: ContiguousSession) -> int:
+        return sum(buffer.num_bytes for buffer in session.buffers.values())
+
+    def _reserve(self, max_tokens: int) -> ContiguousSession:
+        return ContiguousSession(max_tokens)
+
+    def _free(self, session: ContiguousSession) -> None:
+        session.buffers.clear()
+
+    def _layer_tokens(self, session: ContiguousSession, layer: int) -> int:
+        buffer = session.buffers.get(layer)
+        return 0 if buffer is None else buffer.num_tokens
+
+    def _cut(self, session: ContiguousSession, length: int) -> None:
+        for buffer in session.buffers.values():
+            buffer.num_tokens = min(buffer.num_tokens, length)
+
+    def _put(self, session: ContiguousSession, layer: int, start: int, keys: torch.Tensor, values: torch.Tensor, num_tokens: int) -> None:
+        stop = start + keys.shape[1]
+        buffer = session.buffers.get(layer)
+        if buffer is None or buffer.keys.shape[1] < stop:
+            buffer = self._grow(session, layer, stop)
+        buffer.keys[:, start:stop].copy_(keys)
+        buffer.values[:, start:stop].copy_(values)
+        buffer.num_tokens = num_tokens
+
+    def _read(self, session: ContiguousSession, layer: int, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
+        buffer = session.buffers[layer]
+        return buffer.keys[:, start:stop], buffer.values[:, start:stop]
+
+    def _grow(self, session: ContiguousSession, layer: int, num_tokens: int) -> Buffer:
+        """A buffer of at least `num_tokens`, at least doubled, so that n appended tokens cost O(n) copies in all."""
+        shape = self.layers[layer]
+        old = session.buffers.get(layer)
+        doubled = FIRST_CAPACITY_TOKENS if old is None else 2 * old.keys.shape[1]
+        capacity = min(session.max_tokens, max(num_tokens, doubled))
+        keys = self._empty(shape.num_key_heads, capacity, shape.key_size)
+        values = self._empty(shape.num_value_heads, capacity, shape.value_size)
+        new = Buffer(keys, values)
+        if old is not None:
+            new.num_tokens = old.num_tokens
+            new.keys[:, : old.num_tokens].copy_(old.keys[:, : old.num_tokens])
+            new.values[:, : old.num_tokens].copy_(old.values[:, : old.num_tokens])
+            self.used_bytes -= old.num_bytes
+        session.buffers[layer] = new
+        self.used_bytes += new.num_bytes
+        return new
+
+    def _empty(self, *shape: int) -> torch.Tensor:
+        if math.prod(shape) == 0:
+            raise InvalidInput(f"KV buffers of shape {shape} hold nothing")
+        with torch.inference_mode(False):  # an inference tensor could not be written to by an import outside a step
+            return torch.empty(shape, dtype=self._dtype, device=self._device)

@@ -1,0 +1,78 @@
+"""`bench gpu` with a tiny model and the CPU as its device: its figures come from where they say, and refusals name the way out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from engine.commands.bench import gpu, gpu_peers, gpu_stage
+from engine.commands.bench.options import Bench
+from engine.data.errors import InvalidInput
+from engine.model.running.stage import StageModel
+from tests.model import tiny
+
+
+def tiny_stage() -> StageModel:
+    return gpu_stage.build(tiny.tiny_config("llama"), "cpu", 2**24, "float32")
+
+
+def test_a_row_counts_its_steps_and_leaves_no_session_behind() -> None:
+    stage = tiny_stage()
+    lengths: list[int] = []
+    forward = stage.forward
+    stage.forward = lambda rows, hidden: lengths.append(stage.length(rows[0][0])) or forward(rows, hidden)  # type: ignore[method-assign,assignment]
+    row = gpu_stage.decode_row(stage, 3, 16, 5, 1e9)
+    assert lengths == list(range(16, 16 + 5 + gpu_stage.WARM_UP_STEPS))
+    assert row.sessions == 3 and row.tokens_per_s == 3 / row.step_s
+    read_bytes = stage.weight_bytes - stage.vocab_size * stage.hidden_size * 4 + 3 * 16 * stage.kv.bytes_per_token
+    assert row.floor_s == pytest.approx(read_bytes / 1e9)
+    assert stage.kv.session_ids == () and gpu_stage.prompt_s(stage, 20, 2) > 0 and stage.kv.session_ids == ()
+
+
+def test_a_peer_that_cannot_run_is_a_row_that_says_so() -> None:
+    def refuses(*_: Any) -> float:
+        raise TypeError("generate() takes other arguments now\nand a trace")
+
+    row = gpu_peers._tried("generate()", 4, refuses, None, "cpu")
+    assert (row.tokens_per_s, row.refusal) == (0.0, "TypeError: generate() takes other arguments now")
+
+
+def test_the_table_has_every_row() -> None:
+    document = {
+        "dtype": "bfloat16",
+        "device": "cuda:0",
+        "copy_bytes_per_s": 4.2e12,
+        "running": "how it runs",
+        "prompt_s": {512: 0.018},
+        "decode": [{"sessions": 32, "context": 128, "step_s": 0.005, "floor_s": 0.004, "tokens_per_s": 6400.0, "of_floor": 0.8}],
+        "peers": [
+            {"name": "generate()", "sessions": 1, "step_s": 0.05, "refusal": "", "tokens_per_s": 20.0},
+            {"name": "generate_batch", "sessions": 32, "step_s": 0.0, "refusal": "not here", "tokens_per_s": 0.0},
+        ],
+        "cluster": [
+            {"workers": 1, "sessions": [{"sessions": 8, "step_s": 0.006, "compute_s": 0.0054, "tokens_per_s": 1333.0, "share": 0.9}]}
+        ],
+    }
+    lines = gpu._text("llama-1b", document).splitlines()
+    assert lines[0].startswith("llama-1b, bfloat16, cuda:0, copies at 4.20 TB/s")
+    assert [line.split() for line in lines[2:6]] == [
+        ["generate()", "1", "50.00", "20"],
+        ["generate_batch", "32", "-", "-", "not", "here"],
+        ["stage,", "128", "tokens", "32", "5.00", "6400", "0.80"],
+        ["cluster,", "1", "workers", "8", "6.00", "1333", "compute", "0.90"],
+    ]
+    assert lines[6:] == ["prompts: 512 tokens in 18.0 ms", "how it runs"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"device": "cpu"}, "bench decode"),
+        ({"device": "cpu", "model_config": "llama-9b"}, "'llama-9b' is not known: use llama-1b, llama-8b"),
+        ({"device": "cuda:99"}, "is not on this machine"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(options: dict[str, str], reason: str) -> None:
+    with pytest.raises(InvalidInput, match=reason):
+        gpu.bench_gpu(Bench(suite="gpu", **options))
