@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.errors import Corrupt
-from engine.data.sampling import Sampling
+from engine.data.sampling import LogitBias, Sampling
 from engine.model.running.accelerator import device_sampling
 from engine.model.running.accelerator.device_sampling import Draw, sample_rows, sample_together, uniforms
-from engine.model.running.sampling import sample, uniform
+from engine.model.running.sampling import allowed, sample, uniform
 
 params = st.builds(
     Sampling,
@@ -20,8 +20,15 @@ params = st.builds(
     top_p=st.sampled_from((1.0, 0.95, 0.5, 0.1, 1e-6)),
     repetition_penalty=st.sampled_from((1.0, 0.7, 1.3)),
     seed=st.integers(0, 2**63 - 1),
+    stop_token_ids=st.sampled_from(((), (1, 9))),
+    logprobs=st.booleans(),
+    min_p=st.sampled_from((0.0, 0.0, 0.2)),
+    presence_penalty=st.sampled_from((0.0, 0.0, 1.5)),
+    logit_bias=st.sampled_from(((), (), (LogitBias(1, 9.0),))),
+    min_tokens=st.sampled_from((0, 0, 3)),
 )
-draws = st.builds(Draw, params, st.lists(st.integers(0, 99), max_size=12), st.integers(0, 2**64 - 1))
+histories, indices = st.lists(st.integers(0, 99), max_size=12), st.one_of(st.integers(0, 5), st.integers(0, 2**64 - 1))
+draws = st.builds(Draw, params, histories, indices, st.sampled_from((b"", b"", b"\x8b\x01")))
 
 
 def rows(seed: int, count: int, size: int, spread: float, dtype: torch.dtype) -> torch.Tensor:
@@ -37,7 +44,8 @@ def rows(seed: int, count: int, size: int, spread: float, dtype: torch.dtype) ->
 def test_choices_in_batch_are_those_of_each_row(asked: list[Draw], seed: int, size: int, spread: float, dtype: torch.dtype) -> None:
     logits = rows(seed, len(asked), size, spread, dtype)
     kept = logits.clone()
-    expected = [sample(row, draw.params, draw.history, draw.index) for row, draw in zip(logits, asked, strict=True)]
+    pairs = list(zip(logits, asked, strict=True))
+    expected = [sample(allowed(row, draw.mask), draw.params, draw.history, draw.index) for row, draw in pairs]
     assert sample_together(logits, asked, "here") == expected == sample_rows(logits, asked, "here")
     assert torch.equal(logits, kept)
 
@@ -45,7 +53,10 @@ def test_choices_in_batch_are_those_of_each_row(asked: list[Draw], seed: int, si
 def test_nearly_every_choice_is_made_in_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     alone: list[int] = []
     monkeypatch.setattr(device_sampling, "sample", lambda row, p, history, index: alone.append(index) or sample(row, p, history, index))
-    asked = [Draw(Sampling(temperature=0.8, top_k=k, top_p=p, seed=3), (), i) for i in range(100) for k in (0, 50) for p in (0.9, 1.0)]
+    ends = {"stop_token_ids": (2,), "logprobs": True}  # they have no say in the choice
+    asked = [
+        Draw(Sampling(temperature=0.8, top_k=k, top_p=p, seed=3, **ends), (), i) for i in range(100) for k in (0, 50) for p in (0.9, 1.0)
+    ]
     logits = rows(1, len(asked), 4000, 3.0, torch.float32)
     found = sample_together(logits, asked, "here")
     assert found == [sample(row, draw.params, (), draw.index) for row, draw in zip(logits, asked, strict=True)]
