@@ -7,9 +7,11 @@ every float is finite, so that nothing inside has to ask.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any, TypeVar
 
@@ -18,7 +20,7 @@ import grpc.aio
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from engine.data.errors import InvalidInput, check_name
+from engine.data.errors import Exhausted, InvalidInput, check_name
 from engine.data.plan import NodeSpec, Stage
 from engine.data.sampling import LEAST_BIAS, LEAST_LOGPROB, LEAST_PENALTY
 from engine.data.version import PROTOCOL_VERSION
@@ -44,6 +46,8 @@ LEAST: Mapping[str, float] = {  # by field; 0 for all others
     "frequency_penalty": LEAST_PENALTY,
 }
 MAX_PLAIN_BYTES = 32 * 1024  # of a request to the coordinator that carries no prompt; to parse and check it takes a moment
+MAX_HOST_BYTES = 16 * 2**20  # of larger requests that are read at once, from one machine
+MAX_READ_BYTES = 64 * 2**20  # from all
 WITH_PROMPT = "/noodle.v1.Control/Generate"
 _CONTROL = "/noodle.v1.Control/"
 SIGNED = (
@@ -54,8 +58,38 @@ SIGNED = (
 )
 
 
+class Intake:
+    """The bytes of large requests that are being read, of each host and of all."""
+
+    def __init__(self) -> None:
+        self._by_host: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def taking(self, peer: str, num_bytes: int) -> Iterator[None]:
+        """While a request from `peer`, as gRPC writes it, is read. Raises Exhausted if too much is being read already."""
+        host = peer.rpartition(":")[0]
+        for taken, limit, whose in (
+            (self._by_host[host], MAX_HOST_BYTES, "your machine's"),
+            (self._by_host.total(), MAX_READ_BYTES, "all"),
+        ):
+            if taken + num_bytes > limit:
+                raise Exhausted(
+                    f"{whose} large requests have {taken + num_bytes} bytes, the limit is {limit} at once: try again in a moment"
+                )
+        self._by_host[host] += num_bytes
+        try:
+            yield
+        finally:
+            self._by_host[host] -= num_bytes
+            if not self._by_host[host]:
+                del self._by_host[host]
+
+
 class Decoder(grpc.aio.ServerInterceptor):
     """Parses requests behind the interceptors that know the caller; what cannot be parsed, or cannot be, is INVALID_ARGUMENT."""
+
+    def __init__(self) -> None:
+        self._intake = Intake()
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: grpc.HandlerCallDetails
@@ -67,31 +101,32 @@ class Decoder(grpc.aio.ServerInterceptor):
         if handler.request_streaming:  # parsed by the handler's own reading, where an error is the handler's
             return handler._replace(request_deserializer=lambda content: checked(parsed(parse, content, method)))
         behaviour = handler.unary_stream or handler.unary_unary
-        changed = _late(behaviour, parse, method)
+        changed = _late(behaviour, parse, method, self._intake)
         name = "unary_stream" if handler.response_streaming else "unary_unary"
         return handler._replace(request_deserializer=None, **{name: changed})
 
 
-def _late(behaviour: Callable[..., Any], parse: Callable[[bytes], Any], method: str) -> Callable[..., Any]:
+def _late(behaviour: Callable[..., Any], parse: Callable[[bytes], Any], method: str, intake: Intake) -> Callable[..., Any]:
     """The same kind of function as `behaviour`, for gRPC asks which it is."""
 
     async def generate(content: bytes, context: grpc.aio.ServicerContext) -> Any:
-        async for message in behaviour(await _received(parse, content, method), context):
+        async for message in behaviour(await _received(parse, content, method, intake, context.peer()), context):
             yield message
 
     async def answer(content: bytes, context: grpc.aio.ServicerContext) -> Any:
-        return await behaviour(await _received(parse, content, method), context)
+        return await behaviour(await _received(parse, content, method, intake, context.peer()), context)
 
     return generate if inspect.isasyncgenfunction(behaviour) else answer
 
 
-async def _received(parse: Callable[[bytes], M], content: bytes, method: str) -> M:
-    """The message in `content`, checked; a large one is read beside the loop. Raises InvalidInput."""
+async def _received(parse: Callable[[bytes], M], content: bytes, method: str, intake: Intake, peer: str) -> M:
+    """The message in `content`, checked; a large one is read beside the loop. Raises InvalidInput, Exhausted."""
     if len(content) <= MAX_PLAIN_BYTES:
         return checked(parsed(parse, content, method))
     if method.startswith(_CONTROL) and method != WITH_PROMPT:
         raise InvalidInput(f"{method}: the request has {len(content)} bytes, the limit is {MAX_PLAIN_BYTES}: send less")
-    return await asyncio.to_thread(lambda: checked(parsed(parse, content, method)))
+    with intake.taking(peer, len(content)):
+        return await asyncio.to_thread(lambda: checked(parsed(parse, content, method)))
 
 
 def parsed(parse: Callable[[bytes], M], content: bytes, method: str) -> M:
