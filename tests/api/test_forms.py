@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any, Literal
 
 import openai
@@ -121,3 +124,14 @@ def test_a_worker_that_is_killed_in_the_middle_changes_no_form(served: Served, o
     for thread in asking:
         thread.join(120)
     assert [texts[seed] for seed in range(3)] == wanted
+
+
+def test_the_command_line_asks_for_a_form_too(served: Served, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps(Person.model_json_schema()))
+    command = [sys.executable, "-m", "engine", "generate", "Describe a person", "--connect", served.address, "--max-new-tokens", "200"]
+    done = subprocess.run([*command, "--json-schema", str(schema), "--json"], capture_output=True, text=True, timeout=120)
+    Person.model_validate_json(json.loads(done.stdout)["text"])
+    schema.write_text("{")
+    done = subprocess.run([*command, "--json-schema", str(schema)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "json_schema" in done.stderr and "Traceback" not in done.stderr

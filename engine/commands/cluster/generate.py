@@ -15,9 +15,9 @@ from engine.commands.cluster.options import Generate
 from engine.commands.cluster.used import logprobs_document, used_document, used_notes
 from engine.commands.output import note, print_json, stand_in_note
 from engine.data.errors import InvalidInput, NoodleError
-from engine.data.generation import FinishReason, GenerateRequest, PromptMode, TokenChunk, Used
+from engine.data.generation import FinishReason, GenerateRequest, Grammar, GrammarKind, PromptMode, TokenChunk, Used
 from engine.data.json_text import json_text
-from engine.files import read_stdin
+from engine.files import read_document, read_stdin
 from engine.printable import printable
 from engine.service.client import Client
 
@@ -95,6 +95,8 @@ def _request(options: Generate) -> GenerateRequest:
             f"{chats[0]} is for a prompt text that goes through the chat template: leave out {chats[0]}, --raw and --prompt-ids"
         )
     common: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "stop": options.stop, "ignore_eos": options.ignore_eos}
+    if options.json_schema is not None:
+        common["grammar"] = Grammar(GrammarKind.JSON_SCHEMA, read_document(options.json_schema, "a JSON schema"))
     sampling = options.sampling.request()
     if prompt is not None and options.system is not None:
         turns = [{"role": "system", "content": options.system}, {"role": "user", "content": prompt}]

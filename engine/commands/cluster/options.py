@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from pathlib import Path
 
 from engine.commands.connection import Connection
 from engine.data.errors import InvalidInput
@@ -89,6 +90,7 @@ class Generate(Asking):
     sampling: SamplingOptions = group(SamplingOptions)
     stop: tuple[str, ...] = option(repeated=True, metavar="TEXT", help="end before this text; may be repeated")
     ignore_eos: bool = option(default=False, help="go on to --max-new-tokens")
+    json_schema: Path | None = option(kind=Path, metavar="FILE", help="the answer is JSON of the schema in this file")
 
 
 @dataclass(frozen=True, kw_only=True)
