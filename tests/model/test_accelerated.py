@@ -197,8 +197,11 @@ def test_a_recording_picks_the_largest_and_says_what_is_not_finite() -> None:
     recorded.record(CaptureLimits(max_rows=4))
     recorded.step([[4, 9, 2], [1, 2, 3], [1, 2, 3]], None)
     assert recorded.picks is not None and recorded.picks.tolist() == [[4, 9, 2], [1, 1, 1]]
+    first = torch.arange(VOCABULARY) == 0
     for bad in (torch.inf, -torch.inf, torch.nan):
-        recorded = graphs(lambda step, hidden, bad=bad: torch.where(step.positions[:, None] == 99, bad, logits(step, hidden)))
+        recorded = graphs(
+            lambda step, hidden, bad=bad: torch.where((step.positions[:, None] == 99) & first, bad, logits(step, hidden))  # in one cell
+        )
         recorded.record(CaptureLimits(max_rows=4))
         recorded.step([[4, 9], [99, 1], [1, 2]], None)
         assert recorded.picks is not None and recorded.picks[1].tolist() == [0, 1] and recorded.picks[0, 1] == 9
