@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.api.conftest import Served
 
 
-def test_what_the_document_allows_is_accepted_and_nothing_else(served: Served) -> None:
+def test_what_the_document_allows_is_accepted_and_nothing_else(served: Served, tmp_path: Path) -> None:
     program = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{served.http}/openapi.json"]
     bounds = ["--max-examples", "10", "--phases", "coverage,fuzzing", "--seed", "1", "--request-timeout", "60", "--no-color"]
     done = subprocess.run(
