@@ -59,7 +59,7 @@ class SessionOutputs:
         output = self._by_id.get(segment.session_id)
         if segment.sample_index is None or output is None or output.constraint is None:
             return b""
-        return output.constraint.mask(generated[: segment.sample_index])
+        return output.constraint.mask(generated)
 
     # ------------------------------------------------------------------------------------------ clients
     def open(self, event: on.SessionSubmitted, prepared: Prepared, session: WrittenSession) -> SessionOutput:
