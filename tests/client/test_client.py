@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from engine.client import AsyncClient, Client, LocalCluster
+from engine.client.answers import Transcript
 from engine.data.errors import InvalidInput, NoodleError, Refused, Unavailable
-from engine.data.generation import FinishReason
+from engine.data.generation import FinishReason, TokenChunk
 from engine.data.plan import Stage
 from tests.service.reference import reference
 from tests.service.small_chat import small_chat
@@ -125,3 +126,18 @@ def test_a_conversation_goes_through_the_template(tmp_path: Path) -> None:
 
     with LocalCluster(model=str(folder), num_workers=1, num_threads=1) as cluster:
         asyncio.run(ask(cluster.address))
+
+
+def test_text_that_was_held_back_comes_at_the_end() -> None:
+    """Bytes of a character that never became whole, or what might have been the beginning of a stop string."""
+    transcript = Transcript()
+    chunks = [
+        TokenChunk("s-1", -1, 0, "", prompt_ids=(1, 2)),
+        TokenChunk("s-1", 0, 7, "a"),
+        TokenChunk("s-1", 1, 8, ""),
+        TokenChunk("s-1", -1, 0, "\ufffd", finish_reason=FinishReason.LENGTH),
+    ]
+    tokens = [transcript.take(chunk) for chunk in chunks]
+    assert [None if t is None else (t.index, t.token_id, t.text) for t in tokens] == [None, (0, 7, "a"), (1, 8, ""), (2, None, "\ufffd")]
+    answer = transcript.completion()
+    assert (answer.text, answer.token_ids, answer.prompt_ids, answer.finish_reason) == ("a\ufffd", (7, 8), (1, 2), FinishReason.LENGTH)
