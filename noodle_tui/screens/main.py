@@ -18,7 +18,6 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from engine.data.errors import InvalidInput
-from engine.data.generation import GenerateRequest, PromptMode
 from engine.data.sampling import SamplingRequest
 from noodle_tui.core.messages import RowChosen
 from noodle_tui.core.pages import Page
@@ -145,12 +144,11 @@ class Main(Screen[None], inherit_bindings=False):
         self.field = self.query_one(f"#{name}", TextField)
         self.set_focus(self.field)
 
-    def request(self) -> GenerateRequest:
-        """The prompt with the settings as they stand; raises InvalidInput with the reason."""
+    def settings(self) -> tuple[int, SamplingRequest]:
+        """How many tokens at most, and how they are drawn, as the fields stand; raises InvalidInput with the reason."""
         tokens, temperature, seed = (self.query_one(f"#{name}", TextField).value for name, _, _ in SETTINGS)
         sampling = SamplingRequest(temperature=_number("temperature", temperature, float), seed=_number("seed", seed, int))
-        prompt = self.query_one("#prompt", PromptField).value
-        return GenerateRequest(prompt, max_new_tokens=_number("max tokens", tokens, int), sampling=sampling, mode=PromptMode.AUTO)
+        return _number("max tokens", tokens, int), sampling
 
     def on_click(self, event: Click) -> None:
         """With `--mouse`: a tab or a row; twice on a row opens it."""

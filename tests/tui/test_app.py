@@ -10,7 +10,8 @@ import pytest
 from textual import events
 from textual.pilot import Pilot
 
-from engine.data.generation import FinishReason, GenerateRequest
+from engine.data.generation import FinishReason, GenerateRequest, PromptMode
+from engine.data.sampling import SamplingRequest
 from noodle_tui.app import ConsoleApp
 from noodle_tui.core import messages as m
 from noodle_tui.core.keys import KEYS
@@ -52,7 +53,9 @@ def test_typing_sends_the_prompt_with_the_settings_and_streams() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot)
         await pilot.press("p", *"quit now?", "enter")
-        assert link_of(app).requests == [GenerateRequest("quit now?", max_new_tokens=5)], "printable keys type in the field"
+        sampling = SamplingRequest(temperature=0.0, seed=0)
+        sent = GenerateRequest("quit now?", max_new_tokens=5, sampling=sampling, mode=PromptMode.AUTO)
+        assert link_of(app).requests == [sent], "printable keys type in the field"
         for i in range(3):
             app.dispatch(m.TokenArrived(1, frames.chunk(i, f" word{i}")))
         app.dispatch(m.TokenArrived(1, frames.chunk(-1, "", finish_reason=FinishReason.LENGTH)))
