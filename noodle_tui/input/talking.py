@@ -41,7 +41,7 @@ class Talking:
 
     def _send_field(self) -> None:
         """Send what stands in the field; a refusal is said and loses nothing."""
-        field = self._app.main.query_one("#prompt", PromptField)
+        field = self._app.main.prompt
         try:
             self._send(field.value)
         except NoodleError as problem:

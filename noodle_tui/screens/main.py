@@ -29,7 +29,7 @@ from noodle_tui.state import ConsoleState
 from noodle_tui.text.lines import Canvas, Lines, Span, line
 from noodle_tui.themes import Look
 from noodle_tui.widgets.line_view import LineView
-from noodle_tui.widgets.prompt_field import PromptField, TextField
+from noodle_tui.widgets.prompt_field import PROMPT_LABEL, PromptField, TextField
 
 if TYPE_CHECKING:
     from noodle_tui.app import ConsoleApp
@@ -50,7 +50,7 @@ class Main(Screen[None], inherit_bindings=False):
         self._look = look
         self._glyphs = glyphs
         self._resized_to: Size | None = None
-        self.field: TextField | None = None  # where what is typed goes
+        self.field: TextField | PromptField | None = None  # where what is typed goes
         self._defaults = (str(options.max_new_tokens), f"{options.temperature:g}", str(options.seed))
 
     def compose(self) -> ComposeResult:
@@ -59,8 +59,8 @@ class Main(Screen[None], inherit_bindings=False):
         yield LineView(styles, id="top")
         yield LineView(styles, id="body")
         with Horizontal(id="prompt-row"):
-            yield self._label("prompt-label", " prompt > ")
-            yield PromptField(self.app.state.named("{nav.in} = write a prompt"), id="prompt")
+            yield self._label("prompt-label", PROMPT_LABEL)
+            yield PromptField(styles, self.app.state.named("{nav.in} = write a prompt"), self.app.paint_soon, id="prompt")
         with Horizontal(id="settings-row"):
             for (name, label, width), value in zip(SETTINGS, self._defaults, strict=True):
                 yield self._label(f"{name}-label", label)
@@ -92,7 +92,7 @@ class Main(Screen[None], inherit_bindings=False):
 
     def body_canvas(self, state: ConsoleState, now_s: float) -> Canvas:
         """The room of the body, counted rather than asked for: the layout follows a moment later."""
-        fields = FIELD_ROWS if state.ui.page is Page.PROMPT else 0
+        fields = FIELD_ROWS - 1 + self.prompt.num_rows if state.ui.page is Page.PROMPT else 0
         return Canvas(self.size.width, max(0, self.size.height - NUM_TOP_ROWS - 1 - fields), self._glyphs, now_s)
 
     def restyle(self, look: Look) -> None:
@@ -119,10 +119,17 @@ class Main(Screen[None], inherit_bindings=False):
         else:
             self.leave_field()
 
+    @property
+    def prompt(self) -> PromptField:
+        return self.query_one("#prompt", PromptField)
+
     def _show_fields(self, are_shown: bool) -> None:
         """The rows have the class, and not the screen, whose every cell would be painted once more."""
         for row in self.query(Horizontal):
             row.set_class(are_shown, "-shown")
+        self.query_one("#prompt-row").styles.height = self.prompt.num_rows if are_shown else 0
+        if are_shown:
+            self.prompt.draw()
 
     def write(self) -> None:
         """Put the cursor into the prompt."""
@@ -141,7 +148,7 @@ class Main(Screen[None], inherit_bindings=False):
 
     def _enter(self, name: str) -> None:
         """At once, so that the next key is text already; Textual's focus only draws the cursor, and goes with the window's."""
-        self.field = self.query_one(f"#{name}", TextField)
+        self.field = self.prompt if name == "prompt" else self.query_one(f"#{name}", TextField)
         self.set_focus(self.field)
 
     def settings(self) -> tuple[int, SamplingRequest]:
@@ -181,7 +188,7 @@ class Main(Screen[None], inherit_bindings=False):
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
         """A click into a field goes there."""
-        if isinstance(event.widget, TextField) and self.app.state.ui.page is Page.PROMPT:
+        if isinstance(event.widget, TextField | PromptField) and self.app.state.ui.page is Page.PROMPT:
             self.field = event.widget
         self.app.paint_soon()
 
