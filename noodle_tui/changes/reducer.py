@@ -18,6 +18,8 @@ from noodle_tui.core.messages import (
     BootFailed,
     BootProgress,
     CandidateArrived,
+    ConversationBegun,
+    ConversationChosen,
     Dialling,
     DialogChanged,
     EntryChanged,
@@ -44,6 +46,7 @@ from noodle_tui.core.messages import (
     Said,
     SessionEnded,
     SuggestionArrived,
+    SystemChanged,
     Tick,
     TokenArrived,
     WhatIfAsked,
@@ -270,6 +273,11 @@ def _profile_loaded(state: ConsoleState, message: ProfileLoaded, now_s: float) -
 
 
 # --- the prompt -----------------------------------------------------------------------------------------------
+def _system_changed(state: ConsoleState, message: SystemChanged, now_s: float) -> ConsoleState:
+    system = safe_text(message.text, generation.MAX_PROMPT_CHARS, multiline=True)
+    return replace(state, talk=state.talk.with_current(replace(state.talk.current, system=system)))
+
+
 def _prompt_sent(state: ConsoleState, message: PromptSent, now_s: float) -> ConsoleState:
     return replace(state, talk=state.talk.asked(generation.begin(message, now_s)), refusal="")
 
@@ -323,6 +331,9 @@ _HANDLERS: dict[type, Callable[[ConsoleState, Any, float], ConsoleState]] = {
     AccessChanged: lambda state, message, now_s: replace(state, setup=replace(state.setup, read_only=message.read_only)),
     Said: _said,
     AnswerScrolled: _answer_scrolled,
+    ConversationBegun: lambda state, message, now_s: replace(state, talk=state.talk.begun()),
+    ConversationChosen: lambda state, message, now_s: replace(state, talk=state.talk.chosen(message.index)),
+    SystemChanged: _system_changed,
     Quitting: _quitting,
     PromptSent: _prompt_sent,
     PromptRefused: _prompt_refused,

@@ -65,6 +65,18 @@ class Talk:
         at = self.index
         return replace(self, conversations=(*self.conversations[:at], conversation, *self.conversations[at + 1 :]))
 
+    def begun(self) -> Talk:
+        """A new conversation is shown, with what the model is told in this one; one that nothing was said in is new already."""
+        if not self.current.turns:
+            return self
+        new = Conversation(max(known.number for known in self.conversations) + 1, self.current.system)
+        kept = self.conversations[-MAX_CONVERSATIONS + 1 :]
+        return replace(self, conversations=(*kept, new), index=len(kept), scroll=0)
+
+    def chosen(self, index: int) -> Talk:
+        """Another one is shown; the first and the last are the furthest."""
+        return replace(self, index=max(0, min(index, len(self.conversations) - 1)), scroll=0)
+
     def asked(self, turn: Generation) -> Talk:
         """One more turn."""
         return replace(self.with_current(replace(self.current, turns=(*self.current.turns, turn))), scroll=0)

@@ -97,6 +97,11 @@ class KeyEffects:
             "confirm": lambda number: self._app.calls.preview("cluster.confirm", number.lstrip("#")),
             "cancel": lambda name: self._app.calls.preview("cluster.cancel", name),
             "profile": lambda path: self.files.load_profile(Path(path)),
+            "system": self.talking.system,
+            "new": lambda _: self.talking.begin_new(),
+            "conversation": self.talking.choose,
+            "copy": lambda _: self.talking.copy(),
+            "edit": self.talking.edit,
             "seek": self._seek,
             "speed": self._speed,
         }
@@ -300,9 +305,11 @@ class KeyEffects:
             self._app.dispatch(HoldToggled(time.time()))
 
     def _step(self, key_id: str, direction: int) -> None:
-        """A frame in a replay, a plan change elsewhere."""
+        """A frame in a replay, a conversation on the Prompt screen, a plan change elsewhere."""
         if (replay := self._replay()) is not None:
             replay.step(direction)
+        elif self._app.state.ui.page is Page.PROMPT:
+            self.talking.step(direction)
         else:
             self._app.dispatch(KeyPressed(key_id))
 

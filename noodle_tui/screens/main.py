@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from noodle_tui.app import ConsoleApp
 
 T = TypeVar("T")
-SETTINGS = (("max-tokens", " max tokens ", 7), ("temperature", "  temperature ", 6), ("seed", "  seed ", 12))
+SETTINGS = (("max-tokens", " max tokens ", 7), ("temperature", "  temperature ", 6), ("top-p", "  top p ", 6), ("seed", "  seed ", 12))
+BY_MODEL = "auto"  # what an empty setting means
 
 
 class Main(Screen[None], inherit_bindings=False):
@@ -51,7 +52,7 @@ class Main(Screen[None], inherit_bindings=False):
         self._glyphs = glyphs
         self._resized_to: Size | None = None
         self.field: TextField | PromptField | None = None  # where what is typed goes
-        self._defaults = (str(options.max_new_tokens), f"{options.temperature:g}", str(options.seed))
+        self._defaults = (str(options.max_new_tokens), f"{options.temperature:g}", "", str(options.seed))
 
     def compose(self) -> ComposeResult:
         """Top, body, fields, keys."""
@@ -64,7 +65,7 @@ class Main(Screen[None], inherit_bindings=False):
         with Horizontal(id="settings-row"):
             for (name, label, width), value in zip(SETTINGS, self._defaults, strict=True):
                 yield self._label(f"{name}-label", label)
-                field = TextField(value, max_length=width - 1, id=name)
+                field = TextField(value, BY_MODEL if name in ("temperature", "top-p") else "", max_length=width - 1, id=name)
                 field.styles.width = width
                 yield field
             yield LineView(styles, classes="one-row")
@@ -152,9 +153,13 @@ class Main(Screen[None], inherit_bindings=False):
         self.set_focus(self.field)
 
     def settings(self) -> tuple[int, SamplingRequest]:
-        """How many tokens at most, and how they are drawn, as the fields stand; raises InvalidInput with the reason."""
-        tokens, temperature, seed = (self.query_one(f"#{name}", TextField).value for name, _, _ in SETTINGS)
-        sampling = SamplingRequest(temperature=_number("temperature", temperature, float), seed=_number("seed", seed, int))
+        """How many tokens at most, and how they are drawn: an empty field leaves it to the model. Raises InvalidInput with the reason."""
+        tokens, temperature, top_p, seed = (self.query_one(f"#{name}", TextField).value.strip() for name, _, _ in SETTINGS)
+        sampling = SamplingRequest(
+            temperature=_number("temperature", temperature, float) if temperature else None,
+            top_p=_number("top p", top_p, float) if top_p else None,
+            seed=_number("seed", seed, int),
+        )
         return _number("max tokens", tokens, int), sampling
 
     def on_click(self, event: Click) -> None:

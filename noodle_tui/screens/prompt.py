@@ -45,6 +45,8 @@ def _invitation(state: ConsoleState) -> Lines:
     model = state.shown.status.model.name if state.shown and state.shown.status.model.name else "the model"
     return (
         line(" ", Span("PROMPT", "title"), state.named("  {nav.in} goes to the field below, enter sends it to ") + model[:24]),
-        line(Span(state.named("   {nav.panel} goes to max tokens, temperature, seed;  up brings the last prompt back"), "dim")),
+        line(Span(state.named("   alt+enter begins a line; {nav.panel} goes to max tokens, temperature, top p, seed"), "dim")),
+        line(Span(state.named("   {nav.up} in the first row brings earlier prompts back, {nav.page_up} what was said"), "dim")),
         line(Span(state.named("   {nav.out} stops an answer, then leaves the field: keys work outside it again"), "dim")),
+        line(Span("   ctrl+p, then: system TEXT, new, conversation N, copy, edit", "dim")),
     )

@@ -134,8 +134,9 @@ class ConsoleDriver(LinuxDriver):
             self.process_message(message)
 
     def _sigcont_application(self, *_: Any) -> None:
-        """Back from a stop. One that came from outside (kill -STOP) left our modes set: they are taken back and set again."""
-        if not self._must_signal_resume:
+        """Back from a stop. One that came from outside (kill -STOP) left our modes set: they are taken back and set again. Not while the
+        terminal is an editor's."""
+        if self._auto_restart and not self._must_signal_resume:
             self.suspend_application_mode()
             self._must_signal_resume = True
         super()._sigcont_application()

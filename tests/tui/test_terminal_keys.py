@@ -158,7 +158,7 @@ def test_what_terminals_send_for_a_new_line_is_one(fake: FakeCoordinator, new_li
         console.wait_for(lambda: console.screen.display[-3].startswith("          second"))
         assert console.screen.display[-4].startswith(" prompt > first")
         console.send("\r")
-        console.wait_for("without a finish reason")
+        console.wait_for("ended the stream early")
         assert [request.prompt for request in fake.control.requests] == ["first\nsecond"]
         console.send("\x1b\x1b2")
         console.wait_for("2.NODES")
