@@ -20,10 +20,8 @@ from textual import events
 from textual.app import App
 from textual.driver import Driver
 from textual.filter import ANSIToTruecolor, LineFilter
-from textual.worker import Worker
 
-from engine.data.errors import NoodleError, Refused, Unavailable
-from engine.data.generation import GenerateRequest
+from engine.data.errors import NoodleError
 from engine.program import run_program
 from noodle_tui import options as command_line
 from noodle_tui.background import begin
@@ -34,7 +32,6 @@ from noodle_tui.core.messages import (
     AccessChanged,
     LogsArrived,
     Message,
-    PromptSent,
     Quitting,
     ReplayMoved,
     Said,
@@ -48,7 +45,7 @@ from noodle_tui.glyphs import ASCII, Glyphs
 from noodle_tui.options import Options, is_loopback
 from noodle_tui.screens.frame import Settings, preload
 from noodle_tui.screens.main import Main
-from noodle_tui.state import ConsoleState, LinkState, Setup
+from noodle_tui.state import ConsoleState, Setup
 from noodle_tui.state import Link as LinkView
 from noodle_tui.terminal import streams as terminal
 from noodle_tui.terminal.ascii_filter import AsciiFilter
@@ -109,7 +106,6 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.link: Link | ReplayLink = self._make_link(options, self.dispatch)
         self.look = look
         self._glyphs = glyphs
-        self._answer: Worker[None] | None = None
         self.tape = Tape(self)
         self._theme_time_s = 0.0
         self._paint_pending = self._answer_pending = False
@@ -290,7 +286,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
         await self.link.stop()
         self.options = replace(self.options, connect=options.connect, cluster=None, replay=None)
         link, old = LinkView(since_s=self.clock(), address=options.connect or ""), self.state
-        self.state = ConsoleState(link=link, setup=replace(old.setup, owns_cluster=False), ui=old.ui, recording=old.recording)
+        setup = replace(old.setup, owns_cluster=False)
+        self.state = ConsoleState(link=link, setup=setup, ui=old.ui, recording=old.recording, talk=old.talk.elsewhere())
         self.dispatch(AccessChanged(not self.options.rw and not is_loopback(options.connect)))
         self.link = self._make_link(self.options, self.dispatch)
         begin(self, self.link.run, group="link")
@@ -318,28 +315,6 @@ class ConsoleApp(App[None], inherit_bindings=False):
             self.log(f"stopping the cluster failed: {problem!r}")
         self.link.kill()
         self.exit(return_code=exit_code)
-
-    # --- the prompt -----------------------------------------------------------------------------------------------
-    def send(self, request: GenerateRequest) -> None:
-        """Start an answer; raises Refused or Unavailable with the reason when it cannot start."""
-        if self.state.generation.running:
-            raise Refused(self.state.named("one answer at a time: {nav.out} stops the running one"))
-        if self.state.replay is not None:
-            raise Refused("this is a replay: there is no cluster to answer")
-        if self.state.link.state not in (LinkState.LIVE, LinkState.STALE):
-            raise Unavailable("not connected to a coordinator yet: the prompt stays in its field")
-        temperature, seed = request.sampling.temperature or 0.0, request.sampling.seed or 0
-        number = self.state.generation.number + 1
-        self.dispatch(PromptSent(number, request.prompt or "", request.max_new_tokens, temperature, seed))
-        self._answer = begin(self, self.link.generate, number, request, group="answer")
-
-    def stop_answer(self) -> bool:
-        """Cancel a running answer; False when there is none."""
-        if not self.state.generation.running or self._answer is None:
-            return False
-        self._answer.cancel()
-        self.dispatch(SessionEnded(self.state.generation.number, cancelled=True))
-        return True
 
 
 def _make_link(options: Options, post: Callable[[Message], None]) -> Link | ReplayLink:

@@ -17,6 +17,7 @@ from noodle_tui.core.keys import KEYS, Key, named
 from noodle_tui.core.logs import LogBook
 from noodle_tui.core.messages import ReplayMoved
 from noodle_tui.core.pages import Ui
+from noodle_tui.core.talk import Talk
 
 if TYPE_CHECKING:
     from engine.data.adaptation import AdaptationEntry
@@ -172,8 +173,7 @@ class ConsoleState:
     latest: View | None = None
     held: Held | None = None
     failures: tuple[str, ...] = ()  # processes of the embedded cluster that died
-    generation: Generation = field(default_factory=Generation)
-    answer_scroll: int = 0  # rows back from the end of the answer
+    talk: Talk = field(default_factory=Talk)
     refusal: str = ""  # why the last prompt or key was refused; stays until dismissed
     quitting: str = ""
     replay: ReplayMoved | None = None
@@ -193,6 +193,11 @@ class ConsoleState:
     def shown(self) -> View | None:
         """What panels draw: the held view, or the latest."""
         return self.held.view if self.held else self.latest
+
+    @property
+    def generation(self) -> Generation:
+        """The answer that runs, or the last one."""
+        return self.talk.newest
 
     @property
     def keys(self) -> tuple[Key, ...]:

@@ -55,6 +55,11 @@ _COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("adapt", "off|suggest|auto", "preview a mode of adaptation"),
     ("confirm", "ID", "preview what adaptation suggests"),
     ("profile", "FILE", "show a profile"),
+    ("system", "[TEXT]", "what the model is told before the conversation; - takes it away"),
+    ("new", "", "begin a new conversation; those before are kept"),
+    ("conversation", "N", "show conversation N again"),
+    ("copy", "", "the last answer, to the terminal's clipboard"),
+    ("edit", "[system]", "write the prompt, or what the system says, in $EDITOR"),
     ("seek", "HH:MM:SS", "go to a time of the replay, +60, -60; seek next or prev: a plan change"),
     ("speed", "X", "pace of the replay"),
 )

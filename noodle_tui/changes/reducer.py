@@ -18,6 +18,8 @@ from noodle_tui.core.messages import (
     BootFailed,
     BootProgress,
     CandidateArrived,
+    ConversationBegun,
+    ConversationChosen,
     Dialling,
     DialogChanged,
     EntryChanged,
@@ -44,6 +46,7 @@ from noodle_tui.core.messages import (
     Said,
     SessionEnded,
     SuggestionArrived,
+    SystemChanged,
     Tick,
     TokenArrived,
     WhatIfAsked,
@@ -198,7 +201,7 @@ def _hold_toggled(state: ConsoleState, message: HoldToggled, now_s: float) -> Co
 
 
 def _answer_scrolled(state: ConsoleState, message: AnswerScrolled, now_s: float) -> ConsoleState:
-    return replace(state, answer_scroll=max(0, state.answer_scroll + message.step))
+    return replace(state, talk=replace(state.talk, scroll=max(0, state.talk.scroll + message.step)))
 
 
 def _quitting(state: ConsoleState, message: Quitting, now_s: float) -> ConsoleState:
@@ -270,8 +273,13 @@ def _profile_loaded(state: ConsoleState, message: ProfileLoaded, now_s: float) -
 
 
 # --- the prompt -----------------------------------------------------------------------------------------------
+def _system_changed(state: ConsoleState, message: SystemChanged, now_s: float) -> ConsoleState:
+    system = safe_text(message.text, generation.MAX_PROMPT_CHARS, multiline=True)
+    return replace(state, talk=state.talk.with_current(replace(state.talk.current, system=system)))
+
+
 def _prompt_sent(state: ConsoleState, message: PromptSent, now_s: float) -> ConsoleState:
-    return replace(state, generation=generation.begin(message, now_s), answer_scroll=0, refusal="")
+    return replace(state, talk=state.talk.asked(generation.begin(message, now_s)), refusal="")
 
 
 def _prompt_refused(state: ConsoleState, message: PromptRefused, now_s: float) -> ConsoleState:
@@ -283,11 +291,14 @@ def _refusal_dismissed(state: ConsoleState, message: RefusalDismissed, now_s: fl
 
 
 def _token_arrived(state: ConsoleState, message: TokenArrived, now_s: float) -> ConsoleState:
-    return replace(state, generation=generation.receive(state.generation, message, now_s, state.thresholds.token_s))
+    talk = state.talk.changed(message.number, lambda turn: generation.receive(turn, message, now_s, state.thresholds.token_s))
+    if message.chunk.used is not None:
+        talk = replace(talk, has_template=bool(message.chunk.used.template))
+    return replace(state, talk=talk)
 
 
 def _session_ended(state: ConsoleState, message: SessionEnded, now_s: float) -> ConsoleState:
-    return replace(state, generation=generation.end(state.generation, message))
+    return replace(state, talk=state.talk.changed(message.number, lambda turn: generation.end(turn, message)))
 
 
 _HANDLERS: dict[type, Callable[[ConsoleState, Any, float], ConsoleState]] = {
@@ -320,6 +331,9 @@ _HANDLERS: dict[type, Callable[[ConsoleState, Any, float], ConsoleState]] = {
     AccessChanged: lambda state, message, now_s: replace(state, setup=replace(state.setup, read_only=message.read_only)),
     Said: _said,
     AnswerScrolled: _answer_scrolled,
+    ConversationBegun: lambda state, message, now_s: replace(state, talk=state.talk.begun()),
+    ConversationChosen: lambda state, message, now_s: replace(state, talk=state.talk.chosen(message.index)),
+    SystemChanged: _system_changed,
     Quitting: _quitting,
     PromptSent: _prompt_sent,
     PromptRefused: _prompt_refused,

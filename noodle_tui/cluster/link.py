@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from engine.data.errors import NoodleError, Unavailable
+from engine.data.errors import NoodleError, Refused, Unavailable
 from engine.data.generation import GenerateRequest
 from engine.data.plan import Plan, Stage
 from noodle_tui.cluster.backoff import delay_s
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 Post = Callable[[Message], None]
 T = TypeVar("T")
+NO_TEMPLATE = "no chat template"  # so a coordinator refuses a conversation that nothing can write down for its model
 FAILURES_EVERY_S = 0.5
 FIRST_FRAME_TIMEOUT_S = 10.0  # a port that accepts and then says nothing is not a coordinator
 
@@ -90,12 +91,16 @@ class Link:
         """Cut the waiting short, or give up a connection that has gone silent."""
         self._retry.set()
 
-    async def generate(self, number: int, request: GenerateRequest) -> None:
-        """Run one answer; cancelling this task cancels its session on the cluster."""
+    async def generate(self, number: int, request: GenerateRequest, without_template: GenerateRequest | None = None) -> None:
+        """Run one answer; cancelling this task cancels its session on the cluster. The second request: if there is no chat template."""
         ended = SessionEnded(number)
         try:
-            async for chunk in self._connected().generate(request):
-                self._post(TokenArrived(number, chunk))
+            try:
+                await self._stream(number, request)
+            except Refused as problem:
+                if without_template is None or NO_TEMPLATE not in str(problem):
+                    raise
+                await self._stream(number, without_template)
         except asyncio.CancelledError:
             if not _is_cancelled():  # the link closed the connection under it
                 ended = SessionEnded(number, "the connection to the coordinator was lost")
@@ -108,6 +113,10 @@ class Link:
             ended = SessionEnded(number, f"unexpected {type(problem).__name__}: {problem}")
         finally:
             self._post(ended)
+
+    async def _stream(self, number: int, request: GenerateRequest) -> None:
+        async for chunk in self._connected().generate(request):
+            self._post(TokenArrived(number, chunk))
 
     async def plan(self, strategy: str, stages: Sequence[Stage] = (), without: str = "", including: str = "") -> Plan:
         """What the coordinator would do now with a strategy, given stages, without a node, or with a drained one; raises NoodleError."""

@@ -96,7 +96,7 @@ class ReplayLink:
     def retry_now(self) -> None:
         """Nothing to connect to."""
 
-    async def generate(self, number: int, request: GenerateRequest) -> None:
+    async def generate(self, number: int, request: GenerateRequest, without_template: GenerateRequest | None = None) -> None:
         """Refused."""
         self._post(SessionEnded(number, NO_CLUSTER))
 

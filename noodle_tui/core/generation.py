@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from engine.data.generation import FinishReason, StageTiming
+from engine.data.generation import FinishReason, StageTiming, Used
 from noodle_tui.core.messages import PromptSent, SessionEnded, TokenArrived
 from noodle_tui.text.safe_text import clean, safe_text
 from noodle_tui.text.step_times import StepTimes, with_step
@@ -13,6 +13,7 @@ from noodle_tui.text.step_times import StepTimes, with_step
 MAX_ANSWER_CHARS = 32_000  # about 8,000 tokens; the beginning of a longer answer is given up, its end is kept
 MAX_ERROR_CHARS = 2_000
 MAX_PROMPT_CHARS = 100_000
+MAX_EXACT_CHARS = 1_000_000
 
 
 class AnswerState(StrEnum):
@@ -24,7 +25,7 @@ class AnswerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """The last prompt and what came back for it; times are readings of the console's own clock."""
+    """A prompt and what came back for it; times are readings of the console's own clock."""
 
     state: AnswerState = AnswerState.IDLE
     number: int = 0  # counts the prompts of this console
@@ -32,8 +33,10 @@ class Generation:
     max_new_tokens: int = 0
     temperature: float = 0.0
     seed: int = 0
+    top_p: float = 1.0
     session_id: str = ""
     text: str = ""
+    exact: str = ""  # the same as it came, for the next turn: never drawn
     num_tokens: int = 0
     num_prompt_tokens: int = 0
     sent_s: float = 0.0
@@ -61,8 +64,8 @@ class Generation:
 
 
 def begin(sent: PromptSent, now_s: float) -> Generation:
-    """A new answer replaces the previous one."""
-    prompt = safe_text(sent.prompt, MAX_PROMPT_CHARS)
+    """A prompt has been sent."""
+    prompt = safe_text(sent.prompt, MAX_PROMPT_CHARS, multiline=True)
     return Generation(AnswerState.WAITING, sent.number, prompt, sent.max_new_tokens, sent.temperature, sent.seed, sent_s=now_s)
 
 
@@ -75,9 +78,10 @@ def receive(generation: Generation, arrived: TokenArrived, now_s: float, slow_s:
     first = has_token and generation.num_tokens == 0
     timings, number = clean(chunk.timings), generation.num_tokens + has_token
     return replace(
-        generation,
+        _as_drawn(generation, chunk.used),
         state=AnswerState.STREAMING if has_token else generation.state,
         session_id=safe_text(chunk.session_id, 64) or generation.session_id,
+        exact=(generation.exact + chunk.text)[:MAX_EXACT_CHARS],
         text=(generation.text + safe_text(chunk.text, MAX_ANSWER_CHARS, multiline=True))[-MAX_ANSWER_CHARS:],
         num_tokens=number,
         num_prompt_tokens=len(chunk.prompt_ids) or generation.num_prompt_tokens,
@@ -88,6 +92,13 @@ def receive(generation: Generation, arrived: TokenArrived, now_s: float, slow_s:
         steps=with_step(generation.steps, number, timings, chunk.step_s, slow_s) if has_token else generation.steps,
         finish_reason=chunk.finish_reason or generation.finish_reason,
     )
+
+
+def _as_drawn(generation: Generation, used: Used | None) -> Generation:
+    """With the sampling that the coordinator settled on, where it says so."""
+    if used is None:
+        return generation
+    return replace(generation, temperature=used.sampling.temperature, seed=used.sampling.seed, top_p=used.sampling.top_p)
 
 
 def end(generation: Generation, ended: SessionEnded) -> Generation:

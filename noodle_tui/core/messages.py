@@ -245,6 +245,25 @@ class AnswerScrolled:
 
 
 @dataclass(frozen=True, slots=True)
+class ConversationBegun:
+    """A new one; those before are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationChosen:
+    """Another one is shown."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class SystemChanged:
+    """What the model is told before the first turn of this conversation; empty: nothing."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class PromptSent:
     number: int  # of this answer; what arrives for an older one is dropped
     prompt: str
@@ -315,6 +334,9 @@ Message = (
     | AccessChanged
     | Said
     | AnswerScrolled
+    | ConversationBegun
+    | ConversationChosen
+    | SystemChanged
     | PromptSent
     | PromptRefused
     | RefusalDismissed

@@ -13,28 +13,24 @@ from noodle_tui.changes.actions import KEY_OF, MODES, still_holds
 from noodle_tui.core.messages import (
     AccessChanged,
     ActionChanged,
-    AnswerScrolled,
     DialogChanged,
     EntryChanged,
     HoldToggled,
     KeyPressed,
-    PromptRefused,
     Said,
 )
 from noodle_tui.core.pages import Entry, EntryKind, Leaving, Notice, Page, Preview, ThemeChoice
 from noodle_tui.input.entry_line import EntryLine
 from noodle_tui.input.file_orders import FileOrders
+from noodle_tui.input.talking import Talking
 from noodle_tui.listings import shown_rows, table_of
-from noodle_tui.screens.prompt import furthest_back
 from noodle_tui.state import LinkState
 from noodle_tui.themes import theme_names
-from noodle_tui.widgets.prompt_field import PromptField
 
 if TYPE_CHECKING:
     from noodle_tui.app import ConsoleApp
     from noodle_tui.cluster.replay import ReplayLink
 
-SCROLL_ROWS = 3
 _DIALOG_KEYS = {"nav.up", "nav.down", "nav.page_up", "nav.page_down", "nav.home", "nav.end"}
 ALWAYS = ("app.interrupt", "app.suspend")  # whatever is open
 _CLOSING = {"nav.out", "view.node", "nav.in", "action.detail"}  # `n` is No
@@ -47,13 +43,14 @@ class KeyEffects:
         self._app = app
         self.entry = EntryLine(app, self.run)
         self.files = FileOrders(app)
+        self.talking = Talking(app)
         self._effects: dict[str, Callable[[], object]] = {
             "nav.in": self._enter,
             "nav.out": self._leave,
             "nav.up": lambda: self._move("nav.up"),
             "nav.down": lambda: self._move("nav.down"),
-            "nav.page_up": lambda: self._scroll("nav.page_up", SCROLL_ROWS),
-            "nav.page_down": lambda: self._scroll("nav.page_down", -SCROLL_ROWS),
+            "nav.page_up": lambda: self._scroll("nav.page_up", 1),
+            "nav.page_down": lambda: self._scroll("nav.page_down", -1),
             "nav.panel": lambda: self._next_panel("nav.panel", 1),
             "nav.panel_back": lambda: self._next_panel("nav.panel_back", -1),
             "list.filter": self.entry.open_filter,
@@ -64,13 +61,13 @@ class KeyEffects:
             "time.next": lambda: self._step("time.next", 1),
             "time.slower": lambda: self._pace(0.5),
             "time.faster": lambda: self._pace(2.0),
-            "prompt.write": self._write,
+            "prompt.write": self.talking.write,
             "link.retry": self._retry,
             "action.detail": self._detail,
             "app.command": lambda: self.entry.open(EntryKind.COMMAND, ""),
             "app.quit": self._quit,
-            "prompt.copy": self._copy_answer,
-            "prompt.save": self._save_answer,
+            "prompt.copy": self.talking.copy,
+            "prompt.save": self.talking.save,
             "app.interrupt": lambda: self._app.leave(130),
             "app.suspend": self._suspend,
             **{f"screen.{page.value}": (lambda page=page: self.open_page(page)) for page in Page},  # type: ignore[misc]
@@ -100,6 +97,11 @@ class KeyEffects:
             "confirm": lambda number: self._app.calls.preview("cluster.confirm", number.lstrip("#")),
             "cancel": lambda name: self._app.calls.preview("cluster.cancel", name),
             "profile": lambda path: self.files.load_profile(Path(path)),
+            "system": self.talking.system,
+            "new": lambda _: self.talking.begin_new(),
+            "conversation": self.talking.choose,
+            "copy": lambda _: self.talking.copy(),
+            "edit": self.talking.edit,
             "seek": self._seek,
             "speed": self._speed,
         }
@@ -188,19 +190,6 @@ class KeyEffects:
         except NoodleError as problem:
             self._app.dispatch(Said(str(problem), is_error=True))
 
-    def _copy_answer(self) -> None:
-        """To the clipboard of the terminal, where it takes OSC 52."""
-        text = self._app.state.generation.text
-        if not text:
-            self._app.dispatch(Said("there is no answer to copy yet", is_error=True))
-            return
-        self._app.copy_to_clipboard(text)
-        self._say(f"{len(text)} characters offered to the terminal's clipboard")
-
-    def _save_answer(self) -> None:
-        self._app.dispatch(EntryChanged(None))
-        self.run("export jsonl")
-
     def _choose_theme(self, dialog: ThemeChoice, key_id: str) -> None:
         if key_id in _DIALOG_KEYS:
             self._app.dispatch(KeyPressed(key_id))
@@ -259,7 +248,7 @@ class KeyEffects:
 
     def _enter(self) -> None:
         if self._app.state.ui.page is Page.PROMPT:
-            self._submit()
+            self.talking.enter()
         elif not self._replayed_event():
             self._app.dispatch(KeyPressed("nav.in"))
 
@@ -280,24 +269,21 @@ class KeyEffects:
         state = self._app.state
         if state.refusal or not self._typing():
             self._app.dispatch(KeyPressed("nav.out"))
-        elif not self._app.stop_answer():
+        elif not self.talking.stop():
             self._app.main.leave_field()
         if state.ui.page is Page.PROMPT and not self._typing():
-            self._app.stop_answer()
+            self.talking.stop()
 
     def _move(self, key_id: str) -> None:
         if not self._typing():
             self._app.dispatch(KeyPressed(key_id))
 
-    def _scroll(self, key_id: str, rows: int) -> None:
-        """Through the answer on the Prompt screen, through the list elsewhere."""
-        state = self._app.state
-        if state.ui.page is not Page.PROMPT:
+    def _scroll(self, key_id: str, pages: int) -> None:
+        """Through the conversation on the Prompt screen, through the list elsewhere."""
+        if self._app.state.ui.page is Page.PROMPT:
+            self.talking.scroll(pages)
+        else:
             self._app.dispatch(KeyPressed(key_id))
-            return
-        self._app.dispatch(AnswerScrolled(rows))
-        excess = self._app.state.answer_scroll - furthest_back(state, self._app.main.body_canvas(state, 0.0))
-        self._app.dispatch(AnswerScrolled(-max(0, excess)))
 
     def _next_panel(self, key_id: str, step: int) -> None:
         state = self._app.state
@@ -319,9 +305,11 @@ class KeyEffects:
             self._app.dispatch(HoldToggled(time.time()))
 
     def _step(self, key_id: str, direction: int) -> None:
-        """A frame in a replay, a plan change elsewhere."""
+        """A frame in a replay, a conversation on the Prompt screen, a plan change elsewhere."""
         if (replay := self._replay()) is not None:
             replay.step(direction)
+        elif self._app.state.ui.page is Page.PROMPT:
+            self.talking.step(direction)
         else:
             self._app.dispatch(KeyPressed(key_id))
 
@@ -362,29 +350,6 @@ class KeyEffects:
         self._app.dispatch(KeyPressed("view.compare"))
         while self._app.state.ui.compare_version not in (0, int(argument)):
             self._app.dispatch(KeyPressed("view.compare"))
-
-    # --- the prompt -----------------------------------------------------------------------------------------------
-    def _write(self) -> None:
-        self.open_page(Page.PROMPT)
-        self._app.main.write()
-
-    def _submit(self) -> None:
-        """Enter: outside the fields into the prompt, from a setting back to it, in it send."""
-        main = self._app.main
-        if not isinstance(main.field, PromptField):
-            main.write()
-        elif main.field.value.strip():
-            self.send_prompt()
-
-    def send_prompt(self) -> None:
-        """Send what stands in the field; a refusal is said and loses nothing."""
-        try:
-            self._app.send(self._app.main.request())
-        except NoodleError as problem:
-            self._app.dispatch(PromptRefused(str(problem)))
-        else:
-            self._app.main.query_one("#prompt", PromptField).take()
-        self._app.paint_soon()
 
     # --- the link -------------------------------------------------------------------------------------------------
     def _retry(self) -> None:

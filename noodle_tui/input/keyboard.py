@@ -16,7 +16,7 @@ from noodle_tui.core.messages import HelpFiltered
 from noodle_tui.input.key_effects import ALWAYS
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.safe_text import types
-from noodle_tui.widgets.prompt_field import TextField
+from noodle_tui.widgets.prompt_field import PromptField, TextField
 
 if TYPE_CHECKING:
     from noodle_tui.app import ConsoleApp
@@ -32,7 +32,11 @@ class Keyboard:
         self._app = app
 
     async def take(self, event: events.Key) -> None:
-        """One key; Alt with a key is Esc, then that key: terminals send both alike."""
+        """One key; Alt with a key is Esc, then that key: terminals send both alike. Where lines are written Alt with Enter is a new one."""
+        field, ui = self._app.main.field, self._app.state.ui
+        if isinstance(field, PromptField) and event.key in field.NEW_LINE and not (ui.entry or ui.dialog or ui.help):
+            await field.edit(event.key)
+            return
         for key in _without_alt(event):
             await self._take(key)
 
@@ -48,7 +52,7 @@ class Keyboard:
 
             self._app.dispatch(HelpFiltered(pasted(state.ui.help_filter, text.strip())))
         elif field is not None:
-            field.write(text.strip())
+            field.paste(text)
         self._app.paint_soon()
 
     async def _take(self, event: events.Key) -> None:
@@ -72,7 +76,7 @@ class Keyboard:
             waited_s = max(0.0, time.monotonic() - event.time)  # in queues, since it was typed
             self._app.effects.press(key.id, self._app.clock() - waited_s)
 
-    async def _into_field(self, field: TextField, key: Key | None, event: events.Key) -> None:
+    async def _into_field(self, field: TextField | PromptField, key: Key | None, event: events.Key) -> None:
         if event.character is not None and types(event.character):
             field.write(event.character)
         elif event.key in FIELD_KEYS:

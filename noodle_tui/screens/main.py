@@ -18,7 +18,6 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from engine.data.errors import InvalidInput
-from engine.data.generation import GenerateRequest, PromptMode
 from engine.data.sampling import SamplingRequest
 from noodle_tui.core.messages import RowChosen
 from noodle_tui.core.pages import Page
@@ -30,13 +29,14 @@ from noodle_tui.state import ConsoleState
 from noodle_tui.text.lines import Canvas, Lines, Span, line
 from noodle_tui.themes import Look
 from noodle_tui.widgets.line_view import LineView
-from noodle_tui.widgets.prompt_field import PromptField, TextField
+from noodle_tui.widgets.prompt_field import PROMPT_LABEL, PromptField, TextField
 
 if TYPE_CHECKING:
     from noodle_tui.app import ConsoleApp
 
 T = TypeVar("T")
-SETTINGS = (("max-tokens", " max tokens ", 7), ("temperature", "  temperature ", 6), ("seed", "  seed ", 12))
+SETTINGS = (("max-tokens", " max tokens ", 7), ("temperature", "  temperature ", 6), ("top-p", "  top p ", 6), ("seed", "  seed ", 12))
+BY_MODEL = "auto"  # what an empty setting means
 
 
 class Main(Screen[None], inherit_bindings=False):
@@ -51,8 +51,8 @@ class Main(Screen[None], inherit_bindings=False):
         self._look = look
         self._glyphs = glyphs
         self._resized_to: Size | None = None
-        self.field: TextField | None = None  # where what is typed goes
-        self._defaults = (str(options.max_new_tokens), f"{options.temperature:g}", str(options.seed))
+        self.field: TextField | PromptField | None = None  # where what is typed goes
+        self._defaults = (str(options.max_new_tokens), f"{options.temperature:g}", "", str(options.seed))
 
     def compose(self) -> ComposeResult:
         """Top, body, fields, keys."""
@@ -60,12 +60,12 @@ class Main(Screen[None], inherit_bindings=False):
         yield LineView(styles, id="top")
         yield LineView(styles, id="body")
         with Horizontal(id="prompt-row"):
-            yield self._label("prompt-label", " prompt > ")
-            yield PromptField(self.app.state.named("{nav.in} = write a prompt"), id="prompt")
+            yield self._label("prompt-label", PROMPT_LABEL)
+            yield PromptField(styles, self.app.state.named("{nav.in} = write a prompt"), self.app.paint_soon, id="prompt")
         with Horizontal(id="settings-row"):
             for (name, label, width), value in zip(SETTINGS, self._defaults, strict=True):
                 yield self._label(f"{name}-label", label)
-                field = TextField(value, max_length=width - 1, id=name)
+                field = TextField(value, BY_MODEL if name in ("temperature", "top-p") else "", max_length=width - 1, id=name)
                 field.styles.width = width
                 yield field
             yield LineView(styles, classes="one-row")
@@ -93,7 +93,7 @@ class Main(Screen[None], inherit_bindings=False):
 
     def body_canvas(self, state: ConsoleState, now_s: float) -> Canvas:
         """The room of the body, counted rather than asked for: the layout follows a moment later."""
-        fields = FIELD_ROWS if state.ui.page is Page.PROMPT else 0
+        fields = FIELD_ROWS - 1 + self.prompt.num_rows if state.ui.page is Page.PROMPT else 0
         return Canvas(self.size.width, max(0, self.size.height - NUM_TOP_ROWS - 1 - fields), self._glyphs, now_s)
 
     def restyle(self, look: Look) -> None:
@@ -120,10 +120,17 @@ class Main(Screen[None], inherit_bindings=False):
         else:
             self.leave_field()
 
+    @property
+    def prompt(self) -> PromptField:
+        return self.query_one("#prompt", PromptField)
+
     def _show_fields(self, are_shown: bool) -> None:
         """The rows have the class, and not the screen, whose every cell would be painted once more."""
         for row in self.query(Horizontal):
             row.set_class(are_shown, "-shown")
+        self.query_one("#prompt-row").styles.height = self.prompt.num_rows if are_shown else 0
+        if are_shown:
+            self.prompt.draw()
 
     def write(self) -> None:
         """Put the cursor into the prompt."""
@@ -142,15 +149,18 @@ class Main(Screen[None], inherit_bindings=False):
 
     def _enter(self, name: str) -> None:
         """At once, so that the next key is text already; Textual's focus only draws the cursor, and goes with the window's."""
-        self.field = self.query_one(f"#{name}", TextField)
+        self.field = self.prompt if name == "prompt" else self.query_one(f"#{name}", TextField)
         self.set_focus(self.field)
 
-    def request(self) -> GenerateRequest:
-        """The prompt with the settings as they stand; raises InvalidInput with the reason."""
-        tokens, temperature, seed = (self.query_one(f"#{name}", TextField).value for name, _, _ in SETTINGS)
-        sampling = SamplingRequest(temperature=_number("temperature", temperature, float), seed=_number("seed", seed, int))
-        prompt = self.query_one("#prompt", PromptField).value
-        return GenerateRequest(prompt, max_new_tokens=_number("max tokens", tokens, int), sampling=sampling, mode=PromptMode.AUTO)
+    def settings(self) -> tuple[int, SamplingRequest]:
+        """How many tokens at most, and how they are drawn: an empty field leaves it to the model. Raises InvalidInput with the reason."""
+        tokens, temperature, top_p, seed = (self.query_one(f"#{name}", TextField).value.strip() for name, _, _ in SETTINGS)
+        sampling = SamplingRequest(
+            temperature=_number("temperature", temperature, float) if temperature else None,
+            top_p=_number("top p", top_p, float) if top_p else None,
+            seed=_number("seed", seed, int),
+        )
+        return _number("max tokens", tokens, int), sampling
 
     def on_click(self, event: Click) -> None:
         """With `--mouse`: a tab or a row; twice on a row opens it."""
@@ -183,7 +193,7 @@ class Main(Screen[None], inherit_bindings=False):
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
         """A click into a field goes there."""
-        if isinstance(event.widget, TextField) and self.app.state.ui.page is Page.PROMPT:
+        if isinstance(event.widget, TextField | PromptField) and self.app.state.ui.page is Page.PROMPT:
             self.field = event.widget
         self.app.paint_soon()
 

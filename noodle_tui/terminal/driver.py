@@ -18,13 +18,14 @@ from textual.drivers.linux_driver import LinuxDriver
 
 START, END = "\x1b[200~", "\x1b[201~"  # of bracketed paste
 ESC = "\x1b"
+ENTERS = "\r\n"  # after an Esc: Alt with Enter
 INTRODUCERS = "[O"  # after an Esc: the beginning of a sequence that stands for one key or an answer
 ESC_S = 0.05  # a lone Esc is a key when nothing has followed for so long
 CUT_S = 1.0  # nobody types the beginning of a paste mark: its rest is waited for
 PASTE_S = 5.0  # a paste that ends in silence has lost its end
 POLL_S = 0.1
 MAX_PASTE_CHARS = 1_000_000  # the rest of a longer one is dropped
-Token = tuple[str, str]  # ("keys" | "paste" | "escape", text)
+Token = tuple[str, str]  # ("keys" | "paste" | "escape" | "alt+enter", text)
 
 
 class Splitter:
@@ -75,6 +76,9 @@ class Splitter:
             return True
         elif START.startswith(self._rest):
             return False
+        elif self._rest[1] in ENTERS:
+            found.append(("alt+enter", self._rest[:2]))
+            self._rest = self._rest[2:]
         elif self._rest[1] not in INTRODUCERS:
             found.append(("escape", ESC))
             self._rest = self._rest[1:]
@@ -121,6 +125,8 @@ class ConsoleDriver(LinuxDriver):
                 self.process_message(events.Paste(text))
             elif kind == "escape":
                 self.process_message(events.Key("escape", ESC))
+            elif kind == "alt+enter":
+                self.process_message(events.Key("alt+enter", None))
             else:
                 for message in parser.feed(text):
                     self.process_message(message)
@@ -128,8 +134,9 @@ class ConsoleDriver(LinuxDriver):
             self.process_message(message)
 
     def _sigcont_application(self, *_: Any) -> None:
-        """Back from a stop. One that came from outside (kill -STOP) left our modes set: they are taken back and set again."""
-        if not self._must_signal_resume:
+        """Back from a stop. One that came from outside (kill -STOP) left our modes set: they are taken back and set again. Not while the
+        terminal is an editor's."""
+        if self._auto_restart and not self._must_signal_resume:
             self.suspend_application_mode()
             self._must_signal_resume = True
         super()._sigcont_application()

@@ -1,4 +1,4 @@
-"""The streaming answer: what was asked, the text, its figures, and where the newest step spent its time."""
+"""The figures of an answer, and where its newest step spent its time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from rich.cells import cell_len
 from engine.data.generation import FinishReason
 from noodle_tui.core.generation import AnswerState, Generation
 from noodle_tui.text.figures import ms, rate, with_ms
-from noodle_tui.text.lines import Canvas, Line, Lines, Span, fit, line, stack, width_of, wrap
+from noodle_tui.text.lines import Canvas, Line, Lines, Span, line, width_of
 from noodle_tui.text.step_times import StepTimes
 
-MIN_PROMPT_CELLS = 10
 _ENDINGS = {
     FinishReason.STOP: ("finished: stop", "ok"),
     FinishReason.LENGTH: ("finished: length", "ok"),
@@ -19,35 +18,18 @@ _ENDINGS = {
 }
 
 
-def answer(generation: Generation, scroll: int, limit_s: float, canvas: Canvas) -> Lines:
-    """Exactly `canvas.height` rows: a heading with the figures, then the newest rows of the text. A step above `limit_s` is slow."""
-    if generation.state is AnswerState.IDLE:
-        return stack([(Span(canvas.glyphs.horizontal * canvas.width, "rule"),)], canvas.height)
-    heading = _above(generation, limit_s, canvas)
-    room = canvas.height - len(heading)
-    return stack((*heading, *_body(generation, scroll, canvas.sized(canvas.width, room))), canvas.height)
+def figures(generation: Generation, limit_s: float, canvas: Canvas, about: str = "") -> Lines:
+    """Of an answer, of its newest step, of all its steps. A step above `limit_s` is slow. `about` stands last where there is room."""
+    return (_heading(generation, canvas, about), *stage_times(generation, canvas), *slow_tokens(generation.steps, limit_s, canvas))
 
 
-def num_rows_back(generation: Generation, canvas: Canvas) -> int:
-    """How far back there is text."""
-    return max(0, len(_text_rows(generation, canvas)) - max(1, canvas.height - len(_above(generation, 1.0, canvas))))
-
-
-def _above(generation: Generation, limit_s: float, canvas: Canvas) -> Lines:
-    """Figures of the answer, of its newest step, of all its steps; a row is left for the text."""
-    rows = (_heading(generation, canvas), *stage_times(generation, canvas), *slow_tokens(generation.steps, limit_s, canvas))
-    return rows[: max(1, canvas.height - 1)]
-
-
-def _heading(generation: Generation, canvas: Canvas) -> Line:
+def _heading(generation: Generation, canvas: Canvas, about: str) -> Line:
     title = Span(" ANSWER", "title")
     word, style = _state_word(generation)
     count = f"  {generation.num_tokens}/{generation.max_new_tokens} tok  {rate(generation.tokens_per_s)} tok/s"
     times = f"  TTFT {with_ms(generation.ttft_s)}  step {with_ms(generation.step_s)}"
-    prompt = f'  "{generation.prompt}"'
     room = canvas.width - 12 - len(word) - len(count) - len(times)
-    quoted = fit(prompt, min(cell_len(prompt), room), canvas.glyphs) if room >= MIN_PROMPT_CELLS else ""
-    return line(title, "  ", Span(word, style), count, times, Span(quoted, "dim"))
+    return line(title, "  ", Span(word, style), count, times, Span(f"  {about}" if about and cell_len(about) <= room else "", "dim"))
 
 
 def _state_word(generation: Generation) -> tuple[str, str]:
@@ -95,16 +77,3 @@ def _why_slow(steps: StepTimes) -> list[str]:
         f" (no. {worst.number}, {worst.cause})",
         f" (no. {worst.number})",
     ]
-
-
-def _body(generation: Generation, scroll: int, canvas: Canvas) -> Lines:
-    rows = _text_rows(generation, canvas)
-    stop = len(rows) - max(0, min(scroll, len(rows) - canvas.height))
-    return rows[max(0, stop - canvas.height) : stop]
-
-
-def _text_rows(generation: Generation, canvas: Canvas) -> Lines:
-    width = canvas.width - 2
-    text = [line(f" {row}") for row in wrap(generation.text.lstrip(), width)] if generation.text else []
-    error = [line(" ", Span(row, "error")) for row in wrap(generation.error, width)] if generation.error else []
-    return (*text, *error)

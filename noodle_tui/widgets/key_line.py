@@ -31,7 +31,8 @@ _PAGES: Mapping[Page, str] = {  # ids of bindings, then what they do here
     "|view.warn warn|view.export export|view.hold hold",
     Page.PROFILE: "cluster.profile profile|view.phase phase|view.metric measure|view.node next|view.expand all|view.compare compare"
     "|nav.in layers|list.sort sort|list.filter filter|view.export export",
-    Page.PROMPT: "nav.in write|nav.out stop|nav.page_up nav.page_down scroll|prompt.copy copy|prompt.save save|view.export export",
+    Page.PROMPT: "nav.in write|nav.out stop|nav.page_up nav.page_down scroll|prompt.copy copy|prompt.save save"
+    "|time.prev time.next conversations|view.export export",
     Page.LOGS: "nav.in full|list.filter filter|view.warn warn|view.node source|view.follow follow|view.expand all|view.export export"
     "|view.hold hold",
 }
@@ -46,7 +47,7 @@ def key_line(state: ConsoleState, canvas: Canvas, *, typing: bool = False) -> Li
 
 def _typing(state: ConsoleState) -> list[str]:
     leave = "esc stop the answer" if state.generation.running else "esc then {screen.overview}-{screen.logs} screens"
-    return [leave, "tab settings", "up last prompt", "enter send", "{app.interrupt} quit"]
+    return [leave, "tab settings", "alt+enter line", "up last prompts", "enter send", "{app.interrupt} quit"]
 
 
 def _words(state: ConsoleState) -> list[str]:

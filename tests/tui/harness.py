@@ -83,7 +83,7 @@ class FakeLink:
             raise Refused(self.refuses)
         yield ProfileProgress(1.0, "", (Path(__file__).parent / "profile.json").read_text())
 
-    async def generate(self, number: int, request: GenerateRequest) -> None:
+    async def generate(self, number: int, request: GenerateRequest, without_template: GenerateRequest | None = None) -> None:
         self.requests.append(request)
         try:
             await asyncio.Event().wait()

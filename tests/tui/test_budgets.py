@@ -66,6 +66,24 @@ def test_a_dialog_a_screen_and_a_cursor_key_stay_within_their_budgets(tmp_path: 
             assert len(console.raw) - before <= budget, keys
 
 
+def test_writing_a_prompt_costs_what_changes(tmp_path: Path) -> None:
+    """A character, and a new row of the field, which is painted whole and nothing else with it."""
+    path = recordings.write(tmp_path / "r.jsonl", 20, 40)
+    with PtyConsole(["--replay", str(path), "--speed", "0.25"], width=120, height=40) as console:
+        console.wait_for("[REPLAY")
+        console.send(" ")
+        console.wait_for("PAUSED")
+        console.send("8")
+        console.wait_for("write, then enter sends")
+        console.wait_for_silence(0.3)
+        for keys, budget in (("a", 200), ("b", 120), ("\n", 1_200), ("c", 120), ("\n", 1_500), ("\n", 1_800), ("\n", 2_000), ("\n", 300)):
+            before = len(console.raw)
+            console.send(keys)
+            console.wait_for(lambda before=before: len(console.raw) > before)  # type: ignore[misc]
+            console.wait_for_silence(0.3)
+            assert len(console.raw) - before <= budget, repr(keys)
+
+
 def test_an_unchanged_screen_costs_nothing(tmp_path: Path) -> None:
     path = recordings.write(tmp_path / "r.jsonl", 20, 400, still=True)
     with PtyConsole(["--replay", str(path), "--speed", "0.25"], width=120, height=40) as console:

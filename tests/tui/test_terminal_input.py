@@ -74,3 +74,11 @@ def test_a_huge_paste_is_bounded_and_its_end_is_found() -> None:
     splitter = Splitter()
     tokens = fed(splitter, [START, *["x" * 100_000] * 20, "Ry" + END[:3], END[3:] + "k"])
     assert [kind for kind, _ in tokens] == ["paste", "keys"] and len(tokens[0][1]) == MAX_PASTE_CHARS and tokens[1][1] == "k"
+
+
+def test_alt_with_enter_is_one_key_however_it_is_cut() -> None:
+    assert Splitter().feed(f"a{ESC}\rb") == [("keys", "a"), ("alt+enter", f"{ESC}\r"), ("keys", "b")]
+    assert fed(Splitter(), [ESC, "\n"]) == [("alt+enter", f"{ESC}\n")]
+    assert Splitter().feed(f"{ESC}{ESC}\r") == [("escape", ESC), ("alt+enter", f"{ESC}\r")]
+    splitter = Splitter()
+    assert [*splitter.feed(ESC), *splitter.flush(), *splitter.feed("\r")] == [("escape", ESC), ("keys", "\r")], "that were two keys"

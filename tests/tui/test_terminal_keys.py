@@ -146,4 +146,19 @@ def test_a_paste_into_the_prompt_arrives_whole(fake: FakeCoordinator) -> None:
     with PtyConsole(["--connect", fake.address]) as console:
         console.wait_for("LIVE")
         console.send(f"8{START}two\rlines \x1b[31m R y{END}!")
-        console.wait_for("two lines ?[31m R y!")
+        console.wait_for("lines ?[31m R y!")
+        assert console.screen.display[-4].startswith(" prompt > two ") and console.screen.display[-3].startswith("          lines ")
+
+
+@pytest.mark.parametrize("new_line", ["\x1b\r", "\n", "\x1b[13;3u", "\x1b[13;2u"])
+def test_what_terminals_send_for_a_new_line_is_one(fake: FakeCoordinator, new_line: str) -> None:
+    with PtyConsole(["--connect", fake.address]) as console:
+        console.wait_for("LIVE")
+        console.send(f"8first{new_line}second")
+        console.wait_for(lambda: console.screen.display[-3].startswith("          second"))
+        assert console.screen.display[-4].startswith(" prompt > first")
+        console.send("\r")
+        console.wait_for("ended the stream early")
+        assert [request.prompt for request in fake.control.requests] == ["first\nsecond"]
+        console.send("\x1b\x1b2")
+        console.wait_for("2.NODES")

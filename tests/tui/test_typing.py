@@ -78,7 +78,7 @@ def test_the_field_keeps_its_keys() -> None:
         await pilot.press("8", *"abc", "left", "left", "X", "end", "backspace", "home", "delete")
         assert prompt_of(app) == "Xb"
         await pilot.press("tab", "end", "ctrl+u", "1", "0", "enter")
-        assert app.main.request().max_new_tokens == 10 and app.main.field is app.main.query_one("#prompt")
+        assert app.main.settings()[0] == 10 and app.main.field is app.main.query_one("#prompt")
 
     run(test)
 
