@@ -48,5 +48,5 @@ def _invitation(state: ConsoleState) -> Lines:
         line(Span(state.named("   alt+enter begins a line; {nav.panel} goes to max tokens, temperature, top p, seed"), "dim")),
         line(Span(state.named("   {nav.up} in the first row brings earlier prompts back, {nav.page_up} what was said"), "dim")),
         line(Span(state.named("   {nav.out} stops an answer, then leaves the field: keys work outside it again"), "dim")),
-        line(Span("   ctrl+p, then: system TEXT, new, conversation N, copy, edit", "dim")),
+        line(Span(state.named("   outside it {app.command} takes: system TEXT, new, conversation N, copy, edit"), "dim")),
     )

@@ -76,7 +76,7 @@ def test_writing_a_prompt_costs_what_changes(tmp_path: Path) -> None:
         console.send("8")
         console.wait_for("write, then enter sends")
         console.wait_for_silence(0.3)
-        for keys, budget in (("a", 200), ("b", 120), ("\n", 1_200), ("c", 120), ("\n", 1_500), ("\n", 1_800), ("\n", 2_000), ("\n", 300)):
+        for keys, budget in (("a", 300), ("b", 120), ("\n", 1_200), ("c", 120), ("\n", 1_500), ("\n", 1_800), ("\n", 2_000), ("\n", 300)):
             before = len(console.raw)
             console.send(keys)
             console.wait_for(lambda before=before: len(console.raw) > before)  # type: ignore[misc]

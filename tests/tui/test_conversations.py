@@ -178,6 +178,8 @@ def test_ctrl_c_in_an_editor_is_the_editors(fake: FakeCoordinator, tmp_path: Pat
         console.wait_for("EDITING")
         console.send("\x03")
         console.wait_for("prompt > caught")
+        console.send("\x1b2q")
+        assert console.exit_code(20) == 0, "by q, and not by the signal"
 
     edit(fake, editor, then)
 

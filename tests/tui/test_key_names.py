@@ -29,7 +29,14 @@ HINT = re.compile(
     rf"(?<![\w.-])(enter|tab|space|[A-Za-z?:]) ({VERBS})(?!\S)|\besc\b|\bpgdn\b|(?<!\S)[a-z]: (?!\S*:\d)|"
     r"`: |(?<!\S): ctx|newest first, \d = all|[+]\d+[^]]*, z\b"
 )
-FIXED = ("enter send", "up last prompt", "type to filter", "tab settings", "esc stop the answer")  # of text fields: nobody rebinds them
+FIXED = (
+    "enter send",
+    "up last prompts",
+    "alt+enter line",
+    "type to filter",
+    "tab settings",
+    "esc stop the answer",
+)  # of text fields: nobody rebinds them
 
 
 def words_of(state: ConsoleState, width: int, *, typing: bool = False) -> list[str]:
