@@ -102,6 +102,10 @@ BESIDE = {
     "simulate --gantt": "--item-ms 1,1,1,1,1,1",
     "plan --hardware": "--profile profile.json",
     "plan --current": "--problem problem.json",
+    "serve --keys": "--http 0",
+    "serve --http-cert": "--http 0 --http-key ca.pem",
+    "serve --http-key": "--http 0 --http-cert ca.pem",
+    "generate --json-schema": "prompt",
 }
 
 
@@ -188,7 +192,7 @@ SAID = {
     "text": "is damaged, or no journal",
     "damaged pages": "is damaged",
     "another program's": "is the database of another program",
-    "another version's": "was written by another version (1, not 2)",
+    "another version's": "was written by another version (1, not 3)",
     "a mode that is none": "is damaged",
     "an event of no severity": "is damaged",
 }

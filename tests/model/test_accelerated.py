@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+pytest.importorskip("triton", reason="the fused pieces are written in Triton")
+
 from engine.data.errors import Exhausted
 from engine.model.running.accelerator import fusing, row_products
 from engine.model.running.accelerator.acceleration import Acceleration, CaptureLimits

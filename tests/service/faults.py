@@ -121,16 +121,16 @@ def _break_the_output() -> None:
 
 
 def _break_the_sampling() -> None:
-    from engine.service.worker import stage_runner
+    from engine.model.running.accelerator import device_sampling
 
-    sample = stage_runner.sample
+    sample = device_sampling.sample
 
     def broken(logits: Any, sampling: Any, history: Any, index: int) -> Any:
         if step_of(history) == "sampling" and index >= FROM_INDEX:
             raise Broken("sampling")
         return sample(logits, sampling, history, index)
 
-    stage_runner.sample = broken  # type: ignore[assignment]
+    device_sampling.sample = broken
 
 
 # Those that end their session, in the order of the way, then those that concern none.

@@ -19,7 +19,7 @@ from engine.commands.bench import gpu_stage
 from engine.commands.bench.gpu_peers import peer_rows
 from engine.commands.bench.options import Bench
 from engine.commands.cluster.generate import Transcript, transcribe
-from engine.commands.output import note, print_json, table
+from engine.commands.output import note, print_json, say, table
 from engine.commands.serving.serve import wait_until_serving
 from engine.data.errors import InvalidInput, NoodleError
 from engine.data.generation import GenerateRequest
@@ -47,7 +47,7 @@ def bench_gpu(options: Bench) -> int:
     if options.json:
         print_json({"gpu": documents})
     else:
-        print("\n\n".join(_text(name, document) for name, document in documents.items()))
+        say("\n\n".join(_text(name, document) for name, document in documents.items()))
     return 0
 
 

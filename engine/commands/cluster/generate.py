@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from engine.commands.cluster.options import Generate
@@ -96,13 +97,20 @@ def _request(options: Generate) -> GenerateRequest:
         )
     common: dict[str, Any] = {"max_new_tokens": options.max_new_tokens, "stop": options.stop, "ignore_eos": options.ignore_eos}
     if options.json_schema is not None:
-        common["grammar"] = Grammar(GrammarKind.JSON_SCHEMA, read_document(options.json_schema, "a JSON schema"))
+        common["grammar"] = _schema(options.json_schema)
     sampling = options.sampling.request()
     if prompt is not None and options.system is not None:
         turns = [{"role": "system", "content": options.system}, {"role": "user", "content": prompt}]
         return GenerateRequest(messages=json_text(turns), sampling=sampling, **common)
     mode = PromptMode.RAW if options.raw else PromptMode.CHAT if options.chat else PromptMode.AUTO
     return GenerateRequest(prompt, options.prompt_ids, sampling=sampling, mode=mode, **common)
+
+
+def _schema(path: Path) -> Grammar:
+    try:
+        return Grammar(GrammarKind.JSON_SCHEMA, read_document(path, "a JSON schema"))
+    except InvalidInput as e:
+        raise InvalidInput(f"--json-schema {path}: {e}") from e
 
 
 async def transcribe(

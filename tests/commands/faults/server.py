@@ -54,7 +54,11 @@ def _import_all() -> None:
     for package in PACKAGES:
         for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             if not module.name.endswith("__main__"):
-                importlib.import_module(module.name)
+                try:
+                    importlib.import_module(module.name)
+                except ModuleNotFoundError as error:
+                    if error.name != "triton":  # comes with torch where there is a GPU, and is imported there alone
+                        raise
     for name in (*LATE, *FAMILIES):
         importlib.import_module(name)
 

@@ -173,6 +173,7 @@ def test_a_person_talks_at_a_terminal(cluster: Running, tmp_path: Path) -> None:
         chat.wait_for("2 messages are in")
         chat.send("/reset\r")
         chat.wait_for("begins anew")
+        chat.wait_for(lambda: chat.screen.display[chat.screen.cursor.y].strip() == ">")
         chat.send("\x1b[A\x1b[A\x1b[A\x1b[A")  # what was typed before comes back
         chat.wait_for("second line")
         chat.send("\x03")
