@@ -50,9 +50,9 @@ def _note_victims() -> None:
 
     new = SessionOutputs._new
 
-    def noted(self: Any, session_id: str, prompt_ids: Any, request: Any) -> Any:
-        _victims[session_id] = step_of(prompt_ids)
-        return new(self, session_id, prompt_ids, request)
+    def noted(self: Any, session_id: str, prepared: Any, request: Any) -> Any:
+        _victims[session_id] = step_of(prepared.prompt_ids)
+        return new(self, session_id, prepared, request)
 
     SessionOutputs._new = noted  # type: ignore[method-assign]
 
@@ -78,7 +78,7 @@ def _break_the_journal() -> None:
     from engine.service.coordinator.journal.journal import Journal
 
     damaged = sqlite3.DatabaseError("database disk image is malformed")
-    _breaks(Journal, "append_token", "journal", lambda hit, _, session_id, index, __: hit(session_id) and index >= FROM_INDEX, damaged)
+    _breaks(Journal, "append_token", "journal", lambda hit, _, session_id, index, *__: hit(session_id) and index >= FROM_INDEX, damaged)
     _breaks(Journal, "close_session", "closing", lambda hit, _, session_id, *__: hit(session_id), damaged)
     session, asked = Journal.session, list[str]()
 
@@ -98,7 +98,7 @@ def _break_the_output() -> None:
     from engine.service.coordinator.recorder import Recorder
     from engine.service.coordinator.text.codec import TextStream
 
-    _breaks(SessionOutput, "_add", "text", lambda hit, output, index, _: hit(output.session_id) and index >= FROM_INDEX)
+    _breaks(SessionOutput, "_add", "text", lambda hit, output, index, *_: hit(output.session_id) and index >= FROM_INDEX)
     _breaks(wire, "segment_to_message", "sending", lambda hit, s: hit(s.session_id) and (s.sample_index or 0) >= FROM_INDEX)
     _breaks(Recorder, "observe", "recorder", _observed)
     stream = SessionOutput.stream
@@ -122,6 +122,7 @@ def _break_the_output() -> None:
 
 def _break_the_sampling() -> None:
     from engine.model.running.accelerator import device_sampling
+    from engine.service.worker import stage_runner
 
     sample = device_sampling.sample
 
@@ -131,6 +132,7 @@ def _break_the_sampling() -> None:
         return sample(logits, sampling, history, index)
 
     device_sampling.sample = broken
+    stage_runner.needs_history = lambda _: True  # it says whose token it is
 
 
 # Those that end their session, in the order of the way, then those that concern none.
