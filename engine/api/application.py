@@ -7,6 +7,7 @@ import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from importlib.metadata import version
+from pathlib import PurePath
 from typing import Any
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -118,7 +119,7 @@ class Api:
         return client
 
     def _name(self, status: ClusterStatus) -> str:
-        return self._options.model_name or status.model.name
+        return self._options.model_name or public_name(status.model.name)
 
     # --- the server -----------------------------------------------------------------------------------------------
     async def models(self, request: Request) -> Response:
@@ -150,7 +151,7 @@ class Api:
         try:
             status = await self._facts.status(await self._callers.client(request, Role.VIEWER))
         except (NoodleError, Problem) as e:
-            problem = e if isinstance(e, Problem) else problem_of(e, has_key(request))
+            problem = e if isinstance(e, Problem) else problem_of(e)
             if problem.status not in (401, 403):
                 return JSONResponse({"status": "unavailable", "detail": problem.message}, 503)
             return JSONResponse({"status": "unknown", "detail": "the cluster tells nobody without a key: send one to see more"})
@@ -175,6 +176,12 @@ class Api:
         from engine.api.document import docs_page
 
         return HTMLResponse(docs_page())
+
+
+def public_name(model: str) -> str:
+    """What callers call a model: a hub id as it is, a folder by its own name, for where it lies is nobody's business."""
+    is_path = model.startswith((".", "~")) or PurePath(model).is_absolute()
+    return PurePath(model).name if is_path else model
 
 
 async def _answered(request: Request, answer: Answer, documents: Any, is_streamed: bool, named: bool = False) -> Response:
@@ -222,7 +229,7 @@ async def _problem(_: Request, error: Problem) -> Response:
 
 
 async def _noodle_error(request: Request, error: NoodleError) -> Response:
-    problem = problem_of(error, has_key(request))
+    problem = problem_of(error)
     if problem.status == 401 and not has_key(request):
         problem = Problem(401, NO_KEY, problem.kind, code=problem.code, headers=problem.headers)
     return problem.response()

@@ -23,7 +23,7 @@ class ApiOptions:
         metavar="FILE",
         help="lines 'viewer|operator KEY': this server knows its callers itself (default: keys are the cluster's own tokens)",
     )
-    model_name: str = option(default="", metavar="NAME", help="what callers call the model (default: the name that the cluster has for it)")
+    model_name: str = option(default="", metavar="NAME", help="what callers call the model (default: its hub id or folder name)")
     cors: tuple[str, ...] = option(
         "--cors", repeated=True, metavar="ORIGIN", help="let web pages of this origin call, such as https://chat.example"
     )

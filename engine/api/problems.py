@@ -17,7 +17,8 @@ _STATUS: tuple[tuple[type[errors.NoodleError], int, str, str], ...] = (  # the f
     (errors.NotSupported, 400, INVALID, "unsupported"),
     (errors.NotFound, 404, INVALID, "not_found"),
     (errors.Exhausted, 429, "rate_limit_error", "rate_limit_exceeded"),
-    (errors.Unauthorized, 401, "authentication_error", "invalid_api_key"),
+    (errors.Unauthenticated, 401, "authentication_error", "invalid_api_key"),
+    (errors.Unauthorized, 403, "permission_error", "insufficient_role"),
     (errors.Refused, 400, INVALID, "refused"),
     (errors.Unavailable, 503, "server_error", "unavailable"),
     (errors.Stale, 503, "server_error", "unavailable"),
@@ -43,11 +44,9 @@ class Problem(Exception):
         return JSONResponse(self.document(), self.status, dict(self.headers))
 
 
-def problem_of(error: errors.NoodleError, has_key: bool = True) -> Problem:
+def problem_of(error: errors.NoodleError) -> Problem:
     """The problem that an error of the engine is. A bug says its incident id and nothing else."""
     text = str(error)
-    if isinstance(error, errors.Unauthorized) and has_key and "role" in text:
-        return Problem(403, text, "permission_error", code="insufficient_role")
     for cls, status, kind, code in _STATUS:
         if isinstance(error, cls):
             headers = {"retry-after": RETRY_AFTER_S} if status in (429, 503) else {"www-authenticate": "Bearer"} if status == 401 else {}

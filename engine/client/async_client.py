@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 from engine.client.answers import Completion, Token, Transcript
 from engine.client.asking import Asked, Message, chat_request, completion_request
@@ -19,6 +19,20 @@ from engine.service.trust.options import AccessOptions
 
 MOVE_INTERVAL_S = 0.1
 DEFAULT_ADDRESS = "127.0.0.1:7070"
+
+
+class Shown(TypedDict, total=False):
+    """What a client shows the coordinator, and whom it trusts."""
+
+    token: str
+    token_file: str | Path
+    tls: bool
+    tls_ca: str | Path
+    tls_cert: str | Path
+    tls_key: str | Path
+
+
+_FILES: tuple[Literal["token_file", "tls_ca", "tls_cert", "tls_key"], ...] = ("token_file", "tls_ca", "tls_cert", "tls_key")
 
 
 class AsyncStream:
@@ -64,20 +78,9 @@ class AsyncClient:
     `engine.data.errors.NoodleError`: the message says what is wrong and the way out.
     """
 
-    def __init__(
-        self,
-        address: str = DEFAULT_ADDRESS,
-        *,
-        token: str | None = None,
-        token_file: str | Path | None = None,
-        tls: bool = False,
-        tls_ca: str | Path | None = None,
-        tls_cert: str | Path | None = None,
-        tls_key: str | Path | None = None,
-    ) -> None:
-        options = AccessOptions(
-            token=token, token_file=_path(token_file), tls=tls, tls_ca=_path(tls_ca), tls_cert=_path(tls_cert), tls_key=_path(tls_key)
-        )
+    def __init__(self, address: str = DEFAULT_ADDRESS, **shown: Unpack[Shown]) -> None:
+        paths = {name: Path(given) for name in _FILES if (given := shown.get(name)) is not None}
+        options = AccessOptions(token=shown.get("token"), tls=shown.get("tls", False), **paths)
         self.address = address
         self._wire = WireClient(address, access_of_client(options, address))
 
@@ -158,7 +161,3 @@ async def _whole(stream: AsyncStream) -> Completion:
         async for _ in stream:
             pass
         return stream.completion
-
-
-def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 from engine.client.answers import Completion, Token
 from engine.client.asking import Asked, Message
-from engine.client.async_client import DEFAULT_ADDRESS, AsyncClient, AsyncStream
+from engine.client.async_client import DEFAULT_ADDRESS, AsyncClient, AsyncStream, Shown
 from engine.data.plan import Plan, Stage
 from engine.data.status import ClusterStatus
 
@@ -82,22 +81,10 @@ class Client:
     A client may be used by several threads at once.
     """
 
-    def __init__(
-        self,
-        address: str = DEFAULT_ADDRESS,
-        *,
-        token: str | None = None,
-        token_file: str | Path | None = None,
-        tls: bool = False,
-        tls_ca: str | Path | None = None,
-        tls_cert: str | Path | None = None,
-        tls_key: str | Path | None = None,
-    ) -> None:
+    def __init__(self, address: str = DEFAULT_ADDRESS, **shown: Unpack[Shown]) -> None:
         self._loop = Loop("noodle-client")
         try:
-            self._client = self._loop.run(
-                _made(address=address, token=token, token_file=token_file, tls=tls, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key)
-            )
+            self._client = self._loop.run(_made(address, shown))
         except BaseException:
             self._loop.close()
             raise
@@ -159,9 +146,9 @@ class Client:
         return self._loop.run(self._client.apply(plan))
 
 
-async def _made(**arguments: Any) -> AsyncClient:
+async def _made(address: str, shown: Shown) -> AsyncClient:
     """gRPC belongs to the loop in which it is begun."""
-    return AsyncClient(**arguments)
+    return AsyncClient(address, **shown)
 
 
 async def _next(stream: AsyncStream) -> Token | None:

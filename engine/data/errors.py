@@ -68,6 +68,10 @@ class Unauthorized(NoodleError):
     exit_code = 2
 
 
+class Unauthenticated(Unauthorized):
+    """Nothing was shown, or nothing that is known here: another token or certificate may do."""
+
+
 class Bug(NoodleError):
     """An unexpected failure on the other side; the message carries only an incident id to look for in its log."""
 

@@ -25,6 +25,7 @@ from engine.data.errors import (
     NotSupported,
     Refused,
     Stale,
+    Unauthenticated,
     Unauthorized,
     Unavailable,
 )
@@ -46,11 +47,11 @@ _CODES: tuple[tuple[type[NoodleError], grpc.StatusCode], ...] = (
     (Unavailable, grpc.StatusCode.UNAVAILABLE),
     (Corrupt, grpc.StatusCode.DATA_LOSS),
     (Cancelled, grpc.StatusCode.CANCELLED),
+    (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
     (Unauthorized, grpc.StatusCode.PERMISSION_DENIED),
     (Bug, grpc.StatusCode.INTERNAL),
 )
 _CLASSES = {code: cls for cls, code in _CODES if cls is not NotSupported}
-_CLASSES[grpc.StatusCode.UNAUTHENTICATED] = Unauthorized
 _CLASSES[grpc.StatusCode.DEADLINE_EXCEEDED] = Unavailable
 _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 

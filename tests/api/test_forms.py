@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +13,8 @@ import pydantic
 import pytest
 
 from tests.api.conftest import NAME, Served
-from tests.api.test_streams import DEADLINE_S, own  # noqa: F401  (a fixture)
+from tests.api.killing import texts_through_a_kill
+from tests.api.test_streams import own  # noqa: F401  (a fixture)
 
 MESSAGES = [{"role": "user", "content": "Describe a person"}]
 
@@ -106,24 +104,7 @@ def test_a_form_that_is_none_is_refused(served: Served, more: dict[str, Any], pa
 def test_a_worker_that_is_killed_in_the_middle_changes_no_form(served: Served, own: Served) -> None:  # noqa: F811
     asked = {"model": NAME, "messages": MESSAGES, "temperature": 1, "max_tokens": 300, "response_format": FORM}
     wanted = [served.openai().chat.completions.create(**asked, seed=seed).choices[0].message.content for seed in range(3)]
-    texts: dict[int, str] = {}
-    begun = threading.Barrier(4)
-
-    def ask(seed: int) -> None:
-        texts[seed] = ""
-        for i, chunk in enumerate(own.openai().chat.completions.create(**asked, seed=seed, stream=True)):
-            if i == 4:
-                begun.wait(DEADLINE_S)
-            texts[seed] += chunk.choices[0].delta.content or ""
-
-    asking = [threading.Thread(target=ask, args=(seed,)) for seed in range(3)]
-    for thread in asking:
-        thread.start()
-    begun.wait(DEADLINE_S)
-    os.kill(own.pids["w2"], signal.SIGKILL)
-    for thread in asking:
-        thread.join(120)
-    assert [texts[seed] for seed in range(3)] == wanted
+    assert texts_through_a_kill(own, [{**asked, "seed": seed} for seed in range(3)], begun_after=4) == wanted
 
 
 def test_the_command_line_asks_for_a_form_too(served: Served, tmp_path: Path) -> None:

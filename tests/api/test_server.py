@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from engine.api.application import public_name
 from engine.client import LocalCluster
 from tests.api.conftest import NAME, Served
 
@@ -171,3 +172,17 @@ def test_a_model_without_a_template_says_so() -> None:
             f"{http}/v1/chat/completions", json=CHAT, headers={"authorization": f"Bearer {find_token(cluster.address)}"}, timeout=60
         )
     assert answer.status_code == 400 and "chat template" in answer.json()["error"]["message"], answer.text
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("gpt2", "gpt2"),
+        ("org/model", "org/model"),
+        ("./some/Model-1", "Model-1"),
+        ("/home/ann/Model-1/", "Model-1"),
+        ("~/Model-1", "Model-1"),
+    ],
+)
+def test_callers_do_not_learn_where_a_model_lies(model: str, name: str) -> None:
+    assert public_name(model) == name

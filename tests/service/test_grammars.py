@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.errors import Corrupt, InvalidInput, NotSupported
-from engine.data.generation import GenerateRequest, Grammar, GrammarKind
-from engine.data.sampling import SamplingRequest
+from engine.data.generation import GenerateRequest, Grammar, GrammarKind, Segment, Used
+from engine.data.sampling import GREEDY, SamplingRequest
 from engine.model.running.sampling import allowed
+from engine.service.coordinator.journal.journal import Journal, written
+from engine.service.coordinator.outputs.session_outputs import SessionOutputs
 from engine.service.coordinator.text.codec import TextCodec
 from engine.service.coordinator.text.grammars import Constraint, Grammars
 from tests.service.small_chat import small_chat
@@ -126,3 +129,17 @@ def test_only_named_tokens_keep_their_logits(bits: list[bool], size: int) -> Non
     else:
         assert allowed(logits, mask).tolist() == wanted
     assert allowed(logits, b"") is logits
+
+
+def test_a_coordinator_that_starts_again_goes_on_within_the_grammar(codec: TextCodec, grammars: Grammars, tmp_path: Path) -> None:
+    journal, used = Journal(tmp_path / "journal.sqlite3"), Used(GREEDY)
+    request = GenerateRequest(prompt_ids=(1, 2), grammar=Grammar(GrammarKind.REGEX, "ab?(c|dd)"))
+    (letter,) = codec.encode("a")
+    journal.open_session(written("s-1", (1, 2), request, used))
+    journal.append_token("s-1", 0, letter, None)
+    outputs = SessionOutputs(journal, lambda _: None, lambda _: None, lambda waiting: waiting.close())
+    outputs.speak(codec, grammars)
+    outputs.restore()
+    mask = outputs.mask(Segment("s-1", 1, 2, (letter,), sample_index=1), [letter])
+    assert {codec.decode([i]) for i in named(mask)} == {"b", "c", "d"}
+    journal.close()

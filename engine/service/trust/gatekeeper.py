@@ -16,7 +16,8 @@ import grpc
 import grpc.aio
 from cryptography import x509
 
-from engine.data.errors import Unauthorized
+from engine.data.errors import Unauthenticated, Unauthorized
+from engine.service.errors import status_code
 from engine.service.options import Role
 from engine.service.trust.certificates import described
 from engine.service.trust.guard import Guard
@@ -89,8 +90,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
             token, role = self._by_token(_header(handler_call_details))
             _check_role(role, needed, handler_call_details.method, "token")
         except Unauthorized as e:
-            code = grpc.StatusCode.UNAUTHENTICATED if isinstance(e, _NoToken) else grpc.StatusCode.PERMISSION_DENIED
-            return _refusal(handler, code, str(e))
+            return _refusal(handler, status_code(e), str(e))
         if not self._guard.known.tokens and not self._guard.asks_for_certificates:
             return handler
         return self._guarded(handler, needed, handler_call_details.method, token, role)
@@ -105,7 +105,7 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
             if hmac.compare_digest(token.encode(), presented):
                 return token, Role.COORDINATOR if role is Role.WORKER else role
         hint = "give --token-file, --token or NOODLE_TOKEN"
-        raise _NoToken(f"this cluster does not know the token: {hint}" if header else f"this cluster asks for a token: {hint}")
+        raise Unauthenticated(f"this cluster does not know the token: {hint}" if header else f"this cluster asks for a token: {hint}")
 
     def _caller(self, context: grpc.aio.ServicerContext, needed: Role, method: str, token: str, role: Role) -> Caller:
         if not self._guard.asks_for_certificates:
@@ -170,10 +170,6 @@ class Gatekeeper(grpc.aio.ServerInterceptor):
         if caller.token and caller.token not in known.tokens:
             return _TAKEN_BACK
         return _REVOKED if caller.serial and caller.serial in known.revoked else ""
-
-
-class _NoToken(Unauthorized):
-    """Nothing or something unknown was shown; it travels as UNAUTHENTICATED."""
 
 
 def _check_role(role: Role, needed: Role, method: str, shown: str) -> None:

@@ -314,12 +314,12 @@ class StageRunner:
         is_all = len(asked) == len(new)
         logits = out if is_all else out[[index for index, _, _ in asked]]  # [rows that sample, V]
         answers = sample_rows(logits, [_draw(row, index) for _, row, index in asked], where, model.picks if is_all else None)
-        for (_, row, _), answer, scores in zip(asked, answers, logits, strict=True):
+        for (index, row, _), answer in zip(asked, answers, strict=True):
             if isinstance(answer, Exception):
                 row.error = as_noodle_error(answer)
                 continue
             wanted = row.decision.session.sampling
-            row.reply = Sampled(answer, logprobs(scores, answer, wanted.top_logprobs) if wanted.logprobs else None)
+            row.reply = Sampled(answer, logprobs(out[index], answer, wanted.top_logprobs) if wanted.logprobs else None)
 
     def _forward(self, frame: pb.StepFrame, rows: list[Row], failures: list[pb.SegmentResult]) -> pb.StepFrame:
         """The message for the next stage: the rows that survived, and everything that has to travel on."""
