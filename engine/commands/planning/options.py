@@ -11,6 +11,7 @@ from pathlib import Path
 from engine.commands.connection import Connection
 from engine.options.declared import group, option
 from engine.options.kinds import factors, ids, numbers, positive, size, whole
+from engine.service.options import CacheOptions
 
 
 def link(text: str) -> tuple[float, float]:
@@ -63,11 +64,29 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Exporting:
+    """The plan for an engine that is used already."""
+
+    export: str | None = option(
+        metavar="ENGINE",
+        help="print what makes vllm, sglang, llamacpp, accelerate or deepspeed run the plan; what it cannot do is said on stderr",
+    )
+    running: bool = option(default=False, help="with --export: the plan that runs (--connect, --current) instead of a new one")
+    model: str | None = option(metavar="MODEL", help="with --export: the model, as that engine or this one is to load it")
+    random_weights: int | None = option(kind=whole(0), metavar="SEED", help="with --model: an architecture, for its modules' names")
+    device: tuple[str, ...] = option(
+        repeated=True, metavar="NODE=DEVICE", help="with --export: what a node is called there, e.g. b=cuda:1; may be repeated"
+    )
+    cache: CacheOptions = group(CacheOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Find and prove the best plan for a problem given as a document."""
 
     source: PlanSource = group(PlanSource)
     wanted: Wanted = group(Wanted)
+    exporting: Exporting = group(Exporting)
     compare: bool = option(default=False, help="all strategies in one table, with the moves from the plan that runs")
     strategy: str = option(default="balanced", help="what to minimise (default %(default)s)")
     no_notes: bool = option(default=False, help="do not solve again to find out what would help")

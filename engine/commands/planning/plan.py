@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from engine.commands.output import print_json, say, table
-from engine.commands.planning import plan_compare
+from engine.commands.planning import plan_compare, plan_export
 from engine.commands.planning.options import Plan, Wanted
 from engine.commands.planning.plan_source import load
 from engine.data.errors import InvalidInput
@@ -30,8 +30,11 @@ def plan(options: Plan) -> int:
     check_strategy(options.strategy)
     source = load(options.source, options.wanted, options.strategy)
     problem = with_options(source.problem, options.wanted)
+    plan_export.check(options)
     if options.compare:
         return plan_compare.compare_all(options, source, problem)
+    if options.exporting.running:
+        return plan_export.show(options, plan_export.running_plan(source, problem), source)
     started = time.perf_counter()
     try:
         found = solve(problem, options.strategy)
@@ -43,6 +46,8 @@ def plan(options: Plan) -> int:
     found = replace(found, binds=binding(problem, found), notes=() if options.no_notes else advice(problem, found))
     found_plan, running = PartitionPlan.of(problem, found, model=source.model, solve_ms=solve_ms), source.running_plan(problem)
     moves = None if running is None else diff(running, found_plan)
+    if options.exporting.export:
+        return plan_export.show(options, found_plan, source)
     if options.json:
         print_json(plan_document(found_plan) | ({} if moves is None else {"moves": plan_compare.moves_document(moves)}))
     else:

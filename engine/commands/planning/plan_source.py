@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +20,7 @@ from engine.planning.documents.partition_plan import PartitionPlan
 from engine.planning.documents.plan_json import plan_from_json
 from engine.planning.documents.problem_json import read_problem
 from engine.planning.estimate import Machine, estimate
+from engine.planning.export.modules import modules_of
 from engine.planning.problem import Link, Problem
 from engine.profile.hardware import HardwareCapability
 from engine.profile.profile import Profile
@@ -29,12 +30,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The problem as its source states it, and what runs now; `running` is () when nothing is known to run."""
+    """The problem as its source states it, its model, and what runs now; `running` is () when nothing is known to run."""
 
     problem: Problem
     running: tuple[Stage, ...] = ()
     plan_version: int = 0
     model: str = ""
+    modules: tuple[tuple[str, ...], ...] = ()  # of every item, as a profile names them
 
     def running_plan(self, problem: Problem) -> PartitionPlan | None:
         """What runs, at the costs of `problem`, which may say other things than the source does; None, and a note on stderr why,
@@ -59,16 +61,16 @@ def load(options: PlanSource, wanted: Wanted, strategy: str) -> Source:
             raise InvalidInput("--connect asks the cluster for the plan that runs: leave --current out")
         return asyncio.run(_from_cluster(options.connection))
     if options.profile is not None:
-        problem = _estimated(options.profile, options, wanted, strategy)
+        source = _estimated(options.profile, options, wanted, strategy)
     else:
-        problem = read_as("problem", options.problem or Path("-"), read_problem)
+        source = Source(read_as("problem", options.problem or Path("-"), read_problem))
     if options.current is None:
-        return Source(problem)
+        return source
     current = read_as("plan", options.current, plan_from_json)
-    return Source(problem, current.ranges, current.plan_version, current.model)
+    return replace(source, running=current.ranges, plan_version=current.plan_version, model=current.model or source.model)
 
 
-def _estimated(profile_path: Path, options: PlanSource, wanted: Wanted, strategy: str) -> Problem:
+def _estimated(profile_path: Path, options: PlanSource, wanted: Wanted, strategy: str) -> Source:
     """From a profile and what the doctor found on each machine; says on stderr what is left out, and why."""
     if not options.hardware:
         raise InvalidInput(
@@ -83,7 +85,7 @@ def _estimated(profile_path: Path, options: PlanSource, wanted: Wanted, strategy
         note(f"left out: {refusal.reason}")
     scores = sorted(match.scores.items(), key=lambda pair: -pair[1])
     note(f"suited for {strategy}, 0 to 1: {', '.join(f'{node_id} {score:.2f}' for node_id, score in scores)}")
-    return problem
+    return Source(problem, model=profile.model, modules=modules_of(profile))
 
 
 def _devices(path: Path) -> tuple[HardwareCapability, ...]:
