@@ -97,9 +97,43 @@ def test_an_estimate_from_a_profile_and_what_doctors_found(tmp_path: Path, capsy
     assert "left out: odd.cpu (a CPU) cannot compute in float32" in captured.err and "good.cpu 1.00, odd.cpu 0.00" in captured.err
 
 
+def test_an_export_is_the_engines_text_and_what_it_lacks_is_said_beside_it(
+    problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "--problem", problem, "--export", "vllm", "--model", "a/b"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[0].startswith("# on ") and "VLLM_PP_LAYER_PARTITION=" in captured.out
+    assert captured.err.count("\n") == captured.err.count("vllm: ") >= 3
+    document = answer(capsys, "--problem", problem, "--export", "llamacpp", "--model", "a.gguf")
+    assert document["export"]["settings"]["tensor_split"] and document["stages"] and document["export"]["not_expressed"]
+    (tmp_path / "profile.json").write_text(MADE.to_json())
+    (tmp_path / "m.json").write_text(json.dumps({"capabilities": [asdict(box("cpu", rooflines={"float32": MADE.environment.roofline}))]}))
+    source = ["--profile", str(tmp_path / "profile.json"), "--hardware", str(tmp_path / "m.json")]
+    assert main(["plan", *source, "--export", "accelerate", "--device", "m.cpu=cpu"]) == 0
+    assert set(json.loads(capsys.readouterr().out).values()) == {"cpu"}
+
+
+def test_a_name_makes_no_line_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evil = {**PROBLEM, "nodes": [{"id": "$(reboot); 'x", "time_s": [0.1] * 6}]}
+    (tmp_path / "evil.json").write_text(json.dumps(evil))
+    assert main(["plan", "--problem", str(tmp_path / "evil.json"), "--export", "llamacpp", "--model", "m.gguf"]) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == "# on $(reboot); 'x" and second == "rpc-server -H 0.0.0.0 -p 50052"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
+        (["--problem", "PROBLEM", "--export", "tgi"], 2, "engine 'tgi' is unknown: export to one of vllm"),
+        (["--problem", "PROBLEM", "--export", "vllm", "--compare"], 2, "--compare shows several"),
+        (["--problem", "PROBLEM", "--running"], 2, "--running says how a plan is exported: name the engine with --export"),
+        (["--problem", "PROBLEM", "--device", "a=0"], 2, "--device says how a plan is exported"),
+        (["--problem", "PROBLEM", "--export", "vllm", "--running"], 2, "none is known: give --connect"),
+        (["--problem", "PROBLEM", "--export", "vllm", "--device", "a"], 2, "give NODE=DEVICE, e.g. b=cuda:1"),
+        (["--problem", "PROBLEM", "--export", "vllm", "--device", "c=0"], 2, "names node 'c', which holds no stage"),
+        (["--problem", "PROBLEM", "--export", "vllm", "--random-weights", "0"], 2, "name it with --model"),
+        (["--problem", "PROBLEM", "--export", "accelerate"], 2, "nobody knows them here: give the model with --model"),
+        (["--problem", "PROBLEM", "--export", "accelerate", "--model", "/nowhere/x"], 1, "/nowhere/x"),
         (["--compare"], 2, "no problem is given: name one, by --problem FILE, --connect HOST:PORT, or --profile FILE"),
         (["--problem", "PROBLEM", "--connect", "127.0.0.1:9"], 2, "--problem and --connect are two problems"),
         (["--connect", "127.0.0.1:9", "--current", "PROBLEM"], 2, "leave --current out"),

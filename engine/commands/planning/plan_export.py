@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from engine.commands.output import note, print_json, say
 from engine.commands.planning.options import Exporting, Plan
 from engine.commands.planning.plan_source import Source
@@ -14,8 +12,6 @@ from engine.planning.documents.plan_json import plan_document
 from engine.planning.export.engines import check_engine, export, export_document
 from engine.planning.export.exported import Wish
 from engine.planning.problem import Problem
-
-_RANDOM = " (random weights"  # how labels mark them: no other engine can load such a model by its name
 
 
 def check(options: Plan) -> None:
@@ -47,8 +43,9 @@ def show(options: Plan, plan: PartitionPlan, source: Source) -> int:
     """Print what the engine takes on stdout, and on stderr, or as `not_expressed`, what it cannot do."""
     wanted = options.exporting
     engine = wanted.export or ""
-    name = wanted.model or ("" if _RANDOM in source.model else source.model)
-    exported = export(engine, Wish(plan, name, _devices(wanted), _modules(wanted, source) if engine == "accelerate" else ()))
+    name = wanted.model or ("" if source.has_random_weights else source.model)
+    modules = _modules(name, wanted, source) if engine == "accelerate" else ()
+    exported = export(engine, Wish(plan, name, _devices(wanted), modules))
     for sentence in exported.not_expressed:
         note(f"{engine}: {sentence}")
     if options.json:
@@ -70,13 +67,13 @@ def _devices(wanted: Exporting) -> dict[str, str]:
     return found
 
 
-def _modules(wanted: Exporting, source: Source) -> tuple[tuple[str, ...], ...]:
-    """From the model that was named, else from the profile; reads no weights."""
-    if wanted.model is None:
+def _modules(name: str, wanted: Exporting, source: Source) -> tuple[tuple[str, ...], ...]:
+    """From the profile, or else from the model's configuration, if its folder is here; reads no weights."""
+    if wanted.model is None and (source.modules or not name):
         return source.modules
     from engine.model.running.slicing import item_modules
     from engine.model.sources.source import resolve
     from engine.model.weights.weight_folder import WeightFolder
 
-    folder: Path = resolve(ModelRef(wanted.model, wanted.random_weights), cache_dir=wanted.cache.folder, allow_download=False)
+    folder = resolve(ModelRef(name, wanted.random_weights), cache_dir=wanted.cache.folder, allow_download=False)
     return item_modules(WeightFolder(folder).config)

@@ -36,6 +36,7 @@ class Source:
     running: tuple[Stage, ...] = ()
     plan_version: int = 0
     model: str = ""
+    has_random_weights: bool = False  # then its name means nothing to another program
     modules: tuple[tuple[str, ...], ...] = ()  # of every item, as a profile names them
 
     def running_plan(self, problem: Problem) -> PartitionPlan | None:
@@ -85,7 +86,7 @@ def _estimated(profile_path: Path, options: PlanSource, wanted: Wanted, strategy
         note(f"left out: {refusal.reason}")
     scores = sorted(match.scores.items(), key=lambda pair: -pair[1])
     note(f"suited for {strategy}, 0 to 1: {', '.join(f'{node_id} {score:.2f}' for node_id, score in scores)}")
-    return Source(problem, model=profile.model, modules=modules_of(profile))
+    return Source(problem, model=profile.model, has_random_weights=profile.random_weights, modules=modules_of(profile))
 
 
 def _devices(path: Path) -> tuple[HardwareCapability, ...]:
@@ -102,7 +103,8 @@ def _devices(path: Path) -> tuple[HardwareCapability, ...]:
 async def _from_cluster(connection: Connection) -> Source:
     async with connection.client() as client:
         problem, status = await client.problem_json(), await client.status()
-    return Source(read_problem(problem), tuple(_running(status)), status.plan_version, status.model.name)
+    model = status.model
+    return Source(read_problem(problem), tuple(_running(status)), status.plan_version, model.name, model.random_weights)
 
 
 def _running(status: ClusterStatus) -> list[Stage]:

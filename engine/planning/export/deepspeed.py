@@ -2,7 +2,8 @@
 
 `PipelineModule._partition_layers` (0.19: deepspeed/runtime/pipe/module.py) fills `self.parts`, the first layer of every stage and at
 last the number of layers, and tells its own stage with `_set_bounds`. Its `partition_method` knows equal counts, equal parameters and
-counts of a class, and none of them takes bounds; so a class of its own sets them. Embedding and head are layers of that list like any block.
+counts of a class, and none of them takes bounds; so a class of its own sets them. Embedding and head
+are layers of that list like any block.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def check_engine(name: str) -> str:
 
 
 def export(engine: str, wish: Wish) -> Exported:
-    """Raises InvalidInput for an engine that is not there, a device of a node that is not in the plan, and what the engine itself refuses."""
+    """Raises InvalidInput for an engine that is not there, a device of a node that is not in the plan, and what the engine refuses."""
     check_engine(engine)
     nodes = [stage.node_id for stage in wish.plan.stages]
     if foreign := [node_id for node_id in wish.devices if node_id not in nodes]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.planning.documents.partition_plan import PartitionPlan
+from engine.planning.documents.plan_drawing import plain
 from engine.planning.export.shares import Share, shares_of
 
 
@@ -72,4 +73,4 @@ def in_the_plan(plan: PartitionPlan) -> str:
 
 def commands_text(commands: Sequence[Command]) -> str:
     """Lines for a shell, each under a comment that names its node."""
-    return "\n".join(f"# on {command.node_id}\n{command}" for command in commands)
+    return "\n".join(f"# on {plain(command.node_id)}\n{command}" for command in commands)
