@@ -120,7 +120,7 @@ def take_profile(
     from engine.model.hardware.devices import check_device
     from engine.model.hardware.limits import num_cores
     from engine.model.profiling.profile_assembly import profile_of
-    from engine.model.profiling.profiler import ObservabilityEngine
+    from engine.model.profiling.profiler import WorkloadProfiler
     from engine.model.profiling.workload import CausalWorkload, load_workload
 
     device = check_device(measuring.device or "cpu")
@@ -131,7 +131,7 @@ def take_profile(
         workload = load_workload(ref, cache_dir=cache_dir, device=device, on_progress=on_progress)
     if out is not None:
         make_folder(out)  # before the time is spent on what could not be written
-    engine = ObservabilityEngine(workload, depth=measuring.depth, quick=measuring.quick, on_progress=on_progress)
+    engine = WorkloadProfiler(workload, depth=measuring.depth, quick=measuring.quick, on_progress=on_progress)
     return profile_of(workload, engine.run(), depth=measuring.depth)
 
 

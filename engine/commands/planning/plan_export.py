@@ -8,7 +8,6 @@ from engine.commands.planning.plan_source import Source
 from engine.data.errors import InvalidInput
 from engine.data.model import ModelRef
 from engine.planning.documents.partition_plan import PartitionPlan
-from engine.planning.documents.plan_json import plan_document
 from engine.planning.export.engines import check_engine, export, export_document
 from engine.planning.export.exported import Wish
 from engine.planning.problem import Problem
@@ -49,7 +48,7 @@ def show(options: Plan, plan: PartitionPlan, source: Source) -> int:
     for sentence in exported.not_expressed:
         note(f"{engine}: {sentence}")
     if options.json:
-        print_json(plan_document(plan) | {"export": export_document(exported)})
+        print_json(plan.document() | {"export": export_document(exported)})
     else:
         say(exported.text)
     return 0

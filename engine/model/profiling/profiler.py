@@ -1,4 +1,4 @@
-"""ObservabilityEngine: warm up, measure every point in turn, say what the measuring itself cost.
+"""WorkloadProfiler: warm up, measure every point in turn, say what the measuring itself cost.
 
 Points are visited round by round, hooked and plain steps alternating, so that a machine that slows down meanwhile
 does so for all of them alike. Each visit takes one step of each sort; medians are taken later. What a step does
@@ -63,7 +63,7 @@ class Measurements:
         return [taken for taken in self.samples if taken.point in wanted]
 
 
-class ObservabilityEngine:
+class WorkloadProfiler:
     """Measures one workload. `depth` says which modules get hooks: item, layer or leaf; items are timed at every depth."""
 
     def __init__(
