@@ -16,6 +16,7 @@ from engine.data.plan import GIVEN, Plan
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.documents.partition_plan import PartitionPlan
 from engine.planning.estimate import Machine, estimate
+from engine.planning.machine_links import links_between
 from engine.planning.partitioner import StaticPartitioner
 from engine.planning.problem import Link, PlanningNode, Problem
 from engine.profile.point import DECODE, FORWARD
@@ -94,16 +95,18 @@ class ExecutionPlanner:
         sessions: int = 1,
         context_tokens: int = 0,
     ) -> Problem:
-        """The problem over all nodes, one `link` for every pair (None: no message takes time).
+        """The problem over all nodes, one `link` for every pair; without it no message between virtual nodes takes time.
 
-        Of machines that a doctor looked at only eligible ones are in it.
+        Of machines that a doctor looked at only eligible nodes are in it, and without a `link` messages take what
+        `machine_links.py` finds or assumes.
         """
         machines = [node for node in nodes if isinstance(node, Machine)]
         virtual = [node for node in nodes if isinstance(node, VirtualNode)]
         if machines and virtual:
             raise InvalidInput("virtual nodes and machines are given together: describe all of them in one way")
         if machines:
-            found, _ = estimate(self.profile, machines, str(strategy), link or Link(), sessions=sessions, context_tokens=context_tokens)
+            links = links_between(machines, everywhere=link).links
+            found, _ = estimate(self.profile, machines, str(strategy), links, sessions=sessions, context_tokens=context_tokens)
             return found
         work = work_of(self.profile, self.profile.reference_point(DECODE if DECODE in self.profile.phases else FORWARD))
         planned = tuple(

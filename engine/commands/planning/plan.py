@@ -8,14 +8,15 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from engine.commands.output import print_json, say, table
+from engine.commands.output import note, print_json, say, table
 from engine.commands.planning import plan_compare, plan_export
 from engine.commands.planning.options import Plan, Wanted
 from engine.commands.planning.plan_source import load
 from engine.data.errors import InvalidInput
+from engine.files import replace_whole
 from engine.planning.documents.partition_plan import PartitionPlan
 from engine.planning.documents.plan_diff import diff
-from engine.planning.documents.problem_json import constraints_from
+from engine.planning.documents.problem_json import constraints_from, problem_to_json
 from engine.planning.partitioner import StaticPartitioner
 from engine.planning.problem import Problem
 from engine.planning.strategies import check_strategy
@@ -28,6 +29,9 @@ def plan(options: Plan) -> int:
     source = load(options.source, options.wanted, options.strategy)
     problem = with_options(source.problem, options.wanted)
     plan_export.check(options)
+    if options.write_problem is not None:
+        replace_whole(options.write_problem, f"{problem_to_json(problem)}\n".encode("ascii"))
+        note(f"the problem is in {options.write_problem}: edit it, and solve it with `noodle-engine plan --problem`")
     if options.compare:
         return plan_compare.compare_all(options, source, problem)
     if options.exporting.running:
