@@ -30,14 +30,14 @@ def shown_progress(what: str) -> Iterator[Progress]:
 
 
 def progress_lines(what: str) -> Progress:
-    """One line on stderr whenever another tenth is done."""
+    """One line on stderr whenever another tenth is done; where `done` falls, the next part of the work has begun."""
     told = 0
 
     def show(done: float, text: str) -> None:
         nonlocal told
         tenth = int(_TENTHS * done + 1e-9) if 0.0 <= done <= 1.0 else told
-        if tenth > told:
-            told = tenth
+        is_news, told = tenth > told, tenth
+        if is_news:
             note(f"{what}: {100 * tenth // _TENTHS} %, {one_line(text)[:80]}")
 
     return show
