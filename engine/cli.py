@@ -50,6 +50,7 @@ COMMANDS: Mapping[str, tuple[type, str]] = {
     "certs": (machine.Certs, "machine.certs:certs"),
     "doctor": (machine.Doctor, "machine.doctor:doctor"),
     "report": (machine.Report, "machine.report:report"),
+    "examples": (machine.Examples, "machine.examples:examples"),
     "drill": (bench.Drill, "bench.drill:drill"),
     "bench": (bench.Bench, "bench.run:bench"),
 }
@@ -98,6 +99,8 @@ def parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentPa
     for name, (options, _) in COMMANDS.items():
         about = (options.__doc__ or "").strip()
         added = commands.add_parser(name, help=about[:1].lower() + about[1:].rstrip("."), description=about, allow_abbrev=False)
-        added.add_argument("--config", type=Path, metavar="FILE", help="YAML file with options; engine/example.yaml explains it")
+        added.add_argument(
+            "--config", type=Path, metavar="FILE", help="YAML file with options; `noodle-engine examples options.yaml` explains it"
+        )
         declare(added, options)
     return parser, commands.choices

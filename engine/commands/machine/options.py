@@ -98,3 +98,12 @@ class Report:
     out: Path | None = option(kind=Path, metavar="FILE", help="default: beside what it shows")
     format: str = option(default="html", choices=("html", "csv", "json", "jsonl", "prometheus"), help="of a profile (default %(default)s)")
     json: bool = option(default=False, help="the figures as one JSON document on stdout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """List files to begin with, print one, or write them: options, Prometheus, alerts, a dashboard."""
+
+    name: str | None = argument(optional=True, metavar="NAME", help="print this one (default: list them)")
+    out: Path | None = option(kind=Path, metavar="DIR", help="write it there, or all of them")
+    json: bool = option(default=False, help="the list as one JSON document on stdout")

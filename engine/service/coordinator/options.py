@@ -62,5 +62,10 @@ class CoordinatorOptions:
         help="how long the journal remembers sessions that are over, and how many, e.g. 12h,500 (default 30d,10000)",
     )
     recover: bool = option(default=False, help="begin with what can be read of a damaged journal in --state-dir")
+    metrics_sd: Path | None = option(
+        kind=Path,
+        metavar="FILE",
+        help="keep a list of all that can be scraped here, for Prometheus' file_sd_configs; scraping begins with it",
+    )
     recording: RecordingOptions = group(RecordingOptions)
     server: ServerOptions = group(ServerOptions, listen="127.0.0.1:7070")

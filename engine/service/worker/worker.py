@@ -37,7 +37,7 @@ from engine.service.trust.guard import Guard
 from engine.service.trust.trouble import explained
 from engine.service.weights.weight_library import WeightLibrary
 from engine.service.weights.weight_service import WeightService
-from engine.service.worker.advertise import advertised_address, check_advertise
+from engine.service.worker.advertise import advertised_address, advertised_host, check_advertise
 from engine.service.worker.heartbeat import Heartbeat
 from engine.service.worker.options import WorkerOptions, default_id
 from engine.service.worker.stage_service import StageService
@@ -70,7 +70,7 @@ async def run_worker(options: WorkerOptions) -> int:
     meters = Meters()
     cache = WeightCache(options.cache.folder / CACHE_FOLDER, options.cache_limit_bytes)
     supply = WeightSupply(options.worker_id, options.join, cache, meters, access)
-    service = StageService(options.worker_id, supply, access)
+    service = StageService(options.worker_id, supply, access, meters)
     rpc.add_StageServiceServicer_to_server(service, server.grpc)
     sender = WeightService(WeightLibrary(cache, supply.folder_of), supply.pace, meters.add_sent)
     rpc.add_WeightServiceServicer_to_server(sender, server.grpc)
@@ -81,7 +81,7 @@ async def run_worker(options: WorkerOptions) -> int:
         log.warning("%s", exposed)
     announce({"address": address, "worker_id": options.worker_id, "pid": os.getpid(), "metrics_address": metrics_address})
     read_again_on_hangup(guard)
-    worker = Worker(options, address, service, meters, access)
+    worker = Worker(options, address, service, meters, access, metrics_address)
     try:
         return await worker.run()
     finally:
@@ -115,9 +115,10 @@ class Worker:
         service: StageService,
         meters: Meters,
         access: Access,
+        metrics_address: str = "",
     ) -> None:
         self._options, self._service, self._access = options, service, access
-        self._meters, self._bound = meters, address
+        self._meters, self._bound, self._metrics_bound = meters, address, metrics_address
         self._spec = NodeSpec(
             node_id=options.worker_id,
             address=address,
@@ -235,7 +236,8 @@ class Worker:
     async def _connect(self, stub: rpc.ControlStub, state: str, fenced: asyncio.Event) -> Connection:
         request = pb.RegisterRequest(state=state)
         address = advertised_address(self._bound, self._options.advertise, self._options.join)
-        wire.to_message(replace(self._spec, address=address), request.spec)
+        metrics_address = advertised_host(self._metrics_bound, self._options.advertise, self._options.join)
+        wire.to_message(replace(self._spec, address=address, metrics_address=metrics_address), request.spec)
         try:
             reply = check_registered(checked(await stub.Register(request, metadata=self._access.metadata, timeout=REGISTER_TIMEOUT_S)))
         except grpc.aio.AioRpcError as e:

@@ -117,6 +117,7 @@ SCENARIOS: Mapping[str, tuple[Scenario, ...]] = {
         _one("certs list --dir certs --json"),
         _one("certs revoke w9 --dir certs"),
     ),
+    "examples": (_one("examples"), _one("examples alerts.yaml"), _one("examples --out out --json")),
     "drill": (_one("drill --seeds 2"),),
     "bench": (
         _one("bench adaptation --steps 1000", limit_s=0.5, code=130),
