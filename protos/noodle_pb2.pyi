@@ -168,6 +168,18 @@ class HeartbeatReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class LeaveRequest(_message.Message):
+    __slots__ = ("worker_id", "generation")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    generation: int
+    def __init__(self, worker_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
+
+class LeaveReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class StageTiming(_message.Message):
     __slots__ = ("worker_id", "compute_s", "queue_s", "wire_in_s", "wire_out_s")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]

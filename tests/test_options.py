@@ -139,6 +139,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "num_threads": st.integers(1, 10**6),
     "compile": st.just("off"),
     "cache_limit_bytes": st.integers(0, 10**14),
+    "drain_s": st.integers(0, 10**6),
     "slowdowns": st.lists(st.floats(1, 1000), min_size=1).map(tuple),
 }
 

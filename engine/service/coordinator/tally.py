@@ -133,7 +133,8 @@ class Tally:
             elif isinstance(command, do.AdoptPlan):  # what was in flight under another plan does not come back
                 self._sent_s.clear()
             elif isinstance(command, do.DropWorker):
-                self._changes.lost.inc()
+                member = self._cluster.members.get(command.worker_id)
+                self._changes.lost.inc(member is None or not member.leaving)
         self._add_changes()
 
     def refused(self, event: on.ClusterEvent, error: NoodleError) -> None:

@@ -51,5 +51,12 @@ class WorkerOptions:
     cache_limit_bytes: int | None = option(
         "--cache-limit", kind=size, metavar="SIZE", help="of the weights kept there, e.g. 20G (default: what the disk holds)"
     )
+    drain_s: int = option(
+        "--drain-seconds",
+        kind=whole(0),
+        default=25,
+        metavar="N",
+        help="at SIGTERM, for how long a worker may hand over what it holds; 0: end at once (default %(default)s)",
+    )
     slowdown: float = option(default=1.0, kind=factor, of_process=True, metavar="FACTOR", help="emulate a machine that is this much slower")
     server: ServerOptions = group(ServerOptions)

@@ -53,6 +53,7 @@ class StageService(rpc.StageServiceServicer):
         self._granted_plan, self._may_read_kv = 0, set[str]()  # workers that a change of plan lets read keys and values here
         self.runner: StageRunner | None = None
         self.report: Link | None = None
+        self.holds_stage = asyncio.Event()  # from the first stage on
         self._links: dict[int, NextStage] = {}  # by plan version
         self._preparation: Preparation | None = None
         self._loop = asyncio.get_running_loop()
@@ -109,6 +110,7 @@ class StageService(rpc.StageServiceServicer):
         supplied, reply = await self._with_weights(request, load)
         reply.resident_before_bytes, reply.peak_resident_bytes = before_bytes, memory.peak_resident_bytes()
         self._connect(request)
+        self.holds_stage.set()
         return supplied.describe(reply)
 
     async def Forward(self, request_iterator: Any, context: grpc.aio.ServicerContext) -> pb.ForwardReply:
@@ -190,6 +192,7 @@ class StageService(rpc.StageServiceServicer):
         carried = tuple(wire.from_message(Carried, m) for m in request.sessions)
         switching: Future[tuple[str, ...]] = runner.call(lambda: runner.commit(stage, carried))
         missing = await asyncio.wrap_future(switching)
+        self.holds_stage.set()
         self._drop_preparation()
         self._may_read_kv.clear()
         await self._disconnect(lambda version: version != request.plan_version)
