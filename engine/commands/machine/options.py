@@ -107,3 +107,15 @@ class Examples:
     name: str | None = argument(optional=True, metavar="NAME", help="print this one (default: list them)")
     out: Path | None = option(kind=Path, metavar="DIR", help="write it there, or all of them")
     json: bool = option(default=False, help="the list as one JSON document on stdout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """Show what is kept on this machine, or remove what nobody used for long."""
+
+    action: str = argument(optional=True, choices=("list", "prune"), default="list")
+    older_than_days: int = option(
+        "--older-than-days", kind=whole(0), default=30, metavar="N", help="what prune removes (default %(default)s)"
+    )
+    cache: CacheOptions = group(CacheOptions)
+    json: bool = option(default=False, help="one JSON document on stdout")
