@@ -29,6 +29,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[type, str]]] = {
         "up": (serving.Up, "serving.serve:up"),
         "coordinator": (serving.Coordinator, "serving.serve:coordinator"),
         "worker": (serving.Worker, "serving.serve:worker"),
+        "invite": (machine.Invite, "machine.invite:invite"),
         "serve": (serving.Serve, "serving.http:serve_api"),
     },
     "ask it": {

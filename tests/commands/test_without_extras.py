@@ -14,12 +14,11 @@ ROOT = Path(__file__).parents[2]
 
 MISSING = ("textual", "rich", "prompt_toolkit", "plotly", "starlette", "uvicorn", "sse_starlette", "llguidance")
 HIDE = f"""
-import sys
-class Hidden:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {MISSING!r}:
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-sys.meta_path.insert(0, Hidden())
+import importlib.machinery
+find = importlib.machinery.PathFinder.find_spec
+def find_others(name, path=None, target=None):
+    return None if name.partition(".")[0] in {MISSING!r} else find(name, path, target)
+importlib.machinery.PathFinder.find_spec = staticmethod(find_others)
 """
 NOBODY = "127.0.0.1:1"
 

@@ -24,7 +24,9 @@ def default_id() -> str:
 class WorkerOptions:
     """Serve stages on this machine for a coordinator."""
 
-    join: str = option(default="", required=True, of_process=True, metavar="HOST:PORT", help="the coordinator's address")
+    join: str = option(
+        default="", required=True, of_process=True, metavar="HOST:PORT", help="the coordinator's address, or the line of an invitation"
+    )
     worker_id: str = option(
         "--id",
         default="",

@@ -35,9 +35,11 @@ from engine.service.process import Server, announce, end_at_once, read_again_on_
 from engine.service.trust.access import Access
 from engine.service.trust.certificates import read_certificate
 from engine.service.trust.guard import Guard
+from engine.service.trust.invitation import is_invitation
 from engine.service.trust.trouble import explained
 from engine.service.weights.weight_library import WeightLibrary
 from engine.service.weights.weight_service import WeightService
+from engine.service.worker.admission import admitted
 from engine.service.worker.advertise import advertised_address, advertised_host, check_advertise
 from engine.service.worker.departure import Departure, end_by_signal
 from engine.service.worker.heartbeat import Heartbeat
@@ -60,6 +62,8 @@ RETRY_S = (0.1, 0.2, 0.2, 0.3, 0.5, 0.5, 1.0, 2.0)
 
 async def run_worker(options: WorkerOptions) -> int:
     """Serve until the process is ended; raises what the coordinator or this machine has against this worker for good."""
+    if is_invitation(options.join):
+        options = await admitted(options)
     options = replace(options, worker_id=options.worker_id or _own_name(options.server.security) or default_id())
     check_name("worker id", options.worker_id)
     if options.advertise is not None:
