@@ -108,12 +108,12 @@ def parse(argv: Sequence[str]) -> tuple[str, Any]:
     finder.add_argument("--config", type=Path)
     found = finder.parse_known_args(argv)[0]
     if found.config is None:
-        values = vars(parsed(parser, commands, argv))
+        values = parsed(parser, commands, argv)
     else:
         from engine.commands.config_file import apply_config
 
         settings = apply_config(found.config, found.command, commands)
-        values = settings.fill(vars(parsed(parser, commands, argv)))
+        values = settings.fill(parsed(parser, commands, argv))
     del values["config"]
     name = values.pop("command")
     return name, build(COMMANDS[name][0], values)

@@ -41,15 +41,15 @@ class ShowVersion(argparse.Action):
         parser.exit()
 
 
-def parsed(parser: argparse.ArgumentParser, commands: Mapping[str, argparse.ArgumentParser], argv: Sequence[str]) -> argparse.Namespace:
-    """What `parser` makes of a command line; raises InvalidInput."""
+def parsed(parser: argparse.ArgumentParser, commands: Mapping[str, argparse.ArgumentParser], argv: Sequence[str]) -> dict[str, Any]:
+    """Values by name, as `parser` makes them of a command line; raises InvalidInput."""
     found, left = parser.parse_known_args(argv)
     if left:
         command = commands[found.command]
         known = [option for action in command._actions for option in action.option_strings if action.help != argparse.SUPPRESS]
         text = f"{found.command} does not take {' '.join(left)[:80]}{nearest(left[0].partition('=')[0], known)}"
         raise InvalidInput(_with_help(text, command.prog))
-    return found
+    return vars(found)
 
 
 def _with_help(text: str, program: str) -> str:
