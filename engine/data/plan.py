@@ -27,6 +27,7 @@ class NodeSpec:
     pool_id: str = ""  # the memory that it draws from: what names the same one shares it; "" if the worker did not say
     pool_bytes: int = 0  # what that memory could give to all who share it, as this worker found it
     instance_id: str = ""  # random, of the process: host name and pid are the same in every container
+    metrics_address: str = ""  # where it answers scrapes; "" if nowhere
 
 
 @dataclass(frozen=True, slots=True)

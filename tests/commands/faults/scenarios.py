@@ -117,6 +117,9 @@ SCENARIOS: Mapping[str, tuple[Scenario, ...]] = {
         _one("certs list --dir certs --json"),
         _one("certs revoke w9 --dir certs"),
     ),
+    "examples": (_one("examples"), _one("examples alerts.yaml"), _one("examples --out out --json")),
+    "cache": (_one("cache list --cache-dir made"), _one("cache prune --older-than-days 0 --cache-dir made")),
+    "invite": (_one(f"invite --join {NOBODY} --dir certs", until="noodle:", code=130),),
     "drill": (_one("drill --seeds 2"),),
     "bench": (
         _one("bench adaptation --steps 1000", limit_s=0.5, code=130),
