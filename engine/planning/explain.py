@@ -246,12 +246,12 @@ def _cure_links(problem: Problem) -> str:
 # --- what binds, what would help --------------------------------------------------------------------------------
 def binding(problem: Problem, found: Solution) -> str:
     """What the bottleneck is: a stage's compute, a link, or both."""
-    costs = [problem.stage_cost_s(s.time_s, s.hop_s) for s in found.stages]
+    costs = [problem.stage_cost_s(s.time_s, s.link_s) for s in found.stages]
     k = costs.index(max(costs))
     stage = found.stages[k]
     follower = found.stages[k + 1].node_id if k + 1 < len(found.stages) else ""
-    if follower and stage.hop_s >= stage.time_s:
-        return f"the link {_name(stage.node_id)} -> {_name(follower)}: {1e3 * stage.hop_s:.4g} ms"
+    if follower and stage.link_s >= stage.time_s:
+        return f"the link {_name(stage.node_id)} -> {_name(follower)}: {1e3 * stage.link_s:.4g} ms"
     full = ", its memory is full" if stage.memory_bytes + _smallest_neighbour(problem, stage.start, stage.stop) > stage.room_bytes else ""
     return f"stage {k} on {_name(stage.node_id)}, items {stage.start} to {stage.stop - 1}: {1e3 * stage.time_s:.4g} ms of compute{full}"
 

@@ -46,6 +46,8 @@ class PartitionPlan:
     solve_ms: float = 0.0
     route: str = ""  # how the plan was found, and why so; see routing.py
     why: str = ""
+    lanes: int = 1  # steps under way
+    rows_per_step: float = 1.0  # sessions that share one of them, on average
 
     def __post_init__(self) -> None:
         bounds = [0, *(stage.stop for stage in self.stages)]
@@ -80,6 +82,8 @@ class PartitionPlan:
             solve_ms=solve_ms,
             route=solution.route,
             why=solution.why,
+            lanes=solution.steps.in_flight,
+            rows_per_step=solution.steps.rows,
         )
 
     @classmethod
@@ -116,6 +120,8 @@ class PartitionPlan:
             link_cost=problem.link_cost,
             plan_version=plan_version,
             model=model,
+            lanes=costs.steps.in_flight,
+            rows_per_step=costs.steps.rows,
         )
 
     @property
@@ -137,9 +143,9 @@ class PartitionPlan:
     @property
     def bottleneck(self) -> tuple[int, bool]:
         """(stage index, whether its hop out is what takes so long rather than its computing)."""
-        costs = [stage.time_s + stage.hop_s if self.link_cost == ADDITIVE else max(stage.time_s, stage.hop_s) for stage in self.stages]
+        costs = [stage.time_s + stage.hop_s if self.link_cost == ADDITIVE else max(stage.time_s, stage.link_s) for stage in self.stages]
         index = max(range(len(costs)), key=costs.__getitem__)
-        return index, self.stages[index].hop_s > self.stages[index].time_s
+        return index, self.stages[index].link_s > self.stages[index].time_s
 
     @property
     def fullest(self) -> SolvedStage:
@@ -147,7 +153,9 @@ class PartitionPlan:
         return max(self.stages, key=lambda stage: stage.memory_bytes / stage.room_bytes if stage.room_bytes > 0 else math.inf)
 
     def tokens_per_s(self, sessions: int) -> float:
-        """Together, with this many sessions in flight."""
+        """Together, with this many sessions in flight, each in a step of its own unless the plan says how they share."""
+        if sessions == self.in_flight:
+            return 1.0 / self.period_s if self.period_s > 0 else math.inf
         period_s = max(self.bottleneck_s, self.round_trip_s / sessions)
         return 1.0 / period_s if period_s > 0 else math.inf
 

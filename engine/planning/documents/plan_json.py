@@ -26,6 +26,7 @@ class _StageDocument:
     memory_bytes: float
     hop_s: float = 0.0
     room_bytes: float | None = None
+    held_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class _PlanDocument:
     solve_ms: float
     route: str = ""
     why: str = ""
+    lanes: int = 1
+    rows_per_step: float = 1.0
 
 
 def plan_document(plan: PartitionPlan) -> dict[str, Any]:
@@ -87,9 +90,11 @@ def plan_from_json(text: str) -> PartitionPlan:
 
 def _stage_document(stage: SolvedStage) -> dict[str, Any]:
     room_bytes = stage.room_bytes if math.isfinite(stage.room_bytes) else None
-    return asdict(_StageDocument(stage.node_id, stage.start, stage.stop, stage.time_s, stage.memory_bytes, stage.hop_s, room_bytes))
+    return asdict(
+        _StageDocument(stage.node_id, stage.start, stage.stop, stage.time_s, stage.memory_bytes, stage.hop_s, room_bytes, stage.held_s)
+    )
 
 
 def _stage(stage: _StageDocument) -> SolvedStage:
     room_bytes = math.inf if stage.room_bytes is None else stage.room_bytes
-    return SolvedStage(stage.node, stage.start, stage.stop, stage.time_s, stage.hop_s, stage.memory_bytes, room_bytes)
+    return SolvedStage(stage.node, stage.start, stage.stop, stage.time_s, stage.hop_s, stage.memory_bytes, room_bytes, stage.held_s)
