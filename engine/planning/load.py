@@ -1,8 +1,8 @@
 """How sessions share steps: what a step carries while m of them decode, and what items then take. Pure; it knows no plans.
 
 As many steps are under way as stages compute side by side, and one more where there are wires between hosts (`num_lanes`, as the
-scheduler counts them). A step takes up to ceil(m / lanes) sessions, so k = ceil(m / that) steps are enough, and they carry m / k rows on
-average. With stage times and hops at so many rows a token comes out every
+scheduler counts them). The scheduler keeps all of them filled while there are sessions, so k = min(m, lanes) steps are in flight, which
+carry m / k rows on average. With stage times and hops at so many rows a token comes out every
 
     P(m) = max(bottleneck, round trip / k) * k / m
 
@@ -59,11 +59,8 @@ ONE_STEP = Steps(1, 1.0)
 
 def steps_of(sessions: int, lanes: int) -> Steps:
     """How `sessions` share steps on so many lanes; more than a step holds take turns."""
-    rows = -(-sessions // lanes)
-    if rows > MOST_ROWS:
-        return Steps(lanes, float(MOST_ROWS))
-    in_flight = -(-sessions // rows)
-    return Steps(in_flight, sessions / in_flight)
+    in_flight = min(sessions, lanes)
+    return Steps(in_flight, min(sessions / in_flight, float(MOST_ROWS)))
 
 
 def num_lanes(host_of: Sequence[str], at_once: Mapping[str, int]) -> int:

@@ -120,11 +120,8 @@ class Reference:
         homes = [p.nodes[u].host_id or f"own {u}" for u, _, _ in cuts]
         able = {host.host_id: host.stages_at_once for host in p.hosts}
         lanes = sum(min(homes.count(home), able.get(home, 1)) for home in set(homes)) + (1 if len(set(homes)) > 1 else 0)
-        full = math.ceil(Fraction(p.in_flight, lanes))
-        if full > 64:
-            return lanes, Fraction(64)
-        in_flight = math.ceil(Fraction(p.in_flight, full))
-        return in_flight, Fraction(p.in_flight, in_flight)
+        in_flight = min(p.in_flight, lanes)
+        return in_flight, min(Fraction(p.in_flight, in_flight), Fraction(64))
 
     def price(self, cuts: Cuts) -> tuple[list[float], float, float, float, float, int, float]:
         """(stage costs, round trip, sum of squares, memory ratio, price, steps in flight, rows of each) by definition.
