@@ -144,11 +144,9 @@ class Problem:
     hosts: tuple[Host, ...] = ()
     units_per_byte: int = field(init=False, repr=False, compare=False)  # a power of two: sizes are whole numbers of units
     prefix_units: tuple[int, ...] = field(init=False, repr=False, compare=False)
-    _buffer_units: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _link_of: dict[tuple[str, str], Link] = field(init=False, repr=False, compare=False)
     _ends: dict[str, tuple[float, float]] = field(init=False, repr=False, compare=False)  # node: seconds of a token id in, out
     ties: tuple[tuple[tuple[int, ...], int], ...] = field(init=False, repr=False, compare=False)  # (items, units of each)
-    _served: dict[tuple[Steps, tuple[float, ...]], Problem] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -157,12 +155,10 @@ class Problem:
         kv_tokens = self.sessions * self.context_tokens
         units = (self.units(i.weight_bytes) + self.units(i.kv_bytes_per_token) * kv_tokens for i in self.items)
         object.__setattr__(self, "prefix_units", tuple(accumulate(units, initial=0)))
-        object.__setattr__(self, "_buffer_units", tuple(self.units(node.buffer_bytes) for node in self.nodes))
         object.__setattr__(self, "ties", tuple((members, self.units(size)) for members, size in ties))
         object.__setattr__(self, "_link_of", _both_ways(self.links))
         ends = {c.node_id: (c.to_node.transfer_s(TOKEN_ID_BYTES), c.from_node.transfer_s(TOKEN_ID_BYTES)) for c in self.coordinator}
         object.__setattr__(self, "_ends", ends)
-        object.__setattr__(self, "_served", {})
 
     def _sizes(self, ties: Iterable[tuple[tuple[int, ...], float]]) -> Iterator[float]:
         """Every finite size in bytes."""
@@ -203,7 +199,7 @@ class Problem:
         return not (self.ties or self.workspace_bytes)
 
     def memory_units(self, node: int, start: int, stop: int) -> int:
-        return self.stage_units(start, stop) + self._buffer_units[node]
+        return self.stage_units(start, stop) + self.units(self.nodes[node].buffer_bytes)
 
     def memory_bytes(self, node: int, start: int, stop: int) -> float:
         """What a stage of items [start, stop) takes on `nodes[node]`."""
@@ -280,12 +276,7 @@ class Problem:
     def served(self, steps: Steps, nodes: Iterable[int] = ()) -> Problem:
         """The same without batches: the times of such steps while `nodes` compute, each beside the others of its host."""
         factors = neighbour_factors(self.hosts, [node.host_id for node in self.nodes], nodes)
-        if (steps, factors) not in self._served:
-            self._served[steps, factors] = self._at(steps, factors)
-        return self._served[steps, factors]
-
-    def _at(self, steps: Steps, factors: tuple[float, ...]) -> Problem:
-        nodes = tuple(
+        slowed = tuple(
             replace(
                 n,
                 time_s=times_at(n.time_s_by_batch, steps.rows, factor),
@@ -296,7 +287,7 @@ class Problem:
             for n, factor in zip(self.nodes, factors, strict=True)
         )
         items = tuple(replace(i, output_bytes_per_token=i.output_bytes_per_token * steps.rows) for i in self.items)  # type: ignore[arg-type]
-        return replace(self, items=items, nodes=nodes, in_flight=steps.in_flight, hosts=())
+        return replace(self, items=items, nodes=slowed, in_flight=steps.in_flight, hosts=())
 
 
 def _both_ways(links: Link | tuple[PairLink, ...]) -> dict[tuple[str, str], Link]:

@@ -61,7 +61,7 @@ def test_the_plan_that_serves_was_made_with_them(cluster: Running) -> None:
 
 
 def test_plans_are_made_and_compared_for_the_running_cluster(cluster: Running) -> None:
-    command = [sys.executable, "-m", "engine", "plan", "--connect", cluster.address]
+    command = [sys.executable, "-m", "engine", "plan", "--connect", cluster.address, "--strategy", "balanced"]
     running = [(s.worker_id, s.start, s.stop) for s in cluster.status().stages]
     compared = json.loads(subprocess.run([*command, "--compare", "--json"], capture_output=True, text=True, check=True).stdout)
     current, *others = compared["plans"]

@@ -69,7 +69,7 @@ class Plan:
     source: PlanSource = group(PlanSource)
     wanted: Wanted = group(Wanted)
     compare: bool = option(default=False, help="all strategies in one table, with the moves from the plan that runs")
-    strategy: str = option(default="balanced", help="what to minimise (default %(default)s)")
+    strategy: str = option(default="auto", help="what to minimise (default %(default)s)")
     no_notes: bool = option(default=False, help="do not solve again to find out what would help")
     json: bool = option(default=False, help="one JSON document on stdout")
 

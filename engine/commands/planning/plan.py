@@ -13,12 +13,13 @@ from engine.commands.planning import plan_compare
 from engine.commands.planning.options import Plan, Wanted
 from engine.commands.planning.plan_source import load
 from engine.data.errors import InvalidInput
+from engine.planning.advice import advice
 from engine.planning.documents.partition_plan import PartitionPlan
 from engine.planning.documents.plan_diff import diff
 from engine.planning.documents.plan_drawing import draw
 from engine.planning.documents.plan_json import plan_document
 from engine.planning.documents.problem_json import constraints_from
-from engine.planning.explain import advice, binding, explain_infeasible
+from engine.planning.explain import binding, explain_infeasible
 from engine.planning.problem import Infeasible, Problem, TooHard
 from engine.planning.solution import Solution
 from engine.planning.strategies import check_strategy, solve
@@ -44,7 +45,8 @@ def plan(options: Plan) -> int:
     found_plan, running = PartitionPlan.of(problem, found, model=source.model, solve_ms=solve_ms), source.running_plan(problem)
     moves = None if running is None else diff(running, found_plan)
     if options.json:
-        print_json(plan_document(found_plan) | ({} if moves is None else {"moves": plan_compare.moves_document(moves)}))
+        steps = {"steps_in_flight": found.steps.in_flight, "rows_per_step": found.steps.rows} if problem.is_batched else {}
+        print_json(plan_document(found_plan) | steps | ({} if moves is None else {"moves": plan_compare.moves_document(moves)}))
     else:
         say(f"{draw(found_plan, plan_compare.drawing_width())}\n\n{text(problem, found, solve_ms)}")
         if moves is not None:
@@ -57,6 +59,8 @@ def with_options(problem: Problem, options: Wanted) -> Problem:
     for option, field in (("in_flight", "in_flight"), ("sessions", "sessions"), ("context_tokens", "context_tokens")):
         if getattr(options, option) is not None:
             problem = replace(problem, **{field: getattr(options, option)})
+    if options.in_flight is not None and options.sessions is None and problem.is_batched:
+        problem = replace(problem, sessions=max(problem.sessions, options.in_flight))
     if options.node_order is not None:
         problem = replace(problem, free_order=options.node_order == "free")
     if options.use_all_nodes:
@@ -124,7 +128,7 @@ def text(problem: Problem, found: Solution, solve_ms: float) -> str:
         f"{found.strategy}: {len(found.stages)} of {len(problem.nodes)} nodes, {proof}; {found.method}, {solve_ms:.1f} ms",
         table(("STAGE", "NODE", "ITEMS", "COUNT", "COMPUTE ms", "HOP ms", "MEMORY"), rows),
         f"bottleneck {_ms(found.bottleneck_s)} ms, round trip {_ms(found.round_trip_s)} ms, "
-        f"period at {problem.in_flight} in flight {_ms(found.period_s)} ms ({1 / found.period_s:.4g} tokens/s)"
+        f"period at {problem.in_flight} in flight{_shared(problem, found)} {_ms(found.period_s)} ms ({1 / found.period_s:.4g} tokens/s)"
         if found.period_s > 0
         else "bottleneck, round trip and period are 0 ms",
         f"binds: {found.binds}",
@@ -134,6 +138,12 @@ def text(problem: Problem, found: Solution, solve_ms: float) -> str:
     if not found.ties_searched:
         lines.append("among plans of this objective the tie-breaks were not searched: there are too many")
     return printable("\n".join(lines))
+
+
+def _shared(problem: Problem, found: Solution) -> str:
+    if not problem.is_batched:
+        return ""
+    return f", {found.steps.in_flight} steps of {found.steps.rows:.3g} rows,"
 
 
 def _ms(seconds: float) -> str:

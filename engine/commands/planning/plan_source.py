@@ -77,8 +77,8 @@ def _estimated(profile_path: Path, options: PlanSource, wanted: Wanted, strategy
     profile = read_as("profile", profile_path, Profile.from_json)
     machines = [Machine(path.stem, _devices(path)) for path in options.hardware]
     link = Link(*options.link) if options.link is not None else Link()
-    sizes = {"sessions": wanted.sessions or 1, "context_tokens": wanted.context_tokens or 0}
-    problem, match = estimate(profile, machines, strategy, link, **sizes)
+    load = {"context_tokens": wanted.context_tokens or 0, "in_flight": wanted.in_flight or 1}
+    problem, match = estimate(profile, machines, strategy, link, sessions=wanted.sessions, **load)
     for refusal in match.refusals:
         note(f"left out: {refusal.reason}")
     scores = sorted(match.scores.items(), key=lambda pair: -pair[1])

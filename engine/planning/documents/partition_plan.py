@@ -46,8 +46,6 @@ class PartitionPlan:
     solve_ms: float = 0.0
     route: str = ""  # how the plan was found, and why so; see routing.py
     why: str = ""
-    lanes: int = 1  # steps under way
-    rows_per_step: float = 1.0  # sessions that share one of them, on average
 
     def __post_init__(self) -> None:
         bounds = [0, *(stage.stop for stage in self.stages)]
@@ -82,8 +80,6 @@ class PartitionPlan:
             solve_ms=solve_ms,
             route=solution.route,
             why=solution.why,
-            lanes=solution.steps.in_flight,
-            rows_per_step=solution.steps.rows,
         )
 
     @classmethod
@@ -120,8 +116,6 @@ class PartitionPlan:
             link_cost=problem.link_cost,
             plan_version=plan_version,
             model=model,
-            lanes=costs.steps.in_flight,
-            rows_per_step=costs.steps.rows,
         )
 
     @property

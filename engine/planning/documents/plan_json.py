@@ -53,8 +53,6 @@ class _PlanDocument:
     solve_ms: float
     route: str = ""
     why: str = ""
-    lanes: int = 1
-    rows_per_step: float = 1.0
 
 
 def plan_document(plan: PartitionPlan) -> dict[str, Any]:
@@ -90,9 +88,11 @@ def plan_from_json(text: str) -> PartitionPlan:
 
 def _stage_document(stage: SolvedStage) -> dict[str, Any]:
     room_bytes = stage.room_bytes if math.isfinite(stage.room_bytes) else None
-    return asdict(
-        _StageDocument(stage.node_id, stage.start, stage.stop, stage.time_s, stage.memory_bytes, stage.hop_s, room_bytes, stage.held_s)
-    )
+    figures = stage.time_s, stage.memory_bytes, stage.hop_s, room_bytes, stage.held_s
+    document = asdict(_StageDocument(stage.node_id, stage.start, stage.stop, *figures))
+    if stage.held_s is None:
+        del document["held_s"]
+    return document
 
 
 def _stage(stage: _StageDocument) -> SolvedStage:
