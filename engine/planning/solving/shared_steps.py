@@ -40,7 +40,7 @@ class Shape:
         if strategy == "memory_aware":
             return 0.0
         p, nodes = self.problem, [self.problem.nodes[u] for u in nodes_of(self.problem)]
-        least_s = least_bottleneck(Tables(p))
+        least_s = max(least_bottleneck(Tables(p)), _within_stages(nodes, self.stages[1]))
         if strategy in ("latency_optimized", "cost"):
             hops_s = (self.stages[0] - 1) * best_link(p).latency_s
             trip_s = math.fsum(map(min, zip(*(node.time_s for node in nodes), strict=True))) + hops_s
@@ -49,13 +49,35 @@ class Shape:
         return price * least_s * self.steps.per_token * ROUNDING
 
 
+def _within_stages(nodes: list[PlanningNode], most: int) -> float:
+    """No chain of at most so many stages has a smaller bottleneck: in time T a node moves at most T * max_i(w_i / t_i) of weights w."""
+    weights = [t if t < math.inf else 0.0 for t in nodes[0].time_s]
+    speeds = []
+    for node in nodes:
+        if any(w > 0 and t <= 0 for w, t in zip(weights, node.time_s, strict=True)):
+            return 0.0
+        speeds.append(max((w / t for w, t in zip(weights, node.time_s, strict=True) if w > 0), default=0.0))
+    speed = math.fsum(sorted(speeds, reverse=True)[:most])
+    return math.fsum(weights) / speed * ROUNDING if speed > 0 else 0.0
+
+
+def _fewest_stages(problem: Problem) -> int:
+    """No plan has fewer: so many of the roomiest nodes are needed to hold all of it."""
+    left, rooms = float(problem.stage_units(0, len(problem.items))), (problem.room_units(u) for u in nodes_of(problem))
+    for count, room in enumerate(sorted(rooms, reverse=True), 1):
+        left -= room
+        if left <= 0:
+            return count
+    return 1  # none is enough, which the searches find out
+
+
 def shapes_of(problem: Problem) -> list[Shape]:
     """One for each number of steps in flight of single stages, and of several; the fewest stages first."""
     c, usable = problem.constraints, [problem.nodes[u] for u in nodes_of(problem)]
-    at_once = {host.host_id: host.stages_at_once for host in problem.hosts}
+    at_once, fewest = {host.host_id: host.stages_at_once for host in problem.hosts}, _fewest_stages(problem)
     counts: dict[tuple[bool, Steps], list[int]] = {}
     for count, lanes in sorted(lanes_by_stages([node.host_id for node in usable], at_once).items()):
-        if c.min_stages <= count <= min(c.max_stages or count, len(problem.items)):
+        if max(c.min_stages, fewest) <= count <= min(c.max_stages or count, len(problem.items)):
             for steps in {steps_of(problem.in_flight, each) for each in lanes}:
                 counts.setdefault((count > 1, steps), []).append(count)
     return [_shape(problem, steps, (min(found), max(found))) for (_, steps), found in counts.items()]
