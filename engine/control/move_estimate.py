@@ -19,7 +19,7 @@ from engine.data.errors import InvalidInput, Refused
 from engine.data.model import Item, ModelCard
 from engine.data.moves import MoveEstimate, MoveReport, NodeMemory
 from engine.data.plan import Plan, Stage
-from engine.planning.problem import tie_groups
+from engine.planning.ties import tie_groups
 
 if TYPE_CHECKING:
     from engine.control.cluster import Cluster

@@ -34,6 +34,7 @@ HOP_S = 0.4e-3  # what `simulate` takes for this program's own cost of a message
 class PartitionStrategy(StrEnum):
     """What a plan minimises; engine/planning/README.md says it exactly."""
 
+    AUTO = "auto"
     BALANCED = "balanced"
     BOTTLENECK_FIRST = "bottleneck_first"
     MEMORY_AWARE = "memory_aware"
@@ -70,7 +71,7 @@ class ExecutionPlanner:
     def generate_plan(
         self,
         nodes: Sequence[VirtualNode] | Sequence[Machine],
-        strategy: PartitionStrategy | str = PartitionStrategy.BALANCED,
+        strategy: PartitionStrategy | str = PartitionStrategy.AUTO,
         constraints: PlanningConstraints | None = None,
         *,
         link: Link | None = None,
@@ -89,7 +90,7 @@ class ExecutionPlanner:
     def problem(
         self,
         nodes: Sequence[VirtualNode] | Sequence[Machine],
-        strategy: PartitionStrategy | str = PartitionStrategy.BALANCED,
+        strategy: PartitionStrategy | str = PartitionStrategy.AUTO,
         *,
         link: Link | None = None,
         sessions: int = 1,

@@ -137,6 +137,7 @@ def _thrift(node: HardwareCapability, layers: Sequence[LayerRequirements], eligi
 
 _SHORTEST_S = 1e-12  # layers without work take no time anywhere: all nodes are equal then
 _MERITS: dict[str, Merit] = {
+    "auto": _speed,
     "balanced": _speed,
     "bottleneck_first": _speed,
     "memory_aware": _memory,

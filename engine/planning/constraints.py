@@ -14,7 +14,7 @@ class PlanningConstraints:
 
     `pins`: (item index, node id): the stage that holds the item must be on that node. `stage_items`: the number of items
     of each stage in execution order, e.g. (4, 4, 5); only the nodes are then chosen. `memory_reserve_bytes` stays free on
-    every node. `latency_limit_s` bounds the round trip of one token.
+    every node. `latency_limit_s` bounds the round trip of one token, `bottleneck_limit_s` every stage's cost.
     """
 
     pins: tuple[tuple[int, str], ...] = ()
@@ -25,11 +25,17 @@ class PlanningConstraints:
     memory_reserve_bytes: float = 0.0
     latency_limit_s: float = math.inf
     stage_items: tuple[int, ...] = ()
+    min_stages: int = 1
+    bottleneck_limit_s: float = math.inf
 
     def __post_init__(self) -> None:
         for name, value in (("max_stages", self.max_stages), ("max_items_per_stage", self.max_items_per_stage)):
             if value is not None and value < 1:
                 raise InvalidInput(f"constraint {name} is {value}: it must be at least 1")
+        if self.min_stages < 1:
+            raise InvalidInput(f"constraint min_stages is {self.min_stages}: it must be at least 1")
+        if not self.bottleneck_limit_s >= 0:
+            raise InvalidInput(f"constraint bottleneck_limit_s is {self.bottleneck_limit_s}: it must be 0 or more seconds")
         if self.min_items_per_stage < 1:
             raise InvalidInput(f"constraint min_items_per_stage is {self.min_items_per_stage}: it must be at least 1")
         if not 0 <= self.memory_reserve_bytes < math.inf:

@@ -12,10 +12,7 @@ from engine.planning.routing import search_route
 from engine.planning.shortage import offered_bytes, shortage
 from engine.planning.solution import Solution
 from engine.planning.solving.exact import Solver
-from engine.planning.solving.structure import node_classes, nodes_of
-
-MOST_RESOLVES = 40
-WORTH = 0.01  # gains below 1 % are not worth a sentence
+from engine.planning.solving.structure import nodes_of
 
 
 def feasible(problem: Problem) -> bool:
@@ -50,13 +47,14 @@ def _impossible_item(problem: Problem) -> str:
     for i, item in enumerate(problem.items):
         able = [u for u in nodes if problem.nodes[u].stage_time_s or math.isfinite(problem.nodes[u].time_s[i])]
         if not able:
-            return f"item {_name(item.name)} can run on none of the nodes (its time is infinite on each): add a node that supports it"
+            return f"item {name_text(item.name)} can run on none of the nodes (its time is infinite on each): add a node that supports it"
         u = max(able, key=lambda u: problem.room_bytes(u) - problem.nodes[u].buffer_bytes)
         need, room = problem.memory_bytes(u, i, i + 1), problem.room_bytes(u)
         if need > room:
             return (
-                f"memory: item {_name(item.name)} alone needs {_bytes(need)}, the roomiest node that can run it, {_id(problem, u)}, "
-                f"has {_bytes(max(room, 0))}: give it at least {_bytes(need - room)} more, or use fewer sessions or a shorter context"
+                f"memory: item {name_text(item.name)} alone needs {bytes_text(need)}, the roomiest node that can run it, "
+                f"{id_text(problem, u)}, has {bytes_text(max(room, 0))}: give it at least {bytes_text(need - room)} more, "
+                "or use fewer sessions or a shorter context"
             )
     return ""
 
@@ -103,15 +101,15 @@ def _constraint_cures(problem: Problem) -> Iterator[tuple[Problem, Callable[[Pro
             lambda p: f"stage_items {','.join(map(str, c.stage_items))} fits on no nodes: leave the counts to the planner",
         )
     for k, (item, node_id) in enumerate(c.pins):
-        pinned = f"item {_name(problem.items[item].name)} cannot be pinned to {_name(node_id)}: drop this pin"
+        pinned = f"item {name_text(problem.items[item].name)} cannot be pinned to {name_text(node_id)}: drop this pin"
         yield _with(problem, pins=c.pins[:k] + c.pins[k + 1 :]), _always(pinned)
     for node_id in c.forbidden_nodes:
         rest = tuple(x for x in c.forbidden_nodes if x != node_id)
-        yield _with(problem, forbidden_nodes=rest), _always(f"without the forbidden nodes nothing fits: allow {_name(node_id)}")
+        yield _with(problem, forbidden_nodes=rest), _always(f"without the forbidden nodes nothing fits: allow {name_text(node_id)}")
     if c.memory_reserve_bytes:
         yield (
             _with(problem, memory_reserve_bytes=0.0),
-            lambda p: f"memory_reserve_bytes {_bytes(c.memory_reserve_bytes)} leaves too little: {_reserve(problem)}",
+            lambda p: f"memory_reserve_bytes {bytes_text(c.memory_reserve_bytes)} leaves too little: {_reserve(problem)}",
         )
 
 
@@ -155,10 +153,10 @@ def _smallest_maximum(problem: Problem) -> int:
 
 
 def _reserve(problem: Problem) -> str:
-    sizes = sorted({problem.nodes[u].memory_bytes - size for u in nodes_of(problem) for size in _stage_sizes(problem, u)}, reverse=True)
+    sizes = sorted({problem.nodes[u].memory_bytes - size for u in nodes_of(problem) for size in stage_sizes(problem, u)}, reverse=True)
     sizes = [x for x in sizes if 0 <= x < problem.constraints.memory_reserve_bytes]
-    k = _bisect(sizes, lambda size: feasible(_with(problem, memory_reserve_bytes=size)))
-    return f"at most {_bytes(sizes[k])} can be kept free" if k is not None else "keep nothing free"
+    k = first_that(sizes, lambda size: feasible(_with(problem, memory_reserve_bytes=size)))
+    return f"at most {bytes_text(sizes[k])} can be kept free" if k is not None else "keep nothing free"
 
 
 def _cure_memory(problem: Problem) -> str:
@@ -167,28 +165,28 @@ def _cure_memory(problem: Problem) -> str:
     for u in nodes_of(problem)[:16]:
         extra = _smallest_extra(problem, {u})
         if extra is not None and (best is None or extra < best[0]):
-            best = (extra, f"give {_id(problem, u)} {_bytes(extra)} more")
+            best = (extra, f"give {id_text(problem, u)} {bytes_text(extra)} more")
     for k, pool in enumerate(problem.pools):
         extra = _pool_extra(problem, k)
         if extra is not None and (best is None or extra < best[0]):
-            best = (extra, f"give the shared memory {_name(pool.pool_id)} {_bytes(extra)} more")
+            best = (extra, f"give the shared memory {name_text(pool.pool_id)} {bytes_text(extra)} more")
     if best is None:
         everyone = set(nodes_of(problem))
         extra = _smallest_extra(problem, everyone)
         if extra is None:
             return ""
-        best = (extra, f"no single node's memory would do, but {_bytes(extra)} more on every node")
+        best = (extra, f"no single node's memory would do, but {bytes_text(extra)} more on every node")
     need, have = problem.stage_bytes(0, len(problem.items)), offered_bytes(problem)
-    offer = f"the model needs {_bytes(need)} for weights and KV and the nodes offer {_bytes(have)} in pieces that do not suffice"
+    offer = f"the model needs {bytes_text(need)} for weights and KV and the nodes offer {bytes_text(have)} in pieces that do not suffice"
     return f"memory: {offer}: {best[1]}"
 
 
-def _with_memory(problem: Problem, which: set[int], more: float) -> Problem:
+def with_memory(problem: Problem, which: set[int], more: float) -> Problem:
     nodes = tuple(replace(n, memory_bytes=n.memory_bytes + more) if u in which else n for u, n in enumerate(problem.nodes))
     return replace(problem, nodes=nodes)
 
 
-def _stage_sizes(problem: Problem, u: int) -> list[float]:
+def stage_sizes(problem: Problem, u: int) -> list[float]:
     n = len(problem.items)
     if n > 300:
         return [problem.memory_bytes(u, 0, b) for b in range(1, n + 1)] + [problem.memory_bytes(u, a, n) for a in range(n)]
@@ -197,8 +195,8 @@ def _stage_sizes(problem: Problem, u: int) -> list[float]:
 
 def _smallest_extra(problem: Problem, which: set[int]) -> float | None:
     """Only amounts at which one more stage fits on one of the nodes can be the smallest."""
-    extras = sorted({size - problem.room_bytes(u) for u in which for size in _stage_sizes(problem, u) if size > problem.room_bytes(u)})
-    k = _bisect(extras, lambda more: feasible(_with_memory(problem, which, more)))
+    extras = sorted({size - problem.room_bytes(u) for u in which for size in stage_sizes(problem, u) if size > problem.room_bytes(u)})
+    k = first_that(extras, lambda more: feasible(with_memory(problem, which, more)))
     return None if k is None else extras[k]
 
 
@@ -218,7 +216,7 @@ def _pool_extra(problem: Problem, k: int) -> float | None:
     return high
 
 
-def _bisect(values: list[float], works: Callable[[float], bool]) -> int | None:
+def first_that(values: list[float], works: Callable[[float], bool]) -> int | None:
     """Index of the first value that works, when all after it do too; None if none does."""
     if not values or not works(values[-1]):
         return None
@@ -239,21 +237,21 @@ def _cure_links(problem: Problem) -> str:
     for x in ids:
         for y in ids:
             if x < y and (x, y) not in present and feasible(replace(problem, links=(*problem.links, PairLink(x, y, Link())))):
-                return f"links: the nodes that would do are not connected: link {_name(x)} and {_name(y)}"
+                return f"links: the nodes that would do are not connected: link {name_text(x)} and {name_text(y)}"
     return "links: the nodes that would do are not connected: link more of them" if feasible(replace(problem, links=Link())) else ""
 
 
 # --- what binds, what would help --------------------------------------------------------------------------------
 def binding(problem: Problem, found: Solution) -> str:
     """What the bottleneck is: a stage's compute, a link, or both."""
-    costs = [problem.stage_cost_s(s.time_s, s.hop_s) for s in found.stages]
+    costs = [problem.stage_cost_s(s.time_s, s.link_s) for s in found.stages]
     k = costs.index(max(costs))
     stage = found.stages[k]
     follower = found.stages[k + 1].node_id if k + 1 < len(found.stages) else ""
-    if follower and stage.hop_s >= stage.time_s:
-        return f"the link {_name(stage.node_id)} -> {_name(follower)}: {1e3 * stage.hop_s:.4g} ms"
+    if follower and stage.link_s >= stage.time_s:
+        return f"the link {name_text(stage.node_id)} -> {name_text(follower)}: {1e3 * stage.link_s:.4g} ms"
     full = ", its memory is full" if stage.memory_bytes + _smallest_neighbour(problem, stage.start, stage.stop) > stage.room_bytes else ""
-    return f"stage {k} on {_name(stage.node_id)}, items {stage.start} to {stage.stop - 1}: {1e3 * stage.time_s:.4g} ms of compute{full}"
+    return f"stage {k} on {name_text(stage.node_id)}, items {stage.start} to {stage.stop - 1}: {1e3 * stage.time_s:.4g} ms of compute{full}"
 
 
 def _smallest_neighbour(problem: Problem, start: int, stop: int) -> float:
@@ -262,58 +260,15 @@ def _smallest_neighbour(problem: Problem, start: int, stop: int) -> float:
     return min(sizes, default=0.0) - problem.stage_bytes(start, stop)
 
 
-def advice(problem: Problem, found: Solution) -> tuple[str, ...]:
-    """Up to three changes with the largest gain in the objective, each from solving the changed problem."""
-    from engine.planning.strategies import answer
-
-    if len(problem.nodes) * 2 ** len(node_classes(problem)) > 5000 or found.objective <= 0:
-        return ()
-    gains = []
-    for text, changed in list(_changes(problem, found))[:MOST_RESOLVES]:
-        better = answer(changed, found.strategy)
-        if isinstance(better, Infeasible):
-            continue
-        gain = (found.objective - better.objective) / found.objective
-        if gain > WORTH:
-            gains.append((gain, f"{_amount(text, changed, better)}: {100 * gain:.0f} % less"))
-    return tuple(text for _, text in sorted(gains, reverse=True)[:3])
+def id_text(problem: Problem, u: int) -> str:
+    return name_text(problem.nodes[u].node_id)
 
 
-def _changes(problem: Problem, found: Solution) -> Iterator[tuple[str, Problem]]:
-    for u in nodes_of(problem):
-        if problem.nodes[u].memory_bytes < math.inf:
-            yield _id(problem, u), _with_memory(problem, {u}, math.inf)
-    if isinstance(problem.links, Link):
-        yield "a network ten times as fast", replace(problem, links=_faster(problem.links))
-        return
-    for a, b in zip(found.cuts, found.cuts[1:], strict=False):
-        ends = {problem.nodes[a[0]].node_id, problem.nodes[b[0]].node_id}
-        links = tuple(replace(p, link=_faster(p.link)) if {p.from_id, p.to_id} == ends else p for p in problem.links)
-        yield f"the link {' - '.join(map(_name, sorted(ends)))} ten times as fast", replace(problem, links=links)
-
-
-def _faster(link: Link) -> Link:
-    return Link(link.latency_s / 10, link.bandwidth_bytes_per_s * 10)
-
-
-def _amount(text: str, changed: Problem, better: Solution) -> str:
-    """For a node without a memory limit: how much more memory the better plan takes there than it has."""
-    node = next((k for k, node in enumerate(changed.nodes) if _name(node.node_id) == text and node.memory_bytes == math.inf), None)
-    if node is None:
-        return text
-    used = max((s.memory_bytes for s in better.stages if s.node_id == changed.nodes[node].node_id), default=0.0)
-    return f"{_bytes(used)} of memory on {text}"
-
-
-def _id(problem: Problem, u: int) -> str:
-    return _name(problem.nodes[u].node_id)
-
-
-def _name(text: str) -> str:
+def name_text(text: str) -> str:
     return ascii(text)[1:-1]
 
 
-def _bytes(size: float) -> str:
+def bytes_text(size: float) -> str:
     """Whole bytes, rounded up so that an amount that is asked for suffices, and the same for people."""
     if size == math.inf:
         return "unlimited memory"

@@ -24,7 +24,7 @@ from engine.planning.shortage import shortage
 from engine.planning.solution import Solution
 from engine.planning.solving.label_search import Work
 from engine.planning.solving.structure import relaxation
-from engine.planning.strategies import TOO_MUCH, answer, check_strategy, exact_answer, plan_of
+from engine.planning.strategies import AUTO, TOO_MUCH, answer, check_strategy, exact_answer, plan_of
 
 PAYS = 0.1  # a share of the objective: more than two measurements of equal nodes usually differ
 PAYS_S = 1e-3  # what one hop more costs on a busy machine; tiny models are measured no more exactly
@@ -50,6 +50,8 @@ def solve_stable(problem: Problem, strategy: str, limits: Limits = DEFAULT) -> S
     """`lower_bound` and `optimal` are about every order if all were searched or bounded, and about the present one where that
     was too much. Raises InvalidInput or Infeasible (TooHard if no plan was found by trying)."""
     check_strategy(strategy)
+    if strategy == AUTO:
+        return replace(solve_stable(problem, "latency_optimized", limits), strategy=AUTO)
     chosen = route(problem, strategy, live=True, limits=limits)
     if chosen.kind is Kind.SOLVE:
         found = answer(problem, strategy, limits)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from engine.planning.advice import advice
 from engine.planning.documents.partition_plan import PartitionPlan
-from engine.planning.explain import advice, binding, explain_infeasible
+from engine.planning.explain import binding, explain_infeasible
 from engine.planning.problem import Infeasible, Problem, TooHard
 from engine.planning.solution import Solution
 from engine.planning.strategies import solve
@@ -23,7 +24,7 @@ class StaticPartitioner:
     model: str = ""
     now_s: Callable[[], float] = lambda: 0.0
 
-    def partition(self, strategy: str = "balanced", *, with_notes: bool = True) -> PartitionPlan:
+    def partition(self, strategy: str = "auto", *, with_notes: bool = True) -> PartitionPlan:
         """The best plan. Raises InvalidInput for an unknown strategy, Infeasible with the limit that binds and its smallest cure.
 
         `with_notes` solves the problem again, changed, to find what would help.

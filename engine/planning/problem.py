@@ -3,9 +3,13 @@
 Pure data with the quantities that define a plan's cost; it does not choose anything. The definitions (DESIGN 8):
 
     s_k  compute time of stage k, its node's base and its items' times, h_k  time of the hop from stage k to k+1 (none after the last stage)
-    a stage costs max(s_k, h_k) when sending overlaps computing, s_k + h_k when it does not (`additive`)
+    a stage costs max(s_k, h_k) when sending overlaps computing, s_k + h_k when it does not (`additive`), and max(s_k, w_k) when
+    messages also follow each other on a link (`streamed`): w_k is h_k without the latency
     bottleneck = largest stage cost;  round trip = sum s + sum h + return hop (one token id, last node to first)
     period per token with m sessions in flight  P(m) = max(bottleneck, round trip / m)
+
+With `time_s_by_batch` sessions share steps: load.py says how many rows a step of a plan carries and what P(m) is then; s_k and h_k
+are those of such a step, and the problem `served` on the plan's nodes has them.
 
 A single stage has neither hops nor a return hop. The return hop counts in the round trip only. With `coordinator` links the
 token goes from the last node to the coordinator and from there to the first node, also when both are the same.
@@ -15,19 +19,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 from engine.data.errors import InvalidInput, Refused
 from engine.data.model import Item
 from engine.planning.constraints import PlanningConstraints
+from engine.planning.load import ByBatch, Host, Steps, check_batches, check_hosts, neighbour_factors, num_lanes, steps_of, times_at
+from engine.planning.ties import tie_groups
 
 TOKEN_ID_BYTES = 4
 MAX_ITEMS = 4096
 MAX_NODES = 256
 MOST_SECONDS, MOST_BYTES, MOST_PRICE = 1e15, 1e24, 1e15  # so that no sum or product of them leaves the range of floats
 LEAST_BANDWIDTH = 1e-15  # bytes per second
-OVERLAPPED, ADDITIVE = "overlapped", "additive"
+OVERLAPPED, ADDITIVE, STREAMED = "overlapped", "additive", "streamed"
+LINK_COSTS = (OVERLAPPED, ADDITIVE, STREAMED)
 
 
 class Infeasible(Refused):
@@ -55,6 +62,10 @@ class Link:
 
     def transfer_s(self, num_bytes: float) -> float:
         return self.latency_s + num_bytes / self.bandwidth_bytes_per_s
+
+    def held_s(self, num_bytes: float) -> float:
+        """How long the message keeps the link from the next one."""
+        return num_bytes / self.bandwidth_bytes_per_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +101,8 @@ class PlanningNode:
     `time_s[i]` is one decode step of item i there, inf if it cannot run it, and `base_s` what a step takes there beside its
     items, however many they are; or `stage_time_s[k]` the time of a stage of k + 1 items whatever they are (a longer stage is
     impossible, the table need not rise). `buffer_bytes` is what any stage
-    there needs beside its items. `pool_id` names the shared memory that the node draws from.
+    there needs beside its items. `pool_id` names the shared memory that the node draws from. `time_s_by_batch` are the item times of
+    steps with 1 row, which are `time_s`, and with more; `host_id` names the host that the node shares, "" where it has its own.
     """
 
     node_id: str
@@ -101,6 +113,8 @@ class PlanningNode:
     buffer_bytes: float = 0.0
     pool_id: str | None = None
     base_s: float = 0.0
+    time_s_by_batch: ByBatch = ()
+    host_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +141,9 @@ class Problem:
     workspace_bytes: tuple[float, ...] = ()
     constraints: PlanningConstraints = field(default_factory=PlanningConstraints)
     coordinator: tuple[CoordinatorLink, ...] = ()
+    hosts: tuple[Host, ...] = ()
     units_per_byte: int = field(init=False, repr=False, compare=False)  # a power of two: sizes are whole numbers of units
     prefix_units: tuple[int, ...] = field(init=False, repr=False, compare=False)
-    _buffer_units: tuple[int, ...] = field(init=False, repr=False, compare=False)
     _link_of: dict[tuple[str, str], Link] = field(init=False, repr=False, compare=False)
     _ends: dict[str, tuple[float, float]] = field(init=False, repr=False, compare=False)  # node: seconds of a token id in, out
     ties: tuple[tuple[tuple[int, ...], int], ...] = field(init=False, repr=False, compare=False)  # (items, units of each)
@@ -141,7 +155,6 @@ class Problem:
         kv_tokens = self.sessions * self.context_tokens
         units = (self.units(i.weight_bytes) + self.units(i.kv_bytes_per_token) * kv_tokens for i in self.items)
         object.__setattr__(self, "prefix_units", tuple(accumulate(units, initial=0)))
-        object.__setattr__(self, "_buffer_units", tuple(self.units(node.buffer_bytes) for node in self.nodes))
         object.__setattr__(self, "ties", tuple((members, self.units(size)) for members, size in ties))
         object.__setattr__(self, "_link_of", _both_ways(self.links))
         ends = {c.node_id: (c.to_node.transfer_s(TOKEN_ID_BYTES), c.from_node.transfer_s(TOKEN_ID_BYTES)) for c in self.coordinator}
@@ -186,7 +199,7 @@ class Problem:
         return not (self.ties or self.workspace_bytes)
 
     def memory_units(self, node: int, start: int, stop: int) -> int:
-        return self.stage_units(start, stop) + self._buffer_units[node]
+        return self.stage_units(start, stop) + self.units(self.nodes[node].buffer_bytes)
 
     def memory_bytes(self, node: int, start: int, stop: int) -> float:
         """What a stage of items [start, stop) takes on `nodes[node]`."""
@@ -215,6 +228,13 @@ class Problem:
         link = self.link(sender, receiver)
         return math.inf if link is None else link.transfer_s(self.items[cut - 1].output_bytes_per_token)
 
+    def held_s(self, sender: int, receiver: int, cut: int) -> float:
+        """How much of that time a stage's cost counts: without the latency where messages follow each other."""
+        link = self.link(sender, receiver)
+        if self.link_cost != STREAMED or link is None:
+            return self.hop_s(sender, receiver, cut)
+        return link.held_s(self.items[cut - 1].output_bytes_per_token)
+
     def return_s(self, last: int, first: int) -> float:
         """Time to send the token id back to the first stage."""
         if self._ends:
@@ -233,12 +253,41 @@ class Problem:
         """Whether every node is as far from the coordinator as the others."""
         return len(set(self._ends.values())) <= 1
 
-    def stage_cost_s(self, compute_s: float, hop_s: float) -> float:
+    def stage_cost_s(self, compute_s: float, held_s: float) -> float:
         """A stage's share of the bottleneck."""
-        return compute_s + hop_s if self.link_cost == ADDITIVE else max(compute_s, hop_s)
+        return compute_s + held_s if self.link_cost == ADDITIVE else max(compute_s, held_s)
 
     def period_s(self, bottleneck_s: float, round_trip_s: float) -> float:
         return max(bottleneck_s, round_trip_s / self.in_flight)
+
+    # ------------------------------------------------------------------------------------------ a load
+    @property
+    def is_batched(self) -> bool:
+        """Whether sessions share steps, so that times depend on how many stages there are."""
+        return bool(self.nodes[0].time_s_by_batch)
+
+    def steps(self, nodes: Iterable[int]) -> Steps:
+        """How the load shares steps where these nodes hold the stages; one row a step in a problem without batches."""
+        if not self.is_batched:
+            return Steps(self.in_flight, 1.0)
+        at_once = {host.host_id: host.stages_at_once for host in self.hosts}
+        return steps_of(self.in_flight, num_lanes([self.nodes[u].host_id for u in nodes], at_once))
+
+    def served(self, steps: Steps, nodes: Iterable[int] = ()) -> Problem:
+        """The same without batches: the times of such steps while `nodes` compute, each beside the others of its host."""
+        factors = neighbour_factors(self.hosts, [node.host_id for node in self.nodes], nodes)
+        slowed = tuple(
+            replace(
+                n,
+                time_s=times_at(n.time_s_by_batch, steps.rows, factor),
+                base_s=n.base_s * factor,
+                time_s_by_batch=(),
+                host_id="",
+            )
+            for n, factor in zip(self.nodes, factors, strict=True)
+        )
+        items = tuple(replace(i, output_bytes_per_token=i.output_bytes_per_token * steps.rows) for i in self.items)  # type: ignore[arg-type]
+        return replace(self, items=items, nodes=slowed, in_flight=steps.in_flight, hosts=())
 
 
 def _both_ways(links: Link | tuple[PairLink, ...]) -> dict[tuple[str, str], Link]:
@@ -258,8 +307,8 @@ def _check(problem: Problem) -> None:
     node_ids = tuple(node.node_id for node in problem.nodes)
     if len(set(node_ids)) != len(node_ids):
         raise InvalidInput(f"node {next(i for i in node_ids if node_ids.count(i) > 1)!r} is given twice: names must differ")
-    if problem.link_cost not in (OVERLAPPED, ADDITIVE):
-        raise InvalidInput(f"link_cost {problem.link_cost!r} is unknown: use {OVERLAPPED} or {ADDITIVE}")
+    if problem.link_cost not in LINK_COSTS:
+        raise InvalidInput(f"link_cost {problem.link_cost!r} is unknown: use {', '.join(LINK_COSTS)}")
     for name, value, low in (
         ("sessions", problem.sessions, 1),
         ("context_tokens", problem.context_tokens, 0),
@@ -273,6 +322,7 @@ def _check(problem: Problem) -> None:
     pools = {pool.pool_id for pool in problem.pools}
     for node in problem.nodes:
         _check_node(node, n, pools)
+    _check_load(problem)
     problem.constraints.check_against(n, node_ids)
     if set(node_ids) <= set(problem.constraints.forbidden_nodes):
         raise Infeasible("every node is forbidden: allow at least one")
@@ -281,6 +331,20 @@ def _check(problem: Problem) -> None:
     if problem.coordinator and sorted(c.node_id for c in problem.coordinator) != sorted(node_ids):
         named = ", ".join(c.node_id for c in problem.coordinator[:8])
         raise InvalidInput(f"coordinator links are given for {named}: give one for every node, {', '.join(node_ids[:8])}, or none")
+
+
+def _check_load(problem: Problem) -> None:
+    without = [node.node_id for node in problem.nodes if not node.time_s_by_batch]
+    if without and len(without) < len(problem.nodes):
+        raise InvalidInput(f"node {without[0]} has no time_s_by_batch and others have: give it for every node or for none")
+    check_hosts(problem.hosts, {node.node_id: node.host_id for node in problem.nodes})
+    if problem.hosts and without:
+        raise InvalidInput(
+            "hosts are given without time_s_by_batch: they change how sessions share steps, so give times of steps with several rows"
+        )
+    if not without:
+        for node in problem.nodes:
+            check_batches(node.node_id, node.time_s, node.time_s_by_batch)
 
 
 def _check_sizes(problem: Problem) -> None:
@@ -319,24 +383,3 @@ def _check_node(node: PlanningNode, num_items: int, pools: set[str]) -> None:
         raise InvalidInput(
             f"node {node.node_id} draws from memory pool {node.pool_id!r}: the pools are {', '.join(sorted(pools)) or 'none'}"
         )
-
-
-def tie_groups(items: tuple[Item, ...]) -> tuple[tuple[tuple[int, ...], float], ...]:
-    """Items that share one tensor, with its bytes; a tie may be written at one end or at both."""
-    root = list(range(len(items)))
-
-    def find(i: int) -> int:
-        while root[i] != i:
-            i = root[i]
-        return i
-
-    for i, item in enumerate(items):
-        if item.tied_to is not None:
-            if not 0 <= item.tied_to < len(items) or item.tied_to == i:
-                raise InvalidInput(f"item {item.name} is tied to item {item.tied_to}: name another item, 0 to {len(items) - 1}")
-            root[max(find(i), find(item.tied_to))] = min(find(i), find(item.tied_to))
-    groups: dict[int, list[int]] = {}
-    for i in range(len(items)):
-        groups.setdefault(find(i), []).append(i)
-    tied = [tuple(members) for members in groups.values() if len(members) > 1]
-    return tuple((members, min(max(items[i].tied_bytes for i in members), *(items[i].weight_bytes for i in members))) for members in tied)

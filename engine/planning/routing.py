@@ -51,7 +51,8 @@ class _Facts:
     def is_plain(self) -> bool:
         """Whether arrays can plan it; what a running cluster asks they can, up to some hundred nodes or items."""
         problem = self.problem
-        plain = problem.constraints == PlanningConstraints() and not problem.use_all_nodes and problem.link_cost == OVERLAPPED
+        unlimited = problem.constraints == PlanningConstraints() and not problem.use_all_nodes
+        plain = unlimited and problem.link_cost == OVERLAPPED and not problem.is_batched
         return plain and self.num_nodes * self.num_items**2 <= self.limits.live.costs
 
 
@@ -86,7 +87,9 @@ DOCUMENTS = (
 )
 LIVE = (
     Rule("given order, or one node", Kind.SOLVE, lambda f: not f.problem.free_order or f.num_nodes == 1),
-    Rule("constraints, additive links, or more than 1,500,000 nodes x items^2", Kind.TWO_ORDERS, lambda f: not f.is_plain),
+    Rule(
+        "constraints, shared steps, links not overlapped, or more than 1,500,000 nodes x items^2", Kind.TWO_ORDERS, lambda f: not f.is_plain
+    ),
     Rule(
         "at most 500,000 stages told apart in the present order",
         Kind.TWO_ORDERS_PROMPTLY,

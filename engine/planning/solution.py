@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from engine.planning.problem import Problem
+from engine.planning.load import ONE_STEP, Steps, host_load_s
+from engine.planning.problem import STREAMED, Problem
 
 Cut = tuple[int, int, int]  # node index, start, stop
 
 
 @dataclass(frozen=True, slots=True)
 class SolvedStage:
-    """Items [start, stop) on a node; `hop_s` is the hop to the next stage, 0 after the last one."""
+    """Items [start, stop) on a node; `hop_s` is the hop to the next stage, 0 after the last one, and `held_s` what it adds to the
+    stage's cost, all of it where that is None."""
 
     node_id: str
     start: int
@@ -21,6 +23,12 @@ class SolvedStage:
     hop_s: float
     memory_bytes: float
     room_bytes: float
+    held_s: float | None = None
+
+    @property
+    def link_s(self) -> float:
+        """How long a step keeps the link busy."""
+        return self.hop_s if self.held_s is None else self.held_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +36,8 @@ class Solution:
     """A placement, its costs as problem.py defines them, and its certificate.
 
     `objective` is what the strategy minimises; no placement can be below `lower_bound`. `optimal` means that they are
-    equal and that the tie-breaks were searched too, unless `ties_searched` is False. `binds` names what limits the plan.
+    equal and that the tie-breaks were searched too, unless `ties_searched` is False. `binds` names what limits the plan. Times are of
+    one step, and `steps` are under way; `period_s` is of one token.
     """
 
     strategy: str
@@ -46,6 +55,7 @@ class Solution:
     notes: tuple[str, ...] = ()
     route: str = ""  # how it was found, and why so; see routing.py
     why: str = ""
+    steps: Steps = ONE_STEP
 
     @property
     def gap(self) -> float:
@@ -57,7 +67,7 @@ class Solution:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a placement costs, from the problem's own numbers (correctly rounded sums)."""
+    """What a placement costs, from the problem's own numbers (correctly rounded sums); times as in `Solution`."""
 
     stages: tuple[SolvedStage, ...]
     bottleneck_s: float
@@ -65,16 +75,31 @@ class Costs:
     period_s: float
     memory_ratio: float  # largest used / available, over nodes and pools
     price_per_s: float
+    steps: Steps = ONE_STEP
 
 
 def evaluate(problem: Problem, cuts: tuple[Cut, ...]) -> Costs:
     """Cost of a placement; it is not checked against the limits."""
+    nodes = [node for node, _, _ in cuts]
+    steps = problem.steps(nodes)
+    if not problem.is_batched:
+        return _of_steps(problem, cuts, steps)
+    costs = _of_steps(problem.served(steps, nodes), cuts, steps)
+    busy = [(problem.nodes[u].host_id, stage.time_s) for u, stage in zip(nodes, costs.stages, strict=True)]
+    bottleneck_s = max(costs.bottleneck_s, host_load_s(problem.hosts, busy))
+    period_s = max(bottleneck_s, costs.round_trip_s / steps.in_flight) * steps.per_token
+    return replace(costs, bottleneck_s=bottleneck_s, period_s=period_s)
+
+
+def _of_steps(problem: Problem, cuts: tuple[Cut, ...], steps: Steps) -> Costs:
+    """Where times are those of every step."""
     stages = []
     for k, (node, start, stop) in enumerate(cuts):
         hop_s = problem.hop_s(node, cuts[k + 1][0], stop) if k + 1 < len(cuts) else 0.0
         time_s, size = problem.stage_s(node, start, stop), problem.memory_bytes(node, start, stop)
-        stages.append(SolvedStage(problem.nodes[node].node_id, start, stop, time_s, hop_s, size, problem.room_bytes(node)))
-    bottleneck_s = max(problem.stage_cost_s(s.time_s, s.hop_s) for s in stages)
+        held_s = problem.held_s(node, cuts[k + 1][0], stop) if problem.link_cost == STREAMED and k + 1 < len(cuts) else None
+        stages.append(SolvedStage(problem.nodes[node].node_id, start, stop, time_s, hop_s, size, problem.room_bytes(node), held_s))
+    bottleneck_s = max(problem.stage_cost_s(s.time_s, s.link_s) for s in stages)
     round_trip_s = math.fsum([*(s.time_s for s in stages), *(s.hop_s for s in stages), problem.return_s(cuts[-1][0], cuts[0][0])])
     return Costs(
         tuple(stages),
@@ -83,6 +108,7 @@ def evaluate(problem: Problem, cuts: tuple[Cut, ...]) -> Costs:
         problem.period_s(bottleneck_s, round_trip_s),
         max([ratio(s.memory_bytes, s.room_bytes) for s in stages] + pool_ratios(problem, cuts)),
         math.fsum(problem.nodes[node].price_per_s for node, _, _ in cuts),
+        steps,
     )
 
 

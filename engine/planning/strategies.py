@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from engine.data.errors import InvalidInput
 from engine.data.plan import Plan, Stage
@@ -17,12 +18,14 @@ from engine.planning.solving.exact import Solver
 from engine.planning.solving.label_search import Work
 from engine.planning.solving.objectives import OBJECTIVES, Best
 from engine.planning.solving.rounding import CERTAIN, lowered, reading_below
+from engine.planning.solving.shared_steps import best_of
 from engine.planning.solving.stage_times import PLAIN, Reading
 from engine.planning.solving.strategy_keys import key_of, objective_of, solution_of
 from engine.planning.solving.structure import last_matters
 from engine.planning.solving.tables import Tables
 
-STRATEGIES = tuple(OBJECTIVES)
+AUTO = "auto"  # the best P(m) for the load, whatever nodes that leaves out
+STRATEGIES = (AUTO, *OBJECTIVES)
 UNROUNDED = Reading(has_grid=False)
 
 
@@ -44,6 +47,11 @@ def solve(problem: Problem, strategy: str, limits: Limits = DEFAULT) -> Solution
 def answer(problem: Problem, strategy: str, limits: Limits = DEFAULT) -> Solution | Infeasible:
     """The same with a refusal as a value."""
     check_strategy(strategy)
+    if strategy == AUTO:
+        return named(answer(problem, "latency_optimized", limits), AUTO)
+    if problem.is_batched:
+        best = best_of(problem, strategy, partial(answer, limits=limits))
+        return Infeasible(shortage(problem)) if best is None else best
     chosen = route(problem, strategy, limits=limits)
     found = TOO_MUCH if chosen.kind is Kind.BEAM else _exactly(problem, strategy, chosen, None)
     if found is not TOO_MUCH:
@@ -54,11 +62,17 @@ def answer(problem: Problem, strategy: str, limits: Limits = DEFAULT) -> Solutio
     return _by(chosen, solve_large(problem, strategy, limits))
 
 
+def named(found: Solution | Infeasible, strategy: str) -> Solution | Infeasible:
+    """The answer of another strategy as this one's."""
+    return found if isinstance(found, Infeasible) else replace(found, strategy=strategy)
+
+
 TOO_MUCH = TooHard("the problem is too much to search exactly within the work limit")
 
 
 def exact_answer(problem: Problem, strategy: str, limits: Limits = DEFAULT, work: Work | None = None) -> Solution | Infeasible:
-    """The best placement of all, or that there is none; TOO_MUCH where that takes more than `work`, or more than any search may."""
+    """The best placement of all, or that there is none; TOO_MUCH where that takes more than `work`, or more than any search may. For
+    problems without batches."""
     chosen = route(problem, strategy, limits=limits)
     return TOO_MUCH if chosen.kind is Kind.BEAM else _exactly(problem, strategy, chosen, work)
 

@@ -149,7 +149,7 @@ def _is_behind(point: Point) -> bool:
     return point.phase == PREFILL and point.context > 0
 
 
-def work_s(work_s: Sequence[float], knots: Sequence[int], wanted: int) -> float:
+def work_s(work_s: Sequence[float], knots: Sequence[int], wanted: float) -> float:
     """Linear between the knots; below the first one its value, beyond the last on with the slope since a quarter of it."""
     right = bisect_right(knots, wanted)
     if right == 0:

@@ -70,7 +70,7 @@ def test_options_and_constraints(problem: Path, capsys: pytest.CaptureFixture[st
 def test_for_people(problem: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--problem", str(problem)]) == 0
     out = capsys.readouterr().out
-    assert out.isascii() and "balanced: 3 of 3 nodes, optimal" in out and "binds: stage" in out and "tokens/s" in out
+    assert out.isascii() and "auto: 2 of 3 nodes, optimal" in out and "binds: stage" in out and "tokens/s" in out
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_for_people(problem: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["--memory-reserve", "350"], 1, "memory: item h.0 alone needs 100 bytes"),
         (["--latency-limit", "0.01"], 1, "the shortest round trip is"),
         (["--latency-limit", "nan"], 2, "must lie in"),
-        (["--strategy", "fastest"], 2, "strategy 'fastest' is unknown: choose one of balanced"),
+        (["--strategy", "fastest"], 2, "strategy 'fastest' is unknown: choose one of auto, balanced"),
         (["--stage-items", "1,x"], 2, "whole numbers joined by commas"),
         (["--pin", "h.0"], 2, "give ITEM=NODE"),
         (["--forbid", "z"], 2, "the nodes are a, b, c"),

@@ -11,9 +11,11 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 
 from engine.data.model import Item
 from engine.planning.constraints import PlanningConstraints
+from engine.planning.load import Host
 from engine.planning.problem import CoordinatorLink, Link, MemoryPool, PairLink, PlanningNode, Problem
 
 Cuts = tuple[tuple[int, int, int], ...]
@@ -29,7 +31,7 @@ class Reference:
         self.bytes = {(a, b): self._bytes(a, b) for a in range(self.n) for b in range(a + 1, self.n + 1)}
         self.pins = dict(problem.constraints.pins)
         self.rows = [(cuts, *self.price(cuts)) for cuts in self._placements((), 0) if self._allowed(cuts)]
-        self.rows = [row for row in self.rows if row[2] <= problem.constraints.latency_limit_s]
+        self.rows = [row for row in self.rows if row[2] * row[7] <= problem.constraints.latency_limit_s]
 
     def _tie_groups(self) -> list[tuple[set[int], float]]:
         groups: list[set[int]] = []
@@ -52,8 +54,11 @@ class Reference:
             total -= size * (inside - 1) if inside > 1 else 0
         return total + max(p.workspace_bytes[a:b], default=0)
 
-    def _stage_s(self, u: int, a: int, b: int) -> float:
+    def _stage_s(self, u: int, a: int, b: int, rows: float = 1, beside: int = 0) -> float:
         node = self.p.nodes[u]
+        if node.time_s_by_batch:
+            share = next((host.neighbour_share for host in self.p.hosts if host.host_id == node.host_id), 0)
+            return (node.base_s + sum(_at_rows(node.time_s_by_batch, i, rows) for i in range(a, b))) * (1 + share * beside)
         if node.stage_time_s:
             return node.stage_time_s[b - a - 1] if b - a <= len(node.stage_time_s) else math.inf
         return node.base_s + sum(node.time_s[a:b])
@@ -90,7 +95,7 @@ class Reference:
 
     def _allowed(self, cuts: Cuts) -> bool:
         p, c = self.p, self.p.constraints
-        if c.max_stages is not None and len(cuts) > c.max_stages:
+        if not c.min_stages <= len(cuts) <= (c.max_stages or len(cuts)):
             return False
         if c.stage_items and tuple(b - a for _, a, b in cuts) != c.stage_items:
             return False
@@ -107,16 +112,35 @@ class Reference:
             for pool in p.pools
         ]
 
-    def price(self, cuts: Cuts) -> tuple[list[float], float, float, float, float]:
-        """(stage costs, round trip, sum of squares, memory ratio, price) by definition."""
+    def _steps(self, cuts: Cuts) -> tuple[int, Fraction]:
+        """(steps in flight, rows of each) of the load."""
+        p = self.p
+        if not p.nodes[0].time_s_by_batch:
+            return p.in_flight, Fraction(1)
+        homes = [p.nodes[u].host_id or f"own {u}" for u, _, _ in cuts]
+        able = {host.host_id: host.stages_at_once for host in p.hosts}
+        lanes = sum(min(homes.count(home), able.get(home, 1)) for home in set(homes)) + (1 if len(set(homes)) > 1 else 0)
+        in_flight = min(p.in_flight, lanes)
+        return in_flight, min(Fraction(p.in_flight, in_flight), Fraction(64))
+
+    def price(self, cuts: Cuts) -> tuple[list[float], float, float, float, float, int, float]:
+        """(stage costs, round trip, sum of squares, memory ratio, price, steps in flight, rows of each) by definition.
+
+        All times are of one token: those of a step over its rows."""
         p = self.p
         costs, trip, squares, ratio = [], 0, 0, 0
+        in_flight, rows = self._steps(cuts)
+        homes = [p.nodes[u].host_id for u, _, _ in cuts]
+        busy = dict.fromkeys(homes, 0)
         for k, (u, a, b) in enumerate(cuts):
-            s, h = self._stage_s(u, a, b), 0
+            s, h, held = self._stage_s(u, a, b, rows, homes.count(homes[k]) - 1 if homes[k] else 0), 0, 0
+            busy[homes[k]] += s
             if k + 1 < len(cuts):
                 link = self._link(u, cuts[k + 1][0])
-                h = _transfer_s(link, p.items[b - 1].output_bytes_per_token)
-            costs.append(s + h if p.link_cost == "additive" else max(s, h))
+                h = held = _transfer_s(link, p.items[b - 1].output_bytes_per_token * rows)
+                if p.link_cost == "streamed":
+                    held = h - link.latency_s
+            costs.append(s + h if p.link_cost == "additive" else max(s, held))
             trip, squares = trip + s + h, squares + s * s
             used, room = self.bytes[a, b] + p.nodes[u].buffer_bytes, p.nodes[u].memory_bytes - p.constraints.memory_reserve_bytes
             ratio = max(ratio, used / room if used and room < math.inf else 0)
@@ -128,16 +152,23 @@ class Reference:
             link = self._link(cuts[-1][0], cuts[0][0])
             trip += _transfer_s(link, 4)
         ratio = max([ratio, *(used / room for used, room in self._pool_use(cuts) if used and room < math.inf)])
-        return costs, trip, squares, ratio, sum(p.nodes[u].price_per_s for u, _, _ in cuts)
+        crowded = max((busy.get(host.host_id, 0) / host.stages_at_once for host in p.hosts), default=0)
+        costs[costs.index(max(costs))] = max(*costs, crowded)
+        each = [cost / rows for cost in costs] if rows != 1 else costs
+        price = sum(p.nodes[u].price_per_s for u, _, _ in cuts)
+        if rows == 1:
+            return costs, trip, squares, ratio, price, in_flight, 1
+        return each, trip / rows, squares / rows**2, ratio, price, in_flight, rows
 
     def key(self, strategy: str, row: tuple) -> tuple:
         """What `strategy` minimises, in order, of one row."""
-        cuts, costs, trip, squares, ratio, price = row
-        period = max(max(costs), trip / self.p.in_flight)
+        cuts, costs, trip, squares, ratio, price, in_flight, _ = row
+        period = max(max(costs), trip / in_flight)
         return {
             "balanced": (-len(cuts), max(costs), squares, trip),
             "bottleneck_first": (sorted(costs, reverse=True), len(cuts)),
             "memory_aware": (ratio, max(costs)),
+            "auto": (period, max(costs)),
             "latency_optimized": (period, max(costs)),
             "cost": (price * period, len(cuts), period),
         }[strategy]
@@ -154,6 +185,21 @@ class Reference:
         """The key of a solver's placement, which must be among the feasible ones."""
         assert cuts in [row[0] for row in self.rows], f"not a feasible placement: {cuts}"
         return self.key(strategy, (cuts, *self.price(cuts)))
+
+
+def _at_rows(by_batch: tuple, i: int, rows: Fraction) -> float:
+    """Item i's time in a step of so many rows: on the line between two batches; beyond the last on that from a quarter of it."""
+    points = [(batch, times[i]) for batch, times in by_batch]
+    if points[0][1] == math.inf:
+        return math.inf
+    if rows <= points[-1][0]:
+        (low, a), (high, b) = next(((p, q) for p, q in pairwise(points) if p[0] <= rows <= q[0]), (points[0], points[0]))
+        return a if low == high else a + (b - a) * (rows - low) / (high - low)
+    last, time = points[-1]
+    if len(points) == 1:
+        return time * rows
+    quarter, before = min(points, key=lambda point: abs(point[0] - Fraction(last, 4)))
+    return time + max(0, (time - before) / (last - quarter)) * (rows - last)
 
 
 def _transfer_s(link: Link, num_bytes: float) -> float:
@@ -190,7 +236,8 @@ def _each_number(problem: Problem, change: Callable[[float], float]) -> Problem:
         return Link(change(old.latency_s), change(old.bandwidth_bytes_per_s))
 
     def node(n: PlanningNode) -> PlanningNode:
-        times = {name: tuple(map(change, getattr(n, name))) for name in ("time_s", "stage_time_s")}
+        times: dict = {name: tuple(map(change, getattr(n, name))) for name in ("time_s", "stage_time_s")}
+        times["time_s_by_batch"] = tuple((batch, tuple(map(change, at_batch))) for batch, at_batch in n.time_s_by_batch)
         sizes = {name: change(getattr(n, name)) for name in ("memory_bytes", "price_per_s", "buffer_bytes", "base_s")}
         return replace(n, **times, **sizes)
 
@@ -211,6 +258,33 @@ def _each_number(problem: Problem, change: Callable[[float], float]) -> Problem:
             memory_reserve_bytes=change(problem.constraints.memory_reserve_bytes),
             latency_limit_s=change(problem.constraints.latency_limit_s),
         ),
+    )
+
+
+def batched_problem(rng: random.Random, most_items: int = 5, most_nodes: int = 4) -> Problem:
+    """The same with sessions that share steps, and in half of the problems with hosts that share nodes."""
+    problem = random_problem(rng, most_items, most_nodes)
+    n, twins = len(problem.items), rng.random() < 0.3
+    batches = rng.choice([(1,), (1, 2), (1, 4), (1, 2, 4), (1, 2, 4, 8), (1, 3, 5)])
+    hosts = tuple(Host(f"h{k}", rng.randint(1, 3), rng.choice([0.0, 0.0, 0.25, 1.0])) for k in range(rng.choice([0, 0, 1, 2])))
+    growth = rng.choice([0.0, 0.25, 1.0, 2.0])  # of an item's time for a row more
+
+    def node(old: PlanningNode) -> PlanningNode:
+        one = tuple(old.time_s or (float(rng.randint(0, 4)) for _ in range(n)))
+        by_batch = [(1, one)]
+        for batch in batches[1:]:
+            more = tuple(t * (1 + growth * (batch - 1)) + (0 if twins else rng.randint(-8, 8) / 32) for t in one)
+            by_batch.append((batch, tuple(max(0.0, t) for t in more)))
+        home = rng.choice(hosts).host_id if hosts and rng.random() < 0.7 else ""
+        return replace(old, time_s=one, stage_time_s=(), time_s_by_batch=tuple(by_batch), host_id=home)
+
+    return replace(
+        problem,
+        nodes=tuple(map(node, problem.nodes)),
+        in_flight=rng.choice([1, 2, 3, 4, 5, 7, 8, 12, 200]),
+        link_cost=rng.choice(["streamed", "streamed", "overlapped", "additive"]),
+        hosts=hosts,
+        constraints=replace(problem.constraints, min_stages=2 if rng.random() < 0.05 else 1),
     )
 
 

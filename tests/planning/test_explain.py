@@ -10,8 +10,9 @@ from dataclasses import replace
 import pytest
 
 from engine.data.model import Item
+from engine.planning.advice import advice
 from engine.planning.constraints import PlanningConstraints
-from engine.planning.explain import advice, binding, explain_infeasible, feasible
+from engine.planning.explain import binding, explain_infeasible, feasible
 from engine.planning.problem import Link, MemoryPool, PairLink, PlanningNode, Problem
 from engine.planning.strategies import solve
 from tests.planning.reference import Reference, random_problem
@@ -89,3 +90,25 @@ def test_what_binds_and_what_would_help() -> None:
     slow_link = replace(problem, links=Link(100.0), use_all_nodes=True)
     found = solve(slow_link, "bottleneck_first")
     assert binding(slow_link, found).startswith("the link ") and "a network ten times as fast: 90 % less" in advice(slow_link, found)
+
+
+def test_leaving_a_slow_node_out_is_said_first() -> None:
+    """A GPU box and a laptop: the strategy that uses every node is the wrong one, and says so."""
+    problem = Problem(ITEMS, (node("gpu", math.inf, 1e-3), node("laptop", math.inf, 50e-3)), links=Link(0.001))
+    found = solve(problem, "balanced")
+    alone = solve(problem, "auto")
+    assert [stage.node_id for stage in alone.stages] == ["gpu"]
+    assert advice(problem, found)[0] == f"leave laptop out: {1 / found.period_s:.4g} -> {1 / alone.period_s:.4g} tokens/s"
+    assert not any(note.startswith("leave") for note in advice(problem, alone))
+
+
+def test_what_is_said_is_the_least_change_that_gives_it() -> None:
+    problem = Problem(ITEMS, (node("fast", 20, 1.0), node("slow", 40, 3.0)), links=Link(0.001))
+    found = solve(problem, "auto")
+    size, gain = re.match(r"(\d+) bytes of memory on fast: (\d+) % less", advice(problem, found)[0]).groups()
+
+    def gained(memory: float) -> float:
+        better = solve(replace(problem, nodes=(node("fast", memory, 1.0), node("slow", 40, 3.0))), "auto")
+        return 100 * (1 - better.objective / found.objective)
+
+    assert round(gained(float(size))) == int(gain) > gained(float(size) - 1) + 1

@@ -103,7 +103,7 @@ class Plan:
     wanted: Wanted = group(Wanted)
     exporting: Exporting = group(Exporting)
     compare: bool = option(default=False, help="all strategies in one table, with the moves from the plan that runs")
-    strategy: str = option(default="balanced", help="what to minimise (default %(default)s)")
+    strategy: str = option(default="auto", help="what to minimise (default %(default)s)")
     write_problem: Path | None = option(kind=Path, metavar="FILE", help="write the problem as a document that --problem reads, to edit it")
     no_notes: bool = option(default=False, help="do not solve again to find out what would help")
     json: bool = option(default=False, help="one JSON document on stdout")

@@ -55,6 +55,8 @@ def with_options(problem: Problem, options: Wanted) -> Problem:
     for option, field in (("in_flight", "in_flight"), ("sessions", "sessions"), ("context_tokens", "context_tokens")):
         if getattr(options, option) is not None:
             problem = replace(problem, **{field: getattr(options, option)})
+    if options.in_flight is not None and options.sessions is None and problem.is_batched:
+        problem = replace(problem, sessions=max(problem.sessions, options.in_flight))
     if options.node_order is not None:
         problem = replace(problem, free_order=options.node_order == "free")
     if options.use_all_nodes:
@@ -122,7 +124,7 @@ def text(problem: Problem, found: PartitionPlan) -> str:
         f"{found.strategy}: {len(found.stages)} of {len(problem.nodes)} nodes, {proof}; {found.method}, {found.solve_ms:.1f} ms",
         table(("STAGE", "NODE", "ITEMS", "COUNT", "COMPUTE ms", "HOP ms", "MEMORY"), rows),
         f"bottleneck {_ms(found.bottleneck_s)} ms, round trip {_ms(found.round_trip_s)} ms, "
-        f"period at {problem.in_flight} in flight {_ms(found.period_s)} ms ({1 / found.period_s:.4g} tokens/s)"
+        f"period at {problem.in_flight} in flight{_shared(found)} {_ms(found.period_s)} ms ({1 / found.period_s:.4g} tokens/s)"
         if found.period_s > 0
         else "bottleneck, round trip and period are 0 ms",
         f"load balance {found.load_balance:.2f} (the mean of the stages' times by the longest one)",
@@ -133,6 +135,10 @@ def text(problem: Problem, found: PartitionPlan) -> str:
     if not found.ties_searched:
         lines.append("among plans of this objective the tie-breaks were not searched: there are too many")
     return printable("\n".join(lines))
+
+
+def _shared(found: PartitionPlan) -> str:
+    return f", {found.steps_in_flight} steps of {found.rows_per_step:.3g} rows," if found.steps_in_flight else ""
 
 
 def _ms(seconds: float) -> str:

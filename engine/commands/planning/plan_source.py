@@ -82,8 +82,8 @@ def _estimated(profile_path: Path, options: PlanSource, wanted: Wanted, strategy
     profile = read_as("profile", profile_path, Profile.from_json)
     machines = [Machine(path.stem, _devices(path)) for path in options.hardware]
     found = _links(options, machines)
-    sizes = {"sessions": wanted.sessions or 1, "context_tokens": wanted.context_tokens or 0}
-    problem, match = estimate(profile, machines, strategy, found.links, **sizes)
+    load = {"context_tokens": wanted.context_tokens or 0, "in_flight": wanted.in_flight or 1}
+    problem, match = estimate(profile, machines, strategy, found.links, sessions=wanted.sessions, **load)
     for refusal in match.refusals:
         note(f"left out: {refusal.reason}")
     for sentence in found.assumed:

@@ -50,6 +50,8 @@ class PartitionPlan:
     solve_ms: float = 0.0
     route: str = ""  # how the plan was found, and why so; see routing.py
     why: str = ""
+    steps_in_flight: int = 0  # where sessions share steps, else 0
+    rows_per_step: float = 0.0  # on average
 
     def __post_init__(self) -> None:
         bounds = [0, *(stage.stop for stage in self.stages)]
@@ -84,6 +86,8 @@ class PartitionPlan:
             solve_ms=solve_ms,
             route=solution.route,
             why=solution.why,
+            steps_in_flight=solution.steps.in_flight if problem.is_batched else 0,
+            rows_per_step=solution.steps.rows if problem.is_batched else 0.0,
         )
 
     @classmethod
@@ -141,9 +145,9 @@ class PartitionPlan:
     @property
     def bottleneck(self) -> tuple[int, bool]:
         """(stage index, whether its hop out is what takes so long rather than its computing)."""
-        costs = [stage.time_s + stage.hop_s if self.link_cost == ADDITIVE else max(stage.time_s, stage.hop_s) for stage in self.stages]
+        costs = [stage.time_s + stage.hop_s if self.link_cost == ADDITIVE else max(stage.time_s, stage.link_s) for stage in self.stages]
         index = max(range(len(costs)), key=costs.__getitem__)
-        return index, self.stages[index].hop_s > self.stages[index].time_s
+        return index, self.stages[index].link_s > self.stages[index].time_s
 
     @property
     def fullest(self) -> SolvedStage:
@@ -151,7 +155,9 @@ class PartitionPlan:
         return max(self.stages, key=lambda stage: stage.memory_bytes / stage.room_bytes if stage.room_bytes > 0 else math.inf)
 
     def tokens_per_s(self, sessions: int) -> float:
-        """Together, with this many sessions in flight."""
+        """Together, with this many sessions in flight, each in a step of its own unless the plan says how they share."""
+        if sessions == self.in_flight:
+            return 1.0 / self.period_s if self.period_s > 0 else math.inf
         period_s = max(self.bottleneck_s, self.round_trip_s / sessions)
         return 1.0 / period_s if period_s > 0 else math.inf
 
@@ -171,7 +177,9 @@ class PartitionPlan:
         """What `noodle-engine plan --json` prints; `plan_json.py` reads it. A stage says `node` for its node's id."""
         gap = self.gap if math.isfinite(self.gap) else None
         stages = [_stage_document(stage) for stage in self.stages]
-        return {**asdict(self), "stages": stages, "schema_version": SCHEMA_VERSION, "gap": gap, "load_balance": self.load_balance}
+        document = {**asdict(self), "stages": stages, "schema_version": SCHEMA_VERSION, "gap": gap, "load_balance": self.load_balance}
+        shared = ("steps_in_flight", "rows_per_step")
+        return document if self.steps_in_flight else {name: value for name, value in document.items() if name not in shared}
 
     def to_json(self) -> str:
         """The document as ASCII text. Raises InvalidInput if a figure is not finite: such a plan cannot run."""
@@ -199,6 +207,8 @@ def _stage_document(stage: SolvedStage) -> dict[str, Any]:
     """Room without a limit is null."""
     document = asdict(stage)
     room_bytes = stage.room_bytes if math.isfinite(stage.room_bytes) else None
+    if stage.held_s is None:
+        del document["held_s"]
     return {"node": document.pop("node_id"), **document, "room_bytes": room_bytes}
 
 

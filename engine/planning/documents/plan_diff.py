@@ -9,7 +9,7 @@ from engine.data.errors import InvalidInput
 from engine.data.model import Item
 from engine.data.plan import Stage
 from engine.planning.documents.partition_plan import PartitionPlan
-from engine.planning.problem import tie_groups
+from engine.planning.ties import tie_groups
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ class _StageDocument:
     memory_bytes: float
     hop_s: float = 0.0
     room_bytes: float | None = None
+    held_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class _PlanDocument:
     solve_ms: float
     route: str = ""
     why: str = ""
+    steps_in_flight: int = 0
+    rows_per_step: float = 0.0
 
 
 def plan_from_json(text: str) -> PartitionPlan:
@@ -69,4 +72,4 @@ def plan_from_json(text: str) -> PartitionPlan:
 
 def _stage(stage: _StageDocument) -> SolvedStage:
     room_bytes = math.inf if stage.room_bytes is None else stage.room_bytes
-    return SolvedStage(stage.node, stage.start, stage.stop, stage.time_s, stage.hop_s, stage.memory_bytes, room_bytes)
+    return SolvedStage(stage.node, stage.start, stage.stop, stage.time_s, stage.hop_s, stage.memory_bytes, room_bytes, stage.held_s)

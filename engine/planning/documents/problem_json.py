@@ -2,15 +2,15 @@
 the value and what is allowed.
 
 The format is that of DESIGN 12: items, nodes, links, node_order, link_cost, return_hop, sessions, context_tokens, in_flight,
-use_all_nodes; besides `memory_pools` (with `memory_pool` at nodes), `buffer_bytes` at nodes, `workspace_bytes` and
-`tied_bytes` at items, and `constraints`. Items are named by index or by name, nodes by id. null in `time_s` means that the
-node cannot run the item; no `memory_bytes` means no limit. Two tied items share min(weight_bytes) unless `tied_bytes` says.
-A link listed in one direction only holds for both; nodes without a listed link cannot be neighbours.
+use_all_nodes; besides `time_s_by_batch` at nodes, `hosts` (with `host` at nodes), `memory_pools` (with `memory_pool` at nodes),
+`buffer_bytes` at nodes, `workspace_bytes` and `tied_bytes` at items, and `constraints`. Items are named by index or by name, nodes
+by id. null in `time_s` means that the node cannot run the item; no `memory_bytes` means no limit. Two tied items share
+min(weight_bytes) unless `tied_bytes` says. A link listed in one direction only holds for both; nodes without a listed link cannot be
+neighbours.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 from collections.abc import Iterable
@@ -20,14 +20,17 @@ from engine.data.errors import InvalidInput
 from engine.data.json_text import exact_json
 from engine.data.model import Item
 from engine.planning.constraints import PlanningConstraints
+from engine.planning.documents.document_values import check_keys, choice, count, flag, list_of, nearest, number, seconds, shown, text
+from engine.planning.load import MOST_BATCH, ByBatch, Host
 from engine.planning.problem import (
-    ADDITIVE,
+    LINK_COSTS,
     MAX_ITEMS,
     MAX_NODES,
     MOST_BYTES,
     MOST_PRICE,
     MOST_SECONDS,
     OVERLAPPED,
+    STREAMED,
     CoordinatorLink,
     Link,
     MemoryPool,
@@ -36,7 +39,7 @@ from engine.planning.problem import (
     Problem,
 )
 
-MOST_COUNT = 10**9
+MOST_BATCHES = 64
 _PROBLEM = (
     "items",
     "nodes",
@@ -50,15 +53,18 @@ _PROBLEM = (
     "in_flight",
     "use_all_nodes",
     "memory_pools",
+    "hosts",
     "constraints",
 )
 _ITEM = ("name", "weight_bytes", "kv_bytes_per_token", "output_bytes", "tied_to", "tied_bytes", "workspace_bytes")
-_NODE = ("id", "memory_bytes", "price_per_s", "time_s", "stage_time_s", "base_s", "buffer_bytes", "memory_pool")
+_NODE = ("id", "memory_bytes", "price_per_s", "time_s", "time_s_by_batch", "stage_time_s", "base_s", "buffer_bytes", "memory_pool", "host")
+_HOST = ("id", "stages_at_once", "neighbour_share")
 _LINK = ("latency_s", "bandwidth_bytes_per_s")
 _CONSTRAINTS = (
     "pins",
     "forbidden_nodes",
     "max_stages",
+    "min_stages",
     "min_items_per_stage",
     "max_items_per_stage",
     "memory_reserve_bytes",
@@ -80,49 +86,53 @@ def read_problem(text: str) -> Problem:
 
 def problem_from(document: Any) -> Problem:
     """The problem in a parsed document; raises InvalidInput."""
-    _keys("the problem", document, _PROBLEM, required=("items", "nodes"))
-    raw_items = _list("items", document["items"], MAX_ITEMS)
-    raw_nodes = _list("nodes", document["nodes"], MAX_NODES)
+    check_keys("the problem", document, _PROBLEM, required=("items", "nodes"))
+    raw_items = list_of("items", document["items"], MAX_ITEMS)
+    raw_nodes = list_of("nodes", document["nodes"], MAX_NODES)
     for i, raw in enumerate(raw_items):
-        _keys(f"items[{i}]", raw, _ITEM)
-    names = [_text(f"items[{i}].name", raw.get("name", f"item {i}")) for i, raw in enumerate(raw_items)]
+        check_keys(f"items[{i}]", raw, _ITEM)
+    names = [text(f"items[{i}].name", raw.get("name", f"item {i}")) for i, raw in enumerate(raw_items)]
     nodes = tuple(_node(f"nodes[{u}]", raw, len(raw_items)) for u, raw in enumerate(raw_nodes))
+    in_flight, is_batched = count("in_flight", document.get("in_flight", 1), 1), any(node.time_s_by_batch for node in nodes)
     return Problem(
         tuple(_item(i, raw, raw_items, names) for i, raw in enumerate(raw_items)),
         nodes,
         links=_links(document.get("links"), [node.node_id for node in nodes]),
-        free_order=_choice("node_order", document.get("node_order", "free"), ("free", "given")) == "free",
-        link_cost=_choice("link_cost", document.get("link_cost", OVERLAPPED), (OVERLAPPED, ADDITIVE)),
-        return_hop=_flag("return_hop", document.get("return_hop", True)),
-        sessions=_count("sessions", document.get("sessions", 1), 1),
-        context_tokens=_count("context_tokens", document.get("context_tokens", 0), 0),
-        in_flight=_count("in_flight", document.get("in_flight", 1), 1),
-        use_all_nodes=_flag("use_all_nodes", document.get("use_all_nodes", False)),
+        free_order=choice("node_order", document.get("node_order", "free"), ("free", "given")) == "free",
+        link_cost=choice("link_cost", document.get("link_cost", STREAMED if is_batched else OVERLAPPED), LINK_COSTS),
+        return_hop=flag("return_hop", document.get("return_hop", True)),
+        sessions=count("sessions", document.get("sessions", in_flight if is_batched else 1), 1),
+        context_tokens=count("context_tokens", document.get("context_tokens", 0), 0),
+        in_flight=in_flight,
+        use_all_nodes=flag("use_all_nodes", document.get("use_all_nodes", False)),
         pools=_pools(document.get("memory_pools", [])),
         workspace_bytes=_workspace(raw_items),
         constraints=constraints_from(document.get("constraints", {}), names),
         coordinator=_coordinator_links(document.get("coordinator_links", [])),
+        hosts=_hosts(document.get("hosts", [])),
     )
 
 
 def constraints_from(raw: Any, item_names: list[str]) -> PlanningConstraints:
     """The `constraints` object; `pins` is {item name or index: node id}."""
-    _keys("constraints", raw, _CONSTRAINTS)
+    check_keys("constraints", raw, _CONSTRAINTS)
     where = "constraints."
     pins, limit_s = raw.get("pins", {}), raw.get("latency_limit_s")
     if not isinstance(pins, dict):
-        raise InvalidInput(f"constraints.pins is {_shown(pins)}: give an object of item: node id")
-    optional = {key: _count(where + key, raw[key], 1) for key in ("max_stages", "max_items_per_stage") if raw.get(key) is not None}
+        raise InvalidInput(f"constraints.pins is {shown(pins)}: give an object of item: node id")
+    optional = {
+        key: count(where + key, raw[key], 1) for key in ("max_stages", "min_stages", "max_items_per_stage") if raw.get(key) is not None
+    }
     return PlanningConstraints(
-        pins=tuple((_item_index(f"constraints.pins {k!r}", k, item_names), _text(where + "pins", v)) for k, v in pins.items()),
+        pins=tuple((_item_index(f"constraints.pins {k!r}", k, item_names), text(where + "pins", v)) for k, v in pins.items()),
         forbidden_nodes=tuple(
-            _text(where + "forbidden_nodes", x) for x in _list(where + "forbidden_nodes", raw.get("forbidden_nodes", []), MAX_NODES, 0)
+            text(where + "forbidden_nodes", x) for x in list_of(where + "forbidden_nodes", raw.get("forbidden_nodes", []), MAX_NODES, 0)
         ),
-        min_items_per_stage=_count(where + "min_items_per_stage", raw.get("min_items_per_stage", 1), 1),
-        memory_reserve_bytes=_number(where + "memory_reserve_bytes", raw.get("memory_reserve_bytes", 0), MOST_BYTES),
-        latency_limit_s=math.inf if limit_s is None else _number(where + "latency_limit_s", limit_s, MOST_SECONDS),
+        min_items_per_stage=count(where + "min_items_per_stage", raw.get("min_items_per_stage", 1), 1),
+        memory_reserve_bytes=number(where + "memory_reserve_bytes", raw.get("memory_reserve_bytes", 0), MOST_BYTES),
+        latency_limit_s=math.inf if limit_s is None else number(where + "latency_limit_s", limit_s, MOST_SECONDS),
         stage_items=tuple(
-            _count(where + "stage_items", x, 1) for x in _list(where + "stage_items", raw.get("stage_items", []), MAX_NODES, 0)
+            count(where + "stage_items", x, 1) for x in list_of(where + "stage_items", raw.get("stage_items", []), MAX_NODES, 0)
         ),
         **optional,
     )
@@ -131,15 +141,15 @@ def constraints_from(raw: Any, item_names: list[str]) -> PlanningConstraints:
 # --- items, nodes, links ----------------------------------------------------------------------------------------
 def _item(i: int, raw: dict[str, Any], raw_items: list[Any], names: list[str]) -> Item:
     where = f"items[{i}]."
-    sizes = {key: _number(where + key, raw.get(key, 0), MOST_BYTES) for key in ("weight_bytes", "kv_bytes_per_token", "output_bytes")}
+    sizes = {key: number(where + key, raw.get(key, 0), MOST_BYTES) for key in ("weight_bytes", "kv_bytes_per_token", "output_bytes")}
     tied_to, tied_bytes = raw.get("tied_to"), 0.0
     if tied_to is not None:
         tied_to = _item_index(where + "tied_to", tied_to, names)
         if tied_to == i:
             raise InvalidInput(f"{where}tied_to is the item itself: name the other item that shares its tensor")
-        other = _number(f"items[{tied_to}].weight_bytes", raw_items[tied_to].get("weight_bytes", 0), MOST_BYTES)
+        other = number(f"items[{tied_to}].weight_bytes", raw_items[tied_to].get("weight_bytes", 0), MOST_BYTES)
         shared = min(sizes["weight_bytes"], other)
-        tied_bytes = shared if raw.get("tied_bytes") is None else _number(where + "tied_bytes", raw["tied_bytes"], MOST_BYTES)
+        tied_bytes = shared if raw.get("tied_bytes") is None else number(where + "tied_bytes", raw["tied_bytes"], MOST_BYTES)
         if tied_bytes > shared:
             raise InvalidInput(
                 f"{where}tied_bytes is {tied_bytes:g}: a shared tensor is at most the smaller item's weight_bytes, {shared:g}"
@@ -152,37 +162,65 @@ def _item(i: int, raw: dict[str, Any], raw_items: list[Any], names: list[str]) -
 def _item_index(where: str, value: Any, names: list[str]) -> int:
     if isinstance(value, str):
         if names.count(value) > 1:
-            raise InvalidInput(f"{where} is {_shown(value)}: several items have this name, so give the index of the one that is meant")
+            raise InvalidInput(f"{where} is {shown(value)}: several items have this name, so give the index of the one that is meant")
         if value in names:
             return names.index(value)
         if value.isascii() and value.isdigit() and int(value[:9]) < len(names):
             return int(value[:9])
-        raise InvalidInput(f"{where} is {_shown(value)}: there is no such item{_nearest(value, names)}")
-    index = _count(where, value, 0)
+        raise InvalidInput(f"{where} is {shown(value)}: there is no such item{nearest(value, names)}")
+    index = count(where, value, 0)
     if index >= len(names):
         raise InvalidInput(f"{where} is {index}: the items are 0 to {len(names) - 1}")
     return index
 
 
 def _node(where: str, raw: Any, num_items: int) -> PlanningNode:
-    _keys(where, raw, _NODE, required=("id",))
-    node_id = _text(f"{where}.id", raw["id"])
-    if ("time_s" in raw) == ("stage_time_s" in raw):
+    check_keys(where, raw, _NODE, required=("id",))
+    node_id = text(f"{where}.id", raw["id"])
+    if ("time_s" in raw or "time_s_by_batch" in raw) == ("stage_time_s" in raw):
         raise InvalidInput(f"{where} ({node_id}) needs either time_s (one time per item) or stage_time_s (one per stage length)")
-    key = "time_s" if "time_s" in raw else "stage_time_s"
-    times = tuple(_time(f"{where}.{key}[{i}]", x) for i, x in enumerate(_list(f"{where}.{key}", raw[key], MAX_ITEMS)))
-    if key == "time_s" and len(times) != num_items:
-        raise InvalidInput(f"{where}.time_s has {len(times)} times, the problem has {num_items} items")
+    by_batch = _by_batch(f"{where}.time_s_by_batch", raw)
+    key = "stage_time_s" if "stage_time_s" in raw else "time_s"
+    times = _times(f"{where}.{key}", raw[key]) if key in raw else by_batch[0][1]
+    for name, given in ((f"{where}.{key}", times), *((f"{where}.time_s_by_batch {batch}", given) for batch, given in by_batch)):
+        if key == "time_s" and len(given) != num_items:
+            raise InvalidInput(f"{name} has {len(given)} times, the problem has {num_items} items")
     memory = raw.get("memory_bytes")
     return PlanningNode(
         node_id,
-        math.inf if memory is None else _number(f"{where}.memory_bytes", memory, MOST_BYTES, endless=True),
-        price_per_s=_number(f"{where}.price_per_s", raw.get("price_per_s", 0), MOST_PRICE),
-        buffer_bytes=_number(f"{where}.buffer_bytes", raw.get("buffer_bytes", 0), MOST_BYTES),
-        base_s=_number(f"{where}.base_s", raw.get("base_s", 0), MOST_SECONDS),
-        pool_id=None if raw.get("memory_pool") is None else _text(f"{where}.memory_pool", raw["memory_pool"]),
-        **{key: times},
+        math.inf if memory is None else number(f"{where}.memory_bytes", memory, MOST_BYTES, endless=True),
+        price_per_s=number(f"{where}.price_per_s", raw.get("price_per_s", 0), MOST_PRICE),
+        buffer_bytes=number(f"{where}.buffer_bytes", raw.get("buffer_bytes", 0), MOST_BYTES),
+        base_s=number(f"{where}.base_s", raw.get("base_s", 0), MOST_SECONDS),
+        pool_id=None if raw.get("memory_pool") is None else text(f"{where}.memory_pool", raw["memory_pool"]),
+        host_id="" if raw.get("host") is None else text(f"{where}.host", raw["host"]),
+        time_s=times if key == "time_s" else (),
+        stage_time_s=times if key == "stage_time_s" else (),
+        time_s_by_batch=by_batch,
     )
+
+
+def _times(where: str, raw: Any) -> tuple[float, ...]:
+    return tuple(seconds(f"{where}[{i}]", x) for i, x in enumerate(list_of(where, raw, MAX_ITEMS)))
+
+
+def _by_batch(where: str, node: dict[str, Any]) -> ByBatch:
+    """Times of steps with 1 row and with more, the fewest rows first; those with 1 row may be the node's `time_s`."""
+    raw = node.get("time_s_by_batch")
+    if raw is None:
+        return ()
+    if not isinstance(raw, dict) or not raw:
+        raise InvalidInput(f"{where} is {shown(raw)}: it must be an object of rows: item times")
+    if len(raw) > MOST_BATCHES:
+        raise InvalidInput(f"{where} has {len(raw)} entries: at most {MOST_BATCHES} are allowed")
+    found = {1: _times(where, node["time_s"])} if "time_s" in node and "1" not in raw else {}
+    for rows, times in raw.items():
+        if not (rows.isascii() and rows.isdigit() and 0 < int(rows[:9]) <= MOST_BATCH and len(rows) < 9 and rows[0] != "0"):
+            raise InvalidInput(f"{where} has the key {shown(rows)}: it must be a number of rows from 1 to {MOST_BATCH}")
+        found[int(rows)] = _times(f"{where} {rows}", times)
+    if 1 not in found:
+        raise InvalidInput(f'{where} has no times of steps with 1 row: add them as "1", or as time_s')
+    return tuple(sorted(found.items()))
 
 
 def _links(raw: Any, node_ids: list[str]) -> Link | tuple[PairLink, ...]:
@@ -191,13 +229,13 @@ def _links(raw: Any, node_ids: list[str]) -> Link | tuple[PairLink, ...]:
     if isinstance(raw, dict):
         return _link("links", raw, _LINK)
     pairs: dict[tuple[str, str], PairLink] = {}
-    for k, pair in enumerate(_list("links", raw, MAX_NODES**2, 0)):
+    for k, pair in enumerate(list_of("links", raw, MAX_NODES**2, 0)):
         where = f"links[{k}]"
         link = _link(where, pair, ("from", "to", *_LINK))
-        ends = tuple(_text(f"{where}.{key}", pair.get(key)) for key in ("from", "to"))
+        ends = tuple(text(f"{where}.{key}", pair.get(key)) for key in ("from", "to"))
         for key, node_id in zip(("from", "to"), ends, strict=True):
             if node_id not in node_ids:
-                raise InvalidInput(f"{where}.{key} is {_shown(node_id)}: there is no such node{_nearest(node_id, node_ids)}")
+                raise InvalidInput(f"{where}.{key} is {shown(node_id)}: there is no such node{nearest(node_id, node_ids)}")
         if ends[0] == ends[1]:
             raise InvalidInput(f"{where} leads from {ends[0]} to itself: name two nodes")
         if ends in pairs:
@@ -209,119 +247,55 @@ def _links(raw: Any, node_ids: list[str]) -> Link | tuple[PairLink, ...]:
 def _coordinator_links(raw: Any) -> tuple[CoordinatorLink, ...]:
     """One per node, or none; that they fit the nodes is the problem's to check."""
     found = []
-    for k, entry in enumerate(_list("coordinator_links", raw, MAX_NODES, 0)):
+    for k, entry in enumerate(list_of("coordinator_links", raw, MAX_NODES, 0)):
         where, ways = f"coordinator_links[{k}]", ("to_node", "from_node")
-        _keys(where, entry, ["node", *ways], required=("node", *ways))
+        check_keys(where, entry, ["node", *ways], required=("node", *ways))
         links = [_link(f"{where}.{way}", entry[way], _LINK) for way in ways]
-        found.append(CoordinatorLink(_text(f"{where}.node", entry["node"]), *links))
+        found.append(CoordinatorLink(text(f"{where}.node", entry["node"]), *links))
     return tuple(found)
 
 
 def _link(where: str, raw: Any, known: Iterable[str]) -> Link:
-    _keys(where, raw, known)
+    check_keys(where, raw, known)
     bandwidth = raw.get("bandwidth_bytes_per_s")
-    speed = math.inf if bandwidth is None else _number(f"{where}.bandwidth_bytes_per_s", bandwidth, MOST_BYTES, endless=True)
+    speed = math.inf if bandwidth is None else number(f"{where}.bandwidth_bytes_per_s", bandwidth, MOST_BYTES, endless=True)
     if not speed > 0:
         raise InvalidInput(f"{where}.bandwidth_bytes_per_s is 0: it must be more than 0; leave the link out if there is none")
-    return Link(_number(f"{where}.latency_s", raw.get("latency_s", 0), MOST_SECONDS), speed)
+    return Link(number(f"{where}.latency_s", raw.get("latency_s", 0), MOST_SECONDS), speed)
 
 
 def _pools(raw: Any) -> tuple[MemoryPool, ...]:
     pools = []
-    for k, pool in enumerate(_list("memory_pools", raw, MAX_NODES, 0)):
+    for k, pool in enumerate(list_of("memory_pools", raw, MAX_NODES, 0)):
         where = f"memory_pools[{k}]"
-        _keys(where, pool, ["id", "memory_bytes"], required=("id", "memory_bytes"))
-        size = _number(f"{where}.memory_bytes", pool["memory_bytes"], MOST_BYTES)
-        pools.append(MemoryPool(_text(f"{where}.id", pool["id"]), size))
+        check_keys(where, pool, ["id", "memory_bytes"], required=("id", "memory_bytes"))
+        size = number(f"{where}.memory_bytes", pool["memory_bytes"], MOST_BYTES)
+        pools.append(MemoryPool(text(f"{where}.id", pool["id"]), size))
     return tuple(pools)
 
 
+def _hosts(raw: Any) -> tuple[Host, ...]:
+    hosts = []
+    for k, host in enumerate(list_of("hosts", raw, MAX_NODES, 0)):
+        where = f"hosts[{k}]"
+        check_keys(where, host, _HOST, required=("id",))
+        at_once = count(f"{where}.stages_at_once", host.get("stages_at_once", 1), 1)
+        hosts.append(
+            Host(text(f"{where}.id", host["id"]), at_once, number(f"{where}.neighbour_share", host.get("neighbour_share", 0), 1e6))
+        )
+    return tuple(hosts)
+
+
 def _workspace(raw_items: list[Any]) -> tuple[float, ...]:
-    sizes = tuple(_number(f"items[{i}].workspace_bytes", raw.get("workspace_bytes", 0), MOST_BYTES) for i, raw in enumerate(raw_items))
+    sizes = tuple(number(f"items[{i}].workspace_bytes", raw.get("workspace_bytes", 0), MOST_BYTES) for i, raw in enumerate(raw_items))
     return sizes if any(sizes) else ()
-
-
-# --- values -----------------------------------------------------------------------------------------------------
-def _keys(where: str, raw: Any, known: Iterable[str], required: tuple[str, ...] = ()) -> None:
-    if not isinstance(raw, dict):
-        raise InvalidInput(f"{where} is {_shown(raw)}: it must be an object")
-    known = list(known)
-    for key in raw:
-        if key not in known:
-            raise InvalidInput(f"{where} has an unknown key {_shown(key)}{_nearest(key, known)}; it may have {', '.join(known)}")
-    for key in required:
-        if key not in raw:
-            raise InvalidInput(f"{where} lacks {key!r}: it must be given")
-
-
-def _list(where: str, raw: Any, most: int, least: int = 1) -> list[Any]:
-    if not isinstance(raw, list):
-        raise InvalidInput(f"{where} is {_shown(raw)}: it must be a list")
-    if not least <= len(raw) <= most:
-        raise InvalidInput(f"{where} has {len(raw)} entries: from {least} to {most} are allowed")
-    return raw
-
-
-def _number(where: str, raw: Any, most: float, endless: bool = False) -> float:
-    """A number from 0 to `most`; whole ones stay whole. `endless`: infinity is allowed too."""
-    if isinstance(raw, bool) or not isinstance(raw, int | float):
-        raise InvalidInput(f"{where} is {_shown(raw)}: it must be a number")
-    if endless and raw == math.inf:
-        return math.inf
-    if not 0 <= raw <= most:
-        raise InvalidInput(f"{where} is {_shown(raw)}: it must lie in [0, {most:g}]")
-    return int(raw) if raw == int(raw) else raw
-
-
-def _time(where: str, raw: Any) -> float:
-    return math.inf if raw is None else float(_number(where, raw, MOST_SECONDS, endless=True))
-
-
-def _count(where: str, raw: Any, least: int) -> int:
-    value = _number(where, raw, MOST_COUNT)
-    if value != int(value) or value < least:
-        raise InvalidInput(f"{where} is {_shown(raw)}: it must be a whole number of at least {least}")
-    return int(value)
-
-
-def _text(where: str, raw: Any) -> str:
-    if not isinstance(raw, str) or not 1 <= len(raw) <= 64 or not raw.isprintable():
-        raise InvalidInput(f"{where} is {_shown(raw)}: it must be a text of 1 to 64 printable characters")
-    return raw
-
-
-def _choice(where: str, raw: Any, choices: tuple[str, ...]) -> str:
-    if raw not in choices:
-        raise InvalidInput(f"{where} is {_shown(raw)}: it must be {' or '.join(choices)}")
-    return str(raw)
-
-
-def _flag(where: str, raw: Any) -> bool:
-    if not isinstance(raw, bool):
-        raise InvalidInput(f"{where} is {_shown(raw)}: it must be true or false")
-    return raw
-
-
-def _shown(raw: Any) -> str:
-    """A value in an error: short, ASCII, on one line."""
-    if isinstance(raw, dict | list):
-        return f"{'an object' if isinstance(raw, dict) else 'a list'} of {len(raw)}"
-    if isinstance(raw, int) and not isinstance(raw, bool) and abs(raw) > 10**30:
-        return "a number beyond 1e30"
-    text = "missing or null" if raw is None else ascii(raw)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _nearest(word: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(word[:64], known, 1, 0.5)
-    return f": did you mean {near[0]!r}?" if near else ""
 
 
 def _no_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise ValueError(f"key {_shown(next(k for k in keys if keys.count(k) > 1))} is given twice in one object")
+        raise ValueError(f"key {shown(next(k for k in keys if keys.count(k) > 1))} is given twice in one object")
     return found
 
 
@@ -356,6 +330,9 @@ def problem_document(problem: Problem) -> dict[str, Any]:
         "in_flight": problem.in_flight,
         "use_all_nodes": problem.use_all_nodes,
         "memory_pools": [{"id": pool.pool_id, "memory_bytes": pool.memory_bytes} for pool in problem.pools],
+        **_given(
+            hosts=[{"id": h.host_id, "stages_at_once": h.stages_at_once, "neighbour_share": h.neighbour_share} for h in problem.hosts]
+        ),
         "constraints": _constraints_of(problem),
     }
 
@@ -370,7 +347,13 @@ def _node_of(node: PlanningNode) -> dict[str, Any]:
     key, times = ("stage_time_s", node.stage_time_s) if node.stage_time_s else ("time_s", node.time_s)
     given = _given(base_s=node.base_s, price_per_s=node.price_per_s, buffer_bytes=node.buffer_bytes, memory_pool=node.pool_id)
     memory = _finite(memory_bytes=node.memory_bytes)
-    return {"id": node.node_id, **memory, **given, key: [time_s if math.isfinite(time_s) else None for time_s in times]}
+    by_batch = {str(rows): _or_null(times) for rows, times in node.time_s_by_batch}
+    timed = {"time_s_by_batch": by_batch} if by_batch else {key: _or_null(times)}
+    return {"id": node.node_id, **memory, **given, **_given(host=node.host_id), **timed}
+
+
+def _or_null(times: Iterable[float]) -> list[float | None]:
+    return [time_s if math.isfinite(time_s) else None for time_s in times]
 
 
 def _link_of(link: Link) -> dict[str, Any]:
@@ -388,6 +371,7 @@ def _constraints_of(problem: Problem) -> dict[str, Any]:
     return {
         **_given(pins=pins, forbidden_nodes=list(asked.forbidden_nodes), memory_reserve_bytes=asked.memory_reserve_bytes, **most),
         **_finite(latency_limit_s=asked.latency_limit_s),
+        **({"min_stages": asked.min_stages} if asked.min_stages > 1 else {}),
         "min_items_per_stage": asked.min_items_per_stage,
     }
 

@@ -90,7 +90,8 @@ def allowed(problem: Problem, cuts: tuple[Cut, ...]) -> bool:
         costs.round_trip_s <= c.latency_limit_s
         and math.isfinite(costs.round_trip_s)
         and (problem.free_order or nodes == sorted(nodes))
-        and len(cuts) <= (c.max_stages or len(cuts))
+        and c.min_stages <= len(cuts) <= (c.max_stages or len(cuts))
+        and costs.bottleneck_s <= c.bottleneck_limit_s
         and (not problem.use_all_nodes or len(cuts) == free)
         and pools_hold(problem, cuts)
         and all(problem.fits(*cut) for cut in cuts)

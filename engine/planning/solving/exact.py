@@ -71,21 +71,33 @@ class Solver:
 
     @property
     def additive_exact(self) -> bool:
-        """Whether the additive programme answers directly: exact, and every stage's time a sum over its items."""
-        return self.exact and not any(self.tables.times.table)
+        """Whether the additive programme answers directly: every stage's time is a sum over its items, and there are no further limits
+        than on the number of stages."""
+        return (self.exact or self.is_counted) and not any(self.tables.times.table)
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the only further limit is on the number of stages, which must be several."""
+        c = self.tables.problem.constraints
+        return self.relaxed is self.tables and c.min_stages > 1 and min(c.latency_limit_s, c.bottleneck_limit_s) == math.inf
+
+    def has_its_count(self, chain: Chain) -> bool:
+        """Whether a chain has a number of stages that is allowed."""
+        return self.bounds.stages[0] <= len(chain) <= self.bounds.stages[1]
 
     def shortest(self, priced: bool) -> Trip | None:
         from engine.planning.solving.prices.additive_search import shortest
 
-        return shortest(self.tables, self.work, priced=priced)
+        return shortest(self.tables, self.work, priced=priced, stages=self.bounds.stages)
 
     def shortest_period(self, in_flight: int) -> Trip | None:
         from engine.planning.solving.prices.additive_search import shortest, shortest_period
 
         if in_flight == 1:
-            return shortest(self.tables, self.work)
+            return shortest(self.tables, self.work, stages=self.bounds.stages)
         descent = self.descent()
-        return None if descent is None else shortest_period(self.tables, self.work, in_flight, descent.bottleneck_s)
+        least_s = None if descent is None else descent.bottleneck_s
+        return None if least_s is None else shortest_period(self.tables, self.work, in_flight, least_s, self.bounds.stages)
 
     def descent(self) -> Descent | None:
         """The threshold search after its first level, None if even the relaxed problem is infeasible."""
@@ -114,12 +126,17 @@ class Solver:
             found = self.search.best(BOTTLENECK, bounds)
             return None if found is None else (found.value, found.chain)
         least = self._least()
-        if least is None or (self.exact and bounds == self.bounds):
+        if least is None or (bounds == self.bounds and (self.exact or (self.is_counted and self.has_its_count(least[1])))):
             return least
+        most_s = bounds.cost_s
+        if least[0] > most_s:
+            return None
         for factor in (1.0, 1.01, 1.03, 1.1, 1.3, 2.0, math.inf):
-            found = self.search_within(BOTTLENECK, replace(bounds, cost_s=least[0] * factor if least[0] else math.inf))
+            found = self.search_within(BOTTLENECK, replace(bounds, cost_s=min(least[0] * factor if least[0] else math.inf, most_s)))
             if found is not None:
                 return found.value, found.chain
+            if least[0] * factor >= most_s:
+                break
         return None
 
     def _least(self) -> tuple[float, Chain] | None:
@@ -148,5 +165,5 @@ def _bounds(tables: Tables) -> Bounds:
     """The problem's own bounds on a chain."""
     problem, num_nodes = tables.problem, len(tables.nodes)
     most = min(problem.constraints.max_stages or num_nodes, num_nodes)
-    fewest = num_nodes if problem.use_all_nodes else 1
-    return Bounds(round_trip_s=problem.constraints.latency_limit_s, stages=(fewest, most))
+    fewest = num_nodes if problem.use_all_nodes else problem.constraints.min_stages
+    return Bounds(problem.constraints.bottleneck_limit_s, round_trip_s=problem.constraints.latency_limit_s, stages=(fewest, most))

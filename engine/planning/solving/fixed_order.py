@@ -25,14 +25,14 @@ class Ordered:
         t, n = self.t, self.n
         costs = np.full((n + 1, n + 1), np.inf)
         starts = range(n) if t.given_stop is None else t.given_stop
-        hop = np.array(t.times.hop)
+        held = np.array(t.times.held)
         for start in starts:
             low, high = start + t.least, t.limit[c][start]
             if t.given_stop is not None:
                 low, high = max(low, t.given_stop[start]), min(high, t.given_stop[start])
             if low <= high:
                 times = self._times(c, start, low, high)
-                hops = hop[low : high + 1]
+                hops = held[low : high + 1]
                 costs[start, low : high + 1] = times + hops if t.times.additive else np.maximum(times, hops)
         return costs
 

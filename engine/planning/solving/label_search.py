@@ -191,7 +191,8 @@ class LabelSearch:
         if (c, start) not in self._steps:
             t, back = self.tables, self.tables.times.back if start else self.tables.times.lone_back
             steps = [
-                (stop, self._step(c, start, stop, s, t.times.hop[stop], back if stop == t.n else 0.0)) for stop, s in t.stages(c, start)
+                (stop, self._step(c, start, stop, s, t.times.hop[stop], t.times.held[stop], back if stop == t.n else 0.0))
+                for stop, s in t.stages(c, start)
             ]
             self._steps[c, start] = [(stop, step) for stop, step in steps if step is not None]
         return self._steps[c, start]
@@ -204,18 +205,20 @@ class LabelSearch:
             self.work.spend(1 if end >= 0 else len(stages))
             if end >= 0:
                 back = t.times.pair_back(c, end) if start or t.problem.coordinator else 0.0
-                steps = [(stop, self._step(c, start, stop, s, 0.0, back)) for stop, s in stages if stop == t.n]
+                steps = [(stop, self._step(c, start, stop, s, 0.0, 0.0, back)) for stop, s in stages if stop == t.n]
             else:
                 steps = [
-                    (stop, self._step(c, start, stop, s, t.times.pair_hop(c, -1 - end, stop), 0.0)) for stop, s in stages if stop < t.n
+                    (stop, self._step(c, start, stop, s, t.times.pair_hop(c, -1 - end, stop), t.times.pair_held(c, -1 - end, stop), 0.0))
+                    for stop, s in stages
+                    if stop < t.n
                 ]
             self._steps[key] = [(stop, step) for stop, step in steps if step is not None]
         return self._steps[key]
 
-    def _step(self, c: int, start: int, stop: int, compute_s: float, hop_s: float, back_s: float) -> StageCost | None:
+    def _step(self, c: int, start: int, stop: int, compute_s: float, hop_s: float, held_s: float, back_s: float) -> StageCost | None:
         """None if the stage alone is over a limit."""
         t, bounds = self.tables, self._bounds
-        cost_s = compute_s + hop_s if t.times.additive else max(compute_s, hop_s)
+        cost_s = compute_s + held_s if t.times.additive else max(compute_s, held_s)
         spent_s = compute_s + hop_s + back_s
         if cost_s > bounds.cost_s or spent_s == math.inf:
             return None

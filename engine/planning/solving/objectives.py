@@ -13,6 +13,7 @@ cost                summed price of the nodes in use times P(m), then the number
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -74,13 +75,14 @@ def _most_stages_first(solver: Solver) -> Iterator[Bounds]:
 
 
 def _bottleneck_first(solver: Solver) -> Best | None:
-    if solver.exact:
+    if solver.exact or solver.is_counted:
         descent = solver.descent()
         if descent is None:
             return None
-        if descent.decide_rest():
+        if descent.decide_rest() and solver.has_its_count(descent.chain):
             return Best(descent.chain, "threshold search over sets of nodes")
-        return _tie(solver, DESCENDING, replace(solver.bounds, cost_s=descent.bottleneck_s), descent.chain)
+        if solver.exact:
+            return _tie(solver, DESCENDING, replace(solver.bounds, cost_s=descent.bottleneck_s), descent.chain)
     fastest = solver.bottleneck(solver.bounds)
     return None if fastest is None else _tie(solver, DESCENDING, replace(solver.bounds, cost_s=fastest[0]), fastest[1])
 
@@ -89,7 +91,8 @@ def _memory_aware(solver: Solver) -> Best | None:
     fastest = solver.bottleneck(solver.bounds)
     if fastest is None:
         return None
-    most_s = BOTTLENECK_SLACK * fastest[0]
+    limit_s = solver.bounds.cost_s
+    most_s = BOTTLENECK_SLACK * fastest[0] if limit_s == math.inf else limit_s
     if solver.exact:
         return Best(solver.emptiest(most_s, *fastest), "threshold search over sets of nodes")
     near = replace(solver.bounds, cost_s=most_s)

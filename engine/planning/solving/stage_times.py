@@ -17,7 +17,7 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
-from engine.planning.problem import ADDITIVE, TOKEN_ID_BYTES, Link, PlanningNode, Problem
+from engine.planning.problem import ADDITIVE, STREAMED, TOKEN_ID_BYTES, Link, PlanningNode, Problem
 from engine.planning.solving.grid import Grid
 from engine.planning.solving.structure import has_equal_links, nodes_of
 
@@ -52,7 +52,7 @@ class StageTimes:
     def __init__(self, problem: Problem, classes: Sequence[Sequence[int]], reading: Reading) -> None:
         self.problem, self.reading, self.classes = problem, reading, classes
         self.n = len(problem.items)
-        self.additive = problem.link_cost == ADDITIVE
+        self.additive, self.streamed = problem.link_cost == ADDITIVE, problem.link_cost == STREAMED
         self.uniform = has_equal_links(problem)
         nodes = [problem.nodes[members[0]] for members in classes]
         most_s = [reading.most_on(node) for node in nodes]
@@ -70,6 +70,7 @@ class StageTimes:
         rounded = self.grid.rounded
         self.prefix = [list(accumulate(map(rounded, times), initial=0.0)) for times in plain]  # [class][item] up to it
         self.base, self.hop = [rounded(b) for b in bases], [rounded(h) for h in hops]
+        self.held = [rounded(h) for h in self._held_times()] if self.streamed and self.uniform else self.hop  # of a hop, in a stage's cost
         self.table = [[rounded(t) for t in times] for times in tables]  # [class][items - 1] of whole stages; else empty
         self.back = rounded(back)
         self.lone_back = self.back if self.uniform and problem.coordinator else 0.0  # of a chain of one stage
@@ -83,6 +84,12 @@ class StageTimes:
         sizes = [item.output_bytes_per_token for item in self.problem.items]
         sent = [self._hop_s(link, sizes[b - 1]) for b in range(1, self.n)]
         return [0.0, *sent, 0.0], self.problem.return_s(-1, 0)
+
+    def _held_times(self) -> list[float]:
+        link = self.problem.links
+        assert isinstance(link, Link)  # noqa: S101  for the type checker
+        held = [min(link.held_s(item.output_bytes_per_token), self.reading.most_hop_s) for item in self.problem.items[:-1]]
+        return [0.0, *held, 0.0]
 
     def _hop_s(self, link: Link, num_bytes: float) -> float:
         return min(link.transfer_s(num_bytes), self.reading.most_hop_s)
@@ -110,8 +117,8 @@ class StageTimes:
         """A stage's share of the bottleneck, with uniform links."""
         if stage not in self._costs:
             c, start, stop = stage
-            time_s, hop_s = self.stage_s(c, start, stop), self.hop[stop]
-            self._costs[stage] = time_s + hop_s if self.additive else max(time_s, hop_s)
+            time_s, held_s = self.stage_s(c, start, stop), self.held[stop]
+            self._costs[stage] = time_s + held_s if self.additive else max(time_s, held_s)
         return self._costs[stage]
 
     def pair_hop(self, c: int, d: int, cut: int) -> float:
@@ -120,6 +127,15 @@ class StageTimes:
             return self.hop[cut]
         link = self._link[self._ends(c, d)]
         return math.inf if link is None else self.grid.rounded(self._hop_s(link, self.problem.items[cut - 1].output_bytes_per_token))
+
+    def pair_held(self, c: int, d: int, cut: int) -> float:
+        """What that hop adds to the cost of the stage before it."""
+        if self.uniform:
+            return self.held[cut]
+        link = self._link[self._ends(c, d)]
+        if not self.streamed or link is None:
+            return self.pair_hop(c, d, cut)
+        return self.grid.rounded(min(link.held_s(self.problem.items[cut - 1].output_bytes_per_token), self.reading.most_hop_s))
 
     def pair_back(self, last: int, first: int) -> float:
         """Return hop of a chain of two or more stages; with coordinator links, of any."""
@@ -144,3 +160,9 @@ class StageTimes:
         import numpy as np
 
         return np.array(self.hop)
+
+    @cached_property
+    def held_array(self) -> Any:
+        import numpy as np
+
+        return np.array(self.held)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from math import inf
 
 from engine.planning.constraints import PlanningConstraints
-from engine.planning.problem import ADDITIVE, Link, Problem
+from engine.planning.problem import ADDITIVE, STREAMED, Link, Problem
 
 
 # --- nodes ------------------------------------------------------------------------------------------------------
@@ -71,7 +71,8 @@ def last_matters(problem: Problem) -> bool:
     """Whether it matters which node comes last, and so sends nothing, in an interchangeable problem."""
     link = problem.links
     assert isinstance(link, Link)  # noqa: S101  for the type checker
-    hop_s = link.transfer_s(problem.items[0].output_bytes_per_token)
+    num_bytes = problem.items[0].output_bytes_per_token
+    hop_s = link.held_s(num_bytes) if problem.link_cost == STREAMED else link.transfer_s(num_bytes)
     least = min(node.base_s + min(node.stage_time_s or node.time_s) for node in problem.nodes)
     return hop_s > 0 if problem.link_cost == ADDITIVE else hop_s > least
 
@@ -98,10 +99,10 @@ def _has_equal_hops(problem: Problem) -> bool:
 
 
 def is_unlimited(problem: Problem) -> bool:
-    """Whether any number of stages and any round trip is allowed."""
+    """Whether any number of stages, any bottleneck and any round trip is allowed."""
     c, num_nodes = problem.constraints, len(nodes_of(problem))
     any_number = (c.max_stages is None or c.max_stages >= num_nodes) and (num_nodes == 1 or not problem.use_all_nodes)
-    return any_number and c.latency_limit_s == inf
+    return any_number and c.min_stages == 1 and min(c.latency_limit_s, c.bottleneck_limit_s) == inf
 
 
 # --- relaxation -------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from engine.planning.solving.thresholds.regular import Regular
 
 NARROW = 12  # windows of at most so many starts are answered one by one
 BEAM = 60
+ANY_NUMBER = (1, 10**9)  # of stages
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +81,23 @@ class Windows:
 class Shortest:
     """Round trips within one bottleneck. `priced` makes the goal price times round trip instead of the round trip.
 
-    `dual`: prices that bound the rest of a chain, where they are known already.
+    `dual`: prices that bound the rest of a chain, where they are known already. `stages`: fewest and most.
     """
 
-    def __init__(self, tables: Tables, bound_s: float = math.inf, priced: bool = False, dual: ChainDual | None = None) -> None:
-        self.t, self.n, self.priced = tables, tables.n, priced
+    def __init__(
+        self,
+        tables: Tables,
+        bound_s: float = math.inf,
+        priced: bool = False,
+        dual: ChainDual | None = None,
+        stages: tuple[int, int] = ANY_NUMBER,
+    ) -> None:
+        self.t, self.n, self.priced, self.stages = tables, tables.n, priced, stages
         arrays = Regular(tables).arrays()
-        self.prefix, self.hop = np.array(tables.times.prefix), arrays.hop
+        self.prefix, self.hop, self.held = np.array(tables.times.prefix), tables.times.hop_array, arrays.held
         self.after = self.prefix + np.array(tables.times.base)[:, None] + self.hop  # [class, stop] what a stage adds but for its start
         low = arrays.nearest(min(bound_s, 1e300))
-        shut = np.zeros(self.n + 1, dtype=bool) if tables.times.additive else self.hop > bound_s
+        shut = np.zeros(self.n + 1, dtype=bool) if tables.times.additive else self.held > bound_s
         self.windows = [Windows(row, shut) for row in low]
         blocked = np.array([[limit <= a for a, limit in enumerate(row)] for row in tables.limit])
         times = np.where(blocked, np.inf, np.diff(self.prefix, axis=1))
@@ -130,14 +138,15 @@ class Shortest:
         self.layers = [(np.zeros(1, dtype=np.int64), first)]
         best = (math.inf, 0, math.inf)
         entries, self.truncated, self.gave_up = 0, False, False
-        for count in range(1, min(sum(self.t.size), self.n) + 1):
+        for count in range(1, min(sum(self.t.size), self.n, self.stages[1]) + 1):
             states, costs = self._next(*self.layers[-1])
             if not len(states):
                 break
             costs[:, self.n] += self._back(count)
             keys = self._keys(states, costs[:, self.n])
             k = int(np.lexsort((costs[:, self.n], keys))[0])
-            best = min(best, (float(keys[k]), count, float(costs[k, self.n])))
+            if count >= self.stages[0]:
+                best = min(best, (float(keys[k]), count, float(costs[k, self.n])))
             states, costs = self._prune(states, costs, min(best[0], self.upper))
             if width is not None and len(states) > width:
                 kept = np.sort(np.argpartition(self._hopes(states, costs)[:, : self.n].min(axis=1), width)[:width])
@@ -206,7 +215,7 @@ class Shortest:
         self.traced: dict[tuple[int, int, int], tuple[float, Chain]] = {}
         self.complete = True
         found: Trip | None = None
-        for count, (states, costs) in enumerate(self.layers[1:], 1):
+        for count, (states, costs) in enumerate(self.layers[self.stages[0] :], self.stages[0]):
             equal = (self._keys(states, costs[:, self.n]) == best[0]) & (
                 not self.priced or (count == best[1]) & (costs[:, self.n] == best[2])
             )
@@ -229,8 +238,8 @@ class Shortest:
                     self.complete = False
                     break
                 bottleneck_s, chain = self._least_bottleneck(count - 1, before, start, before_s)
-                time_s, hop_s = self.t.times.stage_s(c, start, stop), float(self.hop[stop])
-                stage_s = max(bottleneck_s, time_s + hop_s if self.t.times.additive else max(time_s, hop_s))
+                time_s, held_s = self.t.times.stage_s(c, start, stop), float(self.held[stop])
+                stage_s = max(bottleneck_s, time_s + held_s if self.t.times.additive else max(time_s, held_s))
                 if stage_s < best[0]:
                     best = (stage_s, (*chain, (c, start, stop)))
             self.traced[key] = best
@@ -252,21 +261,23 @@ class Shortest:
                 yield c, start, state - stride, float(costs[row, start])
 
 
-def shortest(tables: Tables, work: Work, bound_s: float = math.inf, priced: bool = False) -> Trip | None:
+def shortest(
+    tables: Tables, work: Work, bound_s: float = math.inf, priced: bool = False, stages: tuple[int, int] = ANY_NUMBER
+) -> Trip | None:
     """The best chain; where it would take too much memory to find it, `work` is given up."""
-    search = Shortest(tables, bound_s, priced)
+    search = Shortest(tables, bound_s, priced, stages=stages)
     best = search.best()
     if search.gave_up:
         work.give_up()
     return best
 
 
-def shortest_period(tables: Tables, work: Work, in_flight: int, low_s: float) -> Trip | None:
+def shortest_period(tables: Tables, work: Work, in_flight: int, low_s: float, stages: tuple[int, int] = ANY_NUMBER) -> Trip | None:
     """The chain of least max(bottleneck, round trip / in_flight), then of least bottleneck; no bottleneck is below `low_s`.
 
     The least round trip within a bottleneck T falls as T grows, so the best period lies where the two meet.
     """
-    best = shortest(tables, work)
+    best = shortest(tables, work, stages=stages)
     if best is None:
         return None
 
@@ -277,7 +288,7 @@ def shortest_period(tables: Tables, work: Work, in_flight: int, low_s: float) ->
     halve = False
     while low < high:  # a better chain has its bottleneck in [low, high)
         bound_s, halve = tables.times.grid.between(low, high) if halve else high - tables.times.grid.tick, not halve
-        trip = shortest(tables, work, bound_s)
+        trip = shortest(tables, work, bound_s, stages=stages)
         if work.is_spent:
             break
         if trip is not None:

@@ -51,7 +51,7 @@ class Filling(Regular):
         self._sums = _sums(tables.problem) if tables.problem.sums_are_stages else ()
         self._buffer = [tables.problem.nodes[u].buffer_bytes for u in tables.first]
         self._far: dict[tuple[int, int], tuple[int, bool]] = {}
-        self.open_cut = [hop <= self.most_s or tables.times.additive for hop in tables.times.hop]
+        self.open_cut = [held_s <= self.most_s or tables.times.additive for held_s in tables.times.held]
 
     def cost(self, c: int, start: int, stop: int) -> float:
         return self.t.rooms.used_ratio(c, start, stop)

@@ -21,8 +21,8 @@ class Regular:
     def __init__(self, tables: Tables, fixed: Chain = ()) -> None:
         self.t, self.n = tables, tables.n
         self.fixed = tuple(sorted(fixed, key=lambda stage: stage[1]))
-        self.hop_s = tables.times.hop[1] if self.n > 1 else 0.0  # only meant where hops are equal
-        self.largest_hop_s = max(tables.times.hop)
+        self.held_s = tables.times.held[1] if self.n > 1 else 0.0  # only meant where hops are equal
+        self.largest_held_s = max(tables.times.held)
         self.jump = list(range(self.n + 1))  # [position] -> where the chain goes on
         self.ends: list[int] | None = None  # [start] -> where the next fixed stage begins
         for _, start, stop in reversed(self.fixed):
@@ -44,7 +44,7 @@ class Regular:
         """No stage costs more."""
         t = self.t
         longest = (base + row[-1] for base, row in zip(t.times.base, t.times.prefix, strict=True))
-        return max(*longest, *(x for row in t.times.table for x in row if x < math.inf), 0.0) + self.largest_hop_s
+        return max(*longest, *(x for row in t.times.table for x in row if x < math.inf), 0.0) + self.largest_held_s
 
     def halfway(self, low: float, high: float) -> float:
         return self.t.times.grid.between(low, high)
@@ -75,21 +75,21 @@ class Regular:
 
     def furthest_sending(self, c: int, start: int, limit: int, bound: float) -> int:
         t = self.t
-        inner = bound - self.hop_s if t.times.additive else bound
+        inner = bound - self.held_s if t.times.additive else bound
         if t.times.table[c]:
             stop = min(limit, start + bisect_right(t.times.table[c], inner))
         else:
             row = t.times.prefix[c]
             stop = min(limit, bisect_right(row, row[start] + inner - t.times.base[c]) - 1)
-        if self.largest_hop_s > bound and not t.times.additive:
-            while start < stop < self.n and t.times.hop[stop] > bound:
+        if self.largest_held_s > bound and not t.times.additive:
+            while start < stop < self.n and t.times.held[stop] > bound:
                 stop -= 1
         return max(stop, start)
 
     def next_cost(self, c: int, start: int, bound: float) -> float:
         """The smallest cost above `bound` of a stage that begins at `start`, or a lower bound of it."""
         t, limit = self.t, self.limit(c, start)
-        inner = bound - self.hop_s if t.times.additive else bound
+        inner = bound - self.held_s if t.times.additive else bound
         row = t.times.prefix[c]
         stop = (
             start + bisect_right(t.times.table[c], inner) + 1
@@ -99,7 +99,7 @@ class Regular:
         stop = max(stop, start + 1)
         best = math.inf
         if stop <= limit:
-            cost = t.times.stage_s(c, start, stop) + (self.hop_s if t.times.additive and stop < self.n else 0.0)
+            cost = t.times.stage_s(c, start, stop) + (self.held_s if t.times.additive and stop < self.n else 0.0)
             best = cost if cost > bound else best
         if t.times.additive and limit == self.n:
             whole = t.times.stage_s(c, start, limit)
@@ -108,9 +108,9 @@ class Regular:
 
     def next_hop(self, bound: float) -> float:
         """The smallest hop above `bound`: beyond it another cut opens."""
-        if self.t.times.additive or self.largest_hop_s <= bound:
+        if self.t.times.additive or self.largest_held_s <= bound:
             return math.inf
-        return min(h for h in self.t.times.hop if h > bound)
+        return min(h for h in self.t.times.held if h > bound)
 
     # ------------------------------------------------------------------------------------------------ all at once
     def arrays(self) -> Arrays:
@@ -126,7 +126,7 @@ class Arrays:
         self.prefix, self.limit = t.times.prefix_array, t.limit_array
         if regular.ends is not None:
             self.limit = np.minimum(self.limit, np.array(regular.ends, dtype=np.int32))
-        self.hop, self.jump = t.times.hop_array, np.array([*regular.jump, 0], dtype=np.int32)
+        self.held, self.jump = t.times.held_array, np.array([*regular.jump, 0], dtype=np.int32)
         self.steps = np.arange(self.n + 1, dtype=np.int32)
 
     def furthest(self, bound: float) -> Any:
@@ -146,12 +146,12 @@ class Arrays:
         """[class, start] -> as Regular.furthest_sending."""
         t = self.r.t
         stops = np.empty((len(self.limit), self.n + 1), dtype=np.int32)
-        inner = bound - self.r.hop_s if t.times.additive else bound
+        inner = bound - self.r.held_s if t.times.additive else bound
         for c, row in enumerate(stops):
             row[:] = self._within(c, inner)
         np.minimum(stops, self.limit, out=stops)
-        if not t.times.additive and self.r.largest_hop_s > bound:
-            stops = np.maximum.accumulate(np.where(self.hop <= bound, self.steps, 0))[stops]
+        if not t.times.additive and self.r.largest_held_s > bound:
+            stops = np.maximum.accumulate(np.where(self.held <= bound, self.steps, 0))[stops]
         return np.maximum(stops, self.steps)
 
     def _within(self, c: int, bound_s: float) -> Any:
@@ -163,7 +163,7 @@ class Arrays:
     def next_cost(self, bound: float, classes: list[int], starts: Any) -> float:
         """The smallest cost above `bound` of any stage that begins at one of `starts`, or a lower bound of it."""
         t, n, best = self.r.t, self.n, math.inf
-        inner = bound - self.r.hop_s if t.times.additive else bound
+        inner = bound - self.r.held_s if t.times.additive else bound
         for c in classes:
             limit = self.limit[c][starts]
             stops = np.maximum(self._within(c, inner)[starts], starts) + 1
@@ -171,7 +171,7 @@ class Arrays:
             if allowed.any():
                 costs = self._times(c, starts[allowed], stops[allowed])
                 if t.times.additive:
-                    costs = costs + np.where(stops[allowed] < n, self.r.hop_s, 0.0)
+                    costs = costs + np.where(stops[allowed] < n, self.r.held_s, 0.0)
                 best = min(best, float(costs[costs > bound].min(initial=math.inf)))
             if t.times.additive:
                 whole = self._times(c, starts[limit == n], n)
@@ -194,15 +194,15 @@ class Arrays:
         """[class, stop] -> earliest allowed start of a stage that ends at the first open cut from `stop` on."""
         t, n = self.r.t, self.n
         starts = np.empty((len(self.limit), n + 1), dtype=np.int32)
-        inner = bound - self.r.hop_s if t.times.additive else bound
+        inner = bound - self.r.held_s if t.times.additive else bound
         for c, row in enumerate(starts):
             row[:] = self._from(c, inner)
             if t.times.additive:
                 row[n] = self._from(c, bound)[n]
             np.maximum(row, np.searchsorted(self.limit[c, :n], self.steps, side="left"), out=row)
         np.minimum(starts, self.steps, out=starts)
-        if not t.times.additive and self.r.largest_hop_s > bound:
-            open_cut = np.where(self.hop <= bound, self.steps, n)
+        if not t.times.additive and self.r.largest_held_s > bound:
+            open_cut = np.where(self.held <= bound, self.steps, n)
             open_cut[0] = 0
             following = np.minimum.accumulate(open_cut[::-1])[::-1]
             starts = np.minimum(starts[:, following], self.steps)

@@ -156,8 +156,8 @@ class Reach:
     def _before(self, stage: tuple[int, int, int], bound: float) -> int:
         """The furthest stop within the bound short of the stage's own."""
         _, start, stop = stage
-        hop = self.r.t.times.hop
-        while stop - 1 > start and not self.r.t.times.additive and hop[stop - 1] > bound:
+        held = self.r.t.times.held
+        while stop - 1 > start and not self.r.t.times.additive and held[stop - 1] > bound:
             stop -= 1
         return stop - 1
 

@@ -1,0 +1,23 @@
+"""A plan and its simulation agree: on which plan is better, and on the figures."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.planning import load
+from engine.planning.load import Steps
+from tests.simulation.agreement import compare, kendall
+
+
+def test_plan_and_simulation_rank_and_figure_alike() -> None:
+    rows = [row for seed in range(300, 306) for row in compare(seed)]
+    same, other = kendall(rows)  # a few figures are further off: where steps have unlike numbers of rows, the fullest one sets the pace
+    assert same > 40 and (same - other) / (same + other) >= 0.95
+    assert sum(row.error > 0.1 for row in rows) <= 0.1 * len(rows), max(rows, key=lambda row: row.error)
+
+
+def test_the_comparison_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one row in every step, as a plan without batches has it."""
+    monkeypatch.setattr("engine.planning.problem.steps_of", lambda sessions, lanes: Steps(sessions, 1.0))
+    assert load.steps_of(8, 1) == Steps(1, 8.0)
+    assert max(row.error for seed in range(300, 304) for row in compare(seed)) > 0.5
