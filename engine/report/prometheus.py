@@ -51,6 +51,8 @@ _CLUSTER_GAUGES: tuple[tuple[str, str, Callable[[ClusterStatus], float]], ...] =
     ("noodle_step_p50_seconds", "decode step of the whole pipeline, median", lambda c: c.speed.step_p50_s),
     ("noodle_step_p95_seconds", "decode step of the whole pipeline, 95th percentile", lambda c: c.speed.step_p95_s),
     ("noodle_uptime_seconds", "since the coordinator started", lambda c: c.uptime_s),
+    ("noodle_prefix_kept_bytes", "keys and values kept of sessions that ended, on all stages", lambda c: c.prefix_cache.kept_bytes),
+    ("noodle_prefix_kept_sessions", "of how many sessions", lambda c: c.prefix_cache.num_kept),
 )
 
 
@@ -84,6 +86,10 @@ def cluster_metrics(status: ClusterStatus) -> Iterator[Metric]:
         yield gauge(name, text, [({}, read(status))])
     yield CounterMetricFamily("noodle_sessions_done", "sessions that ended well or were cancelled", value=status.ended.num_done)
     yield CounterMetricFamily("noodle_sessions_failed", "sessions that ended with an error", value=status.ended.num_failed)
+    cache = status.prefix_cache
+    yield CounterMetricFamily("noodle_prompt_tokens", "tokens of prompts that got an answer", value=cache.prompt_tokens)
+    yield CounterMetricFamily("noodle_prompt_tokens_cached", "of them, those that were not computed again", value=cache.cached_tokens)
+    yield CounterMetricFamily("noodle_prefix_evictions", "kept keys and values that made room for sessions", value=cache.num_evictions)
     for name, text, read_node in _NODE_GAUGES:
         yield gauge(name, text, [({"worker": n.worker_id}, read_node(n)) for n in status.nodes])
     yield from gauge_metrics("noodle_node", [(n.worker_id, n.gauges) for n in status.nodes])

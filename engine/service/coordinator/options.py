@@ -63,4 +63,10 @@ class CoordinatorOptions:
     )
     recover: bool = option(default=False, help="begin with what can be read of a damaged journal in --state-dir")
     recording: RecordingOptions = group(RecordingOptions)
+    prefix_cache: str = option(
+        default="auto", choices=("auto", "off"), help="keep KV of sessions that ended for prompts that begin alike (default %(default)s)"
+    )
+    shared_prefix: tuple[Path, ...] = option(
+        kind=Path, repeated=True, metavar="FILE", help="a system prompt, or token ids, whose KV all callers may share; may be repeated"
+    )
     server: ServerOptions = group(ServerOptions, listen="127.0.0.1:7070")
