@@ -182,3 +182,14 @@ class TokenChunk:
     used: Used | None = None  # only in the first chunk
     logprobs: Logprobs | None = None  # with a token, if the request asks for it
     cached_tokens: int = 0  # only in the last chunk: of the prompt's tokens, those that were not computed again
+
+
+@dataclass(frozen=True, slots=True)
+class SessionText:
+    """What a session was asked and has answered so far; of long texts the end, and how many tokens come before it."""
+
+    session_id: str
+    prompt: str
+    answer: str
+    num_prompt_left_out: int = 0
+    num_answer_left_out: int = 0
