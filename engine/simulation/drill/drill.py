@@ -30,8 +30,7 @@ from engine.simulation.drill.wire import Wire
 from engine.simulation.drill.worker import DrillWorker
 from engine.simulation.drill.world import HOSTILE, PEACE, Generator, World
 
-JOINED_S = 2.0
-SAFETY_S = 10.0
+JOINED_S, SAFETY_S = 2.0, 10.0
 RELEASED_S = 0.05  # in which the stages hear that a session ended
 MOVE_S = 1.0  # in which a move under load comes to its end where nothing fails
 LIVENESS_S = 400.0
@@ -133,13 +132,14 @@ class Drill:
         self.calm.is_on = False
 
     def _converse(self) -> None:
-        """Each turn begins with what the one before it left; two of them run side by side."""
-        turns, sessions = [tuple(range(6))], self.disk.sessions
+        """Each turn begins with what the one before it left."""
+        turns, sessions, num_before = [tuple(range(6))], self.disk.sessions, len(self.disk.sessions)
         for _ in range(3):
             names = [self._submit(2, prompt) for prompt in turns]
             self._run_for(MOVE_S, self._all_ended)
             turns = [(*sessions[name].prompt_ids, *sessions[name].tokens, 7) for name in (names[0], names[-1])]
         self.calm.check_reuse(self.coordinator.cluster)
+        self._num_sessions += len(sessions) - num_before
 
     def _restart_worker(self) -> None:
         """A supervisor starts a worker anew, and only later does the coordinator hear that the former one's connection broke."""
