@@ -500,6 +500,7 @@ def ended_sessions_stay_on_the_stages(patch: pytest.MonkeyPatch) -> None:
     def mutant(self: Serving, session: Session, *rest: Any) -> None:
         finish(self, session, *rest)
         self._releases.clear()
+        self.prefixes._kept.clear()
 
     patch.setattr(Serving, "finish", mutant)
 
