@@ -323,7 +323,7 @@ class StageStatus(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., predicted_s: _Optional[float] = ..., compute_p50_s: _Optional[float] = ..., compute_p95_s: _Optional[float] = ..., queue_p50_s: _Optional[float] = ..., hop_p50_s: _Optional[float] = ..., num_steps: _Optional[int] = ..., history_s: _Optional[_Iterable[float]] = ..., predicted_hop_s: _Optional[float] = ...) -> None: ...
 
 class SessionStatus(_message.Message):
-    __slots__ = ("session_id", "state", "num_prompt_tokens", "num_generated", "max_new_tokens", "ttft_s", "tokens_per_s", "age_s", "step_p95_s", "queue_place", "waiting_s", "why", "finish_reason")
+    __slots__ = ("session_id", "state", "num_prompt_tokens", "num_generated", "max_new_tokens", "ttft_s", "tokens_per_s", "age_s", "step_p95_s", "queue_place", "waiting_s", "why", "finish_reason", "num_cached")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     NUM_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -337,6 +337,7 @@ class SessionStatus(_message.Message):
     WAITING_S_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
+    NUM_CACHED_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     state: str
     num_prompt_tokens: int
@@ -350,7 +351,8 @@ class SessionStatus(_message.Message):
     waiting_s: float
     why: str
     finish_reason: str
-    def __init__(self, session_id: _Optional[str] = ..., state: _Optional[str] = ..., num_prompt_tokens: _Optional[int] = ..., num_generated: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., ttft_s: _Optional[float] = ..., tokens_per_s: _Optional[float] = ..., age_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., queue_place: _Optional[int] = ..., waiting_s: _Optional[float] = ..., why: _Optional[str] = ..., finish_reason: _Optional[str] = ...) -> None: ...
+    num_cached: int
+    def __init__(self, session_id: _Optional[str] = ..., state: _Optional[str] = ..., num_prompt_tokens: _Optional[int] = ..., num_generated: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., ttft_s: _Optional[float] = ..., tokens_per_s: _Optional[float] = ..., age_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., queue_place: _Optional[int] = ..., waiting_s: _Optional[float] = ..., why: _Optional[str] = ..., finish_reason: _Optional[str] = ..., num_cached: _Optional[int] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()
@@ -410,6 +412,24 @@ class EndedSessions(_message.Message):
     latest: _containers.RepeatedCompositeFieldContainer[SessionStatus]
     def __init__(self, num_done: _Optional[int] = ..., num_failed: _Optional[int] = ..., latest: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ...) -> None: ...
 
+class PrefixCacheStatus(_message.Message):
+    __slots__ = ("is_on", "num_kept", "kept_tokens", "kept_bytes", "prompt_tokens", "cached_tokens", "num_evictions")
+    IS_ON_FIELD_NUMBER: _ClassVar[int]
+    NUM_KEPT_FIELD_NUMBER: _ClassVar[int]
+    KEPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    KEPT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    NUM_EVICTIONS_FIELD_NUMBER: _ClassVar[int]
+    is_on: bool
+    num_kept: int
+    kept_tokens: int
+    kept_bytes: int
+    prompt_tokens: int
+    cached_tokens: int
+    num_evictions: int
+    def __init__(self, is_on: _Optional[bool] = ..., num_kept: _Optional[int] = ..., kept_tokens: _Optional[int] = ..., kept_bytes: _Optional[int] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., num_evictions: _Optional[int] = ...) -> None: ...
+
 class AdaptationState(_message.Message):
     __slots__ = ("mode", "suggestion_id")
     MODE_FIELD_NUMBER: _ClassVar[int]
@@ -427,7 +447,7 @@ class Alarms(_message.Message):
     def __init__(self, acknowledged_sequence: _Optional[int] = ..., num_unacknowledged: _Optional[int] = ...) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("cluster_id", "phase", "detail", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "uptime_s", "failure", "identity", "model", "speed", "ended", "adaptation", "alarms")
+    __slots__ = ("cluster_id", "phase", "detail", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "uptime_s", "failure", "identity", "model", "speed", "ended", "adaptation", "alarms", "prefix_cache")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -445,6 +465,7 @@ class ClusterStatus(_message.Message):
     ENDED_FIELD_NUMBER: _ClassVar[int]
     ADAPTATION_FIELD_NUMBER: _ClassVar[int]
     ALARMS_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_CACHE_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     phase: str
     detail: str
@@ -462,7 +483,8 @@ class ClusterStatus(_message.Message):
     ended: EndedSessions
     adaptation: AdaptationState
     alarms: Alarms
-    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., identity: _Optional[str] = ..., model: _Optional[_Union[ModelStatus, _Mapping]] = ..., speed: _Optional[_Union[Speed, _Mapping]] = ..., ended: _Optional[_Union[EndedSessions, _Mapping]] = ..., adaptation: _Optional[_Union[AdaptationState, _Mapping]] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ...) -> None: ...
+    prefix_cache: PrefixCacheStatus
+    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., identity: _Optional[str] = ..., model: _Optional[_Union[ModelStatus, _Mapping]] = ..., speed: _Optional[_Union[Speed, _Mapping]] = ..., ended: _Optional[_Union[EndedSessions, _Mapping]] = ..., adaptation: _Optional[_Union[AdaptationState, _Mapping]] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ..., prefix_cache: _Optional[_Union[PrefixCacheStatus, _Mapping]] = ...) -> None: ...
 
 class WatchFrame(_message.Message):
     __slots__ = ("status", "events", "num_finished_kept")
@@ -549,7 +571,7 @@ class Grammar(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("prompt", "prompt_ids", "max_new_tokens", "sampling", "stop", "ignore_eos", "session_id", "next_index", "resume", "messages", "tools", "chat_template_kwargs", "add_generation_prompt", "mode", "grammar")
+    __slots__ = ("prompt", "prompt_ids", "max_new_tokens", "sampling", "stop", "ignore_eos", "session_id", "next_index", "resume", "messages", "tools", "chat_template_kwargs", "add_generation_prompt", "mode", "grammar", "for_caller")
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     PROMPT_IDS_FIELD_NUMBER: _ClassVar[int]
     MAX_NEW_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -565,6 +587,7 @@ class GenerateRequest(_message.Message):
     ADD_GENERATION_PROMPT_FIELD_NUMBER: _ClassVar[int]
     MODE_FIELD_NUMBER: _ClassVar[int]
     GRAMMAR_FIELD_NUMBER: _ClassVar[int]
+    FOR_CALLER_FIELD_NUMBER: _ClassVar[int]
     prompt: str
     prompt_ids: _containers.RepeatedScalarFieldContainer[int]
     max_new_tokens: int
@@ -580,10 +603,11 @@ class GenerateRequest(_message.Message):
     add_generation_prompt: bool
     mode: str
     grammar: Grammar
-    def __init__(self, prompt: _Optional[str] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., ignore_eos: _Optional[bool] = ..., session_id: _Optional[str] = ..., next_index: _Optional[int] = ..., resume: _Optional[bool] = ..., messages: _Optional[str] = ..., tools: _Optional[str] = ..., chat_template_kwargs: _Optional[str] = ..., add_generation_prompt: _Optional[bool] = ..., mode: _Optional[str] = ..., grammar: _Optional[_Union[Grammar, _Mapping]] = ...) -> None: ...
+    for_caller: bytes
+    def __init__(self, prompt: _Optional[str] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., ignore_eos: _Optional[bool] = ..., session_id: _Optional[str] = ..., next_index: _Optional[int] = ..., resume: _Optional[bool] = ..., messages: _Optional[str] = ..., tools: _Optional[str] = ..., chat_template_kwargs: _Optional[str] = ..., add_generation_prompt: _Optional[bool] = ..., mode: _Optional[str] = ..., grammar: _Optional[_Union[Grammar, _Mapping]] = ..., for_caller: _Optional[bytes] = ...) -> None: ...
 
 class TokenChunk(_message.Message):
-    __slots__ = ("session_id", "index", "token_id", "text", "timings", "finish_reason", "prompt_ids", "step_s", "stand_in_tokenizer", "used", "logprobs")
+    __slots__ = ("session_id", "index", "token_id", "text", "timings", "finish_reason", "prompt_ids", "step_s", "stand_in_tokenizer", "used", "logprobs", "cached_tokens")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -595,6 +619,7 @@ class TokenChunk(_message.Message):
     STAND_IN_TOKENIZER_FIELD_NUMBER: _ClassVar[int]
     USED_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
+    CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     index: int
     token_id: int
@@ -606,7 +631,8 @@ class TokenChunk(_message.Message):
     stand_in_tokenizer: str
     used: Used
     logprobs: Logprobs
-    def __init__(self, session_id: _Optional[str] = ..., index: _Optional[int] = ..., token_id: _Optional[int] = ..., text: _Optional[str] = ..., timings: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., finish_reason: _Optional[str] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., step_s: _Optional[float] = ..., stand_in_tokenizer: _Optional[str] = ..., used: _Optional[_Union[Used, _Mapping]] = ..., logprobs: _Optional[_Union[Logprobs, _Mapping]] = ...) -> None: ...
+    cached_tokens: int
+    def __init__(self, session_id: _Optional[str] = ..., index: _Optional[int] = ..., token_id: _Optional[int] = ..., text: _Optional[str] = ..., timings: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., finish_reason: _Optional[str] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., step_s: _Optional[float] = ..., stand_in_tokenizer: _Optional[str] = ..., used: _Optional[_Union[Used, _Mapping]] = ..., logprobs: _Optional[_Union[Logprobs, _Mapping]] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
 
 class Stage(_message.Message):
     __slots__ = ("node_id", "start", "stop")
@@ -1119,7 +1145,7 @@ class FetchedFrom(_message.Message):
     def __init__(self, source_id: _Optional[str] = ..., num_bytes: _Optional[int] = ...) -> None: ...
 
 class Segment(_message.Message):
-    __slots__ = ("session_id", "epoch", "position", "token_ids", "sample_index", "sampling", "reserve_tokens", "mask")
+    __slots__ = ("session_id", "epoch", "position", "token_ids", "sample_index", "sampling", "reserve_tokens", "mask", "taken")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -1128,6 +1154,7 @@ class Segment(_message.Message):
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     RESERVE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MASK_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     epoch: int
     position: int
@@ -1136,10 +1163,35 @@ class Segment(_message.Message):
     sampling: Sampling
     reserve_tokens: int
     mask: bytes
-    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., position: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., sample_index: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., reserve_tokens: _Optional[int] = ..., mask: _Optional[bytes] = ...) -> None: ...
+    taken: Taken
+    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., position: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., sample_index: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., reserve_tokens: _Optional[int] = ..., mask: _Optional[bytes] = ..., taken: _Optional[_Union[Taken, _Mapping]] = ...) -> None: ...
+
+class Taken(_message.Message):
+    __slots__ = ("kept_id", "num_tokens", "digest", "moves")
+    KEPT_ID_FIELD_NUMBER: _ClassVar[int]
+    NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    MOVES_FIELD_NUMBER: _ClassVar[int]
+    kept_id: int
+    num_tokens: int
+    digest: bytes
+    moves: bool
+    def __init__(self, kept_id: _Optional[int] = ..., num_tokens: _Optional[int] = ..., digest: _Optional[bytes] = ..., moves: _Optional[bool] = ...) -> None: ...
+
+class Kept(_message.Message):
+    __slots__ = ("kept_id", "session_id", "epoch", "num_tokens")
+    KEPT_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    kept_id: int
+    session_id: str
+    epoch: int
+    num_tokens: int
+    def __init__(self, kept_id: _Optional[int] = ..., session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., num_tokens: _Optional[int] = ...) -> None: ...
 
 class StepFrame(_message.Message):
-    __slots__ = ("plan_version", "step_id", "segments", "dtype", "shape", "payload", "crc32", "timings", "releases", "failures")
+    __slots__ = ("plan_version", "step_id", "segments", "dtype", "shape", "payload", "crc32", "timings", "releases", "failures", "kept", "dropped")
     PLAN_VERSION_FIELD_NUMBER: _ClassVar[int]
     STEP_ID_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
@@ -1150,6 +1202,8 @@ class StepFrame(_message.Message):
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     RELEASES_FIELD_NUMBER: _ClassVar[int]
     FAILURES_FIELD_NUMBER: _ClassVar[int]
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
     plan_version: int
     step_id: int
     segments: _containers.RepeatedCompositeFieldContainer[Segment]
@@ -1160,7 +1214,9 @@ class StepFrame(_message.Message):
     timings: _containers.RepeatedCompositeFieldContainer[StageTiming]
     releases: _containers.RepeatedScalarFieldContainer[str]
     failures: _containers.RepeatedCompositeFieldContainer[SegmentResult]
-    def __init__(self, plan_version: _Optional[int] = ..., step_id: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., payload: _Optional[bytes] = ..., crc32: _Optional[int] = ..., timings: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., releases: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[SegmentResult, _Mapping]]] = ...) -> None: ...
+    kept: _containers.RepeatedCompositeFieldContainer[Kept]
+    dropped: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, plan_version: _Optional[int] = ..., step_id: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., payload: _Optional[bytes] = ..., crc32: _Optional[int] = ..., timings: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., releases: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[SegmentResult, _Mapping]]] = ..., kept: _Optional[_Iterable[_Union[Kept, _Mapping]]] = ..., dropped: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ForwardReply(_message.Message):
     __slots__ = ()

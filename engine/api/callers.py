@@ -6,6 +6,7 @@ keys, or shows the cluster a certificate of its own, it must know its callers it
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -34,7 +35,7 @@ class Callers:
         key = _key(request)
         if self._keys is not None:
             self._check(key, least)
-            return await self._of(None, self._access)
+            return await self._of(key, self._access, hashlib.sha256((key or "").encode()).digest())
         try:
             access = Access(key, self._access.trusted)
         except InvalidInput as e:
@@ -56,9 +57,10 @@ class Callers:
             message = f"this key has the role {role.name.lower()}, and this needs the role {least.name.lower()}"
             raise Problem(403, message, "permission_error", code="insufficient_role")
 
-    async def _of(self, key: str | None, access: Access) -> Client:
+    async def _of(self, key: str | None, access: Access, for_caller: bytes = b"") -> Client:
+        """The cluster sees one caller behind all keys of a list of its own: it is told whose each request is."""
         if (client := self._clients.get(key)) is None:
-            client = self._clients[key] = Client(self._address, access)
+            client = self._clients[key] = Client(self._address, access, for_caller)
         self._clients.move_to_end(key)
         idle = [k for k, c in self._clients.items() if not c.is_busy and k != key]
         for old in idle[: max(0, len(self._clients) - MAX_CLIENTS)]:

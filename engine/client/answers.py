@@ -33,6 +33,7 @@ class Completion:
     stand_in_tokenizer: str = ""  # why the text went through bytes instead of the model's own tokenizer
     ttft_s: float = 0.0  # time to the first token
     tokens_per_s: float = 0.0  # of the tokens after the first
+    cached_tokens: int = 0  # of the prompt's, those that were not computed again
 
 
 @dataclass(slots=True)
@@ -45,6 +46,7 @@ class Transcript:
     finish_reason: FinishReason | None = None
     used: Used | None = None
     stand_in_tokenizer: str = ""
+    cached_tokens: int = 0
     _begun_s: float = field(default_factory=time.monotonic)
     _arrived_s: list[float] = field(default_factory=list)
 
@@ -55,6 +57,7 @@ class Transcript:
         self.used = chunk.used or self.used
         self.stand_in_tokenizer = chunk.stand_in_tokenizer or self.stand_in_tokenizer
         self.finish_reason = chunk.finish_reason or self.finish_reason
+        self.cached_tokens = chunk.cached_tokens or self.cached_tokens
         is_token = chunk.index >= 0
         if not is_token and not chunk.text:
             return None
@@ -82,4 +85,5 @@ class Transcript:
             stand_in_tokenizer=self.stand_in_tokenizer,
             ttft_s=times_s[0] - self._begun_s if times_s else 0.0,
             tokens_per_s=(len(times_s) - 1) / spent_s if spent_s > 0 else 0.0,
+            cached_tokens=self.cached_tokens,
         )

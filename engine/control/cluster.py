@@ -59,7 +59,7 @@ class Cluster:
         self.members = Members(config.leases, drained)
         self.gathering = Gathering(config.num_workers_expected, last_plan_version > 0, now_s)
         self.state = PlanState(last_plan_version, self.gathering.wanted())
-        self.serving = Serving(config.limits, past)
+        self.serving = Serving(config.limits, past, config.prefix_cache)
         self.attendance = Attendance(self.members, self.gathering, config.rules)
         self.rebalancer = Rebalancer(self.members, self.serving)
         self.watchdog = Watchdog()
@@ -100,7 +100,7 @@ class Cluster:
 
     # ------------------------------------------------------------------------------------------ the model
     def _model_ready(self, event: on.ModelReady, now_s: float, out: Commands) -> None:
-        self.card = event.card
+        self.card, self.serving.prefixes.shared = event.card, event.shared_prefixes
         out.append(do.Record(Severity.OK, "model", event.card.ref.model, f"{event.card.ref.label}: {event.card.num_items} items"))
         for member in self.members:
             self._follow(self.attendance.measure(member, self.card, out), now_s, out)
@@ -350,7 +350,7 @@ class Cluster:
         self.watchdog.forget()
         self.members.take_stages(plan)
         lanes = num_lanes(self.members.named(s.node_id).spec for s in plan.stages)
-        self.serving.start_plan(capacity_tokens(self.card, plan, self.members), lanes)
+        self.serving.start_plan(plan, self.card, capacity_tokens(self.card, plan, self.members), lanes)
 
     def _interrupt(self, cause: str, now_s: float, out: Commands) -> None:
         """The current plan no longer runs: its sessions wait for the next one and go on there."""

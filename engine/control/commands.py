@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from engine.control.moves import Carried, KvRange, Transfer
 from engine.data.errors import NoodleError
-from engine.data.generation import FinishReason, Logprobs, Segment, StageTiming
+from engine.data.generation import FinishReason, Kept, Logprobs, Segment, StageTiming
 from engine.data.plan import Plan, Stage
 from engine.data.status import SessionStatus, Severity
 
@@ -100,6 +100,8 @@ class SendStep:
     first_worker_id: str
     segments: tuple[Segment, ...]
     releases: tuple[str, ...] = ()
+    kept: tuple[Kept, ...] = ()  # sessions that ended and leave something behind
+    dropped: tuple[int, ...] = ()  # what is kept no longer
 
 
 @dataclass(frozen=True, slots=True)

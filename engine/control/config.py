@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from engine.control.adaptation.rules import AdaptationSettings, Mode
 from engine.control.nodes.members import LeaseRules
+from engine.control.sessions.prefix_cache import PrefixSettings
 from engine.control.sessions.scheduler import SchedulerLimits
 from engine.planning.capability import MatchRules
 
@@ -22,3 +23,4 @@ class ClusterConfig:
     order: tuple[str, ...] = ()  # the nodes that take them; () = all, in order of their names
     rules: MatchRules = field(default_factory=MatchRules)  # whom an operator lets hold layers
     adaptation: AdaptationSettings = field(default_factory=lambda: AdaptationSettings(mode=Mode.OFF))
+    prefix_cache: PrefixSettings = field(default_factory=PrefixSettings)

@@ -17,7 +17,10 @@ from engine.profile.profile import Profile
 
 @dataclass(frozen=True, slots=True)
 class ModelReady:
+    """`shared_prefixes` are beginnings of prompts that an operator lets all callers share."""
+
     card: ModelCard
+    shared_prefixes: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,7 @@ class SessionSubmitted:
     prompt_ids: tuple[int, ...]
     request: GenerateRequest
     sampling: Sampling = GREEDY  # what the request and the model make of it
+    caller: bytes = b""  # made from who asks: only sessions of one caller share keys and values; empty: it shares none
 
 
 @dataclass(frozen=True, slots=True)

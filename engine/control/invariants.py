@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def check_cluster(cluster: Cluster) -> None:
     """Queue, reservations, plan and steps in flight agree with each other."""
     cluster.scheduler.check()
+    cluster.serving.prefixes.check()
     for what in _broken(cluster):
         raise AssertionError(what)
 
@@ -30,6 +31,11 @@ def _broken(cluster: Cluster) -> Iterator[str]:
         yield f"sessions run in phase {cluster.phase}"
     if running and scheduler.reserved_tokens > scheduler.capacity_tokens:
         yield "more KV is reserved than every stage can hold"
+    kept, is_settled = cluster.serving.prefixes.num_tokens, cluster.phase is Phase.SERVING and not cluster.rebalancer.holds_steps
+    if kept and is_settled and kept > scheduler.free_tokens:
+        yield f"KV of {kept} tokens is kept, though sessions leave {scheduler.free_tokens}"
+    if cluster.plan is None and kept:
+        yield "KV is kept without a plan"
     if cluster.plan is not None:
         yield from _broken_plan(cluster, cluster.plan)
     yield from _broken_members(cluster)

@@ -17,6 +17,7 @@ from engine.data.status import (
     ModelStatus,
     NodeStatus,
     Phase,
+    PrefixCacheStatus,
     SessionStatus,
     Speed,
     StageStatus,
@@ -45,6 +46,20 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         failure=cluster.state.failure,
         adaptation=AdaptationState(str(adapting.mode), adapting.suggestion_id(cluster.plan_version)),
         identity=identity(card.ref.dtype, _device_types(cluster)) if card else Identity.UNKNOWN,
+        prefix_cache=_prefix_cache(cluster),
+    )
+
+
+def _prefix_cache(cluster: Cluster) -> PrefixCacheStatus:
+    prefixes, items = cluster.serving.prefixes, cluster.card.items if cluster.card else ()
+    return PrefixCacheStatus(
+        is_on=prefixes.settings.is_on,
+        num_kept=len(prefixes),
+        kept_tokens=prefixes.num_tokens,
+        kept_bytes=prefixes.num_tokens * sum(item.kv_bytes_per_token for item in items),
+        prompt_tokens=prefixes.counts.prompt_tokens,
+        cached_tokens=prefixes.counts.cached_tokens,
+        num_evictions=prefixes.counts.evictions,
     )
 
 

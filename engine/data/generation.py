@@ -95,6 +95,26 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A session ended in `epoch`: its first `num_tokens` tokens stay, under an id of their own."""
+
+    kept_id: int  # unique under one plan version
+    session_id: str
+    epoch: int
+    num_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A session begins with the first `num_tokens` tokens of kept keys and values, which have this `digest` on every stage."""
+
+    kept_id: int
+    num_tokens: int
+    digest: bytes
+    moves: bool = False  # what was kept ends with it
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
     """One session's share of a step: its new tokens, which start at `position` of the session."""
 
@@ -103,9 +123,10 @@ class Segment:
     position: int
     token_ids: tuple[int, ...]
     sample_index: int | None = None  # index of the generated token to sample after these, None for a prompt chunk
-    sampling: Sampling | None = None  # only with the segment at position 0, which opens the session on every stage
+    sampling: Sampling | None = None  # only with the segment that opens the session on every stage: at position 0, or behind what it takes
     reserve_tokens: int = 0  # with it: how long the session may grow, checked against each stage's KV budget
     mask: bytes = b""  # bit i of byte j, from the low end: token 8 * j + i may be sampled; empty: any may
+    taken: Taken | None = None  # only with the segment that opens the session: kept keys and values that it begins with
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +181,7 @@ class TokenChunk:
     stand_in_tokenizer: str = ""  # only in the first chunk: why the text went through bytes instead of the model's own tokenizer
     used: Used | None = None  # only in the first chunk
     logprobs: Logprobs | None = None  # with a token, if the request asks for it
+    cached_tokens: int = 0  # only in the last chunk: of the prompt's tokens, those that were not computed again
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,6 +111,25 @@ class SessionStatus:
     waiting_s: float = 0.0
     why: str = ""  # what it waits for, or its error
     finish_reason: str = ""
+    num_cached: int = 0  # of its prompt's tokens, those that an earlier session had left on the stages
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixCacheStatus:
+    """What the stages keep of sessions that ended, for prompts that begin alike; the counts are since the coordinator began."""
+
+    is_on: bool = False
+    num_kept: int = 0
+    kept_tokens: int = 0
+    kept_bytes: int = 0  # on all stages together
+    prompt_tokens: int = 0
+    cached_tokens: int = 0  # of them, those that were not computed again
+    num_evictions: int = 0  # what was kept and had to make room for sessions
+
+    @property
+    def hit_rate(self) -> float:
+        """0..1 of the prompts' tokens."""
+        return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,3 +203,4 @@ class ClusterStatus:
     adaptation: AdaptationState = AdaptationState()
     identity: Identity = Identity.UNKNOWN  # of answers on the plan that serves, or on the workers that have joined
     alarms: Alarms = Alarms()
+    prefix_cache: PrefixCacheStatus = PrefixCacheStatus()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from engine.data.status import ClusterStatus, Gauges, NodeState, NodeStatus, Phase, StageStatus
@@ -46,6 +46,8 @@ _CLUSTER_GAUGES: tuple[tuple[str, str, Callable[[ClusterStatus], float]], ...] =
     ("noodle_num_requests_running", "requests on the stages", lambda c: sum(not s.queue_place for s in c.sessions)),
     ("noodle_num_requests_waiting", "requests in the queue", lambda c: sum(bool(s.queue_place) for s in c.sessions)),
     ("noodle_alarms_unacknowledged", "warnings and errors that no operator has acknowledged", lambda c: c.alarms.num_unacknowledged),
+    ("noodle_prefix_kept_bytes", "keys and values kept of sessions that ended, on all stages", lambda c: c.prefix_cache.kept_bytes),
+    ("noodle_prefix_kept_sessions", "of how many sessions", lambda c: c.prefix_cache.num_kept),
 )
 
 
@@ -79,6 +81,9 @@ def cluster_metrics(status: ClusterStatus) -> Iterator[Metric]:
         yield gauge(name, text, [({}, read(status))])
     there = [n for n in status.nodes if n.state is not NodeState.LOST]
     yield gauge("noodle_node_up", "1 while the worker is alive", [({"worker": n.worker_id}, float(n in there)) for n in status.nodes])
+    cache = status.prefix_cache
+    yield CounterMetricFamily("noodle_prompt_tokens_cached", "tokens of prompts that were not computed again", value=cache.cached_tokens)
+    yield CounterMetricFamily("noodle_prefix_evictions", "kept keys and values that made room for sessions", value=cache.num_evictions)
     for name, text, read_node in _NODE_GAUGES:
         yield gauge(name, text, [({"worker": n.worker_id}, read_node(n)) for n in there])
     yield from gauge_metrics("noodle_node", [(n.worker_id, n.gauges) for n in there])

@@ -45,10 +45,13 @@ SESSION_ID_BYTES = 16  # random: nobody guesses the id of another's session
 
 
 class Client:
-    """A connection to one coordinator; every method raises `engine.data` errors, never gRPC's."""
+    """A connection to one coordinator; every method raises `engine.data` errors, never gRPC's.
 
-    def __init__(self, address: str, access: Access | None = None) -> None:
-        self.address = check_address(address)
+    A server that asks for others says `for_caller` for whom: sessions of different callers share no keys and values.
+    """
+
+    def __init__(self, address: str, access: Access | None = None, for_caller: bytes = b"") -> None:
+        self.address, self._for_caller = check_address(address), for_caller
         self._access = access or Access(find_token(address))
         self._channel = self._access.channel(address)
         self._was_connected = False
@@ -105,6 +108,7 @@ class Client:
         id, which begins it at most once; but a coordinator that never answered this client is an error at once.
         """
         message = wire.request_to_message(request)
+        message.for_caller = self._for_caller
         message.session_id = f"s-{secrets.token_hex(SESSION_ID_BYTES)}"
         self._unfinished.add(message.session_id)
         try:

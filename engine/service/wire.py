@@ -21,6 +21,7 @@ from engine.data.generation import (
     PromptMode,
     Segment,
     StageTiming,
+    Taken,
     TokenChunk,
     Used,
 )
@@ -196,6 +197,7 @@ def chunk_from_message(message: pb.TokenChunk) -> TokenChunk:
         stand_in_tokenizer=message.stand_in_tokenizer,
         used=from_message(Used, message.used) if message.HasField("used") else None,
         logprobs=from_message(Logprobs, message.logprobs) if message.HasField("logprobs") else None,
+        cached_tokens=message.cached_tokens,
     )
 
 
@@ -211,6 +213,8 @@ def segment_to_message(segment: Segment) -> pb.Segment:
     if segment.sampling is not None:
         to_message(segment.sampling, message.sampling)
         message.reserve_tokens = segment.reserve_tokens
+    if segment.taken is not None:
+        to_message(segment.taken, message.taken)
     return message
 
 
@@ -224,6 +228,7 @@ def segment_from_message(message: pb.Segment) -> Segment:
         sampling=from_message(Sampling, message.sampling) if message.HasField("sampling") else None,
         reserve_tokens=message.reserve_tokens,
         mask=message.mask,
+        taken=from_message(Taken, message.taken) if message.HasField("taken") else None,
     )
 
 

@@ -35,6 +35,7 @@ COLUMNS = (
     Column("session", "SESSION", 14, lambda r: r.session_id),
     Column("state", "STATE", 9, lambda r: r.state, style=lambda r: _STYLES.get(r.state, "text")),
     Column("prompt", "PROMPT", 6, lambda r: r.num_prompt_tokens, right=True, from_width=74),
+    Column("cached", "", 0, lambda r: r.num_cached),
     Column("out", "OUT/MAX", 11, lambda r: r.num_generated, lambda r: f"{r.num_generated}/{r.max_new_tokens}", right=True),
     Column("max", "", 0, lambda r: r.max_new_tokens),
     Column("tokens_per_s", "TOK/S", 6, lambda r: r.tokens_per_s, lambda r: rate(r.tokens_per_s), right=True),

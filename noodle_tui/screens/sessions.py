@@ -12,7 +12,7 @@ from noodle_tui.core.pages import Page
 from noodle_tui.listings import cursor_row, table_of, warns
 from noodle_tui.listings.stage_times import stage_s
 from noodle_tui.state import ConsoleState, TextKnown
-from noodle_tui.text.figures import age, rate, with_ms
+from noodle_tui.text.figures import age, percent, rate, size, with_ms
 from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
 from noodle_tui.text.tables import draw_table
 from noodle_tui.widgets.answer import stage_times
@@ -43,8 +43,13 @@ def totals(status: ClusterStatus, width: int) -> Line:
     head = f" {len(status.sessions) - queued} running  {queued} queued  {status.ended.num_done} done  "
     ttft_s = quantile([session.ttft_s for session in status.sessions if session.ttft_s > 0], 0.95)
     row = line(head, failed, f"   {rate(status.speed.tokens_per_s)} tok/s")
-    ttft = f"   TTFT p95 {with_ms(ttft_s)} here"
-    return (*row, Span(ttft)) if ttft_s and width_of(row) + len(ttft) <= width else row
+    parts = [f"   TTFT p95 {with_ms(ttft_s)} here"] if ttft_s else []
+    cache = status.prefix_cache
+    if cache.is_on and cache.prompt_tokens:
+        parts.append(f"   prompts {percent(cache.hit_rate)} cached, {size(cache.kept_bytes)} kept")
+    for part in parts:
+        row = (*row, Span(part)) if width_of(row) + len(part) <= width else row
+    return row
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -63,7 +68,8 @@ def _session(state: ConsoleState, status: ClusterStatus, session: SessionStatus,
     rows = [
         *([head] if width_of(head) <= canvas.width else [line(" ", name), line("   ", *said)]),
         line(
-            Span("   tokens  ", "dim"), f"{session.num_prompt_tokens} prompt + {session.num_generated} of {session.max_new_tokens}, {eta}"
+            Span("   tokens  ", "dim"),
+            f"{session.num_prompt_tokens} prompt{_cached(session)} + {session.num_generated} of {session.max_new_tokens}, {eta}",
         ),
         line(Span("   context ", "dim"), f"{used} of {status.model.context_tokens} tokens"),
     ]
@@ -76,6 +82,11 @@ def _session(state: ConsoleState, status: ClusterStatus, session: SessionStatus,
         names = [f"S{i} {stage.worker_id}" for i, stage in enumerate(status.stages)]
         rows.append(line(Span("   step    ", "dim"), *strip(names, times, sum(times) or 1.0, canvas.width - 13, canvas.glyphs)))
     return tuple(rows)
+
+
+def _cached(session: SessionStatus) -> str:
+    """Of its prompt, what an earlier session had left on the stages."""
+    return f" ({session.num_cached} not computed again)" if session.num_cached else ""
 
 
 def _text(known: TextKnown, session: SessionStatus, canvas: Canvas) -> Lines:

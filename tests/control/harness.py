@@ -9,6 +9,7 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.invariants import check_cluster
+from engine.control.sessions.prefix_cache import PrefixSettings
 from engine.data.generation import GenerateRequest, StageTiming
 from engine.data.measured_link import MeasuredLink
 from engine.data.model import Item, ModelCard, ModelRef
@@ -52,9 +53,10 @@ class Driver:
     answers_links: bool = True
     generation: int = 0
     pending: deque[on.ClusterEvent] = field(default_factory=deque)
+    prefix_cache: PrefixSettings = field(default_factory=PrefixSettings)
 
     def __post_init__(self) -> None:
-        self.cluster = Cluster(ClusterConfig(num_workers_expected=self.num_workers), self.now_s)
+        self.cluster = Cluster(ClusterConfig(num_workers_expected=self.num_workers, prefix_cache=self.prefix_cache), self.now_s)
 
     def feed(self, event: on.ClusterEvent) -> None:
         """Handle one event, then whatever the answers to its commands bring, in order."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.control.sessions.digests import token_digest
 from engine.control.sessions.stage_sessions import Append, Replay, StageSessions
 from engine.data.errors import Corrupt, Gap, NoodleError, NotFound, Stale, Unavailable
-from engine.data.generation import Segment
+from engine.data.generation import Kept, Segment, Taken
 from engine.data.sampling import Sampling
 
 
@@ -93,3 +96,48 @@ def test_a_request_that_comes_late_does_not_bring_an_old_plan_back() -> None:
     sessions.check_newer(6)
     with pytest.raises(Stale, match="plan 4 was asked for after one of plan 5"):
         sessions.check_newer(4)
+
+
+def behind(kept_id: int, tokens: tuple[int, ...], new: tuple[int, ...] = (9,), position: int | None = None) -> Segment:
+    taken = Taken(kept_id, len(tokens), token_digest(tokens))
+    return Segment("next", 1, len(tokens) if position is None else position, new, 0, Sampling(), 8, taken=taken)
+
+
+def test_a_session_begins_only_with_what_is_kept_here_whole_and_the_same() -> None:
+    sessions = StageSessions(1)
+    append(sessions, segment(0, (1, 2, 3, 4, 5), epoch=2))
+    assert sessions.keep(Kept(7, "s", 2, 4)) and sessions.ids() == () and sessions.kept_ids() == (7,)
+    for part, error in (
+        (behind(8, (1, 2)), NotFound),
+        (behind(7, (1, 2, 3, 4, 5)), NotFound),
+        (behind(7, (1, 3)), Corrupt),
+        (behind(7, (1, 2), position=3), NotFound),
+        (behind(7, ()), NotFound),
+    ):
+        with pytest.raises(error):
+            sessions.admit(part)
+    append(sessions, behind(7, (1, 2, 3)))
+    assert sessions.get("next", 1).token_ids == [1, 2, 3, 9]
+    sessions.drop(7)
+    assert sessions.kept_ids() == () and sessions.get("next", 1).token_ids == [1, 2, 3, 9]
+
+
+def test_what_moves_is_kept_until_the_session_is_there_and_no_longer() -> None:
+    sessions = StageSessions(1)
+    append(sessions, segment(0, (1, 2, 3)))
+    assert sessions.keep(Kept(7, "s", 1, 2))
+    part = behind(7, (1, 2))
+    moving = replace(part, taken=replace(part.taken, moves=True))  # type: ignore[type-var]
+    decision = sessions.admit(moving)
+    assert isinstance(decision, Append) and sessions.kept_ids() == (7,)
+    sessions.commit(moving, decision.session, "reply")
+    assert sessions.kept_ids() == () and sessions.admit(moving) == Replay("reply")
+
+
+def test_nothing_is_kept_of_another_epoch_or_of_fewer_tokens() -> None:
+    sessions = StageSessions(1)
+    for kept in (Kept(1, "s", 1, 2), Kept(2, "s", 2, 4), Kept(3, "other", 2, 1)):
+        append(sessions, segment(0, (1, 2, 3), epoch=2))
+        assert not sessions.keep(kept)
+        assert sessions.kept_ids() == ()
+        sessions.release("s")

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.data.errors import Exhausted, Gap, InvalidInput, NotFound
+from engine.data.generation import Taken
 from engine.model.running.contiguous_kv import FIRST_CAPACITY_TOKENS, ContiguousKV
 from engine.model.running.kv import KVStore, LayerShape
 from engine.model.running.paged_kv import MAX_SESSIONS, SCRATCH_PAGE, PagedKV
@@ -21,7 +22,9 @@ MAX_TOKENS = 150
 
 operations = st.lists(
     st.tuples(
-        st.sampled_from(("open", "append", "append", "append", "abandon", "truncate", "close", "move")),
+        st.sampled_from(
+            ("open", "append", "append", "append", "abandon", "truncate", "close", "move", "keep", "keep", "take", "take", "drop")
+        ),
         st.sampled_from(SESSIONS),
         st.integers(1, 90),
     ),
@@ -61,6 +64,14 @@ class Naive:
 
     def __init__(self) -> None:
         self.sessions: dict[str, dict[int, list[tuple[torch.Tensor, torch.Tensor]]]] = {}
+        self.kept: dict[int, dict[int, list[tuple[torch.Tensor, torch.Tensor]]]] = {}
+        self.shared: dict[str, int] = {}  # tokens that a session began with
+
+    def take(self, session: str, kept_id: int, num_tokens: int, moves: bool) -> None:
+        self.sessions[session] = {layer: tokens[:num_tokens] for layer, tokens in self.kept[kept_id].items()}
+        self.shared[session] = num_tokens
+        if moves:
+            del self.kept[kept_id]
 
     def length(self, session: str) -> int:
         return len(self.sessions[session][3])
@@ -70,8 +81,24 @@ class Naive:
             self.sessions[session][layer] += [(keys[:, i], values[:, i]) for i in range(keys.shape[1])]
 
 
+def take(kv: KVStore[Any], naive: Naive, session: str, kept_id: int, count: int) -> None:
+    """Begin with what is kept; it may be that there is no room beside it, and then it goes."""
+    num_tokens, moves = min(count, len(naive.kept[kept_id][3])), count % 2 == 0
+    try:
+        kv.take_over(session, MAX_TOKENS, Taken(kept_id, num_tokens, b"", moves))
+    except NotFound:
+        assert session not in kv.session_ids and kept_id not in kv.kept_ids
+        assert not moves or isinstance(kv, PagedKV), "what moves takes no more room than it had"
+        return
+    naive.take(session, kept_id, num_tokens, moves)
+
+
 def check_equal(kv: KVStore[Any], naive: Naive) -> None:
+    """What had to make room for a session is kept no longer, and a later `take` of it is refused."""
     kv.check()
+    assert {*kv.kept_ids} <= {*naive.kept}
+    for kept_id in {*naive.kept} - {*kv.kept_ids}:
+        del naive.kept[kept_id]
     assert set(kv.session_ids) == set(naive.sessions)
     for session, layers in naive.sessions.items():
         assert kv.length(session) == naive.length(session)
@@ -102,17 +129,33 @@ def test_any_history_equals_lists_of_tokens(history: list[tuple[str, str, int]],
         if what == "open" and session not in naive.sessions:
             kv.open(session, MAX_TOKENS)
             naive.sessions[session] = {layer: [] for layer in LAYERS}
+            naive.shared.pop(session, None)
         elif what == "close":
             kv.close(session)
             naive.sessions.pop(session, None)
         elif what == "move":
             kv = move(kv, count, others[serial % len(others)])
+            naive.kept.clear()
+            naive.shared.clear()
+        elif what == "drop":
+            kv.drop(count)
+            naive.kept.pop(count, None)
+        elif what == "take":
+            if session not in naive.sessions and naive.kept:
+                take(kv, naive, session, [*naive.kept][serial % len(naive.kept)], count)
         elif session in naive.sessions:
             length = naive.length(session)
-            if what == "truncate":
-                kv.truncate(session, min(count, length))
+            if what == "keep":
+                stays = min(count, length)
+                kv.keep(session, serial, stays)
+                tokens_of = naive.sessions.pop(session)
+                if stays:
+                    naive.kept[serial] = {layer: tokens[:stays] for layer, tokens in tokens_of.items()}
+            elif what == "truncate":
+                cut = max(min(count, length), naive.shared.get(session, 0))
+                kv.truncate(session, cut)
                 for tokens in naive.sessions[session].values():
-                    del tokens[min(count, length) :]
+                    del tokens[cut:]
             elif length + count <= MAX_TOKENS:
                 written = append(kv, session, count, serial)
                 if what == "append":
@@ -261,3 +304,41 @@ def test_a_stage_without_layers_still_counts_tokens(kv: KVStore[Any]) -> None:
     assert (kv.length("a"), kv.reserved_bytes) == (7, 0)
     with pytest.raises(Exhausted):
         kv.commit("a", 1001)
+
+
+def test_pages_that_are_full_are_shared_and_count_once() -> None:
+    kv = store("pages of 16")
+    assert isinstance(kv, PagedKV)
+    kv.open("a", 64)
+    append(kv, "a", 40, 1)
+    kv.commit("a", 40)
+    kv.keep("a", 1, 40)
+    assert (kv.kept_bytes, kv.held_bytes, kv.reserved_bytes) == (3 * kv.page_bytes, 3 * kv.page_bytes, 0)
+    for name in "ab":
+        kv.take_over(name, 64, Taken(1, 40, b""))
+    assert kv.held_bytes == (3 + 2) * kv.page_bytes, "two full pages for all, and one that is not full for each"
+    with pytest.raises(InvalidInput, match="other sessions read"):
+        kv.truncate("a", 20)
+    kv.drop(1)
+    kv.check()
+    assert (kv.kept_bytes, kv.held_bytes) == (0, (2 + 2) * kv.page_bytes)
+    kv.close("a")
+    kv.close("b")
+    kv.check()
+    assert (kv.held_bytes, kv.allotted_bytes) == (0, 0)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_what_is_kept_never_keeps_a_session_out(layout: str) -> None:
+    kv = store(layout)
+    for serial, name in enumerate("abc"):
+        kv.open(name, MAX_TOKENS)
+        append(kv, name, 100, serial)
+        kv.commit(name, 100)
+    for serial, name in enumerate("abc"):
+        kv.keep(name, serial, 96)
+    assert kv.kept_ids == (0, 1, 2)
+    for name in "abc":
+        kv.open(name, MAX_TOKENS)
+        kv.check()
+    assert kv.kept_bytes == 0

@@ -112,10 +112,10 @@ def _break_the_output() -> None:
     SessionOutput.stream = broken  # type: ignore[method-assign]
     finish = SessionOutput.finish
 
-    def finished(self: Any, reason: Any, error: Any) -> None:
+    def finished(self: Any, reason: Any, error: Any, *rest: Any) -> None:
         if _victims.get(self.session_id) == "rest" and error is None:
             TextStream.flush(None)  # type: ignore[arg-type]
-        finish(self, reason, error)
+        finish(self, reason, error, *rest)
 
     SessionOutput.finish = finished  # type: ignore[method-assign]
 

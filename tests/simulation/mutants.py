@@ -17,11 +17,12 @@ from engine.control.nodes.attendance import Attendance
 from engine.control.nodes.claims import Claim, name_taken
 from engine.control.nodes.members import Member, Members
 from engine.control.rebalance import Rebalancer
+from engine.control.sessions.prefix_cache import PrefixCache
 from engine.control.sessions.scheduler import Scheduler
 from engine.control.sessions.serving import Serving
 from engine.control.sessions.session import Session, SessionState
 from engine.control.sessions.stage_sessions import Append, Replay, StageSession, StageSessions
-from engine.data.generation import Segment
+from engine.data.generation import Kept, Segment
 from engine.data.sampling import Sampling
 from engine.data.status import Phase
 from engine.simulation.drill import coordinator as drill_coordinator
@@ -68,6 +69,33 @@ def no_gap_check(patch: pytest.MonkeyPatch) -> None:
         return admit(self, segment)
 
     patch.setattr(StageSessions, "admit", mutant)
+
+
+def any_kept_tokens_will_do(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(StageSessions, "_taken", lambda self, segment, taken: self._kept.get(taken.kept_id, [])[: taken.num_tokens])
+
+
+def what_any_epoch_left_is_kept(patch: pytest.MonkeyPatch) -> None:
+    keep = StageSessions.keep
+
+    def mutant(self: StageSessions, kept: Kept) -> bool:
+        session = self.find(kept.session_id)
+        return keep(self, kept if session is None else replace(kept, epoch=session.epoch))
+
+    patch.setattr(StageSessions, "keep", mutant)
+
+
+def what_is_kept_outlives_its_plan(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PrefixCache, "forget", lambda self: None)
+
+
+def callers_share(patch: pytest.MonkeyPatch) -> None:
+    keys = PrefixCache._keys
+    patch.setattr(PrefixCache, "_keys", lambda self, caller, token_ids: keys(self, b"anybody", token_ids))
+
+
+def what_is_kept_stays_in_the_way(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PrefixCache, "fit", lambda self, room_tokens: None)
 
 
 def a_later_opening_is_taken(patch: pytest.MonkeyPatch) -> None:
@@ -472,6 +500,7 @@ def ended_sessions_stay_on_the_stages(patch: pytest.MonkeyPatch) -> None:
     def mutant(self: Serving, session: Session, *rest: Any) -> None:
         finish(self, session, *rest)
         self._releases.clear()
+        self.prefixes._kept.clear()
 
     patch.setattr(Serving, "finish", mutant)
 
@@ -523,12 +552,14 @@ FREQUENT: list[Mutate] = [
     lost_steps_are_waited_for, late_order_brings_an_old_plan_back, restored_session_starts_again, restored_session_does_not_end,
     dropped_move_keeps_the_smaller_room, reply_of_a_former_coordinator_counts,
     a_living_worker_loses_its_name, a_name_is_refused_without_proof_of_life, a_drain_ends_with_its_process,
-    a_drain_ends_with_its_coordinator,
+    a_drain_ends_with_its_coordinator, what_is_kept_outlives_its_plan, callers_share, what_is_kept_stays_in_the_way,
 ]  # fmt: skip
 """Noticed within `FREQUENT_SEEDS` seeds of the drill."""
 DIRECTED: dict[Mutate, Callable[[], None]] = {
     no_epoch_fence: test_stage_sessions.test_a_higher_epoch_starts_afresh_and_the_stage_of_another_plan_is_not_here,
     no_plan_fence: test_stage_sessions.test_a_higher_epoch_starts_afresh_and_the_stage_of_another_plan_is_not_here,
+    any_kept_tokens_will_do: test_stage_sessions.test_a_session_begins_only_with_what_is_kept_here_whole_and_the_same,
+    what_any_epoch_left_is_kept: test_stage_sessions.test_nothing_is_kept_of_another_epoch_or_of_fewer_tokens,
     memory_of_any_epoch_goes_on: test_fences.test_a_stage_carries_on_only_what_is_of_the_epoch_and_whole,
     memory_of_any_length_goes_on: test_fences.test_a_stage_carries_on_only_what_is_of_the_epoch_and_whole,
     copies_of_any_round_count: test_fences.test_an_answer_to_the_first_copy_is_none_to_the_delta,

@@ -75,7 +75,7 @@ class ResponseDocuments:
         events += self._close(status)
         usage = {
             "input_tokens": len(done.prompt_ids),
-            "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens_details": {"cached_tokens": done.cached_tokens},
             "output_tokens": len(done.token_ids),
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": len(done.prompt_ids) + len(done.token_ids),

@@ -48,7 +48,7 @@ def usage_of(completions: Sequence[Completion], num_prompts: int = 1) -> dict[st
         "prompt_tokens": prompt,
         "completion_tokens": answer,
         "total_tokens": prompt + answer,
-        "prompt_tokens_details": {"cached_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": sum(c.cached_tokens for c in completions[::share])},
     }
 
 

@@ -34,12 +34,14 @@ class Transcript:
     finish_reason: FinishReason | None = None
     used: Used | None = None  # what the coordinator made of the request
     stand_in_tokenizer: str = ""  # why the text went through bytes; empty if it went through the model's own tokenizer
+    cached_tokens: int = 0  # of the prompt's, those that were not computed again
 
     def add(self, chunk: TokenChunk) -> None:
         self.prompt_ids = chunk.prompt_ids or self.prompt_ids
         self.finish_reason = chunk.finish_reason or self.finish_reason
         self.used = chunk.used or self.used
         self.stand_in_tokenizer = chunk.stand_in_tokenizer or self.stand_in_tokenizer
+        self.cached_tokens = chunk.cached_tokens or self.cached_tokens
         self.chunks.append(chunk)
         if chunk.index >= 0:
             self.arrived_s.append(time.monotonic())
@@ -62,6 +64,7 @@ class Transcript:
             "text": "".join(c.text for c in self.chunks),
             "stand_in_tokenizer": self.stand_in_tokenizer,
             "finish_reason": self.finish_reason,
+            "cached_tokens": self.cached_tokens,
             "ttft_s": self.ttft_s,
             "tokens_per_s": self.tokens_per_s,
             "step_p50_s": statistics.median([c.step_s for c in tokens[1:]] or [0.0]),

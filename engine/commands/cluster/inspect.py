@@ -12,7 +12,7 @@ from engine.commands.cluster.options import Events, Status
 from engine.commands.output import print_json, say, table
 from engine.data.binary_size import binary_size
 from engine.data.measured_link import MeasuredLink
-from engine.data.status import ClusterStatus, Event, NodeStatus, SessionStatus
+from engine.data.status import ClusterStatus, Event, NodeStatus, PrefixCacheStatus, SessionStatus
 from engine.printable import one_line
 
 
@@ -53,6 +53,7 @@ def _document(found: ClusterStatus) -> dict[str, Any]:
     document |= {"model": model.pop("name"), **model, **document.pop("speed"), **document.pop("alarms")}
     document |= {"finished": ended["latest"], "num_sessions_done": ended["num_done"], "num_sessions_failed": ended["num_failed"]}
     document |= {"adaptation_mode": adaptation["mode"], "suggestion_id": adaptation["suggestion_id"]}
+    document["prefix_cache"]["hit_rate"] = found.prefix_cache.hit_rate
     document["precision"]["text"] = found.model.precision.sentence
     document["identity_text"] = found.identity.sentence
     document["workers"] = [{**n, "memory_bytes": n["resident_bytes"], "memory_limit_bytes": n["memory_bytes"]} for n in nodes]
@@ -76,6 +77,8 @@ def _text(found: ClusterStatus) -> str:
     if found.adaptation.mode not in ("", "off"):
         offer = f"; suggestion {offered}: noodle-engine adapt confirm {offered}" if offered else ""
         lines.append(f"adaptation: {found.adaptation.mode}{offer}")
+    if found.prefix_cache.is_on and found.prefix_cache.prompt_tokens:
+        lines.append(_prefix_line(found.prefix_cache))
     if found.alarms.num_unacknowledged:
         count = f"{found.alarms.num_unacknowledged} warning{'' if found.alarms.num_unacknowledged == 1 else 's'}"
         lines.append(f"{count} that nobody has acknowledged: noodle-engine events, then noodle-engine acknowledge")
@@ -92,6 +95,11 @@ def _text(found: ClusterStatus) -> str:
         ends = [(*_session_cells(s), f"{s.age_s:.1f}s {s.finish_reason}" + (f": {s.why}" if s.why else "")) for s in ended.latest]
         tables += ["", table((*_SESSION_TITLES, "END"), ends)]
     return "\n".join([*map(one_line, lines), *tables])
+
+
+def _prefix_line(cache: PrefixCacheStatus) -> str:
+    kept = f"{binary_size(cache.kept_bytes)} of KV kept of {cache.num_kept} sessions, {cache.num_evictions} made room"
+    return f"prompts: {cache.prompt_tokens} tokens, {100 * cache.hit_rate:.0f} % of them not computed again; {kept}"
 
 
 _SESSION_TITLES = ("SESSION", "STATE", "PROMPT", "OUT", "TOK/S", "TTFT ms", "P95 ms")

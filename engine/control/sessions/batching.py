@@ -64,8 +64,8 @@ class Batcher:
         segments: list[Segment] = []
         spent = 0.0  # of the step's time for prompts, as a fraction
         for session in waiting[:max_rows]:
-            fits = max(self._chunk_tokens(session.num_sent), least_tokens)
-            wanted = session.next_cut() - session.num_sent
+            fits = max(self._chunk_tokens(session.next_start), least_tokens)
+            wanted = session.next_cut() - session.next_start
             size = wanted if session.takes_whole_chunk() else min(wanted, int(fits * (1.0 - spent) + 1e-9))
             if size < 1 or (segments and spent + size / fits > 1.0 + 1e-9):
                 continue

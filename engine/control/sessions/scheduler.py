@@ -45,6 +45,11 @@ class Scheduler:
     def __iter__(self) -> Iterator[Session]:
         return iter(self._sessions.values())
 
+    @property
+    def free_tokens(self) -> int:
+        """Room that no session has reserved."""
+        return max(0, self.capacity_tokens - self.reserved_tokens)
+
     def get(self, session_id: str) -> Session | None:
         return self._sessions.get(session_id)
 
@@ -114,8 +119,7 @@ class Scheduler:
         """Why the session at that place of the queue (1 is next) is not admitted while the plan serves."""
         if place > 1:
             return f"{place - 1} before it in the queue"
-        free = max(0, self.capacity_tokens - self.reserved_tokens)
-        return f"KV budget: needs {session.reserve_tokens} tokens, {free} of {self.capacity_tokens} are free"
+        return f"KV budget: needs {session.reserve_tokens} tokens, {self.free_tokens} of {self.capacity_tokens} are free"
 
     def overdue(self, now_s: float) -> list[Session]:
         queued = (self._sessions[i] for i in self._queue)

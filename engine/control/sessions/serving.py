@@ -12,6 +12,7 @@ from engine.control.faults import survived
 from engine.control.sessions.batching import Batcher, Flight
 from engine.control.sessions.metrics import PipelineMetrics
 from engine.control.sessions.past_sessions import FAILED, PastSessions
+from engine.control.sessions.prefix_cache import PrefixCache, PrefixSettings
 from engine.control.sessions.scheduler import Scheduler, SchedulerLimits
 from engine.control.sessions.session import Session, SessionState
 from engine.control.sessions.session_status import ended, with_error
@@ -28,8 +29,9 @@ SLOW_STEP_FACTOR = 20.0
 class Serving:
     """Owns the scheduler, the steps in flight and the figures of the current plan."""
 
-    def __init__(self, limits: SchedulerLimits, past: PastSessions) -> None:
+    def __init__(self, limits: SchedulerLimits, past: PastSessions, prefixes: PrefixSettings | None = None) -> None:
         self.scheduler = Scheduler(limits)
+        self.prefixes = PrefixCache(prefixes or PrefixSettings())
         self.batcher = Batcher(limits)
         self.metrics = PipelineMetrics()
         self.flights: dict[int, Flight] = {}
@@ -38,9 +40,10 @@ class Serving:
         self._releases: list[str] = []  # sessions that ended and that the stages still hold
         self._next_step_id = 1
 
-    def start_plan(self, capacity_tokens: int, num_lanes: int) -> None:
+    def start_plan(self, plan: Plan, card: ModelCard, capacity_tokens: int, num_lanes: int) -> None:
         """Steps run on other stages from now on."""
         self.flights.clear()
+        self.prefixes.start_plan(plan, card)
         self.metrics.start_plan()
         self.batcher.rule.forget()
         self.scheduler.capacity_tokens, self.num_lanes = capacity_tokens, num_lanes
@@ -50,10 +53,13 @@ class Serving:
         """Admit what fits and keep the pipeline full."""
         for session in self.scheduler.hopeless():
             self.finish(session, FinishReason.ERROR, self.scheduler.too_large(session), now_s, out)
-        while self.scheduler.admit_next(now_s):
-            pass
-        if self._releases:
-            out.append(do.SendStep(plan.plan_version, self._step_id(), plan.stages[0].node_id, (), tuple(self._releases)))
+        while admitted := self.scheduler.admit_next(now_s):
+            self.prefixes.admitted(admitted, self.scheduler.free_tokens)
+        self.prefixes.fit(self.scheduler.free_tokens)
+        kept, dropped = self.prefixes.take_orders()
+        if self._releases or kept or dropped:
+            first, releases = plan.stages[0].node_id, tuple(self._releases)
+            out.append(do.SendStep(plan.plan_version, self._step_id(), first, (), releases, kept, dropped))
             self._releases.clear()
         while len(self.flights) < self.num_lanes and (segments := self.batcher.pack(self.scheduler, self.num_lanes, now_s)):
             step_id = self._step_id()
@@ -64,7 +70,7 @@ class Serving:
         """End a session; the stages are told as soon as steps may be sent."""
         was_running = session.state is not SessionState.QUEUED
         self.scheduler.remove(session)
-        if was_running:
+        if was_running and not self.prefixes.ended(session, is_sound=reason is not FinishReason.ERROR):
             self._releases.append(session.session_id)
         self._say_end(session, reason, error, now_s, out)
         self._remember(session, reason, error, now_s, out)
@@ -107,6 +113,7 @@ class Serving:
         """The cluster cannot serve at all."""
         out.append(do.Record(Severity.ERROR, "cluster", "model", str(error)))
         self.flights.clear()
+        self.prefixes.forget()
         for session in list(self.scheduler):
             self.scheduler.remove(session)
             self._remember(session, FinishReason.ERROR, error, now_s, out)
@@ -115,6 +122,7 @@ class Serving:
         """The plan no longer runs: its sessions wait for the next one, which starts them again from their known tokens."""
         self.flights.clear()
         self._releases.clear()
+        self.prefixes.forget()
         running = self.scheduler.running()
         given_up = self.scheduler.interrupt_all(now_s)
         for session in running:
@@ -127,6 +135,7 @@ class Serving:
     def submit(self, event: on.SessionSubmitted, card: ModelCard, has_plan: bool, now_s: float) -> None:
         """Queue a session; raises InvalidInput or Exhausted if it can never run, or not under the present plan."""
         session = self.scheduler.submit(event, card.context_tokens, now_s)
+        session.reuse.caller = event.caller
         if has_plan and session.reserve_tokens > self.scheduler.capacity_tokens:
             self.scheduler.remove(session)
             raise self.scheduler.too_large(session)
@@ -163,6 +172,8 @@ class Serving:
             if session is None:
                 continue
             outcome = answers.get((segment.session_id, segment.epoch, segment.sample_index))
+            if segment.taken is not None and (outcome is None or outcome.error is not None):
+                self.prefixes.refused(segment.taken)
             with survived(out, session.session_id):
                 if outcome is None:  # whatever the report says of others, this one is sent again
                     self._refused(session, Gap(f"step {event.step_id} came back without it"), now_s, out)
@@ -182,6 +193,8 @@ class Serving:
         if flight is None:
             return ""
         for segment in flight.segments:
+            if segment.taken is not None:
+                self.prefixes.refused(segment.taken)
             if session := self._in_epoch(segment):
                 with survived(out, session.session_id):
                     self._refused(session, Unavailable(event.message), now_s, out)
@@ -214,6 +227,8 @@ class Serving:
         session.num_landed = max(session.num_landed, segment.position + len(segment.token_ids))
         if segment.sample_index is None:
             return
+        if not session.generated:
+            self.prefixes.answered(session)
         self.scheduler.accept_token(session, outcome.token_id, now_s)
         self.metrics.add_token(now_s)
         out.append(do.EmitToken(session.session_id, segment.sample_index, outcome.token_id, event.timings, step_s, outcome.logprobs))

@@ -6,6 +6,8 @@ epoch: the prompt in the chunks in which it was first sent, then the generated t
 again. Random numbers depend on (seed, index) alone, so the answer goes on as if nothing had happened. Generated tokens travel as chunks
 and not one by one, which is an order of magnitude faster: their keys and values then differ in the last bits, which moves the logits
 of GPT-2 124M by up to 4e-5, as much as sharing a step with seven others does (2e-5), where the two best are 0.08 apart in the median.
+A session that began with keys and values of an earlier one (`Reuse`) begins a later epoch with its first token, as any other: all its
+tokens are known.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from engine.data.generation import GenerateRequest, Segment
+from engine.data.generation import GenerateRequest, Segment, Taken
 from engine.data.sampling import GREEDY, Sampling
 
 STEP_WINDOW = 64
@@ -45,6 +47,29 @@ class TokenTimes:
 
 
 @dataclass(slots=True)
+class Reuse:
+    """What a session begins with: keys and values that an earlier one left on the stages."""
+
+    caller: bytes = b""  # for whom it runs; empty: nothing of it is kept, and it takes nothing over
+    pending: Taken | None = None  # goes out with its first chunk
+    num_taken: int = 0  # of its tokens, in the epoch in which it took them over; a later one computes them
+    num_cached: int = 0  # of its prompt's tokens, those that need not be computed before its first token
+
+    def take(self) -> Taken | None:
+        """What its first chunk says."""
+        taken, self.pending = self.pending, None
+        if taken is not None:
+            self.num_taken = self.num_cached = taken.num_tokens
+        return taken
+
+    def rewind(self, has_answered: bool) -> None:
+        """It begins again with its first token."""
+        self.pending = None
+        if not has_answered:
+            self.num_cached = 0
+
+
+@dataclass(slots=True)
 class Session:
     """`num_sent` tokens were handed to the first stage in this epoch; `num_landed` of them came back from the last one."""
 
@@ -67,6 +92,7 @@ class Session:
     was_admitted: bool = False
     is_careful: bool = False  # after a failed step: one chunk at a time, so that none can overtake another
     times: TokenTimes = field(default_factory=TokenTimes)
+    reuse: Reuse = field(default_factory=Reuse)
 
     @property
     def reserve_tokens(self) -> int:
@@ -109,25 +135,33 @@ class Session:
             return 0.0
         return (num_timed - 1) / (times.last_s - times.first_s)
 
+    @property
+    def next_start(self) -> int:
+        """Where the next chunk of the prefix begins."""
+        pending = self.reuse.pending
+        return self.num_sent if pending is None or self.num_sent else pending.num_tokens
+
     def next_cut(self) -> int:
         """Where the next chunk of the prefix must end at the latest: at an old cut, at the end of the prompt, or of the prefix."""
-        for stop in (*self.chunk_stops, len(self.prompt_ids)):
-            if stop > self.num_sent:
+        for stop in (self.reuse.num_taken, *self.chunk_stops, len(self.prompt_ids)):
+            if stop > self.next_start:
                 return stop
         return self.prefix_tokens
 
     def takes_whole_chunk(self) -> bool:
         """The next chunk was sent before: it travels again as it was, whatever the present budget says."""
-        return any(stop > self.num_sent for stop in self.chunk_stops)
+        start = self.next_start
+        return start >= self.reuse.num_taken and any(stop > start for stop in self.chunk_stops)
 
     def cut_chunk(self, num_tokens: int) -> Segment:
         """Send the next `num_tokens` of the prefix; the end of a prompt that has no answer yet samples the first token."""
-        start, stop = self.num_sent, self.num_sent + num_tokens
+        start = self.next_start
+        stop, taken = start + num_tokens, None if self.num_sent else self.reuse.take()
         if stop <= len(self.prompt_ids) and (not self.chunk_stops or stop > self.chunk_stops[-1]):
             self.chunk_stops.append(stop)
         self.num_sent = stop
         samples = not self.generated and stop == len(self.prompt_ids)
-        return self._segment(start, self._tokens(start, stop), 0 if samples else None)
+        return self._segment(start, self._tokens(start, stop), 0 if samples else None, taken)
 
     def next_token(self) -> Segment:
         """Feed the newest token back to sample the one after it."""
@@ -138,12 +172,17 @@ class Session:
         """Nothing of it is on the stages any more: a higher epoch begins with its first token."""
         self.epoch += 1
         self.num_sent = self.num_landed = 0
+        self.reuse.rewind(bool(self.generated))
+
+    def landed_tokens(self) -> tuple[int, ...]:
+        """Those whose keys and values are on every stage."""
+        return self._tokens(0, self.num_landed)
 
     def _tokens(self, start: int, stop: int) -> tuple[int, ...]:
         num_prompt = len(self.prompt_ids)
         return (*self.prompt_ids[start:stop], *self.generated[max(0, start - num_prompt) : max(0, stop - num_prompt)])
 
-    def _segment(self, position: int, token_ids: tuple[int, ...], sample_index: int | None) -> Segment:
-        opens = position == 0
+    def _segment(self, position: int, token_ids: tuple[int, ...], sample_index: int | None, taken: Taken | None = None) -> Segment:
+        opens = position == 0 or taken is not None
         sampling, reserve = (self.sampling, self.reserve_tokens) if opens else (None, 0)
-        return Segment(self.session_id, self.epoch, position, token_ids, sample_index, sampling, reserve)
+        return Segment(self.session_id, self.epoch, position, token_ids, sample_index, sampling, reserve, taken=taken)

@@ -28,6 +28,7 @@ def session_status(session: Session, now_s: float) -> SessionStatus:
         tokens_per_s=s.tokens_per_s(),
         age_s=now_s - s.submitted_s,
         step_p95_s=quantile(list(s.times.step_s), 0.95),
+        num_cached=s.reuse.num_cached,
     )
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.control.moves import Carried
+from engine.control.sessions.digests import token_digest
 from engine.data.errors import Corrupt, Gap, NotFound, Stale, Unavailable
-from engine.data.generation import Segment
+from engine.data.generation import Kept, Segment, Taken
 from engine.data.sampling import Sampling
 
 
@@ -46,6 +47,7 @@ class StageSessions:
     def __init__(self, plan_version: int) -> None:
         self.plan_version = plan_version
         self._sessions: dict[str, StageSession] = {}
+        self._kept: dict[int, list[int]] = {}  # by id: the tokens whose keys and values stay
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -98,6 +100,9 @@ class StageSessions:
         raise Stale(f"session {segment.session_id} position {segment.position} was appended long ago: this stage holds {length} tokens")
 
     def _admit_opening(self, segment: Segment, known: bool) -> Append:
+        if segment.taken is not None and segment.sampling is not None:
+            token_ids = self._taken(segment, segment.taken)
+            return Append(StageSession(segment.epoch, segment.sampling, token_ids, segment.reserve_tokens), opens=True)
         if segment.position != 0 or segment.sampling is None:
             what = f"epoch {segment.epoch} of session" if known else "session"
             raise NotFound(f"{what} {segment.session_id} is not open on this stage: it ended, or its first step was lost")
@@ -108,6 +113,8 @@ class StageSessions:
         session.token_ids.extend(segment.token_ids)
         session.last_position, session.last_reply = segment.position, reply
         self._sessions[segment.session_id] = session
+        if segment.taken is not None and segment.taken.moves:
+            self.drop(segment.taken.kept_id)
 
     def carry(self, plan_version: int, carried: Iterable[Carried], imported: StageSessions) -> tuple[StageSessions, tuple[str, ...]]:
         """The table under the next plan: these sessions in their new epochs, and the ids of those that are not as they must be.
@@ -128,3 +135,29 @@ class StageSessions:
     def release(self, session_id: str) -> bool:
         """Forget a session; True if it was known."""
         return self._sessions.pop(session_id, None) is not None
+
+    # ------------------------------------------------------------------------------------------ what stays of sessions that ended
+    def keep(self, kept: Kept) -> bool:
+        """A session ended. Whether its first tokens stay: they do if it is here as it is on every other stage."""
+        session = self._sessions.pop(kept.session_id, None)
+        if session is None or session.epoch != kept.epoch or len(session.token_ids) < kept.num_tokens:
+            return False
+        self._kept[kept.kept_id] = session.token_ids[: kept.num_tokens]
+        return True
+
+    def drop(self, kept_id: int) -> None:
+        """Keep it no longer; an unknown id is fine."""
+        self._kept.pop(kept_id, None)
+
+    def kept_ids(self) -> tuple[int, ...]:
+        return tuple(self._kept)
+
+    def _taken(self, segment: Segment, taken: Taken) -> list[int]:
+        """The tokens that a session begins with; raises NotFound or Corrupt if they are not here as they must be on every stage."""
+        token_ids = self._kept.get(taken.kept_id, [])[: taken.num_tokens]
+        if not 0 < len(token_ids) == taken.num_tokens == segment.position:
+            what = f"{len(token_ids)} of its {taken.num_tokens} tokens"
+            raise NotFound(f"session {segment.session_id} begins with what was kept as {taken.kept_id}, of which this stage has {what}")
+        if token_digest(token_ids) != taken.digest:
+            raise Corrupt(f"session {segment.session_id} begins with other tokens than those kept here as {taken.kept_id}")
+        return token_ids

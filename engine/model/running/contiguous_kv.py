@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 
 from engine.data.errors import InvalidInput
+from engine.data.generation import Taken
 from engine.model.running.kv import KVSession, KVStore
 
 FIRST_CAPACITY_TOKENS = 64
@@ -56,6 +57,53 @@ class ContiguousKV(KVStore[ContiguousSession]):
         self.truncate(session_id, num_tokens)
         return True
 
+    def _has_room(self, max_tokens: int, taken: Taken | None = None, kept: ContiguousSession | None = None) -> bool:
+        moved_bytes = self._size(kept) if taken is not None and taken.moves and kept is not None else 0
+        return self._reservation_bytes(max_tokens) <= self.free_bytes + moved_bytes
+
+    def _retained(self, session: ContiguousSession, num_tokens: int) -> ContiguousSession:
+        """Buffers without spare capacity, each copied before the next: what is kept takes what its tokens take."""
+        kept = ContiguousSession(num_tokens, num_tokens)
+        for layer in list(session.buffers):
+            old = session.buffers[layer]
+            kept.buffers[layer] = old if old.keys.shape[1] == num_tokens else self._copied(layer, old, num_tokens, num_tokens)
+            kept.buffers[layer].num_tokens = num_tokens
+        return kept
+
+    def _count_kept(self, kept: ContiguousSession) -> None:
+        self.kept_bytes += self._size(kept)
+
+    def _free_kept(self, kept: ContiguousSession) -> None:
+        self.kept_bytes -= self._size(kept)
+        kept.buffers.clear()
+
+    def _kept_bytes_now(self) -> int:
+        return sum(self._used_bytes(kept) for kept in self._kept.values())
+
+    def _size(self, kept: ContiguousSession) -> int:
+        return kept.length * self.bytes_per_token
+
+    def _reserve_behind(self, max_tokens: int, kept: ContiguousSession, num_tokens: int, moves: bool) -> ContiguousSession:
+        """A copy into buffers that have room for what follows; what moves is given back layer by layer."""
+        session = ContiguousSession(max_tokens)
+        if moves:
+            self.kept_bytes -= self._size(kept)
+        for layer in self.layers:
+            capacity = min(max_tokens, max(FIRST_CAPACITY_TOKENS, 2 * num_tokens))
+            session.buffers[layer] = self._copied(layer, kept.buffers[layer], num_tokens, capacity)
+            if moves:
+                del kept.buffers[layer]
+        return session
+
+    def _copied(self, layer: int, old: Buffer, num_tokens: int, capacity: int) -> Buffer:
+        """A buffer of that capacity with the first tokens of another one."""
+        shape = self.layers[layer]
+        keys = self._empty(shape.num_key_heads, capacity, shape.key_size)
+        new = Buffer(keys, self._empty(shape.num_value_heads, capacity, shape.value_size), num_tokens)
+        new.keys[:, :num_tokens].copy_(old.keys[:, :num_tokens])
+        new.values[:, :num_tokens].copy_(old.values[:, :num_tokens])
+        return new
+
     def _reservation_bytes(self, max_tokens: int) -> int:
         return max_tokens * self.bytes_per_token
 
@@ -95,13 +143,11 @@ class ContiguousKV(KVStore[ContiguousSession]):
         old = session.buffers.get(layer)
         doubled = FIRST_CAPACITY_TOKENS if old is None else 2 * old.keys.shape[1]
         capacity = min(session.max_tokens, max(num_tokens, doubled))
-        keys = self._empty(shape.num_key_heads, capacity, shape.key_size)
-        values = self._empty(shape.num_value_heads, capacity, shape.value_size)
-        new = Buffer(keys, values)
-        if old is not None:
-            new.num_tokens = old.num_tokens
-            new.keys[:, : old.num_tokens].copy_(old.keys[:, : old.num_tokens])
-            new.values[:, : old.num_tokens].copy_(old.values[:, : old.num_tokens])
+        if old is None:
+            keys = self._empty(shape.num_key_heads, capacity, shape.key_size)
+            new = Buffer(keys, self._empty(shape.num_value_heads, capacity, shape.value_size))
+        else:
+            new = self._copied(layer, old, old.num_tokens, capacity)
             self.used_bytes -= old.num_bytes
         session.buffers[layer] = new
         self.used_bytes += new.num_bytes

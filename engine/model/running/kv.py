@@ -1,7 +1,8 @@
 """Keys and values of every session on one stage: what a store promises, whatever its layout.
 
 A budget is *reserved* when a session opens, so a session that was admitted can always finish. Lengths count tokens that a
-step has committed. Two layouts: `contiguous_kv` (buffers per session, for CPUs) and `paged_kv` (pages of one pool per layer,
+step has committed. What is *kept* of a session that was closed lies in room that nobody has reserved, and goes as soon as a session
+needs that room. Two layouts: `contiguous_kv` (buffers per session, for CPUs) and `paged_kv` (pages of one pool per layer,
 for accelerators); sessions move between them by `export_block` and `import_block`. This file knows tensors and sessions, not
 models: a layer is an index with a shape. A store is not thread-safe; the stage's owner serialises calls.
 
@@ -18,6 +19,7 @@ from typing import Generic, TypeVar
 import torch
 
 from engine.data.errors import Corrupt, Exhausted, Gap, InvalidInput, NotFound
+from engine.data.generation import Taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +57,24 @@ class KVStore(ABC, Generic[S]):
         self.budget_bytes = budget_bytes
         self.reserved_bytes = 0
         self.used_bytes = 0
+        self.kept_bytes = 0  # that no session uses
         self.bytes_per_token = sum(shape.num_elements for shape in self.layers.values()) * dtype.itemsize
         self._dtype = dtype
         self._device = device
         self._sessions: dict[str, S] = {}
+        self._kept: dict[int, S] = {}  # the oldest first
 
     @property
     def session_ids(self) -> tuple[str, ...]:
         return tuple(self._sessions)
 
     def open(self, session_id: str, max_tokens: int) -> None:
-        """Reserve room for `max_tokens` tokens. Raises Exhausted if the budget lacks it, InvalidInput if it is open already."""
-        if session_id in self._sessions:
-            raise InvalidInput(f"session {session_id!r} is open already; close it first")
-        if max_tokens < 1:
-            raise InvalidInput(f"max_tokens {max_tokens} is not allowed: a session needs room for at least 1 token")
+        """Reserve room for `max_tokens` tokens, from what is kept if it must be.
+
+        Raises Exhausted if the budget lacks it, InvalidInput if it is open already.
+        """
+        self._check_new_session(session_id, max_tokens)
+        self._give_way(max_tokens)
         if not self._has_room(max_tokens):
             raise Exhausted(
                 f"session {session_id!r} needs {self._reservation_bytes(max_tokens)} bytes of KV memory for {max_tokens} tokens, but "
@@ -89,8 +94,75 @@ class KVStore(ABC, Generic[S]):
 
     @property
     def free_bytes(self) -> int:
-        """Bytes that no session has reserved."""
-        return self.budget_bytes - self.reserved_bytes
+        """Bytes that no session has reserved and that hold nothing."""
+        return self.budget_bytes - self.allotted_bytes
+
+    @property
+    def allotted_bytes(self) -> int:
+        """Bytes that sessions have reserved, or where something is kept."""
+        return self.reserved_bytes + self.kept_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of keys and values in memory."""
+        return self.used_bytes + self.kept_bytes
+
+    # ------------------------------------------------------------------------------------------ what stays of a session
+    def keep(self, session_id: str, kept_id: int, num_tokens: int) -> None:
+        """Close a session and keep its first tokens, if it has so many. Raises NotFound."""
+        session = self._session(session_id)
+        kept = self._retained(session, num_tokens) if 0 < num_tokens <= session.length and kept_id not in self._kept else None
+        self.close(session_id)
+        if kept is not None:
+            self._kept[kept_id] = kept
+            self._count_kept(kept)
+
+    def drop(self, kept_id: int) -> None:
+        """Keep it no longer; an unknown id is fine."""
+        if (kept := self._kept.pop(kept_id, None)) is not None:
+            self._free_kept(kept)
+
+    @property
+    def kept_ids(self) -> tuple[int, ...]:
+        """The oldest first."""
+        return tuple(self._kept)
+
+    def drop_all(self) -> None:
+        for kept_id in list(self._kept):
+            self.drop(kept_id)
+
+    def take_over(self, session_id: str, max_tokens: int, taken: Taken) -> None:
+        """Open a session that begins with kept tokens, which stay for others unless they move.
+
+        Raises NotFound if they are not here, or if there is no room for the session beside them; they are dropped then.
+        """
+        self._check_new_session(session_id, max_tokens)
+        kept, num_tokens = self._kept.get(taken.kept_id), taken.num_tokens
+        if kept is None or not 0 < num_tokens <= min(kept.length, max_tokens):
+            raise NotFound(
+                f"session {session_id!r}: {num_tokens} tokens of what was kept as {taken.kept_id} are not here: send it from its start"
+            )
+        self._give_way(max_tokens, taken, kept)
+        if not self._has_room(max_tokens, taken, kept):
+            self.drop(taken.kept_id)
+            raise NotFound(
+                f"session {session_id!r} has no room beside what was kept as {taken.kept_id}, which is dropped: send it from its start"
+            )
+        if taken.moves:
+            del self._kept[taken.kept_id]
+        session = self._reserve_behind(max_tokens, kept, num_tokens, taken.moves)
+        session.length = num_tokens
+        self._sessions[session_id] = session
+        self.reserved_bytes += self._reservation_bytes(max_tokens)
+        self.used_bytes += self._used_bytes(session)
+
+    def _give_way(self, max_tokens: int, taken: Taken | None = None, kept: S | None = None) -> None:
+        """Drop what was kept first until there is room, but not what the session begins with."""
+        for kept_id in list(self._kept):
+            if self._has_room(max_tokens, taken, kept):
+                return
+            if taken is None or kept_id != taken.kept_id:
+                self.drop(kept_id)
 
     def length(self, session_id: str) -> int:
         """Committed tokens of the session. Raises NotFound."""
@@ -130,8 +202,8 @@ class KVStore(ABC, Generic[S]):
         session = self._session(session_id)
         if not 0 <= length <= session.length:
             raise InvalidInput(f"session {session_id!r} cannot be cut to {length} tokens: it has {session.length}")
-        session.length = length
         self._cut(session, length)
+        session.length = length
 
     def export_block(self, session_id: str, layer: int, start_token: int, stop_token: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Copies of the keys [H, n, K] and values [H, n, V] of tokens [start_token, stop_token) of one layer."""
@@ -186,8 +258,10 @@ class KVStore(ABC, Generic[S]):
         """Raise Corrupt if the counters disagree with what is kept; tests call it after every operation."""
         used = sum(self._used_bytes(session) for session in self._sessions.values())
         reserved = sum(self._reservation_bytes(session.max_tokens) for session in self._sessions.values())
-        if (used, reserved) != (self.used_bytes, self.reserved_bytes) or not used <= reserved <= self.budget_bytes:
-            counted = f"used {self.used_bytes} ({used}), reserved {self.reserved_bytes} ({reserved})"
+        kept = self._kept_bytes_now()
+        is_counted = (used, reserved, kept) == (self.used_bytes, self.reserved_bytes, self.kept_bytes)
+        if not is_counted or used > reserved or self.allotted_bytes > self.budget_bytes:
+            counted = f"used {self.used_bytes} ({used}), reserved {self.reserved_bytes} ({reserved}), kept {self.kept_bytes} ({kept})"
             raise Corrupt(f"KV accounting is wrong: {counted} of {self.budget_bytes} bytes; this is a bug")
 
     # ------------------------------------------------------------------------------------------ what a layout says
@@ -221,8 +295,35 @@ class KVStore(ABC, Generic[S]):
     def _read(self, session: S, layer: int, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys [H, n, K] and values [H, n, V] of tokens [start, stop), as views where the layout has them."""
 
-    def _has_room(self, max_tokens: int) -> bool:
-        return self._reservation_bytes(max_tokens) <= self.free_bytes
+    @abstractmethod
+    def _retained(self, session: S, num_tokens: int) -> S:
+        """What stays of a session that is closed next."""
+
+    @abstractmethod
+    def _count_kept(self, kept: S) -> None:
+        """The session is closed: what stays of it counts."""
+
+    @abstractmethod
+    def _free_kept(self, kept: S) -> None:
+        """Give back what was kept, and count it no longer."""
+
+    @abstractmethod
+    def _kept_bytes_now(self) -> int:
+        """What `kept_bytes` must be."""
+
+    @abstractmethod
+    def _has_room(self, max_tokens: int, taken: Taken | None = None, kept: S | None = None) -> bool:
+        """For a new session, or for one that begins with what is kept."""
+
+    @abstractmethod
+    def _reserve_behind(self, max_tokens: int, kept: S, num_tokens: int, moves: bool) -> S:
+        """A new session that begins with kept tokens, which end with it if they move. There is room for it."""
+
+    def _check_new_session(self, session_id: str, max_tokens: int) -> None:
+        if session_id in self._sessions:
+            raise InvalidInput(f"session {session_id!r} is open already; close it first")
+        if max_tokens < 1:
+            raise InvalidInput(f"max_tokens {max_tokens} is not allowed: a session needs room for at least 1 token")
 
     def _session(self, session_id: str) -> S:
         session = self._sessions.get(session_id)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engine.data.errors import InvalidInput
+from engine.data.generation import Taken
 from engine.model.configuration import check_supported, context_tokens
 from engine.model.hardware.freed_memory import return_freed_buffers
 from engine.model.progress import Progress
@@ -169,12 +170,20 @@ class StageModel:
 
     def open(self, session_id: str, max_tokens: int) -> None:
         """Reserve KV for `max_tokens` tokens; allocates nothing yet. Raises Exhausted with the numbers."""
+        self._check_context(session_id, max_tokens)
+        self.kv.open(session_id, max_tokens)
+
+    def take_over(self, session_id: str, max_tokens: int, taken: Taken) -> None:
+        """The same for a session that begins with what was kept of another one. Raises NotFound if it cannot."""
+        self._check_context(session_id, max_tokens)
+        self.kv.take_over(session_id, max_tokens, taken)
+
+    def _check_context(self, session_id: str, max_tokens: int) -> None:
         if max_tokens > self.context_tokens:
             raise InvalidInput(
                 f"session {session_id!r}: {max_tokens} tokens exceed the model's context of {self.context_tokens}: "
                 f"shorten the prompt or the answer"
             )
-        self.kv.open(session_id, max_tokens)
 
     def close(self, session_id: str) -> None:
         """Free the session; an unknown id is fine."""

@@ -33,7 +33,7 @@ from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.watchers import Watchers
 from engine.service.errors import as_noodle_error
 from engine.service.incoming import check_heartbeat, check_spec, check_stages
-from engine.service.trust.gatekeeper import caller_role, check_caller_is, why_cut
+from engine.service.trust.gatekeeper import caller_digest, caller_role, check_caller_is, why_cut
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
@@ -205,7 +205,8 @@ class ControlService(rpc.ControlServicer):
         wanted = await self._read(request)
         prepared = await asyncio.to_thread(shell.prompts.prepare, wanted)
         session = await asyncio.to_thread(written, session_id, prepared.prompt_ids, wanted, prepared.used)
-        event = on.SessionSubmitted(session_id, prepared.prompt_ids, wanted, prepared.used.sampling)
+        caller = caller_digest(request.for_caller)
+        event = on.SessionSubmitted(session_id, prepared.prompt_ids, wanted, prepared.used.sampling, caller)
         return shell.outputs.open(event, prepared, session)
 
     async def _read(self, request: pb.GenerateRequest) -> GenerateRequest:

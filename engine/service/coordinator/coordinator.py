@@ -9,6 +9,7 @@ import secrets
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from engine.control import events as on
 from engine.control.adaptation.rules import AdaptationSettings, check_mode
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.commands import Record
+from engine.control.sessions.prefix_cache import PrefixSettings
 from engine.data.model import ModelRef
 from engine.data.status import Severity
 from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache
@@ -33,6 +35,7 @@ from engine.service.coordinator.scrape_targets import ScrapeTargets
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.text.codec import TextCodec
 from engine.service.coordinator.text.prompts import Prompts
+from engine.service.coordinator.text.shared_prefix import read_shared, shared_prefixes
 from engine.service.errors import as_noodle_error, surviving
 from engine.service.metrics_server import MetricsServer, cluster_collector
 from engine.service.process import Server, Stopping, announce, read_again_on_hangup
@@ -57,7 +60,9 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     journal = Journal(state_dir / JOURNAL_NAME)
     cluster_id = journal.cluster_id(f"noodle-{secrets.token_hex(2)}")
     adaptation = AdaptationSettings(mode=check_mode(journal.adaptation_mode(str(check_mode(options.adapt)))))
-    config = ClusterConfig(options.num_workers, options.strategy, layers=options.layers, adaptation=adaptation)
+    shared_texts = read_shared(options.shared_prefix)
+    prefixes = PrefixSettings(is_on=options.prefix_cache != "off")
+    config = ClusterConfig(options.num_workers, options.strategy, layers=options.layers, adaptation=adaptation, prefix_cache=prefixes)
     cluster = Cluster(config, time.monotonic(), journal.last_plan_version(), journal.past_sessions(), journal.drained())
     shell = ClusterShell(cluster, cluster_id, journal, guard.access)
     scrapes = _scrapes(options, shell)
@@ -82,7 +87,7 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     read_again_on_hangup(guard)
     shell.spawn(shell.tick_forever())
     shell.spawn(prune_forever(journal.prune, options.keep))
-    shell.spawn(_prepare(model, cache_dir, shell))
+    shell.spawn(_prepare(model, cache_dir, shared_texts, shell))
     try:
         await stopping.wait()
     finally:
@@ -118,17 +123,19 @@ def _start_recorder(folder: Path, model: ModelRef, options: CoordinatorOptions, 
     return recorder
 
 
-async def _prepare(model: ModelRef, cache_dir: Path, shell: ClusterShell) -> None:
+async def _prepare(model: ModelRef, cache_dir: Path, shared_texts: Sequence[str], shell: ClusterShell) -> None:
     """Get the model ready and tell the cluster; a model that cannot be had is a state, not the end of the process."""
     try:
         card = await prepare_model(model, cache_dir, lambda done, detail: shell.feed(on.ModelProgress(detail, done)))
         codec = await asyncio.to_thread(TextCodec, Path(card.folder))
-        shell.speak(await asyncio.to_thread(Prompts, card, codec))
+        prompts = await asyncio.to_thread(Prompts, card, codec)
+        shared = await asyncio.to_thread(shared_prefixes, shared_texts, prompts)
+        shell.speak(prompts)
     except Exception as e:
         shell.feed(on.ModelFailed(str(as_noodle_error(e))))
         shell.ready.set()
         return
     log.info("%s: weights %s", card.ref.label, card.precision.sentence)
-    shell.feed(on.ModelReady(replace(card, tokenizer_source=codec.source, stand_in_tokenizer=codec.stand_in)))
+    shell.feed(on.ModelReady(replace(card, tokenizer_source=codec.source, stand_in_tokenizer=codec.stand_in), shared))
     shell.outputs.restore()
     shell.ready.set()

@@ -69,4 +69,10 @@ class CoordinatorOptions:
         help="keep a list of all that can be scraped here, for Prometheus' file_sd_configs; scraping begins with it",
     )
     recording: RecordingOptions = group(RecordingOptions)
+    prefix_cache: str = option(
+        default="auto", choices=("auto", "off"), help="keep KV of sessions that ended for prompts that begin alike (default %(default)s)"
+    )
+    shared_prefix: tuple[Path, ...] = option(
+        kind=Path, repeated=True, metavar="FILE", help="a system prompt, or token ids, whose KV all callers may share; may be repeated"
+    )
     server: ServerOptions = group(ServerOptions, listen="127.0.0.1:7070")

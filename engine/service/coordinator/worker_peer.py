@@ -123,6 +123,9 @@ class WorkerPeer:
             self._steps = Link(call, f"{self.worker_id} at {self.address}", self._on_undelivered)
             self._steps_plan_version = command.plan_version
         frame = pb.StepFrame(plan_version=command.plan_version, step_id=command.step_id, releases=command.releases, segments=segments)
+        frame.dropped.extend(command.dropped)
+        for kept in command.kept:
+            wire.to_message(kept, frame.kept.add())
         self._steps.put(frame)
 
     def explain(self, error: grpc.RpcError) -> NoodleError:

@@ -16,13 +16,15 @@ import grpc
 import grpc.aio
 from cryptography import x509
 
-from engine.data.errors import Unauthenticated, Unauthorized
+from engine.control.sessions.digests import field_digest
+from engine.data.errors import InvalidInput, Unauthenticated, Unauthorized
 from engine.service.errors import status_code
 from engine.service.options import Role
 from engine.service.trust.certificates import described
 from engine.service.trust.guard import Guard
 from engine.service.trust.roles import METHOD_ROLES
 
+MAX_FOR_CALLER_BYTES = 64
 _TAKEN_BACK, _REVOKED = "its token was taken back", "its certificate was revoked"
 
 
@@ -57,6 +59,17 @@ def check_caller_is(name: str) -> None:
 def caller_name() -> str:
     """The name in the certificate of this request's caller; empty without certificates."""
     return _call.get().caller.name
+
+
+def caller_digest(for_caller: bytes) -> bytes:
+    """Who asks, as nobody can choose it: what the caller of this request showed, and for whom it asks by its own word.
+
+    Raises InvalidInput. Callers who showed nothing, where nothing is asked for, are one.
+    """
+    if len(for_caller) > MAX_FOR_CALLER_BYTES:
+        raise InvalidInput(f"for_caller has {len(for_caller)} bytes, the limit is {MAX_FOR_CALLER_BYTES}: send a hash")
+    caller = _call.get().caller
+    return field_digest((caller.token.encode(), caller.name.encode(), for_caller))
 
 
 def caller_role() -> Role:

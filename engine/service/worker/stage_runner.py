@@ -20,7 +20,7 @@ import torch
 from engine.control.moves import Carried
 from engine.control.sessions.stage_sessions import Append, StageSessions
 from engine.data.errors import NoodleError, Unavailable
-from engine.data.generation import Logprobs, Segment
+from engine.data.generation import Kept, Logprobs, Segment
 from engine.model.hardware.freed_memory import release_memory
 from engine.model.profiling.measure import MeasuredTimes, measure_config
 from engine.model.running.accelerator.acceleration import Acceleration
@@ -178,7 +178,7 @@ class StageRunner:
         self.sessions, missing = prepared.commit(self.model, self.sessions, carried)
         self.model = prepared.model
         self._say_running()
-        self._meters.kv_used_bytes = self.model.kv.used_bytes
+        self._meters.kv_used_bytes = self.model.kv.held_bytes
         return missing
 
     def unload(self) -> None:
@@ -191,6 +191,7 @@ class StageRunner:
         if self.model is not None:
             for session_id in self.model.kv.session_ids:
                 self.model.close(session_id)
+            self.model.kv.drop_all()
         self.sessions = StageSessions(plan_version=0)
         self._meters.kv_used_bytes = 0
 
@@ -225,7 +226,7 @@ class StageRunner:
         failures: list[pb.SegmentResult] = list(frame.failures)
         self.sessions.check_plan(frame.plan_version)
         model = self.owned_model()
-        self._release(model, frame.releases)
+        self._release(model, frame)
         rows, hidden = self._admit(model, frame, failures)
         computing_s = time.perf_counter()
         self._compute(model, rows, hidden)
@@ -233,7 +234,7 @@ class StageRunner:
         if (slowdown := self.slowdown) > 1.0 and rows:
             time.sleep((slowdown - 1.0) * (computed_s - computing_s))
             computed_s = time.perf_counter()
-        self._meters.kv_used_bytes = model.kv.used_bytes
+        self._meters.kv_used_bytes = model.kv.held_bytes
         message = self._report(frame, rows, failures) if model.is_last else self._forward(frame, rows, failures)
         timing = message.timings.add(
             worker_id=self._options.worker_id,
@@ -243,13 +244,23 @@ class StageRunner:
         )
         timing.wire_out_s = time.perf_counter() - computed_s
         self._meters.add_step(timing.compute_s, timing.queue_s, timing.wire_in_s, timing.wire_out_s)
-        needed = rows or failures or (frame.releases and not model.is_last)
+        needed = rows or failures or ((frame.releases or frame.kept or frame.dropped) and not model.is_last)
         return message if needed else None
 
-    def _release(self, model: StageModel, session_ids: Any) -> None:
-        for session_id in session_ids:
+    def _release(self, model: StageModel, frame: pb.StepFrame) -> None:
+        """Free what ended, or what is kept of it no longer."""
+        for session_id in frame.releases:
             if self.sessions.release(session_id):
                 model.close(session_id)
+        for message in frame.kept:
+            kept = wire.from_message(Kept, message)
+            if self.sessions.keep(kept):
+                model.kv.keep(kept.session_id, kept.kept_id, kept.num_tokens)
+            else:
+                model.close(kept.session_id)
+        for kept_id in frame.dropped:
+            self.sessions.drop(kept_id)
+            model.kv.drop(kept_id)
 
     def _admit(self, model: StageModel, frame: pb.StepFrame, failures: list[pb.SegmentResult]) -> tuple[list[Row], torch.Tensor | None]:
         """The segments this stage may run, and the hidden states of the whole frame ([T, D]; None on the first stage)."""
@@ -265,7 +276,10 @@ class StageRunner:
                 decision = self.sessions.admit(segment)
                 if isinstance(decision, Append) and decision.opens:
                     model.close(segment.session_id)
-                    model.open(segment.session_id, message.reserve_tokens)
+                    if segment.taken is None:
+                        model.open(segment.session_id, message.reserve_tokens)
+                    else:
+                        model.take_over(segment.session_id, message.reserve_tokens, segment.taken)
                 rows.append(Row(segment, decision, offset))
             except NoodleError as e:
                 failures.append(_failure(message, e))
@@ -324,6 +338,8 @@ class StageRunner:
     def _forward(self, frame: pb.StepFrame, rows: list[Row], failures: list[pb.SegmentResult]) -> pb.StepFrame:
         """The message for the next stage: the rows that survived, and everything that has to travel on."""
         message = pb.StepFrame(plan_version=frame.plan_version, step_id=frame.step_id, releases=frame.releases, failures=failures)
+        message.kept.extend(frame.kept)
+        message.dropped.extend(frame.dropped)
         message.timings.extend(frame.timings)
         kept = {r.segment.session_id for r in rows}
         message.segments.extend(s for s in frame.segments if s.session_id in kept)

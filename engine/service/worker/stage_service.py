@@ -278,7 +278,7 @@ class StageService(rpc.StageServiceServicer):
             status.plan_version, status.start, status.stop = sessions.plan_version, model.start, model.stop
             status.weight_bytes, status.kv_used_bytes, status.kv_budget_bytes = (
                 model.weight_bytes,
-                model.kv.used_bytes,
+                model.kv.held_bytes,
                 model.kv.budget_bytes,
             )
         return status

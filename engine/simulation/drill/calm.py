@@ -32,6 +32,11 @@ class Calm:
             if again:
                 raise AssertionError(f"{again} were sent again though nothing failed")
 
+    def check_reuse(self, cluster: Cluster) -> None:
+        """Called after some turns of a conversation."""
+        if not cluster.serving.prefixes.counts.cached_tokens:
+            raise AssertionError("no turn of a conversation began with what the one before it left")
+
     def check_moves(self, cluster: Cluster) -> None:
         """Called when a move had time enough."""
         unfinished = [r.outcome for r in cluster.rebalancer.reports if r.outcome != "done"]

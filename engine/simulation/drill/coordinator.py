@@ -15,6 +15,7 @@ from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.invariants import check_cluster
 from engine.control.nodes.claims import Claim
+from engine.control.sessions.prefix_cache import PrefixSettings
 from engine.control.sessions.scheduler import SchedulerLimits
 from engine.data.errors import NoodleError
 from engine.data.generation import FinishReason, GenerateRequest
@@ -28,6 +29,7 @@ from engine.simulation.drill.world import World
 NAME = "coordinator"
 BACKLOG_S = 0.0005
 TICK_S = 0.1
+BLOCK_TOKENS = 2  # of prompts that are compared: those of a drill are short
 
 
 @dataclass
@@ -70,7 +72,8 @@ class DrillCoordinator:
         self.world, self.disk, self._carry_out, self._deliver, self._watch = world, disk, carry_out, deliver, watch
         disk.incarnation += 1
         limits = SchedulerLimits(unknown_chunk_tokens=5, prompt_chunk_tokens=5, queue_timeout_s=1e9, step_timeout_s=3.0)
-        self.cluster = Cluster(ClusterConfig(num_workers, limits=limits), world.now_s, disk.plan_version, drained=disk.drained)
+        config = ClusterConfig(num_workers, limits=limits, prefix_cache=PrefixSettings(is_on=True, block_tokens=BLOCK_TOKENS))
+        self.cluster = Cluster(config, world.now_s, disk.plan_version, drained=disk.drained)
         self._referees = (Referee(self.cluster), OrderReferee(self.cluster))
         self.is_alive = True
         self._claims: dict[int, Claim] = {}  # by pid: of processes whose name a former one has
@@ -113,7 +116,8 @@ class DrillCoordinator:
 
     def submit(self, session_id: str, prompt_ids: tuple[int, ...], request: GenerateRequest, sampling: Sampling) -> None:
         self.disk.sessions[session_id] = Session(prompt_ids, request, sampling)
-        self.feed(on.SessionSubmitted(session_id, prompt_ids, request, sampling))
+        caller = b"one" if len(self.disk.sessions) % 4 else b"two"
+        self.feed(on.SessionSubmitted(session_id, prompt_ids, request, sampling, caller))
 
     def check_quiet(self) -> None:
         """Called when nothing is under way and nothing fails."""

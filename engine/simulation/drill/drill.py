@@ -19,20 +19,18 @@ from engine.control import events as on
 from engine.control.sessions.scheduler import MAX_RECOVERIES
 from engine.data.errors import Refused
 from engine.data.generation import FinishReason, GenerateRequest
-from engine.data.model import Item, ModelCard, ModelRef
 from engine.data.plan import NodeSpec, Stage
 from engine.data.sampling import Sampling
 from engine.data.status import Phase
 from engine.simulation.drill.calm import Calm
 from engine.simulation.drill.coordinator import NAME, Disk, DrillCoordinator, failed
-from engine.simulation.drill.model import VOCABULARY, undisturbed
+from engine.simulation.drill.model import NUM_ITEMS, card, undisturbed
+from engine.simulation.drill.prompts import any_prompt
 from engine.simulation.drill.wire import Wire
 from engine.simulation.drill.worker import DrillWorker
 from engine.simulation.drill.world import HOSTILE, PEACE, Generator, World
 
-NUM_ITEMS = 6
-JOINED_S = 2.0
-SAFETY_S = 10.0
+JOINED_S, SAFETY_S = 2.0, 10.0
 RELEASED_S = 0.05  # in which the stages hear that a session ended
 MOVE_S = 1.0  # in which a move under load comes to its end where nothing fails
 LIVENESS_S = 400.0
@@ -127,10 +125,21 @@ class Drill:
         self._run_for(RELEASED_S)
         self.calm.check_released(over)
         self.coordinator.check_quiet()
+        self._converse()
         self._start_twin()
         self.calm.forbids_resending = False
         self._restart_worker()
         self.calm.is_on = False
+
+    def _converse(self) -> None:
+        """Each turn begins with what the one before it left."""
+        turns, sessions, num_before = [tuple(range(6))], self.disk.sessions, len(self.disk.sessions)
+        for _ in range(3):
+            names = [self._submit(2, prompt) for prompt in turns]
+            self._run_for(MOVE_S, self._all_ended)
+            turns = [(*sessions[name].prompt_ids, *sessions[name].tokens, 7) for name in (names[0], names[-1])]
+        self.calm.check_reuse(self.coordinator.cluster)
+        self._num_sessions += len(sessions) - num_before
 
     def _restart_worker(self) -> None:
         """A supervisor starts a worker anew, and only later does the coordinator hear that the former one's connection broke."""
@@ -229,9 +238,9 @@ class Drill:
         if len(self.disk.sessions) < self._num_sessions and self.coordinator.is_alive:
             self._submit(1 + self._generator.randrange(25))
 
-    def _submit(self, num_tokens: int) -> str:
+    def _submit(self, num_tokens: int, prompt: tuple[int, ...] = ()) -> str:
         session_id = f"s{len(self.disk.sessions)}"
-        prompt = tuple(self._generator.randrange(VOCABULARY) for _ in range(1 + self._generator.randrange(12)))
+        prompt = prompt or any_prompt([*self.disk.sessions.values()], self._generator)
         seed = self._generator.randrange(1000)
         self.expected[session_id] = undisturbed(prompt, seed, num_tokens, NUM_ITEMS)
         self.got[session_id] = []
@@ -389,8 +398,3 @@ class Drill:
         got.extend(self.disk.sessions[session_id].tokens[len(got) :])  # a client that was away comes back for what it missed
         if got != expected[: len(got)]:
             raise AssertionError(f"{session_id}: token {len(got) - 1} is {got[-1]}, undisturbed it is {expected[len(got) - 1 : len(got)]}")
-
-
-def card() -> ModelCard:
-    items = tuple(Item(f"h.{i}", 100, 8, 8) for i in range(NUM_ITEMS))
-    return ModelCard(ModelRef("drill", 0), "/drill", "f" * 64, "Drill", items, 8, VOCABULARY, 256, (), None, 1)

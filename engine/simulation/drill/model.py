@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine.data.model import Item, ModelCard, ModelRef
+
 MODULUS = (1 << 61) - 1
 VOCABULARY = 9_973
+NUM_ITEMS = 6
 
 Memory = dict[int, list[int]]  # per item, one number per token
 
@@ -46,3 +49,9 @@ def undisturbed(prompt: Sequence[int], seed: int, num_tokens: int, num_items: in
         tokens.append(sample(hidden, seed, index))
         hidden = run_items(memory, 0, num_items, embed(tokens[-1]))
     return tokens
+
+
+def card() -> ModelCard:
+    """What a cluster knows of it."""
+    items = tuple(Item(f"h.{i}", 100, 8, 8) for i in range(NUM_ITEMS))
+    return ModelCard(ModelRef("drill", 0), "/drill", "f" * 64, "Drill", items, 8, VOCABULARY, 256, (), None, 1)

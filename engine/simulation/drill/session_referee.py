@@ -15,7 +15,7 @@ from engine.control import events as on
 from engine.control.cluster import Cluster
 from engine.control.sessions.scheduler import MAX_RECOVERIES
 from engine.control.sessions.serving import RETRIED
-from engine.data.generation import FinishReason, Segment
+from engine.data.generation import FinishReason, Kept, Segment, Taken
 from engine.data.status import Phase
 
 Answer = on.StepReported | on.StepUndelivered
@@ -28,7 +28,11 @@ class Referee:
         self._cluster = cluster
         self._out: dict[int, tuple[Segment, ...]] = {}  # steps of the present plan that did not come back
         self._plan_version = 0  # of those steps
-        self._prompt_tokens: dict[str, int] = {}
+        self._prompts: dict[str, tuple[int, ...]] = {}
+        self._answers: dict[str, list[int]] = {}
+        self._callers: dict[str, bytes] = {}
+        self._kept: dict[int, Kept] = {}  # under the present plan
+        self._taken: dict[str, int] = {}  # session -> with how many tokens of another one it began
         self._cuts: dict[str, dict[int, int]] = {}  # session -> where each chunk of its prompt began and ended
         self._num_again: Counter[str] = Counter()  # how often a session was sent again since its newest token
         self._careful: set[str] = set()  # a step of it failed, and no token came since
@@ -40,7 +44,9 @@ class Referee:
         self._was_serving = self._cluster.phase is Phase.SERVING
         self._epochs = self._present_epochs()
         if isinstance(event, on.SessionSubmitted | on.SessionRestored):
-            self._prompt_tokens[event.session_id] = len(event.prompt_ids)
+            self._prompts[event.session_id] = event.prompt_ids
+            self._answers[event.session_id] = [*event.generated] if isinstance(event, on.SessionRestored) else []
+            self._callers[event.session_id] = event.caller if isinstance(event, on.SessionSubmitted) else b""
 
     def after(self, event: on.ClusterEvent, commands: Iterable[do.Command]) -> None:
         """Judge what the event led to."""
@@ -54,7 +60,7 @@ class Referee:
         for command in commands:
             self._judge(command)
         if self._cluster.plan is None or self._cluster.plan_version != self._plan_version:
-            self._out, self._plan_version = {}, self._cluster.plan_version
+            self._out, self._kept, self._plan_version = {}, {}, self._cluster.plan_version
         for command in commands:
             if isinstance(command, do.SendStep):
                 self._judge_step(command)
@@ -96,6 +102,7 @@ class Referee:
     def _judge(self, command: do.Command) -> None:
         match command:
             case do.EmitToken():
+                self._answers[command.session_id].append(command.token_id)
                 self._num_again[command.session_id] = 0
                 self._careful.discard(command.session_id)
             case do.FinishSession() if command.reason is FinishReason.ERROR:
@@ -107,7 +114,13 @@ class Referee:
                     )
 
     def _judge_step(self, step: do.SendStep) -> None:
+        for kept in step.kept:
+            self._kept[kept.kept_id] = kept
+        for kept_id in step.dropped:
+            self._kept.pop(kept_id, None)
         for segment in step.segments:
+            if segment.taken is not None:
+                self._judge_taken(segment, segment.taken)
             self._judge_cut(segment)
             others = [s for out in self._out.values() for s in out if (s.session_id, s.epoch) == (segment.session_id, segment.epoch)]
             if others and segment.session_id in self._careful:
@@ -115,11 +128,32 @@ class Referee:
         if step.segments:
             self._out[step.step_id] = step.segments
 
+    def _judge_taken(self, segment: Segment, taken: Taken) -> None:
+        """A session begins with what its caller's own session left under this plan, and with the same tokens."""
+        kept = self._kept.pop(taken.kept_id, None) if taken.moves else self._kept.get(taken.kept_id)
+        if kept is None or taken.num_tokens > kept.num_tokens:
+            raise AssertionError(f"{segment.session_id} begins with {taken}, which no stage was told to keep")
+        session_id, prompt = segment.session_id, self._prompts[segment.session_id]
+        if self._callers[session_id] != self._callers[kept.session_id] or not self._callers[session_id]:
+            raise AssertionError(f"{session_id} begins with what another caller's {kept.session_id} left")
+        left = [*self._prompts[kept.session_id], *self._answers[kept.session_id]][: taken.num_tokens]
+        if left != [*prompt[: taken.num_tokens]] or not segment.position == taken.num_tokens < len(prompt):
+            raise AssertionError(f"{session_id} begins with {left} of {kept.session_id}, and its prompt is {prompt}")
+        if session_id in self._cuts or self._taken.setdefault(session_id, taken.num_tokens) != taken.num_tokens:
+            raise AssertionError(f"{session_id} was sent before, and now begins with what {kept.session_id} left")
+
     def _judge_cut(self, segment: Segment) -> None:
-        """A prompt travels again in the chunks in which it first did: other shapes give other last bits."""
+        """A prompt travels again in the chunks in which it first did: other shapes give other last bits.
+
+        What it had taken over travels for the first time then, and only up to there.
+        """
         start, stop = segment.position, segment.position + len(segment.token_ids)
         cuts = self._cuts.setdefault(segment.session_id, {})
-        if start >= self._prompt_tokens[segment.session_id]:
+        if start >= len(self._prompts[segment.session_id]):
+            return
+        if start < (taken := self._taken.get(segment.session_id, 0)) and not segment.taken:
+            if stop > taken:
+                raise AssertionError(f"{segment.session_id} had taken over {taken} tokens, and {start} to {stop} travel as one")
             return
         known = cuts.setdefault(start, stop) if start >= max(cuts.values(), default=0) else cuts.get(start)
         if known != stop:

@@ -137,6 +137,7 @@ class Wire:
 
     def _send_step(self, coordinator: DrillCoordinator, command: do.SendStep) -> None:
         frame = Frame(command.plan_version, command.step_id, command.segments, releases=command.releases)
+        frame = replace(frame, kept=command.kept, dropped=command.dropped)
         if command.segments and self.world.happens(self.world.hostility.undelivered):
             event = on.StepUndelivered(command.plan_version, command.step_id, "its stream broke")
             self.world.after(self.world.hostility.delay_s * self.world.generator.random(), lambda: coordinator.feed(event))

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.control.events import SegmentOutcome, StepReported
 from engine.control.moves import Carried, KvRange
 from engine.control.sessions.stage_sessions import Append, StageSession, StageSessions
 from engine.data.errors import NoodleError, Stale, Unavailable
-from engine.data.generation import Segment
+from engine.data.generation import Kept, Segment
 from engine.data.plan import Stage
 from engine.simulation.drill.model import Memory, embed, run_items, sample
+
+Origin = tuple[str, int]  # of memory: the session and the epoch that computed it
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +29,10 @@ class Frame:
     step_id: int
     segments: tuple[Segment, ...]
     hidden: dict[str, tuple[int, ...]] | None = None
-    origins: dict[str, int] = field(default_factory=dict)  # per session: the epoch in which the memory behind `hidden` was begun
+    origins: dict[str, Origin] = field(default_factory=dict)  # per session: where the memory behind `hidden` was begun
     releases: tuple[str, ...] = ()
+    kept: tuple[Kept, ...] = ()
+    dropped: tuple[int, ...] = ()
     failures: tuple[SegmentOutcome, ...] = ()
 
 
@@ -40,7 +44,8 @@ class Held:
     next_id: str | None
     sessions: StageSessions
     memory: dict[str, Memory] = field(default_factory=dict)
-    origins: dict[str, int] = field(default_factory=dict)  # of each session's memory: the epoch that began it
+    origins: dict[str, Origin] = field(default_factory=dict)  # of each session's memory
+    kept: dict[int, tuple[Memory, Origin]] = field(default_factory=dict)  # of sessions that ended, by id
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class Copy:
     """A range of one session's memory on its way to another worker."""
 
     header: StageSession
-    origin: int
+    origin: Origin
     memory: Memory
 
 
@@ -190,22 +195,29 @@ class DrillWorker:
         for session_id in frame.releases:
             held.sessions.release(session_id)
             held.memory.pop(session_id, None)
-        outcomes, hidden, kept = list(frame.failures), {}, []
+        for kept in frame.kept:
+            memory = held.memory.pop(kept.session_id, {})
+            if held.sessions.keep(kept):
+                held.kept[kept.kept_id] = _beginning(memory, kept.num_tokens), held.origins[kept.session_id]
+        for kept_id in frame.dropped:
+            held.sessions.drop(kept_id)
+            held.kept.pop(kept_id, None)
+        outcomes, hidden, going = list(frame.failures), {}, []
         for segment in frame.segments:
             try:
                 reply = self._append(held, segment, frame)
             except NoodleError as e:
                 outcomes.append(SegmentOutcome(segment.session_id, segment.epoch, segment.sample_index, 0, e))
                 continue
-            kept.append(segment)
+            going.append(segment)
             if held.stage.stop < self.num_items:
                 hidden[segment.session_id] = reply
             else:
                 outcomes.append(SegmentOutcome(segment.session_id, segment.epoch, segment.sample_index, reply[0] if reply else 0))
         if held.stage.stop == self.num_items:
             return self._report(frame, tuple(outcomes)) if frame.segments or outcomes else None
-        origins = {s.session_id: held.origins[s.session_id] for s in kept}
-        return Frame(frame.plan_version, frame.step_id, tuple(kept), hidden, origins, frame.releases, tuple(outcomes))
+        origins = {s.session_id: held.origins[s.session_id] for s in going}
+        return replace(frame, segments=tuple(going), hidden=hidden, origins=origins, failures=tuple(outcomes))
 
     def _current(self, frame: Frame) -> Held:
         held = self.serving
@@ -219,13 +231,13 @@ class DrillWorker:
         if not isinstance(decision, Append):
             return tuple(decision.reply)
         if decision.opens:
-            held.memory[segment.session_id], held.origins[segment.session_id] = {}, segment.epoch
+            held.memory[segment.session_id], held.origins[segment.session_id] = self._begun(held, segment)
         memory, session = held.memory[segment.session_id], decision.session
         if session.epoch != segment.epoch:
             raise AssertionError(f"{segment.session_id}: what epoch {segment.epoch} sent was appended in epoch {session.epoch}")
         origin = held.origins[segment.session_id]
         if frame.origins.get(segment.session_id, origin) != origin:  # their last bits differ
-            raise AssertionError(f"{segment.session_id} has memory of epoch {origin} here and of another one on the stage before")
+            raise AssertionError(f"{segment.session_id} has memory of {origin} here and another one on the stage before")
         inputs = frame.hidden[segment.session_id] if frame.hidden is not None else tuple(embed(t) for t in segment.token_ids)
         outputs = tuple(run_items(memory, held.stage.start, held.stage.stop, h) for h in inputs)
         reply = outputs
@@ -235,17 +247,29 @@ class DrillWorker:
         held.sessions.commit(segment, session, reply)
         return reply
 
+    def _begun(self, held: Held, segment: Segment) -> tuple[Memory, Origin]:
+        """The memory that a session begins with: none, or what was kept of another one."""
+        taken = segment.taken
+        if taken is None:
+            return {}, (segment.session_id, segment.epoch)
+        memory, origin = held.kept.pop(taken.kept_id) if taken.moves else held.kept[taken.kept_id]
+        return _beginning(memory, taken.num_tokens), origin
+
     def _report(self, frame: Frame, outcomes: tuple[SegmentOutcome, ...]) -> StepReported:
         return StepReported(self.worker_id, frame.plan_version, frame.step_id, outcomes, ())
 
 
-def _origin(session_id: str, old: Held | None, held: Held) -> int:
+def _beginning(memory: Memory, num_tokens: int) -> Memory:
+    return {item: numbers[:num_tokens] for item, numbers in memory.items()}
+
+
+def _origin(session_id: str, old: Held | None, held: Held) -> Origin:
     """Where the joined memory of a session comes from: what stays here and what was copied must be of one replay."""
     stays = old is not None and any(_holds(old, item) for item in range(held.stage.start, held.stage.stop))
     comes = old is None or not all(_holds(old, item) for item in range(held.stage.start, held.stage.stop))
-    origins = {h.origins.get(session_id, 0) for h, is_used in ((old, stays), (held, comes)) if h is not None and is_used}
+    origins = {h.origins.get(session_id, ("", 0)) for h, is_used in ((old, stays), (held, comes)) if h is not None and is_used}
     if len(origins) != 1:
-        raise AssertionError(f"{session_id} is joined from memory of the epochs {sorted(origins)}")
+        raise AssertionError(f"{session_id} is joined from memory of {sorted(origins)}")
     return origins.pop()
 
 

@@ -57,10 +57,13 @@ class SessionOutput:
         """Nothing more is taken; the first error is the one that clients see."""
         self.fault = self.fault or error
 
-    def finish(self, reason: FinishReason, error: NoodleError | None) -> None:
+    def finish(self, reason: FinishReason, error: NoodleError | None, num_cached: int = 0) -> None:
         """End the streams: with the error if the session failed, else with a last chunk that says why it stopped."""
         failure = error if reason is FinishReason.ERROR else None
-        self._end = failure or pb.TokenChunk(session_id=self.session_id, index=-1, text=self._text.flush(), finish_reason=reason)
+        last = pb.TokenChunk(session_id=self.session_id, index=-1, finish_reason=reason, cached_tokens=num_cached)
+        if failure is None:
+            last.text = self._text.flush()
+        self._end = failure or last
         self._wake()
 
     async def stream(self, next_index: int) -> AsyncIterator[pb.TokenChunk]:
