@@ -111,6 +111,8 @@ class SessionStatus:
     waiting_s: float = 0.0
     why: str = ""  # what it waits for, or its error
     finish_reason: str = ""
+    num_proposed: int = 0  # tokens that steps of it carried on a guess
+    num_accepted: int = 0  # of them, those that came
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,16 @@ class AdaptationState:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeculationState:
+    """What steps may carry on a guess, and what became of it since the coordinator began."""
+
+    mode: str = ""  # off, auto or always; empty if the coordinator does not say
+    why_not: str = ""  # why nothing is proposed on the plan that serves
+    num_proposed: int = 0
+    num_accepted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Alarms:
     """Warnings and errors that an operator has seen, and those that nobody has."""
 
@@ -184,3 +196,4 @@ class ClusterStatus:
     adaptation: AdaptationState = AdaptationState()
     identity: Identity = Identity.UNKNOWN  # of answers on the plan that serves, or on the workers that have joined
     alarms: Alarms = Alarms()
+    speculation: SpeculationState = SpeculationState()

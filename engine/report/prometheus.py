@@ -84,6 +84,8 @@ def cluster_metrics(status: ClusterStatus) -> Iterator[Metric]:
         yield gauge(name, text, [({}, read(status))])
     yield CounterMetricFamily("noodle_sessions_done", "sessions that ended well or were cancelled", value=status.ended.num_done)
     yield CounterMetricFamily("noodle_sessions_failed", "sessions that ended with an error", value=status.ended.num_failed)
+    yield CounterMetricFamily("noodle_proposed_tokens", "tokens that steps carried on a guess", value=status.speculation.num_proposed)
+    yield CounterMetricFamily("noodle_accepted_tokens", "of them, those that came", value=status.speculation.num_accepted)
     for name, text, read_node in _NODE_GAUGES:
         yield gauge(name, text, [({"worker": n.worker_id}, read_node(n)) for n in status.nodes])
     yield from gauge_metrics("noodle_node", [(n.worker_id, n.gauges) for n in status.nodes])

@@ -207,6 +207,7 @@ def segment_to_message(segment: Segment) -> pb.Segment:
         position=segment.position,
         token_ids=segment.token_ids,
         sample_index=-1 if segment.sample_index is None else segment.sample_index,
+        num_proposed=segment.num_proposed,
     )
     if segment.sampling is not None:
         to_message(segment.sampling, message.sampling)
@@ -224,6 +225,7 @@ def segment_from_message(message: pb.Segment) -> Segment:
         sampling=from_message(Sampling, message.sampling) if message.HasField("sampling") else None,
         reserve_tokens=message.reserve_tokens,
         mask=message.mask,
+        num_proposed=message.num_proposed,
     )
 
 

@@ -56,7 +56,7 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     journal = Journal(state_dir / JOURNAL_NAME)
     cluster_id = journal.cluster_id(f"noodle-{secrets.token_hex(2)}")
     adaptation = AdaptationSettings(mode=check_mode(journal.adaptation_mode(str(check_mode(options.adapt)))))
-    config = ClusterConfig(options.num_workers, options.strategy, layers=options.layers, adaptation=adaptation)
+    config = ClusterConfig(options.num_workers, options.strategy, layers=options.layers, speculate=options.speculate, adaptation=adaptation)
     cluster = Cluster(config, time.monotonic(), journal.last_plan_version(), journal.past_sessions(), journal.drained())
     shell = ClusterShell(cluster, cluster_id, journal, guard.access)
     scrapes = MetricsServer(options.server.metrics, cluster_collector(asyncio.get_running_loop(), shell.status))

@@ -70,7 +70,8 @@ class DrillCoordinator:
         self.world, self.disk, self._carry_out, self._deliver, self._watch = world, disk, carry_out, deliver, watch
         disk.incarnation += 1
         limits = SchedulerLimits(unknown_chunk_tokens=5, prompt_chunk_tokens=5, queue_timeout_s=1e9, step_timeout_s=3.0)
-        self.cluster = Cluster(ClusterConfig(num_workers, limits=limits), world.now_s, disk.plan_version, drained=disk.drained)
+        config = ClusterConfig(num_workers, limits=limits, speculate=world.speculate)
+        self.cluster = Cluster(config, world.now_s, disk.plan_version, drained=disk.drained)
         self._referees = (Referee(self.cluster), OrderReferee(self.cluster))
         self.is_alive = True
         self._claims: dict[int, Claim] = {}  # by pid: of processes whose name a former one has

@@ -37,9 +37,9 @@ class SessionOutput:
         wire.to_message(self._prepared.used, head.used)
         return head
 
-    def would_stop(self, token_id: int) -> bool:
-        """Whether this token, if it is the next one, completes a stop string."""
-        return self._text.would_stop(token_id)
+    def would_stop(self, token_ids: Sequence[int]) -> bool:
+        """Whether these tokens, if they are the next ones, complete a stop string."""
+        return self._text.would_stop(token_ids)
 
     def restore(self, tokens: Sequence[JournalledToken]) -> bool:
         """Tokens that a former coordinator journalled; clients have some of them, or all. True if they reach a stop string."""
