@@ -173,3 +173,5 @@ class TokenChunk:
     stand_in_tokenizer: str = ""  # only in the first chunk: why the text went through bytes instead of the model's own tokenizer
     used: Used | None = None  # only in the first chunk
     logprobs: Logprobs | None = None  # with a token, if the request asks for it
+    num_proposed: int = 0  # only in the last chunk: tokens that steps carried on a guess
+    num_accepted: int = 0  # of them, those that came

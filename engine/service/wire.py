@@ -196,6 +196,8 @@ def chunk_from_message(message: pb.TokenChunk) -> TokenChunk:
         stand_in_tokenizer=message.stand_in_tokenizer,
         used=from_message(Used, message.used) if message.HasField("used") else None,
         logprobs=from_message(Logprobs, message.logprobs) if message.HasField("logprobs") else None,
+        num_proposed=message.num_proposed,
+        num_accepted=message.num_accepted,
     )
 
 

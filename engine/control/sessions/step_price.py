@@ -3,7 +3,7 @@
     round trip(rows) = compute(rows) + what the wires take      period = max(slowest stage(rows), round trip(rows) / steps in flight)
 
 That is the period of the planner (`engine/planning`), with times as they are now. Row counts that were seen have their median, others
-lie on the line between their neighbours, and above all of them on the steeper of the last line and `ROW_SHARE`.
+lie on the line between their neighbours, and above all of them on the steeper of the last line and the one from the first to the last.
 """
 
 from __future__ import annotations
@@ -69,10 +69,11 @@ def _on_lines(seen: list[int], medians_s: list[float], rows: int) -> float:
     if above < len(seen) and seen[above] == rows:
         return medians_s[above]
     if above == len(seen):
-        slope_s = ROW_SHARE * medians_s[0]
-        if len(seen) > 1:
-            slope_s = max(slope_s, (medians_s[-1] - medians_s[-2]) / (seen[-1] - seen[-2]))
-        return medians_s[-1] + slope_s * (rows - seen[-1])
+        if len(seen) == 1:
+            slope_s = ROW_SHARE * medians_s[0]
+        else:
+            slope_s = max((medians_s[-1] - medians_s[k]) / (seen[-1] - seen[k]) for k in (0, -2))
+        return medians_s[-1] + max(0.0, slope_s) * (rows - seen[-1])
     low, high = seen[above - 1], seen[above]
     return medians_s[above - 1] + (medians_s[above] - medians_s[above - 1]) * (rows - low) / (high - low)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from engine.control.commands import EmitToken
 from engine.data.errors import NoodleError
 from engine.data.generation import FinishReason, Logprobs
+from engine.data.status import SessionStatus
 from engine.service import wire
 from engine.service.coordinator.journal.journal import JournalledToken
 from engine.service.coordinator.text.codec import TextCodec, TextStream
@@ -57,10 +58,13 @@ class SessionOutput:
         """Nothing more is taken; the first error is the one that clients see."""
         self.fault = self.fault or error
 
-    def finish(self, reason: FinishReason, error: NoodleError | None) -> None:
+    def finish(self, reason: FinishReason, error: NoodleError | None, status: SessionStatus | None = None) -> None:
         """End the streams: with the error if the session failed, else with a last chunk that says why it stopped."""
         failure = error if reason is FinishReason.ERROR else None
-        self._end = failure or pb.TokenChunk(session_id=self.session_id, index=-1, text=self._text.flush(), finish_reason=reason)
+        end = pb.TokenChunk(session_id=self.session_id, index=-1, text=self._text.flush(), finish_reason=reason)
+        if status is not None:
+            end.num_proposed, end.num_accepted = status.num_proposed, status.num_accepted
+        self._end = failure or end
         self._wake()
 
     async def stream(self, next_index: int) -> AsyncIterator[pb.TokenChunk]:

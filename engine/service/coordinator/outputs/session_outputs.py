@@ -208,7 +208,7 @@ class SessionOutputs:
         if output is not None:
             try:
                 if output.fault is None:
-                    output.finish(reason, error)
+                    output.finish(reason, error, status)
             except Exception as e:
                 fault = as_noodle_error(e)
                 output.fail(fault)
