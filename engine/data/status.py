@@ -166,6 +166,13 @@ class SpeculationState:
     num_proposed: int = 0
     num_accepted: int = 0
 
+    @property
+    def sentence(self) -> str:
+        """Such as "auto, 31 of 40 guessed tokens came"."""
+        if self.why_not:
+            return f"{self.mode}, rests: {self.why_not}"
+        return f"{self.mode}, {self.num_accepted} of {self.num_proposed} guessed tokens came"
+
 
 @dataclass(frozen=True, slots=True)
 class Alarms:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import bisect
 import calendar
 import contextlib
+import fnmatch
 import heapq
 import inspect
 import json
@@ -36,10 +36,9 @@ DELAY_S = 0.02
 RATE_BITS_PER_S = 50e6
 DEADLINE_S = 300.0
 MODES = ("off", "auto")
-TEXTS = [
-    inspect.cleandoc(text) for text in (heapq.__about__, tempfile.__doc__ or "", textwrap.TextWrapper.__doc__ or "", inspect.__doc__ or "")
-]
-CODE = [inspect.getsource(f) for f in (bisect.insort_right, calendar.monthrange, textwrap.indent, shutil.ignore_patterns)]
+DOCUMENTS = (heapq.__about__, tempfile.__doc__, textwrap.TextWrapper.__doc__, inspect.__doc__)  # type: ignore[attr-defined]
+TEXTS = [inspect.cleandoc(text or "") for text in DOCUMENTS]
+CODE = [inspect.getsource(f) for f in (fnmatch.filter, calendar.monthrange, textwrap.indent, shutil.ignore_patterns)]
 STORIES = ["Tell me about a lighthouse in a storm.", "Why is the sky blue?", "How do I bake bread?", "What was the Silk Road?"]
 KINDS = {
     "summarise": ([f"Summarize this text:\n\n{text[:1500]}" for text in TEXTS], 0.0),
@@ -103,8 +102,12 @@ async def measure(pair: Pair, kinds: list[str], num_prompts: int, num_tokens: in
                 "workers": pair.num_workers,
                 "delay_s": DELAY_S if pair.hosts else 0.0,
                 "times_as_fast": round(spent_s["off"] / spent_s["auto"], 2),
+                "each": ratios,
+                "proposed": counts[0],
+                "accepted": counts[1],
+                "differ": differ,
+                "off_s": round(spent_s["off"], 1),
             }
-            facts |= {"each": ratios, "proposed": counts[0], "accepted": counts[1], "differ": differ, "off_s": round(spent_s["off"], 1)}
             print(json.dumps(facts | {"load": [round(x, 1) for x in os.getloadavg()]}), flush=True)
     return 1 if num_wrong else 0
 

@@ -80,6 +80,7 @@ def test_a_cluster_is_scraped(loop: asyncio.AbstractEventLoop) -> None:
         assert found["noodle_node_gpu_utilisation_ratio", "w1"] == 0.5
         assert ("noodle_node_gpu_utilisation_ratio", "w2") not in found, "unknown is absent, not 0"
         assert found["noodle_sessions_done_total", ""] == 0
+        assert found["noodle_proposed_tokens_total", ""] == found["noodle_accepted_tokens_total", ""] == 0
     finally:
         server.stop()
 

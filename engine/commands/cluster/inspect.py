@@ -76,6 +76,8 @@ def _text(found: ClusterStatus) -> str:
     if found.adaptation.mode not in ("", "off"):
         offer = f"; suggestion {offered}: noodle-engine adapt confirm {offered}" if offered else ""
         lines.append(f"adaptation: {found.adaptation.mode}{offer}")
+    if found.speculation.mode not in ("", "off"):
+        lines.append(f"speculation: {found.speculation.sentence}")
     if found.alarms.num_unacknowledged:
         count = f"{found.alarms.num_unacknowledged} warning{'' if found.alarms.num_unacknowledged == 1 else 's'}"
         lines.append(f"{count} that nobody has acknowledged: noodle-engine events, then noodle-engine acknowledge")
