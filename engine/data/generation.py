@@ -175,3 +175,14 @@ class TokenChunk:
     logprobs: Logprobs | None = None  # with a token, if the request asks for it
     num_proposed: int = 0  # only in the last chunk: tokens that steps carried on a guess
     num_accepted: int = 0  # of them, those that came
+
+
+@dataclass(frozen=True, slots=True)
+class SessionText:
+    """What a session was asked and has answered so far; of long texts the end, and how many tokens come before it."""
+
+    session_id: str
+    prompt: str
+    answer: str
+    num_prompt_left_out: int = 0
+    num_answer_left_out: int = 0
