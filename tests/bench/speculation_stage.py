@@ -20,6 +20,7 @@ from transformers import AutoTokenizer
 from engine.control.sessions.session import Session, SessionState
 from engine.control.sessions.speculation import Speculation
 from engine.control.sessions.stage_sessions import Append, StageSession
+from engine.control.sessions.step_price import StepPrice
 from engine.data.generation import GenerateRequest, Segment, StageTiming
 from engine.data.sampling import Sampling
 from engine.model.running.stage import StageModel
@@ -43,11 +44,14 @@ class Answer:
         return self.compute_s + self.num_steps * wire_s
 
 
-def generate(stage: StageModel, prompt: tuple[int, ...], sampling: Sampling, num_tokens: int, mode: str, wire_s: float) -> Answer:
-    """As one worker does it, without a network; `wire_s` is what the policy sees beside the computing."""
+def generate(
+    stage: StageModel, prompt: tuple[int, ...], sampling: Sampling, num_tokens: int, price: StepPrice | None, wire_s: float
+) -> Answer:
+    """As one worker does it, without a network. `wire_s` is what the policy sees beside the computing; it needs a price to propose."""
     request = GenerateRequest(prompt_ids=prompt, max_new_tokens=num_tokens)
     session = Session("s", prompt, request, 0.0, num_tokens, sampling, SessionState.DECODE)
-    here, speculation = StageSession(1, sampling), Speculation(mode)
+    here, speculation = StageSession(1, sampling), Speculation("auto" if price else "off")
+    speculation.price = price or speculation.price
     stage.open("s", session.reserve_tokens)
     compute_s, num_steps = 0.0, 0
     while len(session.generated) < num_tokens and not {*session.generated} & {*sampling.stop_token_ids}:
@@ -87,6 +91,7 @@ def _run(stage: StageModel, here: StageSession, segment: Segment) -> list[int]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--prompts", type=int, default=4, help="of each kind, at most 4")
     parser.add_argument("--tokens", type=int, default=128)
     options = parser.parse_args()
@@ -94,16 +99,20 @@ def main() -> int:
     tokenizer = AutoTokenizer.from_pretrained(options.folder)
     weights = json.loads((options.folder / "config.json").read_text())
     stage = StageModel.load(options.folder, 0, weights["num_hidden_layers"] + 2, kv_budget_bytes=10**9)
-    same = True
-    for kind, (prompts, temperature) in KINDS.items():
+    same, prices = (
+        True,
+        {"alone": (StepPrice(), 0.0), "far": (StepPrice(), FAR_HOPS * DELAY_S)},
+    )  # known from answer to answer, as in a cluster
+    for kind in options.kinds.split(","):
+        prompts, temperature = KINDS[kind]
         for number, text in enumerate(prompts[: options.prompts]):
             chat = [{"role": "user", "content": text}]
             prompt = tuple(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"])
             sampling = Sampling(temperature=temperature, seed=number, stop_token_ids=(tokenizer.eos_token_id,))
-            plain = generate(stage, prompt, sampling, options.tokens, "off", 0.0)
+            plain = generate(stage, prompt, sampling, options.tokens, None, 0.0)
             facts: dict[str, object] = {"kind": kind, "prompt_tokens": len(prompt), "tokens": len(plain.token_ids)}
-            for name, wire_s in (("alone", 0.0), ("far", FAR_HOPS * DELAY_S)):
-                guessed = generate(stage, prompt, sampling, options.tokens, "auto", wire_s)
+            for name, (price, wire_s) in prices.items():
+                guessed = generate(stage, prompt, sampling, options.tokens, price, wire_s)
                 same = same and guessed.token_ids == plain.token_ids
                 facts[name] = round(plain.spent_s(wire_s) / guessed.spent_s(wire_s), 2)
                 facts[f"{name}_accepted"] = f"{guessed.num_accepted} of {guessed.num_proposed}"

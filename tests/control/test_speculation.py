@@ -147,8 +147,8 @@ def test_the_price_of_rows_is_a_line_between_those_that_were_seen_and_never_fall
     assert price.periods_s(3, 1) == []
     for _ in range(MIN_STEPS):
         price.observe(1, timings(0.06, 0.04, queue_s=5.0), 10.4)
-    assert price.periods_s(3, 1) == pytest.approx([0.4, 0.41, 0.42])  # 0.3 s on the wires; a tenth for each row until it is known
-    assert price.periods_s(2, 8) == pytest.approx([0.06, 0.066])  # a full pipeline goes at the pace of its slowest stage
+    assert price.periods_s(3, 1) == pytest.approx([0.4, 0.43, 0.46])  # 0.3 s on the wires; 0.03 s for each row until it is known
+    assert price.periods_s(2, 8) == pytest.approx([0.06, 0.078])  # a full pipeline goes at the pace of its slowest stage
     price.observe(5, timings(0.12, 0.08), 0.5)
     assert price.periods_s(6, 1) == pytest.approx([0.4, 0.425, 0.45, 0.475, 0.5, 0.525])
     for _ in range(20):

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from engine.data.generation import StageTiming
 
 WINDOW_STEPS = 12
-ROW_SHARE = 0.1  # of a step with one row: what another row is taken to cost until it was tried
+ROW_SHARE = 0.3  # of a step with one row: what another row is taken to cost until it was tried
 MIN_STEPS = 2  # with one row, before anything is said: the first one of a plan is slow
 
 
