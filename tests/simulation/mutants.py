@@ -350,10 +350,12 @@ def _carry(
     following, missing = StageSessions(version), []
     for one in carried:
         known = [s for s in (self.find(one.session_id), imported.find(one.session_id)) if s is not None]
-        fit = [s for s in known if (any_epoch or s.epoch == one.epoch) and (any_length or len(s.token_ids) == one.num_tokens)]
+        fit = [s for s in known if (any_epoch or s.epoch == one.epoch) and (any_length or s.may_end_at(one.num_tokens))]
         if fit:
             held = fit[0]
-            following.replace(one.session_id, StageSession(one.new_epoch, held.sampling, held.token_ids, held.reserve_tokens))
+            following.replace(
+                one.session_id, StageSession(one.new_epoch, held.sampling, held.token_ids[: one.num_tokens], held.reserve_tokens)
+            )
         else:
             missing.append(one.session_id)
     return following, tuple(missing)
