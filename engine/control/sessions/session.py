@@ -46,7 +46,8 @@ class TokenTimes:
 
 @dataclass(slots=True)
 class Session:
-    """`num_sent` tokens were handed to the first stage in this epoch; `num_landed` of them came back from the last one."""
+    """`num_sent` tokens were handed to the first stage in this epoch; `num_landed` of them came back from the last one. A proposal is
+    one of them once it held."""
 
     session_id: str
     prompt_ids: tuple[int, ...]
