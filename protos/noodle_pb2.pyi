@@ -323,7 +323,7 @@ class StageStatus(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., predicted_s: _Optional[float] = ..., compute_p50_s: _Optional[float] = ..., compute_p95_s: _Optional[float] = ..., queue_p50_s: _Optional[float] = ..., hop_p50_s: _Optional[float] = ..., num_steps: _Optional[int] = ..., history_s: _Optional[_Iterable[float]] = ..., predicted_hop_s: _Optional[float] = ...) -> None: ...
 
 class SessionStatus(_message.Message):
-    __slots__ = ("session_id", "state", "num_prompt_tokens", "num_generated", "max_new_tokens", "ttft_s", "tokens_per_s", "age_s", "step_p95_s", "queue_place", "waiting_s", "why", "finish_reason", "num_cached")
+    __slots__ = ("session_id", "state", "num_prompt_tokens", "num_generated", "max_new_tokens", "ttft_s", "tokens_per_s", "age_s", "step_p95_s", "queue_place", "waiting_s", "why", "finish_reason", "num_cached", "num_proposed", "num_accepted")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     NUM_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -338,6 +338,8 @@ class SessionStatus(_message.Message):
     WHY_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     NUM_CACHED_FIELD_NUMBER: _ClassVar[int]
+    NUM_PROPOSED_FIELD_NUMBER: _ClassVar[int]
+    NUM_ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     state: str
     num_prompt_tokens: int
@@ -352,7 +354,21 @@ class SessionStatus(_message.Message):
     why: str
     finish_reason: str
     num_cached: int
-    def __init__(self, session_id: _Optional[str] = ..., state: _Optional[str] = ..., num_prompt_tokens: _Optional[int] = ..., num_generated: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., ttft_s: _Optional[float] = ..., tokens_per_s: _Optional[float] = ..., age_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., queue_place: _Optional[int] = ..., waiting_s: _Optional[float] = ..., why: _Optional[str] = ..., finish_reason: _Optional[str] = ..., num_cached: _Optional[int] = ...) -> None: ...
+    num_proposed: int
+    num_accepted: int
+    def __init__(self, session_id: _Optional[str] = ..., state: _Optional[str] = ..., num_prompt_tokens: _Optional[int] = ..., num_generated: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., ttft_s: _Optional[float] = ..., tokens_per_s: _Optional[float] = ..., age_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., queue_place: _Optional[int] = ..., waiting_s: _Optional[float] = ..., why: _Optional[str] = ..., finish_reason: _Optional[str] = ..., num_cached: _Optional[int] = ..., num_proposed: _Optional[int] = ..., num_accepted: _Optional[int] = ...) -> None: ...
+
+class SpeculationState(_message.Message):
+    __slots__ = ("mode", "why_not", "num_proposed", "num_accepted")
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    WHY_NOT_FIELD_NUMBER: _ClassVar[int]
+    NUM_PROPOSED_FIELD_NUMBER: _ClassVar[int]
+    NUM_ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    mode: str
+    why_not: str
+    num_proposed: int
+    num_accepted: int
+    def __init__(self, mode: _Optional[str] = ..., why_not: _Optional[str] = ..., num_proposed: _Optional[int] = ..., num_accepted: _Optional[int] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()
@@ -447,7 +463,7 @@ class Alarms(_message.Message):
     def __init__(self, acknowledged_sequence: _Optional[int] = ..., num_unacknowledged: _Optional[int] = ...) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("cluster_id", "phase", "detail", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "uptime_s", "failure", "identity", "model", "speed", "ended", "adaptation", "alarms", "prefix_cache")
+    __slots__ = ("cluster_id", "phase", "detail", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "uptime_s", "failure", "identity", "model", "speed", "ended", "adaptation", "alarms", "prefix_cache", "speculation")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -466,6 +482,7 @@ class ClusterStatus(_message.Message):
     ADAPTATION_FIELD_NUMBER: _ClassVar[int]
     ALARMS_FIELD_NUMBER: _ClassVar[int]
     PREFIX_CACHE_FIELD_NUMBER: _ClassVar[int]
+    SPECULATION_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     phase: str
     detail: str
@@ -484,7 +501,8 @@ class ClusterStatus(_message.Message):
     adaptation: AdaptationState
     alarms: Alarms
     prefix_cache: PrefixCacheStatus
-    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., identity: _Optional[str] = ..., model: _Optional[_Union[ModelStatus, _Mapping]] = ..., speed: _Optional[_Union[Speed, _Mapping]] = ..., ended: _Optional[_Union[EndedSessions, _Mapping]] = ..., adaptation: _Optional[_Union[AdaptationState, _Mapping]] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ..., prefix_cache: _Optional[_Union[PrefixCacheStatus, _Mapping]] = ...) -> None: ...
+    speculation: SpeculationState
+    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., identity: _Optional[str] = ..., model: _Optional[_Union[ModelStatus, _Mapping]] = ..., speed: _Optional[_Union[Speed, _Mapping]] = ..., ended: _Optional[_Union[EndedSessions, _Mapping]] = ..., adaptation: _Optional[_Union[AdaptationState, _Mapping]] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ..., prefix_cache: _Optional[_Union[PrefixCacheStatus, _Mapping]] = ..., speculation: _Optional[_Union[SpeculationState, _Mapping]] = ...) -> None: ...
 
 class WatchFrame(_message.Message):
     __slots__ = ("status", "events", "num_finished_kept")
@@ -607,7 +625,7 @@ class GenerateRequest(_message.Message):
     def __init__(self, prompt: _Optional[str] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., max_new_tokens: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., stop: _Optional[_Iterable[str]] = ..., ignore_eos: _Optional[bool] = ..., session_id: _Optional[str] = ..., next_index: _Optional[int] = ..., resume: _Optional[bool] = ..., messages: _Optional[str] = ..., tools: _Optional[str] = ..., chat_template_kwargs: _Optional[str] = ..., add_generation_prompt: _Optional[bool] = ..., mode: _Optional[str] = ..., grammar: _Optional[_Union[Grammar, _Mapping]] = ..., for_caller: _Optional[bytes] = ...) -> None: ...
 
 class TokenChunk(_message.Message):
-    __slots__ = ("session_id", "index", "token_id", "text", "timings", "finish_reason", "prompt_ids", "step_s", "stand_in_tokenizer", "used", "logprobs", "cached_tokens")
+    __slots__ = ("session_id", "index", "token_id", "text", "timings", "finish_reason", "prompt_ids", "step_s", "stand_in_tokenizer", "used", "logprobs", "cached_tokens", "num_proposed", "num_accepted")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     INDEX_FIELD_NUMBER: _ClassVar[int]
     TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -620,6 +638,8 @@ class TokenChunk(_message.Message):
     USED_FIELD_NUMBER: _ClassVar[int]
     LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     CACHED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    NUM_PROPOSED_FIELD_NUMBER: _ClassVar[int]
+    NUM_ACCEPTED_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     index: int
     token_id: int
@@ -632,7 +652,9 @@ class TokenChunk(_message.Message):
     used: Used
     logprobs: Logprobs
     cached_tokens: int
-    def __init__(self, session_id: _Optional[str] = ..., index: _Optional[int] = ..., token_id: _Optional[int] = ..., text: _Optional[str] = ..., timings: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., finish_reason: _Optional[str] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., step_s: _Optional[float] = ..., stand_in_tokenizer: _Optional[str] = ..., used: _Optional[_Union[Used, _Mapping]] = ..., logprobs: _Optional[_Union[Logprobs, _Mapping]] = ..., cached_tokens: _Optional[int] = ...) -> None: ...
+    num_proposed: int
+    num_accepted: int
+    def __init__(self, session_id: _Optional[str] = ..., index: _Optional[int] = ..., token_id: _Optional[int] = ..., text: _Optional[str] = ..., timings: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., finish_reason: _Optional[str] = ..., prompt_ids: _Optional[_Iterable[int]] = ..., step_s: _Optional[float] = ..., stand_in_tokenizer: _Optional[str] = ..., used: _Optional[_Union[Used, _Mapping]] = ..., logprobs: _Optional[_Union[Logprobs, _Mapping]] = ..., cached_tokens: _Optional[int] = ..., num_proposed: _Optional[int] = ..., num_accepted: _Optional[int] = ...) -> None: ...
 
 class Stage(_message.Message):
     __slots__ = ("node_id", "start", "stop")
@@ -1145,7 +1167,7 @@ class FetchedFrom(_message.Message):
     def __init__(self, source_id: _Optional[str] = ..., num_bytes: _Optional[int] = ...) -> None: ...
 
 class Segment(_message.Message):
-    __slots__ = ("session_id", "epoch", "position", "token_ids", "sample_index", "sampling", "reserve_tokens", "mask", "taken")
+    __slots__ = ("session_id", "epoch", "position", "token_ids", "sample_index", "sampling", "reserve_tokens", "mask", "num_proposed", "taken")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
@@ -1154,6 +1176,7 @@ class Segment(_message.Message):
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     RESERVE_TOKENS_FIELD_NUMBER: _ClassVar[int]
     MASK_FIELD_NUMBER: _ClassVar[int]
+    NUM_PROPOSED_FIELD_NUMBER: _ClassVar[int]
     TAKEN_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     epoch: int
@@ -1163,8 +1186,9 @@ class Segment(_message.Message):
     sampling: Sampling
     reserve_tokens: int
     mask: bytes
+    num_proposed: int
     taken: Taken
-    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., position: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., sample_index: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., reserve_tokens: _Optional[int] = ..., mask: _Optional[bytes] = ..., taken: _Optional[_Union[Taken, _Mapping]] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., position: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., sample_index: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., reserve_tokens: _Optional[int] = ..., mask: _Optional[bytes] = ..., num_proposed: _Optional[int] = ..., taken: _Optional[_Union[Taken, _Mapping]] = ...) -> None: ...
 
 class Taken(_message.Message):
     __slots__ = ("kept_id", "num_tokens", "digest", "moves")

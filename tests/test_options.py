@@ -125,6 +125,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "strategy": st.text(min_size=1),
     "layers": st.lists(st.integers(0, 10**9), min_size=1).map(tuple),
     "adapt": st.sampled_from(("suggest", "auto")),
+    "speculate": st.sampled_from(("always", "off")),
     "state_dir": paths,
     "metrics_dir": paths,
     "metrics_sd": paths,

@@ -30,7 +30,6 @@ from engine.control.nodes.watchdog import Watchdog
 from engine.control.placement import loading, plan_for, problem_of
 from engine.control.plan_state import Begin, Consequence, DropMove, Fail, Interrupt, PlanState, Replan, Switch
 from engine.control.rebalance import Rebalancer
-from engine.control.sessions.batching import num_lanes
 from engine.control.sessions.metrics import PipelineMetrics
 from engine.control.sessions.past_sessions import NO_PAST, PastSessions
 from engine.control.sessions.scheduler import Scheduler
@@ -59,7 +58,7 @@ class Cluster:
         self.members = Members(config.leases, drained)
         self.gathering = Gathering(config.num_workers_expected, last_plan_version > 0, now_s)
         self.state = PlanState(last_plan_version, self.gathering.wanted())
-        self.serving = Serving(config.limits, past, config.prefix_cache)
+        self.serving = Serving(config.limits, past, config.speculate, config.prefix_cache)
         self.attendance = Attendance(self.members, self.gathering, config.rules)
         self.rebalancer = Rebalancer(self.members, self.serving)
         self.watchdog = Watchdog()
@@ -349,8 +348,8 @@ class Cluster:
         self.state.switch(plan)
         self.watchdog.forget()
         self.members.take_stages(plan)
-        lanes = num_lanes(self.members.named(s.node_id).spec for s in plan.stages)
-        self.serving.start_plan(plan, self.card, capacity_tokens(self.card, plan, self.members), lanes)
+        specs = [self.members.named(s.node_id).spec for s in plan.stages]
+        self.serving.start_plan(plan, self.card, capacity_tokens(self.card, plan, self.members), specs)
 
     def _interrupt(self, cause: str, now_s: float, out: Commands) -> None:
         """The current plan no longer runs: its sessions wait for the next one and go on there."""

@@ -22,5 +22,6 @@ class ClusterConfig:
     layers: tuple[int, ...] = ()  # items per stage instead of a search
     order: tuple[str, ...] = ()  # the nodes that take them; () = all, in order of their names
     rules: MatchRules = field(default_factory=MatchRules)  # whom an operator lets hold layers
+    speculate: str = "off"  # what steps may carry on a guess: off, auto or always
     adaptation: AdaptationSettings = field(default_factory=lambda: AdaptationSettings(mode=Mode.OFF))
     prefix_cache: PrefixSettings = field(default_factory=PrefixSettings)

@@ -19,6 +19,7 @@ from engine.data.status import (
     Phase,
     PrefixCacheStatus,
     SessionStatus,
+    SpeculationState,
     Speed,
     StageStatus,
 )
@@ -28,7 +29,7 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
     """One look at everything, as of `now_s`."""
     card, plan = cluster.card, cluster.plan
     detail = _detail(cluster) if card or cluster.state.failure else cluster.model_progress[0]
-    past, adapting = cluster.serving.past, cluster.adapting
+    past, adapting, guesses = cluster.serving.past, cluster.adapting, cluster.serving.speculation
     return ClusterStatus(
         cluster_id=cluster_id,
         phase=cluster.phase,
@@ -45,6 +46,7 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         uptime_s=now_s - cluster.started_s,
         failure=cluster.state.failure,
         adaptation=AdaptationState(str(adapting.mode), adapting.suggestion_id(cluster.plan_version)),
+        speculation=SpeculationState(str(guesses.mode), guesses.why_not, guesses.num_proposed, guesses.num_accepted),
         identity=identity(card.ref.dtype, _device_types(cluster)) if card else Identity.UNKNOWN,
         prefix_cache=_prefix_cache(cluster),
     )
@@ -151,7 +153,8 @@ def _sessions(cluster: Cluster, now_s: float) -> tuple[SessionStatus, ...]:
     places = {s.session_id: place for place, s in enumerate(scheduler.queued(), 1)}
     rows = []
     for session in scheduler:
-        row, place = session_status(session, now_s), places.get(session.session_id, 0)
+        proposals = cluster.serving.speculation.counts(session.session_id)
+        row, place = session_status(session, now_s, proposals), places.get(session.session_id, 0)
         if place:
             serves = cluster.phase is Phase.SERVING
             why = scheduler.waits_for(place, session) if serves else f"no plan serves: {cluster.state.detail}"

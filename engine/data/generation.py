@@ -127,6 +127,19 @@ class Segment:
     reserve_tokens: int = 0  # with it: how long the session may grow, checked against each stage's KV budget
     mask: bytes = b""  # bit i of byte j, from the low end: token 8 * j + i may be sampled; empty: any may
     taken: Taken | None = None  # only with the segment that opens the session: kept keys and values that it begins with
+    num_proposed: int = 0  # of its last tokens, those that nobody knows to come: sampled at each place, the answer says how far they hold
+
+    def __post_init__(self) -> None:
+        if self.num_proposed and (self.sample_index is None or not 0 < self.num_proposed < len(self.token_ids)):
+            raise InvalidInput(
+                f"session {self.session_id[:64]}: {self.num_proposed} of {len(self.token_ids)} tokens cannot be proposals: "
+                f"only those behind a known token that is sampled for can"
+            )
+
+    @property
+    def num_known(self) -> int:
+        """Its tokens without the proposals."""
+        return len(self.token_ids) - self.num_proposed
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +195,8 @@ class TokenChunk:
     used: Used | None = None  # only in the first chunk
     logprobs: Logprobs | None = None  # with a token, if the request asks for it
     cached_tokens: int = 0  # only in the last chunk: of the prompt's tokens, those that were not computed again
+    num_proposed: int = 0  # only in the last chunk: tokens that steps carried on a guess
+    num_accepted: int = 0  # of them, those that came
 
 
 @dataclass(frozen=True, slots=True)

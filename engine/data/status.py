@@ -112,6 +112,8 @@ class SessionStatus:
     why: str = ""  # what it waits for, or its error
     finish_reason: str = ""
     num_cached: int = 0  # of its prompt's tokens, those that an earlier session had left on the stages
+    num_proposed: int = 0  # tokens that steps of it carried on a guess
+    num_accepted: int = 0  # of them, those that came
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,23 @@ class AdaptationState:
 
 
 @dataclass(frozen=True, slots=True)
+class SpeculationState:
+    """What steps may carry on a guess, and what became of it since the coordinator began."""
+
+    mode: str = ""  # off, auto or always; empty if the coordinator does not say
+    why_not: str = ""  # why nothing is proposed on the plan that serves
+    num_proposed: int = 0
+    num_accepted: int = 0
+
+    @property
+    def sentence(self) -> str:
+        """Such as "auto, 31 of 40 guessed tokens came"."""
+        if self.why_not:
+            return f"{self.mode}, rests: {self.why_not}"
+        return f"{self.mode}, {self.num_accepted} of {self.num_proposed} guessed tokens came"
+
+
+@dataclass(frozen=True, slots=True)
 class Alarms:
     """Warnings and errors that an operator has seen, and those that nobody has."""
 
@@ -204,3 +223,4 @@ class ClusterStatus:
     identity: Identity = Identity.UNKNOWN  # of answers on the plan that serves, or on the workers that have joined
     alarms: Alarms = Alarms()
     prefix_cache: PrefixCacheStatus = PrefixCacheStatus()
+    speculation: SpeculationState = SpeculationState()

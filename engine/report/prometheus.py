@@ -81,9 +81,11 @@ def cluster_metrics(status: ClusterStatus) -> Iterator[Metric]:
         yield gauge(name, text, [({}, read(status))])
     there = [n for n in status.nodes if n.state is not NodeState.LOST]
     yield gauge("noodle_node_up", "1 while the worker is alive", [({"worker": n.worker_id}, float(n in there)) for n in status.nodes])
-    cache = status.prefix_cache
+    cache, guesses = status.prefix_cache, status.speculation
     yield CounterMetricFamily("noodle_prompt_tokens_cached", "tokens of prompts that were not computed again", value=cache.cached_tokens)
     yield CounterMetricFamily("noodle_prefix_evictions", "kept keys and values that made room for sessions", value=cache.num_evictions)
+    yield CounterMetricFamily("noodle_proposed_tokens", "tokens that steps carried on a guess", value=guesses.num_proposed)
+    yield CounterMetricFamily("noodle_accepted_tokens", "of them, those that came", value=guesses.num_accepted)
     for name, text, read_node in _NODE_GAUGES:
         yield gauge(name, text, [({"worker": n.worker_id}, read_node(n)) for n in there])
     yield from gauge_metrics("noodle_node", [(n.worker_id, n.gauges) for n in there])

@@ -198,6 +198,8 @@ def chunk_from_message(message: pb.TokenChunk) -> TokenChunk:
         used=from_message(Used, message.used) if message.HasField("used") else None,
         logprobs=from_message(Logprobs, message.logprobs) if message.HasField("logprobs") else None,
         cached_tokens=message.cached_tokens,
+        num_proposed=message.num_proposed,
+        num_accepted=message.num_accepted,
     )
 
 
@@ -209,6 +211,7 @@ def segment_to_message(segment: Segment) -> pb.Segment:
         position=segment.position,
         token_ids=segment.token_ids,
         sample_index=-1 if segment.sample_index is None else segment.sample_index,
+        num_proposed=segment.num_proposed,
     )
     if segment.sampling is not None:
         to_message(segment.sampling, message.sampling)
@@ -229,6 +232,7 @@ def segment_from_message(message: pb.Segment) -> Segment:
         reserve_tokens=message.reserve_tokens,
         mask=message.mask,
         taken=from_message(Taken, message.taken) if message.HasField("taken") else None,
+        num_proposed=message.num_proposed,
     )
 
 

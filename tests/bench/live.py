@@ -106,7 +106,9 @@ async def decoding(client: Client) -> ClusterStatus:
 async def start(num_threads: int = 0) -> tuple[LocalCluster, Client]:
     ref = default_ref()
     threads = num_threads or num_cores()
-    cluster = LocalCluster(local_options(model=ref.model, random_weights=ref.random_weights, num_workers=3, num_threads=threads))
+    cluster = LocalCluster(
+        local_options(model=ref.model, random_weights=ref.random_weights, num_workers=3, num_threads=threads, speculate="off")
+    )
     await cluster.start()
     status = await wait_until_serving(cluster)
     assert status.phase is Phase.SERVING

@@ -112,17 +112,17 @@ def _break_the_output() -> None:
     SessionOutput.stream = broken  # type: ignore[method-assign]
     finish = SessionOutput.finish
 
-    def finished(self: Any, reason: Any, error: Any, *rest: Any) -> None:
+    def finished(self: Any, reason: Any, error: Any, *status: Any) -> None:
         if _victims.get(self.session_id) == "rest" and error is None:
             TextStream.flush(None)  # type: ignore[arg-type]
-        finish(self, reason, error, *rest)
+        finish(self, reason, error, *status)
 
     SessionOutput.finish = finished  # type: ignore[method-assign]
 
 
 def _break_the_sampling() -> None:
     from engine.model.running.accelerator import device_sampling
-    from engine.service.worker import stage_runner
+    from engine.service.worker import step_rows
 
     sample = device_sampling.sample
 
@@ -132,7 +132,7 @@ def _break_the_sampling() -> None:
         return sample(logits, sampling, history, index)
 
     device_sampling.sample = broken
-    stage_runner.needs_history = lambda _: True  # it says whose token it is
+    step_rows.needs_history = lambda _: True  # it says whose token it is
 
 
 # Those that end their session, in the order of the way, then those that concern none.

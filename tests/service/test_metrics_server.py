@@ -85,6 +85,7 @@ def test_a_cluster_is_scraped(loop: asyncio.AbstractEventLoop) -> None:
         assert ("noodle_node_gpu_utilisation_ratio", "w1") not in found, "unknown is absent, not 0"
         assert ("noodle_node_heartbeat_age_seconds", "w1") not in found, "it is lost: nothing is true of it any more"
         assert ("noodle_node_heartbeat_age_seconds", "w2") in found
+        assert found["noodle_proposed_tokens_total", ""] == found["noodle_accepted_tokens_total", ""] == 0
     finally:
         server.stop()
 

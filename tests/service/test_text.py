@@ -79,7 +79,7 @@ def streamed(stream: TextStream, token_ids: list[int]) -> str:
     for token_id in token_ids:
         if stream.stopped:
             break
-        will_stop = stream.would_stop(token_id)
+        will_stop = stream.would_stop([token_id])
         shown += stream.push(token_id)
         assert stream.stopped == will_stop
     return shown + stream.flush()

@@ -17,6 +17,7 @@ from engine.control.nodes.attendance import Attendance
 from engine.control.nodes.claims import Claim, name_taken
 from engine.control.nodes.members import Member, Members
 from engine.control.rebalance import Rebalancer
+from engine.control.sessions import serving
 from engine.control.sessions.prefix_cache import PrefixCache
 from engine.control.sessions.scheduler import Scheduler
 from engine.control.sessions.serving import Serving
@@ -26,7 +27,9 @@ from engine.data.generation import Kept, Segment
 from engine.data.sampling import Sampling
 from engine.data.status import Phase
 from engine.simulation.drill import coordinator as drill_coordinator
+from engine.simulation.drill import worker as drill_worker
 from engine.simulation.drill.coordinator import DrillCoordinator
+from engine.simulation.drill.model import sample
 from engine.simulation.drill.worker import DrillWorker, Held
 from tests.control import test_fences, test_stage_sessions
 
@@ -136,6 +139,56 @@ def self_epoch(cluster: Any, outcome: Any) -> Any:
     if session is None:
         return outcome
     return replace(outcome, epoch=session.epoch, sample_index=len(session.generated) if outcome.sample_index is not None else None)
+
+
+def proposals_that_did_not_hold_stay(patch: pytest.MonkeyPatch) -> None:
+    """A stage appends behind what was proposed and did not come."""
+    admit = StageSessions.admit
+
+    def mutant(self: StageSessions, segment: Segment) -> Append | Replay:
+        decision = admit(self, segment)
+        return replace(decision, cuts=False) if isinstance(decision, Append) else decision
+
+    patch.setattr(StageSessions, "admit", mutant)
+
+
+def what_held_may_be_cut_off(patch: pytest.MonkeyPatch) -> None:
+    """A step that comes late begins again where it once began."""
+    patch.setattr(StageSession, "may_end_at", lambda self, num_tokens: num_tokens <= len(self.token_ids))
+
+
+def a_move_takes_proposals_for_tokens(patch: pytest.MonkeyPatch) -> None:
+    """A stage that holds proposals which did not come is taken for one that is not where the others are."""
+    carry, may_end_at = StageSessions.carry, StageSession.may_end_at
+
+    def mutant(self: StageSessions, *arguments: Any) -> Any:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(StageSession, "may_end_at", lambda self, num_tokens: num_tokens == len(self.token_ids))
+            return carry(self, *arguments)
+
+    patch.setattr(StageSessions, "carry", mutant)
+    assert StageSession.may_end_at is may_end_at
+
+
+def proposals_that_did_not_hold_have_landed(patch: pytest.MonkeyPatch) -> None:
+    """The coordinator takes all that a step carried for held, whatever came of it."""
+    landed = Session.landed
+    patch.setattr(Session, "landed", lambda self, segment, num_sampled: landed(self, segment, 1 + segment.num_proposed))
+
+
+def what_a_report_says_behind_a_wrong_proposal_counts(patch: pytest.MonkeyPatch) -> None:
+    """A stage goes on behind a proposal that did not come, and the coordinator believes it."""
+
+    def sampled(segment: Segment, outputs: Any, seed: int) -> tuple[int, ...]:
+        first, places = segment.sample_index, outputs[segment.num_known - 1 :]
+        return () if first is None else tuple(sample(hidden, seed, first + i) for i, hidden in enumerate(places))
+
+    def held(segment: Segment, answers: Any) -> list[Any]:
+        keys = [(segment.session_id, segment.epoch, (segment.sample_index or 0) + i) for i in range(1, 1 + segment.num_proposed)]
+        return [answers[key] for key in keys if key in answers]
+
+    patch.setattr(drill_worker, "_sampled", sampled)
+    patch.setattr(serving, "held_proposals", held)
 
 
 def recovery_keeps_the_epoch(patch: pytest.MonkeyPatch) -> None:
@@ -325,10 +378,12 @@ def _carry(
     following, missing = StageSessions(version), []
     for one in carried:
         known = [s for s in (self.find(one.session_id), imported.find(one.session_id)) if s is not None]
-        fit = [s for s in known if (any_epoch or s.epoch == one.epoch) and (any_length or len(s.token_ids) == one.num_tokens)]
+        fit = [s for s in known if (any_epoch or s.epoch == one.epoch) and (any_length or s.may_end_at(one.num_tokens))]
         if fit:
             held = fit[0]
-            following.replace(one.session_id, StageSession(one.new_epoch, held.sampling, held.token_ids, held.reserve_tokens))
+            following.replace(
+                one.session_id, StageSession(one.new_epoch, held.sampling, held.token_ids[: one.num_tokens], held.reserve_tokens)
+            )
         else:
             missing.append(one.session_id)
     return following, tuple(missing)
@@ -553,6 +608,8 @@ FREQUENT: list[Mutate] = [
     dropped_move_keeps_the_smaller_room, reply_of_a_former_coordinator_counts,
     a_living_worker_loses_its_name, a_name_is_refused_without_proof_of_life, a_drain_ends_with_its_process,
     a_drain_ends_with_its_coordinator, what_is_kept_outlives_its_plan, callers_share, what_is_kept_stays_in_the_way,
+    proposals_that_did_not_hold_stay, what_held_may_be_cut_off, a_move_takes_proposals_for_tokens,
+    proposals_that_did_not_hold_have_landed, what_a_report_says_behind_a_wrong_proposal_counts,
 ]  # fmt: skip
 """Noticed within `FREQUENT_SEEDS` seeds of the drill."""
 DIRECTED: dict[Mutate, Callable[[], None]] = {

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from engine.simulation.drill.drill import Drill, DrillFailure, DrillResult, too_many_given_up
-from engine.simulation.drill.model import undisturbed
+from engine.simulation.drill.model import FICKLE_SEEDS, undisturbed
 from engine.simulation.drill.world import Hostility
 from tests.simulation.mutant_table import first_noticed, main, noticed_by_test
 from tests.simulation.mutants import DIRECTED, FREQUENT, FREQUENT_SEEDS, Mutate, emit_before_journal
@@ -71,6 +71,7 @@ def test_the_calm_phase_knows_a_world_that_is_not_calm() -> None:
 
 
 def test_the_model_tells_every_difference_in_memory() -> None:
-    whole = undisturbed((1, 2, 3), 0, 5, 6)
-    others = [((1, 3, 2), 0), ((1, 2, 2, 3), 0), ((1, 2, 3), 1)]
+    seed = FICKLE_SEEDS
+    whole = undisturbed((1, 2, 3), seed, 5, 6)
+    others = [((1, 3, 2), seed), ((1, 2, 2, 3), seed), ((1, 2, 3), seed + 1)]
     assert all(undisturbed(prompt, seed, 5, 6) != whole for prompt, seed in others)

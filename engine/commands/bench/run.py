@@ -89,7 +89,9 @@ async def bench_hop(num_tokens: int, rounds: int) -> dict[str, Any]:
     """A tiny model on 2 and on 3 workers: what one more hop adds to a step beyond its compute."""
     runs: dict[int, list[Run]] = {2: [], 3: []}
     async with AsyncExitStack() as stack:
-        clients = {n: await _start(stack, local_options(model=TINY, random_weights=0, num_workers=n, num_threads=1)) for n in runs}
+        clients = {
+            n: await _start(stack, local_options(model=TINY, random_weights=0, num_workers=n, num_threads=1, speculate="off")) for n in runs
+        }
         for number in range(rounds):
             note(f"hop: round {number + 1} of {rounds}")
             for workers, client in clients.items():
@@ -119,7 +121,8 @@ async def bench_decode(num_tokens: int, rounds: int) -> dict[str, Any]:
     runs: dict[int, list[Run]] = {1: [], 3: []}
     identical = True
     async with AsyncExitStack() as stack:
-        options = [local_options(model=ref.model, random_weights=ref.random_weights, num_workers=n, num_threads=threads) for n in runs]
+        model = {"model": ref.model, "random_weights": ref.random_weights, "speculate": "off"}  # random weights repeat themselves
+        options = [local_options(**model, num_workers=n, num_threads=threads) for n in runs]
         clients = dict(zip(runs, [await _start(stack, o) for o in options], strict=True))
         generate(PROMPT_IDS, num_tokens)
         for number in range(rounds):

@@ -48,7 +48,8 @@ async def bench_serve(num_tokens: int, rounds: int, num_sessions: int, num_worke
 
     ref: ModelRef = default_ref()
     async with AsyncExitStack() as stack:
-        options = local_options(model=ref.model, random_weights=ref.random_weights, num_workers=num_workers, num_threads=num_cores())
+        model = {"model": ref.model, "random_weights": ref.random_weights, "speculate": "off"}  # random weights repeat themselves
+        options = local_options(**model, num_workers=num_workers, num_threads=num_cores())
         cluster = LocalCluster(options)
         stack.push_async_callback(cluster.stop)
         note(f"starting {num_workers} workers with {ref.label}")

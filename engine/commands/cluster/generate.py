@@ -69,6 +69,8 @@ class Transcript:
             "tokens_per_s": self.tokens_per_s,
             "step_p50_s": statistics.median([c.step_s for c in tokens[1:]] or [0.0]),
             "stages": _stages(tokens[1:] or tokens),
+            "proposed": max((c.num_proposed for c in self.chunks), default=0),
+            "accepted": max((c.num_accepted for c in self.chunks), default=0),
             **(used_document(self.used) if self.used is not None else {}),
             **({"logprobs": logprobs} if (logprobs := [logprobs_document(c.logprobs) for c in tokens if c.logprobs is not None]) else {}),
         }

@@ -79,6 +79,8 @@ def _text(found: ClusterStatus) -> str:
         lines.append(f"adaptation: {found.adaptation.mode}{offer}")
     if found.prefix_cache.is_on and found.prefix_cache.prompt_tokens:
         lines.append(_prefix_line(found.prefix_cache))
+    if found.speculation.mode not in ("", "off"):
+        lines.append(f"speculation: {found.speculation.sentence}")
     if found.alarms.num_unacknowledged:
         count = f"{found.alarms.num_unacknowledged} warning{'' if found.alarms.num_unacknowledged == 1 else 's'}"
         lines.append(f"{count} that nobody has acknowledged: noodle-engine events, then noodle-engine acknowledge")

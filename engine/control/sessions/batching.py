@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from engine.control.sessions.chunks import ChunkRule, num_pairs
 from engine.control.sessions.scheduler import SchedulerLimits
 from engine.control.sessions.session import Session
+from engine.control.sessions.speculation import Speculation
 from engine.data.generation import Segment, StageTiming
 from engine.data.plan import NodeSpec
 
@@ -27,27 +28,40 @@ class Flight:
 
     @property
     def is_decode(self) -> bool:
+        """It carries one token of each session; a step with proposals is neither this nor one of prompts."""
         return all(s.sample_index and len(s.token_ids) == 1 for s in self.segments)
+
+    @property
+    def proposes(self) -> bool:
+        return any(s.num_proposed for s in self.segments)
+
+    @property
+    def decodes_one(self) -> int:
+        """The rows of a step in which one session decodes, and nothing else is; 0 for another step."""
+        first = self.segments[0]
+        return len(first.token_ids) if len(self.segments) == 1 and first.sample_index and first.num_known == 1 else 0
 
 
 class Batcher:
     """Decides what the next step holds; the caller sends it."""
 
-    def __init__(self, limits: SchedulerLimits) -> None:
-        self.limits = limits
+    def __init__(self, limits: SchedulerLimits, speculation: Speculation) -> None:
+        self.limits, self._speculation = limits, speculation
         self.rule = ChunkRule()
         self._next_turn = 1
 
     def pack(self, sessions: Iterable[Session], num_lanes: int, now_s: float) -> tuple[Segment, ...]:
         """The segments of the next step, none if nothing waits; marks their tokens as sent."""
         ready = sorted((s for s in sessions if now_s >= s.not_before_s), key=lambda s: s.turn)
-        share = -(-sum(s.is_decoding for s in ready) // num_lanes)
+        num_decoding = sum(s.is_decoding for s in ready)
+        share = -(-num_decoding // num_lanes)
         rows = [s for s in ready if s.wants_decode][: min(max(1, share), self.limits.max_rows)]
         for session in rows:
             self._serve(session)
-        segments = [s.next_token() for s in rows]
         waiting = [s for s in ready if s.wants_prefix]
-        least = 0 if any(s.is_decoding for s in ready) else self.limits.prompt_chunk_tokens // num_lanes  # nobody is delayed
+        may_propose = share == 1 and not waiting  # else other sessions have a use for the rows
+        segments = [s.next_token(self._speculation.proposals(s, num_decoding) if may_propose else ()) for s in rows]
+        least = 0 if num_decoding else self.limits.prompt_chunk_tokens // num_lanes  # nobody is delayed
         return (*segments, *self._chunks(waiting, self.limits.max_rows - len(rows), least))
 
     def observe(self, flight: Flight, timings: tuple[StageTiming, ...]) -> None:
@@ -55,6 +69,7 @@ class Batcher:
         spent_s = sum(t.compute_s for t in timings)
         if flight.is_decode:
             self.rule.observe_decode(spent_s)
+        if flight.is_decode or flight.proposes:
             return
         chunks = [s for s in flight.segments if len(s.token_ids) > 1 or not s.sample_index]
         pairs = sum(num_pairs(len(s.token_ids), s.position) for s in chunks)

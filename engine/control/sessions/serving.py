@@ -6,20 +6,23 @@ each of its segments to an epoch: whatever arrives with an old one is dropped.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.faults import survived
-from engine.control.sessions.batching import Batcher, Flight
+from engine.control.sessions.batching import Batcher, Flight, num_lanes
 from engine.control.sessions.metrics import PipelineMetrics
 from engine.control.sessions.past_sessions import FAILED, PastSessions
 from engine.control.sessions.prefix_cache import PrefixCache, PrefixSettings
 from engine.control.sessions.scheduler import Scheduler, SchedulerLimits
 from engine.control.sessions.session import Session, SessionState
 from engine.control.sessions.session_status import ended, with_error
+from engine.control.sessions.speculation import Speculation, why_not
 from engine.data.errors import Cancelled, Corrupt, Exhausted, Gap, NoodleError, NotFound, Stale, Unavailable
 from engine.data.generation import FinishReason, Segment
 from engine.data.model import ModelCard
-from engine.data.plan import Plan
+from engine.data.plan import NodeSpec, Plan
 from engine.data.status import Severity
 
 RETRIED = (Unavailable, Gap, NotFound, Stale, Corrupt)  # what sending the session again may mend
@@ -29,10 +32,11 @@ SLOW_STEP_FACTOR = 20.0
 class Serving:
     """Owns the scheduler, the steps in flight and the figures of the current plan."""
 
-    def __init__(self, limits: SchedulerLimits, past: PastSessions, prefixes: PrefixSettings | None = None) -> None:
+    def __init__(self, limits: SchedulerLimits, past: PastSessions, speculate: str, prefixes: PrefixSettings | None = None) -> None:
         self.scheduler = Scheduler(limits)
         self.prefixes = PrefixCache(prefixes or PrefixSettings())
-        self.batcher = Batcher(limits)
+        self.speculation = Speculation(speculate)
+        self.batcher = Batcher(limits, self.speculation)
         self.metrics = PipelineMetrics()
         self.flights: dict[int, Flight] = {}
         self.num_lanes = 1
@@ -40,13 +44,14 @@ class Serving:
         self._releases: list[str] = []  # sessions that ended and that the stages still hold
         self._next_step_id = 1
 
-    def start_plan(self, plan: Plan, card: ModelCard, capacity_tokens: int, num_lanes: int) -> None:
-        """Steps run on other stages from now on."""
+    def start_plan(self, plan: Plan, card: ModelCard, capacity_tokens: int, specs: Sequence[NodeSpec]) -> None:
+        """Steps run on other stages from now on, on these nodes."""
         self.flights.clear()
         self.prefixes.start_plan(plan, card)
         self.metrics.start_plan()
         self.batcher.rule.forget()
-        self.scheduler.capacity_tokens, self.num_lanes = capacity_tokens, num_lanes
+        self.speculation.start_plan(why_not(card.ref.dtype, {spec.device_type for spec in specs}))
+        self.scheduler.capacity_tokens, self.num_lanes = capacity_tokens, num_lanes(specs)
 
     # ------------------------------------------------------------------------------------------ out
     def fill(self, plan: Plan, now_s: float, out: list[do.Command]) -> None:
@@ -83,7 +88,7 @@ class Serving:
         out.append(do.Record(Severity.ERROR if failed else Severity.INFO, "session", session.session_id, text))
 
     def _remember(self, session: Session, reason: FinishReason, error: NoodleError | None, now_s: float, out: list[do.Command]) -> None:
-        status = ended(session, reason, error, now_s)
+        status = ended(session, reason, error, now_s, self.speculation.forget(session.session_id))
         self.past = self.past.followed_by(status)
         out.append(do.FinishSession(session.session_id, reason, error, status))
 
@@ -180,9 +185,12 @@ class Serving:
                 elif outcome.error is not None:
                     trouble = self._refused(session, outcome.error, now_s, out) or trouble
                 else:
-                    self._landed(session, segment, outcome, event, step_s, card, now_s, out)
+                    held = [outcome, *held_proposals(segment, answers)]
+                    self._landed(session, segment, held, event, step_s, card, now_s, out)
         if not any(o.error for o in event.outcomes):  # figures come last: whatever fails in them costs no session its token
             self.batcher.observe(flight, event.timings)
+            if num_rows := flight.decodes_one:
+                self.speculation.price.observe(num_rows, event.timings, step_s)
             if flight.is_decode:
                 self.metrics.add_step(event.timings, step_s)
         return trouble
@@ -217,22 +225,27 @@ class Serving:
         self,
         session: Session,
         segment: Segment,
-        outcome: on.SegmentOutcome,
+        outcomes: Sequence[on.SegmentOutcome],
         event: on.StepReported,
         step_s: float,
         card: ModelCard,
         now_s: float,
         out: list[do.Command],
     ) -> None:
-        session.num_landed = max(session.num_landed, segment.position + len(segment.token_ids))
+        session.landed(segment, len(outcomes))
         if segment.sample_index is None:
             return
         if not session.generated:
             self.prefixes.answered(session)
-        self.scheduler.accept_token(session, outcome.token_id, now_s)
-        self.metrics.add_token(now_s)
-        out.append(do.EmitToken(session.session_id, segment.sample_index, outcome.token_id, event.timings, step_s, outcome.logprobs))
-        reason = self.scheduler.finish_reason(session, card.eos_token_ids, outcome.stopped)
+        reason, first = None, len(session.generated)
+        for index, outcome in enumerate(outcomes, segment.sample_index):
+            self.speculation.came(session, outcome.token_id)
+            self.scheduler.accept_token(session, outcome.token_id, now_s)
+            self.metrics.add_token(now_s)
+            out.append(do.EmitToken(session.session_id, index, outcome.token_id, event.timings, step_s, outcome.logprobs))
+            if reason := self.scheduler.finish_reason(session, card.eos_token_ids, outcome.stopped):
+                break  # what was proposed behind the end is nobody's
+        self.speculation.answered(session, segment, len(session.generated) - first)
         if reason is not None:
             self.finish(session, reason, None, now_s, out)
 
@@ -254,6 +267,22 @@ class Serving:
     def _step_id(self) -> int:
         step_id, self._next_step_id = self._next_step_id, self._next_step_id + 1
         return step_id
+
+
+def held_proposals(segment: Segment, answers: Mapping[tuple[str, int, int | None], on.SegmentOutcome]) -> Iterator[on.SegmentOutcome]:
+    """What was sampled behind each proposal that came true, by the answers to (session, epoch, index).
+
+    A token behind one that was not the proposed one was computed from a text that never was, whatever a report says.
+    """
+    if segment.sample_index is None:
+        return
+    before = answers[segment.session_id, segment.epoch, segment.sample_index]
+    for index, proposed in enumerate(segment.token_ids[segment.num_known :], segment.sample_index + 1):
+        following = answers.get((segment.session_id, segment.epoch, index))
+        if before.token_id != proposed or following is None or following.error is not None:
+            return
+        yield following
+        before = following
 
 
 def _unbegun(event: on.SessionSubmitted | on.SessionRestored, now_s: float) -> Session:

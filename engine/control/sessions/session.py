@@ -13,7 +13,7 @@ tokens are known.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from engine.data.generation import GenerateRequest, Segment, Taken
@@ -71,7 +71,8 @@ class Reuse:
 
 @dataclass(slots=True)
 class Session:
-    """`num_sent` tokens were handed to the first stage in this epoch; `num_landed` of them came back from the last one."""
+    """`num_sent` tokens were handed to the first stage in this epoch; `num_landed` of them came back from the last one. A proposal is
+    one of them once it held."""
 
     session_id: str
     prompt_ids: tuple[int, ...]
@@ -163,10 +164,17 @@ class Session:
         samples = not self.generated and stop == len(self.prompt_ids)
         return self._segment(start, self._tokens(start, stop), 0 if samples else None, taken)
 
-    def next_token(self) -> Segment:
-        """Feed the newest token back to sample the one after it."""
+    def next_token(self, proposed: tuple[int, ...] = ()) -> Segment:
+        """Feed the newest token back to sample the one after it, and those after that while they are the `proposed` ones."""
         start, self.num_sent = self.num_sent, self.num_sent + 1
-        return self._segment(start, (self.generated[-1],), len(self.generated))
+        segment = self._segment(start, (self.generated[-1], *proposed), len(self.generated))
+        return replace(segment, num_proposed=len(proposed)) if proposed else segment
+
+    def landed(self, segment: Segment, num_sampled: int) -> None:
+        """A segment came back from the last stage: what is on the stages are its known tokens, and the proposals that held."""
+        num_held = segment.num_known + max(0, num_sampled - 1)
+        self.num_landed = max(self.num_landed, segment.position + num_held)
+        self.num_sent = max(self.num_sent, self.num_landed)
 
     def rewind(self) -> None:
         """Nothing of it is on the stages any more: a higher epoch begins with its first token."""

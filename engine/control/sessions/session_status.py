@@ -15,8 +15,8 @@ MAX_ERROR_CHARS = 200
 _ENDS = {FinishReason.ERROR: FAILED, FinishReason.CANCELLED: "cancelled"}
 
 
-def session_status(session: Session, now_s: float) -> SessionStatus:
-    """Its figures as of `now_s`."""
+def session_status(session: Session, now_s: float, proposals: tuple[int, int] = (0, 0)) -> SessionStatus:
+    """Its figures as of `now_s`; `proposals` are the tokens that were proposed for it and those that were accepted."""
     s = session
     return SessionStatus(
         session_id=s.session_id,
@@ -29,13 +29,17 @@ def session_status(session: Session, now_s: float) -> SessionStatus:
         age_s=now_s - s.submitted_s,
         step_p95_s=quantile(list(s.times.step_s), 0.95),
         num_cached=s.reuse.num_cached,
+        num_proposed=proposals[0],
+        num_accepted=proposals[1],
     )
 
 
-def ended(session: Session, reason: FinishReason, error: NoodleError | None, now_s: float) -> SessionStatus:
+def ended(
+    session: Session, reason: FinishReason, error: NoodleError | None, now_s: float, proposals: tuple[int, int] = (0, 0)
+) -> SessionStatus:
     """What is remembered of it: its age is how long it took."""
     why = str(error)[:MAX_ERROR_CHARS] if error is not None else ""
-    return replace(session_status(session, now_s), state=_ENDS.get(reason, "done"), finish_reason=str(reason), why=why)
+    return replace(session_status(session, now_s, proposals), state=_ENDS.get(reason, "done"), finish_reason=str(reason), why=why)
 
 
 def with_error(status: SessionStatus, error: NoodleError) -> SessionStatus:

@@ -18,7 +18,7 @@ from engine.data.sampling import Sampling
 
 @dataclass(slots=True)
 class StageSession:
-    """One session on one stage: `token_ids` are all tokens appended so far, prompt included."""
+    """One session on one stage: `token_ids` are all tokens appended so far, prompt included; the last `num_proposed` may not hold."""
 
     epoch: int
     sampling: Sampling
@@ -26,12 +26,25 @@ class StageSession:
     reserve_tokens: int = 0
     last_position: int = -1
     last_reply: Any = None
+    num_proposed: int = 0
+
+    def may_end_at(self, num_tokens: int) -> bool:
+        """Whether it has so many tokens, or will once proposals that did not hold are cut off."""
+        return len(self.token_ids) - self.num_proposed <= num_tokens <= len(self.token_ids)
+
+    def cut(self, num_tokens: int) -> None:
+        """Only the first `num_tokens` hold. What was appended last cannot be repeated any more."""
+        del self.token_ids[num_tokens:]
+        self.num_proposed, self.last_position, self.last_reply = 0, -1, None
 
 
 @dataclass(frozen=True, slots=True)
 class Append:
+    """Append the segment; one that `cuts` begins before the end of what the stage holds, and the rest is forgotten first."""
+
     session: StageSession
     opens: bool
+    cuts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +102,10 @@ class StageSessions:
         if segment.epoch < session.epoch:
             raise Stale(f"session {segment.session_id} is in epoch {session.epoch}, the step carries {segment.epoch}: it was moved")
         length = len(session.token_ids)
-        if segment.position == length:
-            return Append(session, opens=False)
+        if session.may_end_at(segment.position):
+            return Append(session, opens=False, cuts=segment.position < length)
         if segment.position == session.last_position:
-            if tuple(session.token_ids[segment.position :]) != segment.token_ids:
+            if (tuple(session.token_ids[segment.position :]), session.num_proposed) != (segment.token_ids, segment.num_proposed):
                 raise Corrupt(f"session {segment.session_id} position {segment.position} arrived twice with different tokens")
             return Replay(session.last_reply)
         if segment.position > length:
@@ -111,6 +124,7 @@ class StageSessions:
     def commit(self, segment: Segment, session: StageSession, reply: Any) -> None:
         """The append of an admitted segment succeeded; `reply` is what a repeat of it will get."""
         session.token_ids.extend(segment.token_ids)
+        session.num_proposed = segment.num_proposed
         session.last_position, session.last_reply = segment.position, reply
         self._sessions[segment.session_id] = session
         if segment.taken is not None and segment.taken.moves:
@@ -120,14 +134,15 @@ class StageSessions:
         """The table under the next plan: these sessions in their new epochs, and the ids of those that are not as they must be.
 
         A session is known from its steps here, or from its copy in `imported`; it must be in the old epoch with exactly as
-        many tokens as every other stage has, or it may not go on.
+        many tokens as every other stage has, but for proposals that did not hold, or it may not go on.
         """
         following, missing = StageSessions(plan_version), []
         for one in carried:
             candidates = (self.find(one.session_id), imported.find(one.session_id))
-            fit = [s for s in candidates if s is not None and s.epoch == one.epoch and len(s.token_ids) == one.num_tokens]
+            fit = [s for s in candidates if s is not None and s.epoch == one.epoch and s.may_end_at(one.num_tokens)]
             if fit:
-                following.replace(one.session_id, StageSession(one.new_epoch, fit[0].sampling, fit[0].token_ids, fit[0].reserve_tokens))
+                token_ids = fit[0].token_ids[: one.num_tokens]
+                following.replace(one.session_id, StageSession(one.new_epoch, fit[0].sampling, token_ids, fit[0].reserve_tokens))
             else:
                 missing.append(one.session_id)
         return following, tuple(missing)

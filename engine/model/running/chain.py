@@ -135,7 +135,7 @@ class _Probe:
         replaced = {module: self._station(path, module) for path, module in weighted.items()}
         replaced |= {block: self._block(index, block) for index, block in enumerate(self.list)}
         feeder = Feeder(self.model, self.blocks, self.feeding)
-        arguments = feeder.arguments(self.rows, [0] * len(self.rows), self.cache, "cpu", last_logits_only=False)
+        arguments = feeder.arguments(self.rows, [0] * len(self.rows), self.cache, "cpu")
         with _forwards(replaced), torch.no_grad():
             output = self.model(**arguments)
         if len(self.shapes) != len(self.list) or any(shape != self.shapes[0] or len(shape) != 3 for shape in self.shapes):

@@ -42,8 +42,13 @@ class Feeder:
         self._options = _options(model, blocks)
         self._cache_name = "cache" if "cache" in self._options else "past_key_values"  # transformers renamed it in 5.24
 
-    def arguments(self, rows: Rows, lengths: Sequence[int], cache: StepCache, device: str, *, last_logits_only: bool) -> dict[str, Any]:
-        """Arguments for new tokens of `rows`, (session id, token ids), whose sessions have `lengths` tokens already."""
+    def arguments(
+        self, rows: Rows, lengths: Sequence[int], cache: StepCache, device: str, *, logits_at: torch.Tensor | None = None
+    ) -> dict[str, Any]:
+        """Arguments for new tokens of `rows`, (session id, token ids), whose sessions have `lengths` tokens already.
+
+        Logits are wanted at the packed positions `logits_at` alone; everywhere if it is None, or if the model cannot be asked for fewer.
+        """
         sizes = [len(token_ids) for _, token_ids in rows]
         token_ids = [token_id for _, ids in rows for token_id in ids]
         arguments: dict[str, Any] = {"input_ids": torch.tensor([token_ids], device=device), "use_cache": True}  # ids [1, T]
@@ -54,8 +59,8 @@ class Feeder:
         if self.feeding is not Feeding.PACKED:  # no token is padding
             num_seen = sum(sizes) + (lengths[0] if len(rows) == 1 else 0)
             arguments["attention_mask"] = torch.ones(1, num_seen, dtype=torch.long, device=device)
-        if last_logits_only and "logits_to_keep" in self._options and len(token_ids) != len(rows):
-            arguments["logits_to_keep"] = last_positions(sizes, device)
+        if logits_at is not None and "logits_to_keep" in self._options:
+            arguments["logits_to_keep"] = logits_at
         return arguments
 
     def packed_arguments(
@@ -70,9 +75,15 @@ class Feeder:
         return arguments
 
 
-def last_positions(sizes: Sequence[int], device: str) -> torch.Tensor:
-    """Packed position of each row's last token, [len(sizes)]."""
-    return torch.tensor(sizes, device=device).cumsum(0) - 1
+def last_positions(sizes: Sequence[int], num_logits: Sequence[int]) -> list[int] | None:
+    """Packed positions of each row's last `num_logits` tokens, [sum(num_logits)]; None if those are all there are."""
+    if sizes == num_logits:
+        return None
+    positions, stop = list[int](), 0
+    for size, wanted in zip(sizes, num_logits, strict=True):
+        stop += size
+        positions += range(stop - wanted, stop)
+    return positions
 
 
 def _options(model: Any, blocks: str) -> frozenset[str]:

@@ -194,20 +194,21 @@ class StageModel:
         return self.kv.length(session_id)
 
     @torch.inference_mode()
-    def forward(self, rows: Rows, hidden: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, rows: Rows, hidden: torch.Tensor | None, num_logits: Sequence[int] | None = None) -> torch.Tensor:
         """Process new tokens: `rows` are (session id, token ids) in packed order, `hidden` [T, D] except on the first stage.
 
-        Returns hidden states [T, D], or on the last stage the float32 logits [len(rows), V] of each row's last token.
+        Returns hidden states [T, D], or on the last stage the float32 logits [sum(num_logits), V] of each row's last tokens: so many
+        as `num_logits` says, or one of each row.
         Raises NotFound, InvalidInput or Exhausted; then no session has changed.
         """
-        lengths = self._check(rows, hidden)
+        lengths, wanted = self._check(rows, hidden), num_logits or [1] * len(rows)
         if self._accelerated is not None and not self._accelerated.why_not:
-            output = self._accelerated.forward(rows, lengths, hidden)
+            output = self._accelerated.forward(rows, lengths, hidden, wanted)
             for (session_id, token_ids), length in zip(rows, lengths, strict=True):
                 self.kv.appended(session_id, length + len(token_ids))
             return output
         run = self._run if self._chain.feeding.is_packed or len(rows) == 1 else self._run_row_by_row
-        output = run(rows, lengths, hidden)
+        output = run(rows, lengths, hidden, wanted)
         for (session_id, token_ids), length in zip(rows, lengths, strict=True):
             self.kv.commit(session_id, length + len(token_ids))
         return output
@@ -235,25 +236,27 @@ class StageModel:
     def _are_tokens(self, token_ids: Sequence[int]) -> bool:
         return bool(token_ids) and min(token_ids) >= 0 and max(token_ids) < self.vocab_size
 
-    def _run_row_by_row(self, rows: Rows, lengths: list[int], hidden: torch.Tensor | None) -> torch.Tensor:
+    def _run_row_by_row(self, rows: Rows, lengths: list[int], hidden: torch.Tensor | None, num_logits: Sequence[int]) -> torch.Tensor:
         outputs, start = [], 0
-        for row, length in zip(rows, lengths, strict=True):
+        for row, length, wanted in zip(rows, lengths, num_logits, strict=True):
             stop = start + len(row[1])
-            outputs.append(self._run([row], [length], None if hidden is None else hidden[start:stop]))
+            outputs.append(self._run([row], [length], None if hidden is None else hidden[start:stop], [wanted]))
             start = stop
         return torch.cat(outputs)
 
-    def _run(self, rows: Rows, lengths: list[int], hidden: torch.Tensor | None) -> torch.Tensor:
+    def _run(self, rows: Rows, lengths: list[int], hidden: torch.Tensor | None, num_logits: Sequence[int]) -> torch.Tensor:
         """One call of the model; writes K/V without committing them."""
         from engine.model.running.cache import StepCache
 
         sizes = [len(token_ids) for _, token_ids in rows]
         cache = StepCache(self.kv, [(row[0], size) for row, size in zip(rows, sizes, strict=True)])
-        arguments = self._feeder.arguments(rows, lengths, cache, self.device, last_logits_only=self.is_last)
+        at = last_positions(sizes, num_logits) if self.is_last else None
+        logits_at = None if at is None else torch.tensor(at, device=self.device)
+        arguments = self._feeder.arguments(rows, lengths, cache, self.device, logits_at=logits_at)
         output = self._cut.run(hidden, sum(sizes), cache, arguments)
         if not self.is_last:
             return output
-        return (output if len(output) == len(rows) else output[last_positions(sizes, self.device)]).float()
+        return (output if logits_at is None or len(output) == len(logits_at) else output[logits_at]).float()
 
     def _tensors(self) -> list[torch.Tensor]:
         return [t for index in range(self.start, self.stop) for _, t in item_state(self._cut.model, self._chain, index)]

@@ -61,8 +61,14 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     cluster_id = journal.cluster_id(f"noodle-{secrets.token_hex(2)}")
     adaptation = AdaptationSettings(mode=check_mode(journal.adaptation_mode(str(check_mode(options.adapt)))))
     shared_texts = read_shared(options.shared_prefix)
-    prefixes = PrefixSettings(is_on=options.prefix_cache != "off")
-    config = ClusterConfig(options.num_workers, options.strategy, layers=options.layers, adaptation=adaptation, prefix_cache=prefixes)
+    config = ClusterConfig(
+        options.num_workers,
+        options.strategy,
+        layers=options.layers,
+        speculate=options.speculate,
+        adaptation=adaptation,
+        prefix_cache=PrefixSettings(is_on=options.prefix_cache != "off"),
+    )
     cluster = Cluster(config, time.monotonic(), journal.last_plan_version(), journal.past_sessions(), journal.drained())
     shell = ClusterShell(cluster, cluster_id, journal, guard.access)
     scrapes = _scrapes(options, shell)

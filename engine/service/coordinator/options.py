@@ -13,6 +13,7 @@ from engine.options.kinds import ids, whole
 from engine.service.options import ModelOptions, ServerOptions
 
 MODES = ("off", "suggest", "auto")
+SPECULATE = ("auto", "always", "off")
 _UNITS_S = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -54,6 +55,9 @@ class CoordinatorOptions:
     strategy: str = option(default="balanced", help="what the planner minimises (default %(default)s)")
     layers: tuple[int, ...] = option(kind=ids, default=(), metavar="N,N,...", help="items per stage, instead of a plan that is searched")
     adapt: str = option(default="off", choices=MODES, help="move layers when a worker drifts from its plan (default %(default)s)")
+    speculate: str = option(
+        default="auto", choices=SPECULATE, help="let steps carry guessed tokens: what pays, whatever repeats, or none (default %(default)s)"
+    )
     state_dir: Path | None = option(kind=Path, help="where the journal is kept (default: a temporary folder)")
     keep: Keep = option(
         kind=keep,

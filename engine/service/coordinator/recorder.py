@@ -86,7 +86,7 @@ class Recorder:
             self._write_step(event, phase, now_s - sent_s if sent_s is not None else None)
 
     def _write_step(self, event: on.StepReported, phase: str, step_s: float | None) -> None:
-        sessions = [o.session_id for o in event.outcomes]
+        sessions = [*dict.fromkeys(o.session_id for o in event.outcomes)]
         data = {"plan_version": event.plan_version, "phase": phase, "step_s": step_s, "sessions": sessions, "stages": event.timings}
         self._writer.write("step", data, f"step-{event.step_id}")
 

@@ -189,7 +189,7 @@ class ClusterShell:
                 why = message.unreachable_why[:160]
                 self.feed(on.LinkBroken(message.worker_id, message.unreachable_worker_id, message.plan_version, why))
                 return
-            outcomes, timings = tuple(self.outputs.outcome(r) for r in message.results), wire.timings_from(message.timings)
+            outcomes, timings = self.outputs.outcomes(message.results), wire.timings_from(message.timings)
             self.feed(on.StepReported(message.worker_id, message.plan_version, message.step_id, outcomes, timings))
         except Exception as e:
             error = logged(e)

@@ -13,19 +13,17 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
 from engine.control.moves import Carried
 from engine.control.sessions.stage_sessions import Append, StageSessions
 from engine.data.errors import NoodleError, Unavailable
-from engine.data.generation import Kept, Logprobs, Segment
+from engine.data.generation import Kept
 from engine.model.hardware.freed_memory import release_memory
 from engine.model.profiling.measure import MeasuredTimes, measure_config
 from engine.model.running.accelerator.acceleration import Acceleration
-from engine.model.running.accelerator.device_sampling import Draw, needs_history, sample_rows
-from engine.model.running.sampling import logprobs
 from engine.model.running.stage import StageModel
 from engine.model.weights.weight_folder import WeightFolder
 from engine.service import wire
@@ -33,6 +31,7 @@ from engine.service.errors import as_noodle_error, status_number
 from engine.service.meters import Meters
 from engine.service.worker import memory, payload
 from engine.service.worker.prepared_stage import PreparedStage
+from engine.service.worker.step_rows import Row, sample
 from protos import noodle_pb2 as pb
 
 T = TypeVar("T")
@@ -45,25 +44,6 @@ class RunnerOptions:
     kv_budget_bytes: int
     slowdown: float = 1.0
     acceleration: Acceleration | None = None  # None: all that the device was found to run
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """A token that the last stage picked."""
-
-    token_id: int
-    logprobs: Logprobs | None
-
-
-@dataclass(slots=True)
-class Row:
-    """One admitted segment of a step: its tokens still to run, or the reply it already got."""
-
-    segment: Segment
-    decision: Any  # Append | Replay
-    offset: int  # first row of the incoming hidden states
-    reply: Any = None  # hidden [n, D], or what the last stage sampled; None for a prompt chunk there
-    error: NoodleError | None = None  # why no token could be sampled for it
 
 
 class StageRunner:
@@ -280,6 +260,9 @@ class StageRunner:
                         model.open(segment.session_id, message.reserve_tokens)
                     else:
                         model.take_over(segment.session_id, message.reserve_tokens, segment.taken)
+                elif isinstance(decision, Append) and decision.cuts:
+                    model.kv.truncate(segment.session_id, segment.position)
+                    decision.session.cut(segment.position)
                 rows.append(Row(segment, decision, offset))
             except NoodleError as e:
                 failures.append(_failure(message, e))
@@ -300,7 +283,8 @@ class StageRunner:
             parts = [hidden[r.offset : r.offset + len(r.segment.token_ids)] for r in new]  # each [n, D]
             hidden = parts[0] if len(parts) == 1 else torch.cat(parts)
         lengths = [(r.segment.session_id, model.length(r.segment.session_id)) for r in new]
-        out = model.forward([(r.segment.session_id, r.segment.token_ids) for r in new], hidden)  # [T, D] or [B, V]
+        tokens = [(r.segment.session_id, r.segment.token_ids) for r in new]
+        out = model.forward(tokens, hidden, [r.num_logits for r in new])  # [T, D] or [sum of num_logits, V]
         try:
             self._answer(model, new, out)
         except NoodleError:
@@ -312,7 +296,7 @@ class StageRunner:
                 self.sessions.commit(row.segment, row.decision.session, row.reply)
 
     def _answer(self, model: StageModel, new: list[Row], out: torch.Tensor) -> None:
-        """Fill in each row's hidden states, or its token, or why it has none. Raises Corrupt for the step if `out` is not finite."""
+        """Fill in each row's hidden states, or its tokens, or why it has none. Raises Corrupt for the step if `out` is not finite."""
         where = f"stage {model.start}-{model.stop - 1} on {self._options.worker_id}"
         if not model.is_last:
             out, offset = payload.checked_on_host(out, where), 0
@@ -320,20 +304,7 @@ class StageRunner:
                 row.reply = out[offset : offset + len(row.segment.token_ids)]
                 offset += len(row.segment.token_ids)
             return
-        asked = [(index, row, row.segment.sample_index) for index, row in enumerate(new) if row.segment.sample_index is not None]
-        if len(asked) < len(new):  # the logits of prompt chunks are nobody's, but must be finite too
-            payload.check_finite(out, where)
-        if not asked:
-            return
-        is_all = len(asked) == len(new)
-        logits = out if is_all else out[[index for index, _, _ in asked]]  # [rows that sample, V]
-        answers = sample_rows(logits, [_draw(row, index) for _, row, index in asked], where, model.picks if is_all else None)
-        for (index, row, _), answer in zip(asked, answers, strict=True):
-            if isinstance(answer, Exception):
-                row.error = as_noodle_error(answer)
-                continue
-            wanted = row.decision.session.sampling
-            row.reply = Sampled(answer, logprobs(out[index], answer, wanted.top_logprobs) if wanted.logprobs else None)
+        sample(new, out, where, model.picks)
 
     def _forward(self, frame: pb.StepFrame, rows: list[Row], failures: list[pb.SegmentResult]) -> pb.StepFrame:
         """The message for the next stage: the rows that survived, and everything that has to travel on."""
@@ -358,11 +329,14 @@ class StageRunner:
             if row.error is not None:
                 message.results.append(_failure(wire.segment_to_message(segment), row.error))
                 continue
-            result = message.results.add(session_id=segment.session_id, epoch=segment.epoch, sample_index=-1)
-            if segment.sample_index is not None:
-                result.sample_index, result.token_id = segment.sample_index, row.reply.token_id
-                if row.reply.logprobs is not None:
-                    wire.to_message(row.reply.logprobs, result.logprobs)
+            if segment.sample_index is None:
+                message.results.add(session_id=segment.session_id, epoch=segment.epoch, sample_index=-1)
+                continue
+            for index, sampled in enumerate(row.reply, segment.sample_index):
+                result = message.results.add(session_id=segment.session_id, epoch=segment.epoch, sample_index=index)
+                result.token_id = sampled.token_id
+                if sampled.logprobs is not None:
+                    wire.to_message(sampled.logprobs, result.logprobs)
         return message
 
     def _deliver_failures(self, frame: pb.StepFrame, failures: list[pb.SegmentResult]) -> None:
@@ -370,13 +344,6 @@ class StageRunner:
         report = pb.StepReport(worker_id=self._options.worker_id, plan_version=frame.plan_version, step_id=frame.step_id, results=failures)
         report.timings.extend(frame.timings)
         self._deliver(report)
-
-
-def _draw(row: Row, index: int) -> Draw:
-    """What the row's next token depends on beside its logits."""
-    session, params = row.decision.session, row.decision.session.sampling
-    history = session.token_ids + list(row.segment.token_ids) if needs_history(params) or row.segment.mask else ()
-    return Draw(params, history, index, row.segment.mask)
 
 
 def _failure(message: pb.Segment, error: NoodleError) -> pb.SegmentResult:

@@ -72,7 +72,8 @@ class DrillCoordinator:
         self.world, self.disk, self._carry_out, self._deliver, self._watch = world, disk, carry_out, deliver, watch
         disk.incarnation += 1
         limits = SchedulerLimits(unknown_chunk_tokens=5, prompt_chunk_tokens=5, queue_timeout_s=1e9, step_timeout_s=3.0)
-        config = ClusterConfig(num_workers, limits=limits, prefix_cache=PrefixSettings(is_on=True, block_tokens=BLOCK_TOKENS))
+        prefixes = PrefixSettings(is_on=True, block_tokens=BLOCK_TOKENS)
+        config = ClusterConfig(num_workers, limits=limits, speculate=world.speculate, prefix_cache=prefixes)
         self.cluster = Cluster(config, world.now_s, disk.plan_version, drained=disk.drained)
         self._referees = (Referee(self.cluster), OrderReferee(self.cluster))
         self.is_alive = True

@@ -24,7 +24,7 @@ from engine.data.sampling import Sampling
 from engine.data.status import Phase
 from engine.simulation.drill.calm import Calm
 from engine.simulation.drill.coordinator import NAME, Disk, DrillCoordinator, failed
-from engine.simulation.drill.model import NUM_ITEMS, card, undisturbed
+from engine.simulation.drill.model import FICKLE_SEEDS, NUM_ITEMS, card, undisturbed
 from engine.simulation.drill.prompts import any_prompt
 from engine.simulation.drill.wire import Wire
 from engine.simulation.drill.worker import DrillWorker
@@ -162,7 +162,7 @@ class Drill:
             raise AssertionError(f"a second process called {name} was not turned away")
 
     def _trials(self) -> None:
-        session_id = self._submit(NUM_TRIALS + 5)
+        session_id = self._submit(NUM_TRIALS + 5, first_seed=FICKLE_SEEDS)  # token by token: each interruption comes after the next one
         for num_tokens in range(1, NUM_TRIALS + 1):
             self._run_for(TRIAL_S, lambda n=num_tokens: len(self.got[session_id]) >= n)  # type: ignore[misc]
             cluster = self.coordinator.cluster
@@ -238,10 +238,10 @@ class Drill:
         if len(self.disk.sessions) < self._num_sessions and self.coordinator.is_alive:
             self._submit(1 + self._generator.randrange(25))
 
-    def _submit(self, num_tokens: int, prompt: tuple[int, ...] = ()) -> str:
+    def _submit(self, num_tokens: int, prompt: tuple[int, ...] = (), first_seed: int = 0) -> str:
         session_id = f"s{len(self.disk.sessions)}"
         prompt = prompt or any_prompt([*self.disk.sessions.values()], self._generator)
-        seed = self._generator.randrange(1000)
+        seed = first_seed + self._generator.randrange(FICKLE_SEEDS)
         self.expected[session_id] = undisturbed(prompt, seed, num_tokens, NUM_ITEMS)
         self.got[session_id] = []
         request = GenerateRequest(prompt_ids=prompt, max_new_tokens=num_tokens, ignore_eos=True)

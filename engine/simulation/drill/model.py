@@ -13,6 +13,8 @@ from engine.data.model import Item, ModelCard, ModelRef
 MODULUS = (1 << 61) - 1
 VOCABULARY = 9_973
 NUM_ITEMS = 6
+CYCLE = 5
+FICKLE_SEEDS = 1_000  # sessions with a seed from here on never repeat themselves
 
 Memory = dict[int, list[int]]  # per item, one number per token
 
@@ -34,8 +36,12 @@ def run_items(memory: Memory, start: int, stop: int, hidden: int) -> int:
 
 
 def sample(hidden: int, seed: int, index: int) -> int:
-    """The token at `index`: a function of the last hidden state, the seed and the index, and of nothing else."""
-    return (hidden + seed * 1_299_709 + index * 15_485_863) % MODULUS % VOCABULARY
+    """The token at `index`: a function of the last hidden state, the seed and the index, and of nothing else.
+
+    Most of the time it is the next of a cycle, so that texts repeat themselves and proposals come true, but not for long.
+    """
+    drawn = (hidden + seed * 1_299_709 + index * 15_485_863) % MODULUS
+    return (seed + index) % CYCLE if drawn % 16 < 13 and seed < FICKLE_SEEDS else drawn % VOCABULARY
 
 
 def undisturbed(prompt: Sequence[int], seed: int, num_tokens: int, num_items: int) -> list[int]:

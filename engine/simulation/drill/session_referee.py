@@ -95,7 +95,7 @@ class Referee:
             raise AssertionError(f"step {event.step_id} came back without an answer for {forgotten}, and nobody sends it again")
         self._careful |= again
         for command in commands:
-            if isinstance(command, do.EmitToken) and good.get(command.session_id) != (command.index, command.token_id):
+            if isinstance(command, do.EmitToken) and good.get(command.session_id, {}).get(command.index) != command.token_id:
                 raise AssertionError(f"{command.session_id}: token {command.index} is not what step {event.step_id} answered")
 
     # ------------------------------------------------------------------------------------------ commands
@@ -160,11 +160,19 @@ class Referee:
             raise AssertionError(f"{segment.session_id} was cut at {cuts}, and now tokens {start} to {stop} travel as one")
 
 
-def _answered(event: on.StepReported, held: dict[str, Segment]) -> dict[str, tuple[int | None, int]]:
-    """What the report really answers: by session, the index and the token."""
-    found = {}
-    for o in event.outcomes:
-        segment = held.get(o.session_id)
-        if segment is not None and o.error is None and (segment.epoch, segment.sample_index) == (o.epoch, o.sample_index):
-            found[o.session_id] = (o.sample_index, o.token_id)
+def _answered(event: on.StepReported, held: dict[str, Segment]) -> dict[str, dict[int | None, int]]:
+    """What the report really answers: by session, the token of each index, up to the first that is not the proposed one."""
+    found: dict[str, dict[int | None, int]] = {}
+    for session_id, segment in held.items():
+        said = {
+            o.sample_index: o.token_id for o in event.outcomes if (o.session_id, o.epoch) == (session_id, segment.epoch) and not o.error
+        }
+        if segment.sample_index not in said:
+            continue
+        tokens = found[session_id] = {segment.sample_index: said[segment.sample_index]}
+        for proposed in segment.token_ids[len(segment.token_ids) - segment.num_proposed :]:
+            index = (segment.sample_index or 0) + len(tokens)
+            if said[index - 1] != proposed or index not in said:
+                break
+            tokens[index] = said[index]
     return found

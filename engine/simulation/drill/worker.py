@@ -7,7 +7,7 @@ it keeps what arrives until it wakes, as a stopped process does.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine.control.events import SegmentOutcome, StepReported
@@ -212,8 +212,11 @@ class DrillWorker:
             going.append(segment)
             if held.stage.stop < self.num_items:
                 hidden[segment.session_id] = reply
+            elif segment.sample_index is None:
+                outcomes.append(SegmentOutcome(segment.session_id, segment.epoch, None, 0))
             else:
-                outcomes.append(SegmentOutcome(segment.session_id, segment.epoch, segment.sample_index, reply[0] if reply else 0))
+                for index, token_id in enumerate(reply, segment.sample_index):
+                    outcomes.append(SegmentOutcome(segment.session_id, segment.epoch, index, token_id))
         if held.stage.stop == self.num_items:
             return self._report(frame, tuple(outcomes)) if frame.segments or outcomes else None
         origins = {s.session_id: held.origins[s.session_id] for s in going}
@@ -233,6 +236,10 @@ class DrillWorker:
         if decision.opens:
             held.memory[segment.session_id], held.origins[segment.session_id] = self._begun(held, segment)
         memory, session = held.memory[segment.session_id], decision.session
+        if decision.cuts:
+            session.cut(segment.position)
+            for numbers in memory.values():
+                del numbers[segment.position :]
         if session.epoch != segment.epoch:
             raise AssertionError(f"{segment.session_id}: what epoch {segment.epoch} sent was appended in epoch {session.epoch}")
         origin = held.origins[segment.session_id]
@@ -242,8 +249,7 @@ class DrillWorker:
         outputs = tuple(run_items(memory, held.stage.start, held.stage.stop, h) for h in inputs)
         reply = outputs
         if held.stage.stop == self.num_items:
-            index = segment.sample_index
-            reply = () if index is None else (sample(outputs[-1], session.sampling.seed, index),)
+            reply = _sampled(segment, outputs, session.sampling.seed)
         held.sessions.commit(segment, session, reply)
         return reply
 
@@ -261,6 +267,19 @@ class DrillWorker:
 
 def _beginning(memory: Memory, num_tokens: int) -> Memory:
     return {item: numbers[:num_tokens] for item, numbers in memory.items()}
+
+
+def _sampled(segment: Segment, outputs: Sequence[int], seed: int) -> tuple[int, ...]:
+    """The token behind the known ones, and one behind each proposal as far as they hold."""
+    if segment.sample_index is None:
+        return ()
+    found = list[int]()
+    proposed = (*segment.token_ids[segment.num_known :], None)
+    for index, (hidden, following) in enumerate(zip(outputs[segment.num_known - 1 :], proposed, strict=True), segment.sample_index):
+        found.append(sample(hidden, seed, index))
+        if found[-1] != following:
+            break
+    return tuple(found)
 
 
 def _origin(session_id: str, old: Held | None, held: Held) -> Origin:

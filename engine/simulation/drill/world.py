@@ -61,8 +61,8 @@ PEACE = Hostility(keeps_order=True)
 class World:
     """Runs what was put into it in order of time."""
 
-    def __init__(self, generator: Generator) -> None:
-        self.generator = generator
+    def __init__(self, generator: Generator, speculate: str = "always") -> None:
+        self.generator, self.speculate = generator, speculate
         self.now_s = 0.0
         self.hostility = PEACE
         self.blocked: set[tuple[str, str]] = set()  # (from, to): a partition, perhaps one-way

@@ -66,8 +66,8 @@ class AcceleratedStage:
         if acceleration.graphs:
             self._record(acceleration.limits, say)
 
-    def forward(self, rows: Rows, lengths: Sequence[int], hidden: torch.Tensor | None) -> torch.Tensor:
-        """As `StageModel.forward`, without its checks; writes and commits nothing but the pages."""
+    def forward(self, rows: Rows, lengths: Sequence[int], hidden: torch.Tensor | None, num_logits: Sequence[int]) -> torch.Tensor:
+        """As `StageModel.forward`, without its checks; writes and commits nothing but the pages. Only steps of single rows are recorded."""
         sizes = [len(token_ids) for _, token_ids in rows]
         table_rows = self._kv.rows(session_id for session_id, _ in rows)
         if self._graphs is not None and self._graphs.holds(len(rows)) and max(sizes) == 1:
@@ -78,17 +78,17 @@ class AcceleratedStage:
         token_ids = [token_id for _, ids in rows for token_id in ids]
         positions = [p for length, size in zip(lengths, sizes, strict=True) for p in range(length, length + size)]
         owners = [row for row, size in zip(table_rows, sizes, strict=True) for _ in range(size)]
-        step = PagedStep.of((token_ids, positions, owners), sizes, self._attention.tile_tokens, self._device)
+        step = PagedStep.of((token_ids, positions, owners), sizes, self._attention.tile_tokens, self._device, num_logits)
         return self._run(step, hidden)
 
     def _run(self, step: PagedStep, hidden: torch.Tensor | None) -> torch.Tensor:
-        """One call of the model: hidden states [T, D], or float32 logits [R, V] of each row's last token."""
+        """One call of the model: hidden states [T, D], or float32 logits [R, V] of the step's `last` tokens."""
         cache = PagedCache(self._kv, step, self._attention, self._windows)
         arguments = self._feeder.packed_arguments(step.token_ids, step.positions, cache, step.last if self.is_last else None)
         output = self._cut.run(hidden, step.num_tokens, cache, arguments)
         if not self.is_last:
             return output
-        return (output if step.last is None or len(output) == step.num_rows else output[step.last]).float()
+        return (output if step.last is None or len(output) == len(step.last) else output[step.last]).float()
 
     def _probe(self, sizes: Sequence[int]) -> tuple[PagedStep, torch.Tensor | None]:
         """A step over the scratch page."""

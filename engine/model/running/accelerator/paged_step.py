@@ -25,15 +25,18 @@ class PagedStep:
     num_rows: int
     lone: torch.Tensor | None = None  # packed positions of rows with one token; None if all rows have one
     tiles: torch.Tensor | None = None  # [N, 2]: first packed token and number of tokens, of longer rows; None if there are none
-    last: torch.Tensor | None = None  # [R], packed position of each row's last token; None if all rows have one token
+    last: torch.Tensor | None = None  # packed positions of the tokens whose logits are wanted; None if all rows have one token
 
     @property
     def num_tokens(self) -> int:
         return self.token_ids.shape[0]
 
     @classmethod
-    def of(cls, numbers: Sequence[Sequence[int]], sizes: Sequence[int], tile_tokens: int, device: str) -> PagedStep:
-        """A step of any rows: `numbers` are token ids, positions and table rows of its tokens, `sizes` tokens of each row."""
+    def of(
+        cls, numbers: Sequence[Sequence[int]], sizes: Sequence[int], tile_tokens: int, device: str, num_logits: Sequence[int] | None = None
+    ) -> PagedStep:
+        """A step of any rows: `numbers` are token ids, positions and table rows of its tokens, `sizes` tokens of each row, `num_logits`
+        for how many of each row's last tokens logits are wanted; one of each if it is None."""
         if all(size == 1 for size in sizes):
             token_ids, positions, rows = upload(numbers, device)
             return cls(token_ids, positions, rows, len(sizes))
@@ -49,7 +52,8 @@ class PagedStep:
             for tile in range(0, size, tile_tokens)
             for number in (at + tile, min(tile_tokens, size - tile))
         ]
-        last = [at + size - 1 for at, size in zip(starts, sizes, strict=True)]
+        wanted = num_logits or [1] * len(sizes)
+        last = [at + size - n + i for at, size, n in zip(starts, sizes, wanted, strict=True) for i in range(n)]
         ids, positions, rows, lone_at, tiles_at, last_at = upload([*numbers, lone, tiles, last], device)
         return cls(ids, positions, rows, len(sizes), lone_at, tiles_at.view(-1, 2), last_at)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from engine.control.commands import EmitToken
 from engine.data.errors import NoodleError
 from engine.data.generation import FinishReason, Logprobs
+from engine.data.status import SessionStatus
 from engine.service import wire
 from engine.service.coordinator.journal.journal import JournalledToken
 from engine.service.coordinator.text.codec import TextCodec, TextStream
@@ -37,9 +38,9 @@ class SessionOutput:
         wire.to_message(self._prepared.used, head.used)
         return head
 
-    def would_stop(self, token_id: int) -> bool:
-        """Whether this token, if it is the next one, completes a stop string."""
-        return self._text.would_stop(token_id)
+    def would_stop(self, token_ids: Sequence[int]) -> bool:
+        """Whether these tokens, if they are the next ones, complete a stop string."""
+        return self._text.would_stop(token_ids)
 
     def restore(self, tokens: Sequence[JournalledToken]) -> bool:
         """Tokens that a former coordinator journalled; clients have some of them, or all. True if they reach a stop string."""
@@ -57,10 +58,12 @@ class SessionOutput:
         """Nothing more is taken; the first error is the one that clients see."""
         self.fault = self.fault or error
 
-    def finish(self, reason: FinishReason, error: NoodleError | None, num_cached: int = 0) -> None:
+    def finish(self, reason: FinishReason, error: NoodleError | None, status: SessionStatus | None = None) -> None:
         """End the streams: with the error if the session failed, else with a last chunk that says why it stopped."""
         failure = error if reason is FinishReason.ERROR else None
-        last = pb.TokenChunk(session_id=self.session_id, index=-1, finish_reason=reason, cached_tokens=num_cached)
+        last = pb.TokenChunk(session_id=self.session_id, index=-1, finish_reason=reason)
+        if status is not None:
+            last.cached_tokens, last.num_proposed, last.num_accepted = status.num_cached, status.num_proposed, status.num_accepted
         if failure is None:
             last.text = self._text.flush()
         self._end = failure or last

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any
 
 from engine.control import commands as do
@@ -166,8 +166,17 @@ class SessionOutputs:
         self._record(do.Record(Severity.ERROR, "session", session_id, f"could not be taken over: {error}"))
 
     # ------------------------------------------------------------------------------------------ tokens
-    def outcome(self, result: pb.SegmentResult) -> on.SegmentOutcome:
-        """What a worker says of a session's part of a step; the text decides about stop strings before the cluster hears of the token."""
+    def outcomes(self, results: Iterable[pb.SegmentResult]) -> tuple[on.SegmentOutcome, ...]:
+        """What a worker says of a step; the text decides about stop strings before the cluster hears of the tokens."""
+        found = list[on.SegmentOutcome]()
+        before: dict[str, list[int]] = {}  # tokens of each session that stand earlier in the report
+        for result in results:
+            own = before.setdefault(result.session_id, [])
+            found.append(self._outcome(result, own))
+            own.append(result.token_id)
+        return tuple(found)
+
+    def _outcome(self, result: pb.SegmentResult, before: Sequence[int]) -> on.SegmentOutcome:
         index, error, stopped = (result.sample_index if result.sample_index >= 0 else None), None, False
         logprobs = wire.from_message(Logprobs, result.logprobs) if result.HasField("logprobs") else None
         output = self._by_id.get(result.session_id)
@@ -175,7 +184,7 @@ class SessionOutputs:
             if result.code:
                 error = from_number(result.code, result.message)
             elif output is not None and index is not None:
-                stopped = output.would_stop(result.token_id)
+                stopped = output.would_stop((*before, result.token_id))
         except Exception as e:
             error = as_noodle_error(e)
         return on.SegmentOutcome(result.session_id, result.epoch, index, result.token_id, error, stopped, logprobs)
@@ -200,7 +209,7 @@ class SessionOutputs:
         if output is not None:
             try:
                 if output.fault is None:
-                    output.finish(reason, error, status.num_cached)
+                    output.finish(reason, error, status)
             except Exception as e:
                 fault = as_noodle_error(e)
                 output.fail(fault)

@@ -142,13 +142,15 @@ class TextStream:
         shown, self._held = self._held[:cut], self._held[cut:]
         return shown
 
-    def would_stop(self, token_id: int) -> bool:
-        """Whether a stop string is complete with this token; nothing changes."""
+    def would_stop(self, token_ids: Sequence[int]) -> bool:
+        """Whether a stop string is complete with these tokens; nothing changes."""
         if not self._stop:
             return False
         ahead = copy.copy(self)
         ahead._decoding = copy.copy(self._decoding)
-        ahead.push(token_id)
+        for token_id in token_ids:
+            if not ahead.stopped:
+                ahead.push(token_id)
         return ahead.stopped
 
     def flush(self) -> str:
