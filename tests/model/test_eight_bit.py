@@ -21,9 +21,10 @@ from tests.model import tiny
 
 NUM_ITEMS = tiny.NUM_LAYERS + 2
 CUTS = ((0, NUM_ITEMS), (0, 3, NUM_ITEMS), (0, 1, 4, NUM_ITEMS), (0, 1, 2, 3, 5, NUM_ITEMS))  # 1, 2, 3 and 5 stages
-FAMILIES = ("gpt2", "llama", "gemma2", "qwen3", "opt", "gpt_neox", "phi3")  # caps, windows, masks, joined and biased layers
+FAMILIES = ("gpt2", "llama", "gemma2", "opt", "phi3")  # caps, windows, masks, joined and biased layers
 KERNELS = [kernel for kernel in Kernel if kernel is not Kernel.WHOLE or best_kernel() is Kernel.WHOLE]
 LONGEST = 135  # tokens: more than two blocks of keys
+MOST_TOKENS = (LONGEST, LONGEST, 70, 20, 20, 9, 5, 1)  # of each prompt
 PROMPTS = [torch.randint(tiny.VOCABULARY, (LONGEST,), generator=torch.Generator().manual_seed(i)).tolist() for i in range(8)]
 
 
@@ -46,7 +47,7 @@ class Model:
         if prompt not in self._expected:
             stages = self.slices[CUTS[0]]
             stages[0].open("reference", LONGEST)
-            self._expected[prompt] = [step(stages, [("reference", [token])])[0] for token in PROMPTS[prompt]]
+            self._expected[prompt] = [step(stages, [("reference", [token])])[0] for token in PROMPTS[prompt][: MOST_TOKENS[prompt]]]
             stages[0].close("reference")
         return self._expected[prompt][length - 1]
 
@@ -76,10 +77,10 @@ def step(stages: Sequence[StageModel], rows: Sequence[tuple[str, list[int]]]) ->
     return hidden
 
 
-@settings(max_examples=12, deadline=None, phases=(Phase.explicit, Phase.generate))  # a failing example is small enough
+@settings(max_examples=8, deadline=None, phases=(Phase.explicit, Phase.generate))  # a failing example is small enough
 @given(
     lengths=st.lists(st.integers(1, LONGEST), min_size=1, max_size=8),
-    chunk=st.sampled_from((1, 3, 17, 64, LONGEST)),
+    chunk=st.sampled_from((7, 17, 64, LONGEST)),
     cuts=st.sampled_from(CUTS),
     threads=st.integers(1, 2),
     spare=st.integers(0, 70),
@@ -87,6 +88,7 @@ def step(stages: Sequence[StageModel], rows: Sequence[tuple[str, list[int]]]) ->
 def test_logits_are_the_same_bits_in_any_chunks_company_split_and_number_of_threads(
     model: Model, lengths: list[int], chunk: int, cuts: tuple[int, ...], threads: int, spare: int
 ) -> None:
+    lengths = [min(length, most) for length, most in zip(lengths, MOST_TOKENS, strict=False)]
     wanted = [model.expected(prompt, length) for prompt, length in enumerate(lengths)]
     torch.set_num_threads(threads)
     stages = model.slices[cuts]

@@ -17,9 +17,11 @@ from engine.data.precision import Identity
 from engine.data.status import Phase
 from engine.model.running.stage import StageModel
 from engine.service.client import Client
-from tests.service.matrix import MODEL, NUM_ITEMS, NUM_TOKENS, PROMPTS, WORKERS, Matrix, ids, moved, until
+from tests.service.matrix import MODEL, NUM_ITEMS, PROMPTS, WORKERS, Matrix, ids, moved, until
 from tests.service.nursery import Nursery
 from tests.service.reference import folder_of
+
+NUM_TOKENS = 40
 
 
 @pytest.fixture
@@ -56,6 +58,7 @@ async def half_way(client: Client) -> None:
     await until(client, lambda s: len(s.sessions) > 4 and min(x.num_generated for x in s.sessions) > NUM_TOKENS // 4)
 
 
+@pytest.mark.timeout(400)  # three times eight answers, and a worker that starts
 def test_no_token_changes_in_company_through_a_kill_and_a_move(cluster: Matrix) -> None:
     torch.set_num_threads(1)
     wanted = [expected(prompt) for prompt in PROMPTS]
@@ -82,5 +85,5 @@ def test_no_token_changes_in_company_through_a_kill_and_a_move(cluster: Matrix) 
             assert await going == wanted
             status = await until(client, lambda s: s.phase is Phase.SERVING)
 
-    asyncio.run(asyncio.wait_for(work(), 240))
+    asyncio.run(asyncio.wait_for(work(), 300))
     assert set(cluster.pids) == {"coordinator", *WORKERS}
