@@ -62,14 +62,15 @@ def measure_rooflines(
 
 def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """left [m, k] x right [k, n] in their dtype; int8 accumulates in int32."""
-    return prepared(left, right)()
+    if left.dtype != torch.int8:
+        return left @ right
+    return whole_product(left, right)() if left.device.type == "cpu" else torch._int_mm(left, right)
 
 
 def prepared(left: torch.Tensor, right: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """What computes `product` as a stage does, whose weights are laid out once."""
-    if left.dtype != torch.int8:
-        return lambda: left @ right
-    return whole_product(left, right) if left.device.type == "cpu" else lambda: torch._int_mm(left, right)
+    """What computes `product` as a stage does, whose 8-bit weights are laid out once."""
+    is_laid_out = left.dtype == torch.int8 and left.device.type == "cpu"
+    return whole_product(left, right) if is_laid_out else lambda: product(left, right)
 
 
 def _product_flops_per_s(device: str, dtype: torch.dtype, budget_s: float) -> float:
