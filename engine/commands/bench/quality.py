@@ -48,7 +48,7 @@ def measure(ref: ModelRef, dtypes: Sequence[str], num_tokens: int) -> dict[str, 
     card = prepare(ref, default_cache_dir())
     window = min(WINDOW_TOKENS, card.context_tokens)
     texts = {name: _tokens(TextCodec(Path(card.folder)), text, num_tokens) for name, text in _texts()}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for dtype in dtypes:
         stages = _Halves(Path(card.folder), card.num_items, dtype)
         for name, token_ids in texts.items():
