@@ -36,7 +36,7 @@ def expected(folder: Path) -> float:
     total, predicted = 0.0, 0
     for start in range(0, NUM_TOKENS, WINDOW):
         part = torch.tensor([token_ids[start : start + WINDOW]])
-        total += float(model(part, labels=part).loss) * (part.shape[1] - 1)
+        total += float(model(part, labels=part).loss.detach()) * (part.shape[1] - 1)
         predicted += part.shape[1] - 1
     return math.exp(total / predicted)
 
