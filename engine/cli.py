@@ -11,7 +11,7 @@ import importlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from engine.commands.bench import options as bench
 from engine.commands.chat import options as chat
@@ -19,40 +19,58 @@ from engine.commands.cluster import options as cluster
 from engine.commands.machine import options as machine
 from engine.commands.planning import options as planning
 from engine.commands.serving import options as serving
-from engine.data.errors import InvalidInput
 from engine.options.declared import build, declare
+from engine.options.parsing import Parser, ShowVersion, parsed
 from engine.program import run_program
 
 # Each command: its options, whose docstring is its line in `--help`, and the function that takes them, which is imported when it runs.
-COMMANDS: Mapping[str, tuple[type, str]] = {
-    "up": (serving.Up, "serving.serve:up"),
-    "coordinator": (serving.Coordinator, "serving.serve:coordinator"),
-    "worker": (serving.Worker, "serving.serve:worker"),
-    "serve": (serving.Serve, "serving.http:serve_api"),
-    "generate": (cluster.Generate, "cluster.generate:generate"),
-    "chat": (chat.Chat, "chat.chat:chat"),
-    "status": (cluster.Status, "cluster.inspect:status"),
-    "events": (cluster.Events, "cluster.inspect:events"),
-    "drain": (cluster.Drain, "cluster.operate:drain"),
-    "undrain": (cluster.Undrain, "cluster.operate:undrain"),
-    "forget": (cluster.Forget, "cluster.operate:forget"),
-    "acknowledge": (cluster.Acknowledge, "cluster.operate:acknowledge"),
-    "rebalance": (cluster.Rebalance, "cluster.operate:rebalance"),
-    "rollback": (cluster.Rollback, "cluster.rollback:rollback"),
-    "cancel": (cluster.Cancel, "cluster.operate:cancel"),
-    "slowdown": (cluster.Slowdown, "cluster.operate:slowdown"),
-    "adapt": (cluster.Adapt, "cluster.adapt:adapt"),
-    "moves": (cluster.Moves, "cluster.operate:moves"),
-    "models": (machine.Models, "machine.models:models"),
-    "profile": (machine.Profile, "machine.profile:profile"),
-    "simulate": (planning.Simulate, "planning.simulate:simulate"),
-    "plan": (planning.Plan, "planning.plan:plan"),
-    "certs": (machine.Certs, "machine.certs:certs"),
-    "doctor": (machine.Doctor, "machine.doctor:doctor"),
-    "report": (machine.Report, "machine.report:report"),
-    "drill": (bench.Drill, "bench.drill:drill"),
-    "bench": (bench.Bench, "bench.run:bench"),
+GROUPS: Mapping[str, Mapping[str, tuple[type, str]]] = {
+    "run a cluster": {
+        "up": (serving.Up, "serving.serve:up"),
+        "coordinator": (serving.Coordinator, "serving.serve:coordinator"),
+        "worker": (serving.Worker, "serving.serve:worker"),
+        "invite": (machine.Invite, "machine.invite:invite"),
+        "serve": (serving.Serve, "serving.http:serve_api"),
+    },
+    "ask it": {
+        "generate": (cluster.Generate, "cluster.generate:generate"),
+        "chat": (chat.Chat, "chat.chat:chat"),
+        "cancel": (cluster.Cancel, "cluster.operate:cancel"),
+    },
+    "look at it": {
+        "status": (cluster.Status, "cluster.inspect:status"),
+        "events": (cluster.Events, "cluster.inspect:events"),
+        "moves": (cluster.Moves, "cluster.operate:moves"),
+        "acknowledge": (cluster.Acknowledge, "cluster.operate:acknowledge"),
+    },
+    "change it": {
+        "rebalance": (cluster.Rebalance, "cluster.operate:rebalance"),
+        "rollback": (cluster.Rollback, "cluster.rollback:rollback"),
+        "drain": (cluster.Drain, "cluster.operate:drain"),
+        "undrain": (cluster.Undrain, "cluster.operate:undrain"),
+        "forget": (cluster.Forget, "cluster.operate:forget"),
+        "adapt": (cluster.Adapt, "cluster.adapt:adapt"),
+        "slowdown": (cluster.Slowdown, "cluster.operate:slowdown"),
+    },
+    "plan": {
+        "profile": (machine.Profile, "machine.profile:profile"),
+        "plan": (planning.Plan, "planning.plan:plan"),
+        "simulate": (planning.Simulate, "planning.simulate:simulate"),
+        "report": (machine.Report, "machine.report:report"),
+    },
+    "this machine": {
+        "doctor": (machine.Doctor, "machine.doctor:doctor"),
+        "models": (machine.Models, "machine.models:models"),
+        "cache": (machine.Cache, "machine.cache:cache"),
+        "certs": (machine.Certs, "machine.certs:certs"),
+        "examples": (machine.Examples, "machine.examples:examples"),
+    },
+    "measure the engine": {
+        "bench": (bench.Bench, "bench.run:bench"),
+        "drill": (bench.Drill, "bench.drill:drill"),
+    },
 }
+COMMANDS: Mapping[str, tuple[type, str]] = {name: row for commands in GROUPS.values() for name, row in commands.items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,42 +80,64 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str]) -> int:
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:2], "--help"]
+    if argv[:1] == ["completion"]:
+        return _completion(argv[1:])
     name, options = parse(argv)
     module, _, function = COMMANDS[name][1].partition(":")
     return int(getattr(importlib.import_module(f"engine.commands.{module}"), function)(options) or 0)
 
 
+def _completion(argv: Sequence[str]) -> int:
+    from engine.commands.completion import SHELLS, completion_script
+    from engine.commands.output import say
+
+    parser = Parser(prog="noodle-engine completion", description="Print what lets a shell complete commands and options.")
+    parser.add_argument("shell", choices=SHELLS, help="source <(noodle-engine completion bash), and likewise in the others")
+    shell = parser.parse_args(argv).shell
+    say(completion_script(shell, "noodle-engine", parsers()[1]))
+    return 0
+
+
 def parse(argv: Sequence[str]) -> tuple[str, Any]:
     """The command and its options: from the command line, then from --config FILE, then the defaults."""
     parser, commands = parsers()
-    finder = _Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
+    finder = Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
     finder.add_argument("command", nargs="?")
     finder.add_argument("--config", type=Path)
     found = finder.parse_known_args(argv)[0]
     if found.config is None:
-        values = vars(parser.parse_args(argv))
+        values = parsed(parser, commands, argv)
     else:
         from engine.commands.config_file import apply_config
 
         settings = apply_config(found.config, found.command, commands)
-        values = settings.fill(vars(parser.parse_args(argv)))
+        values = settings.fill(parsed(parser, commands, argv))
     del values["config"]
     name = values.pop("command")
     return name, build(COMMANDS[name][0], values)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InvalidInput(f"{message}; see `{self.prog} --help`")
-
-
 def parsers() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """The parser of the program, and those of its commands by name."""
-    parser = _Parser(prog="noodle-engine", description="Run a Hugging Face model as a pipeline over several machines.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    for name, (options, _) in COMMANDS.items():
-        about = (options.__doc__ or "").strip()
-        added = commands.add_parser(name, help=about[:1].lower() + about[1:].rstrip("."), description=about, allow_abbrev=False)
-        added.add_argument("--config", type=Path, metavar="FILE", help="YAML file with options; engine/example.yaml explains it")
-        declare(added, options)
+    parser = Parser(prog="noodle-engine", description="Run a Hugging Face model as a pipeline over several machines.")
+    parser.add_argument("--version", action=ShowVersion, help="say which version this is, and which protocol it speaks")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=Parser, help=argparse.SUPPRESS, prog=parser.prog
+    )
+    lines = list[str]()
+    for group, table in GROUPS.items():
+        lines.append(f"\n{group}:")
+        for name, (options, _) in table.items():
+            about = (options.__doc__ or "").strip()
+            lines.append(f"  {name:<12} {about[:1].lower()}{about[1:].rstrip('.')}")
+            added = commands.add_parser(name, description=about, allow_abbrev=False)
+            added.add_argument(
+                "--config", type=Path, metavar="FILE", help="YAML file with options; `noodle-engine examples options.yaml` explains it"
+            )
+            declare(added, options)
+    more = "\nmore:\n  help COMMAND what a command takes, as `COMMAND --help`\n  completion   what lets a shell complete: bash, zsh or fish"
+    parser.usage = "%(prog)s COMMAND [options], or --version"
+    parser.epilog = "\n".join(lines) + "\n" + more
     return parser, commands.choices

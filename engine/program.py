@@ -15,12 +15,13 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from engine.data.errors import Bug, InvalidInput, NoodleError
+from engine.data.errors import Bug, InvalidInput, NoodleError, NotSupported
 from engine.files import failure, shown
 from engine.printable import one_line
 
 INTERRUPTED = 130
 TRACEBACK_VARIABLE = "NOODLE_TRACEBACK"
+EXTRAS = {"textual": "console", "rich": "console", "prompt_toolkit": "console"}  # which part of the package a module comes with
 
 
 def run_program(name: str, command: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:
@@ -117,6 +118,8 @@ def explained(error: BaseException) -> NoodleError:
         return error
     if isinstance(error, OSError):
         return failure(error)
+    if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get((error.name or "").partition(".")[0])):
+        return NotSupported(f"this needs {error.name}, which is not installed: pip install 'noodlecore[{extra}]'")
     if isinstance(error, MemoryError):
         return NoodleError("the memory of this machine is exhausted: end other programs, or choose a smaller model")
     steps = traceback.extract_tb(error.__traceback__)

@@ -65,7 +65,7 @@ class NoteReply(_message.Message):
     def __init__(self) -> None: ...
 
 class NodeSpec(_message.Message):
-    __slots__ = ("node_id", "address", "host", "pid", "device", "device_name", "num_threads", "memory_bytes", "kv_budget_bytes", "num_cores", "device_type", "dtypes", "pool_id", "pool_bytes", "arithmetic", "instance_id")
+    __slots__ = ("node_id", "address", "host", "pid", "device", "device_name", "num_threads", "memory_bytes", "kv_budget_bytes", "num_cores", "device_type", "dtypes", "pool_id", "pool_bytes", "instance_id", "metrics_address", "arithmetic")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
@@ -80,8 +80,9 @@ class NodeSpec(_message.Message):
     DTYPES_FIELD_NUMBER: _ClassVar[int]
     POOL_ID_FIELD_NUMBER: _ClassVar[int]
     POOL_BYTES_FIELD_NUMBER: _ClassVar[int]
-    ARITHMETIC_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
+    METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ARITHMETIC_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     address: str
     host: str
@@ -96,9 +97,10 @@ class NodeSpec(_message.Message):
     dtypes: _containers.RepeatedScalarFieldContainer[str]
     pool_id: str
     pool_bytes: int
-    arithmetic: str
     instance_id: str
-    def __init__(self, node_id: _Optional[str] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., num_threads: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., num_cores: _Optional[int] = ..., device_type: _Optional[str] = ..., dtypes: _Optional[_Iterable[str]] = ..., pool_id: _Optional[str] = ..., pool_bytes: _Optional[int] = ..., arithmetic: _Optional[str] = ..., instance_id: _Optional[str] = ...) -> None: ...
+    metrics_address: str
+    arithmetic: str
+    def __init__(self, node_id: _Optional[str] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., num_threads: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., num_cores: _Optional[int] = ..., device_type: _Optional[str] = ..., dtypes: _Optional[_Iterable[str]] = ..., pool_id: _Optional[str] = ..., pool_bytes: _Optional[int] = ..., instance_id: _Optional[str] = ..., metrics_address: _Optional[str] = ..., arithmetic: _Optional[str] = ...) -> None: ...
 
 class ModelRef(_message.Message):
     __slots__ = ("model", "random_weights", "dtype")
@@ -165,6 +167,18 @@ class HeartbeatRequest(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ..., generation: _Optional[int] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., progress: _Optional[float] = ..., gauges: _Optional[_Union[Gauges, _Mapping]] = ...) -> None: ...
 
 class HeartbeatReply(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class LeaveRequest(_message.Message):
+    __slots__ = ("worker_id", "generation")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    GENERATION_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    generation: int
+    def __init__(self, worker_id: _Optional[str] = ..., generation: _Optional[int] = ...) -> None: ...
+
+class LeaveReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 

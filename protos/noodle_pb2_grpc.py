@@ -45,6 +45,11 @@ class ControlStub:
                 request_serializer=protos_dot_noodle__pb2.HeartbeatRequest.SerializeToString,
                 response_deserializer=protos_dot_noodle__pb2.HeartbeatReply.FromString,
                 _registered_method=True)
+        self.Leave = channel.unary_unary(
+                '/noodle.v1.Control/Leave',
+                request_serializer=protos_dot_noodle__pb2.LeaveRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.LeaveReply.FromString,
+                _registered_method=True)
         self.Report = channel.stream_unary(
                 '/noodle.v1.Control/Report',
                 request_serializer=protos_dot_noodle__pb2.StepReport.SerializeToString,
@@ -181,6 +186,13 @@ class ControlServicer:
 
     def Heartbeat(self, request, context):
         """Worker: prove liveness and report gauges, from a thread that compute cannot block.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Leave(self, request, context):
+        """Worker: it is to end. Returns once it holds nothing any more; refused if nobody else could hold what it holds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -366,6 +378,11 @@ def add_ControlServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_noodle__pb2.HeartbeatRequest.FromString,
                     response_serializer=protos_dot_noodle__pb2.HeartbeatReply.SerializeToString,
             ),
+            'Leave': grpc.unary_unary_rpc_method_handler(
+                    servicer.Leave,
+                    request_deserializer=protos_dot_noodle__pb2.LeaveRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.LeaveReply.SerializeToString,
+            ),
             'Report': grpc.stream_unary_rpc_method_handler(
                     servicer.Report,
                     request_deserializer=protos_dot_noodle__pb2.StepReport.FromString,
@@ -542,6 +559,33 @@ class Control:
             '/noodle.v1.Control/Heartbeat',
             protos_dot_noodle__pb2.HeartbeatRequest.SerializeToString,
             protos_dot_noodle__pb2.HeartbeatReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Leave(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.Control/Leave',
+            protos_dot_noodle__pb2.LeaveRequest.SerializeToString,
+            protos_dot_noodle__pb2.LeaveReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -127,6 +127,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "adapt": st.sampled_from(("suggest", "auto")),
     "state_dir": paths,
     "metrics_dir": paths,
+    "metrics_sd": paths,
     "keep": st.builds(Keep, st.integers(1, 10**6).map(lambda m: 60.0 * m), st.integers(0, 10**9 - 1)),
     "recover": st.just(True),
     "show_text": st.just(True),
@@ -139,6 +140,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "num_threads": st.integers(1, 10**6),
     "compile": st.just("off"),
     "cache_limit_bytes": st.integers(0, 10**14),
+    "drain_s": st.integers(0, 10**6),
     "slowdowns": st.lists(st.floats(1, 1000), min_size=1).map(tuple),
 }
 
@@ -186,7 +188,11 @@ def test_every_process_of_an_embedded_cluster_is_told_what_concerns_it(values: d
     assert (worker.join, worker.worker_id, worker.share_with) == ("127.0.0.1:7", "w2", options.num_workers)
     assert worker.slowdown == (options.slowdowns[1] if len(options.slowdowns) > 1 else 1.0)
     port = values.get("metrics_port")
-    assert (coordinator.server.metrics.metrics_port, worker.server.metrics.metrics_port) == (port, port + 2 if port else port)
+    free = 0 if "metrics_sd" in values else None  # a list of targets is of no use unless they answer
+    assert (coordinator.server.metrics.metrics_port, worker.server.metrics.metrics_port) == (
+        port,
+        port + 2 if port else free if port is None else 0,
+    )
     assert coordinator.server.listen == values.get("listen", "127.0.0.1:0") and worker.server.listen == "127.0.0.1:0"
     assert replace(coordinator, server=options.coordinator.server) == options.coordinator
     own = {"join": "", "worker_id": "", "share_with": 1, "slowdown": 1.0, "server": options.worker.server}

@@ -1,4 +1,4 @@
-"""What this server counts: requests by path and status, those that run now, tokens sent, and how long the first one took."""
+"""What this server counts: requests by path and status, those that run now, and how long they took."""
 
 from __future__ import annotations
 

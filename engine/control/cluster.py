@@ -213,7 +213,7 @@ class Cluster:
     def _drain_requested(self, event: on.DrainRequested, now_s: float, out: Commands) -> None:
         check_unchanged(self.state, self.rebalancer.move, event.expected_plan_version)
         gets_a_stage = self.rebalancer.leads_to(event.worker_id)
-        self._follow(operating.drain(self.members, event.worker_id, gets_a_stage, out), now_s, out)
+        self._follow(operating.drain(self.members, event, gets_a_stage, out), now_s, out)
 
     def _undrain_requested(self, event: on.UndrainRequested, now_s: float, out: Commands) -> None:
         check_unchanged(self.state, self.rebalancer.move, event.expected_plan_version)

@@ -231,8 +231,11 @@ class ReplanRequested:
 
 @dataclass(frozen=True, slots=True)
 class DrainRequested:
+    """Of an operator, until they end it; or of a worker that is to end, for as long as that `generation` lives."""
+
     worker_id: str
     expected_plan_version: int | None = None  # None: whatever the plan is
+    generation: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

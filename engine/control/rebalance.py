@@ -47,6 +47,10 @@ class Rebalancer:
         move = self.move
         return move is not None and not move.committed and move.new.stage_of(worker_id) is not None
 
+    def involves(self, worker_id: str) -> bool:
+        """Whether the move that is under way, if there is one, begins or ends on the node."""
+        return self.move is not None and any(plan.stage_of(worker_id) is not None for plan in (self.move.old, self.move.new))
+
     # ------------------------------------------------------------------------------------------ start and end
     def start(self, old: Plan, plan: Plan, card: ModelCard, wish: Wish, now_s: float, out: list[do.Command]) -> Replan | None:
         """Begin to move from `old`, which serves, to `plan`; if the stages are the same, only say so."""

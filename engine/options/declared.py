@@ -96,16 +96,33 @@ def _field(declared: Declared, default: Any, default_from: Callable[[], Any] | N
 
 # --- to a parser --------------------------------------------------------------------------------------------------
 def declare(parser: argparse._ActionsContainer, options: type) -> None:
-    """Add everything that `options` declares; what two of its groups share is added once."""
+    """Add everything that `options` declares, in groups as it is declared; what two of its groups share is added once."""
     known: set[str] = set()
-    for found, declared, default in _declared(options, {}, is_embedded=False):
+    places: dict[type, argparse._ActionsContainer] = {options: parser}
+    for found, declared, default, owner in _declared(options, {}, is_embedded=False):
         if found.name not in known:
             known.add(found.name)
-            _add(parser, found.name, declared, default)
+            is_apart = isinstance(parser, argparse.ArgumentParser) and declared.help and not declared.is_positional
+            if is_apart and owner not in places:
+                places[owner] = parser.add_argument_group(_title(owner))
+            _add(places[owner] if is_apart else parser, found.name, declared, default)
+
+
+def _title(options: type) -> str:
+    """What the class says of itself, as the head of its options."""
+    about = (options.__doc__ or options.__name__).strip().partition("\n")[0].partition(". ")[0].rstrip(".")
+    return about[:1].lower() + about[1:]
+
+
+def _help(declared: Declared, default: Any) -> str:
+    """With its default, if that is a value and not said already."""
+    if not declared.help or declared.required or isinstance(default, bool) or default in (None, "", ()) or "default" in declared.help:
+        return declared.help or argparse.SUPPRESS
+    return f"{declared.help} (default {_text(default)})"
 
 
 def _add(parser: argparse._ActionsContainer, name: str, declared: Declared, default: Any) -> None:
-    more: dict[str, Any] = {"help": declared.help or argparse.SUPPRESS, "default": default}
+    more: dict[str, Any] = {"help": _help(declared, default), "default": default}
     if declared.is_positional:
         more |= {"metavar": declared.metavar} if declared.metavar else {}
         parser.add_argument(name, nargs=declared.num_values, type=declared.kind or str, choices=declared.choices, **more)
@@ -121,14 +138,14 @@ def _add(parser: argparse._ActionsContainer, name: str, declared: Declared, defa
     parser.add_argument(flag_of(name, declared), nargs=declared.num_values, **more)
 
 
-def _declared(options: type, instead: Mapping[str, Any], is_embedded: bool) -> Iterator[tuple[Field[Any], Declared, Any]]:
-    """Every option that a user may give, with its default in this place."""
+def _declared(options: type, instead: Mapping[str, Any], is_embedded: bool) -> Iterator[tuple[Field[Any], Declared, Any, type]]:
+    """Every option that a user may give, with its default in this place and the class that declares it."""
     for found in fields(options):
         declared = found.metadata.get(_KEY)
         if isinstance(declared, Group):
             yield from _declared(declared.options, {**declared.instead, **instead}, is_embedded or declared.is_embedded)
         elif isinstance(declared, Declared) and not (is_embedded and declared.of_process):
-            yield found, declared, instead[found.name] if found.name in instead else _default(found)
+            yield found, declared, instead[found.name] if found.name in instead else _default(found), options
 
 
 def _default(found: Field[Any]) -> Any:
@@ -162,7 +179,7 @@ def _build(options: type[T], values: Mapping[str, Any], instead: Mapping[str, An
 
 def names_in(options: type) -> Iterator[str]:
     """The field names of all options that a user may give, at whatever depth."""
-    return (found.name for found, _, _ in _declared(options, {}, is_embedded=False))
+    return (found.name for found, _, _, _ in _declared(options, {}, is_embedded=False))
 
 
 def words(options: Any) -> list[str]:

@@ -53,7 +53,7 @@ def plotly_js() -> str:
     spec = importlib.util.find_spec("plotly")
     path = Path(spec.origin).parent / _PLOTLY if spec and spec.origin else None
     if path is None or not path.is_file():
-        raise NotSupported("the plotly package is not installed here, and the dashboard needs its script: pip install plotly")
+        raise NotSupported("the plotly package is not installed here, and the dashboard needs its script: pip install 'noodlecore[report]'")
     return path.read_text(encoding="utf-8")
 
 

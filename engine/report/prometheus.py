@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from engine.data.status import ClusterStatus, Gauges, NodeState, NodeStatus, StageStatus
+from engine.data.status import ClusterStatus, Gauges, NodeState, NodeStatus, Phase, StageStatus
 from engine.files import replace_whole
 from engine.profile.profile import Profile
 from engine.report.names import visible
@@ -31,26 +31,21 @@ _GAUGES: tuple[tuple[str, str, Callable[[Gauges], float | None]], ...] = (
     ("gpu_temperature_celsius", "GPU temperature", lambda g: g.gpu_temperature_c),
 )
 _NODE_GAUGES: tuple[tuple[str, str, Callable[[NodeStatus], float | None]], ...] = (
-    ("noodle_node_up", "1 while the worker is alive", lambda n: float(n.state is not NodeState.LOST)),
     ("noodle_node_memory_limit_bytes", "what the worker may use for weights and KV", lambda n: n.memory_bytes),
     ("noodle_node_kv_budget_bytes", "room for keys and values", lambda n: n.kv_budget_bytes),
     ("noodle_node_heartbeat_age_seconds", "since the last heartbeat", lambda n: n.heartbeat_age_s),
 )
 _STAGE_GAUGES: tuple[tuple[str, str, Callable[[StageStatus], float]], ...] = (
     ("noodle_stage_predicted_seconds", "decode step as planned", lambda s: s.predicted_s),
-    ("noodle_stage_compute_p50_seconds", "decode step as measured, median", lambda s: s.compute_p50_s),
-    ("noodle_stage_compute_p95_seconds", "decode step as measured, 95th percentile", lambda s: s.compute_p95_s),
-    ("noodle_stage_queue_p50_seconds", "a step's wait for the compute thread, median", lambda s: s.queue_p50_s),
-    ("noodle_stage_hop_p50_seconds", "wire time to the next stage, median", lambda s: s.hop_p50_s),
     ("noodle_stage_items", "items held", lambda s: s.stop - s.start),
 )
 _CLUSTER_GAUGES: tuple[tuple[str, str, Callable[[ClusterStatus], float]], ...] = (
+    ("noodle_serving", "1 while a plan serves", lambda c: float(c.phase is Phase.SERVING)),
     ("noodle_plan_version", "version of the plan in force", lambda c: c.plan_version),
-    ("noodle_tokens_per_second", "generated tokens over the last seconds", lambda c: c.speed.tokens_per_s),
-    ("noodle_sessions", "sessions running or queued", lambda c: len(c.sessions)),
-    ("noodle_step_p50_seconds", "decode step of the whole pipeline, median", lambda c: c.speed.step_p50_s),
-    ("noodle_step_p95_seconds", "decode step of the whole pipeline, 95th percentile", lambda c: c.speed.step_p95_s),
-    ("noodle_uptime_seconds", "since the coordinator started", lambda c: c.uptime_s),
+    ("noodle_plan_predicted_step_seconds", "a decode step around the plan, as planned", lambda c: c.speed.predicted_step_s),
+    ("noodle_num_requests_running", "requests on the stages", lambda c: sum(not s.queue_place for s in c.sessions)),
+    ("noodle_num_requests_waiting", "requests in the queue", lambda c: sum(bool(s.queue_place) for s in c.sessions)),
+    ("noodle_alarms_unacknowledged", "warnings and errors that no operator has acknowledged", lambda c: c.alarms.num_unacknowledged),
 )
 
 
@@ -77,16 +72,16 @@ def gauge(name: str, text: str, rows: Iterable[tuple[Mapping[str, str], float | 
 
 
 def cluster_metrics(status: ClusterStatus) -> Iterator[Metric]:
-    """Everything of one look at a cluster."""
-    labels = {"cluster_id": status.cluster_id, "model": status.model.name, "strategy": status.strategy, "phase": str(status.phase)}
+    """One look at a cluster; of nodes that were lost only that they are, for what they last said is not so any more."""
+    labels = {"cluster_id": status.cluster_id, "model": status.model.name, "strategy": status.strategy}
     yield gauge("noodle_cluster_info", "what runs here; always 1", [(labels, 1.0)])
     for name, text, read in _CLUSTER_GAUGES:
         yield gauge(name, text, [({}, read(status))])
-    yield CounterMetricFamily("noodle_sessions_done", "sessions that ended well or were cancelled", value=status.ended.num_done)
-    yield CounterMetricFamily("noodle_sessions_failed", "sessions that ended with an error", value=status.ended.num_failed)
+    there = [n for n in status.nodes if n.state is not NodeState.LOST]
+    yield gauge("noodle_node_up", "1 while the worker is alive", [({"worker": n.worker_id}, float(n in there)) for n in status.nodes])
     for name, text, read_node in _NODE_GAUGES:
-        yield gauge(name, text, [({"worker": n.worker_id}, read_node(n)) for n in status.nodes])
-    yield from gauge_metrics("noodle_node", [(n.worker_id, n.gauges) for n in status.nodes])
+        yield gauge(name, text, [({"worker": n.worker_id}, read_node(n)) for n in there])
+    yield from gauge_metrics("noodle_node", [(n.worker_id, n.gauges) for n in there])
     for name, text, read_stage in _STAGE_GAUGES:
         yield gauge(name, text, [({"worker": s.worker_id}, read_stage(s)) for s in status.stages])
 

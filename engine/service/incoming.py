@@ -26,6 +26,7 @@ from engine.data.sampling import LEAST_BIAS, LEAST_LOGPROB, LEAST_PENALTY
 from engine.data.version import PROTOCOL_VERSION
 from engine.profile.hardware import DeviceType
 from engine.service import wire
+from engine.service.addresses import check_address
 from protos import noodle_pb2 as pb
 
 M = TypeVar("M", bound=Message)
@@ -212,13 +213,15 @@ def check_spec(spec: NodeSpec) -> NodeSpec:
     """Return what a worker says of its node if it can be so; raises InvalidInput naming the first field that cannot."""
     check_name("worker id", spec.node_id)
     _in_range("num_threads", spec.num_threads, 1.0, math.inf)
-    for name in ("address", "host", "device", "device_name", "device_type", "pool_id", "arithmetic"):
+    for name in ("address", "host", "device", "device_name", "device_type", "pool_id", "arithmetic", "metrics_address"):
         _short(name, getattr(spec, name))
     if spec.device_type not in (known := [str(kind) for kind in DeviceType]):
         text = f"device_type {spec.device_type[:40]!r} is unknown, known are {', '.join(known)}"
         raise InvalidInput(f"{text}: use the same version everywhere")
     for dtype in spec.dtypes[:64]:
         _short("dtypes", dtype)
+    if spec.metrics_address:
+        check_address(spec.metrics_address)
     if len(spec.dtypes) > 64:
         raise InvalidInput(f"dtypes has {len(spec.dtypes)} entries: at most 64 are allowed")
     return spec

@@ -116,6 +116,8 @@ class LocalCluster:
         """Of the worker at `index`; it joins at `address`."""
         options = self.options
         port = options.worker.server.metrics.metrics_port
+        if port is None and options.coordinator.metrics_sd is not None:
+            port = 0  # a list of targets is of no use unless they answer
         metrics = MetricsOptions(port + index + 1 if port else port)  # the coordinator has `port` itself; 0 is any free one
         return replace(
             options.worker,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import threading
+import time
 from dataclasses import dataclass, field, replace
 
 from engine.data.status import Gauges
 from engine.service.sensors import Sensors
+
+FRESH_S = 5.0
 
 
 @dataclass(slots=True)
@@ -18,6 +23,8 @@ class Meters:
     queue_depth: int = 0
     sensors: Sensors = field(default_factory=Sensors)
     sensed: Gauges = field(default_factory=Gauges)  # the last reading of the sensors
+    sensed_at_s: float = -math.inf
+    sensing: threading.Lock = field(default_factory=threading.Lock)
     num_steps: int = 0  # since the worker started, as are the sums below
     compute_s: float = 0.0
     queue_s: float = 0.0
@@ -25,6 +32,7 @@ class Meters:
     wire_out_s: float = 0.0
     fetched_bytes: int = 0  # of weights, from other workers and the coordinator
     sent_bytes: int = 0  # of weights, to other workers
+    link_bytes: dict[tuple[str, str, str], int] = field(default_factory=dict)  # by source, target and what travelled
 
     def say(self, detail: str, progress: float) -> None:
         """What the worker is doing, for people; progress in 0..1, -1 when unknown."""
@@ -42,10 +50,20 @@ class Meters:
         """Weights went to another worker; called on the event loop."""
         self.sent_bytes += num_bytes
 
+    def add_link(self, source_id: str, target_id: str, kind: str, num_bytes: int) -> None:
+        """Something travelled between two nodes, one of which is this one; called on the event loop."""
+        link = source_id, target_id, kind
+        self.link_bytes[link] = self.link_bytes.get(link, 0) + num_bytes
+
     def read(self) -> Gauges:
-        """What a heartbeat says, with a fresh reading of the sensors; called on the heartbeat thread."""
-        self.sensed = self.sensors.read()
+        """What a heartbeat says, with a fresh reading of the sensors; called on the heartbeat thread, or for a scrape."""
+        with self.sensing:
+            self.sensed, self.sensed_at_s = self.sensors.read(), time.monotonic()
         return self.latest()
+
+    def fresh(self) -> Gauges:
+        """For a scrape: nobody beats while there is no coordinator, and an old reading is none."""
+        return self.latest() if time.monotonic() - self.sensed_at_s < FRESH_S else self.read()
 
     def latest(self) -> Gauges:
         """The last reading of the sensors, and what is counted here as it is now."""

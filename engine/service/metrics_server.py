@@ -1,7 +1,7 @@
 """/metrics over HTTP, only when a port was asked for; loopback unless the operator accepts the risk of another address.
 
-Scrapes run on the server's own threads. The cluster belongs to the event loop, so a scrape asks the loop for a snapshot
-and takes the last one if the loop does not answer in time.
+Scrapes run on the server's own threads. The cluster belongs to the event loop, so a scrape asks the loop for a snapshot,
+and goes without one if the loop does not answer in time.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from engine.service.meters import Meters
 from engine.service.options import MetricsOptions
 
 if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
     from prometheus_client.core import Metric
 
 SNAPSHOT_TIMEOUT_S = 2.0
@@ -48,12 +49,10 @@ class MetricsServer:
         if not (is_loopback(f"{host}:{port}") or self._options.insecure):
             text = "anyone who reaches it could read the cluster's figures; scrape through a tunnel, or accept it with --insecure"
             raise Refused(f"--metrics-host {host} is not a loopback address and /metrics has no token: {text}")
-        from prometheus_client import make_wsgi_app
-
         from engine.report.prometheus import registry_of
 
         try:
-            server = _PatientServer(host, port, make_wsgi_app(registry_of(self._collect)))
+            server = _PatientServer(host, port, _app(registry_of(self._collect)))
         except (OSError, OverflowError) as e:
             raise Unavailable(f"cannot serve metrics on {host}:{port} ({e}): choose another --metrics-port; 0 picks a free one") from e
 
@@ -131,25 +130,56 @@ class _PatientServer(WSGIServer):
         self.shutdown_request(connection)
 
 
-def cluster_collector(loop: asyncio.AbstractEventLoop, status: Callable[[], ClusterStatus]) -> Callable[[], Iterable[Metric]]:
-    """Figures of the cluster; `status` runs on `loop`."""
-    last: list[ClusterStatus] = []
+def _app(registry: CollectorRegistry) -> Callable[[Any, Any], Iterable[bytes]]:
+    """`/metrics` and `/health`, by GET and HEAD."""
+    from prometheus_client import disable_created_metrics, make_wsgi_app
+
+    disable_created_metrics()  # a gauge beside each counter that nobody asks for
+    scrape = make_wsgi_app(registry)
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        method, path = environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")
+        if method not in ("GET", "HEAD"):
+            start_response("405 Method Not Allowed", [("Allow", "GET, HEAD"), ("Content-Length", "0")])
+            return []
+        if path in ("/metrics", "/"):
+            parts = list(scrape({**environ, "REQUEST_METHOD": "GET"}, start_response))
+        else:
+            status, text = ("200 OK", b"ok\n") if path == "/health" else ("404 Not Found", b"there are /metrics and /health\n")
+            start_response(status, [("Content-Type", "text/plain"), ("Content-Length", str(len(text)))])
+            parts = [text]
+        return [] if method == "HEAD" else parts
+
+    return app
+
+
+def cluster_collector(
+    loop: asyncio.AbstractEventLoop,
+    status: Callable[[], ClusterStatus],
+    counted: Callable[[], Iterable[Metric]] = tuple,
+) -> Callable[[], Iterable[Metric]]:
+    """What was counted, and a look at the cluster; `status` runs on `loop`. If that does not answer, the look is left out: what was
+    true a while ago is not what is asked for."""
 
     def look(answer: concurrent.futures.Future[ClusterStatus]) -> None:
         if answer.set_running_or_notify_cancel():
             answer.set_result(status())
 
     def collect() -> Iterator[Metric]:
-        from engine.report.prometheus import cluster_metrics
+        from engine.report.prometheus import cluster_metrics, gauge
 
+        yield from counted()
         answer: concurrent.futures.Future[ClusterStatus] = concurrent.futures.Future()
         with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
             loop.call_soon_threadsafe(look, answer)
         try:
-            last[:] = [answer.result(SNAPSHOT_TIMEOUT_S)]
+            found = answer.result(SNAPSHOT_TIMEOUT_S)
         except concurrent.futures.TimeoutError:
             answer.cancel()
-        return cluster_metrics(last[0]) if last else iter(())
+            found = None
+        yield gauge("noodle_coordinator_answers", "1 if its event loop answered this scrape", [({}, float(found is not None))])
+        if found is not None:
+            yield from cluster_metrics(found)
 
     return collect
 
@@ -158,11 +188,13 @@ def worker_collector(worker_id: str, meters: Meters) -> Callable[[], Iterable[Me
     """Figures of one worker, as its threads left them."""
 
     def collect() -> Iterator[Metric]:
+        from prometheus_client import ProcessCollector
         from prometheus_client.core import CounterMetricFamily
 
-        from engine.report.prometheus import gauge_metrics
+        from engine.report.prometheus import gauge_metrics, safe_label
 
-        yield from gauge_metrics("noodle_worker", [(worker_id, meters.latest())])
+        yield from ProcessCollector(registry=None).collect()
+        yield from gauge_metrics("noodle_worker", [(worker_id, meters.fresh())])
         for name, text, value in (
             ("noodle_worker_steps", "steps computed", meters.num_steps),
             ("noodle_worker_compute_seconds", "time in compute", meters.compute_s),
@@ -175,5 +207,13 @@ def worker_collector(worker_id: str, meters: Meters) -> Callable[[], Iterable[Me
             family = CounterMetricFamily(name, text, labels=["worker"])
             family.add_metric([worker_id], float(value))
             yield family
+        links = CounterMetricFamily(
+            "noodle_link_bytes",
+            "hidden states, keys and values, weights that went from one node to another",
+            labels=["source", "target", "kind"],
+        )
+        for link, num_bytes in dict(meters.link_bytes).items():
+            links.add_metric([safe_label(part) for part in link], float(num_bytes))
+        yield links
 
     return collect

@@ -10,7 +10,7 @@ from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.move_estimate import preview_with, preview_without
 from engine.control.nodes import members
 from engine.control.status import cluster_status
-from engine.data.errors import NotFound, Refused
+from engine.data.errors import NotFound, Refused, Stale
 from engine.data.status import NodeState, Phase
 from tests.control.harness import Driver, card
 
@@ -160,3 +160,40 @@ def test_a_node_more_than_expected_can_be_forgotten_without_the_rest_being_fewer
     lose(driver, "w3")
     driver.feed(on.ForgetRequested("w3"))
     assert driver.cluster.gathering.num_expected == 2
+
+
+# --- a worker that is to end ----------------------------------------------------------------------------------------
+def leave(driver: Driver, worker_id: str) -> None:
+    member = driver.cluster.members.named(worker_id)
+    driver.feed(on.DrainRequested(worker_id, generation=member.generation))
+
+
+def test_a_worker_that_leaves_hands_over_and_its_end_is_no_loss() -> None:
+    """And the next process of its name takes part at once: nobody has to end a drain."""
+    driver = Driver().start()
+    leave(driver, "w2")
+    assert nodes_of(driver) == ["w1", "w3"] and drained(driver) == []
+    assert driver.cluster.members.named("w2").shown_state() is NodeState.DRAINING
+    lose(driver, "w2")
+    assert "left, and held nothing any more" in driver.texts() and not any("lost" in text for text in driver.texts())
+    assert driver.cluster.phase is Phase.SERVING and nodes_of(driver) == ["w1", "w3"]
+    driver.join("w2")
+    assert sorted(nodes_of(driver)) == ["w1", "w2", "w3"]
+
+
+def test_a_worker_that_ends_before_it_handed_over_is_lost_as_ever() -> None:
+    driver = Driver().start()
+    driver.cluster.members.named("w2").leaving = True
+    lose(driver, "w2")
+    assert any(text.startswith("lost: ") for text in driver.texts()) and "w2" not in nodes_of(driver)
+
+
+def test_the_last_worker_and_a_former_process_cannot_leave() -> None:
+    driver = Driver().start()
+    with pytest.raises(Stale, match="registration 999 of w2 is not current"):
+        driver.feed(on.DrainRequested("w2", generation=999))
+    for worker_id in ("w1", "w2"):
+        leave(driver, worker_id)
+    with pytest.raises(Refused, match="w3 is the only worker that can hold the model"):
+        leave(driver, "w3")
+    assert nodes_of(driver) == ["w3"]

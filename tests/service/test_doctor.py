@@ -45,7 +45,9 @@ def test_this_machine_passes_and_every_check_reports(tmp_path: Path) -> None:
 
 def test_the_floors_are_those_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    floors = dict(re.match(r"([\w-]+)>=([\d.]+)", line).groups() for line in project["dependencies"])  # type: ignore[union-attr]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["console"], *extras["report"]]
+    floors = dict(re.match(r"([\w-]+)>=([\d.]+)", line).groups() for line in lines)  # type: ignore[union-attr]
     assert {name: floors[name] for name in doctor_checks.MINIMUM_VERSIONS} == doctor_checks.MINIMUM_VERSIONS
 
 

@@ -1,4 +1,5 @@
-"""SIGTERM ends every server at once, whatever it is doing; what refuses a worker ends it before the long part of its start.
+"""SIGTERM ends every server at once, whatever it is doing, but a worker that can hand over a stage; what refuses a worker ends it before
+the long part of its start.
 
 The processes here stand still with the interpreter lock held for two minutes. They must be gone in a small part of that.
 """

@@ -150,7 +150,7 @@ def test_remote_code_is_refused(tmp_path: Path) -> None:
         (("generate", "hi", "--temperature", "-1"), 2, "temperature -1.0 is not allowed"),
         (("generate", "hi", "--temperature", "nan"), 2, "temperature nan"),
         (("status", "--connect", "here"), 2, "HOST:PORT"),
-        (("no-such-command",), 2, "invalid choice"),
+        (("no-such-command",), 2, "there is no command 'no-such-command'"),
         ((), 2, "COMMAND"),
     ],
 )

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from engine.commands.cluster.generate import transcribe
+from engine.data.plan import Stage
 from engine.report.jsonl import read_log
 from engine.report.run_report import read_run, run_summary
 from tests.service.running import Running, running
@@ -38,9 +40,43 @@ def test_every_process_answers_scrapes(cluster: Running) -> None:
         with opener.open(f"http://{address}/metrics", timeout=120) as reply:
             families = text_string_to_metric_families(reply.read().decode())
             found[name] = {s.name: s.value for f in families for s in f.samples}
-    assert found["coordinator"]["noodle_sessions_done_total"] >= 1 and found["coordinator"]["noodle_plan_version"] == 1
+    assert found["coordinator"]["noodle_generation_tokens_total"] >= 20 and found["coordinator"]["noodle_plan_version"] == 1
     assert found["w1"]["noodle_worker_steps_total"] >= 20 and found["w2"]["noodle_worker_compute_seconds_total"] > 0
     assert found["w1"]["noodle_worker_resident_bytes"] > 10**7
+
+
+def samples(cluster: Running, name: str) -> dict[tuple[str, ...], float]:
+    """(metric, values of its labels in the order of their names) -> value."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"http://{cluster.cluster.metrics_addresses[name]}/metrics", timeout=120) as reply:
+        families = text_string_to_metric_families(reply.read().decode())
+        return {(s.name, *(s.labels[label] for label in sorted(s.labels))): s.value for f in families for s in f.samples}
+
+
+def test_a_move_and_a_loss_are_counted_and_a_lost_worker_says_nothing_any_more() -> None:
+    """As are the bytes that went over each link, once: hidden states where they leave, keys and values where they arrive."""
+    with running(TINY, 2, metrics_port=0) as two:
+        long = two.spawn(transcribe(two.client, two.request((1, 2, 3), 400, ignore_eos=True)))
+        two.until(lambda status: any(s.num_generated > 5 for s in status.sessions), "some tokens")
+        plan = two.status().stages
+        stages = (Stage("w1", 0, plan[0].stop - 1), Stage("w2", plan[0].stop - 1, plan[1].stop))
+        two.wait(two.client.apply(1, stages=stages))
+        two.until(lambda status: status.plan_version == 2, "the move")
+        two.until(lambda _: samples(two, "coordinator")["noodle_moves_total", "done"] == 1, "its end")
+        found = samples(two, "coordinator")
+        assert found["noodle_move_pause_seconds_count",] == 1 and found["noodle_session_recoveries_total",] == 0
+        moved_bytes = found["noodle_moved_bytes_total", "kv"]
+        links = {name[1:]: value for name, value in samples(two, "w2").items() if name[0] == "noodle_link_bytes_total"}
+        assert links == {("kv", "w1", "w2"): moved_bytes} and moved_bytes > 0
+        assert samples(two, "w1")["noodle_link_bytes_total", "steps", "w1", "w2"] > 0
+        os.kill(two.cluster.pids()["w2"], signal.SIGKILL)
+        long.result(120)
+        found = samples(two, "coordinator")
+        assert found["noodle_workers_lost_total",] == 1 and found["noodle_session_recoveries_total",] == 1
+        assert found["noodle_node_up", "w2"] == 0 and found["noodle_node_up", "w1"] == 1
+        assert ("noodle_node_resident_bytes", "w1") in found and ("noodle_node_resident_bytes", "w2") not in found
+        assert found["noodle_request_success_total", "length"] == 1 and found["noodle_prompt_tokens_total",] == 3
+        assert found["noodle_generation_tokens_total",] == 400 and found["noodle_inter_token_latency_seconds_count",] == 399
 
 
 def test_the_log_holds_the_run_and_far_fewer_records_than_tokens(cluster: Running, folder: Path) -> None:

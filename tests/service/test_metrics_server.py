@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import socket
 import sys
 import threading
+import time
 import types
 import urllib.request
 from collections.abc import Iterator
@@ -13,13 +15,14 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import pytest
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.control.status import cluster_status
 from engine.data.errors import Refused, Unavailable
 from engine.data.status import ClusterStatus, Gauges, ModelStatus, NodeState
 from engine.service import metrics_server
-from engine.service.meters import Meters
+from engine.service.meters import FRESH_S, Meters
 from engine.service.metrics_server import MAX_THREADS, MetricsServer, cluster_collector, worker_collector
 from engine.service.options import MetricsOptions
 from engine.service.sensors import Sensors, gpu_uuid
@@ -47,7 +50,8 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 def status() -> ClusterStatus:
     found = cluster_status(Driver().start().cluster, "noodle-test", 5.0)
-    nodes = (replace(found.nodes[0], gauges=Gauges(gpu_utilisation=0.5), state=NodeState.LOST), *found.nodes[1:])
+    lost = replace(found.nodes[0], state=NodeState.LOST)
+    nodes = (lost, replace(found.nodes[1], gauges=Gauges(gpu_utilisation=0.5)), *found.nodes[2:])
     return replace(found, model=ModelStatus('evil"}\n\x1b[31m model\\'), nodes=nodes)
 
 
@@ -77,16 +81,19 @@ def test_a_cluster_is_scraped(loop: asyncio.AbstractEventLoop) -> None:
         found = scrape(address)
         assert found["noodle_plan_version", ""] == 1 and found["noodle_cluster_info", ""] == 1
         assert (found["noodle_node_up", "w1"], found["noodle_node_up", "w2"]) == (0, 1)
-        assert found["noodle_node_gpu_utilisation_ratio", "w1"] == 0.5
-        assert ("noodle_node_gpu_utilisation_ratio", "w2") not in found, "unknown is absent, not 0"
-        assert found["noodle_sessions_done_total", ""] == 0
+        assert found["noodle_node_gpu_utilisation_ratio", "w2"] == 0.5
+        assert ("noodle_node_gpu_utilisation_ratio", "w1") not in found, "unknown is absent, not 0"
+        assert ("noodle_node_heartbeat_age_seconds", "w1") not in found, "it is lost: nothing is true of it any more"
+        assert ("noodle_node_heartbeat_age_seconds", "w2") in found
     finally:
         server.stop()
 
 
-def test_a_loop_that_stands_still_gets_the_last_figures(loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_that_stands_still_has_no_present_and_keeps_its_counts(
+    loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(metrics_server, "SNAPSHOT_TIMEOUT_S", 0.05)
-    collect = cluster_collector(loop, status)
+    collect = cluster_collector(loop, status, lambda: [CounterMetricFamily("noodle_counted", "any", value=3)])
     assert len(list(collect())) > 10
     standing, go_on = threading.Event(), threading.Event()
 
@@ -96,16 +103,48 @@ def test_a_loop_that_stands_still_gets_the_last_figures(loop: asyncio.AbstractEv
 
     loop.call_soon_threadsafe(stand)
     assert standing.wait(10)
-    assert len(list(collect())) > 10
-    assert list(cluster_collector(loop, status)()) == []
+    found = {metric.name: metric.samples[0].value for metric in collect()}
+    assert found == {"noodle_counted": 3, "noodle_coordinator_answers": 0}
     go_on.set()
+
+
+def test_head_and_health_answer_and_nothing_else_does() -> None:
+    server = MetricsServer(MetricsOptions(0), lambda: [CounterMetricFamily("noodle_counted", "any", value=3)])
+    host, _, port = server.start().rpartition(":")
+
+    def ask(method: str, path: str) -> tuple[int, bytes, int]:
+        connection = http.client.HTTPConnection(host, int(port), timeout=60)
+        connection.request(method, path)
+        reply = connection.getresponse()
+        body = reply.read()
+        connection.close()
+        return reply.status, body, int(reply.headers.get("Content-Length", len(body)))
+
+    try:
+        status, body, _ = ask("GET", "/metrics")
+        assert status == 200 and b"noodle_counted_total 3.0" in body and b"_created" not in body
+        assert ask("HEAD", "/metrics")[:2] == (200, b"") and ask("HEAD", "/health") == (200, b"", 3)
+        assert ask("GET", "/health") == (200, b"ok\n", 3)
+        assert ask("GET", "/secret")[0] == 404 and ask("POST", "/metrics")[:2] == (405, b"")
+    finally:
+        server.stop()
+
+
+def test_a_worker_without_a_coordinator_looks_at_its_sensors_itself() -> None:
+    """Nobody beats, so nobody reads them; what was read long ago would be no figure of now."""
+    meters = Meters()
+    assert meters.fresh().resident_bytes > 10**7
+    meters.sensed = Gauges(resident_bytes=1)
+    assert meters.fresh().resident_bytes == 1, "it was read a moment ago"
+    meters.sensed_at_s -= FRESH_S
+    assert meters.fresh().resident_bytes > 10**7
 
 
 def test_a_worker_is_scraped() -> None:
     meters = Meters()
     meters.add_step(0.5, 0.25, 0.125, 0.0625)
     meters.add_step(0.5, 0.25, 0.125, 0.0625)
-    meters.sensed = Gauges(1000, 0, 1.5, 0, 0.25, 61.0)
+    meters.sensed, meters.sensed_at_s = Gauges(1000, 0, 1.5, 0, 0.25, 61.0), time.monotonic()
     server = MetricsServer(MetricsOptions(0), worker_collector("w1", meters))
     address = server.start()
     try:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from prometheus_client import generate_latest
 
 from engine.control import commands as do
 from engine.control import events as on
@@ -22,12 +21,12 @@ from engine.data.generation import FinishReason, GenerateRequest, Used
 from engine.data.plan import NodeSpec, Stage
 from engine.data.sampling import GREEDY
 from engine.data.status import SessionStatus, Severity
-from engine.report.prometheus import cluster_metrics, registry_of
 from engine.service.coordinator import peers, worker_peer
 from engine.service.coordinator import shell as shell_module
 from engine.service.coordinator.journal.journal import Journal, written
 from engine.service.coordinator.outputs.session_output import SessionOutput
 from engine.service.coordinator.shell import ClusterShell
+from engine.service.coordinator.tally import Tally
 from engine.service.coordinator.text.codec import TextCodec
 from engine.service.coordinator.text.prompts import Prepared
 from engine.service.options import SecurityOptions
@@ -192,6 +191,7 @@ def test_sessions_for_which_the_disk_has_no_room_have_failed(tmp_path: Path, mon
         shell = ClusterShell(Cluster(ClusterConfig(), time.monotonic()), "c", journal, Access())
         shell.outputs.speak(TextCodec(tmp_path))
         shell.feed(on.ModelReady(card()))
+        shell.count_in(tally := Tally(shell.cluster))
         request = GenerateRequest(prompt_ids=(1, 2), max_new_tokens=4)
 
         def begin(session_id: str) -> SessionOutput:
@@ -217,10 +217,11 @@ def test_sessions_for_which_the_disk_has_no_room_have_failed(tmp_path: Path, mon
         ]
         assert (status.ended.num_failed, status.ended.num_done, status.sessions) == (2, 0, ())
         assert all("cannot be written" in s.why for s in status.ended.latest)
-        assert "noodle_sessions_failed_total 2.0" in generate_latest(registry_of(lambda: cluster_metrics(status))).decode()
+        assert tally.registry.get_sample_value("noodle_request_failures_total", {"cause": "exhausted"}) == 2
         with pytest.raises(InvalidInput):  # what is refused never was a session
             shell.outputs.open(on.SessionSubmitted("s-4", (1,) * 100, request), Prepared((1, 2), USED), written("s-4", (1,), request, USED))
         assert shell.status().ended.num_failed == 2
+        assert tally.registry.get_sample_value("noodle_requests_refused_total", {"cause": "invalid_input"}) == 1
         await shell.close()
 
     asyncio.run(work())

@@ -269,8 +269,8 @@ def test_a_mistake_of_a_worker_has_its_sentence(pki: Path, name: str) -> None:
         (["certs", "node", "n", "--host", "a b", "--dir", "{pki}/ours"], "--host 'a b' is not allowed"),
         (["certs", "revoke", "nobody", "--dir", "{pki}/ours"], "holds no certificate of 'nobody'"),
         (["status", "--connect", "10.255.255.1:1", "--token", "t" * 20], "the token would travel in clear text"),
-        (["up", "--tls-ca", "x"], "unrecognized arguments: --tls-ca x"),
-        (["worker", "--join", "127.0.0.1:1", "--token", "x"], "unrecognized arguments: --token x"),
+        (["up", "--tls-ca", "x"], "up does not take --tls-ca x"),
+        (["worker", "--join", "127.0.0.1:1", "--token", "x"], "worker does not take --token x: did you mean --token-file?"),
     ],
 )
 def test_a_mistake_on_the_command_line_has_its_sentence(

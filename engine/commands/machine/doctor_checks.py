@@ -33,7 +33,14 @@ TORCH_INSTALL = "pip install torch --index-url https://download.pytorch.org/whl/
 MINIMUM_VERSIONS = {
     "torch": "2.6", "transformers": "5.24", "tokenizers": "0.21", "safetensors": "0.5", "grpcio": "1.85.1",
     "grpcio-health-checking": "1.85.1", "protobuf": "7.35", "psutil": "6", "nvidia-ml-py": "12", "textual": "8.2", "rich": "14.3",
+    "prompt_toolkit": "3.0.43", "plotly": "6",
 }  # fmt: skip
+EXTRAS = {
+    "textual": "console",
+    "rich": "console",
+    "prompt_toolkit": "console",
+    "plotly": "report",
+}  # not missed where nobody asked for them
 _PROBE = """
 import json, torch, transformers
 def attention(cuda):
@@ -133,7 +140,10 @@ def _packages() -> Iterator[Finding]:
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield Finding("packages", Level.ERROR, f"{name} is not installed", install)
+            if extra := EXTRAS.get(name):
+                yield Finding("packages", Level.OK, f"{name} is not installed: it belongs to noodlecore[{extra}], which workers do without")
+            else:
+                yield Finding("packages", Level.ERROR, f"{name} is not installed", install)
             continue
         if _release(version) < _release(minimum):
             yield Finding("packages", Level.ERROR, f"{name} {version} is older than {minimum}", install)

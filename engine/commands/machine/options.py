@@ -83,6 +83,24 @@ class Certs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Invite:
+    """Print one line that lets another machine join, and wait for it; run it where `certs init` was."""
+
+    join: str = option(required=True, default="", metavar="HOST:PORT", help="the coordinator's address, as the other machine reaches it")
+    name: str = option(default="", metavar="NODE", help="what the other machine is called (default: as it calls itself)")
+    listen: str = option(default="", metavar="HOST:PORT", help="where this waits for it (default: the coordinator's host, at a free port)")
+    minutes: int = option(kind=whole(1), default=10, metavar="N", help="how long it counts (default %(default)s)")
+    folder: Path = option(
+        "--dir",
+        kind=Path,
+        default_from=lambda: Path(os.environ.get("NOODLE_CERTS", "certs")),
+        metavar="DIR",
+        help="where the authority is (default: $NOODLE_CERTS or ./certs)",
+    )
+    json: bool = option(default=False, help="the line in one JSON document on stdout")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Doctor:
     """Check this machine and say how to mend what is wrong."""
 
@@ -98,3 +116,24 @@ class Report:
     out: Path | None = option(kind=Path, metavar="FILE", help="default: beside what it shows")
     format: str = option(default="html", choices=("html", "csv", "json", "jsonl", "prometheus"), help="of a profile (default %(default)s)")
     json: bool = option(default=False, help="the figures as one JSON document on stdout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examples:
+    """List files to begin with, print one, or write them: options, Prometheus, alerts, a dashboard."""
+
+    name: str | None = argument(optional=True, metavar="NAME", help="print this one (default: list them)")
+    out: Path | None = option(kind=Path, metavar="DIR", help="write it there, or all of them")
+    json: bool = option(default=False, help="the list as one JSON document on stdout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cache:
+    """Show what is kept on this machine, or remove what nobody used for long."""
+
+    action: str = argument(optional=True, choices=("list", "prune"), default="list")
+    older_than_days: int = option(
+        "--older-than-days", kind=whole(0), default=30, metavar="N", help="what prune removes (default %(default)s)"
+    )
+    cache: CacheOptions = group(CacheOptions)
+    json: bool = option(default=False, help="one JSON document on stdout")

@@ -88,6 +88,11 @@ class History:
     def __iter__(self) -> Iterator[Decision]:
         return iter(tuple(self._decisions))
 
+    @property
+    def last_id(self) -> int:
+        """Of the newest decision; 0 before the first."""
+        return self._next_id - 1
+
     def __len__(self) -> int:
         return len(self._decisions)
 

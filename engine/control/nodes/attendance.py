@@ -109,7 +109,11 @@ class Attendance:
         worker_id, stage = member.spec.node_id, member.stage
         member.state, member.suspect, member.stage, member.detail = NodeState.LOST, False, None, reason
         self._members.links.forget(worker_id)
-        out.append(do.Record(Severity.ERROR, "node", worker_id, f"lost: {reason}"))
+        if member.leaving and stage is None:
+            member.detail = "left in order"
+            out.append(do.Record(Severity.INFO, "node", worker_id, "left, and held nothing any more"))
+        else:
+            out.append(do.Record(Severity.ERROR, "node", worker_id, f"lost: {reason}"))
         out.append(do.DropWorker(worker_id, member.generation))
         self._members.forget_oldest_lost()
         self._gathering.lost(self._members)

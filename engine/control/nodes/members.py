@@ -51,6 +51,7 @@ class Member:
     cost_model: CostModel | None = None  # from a full profile; None until an operator had one taken
     stage: Stage | None = None
     draining: bool = False
+    leaving: bool = False  # its process is to end, and hands over what it holds
     suspect: bool = False
     num_beats: int = 0
     failure: str = ""  # why it is left out of plans until it registers again
@@ -68,7 +69,7 @@ class Member:
     @property
     def can_hold(self) -> bool:
         """Could hold a stage, whether an operator lets it or not."""
-        return self.alive and bool(self.decode_s) and not self.failure
+        return self.alive and bool(self.decode_s) and not self.failure and not self.leaving
 
     def profiled(self, event: WorkerProfiled) -> str:
         """Take over what a full profile found, unless it was taken amid so much noise that the first measurement is better."""
@@ -101,7 +102,7 @@ class Member:
             return NodeState.SUSPECT
         if self.failure:
             return NodeState.WARN
-        return NodeState.DRAINING if self.draining else self.state
+        return NodeState.DRAINING if self.draining or self.leaving else self.state
 
 
 class Members:
@@ -195,11 +196,12 @@ class Members:
 
     def still_preparing(self) -> bool:
         """A live worker that may yet become eligible is starting or measuring."""
-        return any(m.alive and not m.failure and not m.draining and not m.decode_s for m in self)
+        return any(m.alive and not m.failure and not m.draining and not m.leaving and not m.decode_s for m in self)
 
     def all_accounted_for(self, num_expected: int) -> bool:
         """All expected workers are known, some of them failed or drained: nobody else comes, go on with the rest."""
-        return sum(m.eligible or bool(m.failure) or (m.alive and m.draining) for m in self) >= num_expected and not self.still_preparing()
+        counted = sum(m.eligible or bool(m.failure) or (m.alive and (m.draining or m.leaving)) for m in self)
+        return counted >= num_expected and not self.still_preparing()
 
     def widen_leases(self, lag_s: float) -> None:
         for member in self._members.values():

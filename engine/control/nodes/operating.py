@@ -6,23 +6,33 @@ Each of them either changes something or raises why it does not: nothing is refu
 from __future__ import annotations
 
 from engine.control import commands as do
+from engine.control.events import DrainRequested
 from engine.control.moves import Wish
 from engine.control.nodes.gathering import Gathering
 from engine.control.nodes.members import Members
 from engine.control.plan_state import Replan
-from engine.data.errors import NotFound, Refused
+from engine.data.errors import NotFound, Refused, Stale
 from engine.data.status import Severity
 
 
-def drain(members: Members, worker_id: str, gets_a_stage: bool, out: list[do.Command]) -> Replan | None:
-    """Raises NotFound for a node that is not there, Refused if it is drained already or nobody else could hold the model."""
-    check_can_drain(members, worker_id)
+def drain(members: Members, event: DrainRequested, gets_a_stage: bool, out: list[do.Command]) -> Replan | None:
+    """Raises NotFound for a node that is not there, Refused if it is drained already or nobody else could hold the model, Stale for
+    a worker that asks for itself and is not the one that is registered."""
+    worker_id = event.worker_id
+    if event.generation is None:
+        check_can_drain(members, worker_id)
+    elif members.current(worker_id, event.generation) is None:
+        raise Stale(f"registration {event.generation} of {worker_id} is not current: it cannot leave")
     if not any(m.spec.node_id != worker_id for m in members.eligible()):
         raise Refused(f"{worker_id} is the only worker that can hold the model: add another one first")
-    member = members.drain(worker_id)
-    out.append(do.KeepDrained(members.drained))
-    out.append(do.Record(Severity.INFO, "node", worker_id, "draining: its items move to the other nodes"))
-    return Replan(Wish(f"{worker_id} is draining")) if member.stage is not None or gets_a_stage else None
+    if event.generation is None:
+        member, doing = members.drain(worker_id), "draining"
+        out.append(do.KeepDrained(members.drained))
+    else:
+        member, doing = members.named(worker_id), "leaving"
+        member.leaving = True
+    out.append(do.Record(Severity.INFO, "node", worker_id, f"{doing}: its items move to the other nodes"))
+    return Replan(Wish(f"{worker_id} is {doing}")) if member.stage is not None or gets_a_stage else None
 
 
 def undrain(members: Members, gathering: Gathering, worker_id: str, now_s: float, out: list[do.Command]) -> Replan | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable
@@ -40,6 +41,7 @@ MIN_WATCH_INTERVAL_S = 0.1
 PROOF_OF_LIFE_S = 1.0
 RESTART_LIMIT_S = 60.0
 MAX_PLANS = 50
+LOOK_S, ASK_AGAIN_S = 0.05, 2.0  # at a worker that leaves
 
 
 class ControlService(rpc.ControlServicer):
@@ -80,6 +82,23 @@ class ControlService(rpc.ControlServicer):
             )
         )
         return pb.HeartbeatReply()
+
+    async def Leave(self, request: pb.LeaveRequest, context: grpc.aio.ServicerContext) -> pb.LeaveReply:
+        """Asked again after a while, should a move have been dropped: Refused by then, if what it holds fits nowhere else."""
+        check_caller_is(request.worker_id)
+        cluster, asked_s = self._shell.cluster, -math.inf
+        while True:
+            member = cluster.members.current(request.worker_id, request.generation)
+            is_in_use = member is not None and (member.stage is not None or cluster.rebalancer.involves(request.worker_id))
+            if member is None or (member.leaving and not is_in_use):
+                return pb.LeaveReply()
+            is_due = cluster.state.wish is None and cluster.rebalancer.move is None and time.monotonic() - asked_s > ASK_AGAIN_S
+            if not member.leaving or is_due:
+                if is_in_use:
+                    cluster.preview(without=request.worker_id)
+                self._shell.feed(on.DrainRequested(request.worker_id, generation=request.generation))
+                asked_s = time.monotonic()
+            await asyncio.sleep(LOOK_S)
 
     async def Report(self, request_iterator: Any, context: grpc.aio.ServicerContext) -> pb.ReportReply:
         headers = dict(context.invocation_metadata() or ())

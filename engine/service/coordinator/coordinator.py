@@ -29,10 +29,11 @@ from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.options import CoordinatorOptions
 from engine.service.coordinator.prepare import prepare_model
 from engine.service.coordinator.recorder import Recorder
+from engine.service.coordinator.scrape_targets import ScrapeTargets
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.text.codec import TextCodec
 from engine.service.coordinator.text.prompts import Prompts
-from engine.service.errors import as_noodle_error
+from engine.service.errors import as_noodle_error, surviving
 from engine.service.metrics_server import MetricsServer, cluster_collector
 from engine.service.process import Server, Stopping, announce, read_again_on_hangup
 from engine.service.trust.guard import Guard
@@ -59,8 +60,12 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     config = ClusterConfig(options.num_workers, options.strategy, layers=options.layers, adaptation=adaptation)
     cluster = Cluster(config, time.monotonic(), journal.last_plan_version(), journal.past_sessions(), journal.drained())
     shell = ClusterShell(cluster, cluster_id, journal, guard.access)
-    scrapes = MetricsServer(options.server.metrics, cluster_collector(asyncio.get_running_loop(), shell.status))
+    scrapes = _scrapes(options, shell)
     metrics_address = scrapes.start()
+    targets = ScrapeTargets(options.metrics_sd, cluster, cluster_id, metrics_address) if options.metrics_sd is not None else None
+    if targets is not None:
+        targets.write_first()
+        shell.spawn(targets.keep_forever())
     if options.recording.metrics_dir is not None:
         shell.record_to(_start_recorder(options.recording.metrics_dir, model, options, shell))
     server = Server(guard)
@@ -84,9 +89,26 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
         await server.stop()
         await shell.close()
         await asyncio.to_thread(scrapes.stop)
+        if targets is not None:
+            with surviving():
+                targets.empty()
         if options.state_dir is None:
             shutil.rmtree(state_dir, ignore_errors=True)
     return 0
+
+
+def _scrapes(options: CoordinatorOptions, shell: ClusterShell) -> MetricsServer:
+    """Not started yet; whoever wants a list of targets wants them to answer."""
+    metrics, loop = options.server.metrics, asyncio.get_running_loop()
+    if metrics.metrics_port is None and options.metrics_sd is not None:
+        metrics = replace(metrics, metrics_port=0)
+    if metrics.metrics_port is None:
+        return MetricsServer(metrics, tuple)
+    from engine.service.coordinator.tally import Tally
+
+    tally = Tally(shell.cluster)
+    shell.count_in(tally)
+    return MetricsServer(metrics, cluster_collector(loop, shell.status, tally.registry.collect))
 
 
 def _start_recorder(folder: Path, model: ModelRef, options: CoordinatorOptions, shell: ClusterShell) -> Recorder:

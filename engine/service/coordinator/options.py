@@ -63,5 +63,10 @@ class CoordinatorOptions:
     )
     show_text: bool = option(default=False, help="let operators read the prompts and answers of all sessions")
     recover: bool = option(default=False, help="begin with what can be read of a damaged journal in --state-dir")
+    metrics_sd: Path | None = option(
+        kind=Path,
+        metavar="FILE",
+        help="keep a list of all that can be scraped here, for Prometheus' file_sd_configs; scraping begins with it",
+    )
     recording: RecordingOptions = group(RecordingOptions)
     server: ServerOptions = group(ServerOptions, listen="127.0.0.1:7070")

@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
@@ -38,6 +38,9 @@ from engine.service.errors import as_noodle_error, from_rpc_error, logged, survi
 from engine.service.trust.access import Access
 from protos import noodle_pb2 as pb
 
+if TYPE_CHECKING:  # it imports prometheus_client, which only those who are scraped need
+    from engine.service.coordinator.tally import Tally
+
 log = logging.getLogger(__name__)
 
 TICK_S = 0.1
@@ -51,6 +54,7 @@ class ClusterShell:
     def __init__(self, cluster: Cluster, cluster_id: str, journal: Journal, access: Access) -> None:
         self.cluster, self.cluster_id, self.journal = cluster, cluster_id, journal
         self._recorder: Recorder | None = None
+        self._tally: Tally | None = None
         self.events = EventList(journal)
         self.peers = Peers(cluster.members, access, self._undelivered)
         self._orders = Orders(cluster, self.peers, self.feed, self.record)
@@ -74,6 +78,10 @@ class ClusterShell:
         """Keep the run's metrics from now on; the recorder ends with the shell."""
         self._recorder = recorder
 
+    def count_in(self, tally: Tally) -> None:
+        """Count for scrapes from now on."""
+        self._tally = tally
+
     # ------------------------------------------------------------------------------------------ events
     def feed(self, event: on.ClusterEvent) -> None:
         """Handle one event now; raises the NoodleError with which the cluster refuses a request.
@@ -81,7 +89,12 @@ class ClusterShell:
         Steps leave at once; journal, clients and the rest follow in order while the first stage computes already.
         """
         now_s = time.monotonic()
-        commands = self.cluster.handle(event, now_s)
+        try:
+            commands = self.cluster.handle(event, now_s)
+        except NoodleError as e:
+            if self._tally is not None:
+                self._tally.refused(event, e)
+            raise
         for command in commands:
             if isinstance(command, do.SendStep):
                 self._send(command)
@@ -93,6 +106,9 @@ class ClusterShell:
         if self._recorder is not None:
             with surviving():
                 self._recorder.observe(event, commands, now_s)
+        if self._tally is not None:
+            with surviving():
+                self._tally.observe(event, commands, now_s)
 
     def _send(self, command: do.SendStep) -> None:
         """Put a step on its way; a segment that cannot be written down stays behind, and its session ends."""
@@ -187,7 +203,7 @@ class ClusterShell:
             case do.EmitToken():
                 self.outputs.emit(command)
             case do.FinishSession():
-                self.outputs.finish(command)
+                self._finish(command)
             case do.Fault():
                 self._say_fault(command)
             case do.Record():
@@ -205,6 +221,11 @@ class ClusterShell:
                 is_former = member is not None and member.generation != command.generation  # its successor is connected already
                 if not is_former:
                     self.peers.drop(command.worker_id)
+
+    def _finish(self, command: do.FinishSession) -> None:
+        reason, error = self.outputs.finish(command)
+        if self._tally is not None:
+            self._tally.ended(command.session_id, reason, error, time.monotonic())
 
     def _give_up(self, command: do.Command, error: NoodleError) -> None:
         """A command failed: the session whose token was not kept, or has no text, ends here."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from engine.data.errors import InvalidInput, NotFound, Refused, check_name
@@ -52,13 +53,13 @@ def make_authority(folder: Path, name: str, days: int = CA_DAYS) -> None:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name), x509.NameAttribute(NameOID.ORGANIZATION_NAME, "NoodleCore")])
     usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
     certificate = (
-        _builder(subject, subject, key, days)
+        _builder(subject, subject, key.public_key(), days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    _write_key(folder / f"{AUTHORITY}.key", key)
+    write_key(folder / f"{AUTHORITY}.key", key)
     replace_whole(folder / f"{AUTHORITY}.pem", certificate.public_bytes(serialization.Encoding.PEM))
     _write_revoked(folder, [])
 
@@ -66,19 +67,58 @@ def make_authority(folder: Path, name: str, days: int = CA_DAYS) -> None:
 def issue(folder: Path, name: str, role: Role, hosts: Sequence[str], days: int = NODE_DAYS) -> tuple[Path, Path]:
     """A certificate and its key for a node; returns their paths. Raises NotFound without an authority, Refused for a name in use."""
     check_name("node name", name)
+    _authority(folder)
+    _check_free(folder, name)
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = signed(folder, request_for(key, name), name, role, hosts, days)
+    key_path, path = folder / f"{name}.key", folder / f"{name}.pem"
+    write_key(key_path, key)
+    replace_whole(path, certificate)
+    return path, key_path
+
+
+def admit(folder: Path, request: bytes, name: str, role: Role) -> bytes:
+    """A certificate for the key of another machine, which asks for it with a signing request; it is kept in the books, without a key.
+
+    Raises InvalidInput for bytes that are no request of whoever has the key, Refused for a name in use.
+    """
+    check_name("node name", name)
+    _check_free(folder, name)
+    try:
+        asked = x509.load_pem_x509_csr(request)
+        is_right = asked.is_signature_valid
+    except (ValueError, TypeError) as e:
+        raise InvalidInput("this is no request for a certificate: use the same version everywhere") from e
+    if not is_right:
+        raise InvalidInput("the request for a certificate is not signed by its own key")
+    certificate = signed(folder, asked, name, role, [], NODE_DAYS)
+    replace_whole(folder / f"{name}.pem", certificate)
+    return certificate
+
+
+def _check_free(folder: Path, name: str) -> None:
     if name == AUTHORITY:
         raise InvalidInput(f"{AUTHORITY!r} is the name of the authority's own files: give the node another name")
-    authority, ca_key = _authority(folder)
     known = {c.name: c for c in issued(folder)}
     if name in known and not known[name].revoked:
         raise Refused(f"{name} has a certificate already: revoke it first (noodle-engine certs revoke {name}), or give another name")
-    key = ec.generate_private_key(ec.SECP256R1())
+
+
+def request_for(key: ec.EllipticCurvePrivateKey, name: str) -> x509.CertificateSigningRequest:
+    """Shows an authority whose key it is."""
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    return x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+
+
+def signed(folder: Path, request: x509.CertificateSigningRequest, name: str, role: Role, hosts: Sequence[str], days: int) -> bytes:
+    """A node's certificate (PEM) for the key of `request`; what else stands there is of no account."""
+    authority, ca_key = _authority(folder)
     subject = x509.Name(
         [x509.NameAttribute(NameOID.COMMON_NAME, name), x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, role.name.lower())]
     )
     usage = x509.KeyUsage(True, False, False, False, True, False, False, False, False)
     certificate = (
-        _builder(subject, authority.subject, key, days)
+        _builder(subject, authority.subject, request.public_key(), days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
@@ -86,10 +126,7 @@ def issue(folder: Path, name: str, role: Role, hosts: Sequence[str], days: int =
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
         .sign(ca_key, hashes.SHA256())
     )
-    key_path, path = folder / f"{name}.key", folder / f"{name}.pem"
-    _write_key(key_path, key)
-    replace_whole(path, certificate.public_bytes(serialization.Encoding.PEM))
-    return path, key_path
+    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def revoke(folder: Path, name: str) -> None:
@@ -100,13 +137,13 @@ def revoke(folder: Path, name: str) -> None:
     _write_revoked(folder, sorted({*revoked_serials(folder / "revoked.pem"), found.serial}))
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, days: int) -> x509.CertificateBuilder:
+def _builder(subject: x509.Name, issuer: x509.Name, key: CertificatePublicKeyTypes, days: int) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SLACK)
         .not_valid_after(now + datetime.timedelta(days=days))
@@ -123,7 +160,8 @@ def _general_name(host: str) -> x509.GeneralName:
     return x509.DNSName(host)
 
 
-def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+def write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
+    """For its owner alone."""
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     replace_whole(path, pem, mode=0o600)
 
@@ -139,6 +177,17 @@ def _write_revoked(folder: Path, serials: Sequence[int]) -> None:
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
+def authority(folder: Path) -> x509.Certificate:
+    """Of a folder that can sign; raises NotFound for one that cannot."""
+    return _authority(folder)[0]
+
+
+def authority_in(path: Path) -> x509.Certificate:
+    """Raises InvalidInput for a file that holds no certificate."""
+    with _readable(path):
+        return x509.load_pem_x509_certificate(read_document(path, "a certificate").encode())
+
+
 def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     remedy = f"{folder} holds no authority: make one with `noodle-engine certs init --dir {folder}`"
     path, key_path = folder / f"{AUTHORITY}.pem", folder / f"{AUTHORITY}.key"

@@ -11,6 +11,7 @@ from engine.service.options import Role
 METHOD_ROLES: dict[str, Role] = {
     "/noodle.v1.Control/Register": Role.WORKER,
     "/noodle.v1.Control/Heartbeat": Role.WORKER,
+    "/noodle.v1.Control/Leave": Role.WORKER,
     "/noodle.v1.Control/Report": Role.WORKER,
     "/noodle.v1.Control/Watch": Role.VIEWER,
     "/noodle.v1.Control/GetStatus": Role.VIEWER,

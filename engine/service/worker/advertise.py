@@ -31,6 +31,14 @@ def advertised_address(bound: str, wanted: str | None, join: str) -> str:
     return f"{_bracketed(_way_out(join))}:{port}" if _is_any(host.strip("[]")) else bound
 
 
+def advertised_host(bound: str, wanted: str | None, join: str) -> str:
+    """HOST:PORT for what listens beside that server, at a port of its own; empty if nothing does."""
+    if not bound:
+        return ""
+    host = _split(wanted)[0] if wanted is not None and _is_any(bound.rsplit(":", 1)[0].strip("[]")) else None
+    return advertised_address(bound, host and _bracketed(host), join)
+
+
 def _way_out(join: str) -> str:
     """Our address on the way to the coordinator. Nothing is sent: connecting a datagram socket only chooses the route."""
     if join.startswith("unix:"):

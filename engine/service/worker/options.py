@@ -24,7 +24,9 @@ def default_id() -> str:
 class WorkerOptions:
     """Serve stages on this machine for a coordinator."""
 
-    join: str = option(default="", required=True, of_process=True, metavar="HOST:PORT", help="the coordinator's address")
+    join: str = option(
+        default="", required=True, of_process=True, metavar="HOST:PORT", help="the coordinator's address, or the line of an invitation"
+    )
     worker_id: str = option(
         "--id",
         default="",
@@ -50,6 +52,13 @@ class WorkerOptions:
     cache: CacheOptions = group(CacheOptions)
     cache_limit_bytes: int | None = option(
         "--cache-limit", kind=size, metavar="SIZE", help="of the weights kept there, e.g. 20G (default: what the disk holds)"
+    )
+    drain_s: int = option(
+        "--drain-seconds",
+        kind=whole(0),
+        default=25,
+        metavar="N",
+        help="at SIGTERM, for how long a worker may hand over what it holds; 0: end at once (default %(default)s)",
     )
     slowdown: float = option(default=1.0, kind=factor, of_process=True, metavar="FACTOR", help="emulate a machine that is this much slower")
     server: ServerOptions = group(ServerOptions)

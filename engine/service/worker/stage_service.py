@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from engine.service.errors import from_rpc_error, status_number
 from engine.service.incoming import checked
 from engine.service.link_probe import LinkPeer, echo, measure_links
 from engine.service.links import Link
+from engine.service.meters import Meters
 from engine.service.trust.access import Access
 from engine.service.trust.gatekeeper import caller_name
 from engine.service.worker import memory
@@ -43,14 +45,15 @@ MAX_SLOWDOWN = 1000.0
 class StageService(rpc.StageServiceServicer):
     """`report` is the link to the coordinator; it exists while the worker is registered."""
 
-    def __init__(self, worker_id: str, supply: WeightSupply, access: Access) -> None:
-        self._worker_id, self._access = worker_id, access
+    def __init__(self, worker_id: str, supply: WeightSupply, access: Access, meters: Meters | None = None) -> None:
+        self._worker_id, self._access, self._meters = worker_id, access, meters or Meters()
         self._supply = supply
         self._supplying: asyncio.Task[Supplied] | None = None
         self._newest_plan = 0  # of the last order for a stage
         self._granted_plan, self._may_read_kv = 0, set[str]()  # workers that a change of plan lets read keys and values here
         self.runner: StageRunner | None = None
         self.report: Link | None = None
+        self.holds_stage = asyncio.Event()  # from the first stage on
         self._links: dict[int, NextStage] = {}  # by plan version
         self._preparation: Preparation | None = None
         self._loop = asyncio.get_running_loop()
@@ -65,6 +68,7 @@ class StageService(rpc.StageServiceServicer):
             if self.report is not None:
                 self.report.put(message)
         elif following := self._links.get(message.plan_version):
+            self._meters.add_link(self._worker_id, following.worker_id, "steps", _payload_bytes(message))
             following.link.put(message)
         else:
             self._undelivered(message, "the next stage is not connected")
@@ -106,6 +110,7 @@ class StageService(rpc.StageServiceServicer):
         supplied, reply = await self._with_weights(request, load)
         reply.resident_before_bytes, reply.peak_resident_bytes = before_bytes, memory.peak_resident_bytes()
         self._connect(request)
+        self.holds_stage.set()
         return supplied.describe(reply)
 
     async def Forward(self, request_iterator: Any, context: grpc.aio.ServicerContext) -> pb.ForwardReply:
@@ -159,7 +164,9 @@ class StageService(rpc.StageServiceServicer):
         try:
             stub = rpc.StageServiceStub(channel)
             copies = [self._copy(stub, part, preparation, stage) for part in request.ranges]
-            return pb.CopyKvReply(num_bytes=sum(await asyncio.gather(*copies)))
+            num_bytes = sum(await asyncio.gather(*copies))
+            self._meters.add_link(request.source_worker_id, self._worker_id, "kv", num_bytes)
+            return pb.CopyKvReply(num_bytes=num_bytes)
         finally:
             await channel.close()
 
@@ -185,6 +192,7 @@ class StageService(rpc.StageServiceServicer):
         carried = tuple(wire.from_message(Carried, m) for m in request.sessions)
         switching: Future[tuple[str, ...]] = runner.call(lambda: runner.commit(stage, carried))
         missing = await asyncio.wrap_future(switching)
+        self.holds_stage.set()
         self._drop_preparation()
         self._may_read_kv.clear()
         await self._disconnect(lambda version: version != request.plan_version)
@@ -295,7 +303,7 @@ class StageService(rpc.StageServiceServicer):
             call = rpc.StageServiceStub(channel).Forward(metadata=self._access.metadata)
             link = Link(call, f"{request.next_worker_id} at {request.next_address}", self._undelivered)
             watch = asyncio.create_task(self._watch(request.plan_version, request.next_worker_id, link))
-            self._links[request.plan_version] = NextStage(link, channel, watch)
+            self._links[request.plan_version] = NextStage(request.next_worker_id, link, channel, watch)
 
     async def _watch(self, plan_version: int, next_worker_id: str, link: Link) -> None:
         """Say at once when the way to the next stage breaks: a step that was on it is lost, and nobody else can know."""
@@ -330,6 +338,7 @@ class StageService(rpc.StageServiceServicer):
 class NextStage:
     """The way to the stage behind this one."""
 
+    worker_id: str
     link: Link
     channel: grpc.aio.Channel
     watch: asyncio.Task[None]
@@ -362,6 +371,11 @@ class Preparation:
     def close(self) -> None:
         self.is_given_up = True
         self.thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _payload_bytes(frame: pb.StepFrame) -> int:
+    """Of the hidden states in it; to read the field itself would copy them."""
+    return math.prod(frame.shape) * (4 if frame.dtype == pb.DTYPE_FLOAT32 else 2) if frame.shape else 0
 
 
 def check_slowdown(factor: float) -> float:

@@ -185,7 +185,11 @@ class WeightSupply:
                 sources.append(WeightSource(peer.worker_id, stub, self._access.metadata, peer.bandwidth_bytes_per_s))
             # It has enough to do with tokens, so the others choose first.
             sources.append(WeightSource(COORDINATOR, rpc.WeightServiceStub(coordinator), self._access.metadata))
-            await fetch.run(sources)
+            try:
+                await fetch.run(sources)
+            finally:
+                for source_id, num_bytes in fetch.report.bytes_from.items():
+                    self._meters.add_link(source_id, self._worker_id, "weights", num_bytes)
         return fetch.report
 
 

@@ -25,6 +25,7 @@ from engine.data.plan import NodeSpec
 from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache
 from engine.service import sensors, wire
 from engine.service.addresses import check_address
+from engine.service.errors import from_rpc_error
 from engine.service.incoming import check_registered, checked
 from engine.service.links import Link, connect
 from engine.service.meters import Meters
@@ -34,10 +35,13 @@ from engine.service.process import Server, announce, end_at_once, read_again_on_
 from engine.service.trust.access import Access
 from engine.service.trust.certificates import read_certificate
 from engine.service.trust.guard import Guard
+from engine.service.trust.invitation import is_invitation
 from engine.service.trust.trouble import explained
 from engine.service.weights.weight_library import WeightLibrary
 from engine.service.weights.weight_service import WeightService
-from engine.service.worker.advertise import advertised_address, check_advertise
+from engine.service.worker.admission import admitted
+from engine.service.worker.advertise import advertised_address, advertised_host, check_advertise
+from engine.service.worker.departure import Departure, end_by_signal
 from engine.service.worker.heartbeat import Heartbeat
 from engine.service.worker.options import WorkerOptions, default_id
 from engine.service.worker.stage_service import StageService
@@ -58,6 +62,8 @@ RETRY_S = (0.1, 0.2, 0.2, 0.3, 0.5, 0.5, 1.0, 2.0)
 
 async def run_worker(options: WorkerOptions) -> int:
     """Serve until the process is ended; raises what the coordinator or this machine has against this worker for good."""
+    if is_invitation(options.join):
+        options = await admitted(options)
     options = replace(options, worker_id=options.worker_id or _own_name(options.server.security) or default_id())
     check_name("worker id", options.worker_id)
     if options.advertise is not None:
@@ -70,7 +76,7 @@ async def run_worker(options: WorkerOptions) -> int:
     meters = Meters()
     cache = WeightCache(options.cache.folder / CACHE_FOLDER, options.cache_limit_bytes)
     supply = WeightSupply(options.worker_id, options.join, cache, meters, access)
-    service = StageService(options.worker_id, supply, access)
+    service = StageService(options.worker_id, supply, access, meters)
     rpc.add_StageServiceServicer_to_server(service, server.grpc)
     sender = WeightService(WeightLibrary(cache, supply.folder_of), supply.pace, meters.add_sent)
     rpc.add_WeightServiceServicer_to_server(sender, server.grpc)
@@ -81,9 +87,14 @@ async def run_worker(options: WorkerOptions) -> int:
         log.warning("%s", exposed)
     announce({"address": address, "worker_id": options.worker_id, "pid": os.getpid(), "metrics_address": metrics_address})
     read_again_on_hangup(guard)
-    worker = Worker(options, address, service, meters, access)
+    worker, departure = Worker(options, address, service, meters, access, metrics_address), Departure(options.drain_s)
+    serving = asyncio.create_task(worker.run())
     try:
-        return await worker.run()
+        await _first_of(serving, departure.asked(service.holds_stage))
+        await server.set_serving(False)
+        if not await worker.leave(departure.limit_s):
+            end_by_signal()
+        return 0
     finally:
         await worker.close()
         await server.stop()
@@ -115,9 +126,10 @@ class Worker:
         service: StageService,
         meters: Meters,
         access: Access,
+        metrics_address: str = "",
     ) -> None:
         self._options, self._service, self._access = options, service, access
-        self._meters, self._bound = meters, address
+        self._meters, self._bound, self._metrics_bound = meters, address, metrics_address
         self._spec = NodeSpec(
             node_id=options.worker_id,
             address=address,
@@ -131,6 +143,7 @@ class Worker:
             instance_id=secrets.token_hex(8),
         )
         self._channel: grpc.aio.Channel | None = None
+        self._generation = 0  # of the registration that lives; 0 while there is none
         self._preparing: asyncio.Task[None] | None = None
         self._attempt = 0
 
@@ -148,6 +161,22 @@ class Worker:
             await self._service.forget()
             await asyncio.sleep(RETRY_S[min(self._attempt, len(RETRY_S) - 1)])
             self._attempt += 1
+
+    async def leave(self, limit_s: float) -> bool:
+        """Hand over what it holds; False if that did not work, which is said."""
+        if self._channel is None or not self._generation:
+            log.warning("ends without handing over what it holds: no coordinator is there")
+            return False
+        request = pb.LeaveRequest(worker_id=self._spec.node_id, generation=self._generation)
+        try:
+            await rpc.ControlStub(self._channel).Leave(request, metadata=self._access.metadata, timeout=limit_s)
+        except grpc.aio.AioRpcError as e:
+            is_late = e.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            why = f"it took longer than --drain-seconds {limit_s:g}" if is_late else str(from_rpc_error(e, "the coordinator"))
+            log.warning("ends without handing over what it holds: %s", why)
+            return False
+        log.info("left: it holds nothing any more")
+        return True
 
     async def close(self) -> None:
         if self._channel is not None:
@@ -227,16 +256,18 @@ class Worker:
         if early is not None:
             early.close()
         self._attempt = 0
-        self._service.report = connection.report
+        self._service.report, self._generation = connection.report, connection.generation
         try:
             await _first_of(connection.closed(), fenced.wait())
         finally:
+            self._generation = 0
             connection.close()
 
     async def _connect(self, stub: rpc.ControlStub, state: str, fenced: asyncio.Event) -> Connection:
         request = pb.RegisterRequest(state=state)
         address = advertised_address(self._bound, self._options.advertise, self._options.join)
-        wire.to_message(replace(self._spec, address=address), request.spec)
+        metrics_address = advertised_host(self._metrics_bound, self._options.advertise, self._options.join)
+        wire.to_message(replace(self._spec, address=address, metrics_address=metrics_address), request.spec)
         try:
             reply = check_registered(checked(await stub.Register(request, metadata=self._access.metadata, timeout=REGISTER_TIMEOUT_S)))
         except grpc.aio.AioRpcError as e:
@@ -247,13 +278,14 @@ class Worker:
         heartbeat_channel = self._access.sync_channel(self._options.join)
         heartbeat = Heartbeat(heartbeat_channel, self._spec.node_id, self._meters, self._access, lambda: _set_from_thread(loop, fenced))
         heartbeat.start(reply.generation, reply.heartbeat_period_s)
-        return Connection(report, heartbeat, heartbeat_channel.close)
+        return Connection(reply.generation, report, heartbeat, heartbeat_channel.close)
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
     """One registration: its report stream and its heartbeat."""
 
+    generation: int
     report: Link
     heartbeat: Heartbeat
     close_channel: Callable[[], None]

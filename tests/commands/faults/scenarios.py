@@ -117,6 +117,9 @@ SCENARIOS: Mapping[str, tuple[Scenario, ...]] = {
         _one("certs list --dir certs --json"),
         _one("certs revoke w9 --dir certs"),
     ),
+    "examples": (_one("examples"), _one("examples alerts.yaml"), _one("examples --out out --json")),
+    "cache": (_one("cache list --cache-dir made"), _one("cache prune --older-than-days 0 --cache-dir made")),
+    "invite": (_one(f"invite --join {NOBODY} --dir certs", until="noodle:", code=130),),
     "drill": (_one("drill --seeds 2"),),
     "bench": (
         _one("bench adaptation --steps 1000", limit_s=0.5, code=130),
@@ -188,12 +191,11 @@ def make_template(folder: Path) -> Path:
 
 def _write_plan(folder: Path) -> None:
     from engine.planning.documents.partition_plan import PartitionPlan
-    from engine.planning.documents.plan_json import plan_to_json
     from engine.planning.documents.problem_json import read_problem
     from engine.planning.strategies import solve
 
     problem = read_problem(json.dumps(PROBLEM))
-    (folder / "plan.json").write_text(plan_to_json(PartitionPlan.of(problem, solve(problem, "balanced"), model="m", solve_ms=1.0)))
+    (folder / "plan.json").write_text(PartitionPlan.of(problem, solve(problem, "balanced"), model="m", solve_ms=1.0).to_json())
 
 
 def _write_console(folder: Path) -> None:

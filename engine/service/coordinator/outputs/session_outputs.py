@@ -193,8 +193,9 @@ class SessionOutputs:
             output.fail(error)
         self._feed(on.SessionFailed(session_id, error))
 
-    def finish(self, command: do.FinishSession) -> None:
-        """End a session; one whose last tokens had no place on the disk, or no text, has failed, even if the cluster knows all of them."""
+    def finish(self, command: do.FinishSession) -> tuple[FinishReason, NoodleError | None]:
+        """End a session and say how it ended: one whose last tokens had no place on the disk, or no text, has failed, even if the
+        cluster knows all of them."""
         output, reason, error, status = self._by_id.pop(command.session_id, None), command.reason, command.error, command.status
         if output is not None:
             try:
@@ -208,3 +209,4 @@ class SessionOutputs:
                 reason, error, status = FinishReason.ERROR, output.fault, with_error(status, output.fault)
                 output.finish(reason, error)
         self._journal.close_session(command.session_id, reason, error, status)
+        return reason, error
