@@ -65,7 +65,7 @@ class NoteReply(_message.Message):
     def __init__(self) -> None: ...
 
 class NodeSpec(_message.Message):
-    __slots__ = ("node_id", "address", "host", "pid", "device", "device_name", "num_threads", "memory_bytes", "kv_budget_bytes", "num_cores", "device_type", "dtypes", "pool_id", "pool_bytes", "instance_id", "metrics_address")
+    __slots__ = ("node_id", "address", "host", "pid", "device", "device_name", "num_threads", "memory_bytes", "kv_budget_bytes", "num_cores", "device_type", "dtypes", "pool_id", "pool_bytes", "instance_id", "metrics_address", "arithmetic")
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +82,7 @@ class NodeSpec(_message.Message):
     POOL_BYTES_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_ID_FIELD_NUMBER: _ClassVar[int]
     METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    ARITHMETIC_FIELD_NUMBER: _ClassVar[int]
     node_id: str
     address: str
     host: str
@@ -98,7 +99,8 @@ class NodeSpec(_message.Message):
     pool_bytes: int
     instance_id: str
     metrics_address: str
-    def __init__(self, node_id: _Optional[str] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., num_threads: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., num_cores: _Optional[int] = ..., device_type: _Optional[str] = ..., dtypes: _Optional[_Iterable[str]] = ..., pool_id: _Optional[str] = ..., pool_bytes: _Optional[int] = ..., instance_id: _Optional[str] = ..., metrics_address: _Optional[str] = ...) -> None: ...
+    arithmetic: str
+    def __init__(self, node_id: _Optional[str] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., num_threads: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., num_cores: _Optional[int] = ..., device_type: _Optional[str] = ..., dtypes: _Optional[_Iterable[str]] = ..., pool_id: _Optional[str] = ..., pool_bytes: _Optional[int] = ..., instance_id: _Optional[str] = ..., metrics_address: _Optional[str] = ..., arithmetic: _Optional[str] = ...) -> None: ...
 
 class ModelRef(_message.Message):
     __slots__ = ("model", "random_weights", "dtype")

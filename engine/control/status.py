@@ -47,7 +47,7 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         failure=cluster.state.failure,
         adaptation=AdaptationState(str(adapting.mode), adapting.suggestion_id(cluster.plan_version)),
         speculation=SpeculationState(str(guesses.mode), guesses.why_not, guesses.num_proposed, guesses.num_accepted),
-        identity=identity(card.ref.dtype, _device_types(cluster)) if card else Identity.UNKNOWN,
+        identity=_identity(cluster, card) if card else Identity.UNKNOWN,
         prefix_cache=_prefix_cache(cluster),
     )
 
@@ -89,10 +89,11 @@ def _speed(cluster: Cluster, plan: Plan | None) -> Speed:
     )
 
 
-def _device_types(cluster: Cluster) -> set[str]:
-    """The kinds of the devices that compute, or would if all workers were used."""
+def _identity(cluster: Cluster, card: ModelCard) -> Identity:
+    """The grade of the devices that compute, or would if all workers were used."""
     used = {stage.node_id for stage in cluster.plan.stages} if cluster.plan else None
-    return {member.spec.device_type for member in cluster.members if used is None or member.spec.node_id in used}
+    specs = [member.spec for member in cluster.members if used is None or member.spec.node_id in used]
+    return identity(card.ref.dtype, [s.device_type for s in specs], [s.arithmetic for s in specs], is_exact=not card.inexact)
 
 
 def _detail(cluster: Cluster) -> str:

@@ -50,6 +50,7 @@ class ModelCard:
     num_parameters: int
     stored_dtype: str = ""  # of most bytes of the weights, by its torch name; "" where no weights are stored
     missing: str = ""  # why the folder's weights cannot be loaded, by its headers; empty if they can
+    inexact: str = ""  # of int8: why an answer may depend on its company; empty if it does not
     tokenizer_source: str = ""  # the files that the tokenizer was read from, set by who reads them
     stand_in_tokenizer: str = ""  # why bytes take the place of the model's own tokenizer, set by who reads it; empty if they do not
 

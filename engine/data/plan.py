@@ -26,6 +26,7 @@ class NodeSpec:
     dtypes: tuple[str, ...] = ()  # in which a product ran here and was right; () if the worker did not say
     pool_id: str = ""  # the memory that it draws from: what names the same one shares it; "" if the worker did not say
     pool_bytes: int = 0  # what that memory could give to all who share it, as this worker found it
+    arithmetic: str = ""  # what the last bits of its results depend on: torch's build and the instructions used
     instance_id: str = ""  # random, of the process: host name and pid are the same in every container
     metrics_address: str = ""  # where it answers scrapes; "" if nowhere
 

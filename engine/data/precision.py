@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # those that a stage computes in, with the bytes of one number
+INT8 = "int8"
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, INT8: 1}  # those that a stage computes in, with the bytes of one number
 _FACTOR_WORDS = {2: "halves", 4: "quarters"}
 
 
@@ -18,6 +19,7 @@ class Identity(StrEnum):
 
     UNKNOWN = ""  # nothing is planned yet
     SAME_TOKENS = "1"
+    EXACT = "1b"
     WITHIN_TOLERANCE = "2"
 
     @classmethod
@@ -33,15 +35,22 @@ class Identity(StrEnum):
 _SENTENCES = {
     Identity.UNKNOWN: "",
     Identity.SAME_TOKENS: "greedy answers have the tokens of a single process, on any plan, but for ties within rounding",
+    Identity.EXACT: "the same tokens alone, in any company, on any plan and after any loss, in 8 bits",
     Identity.WITHIN_TOLERANCE: "logits agree within a tolerance; the plan, company or a loss may change tokens",
 }
 
 
-def identity(dtype: str, device_types: Iterable[str]) -> Identity:
-    """The grade of a cluster that computes in `dtype` on these kinds of devices."""
+def identity(dtype: str, device_types: Iterable[str], arithmetics: Iterable[str] = (), *, is_exact: bool = True) -> Identity:
+    """The grade of a cluster that computes in `dtype` on these kinds of devices.
+
+    `arithmetics` are what the last bits depend on, and `is_exact` whether the model's own parts allow the same bits in any company:
+    both matter to int8 alone.
+    """
     kinds = set(device_types)
     if not dtype or not kinds:
         return Identity.UNKNOWN
+    if dtype == INT8:
+        return Identity.EXACT if is_exact and kinds == {"cpu"} and len(set(arithmetics)) == 1 else Identity.WITHIN_TOLERANCE
     return Identity.SAME_TOKENS if dtype == "float32" and len(kinds) == 1 else Identity.WITHIN_TOLERANCE
 
 

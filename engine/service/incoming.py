@@ -213,7 +213,7 @@ def check_spec(spec: NodeSpec) -> NodeSpec:
     """Return what a worker says of its node if it can be so; raises InvalidInput naming the first field that cannot."""
     check_name("worker id", spec.node_id)
     _in_range("num_threads", spec.num_threads, 1.0, math.inf)
-    for name in ("address", "host", "device", "device_name", "device_type", "pool_id", "metrics_address"):
+    for name in ("address", "host", "device", "device_name", "device_type", "pool_id", "arithmetic", "metrics_address"):
         _short(name, getattr(spec, name))
     if spec.device_type not in (known := [str(kind) for kind in DeviceType]):
         text = f"device_type {spec.device_type[:40]!r} is unknown, known are {', '.join(known)}"

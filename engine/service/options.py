@@ -7,10 +7,11 @@ from enum import IntEnum
 from pathlib import Path
 
 from engine.data.model import ModelRef
+from engine.data.precision import DTYPE_BYTES
 from engine.options.declared import group, option
 from engine.options.kinds import whole
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = tuple(DTYPE_BYTES)
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 

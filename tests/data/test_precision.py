@@ -22,6 +22,7 @@ from tests.tui import frames
         ("float32", "bfloat16", 10**9, "stored as float32, computed as bfloat16"),
         ("bfloat16", "bfloat16", 10**9, "stored and computed as bfloat16"),
         ("bfloat16", "float16", 10**9, "stored as bfloat16, computed as float16"),
+        ("bfloat16", "int8", 10**9, "stored as bfloat16, computed as int8"),
         ("", "float32", 10**9, "computed as float32: `--dtype bfloat16` halves 1.0 GB"),
         ("", "", 0, ""),
     ],
@@ -46,6 +47,23 @@ def test_a_sentence_says_what_is_stored_what_is_computed_and_what_another_dtype_
 )
 def test_only_float32_on_one_kind_of_device_is_grade_1(dtype: str, devices: list[str], grade: Identity) -> None:
     assert identity(dtype, devices) is grade
+
+
+@pytest.mark.parametrize(
+    ("devices", "arithmetics", "is_exact", "grade"),
+    [
+        (["cpu", "cpu"], ["torch 2.13, AVX2"] * 2, True, Identity.EXACT),
+        (["cpu", "cpu"], ["torch 2.13, AVX2", "torch 2.13, AVX512"], True, Identity.WITHIN_TOLERANCE),
+        (["cpu", "cpu"], ["torch 2.13, AVX2", "torch 2.14, AVX2"], True, Identity.WITHIN_TOLERANCE),
+        (["cpu"], ["torch 2.13, AVX2"], False, Identity.WITHIN_TOLERANCE),
+        (["cuda"], ["torch 2.13, cuda"], True, Identity.WITHIN_TOLERANCE),
+        ([], [], True, Identity.UNKNOWN),
+    ],
+)
+def test_int8_is_exact_on_workers_of_one_build_and_instruction_set(
+    devices: list[str], arithmetics: list[str], is_exact: bool, grade: Identity
+) -> None:
+    assert identity("int8", devices, arithmetics, is_exact=is_exact) is grade
 
 
 def test_a_tied_table_counts_once() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -79,28 +80,28 @@ def test_a_dtype_that_does_not_work_gets_no_rates(monkeypatch: pytest.MonkeyPatc
 
 def test_int8_rates_are_those_of_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: set[torch.dtype] = set()
-    product = roofline.product
+    prepared = roofline.prepared
 
-    def spy(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    def spy(left: torch.Tensor, right: torch.Tensor) -> Callable[[], torch.Tensor]:
         seen.add(left.dtype)
-        return product(left, right)
+        return prepared(left, right)
 
-    monkeypatch.setattr(roofline, "product", spy)
+    monkeypatch.setattr(roofline, "prepared", spy)
     monkeypatch.setattr(roofline, "_GEMM_SIZE", {"cpu": 128})
     found, failures = measure_rooflines("cpu", [torch.int8], 0.01)
     assert seen == {torch.int8} and found[torch.int8].bytes_per_s > 0 and not failures
 
 
 def test_a_dtype_whose_larger_products_fail_is_no_support(monkeypatch: pytest.MonkeyPatch) -> None:
-    product = roofline.product
+    prepared = roofline.prepared
 
-    def fail(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    def fail(left: torch.Tensor, right: torch.Tensor) -> Callable[[], torch.Tensor]:
         if left.dtype == torch.int8:
             raise RuntimeError("CUBLAS_STATUS_NOT_SUPPORTED\nat line 7")
-        return product(left, right)
+        return prepared(left, right)
 
     monkeypatch.setattr(hardware_report, "BENCHMARK_BUDGET_S", 0.05)
-    monkeypatch.setattr(roofline, "product", fail)
+    monkeypatch.setattr(roofline, "prepared", fail)
     monkeypatch.setattr(hardware_report, "read_gpus", lambda: ())
     report = examine_hardware()
     assert not report.capabilities[0].supports(INT8) and report.capabilities[0].supports(FLOAT32)

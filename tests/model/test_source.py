@@ -245,7 +245,7 @@ def test_tiny_means_tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         (ModelRef("../x", 0), "architecture name"),
         (ModelRef("lama", 0), "near it: .*lamb|not an architecture"),
         (ModelRef("gpt2", -1), "seed must lie"),
-        (ModelRef("gpt2", 0, "int8"), "dtype 'int8'"),
+        (ModelRef("gpt2", 0, "int4"), "dtype 'int4'"),
         (ModelRef("gpt2:tiny"), "--random-weights 0"),
     ],
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from engine.options.declared import argument, option
 from engine.options.kinds import whole
 
-SUITES = ("all", "hop", "decode", "serve", "plan", "staged", "adaptation", "gpu")
+SUITES = ("all", "hop", "decode", "serve", "plan", "staged", "adaptation", "gpu", "quality")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +25,12 @@ class Bench:
     """Measure hop cost, decode speed, serving many sessions or the planner on this machine."""
 
     suite: str = argument(optional=True, choices=SUITES, default="all", help="all: hop, decode, serve")
+    model: str | None = argument(optional=True, metavar="MODEL", help="of `quality`")
+    dtype: str = option(
+        default="float32,bfloat16,int8",
+        metavar="D[,D]",
+        help="of `quality`, compared with the first (default %(default)s)",
+    )
     sessions: int = option(kind=whole(1), default=8, metavar="N", help="concurrent sessions of `serve` (default %(default)s)")
     workers: int = option(kind=whole(0), default=3, metavar="N", help="of `serve`; at most of `gpu`, 0: no cluster (default %(default)s)")
     steps: int = option(kind=whole(1000), default=10_000, metavar="N", help="of each steady trace of `adaptation` (default %(default)s)")

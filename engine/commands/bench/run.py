@@ -49,6 +49,10 @@ def bench(options: Bench) -> int:
         from engine.commands.bench.adaptation import bench_adaptation
 
         return bench_adaptation(options)
+    if options.suite == "quality":
+        from engine.commands.bench.quality import bench_quality
+
+        return bench_quality(options)
     if options.suite == "gpu":
         from engine.commands.bench.gpu import bench_gpu
 

@@ -12,6 +12,7 @@ from time import perf_counter
 
 import torch
 
+from engine.model.eight_bit_products import whole_product
 from engine.model.hardware.clocks import clock_for
 from engine.model.hardware.cpu import cache_bytes
 from engine.model.hardware.devices import usable_memory
@@ -61,7 +62,15 @@ def measure_rooflines(
 
 def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """left [m, k] x right [k, n] in their dtype; int8 accumulates in int32."""
-    return torch._int_mm(left, right) if left.dtype == torch.int8 else left @ right
+    if left.dtype != torch.int8:
+        return left @ right
+    return whole_product(left, right)() if left.device.type == "cpu" else torch._int_mm(left, right)
+
+
+def prepared(left: torch.Tensor, right: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """What computes `product` as a stage does, whose 8-bit weights are laid out once."""
+    is_laid_out = left.dtype == torch.int8 and left.device.type == "cpu"
+    return whole_product(left, right) if is_laid_out else lambda: product(left, right)
 
 
 def _product_flops_per_s(device: str, dtype: torch.dtype, budget_s: float) -> float:
@@ -81,7 +90,7 @@ def _product_flops_per_s(device: str, dtype: torch.dtype, budget_s: float) -> fl
 
 def _squaring(matrix: torch.Tensor) -> Callable[[], torch.Tensor]:
     """Times its transpose: the long side contiguous, as weights are kept. CUDA multiplies int8 in no other layout."""
-    return lambda: product(matrix, matrix.t())
+    return prepared(matrix, matrix.t())
 
 
 def _read_bytes_per_s(device: str, dtype: torch.dtype, buffer: torch.Tensor, budget_s: float) -> float:
@@ -96,7 +105,7 @@ def _read_bytes_per_s(device: str, dtype: torch.dtype, buffer: torch.Tensor, bud
 def _reader(dtype: torch.dtype, data: torch.Tensor, num_vectors: int) -> Callable[[], torch.Tensor]:
     matrix = data.view(dtype).view(_ROWS, -1).t()  # [k, _ROWS], long side contiguous as weights are kept
     vectors = torch.ones(num_vectors, matrix.shape[0], dtype=dtype, device=data.device)
-    return lambda: product(vectors, matrix)
+    return prepared(vectors, matrix)
 
 
 def _dispatch_s(device: str) -> float:

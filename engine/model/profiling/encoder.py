@@ -15,6 +15,7 @@ from torch import nn
 
 from engine.data.errors import InvalidInput, NotSupported
 from engine.data.model import Item, ModelCard, ModelRef
+from engine.data.precision import INT8
 from engine.model.running.chain import find_blocks, stations
 from engine.model.running.slicing import torch_dtype
 from engine.model.sources.architectures import architecture_of
@@ -51,7 +52,7 @@ class EncoderWorkload:
 
         weights = WeightFolder(folder)
         try:
-            model = AutoModel.from_pretrained(folder, dtype=torch_dtype(ref.dtype), local_files_only=True, trust_remote_code=False)
+            model = AutoModel.from_pretrained(folder, dtype=_float_dtype(ref), local_files_only=True, trust_remote_code=False)
         except Exception as error:  # whatever a family objects to, such as a package that is not installed
             first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
             raise NotSupported(f"model family {weights.config.model_type!r} cannot be loaded by transformers: {first_line}") from error
@@ -65,7 +66,7 @@ class EncoderWorkload:
         config = encoder_config(ref.model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(ref.random_weights or 0)
-            model = AutoModel.from_config(config, dtype=torch_dtype(ref.dtype))
+            model = AutoModel.from_config(config, dtype=_float_dtype(ref))
         return cls(model, ref, folder="", fingerprint="", device=device)
 
     def points(self, most_prefill_tokens: int, *, quick: bool) -> PointPlan:
@@ -85,6 +86,12 @@ class EncoderWorkload:
             return self.model(input_ids=token_ids)
 
         return step
+
+
+def _float_dtype(ref: ModelRef) -> torch.dtype:
+    if ref.dtype == INT8:
+        raise NotSupported(f"{ref.model!r} is no decoder that can be served, and only those run in int8: use --dtype float32 or bfloat16")
+    return torch_dtype(ref.dtype)
 
 
 def encoder_config(name: str) -> PreTrainedConfig:

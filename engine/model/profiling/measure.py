@@ -29,7 +29,8 @@ from engine.model.hardware.devices import check_device
 from engine.model.hardware.freed_memory import release_memory
 from engine.model.progress import Progress
 from engine.model.running.accelerator.acceleration import Acceleration, CaptureLimits
-from engine.model.running.slicing import build_chain, item_state, torch_dtype
+from engine.model.running.eight_bit.layers import bytes_of
+from engine.model.running.slicing import build_in, item_state
 from engine.model.running.stage import StageModel
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def measure_config(config: PreTrainedConfig, *, dtype: str, device: str, on_prog
 
 
 def _kinds(config: PreTrainedConfig, dtype: str) -> list[_Kind]:
-    model, chain = build_chain(config, torch_dtype(dtype))
+    model, chain = build_in(config, dtype)
     layer_types = getattr(config.get_text_config(decoder=True), "layer_types", None) or [""] * chain.num_blocks
     signatures: list[object] = []
     weight_bytes: list[int] = []
@@ -95,7 +96,7 @@ def _kinds(config: PreTrainedConfig, dtype: str) -> list[_Kind]:
         prefix = len(chain.prefixes(item)[0]) if is_block else 0  # a block's number is not part of its kind
         state = [(name[prefix:], tuple(tensor.shape)) for name, tensor in item_state(model, chain, item)]
         signatures.append((tuple(state), layer_types[item - 1] if is_block else item, is_block and chain.kv[item - 1] is None))
-        weight_bytes.append(sum(tensor.nbytes for _, tensor in item_state(model, chain, item)))
+        weight_bytes.append(sum(bytes_of(model, name, tensor) for name, tensor in item_state(model, chain, item)))
     groups: dict[object, list[int]] = {}
     for item, signature in enumerate(signatures):
         groups.setdefault(signature, []).append(item)

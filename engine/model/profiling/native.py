@@ -12,14 +12,16 @@ from engine.data.errors import NotSupported
 def native_generator(folder: Path, *, dtype: str, num_threads: int) -> Callable[[Sequence[int], int], tuple[list[int], float]]:
     """Load the whole model once; the result generates exactly n tokens greedily and returns (token ids, seconds).
 
-    Raises NotSupported for a folder that transformers does not load by itself.
+    For int8, which only the engine has, it computes in float32. Raises NotSupported for a folder that transformers does not load by itself.
     """
     import torch
     from transformers import AutoModelForCausalLM
 
+    from engine.model.running.slicing import torch_dtype
+
     torch.set_num_threads(num_threads)
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch_dtype(dtype)).eval()
     except Exception as error:  # GGUF and fp8 ask for another package, and each family objects in its own way
         first_line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise NotSupported(

@@ -249,7 +249,7 @@ def _environment(workload: Described, roofline: Roofline) -> Environment:
         cpu_name=device_name("cpu"),
         num_threads=torch.get_num_threads(),
         num_cores=num_cores(),
-        dtype=str(workload.dtype).removeprefix("torch."),
+        dtype=workload.card.ref.dtype,
         host=platform.node(),
         platform=platform.platform(),
         roofline=roofline,

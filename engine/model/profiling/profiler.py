@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
+import torch
+
 from engine.model.hardware.clocks import clock_for
 from engine.model.hardware.freed_memory import release_memory
 from engine.model.hardware.roofline import measure_roofline
@@ -88,7 +90,7 @@ class WorkloadProfiler:
         """Warm up and measure; takes about the budget and a second, more where three steps of each phase take longer."""
         began_s = perf_counter()
         self._progress(0.0, "measuring what this device can do at best")
-        roofline = measure_roofline(self._workload.device, self._workload.dtype)
+        roofline = measure_roofline(self._workload.device, getattr(torch, self._workload.card.ref.dtype))
         release_memory()
         measuring_s = perf_counter()
         probed_s = {tokens: self._probe_s(tokens) for tokens in (1, _PROBE_TOKENS)}

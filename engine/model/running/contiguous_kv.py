@@ -7,13 +7,14 @@ attention reads are views.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 
 from engine.data.errors import InvalidInput
 from engine.data.generation import Taken
-from engine.model.running.kv import KVSession, KVStore
+from engine.model.running.kv import KVSession, KVStore, LayerShape
 
 FIRST_CAPACITY_TOKENS = 64
 
@@ -35,7 +36,18 @@ class ContiguousSession(KVSession):
 
 
 class ContiguousKV(KVStore[ContiguousSession]):
-    """See `KVStore`; `used_bytes` are those of the buffers."""
+    """See `KVStore`; `used_bytes` are those of the buffers. Sessions take whole blocks of `block_tokens`."""
+
+    def __init__(
+        self, layers: Mapping[int, LayerShape], budget_bytes: int, *, dtype: torch.dtype, device: str = "cpu", block_tokens: int = 1
+    ) -> None:
+        super().__init__(layers, budget_bytes, dtype=dtype, device=device)
+        self._block_tokens = block_tokens
+
+    def buffer(self, session_id: str, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """All keys [H, capacity, K] and values of one layer, finite numbers behind the tokens too."""
+        buffer = self._session(session_id).buffers[layer]
+        return buffer.keys, buffer.values
 
     def carry(self, session_id: str, num_tokens: int, max_tokens: int, old: KVStore[ContiguousSession] | None) -> bool:
         """As `KVStore.carry`; shared layers are taken over without a copy."""
@@ -89,7 +101,7 @@ class ContiguousKV(KVStore[ContiguousSession]):
         if moves:
             self.kept_bytes -= self._size(kept)
         for layer in self.layers:
-            capacity = min(max_tokens, max(FIRST_CAPACITY_TOKENS, 2 * num_tokens))
+            capacity = min(self._whole_blocks(max_tokens), max(FIRST_CAPACITY_TOKENS, self._whole_blocks(2 * num_tokens)))
             session.buffers[layer] = self._copied(layer, kept.buffers[layer], num_tokens, capacity)
             if moves:
                 del kept.buffers[layer]
@@ -105,7 +117,10 @@ class ContiguousKV(KVStore[ContiguousSession]):
         return new
 
     def _reservation_bytes(self, max_tokens: int) -> int:
-        return max_tokens * self.bytes_per_token
+        return self._whole_blocks(max_tokens) * self.bytes_per_token
+
+    def _whole_blocks(self, num_tokens: int) -> int:
+        return -(-num_tokens // self._block_tokens) * self._block_tokens
 
     def _used_bytes(self, session: ContiguousSession) -> int:
         return sum(buffer.num_bytes for buffer in session.buffers.values())
@@ -142,7 +157,7 @@ class ContiguousKV(KVStore[ContiguousSession]):
         shape = self.layers[layer]
         old = session.buffers.get(layer)
         doubled = FIRST_CAPACITY_TOKENS if old is None else 2 * old.keys.shape[1]
-        capacity = min(session.max_tokens, max(num_tokens, doubled))
+        capacity = min(self._whole_blocks(session.max_tokens), max(self._whole_blocks(num_tokens), doubled))
         if old is None:
             keys = self._empty(shape.num_key_heads, capacity, shape.key_size)
             new = Buffer(keys, self._empty(shape.num_value_heads, capacity, shape.value_size))
@@ -157,4 +172,4 @@ class ContiguousKV(KVStore[ContiguousSession]):
         if math.prod(shape) == 0:
             raise InvalidInput(f"KV buffers of shape {shape} hold nothing")
         with torch.inference_mode(False):  # an inference tensor could not be written to by an import outside a step
-            return torch.empty(shape, dtype=self._dtype, device=self._device)
+            return torch.zeros(shape, dtype=self._dtype, device=self._device)

@@ -18,6 +18,7 @@ from engine.data.errors import Corrupt, NotSupported
 from engine.model.configuration import check_supported, quantisation_of
 from engine.model.formats.gguf_index import GGUF_INSTALL
 from engine.model.formats.missing_tensors import explain, unwrapped
+from engine.model.running.eight_bit.layers import held_in
 from engine.model.running.slicing import build_chain, item_state, torch_dtype
 from engine.model.weights.stored_tensor import StoredTensor
 from engine.model.weights.weight_folder import WeightFolder
@@ -182,7 +183,11 @@ class SliceLoader:
         if expected is None or expected.shape != tensor.shape:
             wanted = "nothing" if expected is None else tuple(expected.shape)
             raise Corrupt(f"{self._folder.folder}: {name!r} has shape {tuple(tensor.shape)}, but the configuration asks for {wanted}")
-        _set(self._model, name, self._laid_out(name, tensor.to(device, self._dtypes(name)), device))
+        layer = held_in(self._model, name)
+        if layer is not None:
+            layer.hold(tensor)
+        else:
+            _set(self._model, name, self._laid_out(name, tensor.to(device, self._dtypes(name)), device))
 
     def _laid_out(self, name: str, tensor: torch.Tensor, device: str) -> torch.Tensor:
         """The tensor as its use wants it; what was read that way is there already, what a conversion made is copied."""
@@ -194,8 +199,10 @@ class SliceLoader:
     def _load_tied(self, name: str, device: str) -> None:
         """Fill a tensor that the folder stores under the name of its twin (input and output embedding)."""
         for twin in self._twins(name):
-            if not _is_missing(self._model, twin):
-                return _set(self._model, name, _get(self._model, twin))
+            if not _is_missing(self._model, twin) and held_in(self._model, twin) is None:
+                layer = held_in(self._model, name)
+                kept = _get(self._model, twin)
+                return _set(self._model, name, kept) if layer is None or kept is None else layer.hold(kept)
             for target, conversion in self._collect([twin], device).items():
                 return self._place(name, self._convert(conversion, target)[twin], device)
         raise Corrupt(f"{self._folder.folder} has no tensor for {name!r}: the checkpoint is incomplete, fetch it again")
@@ -238,17 +245,25 @@ def empty_weight(shape: Sequence[int], dtype: torch.dtype, device: str, *, long_
 def fill_synthetic(model: PreTrainedModel, chain: Chain, index: int, device: str, fill: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """Give one item's tensors made-up values."""
     for name, tensor in dict(item_state(model, chain, index)).items():
-        if tensor.is_meta:
+        if (layer := held_in(model, name)) is not None:
+            layer.hold(fill(torch.empty(tensor.shape)))
+        elif tensor.is_meta:
             _set(model, name, fill(empty_weight(tensor.shape, tensor.dtype, device, long_side_contiguous=is_matrix(model, name))))
 
 
 def take_over(model: PreTrainedModel, chain: Chain, index: int, other: PreTrainedModel) -> None:
     """Use the tensors that another model of the same folder holds for this item; nothing is copied."""
     for name in dict(item_state(model, chain, index)):
-        _set(model, name, _get(other, name))
+        ours, theirs = held_in(model, name), held_in(other, name)
+        if ours is not None and theirs is not None:
+            ours.held = theirs.held
+        else:
+            _set(model, name, _get(other, name))
 
 
 def _is_missing(model: nn.Module, name: str) -> bool:
+    if (layer := held_in(model, name)) is not None:
+        return layer.held is None
     held = _get(model, name)
     return held is None or held.is_meta
 

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engine.data.errors import InvalidInput
+from engine.data.precision import INT8
 from engine.model.configuration import num_blocks
 from engine.model.families import WRAPPERS
 from engine.model.running import attention
 from engine.model.running.buffers import compute_buffers
+from engine.model.running.eight_bit.layers import to_eight_bits
 from engine.model.running.feeding import Feeding
 
 if TYPE_CHECKING:
@@ -24,11 +26,11 @@ if TYPE_CHECKING:
 
     from engine.model.running.chain import Chain
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, INT8: torch.float32}
 
 
 def torch_dtype(dtype: str) -> torch.dtype:
-    """The torch dtype of that name. Raises InvalidInput for any other than the three floating types."""
+    """The torch dtype of that name; of int8 the one of all that is no product of weights. Raises InvalidInput for one that is not known."""
     if dtype not in DTYPES:
         raise InvalidInput(f"dtype {dtype!r} is not allowed: use {', '.join(DTYPES)}")
     return DTYPES[dtype]
@@ -45,6 +47,14 @@ def build_chain(config: PreTrainedConfig, dtype: torch.dtype) -> tuple[PreTraine
             return model, find_chain(model, feeding)
     model = build_meta(config, dtype, Feeding.ROW_BY_ROW)
     return model, find_chain(model, Feeding.ROW_BY_ROW)
+
+
+def build_in(config: PreTrainedConfig, dtype: str) -> tuple[PreTrainedModel, Chain]:
+    """As `build_chain`, in any dtype that a stage computes in. Raises InvalidInput for another."""
+    model, chain = build_chain(config, torch_dtype(dtype))
+    if dtype == INT8:
+        to_eight_bits(model, chain)
+    return model, chain
 
 
 def build_meta(config: PreTrainedConfig, dtype: torch.dtype, feeding: Feeding) -> PreTrainedModel:

@@ -14,20 +14,24 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from engine.data.errors import InvalidInput
+from engine.data.errors import InvalidInput, NotSupported
 from engine.data.generation import Taken
+from engine.data.precision import INT8
 from engine.model.configuration import check_supported, context_tokens
 from engine.model.hardware.freed_memory import return_freed_buffers
 from engine.model.progress import Progress
 from engine.model.running.accelerator.acceleration import Acceleration
 from engine.model.running.accelerator.attending import PagedAttention, probed
 from engine.model.running.contiguous_kv import ContiguousKV
+from engine.model.running.eight_bit import BLOCK_TOKENS
+from engine.model.running.eight_bit.elementwise import fix_positions
+from engine.model.running.eight_bit.layers import bytes_of, place_of
 from engine.model.running.feeding import Feeder, Rows, last_positions
 from engine.model.running.kv import KVStore
 from engine.model.running.loading import SliceLoader, fill_synthetic, take_over
 from engine.model.running.paged_kv import PagedKV
 from engine.model.running.rows import shorten_forwards
-from engine.model.running.slicing import build_chain, item_state, torch_dtype
+from engine.model.running.slicing import build_in, item_state, torch_dtype
 from engine.model.weights.weight_folder import WeightFolder
 
 if TYPE_CHECKING:
@@ -47,6 +51,7 @@ class StageModel:
         start: int,
         stop: int,
         *,
+        dtype: str,
         device: str,
         kv_budget_bytes: int,
         acceleration: Acceleration | None = None,
@@ -54,12 +59,15 @@ class StageModel:
         """Use `load` or `synthetic`; this cuts a meta model to the slice and leaves its tensors to them."""
         from engine.model.running.cut import CutModel  # transformers, so only once a model is loaded
 
+        if dtype == INT8 and torch.device(device).type != "cpu":
+            raise NotSupported(f"device {device!r} has no 8-bit products yet: use --dtype bfloat16 there, or a CPU")
         text_config = model.config.get_text_config(decoder=True)
         self.start, self.stop, self.num_items = start, stop, chain.num_items
         self.is_first, self.is_last = start == 0, stop == chain.num_items
         self.hidden_size, self.vocab_size = chain.hidden_size, text_config.vocab_size
         self.context_tokens = context_tokens(model.config)
         self.dtype, self.device = model.dtype, device
+        self.dtype_name = dtype  # int8 where `dtype` is that of all but the products
         self.fingerprint = ""
         self.weight_bytes = 0
         self._cut = CutModel(model, chain, start, stop, self.dtype, device)
@@ -73,7 +81,8 @@ class StageModel:
         self._accelerated: AcceleratedStage | None = None
         self.kv: KVStore[Any]
         if attention is None:
-            self.kv = ContiguousKV(dict(held), kv_budget_bytes, dtype=self.dtype, device=device)
+            block_tokens = BLOCK_TOKENS if dtype == INT8 else 1
+            self.kv = ContiguousKV(dict(held), kv_budget_bytes, dtype=self.dtype, device=device, block_tokens=block_tokens)
         else:
             pages = PagedKV(dict(held), kv_budget_bytes, dtype=self.dtype, device=device, longest_tokens=self.context_tokens)
             self.kv = pages
@@ -103,7 +112,8 @@ class StageModel:
         weights = folder if isinstance(folder, WeightFolder) else WeightFolder(folder)
         model, chain = _build(weights.config, start, stop, dtype)
         loader = SliceLoader(model, chain, weights, torch_dtype(dtype))
-        stage = cls(model, chain, start, stop, device=device, kv_budget_bytes=kv_budget_bytes, acceleration=acceleration)
+        options: Any = {"dtype": dtype, "device": device, "kv_budget_bytes": kv_budget_bytes, "acceleration": acceleration}
+        stage = cls(model, chain, start, stop, **options)
         stage.fingerprint = weights.fingerprint
         for done, index in enumerate(range(start, stop)):
             if on_progress:
@@ -131,7 +141,8 @@ class StageModel:
         """The same slice with made-up weights and no files, to time items on a machine."""
 
         model, chain = _build(config, start, stop, dtype)
-        stage = cls(model, chain, start, stop, device=device, kv_budget_bytes=kv_budget_bytes, acceleration=acceleration)
+        options: Any = {"dtype": dtype, "device": device, "kv_budget_bytes": kv_budget_bytes, "acceleration": acceleration}
+        stage = cls(model, chain, start, stop, **options)
         with torch.no_grad():
             for index in range(start, stop):
                 fill_synthetic(model, chain, index, device, lambda tensor: tensor.uniform_(-0.02, 0.02))
@@ -155,13 +166,13 @@ class StageModel:
 
     def items_for(self, fingerprint: str, dtype: str, device: str) -> range:
         """The items that a stage of this model, dtype and device could take over instead of reading them."""
-        same = (self.fingerprint, self.dtype, self.device) == (fingerprint, torch_dtype(dtype), device)
+        same = (self.fingerprint, self.dtype_name, self.device) == (fingerprint, dtype, device)
         return range(self.start, self.stop) if same else range(0)
 
     def bytes_beyond(self, other: StageModel | None) -> int:
         """Bytes of the tensors that `other` does not share with this stage: what had to be read."""
-        held = {t.data_ptr() for t in other._tensors()} if other is not None else set()
-        return sum({t.data_ptr(): t.nbytes for t in self._tensors() if t.data_ptr() not in held}.values())
+        held = other._held_bytes() if other is not None else {}
+        return sum(num_bytes for place, num_bytes in self._held_bytes().items() if place not in held)
 
     def retire(self) -> None:
         """Give back all but the weights, which another stage may take over: no session goes on here, and no step runs."""
@@ -247,9 +258,11 @@ class StageModel:
     def _run(self, rows: Rows, lengths: list[int], hidden: torch.Tensor | None, num_logits: Sequence[int]) -> torch.Tensor:
         """One call of the model; writes K/V without committing them."""
         from engine.model.running.cache import StepCache
+        from engine.model.running.eight_bit.attending import ExactCache
 
         sizes = [len(token_ids) for _, token_ids in rows]
-        cache = StepCache(self.kv, [(row[0], size) for row, size in zip(rows, sizes, strict=True)])
+        make = ExactCache if self.dtype_name == INT8 and self._chain.feeding.is_packed else StepCache
+        cache = make(self.kv, [(row[0], size) for row, size in zip(rows, sizes, strict=True)])
         at = last_positions(sizes, num_logits) if self.is_last else None
         logits_at = None if at is None else torch.tensor(at, device=self.device)
         arguments = self._feeder.arguments(rows, lengths, cache, self.device, logits_at=logits_at)
@@ -258,14 +271,19 @@ class StageModel:
             return output
         return (output if logits_at is None or len(output) == len(logits_at) else output[logits_at]).float()
 
-    def _tensors(self) -> list[torch.Tensor]:
-        return [t for index in range(self.start, self.stop) for _, t in item_state(self._cut.model, self._chain, index)]
+    def _held_bytes(self) -> dict[int, int]:
+        """Bytes of every weight by where it lies; a shared tensor comes once."""
+        model = self._cut.model
+        state = [pair for index in range(self.start, self.stop) for pair in item_state(model, self._chain, index)]
+        return {place_of(model, name, tensor): bytes_of(model, name, tensor) for name, tensor in state}
 
     def _finish(self, on_progress: Progress | None) -> None:
         """Everything outside the slice stays on the meta device; make the rest read-only."""
         self.weight_bytes = self.bytes_beyond(None)  # a shared tensor counts once
         self._cut.model.requires_grad_(False)
         shorten_forwards(self._cut.model)
+        if self.dtype_name == INT8:
+            fix_positions(self._cut.model, self._cut.model.get_submodule(self._chain.blocks))
         if self._accelerated is not None:
             self._accelerated.prepare(self._acceleration, on_progress)
             self.running_text = self._accelerated.text
@@ -276,6 +294,6 @@ class StageModel:
 def _build(config: PreTrainedConfig, start: int, stop: int, dtype: str) -> tuple[PreTrainedModel, Chain]:
     """The whole model on the meta device and its chain. Raises NotSupported or InvalidInput."""
     check_supported(config)
-    model, chain = build_chain(config, torch_dtype(dtype))
+    model, chain = build_in(config, dtype)
     chain.check_slice(start, stop)
     return model, chain

@@ -104,6 +104,7 @@ def describe_weights(weights: WeightFolder, ref: ModelRef) -> ModelCard:
         bos_token_id=next((i for i in _token_ids(generation.get("bos_token_id", text_bos)) if i < text.vocab_size), None),
         num_parameters=described.num_parameters,
         missing=described.missing,
+        inexact=described.inexact,
         stored_dtype=weights.stored_dtype,
     )
 

@@ -16,6 +16,7 @@ from typing import Any
 from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound, NotSupported, Unavailable
 from engine.data.json_text import json_text
 from engine.data.model import ModelRef
+from engine.data.precision import DTYPE_BYTES, INT8
 from engine.model.formats import gguf_index
 from engine.model.formats.file_kinds import mistaken, other_weights
 from engine.model.formats.quantised import quantisation, refusal
@@ -24,7 +25,6 @@ from engine.model.sources import hub
 from engine.model.sources.architectures import TINY, architecture_of, likely_architecture
 from engine.model.weights.tensor_files import CONFIG_FILE, read_config, read_json, weight_files
 
-DTYPES = ("float32", "bfloat16", "float16")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _GGUF_RECIPE = 1  # raise it when the same file would give another folder
 _RECIPE = 1  # raise it when the same seed would give other weights, so that old folders are not mistaken for new ones
@@ -59,8 +59,8 @@ def resolve(ref: ModelRef, *, cache_dir: Path, allow_download: bool = True, on_p
     Raises InvalidInput for a name that cannot be a model, NotFound, NotSupported (no safetensors), Corrupt (parts
     missing), Exhausted (random weights too large for this machine) and Unavailable (not here, and no network).
     """
-    if ref.dtype not in DTYPES:
-        raise InvalidInput(f"dtype {ref.dtype!r} is not known: use one of {', '.join(DTYPES)}")
+    if ref.dtype not in DTYPE_BYTES:
+        raise InvalidInput(f"dtype {ref.dtype!r} is not known: use one of {', '.join(DTYPE_BYTES)}")
     if ref.random_weights is not None:
         return _random(ref, cache_dir, on_progress)
     if ref.model.endswith(TINY):
@@ -95,7 +95,12 @@ def random_folder(ref: ModelRef, cache_dir: Path) -> Path:
     """Where the random weights of `ref` are, or will be; the name tells all that the weights depend on."""
     name, tiny = architecture_of(ref.model)
     size = "tiny" if tiny else "full"
-    return (cache_dir / "random" / f"{name}.{size}.seed-{ref.random_weights}.{ref.dtype}.v{_RECIPE}").absolute()
+    return (cache_dir / "random" / f"{name}.{size}.seed-{ref.random_weights}.{_written_dtype(ref)}.v{_RECIPE}").absolute()
+
+
+def _written_dtype(ref: ModelRef) -> str:
+    """8-bit layers are made of float32 weights as they are loaded, so that both dtypes have the same random ones."""
+    return "float32" if ref.dtype == INT8 else ref.dtype
 
 
 def must_be_built(ref: ModelRef, cache_dir: Path) -> bool:
@@ -153,7 +158,7 @@ def _random(ref: ModelRef, cache_dir: Path, on_progress: Progress | None) -> Pat
         from engine.model.sources import random_weights
 
         name, tiny = architecture_of(ref.model)
-        random_weights.build(folder, name, tiny=tiny, seed=seed, dtype=ref.dtype, on_progress=on_progress)
+        random_weights.build(folder, name, tiny=tiny, seed=seed, dtype=_written_dtype(ref), on_progress=on_progress)
     return folder
 
 

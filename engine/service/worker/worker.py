@@ -231,6 +231,7 @@ class Worker:
             dtypes=sharing.dtypes,
             pool_id=sharing.pool_id,
             pool_bytes=max(memory_bytes, sharing.pool_bytes),
+            arithmetic=sharing.arithmetic,
         )
         self._meters.sensors.gpu_uuid = sensors.gpu_uuid(facts.device)
         runner = StageRunner(

@@ -1,0 +1,115 @@
+"""`noodle-engine bench quality MODEL`: perplexity of the same text in every dtype, computed by the stages that serve.
+
+The text is what machines have anyway: the licences of Debian or of Python as English, modules of Python's library as code. It is cut
+into windows that are read independently, and every token but the first of a window is predicted.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import sysconfig
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from engine.commands.bench.options import Bench
+from engine.commands.output import note, print_json, say, table
+from engine.data.errors import InvalidInput
+from engine.data.model import ModelRef
+from engine.data.precision import DTYPE_BYTES
+
+WINDOW_TOKENS = 512
+_HEAD_ROWS = 128  # tokens whose logits are in memory at once
+_LICENCES = Path("/usr/share/common-licenses")
+
+
+def bench_quality(options: Bench) -> int:
+    """Print the figures, or write them as one document."""
+    dtypes = tuple(options.dtype.split(","))
+    if unknown := [dtype for dtype in dtypes if dtype not in DTYPE_BYTES]:
+        raise InvalidInput(f"dtype {unknown[0]!r} is not known: use {', '.join(DTYPE_BYTES)}")
+    if options.model is None:
+        raise InvalidInput("`bench quality` needs a model with real weights: name a folder or a hub id")
+    document = measure(ModelRef(options.model), dtypes, options.tokens)
+    if options.json:
+        print_json({"quality": document})
+    else:
+        say(_text(document))
+    return 0
+
+
+def measure(ref: ModelRef, dtypes: Sequence[str], num_tokens: int) -> dict[str, Any]:
+    """Perplexity of `num_tokens` tokens of each text, by text and dtype."""
+    from engine.model.sources.card import prepare
+    from engine.model.sources.source import default_cache_dir
+    from engine.service.coordinator.text.codec import TextCodec
+
+    card = prepare(ref, default_cache_dir())
+    window = min(WINDOW_TOKENS, card.context_tokens)
+    texts = {name: _tokens(TextCodec(Path(card.folder)), text, num_tokens) for name, text in _texts()}
+    rows: list[dict[str, Any]] = []
+    for dtype in dtypes:
+        stages = _Halves(Path(card.folder), card.num_items, dtype)
+        for name, token_ids in texts.items():
+            note(f"quality: {name} in {dtype}")
+            loss, predicted = stages.loss(token_ids, window)
+            rows.append({"text": name, "dtype": dtype, "num_tokens": len(token_ids), "perplexity": math.exp(loss / predicted)})
+        del stages
+    first = {row["text"]: row["perplexity"] for row in rows if row["dtype"] == dtypes[0]}
+    return {"model": ref.label, "window_tokens": window, "rows": [row | {"ratio": row["perplexity"] / first[row["text"]]} for row in rows]}
+
+
+class _Halves:
+    """A model as two stages, the head apart: a stage gives the logits of each session's last token, so there every token is a session."""
+
+    def __init__(self, folder: Path, num_items: int, dtype: str) -> None:
+        from engine.model.running.stage import StageModel
+
+        self._body = StageModel.load(folder, 0, num_items - 1, dtype=dtype, kv_budget_bytes=2**32)
+        self._head = StageModel.load(folder, num_items - 1, num_items, dtype=dtype, kv_budget_bytes=2**32)
+
+    def loss(self, token_ids: Sequence[int], window: int) -> tuple[float, int]:
+        """Sum of the natural logarithms of what the tokens' probabilities were, negated, and the number of predicted tokens."""
+        import torch
+
+        total, predicted = 0.0, 0
+        for start in range(0, len(token_ids) - 1, window):
+            part = list(token_ids[start : start + window])
+            self._body.open("text", len(part))
+            hidden = self._body.forward([("text", part)], None)[:-1]
+            self._body.close("text")
+            for at in range(0, len(hidden), _HEAD_ROWS):
+                rows = [(str(at + i), [0]) for i in range(len(hidden[at : at + _HEAD_ROWS]))]
+                for name, _ in rows:
+                    self._head.open(name, 1)
+                logits = self._head.forward(rows, hidden[at : at + _HEAD_ROWS].contiguous())
+                for name, _ in rows:
+                    self._head.close(name)
+                wanted = torch.tensor(part[at + 1 : at + 1 + len(rows)])
+                total += float(torch.nn.functional.cross_entropy(logits.double(), wanted, reduction="sum"))
+            predicted += len(hidden)
+        return total, predicted
+
+
+def _texts() -> Iterator[tuple[str, str]]:
+    library = Path(sysconfig.get_path("stdlib"))
+    licences = sorted(path for path in _LICENCES.glob("*") if path.is_file() and not path.is_symlink())
+    english = licences or [path for path in (library / "LICENSE.txt",) if path.is_file()]
+    code = sorted(path for path in library.glob("*.py") if path.stat().st_size > 10_000)
+    for name, files in (("English", english), ("code", code)):
+        if files:
+            yield name, "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in files)
+
+
+def _tokens(codec: Any, text: str, num_tokens: int) -> list[int]:
+    token_ids = codec.encode(text[: 16 * num_tokens])[:num_tokens]
+    if len(token_ids) < 2:
+        raise InvalidInput(f"{num_tokens} tokens predict nothing: ask for --tokens 2 or more")
+    return list(token_ids)
+
+
+def _text(document: dict[str, Any]) -> str:
+    head = f"quality: {document['model']}, windows of {document['window_tokens']} tokens, Python {sys.version.split()[0]}'s own texts"
+    rows = [(r["text"], r["dtype"], str(r["num_tokens"]), f"{r['perplexity']:.4f}", f"{r['ratio']:.4f}") for r in document["rows"]]
+    return "\n".join((head, table(("TEXT", "DTYPE", "TOKENS", "PERPLEXITY", "RATIO"), rows)))

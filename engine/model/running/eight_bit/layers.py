@@ -1,0 +1,114 @@
+"""Linear layers in 8 bits: they take the place of a stock model's own, which keeps its forward, its names and its shapes.
+
+The weight stays on the meta device, so that loaders find its name and models may read its shape and dtype; what is computed
+with is `held`.
+
+Shapes: T tokens, K inputs, N outputs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import torch
+from torch import nn
+
+from engine.model.eight_bit_products import MOST_INPUTS, Rows, Weight, best_kernel, round_rows, round_weight, weight_bytes
+
+if TYPE_CHECKING:
+    from engine.model.running.chain import Chain
+
+
+class LastRows:
+    """The rows that were rounded last. Layers that are given the very same tensor one after another share them."""
+
+    def __init__(self) -> None:
+        self._input: torch.Tensor | None = None  # held, so that no other tensor can be taken for it
+        self._rows: Rows | None = None
+
+    def of(self, hidden: torch.Tensor) -> Rows:
+        """[.., K] as rounded rows [T, K]."""
+        if hidden is not self._input or self._rows is None:
+            self._rows = round_rows(hidden.reshape(-1, hidden.shape[-1]), best_kernel())
+            self._input = hidden
+        return self._rows
+
+
+class EightBitLinear(nn.Module):
+    """`nn.Linear`, or transformers' Conv1D, whose weight is [K, N]."""
+
+    def __init__(self, layer: nn.Linear, last_rows: LastRows) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+        self._is_conv = type(layer).__name__ == "Conv1D"
+        self.out_features, self.in_features = reversed(layer.weight.shape) if self._is_conv else layer.weight.shape
+        self.held: Weight | None = None
+        self._last_rows = last_rows
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the weight, held or not."""
+        return weight_bytes(self.out_features, self.in_features)
+
+    def hold(self, weight: torch.Tensor) -> None:
+        """Round a weight, in the shape of the layer's own."""
+        self.held = round_weight(weight.t() if self._is_conv else weight)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        product = self._weight().product(self._last_rows.of(hidden))
+        if self.bias is not None:
+            product += self.bias
+        return product.view(*hidden.shape[:-1], self.out_features)
+
+    def _weight(self) -> Weight:
+        if self.held is None:
+            raise RuntimeError("a layer in 8 bits runs before its weight is loaded")
+        return self.held
+
+
+def to_eight_bits(model: nn.Module, chain: Chain) -> None:
+    """Replace the linear layers of the blocks and of the head; embedding and norms stay as they are."""
+    last_rows = LastRows()
+    for prefix in (path for item in range(1, chain.num_items) for path in chain.prefixes(item)):
+        parent, _, name = prefix.rpartition(".")
+        if _is_linear(head := model.get_submodule(prefix)):
+            setattr(model.get_submodule(parent), name, EightBitLinear(head, last_rows))
+            continue
+        for module in list(model.get_submodule(prefix).modules()):
+            for name, layer in list(module.named_children()):
+                if _is_linear(layer):
+                    setattr(module, name, EightBitLinear(layer, last_rows))
+
+
+def held_in(model: nn.Module, name: str) -> EightBitLinear | None:
+    """The layer whose weight has that name, if it is in 8 bits."""
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    return module if leaf == "weight" and isinstance(module, EightBitLinear) else None
+
+
+def bytes_of(model: nn.Module, name: str, tensor: torch.Tensor) -> int:
+    """What the tensor of that name takes in memory once it is loaded."""
+    layer = held_in(model, name)
+    return tensor.nbytes if layer is None else layer.num_bytes
+
+
+def place_of(model: nn.Module, name: str, tensor: torch.Tensor) -> int:
+    """Where the weight of that name lies: the same for two that share it."""
+    layer = held_in(model, name)
+    return tensor.data_ptr() if layer is None else id(layer.held)
+
+
+def why_not_exact(model: nn.Module, chain: Chain) -> str:
+    """Why a row's bits may depend on the rows beside it although the model is in 8 bits; empty if they do not."""
+    if not chain.feeding.is_packed:
+        return "the model computes its attention itself"
+    path = chain.prefixes(1)[0]
+    kept = [name for name, t in model.get_submodule(path).named_parameters() if t.dim() > 1 and held_in(model, f"{path}.{name}") is None]
+    return f"{', '.join(kept[:3])}{' and more' if len(kept) > 3 else ''} of a block stay in float32" if kept else ""
+
+
+def _is_linear(layer: Any) -> TypeGuard[nn.Linear]:
+    if type(layer).__name__ == "Conv1D":
+        return int(layer.weight.shape[0]) <= MOST_INPUTS
+    return type(layer) is nn.Linear and layer.in_features <= MOST_INPUTS
