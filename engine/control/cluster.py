@@ -350,7 +350,7 @@ class Cluster:
         self.watchdog.forget()
         self.members.take_stages(plan)
         lanes = num_lanes(self.members.named(s.node_id).spec for s in plan.stages)
-        self.serving.start_plan(capacity_tokens(self.card, plan, self.members), lanes)
+        self.serving.start_plan(plan, capacity_tokens(self.card, plan, self.members), lanes)
 
     def _interrupt(self, cause: str, now_s: float, out: Commands) -> None:
         """The current plan no longer runs: its sessions wait for the next one and go on there."""

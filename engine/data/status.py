@@ -8,6 +8,10 @@ from enum import StrEnum
 from engine.data.precision import Identity, Precision
 
 
+WINDOW_S = 10.0  # what medians of steps are taken over
+QUIET_S = 3.0  # after so long without a step they are of the past
+
+
 class Phase(StrEnum):
     GATHERING = "gathering"
     LOADING = "loading"
@@ -46,6 +50,23 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class MachineGauges:
+    """What the whole machine of a worker does, over the last seconds; None where it does not tell."""
+
+    num_cores: int = 0  # 0: not known
+    busy: float | None = None  # 0..1 of all cores, by whatever process
+    stolen: float | None = None  # 0..1 of all cores that the hypervisor gave to others
+    clock: float | None = None  # of the cores, 1 = the highest they can have
+    swapped_bytes_per_s: float | None = None  # in and out
+    free_bytes: int | None = None  # memory that processes may still have
+    total_bytes: int | None = None
+    disk_free_bytes: int | None = None  # where the worker keeps weights
+    gpu_power_w: float | None = None
+    gpu_power_limit_w: float | None = None
+    gpu_throttled: str | None = None  # why its clock is held down: heat, power; empty if it is not
+
+
+@dataclass(frozen=True, slots=True)
 class Gauges:
     """What a worker reads of itself with every heartbeat; None where the machine does not tell."""
 
@@ -56,6 +77,7 @@ class Gauges:
     gpu_utilisation: float | None = None  # 0..1
     gpu_temperature_c: float | None = None
     cpu_temperature_c: float | None = None
+    machine: MachineGauges = field(default_factory=lambda: MachineGauges())
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +99,16 @@ class NodeStatus:
     heartbeat_age_s: float
     gauges: Gauges = Gauges()
     is_drained: bool = False  # left out of plans until an operator ends it, lost or not
+    runtime_bytes: int = 0  # of its resident memory, what it took before it had a stage: `memory_bytes` does not count it
 
 
 @dataclass(frozen=True, slots=True)
 class StageStatus:
-    """One stage's recent measurements beside what the plan predicted; all times are decode steps."""
+    """One stage's measurements of the last `WINDOW_S` beside what the plan predicted; all times are decode steps.
+
+    `predicted_*` is what the plan was made with: one row, a short context, a host of its own. `expected_*` is the same for what runs: the
+    rows and contexts of the steps, and neighbours that compute on the same cores. 0 where nothing runs.
+    """
 
     worker_id: str
     start: int
@@ -94,6 +121,9 @@ class StageStatus:
     num_steps: int  # steps in the window that these figures describe
     history_s: tuple[float, ...] = ()  # median compute time of recent sampling intervals, oldest first; 0 = no step
     predicted_hop_s: float = 0.0  # from this stage to the next one; 0 after the last
+    expected_s: float = 0.0
+    expected_hop_s: float = 0.0  # to the next stage, or back to the coordinator
+    hop_p95_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +141,11 @@ class SessionStatus:
     waiting_s: float = 0.0
     why: str = ""  # what it waits for, or its error
     finish_reason: str = ""
+    num_read: int = 0  # tokens of its prompt that went through all stages
+    read_tokens_per_s: float = 0.0  # since the first of them was sent; 0: not known
+    queue_s: float = 0.0  # of the time to its first token: in the queue, reading the prompt, and the step that made it
+    prompt_s: float = 0.0
+    first_step_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +171,41 @@ class Speed:
     step_p95_s: float = 0.0
     predicted_bottleneck_s: float = 0.0
     predicted_step_s: float = 0.0  # once around the plan, hops and the way back included
+    window_s: float = 0.0  # how far back the medians reach; 0: a coordinator that does not say
+    newest_s: float = -1.0  # since the last step came back; -1: none did on this plan
+    entry_hop_s: float = 0.0  # median, from the coordinator to the first stage
+    expected_entry_s: float = 0.0
+    expected_step_s: float = 0.0  # once around, for what runs
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the plan has to do, over the last `WINDOW_S`: medians of its decode steps, and what prompts take of its time."""
+
+    rows: int = 0  # sessions in a step; 0: no step
+    context_tokens: int = 0
+    num_lanes: int = 0  # steps that may be under way at once
+    prompt_share: float = 0.0  # 0..1 of the stages' time that went into prompts
+    prompt_tokens_per_s: float = 0.0
+    kv_reserved_tokens: int = 0
+    kv_capacity_tokens: int = 0  # 0: no plan
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorGauges:
+    """What the coordinator reads of itself."""
+
+    lag_s: float = 0.0  # the longest that its loop stood still in the last `WINDOW_S`
+    disk_free_bytes: int | None = None  # where its journal is; None without one
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """The plan that serves beside the best one by the times that are known now; both bottlenecks in seconds, 0: not looked yet."""
+
+    present_s: float = 0.0
+    best_s: float = 0.0
+    num_moved: int = 0  # items that change their owner on the way there
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,3 +254,6 @@ class ClusterStatus:
     adaptation: AdaptationState = AdaptationState()
     identity: Identity = Identity.UNKNOWN  # of answers on the plan that serves, or on the workers that have joined
     alarms: Alarms = Alarms()
+    work: Work = Work()
+    coordinator: CoordinatorGauges = CoordinatorGauges()
+    outlook: Outlook = Outlook()

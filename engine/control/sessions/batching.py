@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from engine.control.sessions.chunks import ChunkRule, num_pairs
+from engine.control.sessions.metrics import StepLoad
 from engine.control.sessions.scheduler import SchedulerLimits
 from engine.control.sessions.session import Session
 from engine.data.generation import Segment, StageTiming
@@ -27,7 +28,19 @@ class Flight:
 
     @property
     def is_decode(self) -> bool:
-        return all(s.sample_index and len(s.token_ids) == 1 for s in self.segments)
+        return all(_is_row(s) for s in self.segments)
+
+    @property
+    def load(self) -> StepLoad:
+        """What it carries."""
+        rows = [s for s in self.segments if _is_row(s)]
+        prompt_tokens = sum(len(s.token_ids) for s in self.segments if not _is_row(s))
+        return StepLoad(len(rows), sum(s.position for s in rows) // max(1, len(rows)), prompt_tokens)
+
+
+def _is_row(segment: Segment) -> bool:
+    """The newest token of a decoding session."""
+    return bool(segment.sample_index) and len(segment.token_ids) == 1
 
 
 class Batcher:

@@ -10,6 +10,7 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.faults import survived
 from engine.control.sessions.batching import Batcher, Flight
+from engine.control.sessions.hops import planned_hops
 from engine.control.sessions.metrics import PipelineMetrics
 from engine.control.sessions.past_sessions import FAILED, PastSessions
 from engine.control.sessions.scheduler import Scheduler, SchedulerLimits
@@ -38,10 +39,10 @@ class Serving:
         self._releases: list[str] = []  # sessions that ended and that the stages still hold
         self._next_step_id = 1
 
-    def start_plan(self, capacity_tokens: int, num_lanes: int) -> None:
-        """Steps run on other stages from now on."""
+    def start_plan(self, plan: Plan, capacity_tokens: int, num_lanes: int) -> None:
+        """Steps run on the stages of `plan` from now on."""
         self.flights.clear()
-        self.metrics.start_plan()
+        self.metrics.start_plan(planned_hops(plan.round_trip_s, plan.stage_s, plan.hop_s))
         self.batcher.rule.forget()
         self.scheduler.capacity_tokens, self.num_lanes = capacity_tokens, num_lanes
 
@@ -58,6 +59,7 @@ class Serving:
         while len(self.flights) < self.num_lanes and (segments := self.batcher.pack(self.scheduler, self.num_lanes, now_s)):
             step_id = self._step_id()
             self.flights[step_id] = Flight(segments, now_s)
+            self.scheduler.note_sampling(segments, now_s)
             out.append(do.SendStep(plan.plan_version, step_id, plan.stages[0].node_id, segments))
 
     def finish(self, session: Session, reason: FinishReason, error: NoodleError | None, now_s: float, out: list[do.Command]) -> None:
@@ -173,7 +175,9 @@ class Serving:
         if not any(o.error for o in event.outcomes):  # figures come last: whatever fails in them costs no session its token
             self.batcher.observe(flight, event.timings)
             if flight.is_decode:
-                self.metrics.add_step(event.timings, step_s)
+                self.metrics.add_step(event.timings, flight.load, flight.sent_s, now_s)
+            else:
+                self.metrics.add_prompt_step(event.timings, flight.load, now_s)
         return trouble
 
     def undelivered(self, event: on.StepUndelivered, now_s: float, out: list[do.Command]) -> str:
@@ -196,7 +200,7 @@ class Serving:
         """Why a step must be taken for lost although every worker beats; empty if none must."""
         if not self.flights:
             return ""
-        limit_s = max(self.scheduler.limits.step_timeout_s, SLOW_STEP_FACTOR * self.metrics.step_quantile_s(0.95))
+        limit_s = max(self.scheduler.limits.step_timeout_s, SLOW_STEP_FACTOR * self.metrics.slow_step_s())
         age_s = now_s - min(f.sent_s for f in self.flights.values())
         return f"a step did not come back for {age_s:.0f} s" if age_s > limit_s else ""
 
