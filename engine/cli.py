@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, tuple[type, str]] = {
     "chat": (chat.Chat, "chat.chat:chat"),
     "status": (cluster.Status, "cluster.inspect:status"),
     "events": (cluster.Events, "cluster.inspect:events"),
+    "why": (cluster.Why, "cluster.why:why"),
     "drain": (cluster.Drain, "cluster.operate:drain"),
     "undrain": (cluster.Undrain, "cluster.operate:undrain"),
     "forget": (cluster.Forget, "cluster.operate:forget"),

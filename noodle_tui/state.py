@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from engine.data.plan import Plan
 from engine.data.status import ClusterStatus, Event
+from engine.diagnosis.standing import Standing
 from noodle_tui.core.generation import Generation
 from noodle_tui.core.history import History
 from noodle_tui.core.keys import KEYS, Key, named
@@ -180,6 +181,7 @@ class ConsoleState:
     recording: str = ""  # the file that is being written
     ui: Ui = field(default_factory=Ui)
     history: History = field(default_factory=History)
+    standing: Standing = field(default_factory=Standing)  # what is wrong, as far as frames tell
     logs: LogBook = field(default_factory=LogBook)
     whatif: WhatIf = field(default_factory=lambda: WhatIf())
     known_suggestion: Suggestion | None = None  # perhaps no longer open

@@ -7,7 +7,6 @@ from enum import StrEnum
 
 from engine.data.precision import Identity, Precision
 
-
 WINDOW_S = 10.0  # what medians of steps are taken over
 QUIET_S = 3.0  # after so long without a step they are of the past
 
@@ -124,6 +123,15 @@ class StageStatus:
     expected_s: float = 0.0
     expected_hop_s: float = 0.0  # to the next stage, or back to the coordinator
     hop_p95_s: float = 0.0
+
+    @property
+    def planned_s(self) -> float:
+        """What stands beside a measurement."""
+        return self.expected_s or self.predicted_s
+
+    @property
+    def planned_hop_s(self) -> float:
+        return self.expected_hop_s or self.predicted_hop_s
 
 
 @dataclass(frozen=True, slots=True)

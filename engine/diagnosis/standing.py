@@ -1,4 +1,4 @@
-"""What is said, over time: a finding is said once it held for a while, and until it has been gone for a while. Pure; time is an argument."""
+"""What is said, over time: a finding once it held for a while, and until it has been gone for a while. Pure; time is an argument."""
 
 from __future__ import annotations
 

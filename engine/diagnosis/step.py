@@ -39,6 +39,11 @@ class _Hop:
         return f"{self.from_id}>{self.to_id}"
 
 
+def is_slow_hop(seen_s: float, planned_s: float) -> bool:
+    """Beyond what was planned by more than links differ from look to look."""
+    return seen_s > max(LINK_FACTOR * planned_s, planned_s + LINK_S)
+
+
 def step_s(status: ClusterStatus) -> float:
     """One step as its parts make it."""
     return math.fsum(s.compute_p50_s + s.hop_p50_s for s in status.stages) + status.speed.entry_hop_s
@@ -88,8 +93,8 @@ def _slow_link(hop: _Hop, whole_s: float, above: bool) -> Finding:
     than = f"planned {ms(hop.expected_s)}" if above else "as planned"
     return Finding(
         Kind.SLOW_LINK, hop.name, f"slow link {hop.from_id} > {hop.to_id}", f"{ms(hop.seen_s)} ms, {than}: {percent(share)} of a step",
-        f"a step takes {ms(whole_s)} ms, {ms(hop.seen_s)} of them from {hop.from_id} to {hop.to_id}, where {ms(hop.expected_s)} were measured "
-        f"when the plan was made",
+        f"a step takes {ms(whole_s)} ms, {ms(hop.seen_s)} of them from {hop.from_id} to {hop.to_id}, "
+        f"where the plan was made with {ms(hop.expected_s)}",
         Remedy.COMPARE, share, _end(hop),
     )  # fmt: skip
 
@@ -192,8 +197,9 @@ def _slow_node(stage: StageStatus, node: NodeStatus, usual: float, whole_s: floa
     share = lost_s / whole_s
     text = f"{ms(stage.compute_p50_s)} ms, planned {ms(stage.expected_s)}: {percent(share)} of a step"
     evidence = (
-        f"{node.worker_id} takes {ms(stage.compute_p50_s)} ms for items {stage.start}-{stage.stop - 1}, {stage.compute_p50_s / stage.expected_s:.1f} "
-        f"times the {ms(stage.expected_s)} planned for this load (median of {stage.num_steps} steps); "
+        f"{node.worker_id} takes {ms(stage.compute_p50_s)} ms for items {stage.start}-{stage.stop - 1}, "
+        f"{stage.compute_p50_s / stage.expected_s:.1f} times the {ms(stage.expected_s)} planned for this load, "
+        f"the median of {stage.num_steps} steps; "
         f"process at {percent(node.gauges.cpu_utilisation)} of a core"
     )
     yield Finding(
@@ -212,6 +218,6 @@ def _prompts(status: ClusterStatus, standing: Keys) -> Iterator[Finding]:
     what = f"{len(reading)} prompts" if len(reading) > 1 else "a prompt"
     yield Finding(
         Kind.PROMPT, "", f"{what} being read", f"{read} of {total} tokens{left}: {percent(share)} of the time",
-        f"{read} of {total} prompt tokens are read at {rate:.0f} tokens/s{left}; meanwhile {percent(share)} of the stages' time goes into them",
+        f"{read} of {total} prompt tokens are read, {rate:.0f} tokens/s{left}; {percent(share)} of the stages' time goes into them",
         Remedy.SESSIONS, share,
     )  # fmt: skip

@@ -15,6 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from engine.data.status import ClusterStatus, Gauges, NodeState, NodeStatus, StageStatus
+from engine.diagnosis.diagnose import diagnose
+from engine.diagnosis.finding import Kind
 from engine.files import replace_whole
 from engine.profile.profile import Profile
 from engine.report.names import visible
@@ -29,6 +31,13 @@ _GAUGES: tuple[tuple[str, str, Callable[[Gauges], float | None]], ...] = (
     ("cpu_temperature_celsius", "hottest processor sensor", lambda g: g.cpu_temperature_c),
     ("gpu_utilisation_ratio", "0..1 of the GPU's time in use", lambda g: g.gpu_utilisation),
     ("gpu_temperature_celsius", "GPU temperature", lambda g: g.gpu_temperature_c),
+    ("machine_busy_ratio", "0..1 of all cores of the machine in use", lambda g: g.machine.busy),
+    ("machine_stolen_ratio", "0..1 of all cores taken by the hypervisor", lambda g: g.machine.stolen),
+    ("machine_clock_ratio", "clock of the cores, 1 = the highest", lambda g: g.machine.clock),
+    ("machine_swapped_bytes_per_second", "swapped in and out", lambda g: g.machine.swapped_bytes_per_s),
+    ("machine_free_bytes", "memory that processes may still have", lambda g: g.machine.free_bytes),
+    ("disk_free_bytes", "left where weights are kept", lambda g: g.machine.disk_free_bytes),
+    ("gpu_power_watts", "what the GPU draws", lambda g: g.machine.gpu_power_w),
 )
 _NODE_GAUGES: tuple[tuple[str, str, Callable[[NodeStatus], float | None]], ...] = (
     ("noodle_node_up", "1 while the worker is alive", lambda n: float(n.state is not NodeState.LOST)),
@@ -38,6 +47,7 @@ _NODE_GAUGES: tuple[tuple[str, str, Callable[[NodeStatus], float | None]], ...] 
 )
 _STAGE_GAUGES: tuple[tuple[str, str, Callable[[StageStatus], float]], ...] = (
     ("noodle_stage_predicted_seconds", "decode step as planned", lambda s: s.predicted_s),
+    ("noodle_stage_expected_seconds", "decode step as planned, for what runs", lambda s: s.expected_s),
     ("noodle_stage_compute_p50_seconds", "decode step as measured, median", lambda s: s.compute_p50_s),
     ("noodle_stage_compute_p95_seconds", "decode step as measured, 95th percentile", lambda s: s.compute_p95_s),
     ("noodle_stage_queue_p50_seconds", "a step's wait for the compute thread, median", lambda s: s.queue_p50_s),
@@ -84,6 +94,10 @@ def cluster_metrics(status: ClusterStatus) -> Iterator[Metric]:
         yield gauge(name, text, [({}, read(status))])
     yield CounterMetricFamily("noodle_sessions_done", "sessions that ended well or were cancelled", value=status.ended.num_done)
     yield CounterMetricFamily("noodle_sessions_failed", "sessions that ended with an error", value=status.ended.num_failed)
+    found = [(str(finding.kind), finding.share) for finding in diagnose(status)]
+    worst = {str(kind): max((share for name, share in found if name == kind), default=0.0) for kind in Kind}
+    about = "share of the step, or of what is short, that is lost to what is wrong; 0 if it is not"
+    yield gauge("noodle_diagnosis", about, [({"kind": kind}, share) for kind, share in worst.items()])
     for name, text, read_node in _NODE_GAUGES:
         yield gauge(name, text, [({"worker": n.worker_id}, read_node(n)) for n in status.nodes])
     yield from gauge_metrics("noodle_node", [(n.worker_id, n.gauges) for n in status.nodes])

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from engine.data.status import ClusterStatus, NodeState, NodeStatus
-from noodle_tui.listings.nodes import NodeRow, kv_share, memory_share, node_rows, over_plan
+from engine.diagnosis.diagnose import memory_share
+from noodle_tui.listings.nodes import NodeRow, kv_share, node_rows, over_plan
 from noodle_tui.state import Thresholds
 from noodle_tui.text.figures import percent
 

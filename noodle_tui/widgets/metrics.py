@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from engine.data.plan import GIVEN
 from engine.data.status import ClusterStatus
+from engine.diagnosis.diagnose import memory_share
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.listings.nodes import kv_share, memory_share, over_plan
+from noodle_tui.listings.nodes import kv_share, over_plan
 from noodle_tui.listings.stage_times import bottleneck_index, stage_s
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.figures import age, ms, percent, rate, signed_percent, with_ms
@@ -130,7 +131,7 @@ def _bottleneck(status: ClusterStatus) -> Line:
         return ()
     stage, total = status.stages[index], sum(times) + sum(s.hop_p50_s for s in status.stages)
     text = f"S{index} {stage.worker_id[:16]} {with_ms(times[index])} = {percent(times[index] / total)} of a step"
-    return line(_label("BOTTLENECK"), text, *_against_plan(times[index], stage.predicted_s, stage.num_steps))
+    return line(_label("BOTTLENECK"), text, *_against_plan(times[index], stage.planned_s, stage.num_steps))
 
 
 def _against_plan(actual_s: float, predicted_s: float, num_steps: int) -> Line:
@@ -164,7 +165,7 @@ def _kv(state: ConsoleState, status: ClusterStatus) -> Line:
     fullest = max(status.nodes, key=kv_share)
     largest = max(status.nodes, key=memory_share)
     kv, memory = kv_share(fullest), memory_share(largest)
-    late = sorted((-s.compute_p50_s / s.predicted_s, s.worker_id) for s in status.stages if over_plan(s, state.thresholds))
+    late = sorted((-s.compute_p50_s / s.planned_s, s.worker_id) for s in status.stages if over_plan(s, state.thresholds))
     worst = f"{late[0][1][:12]} x{-late[0][0]:.1f}{f' +{len(late) - 1}' if late[1:] else ''}" if late else ""
     return line(
         _label("KV MAX"),

@@ -8,7 +8,8 @@ one stage and divided by its length.
 
 What a stage takes beside its items is measured apart: a stage that waited for the others begins slowly, for its threads sleep
 and its caches serve others by then, whatever the number of its items. A stage of one block is timed after a pause and again
-right after that; the difference is the base of every stage here. The same stage, given a few tokens at once, tells what a step of several rows takes.
+right after that; the difference is the base of every stage here. The same stage, given a few tokens at once, tells what a step
+of several rows takes.
 """
 
 from __future__ import annotations
