@@ -70,9 +70,11 @@ def _hints(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> str:
 
 def step_times(status: ClusterStatus) -> tuple[float, float]:
     """One step through all stages and hops: as planned, and as measured (0 until it ran)."""
-    hops_s = sum(stage.hop_p50_s for stage in status.stages)
+    hops_s = sum(stage.hop_p50_s for stage in status.stages) + status.speed.entry_hop_s
     measured = all(stage.num_steps and stage.compute_p50_s > 0 for stage in status.stages)
-    return status.speed.predicted_step_s, sum(stage.compute_p50_s for stage in status.stages) + hops_s if measured else 0.0
+    return status.speed.expected_step_s or status.speed.predicted_step_s, sum(
+        stage.compute_p50_s for stage in status.stages
+    ) + hops_s if measured else 0.0
 
 
 # --- the three views ------------------------------------------------------------------------------------------
