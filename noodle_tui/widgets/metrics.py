@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.data.plan import GIVEN
 from engine.data.status import QUIET_S, ClusterStatus
 from engine.diagnosis.diagnose import memory_share
+from engine.diagnosis.step import is_slow_hop
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.listings.nodes import kv_share, over_plan
 from noodle_tui.listings.stage_times import bottleneck_index, stage_s
