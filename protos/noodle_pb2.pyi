@@ -465,12 +465,16 @@ class Work(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., context_tokens: _Optional[int] = ..., num_lanes: _Optional[int] = ..., prompt_share: _Optional[float] = ..., prompt_tokens_per_s: _Optional[float] = ..., kv_reserved_tokens: _Optional[int] = ..., kv_capacity_tokens: _Optional[int] = ...) -> None: ...
 
 class CoordinatorGauges(_message.Message):
-    __slots__ = ("lag_s", "disk_free_bytes")
+    __slots__ = ("lag_s", "disk_free_bytes", "host", "cpu_utilisation")
     LAG_S_FIELD_NUMBER: _ClassVar[int]
     DISK_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    CPU_UTILISATION_FIELD_NUMBER: _ClassVar[int]
     lag_s: float
     disk_free_bytes: int
-    def __init__(self, lag_s: _Optional[float] = ..., disk_free_bytes: _Optional[int] = ...) -> None: ...
+    host: str
+    cpu_utilisation: float
+    def __init__(self, lag_s: _Optional[float] = ..., disk_free_bytes: _Optional[int] = ..., host: _Optional[str] = ..., cpu_utilisation: _Optional[float] = ...) -> None: ...
 
 class Outlook(_message.Message):
     __slots__ = ("present_s", "best_s", "num_moved")

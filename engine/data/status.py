@@ -205,6 +205,8 @@ class CoordinatorGauges:
 
     lag_s: float = 0.0  # the longest that its loop stood still in the last `WINDOW_S`
     disk_free_bytes: int | None = None  # where its journal is; None without one
+    host: str = ""
+    cpu_utilisation: float = 0.0  # 1 = one core
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from engine.diagnosis.finding import NONE, Finding, Keys, Kind, Remedy, by_share
 from engine.diagnosis.step import step_findings
 
 MEMORY, STILL_MEMORY, FREE_MEMORY = 0.92, 0.88, 0.04  # of what a node may use; of what its machine has
-GAIN, STILL_GAIN = 0.10, 0.05  # of the bottleneck, by another plan
+GAIN, STILL_GAIN, GAIN_S = 0.10, 0.05, 0.002  # of the bottleneck, by another plan; and the least that matters to anybody
 LAG_S = 1.0
 DISK_BYTES = 512 * 2**20
 SILENT_S = 3.0
@@ -81,7 +81,7 @@ def _memory(status: ClusterStatus, standing: Keys) -> Iterator[Finding]:
         if used > limit:
             text = f"{percent(used)} of {binary_size(node.memory_bytes)} used"
             evidence = f"{node.worker_id} may use {binary_size(node.memory_bytes)} for weights and KV and uses {percent(used)} of that"
-            share = min(1.0, max(0.1, (used - STILL_MEMORY) / (1.0 - STILL_MEMORY)))
+            share = min(1.0, used)
         elif free is not None and total and free < FREE_MEMORY * total * (1.5 if stands else 1.0):
             text = f"{binary_size(free)} of {binary_size(total)} left on {node.host}"
             evidence, share = f"the machine of {node.worker_id} has {text}: it will swap, or end a process", 1.0
@@ -118,14 +118,15 @@ def _plan(status: ClusterStatus, standing: Keys) -> Iterator[Finding]:
         return
     kind = Kind.RESTING if rests else Kind.OLD_PLAN
     gain = 1.0 - outlook.best_s / outlook.present_s
-    if gain <= (STILL_GAIN if (kind, "") in standing else GAIN):
+    stands = (kind, "") in standing
+    if gain <= (STILL_GAIN if stands else GAIN) or outlook.present_s - outlook.best_s < (0.0 if stands else GAIN_S):
         return
     items = f"{outlook.num_moved} item{'' if outlook.num_moved == 1 else 's'}"
-    text = f"another is {percent(gain)} faster, {items} move{'s' if outlook.num_moved == 1 else ''}"
-    what = "adaptation rests, plan by hand" if rests else "plan older than the facts"
+    text = f"{'plan by hand, ' if rests else ''}another is {percent(gain)} faster"
+    what = "adaptation rests" if rests else "plan older than the facts"
     evidence = (
-        f"by the times that are known now the plan's bottleneck is {1e3 * outlook.present_s:.1f} ms and could be {1e3 * outlook.best_s:.1f}"
-        + (": a plan that was cut by hand is left alone" if rests else "")
+        f"by the times that are known now the plan's bottleneck is {1e3 * outlook.present_s:.1f} ms "
+        f"and could be {1e3 * outlook.best_s:.1f}, if {items} moved" + (": a plan that was cut by hand is left alone" if rests else "")
     )
     yield Finding(kind, "", what, text, evidence, Remedy.REPLAN, gain)
 

@@ -11,17 +11,17 @@ class Kind(StrEnum):
 
     COORDINATOR = "coordinator"  # it is busy, or silent
     LOST_NODE = "lost-node"
+    DISK = "disk"
+    MEMORY = "memory"
+    KV = "kv"
     SLOW_LINK = "slow-link"
     UNSTEADY_LINK = "unsteady-link"
     SLOW_NODE = "slow-node"
     BUSY_HOST = "busy-host"
     THROTTLED = "throttled"
     PROMPT = "prompt"
-    MEMORY = "memory"
-    KV = "kv"
     OLD_PLAN = "old-plan"
     RESTING = "resting"  # adaptation leaves the plan alone
-    DISK = "disk"
 
 
 class Remedy(StrEnum):

@@ -16,12 +16,14 @@ from engine.diagnosis.finding import Finding, Keys, Kind, Remedy, ms, percent
 
 MIN_STEPS = 3
 SLOW, STILL_SLOW = 1.5, 1.25  # times what is expected, to be said and to be said on
-NOTICEABLE_S = 0.001  # small models have stages of less than that
-LINK_FACTOR, LINK_S, STILL = 3.0, 0.004, 0.6  # a hop beyond both; what stands goes on standing at `STILL` of it
+NOTICEABLE_S = 0.003  # by less than that stages of small models are off in the normal course of things
+LINK_FACTOR, LINK_S, INSIDE_S = 3.0, 0.004, 0.020  # a hop beyond both; within one machine messages wait for its cores, not for a wire
+STILL = 0.6  # what stands goes on standing at so much of what it takes to be said
 LINK_SHARE, PLANNED_LINK_SHARE, PLANNED_LINK_S = 0.15, 0.35, 0.010  # of a step; a link as slow as planned is named from there on
-BURST_FACTOR, BURST_S = 10.0, 0.050
+BURST_FACTOR, BURST_S, BURST_INSIDE_S = 8.0, 0.060, 0.200
+UNSTEADY_SHARE = 0.3  # of the time, at least one twentieth and less than half
 LEAST_SHARE = 0.05
-BUSY, BY_OTHERS, TOUCHED = 0.85, 0.25, 1.15  # of all cores; and how slow stages must be for it to matter
+BUSY, BY_OTHERS, TOUCHED = 0.9, 0.3, 1.15  # of all cores; and how slow stages must be for it to matter
 STOLEN, SWAPPED_BYTES_PER_S, CLOCK, HOT_C = 0.10, 1e6, 0.6, 85.0
 PROMPT_SHARE, STILL_PROMPT_SHARE = 0.3, 0.15
 
@@ -40,8 +42,8 @@ class _Hop:
 
 
 def is_slow_hop(seen_s: float, planned_s: float) -> bool:
-    """Beyond what was planned by more than links differ from look to look."""
-    return seen_s > max(LINK_FACTOR * planned_s, planned_s + LINK_S)
+    """Beyond what was planned by more than hops differ from look to look, also within one machine."""
+    return seen_s > max(LINK_FACTOR * planned_s, planned_s + INSIDE_S)
 
 
 def step_s(status: ClusterStatus) -> float:
@@ -71,21 +73,27 @@ def _links(status: ClusterStatus, whole_s: float, busy: dict[str, str], standing
     hosts = {node.worker_id: node.host for node in status.nodes}
     for hop in _hops(status):
         ease = STILL if (Kind.SLOW_LINK, hop.name) in standing else 1.0
-        lost_s = hop.seen_s - hop.expected_s
         ends = {hosts.get(end, end) for end in (hop.from_id, hop.to_id) if end != COORDINATOR}
-        if len(ends) == 1 and ends <= busy.keys():
-            continue  # within a machine that others use: it is late for the cores, not for the link
-        above = hop.seen_s > ease * max(LINK_FACTOR * hop.expected_s, hop.expected_s + LINK_S) and lost_s > ease * LINK_SHARE * whole_s
+        (host,) = ends if len(ends) == 1 else ("",)
+        usual_s = hop.expected_s + (_lateness(status, host) if host in busy else 0.0)
+        lost_s = hop.seen_s - usual_s
+        least_s, burst_s = (INSIDE_S, BURST_INSIDE_S) if host and _is_shared(status, host) else (LINK_S, BURST_S)
+        above = hop.seen_s > ease * max(LINK_FACTOR * usual_s, usual_s + least_s) and lost_s > ease * LINK_SHARE * whole_s
         as_planned = hop.seen_s > ease * max(PLANNED_LINK_SHARE * whole_s, PLANNED_LINK_S)
         if above or as_planned:
             yield _slow_link(hop, whole_s, above)
-        elif hop.high_s > max(BURST_FACTOR * max(hop.seen_s, hop.expected_s), BURST_S):
+        elif hop.high_s > max(BURST_FACTOR * max(hop.seen_s, usual_s), burst_s):
             text = f"mostly {ms(hop.seen_s)} ms, at times {ms(hop.high_s)}"
             yield Finding(
                 Kind.UNSTEADY_LINK, hop.name, f"unsteady link {hop.from_id} > {hop.to_id}", text,
-                f"one step in twenty took {ms(hop.high_s)} ms or more from {hop.from_id} to {hop.to_id}, half of them {ms(hop.seen_s)}",
-                Remedy.COMPARE, min(1.0, 0.05 * hop.high_s / max(1e-9, 0.05 * hop.high_s + whole_s)), _end(hop),
+                f"at least a twentieth of the time it takes {ms(hop.high_s)} ms from {hop.from_id} to {hop.to_id}, mostly {ms(hop.seen_s)}",
+                Remedy.COMPARE, UNSTEADY_SHARE, _end(hop),
             )  # fmt: skip
+
+
+def _is_shared(status: ClusterStatus, host: str) -> bool:
+    """Whether several of the cluster's processes run there."""
+    return sum(node.host == host for node in status.nodes) + (status.coordinator.host == host) > 1
 
 
 def _slow_link(hop: _Hop, whole_s: float, above: bool) -> Finding:
@@ -125,10 +133,12 @@ def _busy_hosts(status: ClusterStatus, standing: Keys) -> dict[str, str]:
         on_host = [node for node in status.nodes if node.host == host]
         machine = max((n.gauges.machine for n in on_host), key=lambda m: m.busy or 0.0)
         ease = 0.8 if (Kind.BUSY_HOST, host) in standing else 1.0
-        own = math.fsum(n.gauges.cpu_utilisation for n in on_host) / max(1, machine.num_cores)
+        coordinator = status.coordinator
+        own = math.fsum(n.gauges.cpu_utilisation for n in on_host) + (coordinator.cpu_utilisation if coordinator.host == host else 0.0)
+        own /= max(1, machine.num_cores)
         others = (machine.busy or 0.0) - own
         if machine.busy is not None and machine.num_cores and machine.busy >= ease * BUSY and others >= ease * BY_OTHERS:
-            found[host] = f"{percent(machine.busy)} of {machine.num_cores} cores busy, {percent(others)} not with stages"
+            found[host] = f"{percent(machine.busy)} busy, {percent(others)} by others"
     return found
 
 
@@ -139,20 +149,28 @@ def _machines(status: ClusterStatus, whole_s: float, busy: dict[str, str], stand
         held = busy.get(host) or _held_down([node for _, node in rows])
         lost_s = math.fsum(max(0.0, min(_ratio(s), common) - 1.0) * s.expected_s for s, _ in rows)
         if host in busy:
-            lost_s += _late_hops(status, [node.worker_id for _, node in rows])
+            lateness_s = _lateness(status, host)
+            lost_s += math.fsum(min(s, lateness_s) for s in _late_hops(status, host))
         ease = STILL if (named, host) in standing else 1.0
         is_held = bool(held) and (common > 1.0 + ease * (TOUCHED - 1.0) or lost_s > ease * LINK_SHARE * whole_s)
-        if is_held and lost_s > ease * LEAST_SHARE * whole_s:
+        if is_held and lost_s > ease * max(NOTICEABLE_S, LEAST_SHARE * whole_s):
             yield _held(named, host, rows, held, lost_s / whole_s, whole_s)
         for stage, node in rows:
             usual = max(1.0, common) if is_held else 1.0
             yield from _slow_node(stage, node, usual, whole_s, standing)
 
 
-def _late_hops(status: ClusterStatus, node_ids: Sequence[str]) -> float:
-    """What hops within one machine take beyond what is expected."""
-    ends = {*node_ids, COORDINATOR}
-    return math.fsum(max(0.0, hop.seen_s - hop.expected_s) for hop in _hops(status) if {hop.from_id, hop.to_id} <= ends)
+def _late_hops(status: ClusterStatus, host: str) -> list[float]:
+    """What hops within one machine take beyond what is expected, the least first."""
+    ends = {*(node.worker_id for node in status.nodes if node.host == host), COORDINATOR}
+    return sorted(max(0.0, hop.seen_s - hop.expected_s) for hop in _hops(status) if {hop.from_id, hop.to_id} <= ends)
+
+
+def _lateness(status: ClusterStatus, host: str) -> float:
+    """What all hops within a machine that others use are late by: they wait for its cores. One that stands out has a trouble of its own."""
+    late_s = _late_hops(status, host)
+    lateness_s = late_s[(len(late_s) - 1) // 2] if late_s else 0.0
+    return lateness_s if lateness_s >= LINK_S else 0.0
 
 
 def _held(

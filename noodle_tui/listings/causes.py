@@ -52,7 +52,7 @@ def alert_rules(status: ClusterStatus, limits: Thresholds) -> tuple[Rule, ...]:
     return (
         Rule(True, "node lost", _names(n for n in nodes if n.state is NodeState.LOST)),
         Rule(False, f"stage p50 > {1 + limits.over_plan:g}x planned", tuple(late)),
-        Rule(False, "hop > 3x planned + 4 ms", tuple(f"{s.worker_id}>" for s in status.stages if _slow_hop(s))),
+        Rule(False, "hop > 3x planned, 20 ms", tuple(f"{s.worker_id}>" for s in status.stages if _slow_hop(s))),
         Rule(False, f"heartbeat > {limits.heartbeat_s:g} s", _names(_quiet(nodes, limits))),
         Rule(False, f"memory > {percent(limits.memory)}", _names(n for n in nodes if memory_share(n) > limits.memory)),
         Rule(False, f"KV > {percent(limits.kv)}", _names(n for n in nodes if kv_share(n) > limits.kv)),

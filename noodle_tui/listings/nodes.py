@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.data.status import ClusterStatus, NodeState, NodeStatus, StageStatus
 from engine.diagnosis.diagnose import memory_share
+from engine.diagnosis.step import NOTICEABLE_S
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.state import ConsoleState, Thresholds
 from noodle_tui.text.figures import age, ms, percent, size
@@ -28,7 +29,6 @@ STATE_STYLES = {
     NodeState.MEASURING: "accent",
     NodeState.LOADING: "accent",
 }
-NOTICEABLE_S = 0.001  # small models have stages of less than that, and noise of half as much
 BOOTING = frozenset({NodeState.STARTING, NodeState.MEASURING, NodeState.LOADING})
 
 

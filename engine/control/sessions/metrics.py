@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from engine.control.sessions.hops import Hops
-from engine.control.sessions.window import Window, median_over_time
+from engine.control.sessions.window import Window, over_time
 from engine.control.sessions.window import quantile as quantile
 from engine.data.generation import StageTiming
 from engine.data.status import WINDOW_S
@@ -61,7 +61,7 @@ class StageWindow:
 
     def figures(self) -> StageFigures:
         compute_s = [c for c, _, _ in self.times]
-        middle_s, queue_s = median_over_time([(c, s) for c, _, s in self.times]), median_over_time([(q, s) for _, q, s in self.times])
+        middle_s, queue_s = over_time([(c, s) for c, _, s in self.times]), over_time([(q, s) for _, q, s in self.times])
         return StageFigures(middle_s, quantile(compute_s, 0.95), queue_s, len(compute_s), tuple(self._history_s))
 
 
@@ -128,7 +128,7 @@ class PipelineMetrics:
         return len(self._tokens_s) / RATE_WINDOW_S
 
     def step_p50_s(self) -> float:
-        return median_over_time([(step.whole_s, step.whole_s) for step in self._steps])
+        return over_time([(step.whole_s, step.whole_s) for step in self._steps])
 
     def step_p95_s(self) -> float:
         return quantile([step.whole_s for step in self._steps], 0.95)
@@ -138,9 +138,10 @@ class PipelineMetrics:
         return quantile(list(self._recent_s), 0.95)
 
     def hop_s(self, index: int) -> tuple[float, float]:
-        """Median and 95th percentile of the hop in from the coordinator (0), from the first stage (1), and so on; zeros without steps."""
+        """Median and 95th percentile over time of the hop in from the coordinator (0), from the first stage (1), and so on; zeros
+        without steps."""
         seen = [(step.hop_s[index], step.whole_s) for step in self._steps if index < len(step.hop_s)]
-        return median_over_time(seen), quantile([hop_s for hop_s, _ in seen], 0.95)
+        return over_time(seen), over_time(seen, 0.95)
 
     def load(self) -> StepLoad:
         """The medians of what steps carry; zeros without steps."""

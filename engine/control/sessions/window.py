@@ -19,13 +19,13 @@ def quantile(values: list[float], fraction: float) -> float:
     return sorted(values)[min(len(values) - 1, int(fraction * len(values)))]
 
 
-def median_over_time(values: list[tuple[float, float]]) -> float:
-    """Of (value, seconds that it lasted): half of the time the value was at most this. A change for the worse shows after half a window,
-    for the few slow steps count for as long as the many fast ones. 0.0 of nothing."""
-    ordered, half_s = sorted(values), sum(lasted_s for _, lasted_s in values) / 2
+def over_time(values: list[tuple[float, float]], fraction: float = 0.5) -> float:
+    """Of (value, seconds that it lasted): for that part of the time the value was at most this. A change for the worse shows in the median
+    after half a window, for the few slow steps count for as long as the many fast ones. 0.0 of nothing."""
+    ordered, left_s = sorted(values), sum(lasted_s for _, lasted_s in values) * fraction
     for value, lasted_s in ordered:
-        half_s -= lasted_s
-        if half_s <= 0.0:
+        left_s -= lasted_s
+        if left_s <= 0.0:
             return value
     return ordered[-1][0] if ordered else 0.0
 

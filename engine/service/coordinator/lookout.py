@@ -3,10 +3,13 @@ all that is wrong, in events."""
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+
+import psutil
 
 from engine.control.cluster import Cluster
 from engine.control.commands import Record
@@ -30,7 +33,8 @@ class Lookout:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lags: deque[tuple[float, float]] = deque()  # (when it ended, how long)
-        self._disk_free_bytes: int | None = None
+        self._process = psutil.Process()
+        self._gauges = CoordinatorGauges(host=socket.gethostname())
         self._outlook = Outlook()
         self._standing = Standing()
         self._looked_s = self._planned_s = float("-inf")
@@ -43,8 +47,8 @@ class Lookout:
         """With what the cluster does not know of its coordinator."""
         while self._lags and now_s - self._lags[0][0] > WINDOW_S:
             self._lags.popleft()
-        gauges = CoordinatorGauges(max((lag_s for _, lag_s in self._lags), default=0.0), self._disk_free_bytes)
-        return replace(status, coordinator=gauges, outlook=self._outlook)
+        lag_s = max((lag_s for _, lag_s in self._lags), default=0.0)
+        return replace(status, coordinator=replace(self._gauges, lag_s=lag_s), outlook=self._outlook)
 
     def is_due(self, now_s: float) -> bool:
         return now_s - self._looked_s >= LOOK_S
@@ -52,7 +56,8 @@ class Lookout:
     def look(self, cluster: Cluster, status: ClusterStatus, now_s: float) -> Iterator[Record]:
         """Read what is slow to read, and say what is wrong now and was not, or no longer is."""
         self._looked_s = now_s
-        self._disk_free_bytes = disk_free_bytes(self._folder)
+        cores = self._process.cpu_percent() / 100.0
+        self._gauges = replace(self._gauges, disk_free_bytes=disk_free_bytes(self._folder), cpu_utilisation=cores)
         if now_s - self._planned_s >= OUTLOOK_S:
             self._planned_s, self._outlook = now_s, outlook(cluster)
         before = {finding.key: finding for finding in self._standing.said}
