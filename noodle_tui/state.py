@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from engine.data.generation import SessionText
 from engine.data.plan import Plan
 from engine.data.status import ClusterStatus, Event
 from engine.diagnosis.standing import Standing
@@ -157,6 +158,15 @@ class LinksKnown:
 
 
 @dataclass(frozen=True, slots=True)
+class TextKnown:
+    """A session's prompt and answer, as they were when it had so many tokens."""
+
+    text: SessionText = field(default_factory=lambda: SessionText("", "", ""))
+    num_generated: int = 0
+    error: str = ""  # why there is none
+
+
+@dataclass(frozen=True, slots=True)
 class Setup:
     """What this console may do and how its user wants it."""
 
@@ -186,6 +196,7 @@ class ConsoleState:
     whatif: WhatIf = field(default_factory=lambda: WhatIf())
     known_suggestion: Suggestion | None = None  # perhaps no longer open
     links: LinksKnown = field(default_factory=lambda: LinksKnown())
+    text: TextKnown = field(default_factory=lambda: TextKnown())
     profile: ProfileState = field(default_factory=lambda: ProfileState())
     actions: tuple[ActionRun, ...] = ()  # one of each title, the newest last
     said: Sentence | None = None  # what a key or command did, or what was missed

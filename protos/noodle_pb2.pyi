@@ -810,6 +810,26 @@ class CancelReply(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
+class GetTextRequest(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+
+class SessionText(_message.Message):
+    __slots__ = ("session_id", "prompt", "answer", "num_prompt_left_out", "num_answer_left_out")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    ANSWER_FIELD_NUMBER: _ClassVar[int]
+    NUM_PROMPT_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    NUM_ANSWER_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    prompt: str
+    answer: str
+    num_prompt_left_out: int
+    num_answer_left_out: int
+    def __init__(self, session_id: _Optional[str] = ..., prompt: _Optional[str] = ..., answer: _Optional[str] = ..., num_prompt_left_out: _Optional[int] = ..., num_answer_left_out: _Optional[int] = ...) -> None: ...
+
 class SetSlowdownRequest(_message.Message):
     __slots__ = ("worker_id", "factor")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]

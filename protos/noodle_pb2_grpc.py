@@ -130,6 +130,11 @@ class ControlStub:
                 request_serializer=protos_dot_noodle__pb2.CancelRequest.SerializeToString,
                 response_deserializer=protos_dot_noodle__pb2.CancelReply.FromString,
                 _registered_method=True)
+        self.GetText = channel.unary_unary(
+                '/noodle.v1.Control/GetText',
+                request_serializer=protos_dot_noodle__pb2.GetTextRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.SessionText.FromString,
+                _registered_method=True)
         self.SetSlowdown = channel.unary_unary(
                 '/noodle.v1.Control/SetSlowdown',
                 request_serializer=protos_dot_noodle__pb2.SetSlowdownRequest.SerializeToString,
@@ -300,6 +305,13 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetText(self, request, context):
+        """What a session was asked and has answered; refused unless the coordinator shows text.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def SetSlowdown(self, request, context):
         """Operator: make a worker play a slower machine from now on, or stop doing so.
         """
@@ -438,6 +450,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Cancel,
                     request_deserializer=protos_dot_noodle__pb2.CancelRequest.FromString,
                     response_serializer=protos_dot_noodle__pb2.CancelReply.SerializeToString,
+            ),
+            'GetText': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetText,
+                    request_deserializer=protos_dot_noodle__pb2.GetTextRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.SessionText.SerializeToString,
             ),
             'SetSlowdown': grpc.unary_unary_rpc_method_handler(
                     servicer.SetSlowdown,
@@ -984,6 +1001,33 @@ class Control:
             '/noodle.v1.Control/Cancel',
             protos_dot_noodle__pb2.CancelRequest.SerializeToString,
             protos_dot_noodle__pb2.CancelReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetText(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.Control/GetText',
+            protos_dot_noodle__pb2.GetTextRequest.SerializeToString,
+            protos_dot_noodle__pb2.SessionText.FromString,
             options,
             channel_credentials,
             insecure,

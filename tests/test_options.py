@@ -129,6 +129,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "metrics_dir": paths,
     "keep": st.builds(Keep, st.integers(1, 10**6).map(lambda m: 60.0 * m), st.integers(0, 10**9 - 1)),
     "recover": st.just(True),
+    "show_text": st.just(True),
     "metrics_every_step": st.just(True),
     "listen": st.text(min_size=1),
     "metrics_port": st.integers(0, 60000),

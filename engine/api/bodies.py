@@ -8,10 +8,10 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from engine.api.problems import Problem
-from engine.data.json_text import json_text
+from engine.data.json_text import exact_json, json_text
 from engine.data.sampling import MAX_TOP_LOGPROBS
 
 MAX_CHOICES = 16
@@ -22,7 +22,16 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _of_json(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        exact_json(value)
+    except ValueError:
+        raise ValueError("NaN and Infinity, and numbers beyond 1e308, are not JSON") from None
+    return value
+
+
 AS_WHOLE = BeforeValidator(_whole)
+FreeObject = Annotated[dict[str, Any], AfterValidator(_of_json)]  # what the body's own parser lets through could not be sent back
 TokenId = Annotated[int, Field(ge=0, lt=2**31), AS_WHOLE]
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -71,7 +80,7 @@ class ChatMessage(Body):
 class FunctionTool(Body):
     name: Annotated[str, Field(min_length=1, max_length=64, pattern="^[a-zA-Z0-9_.-]+$")]
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: FreeObject | None = None
     strict: bool | None = None
 
 
@@ -83,7 +92,7 @@ class Tool(Body):
 class JsonSchema(Body):
     name: Annotated[str, Field(min_length=1, max_length=64, pattern="^[a-zA-Z0-9_-]+$")]
     description: str | None = None
-    schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
+    schema_: Annotated[FreeObject | None, Field(alias="schema")] = None
     strict: bool | None = None
 
 
@@ -136,7 +145,7 @@ class ChatBody(Sampled):
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     response_format: ResponseFormat | None = None
     parallel_tool_calls: bool | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
+    chat_template_kwargs: FreeObject | None = None
     add_generation_prompt: bool = True
     metadata: dict[str, str] | None = None
     store: Literal[False] | None = None

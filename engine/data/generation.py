@@ -162,3 +162,14 @@ class TokenChunk:
     stand_in_tokenizer: str = ""  # only in the first chunk: why the text went through bytes instead of the model's own tokenizer
     used: Used | None = None  # only in the first chunk
     logprobs: Logprobs | None = None  # with a token, if the request asks for it
+
+
+@dataclass(frozen=True, slots=True)
+class SessionText:
+    """What a session was asked and has answered so far; of long texts the end, and how many tokens come before it."""
+
+    session_id: str
+    prompt: str
+    answer: str
+    num_prompt_left_out: int = 0
+    num_answer_left_out: int = 0

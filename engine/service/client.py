@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 
 from engine.data.adaptation import AdaptationStatus
 from engine.data.errors import Corrupt, NoodleError, Unavailable
-from engine.data.generation import GenerateRequest, TokenChunk
+from engine.data.generation import GenerateRequest, SessionText, TokenChunk
 from engine.data.measured_link import MeasuredLink
 from engine.data.moves import MoveEstimate, MoveReport
 from engine.data.plan import AdoptedPlan, Plan, Stage
@@ -255,6 +255,12 @@ class Client:
         """End a session; raises Refused if a version is given and the plan is another one."""
         request = pb.CancelRequest(session_id=session_id, expected_plan_version=expected_plan_version)
         await self._call(self._stub.Cancel(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+
+    async def text(self, session_id: str) -> SessionText:
+        """What a session was asked and has answered so far; raises Refused if the coordinator does not show it, NotFound for no session."""
+        request = pb.GetTextRequest(session_id=session_id)
+        reply = await self._call(self._stub.GetText(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+        return wire.from_message(SessionText, reply)
 
     async def set_slowdown(self, worker_id: str, factor: float) -> None:
         """Let a worker play a machine that is `factor` times as slow; 1 ends it."""

@@ -10,6 +10,7 @@ from engine.data.status import ClusterStatus, Event
 from engine.diagnosis.standing import Standing
 from noodle_tui.changes import ui_reducer
 from noodle_tui.core import generation
+from noodle_tui.core.generation import MAX_ANSWER_CHARS
 from noodle_tui.core.history import History, missed
 from noodle_tui.core.logs import event_line
 from noodle_tui.core.messages import (
@@ -48,6 +49,7 @@ from noodle_tui.core.messages import (
     SessionEnded,
     SuggestionArrived,
     SystemChanged,
+    TextArrived,
     Tick,
     TokenArrived,
     WhatIfAsked,
@@ -68,6 +70,7 @@ from noodle_tui.state import (
     ProfileState,
     Sentence,
     Suggestion,
+    TextKnown,
     View,
     WhatIf,
 )
@@ -259,6 +262,13 @@ def _suggestion_arrived(state: ConsoleState, message: SuggestionArrived, now_s: 
     return replace(state, known_suggestion=Suggestion(clean(message.entry), clean(message.plan), clean(message.move)))
 
 
+def _text_arrived(state: ConsoleState, message: TextArrived, now_s: float) -> ConsoleState:
+    text = message.text
+    prompt, answer = (safe_text(part, MAX_ANSWER_CHARS, multiline=True) for part in (text.prompt, text.answer))
+    known = replace(text, session_id=safe_text(text.session_id, 64), prompt=prompt, answer=answer)
+    return replace(state, text=TextKnown(known, message.num_generated, safe_text(message.error)))
+
+
 def _links_arrived(state: ConsoleState, message: LinksArrived, now_s: float) -> ConsoleState:
     return replace(state, links=LinksKnown(clean(message.links), message.event))
 
@@ -325,6 +335,7 @@ _HANDLERS: dict[type, Callable[[ConsoleState, Any, float], ConsoleState]] = {
     WhatIfAsked: _whatif_asked,
     CandidateArrived: _candidate_arrived,
     SuggestionArrived: _suggestion_arrived,
+    TextArrived: _text_arrived,
     LinksArrived: _links_arrived,
     PresentPlanned: lambda state, message, now_s: replace(state, whatif=replace(state.whatif, present=clean(message.plan))),
     WhatIfEnded: _whatif_ended,

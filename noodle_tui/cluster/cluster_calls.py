@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from engine.data.errors import InvalidInput, NoodleError
+from engine.data.generation import SessionText
 from engine.data.plan import Plan, Stage
 from noodle_tui.background import begin
 from noodle_tui.changes.actions import ACTIONS, ALL_NODES, action_for, arguments_of, nodes_of, preview_of, still_holds, title_of
@@ -22,10 +23,12 @@ from noodle_tui.core.messages import (
     DialogChanged,
     LinksArrived,
     PresentPlanned,
+    TextArrived,
     WhatIfAsked,
     WhatIfEnded,
 )
 from noodle_tui.core.pages import Page, Preview
+from noodle_tui.listings import cursor_row
 from noodle_tui.listings.base_plan import as_made
 from noodle_tui.state import LinkState
 
@@ -114,6 +117,28 @@ class ClusterCalls:
         with contextlib.suppress(NoodleError):
             links = await self._app.link.ask("links")
         self._app.dispatch(LinksArrived(links, event))
+        self._app.paint_soon()
+
+    # --- what sessions say ----------------------------------------------------------------------------------------
+    def look_at_text(self) -> None:
+        """Fetch the prompt and answer of the session that is shown in full, whenever it has a new token."""
+        state = self._app.state
+        session = cursor_row(state, Page.SESSIONS)
+        if state.ui.page is not Page.SESSIONS or not state.ui.listing(Page.SESSIONS).detail or session is None or state.replay is not None:
+            return
+        known = state.text.text.session_id == session.session_id and state.text.num_generated == session.num_generated
+        if known or state.link.state is not LinkState.LIVE:
+            return
+        if not any(worker.group == "text" and worker.is_running for worker in self._app.workers):
+            begin(self._app, self._fetch_text, session.session_id, session.num_generated, group="text")
+
+    async def _fetch_text(self, session_id: str, num_generated: int) -> None:
+        """An answer that is no answer is shown in its place: most coordinators show no text."""
+        try:
+            found = TextArrived(await self._app.link.ask("text", session_id), num_generated)
+        except NoodleError as e:
+            found = TextArrived(SessionText(session_id, "", ""), num_generated, str(e))
+        self._app.dispatch(found)
         self._app.paint_soon()
 
     # --- changes --------------------------------------------------------------------------------------------------

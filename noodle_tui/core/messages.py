@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.data.generation import TokenChunk
+from engine.data.generation import SessionText, TokenChunk
 from engine.data.plan import Plan
 from engine.data.watch_frame import WatchFrame
 from noodle_tui.core.logs import LogLine
@@ -185,6 +185,15 @@ class SuggestionArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class TextArrived:
+    """What a session was asked and has answered, or why the coordinator does not say it."""
+
+    text: SessionText
+    num_generated: int  # of the session, when it was asked for
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class LinksArrived:
     """What the workers measured of the ways between them, as of the event that told so."""
 
@@ -326,6 +335,7 @@ Message = (
     | WhatIfAsked
     | CandidateArrived
     | SuggestionArrived
+    | TextArrived
     | LinksArrived
     | PresentPlanned
     | WhatIfEnded

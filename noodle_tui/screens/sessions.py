@@ -1,7 +1,8 @@
-"""Screen 6: sessions that are queued or running, and the chosen one in full."""
+"""Screen 6: sessions that are queued or running, and the chosen one in full; with `enter` its text too, where that is allowed."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -10,25 +11,28 @@ from noodle_tui.core.generation import Generation
 from noodle_tui.core.pages import Page
 from noodle_tui.listings import cursor_row, table_of, warns
 from noodle_tui.listings.stage_times import stage_s
-from noodle_tui.state import ConsoleState
+from noodle_tui.state import ConsoleState, TextKnown
 from noodle_tui.text.figures import age, ms, rate, with_ms
-from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, line, width_of
+from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
 from noodle_tui.text.tables import draw_table
 from noodle_tui.widgets.answer import stage_times
 from noodle_tui.widgets.plan.plan_blocks import strip
 
 
 def sessions_body(state: ConsoleState, canvas: Canvas) -> Lines:
-    """Totals, the list, the chosen session."""
+    """Totals, the list, the chosen session; with `enter` its pane takes the room."""
     table, view = table_of(state, Page.SESSIONS), state.shown
     if table is None or view is None:
         return ()
     session: SessionStatus | None = cursor_row(state, Page.SESSIONS)
+    listing = state.ui.listing(Page.SESSIONS)
     pane = 6 if session is not None and canvas.height >= 14 else 0
-    rows = draw_table(
-        table, state.ui.listing(Page.SESSIONS), canvas.sized(canvas.width, canvas.height - pane - 1), warn_only=warns(state, Page.SESSIONS)
-    )
+    if listing.detail and session is not None:
+        pane = max(pane, canvas.height - 6)
+    rows = draw_table(table, listing, canvas.sized(canvas.width, canvas.height - pane - 1), warn_only=warns(state, Page.SESSIONS))
     below = _session(state, view.status, session, canvas) if session is not None and pane else ()
+    if listing.detail and session is not None:
+        below += _text(state.text, session, canvas.sized(canvas.width, canvas.height - len(rows) - len(below) - 2))
     return (totals(view.status, canvas.width), *rows, *([BLANK, *below] if below else []))[: canvas.height]
 
 
@@ -54,8 +58,10 @@ def _session(state: ConsoleState, status: ClusterStatus, session: SessionStatus,
     ended = bool(session.finish_reason)
     eta = "ended" if ended else f"{age(left / session.tokens_per_s)} left at most" if session.tokens_per_s > 0 and left > 0 else "-"
     used = session.num_prompt_tokens + session.num_generated
+    name, said = Span(session.session_id, "title"), (Span(_phrase(session)), Span(_whose(state.generation, session), "dim"))
+    head = line(" ", name, "  ", *said)
     rows = [
-        line(" ", Span(session.session_id, "title"), f"  {_phrase(session)}", Span(_whose(state.generation, session), "dim")),
+        *([head] if width_of(head) <= canvas.width else [line(" ", name), line("   ", *said)]),
         line(
             Span("   tokens  ", "dim"), f"{session.num_prompt_tokens} prompt + {session.num_generated} of {session.max_new_tokens}, {eta}"
         ),
@@ -70,6 +76,28 @@ def _session(state: ConsoleState, status: ClusterStatus, session: SessionStatus,
         names = [f"S{i} {stage.worker_id}" for i, stage in enumerate(status.stages)]
         rows.append(line(Span("   step    ", "dim"), *strip(names, times, sum(times) or 1.0, canvas.width - 13, canvas.glyphs)))
     return tuple(rows)
+
+
+def _text(known: TextKnown, session: SessionStatus, canvas: Canvas) -> Lines:
+    """The beginning of the prompt in a third of the room at most, and the end of the answer in the rest."""
+    text, room = known.text, canvas.height - 1
+    if text.session_id != session.session_id or room < 3:
+        return ()
+    if known.error:
+        return (BLANK, *(line("   ", Span(row, "dim")) for row in wrap(known.error, canvas.width - 4)))[:room]
+    prompt, answer = _written(text.prompt, "you", canvas.width), _written(text.answer, "answer", canvas.width)
+    most = max(2, room // 3, room - len(answer))
+    if len(prompt) > most:
+        prompt = (*prompt[: most - 1], line(Span(f"           ... {session.num_prompt_tokens:,} tokens in all", "dim")))
+    if len(answer) > (left := room - len(prompt)):
+        answer = answer[len(answer) - left :]
+    return (BLANK, *prompt, *answer)
+
+
+@functools.lru_cache(maxsize=8)
+def _written(text: str, who: str, width: int) -> Lines:
+    rows = wrap(text.strip("\n"), width - 12)
+    return tuple(line(Span(f"   {who if i == 0 else '':<8}", "dim"), Span(row)) for i, row in enumerate(rows))
 
 
 def _phrase(session: SessionStatus) -> str:

@@ -55,6 +55,13 @@ def test_a_wrong_field_is_named(served: Served, change: dict[str, Any], status: 
     assert set(error) == {"message", "type", "param", "code"}
 
 
+NOT_JSON = (
+    b'"chat_template_kwargs": {"a": NaN}',
+    b'"tools": [{"type": "function", "function": {"name": "a", "parameters": {"minimum": -Infinity}}}]',
+    b'"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"maximum": 1e999}}}',
+)
+
+
 @pytest.mark.parametrize(
     ("content", "status", "said"),
     [
@@ -65,6 +72,7 @@ def test_a_wrong_field_is_named(served: Served, change: dict[str, Any], status: 
         (b"[" * 100_000, 400, "JSON"),
         (b'{"model": "small-chat"}', 400, "'messages' is missing"),
         (b"x" * (4 * 2**20 + 1), 413, "more than 4 MiB"),
+        *((b'{"model": "small-chat", "messages": [{"role": "user", "content": "a"}], %s}' % bad, 400, "not JSON") for bad in NOT_JSON),
     ],
 )
 def test_a_body_that_is_none_is_refused(served: Served, content: bytes, status: int, said: str) -> None:

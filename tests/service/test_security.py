@@ -92,7 +92,7 @@ def test_roles_are_enforced_by_a_real_server(tmp_path: Path) -> None:
         return answers
 
     nothing, unknown, viewer, viewer_cancels, worker = asyncio.run(run())
-    assert nothing.startswith("Unauthorized") and unknown.startswith("Unauthorized")
+    assert nothing.startswith("Unauthenticated: ") and unknown.startswith("Unauthenticated: ")
     assert viewer == worker == "Refused: reached the handler"
     assert viewer_cancels == "Unauthorized: /noodle.v1.Control/Cancel needs the role operator, this token has the role viewer"
 

@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 
+from engine.data.generation import SessionText
 from engine.data.status import SessionStatus
+from noodle_tui.changes.reducer import reduce
 from noodle_tui.core import messages as m
 from noodle_tui.core.pages import Page
 from noodle_tui.glyphs import UNICODE
 from noodle_tui.listings.sessions import sessions_table
 from noodle_tui.screens.sessions import quantile, sessions_body, totals
 from noodle_tui.state import ConsoleState
-from noodle_tui.text.lines import Canvas, Lines
+from noodle_tui.text.lines import Canvas, Lines, width_of
 from noodle_tui.text.tables import Listing, arrange, draw_table, record
 from tests.tui import frames
 from tests.tui.scenes import keyed, live, state_of
@@ -129,3 +131,34 @@ def test_only_the_consoles_own_session_is_called_so() -> None:
     for name, is_own in (("s-1", True), ("s-2", False)):
         body = texts(sessions_body(state_of(*sent, state=showing(session(name))), CANVAS))
         assert any("this console's own" in text for text in body) is is_own
+
+
+# --- what was asked and answered ------------------------------------------------------------------------------------------
+def opened(text: SessionText, error: str = "", height: int = 24, width: int = 80) -> list[str]:
+    state = keyed(showing(session(num_prompt_tokens=9_000)), "nav.in")
+    state = reduce(state, m.TextArrived(text, 40, error), 100.0)
+    lines = sessions_body(state, CANVAS.sized(width, height))
+    assert len(lines) <= height and all(width_of(row) <= width for row in lines)
+    return texts(lines)
+
+
+def test_prompt_and_answer_stand_below_the_session_that_was_opened() -> None:
+    rows = opened(SessionText("s-1", "What is it?\nSay.", "A noodle,\x1b[31m of course."))
+    at = rows.index("   you     What is it?")
+    assert rows[at + 1 : at + 3] == ["           Say.", "   answer  A noodle,?[31m of course."]
+
+
+def test_of_long_texts_the_prompts_beginning_and_the_answers_end_are_shown() -> None:
+    prompt, answer = " ".join(f"p{i}" for i in range(2000)), " ".join(f"a{i}" for i in range(2000))
+    for height in (16, 24, 60):
+        rows = opened(SessionText("s-1", prompt, answer), height=height)
+        assert any(row.startswith("   you     p0 p1") for row in rows) and "9,000 tokens in all" in "\n".join(rows)
+        assert rows[-1].endswith(" a1999") and len(rows) == height
+
+
+def test_why_there_is_no_text_stands_in_its_place() -> None:
+    assert any("start it with --show-text" in row for row in opened(SessionText("s-1", "", ""), "start it with --show-text"))
+
+
+def test_the_text_of_another_session_is_not_shown() -> None:
+    assert not any("secret" in row for row in opened(SessionText("s-2", "secret", "secret")))

@@ -27,6 +27,7 @@ from engine.service.client import SESSION_ID_BYTES
 from engine.service.coordinator.journal.journal import written
 from engine.service.coordinator.manifest_service import ManifestSource
 from engine.service.coordinator.outputs.session_output import SessionOutput
+from engine.service.coordinator.outputs.session_text import text_of
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.watchers import Watchers
 from engine.service.errors import as_noodle_error
@@ -44,8 +45,9 @@ MAX_PLANS = 50
 class ControlService(rpc.ControlServicer):
     """Holds no state of its own but what watchers share."""
 
-    def __init__(self, shell: ClusterShell, manifests: ManifestSource) -> None:
+    def __init__(self, shell: ClusterShell, manifests: ManifestSource, shows_text: bool = False) -> None:
         self._shell, self._manifests, self._watchers = shell, manifests, Watchers(shell.status)
+        self._shows_text = shows_text
 
     # ------------------------------------------------------------------------------------------ workers
     async def Register(self, request: pb.RegisterRequest, context: grpc.aio.ServicerContext) -> pb.RegisterReply:
@@ -222,6 +224,14 @@ class ControlService(rpc.ControlServicer):
     async def Cancel(self, request: pb.CancelRequest, context: grpc.aio.ServicerContext) -> pb.CancelReply:
         self._shell.feed(on.SessionCancelled(request.session_id, "an operator cancelled it", _expected(request)))
         return pb.CancelReply()
+
+    async def GetText(self, request: pb.GetTextRequest, context: grpc.aio.ServicerContext) -> pb.SessionText:
+        if not self._shows_text:
+            raise Refused("this coordinator shows nobody what others ask: start it with --show-text to let operators read it")
+        codec, session = self._shell.outputs.codec, self._shell.journal.session(check_name("session id", request.session_id))
+        if codec is None or session is None:
+            raise NotFound(f"session {request.session_id} is unknown here: it was never begun, or its journal is gone")
+        return wire.to_message(await asyncio.to_thread(text_of, session, codec), pb.SessionText())
 
     async def SetSlowdown(self, request: pb.SetSlowdownRequest, context: grpc.aio.ServicerContext) -> pb.SetSlowdownReply:
         await self._shell.set_slowdown(request.worker_id, request.factor)

@@ -66,7 +66,7 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     server = Server(guard)
     cache_dir = options.model.cache.folder
     manifests = ManifestSource(cache_dir, lambda: cluster.card)
-    rpc.add_ControlServicer_to_server(ControlService(shell, manifests), server.grpc)
+    rpc.add_ControlServicer_to_server(ControlService(shell, manifests, options.show_text), server.grpc)
     library = WeightLibrary(WeightCache(cache_dir / CACHE_FOLDER), manifests.folder_of)
     sender = WeightService(library, Pace(lambda: bool(cluster.serving.flights)))
     rpc.add_WeightServiceServicer_to_server(sender, server.grpc)

@@ -61,6 +61,7 @@ class CoordinatorOptions:
         metavar="AGE,N",
         help="how long the journal remembers sessions that are over, and how many, e.g. 12h,500 (default 30d,10000)",
     )
+    show_text: bool = option(default=False, help="let operators read the prompts and answers of all sessions")
     recover: bool = option(default=False, help="begin with what can be read of a damaged journal in --state-dir")
     recording: RecordingOptions = group(RecordingOptions)
     server: ServerOptions = group(ServerOptions, listen="127.0.0.1:7070")

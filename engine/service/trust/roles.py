@@ -28,6 +28,7 @@ METHOD_ROLES: dict[str, Role] = {
     "/noodle.v1.Control/Acknowledge": Role.OPERATOR,
     "/noodle.v1.Control/Profile": Role.OPERATOR,
     "/noodle.v1.Control/Cancel": Role.OPERATOR,
+    "/noodle.v1.Control/GetText": Role.OPERATOR,
     "/noodle.v1.Control/SetSlowdown": Role.OPERATOR,
     "/noodle.v1.Control/ListMoves": Role.VIEWER,
     "/noodle.v1.Control/SetAdaptation": Role.OPERATOR,

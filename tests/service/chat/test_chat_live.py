@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from engine.data.errors import InvalidInput, Refused
+from engine.data.errors import InvalidInput, NotFound, Refused
 from engine.data.generation import GenerateRequest, PromptMode, Used
 from engine.data.sampling import LogitBias, Sampling, SamplingRequest
 from tests.service.chat.instruct import END, instruct_folder
@@ -178,9 +178,23 @@ def test_a_person_talks_at_a_terminal(cluster: Running, tmp_path: Path) -> None:
         chat.wait_for("second line")
         chat.send("\x03")
         chat.wait_for("Ctrl-D ends the chat")
+        chat.wait_for(lambda: chat.screen.display[chat.screen.cursor.y].strip() == ">")  # keys between two prompts may be lost
         chat.send("\x04")
         assert chat.exit_code() == 0
     user, assistant = json.loads((tmp_path / "talk.json").read_text())["messages"]
     assert user["content"] == "first line\nsecond line" and assistant["role"] == "assistant"
     kept = tmp_path / "noodlecore" / "chat_history"
     assert "second line" in kept.read_text() and kept.stat().st_mode & 0o777 == 0o600
+
+
+# ------------------------------------------------------------------------------------------ what an operator may read
+def test_the_text_of_a_session_is_read_where_the_coordinator_shows_it(folder: Path, cluster: Running) -> None:
+    asked = GenerateRequest(prompt="hi, noodle", max_new_tokens=12, sampling=SamplingRequest(temperature=0.0))
+    answer = cluster.generate(asked)
+    with pytest.raises(Refused, match="start it with --show-text"):
+        cluster.wait(cluster.client.text(answer.chunks[0].session_id))
+    with running(str(folder), 1, random_weights=None, show_text=True) as open_one:
+        found = open_one.wait(open_one.client.text(open_one.generate(asked).chunks[0].session_id))
+        assert "hi, noodle" in found.prompt and found.answer == "".join(chunk.text for chunk in answer.chunks) != ""
+        with pytest.raises(NotFound, match="session s-nobody is unknown here"):
+            open_one.wait(open_one.client.text("s-nobody"))

@@ -31,6 +31,7 @@ from engine.service.local import LocalCluster
 from engine.service.local_options import local_options
 from engine.service.worker.options import WorkerOptions
 from noodle_tui.cluster.recording import Recorder
+from noodle_tui.options import DEMO
 from tests.tui.troubles.wire import Wire
 
 FOLDER = Path(__file__).parent / "recordings"
@@ -160,6 +161,19 @@ async def coordinator_stalled(scene: Scene) -> None:
     os.kill(pid, signal.SIGCONT)
 
 
+async def story(scene: Scene) -> None:
+    """What `noodle-console --demo` shows: a node becomes slow, the cluster moves its layers, another is killed."""
+    slow = await scene.middle()
+    await scene.client.set_slowdown(slow, 30.0)
+    await asyncio.sleep(20.0)
+    version = (await scene.client.status()).plan_version
+    if version == 1:  # adaptation has not moved them: an operator does
+        await scene.client.drain(slow)
+    await asyncio.sleep(14.0)
+    victim = next(s.worker_id for s in reversed((await scene.client.status()).stages) if s.worker_id != slow)
+    os.kill(scene.pid(victim), signal.SIGKILL)
+
+
 @dataclass(frozen=True)
 class Plot:
     """What is started, what is done to it, how long it is watched."""
@@ -184,6 +198,7 @@ PLOTS = {
     "old-plan": Plot(old_plan, {"slowdowns": (6.0, 60.0, 6.0)}, lasts_s=40.0),
     "adaptation-rests": Plot(resting, {"adapt": "suggest", "slowdowns": (6.0, 6.0, 6.0)}),
     "coordinator-stalled": Plot(coordinator_stalled, {}, lasts_s=20.0),
+    "demo": Plot(story, {"adapt": "auto", "slowdowns": (4.0, 4.0, 4.0)}, lasts_s=52.0),
 }
 
 
@@ -248,7 +263,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             made = Path(folder) / f"{name}.jsonl.gz"
             facts[name] = asyncio.run(record(name, made))
-            (FOLDER / made.name).write_bytes(made.read_bytes())
+            (DEMO if name == "demo" else FOLDER / made.name).write_bytes(made.read_bytes())
+        if name == "demo":
+            del facts[name]
         FACTS.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
         print(name, facts[name], flush=True)
 
