@@ -2,8 +2,8 @@
 
 A plan is made for one row behind a short context, on nodes of their own. What runs are steps of several rows behind long contexts, on
 cores that neighbours use too. The cost model carries the planned time there; without one, the share that each row more took when the
-worker was measured. Neighbours cost as much as all stages of their host are above that, but never more than taking turns would: what
-slows one of them alone, or all of them by more, is not planned.
+worker was measured. Neighbours cost as much as half of the stages of their host are above that, but never more than taking turns
+would: what slows one of them alone, or all of them by more, is not planned.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def _shared(
         groups.setdefault(key, []).append(index)
     factors = [1.0] * len(plan.stages)
     for indices in groups.values():
-        ratios = [measured_s.get(plan.stages[i].node_id, 0.0) / alone_s[i] for i in indices if alone_s[i] > 0.0]
-        common = min(ratios, default=1.0)
+        ratios = sorted(measured_s.get(plan.stages[i].node_id, 0.0) / alone_s[i] for i in indices if alone_s[i] > 0.0)
+        common = ratios[(len(ratios) - 1) // 2] if ratios else 1.0
         for i in indices:
             factors[i] = min(max(1.0, common), float(max(1, min(at_once, len(indices)))))
     return factors

@@ -98,7 +98,7 @@ class NodeStatus:
     heartbeat_age_s: float
     gauges: Gauges = Gauges()
     is_drained: bool = False  # left out of plans until an operator ends it, lost or not
-    runtime_bytes: int = 0  # of its resident memory, what it took before it had a stage: `memory_bytes` does not count it
+    runtime_bytes: int = 0  # of its resident memory, what it took when it had no stage: `memory_bytes` does not count it
 
 
 @dataclass(frozen=True, slots=True)

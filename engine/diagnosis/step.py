@@ -144,7 +144,7 @@ def _busy_hosts(status: ClusterStatus, standing: Keys) -> dict[str, str]:
 
 def _machines(status: ClusterStatus, whole_s: float, busy: dict[str, str], standing: Keys) -> Iterator[Finding]:
     for host, rows in _groups(status).items():
-        common = min(_ratio(stage) for stage, _ in rows)
+        common = sorted(_ratio(stage) for stage, _ in rows)[(len(rows) - 1) // 2]
         named = Kind.BUSY_HOST if host in busy else Kind.THROTTLED
         held = busy.get(host) or _held_down([node for _, node in rows])
         lost_s = math.fsum(max(0.0, min(_ratio(s), common) - 1.0) * s.expected_s for s, _ in rows)

@@ -138,16 +138,8 @@ async def huge_prompts(scene: Scene) -> None:
     await scene.prompts(3, 851, 4)
 
 
-async def old_plan(scene: Scene) -> None:
-    """The second worker was slow when the plan was made; it no longer is, and a profile says so."""
-    slow = "w2"
-    await scene.client.set_slowdown(slow, 6.0)
-    async for _ in scene.client.profile(slow, quick=True):
-        pass
-
-
-async def resting(scene: Scene) -> None:
-    """Layers cut by hand, and badly, while adaptation is on."""
+async def by_hand(scene: Scene) -> None:
+    """Layers cut by hand, against what was measured of the nodes."""
     status = await scene.client.status()
     names, items = [s.worker_id for s in status.stages], status.model.num_items
     stages = (Stage(names[0], 0, 1), Stage(names[1], 1, 2), Stage(names[2], 2, items))
@@ -188,15 +180,15 @@ class Plot:
 BIG = {"model": "gpt2"}
 PLOTS = {
     "slow-node": Plot(slow_node, {}),
-    "busy-host": Plot(busy_host, BIG),
+    "busy-host": Plot(busy_host, {}, lasts_s=14.0, calm_s=0.0),
     "slow-link": Plot(slow_link, {}),
     "flapping-link": Plot(flapping_link, {}),
     "dead-node": Plot(dead_node, {}),
     "memory-short": Plot(memory_short, BIG | {"memory_bytes": 252 * 10**6, "kv_memory_bytes": 24 * 10**6}, lasts_s=12.0, calm_s=0.0),
     "kv-full": Plot(kv_full, {"kv_memory_bytes": 2**20}, sessions=1),
     "huge-prompts": Plot(huge_prompts, BIG, sessions=1),
-    "old-plan": Plot(old_plan, {"slowdowns": (6.0, 60.0, 6.0)}, lasts_s=40.0),
-    "adaptation-rests": Plot(resting, {"adapt": "suggest", "slowdowns": (6.0, 6.0, 6.0)}),
+    "old-plan": Plot(by_hand, {"adapt": "off", "slowdowns": (6.0, 6.0, 6.0)}),
+    "adaptation-rests": Plot(by_hand, {"adapt": "suggest", "slowdowns": (6.0, 6.0, 6.0)}),
     "coordinator-stalled": Plot(coordinator_stalled, {}, lasts_s=20.0),
     "demo": Plot(story, {"adapt": "auto", "slowdowns": (4.0, 4.0, 4.0)}, lasts_s=52.0),
 }
@@ -259,7 +251,8 @@ async def _frames(client: Client, recorder: Recorder) -> AsyncIterator[WatchFram
 def main() -> None:
     facts = json.loads(FACTS.read_text()) if FACTS.exists() else {}
     for name in sys.argv[1:] or PLOTS:
-        _ask_for_cores(PLOTS[name].options.get("model") == "gpt2")
+        if name != "busy-host":
+            _ask_for_cores(PLOTS[name].options.get("model") == "gpt2")
         with tempfile.TemporaryDirectory() as folder:
             made = Path(folder) / f"{name}.jsonl.gz"
             facts[name] = asyncio.run(record(name, made))
