@@ -174,7 +174,9 @@ def _graph(row: NodeRow, width: int, glyphs: Glyphs) -> Line:
 
 
 def _memory(node: NodeStatus) -> str:
-    return f"{size(node.gauges.resident_bytes)}/{size(node.memory_bytes)}" if node.memory_bytes > 0 else size(node.gauges.resident_bytes)
+    """What counts against its limit, and the limit."""
+    used_bytes = max(0, node.gauges.resident_bytes - node.runtime_bytes)
+    return f"{size(used_bytes)}/{size(node.memory_bytes)}" if node.memory_bytes > 0 else size(used_bytes)
 
 
 def _present(row: NodeRow, text: str) -> str:
@@ -225,7 +227,7 @@ def details(row: NodeRow) -> tuple[tuple[str, str], ...]:
     return (
         ("device", f"{node.device} on {node.host}, pid {node.pid}"),
         ("address", node.address),
-        ("memory", f"{_memory(node)} = {percent(memory_share(node))} resident"),
+        ("memory", f"{_memory(node)} = {percent(memory_share(node))}, {size(node.gauges.resident_bytes)} resident"),
         ("KV", f"{size(node.gauges.kv_used_bytes)} of {size(node.kv_budget_bytes)} = {percent(kv_share(node))}"),
         ("use", f"{percent(_utilisation(row))}{warm}, queue {node.gauges.queue_depth}"),
         ("seen", f"{age(node.heartbeat_age_s)} ago"),

@@ -9,10 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from engine.commands.cluster.why import COMMANDS
+from engine.diagnosis.finding import Remedy
 from noodle_tui.changes.reducer import reduce
 from noodle_tui.cluster.recording import Recording
 from noodle_tui.core import messages as m
+from noodle_tui.core.keys import KEYS as ALL_KEYS
+from noodle_tui.core.keys import named
 from noodle_tui.glyphs import ASCII, UNICODE, Glyphs
+from noodle_tui.listings.diagnosis import KEYS
+from noodle_tui.options import DEMO, parse
 from noodle_tui.screens.frame import NUM_TOP_ROWS, screen_lines
 from noodle_tui.state import ConsoleState
 
@@ -34,9 +40,9 @@ NAMED = {  # what the line must hold: the cause, and the key
 }
 
 
-def first_lines(name: str, glyphs: Glyphs) -> Iterator[tuple[float, str]]:
+def first_lines(path: Path, glyphs: Glyphs) -> Iterator[tuple[float, str]]:
     """(seconds since the recording began, the Overview's first row at 80x24), at every frame and every second without one."""
-    recording, state, now_s = Recording(RECORDINGS / f"{name}.jsonl.gz"), ConsoleState(), 0.0
+    recording, state, now_s = Recording(path), ConsoleState(), 0.0
     for index, entry in enumerate(recording.entries):
         while entry.at_s - now_s > 1.0:
             now_s += 1.0
@@ -61,12 +67,31 @@ def is_named(name: str, line: str) -> bool:
 @pytest.mark.parametrize("glyphs", [UNICODE, ASCII], ids=["unicode", "ascii"])
 @pytest.mark.parametrize("name", FACTS)
 def test_the_first_line_names_a_staged_trouble(name: str, glyphs: Glyphs) -> None:
-    onset_s, lines = FACTS[name]["onset_s"], list(first_lines(name, glyphs))
+    onset_s, lines = FACTS[name]["onset_s"], list(first_lines(RECORDINGS / f"{name}.jsonl.gz", glyphs))
     told = "\n".join(f"{at_s:5.1f}  {line}" for at_s, line in lines)
     named_s = [at_s for at_s, line in lines if is_named(name, line)]
     assert named_s and onset_s <= named_s[0] <= onset_s + WITHIN_S, told
     assert all(len(line) <= 80 for _, line in lines)
     assert glyphs is not ASCII or told.isascii()
+
+
+def test_the_demo_tells_of_a_slow_node_and_then_of_a_lost_one() -> None:
+    told = [line for _, line in first_lines(DEMO, UNICODE)]
+    slow, lost = ([k for k, line in enumerate(told) if line.startswith(f" {what}")] for what in ("Slow node", "Lost node"))
+    assert slow and lost and slow[0] < lost[0], "\n".join(told)
+
+
+def test_the_demo_needs_no_other_recording(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["--demo"]).replay == str(DEMO)
+    with pytest.raises(SystemExit):
+        parse(["--demo", "--replay", "x"])
+    assert "--demo shows a recording of its own" in capsys.readouterr().err
+
+
+def test_everything_that_helps_has_a_key_and_a_command() -> None:
+    assert set(KEYS) == set(COMMANDS) == set(Remedy)
+    for text in KEYS.values():
+        assert "{" not in named(text, ALL_KEYS)
 
 
 def test_every_recording_is_told_of_and_every_story_recorded() -> None:

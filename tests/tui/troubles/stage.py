@@ -257,10 +257,9 @@ def main() -> None:
             made = Path(folder) / f"{name}.jsonl.gz"
             facts[name] = asyncio.run(record(name, made))
             (DEMO if name == "demo" else FOLDER / made.name).write_bytes(made.read_bytes())
-        if name == "demo":
-            del facts[name]
+        facts.pop("demo", None)
         FACTS.write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
-        print(name, facts[name], flush=True)
+        print(name, facts.get(name), flush=True)
 
 
 def _ask_for_cores(is_heavy: bool) -> None:
