@@ -12,7 +12,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -38,7 +37,6 @@ FOLDER = Path(__file__).parent / "recordings"
 FACTS = FOLDER / "troubles.json"
 CALM_S = 8.0
 LATE = 1  # index of the worker behind the wire
-HOG = "while True: pass"
 
 
 class WiredCluster(LocalCluster):
@@ -93,18 +91,6 @@ Trouble = Callable[[Scene], Awaitable[None]]
 async def slow_node(scene: Scene) -> None:
     scene.subject = await scene.middle()
     await scene.client.set_slowdown(scene.subject, 60.0)
-
-
-async def busy_host(scene: Scene) -> None:
-    scene.subject = (await scene.client.status()).nodes[0].host
-    count = 4 * (os.cpu_count() or 2)
-    hogs = [subprocess.Popen([sys.executable, "-c", HOG]) for _ in range(count)]  # noqa: ASYNC220  it takes no time
-    try:
-        await asyncio.Event().wait()
-    finally:
-        for hog in hogs:
-            hog.kill()
-            hog.wait()
 
 
 async def slow_link(scene: Scene) -> None:
@@ -180,7 +166,6 @@ class Plot:
 BIG = {"model": "gpt2"}
 PLOTS = {
     "slow-node": Plot(slow_node, {}),
-    "busy-host": Plot(busy_host, {}, lasts_s=14.0, calm_s=0.0),
     "slow-link": Plot(slow_link, {}),
     "flapping-link": Plot(flapping_link, {}),
     "dead-node": Plot(dead_node, {}),
@@ -251,8 +236,7 @@ async def _frames(client: Client, recorder: Recorder) -> AsyncIterator[WatchFram
 def main() -> None:
     facts = json.loads(FACTS.read_text()) if FACTS.exists() else {}
     for name in sys.argv[1:] or PLOTS:
-        if name != "busy-host":
-            _ask_for_cores(PLOTS[name].options.get("model") == "gpt2")
+        _ask_for_cores(PLOTS[name].options.get("model") == "gpt2")
         with tempfile.TemporaryDirectory() as folder:
             made = Path(folder) / f"{name}.jsonl.gz"
             facts[name] = asyncio.run(record(name, made))
