@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from engine.data.model import Item
 from engine.planning.capability import CapabilityMatcher, LayerRequirements, Match
-from engine.planning.problem import Infeasible, Link, MemoryPool, PlanningNode, Problem
+from engine.planning.problem import Infeasible, Link, MemoryPool, PairLink, PlanningNode, Problem
 from engine.profile.hardware import DeviceType, HardwareCapability
 from engine.profile.point import DECODE, FORWARD
 from engine.profile.profile import Profile
@@ -31,7 +31,13 @@ class Machine:
 
 
 def estimate(
-    profile: Profile, machines: Sequence[Machine], strategy: str, link: Link, *, sessions: int = 1, context_tokens: int = 0
+    profile: Profile,
+    machines: Sequence[Machine],
+    strategy: str,
+    links: Link | tuple[PairLink, ...],
+    *,
+    sessions: int = 1,
+    context_tokens: int = 0,
 ) -> tuple[Problem, Match]:
     """The problem over the eligible nodes, and the verdict on all. Raises Infeasible, with every reason, if none is left, and
     Refused for a profile that is too noisy."""
@@ -47,7 +53,10 @@ def estimate(
     items = tuple(
         Item(i.name, i.weight_bytes, i.kv_bytes_per_token, i.output_bytes_per_token, i.tied_to, i.tied_bytes) for i in profile.items
     )
-    return Problem(items, planned, link, sessions=sessions, context_tokens=context_tokens, pools=pools), match
+    if not isinstance(links, Link):
+        left = {node.node_id for node in planned}
+        links = tuple(pair for pair in links if {pair.from_id, pair.to_id} <= left)
+    return Problem(items, planned, links, sessions=sessions, context_tokens=context_tokens, pools=pools), match
 
 
 def requirements(profile: Profile, work: Sequence[ItemWork], kv_tokens: int) -> tuple[LayerRequirements, ...]:

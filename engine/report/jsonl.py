@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.data.errors import NotFound
+from engine.data.errors import Corrupt, NotFound
 from engine.data.json_text import json_text, plain
 from engine.files import failure, replace_whole
 from engine.profile.profile import Profile
@@ -119,3 +119,22 @@ def write_profile_jsonl(profile: Profile, path: Path) -> None:
     now_s = time.monotonic()
     lines = [encode(LogRecord(kind, plain(row), profile.fingerprint, profile.wall_s, now_s)) for kind, row in rows]
     replace_whole(path, b"".join(lines))
+
+
+def read_profile_jsonl(path: Path) -> Profile:
+    """The profile that `write_profile_jsonl` wrote. Raises NotFound, Corrupt naming what is wrong, NotSupported for another schema."""
+    rows: dict[str, list[Mapping[str, Any]]] = {kind: [] for kind in ("profile", "step", "layer", "item")}
+    for line in _lines(path) if path.is_file() else ():
+        record = decode(line)
+        if record is None or record.kind not in rows:
+            raise Corrupt(f"{path} is not a profile's log: take the profile again with `noodle-engine profile MODEL --out DIR`")
+        rows[record.kind].append(record.data)
+    if not path.is_file():
+        raise NotFound(f"{path} does not exist: write it with `noodle-engine profile MODEL --out DIR`, as profile.jsonl")
+    if len(rows["profile"]) != 1:
+        raise Corrupt(f"{path} has {len(rows['profile'])} profile records, one is needed: take the profile again")
+    document = {**rows["profile"][0], "steps": rows["step"], "layers": rows["layer"], "items": rows["item"]}
+    try:
+        return Profile.from_json(json_text(document))
+    except Corrupt as error:
+        raise Corrupt(f"{path}: {error}") from error

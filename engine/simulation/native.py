@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from engine.simulation.arrivals import Arrival
 from engine.simulation.cost import CostSource, StepShape
-from engine.simulation.result import Percentiles, percentiles
+from engine.simulation.result import Percentiles, SimulationResult, percentiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,19 @@ class NativeResult:
     tokens_per_s: float
     ttft_s: Percentiles
     inter_token_s: Percentiles
+
+
+@dataclass(frozen=True, slots=True)
+class StagedVsNative:
+    """The same sessions on a pipeline and in one process."""
+
+    staged: SimulationResult
+    native: NativeResult
+
+    @property
+    def speedup(self) -> float:
+        """Tokens a second of the pipeline, by those of the process; 0 where that makes none."""
+        return self.staged.tokens_per_s / self.native.tokens_per_s if self.native.tokens_per_s > 0 else 0.0
 
 
 def simulate_native(costs: CostSource, arrivals: Sequence[Arrival], slowdown: float = 1.0) -> NativeResult:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from engine.data.generation import FinishReason
 from engine.data.plan import Plan
-from engine.simulation.machines.node import Span, VirtualNode
+from engine.simulation.machines.node import SimulatedWorker, Span
 from engine.simulation.machines.pipeline import Pipeline
 from engine.simulation.machines.transfer import SimulatedTensorTransfer
 from engine.simulation.scenario import Scenario
@@ -118,7 +118,7 @@ def summarise(scenario: Scenario, pipeline: Pipeline, log: SessionLog) -> Simula
     )
 
 
-def _stage(node: VirtualNode, began_s: float, ended_s: float) -> StageResult:
+def _stage(node: SimulatedWorker, began_s: float, ended_s: float) -> StageResult:
     makespan_s, active_s = ended_s - began_s, node.last_stop_s - node.first_start_s
     kv, steps = node.kv, max(1, node.num_steps)
     return StageResult(

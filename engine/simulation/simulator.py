@@ -28,6 +28,7 @@ from engine.simulation.clock import VirtualClock
 from engine.simulation.machines.node import Step
 from engine.simulation.machines.pipeline import ONE_THREAD_CORES, Pipeline
 from engine.simulation.machines.processor import SharedProcessor
+from engine.simulation.native import StagedVsNative, simulate_native
 from engine.simulation.result import SimulationResult, summarise
 from engine.simulation.scenario import NodeSetup, Scenario
 from engine.simulation.session_log import SessionLog
@@ -62,6 +63,15 @@ class StagedSimulator:
         if self._pipeline is None or len(self._log.finished) != len(self._scenario.arrivals):
             raise AssertionError(f"{len(self._log.finished)} of {len(self._scenario.arrivals)} sessions ended")
         return summarise(self._scenario, self._pipeline, self._log)
+
+    def simulate_inference(self) -> SimulationResult:
+        """What the pipeline makes of the scenario's sessions; raises what `run` raises."""
+        return self.run()
+
+    def compare_staged_vs_native(self) -> StagedVsNative:
+        """The same beside one process on the fastest of the nodes, which serves the sessions one after the other."""
+        fastest = min(node.slowdown for node in self._scenario.nodes)
+        return StagedVsNative(self.run(), simulate_native(self._scenario.costs, self._scenario.arrivals, fastest))
 
     def _serve(self, learnt: ChunkRule | None) -> None:
         """All arrivals, by a scheduler that knows of prompts what `learnt` says."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -30,3 +33,15 @@ def test_a_seed_that_fails_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert cli.main(["drill", "--seeds", "30"]) == 1
     out, err = capsys.readouterr()
     assert "10 failed" in out and err.count("seed ") == 10 and "seed 0 at" in err
+
+
+def test_a_drill_that_is_stopped_leaves_what_it_has() -> None:
+    command = [sys.executable, "-m", "engine", "drill", "--seeds", "500", "--jobs", "2", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None and process.stdout is not None
+        first = process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        found, told = json.loads(process.stdout.read()), process.stderr.readlines()
+    assert first == "drill: 10 %, 50 of 500 histories, 0 failed\n" and process.returncode == 130
+    assert told[-1] == f"stopped: the figures are of the first {found['seeds']} of 500 seeds\n"
+    assert found["stopped"] and 50 <= found["seeds"] < 500 and found["num_sessions"] > 5 * found["seeds"] and found["failures"] == []

@@ -26,7 +26,7 @@ T = TypeVar("T")
 HOSTILE = "x\x1b]0;owned\x07\x9b2J\u202e\u2028\n12:00:00 OK    all is well\r"
 COMMANDS = Path(__file__).parents[2] / "engine" / "commands"
 # What may be written past `say`, `note` and `print_json`: the text of an answer into a pipe, a bar drawn over itself, a child's JSON.
-BARE = {"output.py": 3, "chat/chat.py": 2, "cluster/generate.py": 2, "machine/profile.py": 2}
+BARE = {"output.py": 3, "chat/chat.py": 2, "cluster/generate.py": 2, "progress.py": 2}
 
 
 def hostile(value: T) -> T:

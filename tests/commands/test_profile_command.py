@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 
 from engine import cli
 from engine.commands.machine import profile as command
+from engine.commands.progress import progress_bar, progress_lines
 from engine.profile.profile import Profile
 from tests.planning.test_profile import HOSTILE, profile
 
@@ -20,7 +23,7 @@ from tests.planning.test_profile import HOSTILE, profile
 def made(monkeypatch: pytest.MonkeyPatch) -> Profile:
     """A finished profile instead of half a minute of measuring."""
     document = profile()
-    monkeypatch.setattr(command, "take_profile", lambda *_: document)
+    monkeypatch.setattr(command, "take_profile", lambda *_, **__: document)
     return document
 
 
@@ -128,10 +131,52 @@ def test_what_is_no_profile_cannot_be_compared(content: str | None, code: int, t
 def test_the_progress_bar_is_one_ascii_line_drawn_over_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
-    show = command.progress_bar()
+    show = progress_bar()
     for done, text in ((0.0, "first\x1b[2J, which is long"), (0.0, "first\x1b[2J, which is long"), (-1.0, "unknown"), (0.5, "half")):
         show(done, text)
     lines = stream.getvalue().split("\r")[1:]
     assert len(lines) == 3, "the same picture is not drawn twice"
     assert stream.getvalue().isascii() and "\x1b" not in stream.getvalue() and "\n" not in stream.getvalue()
     assert " 50 %  half" in lines[-1] and len(lines[1]) >= len(lines[0]), "a shorter line covers the longer one"
+
+
+def test_into_a_file_progress_is_a_line_for_every_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    show = progress_lines("profile")
+    for done, text in (
+        (-1.0, "reading"),
+        (0.05, "a"),
+        (0.1, "warm-up\n: x"),
+        (0.19, "b"),
+        (-1.0, "c"),
+        (0.42, "d"),
+        (1.0, "done"),
+        (0.0, "next"),
+        (0.11, "e"),
+    ):
+        show(done, text)
+    assert capsys.readouterr().err.splitlines() == [
+        "profile: 10 %, warm-up : x",
+        "profile: 40 %, d",
+        "profile: 100 %, done",
+        "profile: 10 %, e",
+    ]
+
+
+def test_a_profile_that_is_stopped_leaves_what_it_has(tmp_path: Path) -> None:
+    """A real process, ended as an operator does it, when its stderr says that more than half of the measuring is done."""
+    named = ["gpt2:tiny", "--random-weights", "0", "--threads", "1", "--cache-dir", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "engine", "profile", *named, "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None and process.stdout is not None
+        told = []
+        for line in process.stderr:
+            told.append(line)
+            if line.startswith("profile: 60 %, round"):
+                process.send_signal(signal.SIGTERM)
+                break
+        printed = json.loads(process.stdout.read())
+        told += process.stderr.readlines()
+    assert process.returncode == 130, told
+    assert told[-1] == "stopped: the profile holds what was measured until then\n"
+    kept = Profile.from_json((tmp_path / "out" / "profile.json").read_text())
+    assert printed["overhead"] == kept.honesty.overhead and set(kept.phases) == {"prefill", "decode"} and kept.cost_model is not None

@@ -21,7 +21,7 @@ from engine.model.profiling import collector as collector_module
 from engine.model.profiling import profiler
 from engine.model.profiling.collector import MetricsCollector
 from engine.model.profiling.profile_assembly import profile_of
-from engine.model.profiling.profiler import ObservabilityEngine
+from engine.model.profiling.profiler import WorkloadProfiler
 from engine.model.profiling.roles import select_layers
 from engine.model.profiling.spans import BEGIN, END, fold, tile
 from engine.model.profiling.traffic import count_step
@@ -285,7 +285,7 @@ def profile(gpt2: CausalWorkload) -> Iterator[Profile]:
         patch.setattr(clocks, "perf_counter_ns", thread_time_ns)
         for module in (collector_module, profiler):
             patch.setattr(module, "perf_counter", thread_time)
-        engine = ObservabilityEngine(gpt2, quick=True, budget_s=4.0, on_progress=lambda done, _: said.append(done))
+        engine = WorkloadProfiler(gpt2, quick=True, budget_s=4.0, on_progress=lambda done, _: said.append(done))
         yield profile_of(gpt2, engine.run(), depth="layer")
     assert said == sorted(said) and said[-1] == 1.0
 
@@ -323,7 +323,7 @@ def test_layers_inside_a_block_take_no_longer_than_it(profile: Profile) -> None:
 
 def test_an_encoder_is_profiled_forward_only(cache: Path) -> None:
     workload = load_workload(ModelRef("bert:tiny", 0), cache_dir=cache)
-    profile = profile_of(workload, ObservabilityEngine(workload, quick=True, budget_s=1.0).run(), depth="layer")
+    profile = profile_of(workload, WorkloadProfiler(workload, quick=True, budget_s=1.0).run(), depth="layer")
     assert profile.phases == (FORWARD,)
     assert [item.name for item in profile.items] == ["embed", "layer.0", "layer.1", "layer.2", "layer.3", "head"]
     assert profile.items[1].weight_bytes > 0 and profile.items[1].kv_bytes_per_token == 0

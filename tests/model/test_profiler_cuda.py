@@ -12,7 +12,7 @@ from engine.data.model import ModelRef
 from engine.model.hardware.clocks import CudaClock
 from engine.model.profiling.collector import MetricsCollector
 from engine.model.profiling.profile_assembly import profile_of
-from engine.model.profiling.profiler import ObservabilityEngine
+from engine.model.profiling.profiler import WorkloadProfiler
 from engine.model.profiling.roles import select_layers
 from engine.model.profiling.workload import CausalWorkload, load_workload
 from engine.model.sources.source import default_cache_dir
@@ -33,7 +33,7 @@ def gpt2() -> CausalWorkload:
 
 @pytest.fixture(scope="module")
 def profile(gpt2: CausalWorkload) -> Iterator[Profile]:
-    yield profile_of(gpt2, ObservabilityEngine(gpt2, budget_s=15.0).run(), depth="layer")
+    yield profile_of(gpt2, WorkloadProfiler(gpt2, budget_s=15.0).run(), depth="layer")
 
 
 def test_the_items_sum_to_the_unhooked_step(profile: Profile) -> None:

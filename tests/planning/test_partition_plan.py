@@ -16,7 +16,8 @@ from engine.data.plan import Stage
 from engine.planning.documents.comparison import compare
 from engine.planning.documents.partition_plan import PartitionPlan
 from engine.planning.documents.plan_diff import diff, diff_ranges
-from engine.planning.documents.plan_json import plan_document, plan_from_json, plan_to_json
+from engine.planning.documents.plan_drawing import draw
+from engine.planning.documents.plan_json import plan_from_json
 from engine.planning.problem import Link, PlanningNode, Problem
 from engine.planning.strategies import STRATEGIES, make_plan, solve
 from tests.planning.plans import chains, plan, plans, plans_of
@@ -27,12 +28,12 @@ TWO = plan(("a", 0, 3, 0.003, 0.001), ("b", 3, 5, 0.002, 0.0))
 @settings(max_examples=150)
 @given(plans)
 def test_json_and_back_without_loss(made: PartitionPlan) -> None:
-    text = plan_to_json(made)
+    text = made.to_json()
     assert text.isascii() and plan_from_json(text) == made
 
 
 def test_the_document_has_the_names_that_scripts_rely_on() -> None:
-    document = json.loads(plan_to_json(TWO))
+    document = json.loads(TWO.to_json())
     names = {"strategy", "stages", "bottleneck_s", "round_trip_s", "period_s", "objective", "lower_bound", "optimal", "solve_ms"}
     assert names | {"schema_version"} <= document.keys()
     stage = {"node": "b", "start": 3, "stop": 5, "time_s": 0.002, "hop_s": 0.0, "memory_bytes": 1e9, "room_bytes": 2e9}
@@ -40,7 +41,7 @@ def test_the_document_has_the_names_that_scripts_rely_on() -> None:
 
 
 def changed(**values: object) -> str:
-    return json.dumps({**plan_document(TWO), **values})
+    return json.dumps({**TWO.document(), **values})
 
 
 @pytest.mark.parametrize(
@@ -55,10 +56,10 @@ def changed(**values: object) -> str:
         (changed(stages=[]), "do not cover"),
         (changed(stages=[{"node": "a", "start": 0, "stop": 4, "time_s": 1.0, "memory_bytes": 1.0}]), r"cover the items \[0, 5\)"),
         (changed(stages=[{"node": "a", "start": 0, "stop": 5, "time_s": 1.0}]), r"stages\[0\] lacks memory_bytes"),
-        (plan_to_json(TWO).replace('"b"', '"a"'), "twice"),
-        (plan_to_json(TWO).replace("0.002", "1e999"), "time_s"),
-        (plan_to_json(TWO).replace("0.002", "1" + "0" * 400), "time_s"),
-        (plan_to_json(TWO)[:-9], "not a plan"),
+        (TWO.to_json().replace('"b"', '"a"'), "twice"),
+        (TWO.to_json().replace("0.002", "1e999"), "time_s"),
+        (TWO.to_json().replace("0.002", "1" + "0" * 400), "time_s"),
+        (TWO.to_json()[:-9], "not a plan"),
     ],
 )
 def test_damage_is_refused_by_name(text: str, message: str) -> None:
@@ -73,7 +74,7 @@ def test_a_later_schema_is_not_read_as_this_one() -> None:
 
 def test_a_plan_that_cannot_run_is_not_written() -> None:
     with pytest.raises(InvalidInput, match="not finite"):
-        plan_to_json(replace(TWO, bottleneck_s=math.inf))
+        replace(TWO, bottleneck_s=math.inf).to_json()
 
 
 def test_a_stage_without_items_cannot_be() -> None:
@@ -176,3 +177,15 @@ def test_rates_follow_from_round_trip_and_bottleneck() -> None:
     assert made.tokens_per_s(1) == pytest.approx(1.0 / made.round_trip_s)
     assert made.tokens_per_s(1000) == pytest.approx(1.0 / made.bottleneck_s)
     assert TWO.bottleneck == (0, False) and plan(("a", 0, 1, 0.001, 0.005), ("b", 1, 2, 0.002, 0.0)).bottleneck == (0, True)
+
+
+def test_the_load_balance_is_one_where_all_stages_take_equally_long() -> None:
+    assert plan(("a", 0, 2, 0.2, 0.0), ("b", 2, 4, 0.2, 0.0)).load_balance == 1.0
+    assert plan(("a", 0, 2, 0.3, 0.0), ("b", 2, 4, 0.1, 0.0)).load_balance == pytest.approx(2 / 3)
+    assert plan(("a", 0, 2, 0.0, 0.0)).load_balance == 1.0
+
+
+@given(plans)
+def test_the_load_balance_lies_between_zero_and_one(made: PartitionPlan) -> None:
+    assert 0.0 < made.load_balance <= 1.0 and made.document()["load_balance"] == made.load_balance
+    assert made.visualize(60) == draw(made, 60)

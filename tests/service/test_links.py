@@ -78,6 +78,20 @@ def test_plans_are_made_and_compared_for_the_running_cluster(cluster: Running) -
     assert text.isascii() and "current" in text and "!!" in text and "plan #1 current" in text
 
 
+def test_the_plan_that_runs_is_exported(cluster: Running) -> None:
+    command = [sys.executable, "-m", "engine", "plan", "--connect", cluster.address, "--running", "--export"]
+    done = subprocess.run([*command, "vllm", "--json"], capture_output=True, text=True, check=True)
+    document, running = json.loads(done.stdout), cluster.status().stages
+    last = running[-1].stop - 2
+    blocks = [(min(max(s.start - 1, 0), last), min(max(s.stop - 1, 0), last)) for s in running]
+    assert [(b["start"], b["stop"]) for b in document["export"]["blocks"]] == blocks and document["plan_version"] == 1
+    assert document["export"]["settings"]["VLLM_PP_LAYER_PARTITION"] == ",".join(str(stop - start) for start, stop in blocks)
+    assert "vllm: the model is not known here" in done.stderr, "random weights have a name that nobody else can load"
+    named = ["--model", "gpt2:tiny", "--random-weights", "0", *(f"--device={s.worker_id}=cpu" for s in running)]
+    mapped = json.loads(subprocess.run([*command, "accelerate", *named], capture_output=True, text=True, check=True).stdout)
+    assert set(mapped.values()) == {"cpu"} and {"transformer.wte", "transformer.h.0", "lm_head"} <= mapped.keys()
+
+
 # --- the prober alone -------------------------------------------------------------------------------------------------
 class EchoEnd(rpc.StageServiceServicer):
     """An end whose answers a test decides."""

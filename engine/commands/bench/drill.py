@@ -7,11 +7,14 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import asdict
 
 from engine.commands.bench import options as commands
 from engine.commands.output import note, print_json, say
+from engine.commands.progress import ended_like_interrupted, progress_lines
+from engine.program import INTERRUPTED
 from engine.simulation.drill.drill import Drill, DrillFailure, DrillResult, too_many_given_up
 
 SUMMED = ("num_sessions", "num_tokens", "num_faults", "num_plans", "num_moves", "num_failed", "num_given_up")
@@ -26,25 +29,37 @@ def drill(options: commands.Drill) -> int:
     failures: list[str] = []
     end = options.first + options.seeds
     blocks = [range(start, min(start + BLOCK_SEEDS, end)) for start in range(options.first, end, BLOCK_SEEDS)]
-    for counted, failed in _results(blocks, options.jobs):
-        totals.update(counted)
-        for text in failed[: MAX_SHOWN - len(failures)]:
-            failures.append(text)
-            note(text)
-        if len(failures) >= MAX_SHOWN:
-            break
+    show, num_done, is_stopped = progress_lines("drill"), 0, False
+    try:
+        with ended_like_interrupted(), closing(_results(blocks, options.jobs)) as results:
+            for block, (counted, failed) in zip(blocks, results, strict=False):
+                totals.update(counted)
+                num_done += len(block)
+                for text in failed[: MAX_SHOWN - len(failures)]:
+                    failures.append(text)
+                    note(text)
+                if len(failures) >= MAX_SHOWN:
+                    break
+                if num_done < options.seeds:
+                    show(num_done / options.seeds, f"{num_done} of {options.seeds} histories, {len(failures)} failed")
+    except KeyboardInterrupt:
+        is_stopped = True
+        note(f"stopped: the figures are of the first {num_done} of {options.seeds} seeds")
     if habit := too_many_given_up(totals["num_given_up"], totals["num_sessions"]):
         failures.append(habit)
         note(habit)
     spent_s = time.monotonic() - started_s
     if options.json:
-        print_json({"first_seed": options.first, "seeds": options.seeds, "failures": failures, **totals, "spent_s": spent_s})
+        seeds = {"first_seed": options.first, "seeds": num_done if is_stopped else options.seeds, "stopped": is_stopped}
+        print_json({**seeds, "failures": failures, **totals, "spent_s": spent_s})
     else:
-        say(_text(options.seeds, totals, failures, spent_s))
+        say(_text(num_done if is_stopped else options.seeds, totals, failures, spent_s))
+    if is_stopped:
+        return INTERRUPTED
     return 1 if failures else 0
 
 
-def _results(blocks: list[range], num_processes: int) -> Iterator[tuple[Counter[str], list[str]]]:
+def _results(blocks: list[range], num_processes: int) -> Generator[tuple[Counter[str], list[str]], None, None]:
     if num_processes == 1:
         yield from map(run_block, blocks)
         return

@@ -9,25 +9,22 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.commands.machine import options as commands
 from engine.commands.machine.profile_text import as_text, bottlenecks
-from engine.commands.output import print_json, say
+from engine.commands.output import note, print_json, say
+from engine.commands.progress import Progress, ended_like_interrupted, shown_progress
 from engine.data.errors import Corrupt, InvalidInput, NoodleError
 from engine.data.model import ModelRef
 from engine.files import make_folder, read_document
-from engine.printable import printable
 from engine.profile.profile import Profile
+from engine.program import INTERRUPTED
 
 if TYPE_CHECKING:
     from engine.model.profiling.workload import Workload
-
-Progress = Callable[[float, str], None]
-_BAR_CELLS = 28
 
 
 def profile(options: commands.Profile) -> int:
@@ -40,7 +37,7 @@ def profile(options: commands.Profile) -> int:
         return compare(read_profile(options.compare[0]), read_profile(options.compare[1]), as_json=options.json)
     if options.json_lines:
         return _take_lines(options)
-    found = _take(options) if options.node is None else _take_there(options, options.node)
+    found, is_stopped = _take(options) if options.node is None else (_take_there(options, options.node), False)
     folder = options.out or Path(f"profile-{_file_name(found.model)}")
     files = _write(found, folder)
     if options.json:
@@ -49,7 +46,9 @@ def profile(options: commands.Profile) -> int:
     else:
         say(as_text(found))
         say(f"\nwritten to {folder}: {', '.join(files)}")
-    return 0
+    if is_stopped:
+        note("stopped: the profile holds what was measured until then")
+    return INTERRUPTED if is_stopped else 0
 
 
 def read_profile(path: Path) -> Profile:
@@ -62,35 +61,33 @@ def read_profile(path: Path) -> Profile:
         raise Corrupt(f"{file}: {error}") from error
 
 
-def _take(options: commands.Profile) -> Profile:
+def _take(options: commands.Profile) -> tuple[Profile, bool]:
+    """The profile, and whether it was stopped before its time was spent."""
     from engine.model.sources.source import default_ref
 
     named = options.named
     ref = default_ref() if named.model is None else ModelRef(named.model, named.random_weights, named.dtype)
-    bar = progress_bar() if sys.stderr.isatty() else None
-    try:
-        return take_profile(ref, options.measuring, named.cache.folder, bar, options.out)
-    finally:
-        if bar is not None:
-            print(file=sys.stderr)
+    stops: list[bool] = []
+    with shown_progress("profile") as show, ended_like_interrupted():
+        found = take_profile(ref, options.measuring, named.cache.folder, show, options.out, on_stop=lambda: stops.append(True))
+    return found, bool(stops)
 
 
 def _take_there(options: commands.Profile, node_id: str) -> Profile:
     """The profile that a worker of a running cluster takes of the model it serves."""
     if options.named.model is not None:
         raise InvalidInput(f"--node {node_id} profiles the model that the cluster serves: leave {options.named.model!r} out")
-    bar = progress_bar() if sys.stderr.isatty() else None
 
-    async def ask() -> str:
+    async def ask(show: Progress) -> str:
         document = ""
         async with options.connection.client() as client:
             async for answer in client.profile(node_id, options.measuring.quick):
                 document = answer.profile_json
-                if bar is not None:
-                    bar(answer.progress, answer.detail)
+                show(answer.progress, answer.detail)
         return document
 
-    return Profile.from_json(asyncio.run(ask()))
+    with shown_progress(f"profile on {node_id}") as show:
+        return Profile.from_json(asyncio.run(ask(show)))
 
 
 def _take_lines(options: commands.Profile) -> int:
@@ -112,15 +109,23 @@ def _take_lines(options: commands.Profile) -> int:
 
 
 def take_profile(
-    ref: ModelRef, measuring: commands.Measuring, cache_dir: Path, on_progress: Progress | None, out: Path | None = None
+    ref: ModelRef,
+    measuring: commands.Measuring,
+    cache_dir: Path,
+    on_progress: Progress | None,
+    out: Path | None = None,
+    on_stop: Callable[[], None] | None = None,
 ) -> Profile:
-    """Load the model and measure it. Raises what loading raises, NotSupported for a device without layer timing."""
+    """Load the model and measure it; with `on_stop` an interrupt ends the measuring and not the profile.
+
+    Raises what loading raises, NotSupported for a device without layer timing.
+    """
     import torch
 
     from engine.model.hardware.devices import check_device
     from engine.model.hardware.limits import num_cores
     from engine.model.profiling.profile_assembly import profile_of
-    from engine.model.profiling.profiler import ObservabilityEngine
+    from engine.model.profiling.profiler import WorkloadProfiler
     from engine.model.profiling.workload import CausalWorkload, load_workload
 
     device = check_device(measuring.device or "cpu")
@@ -131,7 +136,7 @@ def take_profile(
         workload = load_workload(ref, cache_dir=cache_dir, device=device, on_progress=on_progress)
     if out is not None:
         make_folder(out)  # before the time is spent on what could not be written
-    engine = ObservabilityEngine(workload, depth=measuring.depth, quick=measuring.quick, on_progress=on_progress)
+    engine = WorkloadProfiler(workload, depth=measuring.depth, quick=measuring.quick, on_progress=on_progress, on_stop=on_stop)
     return profile_of(workload, engine.run(), depth=measuring.depth)
 
 
@@ -155,18 +160,3 @@ def _file_name(model: str) -> str:
     """A label as a file name: the hub id's last part, letters, digits, '.', '_' and '-' only."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", model.partition(" (")[0].rstrip("/").rpartition("/")[2]).strip("-.")
     return name[:64] or "model"
-
-
-def progress_bar() -> Progress:
-    """One line on stderr, drawn over itself; ASCII, and only when the picture changes."""
-    drawn: dict[str, Any] = {"line": "", "fraction": 0.0}
-
-    def show(done: float, text: str) -> None:
-        fraction = done if 0.0 <= done <= 1.0 else drawn["fraction"]
-        cells = round(fraction * _BAR_CELLS)
-        line = f"[{'#' * cells}{'.' * (_BAR_CELLS - cells)}] {100 * fraction:3.0f} %  {printable(text)[:60]}"
-        if line != drawn["line"]:
-            print(f"\r{line:<{len(drawn['line'])}}", end="", file=sys.stderr, flush=True)
-        drawn.update(line=line, fraction=fraction)
-
-    return show

@@ -11,15 +11,25 @@ from pathlib import Path
 from engine.commands.connection import Connection
 from engine.options.declared import group, option
 from engine.options.kinds import factors, ids, numbers, positive, size, whole
+from engine.service.options import CacheOptions
 
 
-def link(text: str) -> tuple[float, float]:
-    """`0.001,1.25e8`: one way in seconds, bytes per second."""
+@dataclass(frozen=True, slots=True)
+class PlannedLink:
+    """One way in seconds, bytes per second; `ends` is "" for every pair of machines."""
+
+    latency_s: float
+    bandwidth_bytes_per_s: float
+    ends: str = ""
+
+
+def link(text: str) -> PlannedLink:
+    """`0.001,1.25e8`, or `A-B=0.001,1.25e8` for one pair."""
     number = r"([0-9]{1,15}(?:\.[0-9]{1,15})?(?:e-?[0-9]{1,2})?)"
-    match = re.fullmatch(f"{number},{number}", text)
-    if match is None or not 0 <= float(match[1]) < 1e9 or not 0 < float(match[2]) < math.inf:
+    match = re.fullmatch(f"(?:(.{{3,200}})=)?{number},{number}", text)
+    if match is None or not 0 <= float(match[2]) < 1e9 or not 0 < float(match[3]) < math.inf:
         raise argparse.ArgumentTypeError(f"link {text[:60]!r} is not allowed: give seconds and bytes per second, e.g. 0.001,1.25e8")
-    return float(match[1]), float(match[2])
+    return PlannedLink(float(match[2]), float(match[3]), match[1] or "")
 
 
 # --- plan -----------------------------------------------------------------------------------------------------------
@@ -35,8 +45,14 @@ class PlanSource:
     hardware: tuple[Path, ...] = option(
         kind=Path, repeated=True, metavar="FILE", help="what `doctor --hardware --json` wrote on a machine; may be repeated"
     )
-    link: tuple[float, float] | None = option(
-        kind=link, metavar="S,BYTES/S", help="with --profile: latency and bandwidth between machines (default: no limit)"
+    link: tuple[PlannedLink, ...] = option(
+        kind=link,
+        repeated=True,
+        metavar="[A-B=]S,BYTES/S",
+        help="with --profile: latency and bandwidth between machines, or between A and B; may be repeated (default: what --hardware says)",
+    )
+    price: tuple[str, ...] = option(
+        repeated=True, metavar="NAME=PER_S", help="with --profile: what a machine or node costs a second, instead of its watts"
     )
     current: Path | None = option(kind=Path, metavar="FILE", help="with --problem: the plan that runs, as `plan --json` wrote it")
 
@@ -63,13 +79,32 @@ class Wanted:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Exporting:
+    """The plan for an engine that is used already."""
+
+    export: str | None = option(
+        metavar="ENGINE",
+        help="print what makes vllm, sglang, llamacpp, accelerate or deepspeed run the plan; what it cannot do is said on stderr",
+    )
+    running: bool = option(default=False, help="with --export: the plan that runs (--connect, --current) instead of a new one")
+    model: str | None = option(metavar="MODEL", help="with --export: the model, as that engine or this one is to load it")
+    random_weights: int | None = option(kind=whole(0), metavar="SEED", help="with --model: an architecture, for its modules' names")
+    device: tuple[str, ...] = option(
+        repeated=True, metavar="NODE=DEVICE", help="with --export: what a node is called there, e.g. b=cuda:1; may be repeated"
+    )
+    cache: CacheOptions = group(CacheOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Find and prove the best plan for a problem given as a document."""
 
     source: PlanSource = group(PlanSource)
     wanted: Wanted = group(Wanted)
+    exporting: Exporting = group(Exporting)
     compare: bool = option(default=False, help="all strategies in one table, with the moves from the plan that runs")
     strategy: str = option(default="balanced", help="what to minimise (default %(default)s)")
+    write_problem: Path | None = option(kind=Path, metavar="FILE", help="write the problem as a document that --problem reads, to edit it")
     no_notes: bool = option(default=False, help="do not solve again to find out what would help")
     json: bool = option(default=False, help="one JSON document on stdout")
 

@@ -8,20 +8,18 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from engine.commands.output import print_json, say, table
-from engine.commands.planning import plan_compare
+from engine.commands.output import note, print_json, say, table
+from engine.commands.planning import plan_compare, plan_export
 from engine.commands.planning.options import Plan, Wanted
 from engine.commands.planning.plan_source import load
 from engine.data.errors import InvalidInput
+from engine.files import replace_whole
 from engine.planning.documents.partition_plan import PartitionPlan
 from engine.planning.documents.plan_diff import diff
-from engine.planning.documents.plan_drawing import draw
-from engine.planning.documents.plan_json import plan_document
-from engine.planning.documents.problem_json import constraints_from
-from engine.planning.explain import advice, binding, explain_infeasible
-from engine.planning.problem import Infeasible, Problem, TooHard
-from engine.planning.solution import Solution
-from engine.planning.strategies import check_strategy, solve
+from engine.planning.documents.problem_json import constraints_from, problem_to_json
+from engine.planning.partitioner import StaticPartitioner
+from engine.planning.problem import Problem
+from engine.planning.strategies import check_strategy
 from engine.printable import printable
 
 
@@ -30,23 +28,23 @@ def plan(options: Plan) -> int:
     check_strategy(options.strategy)
     source = load(options.source, options.wanted, options.strategy)
     problem = with_options(source.problem, options.wanted)
+    plan_export.check(options)
+    if options.write_problem is not None:
+        replace_whole(options.write_problem, f"{problem_to_json(problem)}\n".encode("ascii"))
+        note(f"the problem is in {options.write_problem}: edit it, and solve it with `noodle-engine plan --problem`")
     if options.compare:
         return plan_compare.compare_all(options, source, problem)
-    started = time.perf_counter()
-    try:
-        found = solve(problem, options.strategy)
-    except TooHard:
-        raise
-    except Infeasible:
-        raise explain_infeasible(problem) from None
-    solve_ms = 1e3 * (time.perf_counter() - started)
-    found = replace(found, binds=binding(problem, found), notes=() if options.no_notes else advice(problem, found))
-    found_plan, running = PartitionPlan.of(problem, found, model=source.model, solve_ms=solve_ms), source.running_plan(problem)
-    moves = None if running is None else diff(running, found_plan)
+    if options.exporting.running:
+        return plan_export.show(options, plan_export.running_plan(source, problem), source)
+    found = StaticPartitioner(problem, source.model, time.perf_counter).partition(options.strategy, with_notes=not options.no_notes)
+    if options.exporting.export:
+        return plan_export.show(options, found, source)
+    running = source.running_plan(problem)
+    moves = None if running is None else diff(running, found)
     if options.json:
-        print_json(plan_document(found_plan) | ({} if moves is None else {"moves": plan_compare.moves_document(moves)}))
+        print_json(found.document() | ({} if moves is None else {"moves": plan_compare.moves_document(moves)}))
     else:
-        say(f"{draw(found_plan, plan_compare.drawing_width())}\n\n{text(problem, found, solve_ms)}")
+        say(f"{found.visualize(plan_compare.drawing_width())}\n\n{text(problem, found)}")
         if moves is not None:
             say(f"from the running plan #{source.plan_version}: {plan_compare.moves_text(moves)}")
     return 0
@@ -105,7 +103,7 @@ def _pin(text: str) -> tuple[str, str]:
     return item, node
 
 
-def text(problem: Problem, found: Solution, solve_ms: float) -> str:
+def text(problem: Problem, found: PartitionPlan) -> str:
     """The plan for people."""
     rows = [
         (
@@ -121,12 +119,13 @@ def text(problem: Problem, found: Solution, solve_ms: float) -> str:
     ]
     proof = "optimal" if found.optimal else f"within {100 * found.gap:.2f} % of the optimum (no plan is below {found.lower_bound:.6g})"
     lines = [
-        f"{found.strategy}: {len(found.stages)} of {len(problem.nodes)} nodes, {proof}; {found.method}, {solve_ms:.1f} ms",
+        f"{found.strategy}: {len(found.stages)} of {len(problem.nodes)} nodes, {proof}; {found.method}, {found.solve_ms:.1f} ms",
         table(("STAGE", "NODE", "ITEMS", "COUNT", "COMPUTE ms", "HOP ms", "MEMORY"), rows),
         f"bottleneck {_ms(found.bottleneck_s)} ms, round trip {_ms(found.round_trip_s)} ms, "
         f"period at {problem.in_flight} in flight {_ms(found.period_s)} ms ({1 / found.period_s:.4g} tokens/s)"
         if found.period_s > 0
         else "bottleneck, round trip and period are 0 ms",
+        f"load balance {found.load_balance:.2f} (the mean of the stages' times by the longest one)",
         f"binds: {found.binds}",
         f"route: {found.route} ({found.why})",
         *(f"would help: {note}" for note in found.notes),

@@ -13,7 +13,6 @@ from engine.planning.documents.comparison import ComparedPlan, compare
 from engine.planning.documents.partition_plan import PartitionPlan
 from engine.planning.documents.plan_diff import PlanDiff
 from engine.planning.documents.plan_drawing import bottleneck_text, draw, plain
-from engine.planning.documents.plan_json import plan_document
 from engine.planning.problem import Problem
 
 DEFAULT_WIDTH = 100
@@ -94,7 +93,7 @@ def _row_document(row: ComparedPlan, sessions: int) -> dict[str, Any]:
         "bottleneck": {"stage": index, "node": row.plan.stages[index].node_id, "is_link": is_link, "time_s": row.plan.bottleneck_s},
         "fullest": {"node": fullest.node_id, "memory_bytes": fullest.memory_bytes},
         "moves": moves_document(row.moves),
-        "plan": plan_document(row.plan),
+        "plan": row.plan.document(),
     }
 
 

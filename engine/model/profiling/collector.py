@@ -7,13 +7,15 @@ items are timed in steps of their own: a hooked module costs torch some 10 us, w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import chain
 from time import perf_counter
 from typing import Any
 
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
+from engine.data.errors import Bug
 from engine.model.hardware.clocks import Clock, Mark
 from engine.model.profiling.roles import HookedLayer
 from engine.model.profiling.spans import BEGIN, END, StepSpans, fold, tile
@@ -49,6 +51,31 @@ class MetricsCollector:
         hooked = ((self.layers[code].module, clock.hook(code), clock.hook(~code) if code == last else None) for code in self._blocks)
         return tile(self._marked(step, hooked), self._blocks)
 
+    @contextmanager
+    def watching(self, root: nn.Module, keep: Callable[[StepSpans], None]) -> Iterator[None]:
+        """Every call of `root` inside the block is a step, handed to `keep` when it has ended; one that raises is left out.
+
+        Layers that are called outside of `root`, or left by an exception that `root` catches, give no step either.
+        """
+        clock = self._clock
+
+        def begin(*_: Any) -> None:
+            clock.forget()
+            clock.synchronise()
+            clock.mark(BEGIN)
+
+        def end(*_: Any) -> None:
+            clock.mark(END)
+            with suppress(Bug):
+                keep(fold(clock.take()))
+
+        inner = ((layer.module, clock.hook(code), clock.hook(~code)) for code, layer in enumerate(self.layers))
+        try:
+            with hooks(chain([(root, begin, None)], inner, [(root, _nothing, end)])):
+                yield
+        finally:
+            clock.forget()
+
     def _marked(self, step: Callable[[], Any], wanted: Iterator[HookPair]) -> list[Mark]:
         clock = self._clock
         try:
@@ -61,6 +88,10 @@ class MetricsCollector:
             clock.forget()
             raise
         return clock.take()
+
+
+def _nothing(*_: Any) -> None:
+    """A hook for a module of which only the other end matters."""
 
 
 @contextmanager

@@ -8,12 +8,12 @@ import statistics
 import time
 from collections.abc import Iterable, Sequence
 from importlib import metadata
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import nn
 
-from engine.data.model import Item
+from engine.data.model import Item, ModelCard
 from engine.model.hardware.devices import device_name
 from engine.model.hardware.limits import num_cores
 from engine.model.hardware.roofline import explain
@@ -21,7 +21,6 @@ from engine.model.profiling.profiler import Measurements, PointSamples
 from engine.model.profiling.roles import HookedLayer
 from engine.model.profiling.spans import StepSpans
 from engine.model.profiling.traffic import LayerCounts
-from engine.model.profiling.workload import Workload
 from engine.profile.cost_model import CostModel, CostSample
 from engine.profile.profile import (
     FEWEST_SAMPLES,
@@ -46,7 +45,19 @@ _LIBRARIES = ("torch", "transformers", "noodlecore")
 _NOTHING = LayerCounts(0, 0, 0, 0, (), ())
 
 
-def profile_of(workload: Workload, measured: Measurements, *, depth: str) -> Profile:
+class Described(Protocol):
+    """What of a workload its profile says."""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    blocks: str
+    device: str
+    dtype: torch.dtype
+    card: ModelCard
+
+
+def profile_of(workload: Described, measured: Measurements, *, depth: str) -> Profile:
     """The document of one run of the profiler."""
     card = workload.card
     steps = tuple(_step(taken) for taken in measured.samples)
@@ -123,19 +134,21 @@ def _item(index: int, item: Item, samples: Sequence[PointSamples]) -> ItemProfil
     )
 
 
-def _layers(workload: Workload, measured: Measurements) -> tuple[LayerProfile, ...]:
+def _layers(workload: Described, measured: Measurements) -> tuple[LayerProfile, ...]:
     """The layers that were called, in the order of their first call."""
     order = dict.fromkeys(code for taken in measured.samples for code in taken.spans[0].entered)
     first_block = min((place for place, code in enumerate(order) if measured.layers[code].role is Role.BLOCK), default=0)
     rows = []
     for place, code in enumerate(order):
         layer = measured.layers[code]
-        item = layer.block + 1 if layer.block is not None else 0 if place < first_block else len(workload.card.items) - 1
+        item = layer.item
+        if item is None:
+            item = layer.block + 1 if layer.block is not None else 0 if place < first_block else len(workload.card.items) - 1
         rows.append(_layer(place, code, layer, item, workload, measured))
     return tuple(rows)
 
 
-def _layer(index: int, code: int, layer: HookedLayer, item: int, workload: Workload, measured: Measurements) -> LayerProfile:
+def _layer(index: int, code: int, layer: HookedLayer, item: int, workload: Described, measured: Measurements) -> LayerProfile:
     return LayerProfile(
         index=index,
         name=layer.path.removeprefix(workload.blocks.rpartition(".")[0] + "."),
@@ -226,7 +239,7 @@ def _cost_samples(samples: Iterable[PointSamples]) -> Iterable[CostSample]:
         yield CostSample(taken.point, tuple(time_s * scale for time_s in item_s))
 
 
-def _environment(workload: Workload, roofline: Roofline) -> Environment:
+def _environment(workload: Described, roofline: Roofline) -> Environment:
     versions = {name: metadata.version(name) for name in _LIBRARIES if _is_installed(name)}
     if torch.version.cuda and workload.device.startswith("cuda"):
         versions["cuda"] = torch.version.cuda

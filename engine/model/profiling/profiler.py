@@ -1,4 +1,4 @@
-"""ObservabilityEngine: warm up, measure every point in turn, say what the measuring itself cost.
+"""WorkloadProfiler: warm up, measure every point in turn, say what the measuring itself cost.
 
 Points are visited round by round, hooked and plain steps alternating, so that a machine that slows down meanwhile
 does so for all of them alike. Each visit takes one step of each sort; medians are taken later. What a step does
@@ -7,7 +7,7 @@ does so for all of them alike. Each visit takes one step of each sort; medians a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -63,7 +63,7 @@ class Measurements:
         return [taken for taken in self.samples if taken.point in wanted]
 
 
-class ObservabilityEngine:
+class WorkloadProfiler:
     """Measures one workload. `depth` says which modules get hooks: item, layer or leaf; items are timed at every depth."""
 
     def __init__(
@@ -74,8 +74,10 @@ class ObservabilityEngine:
         quick: bool = False,
         budget_s: float | None = None,
         on_progress: Progress | None = None,
+        on_stop: Callable[[], None] | None = None,
     ) -> None:
-        self._workload = workload
+        """`on_stop`: called when an interrupt ends the measuring before its time; without it the interrupt comes through."""
+        self._workload, self._on_stop = workload, on_stop
         self._quick = quick
         self._budget_s = budget_s if budget_s is not None else QUICK_BUDGET_S if quick else DEFAULT_BUDGET_S
         self._progress = on_progress or (lambda done, text: None)
@@ -95,8 +97,14 @@ class ObservabilityEngine:
         plan = self._workload.points(most_prefill_tokens, quick=quick)
         self._workload.reserve(plan.all)
         samples = self._warm_up(plan.all, deadline_s=measuring_s + self._budget_s * _WARM_UP_SHARE)
-        self._measure(samples, deadline_s=measuring_s + self._budget_s * (1.0 - _OVERHEAD_SHARE))
-        self._compare_hooked_and_plain(samples)
+        try:
+            self._measure(samples, deadline_s=measuring_s + self._budget_s * (1.0 - _OVERHEAD_SHARE))
+            self._compare_hooked_and_plain(samples)
+        except KeyboardInterrupt:
+            samples = _whole(samples)
+            if self._on_stop is None or not _is_enough(samples, plan):
+                raise
+            self._on_stop()
         samples.sort(key=lambda s: (PHASES.index(s.point.phase), s.point.batch, s.point.context, s.point.tokens))
         self._progress(1.0, "done")
         return Measurements(self._collector.layers, plan, tuple(samples), roofline, self._num_steps, perf_counter() - began_s)
@@ -168,3 +176,16 @@ class ObservabilityEngine:
 
 def _num_of(phase: str, samples: Sequence[PointSamples]) -> int:
     return sum(taken.point.phase == phase for taken in samples)
+
+
+def _whole(samples: Sequence[PointSamples]) -> list[PointSamples]:
+    """What an interrupt left, without the step that it cut off and without points that had none."""
+    for taken in samples:
+        del taken.spans[len(taken.plain_s) :], taken.plain_s[len(taken.spans) :]
+    return [taken for taken in samples if taken.spans and taken.item_s]
+
+
+def _is_enough(samples: Sequence[PointSamples], plan: PointPlan) -> bool:
+    """Whether every phase has the points that its law needs."""
+    learnt = [taken for taken in samples if taken.point in plan.learn]
+    return all(_num_of(phase, learnt) >= _FEWEST_POINTS for phase in {point.phase for point in plan.learn})

@@ -37,6 +37,7 @@ class HookedLayer:
     depth: int  # number of hooked modules around it
     parent: str | None  # path of the nearest of them
     block: int | None  # index of the block it is or lies in
+    item: int | None = None  # index of its item, where items are not told by blocks
 
 
 def select_layers(model: nn.Module, blocks: str, depth: str) -> tuple[HookedLayer, ...]:

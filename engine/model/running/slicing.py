@@ -82,3 +82,16 @@ def item_state(model: PreTrainedModel, chain: Chain, index: int) -> Iterator[tup
     """Names and tensors (parameters and saved buffers) of one item."""
     for prefix in chain.prefixes(index):
         yield from model.get_submodule(prefix).state_dict(keep_vars=True, prefix=f"{prefix}.").items()
+
+
+def item_modules(config: PreTrainedConfig) -> tuple[tuple[str, ...], ...]:
+    """The module paths of every item, from shapes alone; what belongs to no item (rotary tables, an image tower) is with the first.
+
+    Raises NotSupported if the model is not one chain of blocks.
+    """
+    from engine.model.running.chain import stations
+
+    model, chain = build_chain(config, torch.float32)
+    items = [chain.prefixes(index) for index in range(chain.num_items)]
+    beside = [path for path in stations(model, chain.blocks) if path not in (*items[0], *items[-1])]
+    return ((*items[0], *beside), *items[1:])

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from engine.data.errors import InvalidInput
+from engine.data.json_text import exact_json
 from engine.data.model import Item
 from engine.data.plan import Plan, Stage
+from engine.planning.documents.plan_drawing import draw
 from engine.planning.problem import ADDITIVE, OVERLAPPED, Problem
 from engine.planning.solution import Solution, SolvedStage, evaluate
 
+SCHEMA_VERSION = 1
 CURRENT = "current"  # the strategy of a plan that runs already, whatever chose it
 
 
@@ -151,6 +155,31 @@ class PartitionPlan:
         period_s = max(self.bottleneck_s, self.round_trip_s / sessions)
         return 1.0 / period_s if period_s > 0 else math.inf
 
+    @property
+    def load_balance(self) -> float:
+        """From 0 to 1: the mean of the stages' times by the longest one; 1 where all stages take equally long."""
+        longest_s = max(stage.time_s for stage in self.stages)
+        if longest_s <= 0:
+            return 1.0
+        return min(1.0, math.fsum(stage.time_s for stage in self.stages) / (len(self.stages) * longest_s))
+
+    def visualize(self, width: int = 80) -> str:
+        """The stages as ASCII text, as wide as they take; raises InvalidInput for a width below 1."""
+        return draw(self, width)
+
+    def document(self) -> dict[str, Any]:
+        """What `noodle-engine plan --json` prints; `plan_json.py` reads it. A stage says `node` for its node's id."""
+        gap = self.gap if math.isfinite(self.gap) else None
+        stages = [_stage_document(stage) for stage in self.stages]
+        return {**asdict(self), "stages": stages, "schema_version": SCHEMA_VERSION, "gap": gap, "load_balance": self.load_balance}
+
+    def to_json(self) -> str:
+        """The document as ASCII text. Raises InvalidInput if a figure is not finite: such a plan cannot run."""
+        try:
+            return exact_json(self.document())
+        except ValueError as error:
+            raise InvalidInput(f"the plan {self.ranges_text[:200]} holds a figure that is not finite: it cannot run") from error
+
     def plan(self) -> Plan:
         """What a cluster would run."""
         return Plan(
@@ -164,6 +193,13 @@ class PartitionPlan:
             optimal=self.optimal,
             hop_s=tuple(stage.hop_s for stage in self.stages),
         )
+
+
+def _stage_document(stage: SolvedStage) -> dict[str, Any]:
+    """Room without a limit is null."""
+    document = asdict(stage)
+    room_bytes = stage.room_bytes if math.isfinite(stage.room_bytes) else None
+    return {"node": document.pop("node_id"), **document, "room_bytes": room_bytes}
 
 
 def _in_whole_bytes(items: tuple[Item, ...]) -> tuple[Item, ...]:

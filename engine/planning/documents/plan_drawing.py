@@ -8,9 +8,12 @@ what is not printable ASCII is written as an escape.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from engine.data.errors import InvalidInput
-from engine.planning.documents.partition_plan import PartitionPlan
+
+if TYPE_CHECKING:
+    from engine.planning.documents.partition_plan import PartitionPlan
 
 _LEAST_BLOCK = 10  # "|0.123 ms|"
 _LEAST_HOP = 1

@@ -1,19 +1,16 @@
-"""A `PartitionPlan` as JSON and back. A stage says `node` for its node's id; room without a limit is null."""
+"""A `PartitionPlan` read from the JSON that it writes; the files of earlier versions lack some fields."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from engine.data.errors import Corrupt, InvalidInput, NotSupported
-from engine.data.json_text import exact_json
 from engine.data.model import Item
 from engine.data.typed_json import decode, read_object
-from engine.planning.documents.partition_plan import PartitionPlan
+from engine.planning.documents.partition_plan import SCHEMA_VERSION, PartitionPlan
 from engine.planning.solution import SolvedStage
 
-SCHEMA_VERSION = 1
 _REMEDY = "write it again with `noodle-engine plan --json`"
 
 
@@ -54,21 +51,6 @@ class _PlanDocument:
     why: str = ""
 
 
-def plan_document(plan: PartitionPlan) -> dict[str, Any]:
-    """What `noodle-engine plan --json` prints."""
-    gap = plan.gap if math.isfinite(plan.gap) else None
-    stages = [_stage_document(stage) for stage in plan.stages]
-    return {**asdict(plan), "stages": stages, "schema_version": SCHEMA_VERSION, "gap": gap}
-
-
-def plan_to_json(plan: PartitionPlan) -> str:
-    """The document as ASCII text. Raises InvalidInput if a figure is not finite: such a plan cannot run."""
-    try:
-        return exact_json(plan_document(plan))
-    except ValueError as error:
-        raise InvalidInput(f"the plan {plan.ranges_text[:200]} holds a figure that is not finite: it cannot run") from error
-
-
 def plan_from_json(text: str) -> PartitionPlan:
     """Raises Corrupt naming the field that is missing or wrong, NotSupported for another schema version."""
     raw = read_object(text, "a plan", _REMEDY)
@@ -83,11 +65,6 @@ def plan_from_json(text: str) -> PartitionPlan:
         return PartitionPlan(**{**values, "stages": tuple(_stage(stage) for stage in document.stages)})
     except InvalidInput as error:
         raise Corrupt(f"the plan cannot be: {error}; {_REMEDY}") from error
-
-
-def _stage_document(stage: SolvedStage) -> dict[str, Any]:
-    room_bytes = stage.room_bytes if math.isfinite(stage.room_bytes) else None
-    return asdict(_StageDocument(stage.node_id, stage.start, stage.stop, stage.time_s, stage.memory_bytes, stage.hop_s, room_bytes))
 
 
 def _stage(stage: _StageDocument) -> SolvedStage:

@@ -39,7 +39,7 @@ class Span(NamedTuple):
     is_prompt: bool
 
 
-class VirtualNode:
+class SimulatedWorker:
     """One stage on one node. It says how long a step takes and keeps the books; the pipeline says when."""
 
     def __init__(

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from engine.data.plan import Plan
 from engine.simulation.clock import VirtualClock
-from engine.simulation.machines.node import Span, Step, VirtualNode, answer_bytes, prompt_bytes
+from engine.simulation.machines.node import SimulatedWorker, Span, Step, answer_bytes, prompt_bytes
 from engine.simulation.machines.processor import SharedProcessor
 from engine.simulation.machines.transfer import SimulatedTensorTransfer
 from engine.simulation.scenario import COORDINATOR, Scenario
@@ -44,7 +44,7 @@ class Pipeline:
             setup = setups[s.node_id]
             neighbours = on_host[setup.host_id] - 1 if setup.host_id else 0
             factor = 1.0 + scenario.software.neighbour_share * neighbours
-            self.nodes.append(VirtualNode(setup, s, scenario.items, scenario.costs.stage(s.start, s.stop), factor, reserve_tokens))
+            self.nodes.append(SimulatedWorker(setup, s, scenario.items, scenario.costs.stage(s.start, s.stop), factor, reserve_tokens))
         ends = [COORDINATOR, *(s.node_id for s in plan.stages), COORDINATOR]
         self.links = [SimulatedTensorTransfer(a, b, scenario.link_between(a, b)) for a, b in pairwise(ends)]
         self._processors = [processors.get(node.setup.host_id) for node in self.nodes]

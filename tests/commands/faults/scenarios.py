@@ -188,12 +188,11 @@ def make_template(folder: Path) -> Path:
 
 def _write_plan(folder: Path) -> None:
     from engine.planning.documents.partition_plan import PartitionPlan
-    from engine.planning.documents.plan_json import plan_to_json
     from engine.planning.documents.problem_json import read_problem
     from engine.planning.strategies import solve
 
     problem = read_problem(json.dumps(PROBLEM))
-    (folder / "plan.json").write_text(plan_to_json(PartitionPlan.of(problem, solve(problem, "balanced"), model="m", solve_ms=1.0)))
+    (folder / "plan.json").write_text(PartitionPlan.of(problem, solve(problem, "balanced"), model="m", solve_ms=1.0).to_json())
 
 
 def _write_console(folder: Path) -> None:

@@ -140,13 +140,11 @@ async def coordinator_stalled(scene: Scene) -> None:
 
 
 async def story(scene: Scene) -> None:
-    """What `noodle-console --demo` shows: a node becomes slow, the cluster moves its layers, another is killed."""
+    """What `noodle-console --demo` shows: a node becomes slow, an operator drains it, another is killed."""
     slow = await scene.middle()
     await scene.client.set_slowdown(slow, 30.0)
     await asyncio.sleep(20.0)
-    version = (await scene.client.status()).plan_version
-    if version == 1:  # adaptation has not moved them: an operator does
-        await scene.client.drain(slow)
+    await scene.client.drain(slow)
     await asyncio.sleep(14.0)
     victim = next(s.worker_id for s in reversed((await scene.client.status()).stages) if s.worker_id != slow)
     os.kill(scene.pid(victim), signal.SIGKILL)
@@ -175,7 +173,7 @@ PLOTS = {
     "old-plan": Plot(by_hand, {"adapt": "off", "slowdowns": (6.0, 6.0, 6.0)}),
     "adaptation-rests": Plot(by_hand, {"adapt": "suggest", "slowdowns": (6.0, 6.0, 6.0)}),
     "coordinator-stalled": Plot(coordinator_stalled, {}, lasts_s=20.0),
-    "demo": Plot(story, {"adapt": "auto", "slowdowns": (4.0, 4.0, 4.0)}, lasts_s=52.0),
+    "demo": Plot(story, {"adapt": "suggest", "slowdowns": (4.0, 4.0, 4.0)}, lasts_s=52.0),
 }
 
 
