@@ -191,7 +191,6 @@ class ConsoleState:
     recording: str = ""  # the file that is being written
     ui: Ui = field(default_factory=Ui)
     history: History = field(default_factory=History)
-    standing: Standing = field(default_factory=Standing)  # what is wrong, as far as frames tell
     logs: LogBook = field(default_factory=LogBook)
     whatif: WhatIf = field(default_factory=lambda: WhatIf())
     known_suggestion: Suggestion | None = None  # perhaps no longer open
@@ -206,6 +205,11 @@ class ConsoleState:
     def shown(self) -> View | None:
         """What panels draw: the held view, or the latest."""
         return self.held.view if self.held else self.latest
+
+    @property
+    def standing(self) -> Standing:
+        """What is wrong, as far as frames tell."""
+        return self.history.standing
 
     @property
     def generation(self) -> Generation:

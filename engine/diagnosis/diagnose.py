@@ -59,7 +59,8 @@ def _lost(status: ClusterStatus) -> Iterator[Finding]:
     for node in status.nodes:
         if node.state is NodeState.LOST:
             share = 1.0 / len(status.nodes) if status.phase is Phase.SERVING else 1.0
-            goes_on = f"{len(status.stages)} others go on" if status.phase is Phase.SERVING else "nothing runs without it"
+            others = f"{len(status.stages)} others go on" if len(status.stages) != 1 else "one other goes on"
+            goes_on = others if status.phase is Phase.SERVING else "nothing runs without it"
             evidence = f"{node.worker_id} on {node.host} is lost: {node.detail or 'it fell silent'}; {goes_on}"
             text = f"{node.detail or 'silent'}; {goes_on}"
             yield Finding(

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from engine.data.status import ClusterStatus, Event
-from engine.diagnosis.standing import Standing
 from noodle_tui.changes import ui_reducer
 from noodle_tui.core import generation
 from noodle_tui.core.generation import MAX_ANSWER_CHARS
@@ -89,7 +88,7 @@ def reduce(state: ConsoleState, message: Message, now_s: float) -> ConsoleState:
 # --- the link -------------------------------------------------------------------------------------------------
 def _boot_progress(state: ConsoleState, message: BootProgress, now_s: float) -> ConsoleState:
     link = Link(since_s=now_s, boot=safe_text(message.text))
-    fresh = replace(state, link=link, failures=(), latest=None, held=None, history=History(), standing=Standing(), whatif=WhatIf())
+    fresh = replace(state, link=link, failures=(), latest=None, held=None, history=History(), whatif=WhatIf())
     return replace(fresh, actions=(), said=None)  # what was known was of another cluster
 
 
@@ -119,7 +118,6 @@ def _frame_arrived(state: ConsoleState, message: FrameArrived, now_s: float) -> 
         link=link,
         latest=view,
         history=state.history.with_frame(status, message.wall_s),
-        standing=(Standing() if message.anew else state.standing).after(status, message.wall_s),
         said=_what_was_missed(state, view, now_s) or state.said,
         whatif=_still_for(state.whatif, status),
     )
