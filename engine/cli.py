@@ -39,6 +39,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[type, str]]] = {
     },
     "look at it": {
         "status": (cluster.Status, "cluster.inspect:status"),
+        "why": (cluster.Why, "cluster.why:why"),
         "events": (cluster.Events, "cluster.inspect:events"),
         "moves": (cluster.Moves, "cluster.operate:moves"),
         "acknowledge": (cluster.Acknowledge, "cluster.operate:acknowledge"),

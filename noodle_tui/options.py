@@ -6,6 +6,7 @@ import argparse
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.data.errors import InvalidInput
@@ -20,6 +21,7 @@ from noodle_tui.themes import DEFAULT_THEME, theme_names
 if TYPE_CHECKING:
     from engine.service.local_options import LocalOptions
 
+DEMO = Path(__file__).parent / "demo.jsonl.gz"  # a cluster of three workers: one becomes slow, layers move, one is killed
 MIN_HZ, MAX_HZ = 0.2, 4.0
 LOW_HZ, LOW_THEME = 0.5, "ansi"  # what --low-bandwidth means where nothing else was asked for
 MIN_SPEED, MAX_SPEED = 0.25, 1024.0
@@ -96,6 +98,10 @@ def parse(argv: Sequence[str], config: Config | None = None) -> Options:
     if config is not None:  # it stands behind the command line and the environment
         parts["access"] = {**parts["access"], **{n: v for n, v in config.access.items() if not parts["access"].get(n)}}
     values = {name: value for name, value in given.items() if value is not None and value is not False}
+    if values.pop("demo", False):
+        if values.get("replay"):
+            parser.error("--demo shows a recording of its own, --replay another one: give one or the other")
+        values["replay"] = str(DEMO)
     try:
         chosen = {**_from_config(config), **values, **{part: build(options, parts[part]) for part, options in groups.items()}}
         if chosen.get("low_bandwidth"):
@@ -113,7 +119,7 @@ def _read(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, type]
     """
     groups: dict[str, type] = {"access": AccessOptions}
     flags = {word.partition("=")[0] for word in argv}
-    if flags & {"--connect", "--replay"} and not flags & {"-h", "--help"}:
+    if flags & {"--connect", "--replay", "--demo"} and not flags & {"-h", "--help"}:
         parser = _parser(groups)
         given, unknown = parser.parse_known_args(argv)
         if not unknown:
@@ -168,6 +174,7 @@ def _parser(groups: Mapping[str, type]) -> argparse.ArgumentParser:
     recording.add_argument("--record", metavar="FILE", help="write every frame to a new file (.gz compresses)")
     recording.add_argument("--headless", action="store_true", help="record without a screen until interrupted")
     recording.add_argument("--replay", metavar="FILE", help="show a recording on the same screens")
+    recording.add_argument("--demo", action="store_true", help="show a recorded story: a slowdown, a move, a kill; needs no model")
     recording.add_argument("--speed", type=float, default=1.0, metavar="X", help="pace of the replay (default 1)")
     display = parser.add_argument_group("display")
     display.add_argument("--ascii", action="store_true", help="draw with ASCII only (also NOODLE_ASCII=1)")

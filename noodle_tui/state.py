@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from engine.data.generation import SessionText
 from engine.data.plan import Plan
 from engine.data.status import ClusterStatus, Event
+from engine.diagnosis.standing import Standing
 from noodle_tui.core.generation import Generation
 from noodle_tui.core.history import History
 from noodle_tui.core.keys import KEYS, Key, named
@@ -204,6 +205,11 @@ class ConsoleState:
     def shown(self) -> View | None:
         """What panels draw: the held view, or the latest."""
         return self.held.view if self.held else self.latest
+
+    @property
+    def standing(self) -> Standing:
+        """What is wrong, as far as frames tell."""
+        return self.history.standing
 
     @property
     def generation(self) -> Generation:

@@ -133,7 +133,7 @@ class RegisterReply(_message.Message):
     def __init__(self, cluster_id: _Optional[str] = ..., generation: _Optional[int] = ..., heartbeat_period_s: _Optional[float] = ..., lease_s: _Optional[float] = ...) -> None: ...
 
 class Gauges(_message.Message):
-    __slots__ = ("resident_bytes", "kv_used_bytes", "cpu_utilisation", "queue_depth", "gpu_utilisation", "gpu_temperature_c", "cpu_temperature_c")
+    __slots__ = ("resident_bytes", "kv_used_bytes", "cpu_utilisation", "queue_depth", "gpu_utilisation", "gpu_temperature_c", "cpu_temperature_c", "machine")
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     KV_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
     CPU_UTILISATION_FIELD_NUMBER: _ClassVar[int]
@@ -141,6 +141,7 @@ class Gauges(_message.Message):
     GPU_UTILISATION_FIELD_NUMBER: _ClassVar[int]
     GPU_TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
     CPU_TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_FIELD_NUMBER: _ClassVar[int]
     resident_bytes: int
     kv_used_bytes: int
     cpu_utilisation: float
@@ -148,7 +149,34 @@ class Gauges(_message.Message):
     gpu_utilisation: float
     gpu_temperature_c: float
     cpu_temperature_c: float
-    def __init__(self, resident_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., cpu_utilisation: _Optional[float] = ..., queue_depth: _Optional[int] = ..., gpu_utilisation: _Optional[float] = ..., gpu_temperature_c: _Optional[float] = ..., cpu_temperature_c: _Optional[float] = ...) -> None: ...
+    machine: MachineGauges
+    def __init__(self, resident_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., cpu_utilisation: _Optional[float] = ..., queue_depth: _Optional[int] = ..., gpu_utilisation: _Optional[float] = ..., gpu_temperature_c: _Optional[float] = ..., cpu_temperature_c: _Optional[float] = ..., machine: _Optional[_Union[MachineGauges, _Mapping]] = ...) -> None: ...
+
+class MachineGauges(_message.Message):
+    __slots__ = ("num_cores", "busy", "stolen", "clock", "swapped_bytes_per_s", "free_bytes", "total_bytes", "disk_free_bytes", "gpu_power_w", "gpu_power_limit_w", "gpu_throttled")
+    NUM_CORES_FIELD_NUMBER: _ClassVar[int]
+    BUSY_FIELD_NUMBER: _ClassVar[int]
+    STOLEN_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_FIELD_NUMBER: _ClassVar[int]
+    SWAPPED_BYTES_PER_S_FIELD_NUMBER: _ClassVar[int]
+    FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_BYTES_FIELD_NUMBER: _ClassVar[int]
+    DISK_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    GPU_POWER_W_FIELD_NUMBER: _ClassVar[int]
+    GPU_POWER_LIMIT_W_FIELD_NUMBER: _ClassVar[int]
+    GPU_THROTTLED_FIELD_NUMBER: _ClassVar[int]
+    num_cores: int
+    busy: float
+    stolen: float
+    clock: float
+    swapped_bytes_per_s: float
+    free_bytes: int
+    total_bytes: int
+    disk_free_bytes: int
+    gpu_power_w: float
+    gpu_power_limit_w: float
+    gpu_throttled: str
+    def __init__(self, num_cores: _Optional[int] = ..., busy: _Optional[float] = ..., stolen: _Optional[float] = ..., clock: _Optional[float] = ..., swapped_bytes_per_s: _Optional[float] = ..., free_bytes: _Optional[int] = ..., total_bytes: _Optional[int] = ..., disk_free_bytes: _Optional[int] = ..., gpu_power_w: _Optional[float] = ..., gpu_power_limit_w: _Optional[float] = ..., gpu_throttled: _Optional[str] = ...) -> None: ...
 
 class HeartbeatRequest(_message.Message):
     __slots__ = ("worker_id", "generation", "state", "detail", "progress", "gauges")
@@ -183,18 +211,22 @@ class LeaveReply(_message.Message):
     def __init__(self) -> None: ...
 
 class StageTiming(_message.Message):
-    __slots__ = ("worker_id", "compute_s", "queue_s", "wire_in_s", "wire_out_s")
+    __slots__ = ("worker_id", "compute_s", "queue_s", "wire_in_s", "wire_out_s", "arrived_s", "done_s")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     COMPUTE_S_FIELD_NUMBER: _ClassVar[int]
     QUEUE_S_FIELD_NUMBER: _ClassVar[int]
     WIRE_IN_S_FIELD_NUMBER: _ClassVar[int]
     WIRE_OUT_S_FIELD_NUMBER: _ClassVar[int]
+    ARRIVED_S_FIELD_NUMBER: _ClassVar[int]
+    DONE_S_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     compute_s: float
     queue_s: float
     wire_in_s: float
     wire_out_s: float
-    def __init__(self, worker_id: _Optional[str] = ..., compute_s: _Optional[float] = ..., queue_s: _Optional[float] = ..., wire_in_s: _Optional[float] = ..., wire_out_s: _Optional[float] = ...) -> None: ...
+    arrived_s: float
+    done_s: float
+    def __init__(self, worker_id: _Optional[str] = ..., compute_s: _Optional[float] = ..., queue_s: _Optional[float] = ..., wire_in_s: _Optional[float] = ..., wire_out_s: _Optional[float] = ..., arrived_s: _Optional[float] = ..., done_s: _Optional[float] = ...) -> None: ...
 
 class SegmentResult(_message.Message):
     __slots__ = ("session_id", "epoch", "sample_index", "token_id", "code", "message", "logprobs")
@@ -265,7 +297,7 @@ class Event(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., wall_s: _Optional[float] = ..., severity: _Optional[str] = ..., kind: _Optional[str] = ..., subject: _Optional[str] = ..., text: _Optional[str] = ..., cause_id: _Optional[str] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("worker_id", "pid", "host", "address", "device", "state", "detail", "progress", "start", "stop", "memory_bytes", "kv_budget_bytes", "heartbeat_age_s", "is_drained", "gauges")
+    __slots__ = ("worker_id", "pid", "host", "address", "device", "state", "detail", "progress", "start", "stop", "memory_bytes", "kv_budget_bytes", "heartbeat_age_s", "is_drained", "gauges", "runtime_bytes")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     PID_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
@@ -281,6 +313,7 @@ class NodeStatus(_message.Message):
     HEARTBEAT_AGE_S_FIELD_NUMBER: _ClassVar[int]
     IS_DRAINED_FIELD_NUMBER: _ClassVar[int]
     GAUGES_FIELD_NUMBER: _ClassVar[int]
+    RUNTIME_BYTES_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     pid: int
     host: str
@@ -296,10 +329,11 @@ class NodeStatus(_message.Message):
     heartbeat_age_s: float
     is_drained: bool
     gauges: Gauges
-    def __init__(self, worker_id: _Optional[str] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., address: _Optional[str] = ..., device: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., progress: _Optional[float] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., heartbeat_age_s: _Optional[float] = ..., is_drained: _Optional[bool] = ..., gauges: _Optional[_Union[Gauges, _Mapping]] = ...) -> None: ...
+    runtime_bytes: int
+    def __init__(self, worker_id: _Optional[str] = ..., pid: _Optional[int] = ..., host: _Optional[str] = ..., address: _Optional[str] = ..., device: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., progress: _Optional[float] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., heartbeat_age_s: _Optional[float] = ..., is_drained: _Optional[bool] = ..., gauges: _Optional[_Union[Gauges, _Mapping]] = ..., runtime_bytes: _Optional[int] = ...) -> None: ...
 
 class StageStatus(_message.Message):
-    __slots__ = ("worker_id", "start", "stop", "predicted_s", "compute_p50_s", "compute_p95_s", "queue_p50_s", "hop_p50_s", "num_steps", "history_s", "predicted_hop_s")
+    __slots__ = ("worker_id", "start", "stop", "predicted_s", "compute_p50_s", "compute_p95_s", "queue_p50_s", "hop_p50_s", "num_steps", "history_s", "predicted_hop_s", "expected_s", "expected_hop_s", "hop_p95_s")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     STOP_FIELD_NUMBER: _ClassVar[int]
@@ -311,6 +345,9 @@ class StageStatus(_message.Message):
     NUM_STEPS_FIELD_NUMBER: _ClassVar[int]
     HISTORY_S_FIELD_NUMBER: _ClassVar[int]
     PREDICTED_HOP_S_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_S_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_HOP_S_FIELD_NUMBER: _ClassVar[int]
+    HOP_P95_S_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     start: int
     stop: int
@@ -322,10 +359,13 @@ class StageStatus(_message.Message):
     num_steps: int
     history_s: _containers.RepeatedScalarFieldContainer[float]
     predicted_hop_s: float
-    def __init__(self, worker_id: _Optional[str] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., predicted_s: _Optional[float] = ..., compute_p50_s: _Optional[float] = ..., compute_p95_s: _Optional[float] = ..., queue_p50_s: _Optional[float] = ..., hop_p50_s: _Optional[float] = ..., num_steps: _Optional[int] = ..., history_s: _Optional[_Iterable[float]] = ..., predicted_hop_s: _Optional[float] = ...) -> None: ...
+    expected_s: float
+    expected_hop_s: float
+    hop_p95_s: float
+    def __init__(self, worker_id: _Optional[str] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., predicted_s: _Optional[float] = ..., compute_p50_s: _Optional[float] = ..., compute_p95_s: _Optional[float] = ..., queue_p50_s: _Optional[float] = ..., hop_p50_s: _Optional[float] = ..., num_steps: _Optional[int] = ..., history_s: _Optional[_Iterable[float]] = ..., predicted_hop_s: _Optional[float] = ..., expected_s: _Optional[float] = ..., expected_hop_s: _Optional[float] = ..., hop_p95_s: _Optional[float] = ...) -> None: ...
 
 class SessionStatus(_message.Message):
-    __slots__ = ("session_id", "state", "num_prompt_tokens", "num_generated", "max_new_tokens", "ttft_s", "tokens_per_s", "age_s", "step_p95_s", "queue_place", "waiting_s", "why", "finish_reason", "num_cached", "num_proposed", "num_accepted")
+    __slots__ = ("session_id", "state", "num_prompt_tokens", "num_generated", "max_new_tokens", "ttft_s", "tokens_per_s", "age_s", "step_p95_s", "queue_place", "waiting_s", "why", "finish_reason", "num_cached", "num_proposed", "num_accepted", "num_read", "read_tokens_per_s", "queue_s", "prompt_s", "first_step_s")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     NUM_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -342,6 +382,11 @@ class SessionStatus(_message.Message):
     NUM_CACHED_FIELD_NUMBER: _ClassVar[int]
     NUM_PROPOSED_FIELD_NUMBER: _ClassVar[int]
     NUM_ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    NUM_READ_FIELD_NUMBER: _ClassVar[int]
+    READ_TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    QUEUE_S_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_S_FIELD_NUMBER: _ClassVar[int]
+    FIRST_STEP_S_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     state: str
     num_prompt_tokens: int
@@ -358,7 +403,12 @@ class SessionStatus(_message.Message):
     num_cached: int
     num_proposed: int
     num_accepted: int
-    def __init__(self, session_id: _Optional[str] = ..., state: _Optional[str] = ..., num_prompt_tokens: _Optional[int] = ..., num_generated: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., ttft_s: _Optional[float] = ..., tokens_per_s: _Optional[float] = ..., age_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., queue_place: _Optional[int] = ..., waiting_s: _Optional[float] = ..., why: _Optional[str] = ..., finish_reason: _Optional[str] = ..., num_cached: _Optional[int] = ..., num_proposed: _Optional[int] = ..., num_accepted: _Optional[int] = ...) -> None: ...
+    num_read: int
+    read_tokens_per_s: float
+    queue_s: float
+    prompt_s: float
+    first_step_s: float
+    def __init__(self, session_id: _Optional[str] = ..., state: _Optional[str] = ..., num_prompt_tokens: _Optional[int] = ..., num_generated: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., ttft_s: _Optional[float] = ..., tokens_per_s: _Optional[float] = ..., age_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., queue_place: _Optional[int] = ..., waiting_s: _Optional[float] = ..., why: _Optional[str] = ..., finish_reason: _Optional[str] = ..., num_cached: _Optional[int] = ..., num_proposed: _Optional[int] = ..., num_accepted: _Optional[int] = ..., num_read: _Optional[int] = ..., read_tokens_per_s: _Optional[float] = ..., queue_s: _Optional[float] = ..., prompt_s: _Optional[float] = ..., first_step_s: _Optional[float] = ...) -> None: ...
 
 class SpeculationState(_message.Message):
     __slots__ = ("mode", "why_not", "num_proposed", "num_accepted")
@@ -407,18 +457,72 @@ class ModelStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., random_weights: _Optional[bool] = ..., has_tokenizer: _Optional[bool] = ..., num_items: _Optional[int] = ..., context_tokens: _Optional[int] = ..., precision: _Optional[_Union[Precision, _Mapping]] = ..., stand_in_tokenizer: _Optional[str] = ..., tokenizer_source: _Optional[str] = ...) -> None: ...
 
 class Speed(_message.Message):
-    __slots__ = ("tokens_per_s", "step_p50_s", "step_p95_s", "predicted_bottleneck_s", "predicted_step_s")
+    __slots__ = ("tokens_per_s", "step_p50_s", "step_p95_s", "predicted_bottleneck_s", "predicted_step_s", "window_s", "newest_s", "entry_hop_s", "expected_entry_s", "expected_step_s")
     TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
     STEP_P50_S_FIELD_NUMBER: _ClassVar[int]
     STEP_P95_S_FIELD_NUMBER: _ClassVar[int]
     PREDICTED_BOTTLENECK_S_FIELD_NUMBER: _ClassVar[int]
     PREDICTED_STEP_S_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_S_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_S_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_HOP_S_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_ENTRY_S_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_STEP_S_FIELD_NUMBER: _ClassVar[int]
     tokens_per_s: float
     step_p50_s: float
     step_p95_s: float
     predicted_bottleneck_s: float
     predicted_step_s: float
-    def __init__(self, tokens_per_s: _Optional[float] = ..., step_p50_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., predicted_bottleneck_s: _Optional[float] = ..., predicted_step_s: _Optional[float] = ...) -> None: ...
+    window_s: float
+    newest_s: float
+    entry_hop_s: float
+    expected_entry_s: float
+    expected_step_s: float
+    def __init__(self, tokens_per_s: _Optional[float] = ..., step_p50_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., predicted_bottleneck_s: _Optional[float] = ..., predicted_step_s: _Optional[float] = ..., window_s: _Optional[float] = ..., newest_s: _Optional[float] = ..., entry_hop_s: _Optional[float] = ..., expected_entry_s: _Optional[float] = ..., expected_step_s: _Optional[float] = ...) -> None: ...
+
+class Work(_message.Message):
+    __slots__ = ("rows", "context_tokens", "num_lanes", "prompt_share", "prompt_tokens_per_s", "kv_reserved_tokens", "kv_capacity_tokens", "prefix_cache", "speculation")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    NUM_LANES_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_SHARE_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    KV_RESERVED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    KV_CAPACITY_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    PREFIX_CACHE_FIELD_NUMBER: _ClassVar[int]
+    SPECULATION_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    context_tokens: int
+    num_lanes: int
+    prompt_share: float
+    prompt_tokens_per_s: float
+    kv_reserved_tokens: int
+    kv_capacity_tokens: int
+    prefix_cache: PrefixCacheStatus
+    speculation: SpeculationState
+    def __init__(self, rows: _Optional[int] = ..., context_tokens: _Optional[int] = ..., num_lanes: _Optional[int] = ..., prompt_share: _Optional[float] = ..., prompt_tokens_per_s: _Optional[float] = ..., kv_reserved_tokens: _Optional[int] = ..., kv_capacity_tokens: _Optional[int] = ..., prefix_cache: _Optional[_Union[PrefixCacheStatus, _Mapping]] = ..., speculation: _Optional[_Union[SpeculationState, _Mapping]] = ...) -> None: ...
+
+class CoordinatorGauges(_message.Message):
+    __slots__ = ("lag_s", "disk_free_bytes", "host", "cpu_utilisation")
+    LAG_S_FIELD_NUMBER: _ClassVar[int]
+    DISK_FREE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    CPU_UTILISATION_FIELD_NUMBER: _ClassVar[int]
+    lag_s: float
+    disk_free_bytes: int
+    host: str
+    cpu_utilisation: float
+    def __init__(self, lag_s: _Optional[float] = ..., disk_free_bytes: _Optional[int] = ..., host: _Optional[str] = ..., cpu_utilisation: _Optional[float] = ...) -> None: ...
+
+class Outlook(_message.Message):
+    __slots__ = ("present_s", "best_s", "num_moved")
+    PRESENT_S_FIELD_NUMBER: _ClassVar[int]
+    BEST_S_FIELD_NUMBER: _ClassVar[int]
+    NUM_MOVED_FIELD_NUMBER: _ClassVar[int]
+    present_s: float
+    best_s: float
+    num_moved: int
+    def __init__(self, present_s: _Optional[float] = ..., best_s: _Optional[float] = ..., num_moved: _Optional[int] = ...) -> None: ...
 
 class EndedSessions(_message.Message):
     __slots__ = ("num_done", "num_failed", "latest")
@@ -465,7 +569,7 @@ class Alarms(_message.Message):
     def __init__(self, acknowledged_sequence: _Optional[int] = ..., num_unacknowledged: _Optional[int] = ...) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("cluster_id", "phase", "detail", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "uptime_s", "failure", "identity", "model", "speed", "ended", "adaptation", "alarms", "prefix_cache", "speculation")
+    __slots__ = ("cluster_id", "phase", "detail", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "uptime_s", "failure", "identity", "model", "speed", "ended", "adaptation", "alarms", "work", "coordinator", "outlook")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -483,8 +587,9 @@ class ClusterStatus(_message.Message):
     ENDED_FIELD_NUMBER: _ClassVar[int]
     ADAPTATION_FIELD_NUMBER: _ClassVar[int]
     ALARMS_FIELD_NUMBER: _ClassVar[int]
-    PREFIX_CACHE_FIELD_NUMBER: _ClassVar[int]
-    SPECULATION_FIELD_NUMBER: _ClassVar[int]
+    WORK_FIELD_NUMBER: _ClassVar[int]
+    COORDINATOR_FIELD_NUMBER: _ClassVar[int]
+    OUTLOOK_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     phase: str
     detail: str
@@ -502,9 +607,10 @@ class ClusterStatus(_message.Message):
     ended: EndedSessions
     adaptation: AdaptationState
     alarms: Alarms
-    prefix_cache: PrefixCacheStatus
-    speculation: SpeculationState
-    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., identity: _Optional[str] = ..., model: _Optional[_Union[ModelStatus, _Mapping]] = ..., speed: _Optional[_Union[Speed, _Mapping]] = ..., ended: _Optional[_Union[EndedSessions, _Mapping]] = ..., adaptation: _Optional[_Union[AdaptationState, _Mapping]] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ..., prefix_cache: _Optional[_Union[PrefixCacheStatus, _Mapping]] = ..., speculation: _Optional[_Union[SpeculationState, _Mapping]] = ...) -> None: ...
+    work: Work
+    coordinator: CoordinatorGauges
+    outlook: Outlook
+    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., identity: _Optional[str] = ..., model: _Optional[_Union[ModelStatus, _Mapping]] = ..., speed: _Optional[_Union[Speed, _Mapping]] = ..., ended: _Optional[_Union[EndedSessions, _Mapping]] = ..., adaptation: _Optional[_Union[AdaptationState, _Mapping]] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ..., work: _Optional[_Union[Work, _Mapping]] = ..., coordinator: _Optional[_Union[CoordinatorGauges, _Mapping]] = ..., outlook: _Optional[_Union[Outlook, _Mapping]] = ...) -> None: ...
 
 class WatchFrame(_message.Message):
     __slots__ = ("status", "events", "num_finished_kept")
@@ -1103,12 +1209,14 @@ class MeasureRequest(_message.Message):
     def __init__(self, model: _Optional[_Union[ModelRef, _Mapping]] = ..., folder: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
 class MeasureReply(_message.Message):
-    __slots__ = ("decode_s", "base_s")
+    __slots__ = ("decode_s", "base_s", "row_share")
     DECODE_S_FIELD_NUMBER: _ClassVar[int]
     BASE_S_FIELD_NUMBER: _ClassVar[int]
+    ROW_SHARE_FIELD_NUMBER: _ClassVar[int]
     decode_s: _containers.RepeatedScalarFieldContainer[float]
     base_s: float
-    def __init__(self, decode_s: _Optional[_Iterable[float]] = ..., base_s: _Optional[float] = ...) -> None: ...
+    row_share: float
+    def __init__(self, decode_s: _Optional[_Iterable[float]] = ..., base_s: _Optional[float] = ..., row_share: _Optional[float] = ...) -> None: ...
 
 class LoadRequest(_message.Message):
     __slots__ = ("model", "folder", "fingerprint", "plan_version", "start", "stop", "num_items", "next_worker_id", "next_address", "weight_peers")

@@ -21,7 +21,11 @@ CONTRACTS = {contract["name"]: contract for contract in OPTIONS["contracts_optio
 BREACHES = {
     "The rooms stand on floors": ["engine.data.plan -> engine.files", "engine.model.families -> engine.planning.problem"],
     "The engine never imports the console": ["engine.commands.serving.serve -> noodle_tui.app", "engine.service.client -> textual"],
-    "The pure rooms import no I/O": ["engine.control.sessions.serving -> time", "engine.simulation.drill.wire -> random"],
+    "The pure rooms import no I/O": [
+        "engine.control.sessions.serving -> time",
+        "engine.simulation.drill.wire -> random",
+        "engine.diagnosis.step -> time",
+    ],
     "The solvers stand behind one door": ["engine.control.placement -> engine.planning.solving.exact"],
     "The model room has floors of its own": [
         "engine.model.weights.manifest -> engine.model.running.stage",

@@ -54,12 +54,13 @@ class HeartbeatArrived:
 
 @dataclass(frozen=True, slots=True)
 class WorkerMeasured:
-    """A decode step of a stage takes `base_s` there and the `decode_s` of its items, in seconds."""
+    """A decode step of a stage takes `base_s` there and the `decode_s` of its items, in seconds; each row more `row_share` of it."""
 
     worker_id: str
     generation: int
     decode_s: tuple[float, ...]
     base_s: float = 0.0
+    row_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

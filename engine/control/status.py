@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from engine.control.cluster import Cluster
+from engine.control.expected import Expected, expected
 from engine.control.nodes.members import Member
 from engine.control.sessions.session_status import session_status
 from engine.data.model import ModelCard
 from engine.data.plan import Plan
 from engine.data.precision import Identity, identity
 from engine.data.status import (
+    WINDOW_S,
     AdaptationState,
     ClusterStatus,
     EndedSessions,
@@ -22,6 +24,7 @@ from engine.data.status import (
     SpeculationState,
     Speed,
     StageStatus,
+    Work,
 )
 
 
@@ -29,7 +32,8 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
     """One look at everything, as of `now_s`."""
     card, plan = cluster.card, cluster.plan
     detail = _detail(cluster) if card or cluster.state.failure else cluster.model_progress[0]
-    past, adapting, guesses = cluster.serving.past, cluster.adapting, cluster.serving.speculation
+    past, adapting = cluster.serving.past, cluster.adapting
+    due = _expected(cluster)
     return ClusterStatus(
         cluster_id=cluster_id,
         phase=cluster.phase,
@@ -39,17 +43,26 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         strategy=plan.strategy if plan else cluster.strategy,
         num_workers_expected=cluster.gathering.num_expected,
         nodes=tuple(_node(m, now_s) for m in cluster.members),
-        stages=_stages(cluster, plan) if plan else (),
+        stages=_stages(cluster, plan, due) if plan else (),
         sessions=_sessions(cluster, now_s),
-        speed=_speed(cluster, plan),
+        speed=_speed(cluster, plan, due, now_s),
         ended=EndedSessions(past.num_done, past.num_failed, past.latest),
         uptime_s=now_s - cluster.started_s,
         failure=cluster.state.failure,
         adaptation=AdaptationState(str(adapting.mode), adapting.suggestion_id(cluster.plan_version)),
-        speculation=SpeculationState(str(guesses.mode), guesses.why_not, guesses.num_proposed, guesses.num_accepted),
         identity=_identity(cluster, card) if card else Identity.UNKNOWN,
-        prefix_cache=_prefix_cache(cluster),
+        work=_work(cluster),
     )
+
+
+def _expected(cluster: Cluster) -> Expected:
+    """What the plan that serves should take for what runs."""
+    plan, metrics, load = cluster.plan, cluster.metrics, cluster.metrics.load()
+    if plan is None or not load.rows:
+        return Expected()
+    measured_s = {stage.node_id: metrics.stage(stage.node_id).compute_p50_s for stage in plan.stages}
+    at_once = min(cluster.serving.num_lanes, max(1, len(cluster.scheduler.running())))
+    return expected(plan, cluster.members, load, measured_s, at_once)
 
 
 def _prefix_cache(cluster: Cluster) -> PrefixCacheStatus:
@@ -62,6 +75,21 @@ def _prefix_cache(cluster: Cluster) -> PrefixCacheStatus:
         prompt_tokens=prefixes.counts.prompt_tokens,
         cached_tokens=prefixes.counts.cached_tokens,
         num_evictions=prefixes.counts.evictions,
+    )
+
+
+def _work(cluster: Cluster) -> Work:
+    metrics, load, guesses = cluster.metrics, cluster.metrics.load(), cluster.serving.speculation
+    return Work(
+        rows=load.rows,
+        context_tokens=load.context_tokens,
+        num_lanes=cluster.serving.num_lanes,
+        prompt_share=metrics.prompt_share(),
+        prompt_tokens_per_s=metrics.prompt_tokens_per_s(),
+        kv_reserved_tokens=cluster.scheduler.reserved_tokens,
+        kv_capacity_tokens=cluster.scheduler.capacity_tokens if cluster.plan else 0,
+        prefix_cache=_prefix_cache(cluster),
+        speculation=SpeculationState(str(guesses.mode), guesses.why_not, guesses.num_proposed, guesses.num_accepted),
     )
 
 
@@ -78,14 +106,19 @@ def _model(card: ModelCard) -> ModelStatus:
     )
 
 
-def _speed(cluster: Cluster, plan: Plan | None) -> Speed:
+def _speed(cluster: Cluster, plan: Plan | None, due: Expected, now_s: float) -> Speed:
     metrics = cluster.metrics
     return Speed(
         tokens_per_s=metrics.tokens_per_s(),
-        step_p50_s=metrics.step_quantile_s(0.5),
-        step_p95_s=metrics.step_quantile_s(0.95),
+        step_p50_s=metrics.step_p50_s(),
+        step_p95_s=metrics.step_p95_s(),
         predicted_bottleneck_s=plan.bottleneck_s if plan else 0.0,
         predicted_step_s=plan.round_trip_s if plan else 0.0,
+        window_s=WINDOW_S,
+        newest_s=metrics.since_newest_s(now_s),
+        entry_hop_s=metrics.hop_s(0)[0],
+        expected_entry_s=due.entry_s,
+        expected_step_s=due.step_s,
     )
 
 
@@ -122,15 +155,15 @@ def _node(member: Member, now_s: float) -> NodeStatus:
         heartbeat_age_s=max(0.0, now_s - member.seen_s),
         gauges=member.heartbeat.gauges,
         is_drained=member.draining,
+        runtime_bytes=member.runtime_bytes,
     )
 
 
-def _stages(cluster: Cluster, plan: Plan) -> tuple[StageStatus, ...]:
-    hop_s = cluster.metrics.hop_p50_s()
-    rows = []
-    predicted = zip(plan.stages, plan.stage_s, plan.hop_s or [0.0] * len(plan.stages), strict=True)
-    for stage, predicted_s, predicted_hop_s in predicted:
-        seen = cluster.metrics.stage(stage.node_id)
+def _stages(cluster: Cluster, plan: Plan, due: Expected) -> tuple[StageStatus, ...]:
+    metrics, rows, nothing = cluster.metrics, [], (0.0,) * len(plan.stages)
+    predicted = zip(plan.stages, plan.stage_s, plan.hop_s or nothing, due.stage_s or nothing, due.hop_s or nothing, strict=True)
+    for index, (stage, predicted_s, predicted_hop_s, expected_s, expected_hop_s) in enumerate(predicted, 1):
+        seen, (hop_s, hop_p95_s) = metrics.stage(stage.node_id), metrics.hop_s(index)
         rows.append(
             StageStatus(
                 stage.node_id,
@@ -144,6 +177,9 @@ def _stages(cluster: Cluster, plan: Plan) -> tuple[StageStatus, ...]:
                 seen.num_steps,
                 seen.history_s,
                 predicted_hop_s,
+                expected_s,
+                expected_hop_s,
+                hop_p95_s,
             )
         )
     return tuple(rows)

@@ -151,6 +151,8 @@ class StageTiming:
     queue_s: float  # waiting on this worker for earlier steps to finish
     wire_in_s: float  # decoding and checking the incoming message
     wire_out_s: float  # encoding and handing over the outgoing message
+    arrived_s: float = 0.0  # by the clock of the worker's host: when the message was there, and when its computing was done;
+    done_s: float = 0.0  # 0: it does not say
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from engine.data.status import ClusterStatus, Gauges, NodeState, NodeStatus, Phase, StageStatus
+from engine.diagnosis.diagnose import diagnose
+from engine.diagnosis.finding import Kind
 from engine.files import replace_whole
 from engine.profile.profile import Profile
 from engine.report.names import visible
@@ -29,6 +31,13 @@ _GAUGES: tuple[tuple[str, str, Callable[[Gauges], float | None]], ...] = (
     ("cpu_temperature_celsius", "hottest processor sensor", lambda g: g.cpu_temperature_c),
     ("gpu_utilisation_ratio", "0..1 of the GPU's time in use", lambda g: g.gpu_utilisation),
     ("gpu_temperature_celsius", "GPU temperature", lambda g: g.gpu_temperature_c),
+    ("machine_busy_ratio", "0..1 of all cores of the machine in use", lambda g: g.machine.busy),
+    ("machine_stolen_ratio", "0..1 of all cores taken by the hypervisor", lambda g: g.machine.stolen),
+    ("machine_clock_ratio", "clock of the cores, 1 = the highest", lambda g: g.machine.clock),
+    ("machine_swapped_bytes_per_second", "swapped in and out", lambda g: g.machine.swapped_bytes_per_s),
+    ("machine_free_bytes", "memory that processes may still have", lambda g: g.machine.free_bytes),
+    ("disk_free_bytes", "left where weights are kept", lambda g: g.machine.disk_free_bytes),
+    ("gpu_power_watts", "what the GPU draws", lambda g: g.machine.gpu_power_w),
 )
 _NODE_GAUGES: tuple[tuple[str, str, Callable[[NodeStatus], float | None]], ...] = (
     ("noodle_node_memory_limit_bytes", "what the worker may use for weights and KV", lambda n: n.memory_bytes),
@@ -37,6 +46,7 @@ _NODE_GAUGES: tuple[tuple[str, str, Callable[[NodeStatus], float | None]], ...] 
 )
 _STAGE_GAUGES: tuple[tuple[str, str, Callable[[StageStatus], float]], ...] = (
     ("noodle_stage_predicted_seconds", "decode step as planned", lambda s: s.predicted_s),
+    ("noodle_stage_expected_seconds", "decode step as planned, for what runs", lambda s: s.expected_s),
     ("noodle_stage_items", "items held", lambda s: s.stop - s.start),
 )
 _CLUSTER_GAUGES: tuple[tuple[str, str, Callable[[ClusterStatus], float]], ...] = (
@@ -46,8 +56,8 @@ _CLUSTER_GAUGES: tuple[tuple[str, str, Callable[[ClusterStatus], float]], ...] =
     ("noodle_num_requests_running", "requests on the stages", lambda c: sum(not s.queue_place for s in c.sessions)),
     ("noodle_num_requests_waiting", "requests in the queue", lambda c: sum(bool(s.queue_place) for s in c.sessions)),
     ("noodle_alarms_unacknowledged", "warnings and errors that no operator has acknowledged", lambda c: c.alarms.num_unacknowledged),
-    ("noodle_prefix_kept_bytes", "keys and values kept of sessions that ended, on all stages", lambda c: c.prefix_cache.kept_bytes),
-    ("noodle_prefix_kept_sessions", "of how many sessions", lambda c: c.prefix_cache.num_kept),
+    ("noodle_prefix_kept_bytes", "keys and values kept of sessions that ended, on all stages", lambda c: c.work.prefix_cache.kept_bytes),
+    ("noodle_prefix_kept_sessions", "of how many sessions", lambda c: c.work.prefix_cache.num_kept),
 )
 
 
@@ -81,11 +91,15 @@ def cluster_metrics(status: ClusterStatus) -> Iterator[Metric]:
         yield gauge(name, text, [({}, read(status))])
     there = [n for n in status.nodes if n.state is not NodeState.LOST]
     yield gauge("noodle_node_up", "1 while the worker is alive", [({"worker": n.worker_id}, float(n in there)) for n in status.nodes])
-    cache, guesses = status.prefix_cache, status.speculation
+    cache, guesses = status.work.prefix_cache, status.work.speculation
     yield CounterMetricFamily("noodle_prompt_tokens_cached", "tokens of prompts that were not computed again", value=cache.cached_tokens)
     yield CounterMetricFamily("noodle_prefix_evictions", "kept keys and values that made room for sessions", value=cache.num_evictions)
     yield CounterMetricFamily("noodle_proposed_tokens", "tokens that steps carried on a guess", value=guesses.num_proposed)
     yield CounterMetricFamily("noodle_accepted_tokens", "of them, those that came", value=guesses.num_accepted)
+    found = [(str(finding.kind), finding.share) for finding in diagnose(status)]
+    worst = {str(kind): max((share for name, share in found if name == kind), default=0.0) for kind in Kind}
+    about = "share of the step, or of what is short, that is lost to what is wrong; 0 if it is not"
+    yield gauge("noodle_diagnosis", about, [({"kind": kind}, share) for kind, share in worst.items()])
     for name, text, read_node in _NODE_GAUGES:
         yield gauge(name, text, [({"worker": n.worker_id}, read_node(n)) for n in there])
     yield from gauge_metrics("noodle_node", [(n.worker_id, n.gauges) for n in there])

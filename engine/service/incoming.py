@@ -37,6 +37,7 @@ MAX_DEGREES_C = 1000.0
 HEARTBEAT_PERIOD_S = (0.01, 60.0)
 LEAST: Mapping[str, float] = {  # by field; 0 for all others
     "progress": -1.0,  # not known
+    "newest_s": -1.0,  # no step came back
     "index": -1.0,  # a chunk without a token
     "sample_index": -1.0,  # nothing to sample
     "gpu_temperature_c": -MAX_DEGREES_C,
@@ -205,7 +206,11 @@ def check_heartbeat(request: pb.HeartbeatRequest) -> pb.HeartbeatRequest:
     for name in ("gpu_temperature_c", "cpu_temperature_c"):
         if gauges.HasField(name):
             _in_range(name, getattr(gauges, name), -MAX_DEGREES_C, MAX_DEGREES_C)
+    for name in ("busy", "stolen", "clock"):
+        if gauges.machine.HasField(name):
+            _in_range(name, getattr(gauges.machine, name), 0.0, 1.0)
     _short("detail", request.detail)
+    _short("gpu_throttled", gauges.machine.gpu_throttled)
     return request
 
 

@@ -13,8 +13,10 @@ from typing import Any
 import psutil
 
 from engine.data.status import Gauges
+from engine.service.machine_sensors import MachineSensors
 
 SLOW_S = 1.0
+_HELD_DOWN = ((0x04 | 0x80, "power"), (0x20 | 0x40, "heat"), (0x08, "slowdown by the hardware"))  # bits of NVIDIA's clock event reasons
 _CPU_CHIPS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "acpitz")
 
 
@@ -23,6 +25,7 @@ class Sensors:
 
     def __init__(self) -> None:
         self.gpu_uuid = ""
+        self.machine = MachineSensors()
         self._process = psutil.Process()
         self._process.cpu_percent()
         self._slow_at_s = -SLOW_S
@@ -34,7 +37,8 @@ class Sensors:
         now_s = time.monotonic()
         if now_s - self._slow_at_s >= SLOW_S:
             used, gpu_c = self._read_gpu()
-            self._slow = Gauges(gpu_utilisation=used, gpu_temperature_c=gpu_c, cpu_temperature_c=cpu_temperature_c())
+            machine = replace(self.machine.read(), **self._read_gpu_power())
+            self._slow = Gauges(gpu_utilisation=used, gpu_temperature_c=gpu_c, cpu_temperature_c=cpu_temperature_c(), machine=machine)
             self._slow_at_s = now_s
         memory = self._process.memory_info()
         return replace(self._slow, resident_bytes=memory.rss, cpu_utilisation=self._process.cpu_percent() / 100.0)
@@ -53,6 +57,24 @@ class Sensors:
             return None, None
         used = _nvml(lambda: pynvml.nvmlDeviceGetUtilizationRates(self._gpu).gpu / 100.0)
         return used, _nvml(lambda: float(pynvml.nvmlDeviceGetTemperature(self._gpu, pynvml.NVML_TEMPERATURE_GPU)))
+
+    def _read_gpu_power(self) -> dict[str, Any]:
+        """What it draws, what it may, and what holds its clock down; of a GPU that `_read_gpu` found."""
+        if self._gpu is None:
+            return {}
+        import pynvml
+
+        reasons = _nvml(lambda: pynvml.nvmlDeviceGetCurrentClocksThrottleReasons(self._gpu))
+        power, limit = (
+            _nvml(lambda: pynvml.nvmlDeviceGetPowerUsage(self._gpu)),
+            _nvml(lambda: pynvml.nvmlDeviceGetEnforcedPowerLimit(self._gpu)),
+        )
+        held = None if reasons is None else ", ".join(name for bits, name in _HELD_DOWN if int(reasons) & bits)
+        return {
+            "gpu_power_w": None if power is None else power / 1e3,
+            "gpu_power_limit_w": None if limit is None else limit / 1e3,
+            "gpu_throttled": held,
+        }
 
 
 def _nvml(read: Any) -> float | None:

@@ -238,10 +238,18 @@ def segment_from_message(message: pb.Segment) -> Segment:
 
 def timings_to(timings: Iterable[StageTiming]) -> list[pb.StageTiming]:
     return [
-        pb.StageTiming(worker_id=t.worker_id, compute_s=t.compute_s, queue_s=t.queue_s, wire_in_s=t.wire_in_s, wire_out_s=t.wire_out_s)
+        pb.StageTiming(
+            worker_id=t.worker_id,
+            compute_s=t.compute_s,
+            queue_s=t.queue_s,
+            wire_in_s=t.wire_in_s,
+            wire_out_s=t.wire_out_s,
+            arrived_s=t.arrived_s,
+            done_s=t.done_s,
+        )
         for t in timings
     ]
 
 
 def timings_from(messages: Iterable[pb.StageTiming]) -> tuple[StageTiming, ...]:
-    return tuple(StageTiming(m.worker_id, m.compute_s, m.queue_s, m.wire_in_s, m.wire_out_s) for m in messages)
+    return tuple(StageTiming(m.worker_id, m.compute_s, m.queue_s, m.wire_in_s, m.wire_out_s, m.arrived_s, m.done_s) for m in messages)

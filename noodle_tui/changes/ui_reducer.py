@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from engine.diagnosis.finding import Finding
 from noodle_tui.core.keys import BY_ID
 from noodle_tui.core.pages import LAST, PANELS, PLAN_MODES, PROFILE_METRICS, WHATIF_METRICS, Entry, EntryKind, Page, Preview, ThemeChoice
 from noodle_tui.listings import cursor_identity, shown_rows, table_of
+from noodle_tui.listings.diagnosis import culprit, page_of
 from noodle_tui.listings.events import kinds
 from noodle_tui.listings.lines import sources
 from noodle_tui.state import ConsoleState
@@ -103,6 +105,8 @@ def _panel(step: int) -> Callable[[ConsoleState], ConsoleState]:
 def _enter(state: ConsoleState) -> ConsoleState:
     """Into what the cursor is on: its own screen, or its details."""
     ui = state.ui
+    if ui.page is Page.OVERVIEW and (found := culprit(state)) is not None:
+        return _to_culprit(state, found)
     if ui.page is Page.OVERVIEW:
         target = ui.list_page
         opened = open_page(state, target, Page.OVERVIEW)
@@ -112,6 +116,15 @@ def _enter(state: ConsoleState) -> ConsoleState:
     if ui.page is Page.PROMPT or not shown_rows(state, ui.page):
         return state
     return _set_detail(state, ui.page, not ui.listing(ui.page).detail)
+
+
+def _to_culprit(state: ConsoleState, found: Finding) -> ConsoleState:
+    """The screen that shows most of what is wrong, with the cursor on the node that it is about."""
+    page = page_of(found)
+    if page is Page.NODES and found.node:
+        listing = replace(state.ui.listing(Page.NODES), cursor=found.node, filter="")
+        state = replace(state, ui=state.ui.with_listing(Page.NODES, listing))
+    return open_page(state, page, Page.OVERVIEW)
 
 
 def _to_node(state: ConsoleState) -> ConsoleState:

@@ -5,9 +5,10 @@ Pure and bounded. The coordinator keeps no such history, so it begins when this 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from engine.data.status import ClusterStatus, Event, NodeState, Severity, StageStatus
+from engine.diagnosis.standing import Standing
 
 MAX_SAMPLES = 1800  # half an hour at one a second
 SAMPLE_EVERY_S = 0.9
@@ -39,10 +40,12 @@ class History:
 
     samples: tuple[Sample, ...] = ()
     plans: tuple[PlanSeen, ...] = ()  # oldest first
+    standing: Standing = field(default_factory=Standing)  # what is wrong
 
     def with_frame(self, status: ClusterStatus, wall_s: float) -> History:
         """One frame more."""
-        return History(sampled(self.samples, status, wall_s), planned(self.plans, status, wall_s))
+        samples, plans = sampled(self.samples, status, wall_s), planned(self.plans, status, wall_s)
+        return History(samples, plans, self.standing.after(status, wall_s))
 
 
 def sampled(samples: tuple[Sample, ...], status: ClusterStatus, wall_s: float) -> tuple[Sample, ...]:

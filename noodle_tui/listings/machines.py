@@ -112,7 +112,7 @@ def machines_table(state: ConsoleState) -> Table:
 
 
 def _planned_s(row: MachineRow) -> float:
-    return sum(inner.stage.predicted_s for inner in row.rows)
+    return sum(inner.stage.planned_s for inner in row.rows)
 
 
 def _excess(row: MachineRow) -> float | None:

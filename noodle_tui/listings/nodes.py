@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.data.status import ClusterStatus, NodeState, NodeStatus, StageStatus
+from engine.diagnosis.diagnose import memory_share
+from engine.diagnosis.step import NOTICEABLE_S
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.state import ConsoleState, Thresholds
 from noodle_tui.text.figures import age, ms, percent, size
@@ -27,7 +29,6 @@ STATE_STYLES = {
     NodeState.MEASURING: "accent",
     NodeState.LOADING: "accent",
 }
-NOTICEABLE_S = 0.001  # small models have stages of less than that, and noise of half as much
 BOOTING = frozenset({NodeState.STARTING, NodeState.MEASURING, NodeState.LOADING})
 
 
@@ -41,7 +42,7 @@ class NodeRow:
 
     @property
     def time_s(self) -> float:
-        return (self.stage.compute_p50_s or self.stage.predicted_s) if self.stage else 0.0
+        return (self.stage.compute_p50_s or self.stage.planned_s) if self.stage else 0.0
 
 
 def node_rows(status: ClusterStatus) -> tuple[NodeRow, ...]:
@@ -83,13 +84,9 @@ def state_of(row: NodeRow, limits: Thresholds) -> NodeState:
 
 def over_plan(stage: StageStatus | None, limits: Thresholds) -> bool:
     """Whether a stage takes far longer than planned, and long enough for anybody to notice."""
-    if stage is None or not stage.num_steps or stage.predicted_s <= 0:
+    if stage is None or not stage.num_steps or stage.planned_s <= 0:
         return False
-    return stage.compute_p50_s > max(stage.predicted_s * (1 + limits.over_plan), stage.predicted_s + NOTICEABLE_S)
-
-
-def memory_share(node: NodeStatus) -> float:
-    return node.gauges.resident_bytes / node.memory_bytes if node.memory_bytes > 0 else 0.0
+    return stage.compute_p50_s > max(stage.planned_s * (1 + limits.over_plan), stage.planned_s + NOTICEABLE_S)
 
 
 def kv_share(node: NodeStatus) -> float:
@@ -138,7 +135,7 @@ def _stage_columns(limits: Thresholds) -> tuple[Column, ...]:
         Column("items", "ITEMS", 7, lambda r: r.node.start if r.stage else None, _items, covered=True),
         number("p50_s", "p50ms", lambda r: r.time_s),
         number("p95_s", "p95", lambda r: r.stage.compute_p95_s if r.stage else 0.0, 104),
-        number("planned_s", "plan", lambda r: r.stage.predicted_s if r.stage else 0.0, 112),
+        number("planned_s", "plan", lambda r: r.stage.planned_s if r.stage else 0.0, 112),
         Column("history", "LAST, 0..2x plan", 0, lambda r: None, draw=_graph, covered=True, short="0..2x plan"),
     )
 
@@ -172,12 +169,14 @@ def _items(row: NodeRow) -> str:
 def _graph(row: NodeRow, width: int, glyphs: Glyphs) -> Line:
     if row.stage is None:
         return ()
-    reference = row.stage.predicted_s or row.stage.compute_p50_s
+    reference = row.stage.planned_s or row.stage.compute_p50_s
     return line("[", *sparkline(row.stage.history_s, reference, width - 2, glyphs, graph="stage"), "]")
 
 
 def _memory(node: NodeStatus) -> str:
-    return f"{size(node.gauges.resident_bytes)}/{size(node.memory_bytes)}" if node.memory_bytes > 0 else size(node.gauges.resident_bytes)
+    """What counts against its limit, and the limit."""
+    used_bytes = max(0, node.gauges.resident_bytes - node.runtime_bytes)
+    return f"{size(used_bytes)}/{size(node.memory_bytes)}" if node.memory_bytes > 0 else size(used_bytes)
 
 
 def _present(row: NodeRow, text: str) -> str:
@@ -228,7 +227,7 @@ def details(row: NodeRow) -> tuple[tuple[str, str], ...]:
     return (
         ("device", f"{node.device} on {node.host}, pid {node.pid}"),
         ("address", node.address),
-        ("memory", f"{_memory(node)} = {percent(memory_share(node))} resident"),
+        ("memory", f"{_memory(node)} = {percent(memory_share(node))}, {size(node.gauges.resident_bytes)} resident"),
         ("KV", f"{size(node.gauges.kv_used_bytes)} of {size(node.kv_budget_bytes)} = {percent(kv_share(node))}"),
         ("use", f"{percent(_utilisation(row))}{warm}, queue {node.gauges.queue_depth}"),
         ("seen", f"{age(node.heartbeat_age_s)} ago"),

@@ -51,7 +51,9 @@ COLUMNS = (
 
 
 def _bar(row: SessionStatus, width: int, glyphs: Glyphs) -> Line:
-    share = min(1.0, row.num_generated / row.max_new_tokens) if row.max_new_tokens > 0 else 0.0
+    reads = row.state == "prefill" and row.num_prompt_tokens > 0
+    done_of, whole = (row.num_read, row.num_prompt_tokens) if reads else (row.num_generated, row.max_new_tokens)
+    share = min(1.0, done_of / whole) if whole > 0 else 0.0
     cells = min(width, 20)
     done = round(share * cells)
     return (Span(glyphs.full * done, "low"), Span(glyphs.empty * (cells - done), "dim"))

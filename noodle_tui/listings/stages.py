@@ -57,7 +57,7 @@ def stages_table(state: ConsoleState) -> Table:
             Column("items", "ITEMS", 7, lambda r: r.stage.start, lambda r: f"{r.stage.start}-{r.stage.stop - 1}"),
             Column("p50_s", "p50ms", 6, lambda r: r.time_s, lambda r: ms(r.time_s), right=True),
             Column("p95_s", "p95", 6, lambda r: r.stage.compute_p95_s, lambda r: ms(r.stage.compute_p95_s), right=True),
-            Column("planned_s", "plan", 6, lambda r: r.stage.predicted_s, lambda r: ms(r.stage.predicted_s), right=True),
+            Column("planned_s", "plan", 6, lambda r: r.stage.planned_s, lambda r: ms(r.stage.planned_s), right=True),
             Column("excess", "off", 5, _excess, lambda r: signed_percent(_excess(r)), right=True),
             Column("queue_s", "queue", 6, lambda r: r.stage.queue_p50_s, lambda r: ms(r.stage.queue_p50_s), right=True),
             Column("hop_s", "hop", 6, lambda r: r.stage.hop_p50_s, lambda r: ms(r.stage.hop_p50_s), right=True),
@@ -71,7 +71,7 @@ def stages_table(state: ConsoleState) -> Table:
 
 
 def _excess(row: StageRow) -> float | None:
-    return row.time_s / row.stage.predicted_s - 1 if row.stage.num_steps and row.stage.predicted_s > 0 else None
+    return row.time_s / row.stage.planned_s - 1 if row.stage.num_steps and row.stage.planned_s > 0 else None
 
 
 def _idle(row: StageRow) -> float:

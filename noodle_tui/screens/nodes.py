@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from engine.data.measured_link import MeasuredLink
 from engine.data.status import Event
+from engine.diagnosis.diagnose import memory_share
 from noodle_tui.core.pages import Page
 from noodle_tui.listings import cursor_row, table_of, warns
-from noodle_tui.listings.nodes import NodeRow, details, kv_share, memory_share
+from noodle_tui.listings.nodes import NodeRow, details, kv_share
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.figures import ms, percent, signed_percent, size, with_ms
 from noodle_tui.text.lines import Canvas, Line, Lines, Span, beside, fit, line, wrap
@@ -78,12 +79,13 @@ def _stage(row: NodeRow, canvas: Canvas) -> Lines:
     stage = row.stage
     if stage is None:
         return ()
-    excess = signed_percent(stage.compute_p50_s / stage.predicted_s - 1 if stage.num_steps and stage.predicted_s > 0 else None)
-    times = f"p50 {with_ms(stage.compute_p50_s)}  p95 {with_ms(stage.compute_p95_s)}  planned {with_ms(stage.predicted_s)} {excess}"
-    around = f"waits {with_ms(stage.queue_p50_s)} before, hop after {with_ms(stage.hop_p50_s)}, {stage.num_steps} steps"
+    excess = signed_percent(stage.compute_p50_s / stage.planned_s - 1 if stage.num_steps and stage.planned_s > 0 else None)
+    times = f"p50 {with_ms(stage.compute_p50_s)}  p95 {with_ms(stage.compute_p95_s)}  planned {with_ms(stage.planned_s)} {excess}"
+    hop = f"hop after {with_ms(stage.hop_p50_s)} planned {ms(stage.planned_hop_s)}"
+    around = f"waits {with_ms(stage.queue_p50_s)} before, {hop}, {stage.num_steps} steps"
     width = min(60, canvas.width - 34)
-    graph = sparkline(stage.history_s, stage.predicted_s or stage.compute_p50_s, width, canvas.glyphs, graph="stage")
-    scale = f" 0..{ms(2 * (stage.predicted_s or stage.compute_p50_s))}ms, now right"
+    graph = sparkline(stage.history_s, stage.planned_s or stage.compute_p50_s, width, canvas.glyphs, graph="stage")
+    scale = f" 0..{ms(2 * (stage.planned_s or stage.compute_p50_s))}ms, now right"
     return (
         line(Span(f" {'stage':<8}", "dim"), times),
         line(Span(f" {'around':<8}", "dim"), around),

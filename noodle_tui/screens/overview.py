@@ -14,6 +14,7 @@ from noodle_tui.state import ConsoleState, View
 from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, beside, crop, line, stack
 from noodle_tui.text.tables import draw_table
 from noodle_tui.widgets.alert_rules import alert_panel
+from noodle_tui.widgets.diagnosis_line import diagnosis_line
 from noodle_tui.widgets.event_list import event_list, notable
 from noodle_tui.widgets.metrics import metrics
 from noodle_tui.widgets.notices import weights
@@ -35,7 +36,7 @@ def overview_body(state: ConsoleState, canvas: Canvas) -> Lines:
     if view is None or canvas.height < 1:
         return ()
     tall = canvas.height >= TALL_FROM
-    top: list[Line] = [*weights(state, canvas)[: 2 if tall else 1]]
+    top: list[Line] = [diagnosis_line(state, canvas), *weights(state, canvas)[: 2 if tall else 1]]
     top += metrics(state, canvas.sized(canvas.width, 4 if tall else 3 if canvas.height >= 16 else 2 if canvas.height >= 12 else 1))
     plan = _plan(state, view, canvas.sized(canvas.width, canvas.height - len(top)))
     if plan:

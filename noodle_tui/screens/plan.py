@@ -70,9 +70,11 @@ def _hints(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> str:
 
 def step_times(status: ClusterStatus) -> tuple[float, float]:
     """One step through all stages and hops: as planned, and as measured (0 until it ran)."""
-    hops_s = sum(stage.hop_p50_s for stage in status.stages)
+    hops_s = sum(stage.hop_p50_s for stage in status.stages) + status.speed.entry_hop_s
     measured = all(stage.num_steps and stage.compute_p50_s > 0 for stage in status.stages)
-    return status.speed.predicted_step_s, sum(stage.compute_p50_s for stage in status.stages) + hops_s if measured else 0.0
+    return status.speed.expected_step_s or status.speed.predicted_step_s, sum(
+        stage.compute_p50_s for stage in status.stages
+    ) + hops_s if measured else 0.0
 
 
 # --- the three views ------------------------------------------------------------------------------------------
@@ -167,8 +169,8 @@ def _stage(state: ConsoleState, row: StageRow, canvas: Canvas) -> Lines:
     head = f"S{row.index} {stage.worker_id}  items {stage.start}-{stage.stop - 1} ({stage.stop - stage.start})"
     if node is not None:
         head += f"   {size(node.gauges.resident_bytes)} resident   KV {size(node.gauges.kv_used_bytes)}   queue {node.gauges.queue_depth}"
-    excess = f" {signed_percent(row.time_s / stage.predicted_s - 1)}" if stage.num_steps and stage.predicted_s > 0 else ""
-    times = f"   planned {with_ms(stage.predicted_s)}  measured {with_ms(stage.compute_p50_s)}{excess}   waits {with_ms(stage.queue_p50_s)}"
+    excess = f" {signed_percent(row.time_s / stage.planned_s - 1)}" if stage.num_steps and stage.planned_s > 0 else ""
+    times = f"   planned {with_ms(stage.planned_s)}  measured {with_ms(stage.compute_p50_s)}{excess}   waits {with_ms(stage.queue_p50_s)}"
     if node is not None:
         times += f"   util {percent(node.gauges.cpu_utilisation)}  seen {age(node.heartbeat_age_s)}"
     rows = [
@@ -185,7 +187,7 @@ def _past(state: ConsoleState, worker_id: str) -> Line:
     """What this node's stage took in the plans before."""
     seen = [(plan, stage) for plan in state.history.plans[-5:] for stage in plan.stages if stage.worker_id == worker_id]
     texts = [
-        f"#{plan.plan_version} {with_ms(stage.compute_p50_s or stage.predicted_s)}{'' if stage.compute_p50_s else ' planned'}"
+        f"#{plan.plan_version} {with_ms(stage.compute_p50_s or stage.planned_s)}{'' if stage.compute_p50_s else ' planned'}"
         for plan, stage in seen
     ]
     return line(

@@ -12,7 +12,7 @@ from noodle_tui.core.pages import Page
 from noodle_tui.listings import cursor_row, table_of, warns
 from noodle_tui.listings.stage_times import stage_s
 from noodle_tui.state import ConsoleState, TextKnown
-from noodle_tui.text.figures import age, percent, rate, size, with_ms
+from noodle_tui.text.figures import age, ms, percent, rate, size, with_ms
 from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
 from noodle_tui.text.tables import draw_table
 from noodle_tui.widgets.answer import stage_times
@@ -44,7 +44,7 @@ def totals(status: ClusterStatus, width: int) -> Line:
     ttft_s = quantile([session.ttft_s for session in status.sessions if session.ttft_s > 0], 0.95)
     row = line(head, failed, f"   {rate(status.speed.tokens_per_s)} tok/s")
     parts = [f"   TTFT p95 {with_ms(ttft_s)} here"] if ttft_s else []
-    cache = status.prefix_cache
+    cache = status.work.prefix_cache
     if cache.is_on and cache.prompt_tokens:
         parts.append(f"   prompts {percent(cache.hit_rate)} cached, {size(cache.kept_bytes)} kept")
     for part in parts:
@@ -121,14 +121,25 @@ def _phrase(session: SessionStatus) -> str:
         took = f"{session.state} ({session.finish_reason}) after {age(session.age_s)}"
         return ": ".join(filter(None, (took, _figures(session, "TTFT"))))
     if session.state == "prefill":
-        return f"reads its prompt of {session.num_prompt_tokens} tokens"
+        return _reading(session)
     return f"writes {_figures(session, 'first token after')}".rstrip()
+
+
+def _reading(session: SessionStatus) -> str:
+    """How far it is, how fast, and how long it will take."""
+    if not session.num_read:
+        return f"reads its prompt of {session.num_prompt_tokens} tokens"
+    per_s, left = session.read_tokens_per_s, session.num_prompt_tokens - session.num_read
+    pace = f", {rate(per_s)} tok/s, {age(left / per_s)} left" if per_s > 0 else ""
+    return f"reads its prompt: {session.num_read} of {session.num_prompt_tokens} tokens{pace}"
 
 
 def _figures(session: SessionStatus, ttft: str) -> str:
     """Those that are known."""
     rated = f"{rate(session.tokens_per_s)} tok/s" if session.tokens_per_s > 0 else ""
-    first = f"{ttft} {with_ms(session.ttft_s)}" if session.ttft_s > 0 else ""
+    parts = (("queue", session.queue_s), ("prompt", session.prompt_s), ("step", session.first_step_s))
+    told = ", ".join(f"{name} {ms(part_s)}" for name, part_s in parts if part_s >= 0.0005) if session.first_step_s > 0 else ""
+    first = f"{ttft} {with_ms(session.ttft_s)}" + (f" ({told})" if told else "") if session.ttft_s > 0 else ""
     slowest = f"step p95 {with_ms(session.step_p95_s)}" if session.step_p95_s > 0 else ""
     return ", ".join(filter(None, (rated, first, slowest)))
 

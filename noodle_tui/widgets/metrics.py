@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from engine.data.plan import GIVEN
-from engine.data.status import ClusterStatus
+from engine.data.status import QUIET_S, ClusterStatus
+from engine.diagnosis.diagnose import memory_share
+from engine.diagnosis.step import is_slow_hop
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.listings.nodes import kv_share, memory_share, over_plan
+from noodle_tui.listings.nodes import kv_share, over_plan
 from noodle_tui.listings.stage_times import bottleneck_index, stage_s
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.figures import age, ms, percent, rate, signed_percent, with_ms
@@ -104,7 +106,17 @@ def _throughput(status: ClusterStatus) -> Line:
 
 
 def _step(status: ClusterStatus) -> Line:
-    return line(_label("STEP"), f"p50 {with_ms(status.speed.step_p50_s):>6}  p95 {with_ms(status.speed.step_p95_s):>6}")
+    style, when = _freshness(status)
+    figures = f"p50 {with_ms(status.speed.step_p50_s):>6}  p95 {with_ms(status.speed.step_p95_s):>6}"
+    return line(_label("STEP"), Span(figures, style), Span(when, "dim" if style == "text" else style))
+
+
+def _freshness(status: ClusterStatus) -> tuple[str, str]:
+    """How medians of steps look, and what they are of: the last seconds, or a while ago."""
+    speed = status.speed
+    if not speed.window_s or speed.newest_s < 0:
+        return "text", ""
+    return ("stale", f" {age(speed.newest_s)} ago") if speed.newest_s > QUIET_S else ("text", f" of {speed.window_s:.0f}s")
 
 
 def _first_token(status: ClusterStatus) -> Line:
@@ -128,9 +140,9 @@ def _bottleneck(status: ClusterStatus) -> Line:
     index = bottleneck_index(times)
     if index is None:
         return ()
-    stage, total = status.stages[index], sum(times) + sum(s.hop_p50_s for s in status.stages)
+    stage, total = status.stages[index], sum(times) + sum(s.hop_p50_s for s in status.stages) + status.speed.entry_hop_s
     text = f"S{index} {stage.worker_id[:16]} {with_ms(times[index])} = {percent(times[index] / total)} of a step"
-    return line(_label("BOTTLENECK"), text, *_against_plan(times[index], stage.predicted_s, stage.num_steps))
+    return line(_label("BOTTLENECK"), text, *_against_plan(times[index], stage.planned_s, stage.num_steps))
 
 
 def _against_plan(actual_s: float, predicted_s: float, num_steps: int) -> Line:
@@ -164,7 +176,7 @@ def _kv(state: ConsoleState, status: ClusterStatus) -> Line:
     fullest = max(status.nodes, key=kv_share)
     largest = max(status.nodes, key=memory_share)
     kv, memory = kv_share(fullest), memory_share(largest)
-    late = sorted((-s.compute_p50_s / s.predicted_s, s.worker_id) for s in status.stages if over_plan(s, state.thresholds))
+    late = sorted((-s.compute_p50_s / s.planned_s, s.worker_id) for s in status.stages if over_plan(s, state.thresholds))
     worst = f"{late[0][1][:12]} x{-late[0][0]:.1f}{f' +{len(late) - 1}' if late[1:] else ''}" if late else ""
     return line(
         _label("KV MAX"),
@@ -181,8 +193,13 @@ def _hop(status: ClusterStatus) -> Line:
     hop_s, index = max(hops)
     if hop_s <= 0:
         return line(_label("HOP"), Span("not measured yet", "dim"))
-    last = index + 1 == len(hops)
+    last, planned_s = index + 1 == len(hops), status.stages[index].planned_hop_s
+    total_s = sum(h for h, _ in hops) + status.speed.entry_hop_s
+    slow = planned_s > 0 and is_slow_hop(hop_s, planned_s)
     return line(
         _label("HOP"),
-        f"worst S{index} > {'coordinator' if last else f'S{index + 1}'} {with_ms(hop_s)}, all {with_ms(sum(h for h, _ in hops))} a step",
+        f"worst S{index} > {'coordinator' if last else f'S{index + 1}'} ",
+        Span(with_ms(hop_s), "warn" if slow else "text"),
+        f" planned {ms(planned_s)}" if planned_s > 0 else "",
+        f", all {with_ms(total_s)} a step",
     )

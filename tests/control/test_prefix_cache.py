@@ -54,7 +54,7 @@ def test_a_second_turn_begins_behind_what_the_first_one_left() -> None:
     assert (opening.taken.num_tokens, opening.taken.digest) == (12, token_digest(whole[:12]))
     assert cluster.tokens["second"] == [token_after(p) for p in (15, 16, 17)]
     assert cluster.finished["second"].status.num_cached == 12
-    counts = cluster_status(cluster.cluster, "c", 0.0).prefix_cache
+    counts = cluster_status(cluster.cluster, "c", 0.0).work.prefix_cache
     assert (counts.prompt_tokens, counts.cached_tokens, counts.num_kept, counts.kept_tokens) == (25, 12, 1, 16)
     assert counts.kept_bytes == 16 * 5 * 10
     assert orders(cluster) == ([1, 2], [1]), "what the second turn leaves begins with what the first one left"

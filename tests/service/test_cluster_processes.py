@@ -144,7 +144,7 @@ def test_cancelling_frees_the_session(cluster: Running) -> None:
         return session_id
 
     session_id = cluster.wait(cancel_after_two())
-    cluster.until(lambda s: not s.sessions and sum(n.gauges.kv_used_bytes for n in s.nodes) == s.prefix_cache.kept_bytes, "KV freed")
+    cluster.until(lambda s: not s.sessions and sum(n.gauges.kv_used_bytes for n in s.nodes) == s.work.prefix_cache.kept_bytes, "KV freed")
     with pytest.raises(NotFound, match=session_id):
         cluster.wait(cluster.client.cancel(session_id))
 

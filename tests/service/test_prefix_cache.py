@@ -41,7 +41,9 @@ class Conversations(Matrix):
 
     async def idle(self, client: Client) -> ClusterStatus:
         """As the stages are once they have heard of everything: what they hold is what is kept, to the byte."""
-        return await until(client, lambda s: sum(n.gauges.kv_used_bytes for n in s.nodes) == s.prefix_cache.kept_bytes and not s.sessions)
+        return await until(
+            client, lambda s: sum(n.gauges.kv_used_bytes for n in s.nodes) == s.work.prefix_cache.kept_bytes and not s.sessions
+        )
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +98,7 @@ def test_a_second_turn_computes_what_is_new_in_it(start: Callable[..., Conversat
             assert second.cached_tokens == whole_blocks(60 + 11), "the newest token of an answer has no keys and values"
             again = await ask(client, second.prompt_ids)
             assert again.cached_tokens == whole_blocks(len(second.prompt_ids) - 1)
-            found = (await cluster.idle(client)).prefix_cache
+            found = (await cluster.idle(client)).work.prefix_cache
             assert found.cached_tokens == second.cached_tokens + again.cached_tokens > found.prompt_tokens / 2
             assert found.kept_bytes > 0 == found.num_evictions
             other = await ask(client, (9, *FIRST))
@@ -189,8 +191,8 @@ def test_many_conversations_in_rotation_in_little_room(start: Callable[..., Conv
                         cached += found.cached_tokens
             status = await cluster.idle(client)
             assert status.ended.num_done == 200 and status.ended.num_failed == 0
-            assert cached == status.prefix_cache.cached_tokens > 0
-            assert status.prefix_cache.num_evictions > 0
+            assert cached == status.work.prefix_cache.cached_tokens > 0
+            assert status.work.prefix_cache.num_evictions > 0
 
     run(work())
 

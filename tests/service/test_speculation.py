@@ -221,7 +221,7 @@ def test_a_cluster_that_guesses_gives_the_answers_of_a_single_process(guessing: 
         assert [c.token_id for c in drawn.chunks if c.index >= 0] == expected
         assert 0 < drawn.chunks[-1].num_accepted < drawn.chunks[-1].num_proposed
     status = guessing.wait(guessing.client.status())
-    said, ended = status.speculation, status.ended.latest
+    said, ended = status.work.speculation, status.ended.latest
     assert said.mode == "always" and said.num_proposed > said.num_accepted > 20
     assert sum(s.num_proposed for s in ended) == said.num_proposed and sum(s.num_accepted for s in ended) == said.num_accepted
 

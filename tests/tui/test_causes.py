@@ -24,7 +24,7 @@ LIMITS = Thresholds()
 
 
 def row(**changes: Any) -> NodeRow:
-    return NodeRow(frames.node(**changes), 0, frames.stage(predicted_s=0.001, compute_p50_s=0.004))
+    return NodeRow(frames.node(**changes), 0, frames.stage(predicted_s=0.010, compute_p50_s=0.040))
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,7 @@ def test_rules_name_the_nodes_for_which_they_hold() -> None:
     assert found == {
         "node lost": ("pi-d",),
         "stage p50 > 1.5x planned": ("gpu-c",),
+        "hop > 3x planned, 20 ms": (),
         "heartbeat > 1 s": ("cpu-b",),
         "memory > 92%": (),
         "KV > 85%": ("gpu-a",),

@@ -53,7 +53,11 @@ def _document(found: ClusterStatus) -> dict[str, Any]:
     document |= {"model": model.pop("name"), **model, **document.pop("speed"), **document.pop("alarms")}
     document |= {"finished": ended["latest"], "num_sessions_done": ended["num_done"], "num_sessions_failed": ended["num_failed"]}
     document |= {"adaptation_mode": adaptation["mode"], "suggestion_id": adaptation["suggestion_id"]}
-    document["prefix_cache"]["hit_rate"] = found.prefix_cache.hit_rate
+    work = document["work"]
+    document |= {
+        "prefix_cache": work.pop("prefix_cache") | {"hit_rate": found.work.prefix_cache.hit_rate},
+        "speculation": work.pop("speculation"),
+    }
     document["precision"]["text"] = found.model.precision.sentence
     document["identity_text"] = found.identity.sentence
     document["workers"] = [{**n, "memory_bytes": n["resident_bytes"], "memory_limit_bytes": n["memory_bytes"]} for n in nodes]
@@ -77,10 +81,10 @@ def _text(found: ClusterStatus) -> str:
     if found.adaptation.mode not in ("", "off"):
         offer = f"; suggestion {offered}: noodle-engine adapt confirm {offered}" if offered else ""
         lines.append(f"adaptation: {found.adaptation.mode}{offer}")
-    if found.prefix_cache.is_on and found.prefix_cache.prompt_tokens:
-        lines.append(_prefix_line(found.prefix_cache))
-    if found.speculation.mode not in ("", "off"):
-        lines.append(f"speculation: {found.speculation.sentence}")
+    if found.work.prefix_cache.is_on and found.work.prefix_cache.prompt_tokens:
+        lines.append(_prefix_line(found.work.prefix_cache))
+    if found.work.speculation.mode not in ("", "off"):
+        lines.append(f"speculation: {found.work.speculation.sentence}")
     if found.alarms.num_unacknowledged:
         count = f"{found.alarms.num_unacknowledged} warning{'' if found.alarms.num_unacknowledged == 1 else 's'}"
         lines.append(f"{count} that nobody has acknowledged: noodle-engine events, then noodle-engine acknowledge")

@@ -106,6 +106,11 @@ class Events(Asking):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Why(Asking):
+    """Say what slows the cluster down or stops it, and what helps."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Drain(Changing):
     """Move a worker's items elsewhere and leave it out of plans."""
 

@@ -48,6 +48,8 @@ class Member:
     progress: float = -1.0
     decode_s: tuple[float, ...] = ()
     base_s: float = 0.0  # of a stage, beside its items
+    row_share: float = 0.0  # of a stage's time that each row beyond the first takes more
+    runtime_bytes: int = 0  # what it took when it last had no stage
     cost_model: CostModel | None = None  # from a full profile; None until an operator had one taken
     stage: Stage | None = None
     draining: bool = False
@@ -93,6 +95,8 @@ class Member:
         """It lives, and this is what it says of itself."""
         self.seen_s, self.suspect, self.num_beats = now_s, False, self.num_beats + 1
         self.detail, self.progress, self.heartbeat = event.detail, event.progress, event
+        if self.stage is None:
+            self.runtime_bytes = event.gauges.resident_bytes
 
     def shown_state(self) -> NodeState:
         """The state word for people: the most important thing that is true of it."""

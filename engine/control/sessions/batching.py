@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from engine.control.sessions.chunks import ChunkRule, num_pairs
+from engine.control.sessions.metrics import StepLoad
 from engine.control.sessions.scheduler import SchedulerLimits
 from engine.control.sessions.session import Session
 from engine.control.sessions.speculation import Speculation
@@ -29,7 +30,14 @@ class Flight:
     @property
     def is_decode(self) -> bool:
         """It carries one token of each session; a step with proposals is neither this nor one of prompts."""
-        return all(s.sample_index and len(s.token_ids) == 1 for s in self.segments)
+        return all(_is_row(s) for s in self.segments)
+
+    @property
+    def load(self) -> StepLoad:
+        """What it carries."""
+        rows = [s for s in self.segments if _is_row(s)]
+        prompt_tokens = sum(len(s.token_ids) for s in self.segments if not _is_row(s) and not s.num_proposed)
+        return StepLoad(len(rows), sum(s.position for s in rows) // max(1, len(rows)), prompt_tokens)
 
     @property
     def proposes(self) -> bool:
@@ -118,3 +126,8 @@ def _at_once(specs: list[NodeSpec]) -> int:
         return max(1, len(devices))
     cores, threads = max(s.num_cores for s in on_cpu), max(s.num_threads for s in on_cpu)
     return len(devices) + max(1, cores // max(1, threads))
+
+
+def _is_row(segment: Segment) -> bool:
+    """The newest token of a decoding session."""
+    return bool(segment.sample_index) and len(segment.token_ids) == 1

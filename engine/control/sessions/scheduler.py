@@ -6,13 +6,13 @@ The scheduler knows tokens and room counted in tokens; it does not know nodes, p
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from engine.control.events import SessionRestored, SessionSubmitted
 from engine.control.sessions.session import Session, SessionState
 from engine.data.errors import Exhausted, InvalidInput
-from engine.data.generation import FinishReason
+from engine.data.generation import FinishReason, Segment
 
 MAX_RECOVERIES = 8
 FIRST_RETRY_S = 0.05
@@ -83,6 +83,7 @@ class Scheduler:
             self._largest_queued = 0
         self.reserved_tokens += session.reserve_tokens
         session.state, session.was_admitted = SessionState.PREFILL, True
+        session.times.admitted_s = now_s if session.times.admitted_s is None else session.times.admitted_s
         return session
 
     def interrupt_all(self, now_s: float) -> list[Session]:
@@ -103,6 +104,13 @@ class Scheduler:
         session.not_before_s = now_s + FIRST_RETRY_S * 2**session.num_recoveries
         session.num_recoveries += 1
         return session.num_recoveries <= MAX_RECOVERIES
+
+    def note_sampling(self, segments: Iterable[Segment], now_s: float) -> None:
+        """A step was sent: from here on the first tokens that it makes wait for nothing but the stages."""
+        for segment in segments:
+            session = self._sessions.get(segment.session_id) if segment.sample_index == 0 else None
+            if session is not None and session.times.sampling_s is None:
+                session.times.sampling_s = now_s
 
     def hopeless(self) -> list[Session]:
         """Queued sessions whose reservation can never fit. One that ran before waits for a node to join instead."""

@@ -12,6 +12,7 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.faults import survived
 from engine.control.sessions.batching import Batcher, Flight, num_lanes
+from engine.control.sessions.hops import planned_hops
 from engine.control.sessions.metrics import PipelineMetrics
 from engine.control.sessions.past_sessions import FAILED, PastSessions
 from engine.control.sessions.prefix_cache import PrefixCache, PrefixSettings
@@ -45,10 +46,10 @@ class Serving:
         self._next_step_id = 1
 
     def start_plan(self, plan: Plan, card: ModelCard, capacity_tokens: int, specs: Sequence[NodeSpec]) -> None:
-        """Steps run on other stages from now on, on these nodes."""
+        """Steps run on the stages of `plan` from now on, on these nodes."""
         self.flights.clear()
         self.prefixes.start_plan(plan, card)
-        self.metrics.start_plan()
+        self.metrics.start_plan(planned_hops(plan.round_trip_s, plan.stage_s, plan.hop_s))
         self.batcher.rule.forget()
         self.speculation.start_plan(why_not(card.ref.dtype, {spec.device_type for spec in specs}))
         self.scheduler.capacity_tokens, self.num_lanes = capacity_tokens, num_lanes(specs)
@@ -69,6 +70,7 @@ class Serving:
         while len(self.flights) < self.num_lanes and (segments := self.batcher.pack(self.scheduler, self.num_lanes, now_s)):
             step_id = self._step_id()
             self.flights[step_id] = Flight(segments, now_s)
+            self.scheduler.note_sampling(segments, now_s)
             out.append(do.SendStep(plan.plan_version, step_id, plan.stages[0].node_id, segments))
 
     def finish(self, session: Session, reason: FinishReason, error: NoodleError | None, now_s: float, out: list[do.Command]) -> None:
@@ -192,7 +194,9 @@ class Serving:
             if num_rows := flight.decodes_one:
                 self.speculation.price.observe(num_rows, event.timings, step_s)
             if flight.is_decode:
-                self.metrics.add_step(event.timings, step_s)
+                self.metrics.add_step(event.timings, flight.load, flight.sent_s, now_s)
+            elif not flight.proposes:
+                self.metrics.add_prompt_step(event.timings, flight.load, now_s)
         return trouble
 
     def undelivered(self, event: on.StepUndelivered, now_s: float, out: list[do.Command]) -> str:
@@ -217,7 +221,7 @@ class Serving:
         """Why a step must be taken for lost although every worker beats; empty if none must."""
         if not self.flights:
             return ""
-        limit_s = max(self.scheduler.limits.step_timeout_s, SLOW_STEP_FACTOR * self.metrics.step_quantile_s(0.95))
+        limit_s = max(self.scheduler.limits.step_timeout_s, SLOW_STEP_FACTOR * self.metrics.slow_step_s())
         age_s = now_s - min(f.sent_s for f in self.flights.values())
         return f"a step did not come back for {age_s:.0f} s" if age_s > limit_s else ""
 

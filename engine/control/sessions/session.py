@@ -33,6 +33,8 @@ class TokenTimes:
     """When a session's tokens came."""
 
     num_inherited: int = 0  # of its tokens, those of a former coordinator: nobody knows when they came
+    admitted_s: float | None = None  # when it left the queue for the first time
+    sampling_s: float | None = None  # when the step that makes its first token was sent
     first_s: float | None = None  # the first that came here
     last_s: float = 0.0
     step_s: deque[float] = field(default_factory=lambda: deque(maxlen=STEP_WINDOW))  # between the last ones

@@ -18,6 +18,10 @@ _ENDS = {FinishReason.ERROR: FAILED, FinishReason.CANCELLED: "cancelled"}
 def session_status(session: Session, now_s: float, proposals: tuple[int, int] = (0, 0)) -> SessionStatus:
     """Its figures as of `now_s`; `proposals` are the tokens that were proposed for it and those that were accepted."""
     s = session
+    admitted_s, sampling_s, first_s = s.times.admitted_s, s.times.sampling_s, s.times.first_s
+    num_read = min(s.num_landed, len(s.prompt_ids))
+    reading_s = ((first_s or now_s) - admitted_s) if admitted_s is not None and num_read else 0.0
+    has_parts = s.ttft_s() > 0.0 and admitted_s is not None and sampling_s is not None and first_s is not None
     return SessionStatus(
         session_id=s.session_id,
         state=s.state,
@@ -31,6 +35,11 @@ def session_status(session: Session, now_s: float, proposals: tuple[int, int] = 
         num_cached=s.reuse.num_cached,
         num_proposed=proposals[0],
         num_accepted=proposals[1],
+        num_read=num_read,
+        read_tokens_per_s=num_read / reading_s if reading_s > 0.0 else 0.0,
+        queue_s=max(0.0, admitted_s - s.submitted_s) if admitted_s is not None else 0.0,
+        prompt_s=sampling_s - admitted_s if has_parts and admitted_s is not None and sampling_s is not None else 0.0,
+        first_step_s=first_s - sampling_s if has_parts and first_s is not None and sampling_s is not None else 0.0,
     )
 
 

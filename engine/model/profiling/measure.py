@@ -8,7 +8,8 @@ one stage and divided by its length.
 
 What a stage takes beside its items is measured apart: a stage that waited for the others begins slowly, for its threads sleep
 and its caches serve others by then, whatever the number of its items. A stage of one block is timed after a pause and again
-right after that; the difference is the base of every stage here.
+right after that; the difference is the base of every stage here. The same stage, given a few tokens at once, tells what a step
+of several rows takes.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _CONTEXT_TOKENS = 16
 _MIN_REPEATS, _MAX_REPEATS = 5, 40
 _BUDGET_S = 0.06  # per kind of item, once it is built
+_ROWS, _ROW_REPEATS = 4, 3
 _PAUSE_S, _PAUSES = 0.005, 9  # as long as a stage of a small model waits for its neighbours
 _KV_BYTES = 2**27  # the sessions here hold a few dozen tokens
 _ONE_ROW = Acceleration(limits=CaptureLimits(max_rows=1))
@@ -58,10 +60,12 @@ class _Kind:
 
 @dataclass(frozen=True, slots=True)
 class MeasuredTimes:
-    """A decode step of a stage takes `base_s` and the `item_s` of its items, in seconds."""
+    """A decode step of a stage takes `base_s` and the `item_s` of its items, in seconds; each row beyond the first the share
+    `row_share` of that more, 0..1."""
 
     item_s: tuple[float, ...]
     base_s: float
+    row_share: float = 0.0
 
 
 def measure_config(config: PreTrainedConfig, *, dtype: str, device: str, on_progress: Progress | None = None) -> MeasuredTimes:
@@ -80,10 +84,10 @@ def measure_config(config: PreTrainedConfig, *, dtype: str, device: str, on_prog
             kind_s = _time_stages(smaller, start, kind, dtype, device)
             for item in kind.items:
                 item_s[item] = kind_s
-        base_s = _base_s(config, kinds, dtype, device)
+        base_s, row_share = _base_s(config, kinds, dtype, device)
     finally:
         release_memory()
-    return MeasuredTimes(tuple(item_s), base_s)
+    return MeasuredTimes(tuple(item_s), base_s, row_share)
 
 
 def _kinds(config: PreTrainedConfig, dtype: str) -> list[_Kind]:
@@ -146,8 +150,9 @@ def _time_stages(config: PreTrainedConfig, start: int, kind: _Kind, dtype: str, 
     return statistics.median(_repeated(stages, device)) / length
 
 
-def _base_s(config: PreTrainedConfig, kinds: list[_Kind], dtype: str, device: str) -> float:
-    """Seconds by which a step after a pause is slower than the next one, of one block of the commonest kind."""
+def _base_s(config: PreTrainedConfig, kinds: list[_Kind], dtype: str, device: str) -> tuple[float, float]:
+    """Seconds by which a step after a pause is slower than the next one, of one block of the commonest kind; and by which share of its
+    time a row more makes it slower."""
     commonest = max(kinds[1:] or kinds, key=lambda kind: len(kind.items))
     block = replace(commonest, stop=commonest.start + 1, num_copies=1)
     smaller, start = _smaller(config, block, [block if kind is commonest else kind for kind in kinds])
@@ -156,7 +161,18 @@ def _base_s(config: PreTrainedConfig, kinds: list[_Kind], dtype: str, device: st
     for _ in range(_PAUSES):
         time.sleep(_PAUSE_S)
         slower_s.append(_step(stage, 1, device) - _step(stage, 1, device))
-    return max(0.0, statistics.median(slower_s))
+    return max(0.0, statistics.median(slower_s)), _row_share(stage, device)
+
+
+def _row_share(stage: StageModel, device: str) -> float:
+    """Between no more and as much as a step of its own."""
+    stage.close(_SESSION)
+    stage.open(_SESSION, min(stage.context_tokens, _CONTEXT_TOKENS + (_ROWS + 1) * _ROW_REPEATS + 1))
+    _step(stage, _CONTEXT_TOKENS, device)
+    _step(stage, 1, device)
+    times = [(_step(stage, _ROWS, device), _step(stage, 1, device)) for _ in range(_ROW_REPEATS)]
+    many_s, one_s = (statistics.median(column) for column in zip(*times, strict=True))
+    return min(1.0, max(0.0, (many_s / one_s - 1.0) / (_ROWS - 1))) if one_s > 0.0 else 0.0
 
 
 def _built(config: PreTrainedConfig, start: int, stop: int, dtype: str, device: str) -> StageModel:

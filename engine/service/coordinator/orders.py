@@ -68,7 +68,7 @@ class Orders:
 
     async def _measure_now(self, order: do.MeasureWorker, card: ModelCard) -> on.ClusterEvent:
         reply = check_measured(await self._peers[order.worker_id].measure(card), card.num_items)
-        return on.WorkerMeasured(order.worker_id, order.generation, tuple(reply.decode_s), reply.base_s)
+        return on.WorkerMeasured(order.worker_id, order.generation, tuple(reply.decode_s), reply.base_s, min(1.0, reply.row_share))
 
     async def _measure_links(self, order: do.MeasureLinks) -> None:
         """Not while a worker of the same host times items: each would disturb the other."""

@@ -27,6 +27,7 @@ from engine.profile.profile import Profile
 from engine.service import wire
 from engine.service.coordinator.event_list import EventList
 from engine.service.coordinator.journal.journal import Journal
+from engine.service.coordinator.lookout import Lookout
 from engine.service.coordinator.orders import Orders
 from engine.service.coordinator.outputs.session_outputs import SessionOutputs
 from engine.service.coordinator.peers import Peers
@@ -55,7 +56,7 @@ class ClusterShell:
         self.cluster, self.cluster_id, self.journal = cluster, cluster_id, journal
         self._recorder: Recorder | None = None
         self._tally: Tally | None = None
-        self.events = EventList(journal)
+        self.events, self._lookout = EventList(journal), Lookout(journal.folder)
         self.peers = Peers(cluster.members, access, self._undelivered)
         self._orders = Orders(cluster, self.peers, self.feed, self.record)
         self.outputs = SessionOutputs(journal, self.feed, self.record, self.spawn)
@@ -141,13 +142,22 @@ class ClusterShell:
             await asyncio.sleep(TICK_S)
             now_s = time.monotonic()
             if (lag_s := now_s - last_s - TICK_S) > LAG_S:
+                self._lookout.lagged(lag_s, now_s)
                 self.feed(on.CoordinatorLagged(lag_s))
             self.feed(on.Tick())
+            if self._lookout.is_due(now_s):
+                with surviving():
+                    self._look_out(now_s)
             last_s = now_s
 
     def status(self) -> ClusterStatus:
-        status, events = cluster_status(self.cluster, self.cluster_id, time.monotonic()), self.events
+        now_s, events = time.monotonic(), self.events
+        status = self._lookout.completed(cluster_status(self.cluster, self.cluster_id, now_s), now_s)
         return replace(status, alarms=Alarms(events.acknowledged, events.num_unacknowledged))
+
+    def _look_out(self, now_s: float) -> None:
+        for record in self._lookout.look(self.cluster, self.status(), now_s):
+            self.record(record)
 
     async def admit(self, spec: NodeSpec, ready: bool) -> int:
         """Take a worker in and return the number of its registration.

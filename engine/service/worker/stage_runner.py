@@ -103,7 +103,9 @@ class StageRunner:
             )
             self._meters.say("", -1.0)
         found = self._measured[key]
-        return pb.MeasureReply(decode_s=[t * self.slowdown for t in found.item_s], base_s=found.base_s * self.slowdown)
+        return pb.MeasureReply(
+            decode_s=[t * self.slowdown for t in found.item_s], base_s=found.base_s * self.slowdown, row_share=found.row_share
+        )
 
     def load(self, request: pb.LoadRequest, weights: WeightFolder) -> pb.LoadReply:
         """Own [start, stop) from now on: items held already are kept, every session of the old plan is dropped.
@@ -222,7 +224,12 @@ class StageRunner:
             queue_s=started_s - received_s,
             wire_in_s=computing_s - started_s,
         )
-        timing.wire_out_s = time.perf_counter() - computed_s
+        now_s, wall_s = time.perf_counter(), time.time()
+        timing.wire_out_s, timing.arrived_s, timing.done_s = (
+            now_s - computed_s,
+            wall_s - (now_s - received_s),
+            wall_s - (now_s - computed_s),
+        )
         self._meters.add_step(timing.compute_s, timing.queue_s, timing.wire_in_s, timing.wire_out_s)
         needed = rows or failures or ((frame.releases or frame.kept or frame.dropped) and not model.is_last)
         return message if needed else None

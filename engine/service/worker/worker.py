@@ -74,6 +74,7 @@ async def run_worker(options: WorkerOptions) -> int:
     guard = Guard(options.server.security)
     server, access = Server(guard, wire.MAX_MESSAGE_BYTES), guard.access
     meters = Meters()
+    meters.sensors.machine.folder = options.cache.folder
     cache = WeightCache(options.cache.folder / CACHE_FOLDER, options.cache_limit_bytes)
     supply = WeightSupply(options.worker_id, options.join, cache, meters, access)
     service = StageService(options.worker_id, supply, access, meters)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 
 from engine.data.status import ClusterStatus, StageStatus
+from engine.diagnosis.step import is_slow_hop
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.listings.stage_times import bottleneck_index, stage_s
 from noodle_tui.text.figures import ms, percent, with_ms
@@ -27,6 +28,7 @@ class Block:
     rows: tuple[tuple[str, ...], ...]
     hop_s: float  # to the next stage
     is_bottleneck: bool
+    has_slow_hop: bool = False
 
 
 def steady(time_s: float) -> float:
@@ -67,11 +69,12 @@ def _block(index: int, stage: StageStatus, times: Sequence[float]) -> Block:
         (f"{time}  idle {idle}", time, ms(times[index])),
         (f"{tail}  waits {ms(stage.queue_p50_s)}", tail, ""),
     )
-    return Block(rows, stage.hop_p50_s, index == slowest)
+    slow = stage.planned_hop_s > 0 and is_slow_hop(stage.hop_p50_s, stage.planned_hop_s)
+    return Block(rows, stage.hop_p50_s, index == slowest, slow)
 
 
 def _title(status: ClusterStatus, times: Sequence[float], layout: BlockLayout, canvas: Canvas) -> Line:
-    total = sum(times) + sum(stage.hop_p50_s for stage in status.stages)
+    total = sum(times) + sum(stage.hop_p50_s for stage in status.stages) + status.speed.entry_hop_s
     if not any(times):
         return line(Span(f" PLAN #{status.plan_version}", "title"), Span("  no times yet: blocks are equally wide", "dim"))
     source = "measured" if all(stage.num_steps for stage in status.stages) else "predicted"
@@ -87,7 +90,7 @@ def _text_row(blocks: Sequence[Block], layout: BlockLayout, canvas: Canvas, row:
         style = "bottleneck" if block.is_bottleneck else "text"
         parts += [bar, Span(_cell(block, row, layout.stages[i] - 2, canvas), style), bar]
         if i < len(layout.hops):
-            parts.append(Span(_hop(block.hop_s, row, layout.hops[i], canvas)))
+            parts.append(Span(_hop(block, row, layout.hops[i], canvas), "warn" if block.has_slow_hop else "text"))
     return tuple(parts)
 
 
@@ -100,10 +103,10 @@ def _cell(block: Block, row: int, width: int, canvas: Canvas) -> str:
     return fit(text, room, canvas.glyphs) + mark
 
 
-def _hop(hop_s: float, row: int, width: int, canvas: Canvas) -> str:
+def _hop(block: Block, row: int, width: int, canvas: Canvas) -> str:
     if row == 0:
         return canvas.glyphs.horizontal * (width - len(canvas.glyphs.hop)) + canvas.glyphs.hop
-    number = ms(hop_s) if row == 1 and hop_s > 0 else ""
+    number = ms(block.hop_s) if row == 1 and block.hop_s > 0 else canvas.glyphs.bottleneck if row == 2 and block.has_slow_hop else ""
     return fit(number if len(number) <= width else "", width, canvas.glyphs)
 
 

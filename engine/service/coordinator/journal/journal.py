@@ -90,7 +90,7 @@ class Journal:
     """One SQLite file, owned by one coordinator. Raises Refused while another one has it."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self.folder = path, path.parent
         self._lock = lock(path)
         try:
             self._db = open_database(path, SCHEMA)

@@ -1,0 +1,35 @@
+"""One fixed line: what is wrong, why, and the key that helps; blank while nothing is."""
+
+from __future__ import annotations
+
+from rich.cells import cell_len
+
+from engine.diagnosis.finding import Finding, Kind
+from noodle_tui.listings.diagnosis import KEYS, findings
+from noodle_tui.state import ConsoleState
+from noodle_tui.text.lines import BLANK, Canvas, Line, Span, fit, line
+from noodle_tui.text.safe_text import safe_text
+
+MIN_WHY = 12
+_ERRORS = (Kind.LOST_NODE, Kind.COORDINATOR, Kind.DISK)
+
+
+def diagnosis_line(state: ConsoleState, canvas: Canvas) -> Line:
+    """The worst finding, and how many more there are; the key is never cut off."""
+    found = findings(state, canvas.now_s)
+    if not found:
+        return BLANK
+    return _line(found[0], f" (+{len(found) - 1})" if len(found) > 1 else "", state.named(KEYS[found[0].do]), canvas)
+
+
+def _line(worst: Finding, more: str, do: str, canvas: Canvas) -> Line:
+    what = safe_text(worst.what[:1].upper() + worst.what[1:])
+    room = canvas.width - 4 - cell_len(do) - len(more)
+    what = fit(what, min(cell_len(what), max(8, room - MIN_WHY - 2)), canvas.glyphs)
+    why = safe_text(worst.why)
+    left = room - cell_len(what) - 2
+    return line(
+        Span(f" {what}{more}", "error" if worst.kind in _ERRORS else "warn"),
+        f"  {fit(why, min(cell_len(why), left), canvas.glyphs)}" if left >= MIN_WHY else "",
+        Span(f"  {do}", "accent"),
+    )

@@ -1,0 +1,98 @@
+"""Troubles that were staged with real processes (`tests/tui/troubles/stage.py`), replayed: within ten seconds the first line of the
+Overview names the cause and the key that helps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.commands.cluster.why import COMMANDS
+from engine.diagnosis.finding import Remedy
+from noodle_tui.changes.reducer import reduce
+from noodle_tui.cluster.recording import Recording
+from noodle_tui.core import messages as m
+from noodle_tui.core.keys import KEYS as ALL_KEYS
+from noodle_tui.core.keys import named
+from noodle_tui.glyphs import ASCII, UNICODE, Glyphs
+from noodle_tui.listings.diagnosis import KEYS
+from noodle_tui.options import DEMO, parse
+from noodle_tui.screens.frame import NUM_TOP_ROWS, screen_lines
+from noodle_tui.state import ConsoleState
+
+RECORDINGS = Path(__file__).parent / "troubles" / "recordings"
+FACTS = json.loads((RECORDINGS / "troubles.json").read_text())
+WITHIN_S = 10.0
+NAMED = {  # what the line must hold: the cause, and the key
+    "slow-node": ("Slow node {subject}", "enter, D = plan without it"),
+    "slow-link": ("Slow link", "> {subject}", "4 = other plans"),
+    "flapping-link": ("Unsteady link", "> {subject}", "4 = other plans"),
+    "dead-node": ("Lost node {subject}", "enter, D = forget it"),
+    "memory-short": ("Memory short w", "4 = other plans"),
+    "kv-full": ("KV full", "6 = sessions"),
+    "huge-prompts": ("being read", "6 = sessions"),
+    "old-plan": ("Plan older than the facts", "R = plan again"),
+    "adaptation-rests": ("Adaptation rests", "R = plan again"),
+    "coordinator-stalled": ("Coordinator", "9 = logs"),
+}
+
+
+def first_lines(path: Path, glyphs: Glyphs) -> Iterator[tuple[float, str]]:
+    """(seconds since the recording began, the Overview's first row at 80x24), at every frame and every second without one."""
+    recording, state, now_s = Recording(path), ConsoleState(), 0.0
+    for index, entry in enumerate(recording.entries):
+        while entry.at_s - now_s > 1.0:
+            now_s += 1.0
+            state = reduce(state, m.Tick(), now_s)
+            yield now_s, _first_line(state, glyphs, now_s)
+        now_s, frame = entry.at_s, recording.frame(index)
+        message = m.FrameArrived(frame, entry.wall_s) if frame is not None else m.LinkLost(entry.lost, now_s + 1.0)
+        state = reduce(state, message, now_s)
+        yield now_s, _first_line(state, glyphs, now_s)
+    recording.close()
+
+
+def _first_line(state: ConsoleState, glyphs: Glyphs, now_s: float) -> str:
+    row = screen_lines(state, 80, 24, glyphs, now_s)[NUM_TOP_ROWS]
+    return "".join(span.text for span in row)
+
+
+def is_named(name: str, line: str) -> bool:
+    return all(part.format(subject=FACTS[name]["subject"]) in line for part in NAMED[name])
+
+
+@pytest.mark.parametrize("glyphs", [UNICODE, ASCII], ids=["unicode", "ascii"])
+@pytest.mark.parametrize("name", FACTS)
+def test_the_first_line_names_a_staged_trouble(name: str, glyphs: Glyphs) -> None:
+    onset_s, lines = FACTS[name]["onset_s"], list(first_lines(RECORDINGS / f"{name}.jsonl.gz", glyphs))
+    told = "\n".join(f"{at_s:5.1f}  {line}" for at_s, line in lines)
+    named_s = [at_s for at_s, line in lines if is_named(name, line)]
+    assert named_s and onset_s <= named_s[0] <= onset_s + WITHIN_S, told
+    assert all(len(line) <= 80 for _, line in lines)
+    assert glyphs is not ASCII or told.isascii()
+
+
+def test_the_demo_tells_of_a_slow_node_and_then_of_a_lost_one() -> None:
+    told = [line for _, line in first_lines(DEMO, UNICODE)]
+    slow, lost = ([k for k, line in enumerate(told) if line.startswith(f" {what}")] for what in ("Slow node", "Lost node"))
+    assert slow and lost and slow[0] < lost[0], "\n".join(told)
+
+
+def test_the_demo_needs_no_other_recording(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["--demo"]).replay == str(DEMO)
+    with pytest.raises(SystemExit):
+        parse(["--demo", "--replay", "x"])
+    assert "--demo shows a recording of its own" in capsys.readouterr().err
+
+
+def test_everything_that_helps_has_a_key_and_a_command() -> None:
+    assert set(KEYS) == set(COMMANDS) == set(Remedy)
+    for text in KEYS.values():
+        assert "{" not in named(text, ALL_KEYS)
+
+
+def test_every_recording_is_told_of_and_every_story_recorded() -> None:
+    assert {path.name.partition(".")[0] for path in RECORDINGS.glob("*.gz")} == set(FACTS)
+    assert set(FACTS) <= set(NAMED)
