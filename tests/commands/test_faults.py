@@ -101,6 +101,8 @@ BESIDE = {
     "simulate --trace": "--item-ms 1,1,1,1,1,1",
     "simulate --gantt": "--item-ms 1,1,1,1,1,1",
     "plan --hardware": "--profile profile.json",
+    "plan --profile": "--hardware good.json",
+    "plan --write-problem": "--problem problem.json",
     "plan --current": "--problem problem.json",
     "serve --keys": "--http 0",
     "serve --http-cert": "--http 0 --http-key ca.pem",

@@ -102,7 +102,7 @@ def test_an_estimate_from_a_profile_and_what_doctors_found(tmp_path: Path, capsy
 def test_an_export_is_the_engines_text_and_what_it_lacks_is_said_beside_it(
     problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["plan", "--problem", problem, "--export", "vllm", "--model", "a/b"]) == 0
+    assert main(["plan", "--problem", problem, "--export", "vllm", "--model", "a/b", "--strategy", "balanced"]) == 0
     captured = capsys.readouterr()
     assert captured.out.splitlines()[0].startswith("# on ") and "VLLM_PP_LAYER_PARTITION=" in captured.out
     assert captured.err.count("\n") == captured.err.count("vllm: ") >= 3

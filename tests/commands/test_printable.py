@@ -17,6 +17,7 @@ from engine.commands.cluster.inspect import _line, _text, link_table
 from engine.data.errors import Unavailable
 from engine.data.measured_link import MeasuredLink
 from engine.data.precision import Precision
+from engine.data.status import PrefixCacheStatus, SpeculationState, Work
 from engine.printable import one_line, printable
 from engine.program import run_program
 from engine.service.process import PrintableLines
@@ -46,7 +47,8 @@ def steers(text: str) -> list[str]:
 
 def test_a_status_full_of_hostile_text_has_its_usual_lines() -> None:
     said = {"failure": "why", "mode": "suggest", "suggestion_id": 3, "num_unacknowledged": 2, "precision": Precision("", "float32", 9)}
-    usual = frames.status(latest=frames.status().sessions, **said)
+    work = Work(speculation=SpeculationState("auto", "one of a kind"), prefix_cache=PrefixCacheStatus(True, prompt_tokens=9))
+    usual = frames.status(latest=frames.status().sessions, work=work, **said)
     link = MeasuredLink("a", "b", failure="no answer")
     shown, expected = (_text(s) + link_table([li]) for s, li in ((hostile(usual), hostile(link)), (usual, link)))
     assert not steers(shown) and shown.count("\n") == expected.count("\n") and "all is well" in shown

@@ -14,6 +14,7 @@ from engine.planning.constraints import PlanningConstraints
 from engine.planning.problem import CoordinatorLink, Infeasible, Link, PairLink, PlanningNode, Problem
 from engine.planning.route import DEFAULT
 from engine.planning.solution import Solution, evaluate
+from engine.planning.solving.objectives import OBJECTIVES
 from engine.planning.solving.rounding import lowered, reading_below
 from engine.planning.solving.tables import Tables
 from engine.planning.strategies import STRATEGIES, solve
@@ -171,7 +172,7 @@ def test_what_no_better_plan_can_contain_does_not_make_the_grid_coarse(place: st
     problem = Problem(items, (plain, never[place]), Link(1e9 if place == "latency_s" else 1e-6))
     known = evaluate(problem, ((0, 0, 4),))
     assert Tables(problem).times.grid.tick > 1e-8
-    for strategy in STRATEGIES:
+    for strategy in OBJECTIVES:
         priced = replace(problem, nodes=tuple(replace(n, price_per_s=1.0) for n in problem.nodes))
         assert Tables(priced, reading=reading_below(priced, strategy, replace(known, price_per_s=1.0))).times.grid.tick < 1e-18
 

@@ -109,9 +109,8 @@ def test_each_strategy_prefers_what_it_is_after() -> None:
         scores = matcher.match(nodes, strategy).scores
         return max(scores, key=scores.__getitem__)
 
-    assert {s: best(s) for s in STRATEGIES} == {
-        "balanced": "fast", "bottleneck_first": "fast", "memory_aware": "big", "latency_optimized": "fast", "cost": "frugal",
-    }  # fmt: skip
+    fast_ones = ("auto", "balanced", "bottleneck_first", "latency_optimized")
+    assert {s: best(s) for s in STRATEGIES} == dict.fromkeys(fast_ones, "fast") | {"memory_aware": "big", "cost": "frugal"}
     far = [replace(node, link_latency_s=2.0) if node is fast else node for node in nodes]
     scores = matcher.match(far, "latency_optimized").scores
     assert max(scores, key=scores.__getitem__) == "near", "a link of seconds costs more than the GPU gains"
@@ -141,7 +140,7 @@ def test_a_node_is_not_refused_for_what_it_can_do() -> None:
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(InvalidInput, match="at least one"):
         CapabilityMatcher([])
-    with pytest.raises(InvalidInput, match="'greedy' has no score: choose one of balanced"):
+    with pytest.raises(InvalidInput, match="'greedy' has no score: choose one of auto, balanced"):
         CapabilityMatcher([BLOCK]).match([box()], "greedy")
     with pytest.raises(InvalidInput, match="same id"):
         CapabilityMatcher([BLOCK]).match([box(), box()], "balanced")

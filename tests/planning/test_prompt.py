@@ -15,6 +15,7 @@ from engine.planning.live_plan import solve_stable, stable_plan
 from engine.planning.problem import Infeasible, Link, Problem, TooHard
 from engine.planning.route import DEFAULT, Limits, LiveLimits
 from engine.planning.solving.label_search import Work
+from engine.planning.solving.objectives import OBJECTIVES
 from engine.planning.solving.orders import chains as order_chains
 from engine.planning.solving.orders.certificate import Certificate
 from engine.planning.solving.orders.chains import CALL
@@ -32,7 +33,7 @@ def cluster_problem(seed: int, most_items: int = 7, most_nodes: int = 4) -> Prob
     return replace(problem, free_order=True, use_all_nodes=False, link_cost="overlapped", constraints=PlanningConstraints())
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", OBJECTIVES)
 def test_what_is_found_is_allowed_and_no_placement_is_below_the_bound(strategy: str) -> None:
     """Against the enumeration of all orders, subsets and cuts."""
     compared = best = missed = 0
