@@ -364,8 +364,16 @@ class StageStatus(_message.Message):
     hop_p95_s: float
     def __init__(self, worker_id: _Optional[str] = ..., start: _Optional[int] = ..., stop: _Optional[int] = ..., predicted_s: _Optional[float] = ..., compute_p50_s: _Optional[float] = ..., compute_p95_s: _Optional[float] = ..., queue_p50_s: _Optional[float] = ..., hop_p50_s: _Optional[float] = ..., num_steps: _Optional[int] = ..., history_s: _Optional[_Iterable[float]] = ..., predicted_hop_s: _Optional[float] = ..., expected_s: _Optional[float] = ..., expected_hop_s: _Optional[float] = ..., hop_p95_s: _Optional[float] = ...) -> None: ...
 
+class Guessed(_message.Message):
+    __slots__ = ("num_proposed", "num_accepted")
+    NUM_PROPOSED_FIELD_NUMBER: _ClassVar[int]
+    NUM_ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    num_proposed: int
+    num_accepted: int
+    def __init__(self, num_proposed: _Optional[int] = ..., num_accepted: _Optional[int] = ...) -> None: ...
+
 class SessionStatus(_message.Message):
-    __slots__ = ("session_id", "state", "num_prompt_tokens", "num_generated", "max_new_tokens", "ttft_s", "tokens_per_s", "age_s", "step_p95_s", "queue_place", "waiting_s", "why", "finish_reason", "num_cached", "num_proposed", "num_accepted", "num_read", "read_tokens_per_s", "queue_s", "prompt_s", "first_step_s")
+    __slots__ = ("session_id", "state", "num_prompt_tokens", "num_generated", "max_new_tokens", "ttft_s", "tokens_per_s", "age_s", "step_p95_s", "queue_place", "waiting_s", "why", "finish_reason", "num_cached", "guessed", "num_read", "read_tokens_per_s", "queue_s", "prompt_s", "first_step_s")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     NUM_PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
@@ -380,8 +388,7 @@ class SessionStatus(_message.Message):
     WHY_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     NUM_CACHED_FIELD_NUMBER: _ClassVar[int]
-    NUM_PROPOSED_FIELD_NUMBER: _ClassVar[int]
-    NUM_ACCEPTED_FIELD_NUMBER: _ClassVar[int]
+    GUESSED_FIELD_NUMBER: _ClassVar[int]
     NUM_READ_FIELD_NUMBER: _ClassVar[int]
     READ_TOKENS_PER_S_FIELD_NUMBER: _ClassVar[int]
     QUEUE_S_FIELD_NUMBER: _ClassVar[int]
@@ -401,14 +408,13 @@ class SessionStatus(_message.Message):
     why: str
     finish_reason: str
     num_cached: int
-    num_proposed: int
-    num_accepted: int
+    guessed: Guessed
     num_read: int
     read_tokens_per_s: float
     queue_s: float
     prompt_s: float
     first_step_s: float
-    def __init__(self, session_id: _Optional[str] = ..., state: _Optional[str] = ..., num_prompt_tokens: _Optional[int] = ..., num_generated: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., ttft_s: _Optional[float] = ..., tokens_per_s: _Optional[float] = ..., age_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., queue_place: _Optional[int] = ..., waiting_s: _Optional[float] = ..., why: _Optional[str] = ..., finish_reason: _Optional[str] = ..., num_cached: _Optional[int] = ..., num_proposed: _Optional[int] = ..., num_accepted: _Optional[int] = ..., num_read: _Optional[int] = ..., read_tokens_per_s: _Optional[float] = ..., queue_s: _Optional[float] = ..., prompt_s: _Optional[float] = ..., first_step_s: _Optional[float] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., state: _Optional[str] = ..., num_prompt_tokens: _Optional[int] = ..., num_generated: _Optional[int] = ..., max_new_tokens: _Optional[int] = ..., ttft_s: _Optional[float] = ..., tokens_per_s: _Optional[float] = ..., age_s: _Optional[float] = ..., step_p95_s: _Optional[float] = ..., queue_place: _Optional[int] = ..., waiting_s: _Optional[float] = ..., why: _Optional[str] = ..., finish_reason: _Optional[str] = ..., num_cached: _Optional[int] = ..., guessed: _Optional[_Union[Guessed, _Mapping]] = ..., num_read: _Optional[int] = ..., read_tokens_per_s: _Optional[float] = ..., queue_s: _Optional[float] = ..., prompt_s: _Optional[float] = ..., first_step_s: _Optional[float] = ...) -> None: ...
 
 class SpeculationState(_message.Message):
     __slots__ = ("mode", "why_not", "num_proposed", "num_accepted")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from engine.control.adaptation.rules import AdaptationSettings, Mode
 from engine.control.nodes.members import LeaseRules
-from engine.control.sessions.prefix_cache import PrefixSettings
+from engine.control.sessions.reuse.prefix_cache import PrefixSettings
 from engine.control.sessions.scheduler import SchedulerLimits
 from engine.planning.capability import MatchRules
 

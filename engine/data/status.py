@@ -135,6 +135,14 @@ class StageStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Guessed:
+    """Tokens that steps carried on a guess, and of them those that came."""
+
+    num_proposed: int = 0
+    num_accepted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SessionStatus:
     session_id: str
     state: str  # queued, prefill, decode; of one that ended: done, cancelled, failed
@@ -150,8 +158,7 @@ class SessionStatus:
     why: str = ""  # what it waits for, or its error
     finish_reason: str = ""
     num_cached: int = 0  # of its prompt's tokens, those that an earlier session had left on the stages
-    num_proposed: int = 0  # tokens that steps of it carried on a guess
-    num_accepted: int = 0  # of them, those that came
+    guessed: Guessed = Guessed()
     num_read: int = 0  # tokens of its prompt that went through all stages
     read_tokens_per_s: float = 0.0  # since the first of them was sent; 0: not known
     queue_s: float = 0.0  # of the time to its first token: in the queue, reading the prompt, and the step that made it

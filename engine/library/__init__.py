@@ -16,7 +16,7 @@ from engine.library.execution_planner import ExecutionPlanner, PartitionStrategy
 from engine.planning.capability import CapabilityMatcher, LayerRequirements
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.documents.partition_plan import PartitionPlan
-from engine.planning.estimate import Machine
+from engine.planning.estimating.estimate import Machine
 from engine.planning.partitioner import StaticPartitioner
 from engine.planning.problem import Link, Problem
 from engine.profile.hardware import DeviceType, HardwareCapability

@@ -15,8 +15,8 @@ from engine.data.errors import InvalidInput
 from engine.data.plan import GIVEN, Plan
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.documents.partition_plan import PartitionPlan
-from engine.planning.estimate import Machine, estimate
-from engine.planning.machine_links import links_between
+from engine.planning.estimating.estimate import Machine, estimate
+from engine.planning.estimating.machine_links import links_between
 from engine.planning.partitioner import StaticPartitioner
 from engine.planning.problem import Link, PlanningNode, Problem
 from engine.profile.point import DECODE, FORWARD

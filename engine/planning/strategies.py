@@ -18,7 +18,6 @@ from engine.planning.solving.exact import Solver
 from engine.planning.solving.label_search import Work
 from engine.planning.solving.objectives import OBJECTIVES, Best
 from engine.planning.solving.rounding import CERTAIN, lowered, reading_below
-from engine.planning.solving.shared_steps import best_of
 from engine.planning.solving.stage_times import PLAIN, Reading
 from engine.planning.solving.strategy_keys import key_of, objective_of, solution_of
 from engine.planning.solving.structure import last_matters
@@ -50,6 +49,8 @@ def answer(problem: Problem, strategy: str, limits: Limits = DEFAULT) -> Solutio
     if strategy == AUTO:
         return named(answer(problem, "latency_optimized", limits), AUTO)
     if problem.is_batched:
+        from engine.planning.solving.shared_steps import best_of
+
         best = best_of(problem, strategy, partial(answer, limits=limits))
         return Infeasible(shortage(problem)) if best is None else best
     chosen = route(problem, strategy, limits=limits)

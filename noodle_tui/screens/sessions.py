@@ -73,8 +73,9 @@ def _session(state: ConsoleState, status: ClusterStatus, session: SessionStatus,
         ),
         line(Span("   context ", "dim"), f"{used} of {status.model.context_tokens} tokens"),
     ]
-    if session.num_proposed:
-        rows.append(line(Span("   guessed ", "dim"), f"{session.num_accepted} of {session.num_proposed} proposed tokens came"))
+    guessed = session.guessed
+    if guessed.num_proposed:
+        rows.append(line(Span("   guessed ", "dim"), f"{guessed.num_accepted} of {guessed.num_proposed} proposed tokens came"))
     if session.why:
         rows.append(line(Span("   why     ", "dim"), Span(session.why, "error" if session.state == "failed" else "text")))
     if state.generation.session_id == session.session_id:

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer
 
+from engine.control.sessions.guessing.speculation import Speculation
+from engine.control.sessions.guessing.step_price import StepPrice
 from engine.control.sessions.session import Session, SessionState
-from engine.control.sessions.speculation import Speculation
 from engine.control.sessions.stage_sessions import Append, StageSession
-from engine.control.sessions.step_price import StepPrice
 from engine.data.generation import GenerateRequest, Segment, StageTiming
 from engine.data.sampling import Sampling
 from engine.model.running.stage import StageModel

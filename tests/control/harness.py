@@ -9,7 +9,7 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.invariants import check_cluster
-from engine.control.sessions.prefix_cache import PrefixSettings
+from engine.control.sessions.reuse.prefix_cache import PrefixSettings
 from engine.data.generation import GenerateRequest, StageTiming
 from engine.data.measured_link import MeasuredLink
 from engine.data.model import Item, ModelCard, ModelRef

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control.sessions.digests import token_digest
-from engine.control.sessions.prefix_cache import PrefixSettings
+from engine.control.sessions.reuse.digests import token_digest
+from engine.control.sessions.reuse.prefix_cache import PrefixSettings
 from engine.control.status import cluster_status
 from engine.data.errors import NotFound
 from engine.data.generation import GenerateRequest, Segment

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.control.sessions.prefix_cache import PrefixCache, PrefixSettings
-from engine.control.sessions.prefix_index import PrefixIndex
+from engine.control.sessions.reuse.prefix_cache import PrefixCache, PrefixSettings
+from engine.control.sessions.reuse.prefix_index import PrefixIndex
 from engine.control.sessions.session import Reuse, Session
 from engine.data.generation import GenerateRequest
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.control.sessions.prompt_lookup import MAX_MATCH, MOST_CANDIDATES, Match, PromptLookup
+from engine.control.sessions.guessing.prompt_lookup import MAX_MATCH, MOST_CANDIDATES, Match, PromptLookup
 
 
 def slow_match(tokens: Sequence[int]) -> Match | None:

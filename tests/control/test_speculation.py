@@ -6,9 +6,9 @@ import random
 
 import pytest
 
+from engine.control.sessions.guessing.speculation import MOST_PROPOSED, PLAIN_EVERY, Chances, Speculation, why_not
+from engine.control.sessions.guessing.step_price import MIN_STEPS, StepPrice
 from engine.control.sessions.session import Session, SessionState
-from engine.control.sessions.speculation import MOST_PROPOSED, PLAIN_EVERY, Chances, Speculation, why_not
-from engine.control.sessions.step_price import MIN_STEPS, StepPrice
 from engine.data.errors import InvalidInput
 from engine.data.generation import GenerateRequest, Grammar, GrammarKind, Segment, StageTiming
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.control.sessions.digests import token_digest
+from engine.control.sessions.reuse.digests import token_digest
 from engine.control.sessions.stage_sessions import Append, Replay, StageSessions
 from engine.data.errors import Corrupt, Gap, NoodleError, NotFound, Stale, Unavailable
 from engine.data.generation import Kept, Segment, Taken

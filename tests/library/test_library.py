@@ -119,6 +119,7 @@ def test_plan_prints_what_the_library_finds(
     source = ["--profile", str(folder / "profile-gpt2" / "profile.json"), "--link", "0.001,1e8", "--in-flight", "2", "--max-stages", "2"]
     assert main(["plan", *source, *files, "--strategy", strategy, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
+    assert (printed.pop("steps_in_flight"), printed.pop("rows_per_step")) in ((1, 2.0), (2, 1.0))
     planner, link, constraints = ExecutionPlanner(profile), Link(0.001, 1e8), PlanningConstraints(max_stages=2)
     found = planner.generate_plan(machines, strategy, constraints, link=link, in_flight=2)
     assert json.loads(found.to_json()) | {"solve_ms": 0} == printed | {"solve_ms": 0}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.planning.estimate import Machine, estimate
+from engine.planning.estimating.estimate import Machine, estimate
 from engine.planning.problem import Infeasible, Link, MemoryPool
 from engine.planning.strategies import STRATEGIES, solve
 from engine.profile.hardware import BFLOAT16, FLOAT32, DeviceType

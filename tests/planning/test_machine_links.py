@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from engine.data.errors import InvalidInput
-from engine.planning.estimate import Machine
-from engine.planning.machine_links import ETHERNET, SAME_MACHINE, MachineLinks, NamedLink, links_between
+from engine.planning.estimating.estimate import Machine
+from engine.planning.estimating.machine_links import ETHERNET, SAME_MACHINE, MachineLinks, NamedLink, links_between
 from engine.planning.problem import Link
 from engine.profile.hardware import DeviceType
 from tests.planning.test_capability import box

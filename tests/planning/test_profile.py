@@ -10,7 +10,7 @@ import pytest
 
 from engine.commands.machine.profile_text import as_text
 from engine.data.errors import Corrupt, InvalidInput, NotSupported, Refused
-from engine.planning.estimate import estimate
+from engine.planning.estimating.estimate import estimate
 from engine.planning.problem import Link
 from engine.profile.cost_model import CostModel, CostSample
 from engine.profile.point import DECODE, PREFILL, Point

@@ -94,8 +94,8 @@ def _break_the_journal() -> None:
 
 def _break_the_output() -> None:
     from engine.service import wire
+    from engine.service.coordinator.metrics.recorder import Recorder
     from engine.service.coordinator.outputs.session_output import SessionOutput
-    from engine.service.coordinator.recorder import Recorder
     from engine.service.coordinator.text.codec import TextStream
 
     _breaks(SessionOutput, "_add", "text", lambda hit, output, index, *_: hit(output.session_id) and index >= FROM_INDEX)

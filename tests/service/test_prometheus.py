@@ -19,7 +19,7 @@ import pytest
 
 from engine.commands.machine.examples import FILES, text_of
 from engine.data.generation import GenerateRequest
-from engine.service.coordinator import tally
+from engine.service.coordinator.metrics import tally
 from tests.service.running import Running, running
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from engine.control.status import cluster_status
 from engine.data.generation import Segment, StageTiming
 from engine.data.plan import Plan, Stage
 from engine.data.status import Event, Gauges, NodeState, Severity
-from engine.service.coordinator.recorder import IDLE_SAMPLE_S, SAMPLE_S, Recorder
+from engine.service.coordinator.metrics.recorder import IDLE_SAMPLE_S, SAMPLE_S, Recorder
 from tests.control.harness import Driver
 
 

@@ -24,9 +24,9 @@ from engine.data.status import SessionStatus, Severity
 from engine.service.coordinator import peers, worker_peer
 from engine.service.coordinator import shell as shell_module
 from engine.service.coordinator.journal.journal import Journal, written
+from engine.service.coordinator.metrics.tally import Tally
 from engine.service.coordinator.outputs.session_output import SessionOutput
 from engine.service.coordinator.shell import ClusterShell
-from engine.service.coordinator.tally import Tally
 from engine.service.coordinator.text.codec import TextCodec
 from engine.service.coordinator.text.prompts import Prepared
 from engine.service.options import SecurityOptions
@@ -34,7 +34,7 @@ from engine.service.process import Server
 from engine.service.trust.access import Access
 from engine.service.trust.guard import Guard
 from engine.service.worker.stage_service import StageService
-from engine.service.worker.weight_supply import WeightSupply
+from engine.service.worker.weights.weight_supply import WeightSupply
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 from tests.control.harness import card, spec

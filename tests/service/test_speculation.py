@@ -223,7 +223,9 @@ def test_a_cluster_that_guesses_gives_the_answers_of_a_single_process(guessing: 
     status = guessing.wait(guessing.client.status())
     said, ended = status.work.speculation, status.ended.latest
     assert said.mode == "always" and said.num_proposed > said.num_accepted > 20
-    assert sum(s.num_proposed for s in ended) == said.num_proposed and sum(s.num_accepted for s in ended) == said.num_accepted
+    assert (
+        sum(s.guessed.num_proposed for s in ended) == said.num_proposed and sum(s.guessed.num_accepted for s in ended) == said.num_accepted
+    )
 
 
 def test_a_stop_string_or_the_last_token_in_the_middle_of_what_held_ends_the_answer_there(guessing: Running) -> None:

@@ -16,8 +16,8 @@ from engine.data.errors import NoodleError, Stale
 from engine.model.weights.stored_tensor import DamagedTensor, StoredTensor
 from engine.service.trust.access import Access
 from engine.service.worker.stage_service import MAX_ATTEMPTS, StageService
-from engine.service.worker.weight_fetch import FetchReport
-from engine.service.worker.weight_supply import Supplied, WeightSupply
+from engine.service.worker.weights.weight_fetch import FetchReport
+from engine.service.worker.weights.weight_supply import Supplied, WeightSupply
 from protos import noodle_pb2 as pb
 
 DAMAGED = StoredTensor("t", Path("cache/t"), 0, 4, torch.float32, (1,), bytes(32))

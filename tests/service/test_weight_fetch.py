@@ -25,9 +25,9 @@ from engine.service.weights import weight_service
 from engine.service.weights.pace import Pace
 from engine.service.weights.weight_library import WeightLibrary
 from engine.service.weights.weight_service import CHUNK_BYTES, WeightService
-from engine.service.worker import weight_fetch
-from engine.service.worker.weight_fetch import FetchReport, WeightFetch, WeightSource
-from engine.service.worker.weight_supply import _Progress
+from engine.service.worker.weights import weight_fetch
+from engine.service.worker.weights.weight_fetch import FetchReport, WeightFetch, WeightSource
+from engine.service.worker.weights.weight_supply import _Progress
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 

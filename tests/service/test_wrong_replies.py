@@ -28,8 +28,8 @@ from engine.service.meters import Meters
 from engine.service.trust.access import Access
 from engine.service.weights.pace import Pace
 from engine.service.worker.stage_service import Preparation, StageService
-from engine.service.worker.weight_fetch import WeightFetch, WeightSource
-from engine.service.worker.weight_supply import WeightSupply
+from engine.service.worker.weights.weight_fetch import WeightFetch, WeightSource
+from engine.service.worker.weights.weight_supply import WeightSupply
 from engine.service.worker.worker import Worker, WorkerOptions
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc

@@ -18,7 +18,7 @@ from engine.control.nodes.claims import Claim, name_taken
 from engine.control.nodes.members import Member, Members
 from engine.control.rebalance import Rebalancer
 from engine.control.sessions import serving
-from engine.control.sessions.prefix_cache import PrefixCache
+from engine.control.sessions.reuse.prefix_cache import PrefixCache
 from engine.control.sessions.scheduler import Scheduler
 from engine.control.sessions.serving import Serving
 from engine.control.sessions.session import Session, SessionState

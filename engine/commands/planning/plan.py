@@ -17,6 +17,7 @@ from engine.files import replace_whole
 from engine.planning.documents.partition_plan import PartitionPlan
 from engine.planning.documents.plan_diff import diff
 from engine.planning.documents.problem_json import constraints_from, problem_to_json
+from engine.planning.load import Steps
 from engine.planning.partitioner import StaticPartitioner
 from engine.planning.problem import Problem
 from engine.planning.strategies import check_strategy
@@ -42,7 +43,8 @@ def plan(options: Plan) -> int:
     running = source.running_plan(problem)
     moves = None if running is None else diff(running, found)
     if options.json:
-        print_json(found.document() | ({} if moves is None else {"moves": plan_compare.moves_document(moves)}))
+        compared = {} if moves is None else {"moves": plan_compare.moves_document(moves)}
+        print_json(found.document() | _steps_document(problem, found) | compared)
     else:
         say(f"{found.visualize(plan_compare.drawing_width())}\n\n{text(problem, found)}")
         if moves is not None:
@@ -124,7 +126,7 @@ def text(problem: Problem, found: PartitionPlan) -> str:
         f"{found.strategy}: {len(found.stages)} of {len(problem.nodes)} nodes, {proof}; {found.method}, {found.solve_ms:.1f} ms",
         table(("STAGE", "NODE", "ITEMS", "COUNT", "COMPUTE ms", "HOP ms", "MEMORY"), rows),
         f"bottleneck {_ms(found.bottleneck_s)} ms, round trip {_ms(found.round_trip_s)} ms, "
-        f"period at {problem.in_flight} in flight{_shared(found)} {_ms(found.period_s)} ms ({1 / found.period_s:.4g} tokens/s)"
+        f"period at {problem.in_flight} in flight{_shared(problem, found)} {_ms(found.period_s)} ms ({1 / found.period_s:.4g} tokens/s)"
         if found.period_s > 0
         else "bottleneck, round trip and period are 0 ms",
         f"load balance {found.load_balance:.2f} (the mean of the stages' times by the longest one)",
@@ -137,8 +139,22 @@ def text(problem: Problem, found: PartitionPlan) -> str:
     return printable("\n".join(lines))
 
 
-def _shared(found: PartitionPlan) -> str:
-    return f", {found.steps_in_flight} steps of {found.rows_per_step:.3g} rows," if found.steps_in_flight else ""
+def _steps(problem: Problem, found: PartitionPlan) -> Steps | None:
+    """How the sessions in flight share steps; None where each has its own."""
+    if not problem.is_batched:
+        return None
+    index = {node.node_id: number for number, node in enumerate(problem.nodes)}
+    return problem.steps(index[stage.node_id] for stage in found.stages)
+
+
+def _steps_document(problem: Problem, found: PartitionPlan) -> dict[str, Any]:
+    steps = _steps(problem, found)
+    return {} if steps is None else {"steps_in_flight": steps.in_flight, "rows_per_step": steps.rows}
+
+
+def _shared(problem: Problem, found: PartitionPlan) -> str:
+    steps = _steps(problem, found)
+    return "" if steps is None else f", {steps.in_flight} steps of {steps.rows:.3g} rows,"
 
 
 def _ms(seconds: float) -> str:

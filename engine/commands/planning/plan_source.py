@@ -20,9 +20,9 @@ from engine.files import read_document, read_stdin, shown
 from engine.planning.documents.partition_plan import PartitionPlan
 from engine.planning.documents.plan_json import plan_from_json
 from engine.planning.documents.problem_json import read_problem
-from engine.planning.estimate import Machine, estimate
+from engine.planning.estimating.estimate import Machine, estimate
+from engine.planning.estimating.machine_links import MachineLinks, NamedLink, links_between
 from engine.planning.export.modules import modules_of
-from engine.planning.machine_links import MachineLinks, NamedLink, links_between
 from engine.planning.problem import MOST_PRICE, Link, Problem
 from engine.profile.hardware import HardwareCapability
 from engine.profile.profile import Profile

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from engine.control.sessions.chunks import ChunkRule, num_pairs
+from engine.control.sessions.guessing.speculation import Speculation
 from engine.control.sessions.metrics import StepLoad
 from engine.control.sessions.scheduler import SchedulerLimits
 from engine.control.sessions.session import Session
-from engine.control.sessions.speculation import Speculation
 from engine.data.generation import Segment, StageTiming
 from engine.data.plan import NodeSpec
 

@@ -12,14 +12,14 @@ from engine.control import commands as do
 from engine.control import events as on
 from engine.control.faults import survived
 from engine.control.sessions.batching import Batcher, Flight, num_lanes
+from engine.control.sessions.guessing.speculation import Speculation, why_not
 from engine.control.sessions.hops import planned_hops
 from engine.control.sessions.metrics import PipelineMetrics
 from engine.control.sessions.past_sessions import FAILED, PastSessions
-from engine.control.sessions.prefix_cache import PrefixCache, PrefixSettings
+from engine.control.sessions.reuse.prefix_cache import PrefixCache, PrefixSettings
 from engine.control.sessions.scheduler import Scheduler, SchedulerLimits
 from engine.control.sessions.session import Session, SessionState
 from engine.control.sessions.session_status import ended, with_error
-from engine.control.sessions.speculation import Speculation, why_not
 from engine.data.errors import Cancelled, Corrupt, Exhausted, Gap, NoodleError, NotFound, Stale, Unavailable
 from engine.data.generation import FinishReason, Segment
 from engine.data.model import ModelCard

@@ -9,7 +9,7 @@ from engine.control.sessions.past_sessions import FAILED
 from engine.control.sessions.session import Session
 from engine.data.errors import NoodleError
 from engine.data.generation import FinishReason
-from engine.data.status import SessionStatus
+from engine.data.status import Guessed, SessionStatus
 
 MAX_ERROR_CHARS = 200
 _ENDS = {FinishReason.ERROR: FAILED, FinishReason.CANCELLED: "cancelled"}
@@ -33,8 +33,7 @@ def session_status(session: Session, now_s: float, proposals: tuple[int, int] = 
         age_s=now_s - s.submitted_s,
         step_p95_s=quantile(list(s.times.step_s), 0.95),
         num_cached=s.reuse.num_cached,
-        num_proposed=proposals[0],
-        num_accepted=proposals[1],
+        guessed=Guessed(*proposals),
         num_read=num_read,
         read_tokens_per_s=num_read / reading_s if reading_s > 0.0 else 0.0,
         queue_s=max(0.0, admitted_s - s.submitted_s) if admitted_s is not None else 0.0,

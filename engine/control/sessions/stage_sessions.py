@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.control.moves import Carried
-from engine.control.sessions.digests import token_digest
+from engine.control.sessions.reuse.digests import token_digest
 from engine.data.errors import Corrupt, Gap, NotFound, Stale, Unavailable
 from engine.data.generation import Kept, Segment, Taken
 from engine.data.sampling import Sampling

@@ -50,8 +50,6 @@ class PartitionPlan:
     solve_ms: float = 0.0
     route: str = ""  # how the plan was found, and why so; see routing.py
     why: str = ""
-    steps_in_flight: int = 0  # where sessions share steps, else 0
-    rows_per_step: float = 0.0  # on average
 
     def __post_init__(self) -> None:
         bounds = [0, *(stage.stop for stage in self.stages)]
@@ -86,8 +84,6 @@ class PartitionPlan:
             solve_ms=solve_ms,
             route=solution.route,
             why=solution.why,
-            steps_in_flight=solution.steps.in_flight if problem.is_batched else 0,
-            rows_per_step=solution.steps.rows if problem.is_batched else 0.0,
         )
 
     @classmethod
@@ -177,9 +173,7 @@ class PartitionPlan:
         """What `noodle-engine plan --json` prints; `plan_json.py` reads it. A stage says `node` for its node's id."""
         gap = self.gap if math.isfinite(self.gap) else None
         stages = [_stage_document(stage) for stage in self.stages]
-        document = {**asdict(self), "stages": stages, "schema_version": SCHEMA_VERSION, "gap": gap, "load_balance": self.load_balance}
-        shared = ("steps_in_flight", "rows_per_step")
-        return document if self.steps_in_flight else {name: value for name, value in document.items() if name not in shared}
+        return {**asdict(self), "stages": stages, "schema_version": SCHEMA_VERSION, "gap": gap, "load_balance": self.load_balance}
 
     def to_json(self) -> str:
         """The document as ASCII text. Raises InvalidInput if a figure is not finite: such a plan cannot run."""

@@ -50,8 +50,6 @@ class _PlanDocument:
     solve_ms: float
     route: str = ""
     why: str = ""
-    steps_in_flight: int = 0
-    rows_per_step: float = 0.0
 
 
 def plan_from_json(text: str) -> PartitionPlan:

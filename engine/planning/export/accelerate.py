@@ -6,10 +6,10 @@ knows one process on one machine: devices are GPU numbers, "cpu", "mps" or "disk
 
 from __future__ import annotations
 
-import json
 import re
 
 from engine.data.errors import InvalidInput
+from engine.data.json_text import json_text
 from engine.planning.export.exported import Exported, Wish, in_the_plan
 
 _NUMBERED = re.compile(r"(?:cuda:)?([0-9]{1,3})")
@@ -39,7 +39,7 @@ def for_accelerate(wish: Wish) -> Exported:
     if len(wish.plan.stages) > 1:
         said.append(f"one forward pass runs at a time: expect {wish.plan.tokens_per_s(1):.4g} tokens/s, not {in_the_plan(wish.plan)}")
     said.append("memory for keys and values is not set aside: it grows where the blocks are")
-    return Exported("accelerate", {"device_map": map_}, json.dumps(map_, indent=1), wish.shares, (), tuple(said))
+    return Exported("accelerate", {"device_map": map_}, json_text(map_, indent=1), wish.shares, (), tuple(said))
 
 
 def _device(name: str) -> int | str:

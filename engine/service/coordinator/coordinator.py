@@ -17,7 +17,7 @@ from engine.control import events as on
 from engine.control.adaptation.rules import AdaptationSettings, check_mode
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.commands import Record
-from engine.control.sessions.prefix_cache import PrefixSettings
+from engine.control.sessions.reuse.prefix_cache import PrefixSettings
 from engine.data.model import ModelRef
 from engine.data.status import Severity
 from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache
@@ -28,10 +28,10 @@ from engine.service.coordinator.journal.journal import Journal
 from engine.service.coordinator.journal.journal_recovery import recover
 from engine.service.coordinator.journal.retention import prune_forever
 from engine.service.coordinator.manifest_service import ManifestSource
+from engine.service.coordinator.metrics.recorder import Recorder
+from engine.service.coordinator.metrics.scrape_targets import ScrapeTargets
 from engine.service.coordinator.options import CoordinatorOptions
 from engine.service.coordinator.prepare import prepare_model
-from engine.service.coordinator.recorder import Recorder
-from engine.service.coordinator.scrape_targets import ScrapeTargets
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.text.codec import TextCodec
 from engine.service.coordinator.text.prompts import Prompts
@@ -115,7 +115,7 @@ def _scrapes(options: CoordinatorOptions, shell: ClusterShell) -> MetricsServer:
         metrics = replace(metrics, metrics_port=0)
     if metrics.metrics_port is None:
         return MetricsServer(metrics, tuple)
-    from engine.service.coordinator.tally import Tally
+    from engine.service.coordinator.metrics.tally import Tally
 
     tally = Tally(shell.cluster)
     shell.count_in(tally)

@@ -28,10 +28,10 @@ from engine.service import wire
 from engine.service.coordinator.event_list import EventList
 from engine.service.coordinator.journal.journal import Journal
 from engine.service.coordinator.lookout import Lookout
+from engine.service.coordinator.metrics.recorder import Recorder
 from engine.service.coordinator.orders import Orders
 from engine.service.coordinator.outputs.session_outputs import SessionOutputs
 from engine.service.coordinator.peers import Peers
-from engine.service.coordinator.recorder import Recorder
 from engine.service.coordinator.text.prompts import Prompts
 from engine.service.coordinator.weight_sources import note_record
 from engine.service.coordinator.worker_peer import WorkerPeer
@@ -40,7 +40,7 @@ from engine.service.trust.access import Access
 from protos import noodle_pb2 as pb
 
 if TYPE_CHECKING:  # it imports prometheus_client, which only those who are scraped need
-    from engine.service.coordinator.tally import Tally
+    from engine.service.coordinator.metrics.tally import Tally
 
 log = logging.getLogger(__name__)
 

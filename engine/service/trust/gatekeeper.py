@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 from cryptography import x509
 
-from engine.control.sessions.digests import field_digest
+from engine.control.sessions.reuse.digests import field_digest
 from engine.data.errors import InvalidInput, Unauthenticated, Unauthorized
 from engine.service.errors import status_code
 from engine.service.options import Role

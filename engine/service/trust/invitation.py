@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from engine.data.errors import InvalidInput, NoodleError, Refused, Unauthorized, Unavailable, check_name
+from engine.data.json_text import json_text
 from engine.files import replace_whole
 from engine.service.addresses import check_address, split_address
 from engine.service.options import Role
@@ -221,7 +222,7 @@ def _kept(folder: Path, reply: Mapping[str, Any], key: ec.EllipticCurvePrivateKe
 
 
 async def _send(writer: asyncio.StreamWriter, document: Mapping[str, str]) -> None:
-    writer.write(json.dumps(document).encode() + b"\n")
+    writer.write(json_text(document).encode() + b"\n")
     await writer.drain()
 
 

@@ -24,8 +24,8 @@ from engine.service.trust.access import Access
 from engine.service.trust.gatekeeper import caller_name
 from engine.service.worker import memory
 from engine.service.worker.profiling import take_profile
-from engine.service.worker.weight_fetch import FetchReport
-from engine.service.worker.weight_supply import Supplied, WeightSupply
+from engine.service.worker.weights.weight_fetch import FetchReport
+from engine.service.worker.weights.weight_supply import Supplied, WeightSupply
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 

@@ -45,7 +45,7 @@ from engine.service.worker.departure import Departure, end_by_signal
 from engine.service.worker.heartbeat import Heartbeat
 from engine.service.worker.options import WorkerOptions, default_id
 from engine.service.worker.stage_service import StageService
-from engine.service.worker.weight_supply import WeightSupply
+from engine.service.worker.weights.weight_supply import WeightSupply
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 

@@ -15,7 +15,7 @@ from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.invariants import check_cluster
 from engine.control.nodes.claims import Claim
-from engine.control.sessions.prefix_cache import PrefixSettings
+from engine.control.sessions.reuse.prefix_cache import PrefixSettings
 from engine.control.sessions.scheduler import SchedulerLimits
 from engine.data.errors import NoodleError
 from engine.data.generation import FinishReason, GenerateRequest

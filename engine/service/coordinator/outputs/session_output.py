@@ -63,7 +63,8 @@ class SessionOutput:
         failure = error if reason is FinishReason.ERROR else None
         last = pb.TokenChunk(session_id=self.session_id, index=-1, finish_reason=reason)
         if status is not None:
-            last.cached_tokens, last.num_proposed, last.num_accepted = status.num_cached, status.num_proposed, status.num_accepted
+            guessed = status.guessed
+            last.cached_tokens, last.num_proposed, last.num_accepted = status.num_cached, guessed.num_proposed, guessed.num_accepted
         if failure is None:
             last.text = self._text.flush()
         self._end = failure or last

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from engine.control.cluster import Cluster
 from engine.data.errors import NoodleError
+from engine.data.json_text import json_text
 from engine.files import replace_whole
 from engine.service.addresses import is_loopback
 
@@ -57,4 +57,4 @@ class ScrapeTargets:
 
 def target_list(targets: Iterable[tuple[str, Mapping[str, str]]]) -> str:
     """Addresses with their labels as the JSON that Prometheus reads with `file_sd_configs`."""
-    return json.dumps([{"targets": [address], "labels": dict(labels)} for address, labels in targets], indent=1) + "\n"
+    return json_text([{"targets": [address], "labels": dict(labels)} for address, labels in targets], indent=1) + "\n"

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from engine.control.sessions.digests import field_digest, token_bytes, token_digest
-from engine.control.sessions.prefix_index import PrefixIndex
+from engine.control.sessions.reuse.digests import field_digest, token_bytes, token_digest
+from engine.control.sessions.reuse.prefix_index import PrefixIndex
 from engine.control.sessions.session import Session
 from engine.data.generation import Kept, Taken
 from engine.data.model import ModelCard

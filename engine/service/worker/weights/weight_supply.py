@@ -28,7 +28,7 @@ from engine.service.incoming import checked
 from engine.service.meters import Meters
 from engine.service.trust.access import Access
 from engine.service.weights.pace import Pace
-from engine.service.worker.weight_fetch import FetchReport, WeightFetch, WeightSource
+from engine.service.worker.weights.weight_fetch import FetchReport, WeightFetch, WeightSource
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 

@@ -13,9 +13,9 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from engine.control.sessions.prompt_lookup import MAX_MATCH, Match, PromptLookup
+from engine.control.sessions.guessing.prompt_lookup import MAX_MATCH, Match, PromptLookup
+from engine.control.sessions.guessing.step_price import StepPrice
 from engine.control.sessions.session import Session
-from engine.control.sessions.step_price import StepPrice
 from engine.data.generation import Segment
 from engine.data.precision import Identity, identity
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from engine.data.errors import InvalidInput
-from engine.planning.estimate import Machine
+from engine.planning.estimating.estimate import Machine
 from engine.planning.problem import Link, PairLink
 from engine.profile.hardware import HardwareCapability
 
