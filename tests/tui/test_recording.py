@@ -90,7 +90,7 @@ def test_a_recording_comes_back(tmp_path: Path, name: str) -> None:
 def test_a_torn_end_costs_its_last_frame_only(tmp_path: Path, name: str) -> None:
     whole = write(tmp_path / name, *SCRIPT).read_bytes()
     num_kept = []
-    for cut in range(len(whole) - 1, len(whole) * 3 // 4, -len(whole) // 40):
+    for cut in range(len(whole) - 1, len(whole) * 17 // 20, -len(whole) // 60):
         path = tmp_path / f"cut-{cut}-{name}"
         path.write_bytes(whole[:cut])
         num_kept.append(len(Recording(path)))
