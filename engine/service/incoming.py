@@ -175,10 +175,11 @@ def _numbers(descriptor: Descriptor) -> tuple[_Number, ...]:
 
 # --- what comes once for each token: as above, written out, because reflection would cost a tenth of a hop ------------
 def _is_plain_frame(frame: pb.StepFrame) -> bool:
-    is_plain = not frame.failures and _are_plain(frame.timings) and min(frame.shape, default=0) >= 0
+    is_plain = not frame.failures and not frame.kept and _are_plain(frame.timings) and min(frame.shape, default=0) >= 0
+    is_plain = is_plain and min(frame.dropped, default=0) >= 0
     for s in frame.segments:
         numbers = s.position >= 0 and s.sample_index >= -1 and s.reserve_tokens >= 0 and min(s.token_ids, default=0) >= 0
-        is_plain = is_plain and numbers and not s.HasField("sampling")
+        is_plain = is_plain and numbers and s.num_proposed >= 0 and not s.HasField("sampling") and not s.HasField("taken")
     return is_plain
 
 
@@ -190,7 +191,15 @@ def _is_plain_report(report: pb.StepReport) -> bool:
 
 def _are_plain(timings: Iterable[pb.StageTiming]) -> bool:
     most = math.inf
-    return all(0 <= t.compute_s < most and 0 <= t.queue_s < most and 0 <= t.wire_in_s < most and 0 <= t.wire_out_s < most for t in timings)
+    return all(
+        0 <= t.compute_s < most
+        and 0 <= t.queue_s < most
+        and 0 <= t.wire_in_s < most
+        and 0 <= t.wire_out_s < most
+        and 0 <= t.arrived_s < most
+        and 0 <= t.done_s < most
+        for t in timings
+    )
 
 
 _OFTEN: Mapping[type[Message], Callable[[Any], bool]] = {pb.StepFrame: _is_plain_frame, pb.StepReport: _is_plain_report}

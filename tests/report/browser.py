@@ -7,6 +7,7 @@ import contextlib
 import json
 import shutil
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
+READY_S = 60.0
 MISSING = "chromium and chromedriver are not installed (apt-get install chromium chromium-driver)"
 _FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
@@ -33,9 +35,13 @@ class Browser:
         self._session = f"/session/{session['sessionId']}"
 
     def open(self, path: Path, width: int = 1400, height: int = 1000) -> None:
-        """Load a file from disk and wait until its scripts have run."""
+        """Load a file from disk and wait until it says that its scripts have run, if it does; a test notices one that never says it."""
         self._ask("POST", f"{self._session}/window/rect", {"width": width, "height": height})
         self._ask("POST", f"{self._session}/url", {"url": path.as_uri()})
+        if b"dataset.ready" in path.read_bytes():
+            give_up_s = time.monotonic() + READY_S
+            while self.run("return document.documentElement.dataset.ready ?? null") is None and time.monotonic() < give_up_s:
+                time.sleep(0.05)
 
     def run(self, script: str, *arguments: Any) -> Any:
         """The value that `script` returns; a promise is waited for."""
@@ -51,7 +57,9 @@ class Browser:
         entries = self._ask("POST", f"{self._session}/se/log", {"type": "performance"})
         messages = [json.loads(e["message"])["message"] for e in entries]
         asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-        return [url for url in asked if not url.startswith(("chrome://", "data:", "blob:"))]  # its own first tab, and what asks nobody
+        return [
+            url for url in asked if not url.startswith(("chrome://", "chrome-untrusted://", "data:", "blob:"))
+        ]  # its own first tab, and what asks nobody
 
     def screenshot(self, path: Path) -> None:
         path.write_bytes(base64.b64decode(self._ask("GET", f"{self._session}/screenshot")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def test_a_disk_that_refuses_leaves_the_old_file(tmp_path: Path, monkeypatch: py
 def test_without_plotly_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     page.plotly_js.cache_clear()
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(NoodleError, match="pip install plotly"):
+    with pytest.raises(NoodleError, match=re.escape("pip install 'noodlecore[report]'")):
         page.plotly_js()
     page.plotly_js.cache_clear()
 

@@ -129,6 +129,7 @@ READERS: Mapping[str, Reading] = {
     "Control.Apply": by_client(lambda c: c.apply(1)),
     "Control.Drain": by_client(lambda c: c.drain("w1")),
     "Control.Undrain": by_client(lambda c: c.undrain("w1")),
+    "Control.GetText": by_client(lambda c: c.text("s")),
     "Control.Acknowledge": by_client(lambda c: c.acknowledge()),
     "Control.Profile": by_client(lambda c: c.profile("w1")),
     "Control.ListMoves": by_client(lambda c: c.moves()),

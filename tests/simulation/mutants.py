@@ -594,7 +594,7 @@ def restored_session_does_not_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Serving, "restore", mutant)
 
 
-FREQUENT_SEEDS = 150
+FREQUENT_SEEDS = 250
 FREQUENT: list[Mutate] = [
     commit_takes_what_is_there, answer_to_any_move_counts,
     no_deduplication, no_gap_check, a_later_opening_is_taken, reply_matched_by_step_only, recovery_keeps_the_epoch,

@@ -110,7 +110,9 @@ def test_backoff_grows_to_15_seconds_and_never_synchronises() -> None:
 def test_importing_the_console_imports_neither_the_engine_nor_grpc() -> None:
     heavy = "('grpc', 'torch', 'transformers', 'protos', 'google')"
     # The nouns, the options and the diagnosis are loaded: they need the standard library alone.
-    rooms = "m.startswith('engine.') and not m.startswith(('engine.data', 'engine.options', 'engine.diagnosis')) and not m.endswith('options')"
+    rooms = (
+        "m.startswith('engine.') and not m.startswith(('engine.data', 'engine.options', 'engine.diagnosis')) and not m.endswith('options')"
+    )
     code = f"import sys, noodle_tui.app; print([m for m in sys.modules if m.split('.')[0] in {heavy} or {rooms}])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     rest = ["engine.files", "engine.printable", "engine.program", "engine.service", "engine.service.trust"]

@@ -105,14 +105,19 @@ class Wire:
     def _copy(self, coordinator: DrillCoordinator, command: do.CopyKv) -> None:
         transfer, version = command.transfer, command.plan_version
         source, target = self.workers[transfer.source_id], self.workers[transfer.target_id]
-        left, failure = {r.session_id for r in command.ranges}, _move_failed(version, target.worker_id)
+        left, failure, answered = {r.session_id for r in command.ranges}, _move_failed(version, target.worker_id), False
         size = sum(r.stop_token - r.start_token for r in command.ranges)
         done = on.KvCopied(transfer, version, command.round, size)
+
+        def answer() -> None:
+            nonlocal answered
+            answered = True
+            coordinator.feed(done)
 
         def finish(session_id: str) -> None:
             left.discard(session_id)
             if not left:
-                self.world.send(target.worker_id, NAME, lambda: coordinator.feed(done))
+                self.world.send(target.worker_id, NAME, answer)
 
         def take(part: KvRange, found: Copy) -> None:
             try:
@@ -133,7 +138,7 @@ class Wire:
 
         for part in command.ranges:
             self.world.send(target.worker_id, source.worker_id, lambda p=part: source.receive(lambda: export(p)))  # type: ignore[misc]
-        self.world.after(RPC_TIMEOUT_S, lambda: coordinator.feed(failure) if left else None)
+        self.world.after(RPC_TIMEOUT_S, lambda: None if answered else coordinator.feed(failure))
 
     def _send_step(self, coordinator: DrillCoordinator, command: do.SendStep) -> None:
         frame = Frame(command.plan_version, command.step_id, command.segments, releases=command.releases)
