@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -274,22 +275,21 @@ class ClusterShell:
         self._profiling.add(worker_id)
         self.record(do.Record(Severity.INFO, "node", worker_id, "is being profiled beside what it serves"))
         try:
-            async for message in peer.profile(card, member.spec, quick):
-                if message.profile_json:
-                    self.feed(on.WorkerProfiled(worker_id, member.generation, Profile.from_json(message.profile_json), message.slowdown))
-                yield message
-        except grpc.RpcError as e:
-            raise from_rpc_error(e, f"worker {worker_id}") from e
+            with _asking(worker_id):
+                async for message in peer.profile(card, member.spec, quick):
+                    if message.profile_json:
+                        self.feed(
+                            on.WorkerProfiled(worker_id, member.generation, Profile.from_json(message.profile_json), message.slowdown)
+                        )
+                    yield message
         finally:
             self._profiling.discard(worker_id)
 
     async def set_slowdown(self, worker_id: str, factor: float) -> None:
         """Raises NotFound for a worker that is not there, and what it answers."""
         peer = self.peers.present(worker_id)
-        try:
+        with _asking(worker_id):
             await peer.set_slowdown(factor)
-        except grpc.RpcError as e:
-            raise from_rpc_error(e, f"worker {worker_id}") from e
         self.record(do.Record(Severity.WARN, "node", worker_id, f"plays a machine {factor:g} times as slow from now on"))
 
     def _undelivered(self, frame: pb.StepFrame, text: str) -> None:
@@ -316,6 +316,21 @@ class ClusterShell:
         self.journal.close()
         if self._recorder is not None:
             await asyncio.to_thread(self._recorder.close)
+
+
+@contextlib.contextmanager
+def _asking(worker_id: str) -> Iterator[None]:
+    """What goes wrong with a question to a worker, in the caller's words. gRPC cancels calls of a channel that is closed as if the
+    caller had gone, and nobody would hear of it."""
+    try:
+        yield
+    except grpc.RpcError as e:
+        raise from_rpc_error(e, f"worker {worker_id}") from e
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise Unavailable(f"worker {worker_id} left before it had answered") from None
 
 
 def _place_of(error: BaseException) -> str:
