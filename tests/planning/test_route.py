@@ -28,9 +28,10 @@ README = Path(routing.__file__).with_name("README.md")
 
 
 def tables_of(text: str) -> list[list[tuple[str, str]]]:
-    """The rows of every table with two columns."""
+    """The rows of every table with two columns that is about routes."""
     found: list[list[tuple[str, str]]] = [[]]
-    for line in text.splitlines():
+    first = text.index("| where | route |")
+    for line in text[first:].splitlines():
         cells = re.fullmatch(r"\| ([^|]+) \| ([^|]+) \|", line)
         if cells is None:
             found.append([])

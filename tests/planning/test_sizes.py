@@ -14,10 +14,10 @@ from engine.planning.routing import search_route
 from engine.planning.solving.beam_plan import allowed, solve_large
 from engine.planning.solving.exact import BOTTLENECK, Solver
 from engine.planning.solving.label_search import LabelSearch, Work
-from engine.planning.solving.objectives import BOTTLENECK_SLACK, DESCENDING, LATENCY, RATIO
+from engine.planning.solving.objectives import BOTTLENECK_SLACK, DESCENDING, LATENCY, OBJECTIVES, RATIO
 from engine.planning.solving.tables import Tables
 from engine.planning.solving.thresholds.node_sets import whole_space
-from engine.planning.strategies import STRATEGIES, answer, solve
+from engine.planning.strategies import answer, solve
 from tests.planning.fuzz import PATHS
 from tests.planning.reference import random_problem
 
@@ -123,7 +123,7 @@ def test_20_unlike_nodes_have_a_short_round_trip_and_a_bound_near_it(in_flight: 
     assert found.objective * in_flight <= 0.2004
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", OBJECTIVES)
 def test_bounds_of_the_fallback_are_never_above_the_optimum(strategy: str) -> None:
     compared = 0
     for seed in range(400, 520):
