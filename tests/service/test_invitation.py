@@ -18,6 +18,7 @@ import pytest
 from engine.data.errors import InvalidInput, NoodleError, Refused, Unauthorized, Unavailable
 from engine.service.options import Role
 from engine.service.trust import certificates
+from engine.service.trust import invitation as invitation_module
 from engine.service.trust.invitation import Desk, Invitation, accept, read_invitation
 
 JOIN, HERE = "127.0.0.1:7070", "127.0.0.1:0"
@@ -78,6 +79,47 @@ def test_one_that_was_used_or_is_over_is_refused(head: Path, tmp_path: Path) -> 
 
     talk(head, used)
     talk(head, over)
+
+
+def test_of_two_who_come_in_one_moment_one_gets_in(head: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one shows the token while the first one's certificate is still on its way."""
+    going, sent, send = asyncio.Event(), asyncio.Event(), invitation_module._send
+
+    async def slow(writer: asyncio.StreamWriter, document: Any) -> None:
+        if "certificate" in document:
+            going.set()
+            await sent.wait()
+        await send(writer, document)
+
+    async def work(desk: Desk, invitation: Invitation) -> None:
+        first = asyncio.create_task(accept(invitation, "first", tmp_path / "first"))
+        await going.wait()
+        with pytest.raises(NoodleError, match="was used already"):
+            await accept(invitation, "second", tmp_path / "second")
+        sent.set()
+        assert (await first).name == await desk.used(DEADLINE_S) == "first"
+        assert [c.name for c in certificates.issued(head)] == ["first"]
+
+    monkeypatch.setattr(invitation_module, "_send", slow)
+    talk(head, work)
+
+
+@pytest.mark.parametrize(
+    "said", [b"[" * 60_000 + b"\n", b"a" * 200_000, b"\xff\n", b"[]\n", b"{", b""], ids=["deep", "long", "bytes", "list", "half", "none"]
+)
+def test_what_is_no_request_ends_its_own_call_alone(head: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, said: bytes) -> None:
+    async def work(desk: Desk, invitation: Invitation) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        reader, writer = await asyncio.open_connection(*invitation.at.split(":"), ssl=context, limit=2**20)
+        await reader.readline()
+        writer.write(said)
+        writer.close()
+        assert (await accept(invitation, "w", tmp_path / "w")).name == "w"
+        await desk.used(DEADLINE_S)
+
+    talk(head, work)
+    assert not caplog.records, caplog.text
 
 
 def test_a_stranger_who_answers_is_told_nothing(head: Path, tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def _series(name: str, labels: str, extra: dict[str, str]) -> str:
 
 @needs_prometheus
 def test_a_quantile_of_prometheus_is_the_one_that_callers_measured(cluster: tuple[Running, Path], prometheus: Prometheus) -> None:
-    """Within one bucket: between the neighbours of the bucket that holds the callers' own 95th percentile."""
+    """Within one bucket of the coordinator's own figures, and never above what callers saw, whom a busy machine keeps waiting."""
     running_cluster = cluster[0]
     first_s, wanted = [], 40
     before = until(lambda: prometheus.query("sum(noodle_time_to_first_token_seconds_count)") or None, "the counts so far")[0]
@@ -189,9 +189,9 @@ def test_a_quantile_of_prometheus_is_the_one_that_callers_measured(cluster: tupl
         for le, value in begin.items()
     )
     (seen_s,) = prometheus.query(f"histogram_quantile(0.95, {expression})")
-    measured_s = sorted(first_s)[int(0.95 * wanted)]
-    place = bisect.bisect_left(buckets, measured_s)
-    assert buckets[max(0, place - 2)] <= seen_s <= buckets[min(len(buckets) - 1, place + 1)], (seen_s, measured_s)
+    own_s = [session.ttft_s for session in running_cluster.status().ended.latest[:wanted]]
+    own, callers = (bisect.bisect_left(buckets, sorted(times_s)[int(0.95 * wanted)]) for times_s in (own_s, first_s))
+    assert buckets[max(0, own - 2)] <= seen_s <= buckets[min(len(buckets) - 1, own + 1, callers + 1)], (seen_s, own_s, first_s)
 
 
 def _metrics_of(running_cluster: Running) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,6 +115,15 @@ def test_two_stages_equal_generate_and_a_repeated_step_appends_nothing(pair: tup
     assert [r.token_id for r in (*one.results, *two.results)] == [expected[1]] * 2  # type: ignore[union-attr]
     rest = generate(pair, [*PROMPT, first, expected[1]], len(PROMPT) + 1, NUM_NEW - 2)
     assert [first, expected[1], *rest] == expected
+
+
+def test_when_a_step_came_and_was_done_is_told_by_a_clock_that_never_jumps(pair: tuple[Stage, Stage]) -> None:
+    """Hops are told apart by what each takes beyond the least that it ever took: after a jump of one host's clock that would be wrong for good."""
+    began_s = time.monotonic()
+    middle = pair[0].step(frame(0, PROMPT, 0))
+    (timing,) = middle.timings
+    assert began_s <= timing.arrived_s <= timing.done_s <= time.monotonic()
+    assert timing.done_s - timing.arrived_s >= timing.compute_s
 
 
 def test_a_session_goes_on_elsewhere_from_its_exported_keys_and_values(pair: tuple[Stage, Stage]) -> None:

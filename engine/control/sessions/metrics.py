@@ -7,8 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from engine.control.sessions.hops import Hops
-from engine.control.sessions.window import Window, over_time
-from engine.control.sessions.window import quantile as quantile
+from engine.control.sessions.window import Window, over_time, quantile
 from engine.data.generation import StageTiming
 from engine.data.status import WINDOW_S
 

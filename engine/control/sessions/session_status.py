@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine.control.sessions.metrics import quantile
 from engine.control.sessions.past_sessions import FAILED
 from engine.control.sessions.session import Session
+from engine.control.sessions.window import quantile
 from engine.data.errors import NoodleError
 from engine.data.generation import FinishReason
 from engine.data.status import Guessed, SessionStatus

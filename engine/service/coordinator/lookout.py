@@ -3,26 +3,29 @@ all that is wrong, in events."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
-from engine.control.cluster import Cluster
+from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.commands import Record
 from engine.control.moves import num_moved
+from engine.control.placement import plan_for
 from engine.data.errors import NoodleError
 from engine.data.plan import Plan
 from engine.data.status import WINDOW_S, ClusterStatus, CoordinatorGauges, Outlook, Phase, Severity
 from engine.diagnosis.finding import Finding, Kind
 from engine.diagnosis.standing import Standing
+from engine.planning.problem import Problem
 from engine.service.machine_sensors import disk_free_bytes
 
 LOOK_S, OUTLOOK_S = 1.0, 10.0
-MOST_NODES = 16  # a plan for more may take longer than tokens should wait
+MOST_NODES = 16  # a plan for more may take long, even beside the loop
 FOR_SPEED = ("balanced", "bottleneck_first", "latency_optimized")  # others may choose a slower plan, and are right
 _QUIET = frozenset({Kind.PROMPT, Kind.KV, Kind.BUSY_HOST, Kind.RESTING})  # told, but nothing that somebody must acknowledge
 
@@ -36,6 +39,7 @@ class Lookout:
         self._process = psutil.Process()
         self._gauges = CoordinatorGauges(host=socket.gethostname())
         self._outlook = Outlook()
+        self._asked: Question | None = None  # of which `_outlook` is the answer
         self._standing = Standing()
         self._looked_s = self._planned_s = float("-inf")
 
@@ -53,13 +57,21 @@ class Lookout:
     def is_due(self, now_s: float) -> bool:
         return now_s - self._looked_s >= LOOK_S
 
-    def look(self, cluster: Cluster, status: ClusterStatus, now_s: float) -> Iterator[Record]:
+    async def look_ahead(self, cluster: Cluster, now_s: float) -> None:
+        """Find what another plan would gain, every `OUTLOOK_S` at most and only when something changed: on a thread, for a plan takes up to
+        half a second, and tokens go through the loop."""
+        if now_s - self._planned_s < OUTLOOK_S:
+            return
+        self._planned_s, asked = now_s, _question(cluster)
+        if asked != self._asked:
+            self._asked = asked
+            self._outlook = Outlook() if asked is None else await asyncio.to_thread(outlook, asked)
+
+    def look(self, status: ClusterStatus, now_s: float) -> Iterator[Record]:
         """Read what is slow to read, and say what is wrong now and was not, or no longer is."""
         self._looked_s = now_s
         cores = self._process.cpu_percent() / 100.0
         self._gauges = replace(self._gauges, disk_free_bytes=disk_free_bytes(self._folder), cpu_utilisation=cores)
-        if now_s - self._planned_s >= OUTLOOK_S:
-            self._planned_s, self._outlook = now_s, outlook(cluster)
         before = {finding.key: finding for finding in self._standing.said}
         self._standing = self._standing.after(status, now_s)
         now = {finding.key: finding for finding in self._standing.said}
@@ -67,16 +79,36 @@ class Lookout:
         yield from (_ends(finding) for key, finding in before.items() if key not in now and finding.kind is not Kind.LOST_NODE)
 
 
-def outlook(cluster: Cluster) -> Outlook:
-    """The plan that serves beside the one that would be made now; nothing where that cannot be said."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """All that an outlook depends on, as it is now."""
+
+    problem: Problem
+    config: ClusterConfig
+    plan: Plan
+    strategy: str
+
+
+def _question(cluster: Cluster) -> Question | None:
+    """None where nothing can be said of another plan."""
     plan, strategy = cluster.plan, cluster.strategy
     if plan is None or cluster.phase is not Phase.SERVING or strategy not in FOR_SPEED or len(cluster.members) > MOST_NODES:
-        return Outlook()
+        return None
     try:
-        present, best = cluster.preview(stages=plan.stages), cluster.preview(strategy)
+        return Question(cluster.problem(), cluster.config, plan, strategy)
+    except NoodleError:
+        return None
+
+
+def outlook(asked: Question) -> Outlook:
+    """The plan that serves beside the one that would be made now; nothing where there is none."""
+    strategy, version = asked.strategy, asked.plan.plan_version
+    try:
+        present = plan_for(asked.problem, asked.config, strategy, version, asked.plan.stages, is_asked=False)
+        best = plan_for(asked.problem, asked.config, strategy, version, (), is_asked=True)
     except NoodleError:
         return Outlook()
-    return Outlook(_objective_s(present, strategy), _objective_s(best, strategy), num_moved(plan, best))
+    return Outlook(_objective_s(present, strategy), _objective_s(best, strategy), num_moved(asked.plan, best))
 
 
 def _objective_s(plan: Plan, strategy: str) -> float:

@@ -157,8 +157,9 @@ class ClusterShell:
         return replace(status, alarms=Alarms(events.acknowledged, events.num_unacknowledged))
 
     def _look_out(self, now_s: float) -> None:
-        for record in self._lookout.look(self.cluster, self.status(), now_s):
+        for record in self._lookout.look(self.status(), now_s):
             self.record(record)
+        self.spawn(self._lookout.look_ahead(self.cluster, now_s))
 
     async def admit(self, spec: NodeSpec, ready: bool) -> int:
         """Take a worker in and return the number of its registration.

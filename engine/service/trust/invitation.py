@@ -77,7 +77,7 @@ class Desk:
         """Raises NotFound without an authority, InvalidInput for a name that cannot be."""
         self._folder, self._join, self._name = folder, check_address(join), check_name("node name", name) if name else ""
         self._authority = certificates.authority(folder)
-        self._token, self._num_wrong = secrets.token_urlsafe(32), 0
+        self._token, self._num_wrong, self._is_granted = secrets.token_urlsafe(32), 0, False
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._server: asyncio.Server | None = None
 
@@ -124,13 +124,15 @@ class Desk:
                     reply, name = self._reply(asked)
                 except NoodleError as e:
                     reply, name = {"error": str(e)}, ""
-                await _send(writer, reply)
-                if name and not self._ended.done():
-                    self._ended.set_result(name)
+                try:
+                    await _send(writer, reply)
+                finally:
+                    if name and not self._ended.done():
+                        self._ended.set_result(name)
         writer.close()
 
     def _reply(self, asked: Mapping[str, Any]) -> tuple[dict[str, str], str]:
-        if self._ended.done():
+        if self._is_granted or self._ended.done():
             raise Refused("this invitation was used already, or is over: ask for another one")
         if not hmac.compare_digest(str(asked.get("token", "")).encode(), self._token.encode()):
             self._num_wrong += 1
@@ -141,6 +143,7 @@ class Desk:
             raise Unauthorized("the token is not the one of this invitation: paste the whole line again")
         name = self._name or check_name("node name", str(asked.get("name", "")))
         pem = certificates.admit(self._folder, str(asked.get("request", "")).encode(), name, Role.WORKER)
+        self._is_granted = True  # before anything is sent: whoever asks meanwhile comes too late
         revoked = self._folder / "revoked.pem"
         return {"name": name, "certificate": pem.decode(), "revoked": revoked.read_text() if revoked.exists() else ""}, name
 
@@ -228,7 +231,10 @@ async def _send(writer: asyncio.StreamWriter, document: Mapping[str, str]) -> No
 
 async def _receive(reader: asyncio.StreamReader) -> dict[str, Any]:
     """Raises ValueError for what is no object in one line of bounded length."""
-    found = json.loads(await reader.readuntil(b"\n"))
+    try:
+        found = json.loads(await reader.readuntil(b"\n"))
+    except (asyncio.LimitOverrunError, RecursionError) as e:
+        raise ValueError("too long, or too deep") from e
     if not isinstance(found, dict):
         raise ValueError("not an object")
     return found

@@ -224,12 +224,9 @@ class StageRunner:
             queue_s=started_s - received_s,
             wire_in_s=computing_s - started_s,
         )
-        now_s, wall_s = time.perf_counter(), time.time()
-        timing.wire_out_s, timing.arrived_s, timing.done_s = (
-            now_s - computed_s,
-            wall_s - (now_s - received_s),
-            wall_s - (now_s - computed_s),
-        )
+        now_s, clock_s = time.perf_counter(), time.monotonic()  # a wall clock jumps
+        timing.wire_out_s = now_s - computed_s
+        timing.arrived_s, timing.done_s = clock_s - (now_s - received_s), clock_s - timing.wire_out_s
         self._meters.add_step(timing.compute_s, timing.queue_s, timing.wire_in_s, timing.wire_out_s)
         needed = rows or failures or ((frame.releases or frame.kept or frame.dropped) and not model.is_last)
         return message if needed else None

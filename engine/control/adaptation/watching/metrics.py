@@ -16,7 +16,7 @@ from engine.control.adaptation.watching.law import StageLaw, stage_law
 from engine.control.adaptation.watching.memory import MemoryTrend
 from engine.control.adaptation.watching.problem import joins, link_name, links_of
 from engine.control.adaptation.watching.view import AdaptationView, MemorySample, StepSample
-from engine.control.sessions.metrics import quantile
+from engine.control.sessions.window import quantile
 from engine.data.plan import Stage
 from engine.planning.problem import Problem
 from engine.profile.point import DECODE

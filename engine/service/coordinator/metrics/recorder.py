@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.control import commands as do
 from engine.control import events as on
-from engine.control.sessions.metrics import quantile
+from engine.control.sessions.window import quantile
 from engine.data.generation import StageTiming
 from engine.data.status import ClusterStatus, Event, NodeStatus
 from engine.report.jsonl_writer import JsonlWriter
