@@ -10,7 +10,6 @@ import json
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -21,13 +20,6 @@ from tests.service.nursery import Nursery
 
 MODEL = "llama:tiny"
 SOON_S = HOLD_S / 12  # a second is promised; the machine of a test may be busy
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
 
 
 @pytest.fixture(scope="module")

@@ -35,13 +35,6 @@ from tests.service.reference import folder_of, reference
 from tests.service.test_live import ask, events, until
 
 
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
-
-
 @dataclass
 class Far(Matrix):
     """A cluster whose workers are far from the coordinator's folder."""

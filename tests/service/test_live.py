@@ -45,13 +45,6 @@ from tests.service.nursery import Nursery
 from tests.service.reference import folder_of, reference, reference_logprobs, sampled_reference
 
 
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
-
-
 @pytest.fixture
 def cluster(nursery: Nursery, tmp_path: Path) -> Iterator[Matrix]:
     nursery.folder = tmp_path

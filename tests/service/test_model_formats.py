@@ -7,7 +7,7 @@ import contextlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,6 @@ def compiled_fp8_folder(folder: Path) -> Path:
 def image_folder(folder: Path) -> Path:
     random_wrapper("mistral3").save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
 
 
 @pytest.mark.parametrize("make", [gguf_file, mxfp4_folder, compiled_fp8_folder, image_folder])

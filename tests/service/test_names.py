@@ -47,13 +47,6 @@ class Pair:
         return asyncio.run(connected())
 
 
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
-
-
 @pytest.fixture
 def pair(nursery: Nursery) -> Iterator[Pair]:
     pair = Pair(nursery)

@@ -46,13 +46,6 @@ class Conversations(Matrix):
         )
 
 
-@pytest.fixture(scope="module")
-def nursery() -> Iterator[Nursery]:
-    nursery = Nursery()
-    yield nursery
-    nursery.close()
-
-
 @pytest.fixture
 def start(nursery: Nursery, tmp_path: Path) -> Iterator[Callable[..., Conversations]]:
     begun: list[Conversations] = []

@@ -118,7 +118,7 @@ def test_two_stages_equal_generate_and_a_repeated_step_appends_nothing(pair: tup
 
 
 def test_when_a_step_came_and_was_done_is_told_by_a_clock_that_never_jumps(pair: tuple[Stage, Stage]) -> None:
-    """Hops are told apart by what each takes beyond the least that it ever took: after a jump of one host's clock that would be wrong for good."""
+    """Hops are told apart by what each takes beyond its least so far: a host's clock that jumped would make that wrong for good."""
     began_s = time.monotonic()
     middle = pair[0].step(frame(0, PROMPT, 0))
     (timing,) = middle.timings
