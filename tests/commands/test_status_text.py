@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.commands.cluster.inspect import _document, _text
+from engine.commands.cluster.why import _nothing
 from engine.data.precision import Identity, Precision
 from engine.data.status import SessionStatus
 from tests.tui import frames
@@ -61,3 +62,9 @@ def test_the_document_keeps_its_names_whatever_holds_the_values() -> None:
     node = "worker_id pid host address device state detail progress start stop memory_bytes memory_limit_bytes kv_budget_bytes"
     gauges = "resident_bytes kv_used_bytes cpu_utilisation queue_depth gpu_utilisation gpu_temperature_c cpu_temperature_c"
     assert document["workers"][0].keys() == set(f"{node} {gauges} heartbeat_age_s is_drained".split())
+
+
+def test_where_nothing_stands_out_no_figure_is_made_up() -> None:
+    assert _nothing(frames.status()) == "nothing stands out: serving, 84.7 tokens/s, a step takes 23.9 ms"
+    idle = frames.status(sessions=(), tokens_per_s=0.0, step_p50_s=0.0)
+    assert _nothing(idle) == "nothing stands out: serving, no session runs"

@@ -67,4 +67,5 @@ def _rows(finding: Finding) -> list[str]:
 
 def _nothing(status: ClusterStatus) -> str:
     speed = status.speed
-    return one_line(f"nothing stands out: {status.phase}, {speed.tokens_per_s:.1f} tokens/s, a step takes {1e3 * speed.step_p50_s:.1f} ms")
+    does = f"{speed.tokens_per_s:.1f} tokens/s, a step takes {1e3 * speed.step_p50_s:.1f} ms" if speed.step_p50_s > 0 else "no session runs"
+    return one_line(f"nothing stands out: {status.phase}, {does}")
