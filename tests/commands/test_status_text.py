@@ -55,13 +55,16 @@ def test_the_document_keeps_its_names_whatever_holds_the_values() -> None:
     model = "model random_weights has_tokenizer num_items context_tokens precision stand_in_tokenizer tokenizer_source"
     figures = "tokens_per_s step_p50_s step_p95_s predicted_step_s predicted_bottleneck_s num_sessions_done num_sessions_failed finished"
     rest = "identity identity_text adaptation_mode suggestion_id acknowledged_sequence num_unacknowledged"
-    assert document.keys() == set(f"{cluster} {model} {figures} {rest}".split())
+    window = "window_s newest_s entry_hop_s expected_entry_s expected_step_s work prefix_cache speculation coordinator outlook"
+    assert document.keys() == set(f"{cluster} {model} {figures} {rest} {window}".split())
+    assert document["prefix_cache"]["hit_rate"] == 0.0 and document["speculation"]["num_proposed"] == 0
+    assert not {"prefix_cache", "speculation"} & document["work"].keys()
     assert (document["model"], document["num_items"], document["tokens_per_s"]) == ("gpt2", 14, 84.7)
     assert (document["adaptation_mode"], document["suggestion_id"], document["num_unacknowledged"]) == ("suggest", 7, 2)
     assert (document["num_sessions_done"], len(document["finished"])) == (3, 1)
     node = "worker_id pid host address device state detail progress start stop memory_bytes memory_limit_bytes kv_budget_bytes"
     gauges = "resident_bytes kv_used_bytes cpu_utilisation queue_depth gpu_utilisation gpu_temperature_c cpu_temperature_c"
-    assert document["workers"][0].keys() == set(f"{node} {gauges} heartbeat_age_s is_drained".split())
+    assert document["workers"][0].keys() == set(f"{node} {gauges} heartbeat_age_s is_drained runtime_bytes machine".split())
 
 
 def test_where_nothing_stands_out_no_figure_is_made_up() -> None:

@@ -1,4 +1,4 @@
-"""`noodle-engine bench quality MODEL`: perplexity of the same text in every dtype, computed by the stages that serve.
+"""`noodle-engine bench quality MODEL`: perplexity of the same text in every dtype, computed by a stage as it serves.
 
 The text is what machines have anyway: the licences of Debian or of Python as English, modules of Python's library as code. It is cut
 into windows that are read independently, and every token but the first of a window is predicted.
@@ -11,7 +11,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.commands.bench.options import Bench
 from engine.commands.output import note, print_json, say, table
@@ -19,8 +19,12 @@ from engine.data.errors import InvalidInput
 from engine.data.model import ModelRef
 from engine.data.precision import DTYPE_BYTES
 
+if TYPE_CHECKING:
+    from engine.model.running.stage import StageModel
+
 WINDOW_TOKENS = 512
-_HEAD_ROWS = 128  # tokens whose logits are in memory at once
+_CHUNK_TOKENS = 128  # whose logits are in memory at once
+_KV_BYTES = 2**32
 _LICENCES = Path("/usr/share/common-licenses")
 
 
@@ -41,6 +45,7 @@ def bench_quality(options: Bench) -> int:
 
 def measure(ref: ModelRef, dtypes: Sequence[str], num_tokens: int) -> dict[str, Any]:
     """Perplexity of `num_tokens` tokens of each text, by text and dtype."""
+    from engine.model.running.stage import StageModel
     from engine.model.sources.card import prepare
     from engine.model.sources.source import default_cache_dir
     from engine.service.coordinator.text.codec import TextCodec
@@ -50,46 +55,31 @@ def measure(ref: ModelRef, dtypes: Sequence[str], num_tokens: int) -> dict[str, 
     texts = {name: _tokens(TextCodec(Path(card.folder)), text, num_tokens) for name, text in _texts()}
     rows: list[dict[str, Any]] = []
     for dtype in dtypes:
-        stages = _Halves(Path(card.folder), card.num_items, dtype)
+        model = StageModel.load(Path(card.folder), 0, card.num_items, dtype=dtype, kv_budget_bytes=_KV_BYTES)
         for name, token_ids in texts.items():
             note(f"quality: {name} in {dtype}")
-            loss, predicted = stages.loss(token_ids, window)
+            loss, predicted = _loss(model, token_ids, window)
             rows.append({"text": name, "dtype": dtype, "num_tokens": len(token_ids), "perplexity": math.exp(loss / predicted)})
-        del stages
+        del model
     first = {row["text"]: row["perplexity"] for row in rows if row["dtype"] == dtypes[0]}
     return {"model": ref.label, "window_tokens": window, "rows": [row | {"ratio": row["perplexity"] / first[row["text"]]} for row in rows]}
 
 
-class _Halves:
-    """A model as two stages, the head apart: a stage gives the logits of each session's last token, so there every token is a session."""
+def _loss(model: StageModel, token_ids: Sequence[int], window: int) -> tuple[float, int]:
+    """Sum of the natural logarithms of what the tokens' probabilities were, negated, and the number of predicted tokens."""
+    import torch
 
-    def __init__(self, folder: Path, num_items: int, dtype: str) -> None:
-        from engine.model.running.stage import StageModel
-
-        self._body = StageModel.load(folder, 0, num_items - 1, dtype=dtype, kv_budget_bytes=2**32)
-        self._head = StageModel.load(folder, num_items - 1, num_items, dtype=dtype, kv_budget_bytes=2**32)
-
-    def loss(self, token_ids: Sequence[int], window: int) -> tuple[float, int]:
-        """Sum of the natural logarithms of what the tokens' probabilities were, negated, and the number of predicted tokens."""
-        import torch
-
-        total, predicted = 0.0, 0
-        for start in range(0, len(token_ids) - 1, window):
-            part = list(token_ids[start : start + window])
-            self._body.open("text", len(part))
-            hidden = self._body.forward([("text", part)], None)[:-1]
-            self._body.close("text")
-            for at in range(0, len(hidden), _HEAD_ROWS):
-                rows = [(str(at + i), [0]) for i in range(len(hidden[at : at + _HEAD_ROWS]))]
-                for name, _ in rows:
-                    self._head.open(name, 1)
-                logits = self._head.forward(rows, hidden[at : at + _HEAD_ROWS].contiguous())
-                for name, _ in rows:
-                    self._head.close(name)
-                wanted = torch.tensor(part[at + 1 : at + 1 + len(rows)])
-                total += float(torch.nn.functional.cross_entropy(logits.double(), wanted, reduction="sum"))
-            predicted += len(hidden)
-        return total, predicted
+    total, predicted = 0.0, 0
+    for start in range(0, len(token_ids) - 1, window):
+        part = list(token_ids[start : start + window])
+        model.open("text", len(part))
+        for at in range(0, len(part) - 1, _CHUNK_TOKENS):
+            chunk, wanted = part[at : at + _CHUNK_TOKENS], part[at + 1 : at + 1 + _CHUNK_TOKENS]
+            logits = model.forward([("text", chunk)], None, [len(chunk)])[: len(wanted)]
+            total += float(torch.nn.functional.cross_entropy(logits.double(), torch.tensor(wanted), reduction="sum"))
+            predicted += len(wanted)
+        model.close("text")
+    return total, predicted
 
 
 def _texts() -> Iterator[tuple[str, str]]:
