@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -38,6 +39,7 @@ from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
 MOST_S = 0.05
+MOST_TRIES = 3
 AROUND_BYTES = 64  # what stands around the field
 ANSWER_S = 30.0
 LARGE_CONTEXT = 2**18  # tokens; as large as those of the models that are served here
@@ -123,15 +125,22 @@ def ask(address: str, method: Any, content: bytes) -> tuple[grpc.StatusCode, str
 
 
 def longest_hold(folder: Path, method: Any, content: bytes, context_tokens: int = 0) -> tuple[float, grpc.StatusCode, str]:
+    """The best of a few tries: what a request costs is there every time, a garbage collection or a busy neighbour is not."""
+
     async def work() -> tuple[float, grpc.StatusCode, str]:
         async with coordinator(folder, context_tokens) as address:
             small = method.input_type._concrete_class().SerializeToString()
             await asyncio.to_thread(ask, address, method, small)  # what the first call costs is not what a large one costs
-            clock = LoopClock()
-            running = asyncio.create_task(clock.run())
-            code, text = await asyncio.to_thread(ask, address, method, content)
-            running.cancel()
-            return clock.longest_s, code, text
+            held_s = math.inf
+            for _ in range(MOST_TRIES):
+                clock = LoopClock()
+                running = asyncio.create_task(clock.run())
+                code, text = await asyncio.to_thread(ask, address, method, content)
+                running.cancel()
+                held_s = min(held_s, clock.longest_s)
+                if held_s < MOST_S:
+                    break
+            return held_s, code, text
 
     return asyncio.run(work())
 

@@ -11,9 +11,10 @@ from tests.simulation.agreement import compare, kendall
 
 def test_plan_and_simulation_rank_and_figure_alike() -> None:
     rows = [row for seed in range(300, 306) for row in compare(seed)]
-    same, other = kendall(rows)  # a few figures are further off: where steps have unlike numbers of rows, the fullest one sets the pace
+    same, other = kendall(rows)
     assert same > 40 and (same - other) / (same + other) >= 0.95
-    assert sum(row.error > 0.1 for row in rows) <= 0.1 * len(rows), max(rows, key=lambda row: row.error)
+    worst = sorted(rows, key=lambda row: row.error)
+    assert worst[-1].error < 0.16 and worst[-4].error < 0.05, worst[-4:]
 
 
 def test_the_comparison_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,13 +132,14 @@ class WorkloadProfiler:
         """Rounds until the deadline. Points that it leaves without a sample are dropped, but for a few of each phase."""
         began_s = perf_counter()
         for number in range(_MAX_ROUNDS):
-            for taken in list(samples):
+            for visited, taken in enumerate(list(samples)):
                 if perf_counter() > deadline_s and (taken.spans or _num_of(taken.point.phase, samples) > _FEWEST_POINTS):
                     if not taken.spans:
                         samples.remove(taken)
                 elif number % 2 == 0 or len(taken.spans) < 2 or taken.plain_s[-1] < _RARE_STEP_S:
-                    share = min(1.0, (perf_counter() - began_s) / max(deadline_s - began_s, 1e-3))
-                    self._progress(0.2 + 0.7 * share, f"round {number + 1}: {taken.point.label}")
+                    of_time = min(1.0, (perf_counter() - began_s) / max(deadline_s - began_s, 1e-3))
+                    of_rounds = (number + visited / len(samples)) / _MAX_ROUNDS
+                    self._progress(0.2 + 0.7 * max(of_time, of_rounds), f"round {number + 1}: {taken.point.label}")
                     self._visit(taken)
             if perf_counter() > deadline_s:
                 return
