@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.cells import cell_len
 
 from engine.diagnosis.finding import Finding, Kind
+from noodle_tui.core.pages import Page
 from noodle_tui.listings.diagnosis import KEYS, findings
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.lines import BLANK, Canvas, Line, Span, fit, line
@@ -19,7 +20,10 @@ def diagnosis_line(state: ConsoleState, canvas: Canvas) -> Line:
     found = findings(state, canvas.now_s)
     if not found:
         return BLANK
-    return _line(found[0], f" (+{len(found) - 1})" if len(found) > 1 else "", state.named(KEYS[found[0].do]), canvas)
+    do = KEYS[found[0].do]
+    if do.startswith("{nav.in}") and state.ui.page is not Page.OVERVIEW:
+        do = "{screen.overview}, " + do  # there it goes to the culprit
+    return _line(found[0], f" (+{len(found) - 1})" if len(found) > 1 else "", state.named(do), canvas)
 
 
 def _line(worst: Finding, more: str, do: str, canvas: Canvas) -> Line:

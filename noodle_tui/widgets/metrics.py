@@ -8,9 +8,10 @@ from engine.diagnosis.diagnose import memory_share
 from engine.diagnosis.step import is_slow_hop
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.listings.nodes import kv_share, over_plan
+from noodle_tui.listings.sessions import first_token_s
 from noodle_tui.listings.stage_times import bottleneck_index, stage_s
 from noodle_tui.state import ConsoleState
-from noodle_tui.text.figures import age, ms, percent, rate, signed_percent, with_ms
+from noodle_tui.text.figures import age, ms, percent, rate, signed_percent, up_for, with_ms
 from noodle_tui.text.lines import Canvas, Line, Lines, Span, beside, crop, line, width_of
 from noodle_tui.text.sparkline import sparkline
 
@@ -121,8 +122,8 @@ def _freshness(status: ClusterStatus) -> tuple[str, str]:
 
 def _first_token(status: ClusterStatus) -> Line:
     """Of the sessions that run now."""
-    times = sorted(session.ttft_s for session in status.sessions if session.ttft_s > 0)
-    return line(Span("  TTFT ", "dim"), f"p95 {with_ms(times[min(len(times) - 1, int(0.95 * len(times)))])}") if times else ()
+    ttft_s = first_token_s(status.sessions)
+    return line(Span("  TTFT ", "dim"), f"p95 {with_ms(ttft_s)}") if ttft_s else ()
 
 
 def _sessions(status: ClusterStatus) -> Line:
@@ -153,8 +154,7 @@ def _against_plan(actual_s: float, predicted_s: float, num_steps: int) -> Line:
 
 
 def _context(status: ClusterStatus) -> Line:
-    up = age(status.uptime_s // 60 * 60) if status.uptime_s >= 60 else "<1m"  # whole minutes: seconds would be a clock
-    return line(_label("CONTEXT"), f"{status.model.context_tokens} tokens", Span("  UP ", "dim"), up)
+    return line(_label("CONTEXT"), f"{status.model.context_tokens} tokens", Span("  UP ", "dim"), up_for(status.uptime_s))
 
 
 def _adapt(state: ConsoleState, status: ClusterStatus) -> Line:

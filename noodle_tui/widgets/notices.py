@@ -5,21 +5,27 @@ from __future__ import annotations
 from engine.data.precision import Identity
 from engine.data.status import NodeState, Phase
 from noodle_tui.state import ConsoleState, LinkState
-from noodle_tui.text.lines import Canvas, Line, Lines, Span, line, wrap
+from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, line, wrap
+from noodle_tui.widgets.diagnosis_line import diagnosis_line
 
 MAX_FAILURES = 2
 MAX_ERROR_ROWS = 2
 
 
 def notices(state: ConsoleState, canvas: Canvas) -> Lines:
-    """At most `canvas.height` rows, the most urgent first; none at all when everything is in order."""
-    rows = (*_failures(state, canvas), *_offline(state, canvas), *_phase(state, canvas))
-    return rows[: canvas.height]
+    """At least one row, which is blank when everything is in order, and a third of a body that is `canvas` at most; the most urgent first.
+
+    Without a coordinator only that counts; else what is wrong, with the key that helps, comes before processes that died.
+    """
+    offline = _offline(state, canvas)
+    wrong = () if offline else (diagnosis_line(state, canvas),)
+    rows = (*offline, *filter(None, wrong), *_failures(state, canvas), *_phase(state, canvas))
+    return rows[: max(3, canvas.height // 3)] or (BLANK,)
 
 
-def notices_above(state: ConsoleState, canvas: Canvas) -> Lines:
-    """The notices on a screen whose body is `canvas`: a third of it at most."""
-    return notices(state, canvas.sized(canvas.width, max(3, canvas.height // 3)))
+def num_rows_above(state: ConsoleState, canvas: Canvas) -> int:
+    """How many rows a screen leaves to notices: one while there is a plan. More of them cover what is below it, so that nothing jumps."""
+    return 1 if state.shown is not None and state.shown.status.stages else len(notices(state, canvas))
 
 
 def opening(state: ConsoleState, canvas: Canvas) -> Lines:
