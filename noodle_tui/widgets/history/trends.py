@@ -77,7 +77,7 @@ def _marks(state: ConsoleState, view: View, span_s: float, cells: int) -> Line:
 def _axis(state: ConsoleState, span_s: float, cells: int) -> Line:
     """When the first column was, and the key for the other span."""
     first, other = ("5 min ago", "1 h") if span_s <= FINE_SPAN_S else ("1 h ago", "5 min")
-    text = first + state.named(f"   |n = plan, W ! = alarm, {{view.span}} = {other}")
+    text = first + state.named(f"   |n plan, W ! alarm, {{view.span}} = {other}")
     if len(text) + len("  now") > cells:
         text = first + state.named(f"   {{view.span}} = {other}")
     return line(Span(f" {text:<{cells - len('now')}}now", "dim"))
