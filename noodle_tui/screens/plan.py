@@ -11,6 +11,7 @@ from noodle_tui.listings import table_of
 from noodle_tui.listings.causes import likely_cause
 from noodle_tui.listings.machines import FOLD_FROM, MachineRow, folds_stages, owner_names
 from noodle_tui.listings.nodes import NodeRow
+from noodle_tui.listings.stage_times import step_times
 from noodle_tui.listings.stages import StageRow, stage_rows
 from noodle_tui.listings.strategies import owners
 from noodle_tui.state import ConsoleState, View
@@ -78,15 +79,6 @@ def _hints(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> str:
     axis = axis_of(stage_rows(state), canvas)
     scale = f"   {axis}" if mode == "time" and axis.total_s > 0 else ""
     return hints + scale if len(hints) + len(scale) < canvas.width else hints
-
-
-def step_times(status: ClusterStatus) -> tuple[float, float]:
-    """One step through all stages and hops: as planned, and as measured (0 until it ran)."""
-    hops_s = sum(stage.hop_p50_s for stage in status.stages) + status.speed.entry_hop_s
-    measured = all(stage.num_steps and stage.compute_p50_s > 0 for stage in status.stages)
-    return status.speed.expected_step_s or status.speed.predicted_step_s, sum(
-        stage.compute_p50_s for stage in status.stages
-    ) + hops_s if measured else 0.0
 
 
 # --- the three views ------------------------------------------------------------------------------------------

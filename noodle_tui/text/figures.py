@@ -62,9 +62,11 @@ def clock(wall_s: float) -> str:
 
 
 def signed_percent(share: float | None) -> str:
-    """A change: `+55%`, `-3%`; a dash when there is nothing to compare."""
+    """A change: `+55%`, `-3%`, from ten times on `x12`; a dash when there is nothing to compare."""
     if share is None or not math.isfinite(share):
         return "-"
+    if share >= 9.0:
+        return f"x{min(1 + share, 9999):.0f}"
     text = f"{max(-9.99, min(share, 99.99)) * 100:+.0f}%"
     return "+0%" if text == "-0%" else text
 

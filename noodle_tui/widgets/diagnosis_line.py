@@ -34,6 +34,15 @@ def _line(worst: Finding, more: str, do: str, canvas: Canvas) -> Line:
     left = room - cell_len(what) - 2
     return line(
         Span(f" {what}{more}", "error" if worst.kind in _ERRORS else "warn"),
-        f"  {fit(why, min(cell_len(why), left), canvas.glyphs)}" if left >= MIN_WHY else "",
+        f"  {_as_much_as_fits(why, left, canvas)}" if left >= MIN_WHY else "",
         Span(f"  {do}", "accent"),
     )
+
+
+def _as_much_as_fits(why: str, room: int, canvas: Canvas) -> str:
+    """Whole pieces of a sentence; only where its first one is too long the ellipsis."""
+    for mark in ("", ": ", "; ", ", "):
+        kept = why.rpartition(mark)[0] if mark else why
+        if kept and cell_len(kept) <= room:
+            return kept
+    return fit(why, min(cell_len(why), room), canvas.glyphs)

@@ -24,6 +24,7 @@ SCREENS = {
     "nodes": ("screen.nodes", "nav.down", "nav.down"),
     "plan": ("screen.plan", "nav.down", "nav.down"),
     "memory": ("screen.plan", "nav.down", "nav.down", "view.mode", "view.mode"),
+    "what-if": ("screen.what-if",),
     "sessions": ("screen.sessions",),
 }
 SIZES = [(80, 24), (120, 40), (200, 60)]
@@ -33,7 +34,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     "tokens a second": (rf"THROUGHPUT +{N} tok/s", rf"failed   {N} tok/s"),
     "step p95": (rf"STEP +p50 .*?  p95 +{N}ms", rf"STEP p95  {N}ms"),
     "planned step": (rf"PLAN .* planned {N}ms  measured", rf"STEP p95  {_ANY}ms  0..2x plan {N}ms"),
-    "measured step": (rf"stages \+ hops {N}ms measured", rf"PLAN .* planned {_ANY}ms  measured {N}ms \("),
+    "measured step": (rf"stages \+ hops {N}ms measured", rf"PLAN .* planned {_ANY}ms  measured {N}ms \(", rf"[> ]measured +{N} +{_ANY} S2"),
+    "planned step of a cluster in which nothing runs": (rf"stages \+ hops {N}ms planned", rf"PLAN .* planned {N}ms(?!  measured)"),
     "running": (r"SESSIONS +(\d+) run ", r"(\d+) running"),
     "waiting": (r"run (\d+) wait", r"(\d+) queued"),
     "done": (r"FINISHED (\d+) done", r"(\d+) done  \d+ failed   "),
@@ -68,7 +70,10 @@ PLACES: dict[str, tuple[str, ...]] = {
 
 
 def some_status(seed: int) -> ClusterStatus:
-    """Four nodes, of which the third is the slowest and the fullest; every figure of its own, so that none agrees by chance."""
+    """Four nodes, of which the third is the slowest and the fullest; every figure of its own, so that none agrees by chance.
+
+    In one of eight nothing has run yet.
+    """
     chance = random.Random(seed)
     base, gib = frames.status(4), frames.GIB
     time_s = [0.001 * chance.uniform(1.0, 9.0) for _ in base.stages]
@@ -92,6 +97,9 @@ def some_status(seed: int) -> ClusterStatus:
     speed = replace(base.speed, tokens_per_s=chance.uniform(1, 99), step_p50_s=chance.uniform(0.03, 0.09), entry_hop_s=0.002)
     speed = replace(speed, step_p95_s=chance.uniform(0.1, 0.3), predicted_step_s=chance.uniform(0.02, 0.09))
     ended, work = EndedSessions(chance.randrange(99), chance.randrange(9)), Work(kv_reserved_tokens=10, kv_capacity_tokens=100)
+    if seed % 8 == 7:
+        stages = tuple(replace(s, num_steps=0, compute_p50_s=0.0, compute_p95_s=0.0, hop_p50_s=0.0, queue_p50_s=0.0) for s in stages)
+        speed = replace(speed, tokens_per_s=0.0, step_p50_s=0.0, step_p95_s=0.0, entry_hop_s=0.0)
     return replace(base, nodes=tuple(nodes), stages=stages, sessions=sessions, ended=ended, work=work, speed=speed)
 
 

@@ -1,6 +1,6 @@
 """A healthy cluster of real processes under a steady load: no word of warning on any row, no alarm, nothing in the line for what is wrong.
 
-Where others compute on this machine a warning would be right, so frames in which they have much of it do not count.
+Where others compute on this machine a warning may be right, so one that comes meanwhile is no finding, and its frame does not count.
 """
 
 from __future__ import annotations
@@ -23,16 +23,19 @@ from noodle_tui.widgets.truth_line import worst_word
 from tests.tui.troubles.stage import Plot, Scene, staged
 
 ENOUGH = 15  # frames, each of which tells of the last 10 s
-WITHIN_S = 120.0
+WITHIN_S = 60.0
 
 
 def is_steady(status: ClusterStatus) -> bool:
-    """Every stage has run for longer than its first steps, and the machine is this cluster's."""
+    """Every stage has run for longer than its first steps."""
+    return bool(status.stages) and all(stage.num_steps >= 20 * MIN_STEPS for stage in status.stages)
+
+
+def is_shared(status: ClusterStatus) -> bool:
+    """Others have much of this machine."""
     own = sum(node.gauges.cpu_utilisation for node in status.nodes) + status.coordinator.cpu_utilisation
     machine = status.nodes[0].gauges.machine
-    others = (machine.busy or 0.0) - own / max(1, machine.num_cores)
-    runs = bool(status.stages) and all(stage.num_steps >= 20 * MIN_STEPS for stage in status.stages)
-    return runs and others < BY_OTHERS / 2
+    return (machine.busy or 0.0) - own / max(1, machine.num_cores) >= BY_OTHERS / 2
 
 
 async def looked(scene: Scene) -> tuple[int, list[str]]:
@@ -43,11 +46,12 @@ async def looked(scene: Scene) -> tuple[int, list[str]]:
             now_s = time.monotonic()
             state = reduce(state, m.FrameArrived(frame, time.time()), now_s)
             if is_steady(frame.status):
-                count += 1
                 line = "".join(span.text for span in screen_lines(state, 80, 24, ASCII, now_s)[NUM_TOP_ROWS]).strip()
                 fired = [rule.text for rule in alert_rules(frame.status, state.thresholds) if rule.nodes]
                 word = worst_word(state)[0]
-                warned += [f"frame {count}: {word} {line} {fired}"] if (word, line, fired) != ("ok", "", []) else []
+                calm = (word, line, fired) == ("ok", "", [])
+                count += calm
+                warned += [] if calm or is_shared(frame.status) else [f"after {count}: {word} {line} {fired}"]
             if count >= ENOUGH or now_s - began_s > WITHIN_S:
                 break
     return count, warned
@@ -66,5 +70,5 @@ def test_nothing_ever_warns(num_sessions: int) -> None:
 
     count, warned = asyncio.run(run())
     if count < ENOUGH and not warned:
-        pytest.skip(f"others computed on this machine: {count} frames of {ENOUGH} were the cluster's own")
+        pytest.skip(f"others compute on this machine: {count} of {ENOUGH} frames count")
     assert warned == []

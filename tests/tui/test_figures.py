@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from noodle_tui.text.figures import age, up_for, with_ms
+from noodle_tui.text.figures import age, signed_percent, up_for, with_ms
 
 TIMES = {
     0.0: "-",
@@ -26,3 +26,7 @@ def test_how_long_something_is_up_is_whole_minutes() -> None:
 
 def test_an_age_is_seconds_then_minutes() -> None:
     assert [age(s) for s in (0.5, 60, 119, 120, 7200)] == ["<1s", "60s", "119s", "2m", "2h00m"]
+
+
+def test_a_change_is_a_share_and_from_ten_times_on_a_factor() -> None:
+    assert [signed_percent(x) for x in (None, -0.034, 0.55, 8.99, 9.0, 12.6, 1e9)] == ["-", "-3%", "+55%", "+899%", "x10", "x14", "x9999"]

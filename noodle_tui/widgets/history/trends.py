@@ -65,7 +65,7 @@ def _trend(trend: Trend, now_s: float, span_s: float, cells: int, rows: int, can
     title = line(" ", Span(trend.name, "title"), f"  {trend.now}")
     if width_of(title) + len(trend.scale) + 2 <= canvas.width:
         title += (Span(f"  {trend.scale}", "dim"),)
-    if not any(values):
+    if not trend.points:
         return (title, line(Span("   nothing in this time", "dim")), *([BLANK] * (rows - 1)))
     return (crop(title, canvas.width), *(line(" ", *row) for row in chart(values, trend.top, trend.reference, rows, canvas.glyphs, GRAPH)))
 
@@ -76,7 +76,7 @@ def _marks(state: ConsoleState, view: View, span_s: float, cells: int) -> Line:
 
 def _axis(state: ConsoleState, span_s: float, cells: int) -> Line:
     """When the first column was, and the key for the other span."""
-    first, other = ("5 min ago", "1 h") if span_s <= FINE_SPAN_S else ("1 h ago", "5 min")
+    first, other = ("5 min ago", "last hour") if span_s <= FINE_SPAN_S else ("1 h ago", "last 5 min")
     text = first + state.named(f"   |n plan, W ! alarm, {{view.span}} = {other}")
     if len(text) + len("  now") > cells:
         text = first + state.named(f"   {{view.span}} = {other}")
