@@ -175,7 +175,7 @@ class ClusterCalls:
             if preview.action == "cluster.profile":
                 names = nodes_of(self._app.state) if preview.target == ALL_NODES else (preview.target,)
                 written = [await self._profile(name, preview) for name in names]
-                done, text = True, "; ".join(written) + self._app.state.named(": {screen.profile} shows it")
+                done, text = True, self._app.state.named("{screen.profile} shows ") + ", ".join(written)
             else:
                 answer = await self._app.link.act(ACTIONS[preview.action].call, arguments_of(preview))
                 done, text = await self._outcome(answer, preview)
@@ -208,7 +208,7 @@ class ClusterCalls:
                 self._tell(preview, "running", f"{worker_id} {max(0, percent)} %  {answer.detail}")
         path = await asyncio.to_thread(save_profile, worker_id, document)
         self._app.effects.files.load_profile(path, show=False)  # the reader may be elsewhere by now
-        return f"written to {path}"
+        return str(path)
 
 
 def offered_by(error: NoodleError | None) -> tuple[str, ...]:

@@ -129,7 +129,11 @@ def test_a_node_is_profiled_and_screen_7_shows_it_when_it_is_asked_for(tmp_path:
         link_of(app).released.set()
         await asked(app, pilot)
         await finished(app, pilot, "profile")
-        assert app.state.ui.page is Page.NODES and "7 shows it" in shown(app), "the reader is not taken away from what they read"
+        await pilot.pause()
+        assert app.state.ui.page is Page.NODES, "the reader is not taken away from what they read"
+        assert "7 shows profile-cpu-b/profile.json" in shown(app)
+        while app.state.profile.view is None:
+            await pilot.pause()
         await pilot.press("7")
         assert app.state.ui.page is Page.PROFILE and app.state.profile.view is not None
         assert [path.name for path in (tmp_path / "profile-cpu-b").iterdir()] == ["profile.json"]
