@@ -133,7 +133,7 @@ class RegisterReply(_message.Message):
     def __init__(self, cluster_id: _Optional[str] = ..., generation: _Optional[int] = ..., heartbeat_period_s: _Optional[float] = ..., lease_s: _Optional[float] = ...) -> None: ...
 
 class Gauges(_message.Message):
-    __slots__ = ("resident_bytes", "kv_used_bytes", "cpu_utilisation", "queue_depth", "gpu_utilisation", "gpu_temperature_c", "cpu_temperature_c", "machine")
+    __slots__ = ("resident_bytes", "kv_used_bytes", "cpu_utilisation", "queue_depth", "gpu_utilisation", "gpu_temperature_c", "cpu_temperature_c", "machine", "core_wait")
     RESIDENT_BYTES_FIELD_NUMBER: _ClassVar[int]
     KV_USED_BYTES_FIELD_NUMBER: _ClassVar[int]
     CPU_UTILISATION_FIELD_NUMBER: _ClassVar[int]
@@ -142,6 +142,7 @@ class Gauges(_message.Message):
     GPU_TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
     CPU_TEMPERATURE_C_FIELD_NUMBER: _ClassVar[int]
     MACHINE_FIELD_NUMBER: _ClassVar[int]
+    CORE_WAIT_FIELD_NUMBER: _ClassVar[int]
     resident_bytes: int
     kv_used_bytes: int
     cpu_utilisation: float
@@ -150,7 +151,8 @@ class Gauges(_message.Message):
     gpu_temperature_c: float
     cpu_temperature_c: float
     machine: MachineGauges
-    def __init__(self, resident_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., cpu_utilisation: _Optional[float] = ..., queue_depth: _Optional[int] = ..., gpu_utilisation: _Optional[float] = ..., gpu_temperature_c: _Optional[float] = ..., cpu_temperature_c: _Optional[float] = ..., machine: _Optional[_Union[MachineGauges, _Mapping]] = ...) -> None: ...
+    core_wait: float
+    def __init__(self, resident_bytes: _Optional[int] = ..., kv_used_bytes: _Optional[int] = ..., cpu_utilisation: _Optional[float] = ..., queue_depth: _Optional[int] = ..., gpu_utilisation: _Optional[float] = ..., gpu_temperature_c: _Optional[float] = ..., cpu_temperature_c: _Optional[float] = ..., machine: _Optional[_Union[MachineGauges, _Mapping]] = ..., core_wait: _Optional[float] = ...) -> None: ...
 
 class MachineGauges(_message.Message):
     __slots__ = ("num_cores", "busy", "stolen", "clock", "swapped_bytes_per_s", "free_bytes", "total_bytes", "disk_free_bytes", "gpu_power_w", "gpu_power_limit_w", "gpu_throttled")

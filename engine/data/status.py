@@ -77,6 +77,7 @@ class Gauges:
     gpu_temperature_c: float | None = None
     cpu_temperature_c: float | None = None
     machine: MachineGauges = field(default_factory=lambda: MachineGauges())
+    core_wait: float | None = None  # threads of the process that could run and had no core, on average
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """What the time of a step is lost to: links, nodes, the machines they run on, prompts. Pure.
 
 Every stage and hop is compared with what is expected of it for what runs. What all stages of a machine are too slow by is the machine's,
-if the machine says that others use it or that it is held down; what one stage is slower by than its neighbours is its own.
+if the machine says that others use it or that it is held down; what one stage is slower by than its neighbours is its own, unless its
+threads had no core meanwhile.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from engine.data.measured_link import COORDINATOR
-from engine.data.status import QUIET_S, ClusterStatus, NodeState, NodeStatus, StageStatus
+from engine.data.status import QUIET_S, WINDOW_S, ClusterStatus, NodeState, NodeStatus, StageStatus
 from engine.diagnosis.finding import Finding, Keys, Kind, Remedy, ms, percent
 
 MIN_STEPS = 3
@@ -24,6 +25,7 @@ BURST_FACTOR, BURST_S, BURST_INSIDE_S = 8.0, 0.060, 0.200
 UNSTEADY_SHARE = 0.3  # of the time, at least one twentieth and less than half
 LEAST_SHARE = 0.05
 BUSY, BY_OTHERS, TOUCHED = 0.9, 0.3, 1.15  # of all cores; and how slow stages must be for it to matter
+WAITED = 0.5  # of the time that a stage takes beyond what is expected: if its threads waited that long for cores, others are the cause
 STOLEN, SWAPPED_BYTES_PER_S, CLOCK, HOT_C = 0.10, 1e6, 0.6, 85.0
 PROMPT_SHARE, STILL_PROMPT_SHARE = 0.3, 0.15
 
@@ -148,17 +150,27 @@ def _machines(status: ClusterStatus, whole_s: float, busy: dict[str, str], stand
         named = Kind.BUSY_HOST if host in busy else Kind.THROTTLED
         held = busy.get(host) or _held_down([node for _, node in rows])
         lost_s = math.fsum(max(0.0, min(_ratio(s), common) - 1.0) * s.expected_s for s, _ in rows)
+        waiting = [stage.worker_id for stage, node in rows if host in busy and _waits(stage, node)]
+        lost_s += math.fsum(max(0.0, _ratio(s) - max(1.0, common)) * s.expected_s for s, _ in rows if s.worker_id in waiting)
         if host in busy:
             lateness_s = _lateness(status, host)
             lost_s += math.fsum(min(s, lateness_s) for s in _late_hops(status, host))
         ease = STILL if (named, host) in standing else 1.0
-        is_held = bool(held) and (common > 1.0 + ease * (TOUCHED - 1.0) or lost_s > ease * LINK_SHARE * whole_s)
+        is_held = bool(held) and (bool(waiting) or common > 1.0 + ease * (TOUCHED - 1.0) or lost_s > ease * LINK_SHARE * whole_s)
         if is_held and lost_s > ease * max(NOTICEABLE_S, LEAST_SHARE * whole_s):
             elsewhere = any(node.host != host and node.state is not NodeState.LOST for node in status.nodes)
             yield _held(named, host, rows, held, lost_s / whole_s, whole_s, elsewhere)
-        for stage, node in rows:
+        for stage, node in ((s, n) for s, n in rows if not (is_held and s.worker_id in waiting)):
             usual = max(1.0, common) if is_held else 1.0
             yield from _slow_node(stage, node, usual, whole_s, standing)
+
+
+def _waits(stage: StageStatus, node: NodeStatus) -> bool:
+    """Whether a stage takes longer than expected mainly because its threads had no core."""
+    if node.gauges.core_wait is None or stage.compute_p50_s <= stage.expected_s:
+        return False
+    share = min(1.0, stage.num_steps * stage.compute_p50_s / WINDOW_S) * (1.0 - stage.expected_s / stage.compute_p50_s)
+    return node.gauges.core_wait >= WAITED * share
 
 
 def _late_hops(status: ClusterStatus, host: str) -> list[float]:
@@ -214,13 +226,14 @@ def _slow_node(stage: StageStatus, node: NodeStatus, usual: float, whole_s: floa
     lost_s = stage.compute_p50_s - expected_s
     if stage.expected_s <= 0.0 or stage.compute_p50_s <= limit * expected_s or lost_s < max(NOTICEABLE_S, LEAST_SHARE * whole_s):
         return
-    share = lost_s / whole_s
+    share, core_wait = lost_s / whole_s, node.gauges.core_wait
+    waits = "" if core_wait is None else f", {core_wait:.1f} threads waiting for one"
     text = f"{ms(stage.compute_p50_s)} ms, planned {ms(stage.expected_s)}: {percent(share)} of a step"
     evidence = (
         f"{node.worker_id} takes {ms(stage.compute_p50_s)} ms for items {stage.start}-{stage.stop - 1}, "
         f"{stage.compute_p50_s / stage.expected_s:.1f} times the {ms(stage.expected_s)} planned for this load, "
         f"the median of {stage.num_steps} steps; "
-        f"process at {percent(node.gauges.cpu_utilisation)} of a core"
+        f"process at {percent(node.gauges.cpu_utilisation)} of a core{waits}"
     )
     yield Finding(
         Kind.SLOW_NODE, node.worker_id, f"slow node {node.worker_id}", text, evidence, Remedy.WITHOUT, min(1.0, share), node.worker_id

@@ -28,6 +28,7 @@ _GAUGES: tuple[tuple[str, str, Callable[[Gauges], float | None]], ...] = (
     ("kv_used_bytes", "keys and values held", lambda g: g.kv_used_bytes),
     ("queue_depth", "steps waiting for the compute thread", lambda g: g.queue_depth),
     ("cpu_utilisation", "processor use, 1 = one core", lambda g: g.cpu_utilisation),
+    ("core_wait", "threads that could run and had no core, on average", lambda g: g.core_wait),
     ("cpu_temperature_celsius", "hottest processor sensor", lambda g: g.cpu_temperature_c),
     ("gpu_utilisation_ratio", "0..1 of the GPU's time in use", lambda g: g.gpu_utilisation),
     ("gpu_temperature_celsius", "GPU temperature", lambda g: g.gpu_temperature_c),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -28,6 +29,7 @@ class Sensors:
         self.machine = MachineSensors()
         self._process = psutil.Process()
         self._process.cpu_percent()
+        self._core_wait = CoreWait()
         self._slow_at_s = -SLOW_S
         self._slow = Gauges()
         self._gpu: Any = None
@@ -38,7 +40,13 @@ class Sensors:
         if now_s - self._slow_at_s >= SLOW_S:
             used, gpu_c = self._read_gpu()
             machine = replace(self.machine.read(), **self._read_gpu_power())
-            self._slow = Gauges(gpu_utilisation=used, gpu_temperature_c=gpu_c, cpu_temperature_c=cpu_temperature_c(), machine=machine)
+            self._slow = Gauges(
+                gpu_utilisation=used,
+                gpu_temperature_c=gpu_c,
+                cpu_temperature_c=cpu_temperature_c(),
+                machine=machine,
+                core_wait=self._core_wait.read(),
+            )
             self._slow_at_s = now_s
         memory = self._process.memory_info()
         return replace(self._slow, resident_bytes=memory.rss, cpu_utilisation=self._process.cpu_percent() / 100.0)
@@ -75,6 +83,34 @@ class Sensors:
             "gpu_power_limit_w": None if limit is None else limit / 1e3,
             "gpu_throttled": held,
         }
+
+
+class CoreWait:
+    """How many threads of this process waited for a core, on average since the look before; Linux tells it per thread."""
+
+    def __init__(self) -> None:
+        self._at_s = time.monotonic()
+        self._waited_s = _waited_s()
+
+    def read(self) -> float | None:
+        """Threads that began and ended between two looks do not count. None where the machine does not tell."""
+        now_s, waited_s, before_s = time.monotonic(), _waited_s(), self._waited_s
+        elapsed_s, self._at_s, self._waited_s = now_s - self._at_s, now_s, waited_s
+        if not waited_s or elapsed_s <= 0.0:
+            return None
+        return sum(max(0.0, total_s - before_s.get(thread, 0.0)) for thread, total_s in waited_s.items()) / elapsed_s
+
+
+def _waited_s() -> dict[str, float]:
+    """By thread: how long it could run and had no core (Documentation/scheduler/sched-stats.rst of Linux)."""
+    found: dict[str, float] = {}
+    try:
+        for task in Path("/proc/self/task").iterdir():
+            words = (task / "schedstat").read_text().split()
+            found[task.name] = int(words[1]) / 1e9
+    except (OSError, ValueError, IndexError):  # a thread that ended meanwhile, another system: what was read so far
+        return found
+    return found
 
 
 def _nvml(read: Any) -> float | None:

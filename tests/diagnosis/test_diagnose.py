@@ -102,6 +102,22 @@ def test_one_slow_stage_on_a_busy_host_is_its_own_trouble() -> None:
     assert [(f.kind, f.subject) for f in found] == [(Kind.SLOW_NODE, "w2"), (Kind.BUSY_HOST, "box")]
 
 
+def test_a_stage_without_a_core_on_a_busy_host_is_the_hosts_trouble() -> None:
+    """All of it: what it is slower by than its neighbours too. A stage that is slow and has its core is not excused."""
+    stages = (
+        stage("w1", 0.03, num_steps=25),
+        stage("w2", 0.3, num_steps=25),
+        stage("w3", 0.03, num_steps=25),
+    )  # w2 computes 75 % of the time
+    for core_wait, kinds in ((0.5, [Kind.BUSY_HOST]), (0.2, [Kind.SLOW_NODE, Kind.BUSY_HOST]), (None, [Kind.SLOW_NODE, Kind.BUSY_HOST])):
+        nodes = [BUSY[0], replace(BUSY[1], gauges=replace(BUSY[1].gauges, core_wait=core_wait)), BUSY[2]]
+        found = diagnose(status(stages, nodes))
+        assert [f.kind for f in found] == kinds
+        assert (found[0].share > 0.7) or core_wait != 0.5
+    alone = [replace(n, gauges=replace(n.gauges, core_wait=0.9, machine=HOST[0].gauges.machine)) for n in BUSY]
+    assert [f.kind for f in diagnose(status(stages, alone))][:1] == [Kind.SLOW_NODE], "nobody else uses the machine"
+
+
 def test_what_stands_is_said_until_it_is_clearly_over() -> None:
     nearly = status((S1, stage("w2", 0.028), S3))
     standing: Finding = diagnose(status((S1, stage("w2", 0.08), S3)))[0]
