@@ -20,11 +20,14 @@ import torch
 
 from engine.commands.cluster.generate import transcribe
 from engine.data.generation import GenerateRequest
+from engine.data.model import ModelRef
 from engine.data.precision import Identity
 from engine.data.sampling import Sampling, SamplingRequest
 from engine.data.status import ClusterStatus
 from engine.model.running.sampling import sample
 from engine.model.running.stage import StageModel
+from engine.model.sources.card import prepare
+from engine.model.sources.source import default_cache_dir
 from engine.service.client import Client
 from tests.service.matrix import Matrix, ids, until
 from tests.service.nursery import Nursery
@@ -74,7 +77,9 @@ class Reference:
     def __init__(self, model: str, kv_dtype: str) -> None:
         folder = Path(model) if Path(model).is_dir() else folder_of(model)
         torch.set_num_threads(1)
-        self._stage = StageModel.load(folder, 0, num_items(folder), dtype="int8", kv_dtype=kv_dtype, kv_budget_bytes=2**28)
+        ref = ModelRef(str(folder), dtype="int8", kv_dtype=kv_dtype)
+        num_items = prepare(ref, default_cache_dir()).num_items  # a coordinator finds the card ready, too
+        self._stage = StageModel.load(folder, 0, num_items, dtype="int8", kv_dtype=kv_dtype, kv_budget_bytes=2**28)
         self._known: dict[tuple[Asked, int], list[int]] = {}
 
     @property
@@ -98,14 +103,6 @@ class Reference:
             text += waiting
         self._stage.close("a")
         return text[len(asked.prompt) :]
-
-
-def num_items(folder: Path) -> int:
-    from engine.data.model import ModelRef
-    from engine.model.sources.card import prepare
-    from engine.model.sources.source import default_cache_dir
-
-    return prepare(ModelRef(str(folder), dtype="int8"), default_cache_dir()).num_items
 
 
 def questions(choose: random.Random, vocabulary: int) -> Iterator[tuple[Asked, ...]]:
