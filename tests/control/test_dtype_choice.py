@@ -37,7 +37,16 @@ def node(name: str, room_bytes: int, **facts: object) -> NodeSpec:
 
 @pytest.mark.parametrize(
     ("rooms", "is_enough"),
-    [((30,), True), ((29,), False), ((20, 10), True), ((10, 20), True), ((15, 15), False), ((19, 19), False), ((19, 20), True), ((9, 9, 9, 9), False)],
+    [
+        ((30,), True),
+        ((29,), False),
+        ((20, 10), True),
+        ((10, 20), True),
+        ((15, 15), False),
+        ((19, 19), False),
+        ((19, 20), True),
+        ((9, 9, 9, 9), False),
+    ],
 )
 def test_items_stay_whole_and_in_a_row(rooms: tuple[int, ...], is_enough: bool) -> None:
     assert fits(cards(10, 10, 10)[0], [node(f"w{i}", room) for i, room in enumerate(rooms)]) is is_enough
