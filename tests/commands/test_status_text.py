@@ -64,7 +64,7 @@ def test_the_document_keeps_its_names_whatever_holds_the_values() -> None:
     assert (document["num_sessions_done"], len(document["finished"])) == (3, 1)
     node = "worker_id pid host address device state detail progress start stop memory_bytes memory_limit_bytes kv_budget_bytes"
     gauges = "resident_bytes kv_used_bytes cpu_utilisation queue_depth gpu_utilisation gpu_temperature_c cpu_temperature_c"
-    assert document["workers"][0].keys() == set(f"{node} {gauges} heartbeat_age_s is_drained runtime_bytes machine".split())
+    assert document["workers"][0].keys() == set(f"{node} {gauges} heartbeat_age_s is_drained runtime_bytes machine core_wait".split())
 
 
 def test_where_nothing_stands_out_no_figure_is_made_up() -> None:
