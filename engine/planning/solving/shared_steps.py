@@ -43,7 +43,7 @@ class Shape:
         least_s = max(least_bottleneck(Tables(p)), _within_stages(nodes, self.stages[1]))
         if strategy in ("latency_optimized", "cost"):
             hops_s = (self.stages[0] - 1) * best_link(p).latency_s
-            trip_s = math.fsum(map(min, zip(*(node.time_s for node in nodes), strict=True))) + hops_s
+            trip_s = math.fsum(map(min, zip(*(node.trip_time_s or node.time_s for node in nodes), strict=True))) + hops_s
             least_s = max(least_s, trip_s / self.steps.in_flight)
         price = min(node.price_per_s for node in nodes) if strategy == "cost" else 1.0
         return price * least_s * self.steps.per_token * ROUNDING
