@@ -69,7 +69,20 @@ class Matrix:
 
     def start_coordinator(self) -> None:
         folder = Path(self.nursery.folder) / "state"
-        arguments = ["--model", self.model, "--random-weights", "0", "--workers", "3", "--listen", self.address, "--state-dir", str(folder)]
+        arguments = [
+            "--model",
+            self.model,
+            "--random-weights",
+            "0",
+            "--workers",
+            "3",
+            "--strategy",
+            "balanced",
+            "--listen",
+            self.address,
+            "--state-dir",
+            str(folder),
+        ]
         arguments += [*self.coordinator_arguments, "--log-level", "WARNING"]
         self.pids["coordinator"], said = self.nursery.start("coordinator", *arguments, prepare=self.prepare)
         self.address = str(said["address"])

@@ -94,7 +94,8 @@ async def bench_hop(num_tokens: int, rounds: int) -> dict[str, Any]:
     runs: dict[int, list[Run]] = {2: [], 3: []}
     async with AsyncExitStack() as stack:
         clients = {
-            n: await _start(stack, local_options(model=TINY, random_weights=0, num_workers=n, num_threads=1, speculate="off")) for n in runs
+            n: await _start(stack, local_options(model=TINY, random_weights=0, num_workers=n, num_threads=1, **bench_serve.EVERY_WORKER))
+            for n in runs
         }
         for number in range(rounds):
             note(f"hop: round {number + 1} of {rounds}")
@@ -125,7 +126,7 @@ async def bench_decode(num_tokens: int, rounds: int) -> dict[str, Any]:
     runs: dict[int, list[Run]] = {1: [], 3: []}
     identical = True
     async with AsyncExitStack() as stack:
-        model = {"model": ref.model, "random_weights": ref.random_weights, "speculate": "off"}  # random weights repeat themselves
+        model = {"model": ref.model, "random_weights": ref.random_weights, **bench_serve.EVERY_WORKER}
         options = [local_options(**model, num_workers=n, num_threads=threads) for n in runs]
         clients = dict(zip(runs, [await _start(stack, o) for o in options], strict=True))
         generate(PROMPT_IDS, num_tokens)

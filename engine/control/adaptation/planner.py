@@ -36,6 +36,7 @@ from engine.control.adaptation.watching.gates import AdaptationTrigger, TriggerK
 from engine.control.adaptation.watching.problem import corrected, with_slower_links
 from engine.control.adaptation.watching.view import AdaptationView, MemorySample, StepSample
 from engine.control.adaptation.watching.watch import Watch
+from engine.control.sessions.served_load import Load
 from engine.data.errors import Refused
 from engine.planning.problem import Infeasible, Problem
 
@@ -53,6 +54,8 @@ class AdaptivePlanner:
         self.orders = Orders(self.settings)
         self._suggestion: Decision | None = None
         self._out: list[Decision] = []
+        self._load: Load | None = None
+        self.num_loads = 0  # times that the load took another shape
 
     def suggestion_for(self, plan_version: int) -> Decision | None:
         """What the operator may confirm while that plan serves: a suggestion lapses with the plan that it was made for."""
@@ -72,6 +75,7 @@ class AdaptivePlanner:
         """Look at everything and decide; returns the new decisions, in order."""
         self._out = []
         self._follow(view, now_s)
+        self._note_load(view, now_s)
         self.case.accrue(self.watch.metrics.num_decode_steps)
         trigger = self.watch.look(view, now_s)
         if trigger:
@@ -106,7 +110,7 @@ class AdaptivePlanner:
         """The migration was done: serving paused for `pause_s`, the new owners had loaded for `load_s`."""
         decision = self.history.get(decision_id)
         if decision.cost is not None:
-            self.rates.learn(pause_s, decision.cost.weight_bytes, load_s)
+            self.rates.learn(pause_s, decision.cost, load_s)
         return self.history.update(decision_id, outcome=f"done, paused {1e3 * pause_s:.0f} ms", realised_pause_s=pause_s)
 
     def abandoned(self, decision_id: int, reason: str, now_s: float) -> Decision:
@@ -144,6 +148,15 @@ class AdaptivePlanner:
         self.watch.start_plan(view, now_s)
         self.case.restart()
         self._suggestion = None
+
+    def _note_load(self, view: AdaptationView, now_s: float) -> None:
+        """Say that the load has another shape, whatever follows from it."""
+        load = view.law.load if view.law is not None else None
+        if load is not None and self._load is not None and load != self._load:
+            self.num_loads += 1
+            trigger = AdaptationTrigger(TriggerKind.LOAD, "plan", f"the load is {load} after {self._load}")
+            self._say(now_s, Verdict.NOTE, trigger, "the plan is looked at for it")
+        self._load = load
 
     def _propose(self, view: AdaptationView, trigger: AdaptationTrigger, now_s: float) -> None:
         know = Knowledge(self.watch.beliefs, self.orders.tabu, self.rates, self.watch.room_bytes(view))

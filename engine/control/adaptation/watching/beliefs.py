@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from engine.control.adaptation.watching.detector import FAST_LOG_RATIO
 from engine.control.adaptation.watching.metrics import RuntimeMetrics, Track
-from engine.control.adaptation.watching.problem import assumed_hop_s, joins, link_name, links_of, measured_s
+from engine.control.adaptation.watching.problem import assumed_hop_s, corrected, joins, link_name, links_of, measured_s
+from engine.control.nodes.load_law import LoadLaw
 from engine.data.plan import Stage
 from engine.planning.problem import Problem
 from engine.profile.point import DECODE
@@ -24,12 +25,14 @@ _SETTLING_BLOCKS = 64  # after an alarm
 
 @dataclass(frozen=True, slots=True)
 class HeterogeneousPlan:
-    """A plan with the times that its nodes and links really take, at `in_flight` steps in the pipeline."""
+    """A plan with the times that its nodes and links really take for one row, at `in_flight` steps in the pipeline; `served_s` is its
+    period at the load that is served, where that is known."""
 
     stages: tuple[Stage, ...]
     stage_s: tuple[float, ...]
     hop_s: tuple[float, ...]  # from each stage to the next, the last back to the coordinator
     in_flight: int
+    served_s: float | None = None
 
     @property
     def bottleneck_s(self) -> float:
@@ -42,7 +45,7 @@ class HeterogeneousPlan:
     @property
     def period_s(self) -> float:
         """Seconds per step: the bottleneck, or the round trip shared by the steps in flight."""
-        return max(self.bottleneck_s, self.round_trip_s / self.in_flight)
+        return self.served_s if self.served_s is not None else max(self.bottleneck_s, self.round_trip_s / self.in_flight)
 
     @property
     def imbalance_s(self) -> float:
@@ -126,9 +129,19 @@ def _standard_error(track: Track) -> float:
 
 
 def plan_under(
-    stages: tuple[Stage, ...], problem: Problem, beliefs: Beliefs, levels: Mapping[str, float], in_flight: int
+    stages: tuple[Stage, ...],
+    problem: Problem,
+    beliefs: Beliefs,
+    levels: Mapping[str, float],
+    in_flight: int,
+    law: LoadLaw | None = None,
 ) -> HeterogeneousPlan:
-    """`stages` with the times that `levels` (by node) and the believed links give them; the nodes must be in `problem`."""
+    """`stages` with the times that `levels` (by node) and the believed links give them; the nodes must be in `problem`. With a `law` the
+    period is that of the load."""
     stage_s = tuple(measured_s(problem, s) * math.exp(levels.get(s.node_id, 0.0)) for s in stages)
     hop_s = tuple(beliefs.hop_s(link_name(source, target), assumed_hop_s(problem)) for source, target in links_of(stages))
-    return HeterogeneousPlan(stages, stage_s, hop_s, in_flight)
+    if law is None:
+        return HeterogeneousPlan(stages, stage_s, hop_s, in_flight)
+    index = {node.node_id: u for u, node in enumerate(problem.nodes)}
+    cuts = [(index[s.node_id], s.start, s.stop) for s in stages]
+    return HeterogeneousPlan(stages, stage_s, hop_s, in_flight, law.period_s(corrected(problem, levels), cuts, hop_s))
