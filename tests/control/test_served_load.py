@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from itertools import pairwise, permutations
 from types import SimpleNamespace
 from typing import Any
@@ -27,8 +28,9 @@ from engine.planning.problem import Link, PlanningNode, Problem
 from engine.planning.solution import evaluate
 from engine.profile.cost_model import CostModel, ItemLaw, PhaseLaws
 from engine.profile.point import DECODE
-from tests.control.harness import Driver, card, token_after
+from tests.control.harness import Driver, card, spec, token_after
 
+NODES = ("w1", "w2", "w3")
 ITEM_S, ROW_SHARE, NUM_ITEMS = 0.01, 0.9, 12
 
 
@@ -117,15 +119,18 @@ class Loaded(Driver):
         else:
             super()._answer(command)
 
-    def run(self, num_sessions: int, num_steps: int) -> None:
-        """So many sessions decode all the time."""
+    def run(self, num_sessions: int, num_steps: int, slow: Iterable[str] = ()) -> None:
+        """So many sessions decode all the time, and some nodes are slower than they measured."""
         for _ in range(num_steps):
             while len(self.wanted) - len(self.finished) < num_sessions:
                 self.submit(f"s{len(self.wanted)}", max_new_tokens=50)
             step, plan = self.held.pop(0), self.cluster.plan
             assert plan is not None
             growth = 1.0 + ROW_SHARE * (len(step.segments) - 1)
-            timings = tuple(StageTiming(s.node_id, ITEM_S * s.num_items * growth, 0.0, 0.0, 0.0) for s in plan.stages)
+            timings = tuple(
+                StageTiming(s.node_id, ITEM_S * s.num_items * growth * (3.7 if s.node_id in slow else 1.0), 0.0, 0.0, 0.0)
+                for s in plan.stages
+            )
             self.now_s += max(t.compute_s for t in timings)
             self.report(step, timings)
             for i in range(3):
@@ -133,14 +138,16 @@ class Loaded(Driver):
             self.feed(on.Tick())
 
 
-def serving(mode: Mode, **config: Any) -> Loaded:
-    links = {pair: MeasuredLink(*pair, round_trip_s=0.004, bandwidth_bytes_per_s=1e9) for pair in permutations(("w1", "w2", "w3"), 2)}
+def serving(mode: Mode, host: str = "", **config: Any) -> Loaded:
+    """Each worker on a host of its own, or all on one of two cores."""
+    links = {pair: MeasuredLink(*pair, round_trip_s=0.004, bandwidth_bytes_per_s=1e9) for pair in permutations(NODES, 2)}
     driver = Loaded(num_workers=3, hold=True, links=links)
     settings = AdaptationSettings(mode=mode)
     driver.cluster = Cluster(ClusterConfig(num_workers_expected=3, strategy="auto", adaptation=settings, **config), 0.0)
     driver.feed(on.ModelReady(card(NUM_ITEMS, kv_bytes=1)))
     for i in range(3):
-        driver.join(f"w{i + 1}")
+        known = spec(f"w{i + 1}", pid=i + 1)
+        driver.feed(on.WorkerRegistered(replace(known, host=host or known.host, num_cores=2), i + 1, ready=True))
     return driver
 
 
@@ -178,6 +185,22 @@ def test_without_adaptation_the_next_plan_that_is_made_is_for_the_load() -> None
     assert num_stages(driver) == 2
     stages = driver.cluster.plan.stages if driver.cluster.plan else ()
     assert driver.cluster.plan is not None and driver.cluster.plan.stage_s == pytest.approx([ITEM_S * s.num_items for s in stages])
+
+
+def test_a_host_that_another_program_slows_moves_nothing_to_a_worker_that_rests_there() -> None:
+    driver = serving(Mode.AUTO, "box")
+    for _ in range(4):
+        driver.run(1, 300)
+        driver.run(1, 300, slow=NODES)
+    assert num_stages(driver) == 1 and not driver.cluster.rebalancer.reports
+    assert driver.cluster.adapting.planner.watch.metrics.num_alarms >= 4
+
+
+def test_a_node_that_rests_elsewhere_takes_over_from_one_that_is_slow() -> None:
+    driver = serving(Mode.AUTO)
+    driver.run(1, 300)
+    driver.run(1, 600, slow=("w1",))
+    assert len(driver.cluster.rebalancer.reports) == 1
 
 
 def test_a_plan_by_hand_stays_whatever_the_load_is() -> None:

@@ -32,6 +32,7 @@ from engine.control.adaptation.history import Decision, History, Verdict
 from engine.control.adaptation.orders import Orders
 from engine.control.adaptation.proposal import Knowledge, Proposal, propose, sure_gain
 from engine.control.adaptation.rules import AdaptationSettings, Mode, Ruling, Situation, judge
+from engine.control.adaptation.watching.beliefs import Beliefs
 from engine.control.adaptation.watching.gates import AdaptationTrigger, TriggerKind
 from engine.control.adaptation.watching.problem import corrected, with_slower_links
 from engine.control.adaptation.watching.view import AdaptationView, MemorySample, StepSample
@@ -55,6 +56,7 @@ class AdaptivePlanner:
         self._suggestion: Decision | None = None
         self._out: list[Decision] = []
         self._load: Load | None = None
+        self._view: AdaptationView | None = None  # the newest
         self.num_loads = 0  # times that the load took another shape
 
     def suggestion_for(self, plan_version: int) -> Decision | None:
@@ -73,7 +75,7 @@ class AdaptivePlanner:
     # ------------------------------------------------------------------------------------------ decisions
     def tick(self, view: AdaptationView, now_s: float) -> list[Decision]:
         """Look at everything and decide; returns the new decisions, in order."""
-        self._out = []
+        self._out, self._view = [], view
         self._follow(view, now_s)
         self._note_load(view, now_s)
         self.case.accrue(self.watch.metrics.num_decode_steps)
@@ -130,7 +132,7 @@ class AdaptivePlanner:
     # ------------------------------------------------------------------------------------------ for every plan
     def corrected(self, problem: Problem, now_s: float) -> Problem:
         """`problem` with the times that nodes and links really take, and with nodes as slow as failed migrations found them."""
-        beliefs = self.watch.beliefs
+        beliefs = self.watch.beliefs if self._view is None else self._believed(self._view)
         return corrected(with_slower_links(problem, beliefs.link_factors()), self.orders.tabu.cautious(beliefs.levels, now_s))
 
     def stale_nodes(self, view: AdaptationView, now_s: float) -> tuple[str, ...]:
@@ -149,6 +151,10 @@ class AdaptivePlanner:
         self.case.restart()
         self._suggestion = None
 
+    def _believed(self, view: AdaptationView) -> Beliefs:
+        """Of nodes at work what they showed, of those that rest no more than their neighbours show."""
+        return self.watch.beliefs.with_neighbours(view.plan.stages, view.home)
+
     def _note_load(self, view: AdaptationView, now_s: float) -> None:
         """Say that the load has another shape, whatever follows from it."""
         load = view.law.load if view.law is not None else None
@@ -159,7 +165,7 @@ class AdaptivePlanner:
         self._load = load
 
     def _propose(self, view: AdaptationView, trigger: AdaptationTrigger, now_s: float) -> None:
-        know = Knowledge(self.watch.beliefs, self.orders.tabu, self.rates, self.watch.room_bytes(view))
+        know = Knowledge(self._believed(view), self.orders.tabu, self.rates, self.watch.room_bytes(view))
         self._suggestion = None
         standing = self.case.proposal
         if trigger.kind is TriggerKind.LOAD and standing and standing.changes:
@@ -194,7 +200,7 @@ class AdaptivePlanner:
             doubtful=self.watch.doubtful(view),
             model_error=self.orders.model_error,
             level_error=max(errors.values(), default=0.0),
-            sure_gain=0.0 if proposal.before is None else sure_gain(proposal, view, self.watch.beliefs, errors),
+            sure_gain=0.0 if proposal.before is None else sure_gain(proposal, view, self._believed(view), errors),
         )
 
     def _decided(self, view: AdaptationView, proposal: Proposal, ruling: Ruling, now_s: float) -> Decision:

@@ -25,7 +25,8 @@ BATCHES = (1, 2, 4, 8, 16, 32, MOST_ROWS)
 
 @dataclass(frozen=True, slots=True)
 class LoadLaw:
-    """`row_share` by node, `host_of` of the nodes that share a host, and the shape that a cost model gives every item.
+    """`row_share` by node, `host_of` of the nodes that share a host, the shape that a cost model gives every item, and the
+    host of nodes that compute on the same cores (`same_cores`).
 
     `rows` is how many rows a step of the running plan carries: periods of plans whose steps carry other numbers are
     compared as the time for so many tokens.
@@ -37,6 +38,7 @@ class LoadLaw:
     host_of: tuple[tuple[str, str], ...] = ()
     hosts: tuple[Host, ...] = ()
     cost_model: CostModel | None = None
+    same_cores: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_measured(self) -> bool:
@@ -87,6 +89,7 @@ def law_of(members: Sequence[Member], load: Load, running: Sequence[str] = ()) -
         row_share=tuple((m.spec.node_id, m.row_share) for m in members),
         host_of=tuple((m.spec.node_id, m.spec.host) for m in members if m.spec.host in shared),
         hosts=tuple(Host(host, min(stages_at_once(specs), len(specs))) for host, specs in sorted(shared.items())),
+        same_cores=tuple((m.spec.node_id, m.spec.host) for m in members if m.spec.host in shared and m.spec.device == "cpu"),
         cost_model=next((m.cost_model for m in members if m.cost_model is not None and has_decode(m.cost_model)), None),
     )
     lanes = max(1, num_lanes(m.spec for m in members if m.spec.node_id in running))

@@ -7,7 +7,7 @@ jumps to it. So the table changes rarely, every change is beyond doubt, and reco
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.control.adaptation.watching.detector import FAST_LOG_RATIO
@@ -77,6 +77,26 @@ class Beliefs:
                     self.levels[channel.name] = track.detector.level
                     changed = True
         return changed
+
+    def with_neighbours(self, stages: Sequence[Stage], home: Mapping[str, str]) -> Beliefs:
+        """The same, where nodes that rest are no better than those at work beside them on the same cores (`home`: by node, the host).
+
+        Nobody observes a node that rests. What slows its neighbours, such as another program on their machine, slows it as well once it
+        works: without this every busy minute of a machine would move all layers from one of its workers to the next.
+        """
+        at_work, known = {s.node_id for s in stages}, Beliefs()
+        known.levels, known.link_s, known._first_link_s = dict(self.levels), dict(self.link_s), dict(self._first_link_s)
+        for node_id, host in home.items():
+            beside = [other for other in at_work if home.get(other) == host]
+            if node_id in at_work or not beside:
+                continue
+            known.levels[node_id] = max(self.levels.get(node_id, 0.0), min(self.levels.get(other, 0.0) for other in beside))
+            for name, hop_s in self.link_s.items():
+                ends = name.split(">")
+                if any(end in beside for end in ends) and node_id not in ends:
+                    mine = ">".join(node_id if end in beside else end for end in ends)
+                    known.link_s[mine] = max(known.link_s.get(mine, 0.0), hop_s)
+        return known
 
     def forget(self, node_id: str) -> None:
         self.levels.pop(node_id, None)

@@ -61,6 +61,11 @@ class AdaptationView:
         """`problem`, which is for one row, as it is to be solved: for the load that is served."""
         return problem if self.law is None else self.law.problem(problem)
 
+    @property
+    def home(self) -> dict[str, str]:
+        """By node, the host whose cores it shares with other nodes."""
+        return dict(self.law.same_cores) if self.law is not None else {}
+
     def row_share(self, node_id: str) -> float:
         """What each row more of a step adds there, as a share of the first."""
         return next((share for name, share in self.law.row_share if name == node_id), 0.0) if self.law is not None else 0.0
