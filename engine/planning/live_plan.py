@@ -48,8 +48,8 @@ def loaded_plan(problem: Problem, loaded: Problem, strategy: str, plan_version: 
         return plan
     index = {node.node_id: u for u, node in enumerate(problem.nodes)}
     costs = evaluate(problem, tuple((index[s.node_id], s.start, s.stop) for s in plan.stages))
-    times = {"stage_s": tuple(s.time_s for s in costs.stages), "hop_s": tuple(s.hop_s for s in costs.stages)}
-    return replace(plan, **times, bottleneck_s=costs.bottleneck_s, round_trip_s=costs.round_trip_s)
+    stage_s, hop_s = tuple(s.time_s for s in costs.stages), tuple(s.hop_s for s in costs.stages)
+    return replace(plan, stage_s=stage_s, hop_s=hop_s, bottleneck_s=costs.bottleneck_s, round_trip_s=costs.round_trip_s)
 
 
 @lru_cache(maxsize=16)

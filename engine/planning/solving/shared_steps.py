@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 
 from engine.planning.load import Steps, lanes_by_stages, steps_of
 from engine.planning.problem import Infeasible, PlanningNode, Problem, TooHard
+from engine.planning.route import DEFAULT
 from engine.planning.solution import Costs, Cut, Solution, evaluate
 from engine.planning.solving.beam_plan import allowed
 from engine.planning.solving.bounds import ROUNDING, least_bottleneck
 from engine.planning.solving.objectives import BOTTLENECK_SLACK
-from engine.planning.solving.rounding import CERTAIN
+from engine.planning.solving.rounding import CERTAIN, cost_slack_s
 from engine.planning.solving.strategy_keys import key_of, objective_of, solution_of
-from engine.planning.solving.structure import best_link, nodes_of
+from engine.planning.solving.structure import best_link, is_regular, nodes_of
 from engine.planning.solving.tables import Tables
 
 _UNFOUND = "no plan was found by trying, and none is proved impossible: drop a limit, or leave nodes that share a host out"
@@ -47,6 +48,23 @@ class Shape:
             least_s = max(least_s, trip_s / self.steps.in_flight)
         price = min(node.price_per_s for node in nodes) if strategy == "cost" else 1.0
         return price * least_s * self.steps.per_token * ROUNDING
+
+    def floor(self, strategy: str) -> float:
+        """A lower bound that costs a few milliseconds: from the smallest bottleneck of so many stages at most, where a threshold search
+        finds it; inf where it finds no plan."""
+        p = self.problem
+        if strategy == "memory_aware" or self.stages[1] == 1 or not is_regular(p):
+            return 0.0
+        tables = Tables(p)
+        if math.prod(size + 1 for size in tables.size) > DEFAULT.most_sets:
+            return 0.0
+        from engine.planning.solving.thresholds.leximin import Descent
+
+        descent = Descent(tables, self.stages[1])
+        if not descent.bottleneck():
+            return math.inf
+        price = min(p.nodes[u].price_per_s for u in nodes_of(p)) if strategy == "cost" else 1.0
+        return price * max(0.0, descent.bottleneck_s - 2 * cost_slack_s(tables)) * self.steps.per_token * ROUNDING
 
 
 def _within_stages(nodes: list[PlanningNode], most: int) -> float:
@@ -156,7 +174,8 @@ def best_of(problem: Problem, strategy: str, answer: Answer) -> Solution | TooHa
         return _emptiest(problem, shapes, answer)
     best = _Best(problem, strategy)
     _offer_apart(problem, best, answer)
-    for bound, shape in sorted(((shape.bound(strategy), shape) for shape in shapes), key=lambda pair: pair[0]):
+    bounds = [max(shape.bound(strategy), shape.floor(strategy)) for shape in shapes]
+    for bound, shape in sorted(zip(bounds, shapes, strict=True), key=lambda pair: pair[0]):
         if bound > best.objective:
             best.note(bound)
         else:
