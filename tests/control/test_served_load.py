@@ -108,6 +108,16 @@ def test_the_period_of_a_placement_is_what_the_planner_says_of_it() -> None:
     assert law.period_s(asked, cuts, (1e-3, 1e-3)) == pytest.approx(2.0 * evaluate(loaded, cuts).period_s)
 
 
+def test_a_large_problem_is_for_one_number_of_rows_so_that_it_is_solved_at_once() -> None:
+    items = tuple(Item(f"h.{i}", 100, 10, 4) for i in range(120))
+    asked = Problem(items, tuple(PlanningNode(n, 1e9, (0.002,) * 120) for n in "abc"), Link(1e-3))
+    law = LoadLaw(Load(8, 16), 2.0, tuple((n, 0.5) for n in "abc"))
+    loaded = law.problem(asked)
+    assert not loaded.is_batched and loaded.in_flight == 4 and loaded.nodes[0].time_s[0] == pytest.approx(0.002 * 1.5)
+    cuts = ((0, 0, 40), (1, 40, 80), (2, 80, 120))
+    assert law.period_s(asked, cuts, (1e-3,) * 3) == pytest.approx(40 * 0.003)
+
+
 # ---------------------------------------------------------------------------------------------- what follows
 @dataclass
 class Loaded(Driver):

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field, replace
 from engine.control.nodes.members import Member
 from engine.control.sessions.batching import num_lanes, stages_at_once
 from engine.control.sessions.served_load import LEAST_CONTEXT, Load
-from engine.planning.load import MOST_ROWS, ByBatch, Host, host_load_s
+from engine.planning.load import MOST_ROWS, ByBatch, Host, Steps, host_load_s, steps_of
 from engine.planning.problem import STREAMED, PlanningNode, Problem
 from engine.profile.cost_model import CostModel
 from engine.profile.point import DECODE
 
+MOST_COSTS = 10_000  # nodes x items^2: about a tenth of a second
 BATCHES = (1, 2, 4, 8, 16, 32, MOST_ROWS)
 
 
@@ -46,14 +47,28 @@ class LoadLaw:
         return self.load.sessions == 1 and self.load.context_tokens <= LEAST_CONTEXT
 
     def problem(self, problem: Problem) -> Problem:
-        """`problem`, whose times are those of one row behind a short context, for the load."""
+        """`problem`, whose times are those of one row behind a short context, for the load.
+
+        A large one is for the rows that steps carry where every node has a stage, whatever plan is asked about: to solve it for
+        each number of stages would take longer than a cluster that serves may stand still.
+        """
         if self.is_measured or any(node.stage_time_s for node in problem.nodes):
             return problem
         shares, host_of = dict(self.row_share), dict(self.host_of)
         nodes = tuple(self._node(node, shares.get(node.node_id, 0.0), host_of.get(node.node_id, "")) for node in problem.nodes)
         used = {node.host_id for node in nodes}
         hosts = tuple(host for host in self.hosts if host.host_id in used)
-        return replace(problem, nodes=nodes, hosts=hosts, in_flight=self.load.sessions, link_cost=STREAMED)
+        loaded = replace(problem, nodes=nodes, hosts=hosts, in_flight=self.load.sessions, link_cost=STREAMED)
+        if len(problem.nodes) * len(problem.items) ** 2 <= MOST_COSTS:
+            return loaded
+        steps = self._largest(problem)
+        times = [served.time_s for served in loaded.served(steps).nodes]
+        plain = tuple(replace(node, time_s=each) for node, each in zip(problem.nodes, times, strict=True))
+        return replace(problem, nodes=plain, in_flight=steps.in_flight)
+
+    def _largest(self, problem: Problem) -> Steps:
+        """How steps are shared where every node has a stage."""
+        return steps_of(self.load.sessions, len(problem.nodes) + 1)
 
     def _node(self, node: PlanningNode, row_share: float, host_id: str) -> PlanningNode:
         batches = tuple(b for b in BATCHES if b // 2 < self.load.sessions)
@@ -77,7 +92,9 @@ class LoadLaw:
         stage_s, trip_s = ([time_of(*cut) for cut in cuts] for time_of in (served.stage_s, served.trip_s))
         busy_s = host_load_s(loaded.hosts, [(loaded.nodes[u].host_id, s) for u, s in zip(nodes, stage_s, strict=True)])
         least_s = max(*stage_s, busy_s) if loaded.is_batched else max(*stage_s, *hop_s)
-        return max(least_s, (math.fsum(trip_s) + math.fsum(hop_s)) / steps.in_flight) * steps.per_token * self.rows
+        is_plain = self.is_measured or loaded.is_batched
+        per_token = steps.per_token if is_plain else self._largest(problem).per_token
+        return max(least_s, (math.fsum(trip_s) + math.fsum(hop_s)) / steps.in_flight) * per_token * self.rows
 
 
 def law_of(members: Sequence[Member], load: Load, running: Sequence[str] = ()) -> LoadLaw:
