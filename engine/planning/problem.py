@@ -147,8 +147,8 @@ class Problem:
     held_share: float = 1.0  # of a message's bytes: what it holds a link for on average; `streamed` only
     units_per_byte: int = field(init=False, repr=False, compare=False)  # a power of two: sizes are whole numbers of units
     prefix_units: tuple[int, ...] = field(init=False, repr=False, compare=False)
-    _link_of: dict[tuple[str, str], Link] = field(init=False, repr=False, compare=False)
-    _ends: dict[str, tuple[float, float]] = field(init=False, repr=False, compare=False)  # node: seconds of a token id in, out
+    # links by pair of nodes, and by node the seconds of a token id in and out
+    _ways: tuple[dict[tuple[str, str], Link], dict[str, tuple[float, float]]] = field(init=False, repr=False, compare=False)
     ties: tuple[tuple[tuple[int, ...], int], ...] = field(init=False, repr=False, compare=False)  # (items, units of each)
 
     def __post_init__(self) -> None:
@@ -159,9 +159,8 @@ class Problem:
         units = (self.units(i.weight_bytes) + self.units(i.kv_bytes_per_token) * kv_tokens for i in self.items)
         object.__setattr__(self, "prefix_units", tuple(accumulate(units, initial=0)))
         object.__setattr__(self, "ties", tuple((members, self.units(size)) for members, size in ties))
-        object.__setattr__(self, "_link_of", _both_ways(self.links))
         ends = {c.node_id: (c.to_node.transfer_s(TOKEN_ID_BYTES), c.from_node.transfer_s(TOKEN_ID_BYTES)) for c in self.coordinator}
-        object.__setattr__(self, "_ends", ends)
+        object.__setattr__(self, "_ways", (_both_ways(self.links), ends))
 
     def _sizes(self, ties: Iterable[tuple[tuple[int, ...], float]]) -> Iterator[float]:
         """Every finite size in bytes."""
@@ -229,7 +228,7 @@ class Problem:
         """The link between two nodes, None if they are not connected."""
         if isinstance(self.links, Link):
             return self.links
-        return self._link_of.get((self.nodes[sender].node_id, self.nodes[receiver].node_id))
+        return self._ways[0].get((self.nodes[sender].node_id, self.nodes[receiver].node_id))
 
     def hop_s(self, sender: int, receiver: int, cut: int) -> float:
         """Time to send the output of item cut - 1; inf between nodes that are not connected."""
@@ -245,7 +244,7 @@ class Problem:
 
     def return_s(self, last: int, first: int) -> float:
         """Time to send the token id back to the first stage."""
-        if self._ends:
+        if self._ways[1]:
             return self.ends_s(last)[1] + self.ends_s(first)[0]
         if not self.return_hop or last == first:
             return 0.0
@@ -254,12 +253,12 @@ class Problem:
 
     def ends_s(self, node: int) -> tuple[float, float]:
         """Seconds of a token id from the coordinator to `nodes[node]` and back; zeros where the coordinator is no part of it."""
-        return self._ends.get(self.nodes[node].node_id, (0.0, 0.0))
+        return self._ways[1].get(self.nodes[node].node_id, (0.0, 0.0))
 
     @property
     def equal_ends(self) -> bool:
         """Whether every node is as far from the coordinator as the others."""
-        return len(set(self._ends.values())) <= 1
+        return len(set(self._ways[1].values())) <= 1
 
     def stage_cost_s(self, compute_s: float, held_s: float) -> float:
         """A stage's share of the bottleneck."""
