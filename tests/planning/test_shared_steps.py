@@ -35,6 +35,12 @@ def test_equals_enumeration(batch: int) -> None:
     assert sum(still_open for still_open, _ in found) < 0.1 * BATCH * len(STRATEGIES)
 
 
+@pytest.mark.parametrize("seed", [2745, 50043])
+def test_what_the_long_fuzz_found_stays_right(seed: int) -> None:
+    """A plan exactly 1.05 times as slow as the fastest; one node alone on a host that reads messages."""
+    assert batched_differences(seed, PATHS[seed % 3])[1] == []
+
+
 def test_the_comparison_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "MOST_ROWS", 5)
     assert [line for seed in range(60) for line in batched_differences(seed, PATHS[0])[1]]

@@ -150,9 +150,8 @@ class _Best:
         found, costs, objective = self.placed.found, self.placed.costs, self.objective
         optimal = self.bound >= objective * (1 - CERTAIN)
         known = solution_of(self.strategy, found.cuts, costs, max(0.0, self.bound), optimal=optimal, method=found.method)
-        is_alone = not any(
-            True for _ in _slower_of_hosts(self.problem)
-        )  # else the shapes are relaxations, and what ties there need not here
+        # Else the shapes are relaxations, and what ties there need not here.
+        is_alone = not any(True for _ in _slower_of_hosts(self.problem)) and not any(host.message_s for host in self.problem.hosts)
         return replace(known, ties_searched=found.ties_searched and is_alone, route=found.route, why=found.why)
 
 
@@ -254,7 +253,7 @@ def _emptiest(problem: Problem, shapes: Iterable[Shape], answer: Answer) -> Solu
     fastest = best_of(problem, "bottleneck_first", answer)
     if not isinstance(fastest, Solution):
         return fastest
-    most_s = BOTTLENECK_SLACK * fastest.objective
+    most_s = BOTTLENECK_SLACK * fastest.objective * (1 + CERTAIN)  # seconds of a token times fractions of rows are not exact
     best = _Best(problem, "memory_aware", most_s)
     best.offer(fastest)
     for shape in shapes:
