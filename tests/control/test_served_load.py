@@ -184,7 +184,8 @@ def test_what_a_step_should_take_grows_with_its_rows_so_more_sessions_slow_nobod
     driver = serving(Mode.AUTO)
     driver.run(1, 300)
     driver.run(4, 300)
-    assert all(abs(level) < 0.05 for level in driver.cluster.adapting.planner.watch.beliefs.levels.values())
+    watch = driver.cluster.adapting.planner.watch
+    assert watch.metrics.num_alarms == 0 and all(abs(level) < 0.05 for level in watch.beliefs.levels.values())
 
 
 def test_without_adaptation_the_next_plan_that_is_made_is_for_the_load() -> None:

@@ -35,9 +35,10 @@ def test_equals_enumeration(batch: int) -> None:
     assert sum(still_open for still_open, _ in found) < 0.1 * BATCH * len(STRATEGIES)
 
 
-@pytest.mark.parametrize("seed", [2745, 50043])
+@pytest.mark.parametrize("seed", [2745, 6336, 50043])
 def test_what_the_long_fuzz_found_stays_right(seed: int) -> None:
-    """A plan exactly 1.05 times as slow as the fastest; one node alone on a host that reads messages."""
+    """A plan exactly 1.05 times as slow as the fastest; plans of more stages that are late only where hosts are shared; one node
+    alone on a host that reads messages."""
     assert batched_differences(seed, PATHS[seed % 3])[1] == []
 
 

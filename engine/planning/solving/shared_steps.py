@@ -234,17 +234,20 @@ def _slower_of_hosts(problem: Problem) -> Iterator[PlanningNode]:
 
 def _balanced(problem: Problem, shapes: Iterable[Shape], answer: Answer) -> Solution | TooHard | None:
     """The most stages first: once there is a plan, only shapes that have as many can better it."""
-    best = _Best(problem, "balanced")
+    best, most_found = _Best(problem, "balanced"), 0
     for shape in sorted(shapes, key=lambda shape: -shape.stages[1]):
         most = len(best.placed.found.stages) if best.placed else 0
         if shape.stages[1] < most:
             break
         before = best.bound
         found = _search(shape, best, answer)
+        most_found = max(most_found, len(found.stages) if found is not None else 0)
         if found is not None and len(found.stages) < most:
             best.bound = before
         elif found is not None and len(found.stages) > most:
             best.bound = found.lower_bound * shape.steps.per_token * ROUNDING
+    if best.placed is not None and len(best.placed.found.stages) < most_found:
+        best.bound = 0.0  # a relaxation has plans of more stages, which hosts that are shared make too late: they bound nothing
     return best.solution()
 
 
