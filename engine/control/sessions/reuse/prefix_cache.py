@@ -127,7 +127,7 @@ class PrefixCache:
         for one in self._running.values():
             most = min(len(keys), len(one.keys), one.session.num_landed // self.settings.block_tokens)
             if most > num_blocks and one.keys[num_blocks] == keys[num_blocks]:  # equal keys: all blocks before are equal too
-                source, num_blocks = one.session, bisect_left(range(most), True, key=lambda i, own=one.keys: own[i] != keys[i])
+                source, num_blocks = one.session, _num_equal(one.keys, keys, most)
         return source, num_blocks
 
     def _must_move(self, kept_id: int, is_whole: bool, room_tokens: int) -> bool:
@@ -233,6 +233,11 @@ class PrefixCache:
                 raise AssertionError(f"{session.session_id} is to begin with what is kept no longer")
             if pending is not None and pending.session_id not in ("", *self._running):
                 raise AssertionError(f"{session.session_id} is to begin with what {pending.session_id} has, which ended")
+
+
+def _num_equal(one: Sequence[bytes], other: Sequence[bytes], most: int) -> int:
+    """How many of the first `most` keys are equal; behind the first that differs, all do."""
+    return bisect_left(range(most), True, key=lambda i: one[i] != other[i])
 
 
 def _num_common(one: Sequence[int], other: Sequence[int]) -> int:
