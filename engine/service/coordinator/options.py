@@ -14,6 +14,7 @@ from engine.service.options import ModelOptions, ServerOptions
 
 MODES = ("off", "suggest", "auto")
 SPECULATE = ("auto", "always", "off")
+AUTO = 0  # workers: as many as there is room for
 _UNITS_S = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -38,6 +39,11 @@ def keep(text: str) -> Keep:
     return Keep(age_s, int(match[3]) if match[3] else 10**9)
 
 
+def workers(text: str) -> int:
+    """A number, or `auto`."""
+    return AUTO if text == "auto" else whole(1)(text)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecordingOptions:
     """The log of a run; without a folder there is none."""
@@ -51,7 +57,13 @@ class CoordinatorOptions:
     """Serve a cluster that workers join."""
 
     model: ModelOptions = group(ModelOptions)
-    num_workers: int = option("--workers", kind=whole(1), default=1, metavar="N", help="workers to begin with (default %(default)s)")
+    num_workers: int = option(
+        "--workers",
+        kind=workers,
+        default=1,
+        metavar="N",
+        help="workers to begin with (default %(default)s); auto with `up --on ray`: as many as its nodes hold",
+    )
     strategy: str = option(default="balanced", help="what the planner minimises (default %(default)s)")
     layers: tuple[int, ...] = option(kind=ids, default=(), metavar="N,N,...", help="items per stage, instead of a plan that is searched")
     adapt: str = option(default="off", choices=MODES, help="move layers when a worker drifts from its plan (default %(default)s)")
