@@ -137,6 +137,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "prefix_cache": st.just("off"),
     "shared_prefix": st.lists(paths, min_size=1).map(tuple),
     "metrics_every_step": st.just(True),
+    "otel": st.text(min_size=1),
     "listen": st.text(min_size=1),
     "metrics_port": st.integers(0, 60000),
     "device": st.text(min_size=1),

@@ -28,6 +28,7 @@ from engine.service.addresses import check_address
 from engine.service.errors import is_transport_failure
 from engine.service.incoming import checked
 from engine.service.links import connect
+from engine.service.tracing import parent as trace
 from engine.service.trust.access import Access, Metadata, own_access
 from engine.service.trust.trouble import explained
 from protos import noodle_pb2 as pb
@@ -153,7 +154,7 @@ class Client:
 
     async def _resumable(self, message: pb.GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
         """One connection's chunks that are new to us; advances `message` so that the next one begins where this ended."""
-        call = self._stub.Generate(message, metadata=self._metadata)
+        call = self._stub.Generate(message, metadata=(*self._metadata, *trace.metadata()))
         try:
             async for received in call:
                 chunk, self._was_connected = wire.chunk_from_message(checked(received)), True

@@ -12,12 +12,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.control import events as on
 from engine.control.adaptation.rules import AdaptationSettings, check_mode
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.commands import Record
 from engine.control.sessions.reuse.prefix_cache import PrefixSettings
+from engine.data.errors import NotSupported
 from engine.data.model import ModelRef
 from engine.data.status import Severity
 from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache
@@ -44,6 +46,9 @@ from engine.service.weights.pace import Pace
 from engine.service.weights.weight_library import WeightLibrary
 from engine.service.weights.weight_service import WeightService
 from protos import noodle_pb2_grpc as rpc
+
+if TYPE_CHECKING:
+    from engine.service.coordinator.metrics.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +84,8 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
         shell.spawn(targets.keep_forever())
     if options.recording.metrics_dir is not None:
         shell.record_to(_start_recorder(options.recording.metrics_dir, model, options, shell))
+    if options.recording.otel is not None:
+        shell.trace_by(_tracer(options.recording.otel, cluster_id))
     server = Server(guard)
     cache_dir = options.model.cache.folder
     manifests = ManifestSource(cache_dir, lambda: cluster.card)
@@ -127,6 +134,15 @@ def _start_recorder(folder: Path, model: ModelRef, options: CoordinatorOptions, 
     recorder = Recorder(JsonlWriter(folder / LOG_NAME), shell.status, options.recording.metrics_every_step)
     recorder.start({"cluster_id": shell.cluster_id, "model": model.label, "strategy": options.strategy, "pid": os.getpid()})
     return recorder
+
+
+def _tracer(url: str, cluster_id: str) -> Tracer:
+    """Raises NotSupported without OpenTelemetry's packages, InvalidInput for what is no address."""
+    try:
+        from engine.service.coordinator.metrics.tracer import tracer_to
+    except ModuleNotFoundError as e:
+        raise NotSupported(f"--otel needs {e.name}, which is not installed: pip install 'noodlecore[otel]'") from e
+    return tracer_to(url, cluster_id)
 
 
 async def _prepare(model: ModelRef, cache_dir: Path, shared_texts: Sequence[str], shell: ClusterShell) -> None:

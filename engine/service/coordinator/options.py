@@ -46,10 +46,13 @@ def workers(text: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingOptions:
-    """The log of a run; without a folder there is none."""
+    """What is told of a run: its log, and traces of requests; nothing of it by default."""
 
     metrics_dir: Path | None = option(kind=Path, metavar="DIR", help="keep the run's metrics here as JSONL, for `report`")
     metrics_every_step: bool = option(default=False, help="a record per step besides the samples")
+    otel: str | None = option(
+        metavar="URL", help="send a trace of each request to this OpenTelemetry collector (OTLP over HTTP), e.g. http://127.0.0.1:4318"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
