@@ -140,6 +140,9 @@ class RayCluster:
             except RayActorError:
                 self._end = f"coordinator of {self._on_ray.place.cluster_name} was ended from elsewhere"
                 return
+            except RayError as error:
+                self._end = f"coordinator of {self._on_ray.place.cluster_name} is lost with its Ray cluster: {_first_line(error)}"
+                return
             else:
                 if state["address"] and state["address"] != self.address:
                     remove_papers(self.address)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -99,8 +100,11 @@ class Up:
         model = ("--model", MODEL, "--random-weights", "0", "--threads", "1")
         self.process = noodle("up", "--on", "ray", "--address", machines.address, *model, "--json", *words)
         assert self.process.stdout is not None and self.process.stderr is not None
+        timer = threading.Timer(DEADLINE_S, self.process.terminate)
+        timer.start()
         line = self.process.stdout.readline()
-        assert line, self.process.stderr.read()
+        timer.cancel()
+        assert line, self.process.communicate(timeout=120)[1]
         self.announced = json.loads(line)
         self.address = str(self.announced["address"])
 
