@@ -19,7 +19,7 @@ from engine.control.adaptation.rules import AdaptationSettings, check_mode
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.commands import Record
 from engine.control.sessions.reuse.prefix_cache import PrefixSettings
-from engine.data.errors import NotSupported
+from engine.data.errors import NotSupported, Refused
 from engine.data.model import ModelRef
 from engine.data.status import Severity
 from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache
@@ -49,6 +49,7 @@ from protos import noodle_pb2_grpc as rpc
 
 if TYPE_CHECKING:
     from engine.service.coordinator.metrics.tracer import Tracer
+    from engine.service.trust.discovery import Announcement
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +97,7 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     address = await server.start(options.server.listen)
     if exposed := guard.exposure(address):
         shell.record(Record(Severity.WARN, "security", "", exposed))
+    announcement = await _announced(address, cluster_id, guard) if options.announce else None
     announce({"address": address, "cluster_id": cluster_id, "pid": os.getpid(), "metrics_address": metrics_address})
     read_again_on_hangup(guard)
     shell.spawn(shell.tick_forever())
@@ -104,6 +106,9 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     try:
         await stopping.wait()
     finally:
+        if announcement is not None:
+            with surviving():
+                await announcement.close()
         await server.stop()
         await shell.close()
         await asyncio.to_thread(scrapes.stop)
@@ -134,6 +139,19 @@ def _start_recorder(folder: Path, model: ModelRef, options: CoordinatorOptions, 
     recorder = Recorder(JsonlWriter(folder / LOG_NAME), shell.status, options.recording.metrics_every_step)
     recorder.start({"cluster_id": shell.cluster_id, "model": model.label, "strategy": options.strategy, "pid": os.getpid()})
     return recorder
+
+
+async def _announced(address: str, cluster_id: str, guard: Guard) -> Announcement:
+    """Raises NotSupported without the package for it, Refused where anybody who finds the coordinator could join."""
+    if not guard.known.tokens and not guard.asks_for_certificates:
+        raise Refused("--announce tells a whole network where this is: give --tls-cert, --tls-key and --tls-ca, or --token-file, too")
+    try:
+        from engine.service.trust.discovery import Announcement
+    except ModuleNotFoundError as e:
+        raise NotSupported(f"--announce needs {e.name}, which is not installed: pip install 'noodlecore[discovery]'") from e
+    announcement = Announcement(address, cluster_id)
+    await announcement.open()
+    return announcement
 
 
 def _tracer(url: str, cluster_id: str) -> Tracer:

@@ -94,4 +94,7 @@ class CoordinatorOptions:
     shared_prefix: tuple[Path, ...] = option(
         kind=Path, repeated=True, metavar="FILE", help="a system prompt, or token ids, whose KV all callers may share; may be repeated"
     )
+    announce: bool = option(
+        default=False, of_process=True, help="say on the local network where it is, for `worker --join auto`; needs tokens or certificates"
+    )
     server: ServerOptions = group(ServerOptions, listen="127.0.0.1:7070")
