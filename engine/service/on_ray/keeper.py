@@ -108,6 +108,8 @@ class Keeper:
             try:
                 self._serve()
             except NoodleError as error:
+                if self._is_stopping.is_set():
+                    return
                 if not self._address:
                     self._failure = str(error)
                     self._is_known.set()

@@ -82,6 +82,7 @@ def machines() -> Iterator[Machines]:
         folder = Path(name) / "run"
         patch.setenv("NOODLE_RUN_DIR", str(folder))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # else a machine that runs other tests keeps a new coordinator waiting for a minute
         found = Machines(folder)
         yield found
         found.cluster.shutdown()
