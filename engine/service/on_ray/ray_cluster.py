@@ -84,7 +84,8 @@ class RayCluster:
     def failures(self) -> tuple[str, ...]:
         """A sentence for every process that ended by itself, and for the end of everything."""
         ends = (self._end, str(self._state.get("failure", "")))
-        return (*(f"started again: {text}" for text in self._state.get("sentences", ())), *(text for text in ends if text))
+        told = (f"started again: {text}" if text.startswith("coordinator ") else text for text in self._state.get("sentences", ()))
+        return (*told, *(text for text in ends if text))
 
     def _announced(self) -> Mapping[str, Mapping[str, Any]]:
         found: Mapping[str, Mapping[str, Any]] = self._state.get("announced", {})
