@@ -17,6 +17,7 @@ from noodle_tui.core.generation import Generation
 from noodle_tui.core.history import History
 from noodle_tui.core.keys import KEYS, Key, named
 from noodle_tui.core.logs import LogBook
+from noodle_tui.core.looks import FINE_SPAN_S
 from noodle_tui.core.messages import ReplayMoved
 from noodle_tui.core.pages import Ui
 from noodle_tui.core.talk import Talk
@@ -174,6 +175,7 @@ class Setup:
     owns_cluster: bool = False  # its processes were started by this console
     keys: tuple[Key, ...] = KEYS  # as the user has bound them
     thresholds: Thresholds = field(default_factory=Thresholds)
+    graph_span_s: float = FINE_SPAN_S  # how far back the graphs of the last minutes reach
 
 
 @dataclass(frozen=True, slots=True)

@@ -1307,16 +1307,20 @@ class Segment(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., position: _Optional[int] = ..., token_ids: _Optional[_Iterable[int]] = ..., sample_index: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., reserve_tokens: _Optional[int] = ..., mask: _Optional[bytes] = ..., num_proposed: _Optional[int] = ..., taken: _Optional[_Union[Taken, _Mapping]] = ...) -> None: ...
 
 class Taken(_message.Message):
-    __slots__ = ("kept_id", "num_tokens", "digest", "moves")
+    __slots__ = ("kept_id", "num_tokens", "digest", "moves", "session_id", "epoch")
     KEPT_ID_FIELD_NUMBER: _ClassVar[int]
     NUM_TOKENS_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     MOVES_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
     kept_id: int
     num_tokens: int
     digest: bytes
     moves: bool
-    def __init__(self, kept_id: _Optional[int] = ..., num_tokens: _Optional[int] = ..., digest: _Optional[bytes] = ..., moves: _Optional[bool] = ...) -> None: ...
+    session_id: str
+    epoch: int
+    def __init__(self, kept_id: _Optional[int] = ..., num_tokens: _Optional[int] = ..., digest: _Optional[bytes] = ..., moves: _Optional[bool] = ..., session_id: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
 class Kept(_message.Message):
     __slots__ = ("kept_id", "session_id", "epoch", "num_tokens")

@@ -8,7 +8,17 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 
 from engine.api.problems import Problem
 from engine.data.json_text import exact_json, json_text
@@ -47,27 +57,43 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+_SAYS_NOTHING: list[JsonValue] = [{"type": "null"}, {"type": "array", "maxItems": 0}, {"type": "object", "maxProperties": 0}]
+
+
+class Turn(Body):
+    """A part of a conversation. Clients send back what they were given, and fields of their own that say nothing: those may be there."""
+
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": {"anyOf": _SAYS_NOTHING}})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_says_nothing(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if name in cls.model_fields or value not in (None, [], {})}
+
+
 class StreamOptions(Body):
     include_usage: bool = False
 
 
-class FunctionCall(Body):
+class FunctionCall(Turn):
     name: str
     arguments: str
 
 
-class ToolCall(Body):
+class ToolCall(Turn):
     id: str
     type: Literal["function"] = "function"
     function: FunctionCall
 
 
-class TextPart(Body):
+class TextPart(Turn):
     type: Literal["text", "input_text", "output_text"]
     text: str
 
 
-class ChatMessage(Body):
+class ChatMessage(Turn):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[TextPart] | None = None
     name: str | None = None
@@ -159,7 +185,7 @@ class CompletionBody(Sampled):
     logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), AS_WHOLE] | None = None
 
 
-class InputMessage(Body):
+class InputMessage(Turn):
     type: Literal["message"] = "message"
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
@@ -168,7 +194,7 @@ class InputMessage(Body):
     phase: str | None = None
 
 
-class InputCall(Body):
+class InputCall(Turn):
     type: Literal["function_call"]
     call_id: str
     name: str
@@ -177,7 +203,7 @@ class InputCall(Body):
     status: str | None = None
 
 
-class InputResult(Body):
+class InputResult(Turn):
     type: Literal["function_call_output"]
     call_id: str
     output: str

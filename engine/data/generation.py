@@ -106,12 +106,17 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A session begins with the first `num_tokens` tokens of kept keys and values, which have this `digest` on every stage."""
+    """A session begins with the first `num_tokens` tokens of keys and values that are there: kept ones, or those of a session that runs.
 
-    kept_id: int
+    They have this `digest` on every stage.
+    """
+
+    kept_id: int  # 0: they are a running session's
     num_tokens: int
     digest: bytes
     moves: bool = False  # what was kept ends with it
+    session_id: str = ""  # the running session, which goes on
+    epoch: int = 0  # its epoch, the same on every stage
 
 
 @dataclass(frozen=True, slots=True)

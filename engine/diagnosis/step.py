@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from engine.data.measured_link import COORDINATOR
-from engine.data.status import QUIET_S, ClusterStatus, NodeStatus, StageStatus
+from engine.data.status import QUIET_S, ClusterStatus, NodeState, NodeStatus, StageStatus
 from engine.diagnosis.finding import Finding, Keys, Kind, Remedy, ms, percent
 
 MIN_STEPS = 3
@@ -154,7 +154,8 @@ def _machines(status: ClusterStatus, whole_s: float, busy: dict[str, str], stand
         ease = STILL if (named, host) in standing else 1.0
         is_held = bool(held) and (common > 1.0 + ease * (TOUCHED - 1.0) or lost_s > ease * LINK_SHARE * whole_s)
         if is_held and lost_s > ease * max(NOTICEABLE_S, LEAST_SHARE * whole_s):
-            yield _held(named, host, rows, held, lost_s / whole_s, whole_s)
+            elsewhere = any(node.host != host and node.state is not NodeState.LOST for node in status.nodes)
+            yield _held(named, host, rows, held, lost_s / whole_s, whole_s, elsewhere)
         for stage, node in rows:
             usual = max(1.0, common) if is_held else 1.0
             yield from _slow_node(stage, node, usual, whole_s, standing)
@@ -174,12 +175,13 @@ def _lateness(status: ClusterStatus, host: str) -> float:
 
 
 def _held(
-    kind: Kind, host: str, rows: Sequence[tuple[StageStatus, NodeStatus]], held: str, share: float, whole_s: float
+    kind: Kind, host: str, rows: Sequence[tuple[StageStatus, NodeStatus]], held: str, share: float, whole_s: float, elsewhere: bool
 ) -> Finding:  # fmt: skip
+    """Where all nodes are on that machine no plan gets away from it."""
     names = ", ".join(node.worker_id for _, node in rows)
     what = f"busy host {host}" if kind is Kind.BUSY_HOST else f"throttled host {host}"
     evidence = f"{names} on {host}: {held}; a step takes {ms(whole_s)} ms, {percent(min(1.0, share))} of it more than planned"
-    do = Remedy.WITHOUT if len(rows) == 1 else Remedy.COMPARE
+    do = Remedy.NODE if not elsewhere else Remedy.WITHOUT if len(rows) == 1 else Remedy.COMPARE
     return Finding(kind, host, what, f"{held}: {percent(min(1.0, share))} of a step", evidence, do, min(1.0, share), rows[0][1].worker_id)
 
 
@@ -227,7 +229,7 @@ def _slow_node(stage: StageStatus, node: NodeStatus, usual: float, whole_s: floa
 
 # ---------------------------------------------------------------------------------------------- prompts
 def _prompts(status: ClusterStatus, standing: Keys) -> Iterator[Finding]:
-    reading = [s for s in status.sessions if s.state == "prefill"]
+    reading = [s for s in status.sessions if s.state == "prefill" and s.num_read < s.num_prompt_tokens]
     share, rate = status.work.prompt_share, status.work.prompt_tokens_per_s
     if not reading or share < (STILL_PROMPT_SHARE if (Kind.PROMPT, "") in standing else PROMPT_SHARE):
         return

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from engine.diagnosis.finding import Finding
 from noodle_tui.core.keys import BY_ID
+from noodle_tui.core.looks import COARSE_SPAN_S, FINE_SPAN_S
 from noodle_tui.core.pages import LAST, PANELS, PLAN_MODES, PROFILE_METRICS, WHATIF_METRICS, Entry, EntryKind, Page, Preview, ThemeChoice
 from noodle_tui.listings import cursor_identity, shown_rows, table_of
 from noodle_tui.listings.diagnosis import culprit, page_of
@@ -223,6 +224,11 @@ def _compare(state: ConsoleState) -> ConsoleState:
     return _with(state, compare_version=versions[(index + 1) % len(versions)])
 
 
+def _next_span(state: ConsoleState) -> ConsoleState:
+    span_s = COARSE_SPAN_S if state.setup.graph_span_s <= FINE_SPAN_S else FINE_SPAN_S
+    return replace(state, setup=replace(state.setup, graph_span_s=span_s))
+
+
 def _plan_change(direction: int) -> Callable[[ConsoleState], ConsoleState]:
     """On the Events screen the cursor goes to the plan event before or after it."""
 
@@ -269,6 +275,7 @@ _HANDLERS: Mapping[str, Callable[[ConsoleState], ConsoleState]] = {
     "view.expand": lambda state: _with(state, expanded=state.ui.expanded ^ {state.ui.page}),
     "view.metric": _next_metric,
     "view.kind": _next_kind,
+    "view.span": _next_span,
     "view.newest": _follow,
     "view.follow": _follow,
     "time.prev": _plan_change(-1),

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from noodle_tui.app import ConsoleApp
 
 KNOWN_STRATEGIES = ("balanced", "bottleneck_first", "memory_aware", "latency_optimized", "cost")
+UNDO = {"cluster.drain": "; {cluster.drain} on {} takes it in again"}
 _OFFERED = re.compile(r"choose one of ([A-Za-z0-9_, -]+)")
 
 
@@ -174,10 +175,11 @@ class ClusterCalls:
             if preview.action == "cluster.profile":
                 names = nodes_of(self._app.state) if preview.target == ALL_NODES else (preview.target,)
                 written = [await self._profile(name, preview) for name in names]
-                done, text = True, "; ".join(written)
+                done, text = True, self._app.state.named("{screen.profile} shows ") + ", ".join(written)
             else:
                 answer = await self._app.link.act(ACTIONS[preview.action].call, arguments_of(preview))
                 done, text = await self._outcome(answer, preview)
+                text += self._app.state.named(UNDO.get(preview.action, "")).format(preview.target) if done else ""
         except NoodleError as problem:
             done, text = False, f"{type(problem).__name__}: {problem}"
         except Exception as problem:
@@ -205,8 +207,8 @@ class ClusterCalls:
                 percent = int(100 * answer.progress)
                 self._tell(preview, "running", f"{worker_id} {max(0, percent)} %  {answer.detail}")
         path = await asyncio.to_thread(save_profile, worker_id, document)
-        self._app.effects.files.load_profile(path)
-        return f"written to {path}"
+        self._app.effects.files.load_profile(path, show=False)  # the reader may be elsewhere by now
+        return str(path)
 
 
 def offered_by(error: NoodleError | None) -> tuple[str, ...]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 
 from engine.data.status import ClusterStatus, Event, NodeState, Severity, StageStatus
 from engine.diagnosis.standing import Standing
+from noodle_tui.core.looks import Looks
 
-MAX_SAMPLES = 1800  # half an hour at one a second
+MAX_SAMPLES = 3600  # an hour at one a second
 SAMPLE_EVERY_S = 0.9
 MAX_PLANS = 20
 
@@ -21,6 +22,8 @@ class Sample:
     tokens_per_s: float
     step_p50_s: float
     step_p95_s: float
+    num_sessions: int = 0  # that run or wait
+    kv_share: float = 0.0  # 0..1 of the tokens of KV that are reserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +44,12 @@ class History:
     samples: tuple[Sample, ...] = ()
     plans: tuple[PlanSeen, ...] = ()  # oldest first
     standing: Standing = field(default_factory=Standing)  # what is wrong
+    looks: Looks = field(default_factory=Looks)  # at every node and session
 
     def with_frame(self, status: ClusterStatus, wall_s: float) -> History:
         """One frame more."""
         samples, plans = sampled(self.samples, status, wall_s), planned(self.plans, status, wall_s)
-        return History(samples, plans, self.standing.after(status, wall_s))
+        return History(samples, plans, self.standing.after(status, wall_s), self.looks.with_frame(status, wall_s))
 
 
 def sampled(samples: tuple[Sample, ...], status: ClusterStatus, wall_s: float) -> tuple[Sample, ...]:
@@ -54,7 +58,9 @@ def sampled(samples: tuple[Sample, ...], status: ClusterStatus, wall_s: float) -
         samples = tuple(sample for sample in samples if sample.wall_s < wall_s)
     if samples and wall_s - samples[-1].wall_s < SAMPLE_EVERY_S:
         return samples
-    sample = Sample(wall_s, status.speed.tokens_per_s, status.speed.step_p50_s, status.speed.step_p95_s)
+    speed, work = status.speed, status.work
+    kv = work.kv_reserved_tokens / work.kv_capacity_tokens if work.kv_capacity_tokens else 0.0
+    sample = Sample(wall_s, speed.tokens_per_s, speed.step_p50_s, speed.step_p95_s, len(status.sessions), kv)
     return (*samples[-MAX_SAMPLES + 1 :], sample)
 
 

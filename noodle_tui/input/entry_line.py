@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from noodle_tui.changes.commands import Suggestion
 
 MAX_CHARS = 500
+MAX_ENTERED = 50
 
 
 class EntryLine:
@@ -27,9 +28,13 @@ class EntryLine:
     def __init__(self, app: ConsoleApp, run: Callable[[str], None]) -> None:
         self._app = app
         self._run = run
+        self._entered: list[str] = []  # commands, the newest last
+        self._back = 0  # how many of them the line has gone back; 0: it is new
+        self._typed = ""  # before it went back
 
     def open(self, kind: EntryKind, text: str) -> None:
         """Begin to type."""
+        self._back = 0
         self._set(Entry(kind, text))
 
     def open_filter(self) -> None:
@@ -79,7 +84,25 @@ class EntryLine:
         self.close(entry, keep=True)
         line = (picked.text.split(" [")[0] if picked else entry.text).strip()
         if line and entry.kind is EntryKind.COMMAND:
+            self._entered = [*(old for old in self._entered if old != line), line][-MAX_ENTERED:]
             self._run(line)
+
+    def _up(self, entry: Entry) -> None:
+        """Through the suggestions; from above the first of them to earlier commands."""
+        if entry.kind is EntryKind.COMMAND and entry.choice < 0 and self._back < len(self._entered):
+            self._typed = self._typed if self._back else entry.text
+            self._back += 1
+            self._set(replace(entry, text=self._entered[-self._back]))
+        elif not self._back:
+            self._choose(entry, -1)
+
+    def _down(self, entry: Entry) -> None:
+        """Back to what was being typed, then through the suggestions."""
+        if self._back and entry.choice < 0:
+            self._back -= 1
+            self._set(replace(entry, text=self._entered[-self._back] if self._back else self._typed))
+        else:
+            self._choose(entry, 1)
 
     def _complete(self, entry: Entry) -> None:
         """Tab: take the picked suggestion, or the first."""
@@ -94,8 +117,8 @@ class EntryLine:
         "enter": _submit,
         "tab": _complete,
         "escape": lambda self, entry: self.close(entry, keep=False),
-        "up": lambda self, entry: self._choose(entry, -1),
-        "down": lambda self, entry: self._choose(entry, 1),
+        "up": _up,
+        "down": _down,
         "backspace": lambda self, entry: self._set(replace(entry, text=entry.text[:-1], choice=-1)),
         "ctrl+h": lambda self, entry: self._set(replace(entry, text=entry.text[:-1], choice=-1)),
         "ctrl+w": lambda self, entry: self._set(replace(entry, text=entry.text.rstrip().rpartition(" ")[0], choice=-1)),

@@ -28,10 +28,10 @@ class FileOrders:
     def _say(self, text: str) -> None:
         self._app.dispatch(Said(text))
 
-    def load_profile(self, path: Path | None) -> None:
-        """Read a profile in a thread; without a path the newest one here, if there is one."""
+    def load_profile(self, path: Path | None, *, show: bool = True) -> None:
+        """Read a profile in a thread, and turn to it unless told not to; without a path the newest one here, if there is one."""
         begin(self._app, self._load_profile, path, group="profile", exclusive=True)
-        if path is not None:
+        if path is not None and show:
             self._app.dispatch(KeyPressed("screen.profile"))
 
     async def _load_profile(self, path: Path | None) -> None:

@@ -58,6 +58,7 @@ class MachineRow:
         resident_bytes, kv_used_bytes = sum(n.gauges.resident_bytes for n in nodes), sum(n.gauges.kv_used_bytes for n in nodes)
         return replace(
             nodes[0],
+            runtime_bytes=sum(n.runtime_bytes for n in nodes),
             gauges=replace(nodes[0].gauges, resident_bytes=resident_bytes, kv_used_bytes=kv_used_bytes),
             memory_bytes=sum(n.memory_bytes for n in nodes),
             kv_budget_bytes=sum(n.kv_budget_bytes for n in nodes),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from engine.data.status import ClusterStatus, NodeState, NodeStatus, StageStatus
+from engine.data.status import ClusterStatus, MachineGauges, NodeState, NodeStatus, StageStatus
 from engine.diagnosis.diagnose import memory_share
 from engine.diagnosis.step import NOTICEABLE_S
 from noodle_tui.glyphs import Glyphs
@@ -99,7 +99,7 @@ def _columns(rows: tuple[NodeRow, ...], limits: Thresholds) -> tuple[Column, ...
         Column("node", "NODE", name_width, lambda r: r.node.worker_id),
         Column("state", "STATE", 9, lambda r: state_of(r, limits), style=lambda r: STATE_STYLES[state_of(r, limits)]),
         *_stage_columns(limits),
-        Column("utilisation", "UTIL", 4, _utilisation, lambda r: _present(r, percent(_utilisation(r))), right=True, from_width=72),
+        Column("utilisation", "UTIL", 4, utilisation, lambda r: _present(r, percent(utilisation(r))), right=True, from_width=72),
         *_memory_columns(limits),
         Column("queue", "Q", 2, lambda r: r.node.gauges.queue_depth, right=True, from_width=90),
         Column("temperature_c", "TEMP", 4, _temperature, _temperature_text, right=True, from_width=130),
@@ -184,7 +184,7 @@ def _present(row: NodeRow, text: str) -> str:
     return "-" if row.node.state is NodeState.LOST else text
 
 
-def _utilisation(row: NodeRow) -> float:
+def utilisation(row: NodeRow) -> float:
     """Of the device that computes: its GPU where it tells, else its threads."""
     node = row.node
     return node.gauges.gpu_utilisation if node.gauges.gpu_utilisation is not None else node.gauges.cpu_utilisation
@@ -220,6 +220,24 @@ def _sentence(row: NodeRow, width: int, glyphs: Glyphs) -> Line | None:
     return line(fit(node.detail, width - bar_width - 6, glyphs), " ", Span(bar, "accent"), f" {percent(node.progress):>4}")
 
 
+def _machine(gauges: MachineGauges) -> str:
+    """What all processes of its machine leave, and what holds it down; empty where it does not tell."""
+    facts = []
+    if gauges.busy is not None:
+        facts.append(f"{percent(gauges.busy)} of {gauges.num_cores} cores busy" if gauges.num_cores else f"{percent(gauges.busy)} busy")
+    if gauges.free_bytes is not None and gauges.total_bytes:
+        facts.append(f"{size(gauges.free_bytes)} of {size(gauges.total_bytes)} free")
+    if gauges.clock is not None and gauges.clock < 0.995:
+        facts.append(f"clock {percent(gauges.clock)}")
+    if gauges.stolen is not None and gauges.stolen >= 0.01:
+        facts.append(f"{percent(gauges.stolen)} taken by the hypervisor")
+    if gauges.swapped_bytes_per_s:
+        facts.append(f"swaps {size(int(gauges.swapped_bytes_per_s))}/s")
+    if gauges.disk_free_bytes is not None:
+        facts.append(f"disk {size(gauges.disk_free_bytes)} free")
+    return ", ".join(facts)
+
+
 def details(row: NodeRow) -> tuple[tuple[str, str], ...]:
     """Everything about a node as name and text, for its pane."""
     node = row.node
@@ -229,7 +247,8 @@ def details(row: NodeRow) -> tuple[tuple[str, str], ...]:
         ("address", node.address),
         ("memory", f"{_memory(node)} = {percent(memory_share(node))}, {size(node.gauges.resident_bytes)} resident"),
         ("KV", f"{size(node.gauges.kv_used_bytes)} of {size(node.kv_budget_bytes)} = {percent(kv_share(node))}"),
-        ("use", f"{percent(_utilisation(row))}{warm}, queue {node.gauges.queue_depth}"),
+        ("use", f"{percent(utilisation(row))}{warm}, queue {node.gauges.queue_depth}"),
+        *((("machine", machine),) if (machine := _machine(node.gauges.machine)) else ()),
         ("seen", f"{age(node.heartbeat_age_s)} ago"),
         ("says", node.detail or "-"),
     )

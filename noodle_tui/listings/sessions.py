@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from engine.data.status import SessionStatus
 from noodle_tui.core.pages import Page
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.state import ConsoleState
-from noodle_tui.text.figures import age, rate, with_ms
+from noodle_tui.text.figures import age, middle, quantile, rate, with_ms
 from noodle_tui.text.lines import Line, Span
 from noodle_tui.text.tables import Column, Table
 
 _STYLES = {"queued": "dim", "prefill": "accent", "done": "dim", "cancelled": "dim", "failed": "error"}
+
+
+NUM_WORST = 5
+SLOW = 1.5  # times the median of the others
+
+
+def first_token_s(sessions: Sequence[SessionStatus]) -> float:
+    """The 95th percentile of the time to the first token, of those that have one; 0 without any."""
+    return quantile([session.ttft_s for session in sessions if session.ttft_s > 0], 0.95)
+
+
+def worst_sessions(sessions: Sequence[SessionStatus]) -> tuple[tuple[SessionStatus, str], ...]:
+    """Those that wait, the longest first; then those whose steps, then whose first token took much longer than usual; each with that."""
+    step_s = middle([s.step_p95_s for s in sessions if s.step_p95_s > 0])
+    token_s = middle([s.ttft_s for s in sessions if s.ttft_s > 0])
+    found = []
+    for session in sessions:
+        if session.state == "queued":
+            why = f"waits {age(session.waiting_s or session.age_s)}" + (f": {session.why}" if session.why else "")
+            found.append((0, session.waiting_s or session.age_s, session, why))
+        elif step_s > 0 and session.step_p95_s > SLOW * step_s:
+            found.append((1, session.step_p95_s, session, f"step p95 {with_ms(session.step_p95_s)}, usual {with_ms(step_s)}"))
+        elif token_s > 0 and session.ttft_s > SLOW * token_s:
+            found.append((2, session.ttft_s, session, f"first token after {with_ms(session.ttft_s)}, usual {with_ms(token_s)}"))
+    found.sort(key=lambda entry: (entry[0], -entry[1], entry[2].session_id))
+    return tuple((session, why) for _, _, session, why in found[:NUM_WORST])
 
 
 def sessions_table(state: ConsoleState) -> Table:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from engine.data.plan import Plan
-from engine.data.status import StageStatus
+from engine.data.status import ClusterStatus, StageStatus
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.listings.base_plan import as_made, base_plan, gain_of
+from noodle_tui.listings.stage_times import step_times
 from noodle_tui.state import Candidate, ConsoleState
 from noodle_tui.text.figures import ms, percent, rate, signed_percent, size, with_ms
 from noodle_tui.text.lines import Line, Span, fit, line
@@ -59,7 +60,7 @@ def strategy_rows(state: ConsoleState) -> tuple[StrategyRow, ...]:
         found.append(replace(_candidate(offered, base), is_suggestion=True))
     found.sort(key=lambda row: (row.plan is None, row.bottleneck_s, row.step_s, row.name))
     current = StrategyRow(CURRENT, None, base.round_trip_s, base.bottleneck_s, _bottleneck(base), None, None)
-    return (*([current, *_measured(stages)] if stages else []), *found)
+    return (*([current, *_measured(state.latest.status)] if stages else []), *found)
 
 
 def strategies_table(state: ConsoleState) -> Table:
@@ -100,13 +101,13 @@ def plan_owners(plan: Plan) -> dict[int, str]:
     return {i: stage.node_id for stage in plan.stages for i in range(stage.start, stage.stop)}
 
 
-def _measured(stages: tuple[StageStatus, ...]) -> tuple[StrategyRow, ...]:
+def _measured(status: ClusterStatus) -> tuple[StrategyRow, ...]:
     """The present plan as it runs; nothing until every stage has run."""
+    stages, (_, step_s) = status.stages, step_times(status)
     times = [stage.compute_p50_s for stage in stages]
-    if not all(stage.num_steps for stage in stages) or min(times) <= 0:
+    if not step_s:
         return ()
     slowest = max(range(len(times)), key=lambda i: times[i])
-    step_s = sum(times) + sum(stage.hop_p50_s for stage in stages)
     name = f"S{slowest} {ms(times[slowest]):>4} {stages[slowest].worker_id}"
     return (StrategyRow(MEASURED, None, step_s, times[slowest], name, None, None),)
 

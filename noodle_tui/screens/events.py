@@ -14,7 +14,7 @@ from noodle_tui.state import ConsoleState, View
 from noodle_tui.text.figures import clock
 from noodle_tui.text.lines import Canvas, Line, Lines, Span, fit, line, wrap
 from noodle_tui.text.tables import draw_table
-from noodle_tui.widgets.timeline import NodeMark, key_of_marks, marks_of, timeline
+from noodle_tui.widgets.history.timeline import NodeMark, key_of_marks, marks_of, timeline
 
 WHY_ROWS = 5
 RELATED_S = 5.0  # events of one subject this close together belong together, when they carry no cause

@@ -18,7 +18,7 @@ from noodle_tui.state import ConsoleState, LinkState
 from noodle_tui.text.lines import Canvas, Line, Lines, Span, crop, fit, line, stack
 from noodle_tui.widgets.boxes import boxed, laid_over
 from noodle_tui.widgets.key_line import key_line
-from noodle_tui.widgets.notices import notices_above, opening
+from noodle_tui.widgets.notices import notices, num_rows_above, opening
 from noodle_tui.widgets.staleness import aged, faded
 from noodle_tui.widgets.truth_line import is_too_small, strip_line, tabs_line, too_small_line, truth_line
 
@@ -173,13 +173,13 @@ def _help(state: ConsoleState, canvas: Canvas) -> Lines:
 
 
 def _page(state: ConsoleState, canvas: Canvas) -> Lines:
-    """Notices first, then the screen; what is no longer fresh is faded."""
+    """A line for notices first, then the screen; what is no longer fresh is faded."""
     if state.shown is None and state.ui.page not in _WITHOUT_COORDINATOR:
         return opening(state, canvas)
-    top = notices_above(state, canvas)
-    rows = _BODIES[state.ui.page]()(aged(state, canvas.now_s), canvas.sized(canvas.width, canvas.height - len(top)))
+    top, above = notices(state, canvas), num_rows_above(state, canvas)
+    rows = _BODIES[state.ui.page]()(aged(state, canvas.now_s), canvas.sized(canvas.width, canvas.height - above))
     fresh = state.link.state is LinkState.LIVE or state.replay is not None or state.ui.page in (Page.PROFILE, Page.LOGS)
-    return (*top, *(rows if fresh else faded(rows)))
+    return (*top, *(rows if fresh else faded(rows))[len(top) - above :])
 
 
 def _palette(base: Lines, found: Sequence[Suggestion], choice: int, canvas: Canvas) -> Lines:

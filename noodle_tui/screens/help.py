@@ -10,7 +10,7 @@ from noodle_tui.text.sparkline import levels_of
 
 TWO_COLUMNS_FROM = 80
 LONG_FROM = 100
-KEY_CELLS, LONG_KEY_CELLS = 10, 13
+KEY_CELLS, WORD_CELLS, LONG_KEY_CELLS = 10, 8, 13
 _MOVES = ("nav.up", "nav.down", "nav.page_up", "nav.page_down", "nav.home", "nav.end")
 
 
@@ -18,7 +18,7 @@ def help_body(state: ConsoleState, canvas: Canvas) -> Lines:
     """Keys that look, keys that change, symbols, files; scrolls where it does not fit, and holds what was typed to find."""
     title = line(Span(f" HELP  screen {state.ui.page.number} {state.ui.page.value}", "title"), *_hint(state, canvas))
     look = _found(state, _look(state, canvas))
-    rest = _found(state, (*_change(state, canvas), BLANK, *_symbols(canvas), BLANK, *_files()))
+    rest = _found(state, (*_change(state, canvas), BLANK, *_symbols(canvas), BLANK, *_words(canvas), BLANK, *_files()))
     left = 54 if canvas.width >= LONG_FROM else 39
     rows = beside(look, rest, left, canvas.glyphs) if canvas.width >= TWO_COLUMNS_FROM else (*look, BLANK, *rest)
     if state.ui.help_filter and not look and not rest:
@@ -69,15 +69,18 @@ def _change(state: ConsoleState, canvas: Canvas) -> Lines:
     """A star where the preview would say why it cannot be done now."""
     rows = [line(Span(" CHANGE", "title"), Span(" asks first, y does it", "dim"))]
     blocked = {key.id for key in state.keys if key.id in ACTIONS and preview_of(ACTIONS[key.id], state).blocked}
+    narrow = max((len(key.label) for key in state.keys if key.changes), default=0)
     rows += [
-        line(*_entry(key.label, key.text, canvas), Span(" *" if key.id in blocked else "", "warn")) for key in state.keys if key.changes
+        line(*_entry(key.label, key.text, canvas, min(KEY_CELLS, narrow)), Span(" *" if key.id in blocked else "", "warn"))
+        for key in state.keys
+        if key.changes
     ]
     return (*rows, *([line(Span(" * not now: press it to read why", "dim"))] if blocked else []))
 
 
-def _entry(label: str, text: str, canvas: Canvas) -> Line:
+def _entry(label: str, text: str, canvas: Canvas, narrow: int = KEY_CELLS) -> Line:
     """Where keys have few cells, those that would push their text aside are known by their first name alone."""
-    cells = KEY_CELLS if canvas.width < LONG_FROM else LONG_KEY_CELLS
+    cells = narrow if canvas.width < LONG_FROM else LONG_KEY_CELLS
     label = label if len(label) <= cells else label.split(" ")[0]
     return line(Span(f" {label:<{cells}} ", "accent"), text)
 
@@ -89,9 +92,41 @@ def _symbols(canvas: Canvas) -> Lines:
         line(" ", Span("ok", "ok"), " fine ", Span("WARN", "warn"), " over limit ", Span("ERROR", "error"), " failed"),
         line(" ", Span(f"[{levels_of('stage', g)}]", "low"), " step time, 0..2x its plan"),
         line(" ", Span(g.bottleneck, "bottleneck"), f" slowest stage  {g.hop} hop  {g.broken_scale} unscaled"),
-        line(" ITEMS embedding, blocks, head"),
-        line(" STALE silent 3 s   OFFLINE retried"),
     )
+
+
+WORDS = (  # every abbreviation on the screens, and what it stands for
+    ("p50 p95", "half, 95% are shorter"),
+    ("tok/s", "tokens a second"),
+    ("TTFT", "time to the first token"),
+    ("STEP", "one token of every session"),
+    ("STG S0", "stage: the items of a node"),
+    ("ITEMS", "embedding, blocks, head"),
+    ("HOP >", "from one node to the next"),
+    ("KV", "what sessions have read"),
+    ("MEM", "weights and KV, of the most"),
+    ("UTIL", "of a GPU, or of one core"),
+    ("TEMP", "temperature"),
+    ("Q", "steps that wait at a node"),
+    ("SEEN", "since its last heartbeat"),
+    ("AGE", "since a session began"),
+    ("OUT/MAX", "tokens written, at most"),
+    ("MAX/s", "tokens a second at most"),
+    ("IDLE", "of a step, without work"),
+    ("SEV", "severity: info to ERROR"),
+    ("UP", "since the coordinator began"),
+    ("#14", "the number of a plan"),
+    ("!!", "the slowest stage"),
+    ("W !", "warning, lost or refused"),
+    ("STALE", "silent for 3 s"),
+    ("OFFLINE", "it connects again by itself"),
+    ("rw", "capital letters may act"),
+)
+
+
+def _words(canvas: Canvas) -> Lines:
+    """A row each; scrolling reaches them where they do not fit."""
+    return (line(Span(" WORDS", "title")), *(_entry(word, text, canvas, WORD_CELLS) for word, text in WORDS))
 
 
 def _files() -> Lines:

@@ -14,8 +14,9 @@ from noodle_tui.state import ConsoleState, View
 from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, beside, crop, line, stack
 from noodle_tui.text.tables import draw_table
 from noodle_tui.widgets.alert_rules import alert_panel
-from noodle_tui.widgets.diagnosis_line import diagnosis_line
 from noodle_tui.widgets.event_list import event_list, notable
+from noodle_tui.widgets.history.trends import of_node, of_session, trends_beside
+from noodle_tui.widgets.history.worst_list import worst_list
 from noodle_tui.widgets.metrics import metrics
 from noodle_tui.widgets.notices import weights
 from noodle_tui.widgets.plan.machine_plan import machine_plan
@@ -26,8 +27,9 @@ THREE_COLUMNS_FROM = 180
 MIN_EVENT_ROWS = 3  # a heading and two events; fewer are not worth their rows
 MIN_SESSION_ROWS = 3
 MAX_MACHINE_ROWS = 9
+MAX_GRAPH_ROWS = 30
 RULES_FROM = 14  # rows of a column
-TALL_FROM = 20  # rows: panels get air and the plan gets borders
+TALL_FROM = 19  # rows: panels get air and the plan gets borders
 
 
 def overview_body(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -36,8 +38,8 @@ def overview_body(state: ConsoleState, canvas: Canvas) -> Lines:
     if view is None or canvas.height < 1:
         return ()
     tall = canvas.height >= TALL_FROM
-    top: list[Line] = [diagnosis_line(state, canvas), *weights(state, canvas)[: 2 if tall else 1]]
-    top += metrics(state, canvas.sized(canvas.width, 4 if tall else 3 if canvas.height >= 16 else 2 if canvas.height >= 12 else 1))
+    top: list[Line] = [*weights(state, canvas)[: 2 if tall else 1]]
+    top += metrics(state, canvas.sized(canvas.width, 4 if tall else 3 if canvas.height >= 15 else 2 if canvas.height >= 11 else 1))
     plan = _plan(state, view, canvas.sized(canvas.width, canvas.height - len(top)))
     if plan:
         top += [*([_rule(canvas)] if tall else []), *plan]
@@ -89,9 +91,19 @@ def _nodes_and_sessions(state: ConsoleState, view: View, canvas: Canvas) -> Line
     for_sessions = min(len(view.status.sessions) + 2, max(MIN_SESSION_ROWS, canvas.height // 3)) if view.status.sessions else 0
     nodes = _nodes(state, canvas.sized(canvas.width, min(wanted, max(4, canvas.height - for_sessions))))
     room = canvas.height - len(nodes) - 1
-    if not view.status.sessions or room < MIN_SESSION_ROWS:
-        return stack(nodes, canvas.height)
-    return stack((*nodes, BLANK, *_list(state, Page.SESSIONS, canvas.sized(canvas.width, room))), canvas.height)
+    rows = list(nodes)
+    if view.status.sessions and room >= MIN_SESSION_ROWS:
+        rows += [BLANK, *_list(state, Page.SESSIONS, canvas.sized(canvas.width, room))]
+    return stack((*rows, *_last_minutes(state, canvas.sized(canvas.width, canvas.height - len(rows)))), canvas.height)
+
+
+def _last_minutes(state: ConsoleState, canvas: Canvas) -> Lines:
+    """In rows that would be empty: graphs of the row that the cursor is on, and of the cluster."""
+    on_session = state.ui.list_page is Page.SESSIONS
+    row = cursor_row(state, Page.SESSIONS if on_session else Page.NODES)
+    chosen = () if row is None else of_session(state, row) if on_session else of_node(state, row)
+    graphs = trends_beside(state, chosen, canvas.sized(canvas.width, min(MAX_GRAPH_ROWS, canvas.height - 1)))
+    return (BLANK, *graphs) if graphs else ()
 
 
 def _events_and_rules(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -108,7 +120,9 @@ def _three_columns(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
     sessions = _list(state, Page.SESSIONS, canvas.sized(right, canvas.height))
     events = _events_and_rules(state, canvas.sized(middle, canvas.height))
     nodes = _nodes(state, canvas.sized(left, min(_all_nodes(view), canvas.height)))
-    return beside(stack(nodes, canvas.height), beside(events, sessions, middle, canvas.glyphs), left, canvas.glyphs)
+    first = stack((*nodes, *_last_minutes(state, canvas.sized(left, canvas.height - len(nodes)))), canvas.height)
+    last = (*sessions, BLANK, *worst_list(state, canvas.sized(right, canvas.height - len(sessions) - 1)))
+    return beside(first, beside(events, stack(last, canvas.height), middle, canvas.glyphs), left, canvas.glyphs)
 
 
 def _nodes(state: ConsoleState, canvas: Canvas) -> Lines:

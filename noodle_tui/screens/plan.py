@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.data.status import ClusterStatus, StageStatus
+from engine.diagnosis.diagnose import memory_share
 from noodle_tui.core.pages import PLAN_MODES, Page
 from noodle_tui.listings import table_of
 from noodle_tui.listings.causes import likely_cause
 from noodle_tui.listings.machines import FOLD_FROM, MachineRow, folds_stages, owner_names
 from noodle_tui.listings.nodes import NodeRow
+from noodle_tui.listings.stage_times import step_times
 from noodle_tui.listings.stages import StageRow, stage_rows
 from noodle_tui.listings.strategies import owners
 from noodle_tui.state import ConsoleState, View
@@ -17,6 +19,7 @@ from noodle_tui.text.figures import age, clock, percent, signed_percent, size, w
 from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, fit, line
 from noodle_tui.text.tables import arrange, cursor_index, draw_table
 from noodle_tui.widgets.bars import parts_bar
+from noodle_tui.widgets.history.trends import FROM_WIDTH, of_node, trends_beside
 from noodle_tui.widgets.plan.axis_bars import axis_of, machine_bars, name_cells, stage_bars
 from noodle_tui.widgets.plan.owner_row import axis_row, cost_row, legend, letters_of, moves_row, owner_row
 from noodle_tui.widgets.plan.stage_split import split_lines
@@ -39,7 +42,17 @@ def plan_body(state: ConsoleState, canvas: Canvas) -> Lines:
     bottom = _bottom(state, view, row.slowest if isinstance(row, MachineRow) else row, canvas)
     room = canvas.height - len(title) - len(bottom) - 1
     middle = _MODES[PLAN_MODES[state.ui.plan_mode]](state, rows, cursor, canvas.sized(canvas.width, room))
-    return (*title, *middle[:room], BLANK, *bottom)[: canvas.height]
+    shown = (*title, *middle[:room], BLANK, *bottom)
+    chosen = row.slowest if isinstance(row, MachineRow) else row
+    return (*shown, *_last_minutes(state, chosen, canvas.sized(canvas.width, canvas.height - len(shown))))[: canvas.height]
+
+
+def _last_minutes(state: ConsoleState, row: StageRow | None, canvas: Canvas) -> Lines:
+    """In rows that would be empty: graphs of the chosen stage's node, and of the cluster."""
+    if canvas.width < FROM_WIDTH or row is None or row.node is None:
+        return ()
+    graphs = trends_beside(state, of_node(state, NodeRow(row.node, row.index, row.stage)), canvas.sized(canvas.width, canvas.height - 1))
+    return (BLANK, *graphs) if graphs else ()
 
 
 def _title(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
@@ -68,15 +81,6 @@ def _hints(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> str:
     return hints + scale if len(hints) + len(scale) < canvas.width else hints
 
 
-def step_times(status: ClusterStatus) -> tuple[float, float]:
-    """One step through all stages and hops: as planned, and as measured (0 until it ran)."""
-    hops_s = sum(stage.hop_p50_s for stage in status.stages) + status.speed.entry_hop_s
-    measured = all(stage.num_steps and stage.compute_p50_s > 0 for stage in status.stages)
-    return status.speed.expected_step_s or status.speed.predicted_step_s, sum(
-        stage.compute_p50_s for stage in status.stages
-    ) + hops_s if measured else 0.0
-
-
 # --- the three views ------------------------------------------------------------------------------------------
 def _time_view(state: ConsoleState, rows: Sequence[Row], cursor: int, canvas: Canvas) -> Lines:
     """A bar per stage where it lies in the step; of a large plan one row per machine, with all its stages."""
@@ -94,7 +98,7 @@ def _layer_view(state: ConsoleState, rows: Sequence[Row], cursor: int, canvas: C
 
 def _memory_view(state: ConsoleState, rows: Sequence[Row], cursor: int, canvas: Canvas) -> Lines:
     """Per stage: what its node holds now, of what it may use."""
-    key = f"{canvas.glyphs.full} resident without KV   + KV in use   {canvas.glyphs.empty} free"
+    key = f"{canvas.glyphs.full} in use without KV   + KV   {canvas.glyphs.empty} free"
     head = line(Span(f" {'STAGE':<{name_cells(canvas)}} {key}", "dim"))
     lines = [head]
     for i, row in enumerate(rows):
@@ -107,10 +111,10 @@ def _memory_bar(row: Row, state: ConsoleState, canvas: Canvas) -> Line:
     node = row.node
     if node is None or node.memory_bytes <= 0:
         return line(Span("its node has not told its memory", "dim"))
-    kv = min(node.gauges.kv_used_bytes, node.gauges.resident_bytes)
-    shares = ((node.gauges.resident_bytes - kv) / node.memory_bytes, canvas.glyphs.full, "low"), (kv / node.memory_bytes, "+", "mid")
-    share = node.gauges.resident_bytes / node.memory_bytes
-    text = f" {percent(share):>4} {size(node.gauges.resident_bytes)}/{size(node.memory_bytes)}"
+    share, used_bytes = memory_share(node), max(0, node.gauges.resident_bytes - node.runtime_bytes)
+    kv = min(node.gauges.kv_used_bytes, used_bytes)
+    shares = ((used_bytes - kv) / node.memory_bytes, canvas.glyphs.full, "low"), (kv / node.memory_bytes, "+", "mid")
+    text = f" {percent(share):>4} {size(used_bytes)}/{size(node.memory_bytes)}"
     if canvas.width >= 76:
         text += f"  KV {size(node.gauges.kv_used_bytes)}/{size(node.kv_budget_bytes)}"
     style = "warn" if share > state.thresholds.memory else "text"

@@ -6,7 +6,7 @@ from noodle_tui.core.generation import AnswerState
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.lines import BLANK, Canvas, Lines, Span, line, wrap
 from noodle_tui.widgets.answer import figures
-from noodle_tui.widgets.notices import notices_above, weights
+from noodle_tui.widgets.notices import num_rows_above, weights
 from noodle_tui.widgets.transcript import NO_TEMPLATE, num_rows, system_rows, transcript
 
 FIELD_ROWS = 2  # of this screen, below its body: the prompt and its settings
@@ -22,7 +22,7 @@ def prompt_body(state: ConsoleState, canvas: Canvas) -> Lines:
 
 def furthest_back(state: ConsoleState, canvas: Canvas) -> int:
     """How many rows can be scrolled back on a screen whose body is `canvas`."""
-    room = canvas.height - len(notices_above(state, canvas))
+    room = canvas.height - num_rows_above(state, canvas)
     room -= len(_above(state, canvas.sized(canvas.width, room)))
     return max(0, num_rows(state.talk.current, canvas.width) - room)
 

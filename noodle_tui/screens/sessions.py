@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Sequence
 
 from engine.data.status import ClusterStatus, SessionStatus
 from noodle_tui.core.generation import Generation
 from noodle_tui.core.pages import Page
 from noodle_tui.listings import cursor_row, table_of, warns
+from noodle_tui.listings.sessions import first_token_s
 from noodle_tui.listings.stage_times import stage_s
 from noodle_tui.state import ConsoleState, TextKnown
 from noodle_tui.text.figures import age, ms, percent, rate, size, with_ms
-from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
+from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, beside, line, width_of, wrap
 from noodle_tui.text.tables import draw_table
 from noodle_tui.widgets.answer import stage_times
+from noodle_tui.widgets.history.trends import FROM_WIDTH, of_session, trends
+from noodle_tui.widgets.history.worst_list import worst_list
 from noodle_tui.widgets.plan.plan_blocks import strip
 
 
@@ -33,7 +34,18 @@ def sessions_body(state: ConsoleState, canvas: Canvas) -> Lines:
     below = _session(state, view.status, session, canvas) if session is not None and pane else ()
     if listing.detail and session is not None:
         below += _text(state.text, session, canvas.sized(canvas.width, canvas.height - len(rows) - len(below) - 2))
-    return (totals(view.status, canvas.width), *rows, *([BLANK, *below] if below else []))[: canvas.height]
+    shown = (totals(view.status, canvas.width), *rows, *([BLANK, *below] if below else []))
+    return (*shown, *_last_minutes(state, session, canvas.sized(canvas.width, canvas.height - len(shown))))[: canvas.height]
+
+
+def _last_minutes(state: ConsoleState, session: SessionStatus | None, canvas: Canvas) -> Lines:
+    """In rows that would be empty: the chosen session's graphs, and the sessions that are worst off."""
+    if canvas.width < FROM_WIDTH or session is None:
+        return ()
+    left, room = (canvas.width - 3) // 2, canvas.height - 1
+    graphs = trends(state, of_session(state, session), canvas.sized(left, room))
+    worst = worst_list(state, canvas.sized(canvas.width - left - 3, room))
+    return (BLANK, *beside(graphs, worst, left, canvas.glyphs)) if graphs else ()
 
 
 def totals(status: ClusterStatus, width: int) -> Line:
@@ -41,7 +53,7 @@ def totals(status: ClusterStatus, width: int) -> Line:
     queued = sum(session.state == "queued" for session in status.sessions)
     failed = Span(f"{status.ended.num_failed} failed", "warn" if status.ended.num_failed else "text")
     head = f" {len(status.sessions) - queued} running  {queued} queued  {status.ended.num_done} done  "
-    ttft_s = quantile([session.ttft_s for session in status.sessions if session.ttft_s > 0], 0.95)
+    ttft_s = first_token_s(status.sessions)
     row = line(head, failed, f"   {rate(status.speed.tokens_per_s)} tok/s")
     parts = [f"   TTFT p95 {with_ms(ttft_s)} here"] if ttft_s else []
     cache = status.work.prefix_cache
@@ -50,12 +62,6 @@ def totals(status: ClusterStatus, width: int) -> Line:
     for part in parts:
         row = (*row, Span(part)) if width_of(row) + len(part) <= width else row
     return row
-
-
-def quantile(values: Sequence[float], share: float) -> float:
-    """The nearest-rank quantile; 0 without values."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))] if ordered else 0.0
 
 
 def _session(state: ConsoleState, status: ClusterStatus, session: SessionStatus, canvas: Canvas) -> Lines:

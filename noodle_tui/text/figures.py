@@ -8,7 +8,7 @@ from datetime import datetime
 
 from engine.data.binary_size import binary_size as size
 
-__all__ = ["age", "clock", "middle", "ms", "percent", "rate", "signed_percent", "size", "with_ms"]
+__all__ = ["age", "clock", "middle", "ms", "percent", "quantile", "rate", "signed_percent", "size", "up_for", "with_ms"]
 
 
 def ms(seconds: float) -> str:
@@ -20,9 +20,11 @@ def ms(seconds: float) -> str:
 
 
 def with_ms(seconds: float) -> str:
-    """`ms` with its unit."""
+    """`ms` with its unit; from ten seconds on in seconds (`14.7s`), from ten minutes on as an age."""
     text = ms(seconds)
-    return text if text == "-" else f"{text}ms"
+    if text == "-" or seconds < 9.9995:
+        return text if text == "-" else f"{text}ms"
+    return f"{seconds:.1f}s" if seconds < 99.95 else f"{seconds:.0f}s" if seconds < 600 else age(seconds)
 
 
 def age(seconds: float) -> str:
@@ -35,6 +37,12 @@ def age(seconds: float) -> str:
         return f"{int(seconds)}s"
     minutes = int(seconds // 60)
     return f"{minutes}m" if minutes < 120 else f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def up_for(seconds: float) -> str:
+    """How long something has been up, in whole minutes: seconds would be a clock that nobody asked for."""
+    minutes = int(seconds // 60)
+    return "<1m" if minutes < 1 else f"{minutes}m" if minutes < 120 else age(seconds)
 
 
 def percent(share: float) -> str:
@@ -54,11 +62,19 @@ def clock(wall_s: float) -> str:
 
 
 def signed_percent(share: float | None) -> str:
-    """A change: `+55%`, `-3%`; a dash when there is nothing to compare."""
+    """A change: `+55%`, `-3%`, from ten times on `x12`; a dash when there is nothing to compare."""
     if share is None or not math.isfinite(share):
         return "-"
+    if share >= 9.0:
+        return f"x{min(1 + share, 9999):.0f}"
     text = f"{max(-9.99, min(share, 99.99)) * 100:+.0f}%"
     return "+0%" if text == "-0%" else text
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The nearest-rank quantile; 0 without values."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))] if ordered else 0.0
 
 
 def middle(values: Sequence[float]) -> float:

@@ -8,7 +8,7 @@ from engine.data.errors import InvalidInput
 from noodle_tui.glyphs import ASCII, UNICODE, Glyphs
 
 SETS = ("ascii", "block", "braille")
-GRAPHS = ("throughput", "step", "stage", "timeline")  # on the Overview; there; of every node; on the Events screen
+GRAPHS = ("throughput", "step", "stage", "timeline", "history")  # Overview, Overview, every node, Events screen, the last minutes
 
 
 def parse_graph_sets(text: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ HIGH_FROM = 1.5
 BRAILLE = "braille"
 _LEFT = (0x00, 0x40, 0x44, 0x46, 0x47)  # dots of the left column of a braille cell, from the bottom, by level
 _RIGHT = (0x00, 0x80, 0xA0, 0xB0, 0xB8)
-_STYLES = ("low", "mid", "high")
+STYLES = ("low", "mid", "high")
 Cell = tuple[int, str]  # severity, glyph
 
 
@@ -29,7 +29,7 @@ def levels_of(graph: str, glyphs: Glyphs) -> str:
     """The glyphs of a graph, low to high."""
     name = glyphs.set_of(graph)
     if name == BRAILLE:
-        return "".join(_dots(level, level) for level in range(1, len(_LEFT)))
+        return "".join(dots(level, level) for level in range(1, len(_LEFT)))
     return (ASCII if name == ASCII.name else UNICODE).levels
 
 
@@ -47,22 +47,23 @@ def sparkline(values: Sequence[float], reference: float, width: int, glyphs: Gly
         levels = levels_of(graph, glyphs)
         cells = [_cell(value, reference, levels) for value in recent]
     groups = groupby(cells, key=lambda cell: cell[0] if high else 0)
-    return tuple(Span("".join(glyph for _, glyph in run), _STYLES[severity]) for severity, run in groups)
+    return tuple(Span("".join(glyph for _, glyph in run), STYLES[severity]) for severity, run in groups)
 
 
 def _cell(value: float, reference: float, levels: str) -> Cell:
     level = _level(value, reference, len(levels))
-    return _severity(value, reference), levels[level - 1] if level else " "
+    return severity(value, reference), levels[level - 1] if level else " "
 
 
 def _pair(left: float, right: float, reference: float) -> Cell:
     """Two values in one cell: it looks as grave as the graver one."""
     top = len(_LEFT) - 1
     levels = _level(left, reference, top), _level(right, reference, top)
-    return max(_severity(left, reference), _severity(right, reference)), _dots(*levels) if any(levels) else " "
+    return max(severity(left, reference), severity(right, reference)), dots(*levels) if any(levels) else " "
 
 
-def _dots(left: int, right: int) -> str:
+def dots(left: int, right: int) -> str:
+    """Two levels of 0 to 4 in one braille cell."""
     return chr(0x2800 + _LEFT[left] + _RIGHT[right])
 
 
@@ -73,7 +74,8 @@ def _level(value: float, reference: float, num_levels: int) -> int:
     return min(num_levels, 1 + int(min(value / reference, 2.0) / 2 * num_levels))
 
 
-def _severity(value: float, reference: float) -> int:
+def severity(value: float, reference: float) -> int:
+    """0 to 2: as planned, above it, far above it."""
     if not value > 0 or not reference > 0:
         return 0
     ratio = value / reference

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.cells import cell_len
 
 from engine.diagnosis.finding import Finding, Kind
+from noodle_tui.core.pages import Page
 from noodle_tui.listings.diagnosis import KEYS, findings
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.lines import BLANK, Canvas, Line, Span, fit, line
@@ -19,7 +20,10 @@ def diagnosis_line(state: ConsoleState, canvas: Canvas) -> Line:
     found = findings(state, canvas.now_s)
     if not found:
         return BLANK
-    return _line(found[0], f" (+{len(found) - 1})" if len(found) > 1 else "", state.named(KEYS[found[0].do]), canvas)
+    do = KEYS[found[0].do]
+    if do.startswith("{nav.in}") and state.ui.page is not Page.OVERVIEW:
+        do = "{screen.overview}, " + do  # there it goes to the culprit
+    return _line(found[0], f" (+{len(found) - 1})" if len(found) > 1 else "", state.named(do), canvas)
 
 
 def _line(worst: Finding, more: str, do: str, canvas: Canvas) -> Line:
@@ -30,6 +34,15 @@ def _line(worst: Finding, more: str, do: str, canvas: Canvas) -> Line:
     left = room - cell_len(what) - 2
     return line(
         Span(f" {what}{more}", "error" if worst.kind in _ERRORS else "warn"),
-        f"  {fit(why, min(cell_len(why), left), canvas.glyphs)}" if left >= MIN_WHY else "",
+        f"  {_as_much_as_fits(why, left, canvas)}" if left >= MIN_WHY else "",
         Span(f"  {do}", "accent"),
     )
+
+
+def _as_much_as_fits(why: str, room: int, canvas: Canvas) -> str:
+    """Whole pieces of a sentence; only where its first one is too long the ellipsis."""
+    for mark in ("", ": ", "; ", ", "):
+        kept = why.rpartition(mark)[0] if mark else why
+        if kept and cell_len(kept) <= room:
+            return kept
+    return fit(why, min(cell_len(why), room), canvas.glyphs)

@@ -8,9 +8,10 @@ from engine.diagnosis.diagnose import memory_share
 from engine.diagnosis.step import is_slow_hop
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.listings.nodes import kv_share, over_plan
-from noodle_tui.listings.stage_times import bottleneck_index, stage_s
+from noodle_tui.listings.sessions import first_token_s
+from noodle_tui.listings.stage_times import bottleneck_index, stage_s, whole_step_s
 from noodle_tui.state import ConsoleState
-from noodle_tui.text.figures import age, ms, percent, rate, signed_percent, with_ms
+from noodle_tui.text.figures import age, ms, percent, rate, signed_percent, up_for, with_ms
 from noodle_tui.text.lines import Canvas, Line, Lines, Span, beside, crop, line, width_of
 from noodle_tui.text.sparkline import sparkline
 
@@ -49,22 +50,25 @@ def _flowing(fact: Line) -> Line:
 
 
 def _left(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> Lines:
-    """Where there is room for the graphs of p50 and p95, the first token's time goes to the row of what never changes."""
+    """Where steps have graphs, or a sentence beside them, the first token's time stands where it has room."""
     known = [sample.tokens_per_s for sample in state.history.samples]
-    graph = (
-        line(" [", *sparkline(known, max(known, default=0.0) / 2 or 1.0, GRAPH_CELLS, canvas.glyphs, graph="throughput", high=False), "]")
-        if any(known)
-        else ()
-    )
+    throughput, first = line(" ", *_throughput(status)), _first_token(status)
     cells = min(GRAPH_CELLS, (canvas.width - STEP_CELLS) // 2)
     wide = cells >= MIN_GRAPH_CELLS and any(sample.step_p95_s for sample in state.history.samples)
-    step = _step_graphs(state, status, cells, canvas.glyphs) if wide else (*_step(status), *_first_token(status))
+    step = _step_graphs(state, status, cells, canvas.glyphs) if wide else _step(status)
+    beside_step = not wide and 1 + width_of(step) + width_of(first) <= canvas.width
+    beside_throughput = () if wide or beside_step else first
+    room = min(GRAPH_CELLS, canvas.width - width_of(throughput) - width_of(beside_throughput) - len(" []"))
+    graph: Line = ()
+    if any(known) and room >= MIN_GRAPH_CELLS:
+        top = max(known) / 2 or 1.0
+        graph = line(" [", *sparkline(known, top, room, canvas.glyphs, graph="throughput", high=False), "]")
     last = _last_left(state, status)
     return (
-        line(" ", *_throughput(status), *graph),
-        line(" ", *step),
+        (*throughput, *graph, *beside_throughput),
+        line(" ", *step, *(first if beside_step else ())),
         line(" ", *_sessions(status), "  ", *_finished(status)),
-        (*last, *_first_token(status)) if wide else last,
+        (*last, *first) if wide else last,
     )
 
 
@@ -121,8 +125,8 @@ def _freshness(status: ClusterStatus) -> tuple[str, str]:
 
 def _first_token(status: ClusterStatus) -> Line:
     """Of the sessions that run now."""
-    times = sorted(session.ttft_s for session in status.sessions if session.ttft_s > 0)
-    return line(Span("  TTFT ", "dim"), f"p95 {with_ms(times[min(len(times) - 1, int(0.95 * len(times)))])}") if times else ()
+    ttft_s = first_token_s(status.sessions)
+    return line(Span("  TTFT ", "dim"), f"p95 {with_ms(ttft_s)}") if ttft_s else ()
 
 
 def _sessions(status: ClusterStatus) -> Line:
@@ -140,21 +144,20 @@ def _bottleneck(status: ClusterStatus) -> Line:
     index = bottleneck_index(times)
     if index is None:
         return ()
-    stage, total = status.stages[index], sum(times) + sum(s.hop_p50_s for s in status.stages) + status.speed.entry_hop_s
+    stage, total = status.stages[index], whole_step_s(status)
     text = f"S{index} {stage.worker_id[:16]} {with_ms(times[index])} = {percent(times[index] / total)} of a step"
     return line(_label("BOTTLENECK"), text, *_against_plan(times[index], stage.planned_s, stage.num_steps))
 
 
 def _against_plan(actual_s: float, predicted_s: float, num_steps: int) -> Line:
     if not num_steps or predicted_s <= 0:
-        return line(Span("  predicted", "dim"))
+        return line(Span("  planned", "dim"))
     excess = actual_s / predicted_s - 1
-    return line(f"  planned {ms(predicted_s)} ", Span(f"{excess:+.0%}", "warn" if excess > OVER_PLAN else "ok"))
+    return line(f"  planned {ms(predicted_s)} ", Span(signed_percent(excess), "warn" if excess > OVER_PLAN else "ok"))
 
 
 def _context(status: ClusterStatus) -> Line:
-    up = age(status.uptime_s // 60 * 60) if status.uptime_s >= 60 else "<1m"  # whole minutes: seconds would be a clock
-    return line(_label("CONTEXT"), f"{status.model.context_tokens} tokens", Span("  UP ", "dim"), up)
+    return line(_label("CONTEXT"), f"{status.model.context_tokens} tokens", Span("  UP ", "dim"), up_for(status.uptime_s))
 
 
 def _adapt(state: ConsoleState, status: ClusterStatus) -> Line:
@@ -163,7 +166,8 @@ def _adapt(state: ConsoleState, status: ClusterStatus) -> Line:
         return ()
     known = state.suggestion
     gain = 1 - known.entry.predicted_s / known.entry.before_s if known and known.entry.before_s > 0 else None
-    offer = f"  offers {signed_percent(-gain if gain is not None else None)} a step" if status.adaptation.suggestion_id else ""
+    what = "another plan" if gain is None else f"{signed_percent(-gain)} a step"
+    offer = f"  offers {what}" if status.adaptation.suggestion_id else ""
     offer += state.named(" ({screen.what-if} shows it)") if offer else ""
     rests = "  rests: plan by hand" if status.strategy == GIVEN and status.adaptation.mode != "off" else ""
     return line(Span("ADAPT ", "dim"), status.adaptation.mode, Span(rests, "dim"), Span(offer, "warn"))

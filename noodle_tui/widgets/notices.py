@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from engine.data.precision import Identity
-from engine.data.status import NodeState, Phase
+from engine.data.status import ClusterStatus, NodeState, Phase
 from noodle_tui.state import ConsoleState, LinkState
-from noodle_tui.text.lines import Canvas, Line, Lines, Span, line, wrap
+from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, line, wrap
 
 MAX_FAILURES = 2
 MAX_ERROR_ROWS = 2
 
 
 def notices(state: ConsoleState, canvas: Canvas) -> Lines:
-    """At most `canvas.height` rows, the most urgent first; none at all when everything is in order."""
-    rows = (*_failures(state, canvas), *_offline(state, canvas), *_phase(state, canvas))
-    return rows[: canvas.height]
+    """At least one row, which is blank when everything is in order, and a third of a body that is `canvas` at most; the most urgent first.
+
+    Without a coordinator only that counts; else what is wrong, with the key that helps, comes before processes that died.
+    """
+    from noodle_tui.widgets.diagnosis_line import diagnosis_line  # not for the first paint
+
+    offline = _offline(state, canvas)
+    wrong = () if offline else (diagnosis_line(state, canvas),)
+    rows = (*offline, *filter(None, wrong), *_failures(state, canvas), *_phase(state, canvas))
+    return rows[: max(3, canvas.height // 3)] or (BLANK,)
 
 
-def notices_above(state: ConsoleState, canvas: Canvas) -> Lines:
-    """The notices on a screen whose body is `canvas`: a third of it at most."""
-    return notices(state, canvas.sized(canvas.width, max(3, canvas.height // 3)))
+def num_rows_above(state: ConsoleState, canvas: Canvas) -> int:
+    """How many rows a screen leaves to notices: one while there is a plan. More of them cover what is below it, so that nothing jumps."""
+    return 1 if state.shown is not None and state.shown.status.stages else len(notices(state, canvas))
 
 
 def opening(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -79,9 +86,20 @@ def _phase(state: ConsoleState, canvas: Canvas) -> Lines:
     status = state.shown.status
     lost = any(node.state is NodeState.LOST for node in status.nodes)
     head = Span("DEGRADED", "error") if lost or status.failure else Span(str(status.phase), "accent")
-    sentence = status.failure or status.detail or f"{len(status.nodes)} of {status.num_workers_expected} workers have joined"
+    sentence = status.failure or _gathering(status) or status.detail
     rows = [line(" ", head, f"  {row}") if not i else line(f" {row}") for i, row in enumerate(wrap(sentence, canvas.width - 13)[:2])]
     return tuple(rows)
+
+
+def _gathering(status: ClusterStatus) -> str:
+    """What is waited for once workers have come: the coordinator only says how many it wants."""
+    from noodle_tui.listings.nodes import BOOTING  # not for the first paint
+
+    if status.phase is not Phase.GATHERING or any(node.state is NodeState.LOST for node in status.nodes):
+        return ""
+    busy = [f"{node.worker_id} is {node.state}" for node in status.nodes if node.state in BOOTING]
+    joined = f"{len(status.nodes)} of {status.num_workers_expected} workers have joined"
+    return f"{joined}; {', '.join(busy[:3])}{f' and {len(busy) - 3} more' if busy[3:] else ''}" if busy else joined
 
 
 def weights(state: ConsoleState, canvas: Canvas) -> Lines:

@@ -102,3 +102,28 @@ def test_parts_of_text_and_a_developer_are_what_templates_know(served: Served) -
 def test_what_a_template_refuses_is_the_callers_fault(served: Served) -> None:
     with pytest.raises(openai.BadRequestError, match="content"):
         served.openai().chat.completions.create(model=NAME, messages=[{"role": "user", "content": None}], max_tokens=4)
+
+
+def test_what_was_answered_can_be_sent_back_with_every_field_that_it_came_with(served: Served) -> None:
+    client, first = served.openai(), {"role": "user", "content": "Who?"}
+    asked = {"model": NAME, "max_tokens": 12, "temperature": 0}
+    tool = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
+    answer = client.chat.completions.create(messages=[first], **asked).choices[0].message
+    assert {"annotations", "audio", "function_call"} <= set(answer.model_dump()), "the client adds fields that the API does not know"
+    web_chat = {"role": "assistant", "content": answer.content, "metadata": None, "options": None}
+    plain = [first, {"role": "assistant", "content": answer.content}, {"role": "user", "content": "c"}]
+    for message in (answer, answer.model_dump(), web_chat):
+        got = client.chat.completions.create(messages=[first, message, plain[2]], **asked)
+        assert got.choices[0].message.content == expected(served.folder, plain, 12).text
+    call = (
+        client.chat.completions.create(messages=[first], tools=[tool], tool_choice="required", **{**asked, "max_tokens": 60})
+        .choices[0]
+        .message
+    )
+    result = {"role": "tool", "tool_call_id": call.tool_calls[0].id, "content": "it rains", "annotations": []}
+    assert client.chat.completions.create(messages=[first, call.model_dump(), result], **asked).choices[0].message.content is not None
+    response = client.responses.create(model=NAME, input=[first], max_output_tokens=12, temperature=0)
+    back = [first, *(item.model_dump() for item in response.output), plain[2]]
+    assert (
+        client.responses.create(model=NAME, input=back, max_output_tokens=12, temperature=0).output_text == got.choices[0].message.content
+    )

@@ -163,3 +163,80 @@ def test_a_beginning_that_is_declared_shared_is_taken_from_another_caller() -> N
     submit(cluster, "a", (*range(9), 20, 21, 22, 23, 24))
     submit(cluster, "b", (*range(9), 20, 21, 22, 23, 24), caller=b"two")
     assert [sent(cluster, i)[0].position for i in "ab"] == [0, 8]
+
+
+def running(cluster: Driver, prompt: tuple[int, ...]) -> None:
+    """A session whose prompt landed and that goes on; what it sends next is held back."""
+    cluster.hold = True
+    submit(cluster, "runs", prompt, max_new_tokens=20)
+    cluster.report(cluster.held.pop(0))
+
+
+def fill_lanes(cluster: Driver) -> None:
+    """No further step goes out while those before it are held."""
+    for number in range(cluster.cluster.serving.num_lanes - len(cluster.held)):
+        submit(cluster, f"other {number}", (90 + number,))
+    assert len(cluster.held) == cluster.cluster.serving.num_lanes
+
+
+def test_a_session_begins_with_the_prompt_of_one_that_still_runs() -> None:
+    cluster = driver()
+    prompt = tuple(range(10))
+    running(cluster, prompt)
+    submit(cluster, "second", (*prompt, 50, 51))
+    submit(cluster, "stranger", prompt, caller=b"two")
+    cluster.hold = False
+    cluster.answer_all()
+    opening = sent(cluster, "second")[0]
+    assert opening.position == 8 and opening.taken is not None
+    assert (opening.taken.kept_id, opening.taken.session_id, opening.taken.epoch) == (0, "runs", 1)
+    assert opening.taken.digest == token_digest(prompt[:8])
+    assert cluster.finished["second"].status.num_cached == 8
+    assert sent(cluster, "stranger")[0].position == 0
+    assert orders(cluster)[1] == [], "nothing had to be kept for it"
+
+
+def test_where_the_running_one_ends_first_what_it_left_is_taken() -> None:
+    cluster = driver()
+    prompt = tuple(range(10))
+    running(cluster, prompt)
+    fill_lanes(cluster)
+    submit(cluster, "second", (*prompt, 50, 51))
+    assert sent(cluster, "second") == []
+    cluster.feed(on.SessionCancelled("runs", "its reader left"))
+    cluster.hold = False
+    cluster.answer_all()
+    opening = sent(cluster, "second")[0]
+    assert opening.taken is not None and (opening.taken.kept_id, opening.taken.session_id) == (1, "")
+    assert (opening.position, opening.taken.digest) == (8, token_digest(prompt[:8]))
+
+
+def test_where_the_running_one_fails_everything_is_computed() -> None:
+    cluster = driver()
+    prompt = tuple(range(10))
+    running(cluster, prompt)
+    fill_lanes(cluster)
+    submit(cluster, "second", (*prompt, 50, 51))
+    cluster.feed(on.SessionFailed("runs", NotFound("its journal is gone")))
+    cluster.hold = False
+    cluster.answer_all()
+    opening = sent(cluster, "second")[0]
+    assert (opening.position, opening.taken) == (0, None)
+    assert cluster.finished["second"].status.num_cached == 0
+
+
+def test_a_stage_where_the_running_one_is_no_longer_costs_a_computation() -> None:
+    cluster = driver()
+    prompt = tuple(range(10))
+    running(cluster, prompt)
+    submit(cluster, "second", (*prompt, 50))
+    cluster.report(cluster.held.pop(0))
+    cluster.report(cluster.held.pop(0), error=NotFound("session runs is not here"))
+    cluster.hold = False
+    cluster.answer_all()
+    cluster.now_s += 1.0
+    cluster.feed(on.Tick())
+    again = [s for s in sent(cluster, "second") if s.epoch == 2]
+    assert (again[0].position, again[0].taken) == (0, None)
+    assert cluster.tokens["second"] == [token_after(p) for p in (11, 12, 13)]
+    assert orders(cluster)[1] == [], "there was nothing to drop"

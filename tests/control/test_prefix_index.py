@@ -103,22 +103,38 @@ def begins_with(cache: PrefixCache, caller: bytes, tokens: list[int], room: int 
     return session.reuse.pending.num_tokens if session.reuse.pending is not None else 0
 
 
+def runs(cache: PrefixCache, session_id: str, caller: bytes, tokens: list[int], num_landed: int) -> None:
+    session = Session(session_id, tuple(tokens), GenerateRequest(prompt_ids=tuple(tokens)), 0.0, 8, reuse=Reuse(caller))
+    cache.admitted(session, 1000)
+    session.reuse.take()
+    session.num_sent = session.num_landed = min(num_landed, len(tokens))
+
+
 callers = st.sampled_from((b"one", b"two", b""))
 prompts = st.lists(st.integers(0, 1), min_size=1, max_size=9)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(callers, prompts), max_size=12), callers, prompts, prompts)
+@given(
+    st.lists(st.tuples(callers, prompts), max_size=12),
+    st.lists(st.tuples(callers, prompts, st.integers(0, 9)), max_size=4),
+    callers,
+    prompts,
+    prompts,
+)
 def test_a_prompt_begins_with_the_most_that_its_caller_may_have(
-    past: list[tuple[bytes, list[int]]], caller: bytes, prompt: list[int], shared: list[int]
+    past: list[tuple[bytes, list[int]]], present: list[tuple[bytes, list[int], int]], caller: bytes, prompt: list[int], shared: list[int]
 ) -> None:
-    """Whole blocks of the caller's own past, and of everybody's where they lie in what is declared shared; never the last token."""
+    """Whole blocks of the caller's own past and of prompts of its own that run, and of everybody's where they lie in what is declared
+    shared; never the last token."""
     size, cache = 2, PrefixCache(PrefixSettings(is_on=True, block_tokens=2))
     cache.shared = (tuple(shared),)
     for number, (who, tokens) in enumerate(past):
         ended(cache, f"s{number}", who, tokens)
+    for number, (who, tokens, num_landed) in enumerate(present):
+        runs(cache, f"r{number}", who, tokens, num_landed)
     best = 0
-    for who, tokens in past:
+    for who, tokens in [*past, *((who, tokens[:-1][:num_landed]) for who, tokens, num_landed in present)]:
         for stop in range(size, len(prompt), size):
             may = who == caller or prompt[:stop] == shared[:stop]
             if who and caller and may and tokens[:stop] == prompt[:stop]:

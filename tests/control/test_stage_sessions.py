@@ -122,6 +122,27 @@ def test_a_session_begins_only_with_what_is_kept_here_whole_and_the_same() -> No
     assert sessions.kept_ids() == () and sessions.get("next", 1).token_ids == [1, 2, 3, 9]
 
 
+def test_a_session_begins_only_with_what_a_running_one_has_in_that_epoch() -> None:
+    sessions = StageSessions(1)
+    append(sessions, segment(0, (1, 2, 3, 4, 5), epoch=2))
+    of_s = {"kept_id": 0, "session_id": "s", "epoch": 2}
+    for tokens, changes, error in (
+        ((1, 2), {"epoch": 1}, NotFound),
+        ((1, 2), {"epoch": 3}, NotFound),
+        ((1, 2), {"session_id": "t"}, NotFound),
+        ((1, 2, 3, 4, 5, 6), {}, NotFound),
+        ((1, 3), {}, Corrupt),
+    ):
+        part = behind(0, tokens)
+        with pytest.raises(error):
+            sessions.admit(replace(part, taken=replace(part.taken, **of_s | changes)))  # type: ignore[type-var]
+    part = behind(0, (1, 2, 3))
+    append(sessions, replace(part, taken=replace(part.taken, **of_s)))  # type: ignore[type-var]
+    assert sessions.get("next", 1).token_ids == [1, 2, 3, 9]
+    append(sessions, segment(5, (6,), epoch=2))
+    assert sessions.release("next") and sessions.get("s", 2).token_ids == [1, 2, 3, 4, 5, 6], "neither changes the other"
+
+
 def test_what_moves_is_kept_until_the_session_is_there_and_no_longer() -> None:
     sessions = StageSessions(1)
     append(sessions, segment(0, (1, 2, 3)))

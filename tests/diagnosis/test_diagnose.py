@@ -31,7 +31,8 @@ CASES: dict[str, tuple[ClusterStatus, Kind, str, Remedy]] = {
         status((stage("w1", hop_s=0.08, expected_hop_s=0.08), S2, S3)), Kind.SLOW_LINK, "w1>w2", Remedy.COMPARE,
     ),
     "a link that comes and goes": (status((stage("w1", hop_p95_s=0.3), S2, S3)), Kind.UNSTEADY_LINK, "w1>w2", Remedy.COMPARE),
-    "a busy host": (status(ALL_SLOW, BUSY), Kind.BUSY_HOST, "box", Remedy.COMPARE),
+    "a busy host that no plan gets away from": (status(ALL_SLOW, BUSY), Kind.BUSY_HOST, "box", Remedy.NODE),
+    "a busy host among others": (status((*ALL_SLOW[:2], S3), (*BUSY[:2], W3)), Kind.BUSY_HOST, "box", Remedy.COMPARE),
     "a host whose clock is held down": (
         status((stage("w1", 0.05), S2, S3), (with_machine(W1, clock=0.4), W2, W3)), Kind.THROTTLED, "host-w1", Remedy.WITHOUT,
     ),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from engine.data.errors import NotFound
 from engine.data.generation import Taken
 from engine.model.running.accelerator.acceleration import Acceleration, CaptureLimits
 from engine.model.running.accelerator.attending import PlainAttention
@@ -65,3 +66,29 @@ def test_two_sessions_begin_with_what_a_third_one_left(family: str, kind: Accele
         stage.kv.check()
         assert stage.kv.kept_ids == ()
     assert answer(stages, ["last"], step(stages, [("last", others["last"][TAKEN:])]), ANSWER) == [expected["last"]]
+
+
+@pytest.mark.parametrize("kind", [None, PAGED], ids=["buffers", "pages"])
+def test_a_session_begins_with_what_a_running_one_has_and_both_go_on(kind: Acceleration | None, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    model = tiny.random_model(tiny.tiny_config("llama"))
+    model.save_pretrained(tmp_path)
+    prompt = tiny.prompts((PROMPT,))[0]
+    branch = [*prompt[:TAKEN], *prompt[:7]]
+    expected = tiny.whole(model, [prompt], 2 * ANSWER)[0], tiny.whole(model, [branch], ANSWER + 1)[0]
+    stages = tiny.load_slices(tmp_path, CUTS, acceleration=kind) if kind else tiny.load_slices(tmp_path, CUTS)
+    for stage in stages:
+        stage.open("first", 120)
+    first = answer(stages, ["first"], step(stages, [("first", prompt)]), ANSWER)[0]
+    for stage in stages:
+        with pytest.raises(NotFound, match="'gone'"):
+            stage.take_over("branch", 110, Taken(0, TAKEN, b"", session_id="gone"))
+        stage.take_over("branch", 110, Taken(0, TAKEN, b"", session_id="first"))
+        stage.kv.check()
+    began = step(stages, [("branch", branch[TAKEN:])])
+    both = answer(stages, ["first", "branch"], [first[-1], *began], ANSWER + 1)
+    assert ([*first, *both[0][1:]], both[1]) == expected
+    for stage in stages:
+        stage.close("first")
+        stage.kv.check()
+    assert stages[0].kv.length("branch") == len(branch) + ANSWER

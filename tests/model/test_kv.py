@@ -23,7 +23,7 @@ MAX_TOKENS = 150
 operations = st.lists(
     st.tuples(
         st.sampled_from(
-            ("open", "append", "append", "append", "abandon", "truncate", "close", "move", "keep", "keep", "take", "take", "drop")
+            ("open", "append", "append", "append", "abandon", "truncate", "close", "move", "keep", "keep", "take", "take", "share", "drop")
         ),
         st.sampled_from(SESSIONS),
         st.integers(1, 90),
@@ -73,6 +73,12 @@ class Naive:
         if moves:
             del self.kept[kept_id]
 
+    def share(self, session: str, source: str, num_tokens: int) -> None:
+        """Of an open session, which may not be cut below that any more."""
+        self.sessions[session] = {layer: tokens[:num_tokens] for layer, tokens in self.sessions[source].items()}
+        self.shared[session] = num_tokens
+        self.shared[source] = max(self.shared.get(source, 0), num_tokens)
+
     def length(self, session: str) -> int:
         return len(self.sessions[session][3])
 
@@ -91,6 +97,17 @@ def take(kv: KVStore[Any], naive: Naive, session: str, kept_id: int, count: int)
         assert not moves or isinstance(kv, PagedKV), "what moves takes no more room than it had"
         return
     naive.take(session, kept_id, num_tokens, moves)
+
+
+def share(kv: KVStore[Any], naive: Naive, session: str, source: str, count: int) -> None:
+    """Begin with what an open session has, if there is room."""
+    num_tokens = min(count, naive.length(source))
+    try:
+        kv.take_over(session, MAX_TOKENS, Taken(0, num_tokens, b"", session_id=source))
+    except NotFound:
+        assert session not in kv.session_ids and source in kv.session_ids
+        return
+    naive.share(session, source, num_tokens)
 
 
 def check_equal(kv: KVStore[Any], naive: Naive) -> None:
@@ -140,6 +157,9 @@ def test_any_history_equals_lists_of_tokens(history: list[tuple[str, str, int]],
         elif what == "drop":
             kv.drop(count)
             naive.kept.pop(count, None)
+        elif what == "share":
+            if session not in naive.sessions and naive.sessions:
+                share(kv, naive, session, [*naive.sessions][serial % len(naive.sessions)], count)
         elif what == "take":
             if session not in naive.sessions and naive.kept:
                 take(kv, naive, session, [*naive.kept][serial % len(naive.kept)], count)
@@ -326,6 +346,23 @@ def test_pages_that_are_full_are_shared_and_count_once() -> None:
     kv.close("b")
     kv.check()
     assert (kv.held_bytes, kv.allotted_bytes) == (0, 0)
+
+
+def test_full_pages_of_an_open_session_are_shared_and_nobody_writes_there_any_more() -> None:
+    kv = store("pages of 16")
+    assert isinstance(kv, PagedKV)
+    kv.open("a", 64)
+    append(kv, "a", 40, 1)
+    kv.commit("a", 40)
+    kv.take_over("b", 64, Taken(0, 40, b"", session_id="a"))
+    assert kv.held_bytes == (2 + 1 + 1) * kv.page_bytes
+    for name in "ab":
+        with pytest.raises(InvalidInput, match="other sessions read"):
+            kv.truncate(name, 20)
+        kv.truncate(name, 32)
+    kv.close("a")
+    kv.check()
+    assert kv.held_bytes == 2 * kv.page_bytes and kv.length("b") == 32
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

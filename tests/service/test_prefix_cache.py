@@ -122,6 +122,28 @@ def test_a_kill_and_a_move_amid_an_answer_that_began_with_kept_tokens(start: Cal
     run(work())
 
 
+def test_sessions_begin_with_the_prompt_of_one_that_runs_and_a_kill_changes_no_answer(start: Callable[..., Conversations]) -> None:
+    """Nothing is kept before: the long one goes on all the time."""
+
+    async def work() -> None:
+        cluster = start()
+        async with Client(cluster.address) as client:
+            await cluster.ready(client)
+            long = client.generate(GenerateRequest(prompt_ids=FIRST, max_new_tokens=300, ignore_eos=True))
+            got = [(await anext(long)).token_id for _ in range(2)][1:]
+            found = await asyncio.gather(*(ask(client, (*FIRST, i)) for i in range(3)))
+            assert [f.cached_tokens for f in found] == [whole_blocks(60)] * 3
+            killed = asyncio.create_task(ask(client, (*FIRST, 7, 7), 60))
+            await until(client, lambda s: any(session.num_cached for session in s.sessions))
+            cluster.nursery.kill(cluster.pids["w2"])
+            await asyncio.to_thread(cluster.start_worker, "w2")
+            await killed
+            got += [chunk.token_id async for chunk in long if chunk.index >= 0]
+            assert got == reference(MODEL, FIRST, 300)
+
+    run(work())
+
+
 async def move(client: Client) -> None:
     """To other stages, at random, once no other move is under way."""
     while True:

@@ -23,7 +23,7 @@ from engine.control.sessions.scheduler import Scheduler
 from engine.control.sessions.serving import Serving
 from engine.control.sessions.session import Session, SessionState
 from engine.control.sessions.stage_sessions import Append, Replay, StageSession, StageSessions
-from engine.data.generation import Kept, Segment
+from engine.data.generation import Kept, Segment, Taken
 from engine.data.sampling import Sampling
 from engine.data.status import Phase
 from engine.simulation.drill import coordinator as drill_coordinator
@@ -86,6 +86,16 @@ def what_any_epoch_left_is_kept(patch: pytest.MonkeyPatch) -> None:
         return keep(self, kept if session is None else replace(kept, epoch=session.epoch))
 
     patch.setattr(StageSessions, "keep", mutant)
+
+
+def a_running_session_of_any_epoch_will_do(patch: pytest.MonkeyPatch) -> None:
+    taken_of = StageSessions._taken
+
+    def mutant(self: StageSessions, segment: Segment, taken: Taken) -> list[int]:
+        running = self.find(taken.session_id)
+        return taken_of(self, segment, taken if running is None else replace(taken, epoch=running.epoch))
+
+    patch.setattr(StageSessions, "_taken", mutant)
 
 
 def what_is_kept_outlives_its_plan(patch: pytest.MonkeyPatch) -> None:
@@ -616,6 +626,7 @@ DIRECTED: dict[Mutate, Callable[[], None]] = {
     no_epoch_fence: test_stage_sessions.test_a_higher_epoch_starts_afresh_and_the_stage_of_another_plan_is_not_here,
     no_plan_fence: test_stage_sessions.test_a_higher_epoch_starts_afresh_and_the_stage_of_another_plan_is_not_here,
     any_kept_tokens_will_do: test_stage_sessions.test_a_session_begins_only_with_what_is_kept_here_whole_and_the_same,
+    a_running_session_of_any_epoch_will_do: test_stage_sessions.test_a_session_begins_only_with_what_a_running_one_has_in_that_epoch,
     what_any_epoch_left_is_kept: test_stage_sessions.test_nothing_is_kept_of_another_epoch_or_of_fewer_tokens,
     memory_of_any_epoch_goes_on: test_fences.test_a_stage_carries_on_only_what_is_of_the_epoch_and_whole,
     memory_of_any_length_goes_on: test_fences.test_a_stage_carries_on_only_what_is_of_the_epoch_and_whole,

@@ -113,7 +113,7 @@ def test_y_before_the_coordinator_has_answered_does_nothing() -> None:
     run(test)
 
 
-def test_a_node_is_profiled_and_screen_7_shows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_is_profiled_and_screen_7_shows_it_when_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
@@ -129,6 +129,12 @@ def test_a_node_is_profiled_and_screen_7_shows_it(tmp_path: Path, monkeypatch: p
         link_of(app).released.set()
         await asked(app, pilot)
         await finished(app, pilot, "profile")
+        await pilot.pause()
+        assert app.state.ui.page is Page.NODES, "the reader is not taken away from what they read"
+        assert "7 shows profile-cpu-b/profile.json" in shown(app)
+        while app.state.profile.view is None:
+            await pilot.pause()
+        await pilot.press("7")
         assert app.state.ui.page is Page.PROFILE and app.state.profile.view is not None
         assert [path.name for path in (tmp_path / "profile-cpu-b").iterdir()] == ["profile.json"]
 
@@ -221,7 +227,7 @@ def test_what_if_compares_what_the_coordinator_offers_and_a_applies_the_chosen_o
         await pilot.press("S")
         await asked(app, pilot)
         assert app.state.ui.page is Page.WHATIF
-        rows = [row.split()[0].lstrip(">") for row in shown(app).split("\n")[4:10]]
+        rows = [row.split()[0].lstrip(">") for row in shown(app).split("\n")[5:11]]
         assert rows == ["current", "measured", "brand_new", "balanced", "cost", "memory_aware"], "by bottleneck, refused ones last"
         assert "does not fit pi-d" in shown(app) and "latency_optimized" not in shown(app)
         await pilot.press("down", "down", "A")

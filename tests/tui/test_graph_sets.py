@@ -70,7 +70,7 @@ def test_sets_are_chosen_for_all_graphs_or_for_one() -> None:
     [
         ("dots", "'dots' is no glyph set; the sets are ascii, block, braille"),
         ("timeline=dots", "'dots' is no glyph set"),
-        ("nodes=braille", "'nodes' is no graph; the graphs are throughput, step, stage, timeline"),
+        ("nodes=braille", "'nodes' is no graph; the graphs are throughput, step, stage, timeline, history"),
         ("=braille", "'' is no graph"),
     ],
 )

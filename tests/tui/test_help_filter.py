@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,8 @@ from noodle_tui.config import Config
 from noodle_tui.core.keys import KEYS, with_keys
 from noodle_tui.core.pages import Page
 from noodle_tui.glyphs import ASCII
-from noodle_tui.screens.help import help_body
+from noodle_tui.listings import table_of
+from noodle_tui.screens.help import WORDS, help_body
 from noodle_tui.state import Setup
 from noodle_tui.text.lines import Canvas
 from noodle_tui.text.safe_text import types
@@ -24,6 +26,7 @@ from tests.tui import scenes
 from tests.tui.harness import live, run, shown
 from tests.tui.test_pictures import text_of
 
+PLAIN = {"FIT", "FROM", "ITEM", "KIND", "NAME", "NODE", "TEXT", "TIME", "WHAT", "DONE", "COPY", "GAIN"}  # words as they are
 NEW_KEYS = {"view.metric": "ctrl+n", "view.expand": "ctrl+o", "view.kind": "ctrl+k", "view.newest": "ctrl+g"}
 
 
@@ -106,3 +109,25 @@ def test_words_and_keys() -> None:
     assert fits("NODE dr", "D", "drain chosen node") and not fits("node x", "D", "drain chosen node") and fits("", "a")
     assert typed("ab", "backspace", None, KEYS) == "a" and typed("ab", "ctrl+u", None, KEYS) == ""
     assert typed("ab", "question_mark", "?", KEYS) is None and typed("ab", "up", None, KEYS) is None and typed("", "j", "j", KEYS) == "j"
+
+
+def test_every_abbreviation_has_its_words() -> None:
+    """Titles of columns that are no words by themselves, wherever they stand."""
+    titles = set()
+    for make in scenes.SCENES.values():
+        state = make()
+        tables = [table_of(state, page) for page in Page]
+        titles |= {column.title for table in tables if table is not None for column in table.columns}
+    short = {title for title in titles if re.fullmatch(r"[A-Z]{1,4}|[A-Z]+/[A-Zs]+|p\d+(ms)?|P\d+", title)} - PLAIN
+    assert {"STG", "UTIL", "TTFT", "OUT/MAX", "Q", "KV", "p95"} <= short
+    words = " ".join(word for word, _ in WORDS).lower()
+    assert [title for title in sorted(short) if title.lower().removesuffix("ms") not in words] == []
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_no_row_of_the_help_is_cut(width: int) -> None:
+    for page in Page:
+        text = text_of(help_body(scenes.page(page, "app.help"), Canvas(width, 400, ASCII, 0.0)))
+        told = {key.text for key in KEYS if (page in key.pages or key.changes) and not key.id.startswith(("screen.", "nav."))}
+        assert [words for words in told if words not in text] == []
+        assert [words for _, words in WORDS if words not in text] == []

@@ -80,7 +80,7 @@ def test_sorting_keeps_the_cursor_on_its_row() -> None:
             await pilot.press("o")
         await pilot.press("O")
         await pilot.pause()
-        rows = shown(app).split("\n")[4:8]
+        rows = shown(app).split("\n")[5:9]
         assert [row.split()[0].lstrip(">") for row in rows] == ["gpu-c", "cpu-b", "gpu-a", "pi-d"], "slowest first"
         assert rows[0].startswith(">gpu-c")
 

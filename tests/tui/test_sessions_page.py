@@ -13,8 +13,9 @@ from noodle_tui.core import messages as m
 from noodle_tui.core.pages import Page
 from noodle_tui.glyphs import UNICODE
 from noodle_tui.listings.sessions import sessions_table
-from noodle_tui.screens.sessions import quantile, sessions_body, totals
+from noodle_tui.screens.sessions import sessions_body, totals
 from noodle_tui.state import ConsoleState
+from noodle_tui.text.figures import quantile
 from noodle_tui.text.lines import Canvas, Lines, width_of
 from noodle_tui.text.tables import Listing, arrange, draw_table, record
 from tests.tui import frames

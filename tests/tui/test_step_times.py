@@ -74,8 +74,8 @@ def test_the_screen_counts_them_by_the_users_own_limit() -> None:
 
 def test_the_answer_scrolls_back_to_its_first_row_below_every_notice() -> None:
     state = state_of((99.5, live(random_weights=True, has_tokenizer=False)), state=scene("prompt-of-slow-tokens"))
-    canvas = Canvas(80, 7, ASCII, 100.0)
+    canvas = Canvas(80, 7, ASCII, 100.0)  # the line for notices and six rows
     state = replace(state, talk=replace(state.talk, scroll=furthest_back(state, canvas)))
-    assert any(row.startswith(" > count words") for row in shown(state, 80, 7))
+    assert any(row.startswith(" > count words") for row in shown(state, 80, 6))
     nearer = replace(state, talk=replace(state.talk, scroll=state.talk.scroll - 1))
-    assert not any(row.startswith(" > count words") for row in shown(nearer, 80, 7))
+    assert not any(row.startswith(" > count words") for row in shown(nearer, 80, 6))

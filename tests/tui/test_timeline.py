@@ -9,7 +9,7 @@ from noodle_tui.core import messages as m
 from noodle_tui.glyphs import ASCII
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.lines import Canvas
-from noodle_tui.widgets.timeline import LABEL, key_of_marks, marks_of, timeline
+from noodle_tui.widgets.history.timeline import LABEL, key_of_marks, marks_of, timeline
 from tests.tui import frames
 from tests.tui.scenes import WALL_S, lived, state_of
 

@@ -27,6 +27,7 @@ FACTS = json.loads((RECORDINGS / "troubles.json").read_text())
 WITHIN_S = 10.0
 NAMED = {  # what the line must hold: the cause, and the key
     "slow-node": ("Slow node {subject}", "enter, D = plan without it"),
+    "busy-host": ("Busy host {subject}", "enter = its figures"),
     "slow-link": ("Slow link", "> {subject}", "4 = other plans"),
     "flapping-link": ("Unsteady link", "> {subject}", "4 = other plans"),
     "dead-node": ("Lost node {subject}", "enter, D = forget it"),

@@ -169,10 +169,15 @@ class StageSessions:
 
     def _taken(self, segment: Segment, taken: Taken) -> list[int]:
         """The tokens that a session begins with; raises NotFound or Corrupt if they are not here as they must be on every stage."""
-        token_ids = self._kept.get(taken.kept_id, [])[: taken.num_tokens]
+        where, held = f"was kept as {taken.kept_id}", self._kept.get(taken.kept_id, [])
+        if taken.session_id:
+            running = self._sessions.get(taken.session_id)
+            where = f"session {taken.session_id} has in epoch {taken.epoch}"
+            held = running.token_ids if running is not None and running.epoch == taken.epoch else []
+        token_ids = held[: taken.num_tokens]
         if not 0 < len(token_ids) == taken.num_tokens == segment.position:
             what = f"{len(token_ids)} of its {taken.num_tokens} tokens"
-            raise NotFound(f"session {segment.session_id} begins with what was kept as {taken.kept_id}, of which this stage has {what}")
+            raise NotFound(f"session {segment.session_id} begins with what {where}, of which this stage has {what}")
         if token_digest(token_ids) != taken.digest:
-            raise Corrupt(f"session {segment.session_id} begins with other tokens than those kept here as {taken.kept_id}")
+            raise Corrupt(f"session {segment.session_id} begins with other tokens than {where} here")
         return token_ids

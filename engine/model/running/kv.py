@@ -132,22 +132,19 @@ class KVStore(ABC, Generic[S]):
             self.drop(kept_id)
 
     def take_over(self, session_id: str, max_tokens: int, taken: Taken) -> None:
-        """Open a session that begins with kept tokens, which stay for others unless they move.
+        """Open a session that begins with kept tokens, which stay for others unless they move, or with those of an open session.
 
         Raises NotFound if they are not here, or if there is no room for the session beside them; they are dropped then.
         """
         self._check_new_session(session_id, max_tokens)
-        kept, num_tokens = self._kept.get(taken.kept_id), taken.num_tokens
+        kept, num_tokens = self._sessions.get(taken.session_id) or self._kept.get(taken.kept_id), taken.num_tokens
+        where = f"session {taken.session_id!r} has" if taken.session_id else f"was kept as {taken.kept_id}"
         if kept is None or not 0 < num_tokens <= min(kept.length, max_tokens):
-            raise NotFound(
-                f"session {session_id!r}: {num_tokens} tokens of what was kept as {taken.kept_id} are not here: send it from its start"
-            )
+            raise NotFound(f"session {session_id!r}: {num_tokens} tokens of what {where} are not here: send it from its start")
         self._give_way(max_tokens, taken, kept)
         if not self._has_room(max_tokens, taken, kept):
             self.drop(taken.kept_id)
-            raise NotFound(
-                f"session {session_id!r} has no room beside what was kept as {taken.kept_id}, which is dropped: send it from its start"
-            )
+            raise NotFound(f"session {session_id!r} has no room beside what {where}: send it from its start")
         if taken.moves:
             del self._kept[taken.kept_id]
         session = self._reserve_behind(max_tokens, kept, num_tokens, taken.moves)

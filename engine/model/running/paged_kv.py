@@ -180,6 +180,7 @@ class PagedKV(KVStore[PagedSession]):
     def _reserve_behind(self, max_tokens: int, kept: PagedSession, num_tokens: int, moves: bool) -> PagedSession:
         """Full pages are shared; the tokens behind them are copied, layer by layer."""
         num_shared, num_behind = divmod(num_tokens, self.page_tokens) if self.layers else (0, 0)
+        kept.num_shared = max(kept.num_shared, num_shared)
         shared = kept.pages[:num_shared]
         for page in shared:
             self._change(page, num_sessions=1)

@@ -303,7 +303,7 @@ class ClusterShell:
         peer = self.peers.present(worker_id)
         with _asking(worker_id):
             await peer.set_slowdown(factor)
-        self.record(do.Record(Severity.WARN, "node", worker_id, f"plays a machine {factor:g} times as slow from now on"))
+        self.record(do.Record(Severity.WARN, "node", worker_id, f"slowed down on purpose: takes {factor:g} times as long from now on"))
 
     def _undelivered(self, frame: pb.StepFrame, text: str) -> None:
         if frame.segments:

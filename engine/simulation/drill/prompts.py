@@ -12,9 +12,12 @@ LONGEST_PROMPT = 12
 
 
 def any_prompt(earlier: Sequence[Session], generator: Generator) -> tuple[int, ...]:
-    """Mostly one that goes on from some token of an earlier session, if there is one."""
+    """Mostly one that goes on from some token of an earlier session, if there is one, or from the prompt of one that still runs."""
     known: list[int] = []
-    if earlier and generator.random() < 0.7:
+    running = [one for one in earlier if one.ended is None]
+    if running and generator.random() < 0.5:
+        known = [*running[generator.randrange(len(running))].prompt_ids[: LONGEST_PROMPT - 1]]
+    elif earlier and generator.random() < 0.7:
         one = earlier[generator.randrange(len(earlier))]
         known = [*one.prompt_ids, *one.tokens][: generator.randrange(LONGEST_PROMPT)]
     num_new = 1 + generator.randrange(LONGEST_PROMPT - len(known))

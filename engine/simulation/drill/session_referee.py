@@ -129,18 +129,20 @@ class Referee:
             self._out[step.step_id] = step.segments
 
     def _judge_taken(self, segment: Segment, taken: Taken) -> None:
-        """A session begins with what its caller's own session left under this plan, and with the same tokens."""
+        """A session begins with what its caller's own session has, or left under this plan, and with the same tokens."""
         kept = self._kept.pop(taken.kept_id, None) if taken.moves else self._kept.get(taken.kept_id)
-        if kept is None or taken.num_tokens > kept.num_tokens:
-            raise AssertionError(f"{segment.session_id} begins with {taken}, which no stage was told to keep")
+        is_running = taken.session_id in self._present_epochs()
+        if not is_running and (kept is None or taken.num_tokens > kept.num_tokens):
+            raise AssertionError(f"{segment.session_id} begins with {taken}, which no stage has and none was told to keep")
+        owner_id = taken.session_id if is_running or kept is None else kept.session_id
         session_id, prompt = segment.session_id, self._prompts[segment.session_id]
-        if self._callers[session_id] != self._callers[kept.session_id] or not self._callers[session_id]:
-            raise AssertionError(f"{session_id} begins with what another caller's {kept.session_id} left")
-        left = [*self._prompts[kept.session_id], *self._answers[kept.session_id]][: taken.num_tokens]
-        if left != [*prompt[: taken.num_tokens]] or not segment.position == taken.num_tokens < len(prompt):
-            raise AssertionError(f"{session_id} begins with {left} of {kept.session_id}, and its prompt is {prompt}")
+        if self._callers[session_id] != self._callers[owner_id] or not self._callers[session_id]:
+            raise AssertionError(f"{session_id} begins with tokens of another caller's {owner_id}")
+        held = [*self._prompts[owner_id], *self._answers[owner_id]][: taken.num_tokens]
+        if held != [*prompt[: taken.num_tokens]] or not segment.position == taken.num_tokens < len(prompt):
+            raise AssertionError(f"{session_id} begins with {held} of {owner_id}, and its prompt is {prompt}")
         if session_id in self._cuts or self._taken.setdefault(session_id, taken.num_tokens) != taken.num_tokens:
-            raise AssertionError(f"{session_id} was sent before, and now begins with what {kept.session_id} left")
+            raise AssertionError(f"{session_id} was sent before, and now begins with tokens of {owner_id}")
 
     def _judge_cut(self, segment: Segment) -> None:
         """A prompt travels again in the chunks in which it first did: other shapes give other last bits.

@@ -254,10 +254,12 @@ class DrillWorker:
         return reply
 
     def _begun(self, held: Held, segment: Segment) -> tuple[Memory, Origin]:
-        """The memory that a session begins with: none, or what was kept of another one."""
+        """The memory that a session begins with: none, what was kept of another one, or what another one has."""
         taken = segment.taken
         if taken is None:
             return {}, (segment.session_id, segment.epoch)
+        if taken.session_id:
+            return _beginning(held.memory[taken.session_id], taken.num_tokens), held.origins[taken.session_id]
         memory, origin = held.kept.pop(taken.kept_id) if taken.moves else held.kept[taken.kept_id]
         return _beginning(memory, taken.num_tokens), origin
 

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from engine.diagnosis.step import is_slow_hop
 from noodle_tui.listings.machines import MachineRow
+from noodle_tui.listings.stage_times import hop_s
 from noodle_tui.listings.stages import StageRow
 from noodle_tui.text.figures import ms
 from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, fit, line
@@ -41,16 +42,16 @@ def axis_of(rows: Sequence[StageRow], canvas: Canvas) -> Axis:
     """The axis of a whole plan; times are on a grid, so that noise does not move the bars."""
     in_order = sorted(rows, key=lambda row: row.index)
     width = max(10, canvas.width - name_cells(canvas) - TAIL_CELLS - 1)
-    steps = [(steady(row.time_s), steady(row.stage.hop_p50_s)) for row in in_order]
-    total_s = sum(time_s + hop_s for time_s, hop_s in steps)
+    steps = [(steady(row.time_s), steady(hop_s(row.stage))) for row in in_order]
+    total_s = sum(time_s + way_s for time_s, way_s in steps)
     per_s = width / (total_s or 1.0)
     stages, hops, at_s = dict[int, tuple[int, int]](), dict[int, tuple[int, int]](), 0.0
-    for row, (time_s, hop_s) in zip(in_order, steps, strict=True):
+    for row, (time_s, way_s) in zip(in_order, steps, strict=True):
         start, stop = min(width - 1, round(at_s * per_s)), round((at_s + time_s) * per_s)
         stages[row.index] = (start, max(stop, start + 1))
-        if hop_s > 0:
-            hops[row.index] = (stop, min(width, stop + max(1, round(hop_s * per_s))))
-        at_s += time_s + hop_s
+        if way_s > 0:
+            hops[row.index] = (stop, min(width, stop + max(1, round(way_s * per_s))))
+        at_s += time_s + way_s
     return Axis(total_s, width, stages, hops)
 
 
@@ -100,4 +101,4 @@ def _hop_line(row: StageRow, axis: Axis, canvas: Canvas) -> Line:
     head = f"    hop{' ' * (name_cells(canvas) - 6 + start)}{canvas.glyphs.hop * (stop - start)}"
     slow = row.stage.planned_hop_s > 0 and is_slow_hop(row.stage.hop_p50_s, row.stage.planned_hop_s)
     mark = Span(f" {canvas.glyphs.bottleneck}" if slow else "", "warn")
-    return line(Span(f"{head}{' ' * (axis.width - stop)} {ms(row.stage.hop_p50_s):>6}ms", "warn" if slow else "dim"), mark)
+    return line(Span(f"{head}{' ' * (axis.width - stop)} {ms(hop_s(row.stage)):>6}ms", "warn" if slow else "dim"), mark)

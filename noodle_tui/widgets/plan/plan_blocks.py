@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from engine.data.status import ClusterStatus, StageStatus
 from engine.diagnosis.step import is_slow_hop
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.listings.stage_times import bottleneck_index, stage_s
+from noodle_tui.listings.stage_times import bottleneck_index, hop_s, stage_s, whole_step_s
 from noodle_tui.text.figures import ms, percent, with_ms
 from noodle_tui.text.lines import Canvas, Line, Lines, Span, fit, line
 from noodle_tui.widgets.plan.plan_layout import BlockLayout, block_layout, fits
@@ -46,7 +46,7 @@ def plan_blocks(status: ClusterStatus, canvas: Canvas) -> Lines:
     if len(stages) > MAX_BLOCKS or not fits(len(stages), inside.width):
         return _stage_list(status, times, canvas)
     blocks = [_block(i, stage, times) for i, stage in enumerate(stages)]
-    layout = block_layout([steady(t) for t in times], [steady(stage.hop_p50_s) for stage in stages], inside.width)
+    layout = block_layout([steady(t) for t in times], [steady(hop_s(stage)) for stage in stages], inside.width)
     return (_title(status, times, layout, canvas), *(line(" ", *row) for row in draw(blocks, layout, inside, canvas.height - 1)))
 
 
@@ -70,14 +70,14 @@ def _block(index: int, stage: StageStatus, times: Sequence[float]) -> Block:
         (f"{tail}  waits {ms(stage.queue_p50_s)}", tail, ""),
     )
     slow = stage.planned_hop_s > 0 and is_slow_hop(stage.hop_p50_s, stage.planned_hop_s)
-    return Block(rows, stage.hop_p50_s, index == slowest, slow)
+    return Block(rows, hop_s(stage), index == slowest, slow)
 
 
 def _title(status: ClusterStatus, times: Sequence[float], layout: BlockLayout, canvas: Canvas) -> Line:
-    total = sum(times) + sum(stage.hop_p50_s for stage in status.stages) + status.speed.entry_hop_s
+    total = whole_step_s(status)
     if not any(times):
         return line(Span(f" PLAN #{status.plan_version}", "title"), Span("  no times yet: blocks are equally wide", "dim"))
-    source = "measured" if all(stage.num_steps for stage in status.stages) else "predicted"
+    source = "measured" if all(stage.num_steps for stage in status.stages) else "planned"
     scale = f"{canvas.glyphs.broken_scale} not to scale" if layout.broken else f"column = {total * 1000 / canvas.width:.2g}ms"
     text = f"  stages + hops {with_ms(total)} {source}; width = time, {canvas.glyphs.hop} = hop, {scale}"
     return line(Span(f" PLAN #{status.plan_version}", "title"), Span(text, "dim"))

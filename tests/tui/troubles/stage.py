@@ -37,6 +37,7 @@ FOLDER = Path(__file__).parent / "recordings"
 FACTS = FOLDER / "troubles.json"
 CALM_S = 8.0
 LATE = 1  # index of the worker behind the wire
+HOGS_PER_CORE = 2
 
 
 class WiredCluster(LocalCluster):
@@ -132,6 +133,21 @@ async def by_hand(scene: Scene) -> None:
     await scene.client.apply(status.plan_version, stages=stages)
 
 
+async def busy_host(scene: Scene) -> None:
+    """Programs that are none of the cluster's compute on every core, several to each."""
+    scene.subject = (await scene.client.status()).nodes[0].host
+    count = HOGS_PER_CORE * (os.cpu_count() or 1)
+    command = (sys.executable, "-c", "while True: pass")
+    hogs = [await asyncio.create_subprocess_exec(*command, start_new_session=True) for _ in range(count)]
+    _let_session_come_first(*(hog.pid for hog in hogs))
+    try:
+        await asyncio.Event().wait()
+    finally:
+        for hog in hogs:
+            hog.kill()
+            await hog.wait()
+
+
 async def coordinator_stalled(scene: Scene) -> None:
     pid = scene.pid("coordinator")
     os.kill(pid, signal.SIGSTOP)
@@ -159,17 +175,21 @@ class Plot:
     sessions: int = 2
     lasts_s: float = 18.0
     calm_s: float = CALM_S
+    is_first: bool = True  # comes before everything else on this machine, which it can as long as it computes little
 
 
 BIG = {"model": "gpt2"}
 PLOTS = {
     "slow-node": Plot(slow_node, {}),
+    "busy-host": Plot(busy_host, BIG, sessions=1, lasts_s=14.0, is_first=False),
     "slow-link": Plot(slow_link, {}),
     "flapping-link": Plot(flapping_link, {}),
     "dead-node": Plot(dead_node, {}),
-    "memory-short": Plot(memory_short, BIG | {"memory_bytes": 252 * 10**6, "kv_memory_bytes": 24 * 10**6}, lasts_s=12.0, calm_s=0.0),
+    "memory-short": Plot(
+        memory_short, BIG | {"memory_bytes": 252 * 10**6, "kv_memory_bytes": 24 * 10**6}, lasts_s=12.0, calm_s=0.0, is_first=False
+    ),
     "kv-full": Plot(kv_full, {"kv_memory_bytes": 2**20}, sessions=1),
-    "huge-prompts": Plot(huge_prompts, BIG, sessions=1),
+    "huge-prompts": Plot(huge_prompts, BIG, sessions=1, is_first=False),
     "old-plan": Plot(by_hand, {"adapt": "off", "slowdowns": (6.0, 6.0, 6.0)}),
     "adaptation-rests": Plot(by_hand, {"adapt": "suggest", "slowdowns": (6.0, 6.0, 6.0)}),
     "coordinator-stalled": Plot(coordinator_stalled, {}, lasts_s=20.0),
@@ -187,6 +207,7 @@ async def staged(plot: Plot) -> AsyncIterator[Scene]:
         client = Client(
             await cluster.start(),
         )
+        _let_session_come_first(*cluster.pids().values())
         await wait_until_serving(cluster)
         yield Scene(cluster, client, wire)
     finally:
@@ -234,7 +255,7 @@ async def _frames(client: Client, recorder: Recorder) -> AsyncIterator[WatchFram
 def main() -> None:
     facts = json.loads(FACTS.read_text()) if FACTS.exists() else {}
     for name in sys.argv[1:] or PLOTS:
-        _ask_for_cores(PLOTS[name].options.get("model") == "gpt2")
+        _ask_for_cores(PLOTS[name].is_first)
         with tempfile.TemporaryDirectory() as folder:
             made = Path(folder) / f"{name}.jsonl.gz"
             facts[name] = asyncio.run(record(name, made))
@@ -244,12 +265,18 @@ def main() -> None:
         print(name, facts.get(name), flush=True)
 
 
-def _ask_for_cores(is_heavy: bool) -> None:
-    """A tiny model may come before everything else, for it computes little; the processes that follow are started the same way."""
+def _ask_for_cores(is_first: bool) -> None:
+    """The processes that follow are started the same way."""
     with contextlib.suppress(PermissionError, AttributeError):
-        policy = os.SCHED_OTHER if is_heavy else os.SCHED_RR
-        os.sched_setscheduler(0, policy, os.sched_param(0 if is_heavy else 1))
-        os.setpriority(os.PRIO_PROCESS, 0, -10 if is_heavy else 0)
+        os.sched_setscheduler(0, os.SCHED_RR if is_first else os.SCHED_OTHER, os.sched_param(1 if is_first else 0))
+        os.setpriority(os.PRIO_PROCESS, 0, 0 if is_first else -10)
+
+
+def _let_session_come_first(*pids: int) -> None:
+    """Linux may share cores by session first, and by process only within one."""
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{pid}/autogroup").write_text("-15")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Keys and values that stay on the stages after their sessions, for sessions whose prompts begin alike. Pure.
 
-What is kept belongs to one plan: when the plan changes, nothing is kept any more. It lies in room that no session has reserved, and goes
-as soon as one needs that room. Callers do not share: the key of a block holds who it is from, unless an operator declared its tokens
-shared. See "Kept keys and values" in the README of `engine/control`.
+A session may begin with the prompt of one that still runs as well, which costs no room but its own. What is kept belongs to one plan:
+when the plan changes, nothing is kept any more. It lies in room that no session has reserved, and goes as soon as one needs that room.
+Callers do not share: the key of a block holds who it is from, unless an operator declared its tokens shared. See "Kept keys and values"
+in the README of `engine/control`.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -38,6 +40,14 @@ class PrefixCounts:
     evictions: int = 0  # what was kept and had to make room
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """An admitted session, with the keys of its prompt's whole blocks."""
+
+    session: Session
+    keys: tuple[bytes, ...]
+
+
 class PrefixCache:
     """What the stages of the present plan keep, and what they still have to be told of it (`take_orders`)."""
 
@@ -48,6 +58,7 @@ class PrefixCache:
         self._index = PrefixIndex()
         self._root = b""
         self._next_id = 1
+        self._running: dict[str, Running] = {}  # admitted under the present plan
         self._takers: list[Session] = []  # admitted, and their first chunk is not sent
         self._kept: list[Kept] = []
         self._dropped: list[int] = []
@@ -71,6 +82,7 @@ class PrefixCache:
     def forget(self) -> None:
         """The plan no longer runs, and its stages keep nothing."""
         self._index.clear()
+        self._running.clear()
         self._kept.clear()
         self._dropped.clear()
         for session in self._takers:
@@ -79,28 +91,44 @@ class PrefixCache:
 
     # ------------------------------------------------------------------------------------------ sessions begin
     def admitted(self, session: Session, room_tokens: int) -> None:
-        """Let a session begin with what is kept; sessions leave `room_tokens`, its own reservation counted.
+        """Let a session begin with what is kept or with what another one has; sessions leave `room_tokens`, its own reservation counted.
 
         One whose prompt was sent before travels again as it did.
         """
-        found = None if session.chunk_stops or session.generated else self._find(session)
-        if found is not None:
-            kept_id, num_blocks, is_whole = found
-            self._index.touch(kept_id)
-            num_tokens = num_blocks * self.settings.block_tokens
-            moves = self._must_move(kept_id, is_whole, room_tokens)
-            session.reuse.pending = Taken(kept_id, num_tokens, token_digest(session.prompt_ids[:num_tokens]), moves)
-            self._takers = [s for s in self._takers if s.reuse.pending is not None] + [session]
-            if moves:
-                self._index.remove(kept_id)
+        if self.settings.is_on and session.reuse.caller:
+            keys = self._keys(session.reuse.caller, session.prompt_ids[:-1])  # the last token is always computed
+            if not session.chunk_stops and not session.generated:
+                self._let_begin(session, keys, room_tokens)
+            self._running[session.session_id] = Running(session, keys)
         self.fit(room_tokens)
 
-    def _find(self, session: Session) -> tuple[int, int, bool] | None:
-        """What begins as its prompt does, with how many blocks, and whether these are all of it; the last token is always computed."""
-        if not self.settings.is_on or not session.reuse.caller or not self._index:
-            return None
-        found = self._index.longest(self._keys(session.reuse.caller, session.prompt_ids[:-1]))
-        return None if found is None else (found[0].kept_id, found[1], found[1] == len(found[0].keys))
+    def _let_begin(self, session: Session, keys: tuple[bytes, ...], room_tokens: int) -> None:
+        kept = self._index.longest(keys)
+        num_kept = kept[1] if kept is not None else 0
+        source, num_running = self._longest_running(keys, num_kept)
+        num_tokens = max(num_kept, num_running) * self.settings.block_tokens
+        digest = token_digest(session.prompt_ids[:num_tokens])
+        if source is not None:
+            session.reuse.pending = Taken(0, num_tokens, digest, session_id=source.session_id, epoch=source.epoch)
+        elif kept is not None:
+            entry = kept[0]
+            self._index.touch(entry.kept_id)
+            moves = self._must_move(entry.kept_id, num_kept == len(entry.keys), room_tokens)
+            session.reuse.pending = Taken(entry.kept_id, num_tokens, digest, moves)
+            if moves:
+                self._index.remove(entry.kept_id)
+        else:
+            return
+        self._takers = [s for s in self._takers if s.reuse.pending is not None] + [session]
+
+    def _longest_running(self, keys: tuple[bytes, ...], num_blocks: int) -> tuple[Session | None, int]:
+        """The session that has the most of these blocks on every stage, and how many, if they are more than `num_blocks`."""
+        source = None
+        for one in self._running.values():
+            most = min(len(keys), len(one.keys), one.session.num_landed // self.settings.block_tokens)
+            if most > num_blocks and one.keys[num_blocks] == keys[num_blocks]:  # equal keys: all blocks before are equal too
+                source, num_blocks = one.session, _num_equal(one.keys, keys, most)
+        return source, num_blocks
 
     def _must_move(self, kept_id: int, is_whole: bool, room_tokens: int) -> bool:
         """Whether the session takes it over for itself: a copy would cost something else that is kept, or there is no room for one.
@@ -115,7 +143,7 @@ class PrefixCache:
 
     def _pinned(self) -> set[int]:
         """What a session will begin with whose first chunk is not sent."""
-        return {p.kept_id for s in self._takers if (p := s.reuse.pending) is not None and not p.moves}
+        return {p.kept_id for s in self._takers if (p := s.reuse.pending) is not None and p.kept_id and not p.moves}
 
     def fit(self, room_tokens: int) -> None:
         """Make room: sessions leave so many tokens."""
@@ -137,12 +165,29 @@ class PrefixCache:
 
     def refused(self, taken: Taken) -> None:
         """A session could not begin with it: not every stage has it."""
-        self._index.remove(taken.kept_id)
-        self._dropped.append(taken.kept_id)
+        if taken.kept_id:
+            self._index.remove(taken.kept_id)
+            self._dropped.append(taken.kept_id)
 
     # ------------------------------------------------------------------------------------------ sessions end
     def ended(self, session: Session, is_sound: bool) -> bool:
         """Whether the stages keep something of a session that ran; if not, they only release it. Nothing is kept of one that failed."""
+        is_kept = self._keep(session, is_sound)
+        for taker in self._takers:
+            pending = taker.reuse.pending
+            if pending is not None and pending.session_id == session.session_id:
+                taker.reuse.pending = self._from_kept(taker, pending)
+        self._running.pop(session.session_id, None)
+        return is_kept
+
+    def _from_kept(self, taker: Session, pending: Taken) -> Taken | None:
+        """The same tokens, of what is kept; the session that had them has ended."""
+        num_blocks = pending.num_tokens // self.settings.block_tokens
+        found = self._index.longest(self._running[taker.session_id].keys[:num_blocks])
+        is_kept = found is not None and found[1] == num_blocks
+        return Taken(found[0].kept_id, pending.num_tokens, pending.digest) if found is not None and is_kept else None
+
+    def _keep(self, session: Session, is_sound: bool) -> bool:
         pending, session.reuse.pending = session.reuse.pending, None
         if pending is not None and pending.moves:
             self._dropped.append(pending.kept_id)
@@ -184,8 +229,15 @@ class PrefixCache:
         self._index.check()
         for session in self._takers:
             pending = session.reuse.pending
-            if pending is not None and not pending.moves and pending.kept_id not in self._index:
+            if pending is not None and pending.kept_id and not pending.moves and pending.kept_id not in self._index:
                 raise AssertionError(f"{session.session_id} is to begin with what is kept no longer")
+            if pending is not None and pending.session_id not in ("", *self._running):
+                raise AssertionError(f"{session.session_id} is to begin with what {pending.session_id} has, which ended")
+
+
+def _num_equal(one: Sequence[bytes], other: Sequence[bytes], most: int) -> int:
+    """How many of the first `most` keys are equal; behind the first that differs, all do."""
+    return bisect_left(range(most), True, key=lambda i: one[i] != other[i])
 
 
 def _num_common(one: Sequence[int], other: Sequence[int]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
@@ -105,16 +105,25 @@ def _column(wall_s: float, now_s: float, span_s: float, width: int) -> int:
 
 
 def _plan_row(state: ConsoleState, view: View, span_s: float, width: int) -> Line:
-    """`|14` where a plan began to serve; `W` and `!` where something went wrong, in the cells that are left."""
+    return plan_marks(state, view, lambda wall_s: _column(wall_s, view.wall_s, span_s, width), width)
+
+
+def plan_marks(state: ConsoleState, view: View, column: Callable[[float], int], width: int, *, of_nodes: bool = False) -> Line:
+    """`|14` where a plan began to serve; `W` and `!` where something went wrong, in the cells that are left.
+
+    `column` says where a moment stands, negative before the first cell. What befell single nodes is there with `of_nodes`.
+    """
     cells = [Span(" ")] * width
-    for plan in state.history.plans:
-        x = max(0, _column(plan.first_wall_s, view.wall_s, span_s, width))
-        for offset, char in enumerate(f"|{plan.plan_version}"):
-            if x + offset < width:
-                cells[x + offset] = Span(char, "accent")
+    free = width
+    for plan in reversed(state.history.plans):
+        x = max(0, column(plan.first_wall_s))
+        label = f"|{plan.plan_version}" if x + len(f"|{plan.plan_version}") <= free else "|"  # half a number is another number
+        if x < free:
+            cells[x : x + len(label)] = [Span(char, "accent") for char in label]
+            free = x
     for event in view.events:
-        x = _column(event.wall_s, view.wall_s, span_s, width)
-        sign = "" if event.kind == "node" or x < 0 else _sign(event)
+        x = column(event.wall_s)
+        sign = "" if (event.kind == "node" and not of_nodes) or not 0 <= x < width else _sign(event)
         if sign in ("W", "!") and (cells[x].text == " " or (cells[x].text == "W" and sign == "!")):
             cells[x] = Span(sign, _STYLES[sign])
     return _joined(cells)
