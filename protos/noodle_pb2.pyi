@@ -13,10 +13,12 @@ class DType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DTYPE_FLOAT32: _ClassVar[DType]
     DTYPE_BFLOAT16: _ClassVar[DType]
     DTYPE_FLOAT16: _ClassVar[DType]
+    DTYPE_INT8: _ClassVar[DType]
 DTYPE_UNSPECIFIED: DType
 DTYPE_FLOAT32: DType
 DTYPE_BFLOAT16: DType
 DTYPE_FLOAT16: DType
+DTYPE_INT8: DType
 
 class ManifestRequest(_message.Message):
     __slots__ = ("fingerprint", "only_config")
@@ -103,14 +105,16 @@ class NodeSpec(_message.Message):
     def __init__(self, node_id: _Optional[str] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., pid: _Optional[int] = ..., device: _Optional[str] = ..., device_name: _Optional[str] = ..., num_threads: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., kv_budget_bytes: _Optional[int] = ..., num_cores: _Optional[int] = ..., device_type: _Optional[str] = ..., dtypes: _Optional[_Iterable[str]] = ..., pool_id: _Optional[str] = ..., pool_bytes: _Optional[int] = ..., instance_id: _Optional[str] = ..., metrics_address: _Optional[str] = ..., arithmetic: _Optional[str] = ...) -> None: ...
 
 class ModelRef(_message.Message):
-    __slots__ = ("model", "random_weights", "dtype")
+    __slots__ = ("model", "random_weights", "dtype", "kv_dtype")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     RANDOM_WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     DTYPE_FIELD_NUMBER: _ClassVar[int]
+    KV_DTYPE_FIELD_NUMBER: _ClassVar[int]
     model: str
     random_weights: int
     dtype: str
-    def __init__(self, model: _Optional[str] = ..., random_weights: _Optional[int] = ..., dtype: _Optional[str] = ...) -> None: ...
+    kv_dtype: str
+    def __init__(self, model: _Optional[str] = ..., random_weights: _Optional[int] = ..., dtype: _Optional[str] = ..., kv_dtype: _Optional[str] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
     __slots__ = ("spec", "state")
@@ -433,14 +437,30 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Precision(_message.Message):
-    __slots__ = ("stored_dtype", "computed_dtype", "weight_bytes")
+    __slots__ = ("stored_dtype", "computed_dtype", "weight_bytes", "kv_dtype", "kv_bytes_per_token", "choices")
     STORED_DTYPE_FIELD_NUMBER: _ClassVar[int]
     COMPUTED_DTYPE_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KV_DTYPE_FIELD_NUMBER: _ClassVar[int]
+    KV_BYTES_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CHOICES_FIELD_NUMBER: _ClassVar[int]
     stored_dtype: str
     computed_dtype: str
     weight_bytes: int
-    def __init__(self, stored_dtype: _Optional[str] = ..., computed_dtype: _Optional[str] = ..., weight_bytes: _Optional[int] = ...) -> None: ...
+    kv_dtype: str
+    kv_bytes_per_token: int
+    choices: _containers.RepeatedCompositeFieldContainer[MemoryChoice]
+    def __init__(self, stored_dtype: _Optional[str] = ..., computed_dtype: _Optional[str] = ..., weight_bytes: _Optional[int] = ..., kv_dtype: _Optional[str] = ..., kv_bytes_per_token: _Optional[int] = ..., choices: _Optional[_Iterable[_Union[MemoryChoice, _Mapping]]] = ...) -> None: ...
+
+class MemoryChoice(_message.Message):
+    __slots__ = ("dtype", "weight_bytes", "kv_bytes_per_token")
+    DTYPE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    KV_BYTES_PER_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    dtype: str
+    weight_bytes: int
+    kv_bytes_per_token: int
+    def __init__(self, dtype: _Optional[str] = ..., weight_bytes: _Optional[int] = ..., kv_bytes_per_token: _Optional[int] = ...) -> None: ...
 
 class ModelStatus(_message.Message):
     __slots__ = ("name", "random_weights", "has_tokenizer", "num_items", "context_tokens", "precision", "stand_in_tokenizer", "tokenizer_source")

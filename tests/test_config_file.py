@@ -78,7 +78,7 @@ def test_a_list_may_be_written_either_way(tmp_path: Path, text: str) -> None:
         ("up:\n  json: 1\n", "noodle.yaml:2: up.json"),
         (
             "up:\n  dtype: bfloat61\n",
-            "noodle.yaml:2: up.dtype: 'bfloat61' is not allowed: give one of float32, bfloat16, float16, int8; did you mean",
+            "noodle.yaml:2: up.dtype: 'bfloat61' is not allowed: give one of auto, float32, bfloat16, float16, int8; did you mean",
         ),
         ("generate:\n  temperature: warm\n", "noodle.yaml:2: generate.temperature: 'warm' is not allowed: give a number"),
         ("up:\n  workers: 1\n  workers: 2\n", "noodle.yaml:3: 'workers' stands in line 2 already"),

@@ -123,6 +123,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "model": st.text(min_size=1),
     "random_weights": st.integers(0, 10**17),
     "dtype": st.sampled_from(("bfloat16", "float16")),
+    "kv_dtype": st.sampled_from(("bfloat16", "int8")),
     "cache_dir": paths,
     "num_workers": st.integers(1, 64),
     "strategy": st.text(min_size=1),

@@ -99,10 +99,15 @@ class Cluster:
 
     # ------------------------------------------------------------------------------------------ the model
     def _model_ready(self, event: on.ModelReady, now_s: float, out: Commands) -> None:
-        self.card, self.serving.prefixes.shared = event.card, event.shared_prefixes
+        self.serving.prefixes.shared = event.shared_prefixes
+        self.attendance.choose_from((event.card, *event.others))
         out.append(do.Record(Severity.OK, "model", event.card.ref.model, f"{event.card.ref.label}: {event.card.num_items} items"))
+        self._take_card(event.card, now_s, out)
+
+    def _take_card(self, card: ModelCard, now_s: float, out: Commands) -> None:
+        self.card = card
         for member in self.members:
-            self._follow(self.attendance.measure(member, self.card, out), now_s, out)
+            self._follow(self.attendance.measure(member, card, out), now_s, out)
 
     def _model_progress(self, event: on.ModelProgress, now_s: float, out: Commands) -> None:
         self.model_progress = (event.detail, event.progress)
@@ -211,8 +216,7 @@ class Cluster:
 
     def _drain_requested(self, event: on.DrainRequested, now_s: float, out: Commands) -> None:
         check_unchanged(self.state, self.rebalancer.move, event.expected_plan_version)
-        gets_a_stage = self.rebalancer.leads_to(event.worker_id)
-        self._follow(operating.drain(self.members, event, gets_a_stage, out), now_s, out)
+        self._follow(operating.drain(self.members, event, self.rebalancer.leads_to(event.worker_id), out), now_s, out)
 
     def _undrain_requested(self, event: on.UndrainRequested, now_s: float, out: Commands) -> None:
         check_unchanged(self.state, self.rebalancer.move, event.expected_plan_version)
@@ -253,6 +257,8 @@ class Cluster:
     def _advance(self, now_s: float, out: Commands) -> None:
         """Whatever the newest event made possible."""
         self.adapting.settle(self.rebalancer.reports, now_s, out)
+        if card := self.attendance.choice(out):
+            self._take_card(card, now_s, out)
         if self.phase is Phase.GATHERING and self._may_plan(now_s):
             self._adopt(now_s, out)
         if self.phase is Phase.SERVING and self.state.wish is not None and self._may_move(now_s):
@@ -272,10 +278,7 @@ class Cluster:
         return self.rebalancer.is_free(now_s) and not self.members.links.is_waiting(now_s)
 
     def problem(self, without: str = "", including: str = "") -> Problem:
-        """What the planner is asked now, or would be `without` a worker or `including` one that is drained.
-
-        Raises Refused until the model is known, Infeasible if no node is left.
-        """
+        """What the planner is asked now, `without` a worker or `including` a drained one. Raises Refused without a model, Infeasible."""
         return self.adapting.corrected(problem_of(self.card, self.members, self.plan, without, including))
 
     def preview(self, strategy: str = "", stages: tuple[Stage, ...] = (), without: str = "", including: str = "") -> Plan:
@@ -318,10 +321,8 @@ class Cluster:
 
     def _adaptation_view(self) -> AdaptationView | None:
         """What adaptation may decide on: a plan that serves, while no other move is under way or due."""
-        plan, is_busy = self.state.running, self.rebalancer.move is not None or self.state.wish is not None
-        if is_busy or plan is None or self.card is None:
-            return None
-        return view_of(plan, self.card, self.members, self.serving, self.strategy)
+        plan, card = self.state.running, self.card if self.rebalancer.move is None and self.state.wish is None else None
+        return view_of(plan, card, self.members, self.serving, self.strategy) if plan is not None and card is not None else None
 
     # ------------------------------------------------------------------------------------------ what follows
     def _follow(self, consequence: Consequence | None, now_s: float, out: Commands) -> None:

@@ -125,6 +125,13 @@ class FinishSession:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepDtype:
+    """What `--dtype auto` stands for here from now on: a restarted coordinator goes on with it."""
+
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
 class DropWorker:
     """Close every connection to this registration of the worker."""
 
@@ -161,6 +168,7 @@ Command = (
     | ReleaseStage
     | AdoptPlan
     | KeepDrained
+    | KeepDtype
     | SendStep
     | EmitToken
     | FinishSession

@@ -17,10 +17,14 @@ from engine.profile.profile import Profile
 
 @dataclass(frozen=True, slots=True)
 class ModelReady:
-    """`shared_prefixes` are beginnings of prompts that an operator lets all callers share."""
+    """`shared_prefixes` are beginnings of prompts that an operator lets all callers share.
+
+    `others` are the same model in other dtypes: one of all is chosen once the workers are known.
+    """
 
     card: ModelCard
     shared_prefixes: tuple[tuple[int, ...], ...] = ()
+    others: tuple[ModelCard, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

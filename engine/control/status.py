@@ -10,7 +10,7 @@ from engine.control.nodes.members import Member
 from engine.control.sessions.session_status import session_status
 from engine.data.model import ModelCard
 from engine.data.plan import Plan
-from engine.data.precision import Identity, identity
+from engine.data.precision import Identity, Precision
 from engine.data.status import (
     WINDOW_S,
     AdaptationState,
@@ -38,7 +38,7 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
         cluster_id=cluster_id,
         phase=cluster.phase,
         detail=detail,
-        model=_model(card) if card else ModelStatus(),
+        model=_model(card, cluster.attendance.is_undecided) if card else ModelStatus(),
         plan_version=cluster.plan_version,
         strategy=plan.strategy if plan else cluster.strategy,
         num_workers_expected=cluster.gathering.num_expected,
@@ -93,14 +93,14 @@ def _work(cluster: Cluster) -> Work:
     )
 
 
-def _model(card: ModelCard) -> ModelStatus:
+def _model(card: ModelCard, is_undecided: bool) -> ModelStatus:
     return ModelStatus(
         name=card.ref.model,
         random_weights=card.ref.random_weights is not None,
         has_tokenizer=not card.stand_in_tokenizer,
         num_items=card.num_items,
         context_tokens=card.context_tokens,
-        precision=card.precision,
+        precision=Precision(card.stored_dtype, choices=card.choices) if is_undecided else card.precision,
         stand_in_tokenizer=card.stand_in_tokenizer,
         tokenizer_source=card.tokenizer_source,
     )
@@ -126,7 +126,7 @@ def _identity(cluster: Cluster, card: ModelCard) -> Identity:
     """The grade of the devices that compute, or would if all workers were used."""
     used = {stage.node_id for stage in cluster.plan.stages} if cluster.plan else None
     specs = [member.spec for member in cluster.members if used is None or member.spec.node_id in used]
-    return identity(card.ref.dtype, [s.device_type for s in specs], [s.arithmetic for s in specs], is_exact=not card.inexact)
+    return Identity.UNKNOWN if cluster.attendance.is_undecided else card.identity_on(specs)
 
 
 def _detail(cluster: Cluster) -> str:

@@ -58,7 +58,8 @@ class Weight:
     def product(self, rows: Rows) -> torch.Tensor:
         """float32 [T, N]."""
         if self.kernel is Kernel.PLAIN:
-            sums = torch._int_mm(rows.values.to(torch.int8), self.packed.t())
+            values, right = rows.values.to(torch.int8), self.packed.t()
+            sums = torch._int_mm(values, right) if len(right) > 1 else values.int() * right.int()  # torch 2.13 is wrong for one input
             return sums.float().mul_(self.scales).mul_(rows.scales)
         if self.kernel is Kernel.WHOLE:
             return _fbgemm(rows.values, LARGEST + 1, self.packed).mul_(rows.scales)

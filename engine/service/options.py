@@ -7,11 +7,12 @@ from enum import IntEnum
 from pathlib import Path
 
 from engine.data.model import ModelRef
-from engine.data.precision import DTYPE_BYTES
+from engine.data.precision import AUTO, DTYPE_CHOICES
 from engine.options.declared import group, option
 from engine.options.kinds import whole
 
-DTYPES = tuple(DTYPE_BYTES)
+DTYPE_HELP = "what the layers compute in; auto: float32 on CPUs if it fits, what is stored on GPUs (default %(default)s)"
+KV_DTYPE_HELP = "what keys and values are kept in; auto: as they are computed (default %(default)s)"
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
@@ -43,7 +44,8 @@ class ModelOptions:
 
     model: str | None = option(help="hub id, local folder, or architecture name (default: GPT-2)")
     random_weights: int | None = option(kind=whole(0), metavar="SEED", help="seeded random weights")
-    dtype: str = option(default="float32", choices=DTYPES, help="what the layers compute in (default %(default)s)")
+    dtype: str = option(default=AUTO, choices=DTYPE_CHOICES, help=DTYPE_HELP)
+    kv_dtype: str = option(default=AUTO, choices=DTYPE_CHOICES, help=KV_DTYPE_HELP)
     cache: CacheOptions = group(CacheOptions)
 
     def ref(self) -> ModelRef:
@@ -52,8 +54,8 @@ class ModelOptions:
 
         if self.model is None and self.random_weights is None:
             default = default_ref()
-            return ModelRef(default.model, default.random_weights, self.dtype)
-        return ModelRef(self.model or "gpt2", self.random_weights, self.dtype)
+            return ModelRef(default.model, default.random_weights, self.dtype, self.kv_dtype)
+        return ModelRef(self.model or "gpt2", self.random_weights, self.dtype, self.kv_dtype)
 
 
 @dataclass(frozen=True)

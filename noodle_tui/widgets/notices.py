@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.data.precision import Identity
+from engine.data.precision import Identity, float_dtype
 from engine.data.status import ClusterStatus, NodeState, Phase
 from noodle_tui.state import ConsoleState, LinkState
 from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, line, wrap
@@ -111,8 +111,10 @@ def weights(state: ConsoleState, canvas: Canvas) -> Lines:
         facts.append("random weights: answers are noise")
     if status.model.name and not status.model.has_tokenizer:
         facts.append("no tokenizer: text as bytes")
-    if status.model.precision.stored_dtype != status.model.precision.computed_dtype:
-        facts.append(status.model.precision.sentence)
+    precision = status.model.precision
+    keeps_less = precision.kv_dtype not in ("", float_dtype(precision.computed_dtype))
+    if precision.sentence and (keeps_less or precision.stored_dtype != precision.computed_dtype):
+        facts.append(precision.sentence)
     if status.identity is Identity.WITHIN_TOLERANCE:
         facts.append(f"identity grade {status.identity}: {status.identity.sentence}")
     rows = wrap("; ".join(facts), canvas.width - 7) if facts else []

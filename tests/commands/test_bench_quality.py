@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from engine.cli import main
 from engine.commands.bench import quality
 from engine.commands.bench.options import Bench
 from engine.data.errors import InvalidInput
@@ -41,7 +42,12 @@ def expected(folder: Path) -> float:
     return math.exp(total / predicted)
 
 
-@pytest.mark.parametrize(("options", "said"), [({"dtype": "int4"}, "int4"), ({}, "needs a model")])
-def test_what_cannot_be_measured_is_named(options: dict[str, str], said: str) -> None:
-    with pytest.raises(InvalidInput, match=said):
-        quality.bench_quality(Bench(suite="quality", **options))
+def test_a_run_without_a_model_says_what_it_needs() -> None:
+    with pytest.raises(InvalidInput, match="needs a model"):
+        quality.bench_quality(Bench(suite="quality"))
+
+
+@pytest.mark.parametrize("words", [["--dtype", "int4"], ["--kv-dtype", "auto,int4"]])
+def test_a_dtype_that_cannot_be_measured_is_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "quality", "m", *words]) == 2
+    assert "dtype 'int4' is not known: use " in capsys.readouterr().err

@@ -11,6 +11,7 @@ from engine.control.sessions.guessing.step_price import MIN_STEPS, StepPrice
 from engine.control.sessions.session import Session, SessionState
 from engine.data.errors import InvalidInput
 from engine.data.generation import GenerateRequest, Grammar, GrammarKind, Segment, StageTiming
+from engine.data.precision import Identity, identity
 
 GRAMMAR = Grammar(GrammarKind.REGEX, "a+")
 
@@ -107,10 +108,11 @@ def test_off_a_grammar_and_a_plan_that_promises_no_tokens_propose_nothing() -> N
     assert Speculation("always").proposals(session((5, 5, 5), [5, 5]), 1) != ()
     assert Speculation("off").proposals(session((5, 5, 5), [5, 5]), 1) == ()
     assert Speculation("always").proposals(session((5, 5, 5), [5, 5], grammar=GRAMMAR), 1) == ()
-    assert why_not("float32", {"cpu"}) == ""
-    for dtype, kinds in (("bfloat16", {"cpu"}), ("float32", {"cpu", "cuda"}), ("float32", {"cuda"})):
+    assert why_not(Identity.SAME_TOKENS, "float32", {"cpu"}) == "" == why_not(Identity.EXACT, "int8", {"cpu"})
+    cases = (("bfloat16", {"cpu"}), ("float32", {"cpu", "cuda"}), ("float32", {"cuda"}), ("int8", {"cpu"}))  # int8 of unlike builds
+    for dtype, kinds in cases:
         careful = Speculation("auto")
-        careful.start_plan(why_not(dtype, kinds))
+        careful.start_plan(why_not(identity(dtype, kinds), dtype, kinds))
         assert careful.why_not and careful.proposals(session((5, 5, 5), [5, 5]), 1) == ()
     with pytest.raises(ValueError, match="sometimes"):
         Speculation("sometimes")

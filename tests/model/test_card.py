@@ -15,9 +15,19 @@ from hypothesis import strategies as st
 
 from engine.data.errors import Corrupt, InvalidInput
 from engine.data.model import Item, ModelCard, ModelRef
-from engine.data.precision import Precision
+from engine.data.precision import DTYPE_BYTES, MemoryChoice, Precision
 from engine.model.sources import card as card_file
-from engine.model.sources.card import cached_card, describe, from_json, prepare, ready_card, store_card, to_json
+from engine.model.sources.card import (
+    cached_card,
+    describe,
+    from_json,
+    prepare,
+    prepare_choices,
+    ready_card,
+    ready_cards,
+    store_card,
+    to_json,
+)
 
 TINY = ModelRef("gpt2:tiny", random_weights=0)
 sizes = st.integers(0, 2**40)
@@ -36,6 +46,7 @@ cards = st.builds(
     bos_token_id=st.none() | sizes,
     num_parameters=sizes,
     stored_dtype=st.sampled_from(["", "float32", "bfloat16"]),
+    choices=st.lists(st.builds(MemoryChoice, st.text(), sizes, sizes), max_size=4).map(tuple),
 )
 
 
@@ -68,7 +79,28 @@ def test_the_card_says_what_the_model_is(cache_dir: Path) -> None:
     assert embed.tied_to == 5 and head.tied_to == 0 and embed.tied_bytes == head.tied_bytes == tied_bytes
     assert block.kv_bytes_per_token == 2 * 64 * 4
     assert sum(item.weight_bytes for item in card.items) - tied_bytes == 4 * card.num_parameters
-    assert card.precision == Precision("float32", "float32", 4 * card.num_parameters)
+    kv_bytes = 4 * block.kv_bytes_per_token
+    assert card.precision == Precision("float32", "float32", 4 * card.num_parameters, "float32", kv_bytes, card.choices)
+
+
+@pytest.mark.parametrize("model", ["gpt2:tiny", "llama:tiny"])  # a tied head, and one of its own
+def test_the_memory_of_each_dtype_is_what_a_card_in_that_dtype_says(model: str, cache_dir: Path) -> None:
+    folder = Path(prepare(ModelRef(model, random_weights=0), cache_dir).folder)
+    for computed in DTYPE_BYTES:
+        card = describe(folder, ModelRef(model, dtype=computed))
+        for choice in card.choices:
+            other = describe(folder, ModelRef(model, dtype=choice.dtype, kv_dtype=choice.dtype))
+            assert (choice.weight_bytes, choice.kv_bytes_per_token) == (other.precision.weight_bytes, other.precision.kv_bytes_per_token)
+    assert [choice.dtype for choice in card.choices] == list(DTYPE_BYTES)
+
+
+def test_auto_is_described_in_each_dtype_that_it_may_stand_for_from_one_folder(cache_dir: Path) -> None:
+    ref = ModelRef("llama:tiny", random_weights=0, dtype="auto")
+    cards = prepare_choices(ref, cache_dir)
+    assert [card.ref.dtype for card in cards] == ["float32", "bfloat16"]
+    assert len({(card.folder, card.fingerprint) for card in cards}) == 1
+    assert cards[1].precision.weight_bytes * 2 == cards[0].precision.weight_bytes
+    assert ready_cards(ref, cache_dir) == cards
 
 
 def test_the_stored_dtype_is_that_of_most_bytes_whatever_is_computed(tmp_path: Path) -> None:
@@ -90,7 +122,7 @@ def test_the_same_folder_under_another_name_keeps_its_card(cache_dir: Path) -> N
     assert card == replace(prepare(TINY, cache_dir), ref=ref)
 
 
-@pytest.mark.parametrize("change", ["touch", "weights", "library", "damage", "dtype"])
+@pytest.mark.parametrize("change", ["touch", "weights", "library", "damage", "dtype", "kv_dtype"])
 def test_a_card_no_longer_holds_when_something_changed(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
@@ -108,7 +140,7 @@ def test_a_card_no_longer_holds_when_something_changed(change: str, tmp_path: Pa
     elif change == "damage":
         next((tmp_path / "cards").iterdir()).write_text('{"key": ')
     else:
-        ref = replace(ref, dtype="bfloat16")
+        ref = replace(ref, **{change: "bfloat16"})  # type: ignore[arg-type]
     assert cached_card(folder, ref, tmp_path) is None
 
 

@@ -61,21 +61,26 @@ class Matrix:
     prepare: str = ""  # for the nursery
     coordinator_arguments: tuple[str, ...] = ("--speculate", "always")
     model: str = MODEL
+    workers: tuple[str, ...] = WORKERS
+    num_threads: int = 1
+    memory: tuple[str, str] = ("500M", "50M")  # of a worker, and of that for KV
 
     def start(self) -> None:
         self.start_coordinator()
-        for worker_id in WORKERS:
+        for worker_id in self.workers:
             self.start_worker(worker_id)
 
     def start_coordinator(self) -> None:
         folder = Path(self.nursery.folder) / "state"
-        arguments = ["--model", self.model, "--random-weights", "0", "--workers", "3", "--listen", self.address, "--state-dir", str(folder)]
+        arguments = ["--model", self.model, *([] if Path(self.model).is_dir() else ["--random-weights", "0"])]
+        arguments += ["--workers", str(len(self.workers)), "--listen", self.address, "--state-dir", str(folder)]
         arguments += [*self.coordinator_arguments, "--log-level", "WARNING"]
         self.pids["coordinator"], said = self.nursery.start("coordinator", *arguments, prepare=self.prepare)
         self.address = str(said["address"])
 
     def start_worker(self, worker_id: str) -> None:
-        arguments = ["--join", self.address, "--id", worker_id, "--threads", "1", "--memory", "500M", "--kv-memory", "50M"]
+        arguments = ["--join", self.address, "--id", worker_id, "--threads", str(self.num_threads)]
+        arguments += ["--memory", self.memory[0], "--kv-memory", self.memory[1]]
         arguments += ["--device", self.devices.get(worker_id, "cpu")]
         self.pids[worker_id], _ = self.nursery.start("worker", *arguments, "--log-level", "WARNING", prepare=self.prepare)
 
@@ -102,17 +107,17 @@ class Matrix:
         return case
 
     async def ready(self, client: Client) -> ClusterStatus:
-        """Three stages serve, and no session of an earlier case is left."""
+        """Every worker has a stage that serves, and no session of an earlier case is left."""
         started_s = time.monotonic()
         while True:
             try:
                 status = await client.status()
-                if status.phase is Phase.SERVING and len(status.stages) == 3 and not status.sessions:
+                if status.phase is Phase.SERVING and len(status.stages) == len(self.workers) and not status.sessions:
                     return status
             except Unavailable:
                 status = None
             if time.monotonic() - started_s > DEADLINE_S:
-                raise AssertionError(f"three stages do not serve: {status}")
+                raise AssertionError(f"{len(self.workers)} stages do not serve: {status}")
             await asyncio.sleep(0.02)
 
 
@@ -209,11 +214,12 @@ def main() -> int:
     parser.add_argument("--every", type=int, default=1)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--moves", type=int, default=0, help="so many random changes of plan under load instead")
+    parser.add_argument("--speculate", choices=("always", "auto", "off"), default="always")
     parser.add_argument("--victims", default=",".join((*WORKERS, "coordinator")))
     options = parser.parse_args()
     nursery = Nursery()
     try:
-        matrix = Matrix(nursery)
+        matrix = Matrix(nursery, coordinator_arguments=("--speculate", options.speculate))
         matrix.start()
         if options.moves:
             return asyncio.run(_moves(matrix, options.moves))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,9 @@ from engine.data.generation import FinishReason, GenerateRequest, Logprobs, Prom
 from engine.data.plan import Plan, Stage
 from engine.data.sampling import GREEDY, LogitBias, Sampling, SamplingRequest, resolved
 from engine.data.status import Event, SessionStatus, Severity
+from engine.service.coordinator.coordinator import _as_before
 from engine.service.coordinator.journal.journal import Journal, JournalledToken, written
+from tests.control.harness import card
 
 
 def test_what_was_written_is_read_back(tmp_path: Path) -> None:
@@ -190,3 +192,22 @@ def test_what_operators_said_of_nodes_and_warnings_is_kept(tmp_path: Path) -> No
         journal.keep_acknowledged(7)
     with contextlib.closing(Journal(tmp_path / "journal.sqlite3")) as again:
         assert (again.drained(), again.acknowledged()) == (("w2",), 7)
+
+
+def test_a_restarted_coordinator_goes_on_in_the_dtype_that_was_chosen(tmp_path: Path) -> None:
+    cards = [replace(card(), ref=replace(card().ref, dtype=dtype)) for dtype in ("float32", "bfloat16")]
+    journal = Journal(tmp_path / "j")
+    assert _as_before(cards, journal) == cards, "nothing was ever planned, so there is a choice"
+    journal.keep_dtype("bfloat16")
+    journal.close()
+    again = Journal(tmp_path / "j")
+    assert _as_before(cards, again) == cards[1:] and _as_before(cards[:1], again) == cards[:1]
+    again.close()
+
+
+def test_a_journal_of_before_there_was_a_choice_goes_on_in_float32(tmp_path: Path) -> None:
+    cards = [replace(card(), ref=replace(card().ref, dtype=dtype)) for dtype in ("float32", "bfloat16")]
+    journal = Journal(tmp_path / "j")
+    journal.adopt_plan(Plan(1, "balanced", (Stage("w1", 0, 5),)))
+    assert _as_before(cards, journal) == cards[:1]
+    journal.close()

@@ -24,6 +24,13 @@ def test_round_trip_is_exact(dtype: torch.dtype, rows: int, columns: int, seed: 
     assert back.dtype == dtype and torch.equal(back, tensor)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_8_bit_keys_and_values_cross_as_they_are_kept(seed: int) -> None:
+    kept = torch.randint(-128, 128, (3, 5, 12), dtype=torch.int8, generator=torch.Generator().manual_seed(seed))
+    number, raw = payload.encode(kept)
+    assert len(raw) == kept.numel() and torch.equal(payload.decode(raw, number, kept.shape, zlib.crc32(raw), kept.shape), kept)
+
+
 def test_damage_is_refused() -> None:
     number, raw = payload.encode(torch.ones(2, 3))
     crc, flipped = zlib.crc32(raw), bytes([raw[0] ^ 1]) + raw[1:]

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 
+from engine.data.precision import AUTO, DTYPE_BYTES
 from engine.options.declared import argument, option
 from engine.options.kinds import whole
 
 SUITES = ("all", "hop", "decode", "serve", "plan", "staged", "adaptation", "gpu", "quality")
+
+
+def dtypes(text: str) -> tuple[str, ...]:
+    """`float32,int8`."""
+    return _names(text, tuple(DTYPE_BYTES))
+
+
+def kv_dtypes(text: str) -> tuple[str, ...]:
+    """`auto,int8`."""
+    return _names(text, (AUTO, *DTYPE_BYTES))
+
+
+def _names(text: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(text.split(",")))
+    if unknown := [name for name in found if name not in allowed]:
+        raise argparse.ArgumentTypeError(f"dtype {unknown[0][:80]!r} is not known: use {', '.join(allowed)}")
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +44,15 @@ class Bench:
     """Measure hop cost, decode speed, serving many sessions or the planner on this machine."""
 
     suite: str = argument(optional=True, choices=SUITES, default="all", help="all: hop, decode, serve")
-    model: str | None = argument(optional=True, metavar="MODEL", help="of `quality`")
-    dtype: str = option(
-        default="float32,bfloat16,int8",
+    model: str | None = argument(optional=True, metavar="MODEL", help="of `quality`, and of `decode` instead of GPT-2")
+    dtype: tuple[str, ...] = option(
+        kind=dtypes,
+        default=(),
         metavar="D[,D]",
-        help="of `quality`, compared with the first (default %(default)s)",
+        help="of `quality` (default float32,bfloat16,int8) and `decode` (default float32), compared with the first",
+    )
+    kv_dtype: tuple[str, ...] = option(
+        kind=kv_dtypes, default=(AUTO,), metavar="D[,D]", help="what KV is kept in: every --dtype with each of them (default auto)"
     )
     sessions: int = option(kind=whole(1), default=8, metavar="N", help="concurrent sessions of `serve` (default %(default)s)")
     workers: int = option(kind=whole(0), default=3, metavar="N", help="of `serve`; at most of `gpu`, 0: no cluster (default %(default)s)")

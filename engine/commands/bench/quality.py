@@ -6,6 +6,7 @@ into windows that are read independently, and every token but the first of a win
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import sysconfig
@@ -17,11 +18,12 @@ from engine.commands.bench.options import Bench
 from engine.commands.output import note, print_json, say, table
 from engine.data.errors import InvalidInput
 from engine.data.model import ModelRef
-from engine.data.precision import DTYPE_BYTES
+from engine.data.precision import AUTO, kept_dtype
 
 if TYPE_CHECKING:
     from engine.model.running.stage import StageModel
 
+DEFAULT_DTYPES = ("float32", "bfloat16", "int8")
 WINDOW_TOKENS = 512
 _CHUNK_TOKENS = 128  # whose logits are in memory at once
 _KV_BYTES = 2**32
@@ -30,12 +32,9 @@ _LICENCES = Path("/usr/share/common-licenses")
 
 def bench_quality(options: Bench) -> int:
     """Print the figures, or write them as one document."""
-    dtypes = tuple(options.dtype.split(","))
-    if unknown := [dtype for dtype in dtypes if dtype not in DTYPE_BYTES]:
-        raise InvalidInput(f"dtype {unknown[0]!r} is not known: use {', '.join(DTYPE_BYTES)}")
     if options.model is None:
         raise InvalidInput("`bench quality` needs a model with real weights: name a folder or a hub id")
-    document = measure(ModelRef(options.model), dtypes, options.tokens)
+    document = measure(ModelRef(options.model), options.dtype or DEFAULT_DTYPES, options.tokens, options.kv_dtype)
     if options.json:
         print_json({"quality": document})
     else:
@@ -43,8 +42,8 @@ def bench_quality(options: Bench) -> int:
     return 0
 
 
-def measure(ref: ModelRef, dtypes: Sequence[str], num_tokens: int) -> dict[str, Any]:
-    """Perplexity of `num_tokens` tokens of each text, by text and dtype."""
+def measure(ref: ModelRef, dtypes: Sequence[str], num_tokens: int, kv_dtypes: Sequence[str] = (AUTO,)) -> dict[str, Any]:
+    """Perplexity of `num_tokens` tokens of each text, by text, dtype and dtype of KV; ratios are to the first of these."""
     from engine.model.running.stage import StageModel
     from engine.model.sources.card import prepare
     from engine.model.sources.source import default_cache_dir
@@ -54,14 +53,16 @@ def measure(ref: ModelRef, dtypes: Sequence[str], num_tokens: int) -> dict[str, 
     window = min(WINDOW_TOKENS, card.context_tokens)
     texts = {name: _tokens(TextCodec(Path(card.folder)), text, num_tokens) for name, text in _texts()}
     rows: list[dict[str, Any]] = []
-    for dtype in dtypes:
-        model = StageModel.load(Path(card.folder), 0, card.num_items, dtype=dtype, kv_budget_bytes=_KV_BYTES)
+    for dtype, kv_dtype in itertools.product(dtypes, kv_dtypes):
+        model = StageModel.load(Path(card.folder), 0, card.num_items, dtype=dtype, kv_dtype=kv_dtype, kv_budget_bytes=_KV_BYTES)
+        kept = kept_dtype(kv_dtype, dtype)
         for name, token_ids in texts.items():
-            note(f"quality: {name} in {dtype}")
+            note(f"quality: {name} in {dtype}, KV in {kept}")
             loss, predicted = _loss(model, token_ids, window)
-            rows.append({"text": name, "dtype": dtype, "num_tokens": len(token_ids), "perplexity": math.exp(loss / predicted)})
+            perplexity = math.exp(loss / predicted)
+            rows.append({"text": name, "dtype": dtype, "kv_dtype": kept, "num_tokens": len(token_ids), "perplexity": perplexity})
         del model
-    first = {row["text"]: row["perplexity"] for row in rows if row["dtype"] == dtypes[0]}
+    first = {row["text"]: row["perplexity"] for row in reversed(rows)}
     return {"model": ref.label, "window_tokens": window, "rows": [row | {"ratio": row["perplexity"] / first[row["text"]]} for row in rows]}
 
 
@@ -101,5 +102,8 @@ def _tokens(codec: Any, text: str, num_tokens: int) -> list[int]:
 
 def _text(document: dict[str, Any]) -> str:
     head = f"quality: {document['model']}, windows of {document['window_tokens']} tokens, Python {sys.version.split()[0]}'s own texts"
-    rows = [(r["text"], r["dtype"], str(r["num_tokens"]), f"{r['perplexity']:.4f}", f"{r['ratio']:.4f}") for r in document["rows"]]
-    return "\n".join((head, table(("TEXT", "DTYPE", "TOKENS", "PERPLEXITY", "RATIO"), rows)))
+    rows = [
+        (r["text"], r["dtype"], r["kv_dtype"], str(r["num_tokens"]), f"{r['perplexity']:.4f}", f"{r['ratio']:.4f}")
+        for r in document["rows"]
+    ]
+    return "\n".join((head, table(("TEXT", "DTYPE", "KV", "TOKENS", "PERPLEXITY", "RATIO"), rows)))

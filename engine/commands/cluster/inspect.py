@@ -58,7 +58,8 @@ def _document(found: ClusterStatus) -> dict[str, Any]:
         "prefix_cache": work.pop("prefix_cache") | {"hit_rate": found.work.prefix_cache.hit_rate},
         "speculation": work.pop("speculation"),
     }
-    document["precision"]["text"] = found.model.precision.sentence
+    precision = found.model.precision
+    document["precision"] |= {"text": precision.sentence, "memory_text": precision.memory_sentence}
     document["identity_text"] = found.identity.sentence
     document["workers"] = [{**n, "memory_bytes": n["resident_bytes"], "memory_limit_bytes": n["memory_bytes"]} for n in nodes]
     return document
@@ -76,6 +77,8 @@ def _text(found: ClusterStatus) -> str:
         lines.append(found.failure or found.detail)
     if found.model.precision.sentence:
         lines.append(f"weights: {found.model.precision.sentence}")
+    if found.model.precision.choices:
+        lines.append(f"memory: {found.model.precision.memory_sentence}")
     if found.identity:
         lines.append(f"identity: grade {found.identity}, {found.identity.sentence}")
     if found.adaptation.mode not in ("", "off"):

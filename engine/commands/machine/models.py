@@ -11,8 +11,8 @@ from engine.commands.output import note, print_json, say, table
 from engine.data.binary_size import binary_size
 from engine.data.errors import InvalidInput, NoodleError
 from engine.data.model import ModelCard, ModelRef
-from engine.model.sources.card import prepare
-from engine.model.sources.source import default_ref
+from engine.model.sources.automatic import decided
+from engine.model.sources.card import prepare, prepare_choices
 from engine.service.coordinator.text.codec import TextCodec
 from engine.service.errors import status_number
 
@@ -24,18 +24,19 @@ def models(options: Models) -> int:
         if named.model is not None:
             raise InvalidInput(f"`models list` takes no model: use `models describe {named.model}`")
         return _list(cache_dir, options.json)
-    ref = default_ref() if named.model is None else ModelRef(named.model, named.random_weights, named.dtype)
-    return _describe_lines(ref, cache_dir) if options.json_lines else _describe(ref, cache_dir, options.json)
+    return _describe_lines(named.ref(), cache_dir) if options.json_lines else _describe(named.ref(), cache_dir, options.json)
 
 
 def _describe(ref: ModelRef, cache_dir: Path, as_json: bool) -> int:
-    card = prepare(ref, cache_dir, _Narrator(), to_load=False)
+    narrator = _Narrator()
+    card = prepare(decided(ref, cache_dir, on_progress=narrator), cache_dir, narrator, to_load=False)
     codec = TextCodec(Path(card.folder))
     card = replace(card, tokenizer_source=codec.source, stand_in_tokenizer=codec.stand_in)
     if card.missing:
         note(f"noodle-engine: {card.folder} cannot be loaded: {card.missing}")
     if as_json:
-        print_json(asdict(card) | {"precision": asdict(card.precision) | {"text": card.precision.sentence}})
+        precision = asdict(card.precision) | {"text": card.precision.sentence, "memory_text": card.precision.memory_sentence}
+        print_json(asdict(card) | {"precision": precision})
     else:
         say(_text(card))
     return 0
@@ -48,11 +49,11 @@ def _describe_lines(ref: ModelRef, cache_dir: Path) -> int:
         print_json({"detail": detail, "progress": done})
 
     try:
-        card = prepare(ref, cache_dir, tell)
+        cards = prepare_choices(ref, cache_dir, tell)
     except NoodleError as e:
         print_json({"error": str(e), "code": status_number(e)})
         return e.exit_code
-    print_json({"card": asdict(card)})
+    print_json({"cards": [asdict(card) for card in cards]})
     return 0
 
 
@@ -79,7 +80,9 @@ def _text(card: ModelCard) -> str:
         f"tokenizer: {tokenizer}",
         f"weights: {card.precision.sentence}",
     )
-    return "\n".join(lines) + "\n\n" + table(("ITEM", "WEIGHTS MB", "KV B/TOKEN", "OUT B/TOKEN"), rows)
+    choices = [(c.dtype, f"{c.weight_bytes / 1e6:.1f}", str(c.kv_bytes_per_token)) for c in card.choices]
+    memory = table(("DTYPE", "WEIGHTS MB (--dtype)", "KV B/TOKEN (--kv-dtype)"), choices)
+    return "\n".join(lines) + f"\n\n{memory}\n\n" + table(("ITEM", "WEIGHTS MB", "KV B/TOKEN", "OUT B/TOKEN"), rows)
 
 
 def _list(cache_dir: Path, as_json: bool) -> int:

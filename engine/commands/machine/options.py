@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.commands.connection import Connection
+from engine.data.model import ModelRef
+from engine.data.precision import AUTO, DTYPE_CHOICES
 from engine.options.declared import argument, group, option
 from engine.options.kinds import whole
-from engine.service.options import DTYPES, CacheOptions
+from engine.service.options import DTYPE_HELP, KV_DTYPE_HELP, CacheOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +20,16 @@ class NamedModel:
 
     model: str | None = argument(optional=True, help="hub id, local folder, or architecture name (default: GPT-2)")
     random_weights: int | None = option(kind=whole(0), metavar="SEED", help="seeded random weights")
-    dtype: str = option(default="float32", choices=DTYPES, help="what the layers compute in (default %(default)s)")
+    dtype: str = option(default=AUTO, choices=DTYPE_CHOICES, help=DTYPE_HELP)
+    kv_dtype: str = option(default=AUTO, choices=DTYPE_CHOICES, help=KV_DTYPE_HELP)
     cache: CacheOptions = group(CacheOptions)
+
+    def ref(self) -> ModelRef:
+        """The model; without a name GPT-2, as servers take it."""
+        from engine.model.sources.source import default_ref
+
+        named = default_ref() if self.model is None else ModelRef(self.model, self.random_weights)
+        return replace(named, dtype=self.dtype, kv_dtype=self.kv_dtype)
 
 
 @dataclass(frozen=True, kw_only=True)

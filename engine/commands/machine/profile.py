@@ -10,6 +10,7 @@ import asyncio
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from engine.commands.output import note, print_json, say
 from engine.commands.progress import Progress, ended_like_interrupted, shown_progress
 from engine.data.errors import Corrupt, InvalidInput, NoodleError
 from engine.data.model import ModelRef
+from engine.data.precision import AUTO
 from engine.files import make_folder, read_document
 from engine.profile.profile import Profile
 from engine.program import INTERRUPTED
@@ -63,13 +65,10 @@ def read_profile(path: Path) -> Profile:
 
 def _take(options: commands.Profile) -> tuple[Profile, bool]:
     """The profile, and whether it was stopped before its time was spent."""
-    from engine.model.sources.source import default_ref
-
     named = options.named
-    ref = default_ref() if named.model is None else ModelRef(named.model, named.random_weights, named.dtype)
     stops: list[bool] = []
     with shown_progress("profile") as show, ended_like_interrupted():
-        found = take_profile(ref, options.measuring, named.cache.folder, show, options.out, on_stop=lambda: stops.append(True))
+        found = take_profile(named.ref(), options.measuring, named.cache.folder, show, options.out, on_stop=lambda: stops.append(True))
     return found, bool(stops)
 
 
@@ -96,7 +95,7 @@ def _take_lines(options: commands.Profile) -> int:
 
     try:
         found = take_profile(
-            ModelRef(options.named.model or "", options.named.random_weights, options.named.dtype),
+            replace(options.named.ref(), model=options.named.model or ""),
             options.measuring,
             options.named.cache.folder,
             lambda done, detail: print_json({"detail": detail, "progress": done}),
@@ -127,9 +126,13 @@ def take_profile(
     from engine.model.profiling.profile_assembly import profile_of
     from engine.model.profiling.profiler import WorkloadProfiler
     from engine.model.profiling.workload import CausalWorkload, load_workload
+    from engine.model.sources.automatic import decided
 
     device = check_device(measuring.device or "cpu")
     torch.set_num_threads(measuring.num_threads or num_cores())
+    if measuring.made_up_weights and ref.dtype == AUTO:
+        ref = replace(ref, dtype="float32")
+    ref = decided(ref, cache_dir, device=device, on_progress=on_progress)
     if measuring.made_up_weights:
         workload: Workload = CausalWorkload.made_up(Path(ref.model), ref, device=device)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.nodes.claims import name_taken
+from engine.control.nodes.dtype_choice import chosen
 from engine.control.nodes.eligibility import refusal
 from engine.control.nodes.gathering import Gathering
 from engine.control.nodes.members import Member, Members
@@ -19,6 +20,7 @@ class Attendance:
 
     def __init__(self, members: Members, gathering: Gathering, rules: MatchRules) -> None:
         self._members, self._gathering, self._rules = members, gathering, rules
+        self._choices: tuple[ModelCard, ...] = ()  # of which one is chosen once enough workers are known
 
     # ------------------------------------------------------------------------------------------ come
     def is_newer(self, event: on.WorkerRegistered) -> bool:
@@ -54,9 +56,31 @@ class Attendance:
         return member
 
     # ------------------------------------------------------------------------------------------ are measured
+    @property
+    def is_undecided(self) -> bool:
+        """The model's dtype is not chosen yet, so nobody is measured."""
+        return bool(self._choices)
+
+    def choose_from(self, cards: tuple[ModelCard, ...]) -> None:
+        """The model as it may run; of one there is nothing to choose."""
+        self._choices = cards if len(cards) > 1 else ()
+
+    def choice(self, out: list[do.Command]) -> ModelCard | None:
+        """The card that was chosen just now, because all workers that are waited for have said what they are."""
+        if not self._choices:
+            return None
+        known = [m for m in self._members if m.alive and m.ready]
+        if not known or len(known) + sum(bool(m.failure) and not m.ready for m in self._members) < self._gathering.num_expected:
+            return None
+        found = chosen(self._choices, [m.spec for m in known])
+        self._choices = ()
+        out.append(do.Record(Severity.INFO, "model", found.card.ref.model, f"--dtype auto is {found.card.ref.dtype}: {found.why}"))
+        out.append(do.KeepDtype(found.card.ref.dtype))
+        return found.card
+
     def measure(self, member: Member, card: ModelCard | None, out: list[do.Command]) -> Consequence | None:
         """Have a worker that may hold layers measured, once it is ready and the model is known."""
-        if card is None or not member.ready or not member.alive or member.decode_s or member.failure:
+        if card is None or self.is_undecided or not member.ready or not member.alive or member.decode_s or member.failure:
             return None
         if reason := refusal(card, member.spec, self._rules):
             return self.leave_out(member, reason, out)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from engine.control.nodes.members import Member, planning_node
 from engine.data.model import ModelCard
 from engine.data.plan import NodeSpec
+from engine.data.precision import float_dtype
 from engine.planning.capability import CapabilityMatcher, LayerRequirements, MatchRules
 from engine.planning.problem import MemoryPool, PlanningNode
 from engine.profile.hardware import DeviceType, HardwareCapability
@@ -18,6 +19,9 @@ from engine.profile.hardware import DeviceType, HardwareCapability
 
 def refusal(card: ModelCard, spec: NodeSpec, rules: MatchRules) -> str:
     """Why this worker may hold none of the model's items; empty if it may."""
+    computed, kept = float_dtype(card.ref.dtype), card.ref.kept_dtype
+    if spec.device_type != DeviceType.CPU and kept != computed:
+        return f"{spec.device} keeps KV in {computed}, in which it computes, and not in {kept}: use --kv-dtype auto"
     return CapabilityMatcher(requirements(card), rules).refusal(capability_of(spec, card.ref.dtype))
 
 

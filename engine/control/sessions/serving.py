@@ -51,7 +51,7 @@ class Serving:
         self.prefixes.start_plan(plan, card)
         self.metrics.start_plan(planned_hops(plan.round_trip_s, plan.stage_s, plan.hop_s))
         self.batcher.rule.forget()
-        self.speculation.start_plan(why_not(card.ref.dtype, {spec.device_type for spec in specs}))
+        self.speculation.start_plan(why_not(card.identity_on(specs), card.ref.dtype, {spec.device_type for spec in specs}))
         self.scheduler.capacity_tokens, self.num_lanes = capacity_tokens, num_lanes(specs)
 
     # ------------------------------------------------------------------------------------------ out

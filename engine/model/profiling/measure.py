@@ -20,11 +20,12 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
+from engine.data.precision import AUTO
 from engine.model.hardware.cpu import cache_bytes
 from engine.model.hardware.devices import check_device
 from engine.model.hardware.freed_memory import release_memory
@@ -59,6 +60,15 @@ class _Kind:
 
 
 @dataclass(frozen=True, slots=True)
+class _Running:
+    """How the stages compute."""
+
+    dtype: str
+    device: str
+    kv_dtype: str
+
+
+@dataclass(frozen=True, slots=True)
 class MeasuredTimes:
     """A decode step of a stage takes `base_s` and the `item_s` of its items, in seconds; each row beyond the first the share
     `row_share` of that more, 0..1."""
@@ -68,23 +78,25 @@ class MeasuredTimes:
     row_share: float = 0.0
 
 
-def measure_config(config: PreTrainedConfig, *, dtype: str, device: str, on_progress: Progress | None = None) -> MeasuredTimes:
+def measure_config(
+    config: PreTrainedConfig, *, dtype: str, device: str, kv_dtype: str = AUTO, on_progress: Progress | None = None
+) -> MeasuredTimes:
     """Time every item, and a stage's base, with the threads that torch may use now.
 
     Memory is given back before returning. Raises InvalidInput for a device or dtype that cannot be, NotSupported for the model.
     """
     check_device(device)
-    kinds = _kinds(config, dtype)
+    kinds, running = _kinds(config, dtype), _Running(dtype, device, kv_dtype)
     item_s = [0.0] * (1 + max(kind.items[-1] for kind in kinds))
     try:
         for done, kind in enumerate(kinds):
             if on_progress is not None:
                 on_progress(done / len(kinds), f"timing item {kind.start}, which stands for {len(kind.items)}")
             smaller, start = _smaller(config, kind, kinds)
-            kind_s = _time_stages(smaller, start, kind, dtype, device)
+            kind_s = _time_stages(smaller, start, kind, running)
             for item in kind.items:
                 item_s[item] = kind_s
-        base_s, row_share = _base_s(config, kinds, dtype, device)
+        base_s, row_share = _base_s(config, kinds, running)
     finally:
         release_memory()
     return MeasuredTimes(tuple(item_s), base_s, row_share)
@@ -143,20 +155,20 @@ def _smaller(config: PreTrainedConfig, kind: _Kind, kinds: list[_Kind]) -> tuple
     return config, min(kind.start, 1 + num_kept)
 
 
-def _time_stages(config: PreTrainedConfig, start: int, kind: _Kind, dtype: str, device: str) -> float:
+def _time_stages(config: PreTrainedConfig, start: int, kind: _Kind, running: _Running) -> float:
     """Seconds per item of the kind: the median over steps that go round the copies."""
     length = kind.stop - kind.start
-    stages = [_built(config, start, start + length, dtype, device) for _ in range(kind.num_copies)]
-    return statistics.median(_repeated(stages, device)) / length
+    stages = [_built(config, start, start + length, running) for _ in range(kind.num_copies)]
+    return statistics.median(_repeated(stages, running.device)) / length
 
 
-def _base_s(config: PreTrainedConfig, kinds: list[_Kind], dtype: str, device: str) -> tuple[float, float]:
+def _base_s(config: PreTrainedConfig, kinds: list[_Kind], running: _Running) -> tuple[float, float]:
     """Seconds by which a step after a pause is slower than the next one, of one block of the commonest kind; and by which share of its
     time a row more makes it slower."""
     commonest = max(kinds[1:] or kinds, key=lambda kind: len(kind.items))
     block = replace(commonest, stop=commonest.start + 1, num_copies=1)
     smaller, start = _smaller(config, block, [block if kind is commonest else kind for kind in kinds])
-    stage = _built(smaller, start, start + 1, dtype, device)
+    stage, device = _built(smaller, start, start + 1, running), running.device
     slower_s = []
     for _ in range(_PAUSES):
         time.sleep(_PAUSE_S)
@@ -175,12 +187,12 @@ def _row_share(stage: StageModel, device: str) -> float:
     return min(1.0, max(0.0, (many_s / one_s - 1.0) / (_ROWS - 1))) if one_s > 0.0 else 0.0
 
 
-def _built(config: PreTrainedConfig, start: int, stop: int, dtype: str, device: str) -> StageModel:
+def _built(config: PreTrainedConfig, start: int, stop: int, running: _Running) -> StageModel:
     """A stage that has begun its session."""
-    stage = StageModel.synthetic(config, start, stop, dtype=dtype, device=device, kv_budget_bytes=_KV_BYTES, acceleration=_ONE_ROW)
+    stage = StageModel.synthetic(config, start, stop, **asdict(running), kv_budget_bytes=_KV_BYTES, acceleration=_ONE_ROW)
     stage.open(_SESSION, min(stage.context_tokens, _CONTEXT_TOKENS + _MAX_REPEATS + 1))
-    _step(stage, _CONTEXT_TOKENS, device)
-    _step(stage, 1, device)  # the first decode step allocates and chooses kernels
+    _step(stage, _CONTEXT_TOKENS, running.device)
+    _step(stage, 1, running.device)  # the first decode step allocates and chooses kernels
     return stage
 
 

@@ -67,7 +67,7 @@ def load_workload(ref: ModelRef, *, cache_dir: Path | None = None, device: str =
         if not isinstance(error, UnsupportedFamily):
             raise
         return EncoderWorkload.load(resolve(ref, cache_dir=cache_dir, on_progress=on_progress), ref, device=device)
-    return CausalWorkload.load(card, dtype=ref.dtype, device=device, on_progress=on_progress)
+    return CausalWorkload.load(card, device=device, on_progress=on_progress)
 
 
 class CausalWorkload:
@@ -81,14 +81,15 @@ class CausalWorkload:
         self._history: dict[LayerShape, tuple[torch.Tensor, torch.Tensor]] = {}
 
     @classmethod
-    def load(cls, card: ModelCard, *, dtype: str, device: str, on_progress: Progress | None = None) -> CausalWorkload:
+    def load(cls, card: ModelCard, *, device: str, on_progress: Progress | None = None) -> CausalWorkload:
         """Read the whole model. Raises what `StageModel.load` raises."""
         folder, budget_bytes = Path(card.folder), _free_bytes(device) // 2
         stage = StageModel.load(
             folder,
             0,
             card.num_items,
-            dtype=dtype,
+            dtype=card.ref.dtype,
+            kv_dtype=card.ref.kv_dtype,
             device=device,
             kv_budget_bytes=budget_bytes,
             on_progress=on_progress,
@@ -106,6 +107,7 @@ class CausalWorkload:
             0,
             card.num_items,
             dtype=ref.dtype,
+            kv_dtype=ref.kv_dtype,
             device=device,
             kv_budget_bytes=_free_bytes(device) // 2,
             acceleration=UNCHANGED,
@@ -155,12 +157,13 @@ class CausalWorkload:
                 kv.import_block(session, layer, held, keys, values)
 
     def _made_up(self, layer: int, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys [H, n, K] and values [H, n, V] of a plausible size; layers of one shape share them."""
+        """Keys [H, n, K] and values [H, n, V] of a plausible size, as they are kept; layers of one shape share them."""
         shape = self._stage.kv.layers[layer]
         if shape not in self._history or self._history[shape][0].shape[1] < num_tokens:
             keys = torch.randn(shape.num_key_heads, num_tokens, shape.key_size, device=self.device).to(self.dtype)
             values = torch.randn(shape.num_value_heads, num_tokens, shape.value_size, device=self.device).to(self.dtype)
-            self._history[shape] = keys, values
+            form = self._stage.kv.format
+            self._history[shape] = form.to_kept(keys), form.to_kept(values)
         keys, values = self._history[shape]
         return keys[:, :num_tokens], values[:, :num_tokens]
 

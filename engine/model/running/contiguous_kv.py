@@ -39,15 +39,30 @@ class ContiguousKV(KVStore[ContiguousSession]):
     """See `KVStore`; `used_bytes` are those of the buffers. Sessions take whole blocks of `block_tokens`."""
 
     def __init__(
-        self, layers: Mapping[int, LayerShape], budget_bytes: int, *, dtype: torch.dtype, device: str = "cpu", block_tokens: int = 1
+        self,
+        layers: Mapping[int, LayerShape],
+        budget_bytes: int,
+        *,
+        dtype: torch.dtype,
+        device: str = "cpu",
+        kept_dtype: torch.dtype | None = None,
+        block_tokens: int = 1,
     ) -> None:
-        super().__init__(layers, budget_bytes, dtype=dtype, device=device)
+        super().__init__(layers, budget_bytes, dtype=dtype, device=device, kept_dtype=kept_dtype)
         self._block_tokens = block_tokens
 
-    def buffer(self, session_id: str, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """All keys [H, capacity, K] and values of one layer, finite numbers behind the tokens too."""
-        buffer = self._session(session_id).buffers[layer]
-        return buffer.keys, buffer.values
+    def padded(self, session_id: str, layer: int, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys [H, n, K] and values of one layer for computing, n whole blocks with finite numbers behind the tokens."""
+        buffer, stop = self._session(session_id).buffers[layer], self._whole_blocks(num_tokens)
+        return self.format.to_computed(buffer.keys[:, :stop]), self.format.to_computed(buffer.values[:, :stop])
+
+    def append(self, session_id: str, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """As `write`, for those who read `padded`."""
+        session = self._session(session_id)
+        stop = session.length + keys.shape[1]
+        self.check_room(session_id, stop)
+        self._check_layer(layer)
+        self._put(session, layer, session.length, self.format.to_kept(keys), self.format.to_kept(values), stop)
 
     def carry(self, session_id: str, num_tokens: int, max_tokens: int, old: KVStore[ContiguousSession] | None) -> bool:
         """As `KVStore.carry`; shared layers are taken over without a copy."""
@@ -109,9 +124,8 @@ class ContiguousKV(KVStore[ContiguousSession]):
 
     def _copied(self, layer: int, old: Buffer, num_tokens: int, capacity: int) -> Buffer:
         """A buffer of that capacity with the first tokens of another one."""
-        shape = self.layers[layer]
-        keys = self._empty(shape.num_key_heads, capacity, shape.key_size)
-        new = Buffer(keys, self._empty(shape.num_value_heads, capacity, shape.value_size), num_tokens)
+        new = self._new_buffer(layer, capacity)
+        new.num_tokens = num_tokens
         new.keys[:, :num_tokens].copy_(old.keys[:, :num_tokens])
         new.values[:, :num_tokens].copy_(old.values[:, :num_tokens])
         return new
@@ -154,13 +168,11 @@ class ContiguousKV(KVStore[ContiguousSession]):
 
     def _grow(self, session: ContiguousSession, layer: int, num_tokens: int) -> Buffer:
         """A buffer of at least `num_tokens`, at least doubled, so that n appended tokens cost O(n) copies in all."""
-        shape = self.layers[layer]
         old = session.buffers.get(layer)
         doubled = FIRST_CAPACITY_TOKENS if old is None else 2 * old.keys.shape[1]
         capacity = min(self._whole_blocks(session.max_tokens), max(self._whole_blocks(num_tokens), doubled))
         if old is None:
-            keys = self._empty(shape.num_key_heads, capacity, shape.key_size)
-            new = Buffer(keys, self._empty(shape.num_value_heads, capacity, shape.value_size))
+            new = self._new_buffer(layer, capacity)
         else:
             new = self._copied(layer, old, old.num_tokens, capacity)
             self.used_bytes -= old.num_bytes
@@ -168,8 +180,13 @@ class ContiguousKV(KVStore[ContiguousSession]):
         self.used_bytes += new.num_bytes
         return new
 
+    def _new_buffer(self, layer: int, capacity: int) -> Buffer:
+        shape, size = self.layers[layer], self.format.kept_size
+        keys = self._empty(shape.num_key_heads, capacity, size(shape.key_size))
+        return Buffer(keys, self._empty(shape.num_value_heads, capacity, size(shape.value_size)))
+
     def _empty(self, *shape: int) -> torch.Tensor:
         if math.prod(shape) == 0:
             raise InvalidInput(f"KV buffers of shape {shape} hold nothing")
         with torch.inference_mode(False):  # an inference tensor could not be written to by an import outside a step
-            return torch.zeros(shape, dtype=self._dtype, device=self._device)
+            return torch.zeros(shape, dtype=self.format.kept, device=self._device)

@@ -20,6 +20,7 @@ import torch
 
 from engine.data.errors import Corrupt, Exhausted, Gap, InvalidInput, NotFound
 from engine.data.generation import Taken
+from engine.model.kv_formats import KVFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,16 @@ S = TypeVar("S", bound=KVSession)
 class KVStore(ABC, Generic[S]):
     """Sessions bounded by `budget_bytes`. A layout says how a session's tokens are kept, in the methods without a body."""
 
-    def __init__(self, layers: Mapping[int, LayerShape], budget_bytes: int, *, dtype: torch.dtype, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        layers: Mapping[int, LayerShape],
+        budget_bytes: int,
+        *,
+        dtype: torch.dtype,
+        device: str = "cpu",
+        kept_dtype: torch.dtype | None = None,
+    ) -> None:
+        """A stage computes in `dtype`; keys and values are kept in `kept_dtype`, or as they are computed."""
         if budget_bytes < 0:
             raise InvalidInput(f"kv_budget_bytes {budget_bytes} is not allowed: give 0 or more bytes")
         self.layers = dict(layers)
@@ -58,8 +68,8 @@ class KVStore(ABC, Generic[S]):
         self.reserved_bytes = 0
         self.used_bytes = 0
         self.kept_bytes = 0  # that no session uses
-        self.bytes_per_token = sum(shape.num_elements for shape in self.layers.values()) * dtype.itemsize
-        self._dtype = dtype
+        self.format = KVFormat(dtype, kept_dtype or dtype)
+        self.bytes_per_token = sum(self._kept_numbers(shape) for shape in self.layers.values()) * self.format.kept.itemsize
         self._device = device
         self._sessions: dict[str, S] = {}
         self._kept: dict[int, S] = {}  # the oldest first
@@ -178,8 +188,13 @@ class KVStore(ABC, Generic[S]):
         stop = session.length + keys.shape[1]
         self.check_room(session_id, stop)
         self._check_layer(layer)
-        self._put(session, layer, session.length, keys, values, stop)
-        return self._read(session, layer, 0, stop)
+        form = self.format
+        if form.is_plain:
+            self._put(session, layer, session.length, keys, values, stop)
+            return self._read(session, layer, 0, stop)
+        self._put(session, layer, session.length, form.to_kept(keys), form.to_kept(values), stop)
+        kept_keys, kept_values = self._read(session, layer, 0, stop)
+        return form.to_computed(kept_keys), form.to_computed(kept_values)
 
     def commit(self, session_id: str, length: int) -> None:
         """Declare the first `length` tokens present. Raises Gap if a layer lacks some, Exhausted beyond the reservation."""
@@ -203,7 +218,7 @@ class KVStore(ABC, Generic[S]):
         session.length = length
 
     def export_block(self, session_id: str, layer: int, start_token: int, stop_token: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Copies of the keys [H, n, K] and values [H, n, V] of tokens [start_token, stop_token) of one layer."""
+        """Copies of the keys [H, n, K] and values [H, n, V] of tokens [start_token, stop_token) of one layer, as they are kept."""
         session = self._session(session_id)
         self._check_layer(layer)
         if not 0 <= start_token < stop_token <= session.length:
@@ -316,6 +331,11 @@ class KVStore(ABC, Generic[S]):
     def _reserve_behind(self, max_tokens: int, kept: S, num_tokens: int, moves: bool) -> S:
         """A new session that begins with kept tokens, which end with it if they move. There is room for it."""
 
+    def _kept_numbers(self, shape: LayerShape) -> int:
+        """Numbers of the kept dtype that one token takes in a layer."""
+        keys, values = self.format.kept_size(shape.key_size), self.format.kept_size(shape.value_size)
+        return shape.num_key_heads * keys + shape.num_value_heads * values
+
     def _check_new_session(self, session_id: str, max_tokens: int) -> None:
         if session_id in self._sessions:
             raise InvalidInput(f"session {session_id!r} is open already; close it first")
@@ -338,9 +358,11 @@ class KVStore(ABC, Generic[S]):
         shape = self._check_layer(layer)
         got = (tuple(keys.shape), tuple(values.shape))
         num_tokens = keys.shape[1] if keys.dim() == 3 else 0
-        wanted = ((shape.num_key_heads, num_tokens, shape.key_size), (shape.num_value_heads, num_tokens, shape.value_size))
-        if num_tokens == 0 or got != wanted or keys.dtype != self._dtype or values.dtype != self._dtype:
+        form = self.format
+        key_size, value_size = form.kept_size(shape.key_size), form.kept_size(shape.value_size)
+        wanted = ((shape.num_key_heads, num_tokens, key_size), (shape.num_value_heads, num_tokens, value_size))
+        if num_tokens == 0 or got != wanted or keys.dtype != form.kept or values.dtype != form.kept:
             raise InvalidInput(
-                f"session {session_id!r}: layer {layer} takes keys and values of {wanted[0]} and {wanted[1]} in {self._dtype} "
+                f"session {session_id!r}: layer {layer} takes keys and values of {wanted[0]} and {wanted[1]} in {form.kept} "
                 f"with at least 1 token, but got {got[0]} and {got[1]} in {keys.dtype}"
             )

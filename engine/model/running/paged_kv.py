@@ -66,7 +66,9 @@ class PagedKV(KVStore[PagedSession]):
     def _pools(self, shape: LayerShape, num_pages: int) -> tuple[torch.Tensor, torch.Tensor]:
         sizes = ((shape.num_key_heads, shape.key_size), (shape.num_value_heads, shape.value_size))
         try:
-            keys, values = (torch.zeros((num_pages, self.page_tokens, *size), dtype=self._dtype, device=self._device) for size in sizes)
+            keys, values = (
+                torch.zeros((num_pages, self.page_tokens, *size), dtype=self.format.kept, device=self._device) for size in sizes
+            )
         except torch.OutOfMemoryError as error:
             raise Exhausted(
                 f"{self._device} has no room for {self.budget_bytes} bytes of keys and values beside the weights: "

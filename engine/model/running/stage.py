@@ -16,9 +16,10 @@ import torch
 
 from engine.data.errors import InvalidInput, NotSupported
 from engine.data.generation import Taken
-from engine.data.precision import INT8
+from engine.data.precision import AUTO, INT8, kept_dtype
 from engine.model.configuration import check_supported, context_tokens
 from engine.model.hardware.freed_memory import return_freed_buffers
+from engine.model.kv_formats import kept_torch_dtype
 from engine.model.progress import Progress
 from engine.model.running.accelerator.acceleration import Acceleration
 from engine.model.running.accelerator.attending import PagedAttention, probed
@@ -54,13 +55,17 @@ class StageModel:
         dtype: str,
         device: str,
         kv_budget_bytes: int,
+        kv_dtype: str = AUTO,
         acceleration: Acceleration | None = None,
     ) -> None:
         """Use `load` or `synthetic`; this cuts a meta model to the slice and leaves its tensors to them."""
         from engine.model.running.cut import CutModel  # transformers, so only once a model is loaded
 
-        if dtype == INT8 and torch.device(device).type != "cpu":
+        is_cpu, kept = torch.device(device).type == "cpu", kept_torch_dtype(kept_dtype(kv_dtype, dtype))
+        if dtype == INT8 and not is_cpu:
             raise NotSupported(f"device {device!r} has no 8-bit products yet: use --dtype bfloat16 there, or a CPU")
+        if kept != model.dtype and not is_cpu:
+            raise NotSupported(f"device {device!r} keeps KV as it computes: leave --kv-dtype {kv_dtype} out there, or use a CPU")
         text_config = model.config.get_text_config(decoder=True)
         self.start, self.stop, self.num_items = start, stop, chain.num_items
         self.is_first, self.is_last = start == 0, stop == chain.num_items
@@ -82,7 +87,7 @@ class StageModel:
         self.kv: KVStore[Any]
         if attention is None:
             block_tokens = BLOCK_TOKENS if dtype == INT8 else 1
-            self.kv = ContiguousKV(dict(held), kv_budget_bytes, dtype=self.dtype, device=device, block_tokens=block_tokens)
+            self.kv = ContiguousKV(dict(held), kv_budget_bytes, dtype=self.dtype, device=device, kept_dtype=kept, block_tokens=block_tokens)
         else:
             pages = PagedKV(dict(held), kv_budget_bytes, dtype=self.dtype, device=device, longest_tokens=self.context_tokens)
             self.kv = pages
@@ -100,6 +105,7 @@ class StageModel:
         dtype: str = "float32",
         device: str = "cpu",
         kv_budget_bytes: int,
+        kv_dtype: str = AUTO,
         reuse: StageModel | None = None,
         on_progress: Progress | None = None,
         acceleration: Acceleration | None = None,
@@ -113,7 +119,7 @@ class StageModel:
         model, chain = _build(weights.config, start, stop, dtype)
         loader = SliceLoader(model, chain, weights, torch_dtype(dtype))
         options: Any = {"dtype": dtype, "device": device, "kv_budget_bytes": kv_budget_bytes, "acceleration": acceleration}
-        stage = cls(model, chain, start, stop, **options)
+        stage = cls(model, chain, start, stop, kv_dtype=kv_dtype, **options)
         stage.fingerprint = weights.fingerprint
         for done, index in enumerate(range(start, stop)):
             if on_progress:
@@ -136,13 +142,14 @@ class StageModel:
         dtype: str = "float32",
         device: str = "cpu",
         kv_budget_bytes: int,
+        kv_dtype: str = AUTO,
         acceleration: Acceleration | None = None,
     ) -> StageModel:
         """The same slice with made-up weights and no files, to time items on a machine."""
 
         model, chain = _build(config, start, stop, dtype)
         options: Any = {"dtype": dtype, "device": device, "kv_budget_bytes": kv_budget_bytes, "acceleration": acceleration}
-        stage = cls(model, chain, start, stop, **options)
+        stage = cls(model, chain, start, stop, kv_dtype=kv_dtype, **options)
         with torch.no_grad():
             for index in range(start, stop):
                 fill_synthetic(model, chain, index, device, lambda tensor: tensor.uniform_(-0.02, 0.02))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from engine.data.errors import Corrupt, NoodleError, NotFound, NotSupported, Unavailable
 from engine.data.json_text import json_text
 from engine.data.model import Item, ModelCard, ModelRef
+from engine.data.precision import AUTO, MemoryChoice, offered_to_auto
 from engine.files import replace_whole
 from engine.model.progress import Progress
 from engine.model.sources.source import must_be_built, resolve
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from engine.model.weights.weight_folder import WeightFolder
 
-_FORMAT = 5  # raise it when the same folder would give another card
+_FORMAT = 6  # raise it when the same folder would give another card
 _LIBRARIES = ("torch", "transformers")  # their versions decide which modules a model has
 _DESCRIBED_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json", "gguf.json")
 
@@ -48,6 +49,24 @@ def prepare(
         card = describe(folder, ref)
         store_card(card, cache_dir)
     return _whole(card) if to_load else card
+
+
+def prepare_choices(
+    ref: ModelRef, cache_dir: Path, on_progress: Progress | None = None, *, allow_download: bool = True, to_load: bool = True
+) -> tuple[ModelCard, ...]:
+    """As `prepare`; of dtype `auto` a card for each dtype that it may stand for, all of one folder, float32 first."""
+    if ref.dtype != AUTO:
+        return (prepare(ref, cache_dir, on_progress, allow_download=allow_download, to_load=to_load),)
+    first = prepare(replace(ref, dtype="float32"), cache_dir, on_progress, allow_download=allow_download, to_load=to_load)
+    folder, cards = Path(first.folder), [first]
+    for dtype in offered_to_auto(first.stored_dtype)[1:]:
+        other = replace(ref, dtype=dtype)
+        card = cached_card(folder, other, cache_dir)
+        if card is None:
+            card = describe(folder, other)
+            store_card(card, cache_dir)
+        cards.append(card)
+    return tuple(cards)
 
 
 def _whole(card: ModelCard) -> ModelCard:
@@ -71,6 +90,16 @@ def ready_card(ref: ModelRef, cache_dir: Path) -> ModelCard | None:
     return None if card is None else _whole(card)
 
 
+def ready_cards(ref: ModelRef, cache_dir: Path) -> tuple[ModelCard, ...]:
+    """The same of what `prepare_choices` returns; empty when it has work to do."""
+    first = ready_card(replace(ref, dtype="float32") if ref.dtype == AUTO else ref, cache_dir)
+    if first is None or ref.dtype != AUTO:
+        return () if first is None else (first,)
+    found = [cached_card(Path(first.folder), replace(ref, dtype=dtype), cache_dir) for dtype in offered_to_auto(first.stored_dtype)[1:]]
+    others = tuple(card for card in found if card is not None)
+    return (first, *others) if len(others) == len(found) else ()
+
+
 def describe(folder: Path, ref: ModelRef) -> ModelCard:
     """Read the card of a model folder; imports torch and transformers, and reads headers only, no weights.
 
@@ -90,7 +119,7 @@ def describe_weights(weights: WeightFolder, ref: ModelRef) -> ModelCard:
     check_supported(weights.config)
     text = weights.config.get_text_config()
     generation, text_bos = generation_config(folder), getattr(text, "bos_token_id", None)
-    described = describe_model(weights, ref.dtype)
+    described = describe_model(weights, ref.dtype, ref.kv_dtype)
     return ModelCard(
         ref=ref,
         folder=str(folder),
@@ -105,6 +134,7 @@ def describe_weights(weights: WeightFolder, ref: ModelRef) -> ModelCard:
         num_parameters=described.num_parameters,
         missing=described.missing,
         inexact=described.inexact,
+        choices=described.choices,
         stored_dtype=weights.stored_dtype,
     )
 
@@ -120,6 +150,7 @@ def from_json(text: str) -> ModelCard:
         raw = json.loads(text)
         raw["ref"] = ModelRef(**raw["ref"])
         raw["items"] = tuple(Item(**item) for item in raw["items"])
+        raw["choices"] = tuple(MemoryChoice(**choice) for choice in raw["choices"])
         raw["eos_token_ids"] = tuple(raw["eos_token_ids"])
         return ModelCard(**raw)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -129,8 +160,8 @@ def from_json(text: str) -> ModelCard:
 def cached_card(folder: Path, ref: ModelRef, cache_dir: Path) -> ModelCard | None:
     """The stored card of `folder`, under the name that the user gave now; None if there is none that still holds."""
     try:
-        stored = json.loads(_card_path(folder, ref.dtype, cache_dir).read_text(encoding="utf-8"))
-        if stored["key"] != _key(folder, ref.dtype):
+        stored = json.loads(_card_path(folder, ref, cache_dir).read_text(encoding="utf-8"))
+        if stored["key"] != _key(folder, ref):
             return None
         return replace(from_json(stored["card"]), ref=ref)
     except (OSError, ValueError, KeyError, TypeError, NoodleError):
@@ -140,23 +171,25 @@ def cached_card(folder: Path, ref: ModelRef, cache_dir: Path) -> ModelCard | Non
 def store_card(card: ModelCard, cache_dir: Path) -> None:
     """Keep `card` for the next start; a cache that cannot be written is no reason to fail."""
     folder = Path(card.folder)
-    path = _card_path(folder, card.ref.dtype, cache_dir)
+    path = _card_path(folder, card.ref, cache_dir)
     with suppress(OSError, NoodleError):
-        document = json_text({"key": _key(folder, card.ref.dtype), "card": to_json(card)})
+        document = json_text({"key": _key(folder, card.ref), "card": to_json(card)})
         replace_whole(path, document.encode("ascii"))
 
 
-def _card_path(folder: Path, dtype: str, cache_dir: Path) -> Path:
-    return cache_dir / "cards" / f"{hashlib.sha256(f'{folder}|{dtype}'.encode()).hexdigest()[:24]}.json"
+def _card_path(folder: Path, ref: ModelRef, cache_dir: Path) -> Path:
+    name = f"{folder}|{ref.dtype}|{ref.kept_dtype}"
+    return cache_dir / "cards" / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.json"
 
 
-def _key(folder: Path, dtype: str) -> dict[str, Any]:
+def _key(folder: Path, ref: ModelRef) -> dict[str, Any]:
     described = [folder / name for name in _DESCRIBED_FILES] + sorted(folder.glob("*.safetensors"))
     stats = {path.name: path.stat() for path in described if path.is_file()}
     return {
         "format": _FORMAT,
         "folder": str(folder),
-        "dtype": dtype,
+        "dtype": ref.dtype,
+        "kv_dtype": ref.kept_dtype,
         "files": {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()},
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
     }

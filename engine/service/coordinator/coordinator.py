@@ -20,7 +20,7 @@ from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.commands import Record
 from engine.control.sessions.reuse.prefix_cache import PrefixSettings
 from engine.data.errors import NotSupported, Refused
-from engine.data.model import ModelRef
+from engine.data.model import ModelCard, ModelRef
 from engine.data.status import Severity
 from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache
 from engine.report.jsonl import LOG_NAME
@@ -134,6 +134,12 @@ def _scrapes(options: CoordinatorOptions, shell: ClusterShell) -> MetricsServer:
     return MetricsServer(metrics, cluster_collector(loop, shell.status, tally.registry.collect))
 
 
+def _as_before(cards: Sequence[ModelCard], journal: Journal) -> Sequence[ModelCard]:
+    """Of several dtypes the one that a former coordinator chose: its sessions go on here. Before there was a choice it was the first."""
+    known = [card for card in cards if card.ref.dtype == journal.dtype()]
+    return known or (cards[:1] if journal.last_plan_version() else cards)
+
+
 def _start_recorder(folder: Path, model: ModelRef, options: CoordinatorOptions, shell: ClusterShell) -> Recorder:
     """The run's log in `folder`; raises InvalidInput if it cannot be written."""
     recorder = Recorder(JsonlWriter(folder / LOG_NAME), shell.status, options.recording.metrics_every_step)
@@ -166,7 +172,8 @@ def _tracer(url: str, cluster_id: str) -> Tracer:
 async def _prepare(model: ModelRef, cache_dir: Path, shared_texts: Sequence[str], shell: ClusterShell) -> None:
     """Get the model ready and tell the cluster; a model that cannot be had is a state, not the end of the process."""
     try:
-        card = await prepare_model(model, cache_dir, lambda done, detail: shell.feed(on.ModelProgress(detail, done)))
+        cards = await prepare_model(model, cache_dir, lambda done, detail: shell.feed(on.ModelProgress(detail, done)))
+        card, *others = _as_before(cards, shell.journal)
         codec = await asyncio.to_thread(TextCodec, Path(card.folder))
         prompts = await asyncio.to_thread(Prompts, card, codec)
         shared = await asyncio.to_thread(shared_prefixes, shared_texts, prompts)
@@ -175,7 +182,8 @@ async def _prepare(model: ModelRef, cache_dir: Path, shared_texts: Sequence[str]
         shell.feed(on.ModelFailed(str(as_noodle_error(e))))
         shell.ready.set()
         return
-    log.info("%s: weights %s", card.ref.label, card.precision.sentence)
-    shell.feed(on.ModelReady(replace(card, tokenizer_source=codec.source, stand_in_tokenizer=codec.stand_in), shared))
+    log.info("%s: weights %s", card.ref.label, "in a dtype to be chosen" if others else card.precision.sentence)
+    named = [replace(c, tokenizer_source=codec.source, stand_in_tokenizer=codec.stand_in) for c in (card, *others)]
+    shell.feed(on.ModelReady(named[0], shared, tuple(named[1:])))
     shell.outputs.restore()
     shell.ready.set()

@@ -237,6 +237,8 @@ class ClusterShell:
                 self.journal.adopt_plan(command.plan)
             case do.KeepDrained():
                 self.journal.keep_drained(command.worker_ids)
+            case do.KeepDtype():
+                self.journal.keep_dtype(command.dtype)
             case do.DropWorker():
                 member = self.cluster.members.get(command.worker_id)
                 is_former = member is not None and member.generation != command.generation  # its successor is connected already

@@ -17,6 +17,7 @@ _DTYPES: dict[int, torch.dtype] = {
     pb.DTYPE_FLOAT32: torch.float32,
     pb.DTYPE_BFLOAT16: torch.bfloat16,
     pb.DTYPE_FLOAT16: torch.float16,
+    pb.DTYPE_INT8: torch.int8,
 }
 _NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
 

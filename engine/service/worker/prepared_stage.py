@@ -42,6 +42,7 @@ class PreparedStage:
             request.start,
             request.stop,
             dtype=request.model.dtype,
+            kv_dtype=request.model.kv_dtype,
             device=device,
             kv_budget_bytes=kv_budget_bytes,
             reuse=serving,

@@ -16,6 +16,7 @@ from pathlib import Path
 from engine.data.errors import InvalidInput, Unavailable
 from engine.data.json_text import json_text
 from engine.data.model import ModelRef
+from engine.data.precision import AUTO
 from engine.profile.profile import Profile
 from engine.service import wire
 from engine.service.errors import from_number
@@ -70,6 +71,7 @@ async def _read(process: asyncio.subprocess.Process, request: pb.ProfileNodeRequ
 def _command(request: pb.ProfileNodeRequest, folder: Path, only_config: bool) -> list[str]:
     """The folder is profiled as such, without asking a hub or writing weights; it gets its name back afterwards."""
     arguments = [sys.executable, "-m", "engine", "profile", str(folder), "--dtype", request.model.dtype, "--json-lines"]
+    arguments += ["--kv-dtype", request.model.kv_dtype or AUTO]
     arguments += ["--made-up-weights"] if only_config else []
     arguments += ["--device", request.device, "--threads", str(request.num_threads)]
     return [*arguments, "--quick"] if request.quick else arguments

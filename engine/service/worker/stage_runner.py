@@ -52,7 +52,7 @@ class StageRunner:
     def __init__(self, options: RunnerOptions, meters: Meters, deliver: Callable[[pb.StepFrame | pb.StepReport], None]) -> None:
         self._options, self._meters, self._deliver = options, meters, deliver
         self.slowdown = options.slowdown  # may change at any time
-        self._measured: dict[tuple[str, str], MeasuredTimes] = {}  # by (fingerprint, dtype), at this machine's own speed
+        self._measured: dict[tuple[str, str, str], MeasuredTimes] = {}  # by (fingerprint, dtype, KV dtype), at this machine's own speed
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.model: StageModel | None = None
         self.sessions = StageSessions(plan_version=0)
@@ -92,12 +92,13 @@ class StageRunner:
     # ------------------------------------------------------------------------------------------ owning a stage
     def measure(self, request: pb.MeasureRequest, weights: WeightFolder) -> pb.MeasureReply:
         """Time the items of the model of `weights`, once for each model in the life of this process; reads no tensors."""
-        key = (request.fingerprint, request.model.dtype)
+        key = (request.fingerprint, request.model.dtype, request.model.kv_dtype)
         if key not in self._measured:
             self._meters.say("measuring items", 0.0)
             self._measured[key] = measure_config(
                 weights.config,
                 dtype=request.model.dtype,
+                kv_dtype=request.model.kv_dtype,
                 device=self._options.device,
                 on_progress=self._say_progress,
             )
@@ -123,6 +124,7 @@ class StageRunner:
             request.start,
             request.stop,
             dtype=request.model.dtype,
+            kv_dtype=request.model.kv_dtype,
             device=self._options.device,
             kv_budget_bytes=self._options.kv_budget_bytes,
             reuse=old,

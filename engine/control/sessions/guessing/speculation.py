@@ -17,7 +17,7 @@ from engine.control.sessions.guessing.prompt_lookup import MAX_MATCH, Match, Pro
 from engine.control.sessions.guessing.step_price import StepPrice
 from engine.control.sessions.session import Session
 from engine.data.generation import Segment
-from engine.data.precision import Identity, identity
+from engine.data.precision import Identity
 
 MOST_PROPOSED = 15
 MIN_GAIN = 1.05  # in tokens per second, for anything to be proposed
@@ -71,13 +71,13 @@ class Drafting:
     num_since_plain: int = 0  # steps
 
 
-def why_not(dtype: str, device_types: Collection[str]) -> str:
+def why_not(grade: Identity, dtype: str, device_types: Collection[str]) -> str:
     """Why answers might change if steps carried proposals there; empty if they do not.
 
     More rows are other shapes, and other last bits. Where a plan promises the tokens of a single process they weigh as little as
-    company in a step does; else a proposal may decide which of two close tokens comes.
+    company in a step does, and where 8 bits are exact nothing; else a proposal may decide which of two close tokens comes.
     """
-    if identity(dtype, device_types) is not Identity.SAME_TOKENS:
+    if grade not in (Identity.SAME_TOKENS, Identity.EXACT):
         return f"answers in {dtype} on {', '.join(sorted(device_types))} depend on what shares a step, and so would on proposals"
     return "" if set(device_types) == {"cpu"} else "accelerators run recorded steps of one row a session faster"
 

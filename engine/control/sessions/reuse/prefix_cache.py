@@ -75,7 +75,8 @@ class PrefixCache:
     def start_plan(self, plan: Plan, card: ModelCard) -> None:
         """Other stages from now on: what was kept is gone."""
         self.forget()
-        fields = [b"noodle kept 1", card.fingerprint.encode(), card.ref.dtype.encode(), str(plan.plan_version).encode()]
+        dtypes = (card.ref.dtype.encode(), card.ref.kept_dtype.encode())
+        fields = [b"noodle kept 1", card.fingerprint.encode(), *dtypes, str(plan.plan_version).encode()]
         stages = [field for s in plan.stages for field in (s.node_id.encode(), str(s.start).encode(), str(s.stop).encode())]
         self._root = field_digest([*fields, *stages])
 

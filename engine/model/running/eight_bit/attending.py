@@ -30,8 +30,8 @@ class _History(NamedTuple):
     start: int  # its tokens are [start, stop) of the packed row
     stop: int
     length: int  # tokens of the session after the step
-    keys: torch.Tensor  # [H, capacity, K], whole blocks
-    values: torch.Tensor  # [H, capacity, V]
+    keys: torch.Tensor  # [H, L, K], whole blocks
+    values: torch.Tensor  # [H, L, V]
 
 
 class ExactCache(StepCache):
@@ -49,9 +49,9 @@ class ExactCache(StepCache):
         histories, start = [], 0
         for session_id, num_new in self._rows:
             stop = start + num_new
-            self._store.write(session_id, layer_idx, key_states[0, :, start:stop], value_states[0, :, start:stop])
+            self._store.append(session_id, layer_idx, key_states[0, :, start:stop], value_states[0, :, start:stop])
             length = self._store.length(session_id) + num_new
-            histories.append(_History(start, stop, length, *self._store.buffer(session_id, layer_idx)))
+            histories.append(_History(start, stop, length, *self._store.padded(session_id, layer_idx, length)))
             start = stop
         return tag(key_states, value_states, _ExactLayer(histories, self._masks))
 

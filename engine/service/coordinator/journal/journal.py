@@ -130,6 +130,10 @@ class Journal:
         with explained(self._path):
             return tuple(from_json(tuple[str, ...], self._fact("drained") or "[]"))
 
+    def dtype(self) -> str:
+        """What `--dtype auto` stands for in this cluster; empty if that was never chosen."""
+        return self._fact("dtype") or ""
+
     def acknowledged(self) -> int:
         """The newest event of which an operator said that they have seen it and all before it."""
         with explained(self._path):
@@ -141,6 +145,9 @@ class Journal:
 
     def keep_drained(self, worker_ids: tuple[str, ...]) -> None:
         self._set_fact("drained", json_text(worker_ids))
+
+    def keep_dtype(self, dtype: str) -> None:
+        self._set_fact("dtype", dtype)
 
     def keep_acknowledged(self, sequence: int) -> None:
         self._set_fact("acknowledged", str(sequence))
