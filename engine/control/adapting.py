@@ -16,7 +16,7 @@ from engine.control.adaptation.rules import AdaptationSettings, Mode, check_mode
 from engine.control.adaptation.watching.view import AdaptationView, MemorySample, StepSample, even_hops
 from engine.control.moves import Wish
 from engine.control.nodes.members import Member, Members
-from engine.control.placement import problem_of
+from engine.control.placement import law_for, problem_of
 from engine.control.plan_state import Begin
 from engine.control.sessions.batching import Flight
 from engine.control.sessions.serving import Serving
@@ -146,7 +146,8 @@ def view_of(plan: Plan, card: ModelCard, members: Members, serving: Serving, str
     running = serving.scheduler.running()
     in_flight = max(1, min(serving.num_lanes, len(running)))
     cost_model = next((m.cost_model for m in members.eligible() if m.cost_model), None)
-    return AdaptationView(plan, problem, strategy, in_flight, sum(s.num_landed for s in running), cost_model)
+    law = law_for(members, serving.seen.load, plan)
+    return AdaptationView(plan, problem, strategy, in_flight, sum(s.num_landed for s in running), cost_model, law)
 
 
 def _point(flight: Flight) -> Point:

@@ -27,7 +27,7 @@ from engine.control.nodes.attendance import Attendance
 from engine.control.nodes.gathering import Gathering
 from engine.control.nodes.members import Members, capacity_tokens
 from engine.control.nodes.watchdog import Watchdog
-from engine.control.placement import loading, plan_for, problem_of
+from engine.control.placement import law_for, loading, plan_for, problem_of
 from engine.control.plan_state import Begin, Consequence, DropMove, Fail, Interrupt, PlanState, Replan, Switch
 from engine.control.rebalance import Rebalancer
 from engine.control.sessions.metrics import PipelineMetrics
@@ -238,7 +238,7 @@ class Cluster:
         self.members.widen_leases(event.lag_s)
 
     def _tick(self, event: on.Tick, now_s: float, out: Commands) -> None:
-        self.metrics.tick(now_s)
+        self.serving.tick(now_s)
         for member in self.attendance.expired(now_s, out):
             self._follow(self.attendance.lose(member, f"no heartbeat for {now_s - member.seen_s:.1f} s", out), now_s, out)
         out += self.members.links.try_again({m.spec.node_id: m.generation for m in self.members.eligible()}, now_s)
@@ -284,8 +284,8 @@ class Cluster:
     def preview(self, strategy: str = "", stages: tuple[Stage, ...] = (), without: str = "", including: str = "") -> Plan:
         """The plan the cluster would adopt now, or as `problem` says; raises Refused, InvalidInput or Infeasible with the reason."""
         name = check_strategy(strategy or self.strategy)
-        problem = self.problem(without, including)
-        plan = plan_for(problem, self.config, name, self.state.last_version + 1, stages, is_asked=bool(strategy))
+        law = law_for(self.members, self.serving.seen.load, self.plan, including)
+        plan = plan_for(self.problem(without, including), self.config, name, self.state.last_version + 1, stages, bool(strategy), law)
         return replace(plan, for_version=self.plan_version)
 
     def _adopt(self, now_s: float, out: Commands) -> None:

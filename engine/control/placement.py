@@ -7,14 +7,18 @@ from dataclasses import replace
 from engine.control import commands as do
 from engine.control.config import ClusterConfig
 from engine.control.nodes.eligibility import binding_pools, planning_nodes
+from engine.control.nodes.load_law import LoadLaw, law_of
 from engine.control.nodes.members import Members
+from engine.control.sessions.served_load import Load
 from engine.data.errors import InvalidInput, Refused
 from engine.data.model import ModelCard
 from engine.data.plan import GIVEN, Plan, Stage
 from engine.data.status import NodeState, Severity
-from engine.planning.live_plan import stable_plan
+from engine.planning.live_plan import loaded_plan
 from engine.planning.manual_plan import given_plan
 from engine.planning.problem import Problem
+
+ONE = LoadLaw()  # one session: times as workers measured them
 
 
 def problem_of(card: ModelCard | None, members: Members, present: Plan | None = None, without: str = "", including: str = "") -> Problem:
@@ -36,12 +40,19 @@ def problem_of(card: ModelCard | None, members: Members, present: Plan | None = 
     return Problem(card.items, nodes, links.for_planning(node_ids), pools=pools, coordinator=ends)
 
 
+def law_for(members: Members, load: Load, present: Plan | None, including: str = "") -> LoadLaw:
+    """What that load makes of the eligible nodes' times, beside the `present` plan."""
+    return law_of(members.eligible(including), load, [stage.node_id for stage in present.stages] if present is not None else ())
+
+
 def _place(present: Plan | None, node_id: str) -> tuple[int, str]:
     stages = present.stages if present is not None else ()
     return next((k for k, stage in enumerate(stages) if stage.node_id == node_id), len(stages)), node_id
 
 
-def plan_for(problem: Problem, config: ClusterConfig, strategy: str, plan_version: int, stages: tuple[Stage, ...], is_asked: bool) -> Plan:
+def plan_for(
+    problem: Problem, config: ClusterConfig, strategy: str, plan_version: int, stages: tuple[Stage, ...], is_asked: bool, law: LoadLaw = ONE
+) -> Plan:
     """The operator's own `stages`, else the cut that the cluster was started with unless `is_asked` for, else the planner's.
 
     Stages that a strategy `is_asked` with are what it once found: they are taken as they are, and the plan stays its own.
@@ -52,7 +63,7 @@ def plan_for(problem: Problem, config: ClusterConfig, strategy: str, plan_versio
     if config.layers and not is_asked:
         order = config.order or tuple(sorted(node.node_id for node in problem.nodes))
         return given_plan(problem, config.layers, order, plan_version)
-    return stable_plan(problem, strategy, plan_version)
+    return loaded_plan(problem, law.problem(problem), strategy, plan_version)
 
 
 def given(problem: Problem, plan_version: int, stages: tuple[Stage, ...]) -> Plan:

@@ -126,10 +126,14 @@ def _plan(status: ClusterStatus, standing: Keys) -> Iterator[Finding]:
     text = f"{'plan by hand, ' if rests else ''}another is {percent(gain)} faster"
     what = "adaptation rests" if rests else "plan older than the facts"
     evidence = (
-        f"by the times that are known now the plan's bottleneck is {1e3 * outlook.present_s:.1f} ms "
+        f"by the times that are known now the plan's {_judged(status.strategy)} is {1e3 * outlook.present_s:.1f} ms "
         f"and could be {1e3 * outlook.best_s:.1f}, if {items} moved" + (": a plan that was cut by hand is left alone" if rests else "")
     )
     yield Finding(kind, "", what, text, evidence, Remedy.REPLAN, gain)
+
+
+def _judged(strategy: str) -> str:
+    return "time for a token" if strategy in ("auto", "latency_optimized") else "bottleneck"
 
 
 def _disks(status: ClusterStatus) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ from engine.planning.problem import Infeasible, Problem, TooHard
 from engine.planning.route import DEFAULT, Kind, Limits
 from engine.planning.routing import after_work, is_searchable, route
 from engine.planning.shortage import shortage
-from engine.planning.solution import Solution
+from engine.planning.solution import Solution, evaluate
 from engine.planning.solving.label_search import Work
 from engine.planning.solving.structure import relaxation
 from engine.planning.strategies import AUTO, TOO_MUCH, answer, check_strategy, exact_answer, plan_of
@@ -38,6 +38,18 @@ _UNFOUND = (
 def stable_plan(problem: Problem, strategy: str, plan_version: int) -> Plan:
     """`solve_stable` as the plan of a running cluster."""
     return replace(_remembered(problem, strategy), plan_version=plan_version)
+
+
+def loaded_plan(problem: Problem, loaded: Problem, strategy: str, plan_version: int) -> Plan:
+    """The stages that are best for a load, with the times of `problem`, which are of one row: those are what a plan says of its stages, and
+    what steps of any load are compared with. Proof and gap are of the load."""
+    plan = stable_plan(loaded, strategy, plan_version)
+    if loaded is problem:
+        return plan
+    index = {node.node_id: u for u, node in enumerate(problem.nodes)}
+    costs = evaluate(problem, tuple((index[s.node_id], s.start, s.stop) for s in plan.stages))
+    stage_s, hop_s = tuple(s.time_s for s in costs.stages), tuple(s.hop_s for s in costs.stages)
+    return replace(plan, stage_s=stage_s, hop_s=hop_s, bottleneck_s=costs.bottleneck_s, round_trip_s=costs.round_trip_s)
 
 
 @lru_cache(maxsize=16)

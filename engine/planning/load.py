@@ -2,12 +2,14 @@
 
 As many steps are under way as stages compute side by side, and one more where there are wires between hosts (`num_lanes`, as the
 scheduler counts them). The scheduler keeps all of them filled while there are sessions, so k = min(m, lanes) steps are in flight, which
-carry m / k rows on average. With stage times and hops at so many rows a token comes out every
+carry m / k rows on average. Where k does not divide m, some carry a row more than others. Steps do not overtake each other, so all
+come around once while the largest does. With stage times at m / k rows, and a round trip at as many as the largest has, a token
+comes out every
 
     P(m) = max(bottleneck, round trip / k) * k / m
 
-Stages of one host take turns where it has no cores for all of them: what they do in one step is a bottleneck too, and each costs a
-share more for every other one beside it.
+Stages of one host take turns where it has no cores for all of them: what they do in one step, messages read included, is a bottleneck
+too, and each costs a share more for every other one beside it.
 """
 
 from __future__ import annotations
@@ -28,17 +30,22 @@ ByBatch = tuple[tuple[int, tuple[float, ...]], ...]
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A machine that several nodes share: so many of their stages compute side by side, and what each other stage adds to one."""
+    """A machine that several nodes share: so many of their stages compute side by side, and what each other stage adds to one.
+
+    `message_s` is what reading the message to a stage keeps one of its cores busy for."""
 
     host_id: str
     stages_at_once: int = 1
     neighbour_share: float = 0.0
+    message_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.stages_at_once <= MOST_BATCH:
             raise InvalidInput(f"host {self.host_id!r} has stages_at_once {self.stages_at_once}: it must lie in [1, {MOST_BATCH}]")
         if not 0 <= self.neighbour_share <= 1e6:
             raise InvalidInput(f"host {self.host_id!r} has neighbour_share {self.neighbour_share}: it must lie in [0, 1e6]")
+        if not 0 <= self.message_s <= 1e6:
+            raise InvalidInput(f"host {self.host_id!r} has message_s {self.message_s}: it must lie in [0, 1e6]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,11 @@ class Steps:
     def per_token(self) -> float:
         """Steps for one token."""
         return 1.0 / self.rows
+
+    @property
+    def most_rows(self) -> int:
+        """What the largest of them carries."""
+        return math.ceil(self.rows)
 
 
 ONE_STEP = Steps(1, 1.0)
@@ -106,7 +118,8 @@ def host_load_s(hosts: Iterable[Host], stages: Iterable[tuple[str, float]]) -> f
     loads: dict[str, list[float]] = {}
     for host_id, time_s in stages:
         loads.setdefault(host_id, []).append(time_s)
-    return max((math.fsum(loads.get(host.host_id, ())) / host.stages_at_once for host in hosts), default=0.0)
+    each = ((host, loads.get(host.host_id, [])) for host in hosts)
+    return max((math.fsum([*times, len(times) * host.message_s]) / host.stages_at_once for host, times in each), default=0.0)
 
 
 def check_batches(node_id: str, time_s: Sequence[float], by_batch: ByBatch) -> None:

@@ -103,6 +103,7 @@ class PlanningNode:
     impossible, the table need not rise). `buffer_bytes` is what any stage
     there needs beside its items. `pool_id` names the shared memory that the node draws from. `time_s_by_batch` are the item times of
     steps with 1 row, which are `time_s`, and with more; `host_id` names the host that the node shares, "" where it has its own.
+    `trip_time_s` are the items' times in the round trip where they are others than in a stage's cost: those of the largest step.
     """
 
     node_id: str
@@ -115,6 +116,7 @@ class PlanningNode:
     base_s: float = 0.0
     time_s_by_batch: ByBatch = ()
     host_id: str = ""
+    trip_time_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +144,11 @@ class Problem:
     constraints: PlanningConstraints = field(default_factory=PlanningConstraints)
     coordinator: tuple[CoordinatorLink, ...] = ()
     hosts: tuple[Host, ...] = ()
+    held_share: float = 1.0  # of a message's bytes: what it holds a link for on average; `streamed` only
     units_per_byte: int = field(init=False, repr=False, compare=False)  # a power of two: sizes are whole numbers of units
     prefix_units: tuple[int, ...] = field(init=False, repr=False, compare=False)
-    _link_of: dict[tuple[str, str], Link] = field(init=False, repr=False, compare=False)
-    _ends: dict[str, tuple[float, float]] = field(init=False, repr=False, compare=False)  # node: seconds of a token id in, out
+    # links by pair of nodes, and by node the seconds of a token id in and out
+    _ways: tuple[dict[tuple[str, str], Link], dict[str, tuple[float, float]]] = field(init=False, repr=False, compare=False)
     ties: tuple[tuple[tuple[int, ...], int], ...] = field(init=False, repr=False, compare=False)  # (items, units of each)
 
     def __post_init__(self) -> None:
@@ -156,9 +159,8 @@ class Problem:
         units = (self.units(i.weight_bytes) + self.units(i.kv_bytes_per_token) * kv_tokens for i in self.items)
         object.__setattr__(self, "prefix_units", tuple(accumulate(units, initial=0)))
         object.__setattr__(self, "ties", tuple((members, self.units(size)) for members, size in ties))
-        object.__setattr__(self, "_link_of", _both_ways(self.links))
         ends = {c.node_id: (c.to_node.transfer_s(TOKEN_ID_BYTES), c.from_node.transfer_s(TOKEN_ID_BYTES)) for c in self.coordinator}
-        object.__setattr__(self, "_ends", ends)
+        object.__setattr__(self, "_ways", (_both_ways(self.links), ends))
 
     def _sizes(self, ties: Iterable[tuple[tuple[int, ...], float]]) -> Iterator[float]:
         """Every finite size in bytes."""
@@ -182,6 +184,11 @@ class Problem:
         if chosen.stage_time_s:
             return chosen.stage_time_s[stop - start - 1] if stop - start <= len(chosen.stage_time_s) else math.inf
         return math.fsum((chosen.base_s, *chosen.time_s[start:stop]))
+
+    def trip_s(self, node: int, start: int, stop: int) -> float:
+        """What the same items add to a round trip."""
+        chosen = self.nodes[node]
+        return math.fsum((chosen.base_s, *chosen.trip_time_s[start:stop])) if chosen.trip_time_s else self.stage_s(node, start, stop)
 
     def stage_units(self, start: int, stop: int) -> int:
         """Weights, KV and workspace of items [start, stop), exactly; a tensor tied inside the range is counted once."""
@@ -221,7 +228,7 @@ class Problem:
         """The link between two nodes, None if they are not connected."""
         if isinstance(self.links, Link):
             return self.links
-        return self._link_of.get((self.nodes[sender].node_id, self.nodes[receiver].node_id))
+        return self._ways[0].get((self.nodes[sender].node_id, self.nodes[receiver].node_id))
 
     def hop_s(self, sender: int, receiver: int, cut: int) -> float:
         """Time to send the output of item cut - 1; inf between nodes that are not connected."""
@@ -233,11 +240,11 @@ class Problem:
         link = self.link(sender, receiver)
         if self.link_cost != STREAMED or link is None:
             return self.hop_s(sender, receiver, cut)
-        return link.held_s(self.items[cut - 1].output_bytes_per_token)
+        return link.held_s(self.items[cut - 1].output_bytes_per_token * self.held_share)
 
     def return_s(self, last: int, first: int) -> float:
         """Time to send the token id back to the first stage."""
-        if self._ends:
+        if self._ways[1]:
             return self.ends_s(last)[1] + self.ends_s(first)[0]
         if not self.return_hop or last == first:
             return 0.0
@@ -246,12 +253,12 @@ class Problem:
 
     def ends_s(self, node: int) -> tuple[float, float]:
         """Seconds of a token id from the coordinator to `nodes[node]` and back; zeros where the coordinator is no part of it."""
-        return self._ends.get(self.nodes[node].node_id, (0.0, 0.0))
+        return self._ways[1].get(self.nodes[node].node_id, (0.0, 0.0))
 
     @property
     def equal_ends(self) -> bool:
         """Whether every node is as far from the coordinator as the others."""
-        return len(set(self._ends.values())) <= 1
+        return len(set(self._ways[1].values())) <= 1
 
     def stage_cost_s(self, compute_s: float, held_s: float) -> float:
         """A stage's share of the bottleneck."""
@@ -276,18 +283,20 @@ class Problem:
     def served(self, steps: Steps, nodes: Iterable[int] = ()) -> Problem:
         """The same without batches: the times of such steps while `nodes` compute, each beside the others of its host."""
         factors = neighbour_factors(self.hosts, [node.host_id for node in self.nodes], nodes)
+        most, is_even = steps.most_rows, steps.most_rows == steps.rows
         slowed = tuple(
             replace(
                 n,
                 time_s=times_at(n.time_s_by_batch, steps.rows, factor),
+                trip_time_s=() if is_even else times_at(n.time_s_by_batch, most, factor),
                 base_s=n.base_s * factor,
                 time_s_by_batch=(),
                 host_id="",
             )
             for n, factor in zip(self.nodes, factors, strict=True)
         )
-        items = tuple(replace(i, output_bytes_per_token=i.output_bytes_per_token * steps.rows) for i in self.items)  # type: ignore[arg-type]
-        return replace(self, items=items, nodes=slowed, in_flight=steps.in_flight, hosts=())
+        items = tuple(replace(i, output_bytes_per_token=i.output_bytes_per_token * most) for i in self.items)
+        return replace(self, items=items, nodes=slowed, in_flight=steps.in_flight, hosts=(), held_share=steps.rows / most)
 
 
 def _both_ways(links: Link | tuple[PairLink, ...]) -> dict[tuple[str, str], Link]:

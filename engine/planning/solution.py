@@ -93,14 +93,15 @@ def evaluate(problem: Problem, cuts: tuple[Cut, ...]) -> Costs:
 
 def _of_steps(problem: Problem, cuts: tuple[Cut, ...], steps: Steps) -> Costs:
     """Where times are those of every step."""
-    stages = []
+    stages, trips = [], []
     for k, (node, start, stop) in enumerate(cuts):
         hop_s = problem.hop_s(node, cuts[k + 1][0], stop) if k + 1 < len(cuts) else 0.0
         time_s, size = problem.stage_s(node, start, stop), problem.memory_bytes(node, start, stop)
         held_s = problem.held_s(node, cuts[k + 1][0], stop) if problem.link_cost == STREAMED and k + 1 < len(cuts) else None
+        trips.append(problem.trip_s(node, start, stop))
         stages.append(SolvedStage(problem.nodes[node].node_id, start, stop, time_s, hop_s, size, problem.room_bytes(node), held_s))
     bottleneck_s = max(problem.stage_cost_s(s.time_s, s.link_s) for s in stages)
-    round_trip_s = math.fsum([*(s.time_s for s in stages), *(s.hop_s for s in stages), problem.return_s(cuts[-1][0], cuts[0][0])])
+    round_trip_s = math.fsum([*trips, *(s.hop_s for s in stages), problem.return_s(cuts[-1][0], cuts[0][0])])
     return Costs(
         tuple(stages),
         bottleneck_s,

@@ -20,7 +20,7 @@ class LocalOptions:
     any case, such as its name, is not asked for.
     """
 
-    coordinator: CoordinatorOptions = group(CoordinatorOptions, is_embedded=True, num_workers=3, listen="127.0.0.1:0")
+    coordinator: CoordinatorOptions = group(CoordinatorOptions, is_embedded=True, num_workers=3, adapt="auto", listen="127.0.0.1:0")
     worker: WorkerOptions = group(WorkerOptions, is_embedded=True)
     slowdowns: tuple[float, ...] = option(
         "--slowdown",

@@ -159,9 +159,9 @@ class StagedSimulator:
                 )
                 self._clock.at(now_s, self._feed, on.LinksMeasured(command.worker_id, command.generation, links))
             case do.AdoptPlan():
-                self._pipeline = Pipeline(
-                    self._scenario, command.plan, self._clock, self._processors, self._report, self._log.reserve_tokens
-                )
+                given = self._scenario.plan
+                plan = command.plan if given is None else replace(command.plan, strategy=given.strategy)
+                self._pipeline = Pipeline(self._scenario, plan, self._clock, self._processors, self._report, self._log.reserve_tokens)
             case do.LoadStage():
                 self._clock.at(now_s, self._feed, on.StageLoaded(command.worker_id, command.plan_version, 0, 0, 0.0))
 

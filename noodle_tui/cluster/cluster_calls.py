@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from engine.data.measured_link import MeasuredLink
     from noodle_tui.app import ConsoleApp
 
-KNOWN_STRATEGIES = ("balanced", "bottleneck_first", "memory_aware", "latency_optimized", "cost")
+KNOWN_STRATEGIES = ("auto", "balanced", "bottleneck_first", "memory_aware", "latency_optimized", "cost")
 UNDO = {"cluster.drain": "; {cluster.drain} on {} takes it in again"}
 _OFFERED = re.compile(r"choose one of ([A-Za-z0-9_, -]+)")
 

@@ -51,6 +51,8 @@ async def run(options: argparse.Namespace) -> None:
         num_workers=options.workers,
         num_threads=1,
         prefix_cache=options.prefix_cache,
+        strategy="balanced",
+        adapt="off",
         random_weights=None if options.is_folder else 0,
     )
     cluster = LocalCluster(chosen)

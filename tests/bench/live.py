@@ -14,6 +14,7 @@ import statistics
 from itertools import pairwise
 from typing import Any
 
+from engine.commands.bench.serve import EVERY_WORKER
 from engine.commands.cluster.generate import Transcript, transcribe
 from engine.commands.serving.serve import wait_until_serving
 from engine.data.generation import GenerateRequest
@@ -107,7 +108,7 @@ async def start(num_threads: int = 0) -> tuple[LocalCluster, Client]:
     ref = default_ref()
     threads = num_threads or num_cores()
     cluster = LocalCluster(
-        local_options(model=ref.model, random_weights=ref.random_weights, num_workers=3, num_threads=threads, speculate="off")
+        local_options(model=ref.model, random_weights=ref.random_weights, num_workers=3, num_threads=threads, **EVERY_WORKER)
     )
     await cluster.start()
     status = await wait_until_serving(cluster)

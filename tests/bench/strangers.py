@@ -67,7 +67,7 @@ async def watch(address: str, token: str, pid: int) -> dict[str, float]:
 
 async def main() -> None:
     async with contextlib.AsyncExitStack() as stack:
-        cluster = LocalCluster(local_options(model="gpt2:tiny", random_weights=0, num_workers=1, num_threads=1))
+        cluster = LocalCluster(local_options(model="gpt2:tiny", random_weights=0, num_workers=1, num_threads=1, adapt="off"))
         stack.push_async_callback(cluster.stop)
         await cluster.start()
         async with Client(cluster.address, Access(cluster.tokens.operator)) as client:

@@ -25,7 +25,7 @@ PROMPT = (5, 6, 7)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[LocalCluster]:
-    with LocalCluster(model="gpt2:tiny", random_weights=0, num_workers=2, num_threads=1) as started:
+    with LocalCluster(model="gpt2:tiny", random_weights=0, num_workers=2, num_threads=1, strategy="balanced", adapt="off") as started:
         yield started
 
 

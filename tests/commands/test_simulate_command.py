@@ -82,7 +82,10 @@ def test_native_is_compared_with(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_strategy_plans_for_nodes_of_several_speeds(capsys: pytest.CaptureFixture[str]) -> None:
-    found = simulate(capsys, "--item-ms", ",".join(["1"] * 10), "--workers", 2, "--slowdown", "1,4")
+    machines = ("--item-ms", ",".join(["1"] * 10), "--workers", 2, "--slowdown", "1,4")
+    alone = simulate(capsys, *machines, "--sessions", 8)
+    assert [s["node_id"] for s in alone["plan"]["stages"]] == ["w1"] and alone["plan"]["strategy"] == "auto"
+    found = simulate(capsys, *machines, "--strategy", "balanced")
     assert [s["stop"] - s["start"] for s in found["plan"]["stages"]] == [8, 2]
 
 

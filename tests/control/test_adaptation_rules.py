@@ -135,10 +135,12 @@ def test_nodes_load_side_by_side() -> None:
 
 
 def test_costs_are_learnt_from_migrations() -> None:
-    rates = MigrationRates()
+    rates, truth = MigrationRates(), MigrationRates(load_bytes_per_s=100.0, pause_s=0.05)
+    thirds = (Stage("a", 0, 3), Stage("c", 3, 5), Stage("b", 5, 8))  # two nodes load side by side
     for _ in range(40):
-        rates.learn(pause_s=0.05, weight_bytes=1000, load_s=10.0)
-    rates.learn(pause_s=0.0, weight_bytes=0, load_s=0.0)
+        done = truth.cost(ITEMS, BEFORE, thirds, 50)
+        rates.learn(done.pause_s, rates.cost(ITEMS, BEFORE, thirds, 50), done.busiest_s)
+    rates.learn(0.0, rates.cost(ITEMS, BEFORE, BEFORE, 0), 0.0)
     assert rates.pause_s == pytest.approx(0.05, rel=0.01) and rates.load_bytes_per_s == pytest.approx(100.0, rel=0.01)
 
 

@@ -130,18 +130,20 @@ class Reference:
         p = self.p
         costs, trip, squares, ratio = [], 0, 0, 0
         in_flight, rows = self._steps(cuts)
+        most = math.ceil(rows)  # of the largest step, which all others come around with
         homes = [p.nodes[u].host_id for u, _, _ in cuts]
         busy = dict.fromkeys(homes, 0)
         for k, (u, a, b) in enumerate(cuts):
-            s, h, held = self._stage_s(u, a, b, rows, homes.count(homes[k]) - 1 if homes[k] else 0), 0, 0
-            busy[homes[k]] += s
+            beside = homes.count(homes[k]) - 1 if homes[k] else 0
+            s, largest, h, held = self._stage_s(u, a, b, rows, beside), self._stage_s(u, a, b, most, beside), 0, 0
+            busy[homes[k]] += s + next((host.message_s for host in p.hosts if host.host_id == homes[k]), 0)
             if k + 1 < len(cuts):
                 link = self._link(u, cuts[k + 1][0])
-                h = held = _transfer_s(link, p.items[b - 1].output_bytes_per_token * rows)
+                h = held = _transfer_s(link, p.items[b - 1].output_bytes_per_token * most)
                 if p.link_cost == "streamed":
-                    held = h - link.latency_s
+                    held = _transfer_s(link, p.items[b - 1].output_bytes_per_token * rows) - link.latency_s
             costs.append(s + h if p.link_cost == "additive" else max(s, held))
-            trip, squares = trip + s + h, squares + s * s
+            trip, squares = trip + largest + h, squares + s * s
             used, room = self.bytes[a, b] + p.nodes[u].buffer_bytes, p.nodes[u].memory_bytes - p.constraints.memory_reserve_bytes
             ratio = max(ratio, used / room if used and room < math.inf else 0)
         if p.return_hop and p.coordinator:
@@ -266,7 +268,9 @@ def batched_problem(rng: random.Random, most_items: int = 5, most_nodes: int = 4
     problem = random_problem(rng, most_items, most_nodes)
     n, twins = len(problem.items), rng.random() < 0.3
     batches = rng.choice([(1,), (1, 2), (1, 4), (1, 2, 4), (1, 2, 4, 8), (1, 3, 5)])
-    hosts = tuple(Host(f"h{k}", rng.randint(1, 3), rng.choice([0.0, 0.0, 0.25, 1.0])) for k in range(rng.choice([0, 0, 1, 2])))
+    hosts = tuple(
+        Host(f"h{k}", rng.randint(1, 3), rng.choice([0.0, 0.0, 0.25, 1.0]), rng.choice([0.0, 0.5])) for k in range(rng.choice([0, 0, 1, 2]))
+    )
     growth = rng.choice([0.0, 0.25, 1.0, 2.0])  # of an item's time for a row more
 
     def node(old: PlanningNode) -> PlanningNode:

@@ -35,6 +35,13 @@ def test_equals_enumeration(batch: int) -> None:
     assert sum(still_open for still_open, _ in found) < 0.1 * BATCH * len(STRATEGIES)
 
 
+@pytest.mark.parametrize("seed", [2745, 6336, 50043])
+def test_what_the_long_fuzz_found_stays_right(seed: int) -> None:
+    """A plan exactly 1.05 times as slow as the fastest; plans of more stages that are late only where hosts are shared; one node
+    alone on a host that reads messages."""
+    assert batched_differences(seed, PATHS[seed % 3])[1] == []
+
+
 def test_the_comparison_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load, "MOST_ROWS", 5)
     assert [line for seed in range(60) for line in batched_differences(seed, PATHS[0])[1]]
@@ -93,6 +100,28 @@ def test_one_node_is_left_alone_where_a_network_is_far() -> None:
     found = solve(problem, "auto")
     assert [stage.node_id for stage in found.stages] == ["a"] and found.optimal and found.steps == load.Steps(1, 8.0)
     assert found.period_s == pytest.approx(32 * 0.75e-3 / 8) and found.period_s < evaluate(problem, ((0, 0, 26), (1, 26, 32))).period_s
+
+
+def test_all_steps_come_around_with_the_largest() -> None:
+    """Four sessions on three lanes: steps of 2, 1 and 1 rows in a line, of which none overtakes."""
+    one, two = (1.0,) * 4, (1.5,) * 4
+    nodes = tuple(PlanningNode(f"n{u}", time_s=one, time_s_by_batch=((1, one), (2, two))) for u in range(2))
+    problem = Problem((Item("i", 1, 0, 12),) * 4, nodes, Link(0.5, 24.0), in_flight=4, link_cost="streamed", return_hop=False)
+    costs = evaluate(problem, ((0, 0, 2), (1, 2, 4)))
+    assert costs.steps.most_rows == 2 and [s.time_s for s in costs.stages] == pytest.approx([2 * (1 + 0.5 / 3)] * 2)
+    assert costs.round_trip_s == pytest.approx(4 * 1.5 + 0.5 + 2 * 12 / 24)
+    assert costs.stages[0].held_s == pytest.approx(4 / 3 * 12 / 24)
+    assert costs.period_s == pytest.approx(costs.round_trip_s / 4)
+    assert solve(problem, "auto").optimal
+
+
+def test_messages_take_cores_of_a_host() -> None:
+    one = (1.0,) * 4
+    nodes = tuple(PlanningNode(f"n{u}", time_s=one, time_s_by_batch=((1, one),), host_id="box") for u in range(2))
+    problem = Problem((Item("i", 1, 0, 0),) * 4, nodes, in_flight=2, hosts=(Host("box", 2, message_s=0.5),))
+    assert evaluate(problem, ((0, 0, 2), (1, 2, 4))).bottleneck_s == (2 * 2.0 + 2 * 0.5) / 2
+    with pytest.raises(InvalidInput, match="message_s -1"):
+        Host("box", message_s=-1)
 
 
 def test_workers_of_one_host_slow_each_other() -> None:

@@ -73,7 +73,7 @@ class Matrix:
     def start_coordinator(self) -> None:
         folder = Path(self.nursery.folder) / "state"
         arguments = ["--model", self.model, *([] if Path(self.model).is_dir() else ["--random-weights", "0"])]
-        arguments += ["--workers", str(len(self.workers)), "--listen", self.address, "--state-dir", str(folder)]
+        arguments += ["--workers", str(len(self.workers)), "--strategy", "balanced", "--listen", self.address, "--state-dir", str(folder)]
         arguments += [*self.coordinator_arguments, "--log-level", "WARNING"]
         self.pids["coordinator"], said = self.nursery.start("coordinator", *arguments, prepare=self.prepare)
         self.address = str(said["address"])

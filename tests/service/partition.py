@@ -89,7 +89,19 @@ class Network:
 
     def start(self, model: str = MODEL) -> None:
         state = str(self.nursery.folder / "state")
-        arguments = ["--model", model, "--random-weights", "0", "--workers", str(len(WORKERS)), "--state-dir", state, "--insecure"]
+        arguments = [
+            "--model",
+            model,
+            "--random-weights",
+            "0",
+            "--workers",
+            str(len(WORKERS)),
+            "--strategy",
+            "balanced",
+            "--state-dir",
+            state,
+            "--insecure",
+        ]
         arguments += ["--listen", f"{self.hosts.address('c')}:7070", "--log-level", "WARNING"]
         self.pids["c"], said = self.nursery.start("coordinator", *arguments, namespaces=self.hosts.namespaces("c"))
         self.address = str(said["address"])

@@ -107,6 +107,7 @@ class Running:
 def running(model: str, num_workers: int, **options: Any) -> Iterator[Running]:
     options.setdefault("num_threads", 1)
     options.setdefault("random_weights", 0)
+    options = {"strategy": "balanced", "adapt": "off"} | options  # every worker holds layers, and none moves by itself
     cluster = Running(local_options(model=model, num_workers=num_workers, **options))
     try:
         yield cluster

@@ -69,7 +69,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     ):
         assert main([*certs, "node", name, "--role", role, *hosts]) == 0
     found = Cluster(folder, Nursery())
-    argv = ["--model", MODEL, "--random-weights", "0", "--workers", "2", "--listen", "127.0.0.1:0"]
+    argv = ["--model", MODEL, "--random-weights", "0", "--workers", "2", "--strategy", "balanced", "--listen", "127.0.0.1:0"]
     found.pids["c1"], announced = found.nursery.start("coordinator", *argv, *found.tls("c1"))
     found.address = str(announced["address"])
     for name in ("w1", "w2"):

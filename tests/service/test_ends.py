@@ -81,7 +81,9 @@ def test_a_coordinator_that_prepares_its_model_ends_at_once_and_its_helper_too(t
 
 def test_up_ends_at_once_while_its_workers_start(tmp_path: Path) -> None:
     holding = Holding(tmp_path, "import:torch")
-    up = holding.start("up", "--model", MODEL, "--random-weights", "0", "--workers", "2", "--json")
+    up = holding.start(
+        "up", "--model", MODEL, "--random-weights", "0", "--workers", "2", "--strategy", "balanced", "--adapt", "off", "--json"
+    )
     holding.wait()
     children = psutil.Process(up.pid).children(recursive=True)
     assert terminated(up) == 128 + signal.SIGTERM
@@ -90,7 +92,9 @@ def test_up_ends_at_once_while_its_workers_start(tmp_path: Path) -> None:
 
 def test_up_ends_at_once_before_its_coordinator_has_said_where_it_listens(tmp_path: Path) -> None:
     holding = Holding(tmp_path, "import:engine.service.coordinator.journal.journal")
-    up = holding.start("up", "--model", MODEL, "--random-weights", "0", "--workers", "2", "--json")
+    up = holding.start(
+        "up", "--model", MODEL, "--random-weights", "0", "--workers", "2", "--strategy", "balanced", "--adapt", "off", "--json"
+    )
     holding.wait()
     children = psutil.Process(up.pid).children(recursive=True)
     assert terminated(up) == 128 + signal.SIGTERM

@@ -105,7 +105,7 @@ def test_a_truncated_weight_file_is_named_and_up_ends_with_1(tmp_path: Path) -> 
     folder = broken_copy(tmp_path)
     weights = next(folder.glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1000])
-    done = engine("up", "--model", str(folder), "--workers", "2", "--json")
+    done = engine("up", "--model", str(folder), "--workers", "2", "--strategy", "balanced", "--adapt", "off", "--json")
     assert done.returncode == 1 and done.stdout == ""
     assert weights.name in done.stderr and "Traceback" not in done.stderr
 
@@ -119,7 +119,7 @@ def test_a_missing_tensor_is_named_and_up_ends_with_1(tmp_path: Path) -> None:
     name = next(n for n in tensors if "layers.1" in n and "q_proj" in n)
     del tensors[name]
     save_file(tensors, weights, metadata={"format": "pt"})
-    done = engine("up", "--model", str(folder), "--workers", "2", "--json")
+    done = engine("up", "--model", str(folder), "--workers", "2", "--strategy", "balanced", "--adapt", "off", "--json")
     assert done.returncode == 1 and done.stdout == ""
     assert "layers.1" in done.stderr and "q_proj" in done.stderr and "Traceback" not in done.stderr
 
@@ -172,7 +172,23 @@ def test_a_taken_port_is_said() -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_whatever_ends_up_takes_its_children_along(number: signal.Signals) -> None:
     up = subprocess.Popen(
-        [sys.executable, "-m", "engine", "up", "--model", MODEL, "--random-weights", "0", "--workers", "2", "--json"],
+        [
+            sys.executable,
+            "-m",
+            "engine",
+            "up",
+            "--model",
+            MODEL,
+            "--random-weights",
+            "0",
+            "--workers",
+            "2",
+            "--strategy",
+            "balanced",
+            "--adapt",
+            "off",
+            "--json",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
@@ -188,7 +204,23 @@ def test_whatever_ends_up_takes_its_children_along(number: signal.Signals) -> No
 
 def test_interrupting_a_start_leaves_nothing_behind() -> None:
     up = subprocess.Popen(
-        [sys.executable, "-m", "engine", "up", "--model", MODEL, "--random-weights", "0", "--workers", "2", "--json"],
+        [
+            sys.executable,
+            "-m",
+            "engine",
+            "up",
+            "--model",
+            MODEL,
+            "--random-weights",
+            "0",
+            "--workers",
+            "2",
+            "--strategy",
+            "balanced",
+            "--adapt",
+            "off",
+            "--json",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

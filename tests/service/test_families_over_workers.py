@@ -54,7 +54,7 @@ def address() -> Iterator[str]:
 def test_tokens_over_three_workers_equal_generate(address: str, family: str) -> None:
     model = f"{family}:tiny"
     folder_of(model)
-    with process("coordinator", "--model", model, "--random-weights", "0", "--workers", "3", "--listen", address):
+    with process("coordinator", "--model", model, "--random-weights", "0", "--workers", "3", "--strategy", "balanced", "--listen", address):
         assert serving(address)
         documents = asyncio.run(generate_all(address))
     for prompt, document in zip(PROMPTS, documents, strict=True):

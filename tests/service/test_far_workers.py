@@ -46,7 +46,19 @@ class Far(Matrix):
     metrics: dict[str, str] = field(default_factory=dict)
 
     def start_coordinator(self) -> None:
-        arguments = ["--model", MODEL, "--random-weights", "0", "--workers", "3", "--listen", self.address, *self.cut]
+        arguments = [
+            "--model",
+            MODEL,
+            "--random-weights",
+            "0",
+            "--workers",
+            "3",
+            "--strategy",
+            "balanced",
+            "--listen",
+            self.address,
+            *self.cut,
+        ]
         arguments += ["--state-dir", str(self.homes / self.state), "--log-level", "WARNING"]
         self.pids["coordinator"], said = self.nursery.start("coordinator", *arguments)
         self.address = str(said["address"])

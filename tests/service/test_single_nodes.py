@@ -29,7 +29,20 @@ class Operated:
     pids: dict[str, int] = field(default_factory=dict)
 
     def start_coordinator(self) -> None:
-        arguments = ["--model", MODEL, "--random-weights", "0", "--workers", "2", "--state-dir", str(self.state), "--listen", self.address]
+        arguments = [
+            "--model",
+            MODEL,
+            "--random-weights",
+            "0",
+            "--workers",
+            "2",
+            "--strategy",
+            "balanced",
+            "--state-dir",
+            str(self.state),
+            "--listen",
+            self.address,
+        ]
         self.pids["coordinator"], said = self.nursery.start("coordinator", *arguments)
         self.address = str(said["address"])
 

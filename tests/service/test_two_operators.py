@@ -18,7 +18,7 @@ from tests.service.running import Running
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Running]:
-    running = Running(local_options(model="llama:tiny", random_weights=0, num_workers=2, num_threads=1))
+    running = Running(local_options(model="llama:tiny", random_weights=0, num_workers=2, num_threads=1, strategy="balanced", adapt="off"))
     yield running
     running.close()
 

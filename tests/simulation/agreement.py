@@ -18,6 +18,7 @@ from engine.profile.point import DECODE, PREFILL
 from engine.simulation.arrivals import at_once
 from engine.simulation.cost import ProfileCosts
 from engine.simulation.planned import problem_of
+from engine.simulation.result import SimulationResult
 from engine.simulation.scenario import LinkModel, NodeSetup, Scenario, SoftwareCosts, VirtualHost
 from engine.simulation.simulator import StagedSimulator
 
@@ -92,7 +93,17 @@ def _plans(seed: int, problem: Problem) -> list[tuple[Cut, ...]]:
 def _simulated(scenario: Scenario, problem: Problem, cuts: tuple[Cut, ...]) -> float:
     stages = tuple(Stage(problem.nodes[u].node_id, start, stop) for u, start, stop in cuts)
     arrivals = at_once(problem.in_flight, PROMPT_TOKENS, NEW_TOKENS)
-    return StagedSimulator(replace(scenario, plan=Plan(1, "given", stages), arrivals=arrivals)).run().decode_tokens_per_s
+    result = StagedSimulator(replace(scenario, plan=Plan(1, "given", stages), arrivals=arrivals)).run()
+    return _while_all_decode(result)
+
+
+def _while_all_decode(result: SimulationResult) -> float:
+    """Tokens per second in the middle half of the decode steps: what the plan's figure says, without the prompts before and the last
+    tokens after."""
+    last = len(result.stages) - 1
+    steps = [span for span in result.spans if span.stage == last and not span.is_prompt]
+    middle = steps[len(steps) // 4 : 3 * len(steps) // 4]
+    return sum(len(span.session_ids) for span in middle[1:]) / (middle[-1].stop_s - middle[0].stop_s)
 
 
 def kendall(rows: Iterable[Compared]) -> tuple[int, int]:

@@ -9,6 +9,7 @@ import random
 
 import pytest
 
+from engine.control.adaptation.cost import MigrationRates
 from engine.simulation.adaptation.oracle import clairvoyant
 from engine.simulation.adaptation.plant import IN_FLIGHT, best_plan, period_s, problem
 from engine.simulation.adaptation.policies import Adaptive, Autoscaler, BareRule, Never, Periodic, SmoothedRule
@@ -75,6 +76,14 @@ def test_oscillation_costs_at_most_three_times_what_a_clairvoyant_pays(half_step
 def test_what_no_placement_can_help_moves_nothing(trace: Trace) -> None:
     assert clairvoyant(trace).num_migrations == 0
     assert lose(trace).num_migrations == 0
+
+
+def test_what_migrations_really_take_is_learnt_from_them() -> None:
+    truth, policy = MigrationRates(load_bytes_per_s=2e9, pause_s=0.05), Adaptive()
+    loss = Run(square(1000, num_cycles=10), policy, random.Random(1), truth).finish()
+    assert loss.num_migrations >= 6
+    assert policy.planner.rates.pause_s == pytest.approx(0.05, rel=0.1)
+    assert policy.planner.rates.load_bytes_per_s == pytest.approx(2e9, rel=0.1)
 
 
 def test_a_leak_is_outrun() -> None:

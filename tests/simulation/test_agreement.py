@@ -10,11 +10,12 @@ from tests.simulation.agreement import compare, kendall
 
 
 def test_plan_and_simulation_rank_and_figure_alike() -> None:
-    rows = [row for seed in range(300, 306) for row in compare(seed)]
+    """Of other seeds those whose steps carry unlike numbers of rows (44, 186), and whose nodes share a host's cores with messages (58)."""
+    rows = [row for seed in (*range(300, 306), 44, 58, 186) for row in compare(seed)]
     same, other = kendall(rows)
-    assert same > 40 and (same - other) / (same + other) >= 0.95
+    assert same > 100 and (same - other) / (same + other) >= 0.95
     worst = sorted(rows, key=lambda row: row.error)
-    assert worst[-1].error < 0.16 and worst[-4].error < 0.05, worst[-4:]
+    assert worst[-1].error < 0.06 and worst[-4].error < 0.03, worst[-4:]
 
 
 def test_the_comparison_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:

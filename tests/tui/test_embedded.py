@@ -11,7 +11,7 @@ import pytest
 
 from tests.tui.pty_console import PtyConsole
 
-ARGS = ["--random-weights", "0", "--workers", "2", "--ascii"]
+ARGS = ["--random-weights", "0", "--workers", "2", "--strategy", "balanced", "--adapt", "off", "--ascii"]
 
 
 @pytest.fixture()

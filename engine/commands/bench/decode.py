@@ -16,6 +16,7 @@ from typing import Any
 
 from engine.client.local_cluster import wait_until_serving
 from engine.commands.bench.options import Bench
+from engine.commands.bench.serve import EVERY_WORKER
 from engine.commands.cluster.generate import Transcript, transcribe
 from engine.commands.output import note, table
 from engine.data.generation import GenerateRequest
@@ -59,7 +60,7 @@ async def bench_hop(num_tokens: int, rounds: int) -> dict[str, Any]:
     runs: dict[int, list[Run]] = {2: [], 3: []}
     async with AsyncExitStack() as stack:
         clients = {
-            n: await start(stack, local_options(model=TINY, random_weights=0, num_workers=n, num_threads=1, speculate="off")) for n in runs
+            n: await start(stack, local_options(model=TINY, random_weights=0, num_workers=n, num_threads=1, **EVERY_WORKER)) for n in runs
         }
         for number in range(rounds):
             note(f"hop: round {number + 1} of {rounds}")
@@ -96,7 +97,7 @@ async def bench_decode(options: Bench) -> dict[str, Any]:
         for side in sides:
             model = {"model": ref.model, "random_weights": ref.random_weights, "dtype": side.dtype, "kv_dtype": side.kv_dtype}
             # random weights repeat themselves, which would flatter speculation
-            clients[side] = await start(stack, local_options(**model, speculate="off", num_workers=side.workers, num_threads=threads))
+            clients[side] = await start(stack, local_options(**model, **EVERY_WORKER, num_workers=side.workers, num_threads=threads))
         generate(PROMPT_IDS, num_tokens)
         for number in range(options.rounds):
             note(f"decode: round {number + 1} of {options.rounds}")

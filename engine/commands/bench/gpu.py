@@ -99,7 +99,9 @@ async def _cluster(config: Any, folder: str, device: str, workers: int, num_toke
     """Tokens a second of sessions side by side, by what their clients saw, and the compute of a step."""
     per_token = 4 * config.num_hidden_layers * config.num_key_value_heads * config.hidden_size // config.num_attention_heads
     room_bytes = 2 * max(_CLUSTER_SESSIONS) * (gpu_stage.POINTS[0][1] + num_tokens + 64) * per_token
-    options = local_options(model=folder, dtype=DTYPE, num_workers=workers, device=device, kv_memory_bytes=room_bytes, strategy="balanced")
+    options = local_options(
+        model=folder, dtype=DTYPE, num_workers=workers, device=device, kv_memory_bytes=room_bytes, strategy="balanced", adapt="off"
+    )
     async with AsyncExitStack() as stack:
         cluster = LocalCluster(options)
         stack.push_async_callback(cluster.stop)

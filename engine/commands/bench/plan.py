@@ -17,7 +17,7 @@ from typing import Any
 
 from engine.commands.output import note, table
 from engine.data.model import Item
-from engine.planning.problem import Link, MemoryPool, PairLink, PlanningNode, Problem
+from engine.planning.problem import STREAMED, Link, MemoryPool, PairLink, PlanningNode, Problem
 from engine.planning.solution import evaluate
 from engine.planning.strategies import forget_tables, solve
 
@@ -43,6 +43,10 @@ def cases() -> Iterator[Case]:
         for strategy in ("bottleneck_first", "balanced", "latency_optimized", "cost", "memory_aware"):
             if num_items < 1000 or strategy in ("bottleneck_first", "balanced", "memory_aware"):
                 yield Case(f"{num_items} x {num_nodes}", problem, strategy, limit_ms, 15 if num_items < 1000 else 3)
+    for num_items, num_nodes in ((40, 3), (130, 8)):
+        problem = shared(unlike(num_items, num_nodes, num_nodes), 8)
+        for strategy in ("auto", "bottleneck_first", "balanced", "memory_aware"):
+            yield Case(f"{num_items} x {num_nodes}, 8 sessions share steps", problem, strategy, 250.0)
     classes = unlike(130, 64, 4)
     yield Case("130 x 64 in 4 classes", classes, "bottleneck_first", 100.0, 3)
     yield Case("130 x 64 in 4 classes", classes, "memory_aware", 100.0, 3)
@@ -77,6 +81,16 @@ def unlike(num_items: int, num_nodes: int, num_classes: int, seed: int = 1) -> P
         for u in range(num_nodes)
     )
     return Problem(items, nodes, links=LAN)
+
+
+def shared(problem: Problem, sessions: int) -> Problem:
+    """The same for sessions that share steps: 2 rows take 1.2 times as long as one, 8 twice as long."""
+
+    def batches(node: PlanningNode) -> PlanningNode:
+        more = ((rows, tuple(t * factor for t in node.time_s)) for rows, factor in ((2, 1.2), (8, 2.0)))
+        return replace(node, time_s_by_batch=((1, node.time_s), *more))
+
+    return replace(problem, nodes=tuple(map(batches, problem.nodes)), in_flight=sessions, link_cost=STREAMED)
 
 
 def _room_share(kind: int, num_kinds: int) -> float:

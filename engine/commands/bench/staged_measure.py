@@ -161,6 +161,7 @@ async def _native_visit(
 async def _start(stack: AsyncExitStack, ref: ModelRef, layers: tuple[int, ...], threads: int) -> Side:
     options = local_options(
         speculate="off",  # a step is to be what the simulator takes it for
+        adapt="off",
         model=ref.model,
         random_weights=ref.random_weights,
         num_workers=len(layers),

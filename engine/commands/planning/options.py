@@ -123,7 +123,7 @@ class SimulatedModel:
     )
     plan: Path | None = option(kind=Path, metavar="FILE", help="a plan as JSON: stages with node, start, stop")
     layers: tuple[int, ...] = option(kind=ids, default=(), metavar="N,N,...", help="items per stage")
-    strategy: str = option(default="balanced", help="how to plan when no plan is given (default %(default)s)")
+    strategy: str = option(default="auto", help="how to plan for the load when no plan is given (default %(default)s)")
     context_tokens: int | None = option(kind=whole(2), metavar="T", help="longest session that the model takes (default: any)")
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from engine.planning.strategies import check_strategy
 from engine.simulation.arrivals import Arrival, at_once, poisson, trace
 from engine.simulation.cost import CostSource, ItemTimes, ProfileCosts
 from engine.simulation.inputs import items_of
+from engine.simulation.planned import plan_for_load
 from engine.simulation.scenario import LinkModel, NodeSetup, Scenario, SoftwareCosts, VirtualHost, patient_limits
 
 _ONE_HOST = "host"
@@ -33,13 +35,14 @@ def scenario_of(options: Simulate) -> Scenario:
     nodes = _nodes(machines, plan)
     if plan is not None and not plan.stages[0].node_id:
         plan = _on_nodes(plan, nodes)
-    return Scenario(
+    strategy = check_strategy(options.model.strategy)
+    scenario = Scenario(
         items=items,
         costs=costs,
         nodes=nodes,
         arrivals=_arrivals(options.load),
         plan=plan,
-        strategy=check_strategy(options.model.strategy),
+        strategy=strategy,
         hosts=(VirtualHost(_ONE_HOST, machines.one_host),) if machines.one_host else (),
         coordinator_host=_ONE_HOST if machines.one_host else "",
         link=LinkModel(machines.latency_ms / 1e3, machines.bandwidth or math.inf),
@@ -48,6 +51,7 @@ def scenario_of(options: Simulate) -> Scenario:
         limits=patient_limits(prompt_chunk_tokens=options.load.prompt_chunk),
         context_tokens=options.model.context_tokens or 2**40,
     )
+    return scenario if plan is not None else replace(scenario, plan=plan_for_load(scenario, strategy))
 
 
 def _model(options: SimulatedModel) -> tuple[tuple[Item, ...], CostSource]:

@@ -56,6 +56,8 @@ class MigrationCost:
     load_s: float
     pause_s: float
     cost_s: float
+    busiest_bytes: int = 0  # weights of the node that loads for longest
+    busiest_s: float = 0.0  # until it has loaded them
 
 
 @dataclass(slots=True)
@@ -72,18 +74,23 @@ class MigrationRates:
         moves = item_moves(before, after)
         weight_bytes = sum(i.weight_bytes for move in moves for i in items[move.start : move.stop])
         kv_bytes = sum(i.kv_bytes_per_token * kv_tokens for move in moves for i in items[move.start : move.stop])
-        by_target: dict[str, float] = {}
+        by_target: dict[str, tuple[int, float]] = {}  # bytes of weights, seconds of copying
         for move in moves:
-            moved = items[move.start : move.stop]
-            load_s = sum(i.weight_bytes for i in moved) / self.load_bytes_per_s
+            moved, (held_bytes, held_s) = items[move.start : move.stop], by_target.get(move.target, (0, 0.0))
             copy_s = sum(i.kv_bytes_per_token for i in moved) * kv_tokens / self.kv_bytes_per_s
-            by_target[move.target] = by_target.get(move.target, 0.0) + load_s + copy_s
-        load_s = max(by_target.values(), default=0.0)
-        return MigrationCost(moves, weight_bytes, kv_bytes, load_s, self.pause_s, self.pause_s + self.load_share * load_s)
+            by_target[move.target] = held_bytes + sum(i.weight_bytes for i in moved), held_s + copy_s
+        loads = [(size / self.load_bytes_per_s, copy_s, size) for size, copy_s in by_target.values()]
+        load_s = max((read_s + copy_s for read_s, copy_s, _ in loads), default=0.0)
+        busiest_s, _, busiest_bytes = max(loads, default=(0.0, 0.0, 0))
+        cost_s = self.pause_s + self.load_share * load_s
+        return MigrationCost(moves, weight_bytes, kv_bytes, load_s, self.pause_s, cost_s, busiest_bytes, busiest_s)
 
-    def learn(self, pause_s: float, weight_bytes: int, load_s: float) -> None:
-        """A migration paused serving for `pause_s` and loaded `weight_bytes` in `load_s`; zeros teach nothing."""
+    def learn(self, pause_s: float, cost: MigrationCost, load_s: float) -> None:
+        """A migration of that cost paused serving for `pause_s`, its weights were loaded in `load_s`; zeros teach nothing.
+
+        Nodes load side by side, so the speed is that of the one that had most to load.
+        """
         if pause_s > 0.0:
             self.pause_s += _LEARN * (pause_s - self.pause_s)
-        if weight_bytes > 0 and load_s > 0.0:
-            self.load_bytes_per_s += _LEARN * (weight_bytes / load_s - self.load_bytes_per_s)
+        if cost.busiest_bytes > 0 and load_s > 0.0:
+            self.load_bytes_per_s += _LEARN * (cost.busiest_bytes / load_s - self.load_bytes_per_s)

@@ -32,10 +32,12 @@ from engine.control.adaptation.history import Decision, History, Verdict
 from engine.control.adaptation.orders import Orders
 from engine.control.adaptation.proposal import Knowledge, Proposal, propose, sure_gain
 from engine.control.adaptation.rules import AdaptationSettings, Mode, Ruling, Situation, judge
+from engine.control.adaptation.watching.beliefs import Beliefs
 from engine.control.adaptation.watching.gates import AdaptationTrigger, TriggerKind
 from engine.control.adaptation.watching.problem import corrected, with_slower_links
 from engine.control.adaptation.watching.view import AdaptationView, MemorySample, StepSample
 from engine.control.adaptation.watching.watch import Watch
+from engine.control.sessions.served_load import Load
 from engine.data.errors import Refused
 from engine.planning.problem import Infeasible, Problem
 
@@ -53,6 +55,9 @@ class AdaptivePlanner:
         self.orders = Orders(self.settings)
         self._suggestion: Decision | None = None
         self._out: list[Decision] = []
+        self._load: Load | None = None
+        self._view: AdaptationView | None = None  # the newest
+        self.num_loads = 0  # times that the load took another shape
 
     def suggestion_for(self, plan_version: int) -> Decision | None:
         """What the operator may confirm while that plan serves: a suggestion lapses with the plan that it was made for."""
@@ -70,8 +75,9 @@ class AdaptivePlanner:
     # ------------------------------------------------------------------------------------------ decisions
     def tick(self, view: AdaptationView, now_s: float) -> list[Decision]:
         """Look at everything and decide; returns the new decisions, in order."""
-        self._out = []
+        self._out, self._view = [], view
         self._follow(view, now_s)
+        self._note_load(view, now_s)
         self.case.accrue(self.watch.metrics.num_decode_steps)
         trigger = self.watch.look(view, now_s)
         if trigger:
@@ -106,7 +112,7 @@ class AdaptivePlanner:
         """The migration was done: serving paused for `pause_s`, the new owners had loaded for `load_s`."""
         decision = self.history.get(decision_id)
         if decision.cost is not None:
-            self.rates.learn(pause_s, decision.cost.weight_bytes, load_s)
+            self.rates.learn(pause_s, decision.cost, load_s)
         return self.history.update(decision_id, outcome=f"done, paused {1e3 * pause_s:.0f} ms", realised_pause_s=pause_s)
 
     def abandoned(self, decision_id: int, reason: str, now_s: float) -> Decision:
@@ -126,7 +132,7 @@ class AdaptivePlanner:
     # ------------------------------------------------------------------------------------------ for every plan
     def corrected(self, problem: Problem, now_s: float) -> Problem:
         """`problem` with the times that nodes and links really take, and with nodes as slow as failed migrations found them."""
-        beliefs = self.watch.beliefs
+        beliefs = self.watch.beliefs if self._view is None else self._believed(self._view)
         return corrected(with_slower_links(problem, beliefs.link_factors()), self.orders.tabu.cautious(beliefs.levels, now_s))
 
     def stale_nodes(self, view: AdaptationView, now_s: float) -> tuple[str, ...]:
@@ -145,8 +151,21 @@ class AdaptivePlanner:
         self.case.restart()
         self._suggestion = None
 
+    def _believed(self, view: AdaptationView) -> Beliefs:
+        """Of nodes at work what they showed, of those that rest no more than their neighbours show."""
+        return self.watch.beliefs.with_neighbours(view.plan.stages, view.home)
+
+    def _note_load(self, view: AdaptationView, now_s: float) -> None:
+        """Say that the load has another shape, whatever follows from it."""
+        load = view.law.load if view.law is not None else None
+        if load is not None and self._load is not None and load != self._load:
+            self.num_loads += 1
+            trigger = AdaptationTrigger(TriggerKind.LOAD, "plan", f"the load is {load} after {self._load}")
+            self._say(now_s, Verdict.NOTE, trigger, "the plan is looked at for it")
+        self._load = load
+
     def _propose(self, view: AdaptationView, trigger: AdaptationTrigger, now_s: float) -> None:
-        know = Knowledge(self.watch.beliefs, self.orders.tabu, self.rates, self.watch.room_bytes(view))
+        know = Knowledge(self._believed(view), self.orders.tabu, self.rates, self.watch.room_bytes(view))
         self._suggestion = None
         standing = self.case.proposal
         if trigger.kind is TriggerKind.LOAD and standing and standing.changes:
@@ -181,7 +200,7 @@ class AdaptivePlanner:
             doubtful=self.watch.doubtful(view),
             model_error=self.orders.model_error,
             level_error=max(errors.values(), default=0.0),
-            sure_gain=0.0 if proposal.before is None else sure_gain(proposal, view, self.watch.beliefs, errors),
+            sure_gain=0.0 if proposal.before is None else sure_gain(proposal, view, self._believed(view), errors),
         )
 
     def _decided(self, view: AdaptationView, proposal: Proposal, ruling: Ruling, now_s: float) -> Decision:

@@ -80,7 +80,7 @@ def examine(probation: Probation, view: AdaptationView, metrics: RuntimeMetrics,
     after = {node: probation.levels.get(node, 0.0) + excess[node] for node in levels}
 
     def period_s(plan: Plan, by_node: Mapping[str, float]) -> float:
-        return plan_under(plan.stages, view.problem, beliefs, by_node, view.in_flight).period_s
+        return plan_under(plan.stages, view.problem, beliefs, by_node, view.in_flight, view.law).period_s
 
     return Outcome(
         period_s(probation.before, probation.levels), period_s(view.plan, probation.levels), period_s(view.plan, after), levels, excess

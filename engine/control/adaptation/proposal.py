@@ -12,7 +12,7 @@ from engine.control.adaptation.watching.gates import AdaptationTrigger, TriggerK
 from engine.control.adaptation.watching.problem import corrected, knows_all, with_slower_links
 from engine.control.adaptation.watching.view import AdaptationView
 from engine.data.plan import Plan
-from engine.planning.live_plan import stable_plan
+from engine.planning.live_plan import loaded_plan
 from engine.planning.problem import Infeasible
 
 _SURE = 2.0  # standard errors
@@ -58,7 +58,7 @@ def running_plan(view: AdaptationView, beliefs: Beliefs) -> HeterogeneousPlan | 
     """The view's plan as it is believed to run; None if a node of it is gone."""
     if not knows_all(view.problem, view.plan.stages):
         return None
-    return plan_under(view.plan.stages, view.problem, beliefs, beliefs.levels, view.in_flight)
+    return plan_under(view.plan.stages, view.problem, beliefs, beliefs.levels, view.in_flight, view.law)
 
 
 def sure_gain(proposal: Proposal, view: AdaptationView, beliefs: Beliefs, errors: Mapping[str, float]) -> float:
@@ -69,7 +69,7 @@ def sure_gain(proposal: Proposal, view: AdaptationView, beliefs: Beliefs, errors
         taken = wanted.get(node_id, 0) - held.get(node_id, 0)
         levels[node_id] = levels.get(node_id, 0.0) + _SURE * error * ((taken > 0) - (taken < 0))
     stages = view.plan.stages, proposal.plan.stages
-    before, after = (plan_under(s, view.problem, beliefs, levels, view.in_flight) for s in stages)
+    before, after = (plan_under(s, view.problem, beliefs, levels, view.in_flight, view.law) for s in stages)
     return 1.0 - after.period_s / before.period_s if before.period_s > 0.0 else 0.0
 
 
@@ -78,11 +78,12 @@ def propose(view: AdaptationView, trigger: AdaptationTrigger, know: Knowledge, n
     levels, links = know.beliefs.levels, with_slower_links(view.problem, know.beliefs.link_factors())
     try:
         problem = corrected(links, levels, _smallest(know.room_bytes, know.tabu.room_bytes(view.problem, now_s)))
-        plan = stable_plan(problem, view.strategy, view.plan.plan_version + 1)
+        plan = loaded_plan(problem, view.planned(problem), view.strategy, view.plan.plan_version + 1)
     except Infeasible:
         levels = know.tabu.cautious(levels, now_s)
-        plan = stable_plan(corrected(links, levels, know.room_bytes), view.strategy, view.plan.plan_version + 1)
-    after = plan_under(plan.stages, view.problem, know.beliefs, levels, view.in_flight)
+        problem = corrected(links, levels, know.room_bytes)
+        plan = loaded_plan(problem, view.planned(problem), view.strategy, view.plan.plan_version + 1)
+    after = plan_under(plan.stages, view.problem, know.beliefs, levels, view.in_flight, view.law)
     cost = know.rates.cost(view.problem.items, view.plan.stages, plan.stages, view.kv_tokens)
     return Proposal(trigger, plan, plan.stages != view.plan.stages, running_plan(view, know.beliefs), after, cost)
 

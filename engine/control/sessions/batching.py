@@ -114,11 +114,11 @@ def num_lanes(specs: Iterable[NodeSpec]) -> int:
     by_host: dict[str, list[NodeSpec]] = {}
     for spec in specs:
         by_host.setdefault(spec.host, []).append(spec)
-    busy = sum(min(len(on_host), _at_once(on_host)) for on_host in by_host.values())
+    busy = sum(min(len(on_host), stages_at_once(on_host)) for on_host in by_host.values())
     return busy + (len(by_host) > 1)
 
 
-def _at_once(specs: list[NodeSpec]) -> int:
+def stages_at_once(specs: list[NodeSpec]) -> int:
     """Stages of one host that compute side by side: each GPU, and as many CPU stages as their threads leave cores for."""
     devices = {s.device for s in specs if s.device != "cpu"}
     on_cpu = [s for s in specs if s.device == "cpu"]

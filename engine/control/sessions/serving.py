@@ -18,6 +18,7 @@ from engine.control.sessions.metrics import PipelineMetrics
 from engine.control.sessions.past_sessions import FAILED, PastSessions
 from engine.control.sessions.reuse.prefix_cache import PrefixCache, PrefixSettings
 from engine.control.sessions.scheduler import Scheduler, SchedulerLimits
+from engine.control.sessions.served_load import ServedLoad
 from engine.control.sessions.session import Session, SessionState
 from engine.control.sessions.session_status import ended, with_error
 from engine.data.errors import Cancelled, Corrupt, Exhausted, Gap, NoodleError, NotFound, Stale, Unavailable
@@ -39,6 +40,7 @@ class Serving:
         self.speculation = Speculation(speculate)
         self.batcher = Batcher(limits, self.speculation)
         self.metrics = PipelineMetrics()
+        self.seen = ServedLoad()
         self.flights: dict[int, Flight] = {}
         self.num_lanes = 1
         self.past = past
@@ -261,6 +263,11 @@ class Serving:
         text = f"sent again from its first token after {len(session.generated)} tokens: {error}"
         out.append(do.Record(Severity.WARN, "session", session.session_id, text))
         return str(error) if isinstance(error, Unavailable) else ""
+
+    def tick(self, now_s: float) -> None:
+        """Time passes: what is known of late, and of the load."""
+        self.metrics.tick(now_s)
+        self.seen.look(self.scheduler.running(), now_s)
 
     def time_out_queue(self, why: str, now_s: float, out: list[do.Command]) -> None:
         """Waiting is bounded and says what it waited for."""

@@ -58,7 +58,7 @@ _PROBLEM = (
 )
 _ITEM = ("name", "weight_bytes", "kv_bytes_per_token", "output_bytes", "tied_to", "tied_bytes", "workspace_bytes")
 _NODE = ("id", "memory_bytes", "price_per_s", "time_s", "time_s_by_batch", "stage_time_s", "base_s", "buffer_bytes", "memory_pool", "host")
-_HOST = ("id", "stages_at_once", "neighbour_share")
+_HOST = ("id", "stages_at_once", "neighbour_share", "message_s")
 _LINK = ("latency_s", "bandwidth_bytes_per_s")
 _CONSTRAINTS = (
     "pins",
@@ -280,9 +280,8 @@ def _hosts(raw: Any) -> tuple[Host, ...]:
         where = f"hosts[{k}]"
         check_keys(where, host, _HOST, required=("id",))
         at_once = count(f"{where}.stages_at_once", host.get("stages_at_once", 1), 1)
-        hosts.append(
-            Host(text(f"{where}.id", host["id"]), at_once, number(f"{where}.neighbour_share", host.get("neighbour_share", 0), 1e6))
-        )
+        shares = (number(f"{where}.{key}", host.get(key, 0), 1e6) for key in ("neighbour_share", "message_s"))
+        hosts.append(Host(text(f"{where}.id", host["id"]), at_once, *shares))
     return tuple(hosts)
 
 
@@ -331,7 +330,10 @@ def problem_document(problem: Problem) -> dict[str, Any]:
         "use_all_nodes": problem.use_all_nodes,
         "memory_pools": [{"id": pool.pool_id, "memory_bytes": pool.memory_bytes} for pool in problem.pools],
         **_given(
-            hosts=[{"id": h.host_id, "stages_at_once": h.stages_at_once, "neighbour_share": h.neighbour_share} for h in problem.hosts]
+            hosts=[
+                {"id": h.host_id, "stages_at_once": h.stages_at_once, "neighbour_share": h.neighbour_share, "message_s": h.message_s}
+                for h in problem.hosts
+            ]
         ),
         "constraints": _constraints_of(problem),
     }

@@ -218,7 +218,7 @@ class Large:
         """(a bound of every round trip, chains within several bottlenecks from `bottleneck_s` up)."""
         if any(self.t.times.table):
             return 0.0, []
-        times = np.where(self.arrays.limit[:, : self.n] <= np.arange(self.n), np.inf, np.diff(np.array(self.t.times.prefix), axis=1))
+        times = np.where(self.arrays.limit[:, : self.n] <= np.arange(self.n), np.inf, np.diff(np.array(self.t.times.trip_prefix), axis=1))
         dual = MemoryDual(self.t, times)
         bound_s = max(float(times.min(axis=0).sum()), float(dual.rest[0])) * (1 - 1e-9)
         chains = list(self._furthest(bottleneck_s, dual))
@@ -246,7 +246,7 @@ class Large:
 
     def _furthest(self, bottleneck_s: float, dual: MemoryDual) -> Iterator[Chain]:
         """Chains of stages that reach as far as they can, by time alone and with the price of memory."""
-        prefix, base, hop = np.array(self.t.times.prefix), np.array(self.t.times.base)[:, None], np.array(self.t.times.hop)
+        prefix, base, hop = np.array(self.t.times.trip_prefix), np.array(self.t.times.base)[:, None], np.array(self.t.times.hop)
         for factor in (1.0, 1.05, 1.2, 1.5, 2.0, 4.0, 1e6):
             stops = self.arrays.furthest(self.t.times.grid.between(0.0, 2 * bottleneck_s * factor))
             ends = np.minimum(stops, self.n)
@@ -258,7 +258,7 @@ class Large:
                     yield self._beam(stops, price, rest)
 
     def _trip_s(self, chain: Chain) -> float:
-        return sum(self.t.times.stage_s(*stage) + self.t.times.hop[stage[2]] for stage in chain) + (
+        return sum(self.t.times.trip_s(*stage) + self.t.times.hop[stage[2]] for stage in chain) + (
             self.t.times.back if len(chain) > 1 else 0.0
         )
 

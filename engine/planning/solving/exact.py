@@ -78,8 +78,13 @@ class Solver:
     @property
     def is_counted(self) -> bool:
         """Whether the only further limit is on the number of stages, which must be several."""
+        return self.is_counted_within and self.tables.problem.constraints.bottleneck_limit_s == math.inf
+
+    @property
+    def is_counted_within(self) -> bool:
+        """The same, and perhaps a bottleneck that plans must keep."""
         c = self.tables.problem.constraints
-        return self.relaxed is self.tables and c.min_stages > 1 and min(c.latency_limit_s, c.bottleneck_limit_s) == math.inf
+        return self.relaxed is self.tables and c.min_stages > 1 and c.latency_limit_s == math.inf
 
     def has_its_count(self, chain: Chain) -> bool:
         """Whether a chain has a number of stages that is allowed."""
@@ -104,7 +109,7 @@ class Solver:
         from engine.planning.solving.thresholds.leximin import Descent
 
         assert self.relaxed is not None  # noqa: S101  an invariant, not validation
-        descent = Descent(self.relaxed)
+        descent = Descent(self.relaxed, self.bounds.stages[1])
         return descent if descent.bottleneck() else None
 
     def emptiest(self, most_s: float, least_s: float, chain: Chain) -> Chain:
@@ -115,8 +120,8 @@ class Solver:
         from engine.planning.solving.thresholds.leximin import Descent
         from engine.planning.solving.thresholds.memory_share import emptiest, no_fuller
 
-        share, chain = emptiest(self.tables, most_s, chain)
-        descent = Descent(no_fuller(self.tables, share))
+        share, chain = emptiest(self.tables, most_s, chain, self.bounds.stages[1])
+        descent = Descent(no_fuller(self.tables, share), self.bounds.stages[1])
         descent.between(least_s, chain)
         return descent.chain
 
@@ -126,11 +131,13 @@ class Solver:
             found = self.search.best(BOTTLENECK, bounds)
             return None if found is None else (found.value, found.chain)
         least = self._least()
-        if least is None or (bounds == self.bounds and (self.exact or (self.is_counted and self.has_its_count(least[1])))):
+        if least is None or (bounds == self.bounds and self.exact):
             return least
         most_s = bounds.cost_s
         if least[0] > most_s:
             return None
+        if bounds == self.bounds and self.is_counted_within and self.has_its_count(least[1]):
+            return least
         for factor in (1.0, 1.01, 1.03, 1.1, 1.3, 2.0, math.inf):
             found = self.search_within(BOTTLENECK, replace(bounds, cost_s=min(least[0] * factor if least[0] else math.inf, most_s)))
             if found is not None:

@@ -219,7 +219,7 @@ class LabelSearch:
         """None if the stage alone is over a limit."""
         t, bounds = self.tables, self._bounds
         cost_s = compute_s + held_s if t.times.additive else max(compute_s, held_s)
-        spent_s = compute_s + hop_s + back_s
+        spent_s = t.times.trip_s(c, start, stop) + hop_s + back_s
         if cost_s > bounds.cost_s or spent_s == math.inf:
             return None
         share = t.rooms.used_ratio(c, start, stop) if bounds.ratio < math.inf or self._goal.extend is extend_ratio else 0.0

@@ -95,6 +95,10 @@ def _memory_aware(solver: Solver) -> Best | None:
     most_s = BOTTLENECK_SLACK * fastest[0] if limit_s == math.inf else limit_s
     if solver.exact:
         return Best(solver.emptiest(most_s, *fastest), "threshold search over sets of nodes")
+    if solver.is_counted_within and solver.has_its_count(fastest[1]):
+        chain = solver.emptiest(most_s, *fastest)
+        if solver.has_its_count(chain):
+            return Best(chain, "threshold search over sets of nodes")
     near = replace(solver.bounds, cost_s=most_s)
     emptiest = solver.search_within(RATIO, near)
     return None if emptiest is None else _tie(solver, BOTTLENECK, replace(near, ratio=emptiest.value), emptiest.chain)

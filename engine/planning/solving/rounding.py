@@ -72,6 +72,7 @@ def _ratio(hidden: float, least: float) -> float:
 def _least_period_s(tables: Tables) -> float:
     """No chain has a smaller period: the stage that holds an item takes as long as the item, or as the shortest stage there."""
     times = [[b - a for a, b in pairwise(row)] for row in tables.times.prefix]
+    trips = [[b - a for a, b in pairwise(row)] for row in tables.times.trip_prefix]
     least = [min(table) if table else base for table, base in zip(tables.times.table, tables.times.base, strict=True)]
     able = [[c for c in range(len(least)) if tables.limit[c][i] > i] for i in range(tables.n)]
     longest = max(
@@ -79,7 +80,7 @@ def _least_period_s(tables: Tables) -> float:
     )
     if any(tables.times.table):
         return longest
-    return max(longest, math.fsum(min((times[c][i] for c in some), default=0.0) for i, some in enumerate(able)) / tables.problem.in_flight)
+    return max(longest, math.fsum(min((trips[c][i] for c in some), default=0.0) for i, some in enumerate(able)) / tables.problem.in_flight)
 
 
 def reading_below(problem: Problem, strategy: str, costs: Costs) -> Reading:

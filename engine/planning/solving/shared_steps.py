@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 
 from engine.planning.load import Steps, lanes_by_stages, steps_of
 from engine.planning.problem import Infeasible, PlanningNode, Problem, TooHard
+from engine.planning.route import DEFAULT
 from engine.planning.solution import Costs, Cut, Solution, evaluate
 from engine.planning.solving.beam_plan import allowed
 from engine.planning.solving.bounds import ROUNDING, least_bottleneck
 from engine.planning.solving.objectives import BOTTLENECK_SLACK
-from engine.planning.solving.rounding import CERTAIN
+from engine.planning.solving.rounding import CERTAIN, cost_slack_s
 from engine.planning.solving.strategy_keys import key_of, objective_of, solution_of
-from engine.planning.solving.structure import best_link, nodes_of
+from engine.planning.solving.structure import best_link, is_regular, nodes_of
 from engine.planning.solving.tables import Tables
 
 _UNFOUND = "no plan was found by trying, and none is proved impossible: drop a limit, or leave nodes that share a host out"
@@ -43,10 +44,27 @@ class Shape:
         least_s = max(least_bottleneck(Tables(p)), _within_stages(nodes, self.stages[1]))
         if strategy in ("latency_optimized", "cost"):
             hops_s = (self.stages[0] - 1) * best_link(p).latency_s
-            trip_s = math.fsum(map(min, zip(*(node.time_s for node in nodes), strict=True))) + hops_s
+            trip_s = math.fsum(map(min, zip(*(node.trip_time_s or node.time_s for node in nodes), strict=True))) + hops_s
             least_s = max(least_s, trip_s / self.steps.in_flight)
         price = min(node.price_per_s for node in nodes) if strategy == "cost" else 1.0
         return price * least_s * self.steps.per_token * ROUNDING
+
+    def floor(self, strategy: str) -> float:
+        """A lower bound that costs a few milliseconds: from the smallest bottleneck of so many stages at most, where a threshold search
+        finds it; inf where it finds no plan."""
+        p = self.problem
+        if strategy == "memory_aware" or self.stages[1] == 1 or not is_regular(p):
+            return 0.0
+        tables = Tables(p)
+        if math.prod(size + 1 for size in tables.size) > DEFAULT.most_sets:
+            return 0.0
+        from engine.planning.solving.thresholds.leximin import Descent
+
+        descent = Descent(tables, self.stages[1])
+        if not descent.bottleneck():
+            return math.inf
+        price = min(p.nodes[u].price_per_s for u in nodes_of(p)) if strategy == "cost" else 1.0
+        return price * max(0.0, descent.bottleneck_s - 2 * cost_slack_s(tables)) * self.steps.per_token * ROUNDING
 
 
 def _within_stages(nodes: list[PlanningNode], most: int) -> float:
@@ -132,9 +150,8 @@ class _Best:
         found, costs, objective = self.placed.found, self.placed.costs, self.objective
         optimal = self.bound >= objective * (1 - CERTAIN)
         known = solution_of(self.strategy, found.cuts, costs, max(0.0, self.bound), optimal=optimal, method=found.method)
-        is_alone = not any(
-            True for _ in _slower_of_hosts(self.problem)
-        )  # else the shapes are relaxations, and what ties there need not here
+        # Else the shapes are relaxations, and what ties there need not here.
+        is_alone = not any(True for _ in _slower_of_hosts(self.problem)) and not any(host.message_s for host in self.problem.hosts)
         return replace(known, ties_searched=found.ties_searched and is_alone, route=found.route, why=found.why)
 
 
@@ -156,7 +173,8 @@ def best_of(problem: Problem, strategy: str, answer: Answer) -> Solution | TooHa
         return _emptiest(problem, shapes, answer)
     best = _Best(problem, strategy)
     _offer_apart(problem, best, answer)
-    for bound, shape in sorted(((shape.bound(strategy), shape) for shape in shapes), key=lambda pair: pair[0]):
+    bounds = [max(shape.bound(strategy), shape.floor(strategy)) for shape in shapes]
+    for bound, shape in sorted(zip(bounds, shapes, strict=True), key=lambda pair: pair[0]):
         if bound > best.objective:
             best.note(bound)
         else:
@@ -216,17 +234,20 @@ def _slower_of_hosts(problem: Problem) -> Iterator[PlanningNode]:
 
 def _balanced(problem: Problem, shapes: Iterable[Shape], answer: Answer) -> Solution | TooHard | None:
     """The most stages first: once there is a plan, only shapes that have as many can better it."""
-    best = _Best(problem, "balanced")
+    best, most_found = _Best(problem, "balanced"), 0
     for shape in sorted(shapes, key=lambda shape: -shape.stages[1]):
         most = len(best.placed.found.stages) if best.placed else 0
         if shape.stages[1] < most:
             break
         before = best.bound
         found = _search(shape, best, answer)
+        most_found = max(most_found, len(found.stages) if found is not None else 0)
         if found is not None and len(found.stages) < most:
             best.bound = before
         elif found is not None and len(found.stages) > most:
             best.bound = found.lower_bound * shape.steps.per_token * ROUNDING
+    if best.placed is not None and len(best.placed.found.stages) < most_found:
+        best.bound = 0.0  # a relaxation has plans of more stages, which hosts that are shared make too late: they bound nothing
     return best.solution()
 
 
@@ -235,7 +256,7 @@ def _emptiest(problem: Problem, shapes: Iterable[Shape], answer: Answer) -> Solu
     fastest = best_of(problem, "bottleneck_first", answer)
     if not isinstance(fastest, Solution):
         return fastest
-    most_s = BOTTLENECK_SLACK * fastest.objective
+    most_s = BOTTLENECK_SLACK * fastest.objective * (1 + CERTAIN)  # seconds of a token times fractions of rows are not exact
     best = _Best(problem, "memory_aware", most_s)
     best.offer(fastest)
     for shape in shapes:

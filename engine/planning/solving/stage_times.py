@@ -57,18 +57,26 @@ class StageTimes:
         nodes = [problem.nodes[members[0]] for members in classes]
         most_s = [reading.most_on(node) for node in nodes]
         plain = [[min(t, most) if t < math.inf else 0.0 for t in n.time_s] for n, most in zip(nodes, most_s, strict=True)]
+        most_trip_s = [max(most, reading.most_back_s) for most in most_s]
+        trips = [[min(t, most) if t < math.inf else 0.0 for t in n.trip_time_s] for n, most in zip(nodes, most_trip_s, strict=True)]
         tables = [[min(t, most) if t < math.inf else t for t in n.stage_time_s] for n, most in zip(nodes, most_s, strict=True)]
         bases = [min(node.base_s, most) for node, most in zip(nodes, most_s, strict=True)]
         hops, back = self._hop_times()
         back = min(back, reading.most_back_s)
         sizes = [len(members) for members in classes]
         longest = [max((t for t in table if t < math.inf), default=0.0) for table in tables]
-        total = sum(map(sum, plain)) + sum(t * k for t, k in zip(longest, sizes, strict=True))
+        total = sum(max(sum(times), sum(trip)) for times, trip in zip(plain, trips, strict=True)) + sum(
+            t * k for t, k in zip(longest, sizes, strict=True)
+        )
         total += (max(hops) + back + max(bases, default=0.0)) * sum(sizes)
         self.grid = Grid.up_to(total) if reading.has_grid else Grid()
         self.squares = Grid.up_to(total, 2) if reading.has_grid else Grid()
         rounded = self.grid.rounded
         self.prefix = [list(accumulate(map(rounded, times), initial=0.0)) for times in plain]  # [class][item] up to it
+        # The same of round trips, in which items can take longer: those of the largest step.
+        self.trip_prefix = [
+            list(accumulate(map(rounded, trip), initial=0.0)) if trip else row for trip, row in zip(trips, self.prefix, strict=True)
+        ]
         self.base, self.hop = [rounded(b) for b in bases], [rounded(h) for h in hops]
         self.held = [rounded(h) for h in self._held_times()] if self.streamed and self.uniform else self.hop  # of a hop, in a stage's cost
         self.table = [[rounded(t) for t in times] for times in tables]  # [class][items - 1] of whole stages; else empty
@@ -88,7 +96,8 @@ class StageTimes:
     def _held_times(self) -> list[float]:
         link = self.problem.links
         assert isinstance(link, Link)  # noqa: S101  for the type checker
-        held = [min(link.held_s(item.output_bytes_per_token), self.reading.most_hop_s) for item in self.problem.items[:-1]]
+        share = self.problem.held_share
+        held = [min(link.held_s(item.output_bytes_per_token * share), self.reading.most_hop_s) for item in self.problem.items[:-1]]
         return [0.0, *held, 0.0]
 
     def _hop_s(self, link: Link, num_bytes: float) -> float:
@@ -113,6 +122,14 @@ class StageTimes:
             return self.problem.stage_s(self.classes[c][0], start, stop)
         return self.prefix[c][stop] - self.prefix[c][start] + self.base[c]
 
+    def trip_s(self, c: int, start: int, stop: int) -> float:
+        """What a stage that is allowed adds to a round trip, beside its hop."""
+        if self.table[c]:
+            return self.stage_s(c, start, stop)
+        if not self.reading.has_grid:
+            return self.problem.trip_s(self.classes[c][0], start, stop)
+        return self.trip_prefix[c][stop] - self.trip_prefix[c][start] + self.base[c]
+
     def stage_cost_s(self, stage: tuple[int, int, int]) -> float:
         """A stage's share of the bottleneck, with uniform links."""
         if stage not in self._costs:
@@ -135,7 +152,8 @@ class StageTimes:
         link = self._link[self._ends(c, d)]
         if not self.streamed or link is None:
             return self.pair_hop(c, d, cut)
-        return self.grid.rounded(min(link.held_s(self.problem.items[cut - 1].output_bytes_per_token), self.reading.most_hop_s))
+        num_bytes = self.problem.items[cut - 1].output_bytes_per_token * self.problem.held_share
+        return self.grid.rounded(min(link.held_s(num_bytes), self.reading.most_hop_s))
 
     def pair_back(self, last: int, first: int) -> float:
         """Return hop of a chain of two or more stages; with coordinator links, of any."""

@@ -30,7 +30,7 @@ def node_classes(problem: Problem) -> list[list[int]]:
     for u in nodes:
         node = problem.nodes[u]
         sizes = (node.memory_bytes, node.buffer_bytes, node.pool_id)
-        key = (node.time_s, node.stage_time_s, node.base_s, node.price_per_s, problem.ends_s(u), sizes)
+        key = (node.time_s, node.trip_time_s, node.stage_time_s, node.base_s, node.price_per_s, problem.ends_s(u), sizes)
         pin = node.node_id if node.node_id in pinned else None
         alike = groups.setdefault((*key, pin), [])
         home = next((group for group in alike if _swappable(problem, nodes, group[0], u)), None)
@@ -63,7 +63,7 @@ def interchangeable(problem: Problem) -> bool:
         and len(set(problem.workspace_bytes)) <= 1
         and not c.pins
         and not c.stage_items
-        and all(node.stage_time_s or len(set(node.time_s)) == 1 for node in problem.nodes)
+        and all(node.stage_time_s or len(set(node.time_s)) == 1 >= len(set(node.trip_time_s)) for node in problem.nodes)
     )
 
 
@@ -72,7 +72,7 @@ def last_matters(problem: Problem) -> bool:
     link = problem.links
     assert isinstance(link, Link)  # noqa: S101  for the type checker
     num_bytes = problem.items[0].output_bytes_per_token
-    hop_s = link.held_s(num_bytes) if problem.link_cost == STREAMED else link.transfer_s(num_bytes)
+    hop_s = link.held_s(num_bytes * problem.held_share) if problem.link_cost == STREAMED else link.transfer_s(num_bytes)
     least = min(node.base_s + min(node.stage_time_s or node.time_s) for node in problem.nodes)
     return hop_s > 0 if problem.link_cost == ADDITIVE else hop_s > least
 

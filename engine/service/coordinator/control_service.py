@@ -14,6 +14,7 @@ import grpc.aio
 
 from engine.control import events as on
 from engine.control.move_estimate import estimate_move, preview_with, preview_without
+from engine.control.placement import law_for
 from engine.control.sessions.scheduler import check_length
 from engine.data.errors import InvalidInput, NotFound, Refused, Stale, Unavailable, check_name
 from engine.data.generation import GenerateRequest, check_stop
@@ -147,7 +148,9 @@ class ControlService(rpc.ControlServicer):
         return wire.to_message(cluster.preview(request.strategy, _stages(request)), pb.Plan())
 
     async def GetProblem(self, request: pb.GetProblemRequest, context: grpc.aio.ServicerContext) -> pb.GetProblemReply:
-        return pb.GetProblemReply(problem_json=problem_to_json(self._shell.cluster.problem()))
+        cluster = self._shell.cluster
+        law = law_for(cluster.members, cluster.serving.seen.load, cluster.plan)
+        return pb.GetProblemReply(problem_json=problem_to_json(law.problem(cluster.problem())))
 
     async def GetLinks(self, request: pb.GetLinksRequest, context: grpc.aio.ServicerContext) -> pb.Links:
         links = self._shell.cluster.members.links

@@ -15,18 +15,21 @@ import psutil
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.commands import Record
 from engine.control.moves import num_moved
-from engine.control.placement import plan_for
+from engine.control.nodes.load_law import LoadLaw
+from engine.control.placement import law_for, plan_for
 from engine.data.errors import NoodleError
 from engine.data.plan import Plan
 from engine.data.status import WINDOW_S, ClusterStatus, CoordinatorGauges, Outlook, Phase, Severity
 from engine.diagnosis.finding import Finding, Kind
 from engine.diagnosis.standing import Standing
 from engine.planning.problem import Problem
+from engine.planning.solution import evaluate
 from engine.service.machine_sensors import disk_free_bytes
 
 LOOK_S, OUTLOOK_S = 1.0, 10.0
 MOST_NODES = 16  # a plan for more may take long, even beside the loop
-FOR_SPEED = ("balanced", "bottleneck_first", "latency_optimized")  # others may choose a slower plan, and are right
+FOR_SPEED = ("auto", "balanced", "bottleneck_first", "latency_optimized")  # others may choose a slower plan, and are right
+FOR_PERIOD = ("auto", "latency_optimized")
 _QUIET = frozenset({Kind.PROMPT, Kind.KV, Kind.BUSY_HOST, Kind.RESTING})  # told, but nothing that somebody must acknowledge
 
 
@@ -87,6 +90,7 @@ class Question:
     config: ClusterConfig
     plan: Plan
     strategy: str
+    law: LoadLaw
 
 
 def _question(cluster: Cluster) -> Question | None:
@@ -95,7 +99,8 @@ def _question(cluster: Cluster) -> Question | None:
     if plan is None or cluster.phase is not Phase.SERVING or strategy not in FOR_SPEED or len(cluster.members) > MOST_NODES:
         return None
     try:
-        return Question(cluster.problem(), cluster.config, plan, strategy)
+        law = law_for(cluster.members, cluster.serving.seen.load, plan)
+        return Question(cluster.problem(), cluster.config, plan, strategy, law)
     except NoodleError:
         return None
 
@@ -104,15 +109,19 @@ def outlook(asked: Question) -> Outlook:
     """The plan that serves beside the one that would be made now; nothing where there is none."""
     strategy, version = asked.strategy, asked.plan.plan_version
     try:
-        present = plan_for(asked.problem, asked.config, strategy, version, asked.plan.stages, is_asked=False)
-        best = plan_for(asked.problem, asked.config, strategy, version, (), is_asked=True)
+        present = plan_for(asked.problem, asked.config, strategy, version, asked.plan.stages, False, asked.law)
+        best = plan_for(asked.problem, asked.config, strategy, version, (), True, asked.law)
+        loaded = asked.law.problem(asked.problem)
     except NoodleError:
         return Outlook()
-    return Outlook(_objective_s(present, strategy), _objective_s(best, strategy), num_moved(asked.plan, best))
+    return Outlook(_objective_s(loaded, present, strategy), _objective_s(loaded, best, strategy), num_moved(asked.plan, best))
 
 
-def _objective_s(plan: Plan, strategy: str) -> float:
-    return plan.round_trip_s if strategy == "latency_optimized" else plan.bottleneck_s
+def _objective_s(loaded: Problem, plan: Plan, strategy: str) -> float:
+    """Of one token, at the load that is served."""
+    index = {node.node_id: u for u, node in enumerate(loaded.nodes)}
+    costs = evaluate(loaded, tuple((index[s.node_id], s.start, s.stop) for s in plan.stages))
+    return costs.period_s if strategy in FOR_PERIOD else costs.bottleneck_s * costs.steps.per_token
 
 
 def _begins(finding: Finding) -> Record:

@@ -67,7 +67,7 @@ class CoordinatorOptions:
         metavar="N",
         help="workers to begin with (default %(default)s); auto with `up --on ray`: as many as its nodes hold",
     )
-    strategy: str = option(default="balanced", help="what the planner minimises (default %(default)s)")
+    strategy: str = option(default="auto", help="what the planner minimises (default %(default)s)")
     layers: tuple[int, ...] = option(kind=ids, default=(), metavar="N,N,...", help="items per stage, instead of a plan that is searched")
     adapt: str = option(default="off", choices=MODES, help="move layers when a worker drifts from its plan (default %(default)s)")
     speculate: str = option(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from engine.control.adaptation.history import Decision
 from engine.control.adaptation.planner import AdaptivePlanner
 from engine.control.adaptation.rules import AdaptationSettings
 from engine.control.adaptation.watching.problem import corrected
@@ -21,6 +22,7 @@ class Adaptive:
 
     def __init__(self, settings: AdaptationSettings | None = None) -> None:
         self.planner = AdaptivePlanner(settings)
+        self._order: Decision | None = None
 
     @property
     def num_alarms(self) -> int:
@@ -33,7 +35,15 @@ class Adaptive:
         self.planner.observe_memory(sample, now_s)
 
     def tick(self, view: AdaptationView, now_s: float) -> Plan | None:
-        return next((d.plan for d in self.planner.tick(view, now_s) if d.orders_migration), None)
+        order = next((d for d in self.planner.tick(view, now_s) if d.orders_migration), None)
+        self._order = order or self._order
+        return order.plan if order else None
+
+    def committed(self, pause_s: float, load_s: float, now_s: float) -> None:
+        """As a cluster says it: what was ordered last is done."""
+        order, self._order = self._order, None
+        if order is not None:
+            self.planner.committed(order.decision_id, now_s, pause_s=pause_s, load_s=load_s)
 
 
 class Ratios:
@@ -58,6 +68,9 @@ class Ratios:
 
     def observe_memory(self, sample: MemorySample, now_s: float) -> None:
         """They do not look at memory."""
+
+    def committed(self, pause_s: float, load_s: float, now_s: float) -> None:
+        """They do not weigh what a migration costs."""
 
     def check(self, now_s: float) -> None:
         """Called after every step."""

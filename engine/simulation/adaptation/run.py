@@ -48,6 +48,7 @@ class Policy(Protocol):
     def observe(self, sample: StepSample, now_s: float) -> None: ...
     def observe_memory(self, sample: MemorySample, now_s: float) -> None: ...
     def tick(self, view: AdaptationView, now_s: float) -> Plan | None: ...
+    def committed(self, pause_s: float, load_s: float, now_s: float) -> None: ...
 
 
 @dataclass(slots=True)
@@ -69,9 +70,10 @@ class Loss:
 
 
 class Run:
-    """Drives `policy` through `trace`; `finish` returns the loss."""
+    """Drives `policy` through `trace`; `finish` returns the loss. `rates` are what migrations really take."""
 
-    def __init__(self, trace: Trace, policy: Policy, rng: Generator) -> None:
+    def __init__(self, trace: Trace, policy: Policy, rng: Generator, rates: MigrationRates | None = None) -> None:
+        self.rates = rates or MigrationRates()
         self.trace, self.policy, self.rng = trace, policy, rng
         self.loss, self.now_s, self.step = Loss(), 0.0, 0
         self.problem: Problem = problem(trace.started_with)
@@ -124,8 +126,11 @@ class Run:
         self.condition = replace(self.condition, nodes=tuple(n for n in self.condition.nodes if n not in self._dead))
         self.problem = problem(self.condition.nodes)
         self.best_s = period_s(best_plan(self.condition, self.trace.strategy).stages, self.condition)
-        plan = self.policy.tick(self._view(), self.now_s) or make_plan(self.problem, self.trace.strategy, self.plan.plan_version + 1)
-        self._commit(plan, self._cost(plan))
+        ordered = self.policy.tick(self._view(), self.now_s)
+        plan = ordered or make_plan(self.problem, self.trace.strategy, self.plan.plan_version + 1)
+        cost = self._cost(plan)
+        if self._commit(plan, cost) and ordered:
+            self.policy.committed(cost.pause_s, cost.busiest_s, self.now_s)
 
     def _fits(self, stage: Stage) -> bool:
         held_bytes = self.problem.stage_bytes(stage.start, stage.stop)
@@ -157,7 +162,8 @@ class Run:
             self.policy.observe_memory(sample, self.now_s)
         if self._order and self.now_s >= self._order[2]:
             plan, cost, _ = self._order
-            self._commit(plan, cost)
+            if self._commit(plan, cost):
+                self.policy.committed(cost.pause_s, cost.busiest_s, self.now_s)
         wanted = self.policy.tick(self._view(), self.now_s)
         if wanted and self._order is None and wanted.stages != self.plan.stages:
             cost = self._cost(wanted)
@@ -170,18 +176,20 @@ class Run:
             self.loss.num_useless_again += wanted.stages in self._useless
             self._useless.add(wanted.stages)
 
-    def _commit(self, plan: Plan, cost: MigrationCost) -> None:
+    def _commit(self, plan: Plan, cost: MigrationCost) -> bool:
+        """False if a node of the plan is gone."""
         self._order = None
         if any(s.node_id not in self.condition.nodes for s in plan.stages):
-            return
+            return False
         self.plan = replace(plan, plan_version=self.plan.plan_version + 1)
         self.now_s += cost.pause_s
         self.loss.migrations_s += cost.cost_s
         self.loss.num_migrations += 1
         self._settle()
+        return True
 
     def _cost(self, plan: Plan) -> MigrationCost:
-        return MigrationRates().cost(self.problem.items, self.plan.stages, plan.stages, self._kv_tokens())
+        return self.rates.cost(self.problem.items, self.plan.stages, plan.stages, self._kv_tokens())
 
     def _kv_tokens(self) -> int:
         return self.condition.point.context * IN_FLIGHT

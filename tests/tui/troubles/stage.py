@@ -44,7 +44,8 @@ class WiredCluster(LocalCluster):
     """The second worker is reached over a wire that can be made slow."""
 
     def __init__(self, wire: Wire, **options: Any) -> None:
-        super().__init__(local_options(**{"model": "gpt2:tiny", "num_workers": 3, "num_threads": 1, "random_weights": 0} | options))
+        chosen = {"model": "gpt2:tiny", "num_workers": 3, "num_threads": 1, "random_weights": 0, "strategy": "balanced", "adapt": "off"}
+        super().__init__(local_options(**chosen | options))
         self.wire = wire
 
     def worker_options(self, index: int) -> WorkerOptions:

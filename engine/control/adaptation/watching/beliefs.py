@@ -7,12 +7,13 @@ jumps to it. So the table changes rarely, every change is beyond doubt, and reco
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.control.adaptation.watching.detector import FAST_LOG_RATIO
 from engine.control.adaptation.watching.metrics import RuntimeMetrics, Track
-from engine.control.adaptation.watching.problem import assumed_hop_s, joins, link_name, links_of, measured_s
+from engine.control.adaptation.watching.problem import assumed_hop_s, corrected, joins, link_name, links_of, measured_s
+from engine.control.nodes.load_law import LoadLaw
 from engine.data.plan import Stage
 from engine.planning.problem import Problem
 from engine.profile.point import DECODE
@@ -24,12 +25,14 @@ _SETTLING_BLOCKS = 64  # after an alarm
 
 @dataclass(frozen=True, slots=True)
 class HeterogeneousPlan:
-    """A plan with the times that its nodes and links really take, at `in_flight` steps in the pipeline."""
+    """A plan with the times that its nodes and links really take for one row, at `in_flight` steps in the pipeline; `served_s` is its
+    period at the load that is served, where that is known."""
 
     stages: tuple[Stage, ...]
     stage_s: tuple[float, ...]
     hop_s: tuple[float, ...]  # from each stage to the next, the last back to the coordinator
     in_flight: int
+    served_s: float | None = None
 
     @property
     def bottleneck_s(self) -> float:
@@ -42,7 +45,7 @@ class HeterogeneousPlan:
     @property
     def period_s(self) -> float:
         """Seconds per step: the bottleneck, or the round trip shared by the steps in flight."""
-        return max(self.bottleneck_s, self.round_trip_s / self.in_flight)
+        return self.served_s if self.served_s is not None else max(self.bottleneck_s, self.round_trip_s / self.in_flight)
 
     @property
     def imbalance_s(self) -> float:
@@ -74,6 +77,26 @@ class Beliefs:
                     self.levels[channel.name] = track.detector.level
                     changed = True
         return changed
+
+    def with_neighbours(self, stages: Sequence[Stage], home: Mapping[str, str]) -> Beliefs:
+        """The same, where nodes that rest are no better than those at work beside them on the same cores (`home`: by node, the host).
+
+        Nobody observes a node that rests. What slows its neighbours, such as another program on their machine, slows it as well once it
+        works: without this every busy minute of a machine would move all layers from one of its workers to the next.
+        """
+        at_work, known = {s.node_id for s in stages}, Beliefs()
+        known.levels, known.link_s, known._first_link_s = dict(self.levels), dict(self.link_s), dict(self._first_link_s)
+        for node_id, host in home.items():
+            beside = [other for other in at_work if home.get(other) == host]
+            if node_id in at_work or not beside:
+                continue
+            known.levels[node_id] = max(self.levels.get(node_id, 0.0), min(self.levels.get(other, 0.0) for other in beside))
+            for name, hop_s in self.link_s.items():
+                ends = name.split(">")
+                if any(end in beside for end in ends) and node_id not in ends:
+                    mine = ">".join(node_id if end in beside else end for end in ends)
+                    known.link_s[mine] = max(known.link_s.get(mine, 0.0), hop_s)
+        return known
 
     def forget(self, node_id: str) -> None:
         self.levels.pop(node_id, None)
@@ -126,9 +149,19 @@ def _standard_error(track: Track) -> float:
 
 
 def plan_under(
-    stages: tuple[Stage, ...], problem: Problem, beliefs: Beliefs, levels: Mapping[str, float], in_flight: int
+    stages: tuple[Stage, ...],
+    problem: Problem,
+    beliefs: Beliefs,
+    levels: Mapping[str, float],
+    in_flight: int,
+    law: LoadLaw | None = None,
 ) -> HeterogeneousPlan:
-    """`stages` with the times that `levels` (by node) and the believed links give them; the nodes must be in `problem`."""
+    """`stages` with the times that `levels` (by node) and the believed links give them; the nodes must be in `problem`. With a `law` the
+    period is that of the load."""
     stage_s = tuple(measured_s(problem, s) * math.exp(levels.get(s.node_id, 0.0)) for s in stages)
     hop_s = tuple(beliefs.hop_s(link_name(source, target), assumed_hop_s(problem)) for source, target in links_of(stages))
-    return HeterogeneousPlan(stages, stage_s, hop_s, in_flight)
+    if law is None:
+        return HeterogeneousPlan(stages, stage_s, hop_s, in_flight)
+    index = {node.node_id: u for u, node in enumerate(problem.nodes)}
+    cuts = [(index[s.node_id], s.start, s.stop) for s in stages]
+    return HeterogeneousPlan(stages, stage_s, hop_s, in_flight, law.period_s(corrected(problem, levels), cuts, hop_s))

@@ -89,7 +89,9 @@ class RuntimeMetrics:
         self._measured |= {n.node_id: (n.base_s, *n.time_s) for n in view.problem.nodes}
         self.plan_version, self.num_decode_steps = view.plan.plan_version, 0
         stages = view.plan.stages
-        self._stages = tuple(_StageFeed(stage, stage_law(view.problem, stage, view.cost_model)) for stage in stages)
+        self._stages = tuple(
+            _StageFeed(stage, stage_law(view.problem, stage, view.cost_model, view.row_share(stage.node_id))) for stage in stages
+        )
         self._links = tuple(_LinkFeed(link_name(source, target)) for source, target in links_of(stages))
         for track in self._tracks.values():
             track.recent.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from engine.control.nodes.load_law import LoadLaw
 from engine.data.errors import InvalidInput
 from engine.data.generation import StageTiming
 from engine.data.plan import Plan
@@ -44,7 +45,8 @@ class MemorySample:
 class AdaptationView:
     """The cluster at one moment. `problem` holds every eligible node with its item times as its worker measured them.
 
-    `in_flight` steps share the pipeline; `kv_tokens` is how many tokens of KV the running sessions hold together.
+    `in_flight` steps share the pipeline, or as many as the `law` of the load that is served says; `kv_tokens` is how many tokens of KV
+    the running sessions hold together.
     """
 
     plan: Plan
@@ -53,6 +55,20 @@ class AdaptationView:
     in_flight: int = 1
     kv_tokens: int = 0
     cost_model: CostModel | None = None
+    law: LoadLaw | None = None
+
+    def planned(self, problem: Problem) -> Problem:
+        """`problem`, which is for one row, as it is to be solved: for the load that is served."""
+        return problem if self.law is None else self.law.problem(problem)
+
+    @property
+    def home(self) -> dict[str, str]:
+        """By node, the host whose cores it shares with other nodes."""
+        return dict(self.law.same_cores) if self.law is not None else {}
+
+    def row_share(self, node_id: str) -> float:
+        """What each row more of a step adds there, as a share of the first."""
+        return next((share for name, share in self.law.row_share if name == node_id), 0.0) if self.law is not None else 0.0
 
     def __post_init__(self) -> None:
         if self.in_flight < 1 or self.kv_tokens < 0:

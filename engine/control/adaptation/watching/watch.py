@@ -72,8 +72,9 @@ class Watch:
             triggers.append(AdaptationTrigger(TriggerKind.STRATEGY, view.strategy, text))
         if self.beliefs.update(self.metrics):
             triggers += self._times(view)
-        if view.in_flight != before.in_flight or self._look_again:
-            triggers.append(AdaptationTrigger(TriggerKind.LOAD, "plan", f"{view.in_flight} steps are in flight"))
+        load = load_trigger(view, before, self._look_again)
+        if load:
+            triggers.append(load)
         self._look_again = False
         order = list(TriggerKind)
         first = min(triggers, key=lambda t: order.index(t.kind), default=None)
@@ -104,7 +105,7 @@ class Watch:
             return None
         believed = Beliefs()
         believed.link_s = link_s
-        return plan_under(view.plan.stages, view.problem, believed, levels, view.in_flight)
+        return plan_under(view.plan.stages, view.problem, believed, levels, view.in_flight, view.law)
 
     def doubtful(self, view: AdaptationView) -> tuple[str, ...]:
         """Nodes of the plan that may be changing right now."""
@@ -126,6 +127,16 @@ class Watch:
         unused = (n.node_id for n in view.problem.nodes if view.plan.stage_of(n.node_id) is None)
         old = now_s - self._plan_s >= _STALE_S
         return tuple(n for n in unused if old and abs(self.beliefs.factor(n) - 1.0) > self.gates.latency_error)
+
+
+def load_trigger(view: AdaptationView, before: AdaptationView, always: bool = False) -> AdaptationTrigger | None:
+    """Other sessions than before share the pipeline, or with other contexts."""
+    if view.law is None or before.law is None:
+        text, changed = f"{view.in_flight} steps are in flight", view.in_flight != before.in_flight
+    else:
+        changed = view.law.load != before.law.load
+        text = f"the load is {view.law.load}" + (f" after {before.law.load}" if changed else "")
+    return AdaptationTrigger(TriggerKind.LOAD, "plan", text) if changed or always else None
 
 
 def _members(view: AdaptationView, before: AdaptationView) -> Iterable[AdaptationTrigger]:

@@ -94,7 +94,7 @@ class Shortest:
     ) -> None:
         self.t, self.n, self.priced, self.stages = tables, tables.n, priced, stages
         arrays = Regular(tables).arrays()
-        self.prefix, self.hop, self.held = np.array(tables.times.prefix), tables.times.hop_array, arrays.held
+        self.prefix, self.hop, self.held = np.array(tables.times.trip_prefix), tables.times.hop_array, arrays.held
         self.after = self.prefix + np.array(tables.times.base)[:, None] + self.hop  # [class, stop] what a stage adds but for its start
         low = arrays.nearest(min(bound_s, 1e300))
         shut = np.zeros(self.n + 1, dtype=bool) if tables.times.additive else self.held > bound_s

@@ -25,7 +25,7 @@ class ChainDual:
     def __init__(self, tables: Tables, first: MemoryDual, upper: float) -> None:
         self.t, self.n = tables, tables.n
         self.count = np.array(tables.size, dtype=float)
-        self.prefix = np.array(tables.times.prefix)
+        self.prefix = np.array(tables.times.trip_prefix)
         self.limit = tables.limit_array
         self.reach = int((self.limit[:, : self.n] - np.arange(self.n)).max(initial=1))
         self.after = self._padded(self.prefix + np.array(tables.times.base)[:, None] + tables.times.hop_array)

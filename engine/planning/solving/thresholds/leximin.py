@@ -11,7 +11,7 @@ import math
 
 from engine.planning.solving.bounds import least_bottleneck
 from engine.planning.solving.tables import Chain, Tables
-from engine.planning.solving.thresholds.node_sets import Space, part, whole_space
+from engine.planning.solving.thresholds.node_sets import MANY, Space, at_most, part, whole_space
 from engine.planning.solving.thresholds.regular import Regular
 from engine.planning.solving.thresholds.threshold_search import Reach, alive
 
@@ -20,11 +20,14 @@ NEAR = 1.01  # of the bound: close enough to drop the states that lie on no chai
 
 
 class Descent:
-    """The search for one problem; `chain` and `bottleneck_s` hold the best plan so far."""
+    """The search for one problem, of chains of `most` stages at most; `chain` and `bottleneck_s` hold the best plan so far.
 
-    def __init__(self, tables: Tables) -> None:
-        self.t = tables
-        self.space = whole_space(tables.size, tables.limits.threshold)
+    Every plan of so many stages is looked at, and once stages are fixed some of more: a chain that is found counts if it is allowed.
+    """
+
+    def __init__(self, tables: Tables, most: int = MANY) -> None:
+        self.t, self.most = tables, most
+        self.space = at_most(whole_space(tables.size, tables.limits.threshold), most)
         self.chain: Chain = ()
         self.bottleneck_s = 0.0
 
@@ -66,6 +69,7 @@ class Descent:
             fixed = (*fixed, *slowest)
             for c, _, _ in slowest:
                 space = space.without(c)
+            space = at_most(space, self.most - len(fixed))
             reach = Reach(Regular(self.t, fixed), space)
             free = tuple(stage for stage in free if stage not in slowest)
             cost_s, free = reach.smallest(reach.lift(0.0, reach.cost(free)), free)

@@ -16,17 +16,18 @@ import numpy as np
 from engine.planning.problem import Problem
 from engine.planning.solution import ratio
 from engine.planning.solving.tables import Chain, Tables
-from engine.planning.solving.thresholds.node_sets import whole_space
+from engine.planning.solving.thresholds.node_sets import MANY, at_most, whole_space
 from engine.planning.solving.thresholds.regular import Arrays, Regular
 from engine.planning.solving.thresholds.threshold_search import Reach
 
 EXACT = 2**52  # units: up to here floats add and subtract sizes exactly
 
 
-def emptiest(tables: Tables, most_s: float, chain: Chain) -> tuple[float, Chain]:
-    """The smallest share of memory of any chain with a bottleneck within `most_s`, and a chain that has it; `chain` is one."""
+def emptiest(tables: Tables, most_s: float, chain: Chain, most: int = MANY) -> tuple[float, Chain]:
+    """The smallest share of memory of any chain of `most` stages at most with a bottleneck within `most_s`, and a chain that has it;
+    `chain` is one."""
     filling = Filling(tables, most_s)
-    return Reach(filling, whole_space(tables.size, tables.limits.threshold)).smallest(least_share(tables), chain)
+    return Reach(filling, at_most(whole_space(tables.size, tables.limits.threshold), most)).smallest(least_share(tables), chain)
 
 
 def no_fuller(tables: Tables, share: float) -> Tables:

@@ -14,6 +14,7 @@ import numpy as np
 
 from engine.planning.route import DEFAULT, ThresholdLimits
 
+MANY = 10**9  # stages
 LOOK = 4  # layers between looks whether the goal is reached
 
 
@@ -127,6 +128,14 @@ def part(sizes: tuple[int, ...], numbers: Any, limits: ThresholdLimits) -> Space
     present[numbers] = True
     present[0] = True
     return _space(sizes, np.flatnonzero(present).astype(np.int32), limits)
+
+
+def at_most(space: Space, num_nodes: int) -> Space:
+    """Its sets of so many nodes at most: no chain of so many stages needs another."""
+    if num_nodes >= sum(space.sizes):
+        return space
+    few = space.digits.sum(axis=0, dtype=np.int32) <= num_nodes
+    return space if few.all() else part(space.sizes, space.states[few], space.limits)
 
 
 def _space(sizes: tuple[int, ...], numbers: Any, limits: ThresholdLimits) -> Space:
