@@ -27,6 +27,7 @@ from engine.program import run_program
 GROUPS: Mapping[str, Mapping[str, tuple[type, str]]] = {
     "run a cluster": {
         "up": (serving.Up, "serving.serve:up"),
+        "down": (serving.Down, "serving.serve:down"),
         "coordinator": (serving.Coordinator, "serving.serve:coordinator"),
         "worker": (serving.Worker, "serving.serve:worker"),
         "invite": (machine.Invite, "machine.invite:invite"),

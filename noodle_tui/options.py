@@ -63,6 +63,8 @@ class Options:
         GenerateRequest("x", max_new_tokens=self.max_new_tokens, sampling=SamplingRequest(self.temperature, seed=self.seed))
 
     def _check_cluster(self) -> None:
+        if self.cluster is not None:
+            self.cluster.on_this_machine()
         given = self._cluster_words()
         if self.connect is not None and given:
             raise InvalidInput(

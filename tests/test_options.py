@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib
+import re
 import typing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +19,13 @@ from engine import cli
 from engine.api.options import ApiOptions
 from engine.commands.cluster.options import Generate
 from engine.commands.serving.options import Up
+from engine.data.errors import InvalidInput, Refused
 from engine.options.declared import Declared, Group, build, declare, group, option, words
 from engine.options.kinds import size, whole
-from engine.service.coordinator.options import CoordinatorOptions, Keep
+from engine.service.coordinator.options import AUTO, CoordinatorOptions, Keep
 from engine.service.local import LocalCluster
 from engine.service.local_options import LocalOptions, local_options
+from engine.service.on_ray.options import RayOptions, Resources
 from engine.service.worker.options import WorkerOptions
 
 ROOT = Path(__file__).parent.parent
@@ -136,6 +139,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "prefix_cache": st.just("off"),
     "shared_prefix": st.lists(paths, min_size=1).map(tuple),
     "metrics_every_step": st.just(True),
+    "otel": st.text(min_size=1),
     "listen": st.text(min_size=1),
     "metrics_port": st.integers(0, 60000),
     "device": st.text(min_size=1),
@@ -149,6 +153,15 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
+OF_RAY: dict[str, st.SearchStrategy[Any]] = {
+    "on": st.just("ray"),
+    "ray_address": st.from_regex(r"[a-z]{1,9}:[1-9][0-9]{3}", fullmatch=True),
+    "cluster_name": st.from_regex(r"[a-z][a-z0-9.-]{0,20}", fullmatch=True),
+    "resources": st.dictionaries(st.sampled_from(("CPU", "GPU", "memory", "tpu:v4")), st.integers(1, 99).map(float), min_size=1).map(
+        lambda amounts: Resources(tuple(amounts.items()))
+    ),
+    "detach": st.just(True),
+}
 OF_THE_API: dict[str, st.SearchStrategy[Any]] = {
     "http": st.text(min_size=1),
     "keys": paths,
@@ -170,7 +183,43 @@ def test_words_make_the_same_options_again(values: dict[str, Any]) -> None:
 
 def test_the_values_tried_are_all_there_are() -> None:
     _, commands = cli.parsers()
-    assert set(VALUES) | set(OF_THE_API) == {a.dest for a in commands["up"]._actions} - {"help", "config", "json"}
+    assert set(VALUES) | set(OF_THE_API) | set(OF_RAY) == {a.dest for a in commands["up"]._actions} - {"help", "config", "json"}
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.fixed_dictionaries({}, optional=OF_RAY))
+def test_the_options_of_a_cluster_on_ray(values: dict[str, Any]) -> None:
+    made = build(RayOptions, {**values, "on": "ray"})
+    assert parsed("up", "--workers=auto", *words(made)) == Up(cluster=local_options(num_workers=AUTO), ray=made)
+    assert parsed("down", *words(made.place)).place == made.place
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("up --workers auto", "--workers auto goes with `noodle-engine up --on ray`"),
+        ("coordinator --workers auto", "--workers auto goes with `noodle-engine up --on ray`"),
+        ("up --resources CPU=2", "--resources goes with --on ray"),
+        ("up --address 10.0.0.1:6379", "--address goes with --on ray"),
+        ("up --on ray --resources CPU=0", "'CPU=0' is not allowed: give names of Ray's and numbers above 0"),
+        ("up --on ray --resources CPU=1,CPU=2", "is not allowed: give names of Ray's"),
+        ("up --on ray --address ray://head:10001", "run this on a machine of the Ray cluster"),
+        ("up --on ray --name -x", "--name"),
+        ("up --on ray --http 8000", "needs --keys FILE"),
+        ("up --on ray --http 8000 --keys k --detach", "leave one out"),
+        ("up --on slurm", "--on cannot be 'slurm'; it is one of ray"),
+        ("down", "say --on ray"),
+    ],
+)
+def test_what_makes_no_sense_on_ray_is_refused(line: str, sentence: str) -> None:
+    with pytest.raises((InvalidInput, Refused), match=re.escape(sentence)) as found:
+        cli.parse(line.split())
+    assert found.value.exit_code == 2 and "\n" not in str(found.value)
+
+
+def test_an_embedded_cluster_says_how_many_workers() -> None:
+    with pytest.raises(InvalidInput, match="on one machine say how many"):
+        LocalCluster(local_options(num_workers=AUTO))
 
 
 @settings(max_examples=100, deadline=None)

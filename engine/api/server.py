@@ -13,6 +13,7 @@ from engine.api.application import Api
 from engine.api.callers import Callers
 from engine.api.metering import Metering
 from engine.api.options import DEFAULT_HTTP, ApiOptions
+from engine.api.traced import Traced
 from engine.data.errors import InvalidInput, Refused, Unavailable
 from engine.service.addresses import check_address, is_loopback
 from engine.service.trust.access import Access
@@ -55,7 +56,7 @@ class ApiServer:
         paths = frozenset(route.path for route in app.routes)  # type: ignore[attr-defined]
         self._server = _Server(
             uvicorn.Config(
-                Metering(app, paths),
+                Traced(Metering(app, paths)),
                 log_level="warning",
                 access_log=False,
                 server_header=False,

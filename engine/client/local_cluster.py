@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, Any
 
 from engine.client.async_client import AsyncClient
 from engine.client.client import Client, Loop
@@ -12,6 +14,12 @@ from engine.data.status import ClusterStatus, Phase
 from engine.service.client import Client as WireClient
 from engine.service.local import LocalCluster as Processes
 from engine.service.local_options import local_options
+
+if TYPE_CHECKING:
+    from engine.service.on_ray.ray_cluster import RayCluster
+
+RECONNECT_LIMIT_S = 60.0
+RECONNECT_PAUSE_S = 0.5
 
 
 class AsyncLocalCluster:
@@ -46,24 +54,38 @@ class AsyncLocalCluster:
         await self._processes.stop()
 
 
-async def wait_until_serving(processes: Processes, say: Callable[[str], None] | None = None) -> ClusterStatus:
+async def wait_until_serving(processes: Processes | RayCluster, say: Callable[[str], None] | None = None) -> ClusterStatus:
     """The status once every stage is loaded; `say` is told how that goes on. Raises Unavailable with the cluster's own reason if it never
     will be."""
     said = ""
-    async with WireClient(processes.address) as wire:
-        async for frame in wire.watch(min_interval_s=0.1):
-            status = frame.status
-            if status.phase is Phase.SERVING:
-                return status
-            if status.failure:
-                raise Unavailable(status.failure)
-            dead = processes.failures() if status.plan_version == 0 else ()
-            if dead:
-                raise NoodleError(dead[0])
-            if say is not None and status.detail != said:
-                said = status.detail
-                say(said)
+    async for status in _statuses(processes):
+        if status.phase is Phase.SERVING:
+            return status
+        if status.failure:
+            raise Unavailable(status.failure)
+        dead = processes.failures() if status.plan_version == 0 else ()
+        if dead:
+            raise NoodleError(dead[0])
+        if say is not None and status.detail != said:
+            said = status.detail
+            say(said)
     raise Unavailable("the coordinator ended the watch: see its log")
+
+
+async def _statuses(processes: Processes | RayCluster) -> AsyncGenerator[ClusterStatus, None]:
+    """As they change. A connection that breaks while all processes live is made again: machines that load a model are busy."""
+    seen_s = time.monotonic()
+    async with WireClient(processes.address) as wire:
+        while True:
+            try:
+                async for frame in wire.watch(min_interval_s=0.1):
+                    seen_s = time.monotonic()
+                    yield frame.status
+                return
+            except Unavailable:
+                if processes.failures() or time.monotonic() - seen_s > RECONNECT_LIMIT_S:
+                    raise
+                await asyncio.sleep(RECONNECT_PAUSE_S)
 
 
 class LocalCluster:

@@ -28,8 +28,8 @@ from engine.service.addresses import check_address
 from engine.service.errors import is_transport_failure
 from engine.service.incoming import checked
 from engine.service.links import connect
-from engine.service.trust.access import Access, Metadata
-from engine.service.trust.local_tokens import find_token
+from engine.service.tracing import parent as trace
+from engine.service.trust.access import Access, Metadata, own_access
 from engine.service.trust.trouble import explained
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
@@ -52,7 +52,7 @@ class Client:
 
     def __init__(self, address: str, access: Access | None = None, for_caller: bytes = b"") -> None:
         self.address, self._for_caller = check_address(address), for_caller
-        self._access = access or Access(find_token(address))
+        self._access = access or own_access(address)
         self._channel = self._access.channel(address)
         self._was_connected = False
         self._unfinished: set[str] = set()  # sessions begun here whose end has not come
@@ -154,7 +154,7 @@ class Client:
 
     async def _resumable(self, message: pb.GenerateRequest) -> AsyncGenerator[TokenChunk, None]:
         """One connection's chunks that are new to us; advances `message` so that the next one begins where this ended."""
-        call = self._stub.Generate(message, metadata=self._metadata)
+        call = self._stub.Generate(message, metadata=(*self._metadata, *trace.metadata()))
         try:
             async for received in call:
                 chunk, self._was_connected = wire.chunk_from_message(checked(received)), True

@@ -12,7 +12,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -43,7 +43,7 @@ class LocalCluster:
     """Starts, watches and ends the processes of one embedded cluster."""
 
     def __init__(self, options: LocalOptions) -> None:
-        self.options = options
+        self.options = options.on_this_machine()
         self.address = ""
         self._tokens: LocalTokens | None = None
         self.metrics_addresses: dict[str, str] = {}  # by process name; empty unless a port was asked for
@@ -181,10 +181,14 @@ def child_environment() -> dict[str, str]:
 
 
 def _obituary(child: Child) -> str:
-    code = child.process.returncode
+    return obituary(child.name, child.process.pid, child.process.returncode, child.tail)
+
+
+def obituary(name: str, pid: int, code: int | None, tail: Iterable[str]) -> str:
+    """How a process ended, and the end of what it said."""
     how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with code {code}"
-    said = f": {' | '.join(child.tail)}" if child.tail else ""
-    return f"{child.name} (pid {child.process.pid}) {how}{said}"
+    said = " | ".join(tail)
+    return f"{name} (pid {pid}) {how}{f': {said}' if said else ''}"
 
 
 async def _keep_tail(stream: asyncio.StreamReader | None, tail: collections.deque[str], said: Callable[[str], None] | None = None) -> None:

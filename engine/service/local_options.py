@@ -8,7 +8,7 @@ from typing import Any
 from engine.data.errors import InvalidInput
 from engine.options.declared import build, group, option
 from engine.options.kinds import factors
-from engine.service.coordinator.options import CoordinatorOptions
+from engine.service.coordinator.options import AUTO, CoordinatorOptions
 from engine.service.worker.options import WorkerOptions
 
 MAX_WORKERS = 64
@@ -31,12 +31,19 @@ class LocalOptions:
     )
 
     def __post_init__(self) -> None:
-        if not 1 <= self.num_workers <= MAX_WORKERS:
+        if not AUTO <= self.num_workers <= MAX_WORKERS:
             raise InvalidInput(f"--workers {self.num_workers} is not allowed: start 1 to {MAX_WORKERS} workers on one machine")
 
     @property
     def num_workers(self) -> int:
+        """AUTO or more."""
         return self.coordinator.num_workers
+
+    def on_this_machine(self) -> LocalOptions:
+        """The same; raises InvalidInput where the number of workers is left to a cluster of machines."""
+        if self.num_workers == AUTO:
+            raise InvalidInput(f"--workers auto goes with `noodle-engine up --on ray`: on one machine say how many, 1 to {MAX_WORKERS}")
+        return self
 
 
 def local_options(**values: Any) -> LocalOptions:

@@ -14,9 +14,11 @@ import pytest
 
 from engine.data.errors import NoodleError, Refused, Unauthorized
 from engine.service.client import Client
-from engine.service.trust import local_tokens
-from engine.service.trust.access import Access
-from engine.service.trust.local_tokens import find_token, leave_token, make_tokens, remove_tokens
+from engine.service.options import Role
+from engine.service.trust import certificates, local_tokens
+from engine.service.trust.access import Access, access_of_client, own_access
+from engine.service.trust.local_tokens import find_token, leave_papers, leave_token, make_tokens, remove_papers, remove_tokens
+from engine.service.trust.options import AccessOptions
 from tests.service.running import Running, running
 
 NOBODY = 65534
@@ -136,3 +138,21 @@ def test_a_folder_that_leads_elsewhere_is_refused(folder: Path, tmp_path: Path) 
     with pytest.raises(NoodleError, match="not a folder of this user alone"):
         make_tokens()
     assert [*(tmp_path / "elsewhere").iterdir()] == []
+
+
+def test_a_certificate_that_was_left_is_found_by_the_address_and_shown_there_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOODLE_RUN_DIR", str(tmp_path / "run"))
+    certificates.make_authority(tmp_path / "certs", "lab")
+    certificate, key = certificates.issue(tmp_path / "certs", "ann", Role.OPERATOR, [])
+    authority = tmp_path / "certs" / "ca.pem"
+    papers = leave_papers("10.0.0.1:7070", certificate.read_bytes(), key.read_bytes(), authority.read_bytes())
+    assert {stat.S_IMODE(path.stat().st_mode) for path in papers.certificate.parent.iterdir()} == {0o600}
+    nothing = dict.fromkeys(("token", "token_file", "tls_ca", "tls_cert", "tls_key"))
+    for found in (own_access("10.0.0.1:7070"), access_of_client(AccessOptions(tls=False, **nothing), "10.0.0.1:7070")):
+        assert found.token is None and found.trusted is not None
+        assert (found.trusted.certificate, found.trusted.roots) == (certificate.read_bytes(), authority.read_bytes())
+    assert own_access("10.0.0.1:7071").trusted is None
+    said = access_of_client(AccessOptions(**{**nothing, "token": "t" * 16, "tls": True}), "10.0.0.1:7070")
+    assert said.token == "t" * 16 and said.trusted is not None and not said.trusted.certificate, "what is said by hand counts"
+    remove_papers("10.0.0.1:7070")
+    assert [*(tmp_path / "run").iterdir()] == [] and own_access("10.0.0.1:7070").trusted is None

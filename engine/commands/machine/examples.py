@@ -16,6 +16,10 @@ FILES = {
     "prometheus.yaml": ("examples/prometheus/prometheus.yaml", "a Prometheus that finds clusters by --metrics-sd"),
     "alerts.yaml": ("examples/prometheus/alerts.yaml", "alert rules for it"),
     "dashboard.json": ("examples/prometheus/dashboard.json", "a Grafana dashboard over it"),
+    "kubernetes.yaml": ("examples/kubernetes/kubernetes.yaml", "coordinator, workers and API on Kubernetes"),
+    "Dockerfile": ("examples/kubernetes/Dockerfile", "the image for it, with CUDA or without"),
+    "noodle-coordinator.service": ("examples/systemd/noodle-coordinator.service", "a coordinator as a systemd service"),
+    "noodle-worker.service": ("examples/systemd/noodle-worker.service", "a worker as a systemd service"),
 }
 
 

@@ -130,7 +130,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Examples:
-    """List files to begin with, print one, or write them: options, Prometheus, alerts, a dashboard."""
+    """List files to begin with, print one, or write them: options, Prometheus, Kubernetes, systemd."""
 
     name: str | None = argument(optional=True, metavar="NAME", help="print this one (default: list them)")
     out: Path | None = option(kind=Path, metavar="DIR", help="write it there, or all of them")

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from engine.client.local_cluster import wait_until_serving
 from engine.commands.output import note, print_json, say, stand_in_note
 from engine.commands.serving.http import api_sentence, api_server
-from engine.commands.serving.options import Coordinator, Up, Worker
+from engine.commands.serving.options import Coordinator, Down, Up, Worker
 from engine.data.errors import NoodleError
 from engine.data.status import ClusterStatus
+from engine.options.declared import words
 from engine.service.local import LocalCluster
+from engine.service.on_ray.options import RayPlace
 from engine.service.process import Stopping, serve, set_up_logging
-from engine.service.trust.access import Access
-from engine.service.trust.local_tokens import find_token, token_path
+from engine.service.trust.access import own_access
+from engine.service.trust.local_tokens import token_path
+
+if TYPE_CHECKING:
+    from engine.service.on_ray.ray_cluster import RayCluster
 
 
 def coordinator(command: Coordinator) -> NoReturn:
@@ -40,8 +45,9 @@ def up(command: Up) -> NoReturn:
 
 
 async def _up(command: Up) -> int:
+    cluster = LocalCluster(command.cluster) if command.ray.place.on is None else _on_ray(command)
     stopping = Stopping(exit_with_parent=False, tidy_up_s=None)  # its children end at once, so its own end is quick
-    cluster = LocalCluster(command.cluster)
+    is_kept = False
     try:
         waiting = asyncio.create_task(stopping.wait())
         ready = asyncio.create_task(_started(cluster))
@@ -59,17 +65,52 @@ async def _up(command: Up) -> int:
         async with contextlib.AsyncExitStack() as stack:
             http = ""
             if command.api.http is not None:
-                server = api_server(command.api, cluster.address, Access(find_token(cluster.address)))
+                server = api_server(command.api, cluster.address, own_access(cluster.address))
                 http = await server.start()
                 stack.push_async_callback(server.stop)
             _announce(cluster, status, http, command.json)
+            if is_kept := command.ray.detach:
+                _say(f"it runs on its own; `{_down(command.ray.place)}` ends it")
+                return 0
             await _until(stopping, cluster)
         return 0
     finally:
-        await cluster.stop()
+        if not is_kept:
+            await cluster.stop()
 
 
-def _announce(cluster: LocalCluster, status: ClusterStatus, http: str, as_json: bool) -> None:
+def _on_ray(command: Up) -> RayCluster:
+    """Raises NotSupported without Ray's package."""
+    from engine.commands.serving.ray_package import ray_cluster
+
+    cluster = ray_cluster().RayCluster(command.cluster, command.ray)
+    cluster.on_note = _say
+    return cluster
+
+
+def _down(place: RayPlace) -> str:
+    """The command that ends a cluster there."""
+    return " ".join(("noodle-engine down", *words(place)))
+
+
+def down(command: Down) -> int:
+    """End a cluster on Ray."""
+    from engine.commands.serving.ray_package import ray_cluster
+    from engine.service.trust.local_tokens import remove_papers
+
+    ray = ray_cluster()
+    ray.connect(command.place)
+    address = ray.end(ray.find(command.place))
+    if address:
+        remove_papers(address)
+    if command.json:
+        print_json({"address": address})
+    else:
+        say(f"{command.place.cluster_name} on Ray is down")
+    return 0
+
+
+def _announce(cluster: LocalCluster | RayCluster, status: ClusterStatus, http: str, as_json: bool) -> None:
     if as_json:
         addresses = {"address": cluster.address, "pids": cluster.pids(), "metrics_addresses": cluster.metrics_addresses}
         more = {"http": http, "key_file": token_path(cluster.address)} if http else {}
@@ -81,12 +122,12 @@ def _announce(cluster: LocalCluster, status: ClusterStatus, http: str, as_json: 
         say(api_sentence(http, cluster.address))
 
 
-async def _started(cluster: LocalCluster) -> ClusterStatus:
+async def _started(cluster: LocalCluster | RayCluster) -> ClusterStatus:
     await cluster.start()
     return await wait_until_serving(cluster, say=_say)
 
 
-async def _until(stopping: Stopping, cluster: LocalCluster) -> None:
+async def _until(stopping: Stopping, cluster: LocalCluster | RayCluster) -> None:
     """Serve until told to stop, or until the coordinator is gone; a lost worker is the coordinator's affair."""
     told: set[str] = set()
     while not stopping.is_set():

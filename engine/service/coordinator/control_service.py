@@ -34,6 +34,7 @@ from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.watchers import Watchers
 from engine.service.errors import as_noodle_error
 from engine.service.incoming import check_heartbeat, check_spec, check_stages
+from engine.service.tracing import parent as trace
 from engine.service.trust.gatekeeper import caller_digest, caller_role, check_caller_is, why_cut
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
@@ -167,6 +168,7 @@ class ControlService(rpc.ControlServicer):
     # ------------------------------------------------------------------------------------------ operators
     async def Generate(self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[pb.TokenChunk]:
         shell = self._shell
+        trace.enter(context.invocation_metadata() or ())
         check_stop(request.stop)
         if request.resume:
             await _within(RESTART_LIMIT_S, shell.ready.wait())

@@ -12,12 +12,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.control import events as on
 from engine.control.adaptation.rules import AdaptationSettings, check_mode
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.commands import Record
 from engine.control.sessions.reuse.prefix_cache import PrefixSettings
+from engine.data.errors import NotSupported, Refused
 from engine.data.model import ModelCard, ModelRef
 from engine.data.status import Severity
 from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache
@@ -44,6 +46,10 @@ from engine.service.weights.pace import Pace
 from engine.service.weights.weight_library import WeightLibrary
 from engine.service.weights.weight_service import WeightService
 from protos import noodle_pb2_grpc as rpc
+
+if TYPE_CHECKING:
+    from engine.service.coordinator.metrics.tracer import Tracer
+    from engine.service.trust.discovery import Announcement
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +85,8 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
         shell.spawn(targets.keep_forever())
     if options.recording.metrics_dir is not None:
         shell.record_to(_start_recorder(options.recording.metrics_dir, model, options, shell))
+    if options.recording.otel is not None:
+        shell.trace_by(_tracer(options.recording.otel, cluster_id))
     server = Server(guard)
     cache_dir = options.model.cache.folder
     manifests = ManifestSource(cache_dir, lambda: cluster.card)
@@ -89,6 +97,7 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     address = await server.start(options.server.listen)
     if exposed := guard.exposure(address):
         shell.record(Record(Severity.WARN, "security", "", exposed))
+    announcement = await _announced(address, cluster_id, guard) if options.announce else None
     announce({"address": address, "cluster_id": cluster_id, "pid": os.getpid(), "metrics_address": metrics_address})
     read_again_on_hangup(guard)
     shell.spawn(shell.tick_forever())
@@ -97,6 +106,9 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     try:
         await stopping.wait()
     finally:
+        if announcement is not None:
+            with surviving():
+                await announcement.close()
         await server.stop()
         await shell.close()
         await asyncio.to_thread(scrapes.stop)
@@ -133,6 +145,28 @@ def _start_recorder(folder: Path, model: ModelRef, options: CoordinatorOptions, 
     recorder = Recorder(JsonlWriter(folder / LOG_NAME), shell.status, options.recording.metrics_every_step)
     recorder.start({"cluster_id": shell.cluster_id, "model": model.label, "strategy": options.strategy, "pid": os.getpid()})
     return recorder
+
+
+async def _announced(address: str, cluster_id: str, guard: Guard) -> Announcement:
+    """Raises NotSupported without the package for it, Refused where anybody who finds the coordinator could join."""
+    if not guard.known.tokens and not guard.asks_for_certificates:
+        raise Refused("--announce tells a whole network where this is: give --tls-cert, --tls-key and --tls-ca, or --token-file, too")
+    try:
+        from engine.service.trust.discovery import Announcement
+    except ModuleNotFoundError as e:
+        raise NotSupported(f"--announce needs {e.name}, which is not installed: pip install 'noodlecore[discovery]'") from e
+    announcement = Announcement(address, cluster_id)
+    await announcement.open()
+    return announcement
+
+
+def _tracer(url: str, cluster_id: str) -> Tracer:
+    """Raises NotSupported without OpenTelemetry's packages, InvalidInput for what is no address."""
+    try:
+        from engine.service.coordinator.metrics.tracer import tracer_to
+    except ModuleNotFoundError as e:
+        raise NotSupported(f"--otel needs {e.name}, which is not installed: pip install 'noodlecore[otel]'") from e
+    return tracer_to(url, cluster_id)
 
 
 async def _prepare(model: ModelRef, cache_dir: Path, shared_texts: Sequence[str], shell: ClusterShell) -> None:

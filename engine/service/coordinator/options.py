@@ -14,6 +14,7 @@ from engine.service.options import ModelOptions, ServerOptions
 
 MODES = ("off", "suggest", "auto")
 SPECULATE = ("auto", "always", "off")
+AUTO = 0  # workers: as many as there is room for
 _UNITS_S = {"m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -38,12 +39,20 @@ def keep(text: str) -> Keep:
     return Keep(age_s, int(match[3]) if match[3] else 10**9)
 
 
+def workers(text: str) -> int:
+    """A number, or `auto`."""
+    return AUTO if text == "auto" else whole(1)(text)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RecordingOptions:
-    """The log of a run; without a folder there is none."""
+    """What is told of a run: its log, and traces of requests; nothing of it by default."""
 
     metrics_dir: Path | None = option(kind=Path, metavar="DIR", help="keep the run's metrics here as JSONL, for `report`")
     metrics_every_step: bool = option(default=False, help="a record per step besides the samples")
+    otel: str | None = option(
+        metavar="URL", help="send a trace of each request to this OpenTelemetry collector (OTLP over HTTP), e.g. http://127.0.0.1:4318"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +60,13 @@ class CoordinatorOptions:
     """Serve a cluster that workers join."""
 
     model: ModelOptions = group(ModelOptions)
-    num_workers: int = option("--workers", kind=whole(1), default=1, metavar="N", help="workers to begin with (default %(default)s)")
+    num_workers: int = option(
+        "--workers",
+        kind=workers,
+        default=1,
+        metavar="N",
+        help="workers to begin with (default %(default)s); auto with `up --on ray`: as many as its nodes hold",
+    )
     strategy: str = option(default="auto", help="what the planner minimises (default %(default)s)")
     layers: tuple[int, ...] = option(kind=ids, default=(), metavar="N,N,...", help="items per stage, instead of a plan that is searched")
     adapt: str = option(default="off", choices=MODES, help="move layers when a worker drifts from its plan (default %(default)s)")
@@ -78,5 +93,8 @@ class CoordinatorOptions:
     )
     shared_prefix: tuple[Path, ...] = option(
         kind=Path, repeated=True, metavar="FILE", help="a system prompt, or token ids, whose KV all callers may share; may be repeated"
+    )
+    announce: bool = option(
+        default=False, of_process=True, help="say on the local network where it is, for `worker --join auto`; needs tokens or certificates"
     )
     server: ServerOptions = group(ServerOptions, listen="127.0.0.1:7070")

@@ -40,8 +40,9 @@ from engine.service.errors import as_noodle_error, from_rpc_error, logged, survi
 from engine.service.trust.access import Access
 from protos import noodle_pb2 as pb
 
-if TYPE_CHECKING:  # it imports prometheus_client, which only those who are scraped need
+if TYPE_CHECKING:  # prometheus_client and OpenTelemetry are for those who ask for figures and traces
     from engine.service.coordinator.metrics.tally import Tally
+    from engine.service.coordinator.metrics.tracer import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class ClusterShell:
         self.cluster, self.cluster_id, self.journal = cluster, cluster_id, journal
         self._recorder: Recorder | None = None
         self._tally: Tally | None = None
+        self._tracer: Tracer | None = None
         self.events, self._lookout = EventList(journal), Lookout(journal.folder)
         self.peers = Peers(cluster.members, access, self._undelivered)
         self._orders = Orders(cluster, self.peers, self.feed, self.record)
@@ -83,6 +85,10 @@ class ClusterShell:
     def count_in(self, tally: Tally) -> None:
         """Count for scrapes from now on."""
         self._tally = tally
+
+    def trace_by(self, tracer: Tracer) -> None:
+        """Follow requests from now on; the tracer ends with the shell."""
+        self._tracer = tracer
 
     # ------------------------------------------------------------------------------------------ events
     def feed(self, event: on.ClusterEvent) -> None:
@@ -111,6 +117,9 @@ class ClusterShell:
         if self._tally is not None:
             with surviving():
                 self._tally.observe(event, commands, now_s)
+        if self._tracer is not None:
+            with surviving():
+                self._tracer.observe(event, commands, now_s)
 
     def _send(self, command: do.SendStep) -> None:
         """Put a step on its way; a segment that cannot be written down stays behind, and its session ends."""
@@ -240,6 +249,9 @@ class ClusterShell:
         reason, error = self.outputs.finish(command)
         if self._tally is not None:
             self._tally.ended(command.session_id, reason, error, time.monotonic())
+        if self._tracer is not None:
+            with surviving():
+                self._tracer.ended(command.session_id, reason, error, time.monotonic())
 
     def _give_up(self, command: do.Command, error: NoodleError) -> None:
         """A command failed: the session whose token was not kept, or has no text, ends here."""
@@ -319,6 +331,8 @@ class ClusterShell:
         self.journal.close()
         if self._recorder is not None:
             await asyncio.to_thread(self._recorder.close)
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
 
 
 @contextlib.contextmanager

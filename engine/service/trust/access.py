@@ -10,8 +10,8 @@ import grpc.aio
 
 from engine.service import wire
 from engine.service.addresses import is_loopback
-from engine.service.trust.credentials import Trusted, check_token, check_travels, read_shown
-from engine.service.trust.local_tokens import find_token
+from engine.service.trust.credentials import Trusted, check_token, check_travels, read_authority, read_pair, read_shown
+from engine.service.trust.local_tokens import find_papers, find_token
 from engine.service.trust.options import AccessOptions
 
 Metadata = tuple[tuple[str, str], ...]
@@ -62,13 +62,23 @@ class Access:
 
 
 def access_of_client(options: AccessOptions, address: str) -> Access:
-    """Of a program that asks and operates; the token of a cluster that this user started here is found by its address.
+    """Of a program that asks and operates; what lets it into a cluster that this user started is found by its address.
 
     Raises InvalidInput naming the option and the file that is wrong."""
     token, trusted = read_shown(options)
+    if token is None and trusted is None:
+        return own_access(address)
     if token is None and is_loopback(address):
         token = find_token(address)
     return Access(token, trusted)
+
+
+def own_access(address: str) -> Access:
+    """What `up` left for clients of this user, a certificate or a token; nothing where they started no cluster at `address`."""
+    if (papers := find_papers(address)) is not None:
+        key, certificate = read_pair(papers.key, papers.certificate)
+        return Access(None, Trusted(read_authority(papers.authority), key, certificate, papers.key, papers.certificate))
+    return Access(find_token(address) if is_loopback(address) else None)
 
 
 def _credentials(trusted: Trusted) -> grpc.ChannelCredentials:

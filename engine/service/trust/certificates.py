@@ -162,8 +162,12 @@ def _general_name(host: str) -> x509.GeneralName:
 
 def write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     """For its owner alone."""
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    replace_whole(path, pem, mode=0o600)
+    replace_whole(path, key_pem(key), mode=0o600)
+
+
+def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """As files hold it, in clear text."""
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
 def _write_revoked(folder: Path, serials: Sequence[int]) -> None:

@@ -1,7 +1,8 @@
-"""The tokens of clusters that were started on this machine for its user: files that only this user can read.
+"""What lets the user of this machine into the clusters that they started from it: files that only this user can read.
 
 `up` and the console make tokens for the cluster they start, and leave the operator's under the coordinator's address; a client of the
-same user finds it there. Another user of the machine finds nothing.
+same user finds it there. A cluster over other machines has certificates instead: `up` leaves the operator's in the same way. Another
+user of the machine finds nothing.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ class LocalTokens:
 def make_tokens() -> LocalTokens:
     """New tokens for a cluster of this user. Raises what a folder that cannot be written raises, Refused for one that others can read."""
     operator, worker = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-    path = _own_folder() / f"{secrets.token_hex(8)}.tokens"
+    path = own_folder() / f"{secrets.token_hex(8)}.tokens"
     replace_whole(path, f"operator {operator}\nworker {worker}\n".encode(), mode=0o600)
     return LocalTokens(path, operator, worker)
 
 
 def leave_token(tokens: LocalTokens, address: str) -> None:
     """Let clients of this user find the operator's token by the coordinator's address."""
-    replace_whole(_own_folder() / _name(address), tokens.operator.encode(), mode=0o600)
+    replace_whole(own_folder() / _name(address), tokens.operator.encode(), mode=0o600)
 
 
 def token_path(address: str) -> Path:
@@ -68,8 +69,47 @@ def remove_tokens(tokens: LocalTokens, address: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def _name(address: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.-]", "_", address) + ".token"
+@dataclass(frozen=True, slots=True)
+class Papers:
+    """An operator's certificate, its key, and the authority of the cluster: files in PEM."""
+
+    certificate: Path
+    key: Path
+    authority: Path
+
+
+def leave_papers(address: str, certificate: bytes, key: bytes, authority: bytes) -> Papers:
+    """Let clients of this user find an operator's certificate by the coordinator's address."""
+    own_folder()
+    papers = _papers(address)
+    for path, content in ((papers.authority, authority), (papers.key, key), (papers.certificate, certificate)):
+        replace_whole(path, content, mode=0o600)
+    return papers
+
+
+def find_papers(address: str) -> Papers | None:
+    """The certificate left for the cluster at `address`, if this user started one there."""
+    papers = _papers(address)
+    return papers if os.path.lexists(papers.certificate) else None  # the last to be written, the first to go
+
+
+def remove_papers(address: str) -> None:
+    """When the cluster is gone."""
+    papers = _papers(address)
+    for path in (papers.certificate, papers.key, papers.authority):
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        papers.certificate.parent.rmdir()
+
+
+def _papers(address: str) -> Papers:
+    folder = _folder() / _name(address, ".certs")
+    return Papers(folder / "operator.pem", folder / "operator.key", folder / "ca.pem")
+
+
+def _name(address: str, ending: str = ".token") -> str:
+    return re.sub(r"[^A-Za-z0-9.-]", "_", address) + ending
 
 
 def _folder() -> Path:
@@ -79,8 +119,8 @@ def _folder() -> Path:
     return Path(runtime) / "noodlecore" if runtime and Path(runtime).is_dir() else Path.home() / ".cache" / "noodlecore" / "run"
 
 
-def _own_folder() -> Path:
-    """The folder, of this user alone."""
+def own_folder() -> Path:
+    """The folder, of this user alone. Raises what a folder that cannot be made raises, Refused for one that others can read."""
     folder = _folder()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

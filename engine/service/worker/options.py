@@ -25,7 +25,11 @@ class WorkerOptions:
     """Serve stages on this machine for a coordinator."""
 
     join: str = option(
-        default="", required=True, of_process=True, metavar="HOST:PORT", help="the coordinator's address, or the line of an invitation"
+        default="",
+        required=True,
+        of_process=True,
+        metavar="HOST:PORT",
+        help="the coordinator's address, the line of an invitation, or auto: look for one that says `--announce`",
     )
     worker_id: str = option(
         "--id",

@@ -39,7 +39,7 @@ from engine.service.trust.invitation import is_invitation
 from engine.service.trust.trouble import explained
 from engine.service.weights.weight_library import WeightLibrary
 from engine.service.weights.weight_service import WeightService
-from engine.service.worker.admission import admitted
+from engine.service.worker.admission import AUTO_JOIN, admitted, found_nearby
 from engine.service.worker.advertise import advertised_address, advertised_host, check_advertise
 from engine.service.worker.departure import Departure, end_by_signal
 from engine.service.worker.heartbeat import Heartbeat
@@ -64,6 +64,8 @@ async def run_worker(options: WorkerOptions) -> int:
     """Serve until the process is ended; raises what the coordinator or this machine has against this worker for good."""
     if is_invitation(options.join):
         options = await admitted(options)
+    elif options.join == AUTO_JOIN:
+        options = await found_nearby(options)
     options = replace(options, worker_id=options.worker_id or _own_name(options.server.security) or default_id())
     check_name("worker id", options.worker_id)
     if options.advertise is not None:
