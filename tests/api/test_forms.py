@@ -89,6 +89,7 @@ def test_a_call_that_is_required_is_made(served: Served, choice: Any, names: set
     [
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema", "with a schema"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "objekt"}}}}, None, "objekt"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#"}}}}, None, "no answer can have"),
         ({"tool_choice": "required"}, "tool_choice", "needs tools"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice", "'look_up', 'stop'"),
         ({"tools": TOOLS, "tool_choice": "required", "response_format": FORM}, "response_format", "two forms"),

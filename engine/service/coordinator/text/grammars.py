@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.data.errors import Corrupt, InvalidInput, NotSupported
+from engine.data.errors import InvalidInput, NotSupported
 from engine.data.generation import Grammar, GrammarKind
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Constraint:
     def mask(self, token_ids: Sequence[int]) -> bytes:
         """Which tokens may follow these, all that the session has generated: bit i of byte j, from the low end, is token 8 * j + i.
 
-        Raises Corrupt where the grammar's limits do not let it go on.
+        Raises InvalidInput where nothing may follow, or where the grammar's limits do not let it go on.
         """
         if len(token_ids) < self._num_consumed:
             self._matcher.rollback(self._num_consumed - len(token_ids))
@@ -34,8 +34,8 @@ class Constraint:
             self._matcher.consume_tokens([*token_ids[self._num_consumed :]])
         self._num_consumed = len(token_ids)
         mask = bytes(self._matcher.compute_bitmask())
-        if self._matcher.is_error():
-            raise Corrupt(f"the grammar of this answer cannot go on: {self._matcher.get_error()[:300]}")
+        if self._matcher.is_error() or not any(mask):
+            raise InvalidInput(f"the grammar lets nothing follow here: {_reason(self._matcher)}")
         return mask
 
 
@@ -63,8 +63,19 @@ class Grammars:
                 raise NotSupported(f"grammars do not work with this model's tokenizer: {str(e)[:300]}") from e
         matcher = LLMatcher(self._tokenizer, _compiled(grammar), log_level=0)
         if matcher.is_error():
-            raise InvalidInput(f"{grammar.kind}: {matcher.get_error()[:500]}")
-        return Constraint(matcher)
+            raise InvalidInput(f"{grammar.kind}: {_reason(matcher)}")
+        constraint = Constraint(matcher)
+        try:
+            constraint.mask(())
+        except InvalidInput as e:
+            raise InvalidInput(f"{grammar.kind}: no answer can have this form: {e}") from e
+        return constraint
+
+
+def _reason(matcher: LLMatcher) -> str:
+    """Without the state that is behind it, which is for its makers."""
+    reason = str(matcher.get_error()).partition("\n<state>")[0][:500]
+    return reason if " " in reason else "no token is allowed"  # a single word is a name of its makers
 
 
 def _compiled(grammar: Grammar) -> str:
