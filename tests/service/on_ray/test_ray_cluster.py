@@ -98,7 +98,7 @@ class Up:
 
     def __init__(self, machines: Machines, *words: str) -> None:
         self.machines = machines
-        model = ("--model", MODEL, "--random-weights", "0", "--threads", "1")
+        model = ("--model", MODEL, "--random-weights", "0", "--threads", "1", "--strategy", "balanced")  # a stage on every worker
         self.process = noodle("up", "--on", "ray", "--address", machines.address, *model, "--json", *words)
         assert self.process.stdout is not None and self.process.stderr is not None
         timer = threading.Timer(DEADLINE_S, self.process.terminate)
