@@ -51,7 +51,7 @@ DETAILS = {  # keys on a screen and what they lead to
     "3": (("v", "LAYERS /"), ("v", "/ MEMORY"), ("c", "compare")),
     "4": (
         *(("jj\r", "DIFF current"), ("m", "/ MEMORY /"), ("m", "/ ITEMS"), ("m", ": TIME")),
-        *(("cj", "DIFF balanced > bottleneck_first"), ("kc", "DIFF current")),
+        *(("cj", "DIFF auto > balanced"), ("kc", "DIFF current")),
     ),
     "5": (("\r", "WHY"), ("f", "f = next kind"), ("g", "KIND"), ("z", "KIND")),
     "6": (("jjj\r", "number 1 in the queue"), ("j", "checksum"), ("j", "done (length)"), ("o", "SESSION"), ("w", "failed"), ("w", "done")),

@@ -73,6 +73,7 @@ _JOINED = "cannot reach"
 _HASTY = (("engine.model.profiling.profiler", "QUICK_BUDGET_S", 0.1), ("engine.model.hardware.roofline", "_BUDGET_S", 0.02))
 SCENARIOS: Mapping[str, tuple[Scenario, ...]] = {
     "up": (_one("up --model model --workers 1 --state-dir state --metrics-dir run --json", until='"address"', limit_s=60, most_faults=8),),
+    "down": (_one("down --on ray", code=2),),  # the extra is not installed where tests run
     "coordinator": (
         _one(f"coordinator --model model --state-dir state --metrics-dir run {_SERVER}", until='"address"'),
         _one(f"coordinator --model model {_SERVER}", until='"address"'),

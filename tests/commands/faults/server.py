@@ -28,6 +28,7 @@ from typing import Any
 
 PACKAGES = ("engine", "noodle_tui")
 LATE = ("tokenizers", "safetensors.torch", "transformers.modeling_utils", "prometheus_client", "plotly", "grpc.aio", "sqlite3")
+ELSEWHERE = ("triton", "ray")  # comes with torch where there is a GPU; an extra that tests do not need
 FAMILIES = ("transformers.models.llama.modeling_llama", "transformers.models.gpt2.modeling_gpt2")
 POLL_S = 0.005
 STOP_S = 10.0
@@ -57,7 +58,7 @@ def _import_all() -> None:
                 try:
                     importlib.import_module(module.name)
                 except ModuleNotFoundError as error:
-                    if error.name != "triton":  # comes with torch where there is a GPU, and is imported there alone
+                    if error.name not in ELSEWHERE:
                         raise
     for name in (*LATE, *FAMILIES):
         importlib.import_module(name)
