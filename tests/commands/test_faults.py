@@ -114,7 +114,7 @@ BESIDE = {
 def _path_options() -> dict[str, tuple[str, ...]]:
     """Of each option that takes a path one command line, up to the path, that comes so far as to use it."""
     found: dict[str, tuple[str, ...]] = {}
-    for name, parser in sorted(commands().items(), key=lambda found: found[0] == "up"):  # its processes are the commands before it
+    for name, parser in sorted(commands().items(), key=lambda found: found[0] in ("up", "down")):  # they use the commands before them
         for action in parser._actions:
             if action.type is Path and action.option_strings:
                 listen = ("--listen", ANY_PORT) if any("--listen" in a.option_strings for a in parser._actions) else ()

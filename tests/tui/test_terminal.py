@@ -120,7 +120,7 @@ def visit_dialogs(console: PtyConsole) -> None:
         press(console, capital, " on lab-a?")
         leave(console, "n", " on lab-a?")
     press(console, "4", "STRATEGY")
-    press(console, "A", "APPLY balanced on lab-a?")
+    press(console, "A", "APPLY auto on lab-a?")
     leave(console, "n", " on lab-a?")
     press(console, "P", " on lab-a?")
     console.agree("ERROR PROFILE")
