@@ -1,9 +1,10 @@
-"""`python -m tests.api.against_transformers FOLDER [--requests 40]`: what the API answers, against transformers in one process.
+"""`python -m tests.api.against_transformers FOLDER [--requests 40] [--kill]`: what the API answers, against transformers in one process.
 
 For each kind of request, so many are sent to `noodle-engine up --http` with FOLDER's model, eight at a time, through the `openai` package.
 Each answer is compared with `generate()` of the same folder: same template, transformers' own logits processors, and tokens drawn from what
 they leave by the same counter-based numbers. Equal must be the text, the number of tokens, the reason for the end, and each token's
-logprob within 1e-4. It ends with 1 if one differs.
+logprob within 1e-4. It ends with 1 if one differs. With `--kill` each kind has a cluster of its own, and one of its two workers is killed
+amid the first answers.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import random
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.generation.logits_process import MinPLogitsWarper, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
+from engine.client import AsyncClient
 from engine.data.sampling import Sampling
 from engine.model.running.sampling import sample
 from tests.api.conftest import NAME, Served, started
 
 NUM_TOKENS = 32
 AT_ONCE = 8
+AMID = 5  # tokens of an answer, when a worker is killed
 TOLERANCE = 1e-4
 OFF = {"temperature": 0, "top_p": 1}  # what a model's makers recommend must not act
 WORDS = "river garden engine noodle seven light slow green window paper winter sound"
@@ -187,8 +190,18 @@ def texts(count: int, seed: int) -> Iterator[str]:
         yield chance.choice(ASKED).format(" ".join(chance.choices(words, k=chance.randint(1, 6))))
 
 
-async def compare(served: Served, native: Native, num_requests: int) -> int:
-    """How many answers differ, of all kinds."""
+async def kill_amid_answers(served: Served) -> None:
+    async with AsyncClient(served.address, token=served.key) as client:
+        while True:
+            status = await client.status()
+            if any(session.num_generated >= AMID for session in status.sessions):
+                break
+            await asyncio.sleep(0.01)
+    os.kill(served.pids["w2"], signal.SIGKILL)
+
+
+async def compare(served: Served, native: Native, num_requests: int, kinds: Sequence[str], kills: bool) -> int:
+    """How many answers differ, of these kinds."""
     differing = 0
     async with openai.AsyncOpenAI(base_url=served.base, api_key=served.key, max_retries=0, timeout=600) as client:
         room = asyncio.Semaphore(AT_ONCE)
@@ -198,9 +211,14 @@ async def compare(served: Served, native: Native, num_requests: int) -> int:
                 return await asked(client, kind, text, settings)
 
         for number, (kind, own) in enumerate(KINDS.items()):
+            if kind not in kinds:
+                continue
             settings = OFF | own
             prompts = list(texts(num_requests, number))
+            killing = asyncio.create_task(kill_amid_answers(served)) if kills else None
             answers = await asyncio.gather(*(one(kind, text, settings) for text in prompts))
+            if killing is not None:
+                await killing
             wrong = 0
             for text, answer in zip(prompts, answers, strict=True):
                 wanted = await asyncio.to_thread(native.answer, kind, text, settings)
@@ -218,13 +236,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--requests", type=int, default=40)
+    parser.add_argument("--kill", action="store_true")
     asked_for = parser.parse_args()
-    process, served = started(asked_for.folder)
-    try:
-        return int(asyncio.run(compare(served, Native(asked_for.folder), asked_for.requests)) > 0)
-    finally:
-        os.kill(process.pid, signal.SIGTERM)
-        process.wait(60)
+    native, differing = Native(asked_for.folder), 0
+    for kinds in [[kind] for kind in KINDS] if asked_for.kill else [[*KINDS]]:
+        process, served = started(asked_for.folder)
+        try:
+            differing += asyncio.run(compare(served, native, asked_for.requests, kinds, asked_for.kill))
+        finally:
+            os.kill(process.pid, signal.SIGTERM)
+            process.wait(60)
+    return int(differing > 0)
 
 
 if __name__ == "__main__":
