@@ -129,8 +129,8 @@ def _groups(status: ClusterStatus) -> dict[str, list[tuple[StageStatus, NodeStat
 
 
 def _busy_hosts(status: ClusterStatus, standing: Keys) -> dict[str, str]:
-    """Hosts whose cores others have, and the figures that say so."""
-    found = {}
+    """Hosts whose cores others have, and the figures that say so: all cores are in use, or threads of ours wait for one."""
+    found, groups = {}, _groups(status)
     for host in {node.host for node in status.nodes}:
         on_host = [node for node in status.nodes if node.host == host]
         machine = max((n.gauges.machine for n in on_host), key=lambda m: m.busy or 0.0)
@@ -139,7 +139,8 @@ def _busy_hosts(status: ClusterStatus, standing: Keys) -> dict[str, str]:
         own = math.fsum(n.gauges.cpu_utilisation for n in on_host) + (coordinator.cpu_utilisation if coordinator.host == host else 0.0)
         own /= max(1, machine.num_cores)
         others = (machine.busy or 0.0) - own
-        if machine.busy is not None and machine.num_cores and machine.busy >= ease * BUSY and others >= ease * BY_OTHERS:
+        is_full = (machine.busy or 0.0) >= ease * BUSY or any(_waits(*row) for row in groups.get(host, ()))
+        if machine.busy is not None and machine.num_cores and is_full and others >= ease * BY_OTHERS:
             found[host] = f"{percent(machine.busy)} busy, {percent(others)} by others"
     return found
 
@@ -167,7 +168,7 @@ def _machines(status: ClusterStatus, whole_s: float, busy: dict[str, str], stand
 
 def _waits(stage: StageStatus, node: NodeStatus) -> bool:
     """Whether a stage takes longer than expected mainly because its threads had no core."""
-    if node.gauges.core_wait is None or stage.compute_p50_s <= stage.expected_s:
+    if node.gauges.core_wait is None or stage.expected_s <= 0.0 or _ratio(stage) <= STILL_SLOW:
         return False
     share = min(1.0, stage.num_steps * stage.compute_p50_s / WINDOW_S) * (1.0 - stage.expected_s / stage.compute_p50_s)
     return node.gauges.core_wait >= WAITED * share

@@ -114,6 +114,9 @@ def test_a_stage_without_a_core_on_a_busy_host_is_the_hosts_trouble() -> None:
         found = diagnose(status(stages, nodes))
         assert [f.kind for f in found] == kinds
         assert (found[0].share > 0.7) or core_wait != 0.5
+    half = [replace(n, gauges=replace(n.gauges, core_wait=0.5, machine=replace(n.gauges.machine, busy=0.7))) for n in BUSY]
+    assert [f.kind for f in diagnose(status(stages, half))] == [Kind.BUSY_HOST], "cores are free now and then, and not when it needs one"
+    assert diagnose(status([stage(n, 0.024, num_steps=25) for n in ("w1", "w2", "w3")], half)) == (), "nothing is slow enough to ask why"
     alone = [replace(n, gauges=replace(n.gauges, core_wait=0.9, machine=HOST[0].gauges.machine)) for n in BUSY]
     assert [f.kind for f in diagnose(status(stages, alone))][:1] == [Kind.SLOW_NODE], "nobody else uses the machine"
 
