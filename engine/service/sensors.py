@@ -7,6 +7,7 @@ only. A sensor that is missing, refused or broken is None, never a fault.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,23 +94,20 @@ class CoreWait:
         self._waited_s = _waited_s()
 
     def read(self) -> float | None:
-        """Threads that began and ended between two looks do not count. None where the machine does not tell."""
+        """Only threads that both looks saw count. None where the machine does not tell."""
         now_s, waited_s, before_s = time.monotonic(), _waited_s(), self._waited_s
         elapsed_s, self._at_s, self._waited_s = now_s - self._at_s, now_s, waited_s
         if not waited_s or elapsed_s <= 0.0:
             return None
-        return sum(max(0.0, total_s - before_s.get(thread, 0.0)) for thread, total_s in waited_s.items()) / elapsed_s
+        return sum(max(0.0, waited_s[thread] - before_s[thread]) for thread in waited_s.keys() & before_s.keys()) / elapsed_s
 
 
 def _waited_s() -> dict[str, float]:
     """By thread: how long it could run and had no core (Documentation/scheduler/sched-stats.rst of Linux)."""
     found: dict[str, float] = {}
-    try:
-        for task in Path("/proc/self/task").iterdir():
-            words = (task / "schedstat").read_text().split()
-            found[task.name] = int(words[1]) / 1e9
-    except (OSError, ValueError, IndexError):  # a thread that ended meanwhile, another system: what was read so far
-        return found
+    for file in Path("/proc/self/task").glob("*/schedstat"):
+        with suppress(OSError, ValueError, IndexError):  # a thread that ended meanwhile
+            found[file.parent.name] = int(file.read_text().split()[1]) / 1e9
     return found
 
 

@@ -13,6 +13,7 @@ import httpx
 import openai
 import pytest
 
+from tests.service.nursery import ON_EVERY_WORKER
 from tests.service.small_chat import small_chat
 
 NAME = "small-chat"
@@ -46,25 +47,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def started(folder: Path, *words: str) -> tuple[subprocess.Popen[str], Served]:
     """`up` with the API; returns when it is ready."""
-    command = [
-        sys.executable,
-        "-m",
-        "engine",
-        "up",
-        "--model",
-        str(folder),
-        "--workers",
-        "2",
-        "--strategy",
-        "balanced",
-        "--adapt",
-        "off",
-        "--threads",
-        "1",
-        "--http",
-        "0",
-        "--json",
-    ]
+    command = [sys.executable, "-m", "engine", "up", "--model", str(folder), "--workers", "2", *ON_EVERY_WORKER, "--threads", "1"]
+    command += ["--http", "0", "--json"]
     process = subprocess.Popen([*command, "--model-name", NAME, *words], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     said = json.loads(process.stdout.readline())

@@ -196,31 +196,28 @@ def test_a_session_begins_with_the_prompt_of_one_that_still_runs() -> None:
     assert orders(cluster)[1] == [], "nothing had to be kept for it"
 
 
-def test_where_the_running_one_ends_first_what_it_left_is_taken() -> None:
+def begun_after(end: on.ClusterEvent, prompt: tuple[int, ...]) -> tuple[Driver, Segment]:
+    """How a session begins that was admitted to begin with a running one's prompt, which ended before."""
     cluster = driver()
-    prompt = tuple(range(10))
     running(cluster, prompt)
     fill_lanes(cluster)
     submit(cluster, "second", (*prompt, 50, 51))
     assert sent(cluster, "second") == []
-    cluster.feed(on.SessionCancelled("runs", "its reader left"))
+    cluster.feed(end)
     cluster.hold = False
     cluster.answer_all()
-    opening = sent(cluster, "second")[0]
+    return cluster, sent(cluster, "second")[0]
+
+
+def test_where_the_running_one_ends_first_what_it_left_is_taken() -> None:
+    prompt = tuple(range(10))
+    _, opening = begun_after(on.SessionCancelled("runs", "its reader left"), prompt)
     assert opening.taken is not None and (opening.taken.kept_id, opening.taken.session_id) == (1, "")
     assert (opening.position, opening.taken.digest) == (8, token_digest(prompt[:8]))
 
 
 def test_where_the_running_one_fails_everything_is_computed() -> None:
-    cluster = driver()
-    prompt = tuple(range(10))
-    running(cluster, prompt)
-    fill_lanes(cluster)
-    submit(cluster, "second", (*prompt, 50, 51))
-    cluster.feed(on.SessionFailed("runs", NotFound("its journal is gone")))
-    cluster.hold = False
-    cluster.answer_all()
-    opening = sent(cluster, "second")[0]
+    cluster, opening = begun_after(on.SessionFailed("runs", NotFound("its journal is gone")), tuple(range(10)))
     assert (opening.position, opening.taken) == (0, None)
     assert cluster.finished["second"].status.num_cached == 0
 

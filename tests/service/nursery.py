@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+ON_EVERY_WORKER = ("--strategy", "balanced", "--adapt", "off")  # `auto` leaves a tiny model on one worker, until the load says otherwise
 _PROGRAM = """
 import ctypes, importlib, json, os, platform, signal, sys
 import torch, transformers.modeling_utils

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from engine.service import sensors
 from engine.service.sensors import CoreWait
 
 BUSY = "while True: pass"
@@ -37,3 +38,10 @@ def test_a_thread_that_shares_its_core_waits_for_it() -> None:
             for process in (reader, *rivals):
                 process.kill()
                 process.wait()
+
+
+def test_a_thread_that_a_look_missed_is_not_counted_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = iter([{"1": 5.0, "2": 100.0}, {"1": 5.0}, {"1": 5.0, "2": 100.0, "3": 50.0}])
+    monkeypatch.setattr(sensors, "_waited_s", lambda: next(looks))
+    wait = CoreWait()
+    assert [wait.read(), wait.read()] == [0.0, 0.0]

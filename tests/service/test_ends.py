@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tests.service.holding import HOLD_S, Holding
-from tests.service.nursery import Nursery
+from tests.service.nursery import ON_EVERY_WORKER, Nursery
 
 MODEL = "llama:tiny"
 SOON_S = HOLD_S / 12  # a second is promised; the machine of a test may be busy
@@ -81,9 +81,7 @@ def test_a_coordinator_that_prepares_its_model_ends_at_once_and_its_helper_too(t
 
 def test_up_ends_at_once_while_its_workers_start(tmp_path: Path) -> None:
     holding = Holding(tmp_path, "import:torch")
-    up = holding.start(
-        "up", "--model", MODEL, "--random-weights", "0", "--workers", "2", "--strategy", "balanced", "--adapt", "off", "--json"
-    )
+    up = holding.start("up", "--model", MODEL, "--random-weights", "0", "--workers", "2", *ON_EVERY_WORKER, "--json")
     holding.wait()
     children = psutil.Process(up.pid).children(recursive=True)
     assert terminated(up) == 128 + signal.SIGTERM
@@ -92,9 +90,7 @@ def test_up_ends_at_once_while_its_workers_start(tmp_path: Path) -> None:
 
 def test_up_ends_at_once_before_its_coordinator_has_said_where_it_listens(tmp_path: Path) -> None:
     holding = Holding(tmp_path, "import:engine.service.coordinator.journal.journal")
-    up = holding.start(
-        "up", "--model", MODEL, "--random-weights", "0", "--workers", "2", "--strategy", "balanced", "--adapt", "off", "--json"
-    )
+    up = holding.start("up", "--model", MODEL, "--random-weights", "0", "--workers", "2", *ON_EVERY_WORKER, "--json")
     holding.wait()
     children = psutil.Process(up.pid).children(recursive=True)
     assert terminated(up) == 128 + signal.SIGTERM

@@ -16,11 +16,13 @@ import pytest
 
 from engine.data.errors import Unavailable
 from engine.data.status import NodeState, Phase
+from tests.service.nursery import ON_EVERY_WORKER
 from tests.service.reference import folder_of, reference
 from tests.service.running import Running, running
 
 MODEL = "llama:tiny"
 PROMPT = (5, 6, 7, 8)
+UP = [sys.executable, "-m", "engine", "up", "--model", MODEL, "--random-weights", "0", "--workers", "2", *ON_EVERY_WORKER, "--json"]
 
 
 def tokens_of(cluster: Running, num_tokens: int = 8) -> list[int]:
@@ -105,7 +107,7 @@ def test_a_truncated_weight_file_is_named_and_up_ends_with_1(tmp_path: Path) -> 
     folder = broken_copy(tmp_path)
     weights = next(folder.glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1000])
-    done = engine("up", "--model", str(folder), "--workers", "2", "--strategy", "balanced", "--adapt", "off", "--json")
+    done = engine("up", "--model", str(folder), "--workers", "2", *ON_EVERY_WORKER, "--json")
     assert done.returncode == 1 and done.stdout == ""
     assert weights.name in done.stderr and "Traceback" not in done.stderr
 
@@ -119,7 +121,7 @@ def test_a_missing_tensor_is_named_and_up_ends_with_1(tmp_path: Path) -> None:
     name = next(n for n in tensors if "layers.1" in n and "q_proj" in n)
     del tensors[name]
     save_file(tensors, weights, metadata={"format": "pt"})
-    done = engine("up", "--model", str(folder), "--workers", "2", "--strategy", "balanced", "--adapt", "off", "--json")
+    done = engine("up", "--model", str(folder), "--workers", "2", *ON_EVERY_WORKER, "--json")
     assert done.returncode == 1 and done.stdout == ""
     assert "layers.1" in done.stderr and "q_proj" in done.stderr and "Traceback" not in done.stderr
 
@@ -172,23 +174,7 @@ def test_a_taken_port_is_said() -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_whatever_ends_up_takes_its_children_along(number: signal.Signals) -> None:
     up = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "engine",
-            "up",
-            "--model",
-            MODEL,
-            "--random-weights",
-            "0",
-            "--workers",
-            "2",
-            "--strategy",
-            "balanced",
-            "--adapt",
-            "off",
-            "--json",
-        ],
+        UP,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
@@ -204,23 +190,7 @@ def test_whatever_ends_up_takes_its_children_along(number: signal.Signals) -> No
 
 def test_interrupting_a_start_leaves_nothing_behind() -> None:
     up = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "engine",
-            "up",
-            "--model",
-            MODEL,
-            "--random-weights",
-            "0",
-            "--workers",
-            "2",
-            "--strategy",
-            "balanced",
-            "--adapt",
-            "off",
-            "--json",
-        ],
+        UP,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

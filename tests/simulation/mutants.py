@@ -104,7 +104,7 @@ def what_is_kept_outlives_its_plan(patch: pytest.MonkeyPatch) -> None:
 
 def callers_share(patch: pytest.MonkeyPatch) -> None:
     keys = PrefixCache._keys
-    patch.setattr(PrefixCache, "_keys", lambda self, caller, token_ids: keys(self, b"anybody", token_ids))
+    patch.setattr(PrefixCache, "_keys", lambda self, caller, token_ids, known=(): keys(self, b"anybody", token_ids, known))
 
 
 def what_is_kept_stays_in_the_way(patch: pytest.MonkeyPatch) -> None:

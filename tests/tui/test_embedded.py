@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from tests.service.nursery import ON_EVERY_WORKER
 from tests.tui.pty_console import PtyConsole
 
-ARGS = ["--random-weights", "0", "--workers", "2", "--strategy", "balanced", "--adapt", "off", "--ascii"]
+ARGS = ["--random-weights", "0", "--workers", "2", *ON_EVERY_WORKER, "--ascii"]
 
 
 @pytest.fixture()

@@ -185,8 +185,9 @@ class PrefixCache:
         """The same tokens, of what is kept; the session that had them has ended."""
         num_blocks = pending.num_tokens // self.settings.block_tokens
         found = self._index.longest(self._running[taker.session_id].keys[:num_blocks])
-        is_kept = found is not None and found[1] == num_blocks
-        return Taken(found[0].kept_id, pending.num_tokens, pending.digest) if found is not None and is_kept else None
+        if found is None or found[1] < num_blocks:
+            return None
+        return Taken(found[0].kept_id, pending.num_tokens, pending.digest)
 
     def _keep(self, session: Session, is_sound: bool) -> bool:
         pending, session.reuse.pending = session.reuse.pending, None
@@ -194,7 +195,8 @@ class PrefixCache:
             self._dropped.append(pending.kept_id)
         if not self.settings.is_on or not session.reuse.caller or not is_sound:
             return False
-        keys = self._keys(session.reuse.caller, session.landed_tokens())
+        running = self._running.get(session.session_id)
+        keys = self._keys(session.reuse.caller, session.landed_tokens(), running.keys if running is not None else ())
         kept_id = self._next_id
         was_added, shorter = self._index.add(kept_id, keys)
         if not was_added:
@@ -215,11 +217,14 @@ class PrefixCache:
         return orders
 
     # ------------------------------------------------------------------------------------------ keys
-    def _keys(self, caller: bytes, token_ids: Sequence[int]) -> tuple[bytes, ...]:
-        """One key for each whole block, made from the key before it, who it is from, and its tokens."""
-        size, key, keys = self.settings.block_tokens, self._root, []
+    def _keys(self, caller: bytes, token_ids: Sequence[int], known: Sequence[bytes] = ()) -> tuple[bytes, ...]:
+        """One key for each whole block, made from the key before it, who it is from, and its tokens; `known` are those of the first blocks,
+        made under the same plan."""
+        size = self.settings.block_tokens
+        keys = [*known[: len(token_ids) // size]]
+        key = keys[-1] if keys else self._root
         num_shared = max((_num_common(token_ids, one) for one in self.shared), default=0)
-        for stop in range(size, len(token_ids) + 1, size):
+        for stop in range(size * (len(keys) + 1), len(token_ids) + 1, size):
             owner = b"" if stop <= num_shared else caller
             key = field_digest((key, owner, token_bytes(token_ids[stop - size : stop])))
             keys.append(key)
