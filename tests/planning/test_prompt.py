@@ -40,12 +40,12 @@ def shared_problem(seed: int) -> Problem:
     return replace(problem, free_order=True, use_all_nodes=False, link_cost="streamed", constraints=PlanningConstraints())
 
 
-@pytest.mark.parametrize("draw", [cluster_problem, shared_problem])
+@pytest.mark.parametrize(("draw", "count"), [(cluster_problem, 250), (shared_problem, 120)])
 @pytest.mark.parametrize("strategy", OBJECTIVES)
-def test_what_is_found_is_allowed_and_no_placement_is_below_the_bound(strategy: str, draw: Callable[[int], Problem]) -> None:
+def test_what_is_found_is_allowed_and_no_placement_is_below_the_bound(strategy: str, draw: Callable[[int], Problem], count: int) -> None:
     """Against the enumeration of all orders, subsets and cuts."""
     compared = best = missed = 0
-    for seed in range(250):
+    for seed in range(count):
         problem = draw(seed)
         optimum, rows = optimum_of(problem, strategy), {row[0] for row in Reference(problem).rows}
         certificate = certificate_of(problem, None, DEFAULT)
@@ -63,7 +63,7 @@ def test_what_is_found_is_allowed_and_no_placement_is_below_the_bound(strategy: 
         if optimum is not None:
             compared, missed = compared + 1, missed + (plans.other is None)
             best += plans.other is not None and plans.other.objective <= optimum * (1 + 1e-9) + 1e-12
-    assert compared > 150 and missed <= 0.03 * compared and best > 0.8 * compared, (compared, missed, best)
+    assert compared > 0.6 * count and missed <= 0.03 * compared and best > 0.8 * compared, (compared, missed, best)
 
 
 def test_bounds_of_price_and_memory_are_met_by_a_plan_that_is_best_without_links() -> None:
