@@ -19,7 +19,6 @@ from textual.widget import Widget
 
 from engine.data.errors import InvalidInput
 from engine.data.sampling import SamplingRequest
-from noodle_tui.core.messages import RowChosen
 from noodle_tui.core.pages import Page
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.options import Options
@@ -178,6 +177,8 @@ class Main(Screen[None], inherit_bindings=False):
         row = y - NUM_TOP_ROWS
         identity = identity_at(state, lines[row]) if 0 <= row < len(lines) else ""
         if identity:
+            from noodle_tui.core.messages import RowChosen
+
             self.app.dispatch(RowChosen(identity))
             if event.chain == 2:
                 self.app.effects.press("nav.in")
