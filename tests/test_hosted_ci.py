@@ -1,4 +1,4 @@
-"""The hosted CI runs what `.ci/run` runs, on every Python that the package says it works with. It has not run here: only its form is tested."""
+"""The hosted CI runs what `.ci/run` runs, on every Python that the package promises. It has not run here: only its form is tested."""
 
 from __future__ import annotations
 
