@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import torch
 from torch import nn
 
-from engine.model.eight_bit_products import MOST_INPUTS, Rows, Weight, best_kernel, round_rows, round_weight, weight_bytes
+from engine.model.eight_bit_products import MOST_INPUTS, Rows, Weight, round_rows, round_weight, weight_bytes
 
 if TYPE_CHECKING:
     from engine.model.running.chain import Chain
@@ -29,7 +29,7 @@ class LastRows:
     def of(self, hidden: torch.Tensor) -> Rows:
         """[.., K] as rounded rows [T, K]."""
         if hidden is not self._input or self._rows is None:
-            self._rows = round_rows(hidden.reshape(-1, hidden.shape[-1]), best_kernel())
+            self._rows = round_rows(hidden.reshape(-1, hidden.shape[-1]))
             self._input = hidden
         return self._rows
 
