@@ -1,6 +1,6 @@
 """Products of 8-bit weights with rows that are rounded to 14 bits as they come, summed in 32-bit integers.
 
-One scale for each row of the weight, its largest value / 127, and one for each row of the input, its largest value / 8191. A rounded
+One scale for each row of the weight, its largest value / 127, and one for each row of the input, its largest value / 8192. A rounded
 value is 128 x upper + lower, and both parts are 8-bit numbers: a row of the input goes in as two. Sums of integers are exact, so a row's
 result depends neither on the rows beside it, nor on threads, nor on how a kernel orders its work.
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -29,7 +29,7 @@ import torch
 from torch.linalg import vector_norm
 
 LARGEST = 127  # of a weight
-LARGEST_INPUT = 2**13 - 1
+LARGEST_INPUT = 2**13
 MOST_INPUTS = 2**16  # of more, the sum of 128 x 127 might leave 31 bits
 _PARTS = 128  # a value is this times its upper part, and its lower part
 _ZERO_POINT = 64  # of fbgemm's input, which has no sign
@@ -59,10 +59,14 @@ class Weight:
     scales: torch.Tensor  # float32 [N]
     kernel: Kernel
 
+    @property
+    def num_outputs(self) -> int:
+        return self.scales.shape[0]
+
     def product(self, rows: Rows) -> torch.Tensor:
         """float32 [T, N]."""
-        both, num_rows = self._scaled_sums(rows.parts), len(rows.scales)
-        return torch.add(both[num_rows:], both[:num_rows], alpha=_PARTS).mul_(rows.scales)
+        upper, lower = self._scaled_sums(rows.parts).chunk(2)
+        return torch.add(lower, upper, alpha=_PARTS).mul_(rows.scales)
 
     def _scaled_sums(self, parts: torch.Tensor) -> torch.Tensor:
         if self.kernel is Kernel.FBGEMM:
@@ -79,7 +83,7 @@ def weight_bytes(num_outputs: int, num_inputs: int) -> int:
 
 def round_rows(rows: torch.Tensor) -> Rows:
     """float32 [T, K] to 14 bits."""
-    scales = vector_norm(rows, math.inf, -1, keepdim=True).div_(LARGEST_INPUT).clamp_min_(_LEAST_SCALE)
+    scales = torch.add(_LEAST_SCALE, vector_norm(rows, math.inf, -1, keepdim=True), alpha=1 / LARGEST_INPUT)
     return _in_parts((rows / scales).round_(), scales)
 
 
@@ -99,6 +103,12 @@ def round_weight(weight: torch.Tensor, kernel: Kernel | None = None) -> Weight:
         part = slice(start, start + step)
         values[part] = (weight[part].float() / scales[part, None]).round_().to(torch.int8)
     return _packed(values, scales, kernel)
+
+
+def side_by_side(weights: Sequence[Weight]) -> Weight:
+    """Matrices of the same K and kernel as one, [N of the first + N of the second + .., K]. Their outputs have the same bits."""
+    values = torch.cat([_unpacked(weight) for weight in weights])
+    return _packed(values, torch.cat([weight.scales for weight in weights]), weights[0].kernel)
 
 
 @cache
@@ -125,12 +135,8 @@ def _is_exact(kernel: Kernel) -> bool:
 
 def _in_parts(values: torch.Tensor, scales: torch.Tensor) -> Rows:
     """Whole numbers [T, K] of at most `LARGEST_INPUT` and their scales."""
-    num_rows = len(values)
-    parts = torch.empty((2 * num_rows, values.shape[1]))
-    upper, lower = parts[:num_rows], parts[num_rows:]
-    torch.mul(values, 1 / _PARTS, out=upper).round_()
-    torch.sub(values, upper, alpha=_PARTS, out=lower)
-    return Rows(parts, scales)
+    upper = torch.mul(values, 1 / _PARTS).round_()
+    return Rows(torch.cat((upper, torch.sub(values, upper, alpha=_PARTS))), scales)
 
 
 def _packed(values: torch.Tensor, scales: torch.Tensor, kernel: Kernel) -> Weight:
@@ -143,10 +149,27 @@ def _packed(values: torch.Tensor, scales: torch.Tensor, kernel: Kernel) -> Weigh
         return Weight(torch.ops.quantized.linear_prepack(quantised, None), scales, kernel)
 
 
+def _unpacked(weight: Weight) -> torch.Tensor:
+    """int8 [N, K]."""
+    if weight.kernel is Kernel.PLAIN:
+        values: torch.Tensor = weight.packed
+    else:
+        with _fbgemm_engine():
+            values = torch.ops.quantized.linear_unpack(weight.packed)[0].int_repr()
+    return values
+
+
 def _fbgemm(values: torch.Tensor, packed: Any) -> torch.Tensor:
     """Whole numbers [T, K] times the packed weight and its scales, [T, N]."""
-    product: torch.Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(values, 1.0, _ZERO_POINT, packed)
+    product: torch.Tensor = _fbgemm_operation()(values, 1.0, _ZERO_POINT, packed)
     return product
+
+
+@cache
+def _fbgemm_operation() -> Any:
+    """Without what Python does around it: looking through the arguments of every call takes as long as a small product."""
+    operation = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+    return getattr(operation.default, "_op", operation)
 
 
 @contextmanager

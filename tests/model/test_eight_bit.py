@@ -22,7 +22,7 @@ from tests.model import tiny
 NUM_ITEMS = tiny.NUM_LAYERS + 2
 CUTS = ((0, NUM_ITEMS), (0, 3, NUM_ITEMS), (0, 1, 4, NUM_ITEMS), (0, 1, 2, 3, 5, NUM_ITEMS))  # 1, 2, 3 and 5 stages
 FAMILIES = ("gpt2", "llama", "gemma2", "opt", "phi3")  # caps, windows, masks, joined and biased layers
-KERNELS = [kernel for kernel in Kernel if kernel is not Kernel.WHOLE or best_kernel() is Kernel.WHOLE]
+KERNELS = [Kernel.PLAIN, best_kernel()] if best_kernel() is not Kernel.PLAIN else [Kernel.PLAIN]
 LONGEST = 135  # tokens: more than two blocks of keys
 MOST_TOKENS = (LONGEST, LONGEST, 70, 20, 20, 9, 5, 1)  # of each prompt
 PROMPTS = [torch.randint(tiny.VOCABULARY, (LONGEST,), generator=torch.Generator().manual_seed(i)).tolist() for i in range(8)]

@@ -104,10 +104,12 @@ def _whole_blocks(num_tokens: int) -> int:
 def _attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scaling: float) -> torch.Tensor:
     """Queries [n, Hq, K] over keys [H, L, K]; returns [n, Hq, V]. Query heads of one key head are rows of one product."""
     num_rows, num_query_heads, size = queries.shape
-    num_shared = num_query_heads // len(keys)
-    grouped = queries.view(num_rows, len(keys), num_shared, size)
+    num_heads = keys.shape[0]
+    num_shared = num_query_heads // num_heads
+    grouped = queries.view(num_rows, num_heads, num_shared, size)
+    num_aligned = _aligned(num_shared, values.shape[2])
     output = scaled_dot_product_attention(
-        pad(grouped, (0, 0, 0, _aligned(num_shared, values.shape[2]) - num_shared)),
+        grouped if num_aligned == num_shared else torch.cat((grouped, grouped.new_zeros(num_rows, num_heads, num_aligned - num_shared, size)), 2),
         keys.expand(num_rows, -1, -1, -1),
         values.expand(num_rows, -1, -1, -1),
         attn_mask=mask,
