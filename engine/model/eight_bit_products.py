@@ -11,7 +11,7 @@ without a word. Parts of at most 64 fit: 2 x 128 x 127 < 2^15, the 128 with the 
 What computes it is found once by trying, never by the name of a CPU: fbgemm, which torch brings along on x86, or else *plain*,
 `torch._int_mm`.
 
-Shapes: T rows, K inputs, N outputs.
+Shapes: T rows, K inputs, N outputs. Rows may have more dimensions before T, as a model's hidden states do.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Rows:
     """Rows rounded to 14 bits."""
 
     parts: torch.Tensor  # float32 [2T, K] whole numbers of -64 to 64: the upper part of every row, then the lower part of every row
-    scales: torch.Tensor  # float32 [T, 1]
+    scales: torch.Tensor  # float32 [T, 1]; with further dimensions the first one is doubled in `parts`
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,9 @@ class Weight:
     def _scaled_sums(self, parts: torch.Tensor) -> torch.Tensor:
         if self.kernel is Kernel.FBGEMM:
             return _fbgemm(parts, self.packed)
-        values, right = parts.to(torch.int8), self.packed.t()
+        values, right = parts.reshape(-1, parts.shape[-1]).to(torch.int8), self.packed.t()
         sums = torch._int_mm(values, right) if len(right) > 1 else values.int() * right.int()  # torch 2.13 is wrong for one input
-        return sums.float().mul_(self.scales)
+        return sums.float().mul_(self.scales).view(*parts.shape[:-1], -1)
 
 
 def weight_bytes(num_outputs: int, num_inputs: int) -> int:

@@ -47,9 +47,10 @@ class ExactCache(StepCache):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self._written.add(layer_idx)
         histories, start = [], 0
+        all_keys, all_values = key_states[0], value_states[0]
         for session_id, num_new in self._rows:
             stop = start + num_new
-            self._store.append(session_id, layer_idx, key_states[0, :, start:stop], value_states[0, :, start:stop])
+            self._store.append(session_id, layer_idx, all_keys[:, start:stop], all_values[:, start:stop])
             length = self._store.length(session_id) + num_new
             histories.append(_History(start, stop, length, *self._store.padded(session_id, layer_idx, length)))
             start = stop
@@ -77,7 +78,9 @@ class _ExactLayer(StepLayer):
                 after = min(history.length, num_visible)
                 group = queries[packed : packed + after - first].contiguous()
                 mask = self._mask(rule, first, after)
-                keys, values = history.keys[:, :num_visible], history.values[:, :num_visible]
+                keys, values = history.keys, history.values
+                if num_visible < keys.shape[1]:
+                    keys, values = keys[:, :num_visible], values[:, :num_visible]
                 if softcap is None and sinks is None:
                     outputs.append(_attend(group, keys, values, mask, scaling))
                 else:

@@ -43,11 +43,11 @@ class LastInput:
         self._product: torch.Tensor | None = None  # while layers are still to take their part of it
 
     def product(self, held: Held, num_outputs: int, hidden: torch.Tensor) -> torch.Tensor:
-        """[.., K] times a layer's weight, [T, N]."""
+        """[.., K] times a layer's weight, [.., N]."""
         if hidden is not self._input or self._rows is None:
             _join(self._apart)
             self._apart, self._product = [], None
-            self._rows = round_rows(hidden.reshape(-1, hidden.shape[-1]))
+            self._rows = round_rows(hidden)
             self._input = hidden
         weight = held.weight
         if weight.num_outputs == num_outputs:
@@ -59,7 +59,7 @@ class LastInput:
             product = weight.product(self._rows)
         stop = held.start + num_outputs
         self._weight, self._product = weight, None if stop == weight.num_outputs else product
-        return product[:, held.start : stop].contiguous()
+        return product[..., held.start : stop].contiguous()
 
 
 def _join(layers: Sequence[Held]) -> None:
@@ -96,9 +96,7 @@ class EightBitLinear(nn.Module):
         if self.held is None:
             raise RuntimeError("a layer in 8 bits runs before its weight is loaded")
         product = self._last_input.product(self.held, self.out_features, hidden)
-        if self.bias is not None:
-            product = product + self.bias
-        return product.view(*hidden.shape[:-1], self.out_features)
+        return product if self.bias is None else product + self.bias
 
 
 def to_eight_bits(model: nn.Module, chain: Chain) -> None:
