@@ -206,11 +206,11 @@ def test_layers_that_share_an_input_share_a_product_after_a_step_in_every_stage_
     for stage in (old, new):
         stage.open("a", 20)
     apart = step([old], [("a", PROMPTS[0][:9])])
-    weights = {id(layer.held.weight) for layer in layers if layer.held is not None}
+    weights = {id(layer.held.part.weight) for layer in layers if layer.held is not None}
     assert len(layers) == 7 * tiny.NUM_LAYERS + 1 and len(weights) == 4 * tiny.NUM_LAYERS + 1
     assert torch.equal(step([new], [("a", PROMPTS[0][:9])]), apart)
     assert old.bytes_beyond(None) == old.weight_bytes == new.weight_bytes and new.bytes_beyond(old) == 0
-    assert {id(layer.held.weight) for layer in new.module.modules() if isinstance(layer, EightBitLinear) and layer.held} == weights
+    assert {id(layer.held.part.weight) for layer in new.module.modules() if isinstance(layer, EightBitLinear) and layer.held} == weights
 
 
 def test_answers_stay_near_those_of_float32(folder: Path) -> None:

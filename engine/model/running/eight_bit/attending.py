@@ -110,9 +110,11 @@ def _attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mas
     num_heads = keys.shape[0]
     num_shared = num_query_heads // num_heads
     grouped = queries.view(num_rows, num_heads, num_shared, size)
-    num_aligned = _aligned(num_shared, values.shape[2])
+    num_added = _aligned(num_shared, values.shape[2]) - num_shared
+    if num_added:
+        grouped = torch.cat((grouped, grouped.new_zeros(num_rows, num_heads, num_added, size)), 2)
     output = scaled_dot_product_attention(
-        grouped if num_aligned == num_shared else torch.cat((grouped, grouped.new_zeros(num_rows, num_heads, num_aligned - num_shared, size)), 2),
+        grouped,
         keys.expand(num_rows, -1, -1, -1),
         values.expand(num_rows, -1, -1, -1),
         attn_mask=mask,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import torch
 from torch import nn
@@ -21,12 +21,22 @@ if TYPE_CHECKING:
     from engine.model.running.chain import Chain
 
 
-@dataclass(slots=True, eq=False)
-class Held:
-    """The weight of one layer. Stages that share a layer share this object, so joining in one of them shows in all."""
+class Part(NamedTuple):
+    """Where a layer's weight is."""
 
     weight: Weight  # its own, or that of several layers side by side
-    start: int = 0  # its first output in there
+    start: int  # its first output in there
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """The weight of one layer. Stages that share a layer share this object, so joining in one of them shows in all.
+
+    They may run in two threads: `part` is read once and replaced whole.
+    """
+
+    part: Part
+    num_outputs: int
 
 
 class LastInput:
@@ -42,14 +52,14 @@ class LastInput:
         self._weight: Weight | None = None
         self._product: torch.Tensor | None = None  # while layers are still to take their part of it
 
-    def product(self, held: Held, num_outputs: int, hidden: torch.Tensor) -> torch.Tensor:
+    def product(self, held: Held, hidden: torch.Tensor) -> torch.Tensor:
         """[.., K] times a layer's weight, [.., N]."""
         if hidden is not self._input or self._rows is None:
             _join(self._apart)
             self._apart, self._product = [], None
             self._rows = round_rows(hidden)
             self._input = hidden
-        weight = held.weight
+        (weight, start), num_outputs = held.part, held.num_outputs
         if weight.num_outputs == num_outputs:
             if held not in self._apart:
                 self._apart.append(held)
@@ -57,19 +67,20 @@ class LastInput:
         product = self._product
         if product is None or weight is not self._weight:
             product = weight.product(self._rows)
-        stop = held.start + num_outputs
+        stop = start + num_outputs
         self._weight, self._product = weight, None if stop == weight.num_outputs else product
-        return product[..., held.start : stop].contiguous()
+        return product[..., start:stop].contiguous()
 
 
 def _join(layers: Sequence[Held]) -> None:
-    """Lay the weights of layers that share their input side by side."""
-    if len(layers) > 1:
-        joined, start = side_by_side([held.weight for held in layers]), 0
-        for held in layers:
-            num_outputs = held.weight.num_outputs
-            held.weight, held.start = joined, start
-            start += num_outputs
+    """Lay the weights of layers that share their input side by side, unless another stage has."""
+    weights = [held.part.weight for held in layers]
+    if len(layers) < 2 or any(weight.num_outputs != held.num_outputs for weight, held in zip(weights, layers, strict=True)):
+        return
+    joined, start = side_by_side(weights), 0
+    for held in layers:
+        held.part = Part(joined, start)
+        start += held.num_outputs
 
 
 class EightBitLinear(nn.Module):
@@ -90,12 +101,12 @@ class EightBitLinear(nn.Module):
 
     def hold(self, weight: torch.Tensor) -> None:
         """Round a weight, in the shape of the layer's own."""
-        self.held = Held(round_weight(weight.t() if self._is_conv else weight))
+        self.held = Held(Part(round_weight(weight.t() if self._is_conv else weight), 0), self.out_features)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         if self.held is None:
             raise RuntimeError("a layer in 8 bits runs before its weight is loaded")
-        product = self._last_input.product(self.held, self.out_features, hidden)
+        product = self._last_input.product(self.held, hidden)
         return product if self.bias is None else product + self.bias
 
 
