@@ -267,6 +267,14 @@ class Outlook:
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that the coordinator says is wrong: who asks it now need not watch for as long as it did."""
+
+    kind: str
+    subject: str  # a node, a host, `a>b` for a link; empty for the whole cluster
+
+
+@dataclass(frozen=True, slots=True)
 class EndedSessions:
     """Sessions since the coordinator began; `latest` are the newest, newest first."""
 
@@ -315,3 +323,4 @@ class ClusterStatus:
     work: Work = Work()
     coordinator: CoordinatorGauges = CoordinatorGauges()
     outlook: Outlook = Outlook()
+    troubles: tuple[Trouble, ...] = ()  # what stands, the greatest loss first

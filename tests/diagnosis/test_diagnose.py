@@ -121,6 +121,18 @@ def test_a_stage_without_a_core_on_a_busy_host_is_the_hosts_trouble() -> None:
     assert [f.kind for f in diagnose(status(stages, alone))][:1] == [Kind.SLOW_NODE], "nobody else uses the machine"
 
 
+def test_a_plan_that_was_measured_while_others_had_the_machine_does_not_hide_them() -> None:
+    """Every stage keeps its plan, for the plan expects that load; what the threads wait for tells what it costs."""
+    stages = [stage(n, 0.017) for n in ("w1", "w2", "w3")]
+    for core_wait, kinds in ((0.4, [Kind.BUSY_HOST]), (0.05, []), (None, [])):
+        nodes = [replace(n, gauges=replace(n.gauges, core_wait=core_wait)) for n in BUSY]
+        found = diagnose(status(stages, nodes))
+        assert [f.kind for f in found] == kinds
+        assert all(0.5 < f.share < 0.8 for f in found), "two thirds of what the stages take"
+    alone = [replace(n, gauges=replace(n.gauges, core_wait=0.9, machine=HOST[0].gauges.machine)) for n in BUSY]
+    assert diagnose(status(stages, alone)) == (), "nobody else uses the machine: threads wait for each other"
+
+
 def test_what_stands_is_said_until_it_is_clearly_over() -> None:
     nearly = status((S1, stage("w2", 0.028), S3))
     standing: Finding = diagnose(status((S1, stage("w2", 0.08), S3)))[0]
