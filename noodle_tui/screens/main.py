@@ -103,7 +103,12 @@ class Main(Screen[None], inherit_bindings=False):
             view.restyle(look.styles)
 
     def on_resize(self, event: Resize) -> None:
-        """Everything is measured anew, once the layout has settled; an event without a change must not start a circle."""
+        """Everything is measured anew, once the layout has settled; an event without a change must not start a circle.
+
+        A window that went from one size to another and back is told of once, and has lost cells meanwhile: all are painted again.
+        """
+        if self._resized_to is not None:
+            self.call_after_refresh(self.refresh)
         if event.size != self._resized_to:
             self._resized_to = event.size
             self.call_after_refresh(self.app.paint_soon)
