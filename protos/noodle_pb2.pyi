@@ -597,15 +597,17 @@ class AdaptationState(_message.Message):
     def __init__(self, mode: _Optional[str] = ..., suggestion_id: _Optional[int] = ...) -> None: ...
 
 class Alarms(_message.Message):
-    __slots__ = ("acknowledged_sequence", "num_unacknowledged")
+    __slots__ = ("acknowledged_sequence", "num_unacknowledged", "troubles")
     ACKNOWLEDGED_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     NUM_UNACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    TROUBLES_FIELD_NUMBER: _ClassVar[int]
     acknowledged_sequence: int
     num_unacknowledged: int
-    def __init__(self, acknowledged_sequence: _Optional[int] = ..., num_unacknowledged: _Optional[int] = ...) -> None: ...
+    troubles: _containers.RepeatedCompositeFieldContainer[Trouble]
+    def __init__(self, acknowledged_sequence: _Optional[int] = ..., num_unacknowledged: _Optional[int] = ..., troubles: _Optional[_Iterable[_Union[Trouble, _Mapping]]] = ...) -> None: ...
 
 class ClusterStatus(_message.Message):
-    __slots__ = ("cluster_id", "phase", "detail", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "uptime_s", "failure", "identity", "model", "speed", "ended", "adaptation", "alarms", "work", "coordinator", "outlook", "troubles")
+    __slots__ = ("cluster_id", "phase", "detail", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "uptime_s", "failure", "identity", "model", "speed", "ended", "adaptation", "alarms", "work", "coordinator", "outlook")
     CLUSTER_ID_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
@@ -626,7 +628,6 @@ class ClusterStatus(_message.Message):
     WORK_FIELD_NUMBER: _ClassVar[int]
     COORDINATOR_FIELD_NUMBER: _ClassVar[int]
     OUTLOOK_FIELD_NUMBER: _ClassVar[int]
-    TROUBLES_FIELD_NUMBER: _ClassVar[int]
     cluster_id: str
     phase: str
     detail: str
@@ -647,8 +648,7 @@ class ClusterStatus(_message.Message):
     work: Work
     coordinator: CoordinatorGauges
     outlook: Outlook
-    troubles: _containers.RepeatedCompositeFieldContainer[Trouble]
-    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., identity: _Optional[str] = ..., model: _Optional[_Union[ModelStatus, _Mapping]] = ..., speed: _Optional[_Union[Speed, _Mapping]] = ..., ended: _Optional[_Union[EndedSessions, _Mapping]] = ..., adaptation: _Optional[_Union[AdaptationState, _Mapping]] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ..., work: _Optional[_Union[Work, _Mapping]] = ..., coordinator: _Optional[_Union[CoordinatorGauges, _Mapping]] = ..., outlook: _Optional[_Union[Outlook, _Mapping]] = ..., troubles: _Optional[_Iterable[_Union[Trouble, _Mapping]]] = ...) -> None: ...
+    def __init__(self, cluster_id: _Optional[str] = ..., phase: _Optional[str] = ..., detail: _Optional[str] = ..., plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., num_workers_expected: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., stages: _Optional[_Iterable[_Union[StageStatus, _Mapping]]] = ..., sessions: _Optional[_Iterable[_Union[SessionStatus, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., failure: _Optional[str] = ..., identity: _Optional[str] = ..., model: _Optional[_Union[ModelStatus, _Mapping]] = ..., speed: _Optional[_Union[Speed, _Mapping]] = ..., ended: _Optional[_Union[EndedSessions, _Mapping]] = ..., adaptation: _Optional[_Union[AdaptationState, _Mapping]] = ..., alarms: _Optional[_Union[Alarms, _Mapping]] = ..., work: _Optional[_Union[Work, _Mapping]] = ..., coordinator: _Optional[_Union[CoordinatorGauges, _Mapping]] = ..., outlook: _Optional[_Union[Outlook, _Mapping]] = ...) -> None: ...
 
 class WatchFrame(_message.Message):
     __slots__ = ("status", "events", "num_finished_kept")

@@ -297,6 +297,7 @@ class Alarms:
 
     acknowledged_sequence: int = 0  # seen up to this event
     num_unacknowledged: int = 0  # since
+    troubles: tuple[Trouble, ...] = ()  # what is wrong now, the greatest loss first
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,4 +324,3 @@ class ClusterStatus:
     work: Work = Work()
     coordinator: CoordinatorGauges = CoordinatorGauges()
     outlook: Outlook = Outlook()
-    troubles: tuple[Trouble, ...] = ()  # what stands, the greatest loss first

@@ -59,7 +59,7 @@ class Standing:
 
 def _told(status: ClusterStatus) -> Keys:
     """What the coordinator says; a kind that is not known here is of a later version."""
-    return frozenset((Kind(trouble.kind), trouble.subject) for trouble in status.troubles if trouble.kind in list(Kind))
+    return frozenset((Kind(trouble.kind), trouble.subject) for trouble in status.alarms.troubles if trouble.kind in list(Kind))
 
 
 def _seen(before: Known | None, finding: Finding, now_s: float, passed_s: float, is_told: bool) -> Known:

@@ -10,7 +10,7 @@ import pytest
 
 from engine.control.sessions.metrics import PipelineMetrics, StepLoad
 from engine.data.generation import StageTiming
-from engine.data.status import ClusterStatus, Trouble
+from engine.data.status import Alarms, ClusterStatus, Trouble
 from engine.diagnosis.finding import Kind
 from engine.diagnosis.standing import GONE_AFTER_S, SAID_AFTER_S, Standing
 from tests.diagnosis.clusters import NAMES, stage, status
@@ -107,9 +107,9 @@ def test_what_the_coordinator_says_is_said_at_the_first_look() -> None:
     """Also at the edge: it stands there, so it takes as much to be over for one who asks now."""
     nearly = status((stage("w1"), stage("w2", 0.028), stage("w3")))
     assert not Standing().after(nearly, 0.0).known
-    told = replace(nearly, troubles=(Trouble("slow-node", "w2"), Trouble("a kind of a later version", "")))
+    told = replace(nearly, alarms=Alarms(troubles=(Trouble("slow-node", "w2"), Trouble("a kind of a later version", ""))))
     assert [f.subject for f in Standing().after(told, 0.0).said] == ["w2"]
-    assert not Standing().after(replace(status(), troubles=told.troubles), 0.0).said, "what is not found is not said"
+    assert not Standing().after(replace(status(), alarms=told.alarms), 0.0).said, "what is not found is not said"
 
 
 def test_a_clock_that_goes_back_begins_anew() -> None:

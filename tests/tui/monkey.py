@@ -1,7 +1,8 @@
 """Random keys, clicks, pastes and sizes against a real cluster whose processes are killed: `python -m tests.tui.monkey [--minutes 10]`.
 
-The console may leave when it is told to, with the exit code for that; it may never write a traceback, stand still, or keep a dialog or a field
-open that `esc` was pressed for. `--replay FILE` plays on a recording. `--seed` repeats the keys; what the cluster does meanwhile is its own.
+The console may leave when it is told to, with the exit code for that; it may never write a traceback, stand still, or keep a dialog or a
+field open that `esc` was pressed for. `--replay FILE` plays on a recording. `--seed` repeats the keys; what the cluster does meanwhile is
+its own.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ KEYS = (
 )
 LIKELY = b"123456789yyPSRAHDXMK\t /:?jkvzmcnosw,.-+te"
 COMMANDS = (
-    "filter w2", "filter !ok", "filter", "theme mono", "theme noodle-dark", "theme nothing", "plan 1", "plan 99999", "strategy balanced", "drain w2",
-    "undrain w2", "forget w3", "adapt auto", "adapt off", "rollback", "rollback 1", "export csv", "export json", "shot", "record a.jsonl", "record off",
-    "cancel s-1", "profile nothing.json", "new", "system be brief", "system -", "copy", "edit", "seek +10", "speed 4", "ctx 127.0.0.1:1", "ro", "rw",
-    "acknowledge", "\x00", "x" * 300,
-)  # fmt: skip
+    *("filter w2", "filter !ok", "filter", "theme mono", "theme noodle-dark", "theme nothing", "plan 1", "plan 99999", "strategy balanced"),
+    *("drain w2", "undrain w2", "forget w3", "adapt auto", "adapt off", "rollback", "rollback 1", "export csv", "export json", "shot"),
+    *("record a.jsonl", "record off", "cancel s-1", "profile nothing.json", "new", "system be brief", "system -", "copy", "edit"),
+    *("seek +10", "speed 4", "ctx 127.0.0.1:1", "ro", "rw", "acknowledge", "\x00", "x" * 300),
+)
 PASTES = ("hello", "a\nb\nc", "\x1b[31mred\x1b[0m", "漢字 ü é", "q" * 5000, "\t\t", "y", "")
 _BAD = (b"Traceback", b"unexpected ", b"defect of this program", b"Unhandled")
 
@@ -116,7 +117,13 @@ class Monkey:
     @contextlib.contextmanager
     def _console(self) -> Iterator[PtyConsole]:
         words = [*self.arguments, *(["--ascii"] if self.rng.random() < 0.3 else []), *(["--mouse"] if self.rng.random() < 0.5 else [])]
-        env = {"PYTHONPATH": str(ROOT), "EDITOR": "true", "VISUAL": "", "HOME": str(self.folder), "XDG_STATE_HOME": str(self.folder / "state")}
+        env = {
+            "PYTHONPATH": str(ROOT),
+            "EDITOR": "true",
+            "VISUAL": "",
+            "HOME": str(self.folder),
+            "XDG_STATE_HOME": str(self.folder / "state"),
+        }
         self.done = [f"noodle-console {' '.join(words)}"]
         with PtyConsole(words, width=80, height=24, env=env, cwd=self.folder) as console:
             console.wait_for("1.OVER")

@@ -55,8 +55,12 @@ class Lookout:
         while self._lags and now_s - self._lags[0][0] > WINDOW_S:
             self._lags.popleft()
         lag_s = max((lag_s for _, lag_s in self._lags), default=0.0)
-        troubles = tuple(Trouble(str(finding.kind), finding.subject) for finding in self._standing.said)
-        return replace(status, coordinator=replace(self._gauges, lag_s=lag_s), outlook=self._outlook, troubles=troubles)
+        return replace(status, coordinator=replace(self._gauges, lag_s=lag_s), outlook=self._outlook)
+
+    @property
+    def troubles(self) -> tuple[Trouble, ...]:
+        """What stands."""
+        return tuple(Trouble(str(finding.kind), finding.subject) for finding in self._standing.said)
 
     def is_due(self, now_s: float) -> bool:
         return now_s - self._looked_s >= LOOK_S
