@@ -1,7 +1,7 @@
 """What is said, over time: a finding once it held for a while, and until it has been gone for a while. Pure; time is an argument.
 
-A trouble at the edge of a limit is found in most looks and not in every one: looks without it count against it, they do not begin anew. What
-the coordinator says already stands for everybody at once.
+A trouble at the edge of a limit is found in most looks and not in every one: looks without it count against it, they do not begin
+anew. What the coordinator says already stands for everybody at once.
 """
 
 from __future__ import annotations

@@ -82,11 +82,14 @@ def _links(status: ClusterStatus, whole_s: float, busy: dict[str, str], standing
         usual_s = hop.expected_s + (_lateness(status, host) if host in busy else 0.0)
         lost_s = hop.seen_s - usual_s
         least_s, burst_s = (INSIDE_S, BURST_INSIDE_S) if host and _is_shared(status, host) else (LINK_S, BURST_S)
+        waits = host in busy and _is_starving(status, host)  # its messages wait for cores, as its threads do: the host's trouble
+        if waits:
+            least_s = BURST_INSIDE_S
         above = hop.seen_s > ease * max(LINK_FACTOR * usual_s, usual_s + least_s) and lost_s > ease * LINK_SHARE * whole_s
         as_planned = hop.seen_s > ease * max(PLANNED_LINK_SHARE * whole_s, PLANNED_LINK_S)
-        if above or as_planned:
+        if above or (as_planned and not waits):
             yield _slow_link(hop, whole_s, above)
-        elif hop.high_s > max(BURST_FACTOR * max(hop.seen_s, usual_s), burst_s):
+        elif not waits and hop.high_s > max(BURST_FACTOR * max(hop.seen_s, usual_s), burst_s):
             text = f"mostly {ms(hop.seen_s)} ms, at times {ms(hop.high_s)}"
             yield Finding(
                 Kind.UNSTEADY_LINK, hop.name, f"unsteady link {hop.from_id} > {hop.to_id}", text,
@@ -159,7 +162,7 @@ def _machines(status: ClusterStatus, whole_s: float, busy: dict[str, str], stand
         starved = [stage.compute_p50_s * share for stage, node in rows if host in busy and (share := _starved(node)) > ease * STARVED]
         lost_s = max(lost_s, math.fsum(starved))
         if host in busy:
-            lateness_s = _lateness(status, host)
+            lateness_s = BURST_INSIDE_S if _is_starving(status, host) else _lateness(status, host)
             lost_s += math.fsum(min(s, lateness_s) for s in _late_hops(status, host))
         is_held = bool(held) and (bool(waiting) or common > 1.0 + ease * (TOUCHED - 1.0) or lost_s > ease * LINK_SHARE * whole_s)
         if is_held and lost_s > ease * max(NOTICEABLE_S, LEAST_SHARE * whole_s):
@@ -182,6 +185,10 @@ def _starved(node: NodeStatus) -> float:
     """0..1 of the time that the threads of a process could run: so much of it they waited for a core."""
     waited = node.gauges.core_wait or 0.0
     return waited / (waited + node.gauges.cpu_utilisation) if waited else 0.0
+
+
+def _is_starving(status: ClusterStatus, host: str) -> bool:
+    return any(node.host == host and _starved(node) > STARVED for node in status.nodes)
 
 
 def _late_hops(status: ClusterStatus, host: str) -> list[float]:

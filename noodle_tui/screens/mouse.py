@@ -1,4 +1,7 @@
-"""What a click means (`--mouse`): a tab opens its screen, a row moves the cursor to it, a key in the last row is that key. Pure; keys do all of it too."""
+"""What a click means (`--mouse`): a tab opens its screen, a row moves the cursor to it, a key in the last row is that key.
+
+Pure; keys do all of it too.
+"""
 
 from __future__ import annotations
 

@@ -133,6 +133,17 @@ def test_a_plan_that_was_measured_while_others_had_the_machine_does_not_hide_the
     assert diagnose(status(stages, alone)) == (), "nobody else uses the machine: threads wait for each other"
 
 
+@pytest.mark.parametrize("expected_hop_s", [0.001, 0.03])
+def test_messages_that_wait_for_the_cores_of_a_busy_host_are_no_slow_link(expected_hop_s: float) -> None:
+    """Also where one of them waits far longer than the others; a wire that is slow besides is one."""
+    nodes = [replace(n, gauges=replace(n.gauges, core_wait=0.3)) for n in BUSY]
+    stages = (S1, stage("w2", hop_s=0.05, expected_hop_s=expected_hop_s, hop_p95_s=0.9), S3)
+    assert [f.kind for f in diagnose(status(stages, HOST))] == [Kind.SLOW_LINK]
+    assert [f.kind for f in diagnose(status(stages, nodes))] == [Kind.BUSY_HOST]
+    worse = (S1, stage("w2", hop_s=0.5), S3)
+    assert diagnose(status(worse, nodes))[0].kind is Kind.SLOW_LINK
+
+
 def test_what_stands_is_said_until_it_is_clearly_over() -> None:
     nearly = status((S1, stage("w2", 0.028), S3))
     standing: Finding = diagnose(status((S1, stage("w2", 0.08), S3)))[0]
