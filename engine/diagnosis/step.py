@@ -159,7 +159,7 @@ def _machines(status: ClusterStatus, whole_s: float, busy: dict[str, str], stand
         waiting = [stage.worker_id for stage, node in rows if host in busy and _waits(stage, node)]
         lost_s += math.fsum(max(0.0, _ratio(s) - max(1.0, common)) * s.expected_s for s, _ in rows if s.worker_id in waiting)
         ease = STILL if (named, host) in standing else 1.0
-        starved = [stage.compute_p50_s * share for stage, node in rows if host in busy and (share := _starved(node)) > ease * STARVED]
+        starved = [_starved_s(stage, node) for stage, node in rows if host in busy and _starved(node) > ease * STARVED]
         lost_s = max(lost_s, math.fsum(starved))
         if host in busy:
             lateness_s = BURST_INSIDE_S if _is_starving(status, host) else _lateness(status, host)
@@ -185,6 +185,11 @@ def _starved(node: NodeStatus) -> float:
     """0..1 of the time that the threads of a process could run: so much of it they waited for a core."""
     waited = node.gauges.core_wait or 0.0
     return waited / (waited + node.gauges.cpu_utilisation) if waited else 0.0
+
+
+def _starved_s(stage: StageStatus, node: NodeStatus) -> float:
+    """Of one step of the stage; no more than its process waited in the time that a step comes around in."""
+    return min(stage.compute_p50_s * _starved(node), (node.gauges.core_wait or 0.0) * WINDOW_S / max(1, stage.num_steps))
 
 
 def _is_starving(status: ClusterStatus, host: str) -> bool:

@@ -97,6 +97,13 @@ def test_the_greatest_loss_comes_first() -> None:
     assert [f.kind for f in diagnose(status((stage("w1", 0.6, hop_s=0.1), S2, S3)))] == [Kind.SLOW_NODE]  # the link is 14 % of a step
 
 
+def test_a_node_that_was_just_lost_comes_before_what_is_slow() -> None:
+    stages = (stage("w1", 0.2), S3)
+    for age_s, kinds in ((5.0, [Kind.LOST_NODE, Kind.SLOW_NODE]), (600.0, [Kind.SLOW_NODE, Kind.LOST_NODE])):
+        found = diagnose(status(stages, (W1, replace(LATE_W2, heartbeat_age_s=age_s), W3)))
+        assert [f.kind for f in found] == kinds
+
+
 def test_one_slow_stage_on_a_busy_host_is_its_own_trouble() -> None:
     found = diagnose(status((stage("w1", 0.03), stage("w2", 0.3), stage("w3", 0.03)), BUSY))
     assert [(f.kind, f.subject) for f in found] == [(Kind.SLOW_NODE, "w2"), (Kind.BUSY_HOST, "box")]
@@ -133,15 +140,21 @@ def test_a_plan_that_was_measured_while_others_had_the_machine_does_not_hide_the
     assert diagnose(status(stages, alone)) == (), "nobody else uses the machine: threads wait for each other"
 
 
-@pytest.mark.parametrize("expected_hop_s", [0.001, 0.03])
-def test_messages_that_wait_for_the_cores_of_a_busy_host_are_no_slow_link(expected_hop_s: float) -> None:
-    """Also where one of them waits far longer than the others; a wire that is slow besides is one."""
+def test_a_node_that_is_slow_and_mostly_sleeps_is_not_excused_by_a_busy_host() -> None:
+    stages = [stage(n, 0.3 if n == "w2" else 0.02, num_steps=30) for n in ("w1", "w2", "w3")]
+    nodes = [replace(n, gauges=replace(n.gauges, cpu_utilisation=0.03, core_wait=0.04)) for n in BUSY]
+    assert [f.kind for f in diagnose(status(stages, nodes))] == [Kind.SLOW_NODE]
+
+
+def test_messages_that_wait_for_the_cores_of_a_busy_host_are_no_slow_link() -> None:
+    """Also where one of them waits far longer than the others; where threads get cores, and far beyond that, it is one."""
     nodes = [replace(n, gauges=replace(n.gauges, core_wait=0.3)) for n in BUSY]
-    stages = (S1, stage("w2", hop_s=0.05, expected_hop_s=expected_hop_s, hop_p95_s=0.9), S3)
-    assert [f.kind for f in diagnose(status(stages, HOST))] == [Kind.SLOW_LINK]
-    assert [f.kind for f in diagnose(status(stages, nodes))] == [Kind.BUSY_HOST]
-    worse = (S1, stage("w2", hop_s=0.5), S3)
-    assert diagnose(status(worse, nodes))[0].kind is Kind.SLOW_LINK
+    for expected_hop_s in (0.001, 0.03):
+        stages = (S1, stage("w2", hop_s=0.05, expected_hop_s=expected_hop_s, hop_p95_s=0.9), S3)
+        assert [f.kind for f in diagnose(status(stages, HOST))] == [Kind.SLOW_LINK]
+        assert [f.kind for f in diagnose(status(stages, BUSY))] == [Kind.SLOW_LINK]
+        assert [f.kind for f in diagnose(status(stages, nodes))] == [Kind.BUSY_HOST]
+    assert diagnose(status((S1, stage("w2", hop_s=0.5), S3), nodes))[0].kind is Kind.SLOW_LINK
 
 
 def test_what_stands_is_said_until_it_is_clearly_over() -> None:
