@@ -15,6 +15,7 @@ from engine.diagnosis.finding import Finding, Keys, Kind, by_share
 SAID_AFTER_S = 1.5
 GONE_AFTER_S = 5.0
 AT_ONCE = frozenset({Kind.COORDINATOR, Kind.DISK, Kind.MEMORY, Kind.KV, Kind.PROMPT, Kind.OLD_PLAN, Kind.RESTING})  # no noise in them
+OF_PLAN = frozenset({Kind.SLOW_LINK, Kind.UNSTEADY_LINK, Kind.SLOW_NODE, Kind.OLD_PLAN, Kind.RESTING})  # over when another plan serves
 _LOST = "lost node"
 
 
@@ -34,6 +35,7 @@ class Standing:
 
     known: tuple[Known, ...] = field(default=())
     looked_s: float = 0.0
+    plan_version: int = 0
 
     @property
     def said(self) -> tuple[Finding, ...]:
@@ -47,6 +49,8 @@ class Standing:
     def after(self, status: ClusterStatus, now_s: float) -> Standing:
         """With one look more, at `now_s` on any clock that does not go back; one that did begins anew."""
         before = {known.finding.key: known for known in self.known} if self.looked_s <= now_s else {}
+        if status.plan_version != self.plan_version:
+            before = {key: known for key, known in before.items() if known.finding.kind not in OF_PLAN}
         passed_s = now_s - self.looked_s if before else 0.0
         told = _told(status)
         keys = frozenset(key for key, known in before.items() if known.said) | told
@@ -54,7 +58,7 @@ class Standing:
         seen = [_seen(before.get(key), finding, now_s, passed_s, key in told) for key, finding in found.items()]
         missed = [replace(known, held_s=known.held_s - passed_s) for key, known in before.items() if key not in found]
         kept = [known for known in missed if (now_s - known.last_s < GONE_AFTER_S if known.said else known.held_s >= 0.0)]
-        return Standing((*seen, *kept), now_s)
+        return Standing((*seen, *kept), now_s, status.plan_version)
 
 
 def _told(status: ClusterStatus) -> Keys:

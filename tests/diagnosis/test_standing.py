@@ -112,6 +112,14 @@ def test_what_the_coordinator_says_is_said_at_the_first_look() -> None:
     assert not Standing().after(replace(status(), alarms=told.alarms), 0.0).said, "what is not found is not said"
 
 
+def test_what_a_plan_suffered_from_is_over_with_it() -> None:
+    """A node that was drained for being slow is not called slow any more, while it has no stage."""
+    slow, without = status((stage("w1"), stage("w2", 0.08), stage("w3"))), status((stage("w1"), stage("w3")), plan_version=2)
+    standing = Standing().after(slow, 0.0).after(slow, SAID_AFTER_S + 0.1)
+    assert [f.subject for f in standing.said] == ["w2"]
+    assert not standing.after(without, SAID_AFTER_S + 0.5).said
+
+
 def test_a_clock_that_goes_back_begins_anew() -> None:
     slow = status((stage("w1"), stage("w2", 0.08), stage("w3")))
     standing = Standing().after(slow, 100.0).after(slow, 102.0)
