@@ -78,7 +78,7 @@ class Cluster:
         )
 
     def _await(self, work: object) -> str:
-        return str(asyncio.run_coroutine_threadsafe(work, self._loop).result(120))  # type: ignore[arg-type,var-annotated]
+        return str(asyncio.run_coroutine_threadsafe(work, self._loop).result(120))  # type: ignore[arg-type]
 
 
 def _is_alive(pid: int) -> bool:
