@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from noodle_tui.core.messages import Message
     from noodle_tui.input.key_effects import KeyEffects
     from noodle_tui.input.keyboard import Keyboard
+    from noodle_tui.terminal.alarm import Alarm
 
 _ASCII_ONLY = AsciiFilter()
 MAX_BACKLOG = 2  # writes still queued for the terminal: on a slow line frames are dropped, not queued
@@ -89,6 +90,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
                 owns_cluster=options.connect is None and options.replay is None,
                 keys=config.keys,
                 thresholds=config.thresholds,
+                joined=(options.connect,) if options.connect else (),
             ),
         )
         self.settings = Settings(tuple(theme_names()))
@@ -127,6 +129,13 @@ class ConsoleApp(App[None], inherit_bindings=False):
         from noodle_tui.input.keyboard import Keyboard
 
         return Keyboard(self)
+
+    @functools.cached_property
+    def alarm(self) -> Alarm:
+        """See `calls`."""
+        from noodle_tui.terminal.alarm import Alarm
+
+        return Alarm(self.options.alert, self._to_terminal)
 
     async def on_event(self, event: events.Event) -> None:
         """Keys and pastes are taken here, in the order in which they were typed; those before the first paint wait for it."""
@@ -183,11 +192,13 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def dispatch(self, message: Message) -> None:
         """Take in one message; what the reader waits for is painted soon, the rest at the next tick."""
         from noodle_tui.changes.reducer import reduce
-        from noodle_tui.core.messages import LogsArrived, ReplayMoved, SessionEnded, TokenArrived
+        from noodle_tui.core.messages import FrameArrived, LogsArrived, ReplayMoved, SessionEnded, Tick, TokenArrived
 
         before = self.state
         self.state = reduce(before, message, self.clock())
         self.tape.take(message)
+        if self.options.alert != "off" and isinstance(message, FrameArrived | Tick):
+            self.alarm.heard(before, self.state, self.clock())
         if before.ui.page is not self.state.ui.page:
             self.main.turned_to(self.state.ui.page)
         if isinstance(message, TokenArrived | SessionEnded):
@@ -205,6 +216,10 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def _display(self, screen: Any, renderable: Any) -> None:
         """Textual's last step before the terminal; here an update loses the bytes that change nothing."""
         super()._display(screen, tightened(renderable))
+
+    def _to_terminal(self, text: str) -> None:
+        if self._driver is not None:
+            self._driver.write(text)
 
     def paint(self) -> None:
         """The one painter: shows the state; unchanged cells are not written."""
@@ -290,7 +305,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
         await self.link.stop()
         self.options = replace(self.options, connect=options.connect, cluster=None, replay=None)
         link, old = LinkView(since_s=self.clock(), address=options.connect or ""), self.state
-        setup = replace(old.setup, owns_cluster=False)
+        joined = tuple(dict.fromkeys((*old.setup.joined, options.connect or "")))
+        setup = replace(old.setup, owns_cluster=False, joined=joined)
         self.state = ConsoleState(link=link, setup=setup, ui=old.ui, recording=old.recording, talk=old.talk.elsewhere())
         self.dispatch(AccessChanged(not self.options.rw and not is_loopback(options.connect)))
         self.link = self._make_link(self.options, self.dispatch)

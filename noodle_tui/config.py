@@ -3,6 +3,7 @@
 theme = "cvd-dark"
 hz = 0.5
 graphs = "timeline=braille"
+alert = "bell"
 [keys]
 "list.filter" = "slash,ctrl+f"
 [thresholds]
@@ -33,6 +34,7 @@ _KINDS: Mapping[str, type] = {
     "ascii": bool,
     "low_bandwidth": bool,
     "graphs": str,
+    "alert": str,
     "keys": dict,
     "thresholds": dict,
     "access": dict,
@@ -48,6 +50,7 @@ class Config:
     ascii: bool | None = None
     low_bandwidth: bool | None = None
     graphs: str | None = None
+    alert: str | None = None
     keys: tuple[Key, ...] = KEYS
     thresholds: Thresholds = field(default_factory=Thresholds)
     access: Mapping[str, Any] = field(default_factory=dict)  # fields of AccessOptions

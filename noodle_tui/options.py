@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from engine.service.local_options import LocalOptions
 
 DEMO = Path(__file__).parent / "demo.jsonl.gz"  # a cluster of three workers: one becomes slow, layers move, one is killed
+ALERTS = ("off", "bell", "notify")
 MIN_HZ, MAX_HZ = 0.2, 4.0
 LOW_HZ, LOW_THEME = 0.5, "ansi"  # what --low-bandwidth means where nothing else was asked for
 MIN_SPEED, MAX_SPEED = 0.25, 1024.0
@@ -51,6 +52,7 @@ class Options:
     serve: int | None = None
     mouse: bool = False
     graphs: str = ""
+    alert: str = "off"
 
     def __post_init__(self) -> None:
         self._check_cluster()
@@ -58,6 +60,8 @@ class Options:
         if not MIN_HZ <= self.hz <= MAX_HZ:
             raise InvalidInput(f"--hz {self.hz:g} is not allowed: the display paints {MIN_HZ:g} to {MAX_HZ:g} times a second")
         parse_graph_sets(self.graphs)
+        if self.alert not in ALERTS:
+            raise InvalidInput(f"--alert {self.alert[:40]!r}: there is {', '.join(ALERTS)}")
         if self.theme is not None and self.theme not in theme_names():
             raise InvalidInput(f"--theme {self.theme[:80]!r}: there is no such theme; the themes are {', '.join(theme_names())}")
         GenerateRequest("x", max_new_tokens=self.max_new_tokens, sampling=SamplingRequest(self.temperature, seed=self.seed))
@@ -149,6 +153,7 @@ def _from_config(config: Config | None) -> dict[str, Any]:
     if config is None:
         return {}
     found = {"theme": config.theme, "hz": config.hz, "ascii": config.ascii, "low_bandwidth": config.low_bandwidth, "graphs": config.graphs}
+    found["alert"] = config.alert
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -189,6 +194,9 @@ def _parser(groups: Mapping[str, type]) -> argparse.ArgumentParser:
     display.add_argument("--theme", metavar="NAME", help="colour theme")
     display.add_argument("--hz", type=float, default=None, metavar="F", help="paint F times a second, 0.2 to 4 (default 1)")
     display.add_argument("--low-bandwidth", action="store_true", help="for slow lines: half the frames, the terminal's own colours")
+    display.add_argument(
+        "--alert", metavar="HOW", help=f"when something begins to be wrong: {', '.join(ALERTS)} (default off; notify: the desktop's, OSC 9)"
+    )
     display.add_argument("--mouse", action="store_true", help="let the terminal report the mouse; costs bytes, and selecting text")
     display.add_argument("--profile", metavar="FILE", help="profile.json to show on screen 7 (default: the newest here)")
     display.add_argument(

@@ -175,6 +175,7 @@ class Setup:
     owns_cluster: bool = False  # its processes were started by this console
     keys: tuple[Key, ...] = KEYS  # as the user has bound them
     thresholds: Thresholds = field(default_factory=Thresholds)
+    joined: tuple[str, ...] = ()  # addresses of coordinators, in the order in which they were joined
     graph_span_s: float = FINE_SPAN_S  # how far back the graphs of the last minutes reach
 
 

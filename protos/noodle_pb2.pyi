@@ -554,6 +554,14 @@ class Outlook(_message.Message):
     num_moved: int
     def __init__(self, present_s: _Optional[float] = ..., best_s: _Optional[float] = ..., num_moved: _Optional[int] = ...) -> None: ...
 
+class Trouble(_message.Message):
+    __slots__ = ("kind", "subject")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    subject: str
+    def __init__(self, kind: _Optional[str] = ..., subject: _Optional[str] = ...) -> None: ...
+
 class EndedSessions(_message.Message):
     __slots__ = ("num_done", "num_failed", "latest")
     NUM_DONE_FIELD_NUMBER: _ClassVar[int]
@@ -591,12 +599,14 @@ class AdaptationState(_message.Message):
     def __init__(self, mode: _Optional[str] = ..., suggestion_id: _Optional[int] = ...) -> None: ...
 
 class Alarms(_message.Message):
-    __slots__ = ("acknowledged_sequence", "num_unacknowledged")
+    __slots__ = ("acknowledged_sequence", "num_unacknowledged", "troubles")
     ACKNOWLEDGED_SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     NUM_UNACKNOWLEDGED_FIELD_NUMBER: _ClassVar[int]
+    TROUBLES_FIELD_NUMBER: _ClassVar[int]
     acknowledged_sequence: int
     num_unacknowledged: int
-    def __init__(self, acknowledged_sequence: _Optional[int] = ..., num_unacknowledged: _Optional[int] = ...) -> None: ...
+    troubles: _containers.RepeatedCompositeFieldContainer[Trouble]
+    def __init__(self, acknowledged_sequence: _Optional[int] = ..., num_unacknowledged: _Optional[int] = ..., troubles: _Optional[_Iterable[_Union[Trouble, _Mapping]]] = ...) -> None: ...
 
 class ClusterStatus(_message.Message):
     __slots__ = ("cluster_id", "phase", "detail", "plan_version", "strategy", "num_workers_expected", "nodes", "stages", "sessions", "uptime_s", "failure", "identity", "model", "speed", "ended", "adaptation", "alarms", "work", "coordinator", "outlook")

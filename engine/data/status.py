@@ -267,6 +267,14 @@ class Outlook:
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that the coordinator says is wrong: who asks it now need not watch for as long as it did."""
+
+    kind: str
+    subject: str  # a node, a host, `a>b` for a link; empty for the whole cluster
+
+
+@dataclass(frozen=True, slots=True)
 class EndedSessions:
     """Sessions since the coordinator began; `latest` are the newest, newest first."""
 
@@ -289,6 +297,7 @@ class Alarms:
 
     acknowledged_sequence: int = 0  # seen up to this event
     num_unacknowledged: int = 0  # since
+    troubles: tuple[Trouble, ...] = ()  # what is wrong now, the greatest loss first
 
 
 @dataclass(frozen=True, slots=True)

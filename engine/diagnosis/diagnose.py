@@ -19,6 +19,7 @@ GAIN, STILL_GAIN, GAIN_S = 0.10, 0.05, 0.002  # of the bottleneck, by another pl
 LAG_S = 1.0
 DISK_BYTES = 512 * 2**20
 SILENT_S = 3.0
+NEWS_S = 60.0
 
 
 def diagnose(status: ClusterStatus, standing: Keys = NONE) -> tuple[Finding, ...]:
@@ -55,10 +56,11 @@ def _coordinator(status: ClusterStatus, standing: Keys) -> Iterator[Finding]:
 
 
 def _lost(status: ClusterStatus) -> Iterator[Finding]:
-    """A lost node weighs most while nothing runs without it."""
+    """A lost node weighs most while it is news, and while nothing runs without it."""
     for node in status.nodes:
         if node.state is NodeState.LOST:
-            share = 1.0 / len(status.nodes) if status.phase is Phase.SERVING else 1.0
+            is_news = node.heartbeat_age_s < NEWS_S  # for so long it comes first, whatever else is slow
+            share = 1.0 / len(status.nodes) if status.phase is Phase.SERVING and not is_news else 1.0
             others = f"{len(status.stages)} others go on" if len(status.stages) != 1 else "one other goes on"
             goes_on = others if status.phase is Phase.SERVING else "nothing runs without it"
             evidence = f"{node.worker_id} on {node.host} is lost: {node.detail or 'it fell silent'}; {goes_on}"

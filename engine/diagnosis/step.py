@@ -2,7 +2,8 @@
 
 Every stage and hop is compared with what is expected of it for what runs. What all stages of a machine are too slow by is the machine's,
 if the machine says that others use it or that it is held down; what one stage is slower by than its neighbours is its own, unless its
-threads had no core meanwhile.
+threads had no core meanwhile. A plan that was measured while others used the machine expects their load: there the time that threads
+waited for a core tells what is lost.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ BURST_FACTOR, BURST_S, BURST_INSIDE_S = 8.0, 0.060, 0.200
 UNSTEADY_SHARE = 0.3  # of the time, at least one twentieth and less than half
 LEAST_SHARE = 0.05
 BUSY, BY_OTHERS, TOUCHED = 0.9, 0.3, 1.15  # of all cores; and how slow stages must be for it to matter
+STARVED = 1 / 3  # of the time that a stage's threads could run: if they had no core for so much of it, on a machine that others use
 WAITED = 0.5  # of the time that a stage takes beyond what is expected: if its threads waited that long for cores, others are the cause
 STOLEN, SWAPPED_BYTES_PER_S, CLOCK, HOT_C = 0.10, 1e6, 0.6, 85.0
 PROMPT_SHARE, STILL_PROMPT_SHARE = 0.3, 0.15
@@ -80,11 +82,14 @@ def _links(status: ClusterStatus, whole_s: float, busy: dict[str, str], standing
         usual_s = hop.expected_s + (_lateness(status, host) if host in busy else 0.0)
         lost_s = hop.seen_s - usual_s
         least_s, burst_s = (INSIDE_S, BURST_INSIDE_S) if host and _is_shared(status, host) else (LINK_S, BURST_S)
+        waits = host in busy and _is_starving(status, host)  # its messages wait for cores, as its threads do: the host's trouble
+        if waits:
+            least_s = BURST_INSIDE_S
         above = hop.seen_s > ease * max(LINK_FACTOR * usual_s, usual_s + least_s) and lost_s > ease * LINK_SHARE * whole_s
         as_planned = hop.seen_s > ease * max(PLANNED_LINK_SHARE * whole_s, PLANNED_LINK_S)
-        if above or as_planned:
+        if above or (as_planned and not waits):
             yield _slow_link(hop, whole_s, above)
-        elif hop.high_s > max(BURST_FACTOR * max(hop.seen_s, usual_s), burst_s):
+        elif not waits and hop.high_s > max(BURST_FACTOR * max(hop.seen_s, usual_s), burst_s):
             text = f"mostly {ms(hop.seen_s)} ms, at times {ms(hop.high_s)}"
             yield Finding(
                 Kind.UNSTEADY_LINK, hop.name, f"unsteady link {hop.from_id} > {hop.to_id}", text,
@@ -153,10 +158,12 @@ def _machines(status: ClusterStatus, whole_s: float, busy: dict[str, str], stand
         lost_s = math.fsum(max(0.0, min(_ratio(s), common) - 1.0) * s.expected_s for s, _ in rows)
         waiting = [stage.worker_id for stage, node in rows if host in busy and _waits(stage, node)]
         lost_s += math.fsum(max(0.0, _ratio(s) - max(1.0, common)) * s.expected_s for s, _ in rows if s.worker_id in waiting)
-        if host in busy:
-            lateness_s = _lateness(status, host)
-            lost_s += math.fsum(min(s, lateness_s) for s in _late_hops(status, host))
         ease = STILL if (named, host) in standing else 1.0
+        starved = [_starved_s(stage, node) for stage, node in rows if host in busy and _starved(node) > ease * STARVED]
+        lost_s = max(lost_s, math.fsum(starved))
+        if host in busy:
+            lateness_s = BURST_INSIDE_S if _is_starving(status, host) else _lateness(status, host)
+            lost_s += math.fsum(min(s, lateness_s) for s in _late_hops(status, host))
         is_held = bool(held) and (bool(waiting) or common > 1.0 + ease * (TOUCHED - 1.0) or lost_s > ease * LINK_SHARE * whole_s)
         if is_held and lost_s > ease * max(NOTICEABLE_S, LEAST_SHARE * whole_s):
             elsewhere = any(node.host != host and node.state is not NodeState.LOST for node in status.nodes)
@@ -172,6 +179,21 @@ def _waits(stage: StageStatus, node: NodeStatus) -> bool:
         return False
     share = min(1.0, stage.num_steps * stage.compute_p50_s / WINDOW_S) * (1.0 - stage.expected_s / stage.compute_p50_s)
     return node.gauges.core_wait >= WAITED * share
+
+
+def _starved(node: NodeStatus) -> float:
+    """0..1 of the time that the threads of a process could run: so much of it they waited for a core."""
+    waited = node.gauges.core_wait or 0.0
+    return waited / (waited + node.gauges.cpu_utilisation) if waited else 0.0
+
+
+def _starved_s(stage: StageStatus, node: NodeStatus) -> float:
+    """Of one step of the stage; no more than its process waited in the time that a step comes around in."""
+    return min(stage.compute_p50_s * _starved(node), (node.gauges.core_wait or 0.0) * WINDOW_S / max(1, stage.num_steps))
+
+
+def _is_starving(status: ClusterStatus, host: str) -> bool:
+    return any(node.host == host and _starved(node) > STARVED for node in status.nodes)
 
 
 def _late_hops(status: ClusterStatus, host: str) -> list[float]:
@@ -193,7 +215,7 @@ def _held(
     """Where all nodes are on that machine no plan gets away from it."""
     names = ", ".join(node.worker_id for _, node in rows)
     what = f"busy host {host}" if kind is Kind.BUSY_HOST else f"throttled host {host}"
-    evidence = f"{names} on {host}: {held}; a step takes {ms(whole_s)} ms, {percent(min(1.0, share))} of it more than planned"
+    evidence = f"{names} on {host}: {held}; a step takes {ms(whole_s)} ms, {percent(min(1.0, share))} of that is lost to it"
     do = Remedy.NODE if not elsewhere else Remedy.WITHOUT if len(rows) == 1 else Remedy.COMPARE
     return Finding(kind, host, what, f"{held}: {percent(min(1.0, share))} of a step", evidence, do, min(1.0, share), rows[0][1].worker_id)
 

@@ -15,8 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from engine.data.status import ClusterStatus, Gauges, NodeState, NodeStatus, Phase, StageStatus
-from engine.diagnosis.diagnose import diagnose
 from engine.diagnosis.finding import Kind
+from engine.diagnosis.standing import Standing
 from engine.files import replace_whole
 from engine.profile.profile import Profile
 from engine.report.names import visible
@@ -97,7 +97,7 @@ def cluster_metrics(status: ClusterStatus) -> Iterator[Metric]:
     yield CounterMetricFamily("noodle_prefix_evictions", "kept keys and values that made room for sessions", value=cache.num_evictions)
     yield CounterMetricFamily("noodle_proposed_tokens", "tokens that steps carried on a guess", value=guesses.num_proposed)
     yield CounterMetricFamily("noodle_accepted_tokens", "of them, those that came", value=guesses.num_accepted)
-    found = [(str(finding.kind), finding.share) for finding in diagnose(status)]
+    found = [(str(finding.kind), finding.share) for finding in Standing().after(status, 0.0).said]
     worst = {str(kind): max((share for name, share in found if name == kind), default=0.0) for kind in Kind}
     about = "share of the step, or of what is short, that is lost to what is wrong; 0 if it is not"
     yield gauge("noodle_diagnosis", about, [({"kind": kind}, share) for kind, share in worst.items()])

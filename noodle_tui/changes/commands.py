@@ -114,6 +114,7 @@ def _with_arguments(state: ConsoleState, themes: Sequence[str]) -> list[Suggesti
     """Commands whose arguments are known here."""
     status = state.latest.status if state.latest else None
     found = [Suggestion(f"theme {name}", "use this theme") for name in themes]
+    found += [Suggestion(f"ctx {address}", "this cluster again") for address in state.setup.joined if address != state.link.address]
     found += [Suggestion(f"export {form}", "this screen's list") for form in ("json", "jsonl", "csv")]
     if status is not None:
         found += [Suggestion(f"{_word(node.state)} {node.worker_id}", "preview") for node in status.nodes[:50]]

@@ -11,7 +11,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from engine.data.errors import InvalidInput, NoodleError
+from engine.data.errors import InvalidInput, NoodleError, Refused
 from engine.data.generation import SessionText
 from engine.data.plan import Plan, Stage
 from noodle_tui.background import begin
@@ -46,6 +46,7 @@ class ClusterCalls:
 
     def __init__(self, app: ConsoleApp) -> None:
         self._app = app
+        self._last: Preview | None = None  # the change that was done last, while it can be taken back
 
     # --- what-if --------------------------------------------------------------------------------------------------
     def compare(self) -> None:
@@ -166,6 +167,14 @@ class ClusterCalls:
         self._tell(preview, "running", "sent to the coordinator")
         begin(self._app, self._send, preview, group="action")
 
+    def undo(self) -> None:
+        """The preview that takes back what was done last here; raises Refused where there is nothing."""
+        if self._last is None:
+            raise Refused(
+                self._app.state.named("nothing to take back: this console has changed no plan, node or mode yet ({app.help} lists keys)")
+            )
+        self.preview(*opposite(self._last))
+
     def _tell(self, preview: Preview, state: str, text: str) -> None:
         self._app.dispatch(ActionChanged(title_of(preview), state, text, ACTIONS[preview.action].plans))
         self._app.paint_soon()
@@ -184,6 +193,8 @@ class ClusterCalls:
             done, text = False, f"{type(problem).__name__}: {problem}"
         except Exception as problem:
             done, text = False, f"unexpected {type(problem).__name__}: {problem}"
+        if done and opposite(preview)[0]:
+            self._last = preview
         self._tell(preview, "done" if done else "failed", text)
 
     async def _outcome(self, answer: object, preview: Preview) -> tuple[bool, str]:
@@ -208,7 +219,18 @@ class ClusterCalls:
                 self._tell(preview, "running", f"{worker_id} {max(0, percent)} %  {answer.detail}")
         path = await asyncio.to_thread(save_profile, worker_id, document)
         self._app.effects.files.load_profile(path, show=False)  # the reader may be elsewhere by now
-        return str(path)
+        return f"{path.parent.name} in {path.parent.parent}"
+
+
+def opposite(preview: Preview) -> tuple[str, str]:
+    """The action and target that take a change back; empty for one that cannot be."""
+    if preview.action == "cluster.drain":
+        return "cluster.undrain", preview.target
+    if preview.action == "cluster.undrain":
+        return "cluster.drain", preview.target
+    if preview.action == "cluster.auto":
+        return "cluster.auto", preview.mode
+    return ("cluster.rollback", str(preview.plan_version)) if ACTIONS[preview.action].plans and preview.plan_version else ("", "")
 
 
 def offered_by(error: NoodleError | None) -> tuple[str, ...]:

@@ -98,10 +98,11 @@ class FileOrders:
         self._say(f"the answer is in {path}")
 
     def shot(self, argument: str) -> None:
-        """`shot [FILE]`: the screen as SVG."""
+        """`shot [FILE]`: the screen as SVG, without the line that asked for it."""
         from noodle_tui.input.export import write_new
 
         path = Path(argument or self._file_name(self._app.state.ui.page.value, "svg"))
+        self._app.paint()
         write_new(path, self._app.export_screenshot(title="noodle-console"))
         self._say(f"this screen is in {path}")
 

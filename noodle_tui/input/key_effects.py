@@ -56,6 +56,7 @@ class KeyEffects:
             "list.filter": self.entry.open_filter,
             "view.hold": self._hold,
             "view.export": lambda: self.entry.open(EntryKind.COMMAND, "export json"),
+            "view.shot": lambda: self.run("shot"),
             "view.theme": self._themes,
             "time.prev": lambda: self._step("time.prev", -1),
             "time.next": lambda: self._step("time.next", 1),
@@ -63,6 +64,7 @@ class KeyEffects:
             "time.faster": lambda: self._pace(2.0),
             "prompt.write": self.talking.write,
             "link.retry": self._retry,
+            "link.next": self._next_cluster,
             "action.detail": self._detail,
             "app.command": lambda: self.entry.open(EntryKind.COMMAND, ""),
             "app.quit": self._quit,
@@ -116,7 +118,7 @@ class KeyEffects:
         elif key_id.startswith("cluster."):
             self._change(key_id)
         elif key_id == "view.node" and self._app.state.ui.page is Page.PROFILE:
-            self._next_profile()
+            self._try(self.files.next_profile)
         elif key_id in self._effects:
             self._effects[key_id]()
         else:
@@ -184,11 +186,21 @@ class KeyEffects:
         fate = "it ends with this console's own cluster" if self._app.link.owns_cluster else "the cluster goes on with it alone"
         self._app.dispatch(DialogChanged(Leaving(f"{running.title} is still running: {fate}.")))
 
-    def _next_profile(self) -> None:
+    def _try(self, action: Callable[[], object]) -> None:
         try:
-            self.files.next_profile()
+            action()
         except NoodleError as problem:
             self._app.dispatch(Said(str(problem), is_error=True))
+
+    def _next_cluster(self) -> None:
+        """The one after this in the order in which they were joined."""
+        known, here = self._app.state.setup.joined, self._app.options.connect or ""
+        if len(known) < 2:
+            self._app.dispatch(
+                Said(self._app.state.named("no other cluster was joined: {app.command} ctx HOST:PORT joins one"), is_error=True)
+            )
+        else:
+            self._try(lambda: self._app.switch(known[(known.index(here) + 1) % len(known)] if here in known else known[0]))
 
     def _choose_theme(self, dialog: ThemeChoice, key_id: str) -> None:
         if key_id in _DIALOG_KEYS:
@@ -203,10 +215,7 @@ class KeyEffects:
             self._try_theme(dialog.before)
 
     def _try_theme(self, name: str) -> None:
-        try:
-            self._app.use_theme(name)
-        except NoodleError as problem:
-            self._app.dispatch(Said(str(problem), is_error=True))
+        self._try(lambda: self._app.use_theme(name))
 
     def _themes(self) -> None:
         names = tuple(theme_names())
@@ -217,6 +226,8 @@ class KeyEffects:
         """A capital letter."""
         if key_id == "cluster.whatif":
             self.open_page(Page.WHATIF, asked=True)
+        elif key_id == "cluster.undo":
+            self._try(self._app.calls.undo)
         else:
             self._app.calls.preview(key_id)
 

@@ -10,11 +10,13 @@ from engine.data.status import Event
 from noodle_tui.core.pages import Page
 from noodle_tui.listings import cursor_row, table_of, warns
 from noodle_tui.listings.events import SEVERITY_STYLES
+from noodle_tui.listings.nodes import node_rows
 from noodle_tui.state import ConsoleState, View
 from noodle_tui.text.figures import clock
 from noodle_tui.text.lines import Canvas, Line, Lines, Span, fit, line, wrap
 from noodle_tui.text.tables import draw_table
 from noodle_tui.widgets.history.timeline import NodeMark, key_of_marks, marks_of, timeline
+from noodle_tui.widgets.history.trends import Trend, filling, of_node, of_session
 
 WHY_ROWS = 5
 RELATED_S = 5.0  # events of one subject this close together belong together, when they carry no cause
@@ -33,7 +35,18 @@ def events_body(state: ConsoleState, canvas: Canvas) -> Lines:
     pane = 0 if event is None or room < 10 else (room - 6 if listing.detail else min(WHY_ROWS, room // 3))
     rows = draw_table(table, listing, canvas.sized(canvas.width, room - pane), warn_only=warns(state, Page.EVENTS))
     below = canvas.sized(canvas.width, room - len(rows))
-    return (*top, *rows, *(why(view, event, below) if event is not None and pane else ()))[: canvas.height]
+    shown = (*top, *rows, *(why(view, event, below) if event is not None and pane else ()))
+    return (*shown, *filling(state, _of_subject(state, view, event), canvas.sized(canvas.width, canvas.height - len(shown))))[
+        : canvas.height
+    ]
+
+
+def _of_subject(state: ConsoleState, view: View, event: Event | None) -> tuple[Trend, ...]:
+    """The node or session that the event is about, if it is there."""
+    subject = event.subject if event is not None else ""
+    node = next((row for row in node_rows(view.status) if row.node.worker_id == subject), None)
+    session = next((row for row in view.status.sessions if row.session_id == subject), None)
+    return of_node(state, node) if node is not None else of_session(state, session) if session is not None else ()
 
 
 def _rule(state: ConsoleState, marks: Sequence[NodeMark], canvas: Canvas) -> Line:

@@ -101,7 +101,12 @@ class Main(Screen[None], inherit_bindings=False):
             view.restyle(look.styles)
 
     def on_resize(self, event: Resize) -> None:
-        """Everything is measured anew, once the layout has settled; an event without a change must not start a circle."""
+        """Everything is measured anew, once the layout has settled; an event without a change must not start a circle.
+
+        A window that went from one size to another and back is told of once, and has lost cells meanwhile: all are painted again.
+        """
+        if self._resized_to is not None:
+            self.call_after_refresh(self.refresh)
         if event.size != self._resized_to:
             self._resized_to = event.size
             self.call_after_refresh(self.app.paint_soon)
@@ -161,8 +166,8 @@ class Main(Screen[None], inherit_bindings=False):
         return _number("max tokens", tokens, int), sampling
 
     def on_click(self, event: Click) -> None:
-        """With `--mouse`: a tab or a row; twice on a row opens it."""
-        from noodle_tui.screens.mouse import TABS_ROW, identity_at, page_at  # not for the first paint
+        """With `--mouse`: a tab, a key of the last row, or a row; twice on a row opens it."""
+        from noodle_tui.screens.mouse import TABS_ROW, identity_at, key_at, page_at  # not for the first paint
 
         state, y = self.app.state, event.screen_y
         if state.ui.dialog is not None or state.ui.help:
@@ -171,6 +176,11 @@ class Main(Screen[None], inherit_bindings=False):
             page = page_at(state, event.screen_x, Canvas(self.size.width, self.size.height, self._glyphs, 0.0))
             if page is not None:
                 self.app.effects.press(f"screen.{page.value}")
+            return
+        if y == self.size.height - 1 and self.field is None:
+            keys = self.query_one("#keys", LineView).lines
+            if pressed := key_at(state, event.screen_x, keys[0] if keys else ()):
+                self.app.effects.press(pressed)
             return
         lines = self.query_one("#body", LineView).lines
         row = y - NUM_TOP_ROWS

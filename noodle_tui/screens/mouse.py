@@ -1,11 +1,16 @@
-"""What a click means (`--mouse`): a tab opens its screen, a row moves the cursor to it. Pure; keys do all of it too."""
+"""What a click means (`--mouse`): a tab opens its screen, a row moves the cursor to it, a key in the last row is that key.
+
+Pure; keys do all of it too.
+"""
 
 from __future__ import annotations
 
+from noodle_tui.core.keys import Key
 from noodle_tui.core.pages import Page
 from noodle_tui.listings import shown_rows, table_of
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.lines import Canvas, Line
+from noodle_tui.widgets.key_line import GAP
 from noodle_tui.widgets.truth_line import tabs_line
 
 TABS_ROW = 1
@@ -21,6 +26,22 @@ def page_at(state: ConsoleState, x: int, canvas: Canvas) -> Page | None:
             return page
         at += len(span.text)
     return None
+
+
+def key_at(state: ConsoleState, x: int, drawn: Line) -> str:
+    """The id of the key that is named at cell `x` of the row of keys; empty where none is."""
+    text = "".join(span.text for span in drawn)
+    at = len(text) - len(text.lstrip())
+    for word in text.strip().split(GAP):
+        if at <= x < at + len(word):
+            labels = [token for token in word.split() if any(token in key.label.split() for key in _here(state))]
+            return next((key.id for key in _here(state) if labels and labels[0] in key.label.split()), "")
+        at += len(word) + len(GAP)
+    return ""
+
+
+def _here(state: ConsoleState) -> list[Key]:
+    return [key for key in state.keys if state.ui.page in key.pages]
 
 
 def identity_at(state: ConsoleState, row: Line) -> str:

@@ -12,12 +12,12 @@ from noodle_tui.listings import cursor_row, table_of, warns
 from noodle_tui.listings.nodes import NodeRow, details, kv_share
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.figures import ms, percent, signed_percent, size, with_ms
-from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, beside, fit, line, wrap
+from noodle_tui.text.lines import Canvas, Line, Lines, Span, beside, fit, line, wrap
 from noodle_tui.text.sparkline import sparkline
 from noodle_tui.text.tables import draw_table
 from noodle_tui.widgets.bars import bar
 from noodle_tui.widgets.event_list import event_list
-from noodle_tui.widgets.history.trends import FROM_WIDTH, of_node, trends_beside
+from noodle_tui.widgets.history.trends import filling, of_node
 
 DETAIL_ROWS = 9
 TWO_COLUMNS_FROM = 116
@@ -47,20 +47,12 @@ def _pane(state: ConsoleState, row: NodeRow, canvas: Canvas) -> Lines:
     if canvas.width >= TWO_COLUMNS_FROM:
         left = canvas.width // 2
         facts = _facts(state, row, canvas.sized(left, canvas.height))
-        graphs = _last_minutes(state, row, canvas.sized(canvas.width, canvas.height - len(facts)))
+        graphs = filling(state, of_node(state, row), canvas.sized(canvas.width, canvas.height - len(facts)))
         height = len(facts) if graphs else canvas.height
         told = _events(state, events, canvas.sized(canvas.width - left - 3, height))
         return (*beside(facts, told, left, canvas.glyphs), *graphs)
     facts = _facts(state, row, canvas)
     return (*facts, *_events(state, events, canvas.sized(canvas.width, canvas.height - len(facts))))
-
-
-def _last_minutes(state: ConsoleState, row: NodeRow, canvas: Canvas) -> Lines:
-    """In rows that would be empty: graphs of the node and of the cluster."""
-    if canvas.width < FROM_WIDTH:
-        return ()
-    graphs = trends_beside(state, of_node(state, row), canvas.sized(canvas.width, canvas.height - 1))
-    return (BLANK, *graphs) if graphs else ()
 
 
 def _facts(state: ConsoleState, row: NodeRow, canvas: Canvas) -> Lines:

@@ -19,7 +19,7 @@ from noodle_tui.text.figures import age, clock, percent, signed_percent, size, w
 from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, fit, line
 from noodle_tui.text.tables import arrange, cursor_index, draw_table
 from noodle_tui.widgets.bars import parts_bar
-from noodle_tui.widgets.history.trends import FROM_WIDTH, of_node, trends_beside
+from noodle_tui.widgets.history.trends import Trend, filling, of_node
 from noodle_tui.widgets.plan.axis_bars import axis_of, machine_bars, name_cells, stage_bars
 from noodle_tui.widgets.plan.owner_row import axis_row, cost_row, legend, letters_of, moves_row, owner_row
 from noodle_tui.widgets.plan.stage_split import split_lines
@@ -44,15 +44,12 @@ def plan_body(state: ConsoleState, canvas: Canvas) -> Lines:
     middle = _MODES[PLAN_MODES[state.ui.plan_mode]](state, rows, cursor, canvas.sized(canvas.width, room))
     shown = (*title, *middle[:room], BLANK, *bottom)
     chosen = row.slowest if isinstance(row, MachineRow) else row
-    return (*shown, *_last_minutes(state, chosen, canvas.sized(canvas.width, canvas.height - len(shown))))[: canvas.height]
+    return (*shown, *filling(state, _of_stage(state, chosen), canvas.sized(canvas.width, canvas.height - len(shown))))[: canvas.height]
 
 
-def _last_minutes(state: ConsoleState, row: StageRow | None, canvas: Canvas) -> Lines:
-    """In rows that would be empty: graphs of the chosen stage's node, and of the cluster."""
-    if canvas.width < FROM_WIDTH or row is None or row.node is None:
-        return ()
-    graphs = trends_beside(state, of_node(state, NodeRow(row.node, row.index, row.stage)), canvas.sized(canvas.width, canvas.height - 1))
-    return (BLANK, *graphs) if graphs else ()
+def _of_stage(state: ConsoleState, row: StageRow | None) -> tuple[Trend, ...]:
+    """Graphs of the chosen stage's node."""
+    return of_node(state, NodeRow(row.node, row.index, row.stage)) if row is not None and row.node is not None else ()
 
 
 def _title(state: ConsoleState, view: View, canvas: Canvas) -> Lines:

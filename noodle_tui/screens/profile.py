@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import PurePath
 
 from noodle_tui.core.pages import PROFILE_METRICS, Page
@@ -15,6 +16,7 @@ from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, fit, line, w
 from noodle_tui.text.tables import draw_table
 from noodle_tui.widgets.plan.stage_split import memory_lines, per_item_lines, split_lines
 
+_NUMBER = re.compile(r"\.\d+(?=\.|$)")
 _NOTHING_BEFORE = (
     "{view.compare} compares with the profile shown before this one: {view.node} shows another, {cluster.profile} takes one; "
     "{view.compare} = not to compare"
@@ -40,7 +42,29 @@ def profile_body(state: ConsoleState, canvas: Canvas) -> Lines:
     below = _layers(phase, row, canvas.sized(canvas.width, room - len(rows))) if row is not None and pane > 1 else ()
     served = _served(state, phase, row, canvas) if row is not None else ()
     fits = len(head) + len(rows) + len(below) + len(served) + 2 <= canvas.height
-    return (*head, *rows, BLANK, *below, *((BLANK, *served) if served and fits else ()))[: canvas.height]
+    shown = (*head, *rows, BLANK, *below, *((BLANK, *served) if served and fits else ()))
+    return (*shown, *_everywhere(phase, canvas.sized(canvas.width, canvas.height - len(shown))))[: canvas.height]
+
+
+def _everywhere(phase: PhaseView, canvas: Canvas) -> Lines:
+    """In rows that would be empty: layers of one kind in all items together, which is where another kernel would pay."""
+    total_s: dict[str, float] = {}
+    count: dict[str, int] = {}
+    for layer in phase.layers:
+        if layer.item is not None:
+            name = _NUMBER.sub(".*", layer.name)
+            total_s[name], count[name] = total_s.get(name, 0.0) + layer.self_s, count.get(name, 0) + 1
+    found = sorted(total_s, key=lambda name: -total_s[name])
+    if canvas.height < 5 or len(found) < 2:
+        return ()
+    longest_s, width = total_s[found[0]] or 1.0, max(8, min(60, canvas.width - 60))
+    rows = [BLANK, line(Span(" ALL ITEMS", "title"), Span("  layers of one kind together", "dim"))]
+    for name in found[: canvas.height - 2]:
+        bar = canvas.glyphs.full * max(1, round(total_s[name] / longest_s * width))
+        share = percent(total_s[name] / phase.step_s) if phase.step_s > 0 else ""
+        head = f"  {fit(name, 20, canvas.glyphs)} {_fine(total_s[name]):>8}ms {share:>4} "
+        rows.append(line(head, Span(f"{bar:<{width}}", "low"), Span(f" {count[name]} layer{'s' if count[name] > 1 else ''}", "dim")))
+    return tuple(rows)
 
 
 def _doubtful(state: ConsoleState, view: ProfileView, canvas: Canvas) -> Lines:

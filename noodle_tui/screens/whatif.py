@@ -6,17 +6,20 @@ from engine.data.plan import Plan
 from noodle_tui.core.pages import WHATIF_METRICS, Page
 from noodle_tui.listings import cursor_row, table_of
 from noodle_tui.listings.base_plan import base_plan, gain_of
+from noodle_tui.listings.nodes import node_rows
 from noodle_tui.listings.strategies import StrategyRow, plan_owners
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.figures import clock, middle, ms, percent, signed_percent
 from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, line, wrap
 from noodle_tui.text.tables import draw_table
+from noodle_tui.widgets.history.trends import Trend, filling, of_node
 from noodle_tui.widgets.plan.measures import Measure, base_of, measure_strips, measured, times_of
 from noodle_tui.widgets.plan.move_lines import learning_hint, memory_lines, move_lines, unknown_lines
 from noodle_tui.widgets.plan.owner_row import axis_row, legend, letters_of, moves_row, owner_row
 
 FAR_OFF = 0.25  # of the time that a prediction rests on
 ROWS_OF_DIFFERENCE = 13  # with one row of unknowns
+ROWS_OF_DETAIL = 20  # the same with what memory and unknowns take at most; stages come on top
 
 
 def whatif_body(state: ConsoleState, canvas: Canvas) -> Lines:
@@ -29,7 +32,15 @@ def whatif_body(state: ConsoleState, canvas: Canvas) -> Lines:
     rows = draw_table(table, listing, canvas.sized(canvas.width, max(2, height)))
     row: StrategyRow | None = cursor_row(state, Page.WHATIF)
     below = canvas.sized(canvas.width, canvas.height - len(rows) - 2)
-    return (*rows, _asked(state), BLANK, *(_difference(state, row, below) if row else ()))[: canvas.height]
+    shown = (*rows, _asked(state), BLANK, *(_difference(state, row, below) if row else ()))
+    return (*shown, *filling(state, _of_bottleneck(state), canvas.sized(canvas.width, canvas.height - len(shown))))[: canvas.height]
+
+
+def _of_bottleneck(state: ConsoleState) -> tuple[Trend, ...]:
+    """What another plan is to relieve."""
+    rows = [row for row in node_rows(state.latest.status) if row.stage is not None] if state.latest else []
+    slowest = max(rows, key=lambda row: row.stage.compute_p50_s if row.stage else 0.0, default=None)
+    return of_node(state, slowest) if slowest is not None else ()
 
 
 def _asked(state: ConsoleState) -> Line:
@@ -59,10 +70,13 @@ def _difference(state: ConsoleState, row: StrategyRow, canvas: Canvas) -> Lines:
         reason = wrap(row.error, canvas.width - 3)
         return (line(" ", Span(f"{row.name} cannot be", "error")), *(line(f"  {part}") for part in reason))
     if present is None or row.plan is None:
+        has_room = present is not None and canvas.height > ROWS_OF_DIFFERENCE + len(present.stages)
         return (
             line(Span(" move down to a strategy to see what it would change", "dim")),
             *unknown_lines(unknowns(state, present), canvas),
+            *(_stages(state, present, present) if present is not None and has_room else ()),
         )
+    detail = detail or canvas.height > ROWS_OF_DETAIL + len(row.plan.stages)
     chosen = base_of(state)[0]
     unknown = (*(row.move.unknowns if row.move else ()), *unknowns(state, present))
     against = state.ui.compare_strategy if chosen else "current"

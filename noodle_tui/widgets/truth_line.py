@@ -102,7 +102,13 @@ def _tag(state: ConsoleState) -> Line:
         replay = state.replay
         pace = "PAUSED" if replay.paused else f"x{replay.speed:g}"
         return line(Span(f"[REPLAY {clock(replay.wall_s)} {pace} {replay.index + 1}/{replay.num_frames}]", "accent"))
-    return (*recording, Span("[READ-ONLY]" if state.read_only else "[rw]", "dim"))
+    joined = state.setup.joined
+    many = (
+        line(Span(f"[{joined.index(state.link.address) + 1}/{len(joined)}]", "accent"))
+        if state.link.address in joined[1:] + joined[:-1]
+        else ()
+    )
+    return (*recording, *many, Span("[READ-ONLY]" if state.read_only else "[rw]", "dim"))
 
 
 def tabs_line(state: ConsoleState, canvas: Canvas) -> Line:

@@ -55,7 +55,7 @@ def test_the_document_keeps_its_names_whatever_holds_the_values() -> None:
     model = "model random_weights has_tokenizer num_items context_tokens precision stand_in_tokenizer tokenizer_source"
     figures = "tokens_per_s step_p50_s step_p95_s predicted_step_s predicted_bottleneck_s num_sessions_done num_sessions_failed finished"
     rest = "identity identity_text adaptation_mode suggestion_id acknowledged_sequence num_unacknowledged"
-    window = "window_s newest_s entry_hop_s expected_entry_s expected_step_s work prefix_cache speculation coordinator outlook"
+    window = "window_s newest_s entry_hop_s expected_entry_s expected_step_s work prefix_cache speculation coordinator outlook troubles"
     assert document.keys() == set(f"{cluster} {model} {figures} {rest} {window}".split())
     assert document["prefix_cache"]["hit_rate"] == 0.0 and document["speculation"]["num_proposed"] == 0
     assert not {"prefix_cache", "speculation"} & document["work"].keys()

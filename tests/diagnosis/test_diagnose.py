@@ -97,6 +97,13 @@ def test_the_greatest_loss_comes_first() -> None:
     assert [f.kind for f in diagnose(status((stage("w1", 0.6, hop_s=0.1), S2, S3)))] == [Kind.SLOW_NODE]  # the link is 14 % of a step
 
 
+def test_a_node_that_was_just_lost_comes_before_what_is_slow() -> None:
+    stages = (stage("w1", 0.2), S3)
+    for age_s, kinds in ((5.0, [Kind.LOST_NODE, Kind.SLOW_NODE]), (600.0, [Kind.SLOW_NODE, Kind.LOST_NODE])):
+        found = diagnose(status(stages, (W1, replace(LATE_W2, heartbeat_age_s=age_s), W3)))
+        assert [f.kind for f in found] == kinds
+
+
 def test_one_slow_stage_on_a_busy_host_is_its_own_trouble() -> None:
     found = diagnose(status((stage("w1", 0.03), stage("w2", 0.3), stage("w3", 0.03)), BUSY))
     assert [(f.kind, f.subject) for f in found] == [(Kind.SLOW_NODE, "w2"), (Kind.BUSY_HOST, "box")]
@@ -119,6 +126,35 @@ def test_a_stage_without_a_core_on_a_busy_host_is_the_hosts_trouble() -> None:
     assert diagnose(status([stage(n, 0.024, num_steps=25) for n in ("w1", "w2", "w3")], half)) == (), "nothing is slow enough to ask why"
     alone = [replace(n, gauges=replace(n.gauges, core_wait=0.9, machine=HOST[0].gauges.machine)) for n in BUSY]
     assert [f.kind for f in diagnose(status(stages, alone))][:1] == [Kind.SLOW_NODE], "nobody else uses the machine"
+
+
+def test_a_plan_that_was_measured_while_others_had_the_machine_does_not_hide_them() -> None:
+    """Every stage keeps its plan, for the plan expects that load; what the threads wait for tells what it costs."""
+    stages = [stage(n, 0.017) for n in ("w1", "w2", "w3")]
+    for core_wait, kinds in ((0.4, [Kind.BUSY_HOST]), (0.05, []), (None, [])):
+        nodes = [replace(n, gauges=replace(n.gauges, core_wait=core_wait)) for n in BUSY]
+        found = diagnose(status(stages, nodes))
+        assert [f.kind for f in found] == kinds
+        assert all(0.5 < f.share < 0.8 for f in found), "two thirds of what the stages take"
+    alone = [replace(n, gauges=replace(n.gauges, core_wait=0.9, machine=HOST[0].gauges.machine)) for n in BUSY]
+    assert diagnose(status(stages, alone)) == (), "nobody else uses the machine: threads wait for each other"
+
+
+def test_a_node_that_is_slow_and_mostly_sleeps_is_not_excused_by_a_busy_host() -> None:
+    stages = [stage(n, 0.3 if n == "w2" else 0.02, num_steps=30) for n in ("w1", "w2", "w3")]
+    nodes = [replace(n, gauges=replace(n.gauges, cpu_utilisation=0.03, core_wait=0.04)) for n in BUSY]
+    assert [f.kind for f in diagnose(status(stages, nodes))] == [Kind.SLOW_NODE]
+
+
+def test_messages_that_wait_for_the_cores_of_a_busy_host_are_no_slow_link() -> None:
+    """Also where one of them waits far longer than the others; where threads get cores, and far beyond that, it is one."""
+    nodes = [replace(n, gauges=replace(n.gauges, core_wait=0.3)) for n in BUSY]
+    for expected_hop_s in (0.001, 0.03):
+        stages = (S1, stage("w2", hop_s=0.05, expected_hop_s=expected_hop_s, hop_p95_s=0.9), S3)
+        assert [f.kind for f in diagnose(status(stages, HOST))] == [Kind.SLOW_LINK]
+        assert [f.kind for f in diagnose(status(stages, BUSY))] == [Kind.SLOW_LINK]
+        assert [f.kind for f in diagnose(status(stages, nodes))] == [Kind.BUSY_HOST]
+    assert diagnose(status((S1, stage("w2", hop_s=0.5), S3), nodes))[0].kind is Kind.SLOW_LINK
 
 
 def test_what_stands_is_said_until_it_is_clearly_over() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 from engine.control.sessions.metrics import PipelineMetrics, StepLoad
 from engine.data.generation import StageTiming
-from engine.data.status import ClusterStatus
+from engine.data.status import Alarms, ClusterStatus, Trouble
 from engine.diagnosis.finding import Kind
 from engine.diagnosis.standing import GONE_AFTER_S, SAID_AFTER_S, Standing
 from tests.diagnosis.clusters import NAMES, stage, status
@@ -78,6 +79,45 @@ def test_a_finding_is_said_after_it_held_and_until_it_has_been_gone() -> None:
     standing = standing.after(well, last_s + GONE_AFTER_S - 0.1)
     assert [f.kind for f in standing.said] == [Kind.SLOW_NODE]
     assert not standing.after(well, last_s + GONE_AFTER_S + 0.1).said
+
+
+def flickering(until_s: float, every_s: float) -> Iterator[tuple[float, ClusterStatus]]:
+    """A node at the edge of the limit: too slow in two looks of three."""
+    for number in range(int(until_s / every_s)):
+        yield number * every_s, status((stage("w1"), stage("w2", 0.033 if number % 3 else 0.029), stage("w3")))
+
+
+@pytest.mark.parametrize("every_s", [0.25, 1.0])
+def test_a_trouble_at_the_edge_is_said_however_often_one_looks(every_s: float) -> None:
+    standing = Standing()
+    for now_s, seen in flickering(8.0, every_s):
+        standing = standing.after(seen, now_s)
+    assert [f.subject for f in standing.said] == ["w2"]
+
+
+def test_what_is_rarely_found_is_not_said() -> None:
+    standing = Standing()
+    for number in range(400):
+        slow = stage("w2", 0.08 if number % 3 == 0 else 0.02)
+        standing = standing.after(status((stage("w1"), slow, stage("w3"))), 0.25 * number)
+        assert not standing.said
+
+
+def test_what_the_coordinator_says_is_said_at_the_first_look() -> None:
+    """Also at the edge: it stands there, so it takes as much to be over for one who asks now."""
+    nearly = status((stage("w1"), stage("w2", 0.028), stage("w3")))
+    assert not Standing().after(nearly, 0.0).known
+    told = replace(nearly, alarms=Alarms(troubles=(Trouble("slow-node", "w2"), Trouble("a kind of a later version", ""))))
+    assert [f.subject for f in Standing().after(told, 0.0).said] == ["w2"]
+    assert not Standing().after(replace(status(), alarms=told.alarms), 0.0).said, "what is not found is not said"
+
+
+def test_what_a_plan_suffered_from_is_over_with_it() -> None:
+    """A node that was drained for being slow is not called slow any more, while it has no stage."""
+    slow, without = status((stage("w1"), stage("w2", 0.08), stage("w3"))), status((stage("w1"), stage("w3")), plan_version=2)
+    standing = Standing().after(slow, 0.0).after(slow, SAID_AFTER_S + 0.1)
+    assert [f.subject for f in standing.said] == ["w2"]
+    assert not standing.after(without, SAID_AFTER_S + 0.5).said
 
 
 def test_a_clock_that_goes_back_begins_anew() -> None:

@@ -32,6 +32,7 @@ from engine.data.status import (
     Severity,
     Speed,
     StageStatus,
+    Trouble,
     Work,
 )
 from engine.data.watch_frame import WatchFrame
@@ -49,6 +50,7 @@ PAIRS = [
     (Gauges, pb.Gauges),
     (MachineGauges, pb.MachineGauges),
     (Outlook, pb.Outlook),
+    (Trouble, pb.Trouble),
     (Work, pb.Work),
     (ModelRef, pb.ModelRef),
     (ModelStatus, pb.ModelStatus),

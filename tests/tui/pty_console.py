@@ -46,6 +46,7 @@ class PtyConsole:
         height: int = 24,
         env: Mapping[str, str] | None = None,
         command: Sequence[str] = CONSOLE,
+        cwd: Path = ROOT,
     ) -> None:
         self.raw = bytearray()
         self.screen = Terminal(width, height)
@@ -56,10 +57,10 @@ class PtyConsole:
         self._pending = b""
         self._reading = True
         self.fd, terminal = pty.openpty()
-        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+        self._tell_size(width, height)
         # setsid makes the terminal the controlling one, so that closing it sends SIGHUP
         self._process = subprocess.Popen(
-            ["setsid", "--ctty", *command, *args], stdin=terminal, stdout=terminal, stderr=terminal, cwd=ROOT, env=_environment(env or {})
+            ["setsid", "--ctty", *command, *args], stdin=terminal, stdout=terminal, stderr=terminal, cwd=cwd, env=_environment(env or {})
         )
         self.pid = self._process.pid
         os.close(terminal)
@@ -87,11 +88,25 @@ class PtyConsole:
             if not self._changed.wait_for(holds, timeout_s):
                 raise AssertionError(f"not seen within {timeout_s} s: {what}\n" + "\n".join(self.screen.display))
 
-    def wait_for_silence(self, seconds: float) -> None:
-        """Until nothing was written for so long."""
+    def wait_for_silence(self, seconds: float, at_most_s: float = DEADLINE_S) -> None:
+        """Until nothing was written for so long, or the console writes without an end."""
+        until_s = time.perf_counter() + at_most_s
         with self._changed:
-            while self._changed.wait(seconds):
+            while self._changed.wait(seconds) and time.perf_counter() < until_s:
                 pass
+
+    def resize(self, width: int, height: int) -> None:
+        """As a window does it: the kernel tells the console."""
+        with self._changed:
+            self.screen.resize(height, width)
+            self._tell_size(width, height)
+
+    def _tell_size(self, width: int, height: int) -> None:
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
+
+    def poll(self) -> int | None:
+        """The exit code, if it has ended."""
+        return self._process.poll()
 
     def send(self, keys: str | bytes) -> None:
         os.write(self.fd, keys.encode() if isinstance(keys, str) else keys)

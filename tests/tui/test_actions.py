@@ -13,7 +13,7 @@ from engine.data.plan import AdoptedPlan, Plan
 from engine.data.status import SessionStatus
 from noodle_tui.app import ConsoleApp
 from noodle_tui.changes.actions import ACTIONS, preview_of
-from noodle_tui.cluster.cluster_calls import offered_by
+from noodle_tui.cluster.cluster_calls import offered_by, opposite
 from noodle_tui.core import messages as m
 from noodle_tui.core.keys import KEYS
 from noodle_tui.core.pages import Page, Preview
@@ -30,7 +30,7 @@ async def asked(app: ConsoleApp, pilot: Pilot[None]) -> None:
 
 
 def test_every_capital_key_has_an_action() -> None:
-    assert {key.id for key in KEYS if key.changes} == {*ACTIONS, "cluster.whatif"} - {
+    assert {key.id for key in KEYS if key.changes} == {*ACTIONS, "cluster.whatif", "cluster.undo"} - {
         "cluster.confirm",
         "cluster.undrain",
         "cluster.forget",
@@ -115,6 +115,7 @@ def test_y_before_the_coordinator_has_answered_does_nothing() -> None:
 
 def test_a_node_is_profiled_and_screen_7_shows_it_when_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
 
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot)
@@ -131,12 +132,12 @@ def test_a_node_is_profiled_and_screen_7_shows_it_when_it_is_asked_for(tmp_path:
         await finished(app, pilot, "profile")
         await pilot.pause()
         assert app.state.ui.page is Page.NODES, "the reader is not taken away from what they read"
-        assert "7 shows profile-cpu-b/profile.json" in shown(app)
+        assert "7 shows profile-cpu-b in " in shown(app)
         while app.state.profile.view is None:
             await pilot.pause()
         await pilot.press("7")
         assert app.state.ui.page is Page.PROFILE and app.state.profile.view is not None
-        assert [path.name for path in (tmp_path / "profile-cpu-b").iterdir()] == ["profile.json"]
+        assert [path.name for path in (tmp_path / "noodlecore" / "profile-cpu-b").iterdir()] == ["profile.json"]
 
     run(test)
 
@@ -484,6 +485,7 @@ async def asked_for_preview(app: ConsoleApp, pilot: Pilot[None]) -> None:
 
 def test_all_nodes_can_be_profiled_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
 
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot, nodes=frames.status(2).nodes)
@@ -499,11 +501,12 @@ def test_all_nodes_can_be_profiled_one_after_the_other(tmp_path: Path, monkeypat
         assert link_of(app).calls == [("profile", "gpu-a"), ("profile", "cpu-b")]
 
     run(test, (100, 40))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["profile-cpu-b", "profile-gpu-a"]
+    assert sorted(path.name for path in (tmp_path / "noodlecore").iterdir()) == ["profile-cpu-b", "profile-gpu-a"]
 
 
 def test_n_shows_the_profile_of_the_next_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     for name in ("w1", "w2"):
         (tmp_path / f"profile-{name}").mkdir()
         (tmp_path / f"profile-{name}" / "profile.json").write_text((Path(__file__).parent / "profile.json").read_text())
@@ -537,3 +540,41 @@ def test_hostile_texts_of_moves_suggestions_and_versions_reach_no_terminal() -> 
             text = text_of(picture(shown_state, *size, UNICODE))
             assert "owned" in text
             assert not [char for char in text.replace("\n", "") if char < " " or "\x7f" <= char < "\xa0" or char == "\u202e"]
+
+
+def test_U_takes_back_what_was_done_last_after_a_preview() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await pilot.press("U")
+        assert "nothing to take back" in shown(app) and app.state.ui.dialog is None
+        link_of(app).plans["without cpu-b"] = link_of(app).plans["including cpu-b"] = frames.plan()
+        await pilot.press("2", "down", "D")
+        await asked(app, pilot)
+        await agree(app, pilot)
+        await finished(app, pilot, "action")
+        drained = link_of(app).calls[-1]
+        await pilot.press("U")
+        await asked(app, pilot)
+        assert drained[0] == "drain" and "UNDRAIN cpu-b" in shown(app)
+        await agree(app, pilot)
+        await finished(app, pilot, "action")
+        assert link_of(app).calls[-1][:2] == ("undrain", "cpu-b")
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("done", "back"),
+    [
+        (Preview("cluster.drain", "w2", 4), ("cluster.undrain", "w2")),
+        (Preview("cluster.undrain", "w2", 4), ("cluster.drain", "w2")),
+        (Preview("cluster.rebalance", "", 4), ("cluster.rollback", "4")),
+        (Preview("cluster.apply", "balanced", 4), ("cluster.rollback", "4")),
+        (Preview("cluster.rollback", "2", 4), ("cluster.rollback", "4")),
+        (Preview("cluster.auto", "auto", 4, mode="off"), ("cluster.auto", "off")),
+        (Preview("cluster.cancel", "s-1", 4), ("", "")),
+        (Preview("cluster.forget", "w2", 4), ("", "")),
+    ],
+)
+def test_every_change_has_its_opposite_or_none(done: Preview, back: tuple[str, str]) -> None:
+    assert opposite(done) == back

@@ -333,3 +333,38 @@ def test_no_key_changes_the_cluster_without_y() -> None:
         assert link_of(app).calls == []
 
     run(test, (120, 40), UNICODE)
+
+
+def test_a_picture_by_key_or_command_holds_the_screen_and_no_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await command(pilot, "shot by-command.svg")
+        await pilot.press("i")
+        await pilot.pause()
+        assert "this screen is in noodle-overview-" in shown(app)
+
+    run(test)
+    files = sorted(tmp_path.glob("*.svg"))
+    assert len(files) == 2
+    for file in files:
+        text = file.read_text()
+        assert "THROUGHPUT" in text and "shot&#160;by-command" not in text, file
+
+
+def test_l_goes_through_the_clusters_that_were_joined() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        await pilot.press("l")
+        assert "no other cluster was joined" in shown(app)
+        await command(pilot, "ctx 127.0.0.1:2")
+        await finished(app, pilot, "switch")
+        await live(app, pilot)
+        assert "[2/2]" in shown(app).split("\n")[0]
+        for address in ("127.0.0.1:1", "127.0.0.1:2"):
+            await pilot.press("l")
+            await finished(app, pilot, "switch")
+            assert app.options.connect == address
+
+    run(test)

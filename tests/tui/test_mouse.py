@@ -5,7 +5,7 @@ from __future__ import annotations
 from textual.pilot import Pilot
 
 from noodle_tui.app import ConsoleApp
-from noodle_tui.core.pages import Page
+from noodle_tui.core.pages import Page, Preview
 from noodle_tui.listings import cursor_identity
 from tests.tui.harness import live, run, shown
 
@@ -38,11 +38,24 @@ def test_a_click_beside_everything_changes_nothing_and_none_confirms_a_dialog() 
         await live(app, pilot)
         before = app.state.ui
         await pilot.click(offset=(0, 0))
-        await pilot.click(offset=(40, 23))
+        await pilot.click(offset=(0, 23))
         assert app.state.ui == before
         await pilot.press("t")
         await pilot.click(offset=(shown(app).split("\n")[1].index("2.Nodes") + 1, 1))
         await pilot.pause()
         assert app.state.ui.page is Page.OVERVIEW and app.state.ui.dialog is not None
+
+    run(test)
+
+
+def test_a_key_in_the_last_row_is_that_key() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        keys = shown(app).split("\n")[-1]
+        await pilot.click(offset=(keys.index("? help") + 3, 23))
+        assert app.state.ui.help
+        await pilot.press("escape")
+        await pilot.click(offset=(keys.index("R rebalance"), 23))
+        assert isinstance(app.state.ui.dialog, Preview) and app.state.ui.dialog.action == "cluster.rebalance", "a preview, and no more"
 
     run(test)

@@ -147,12 +147,17 @@ def explain(spent_s: float, flops: int, moved_bytes: int, roof: Roofline) -> tup
     """What limits a layer that took `spent_s`, and a sentence with the figures."""
     memory_s, compute_s = moved_bytes / roof.bytes_per_s, flops / roof.flops_per_s
     rates = (
-        f"{moved_bytes / 1e6:.3g} MB at {moved_bytes / spent_s / 1e9:.3g} of {roof.bytes_per_s / 1e9:.3g} GB/s, "
-        f"{flops / 1e6:.3g} MFLOP at {flops / spent_s / 1e9:.3g} of {roof.flops_per_s / 1e9:.3g} GFLOP/s"
+        f"{_figure(moved_bytes / 1e6)} MB at {_figure(moved_bytes / spent_s / 1e9)} of {_figure(roof.bytes_per_s / 1e9)} GB/s, "
+        f"{_figure(flops / 1e6)} MFLOP at {_figure(flops / spent_s / 1e9)} of {_figure(roof.flops_per_s / 1e9)} GFLOP/s"
     )
     needed_s = max(memory_s, compute_s)
     if spent_s > OVERHEAD_FACTOR * needed_s:
-        return Bound.OVERHEAD, f"takes {1e6 * spent_s:.3g} us where bytes and FLOPs need {1e6 * needed_s:.3g} us ({rates})"
+        return Bound.OVERHEAD, f"takes {_figure(1e6 * spent_s)} us where bytes and FLOPs need {_figure(1e6 * needed_s)} us ({rates})"
     if memory_s >= compute_s:
         return Bound.MEMORY, f"moves {rates}"
     return Bound.COMPUTE, f"computes {rates}"
+
+
+def _figure(value: float) -> str:
+    """Three digits, and never a power of ten."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

@@ -19,7 +19,7 @@ from engine.control.nodes.load_law import LoadLaw
 from engine.control.placement import law_for, plan_for
 from engine.data.errors import NoodleError
 from engine.data.plan import Plan
-from engine.data.status import WINDOW_S, ClusterStatus, CoordinatorGauges, Outlook, Phase, Severity
+from engine.data.status import WINDOW_S, ClusterStatus, CoordinatorGauges, Outlook, Phase, Severity, Trouble
 from engine.diagnosis.finding import Finding, Kind
 from engine.diagnosis.standing import Standing
 from engine.planning.problem import Problem
@@ -56,6 +56,11 @@ class Lookout:
             self._lags.popleft()
         lag_s = max((lag_s for _, lag_s in self._lags), default=0.0)
         return replace(status, coordinator=replace(self._gauges, lag_s=lag_s), outlook=self._outlook)
+
+    @property
+    def troubles(self) -> tuple[Trouble, ...]:
+        """What stands."""
+        return tuple(Trouble(str(finding.kind), finding.subject) for finding in self._standing.said)
 
     def is_due(self, now_s: float) -> bool:
         return now_s - self._looked_s >= LOOK_S

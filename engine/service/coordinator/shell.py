@@ -164,7 +164,7 @@ class ClusterShell:
     def status(self) -> ClusterStatus:
         now_s, events = time.monotonic(), self.events
         status = self._lookout.completed(cluster_status(self.cluster, self.cluster_id, now_s), now_s)
-        return replace(status, alarms=Alarms(events.acknowledged, events.num_unacknowledged))
+        return replace(status, alarms=Alarms(events.acknowledged, events.num_unacknowledged, self._lookout.troubles))
 
     def _look_out(self, now_s: float) -> None:
         for record in self._lookout.look(self.status(), now_s):

@@ -47,6 +47,14 @@ def trends_beside(state: ConsoleState, chosen: Sequence[Trend], canvas: Canvas) 
     return beside(here, cluster, left, canvas.glyphs) if here and cluster else cluster or here
 
 
+def filling(state: ConsoleState, chosen: Sequence[Trend], canvas: Canvas) -> Lines:
+    """What a screen puts into rows that would be empty: the same, after a blank one; nothing where it is narrow."""
+    if canvas.width < FROM_WIDTH:
+        return ()
+    graphs = trends_beside(state, chosen, canvas.sized(canvas.width, canvas.height - 1))
+    return (BLANK, *graphs) if graphs else ()
+
+
 def trends(state: ConsoleState, shown: Sequence[Trend], canvas: Canvas) -> Lines:
     """As many graphs as have room, the first ones first, above one axis; nothing where not even one has."""
     view, cells = state.shown, min(MAX_CELLS, canvas.width - 3)
