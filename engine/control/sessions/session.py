@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from engine.data.generation import GenerateRequest, Segment, Taken
+from engine.data.generation import UNKNOWN, GenerateRequest, Segment, Taken
 from engine.data.sampling import GREEDY, Sampling
 
 STEP_WINDOW = 64
@@ -74,7 +74,7 @@ class Reuse:
 @dataclass(slots=True)
 class Session:
     """`num_sent` tokens were handed to the first stage in this epoch; `num_landed` of them came back from the last one. A proposal is
-    one of them once it held."""
+    one of them once it held. One more than are known were sent while a step runs ahead: its token is chosen by the one before it."""
 
     session_id: str
     prompt_ids: tuple[int, ...]
@@ -94,6 +94,7 @@ class Session:
     num_recoveries: int = 0  # since its newest token
     was_admitted: bool = False
     is_careful: bool = False  # after a failed step: one chunk at a time, so that none can overtake another
+    is_guessing: bool = False  # its step in flight carries proposals
     times: TokenTimes = field(default_factory=TokenTimes)
     reuse: Reuse = field(default_factory=Reuse)
 
@@ -122,6 +123,21 @@ class Session:
         if self.state is SessionState.QUEUED or (self.is_careful and self.num_landed < self.num_sent):
             return False
         return bool(self.generated) and self.num_sent == self.num_tokens - 1
+
+    @property
+    def is_awaited(self) -> bool:
+        """A step that samples its next token is in flight, and none behind that."""
+        return self.state is not SessionState.QUEUED and self.num_sent == self.num_tokens
+
+    @property
+    def ends_next(self) -> bool:
+        """Its next token is the last that it may have."""
+        return len(self.generated) + 1 >= self.max_new_tokens
+
+    @property
+    def may_follow(self) -> bool:
+        """The step behind the one that samples its next token needs nothing from here. A grammar's mask does: it depends on that token."""
+        return not (self.is_careful or self.is_guessing or self.request.grammar is not None)
 
     @property
     def is_decoding(self) -> bool:
@@ -170,18 +186,26 @@ class Session:
         """Feed the newest token back to sample the one after it, and those after that while they are the `proposed` ones."""
         start, self.num_sent = self.num_sent, self.num_sent + 1
         segment = self._segment(start, (self.generated[-1], *proposed), len(self.generated))
+        self.is_guessing = bool(proposed)
         return replace(segment, num_proposed=len(proposed)) if proposed else segment
+
+    def follow(self) -> Segment:
+        """Feed back the token that the step in flight samples, to sample the one after it."""
+        start, self.num_sent = self.num_sent, self.num_sent + 1
+        return Segment(self.session_id, self.epoch, start, (UNKNOWN,), len(self.generated) + 1, follows=True)
 
     def landed(self, segment: Segment, num_sampled: int) -> None:
         """A segment came back from the last stage: what is on the stages are its known tokens, and the proposals that held."""
         num_held = segment.num_known + max(0, num_sampled - 1)
         self.num_landed = max(self.num_landed, segment.position + num_held)
         self.num_sent = max(self.num_sent, self.num_landed)
+        self.is_guessing = self.is_guessing and not segment.num_proposed
 
     def rewind(self) -> None:
         """Nothing of it is on the stages any more: a higher epoch begins with its first token."""
         self.epoch += 1
         self.num_sent = self.num_landed = 0
+        self.is_guessing = False
         self.reuse.rewind(bool(self.generated))
 
     def landed_tokens(self) -> tuple[int, ...]:

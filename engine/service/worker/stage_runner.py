@@ -230,7 +230,7 @@ class StageRunner:
         timing.wire_out_s = now_s - computed_s
         timing.arrived_s, timing.done_s = clock_s - (now_s - received_s), clock_s - timing.wire_out_s
         self._meters.add_step(timing.compute_s, timing.queue_s, timing.wire_in_s, timing.wire_out_s)
-        needed = rows or failures or ((frame.releases or frame.kept or frame.dropped) and not model.is_last)
+        needed = frame.segments or failures or ((frame.releases or frame.kept or frame.dropped) and not model.is_last)
         return message if needed else None
 
     def _release(self, model: StageModel, frame: pb.StepFrame) -> None:
@@ -259,6 +259,10 @@ class StageRunner:
         rows, offset = [], 0
         for segment, message in zip(segments, frame.segments, strict=True):
             try:
+                if segment.follows:
+                    if (known := self.sessions.known(segment)) is None:
+                        continue  # the step before this one has failed for the session, and said so
+                    segment = known
                 decision = self.sessions.admit(segment)
                 if isinstance(decision, Append) and decision.opens:
                     model.close(segment.session_id)
@@ -272,7 +276,8 @@ class StageRunner:
                 rows.append(Row(segment, decision, offset))
             except NoodleError as e:
                 failures.append(_failure(message, e))
-            offset += len(segment.token_ids)
+            finally:
+                offset += len(segment.token_ids)
         return rows, hidden
 
     def _compute(self, model: StageModel, rows: list[Row], hidden: torch.Tensor | None) -> None:
@@ -299,7 +304,7 @@ class StageRunner:
             raise
         for row in new:
             if row.error is None:
-                self.sessions.commit(row.segment, row.decision.session, row.reply)
+                self.sessions.commit(row.segment, row.decision.session, row.reply, row.chosen)
 
     def _answer(self, model: StageModel, new: list[Row], out: torch.Tensor) -> None:
         """Fill in each row's hidden states, or its tokens, or why it has none. Raises Corrupt for the step if `out` is not finite."""
