@@ -81,7 +81,9 @@ class Serving:
     def _next_segments(self, now_s: float) -> tuple[Segment, ...]:
         if len(self.flights) < self.num_lanes:
             return self.batcher.pack(self.scheduler, self.num_lanes, now_s)
-        return self.batcher.pack_ahead(self.scheduler, now_s) if self.runs_ahead and len(self.flights) == self.num_lanes else ()
+        if not self.runs_ahead or len(self.flights) > self.num_lanes or any(flight.proposes for flight in self.flights.values()):
+            return ()
+        return self.batcher.pack_ahead(self.scheduler, now_s)
 
     def finish(self, session: Session, reason: FinishReason, error: NoodleError | None, now_s: float, out: list[do.Command]) -> None:
         """End a session; the stages are told as soon as steps may be sent."""

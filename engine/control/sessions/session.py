@@ -94,7 +94,6 @@ class Session:
     num_recoveries: int = 0  # since its newest token
     was_admitted: bool = False
     is_careful: bool = False  # after a failed step: one chunk at a time, so that none can overtake another
-    is_guessing: bool = False  # its step in flight carries proposals
     times: TokenTimes = field(default_factory=TokenTimes)
     reuse: Reuse = field(default_factory=Reuse)
 
@@ -137,7 +136,7 @@ class Session:
     @property
     def may_follow(self) -> bool:
         """The step behind the one that samples its next token needs nothing from here. A grammar's mask does: it depends on that token."""
-        return not (self.is_careful or self.is_guessing or self.request.grammar is not None)
+        return not self.is_careful and self.request.grammar is None
 
     @property
     def is_decoding(self) -> bool:
@@ -186,7 +185,6 @@ class Session:
         """Feed the newest token back to sample the one after it, and those after that while they are the `proposed` ones."""
         start, self.num_sent = self.num_sent, self.num_sent + 1
         segment = self._segment(start, (self.generated[-1], *proposed), len(self.generated))
-        self.is_guessing = bool(proposed)
         return replace(segment, num_proposed=len(proposed)) if proposed else segment
 
     def follow(self) -> Segment:
@@ -199,13 +197,11 @@ class Session:
         num_held = segment.num_known + max(0, num_sampled - 1)
         self.num_landed = max(self.num_landed, segment.position + num_held)
         self.num_sent = max(self.num_sent, self.num_landed)
-        self.is_guessing = self.is_guessing and not segment.num_proposed
 
     def rewind(self) -> None:
         """Nothing of it is on the stages any more: a higher epoch begins with its first token."""
         self.epoch += 1
         self.num_sent = self.num_landed = 0
-        self.is_guessing = False
         self.reuse.rewind(bool(self.generated))
 
     def landed_tokens(self) -> tuple[int, ...]:
