@@ -87,7 +87,7 @@ class PipelineMetrics:
         self._newest_s, self._hops = None, Hops(planned_hop_s)
 
     def add_step(self, timings: tuple[StageTiming, ...], load: StepLoad, sent_s: float, now_s: float, waited_s: float = 0.0) -> None:
-        """One decode step that was sent and came back then. It was sent ahead, and `waited_s` behind the one before: that is not its time."""
+        """One decode step that was sent and came back then. What it `waited_s` behind the one that it was sent ahead of is not its time."""
         whole_s = max(0.0, now_s - sent_s - waited_s)
         for timing in timings:
             window = self._stages.get(timing.worker_id)
