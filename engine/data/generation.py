@@ -138,9 +138,7 @@ class Segment:
 
     def __post_init__(self) -> None:
         if self.follows and (self.sample_index is None or self.token_ids != (UNKNOWN,) or self.sampling is not None):
-            raise InvalidInput(
-                f"session {self.session_id[:64]}: a part that follows has one unknown token, and is sampled for"
-            )
+            raise InvalidInput(f"session {self.session_id[:64]}: a part that follows has one unknown token, and is sampled for")
         if self.num_proposed and (self.sample_index is None or not 0 < self.num_proposed < len(self.token_ids)):
             raise InvalidInput(
                 f"session {self.session_id[:64]}: {self.num_proposed} of {len(self.token_ids)} tokens cannot be proposals: "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from engine.data.errors import InvalidInput
@@ -239,7 +240,9 @@ def segment_from_message(message: pb.Segment) -> Segment:
     )
 
 
-def timings_to(timings: Iterable[StageTiming]) -> list[pb.StageTiming]:
+@lru_cache(4)
+def timings_to(timings: tuple[StageTiming, ...]) -> list[pb.StageTiming]:
+    """All tokens of a step bring the same ones; they are only copied from here."""
     return [
         pb.StageTiming(
             worker_id=t.worker_id,

@@ -197,7 +197,7 @@ class Serving:
             with survived(out, session.session_id):
                 if outcome is None:  # whatever the report says of others, this one is sent again
                     self._refused(session, Gap(f"step {event.step_id} came back without it"), now_s, out)
-                elif segment.follows and segment.sample_index != len(session.generated):  # from a token that nobody has
+                elif not session.awaits(segment):
                     self._refused(session, Gap(f"step {event.step_id} came back before the one ahead of it"), now_s, out)
                 elif outcome.error is not None:
                     trouble = self._refused(session, outcome.error, now_s, out) or trouble

@@ -192,6 +192,10 @@ class Session:
         start, self.num_sent = self.num_sent, self.num_sent + 1
         return Segment(self.session_id, self.epoch, start, (UNKNOWN,), len(self.generated) + 1, follows=True)
 
+    def awaits(self, segment: Segment) -> bool:
+        """Whether what a segment samples is its next token: nothing counts before the one that it was computed from."""
+        return segment.sample_index is None or segment.sample_index == len(self.generated)
+
     def landed(self, segment: Segment, num_sampled: int) -> None:
         """A segment came back from the last stage: what is on the stages are its known tokens, and the proposals that held."""
         num_held = segment.num_known + max(0, num_sampled - 1)

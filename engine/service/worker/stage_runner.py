@@ -57,9 +57,7 @@ class StageRunner:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.model: StageModel | None = None
         self.sessions = StageSessions(plan_version=0)
-        self._unsaid: tuple[pb.StepFrame, Finish | pb.StepReport] | None = (
-            None  # of the last step
-        )
+        self._unsaid: tuple[pb.StepFrame, Finish | pb.StepReport] | None = None  # of the last step
         self._thread = threading.Thread(target=self._run, name="stage", daemon=True)
         self._thread.start()
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from engine.control import events as on
 from engine.control.sessions.scheduler import MAX_RECOVERIES
 from engine.data.errors import Refused
-from engine.data.generation import FinishReason, GenerateRequest
+from engine.data.generation import FinishReason, GenerateRequest, Grammar, GrammarKind
 from engine.data.plan import NodeSpec, Stage
 from engine.data.sampling import Sampling
 from engine.data.status import Phase
@@ -42,6 +42,7 @@ MOST_GIVEN_UP, FEW_GIVEN_UP = 0.01, 3  # of all sessions; and whatever their num
 AMPLE_KV_BYTES = 100_000
 LEAST_KV_TOKENS = 40  # any one session fits on any one node
 BEAT_S = 0.25
+GRAMMAR = Grammar(GrammarKind.REGEX, ".*")  # that some sessions have: steps of theirs need a mask, whatever is in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +247,7 @@ class Drill:
         seed = first_seed + self._generator.randrange(FICKLE_SEEDS)
         self.expected[session_id] = undisturbed(prompt, seed, num_tokens, NUM_ITEMS)
         self.got[session_id] = []
-        request = GenerateRequest(prompt_ids=prompt, max_new_tokens=num_tokens, ignore_eos=True)
+        request = GenerateRequest(prompt_ids=prompt, max_new_tokens=num_tokens, grammar=GRAMMAR if len(self.got) % 6 == 5 else None)
         self.coordinator.submit(session_id, prompt, request, Sampling(seed=seed))
         return session_id
 
