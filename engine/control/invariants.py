@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from engine.control.sessions.session import SessionState
+from engine.control.sessions.session import Session, SessionState
 from engine.data.generation import Segment
 from engine.data.plan import Plan
 from engine.data.status import Phase
@@ -58,10 +58,14 @@ def _broken_members(cluster: Cluster) -> Iterator[str]:
 
 
 def _broken_flights(cluster: Cluster) -> Iterator[str]:
-    """In its present epoch a session has at most one step in flight that samples, and none of its tokens twice."""
+    """In its present epoch a session has at most one step in flight that samples, and one behind that which follows it where one stage
+    holds the model; none of its tokens is there twice."""
     serving = cluster.serving
-    if len(serving.flights) > serving.num_lanes:
-        yield f"{len(serving.flights)} steps are in flight, {serving.num_lanes} may be"
+    if serving.runs_ahead and cluster.plan is not None and len(cluster.plan.stages) > 1:
+        yield "steps run ahead of a stage that does not choose tokens"
+    most = serving.num_lanes + serving.runs_ahead
+    if len(serving.flights) > most:
+        yield f"{len(serving.flights)} steps are in flight, {most} may be"
     seen: dict[str, list[Segment]] = {}
     for flight in serving.flights.values():
         for segment in flight.segments:
@@ -72,13 +76,27 @@ def _broken_flights(cluster: Cluster) -> Iterator[str]:
                 seen.setdefault(segment.session_id, []).append(segment)
     for session_id, segments in seen.items():
         session = cluster.scheduler.get(session_id)
-        if session is not None and any(s.sample_index not in (None, len(session.generated)) for s in segments):
-            yield f"{session_id} has {len(session.generated)} tokens, and another one than the next is sampled"
-        if sum(s.sample_index is not None for s in segments) > 1:
-            yield f"{session_id} is sampled twice at once"
+        sampling = sorted((s for s in segments if s.sample_index is not None), key=lambda s: s.sample_index or 0)
+        if session is not None:
+            yield from _broken_sampling(session, sampling)
         positions = [p for s in segments for p in range(s.position, s.position + len(s.token_ids))]
         if len(set(positions)) != len(positions):
             yield f"{session_id} has tokens in flight twice"
+
+
+def _broken_sampling(session: Session, segments: Sequence[Segment]) -> Iterator[str]:
+    """Of one session, in the order of what they sample."""
+    num_generated, name = len(session.generated), session.session_id
+    if [s.sample_index for s in segments] != [*range(num_generated, num_generated + len(segments))]:
+        yield f"{name} has {num_generated} tokens, and others than the next are sampled"
+    if len(segments) > 2 or not all(s.follows for s in segments[1:]):
+        yield f"{name} is sampled twice at once"
+    if any(s.num_proposed for s in segments[:-1]):
+        yield f"{name} has a step in flight behind proposals"
+    if session.request.grammar is not None and any(s.follows for s in segments):
+        yield f"{name} has a grammar, and a step in flight that no mask can be for"
+    if num_generated + len(segments) > session.max_new_tokens:
+        yield f"{name} may have {session.max_new_tokens} tokens, and more are sampled"
 
 
 def _broken_plan(cluster: Cluster, plan: Plan) -> Iterator[str]:

@@ -10,6 +10,7 @@ from engine.data.errors import InvalidInput, require_range
 from engine.data.sampling import Sampling, SamplingRequest
 
 MAX_GRAMMAR_CHARACTERS = 256 * 1024
+UNKNOWN = -1  # in place of a token id
 
 
 class PromptMode(StrEnum):
@@ -133,8 +134,11 @@ class Segment:
     mask: bytes = b""  # bit i of byte j, from the low end: token 8 * j + i may be sampled; empty: any may
     taken: Taken | None = None  # only with the segment that opens the session: kept keys and values that it begins with
     num_proposed: int = 0  # of its last tokens, those that nobody knows to come: sampled at each place, the answer says how far they hold
+    follows: bool = False  # its one token is `UNKNOWN`: the one that the step before chooses where this one runs
 
     def __post_init__(self) -> None:
+        if self.follows and (self.sample_index is None or self.token_ids != (UNKNOWN,) or self.sampling is not None):
+            raise InvalidInput(f"session {self.session_id[:64]}: a part that follows has one unknown token, and is sampled for")
         if self.num_proposed and (self.sample_index is None or not 0 < self.num_proposed < len(self.token_ids)):
             raise InvalidInput(
                 f"session {self.session_id[:64]}: {self.num_proposed} of {len(self.token_ids)} tokens cannot be proposals: "

@@ -8,6 +8,9 @@ comes out every
 
     P(m) = max(bottleneck, round trip / k) * k / m
 
+A single stage gets one step more, ahead of those that come around, so that it never waits for its coordinator: its round trip is divided
+by k + 1.
+
 Stages of one host take turns where it has no cores for all of them: what they do in one step, messages read included, is a bottleneck
 too, and each costs a share more for every other one beside it.
 """
@@ -50,10 +53,16 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """`in_flight` steps under way, each with so many rows on average."""
+    """`in_flight` steps under way, each with so many rows on average, and the same rows once more in one that `runs_ahead` of them."""
 
     in_flight: int
     rows: float
+    runs_ahead: bool = False
+
+    @property
+    def num_trips(self) -> int:
+        """Steps that share a round trip."""
+        return self.in_flight + self.runs_ahead
 
     @property
     def per_token(self) -> float:
@@ -69,10 +78,10 @@ class Steps:
 ONE_STEP = Steps(1, 1.0)
 
 
-def steps_of(sessions: int, lanes: int) -> Steps:
+def steps_of(sessions: int, lanes: int, runs_ahead: bool = False) -> Steps:
     """How `sessions` share steps on so many lanes; more than a step holds take turns."""
     in_flight = min(sessions, lanes)
-    return Steps(in_flight, min(sessions / in_flight, float(MOST_ROWS)))
+    return Steps(in_flight, min(sessions / in_flight, float(MOST_ROWS)), runs_ahead)
 
 
 def num_lanes(host_of: Sequence[str], at_once: Mapping[str, int]) -> int:

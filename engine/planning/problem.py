@@ -285,7 +285,8 @@ class Problem:
         if not self.is_batched:
             return Steps(self.in_flight, 1.0)
         at_once = {host.host_id: host.stages_at_once for host in self.hosts}
-        return steps_of(self.in_flight, num_lanes([self.nodes[u].host_id for u in nodes], at_once))
+        hosts = [self.nodes[u].host_id for u in nodes]
+        return steps_of(self.in_flight, num_lanes(hosts, at_once), len(hosts) == 1)
 
     def served(self, steps: Steps, nodes: Iterable[int] = ()) -> Problem:
         """The same without batches: the times of such steps while `nodes` compute, each beside the others of its host."""

@@ -87,7 +87,7 @@ def evaluate(problem: Problem, cuts: tuple[Cut, ...]) -> Costs:
     costs = _of_steps(problem.served(steps, nodes), cuts, steps)
     busy = [(problem.nodes[u].host_id, stage.time_s) for u, stage in zip(nodes, costs.stages, strict=True)]
     bottleneck_s = max(costs.bottleneck_s, host_load_s(problem.hosts, busy))
-    period_s = max(bottleneck_s, costs.round_trip_s / steps.in_flight) * steps.per_token
+    period_s = max(bottleneck_s, costs.round_trip_s / steps.num_trips) * steps.per_token
     return replace(costs, bottleneck_s=bottleneck_s, period_s=period_s)
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from engine.data.errors import InvalidInput
 from engine.data.generation import (
+    UNKNOWN,
     FinishReason,
     GenerateRequest,
     Grammar,
@@ -209,9 +211,10 @@ def segment_to_message(segment: Segment) -> pb.Segment:
         session_id=segment.session_id,
         epoch=segment.epoch,
         position=segment.position,
-        token_ids=segment.token_ids,
+        token_ids=() if segment.follows else segment.token_ids,
         sample_index=-1 if segment.sample_index is None else segment.sample_index,
         num_proposed=segment.num_proposed,
+        follows=segment.follows,
     )
     if segment.sampling is not None:
         to_message(segment.sampling, message.sampling)
@@ -226,17 +229,20 @@ def segment_from_message(message: pb.Segment) -> Segment:
         session_id=message.session_id,
         epoch=message.epoch,
         position=message.position,
-        token_ids=tuple(message.token_ids),
+        token_ids=(*message.token_ids, UNKNOWN) if message.follows else tuple(message.token_ids),
         sample_index=None if message.sample_index < 0 else message.sample_index,
         sampling=from_message(Sampling, message.sampling) if message.HasField("sampling") else None,
         reserve_tokens=message.reserve_tokens,
         mask=message.mask,
         taken=from_message(Taken, message.taken) if message.HasField("taken") else None,
         num_proposed=message.num_proposed,
+        follows=message.follows,
     )
 
 
-def timings_to(timings: Iterable[StageTiming]) -> list[pb.StageTiming]:
+@lru_cache(4)
+def timings_to(timings: tuple[StageTiming, ...]) -> list[pb.StageTiming]:
+    """All tokens of a step bring the same ones; they are only copied from here."""
     return [
         pb.StageTiming(
             worker_id=t.worker_id,

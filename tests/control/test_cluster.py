@@ -492,18 +492,18 @@ def test_a_long_prompt_takes_no_more_of_a_step_than_its_share_and_starves_nobody
     driver.join("w1", kv_budget_bytes=90_000, memory_bytes=200_000)
     driver.cluster.serving.batcher.limits = SchedulerLimits(unknown_chunk_tokens=8, chunk_s=0.08)
     driver.submit("short", num_prompt=2, max_new_tokens=20)
-    driver.report(driver.held.pop())
+    driver.report(driver.held.pop(0))
     driver.submit("long", num_prompt=50, max_new_tokens=4)
     driver.submit("other", num_prompt=3, max_new_tokens=4)
     steps = []
     while driver.held:
-        step = driver.held.pop()
+        step = driver.held.pop(0)
         steps.append({s.session_id: len(s.token_ids) for s in step.segments})
         timings = (StageTiming("w1", 0.01 * sum(steps[-1].values()), 0.0, 0.0, 0.0),)
         driver.report(step, timings=timings)
     mixed = [s for s in steps if "long" in s and s["long"] > 1]
-    assert all(s["short"] == 1 and s["long"] <= 8 for s in mixed) and len(mixed) >= 6
-    assert any("other" in s for s in steps[:3])
+    assert all(s["long"] <= 8 for s in mixed) and len(mixed) >= 6 and sum(s.get("short") == 1 for s in mixed) == len(mixed)
+    assert any("other" in s for s in steps[:4])
     assert driver.tokens["long"] == expected_tokens(50, 4) and driver.tokens["short"] == expected_tokens(2, 20)
 
 
@@ -569,10 +569,10 @@ def test_prompts_that_fit_share_a_step_and_more_than_a_chunk_waits_for_the_next(
     driver.submit("s0", num_prompt=1, max_new_tokens=30)
     for i in range(1, 4):
         driver.submit(f"s{i}", num_prompt=4)
-    driver.report(driver.held.pop())
-    assert [(s.session_id, len(s.token_ids)) for s in driver.held[0].segments] == [("s0", 1), ("s1", 4), ("s2", 4), ("s3", 2)]
-    driver.report(driver.held.pop())
-    assert [(s.session_id, s.position, len(s.token_ids)) for s in driver.held[0].segments if s.session_id == "s3"] == [("s3", 2, 2)]
+    driver.report(driver.held.pop(0))
+    assert [(s.session_id, len(s.token_ids)) for s in driver.held[-1].segments] == [("s0", 1), ("s1", 4), ("s2", 4), ("s3", 2)]
+    driver.report(driver.held.pop(0))
+    assert [(s.session_id, s.position, len(s.token_ids)) for s in driver.held[-1].segments if s.session_id == "s3"] == [("s3", 2, 2)]
     driver.hold = False
     driver.answer_all()
     assert all(driver.tokens[f"s{i}"] == expected_tokens(4, 5) for i in range(1, 4))

@@ -137,8 +137,10 @@ class Loaded(Driver):
             step, plan = self.held.pop(0), self.cluster.plan
             assert plan is not None
             growth = 1.0 + ROW_SHARE * (len(step.segments) - 1)
+            flight = self.cluster.serving.flights.get(step.step_id)
+            waited_s = self.now_s - flight.sent_s if flight is not None and len(plan.stages) == 1 else 0.0  # behind the step before
             timings = tuple(
-                StageTiming(s.node_id, ITEM_S * s.num_items * growth * (3.7 if s.node_id in slow else 1.0), 0.0, 0.0, 0.0)
+                StageTiming(s.node_id, ITEM_S * s.num_items * growth * (3.7 if s.node_id in slow else 1.0), waited_s, 0.0, 0.0)
                 for s in plan.stages
             )
             self.now_s += max(t.compute_s for t in timings)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engine.control.sessions.reuse.digests import token_digest
 from engine.control.sessions.stage_sessions import Append, Replay, StageSessions
 from engine.data.errors import Corrupt, Gap, NoodleError, NotFound, Stale, Unavailable
-from engine.data.generation import Kept, Segment, Taken
+from engine.data.generation import UNKNOWN, Kept, Segment, Taken
 from engine.data.sampling import Sampling
 
 
@@ -53,6 +53,26 @@ def test_what_does_not_follow_is_refused_and_changes_nothing(part: Segment, erro
         sessions.admit(part)
     assert sessions.get("s", 1).token_ids == [1, 2, 3, 4]
     assert sessions.ids() == ("s",)
+
+
+def test_what_follows_goes_on_only_behind_what_was_chosen_here_in_its_epoch() -> None:
+    sessions, ahead = StageSessions(1), Segment("s", 2, 3, (UNKNOWN,), 1, follows=True)
+    part = segment(0, (1, 2, 3), epoch=2)
+    assert sessions.known(ahead) is None
+    sessions.commit(part, sessions.admit(part).session, "first", [7])  # type: ignore[union-attr]
+    for other in (replace(ahead, epoch=1), replace(ahead, epoch=3), replace(ahead, position=2), replace(ahead, position=4)):
+        assert sessions.known(other) is None
+    known = sessions.known(ahead)
+    assert known == Segment("s", 2, 3, (7,), 1)
+    assert isinstance(sessions.admit(known), Append)
+    sessions.commit(known, sessions.get("s", 2), "second", [8])
+    again = sessions.known(ahead)
+    assert again == known and sessions.admit(again) == Replay("second")
+    sessions.commit(replace(known, position=4), sessions.get("s", 2), "a chunk, or one that chose nothing")
+    assert sessions.known(replace(ahead, position=5)) is None
+    part = segment(0, (1,), epoch=3)
+    sessions.commit(part, sessions.admit(part).session, "several, of which nobody knows how far they hold", [4, 5])  # type: ignore[union-attr]
+    assert sessions.known(replace(ahead, epoch=3, position=1)) is None
 
 
 def test_a_higher_epoch_starts_afresh_and_the_stage_of_another_plan_is_not_here() -> None:

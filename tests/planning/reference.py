@@ -113,7 +113,7 @@ class Reference:
         ]
 
     def _steps(self, cuts: Cuts) -> tuple[int, Fraction]:
-        """(steps in flight, rows of each) of the load."""
+        """(steps that share a round trip, rows of each) of the load; one more than around where one runs ahead of a single stage."""
         p = self.p
         if not p.nodes[0].time_s_by_batch:
             return p.in_flight, Fraction(1)
@@ -121,7 +121,7 @@ class Reference:
         able = {host.host_id: host.stages_at_once for host in p.hosts}
         lanes = sum(min(homes.count(home), able.get(home, 1)) for home in set(homes)) + (1 if len(set(homes)) > 1 else 0)
         in_flight = min(p.in_flight, lanes)
-        return in_flight, min(Fraction(p.in_flight, in_flight), Fraction(64))
+        return in_flight + (len(cuts) == 1), min(Fraction(p.in_flight, in_flight), Fraction(64))
 
     def price(self, cuts: Cuts) -> tuple[list[float], float, float, float, float, int, float]:
         """(stage costs, round trip, sum of squares, memory ratio, price, steps in flight, rows of each) by definition.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,11 +11,13 @@ import pytest
 
 from engine.commands.bench.plan import shared, unlike
 from engine.control.placement import describe
+from engine.data.model import Item
 from engine.planning import live_plan
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.live_plan import solve_stable, stable_plan
-from engine.planning.problem import Infeasible, Link, Problem, TooHard
+from engine.planning.problem import CoordinatorLink, Infeasible, Link, PlanningNode, Problem, TooHard
 from engine.planning.route import DEFAULT, Limits, LiveLimits
+from engine.planning.solution import evaluate
 from engine.planning.solving.label_search import Work
 from engine.planning.solving.objectives import OBJECTIVES
 from engine.planning.solving.orders import chains as order_chains
@@ -185,3 +188,13 @@ def test_a_preview_and_the_move_that_follows_solve_once(monkeypatch: pytest.Monk
     problem = measured_cluster(14, 3, 99)
     plans = [stable_plan(problem, "balanced", version) for version in (1, 2)]
     assert solved == ["balanced"] and [p.plan_version for p in plans] == [1, 2] and plans[0].stages == plans[1].stages
+
+
+def test_a_step_ahead_of_one_stage_is_in_its_bound() -> None:
+    """Its way to the coordinator is hidden behind another step, so a token takes the stage's time and no more."""
+    one_s, way = 10.0, Link(4.0)
+    node = PlanningNode("a", time_s=(one_s,), time_s_by_batch=((1, (one_s,)),))
+    problem = Problem((Item("i", 1, 0, 1),), (node,), coordinator=(CoordinatorLink("a", way, way),), in_flight=8, link_cost="streamed")
+    found = evaluate(problem, ((0, 0, 1),)).period_s
+    for strategy in ("latency_optimized", "bottleneck_first"):
+        assert 0 < certificate_of(problem, None, DEFAULT).bound(strategy, 1, math.inf) <= found

@@ -18,6 +18,7 @@ from engine.control.nodes.claims import Claim, name_taken
 from engine.control.nodes.members import Member, Members
 from engine.control.rebalance import Rebalancer
 from engine.control.sessions import serving
+from engine.control.sessions.batching import Flight
 from engine.control.sessions.reuse.prefix_cache import PrefixCache
 from engine.control.sessions.scheduler import Scheduler
 from engine.control.sessions.serving import Serving
@@ -604,6 +605,61 @@ def restored_session_does_not_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Serving, "restore", mutant)
 
 
+def a_step_runs_ahead_of_several_stages(patch: pytest.MonkeyPatch) -> None:
+    start_plan = Serving.start_plan
+
+    def mutant(self: Serving, *rest: Any) -> None:
+        start_plan(self, *rest)
+        self.runs_ahead = True
+
+    patch.setattr(Serving, "start_plan", mutant)
+
+
+def a_step_runs_ahead_of_a_mask(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Session, "may_follow", property(lambda self: not self.is_careful))
+
+
+def a_step_runs_ahead_of_a_careful_session(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Session, "may_follow", property(lambda self: self.request.grammar is None))
+
+
+def a_step_runs_ahead_of_proposals(patch: pytest.MonkeyPatch) -> None:
+    """Nobody knows how far they hold, and so not what follows."""
+    patch.setattr(Flight, "proposes", property(lambda self: False))
+
+
+def a_step_runs_ahead_of_the_end(patch: pytest.MonkeyPatch) -> None:
+    """A session that is to have its last token has room for no other one."""
+    patch.setattr(Session, "ends_next", property(lambda self: False))
+
+
+def a_token_counts_before_the_one_ahead_of_it(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Session, "awaits", lambda self, segment: True)
+
+
+def what_follows_takes_any_token(patch: pytest.MonkeyPatch) -> None:
+    """A stage feeds back what it chose last, whatever is asked to follow what."""
+    known = StageSessions.known
+
+    def mutant(self: StageSessions, segment: Segment) -> Segment | None:
+        session = self.find(segment.session_id)
+        if session is None or session.next_token is None:
+            return known(self, segment)
+        return replace(segment, epoch=session.epoch, position=len(session.token_ids), token_ids=(session.next_token,), follows=False)
+
+    patch.setattr(StageSessions, "known", mutant)
+
+
+def what_follows_a_dead_epoch_counts(patch: pytest.MonkeyPatch) -> None:
+    known = StageSessions.known
+
+    def mutant(self: StageSessions, segment: Segment) -> Segment | None:
+        session = self.find(segment.session_id)
+        return known(self, segment if session is None else replace(segment, epoch=session.epoch))
+
+    patch.setattr(StageSessions, "known", mutant)
+
+
 FREQUENT_SEEDS = 250
 FREQUENT: list[Mutate] = [
     commit_takes_what_is_there, answer_to_any_move_counts,
@@ -619,6 +675,8 @@ FREQUENT: list[Mutate] = [
     a_living_worker_loses_its_name, a_name_is_refused_without_proof_of_life, a_drain_ends_with_its_process,
     a_drain_ends_with_its_coordinator, what_is_kept_outlives_its_plan, callers_share, what_is_kept_stays_in_the_way,
     proposals_that_did_not_hold_stay, what_held_may_be_cut_off, a_move_takes_proposals_for_tokens,
+    a_step_runs_ahead_of_several_stages, a_step_runs_ahead_of_a_mask, a_step_runs_ahead_of_a_careful_session,
+    a_step_runs_ahead_of_proposals, a_step_runs_ahead_of_the_end, a_token_counts_before_the_one_ahead_of_it, what_follows_takes_any_token,
     proposals_that_did_not_hold_have_landed, what_a_report_says_behind_a_wrong_proposal_counts,
 ]  # fmt: skip
 """Noticed within `FREQUENT_SEEDS` seeds of the drill."""
@@ -628,6 +686,7 @@ DIRECTED: dict[Mutate, Callable[[], None]] = {
     any_kept_tokens_will_do: test_stage_sessions.test_a_session_begins_only_with_what_is_kept_here_whole_and_the_same,
     a_running_session_of_any_epoch_will_do: test_stage_sessions.test_a_session_begins_only_with_what_a_running_one_has_in_that_epoch,
     what_any_epoch_left_is_kept: test_stage_sessions.test_nothing_is_kept_of_another_epoch_or_of_fewer_tokens,
+    what_follows_a_dead_epoch_counts: test_stage_sessions.test_what_follows_goes_on_only_behind_what_was_chosen_here_in_its_epoch,
     memory_of_any_epoch_goes_on: test_fences.test_a_stage_carries_on_only_what_is_of_the_epoch_and_whole,
     memory_of_any_length_goes_on: test_fences.test_a_stage_carries_on_only_what_is_of_the_epoch_and_whole,
     copies_of_any_round_count: test_fences.test_an_answer_to_the_first_copy_is_none_to_the_delta,

@@ -20,6 +20,6 @@ def test_plan_and_simulation_rank_and_figure_alike() -> None:
 
 def test_the_comparison_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """With one row in every step, as a plan without batches has it."""
-    monkeypatch.setattr("engine.planning.problem.steps_of", lambda sessions, lanes: Steps(sessions, 1.0))
+    monkeypatch.setattr("engine.planning.problem.steps_of", lambda sessions, lanes, runs_ahead=False: Steps(sessions, 1.0))
     assert load.steps_of(8, 1) == Steps(1, 8.0)
     assert max(row.error for seed in range(300, 304) for row in compare(seed)) > 0.5

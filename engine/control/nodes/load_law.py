@@ -94,7 +94,8 @@ class LoadLaw:
         least_s = max(*stage_s, busy_s) if loaded.is_batched else max(*stage_s, *hop_s)
         is_plain = self.is_measured or loaded.is_batched
         per_token = steps.per_token if is_plain else self._largest(problem).per_token
-        return max(least_s, (math.fsum(trip_s) + math.fsum(hop_s)) / steps.in_flight) * per_token * self.rows
+        num_trips = steps.in_flight + (len(cuts) == 1)  # one step runs ahead of a single stage
+        return max(least_s, (math.fsum(trip_s) + math.fsum(hop_s)) / num_trips) * per_token * self.rows
 
 
 def law_of(members: Sequence[Member], load: Load, running: Sequence[str] = ()) -> LoadLaw:

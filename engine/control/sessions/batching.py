@@ -4,6 +4,10 @@ A step takes the sessions that waited longest. With `num_lanes` steps in flight 
 evenly: no step takes more than its share, so a crowded step splits when it comes back and a thin one fills up. Prompts take
 turns chunk by chunk, and all chunks of a step together cost at most `chunk_s`: that is the most a long prompt adds to
 the time between two tokens of the others.
+
+Where one stage holds the whole model, one step more is sent ahead of those that are under way, so that the stage never waits for
+its coordinator: each session in it goes on behind the token that the step before will choose. That is done only while every session
+that decodes can go along, for one that cannot would get a token with every other step.
 """
 
 from __future__ import annotations
@@ -71,6 +75,20 @@ class Batcher:
         segments = [s.next_token(self._speculation.proposals(s, num_decoding) if may_propose else ()) for s in rows]
         least = 0 if num_decoding else self.limits.prompt_chunk_tokens // num_lanes  # nobody is delayed
         return (*segments, *self._chunks(waiting, self.limits.max_rows - len(rows), least))
+
+    def pack_ahead(self, sessions: Iterable[Session], now_s: float) -> tuple[Segment, ...]:
+        """The segments of a step behind the one in flight, of whose tokens nobody knows yet; none if not all sessions can go along."""
+        ready = sorted((s for s in sessions if now_s >= s.not_before_s), key=lambda s: s.turn)
+        going = [s for s in ready if s.wants_decode or (s.is_awaited and not s.ends_next)]
+        waiting = [s for s in ready if s.wants_prefix]
+        is_alone = len(going) == 1 and not waiting
+        if not all(s.wants_decode or s.may_follow for s in going) or (is_alone and self._speculation.proposals(going[0], 1)):
+            return ()
+        rows = going[: self.limits.max_rows]
+        for session in rows:
+            self._serve(session)
+        segments = [s.next_token() if s.wants_decode else s.follow() for s in rows]
+        return (*segments, *self._chunks(waiting, self.limits.max_rows - len(rows), 0 if rows else self.limits.prompt_chunk_tokens))
 
     def observe(self, flight: Flight, timings: tuple[StageTiming, ...]) -> None:
         """Learn what prompt tokens cost from a step that came back."""

@@ -50,8 +50,8 @@ class StageWindow:
         self._interval_s: list[float] = []
         self._history_s: deque[float] = deque(maxlen=HISTORY_INTERVALS)
 
-    def add(self, timing: StageTiming, step_s: float, now_s: float) -> None:
-        self.times.add((timing.compute_s, timing.queue_s, step_s), now_s)
+    def add(self, timing: StageTiming, step_s: float, now_s: float, waited_s: float = 0.0) -> None:
+        self.times.add((timing.compute_s, max(0.0, timing.queue_s - waited_s), step_s), now_s)
         self._interval_s.append(timing.compute_s)
 
     def close_interval(self) -> None:
@@ -86,15 +86,16 @@ class PipelineMetrics:
         self._recent_s.clear()
         self._newest_s, self._hops = None, Hops(planned_hop_s)
 
-    def add_step(self, timings: tuple[StageTiming, ...], load: StepLoad, sent_s: float, now_s: float) -> None:
-        """One decode step that was sent and came back then."""
+    def add_step(self, timings: tuple[StageTiming, ...], load: StepLoad, sent_s: float, now_s: float, waited_s: float = 0.0) -> None:
+        """One decode step that was sent and came back then. What it `waited_s` behind the one that it was sent ahead of is not its time."""
+        whole_s = max(0.0, now_s - sent_s - waited_s)
         for timing in timings:
             window = self._stages.get(timing.worker_id)
             if window is None:
                 window = self._stages[timing.worker_id] = StageWindow()
-            window.add(timing, now_s - sent_s, now_s)
-        self._steps.add(_Step(now_s - sent_s, self._hops.split(timings, sent_s, now_s), load), now_s)
-        self._recent_s.append(now_s - sent_s)
+            window.add(timing, whole_s, now_s, waited_s)
+        self._steps.add(_Step(whole_s, self._hops.split(timings, sent_s, now_s), load), now_s)
+        self._recent_s.append(whole_s)
         self._spent_s.add(math.fsum(t.compute_s for t in timings), now_s)
         self._newest_s = now_s
 

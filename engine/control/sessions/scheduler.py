@@ -176,7 +176,7 @@ class Scheduler:
             name = session.session_id
             if session.state is SessionState.QUEUED and session.num_sent:
                 yield f"{name} is queued, but tokens of it were sent"
-            if not session.num_landed <= session.num_sent <= session.num_tokens:
+            if not session.num_landed <= min(session.num_sent, session.num_tokens) or session.num_sent > session.num_tokens + 1:
                 yield f"{name} sent {session.num_sent} tokens"
             if len(session.generated) > session.max_new_tokens:
                 yield f"{name} generated too much"

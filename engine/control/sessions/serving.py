@@ -43,9 +43,11 @@ class Serving:
         self.seen = ServedLoad()
         self.flights: dict[int, Flight] = {}
         self.num_lanes = 1
+        self.runs_ahead = False  # one step more than lanes is in flight
         self.past = past
         self._releases: list[str] = []  # sessions that ended and that the stages still hold
         self._next_step_id = 1
+        self._came_s = 0.0  # when the last step came back
 
     def start_plan(self, plan: Plan, card: ModelCard, capacity_tokens: int, specs: Sequence[NodeSpec]) -> None:
         """Steps run on the stages of `plan` from now on, on these nodes."""
@@ -55,6 +57,7 @@ class Serving:
         self.batcher.rule.forget()
         self.speculation.start_plan(why_not(card.identity_on(specs), card.ref.dtype, {spec.device_type for spec in specs}))
         self.scheduler.capacity_tokens, self.num_lanes = capacity_tokens, num_lanes(specs)
+        self.runs_ahead = self.speculation.runs_ahead = len(plan.stages) == 1
 
     # ------------------------------------------------------------------------------------------ out
     def fill(self, plan: Plan, now_s: float, out: list[do.Command]) -> None:
@@ -69,11 +72,18 @@ class Serving:
             first, releases = plan.stages[0].node_id, tuple(self._releases)
             out.append(do.SendStep(plan.plan_version, self._step_id(), first, (), releases, kept, dropped))
             self._releases.clear()
-        while len(self.flights) < self.num_lanes and (segments := self.batcher.pack(self.scheduler, self.num_lanes, now_s)):
+        while segments := self._next_segments(now_s):
             step_id = self._step_id()
             self.flights[step_id] = Flight(segments, now_s)
             self.scheduler.note_sampling(segments, now_s)
             out.append(do.SendStep(plan.plan_version, step_id, plan.stages[0].node_id, segments))
+
+    def _next_segments(self, now_s: float) -> tuple[Segment, ...]:
+        if len(self.flights) < self.num_lanes:
+            return self.batcher.pack(self.scheduler, self.num_lanes, now_s)
+        if not self.runs_ahead or len(self.flights) > self.num_lanes or any(flight.proposes for flight in self.flights.values()):
+            return ()
+        return self.batcher.pack_ahead(self.scheduler, now_s)
 
     def finish(self, session: Session, reason: FinishReason, error: NoodleError | None, now_s: float, out: list[do.Command]) -> None:
         """End a session; the stages are told as soon as steps may be sent."""
@@ -173,7 +183,8 @@ class Serving:
         flight = self.flights.pop(event.step_id, None)
         if flight is None:
             return ""
-        step_s = now_s - flight.sent_s
+        step_s, waited_s = now_s - flight.sent_s, max(0.0, self._came_s - flight.sent_s) if self.runs_ahead else 0.0
+        self._came_s = now_s
         answers = {(o.session_id, o.epoch, o.sample_index): o for o in event.outcomes}
         trouble = ""
         for segment in flight.segments:
@@ -186,6 +197,8 @@ class Serving:
             with survived(out, session.session_id):
                 if outcome is None:  # whatever the report says of others, this one is sent again
                     self._refused(session, Gap(f"step {event.step_id} came back without it"), now_s, out)
+                elif not session.awaits(segment):
+                    self._refused(session, Gap(f"step {event.step_id} came back before the one ahead of it"), now_s, out)
                 elif outcome.error is not None:
                     trouble = self._refused(session, outcome.error, now_s, out) or trouble
                 else:
@@ -196,7 +209,7 @@ class Serving:
             if num_rows := flight.decodes_one:
                 self.speculation.price.observe(num_rows, event.timings, step_s)
             if flight.is_decode:
-                self.metrics.add_step(event.timings, flight.load, flight.sent_s, now_s)
+                self.metrics.add_step(event.timings, flight.load, flight.sent_s, now_s, waited_s)
             elif not flight.proposes:
                 self.metrics.add_prompt_step(event.timings, flight.load, now_s)
         return trouble

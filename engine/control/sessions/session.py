@@ -16,7 +16,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from engine.data.generation import GenerateRequest, Segment, Taken
+from engine.data.generation import UNKNOWN, GenerateRequest, Segment, Taken
 from engine.data.sampling import GREEDY, Sampling
 
 STEP_WINDOW = 64
@@ -74,7 +74,7 @@ class Reuse:
 @dataclass(slots=True)
 class Session:
     """`num_sent` tokens were handed to the first stage in this epoch; `num_landed` of them came back from the last one. A proposal is
-    one of them once it held."""
+    one of them once it held. One more than are known were sent while a step runs ahead: its token is chosen by the one before it."""
 
     session_id: str
     prompt_ids: tuple[int, ...]
@@ -124,6 +124,21 @@ class Session:
         return bool(self.generated) and self.num_sent == self.num_tokens - 1
 
     @property
+    def is_awaited(self) -> bool:
+        """A step that samples its next token is in flight, and none behind that."""
+        return self.state is not SessionState.QUEUED and self.num_sent == self.num_tokens
+
+    @property
+    def ends_next(self) -> bool:
+        """Its next token is the last that it may have."""
+        return len(self.generated) + 1 >= self.max_new_tokens
+
+    @property
+    def may_follow(self) -> bool:
+        """The step behind the one that samples its next token needs nothing from here. A grammar's mask does: it depends on that token."""
+        return not self.is_careful and self.request.grammar is None
+
+    @property
     def is_decoding(self) -> bool:
         return self.state is not SessionState.QUEUED and bool(self.generated) and self.num_sent >= self.num_tokens - 1
 
@@ -171,6 +186,15 @@ class Session:
         start, self.num_sent = self.num_sent, self.num_sent + 1
         segment = self._segment(start, (self.generated[-1], *proposed), len(self.generated))
         return replace(segment, num_proposed=len(proposed)) if proposed else segment
+
+    def follow(self) -> Segment:
+        """Feed back the token that the step in flight samples, to sample the one after it."""
+        start, self.num_sent = self.num_sent, self.num_sent + 1
+        return Segment(self.session_id, self.epoch, start, (UNKNOWN,), len(self.generated) + 1, follows=True)
+
+    def awaits(self, segment: Segment) -> bool:
+        """Whether what a segment samples is its next token: nothing counts before the one that it was computed from."""
+        return segment.sample_index is None or segment.sample_index == len(self.generated)
 
     def landed(self, segment: Segment, num_sampled: int) -> None:
         """A segment came back from the last stage: what is on the stages are its known tokens, and the proposals that held."""

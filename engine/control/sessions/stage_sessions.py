@@ -5,8 +5,8 @@ The worker calls `admit` and, once the keys and values are appended, `commit`, i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from engine.control.moves import Carried
@@ -27,6 +27,7 @@ class StageSession:
     last_position: int = -1
     last_reply: Any = None
     num_proposed: int = 0
+    next_token: int | None = None  # chosen behind them on this stage, and not appended yet
 
     def may_end_at(self, num_tokens: int) -> bool:
         """Whether it has so many tokens, or will once proposals that did not hold are cut off."""
@@ -35,7 +36,7 @@ class StageSession:
     def cut(self, num_tokens: int) -> None:
         """Only the first `num_tokens` hold. What was appended last cannot be repeated any more."""
         del self.token_ids[num_tokens:]
-        self.num_proposed, self.last_position, self.last_reply = 0, -1, None
+        self.num_proposed, self.last_position, self.last_reply, self.next_token = 0, -1, None, None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,19 @@ class StageSessions:
         if plan_version < self.plan_version:
             raise Stale(f"a stage of plan {plan_version} was asked for after one of plan {self.plan_version}: the request came too late")
 
+    def known(self, segment: Segment) -> Segment | None:
+        """A segment that follows, with its token: the one that the step before it chose here in the same epoch.
+
+        None if that step did not run here, or chose none: then nobody waits for this one, for who sent both hears of the first.
+        """
+        session = self._sessions.get(segment.session_id)
+        if session is None or session.epoch != segment.epoch:
+            return None
+        token_ids = session.token_ids[segment.position :] if segment.position == session.last_position else [session.next_token]
+        if segment.position not in (session.last_position, len(session.token_ids)) or len(token_ids) != 1 or token_ids[0] is None:
+            return None
+        return replace(segment, token_ids=(token_ids[0],), follows=False)
+
     def admit(self, segment: Segment) -> Append | Replay:
         """Decide what to do with a segment; raises Stale, Gap, NotFound or Corrupt and then changes nothing."""
         session = self._sessions.get(segment.session_id)
@@ -121,10 +135,11 @@ class StageSessions:
             raise NotFound(f"{what} {segment.session_id} is not open on this stage: it ended, or its first step was lost")
         return Append(StageSession(segment.epoch, segment.sampling, reserve_tokens=segment.reserve_tokens), opens=True)
 
-    def commit(self, segment: Segment, session: StageSession, reply: Any) -> None:
-        """The append of an admitted segment succeeded; `reply` is what a repeat of it will get."""
+    def commit(self, segment: Segment, session: StageSession, reply: Any, chosen: Sequence[int] = ()) -> None:
+        """The append of an admitted segment succeeded; `reply` is what a repeat of it will get, `chosen` the tokens in it."""
         session.token_ids.extend(segment.token_ids)
         session.num_proposed = segment.num_proposed
+        session.next_token = chosen[0] if len(chosen) == 1 and not segment.num_proposed else None
         session.last_position, session.last_reply = segment.position, reply
         self._sessions[segment.session_id] = session
         if segment.taken is not None and segment.taken.moves:

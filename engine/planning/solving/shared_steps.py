@@ -45,7 +45,7 @@ class Shape:
         if strategy in ("latency_optimized", "cost"):
             hops_s = (self.stages[0] - 1) * best_link(p).latency_s
             trip_s = math.fsum(map(min, zip(*(node.trip_time_s or node.time_s for node in nodes), strict=True))) + hops_s
-            least_s = max(least_s, trip_s / self.steps.in_flight)
+            least_s = max(least_s, trip_s / self.steps.num_trips)
         price = min(node.price_per_s for node in nodes) if strategy == "cost" else 1.0
         return price * least_s * self.steps.per_token * ROUNDING
 
@@ -96,7 +96,7 @@ def shapes_of(problem: Problem) -> list[Shape]:
     counts: dict[tuple[bool, Steps], list[int]] = {}
     for count, lanes in sorted(lanes_by_stages([node.host_id for node in usable], at_once).items()):
         if max(c.min_stages, fewest) <= count <= min(c.max_stages or count, len(problem.items)):
-            for steps in {steps_of(problem.in_flight, each) for each in lanes}:
+            for steps in {steps_of(problem.in_flight, each, count == 1) for each in lanes}:
                 counts.setdefault((count > 1, steps), []).append(count)
     return [_shape(problem, steps, (min(found), max(found))) for (_, steps), found in counts.items()]
 

@@ -20,7 +20,7 @@ import torch
 from engine.control.moves import Carried
 from engine.control.sessions.stage_sessions import Append, StageSessions
 from engine.data.errors import NoodleError, Unavailable
-from engine.data.generation import Kept
+from engine.data.generation import Kept, Segment
 from engine.model.hardware.freed_memory import release_memory
 from engine.model.profiling.measure import MeasuredTimes, measure_config
 from engine.model.running.accelerator.acceleration import Acceleration
@@ -35,6 +35,7 @@ from engine.service.worker.step_rows import Row, sample
 from protos import noodle_pb2 as pb
 
 T = TypeVar("T")
+Finish = Callable[[], pb.StepFrame | pb.StepReport | None]  # makes the message that follows from a step, None if nobody needs one
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +57,23 @@ class StageRunner:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.model: StageModel | None = None
         self.sessions = StageSessions(plan_version=0)
+        self._unsaid: tuple[pb.StepFrame, Finish | pb.StepReport] | None = None  # of the last step
         self._thread = threading.Thread(target=self._run, name="stage", daemon=True)
         self._thread.start()
 
     # ------------------------------------------------------------------------------------------ jobs
     def submit(self, frame: pb.StepFrame) -> None:
-        """Run a step after everything that was submitted before."""
-        received_s = time.perf_counter()
+        """Run a step after everything that was submitted before; it is read here, while the steps before it compute."""
+        received_s, segments = time.perf_counter(), _read(frame)
         self._meters.queue_depth += 1
-        self._jobs.put(lambda: self._step(frame, received_s))
+        self._jobs.put(lambda: self._step(frame, segments, received_s))
 
     def call(self, function: Callable[[], T]) -> Future[T]:
         """Run any function on the compute thread."""
         future: Future[T] = Future()
 
         def job() -> None:
+            self._say_last()
             if not future.set_running_or_notify_cancel():  # whoever asked went away before it began
                 return
             try:
@@ -88,6 +91,7 @@ class StageRunner:
         with torch.inference_mode():
             while (job := self._jobs.get()) is not None:
                 job()
+            self._say_last()
 
     # ------------------------------------------------------------------------------------------ owning a stage
     def measure(self, request: pb.MeasureRequest, weights: WeightFolder) -> pb.MeasureReply:
@@ -192,26 +196,48 @@ class StageRunner:
         return self.model.items_for(request.fingerprint, request.model.dtype, self._options.device)
 
     # ------------------------------------------------------------------------------------------ steps
-    def _step(self, frame: pb.StepFrame, received_s: float) -> None:
-        """Run one step and deliver what follows from it, a failure of the whole step too: this thread outlives them all."""
+    def _step(self, frame: pb.StepFrame, segments: list[Segment] | Exception, received_s: float) -> None:
+        """Run one step and deliver what follows from it, a failure of the whole step too: this thread outlives them all.
+
+        Where another step waits for a device that works by itself, that one begins before anything is said of this one.
+        """
         self._meters.queue_depth -= 1
+        finish = self._or_failed(frame, lambda: self._process(frame, segments, received_s))
+        self._say_last()
+        self._unsaid = frame, finish
+        if self._options.device == "cpu" or self._jobs.empty():
+            self._say_last()
+
+    def _say_last(self) -> None:
+        """Deliver what the step before led to, if that was not done yet."""
+        if self._unsaid is not None:
+            (frame, finish), self._unsaid = self._unsaid, None
+            message = finish if isinstance(finish, pb.StepReport) else self._or_failed(frame, finish)
+            if message is not None:
+                self._deliver(message)
+
+    def _or_failed(self, frame: pb.StepFrame, work: Callable[[], T]) -> T | pb.StepReport:
+        """What `work` makes of a step; or that it failed as a whole, which goes straight to the coordinator: later stages have nothing
+        to do with it."""
         try:
-            message = self._process(frame, received_s)
+            return work()
         except Exception as e:
             error = as_noodle_error(e)
-            self._deliver_failures(frame, [_failure(s, error) for s in frame.segments])
-            return
-        if message is not None:
-            self._deliver(message)
+            report = pb.StepReport(worker_id=self._options.worker_id, plan_version=frame.plan_version, step_id=frame.step_id)
+            report.results.extend(_failure(s, error) for s in frame.segments)
+            report.timings.extend(frame.timings)
+            return report
 
-    def _process(self, frame: pb.StepFrame, received_s: float) -> pb.StepFrame | pb.StepReport | None:
-        """The message that follows from a step, None if nobody needs one; raises if the step fails as a whole."""
+    def _process(self, frame: pb.StepFrame, segments: list[Segment] | Exception, received_s: float) -> Finish:
+        """Run a step; raises if it fails as a whole."""
+        if isinstance(segments, Exception):
+            raise segments
         started_s = time.perf_counter()
         failures: list[pb.SegmentResult] = list(frame.failures)
         self.sessions.check_plan(frame.plan_version)
         model = self.owned_model()
         self._release(model, frame)
-        rows, hidden = self._admit(model, frame, failures)
+        rows, hidden = self._admit(model, frame, segments, failures)
         computing_s = time.perf_counter()
         self._compute(model, rows, hidden)
         computed_s = time.perf_counter()
@@ -219,19 +245,23 @@ class StageRunner:
             time.sleep((slowdown - 1.0) * (computed_s - computing_s))
             computed_s = time.perf_counter()
         self._meters.kv_used_bytes = model.kv.held_bytes
-        message = self._report(frame, rows, failures) if model.is_last else self._forward(frame, rows, failures)
-        timing = message.timings.add(
-            worker_id=self._options.worker_id,
-            compute_s=computed_s - computing_s,
-            queue_s=started_s - received_s,
-            wire_in_s=computing_s - started_s,
-        )
-        now_s, clock_s = time.perf_counter(), time.monotonic()  # a wall clock jumps
-        timing.wire_out_s = now_s - computed_s
-        timing.arrived_s, timing.done_s = clock_s - (now_s - received_s), clock_s - timing.wire_out_s
-        self._meters.add_step(timing.compute_s, timing.queue_s, timing.wire_in_s, timing.wire_out_s)
-        needed = rows or failures or ((frame.releases or frame.kept or frame.dropped) and not model.is_last)
-        return message if needed else None
+
+        def finish() -> pb.StepFrame | pb.StepReport | None:
+            message = self._report(frame, rows, failures) if model.is_last else self._forward(frame, rows, failures)
+            timing = message.timings.add(
+                worker_id=self._options.worker_id,
+                compute_s=computed_s - computing_s,
+                queue_s=started_s - received_s,
+                wire_in_s=computing_s - started_s,
+            )
+            now_s, clock_s = time.perf_counter(), time.monotonic()  # a wall clock jumps
+            timing.wire_out_s = now_s - computed_s
+            timing.arrived_s, timing.done_s = clock_s - (now_s - received_s), clock_s - timing.wire_out_s
+            self._meters.add_step(timing.compute_s, timing.queue_s, timing.wire_in_s, timing.wire_out_s)
+            needed = frame.segments or failures or ((frame.releases or frame.kept or frame.dropped) and not model.is_last)
+            return message if needed else None
+
+        return finish
 
     def _release(self, model: StageModel, frame: pb.StepFrame) -> None:
         """Free what ended, or what is kept of it no longer."""
@@ -248,9 +278,10 @@ class StageRunner:
             self.sessions.drop(kept_id)
             model.kv.drop(kept_id)
 
-    def _admit(self, model: StageModel, frame: pb.StepFrame, failures: list[pb.SegmentResult]) -> tuple[list[Row], torch.Tensor | None]:
+    def _admit(
+        self, model: StageModel, frame: pb.StepFrame, segments: list[Segment], failures: list[pb.SegmentResult]
+    ) -> tuple[list[Row], torch.Tensor | None]:
         """The segments this stage may run, and the hidden states of the whole frame ([T, D]; None on the first stage)."""
-        segments = [wire.segment_from_message(s) for s in frame.segments]
         num_tokens = sum(len(s.token_ids) for s in segments)
         hidden = None
         if segments and not model.is_first:
@@ -259,6 +290,10 @@ class StageRunner:
         rows, offset = [], 0
         for segment, message in zip(segments, frame.segments, strict=True):
             try:
+                if segment.follows:
+                    if (known := self.sessions.known(segment)) is None:
+                        continue  # the step before this one has failed for the session, and said so
+                    segment = known
                 decision = self.sessions.admit(segment)
                 if isinstance(decision, Append) and decision.opens:
                     model.close(segment.session_id)
@@ -272,7 +307,8 @@ class StageRunner:
                 rows.append(Row(segment, decision, offset))
             except NoodleError as e:
                 failures.append(_failure(message, e))
-            offset += len(segment.token_ids)
+            finally:
+                offset += len(segment.token_ids)
         return rows, hidden
 
     def _compute(self, model: StageModel, rows: list[Row], hidden: torch.Tensor | None) -> None:
@@ -291,6 +327,7 @@ class StageRunner:
         lengths = [(r.segment.session_id, model.length(r.segment.session_id)) for r in new]
         tokens = [(r.segment.session_id, r.segment.token_ids) for r in new]
         out = model.forward(tokens, hidden, [r.num_logits for r in new])  # [T, D] or [sum of num_logits, V]
+        self._say_last()  # a device that works by itself has its work
         try:
             self._answer(model, new, out)
         except NoodleError:
@@ -299,7 +336,7 @@ class StageRunner:
             raise
         for row in new:
             if row.error is None:
-                self.sessions.commit(row.segment, row.decision.session, row.reply)
+                self.sessions.commit(row.segment, row.decision.session, row.reply, row.chosen)
 
     def _answer(self, model: StageModel, new: list[Row], out: torch.Tensor) -> None:
         """Fill in each row's hidden states, or its tokens, or why it has none. Raises Corrupt for the step if `out` is not finite."""
@@ -345,11 +382,13 @@ class StageRunner:
                     wire.to_message(sampled.logprobs, result.logprobs)
         return message
 
-    def _deliver_failures(self, frame: pb.StepFrame, failures: list[pb.SegmentResult]) -> None:
-        """A step that failed as a whole goes straight to the coordinator: later stages have nothing to do with it."""
-        report = pb.StepReport(worker_id=self._options.worker_id, plan_version=frame.plan_version, step_id=frame.step_id, results=failures)
-        report.timings.extend(frame.timings)
-        self._deliver(report)
+
+def _read(frame: pb.StepFrame) -> list[Segment] | Exception:
+    """The parts of a step, or why it has none."""
+    try:
+        return [wire.segment_from_message(s) for s in frame.segments]
+    except Exception as e:
+        return e
 
 
 def _failure(message: pb.Segment, error: NoodleError) -> pb.SegmentResult:

@@ -40,6 +40,11 @@ class Row:
     has_ended: bool = False  # a place behind its first one has no token
 
     @property
+    def chosen(self) -> list[int]:
+        """The tokens that the last stage sampled; none on another one, or for a prompt chunk."""
+        return [] if self.segment.sample_index is None or not isinstance(self.reply, tuple) else [s.token_id for s in self.reply]
+
+    @property
     def num_logits(self) -> int:
         """One for its last known token, and one for each proposal."""
         return 1 + self.segment.num_proposed

@@ -87,7 +87,8 @@ class Referee:
         is_current = self._was_serving and event.plan_version == self._plan_version
         segments = self._out.pop(event.step_id, ()) if is_current else ()
         held = {s.session_id: s for s in segments if self._epochs.get(s.session_id) == s.epoch}
-        good = _answered(event, held) if isinstance(event, on.StepReported) else {}
+        sound = {i: s for i, s in held.items() if not s.follows or s.sample_index == len(self._answers[i])}  # the token before it came
+        good = _answered(event, sound) if isinstance(event, on.StepReported) else {}
         if strange := again - (held.keys() - good.keys()):
             raise AssertionError(f"{strange} were sent again for step {event.step_id}, which speaks of nothing that failed in their epoch")
         there = self._present_epochs()
@@ -123,10 +124,24 @@ class Referee:
                 self._judge_taken(segment, segment.taken)
             self._judge_cut(segment)
             others = [s for out in self._out.values() for s in out if (s.session_id, s.epoch) == (segment.session_id, segment.epoch)]
+            if segment.follows:
+                self._judge_following(segment, others)
             if others and segment.session_id in self._careful:
                 raise AssertionError(f"{segment.session_id} sends a part before the one ahead of it came back, though a step of it failed")
         if step.segments:
             self._out[step.step_id] = step.segments
+
+    def _judge_following(self, segment: Segment, others: list[Segment]) -> None:
+        """Only the stage that chose a token can feed it back, and only one that is certain to be chosen there, if any is."""
+        session_id, plan = segment.session_id, self._cluster.plan
+        if plan is None or len(plan.stages) != 1:
+            raise AssertionError(f"{session_id} goes on behind a token that is not chosen on the first stage")
+        before = [s for s in others if s.sample_index is not None]
+        if [(s.sample_index, s.num_proposed) for s in before] != [((segment.sample_index or 0) - 1, 0)]:
+            raise AssertionError(f"{session_id} goes on behind token {segment.sample_index}, and {before} are under way")
+        session = self._cluster.scheduler.get(session_id)
+        if session is None or session.request.grammar is not None:
+            raise AssertionError(f"{session_id} has a grammar, and goes on behind a token that its mask depends on")
 
     def _judge_taken(self, segment: Segment, taken: Taken) -> None:
         """A session begins with what its caller's own session has, or left under this plan, and with the same tokens."""

@@ -203,7 +203,10 @@ class DrillWorker:
             held.sessions.drop(kept_id)
             held.kept.pop(kept_id, None)
         outcomes, hidden, going = list(frame.failures), {}, []
-        for segment in frame.segments:
+        for asked in frame.segments:
+            segment = held.sessions.known(asked) if asked.follows else asked
+            if segment is None:
+                continue
             try:
                 reply = self._append(held, segment, frame)
             except NoodleError as e:
@@ -250,7 +253,8 @@ class DrillWorker:
         reply = outputs
         if held.stage.stop == self.num_items:
             reply = _sampled(segment, outputs, session.sampling.seed)
-        held.sessions.commit(segment, session, reply)
+        is_last = held.stage.stop == self.num_items
+        held.sessions.commit(segment, session, reply, reply if is_last else ())
         return reply
 
     def _begun(self, held: Held, segment: Segment) -> tuple[Memory, Origin]:

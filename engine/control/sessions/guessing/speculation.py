@@ -88,6 +88,7 @@ class Speculation:
     def __init__(self, mode: str) -> None:
         self.mode = Speculate(mode)
         self.why_not = ""  # why nothing is proposed under the present plan, whatever the mode
+        self.runs_ahead = False  # steps without proposals hide what the wires take
         self.price = StepPrice()
         self.num_proposed = self.num_accepted = 0
         self._drafting: dict[str, Drafting] = {}
@@ -146,6 +147,8 @@ class Speculation:
         if self.mode is Speculate.ALWAYS:
             return most
         periods_s = self.price.periods_s(1 + most, num_in_flight)
+        if self.runs_ahead and periods_s:
+            periods_s[0] = self.price.periods_s(1, num_in_flight + 1)[0]
         if not periods_s or drafting.num_since_plain >= PLAIN_EVERY:
             return 0
         rates = [(1.0 + e) / p for e, p in zip(drafting.chances.expected(match.length, most), periods_s, strict=True)]

@@ -120,7 +120,9 @@ class SharedCertificate:
         if known is not None and (strategy in EASIER or (strategy == "balanced" and len(known.cuts) == num_stages)):
             return known.lower_bound
         shapes = [(s, each) for s, each in self._shapes if strategy != "balanced" or s.stages[1] >= num_stages]
-        per = (1.0 if strategy == "memory_aware" else s.steps.per_token * ROUNDING for s, _ in shapes)
+        per = (
+            1.0 if strategy == "memory_aware" else s.steps.per_token * s.steps.in_flight / s.steps.num_trips * ROUNDING for s, _ in shapes
+        )
         return min((each.bound(strategy, num_stages, math.inf) * p for (_, each), p in zip(shapes, per, strict=True)), default=0.0)
 
 

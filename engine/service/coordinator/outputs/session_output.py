@@ -29,7 +29,7 @@ class SessionOutput:
         self._text = TextStream(codec, stop, prepared.used.sampling.min_tokens)
         self._chunks: list[pb.TokenChunk] = []
         self._end: pb.TokenChunk | NoodleError | None = None
-        self._changed = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []  # streams that have all there is
 
     def head(self) -> pb.TokenChunk:
         """The first chunk: what became of the request."""
@@ -73,12 +73,12 @@ class SessionOutput:
     async def stream(self, next_index: int) -> AsyncIterator[pb.TokenChunk]:
         """Every chunk from that token on, to the end; raises the session's error after the tokens that came before it."""
         while True:
-            changed = self._changed
             while next_index < len(self._chunks):
                 yield self._chunks[next_index]
                 next_index += 1
             if self._end is None:
-                await changed.wait()
+                self._waiting.append(changed := asyncio.get_running_loop().create_future())
+                await changed
             elif isinstance(self._end, NoodleError):
                 raise self._end
             else:
@@ -100,5 +100,7 @@ class SessionOutput:
         return Logprobs(chosen, tuple(top))
 
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        for changed in self._waiting:
+            if not changed.done():  # else its client left
+                changed.set_result(None)
+        self._waiting.clear()
