@@ -6,6 +6,7 @@ section as the KV append, without a lock. It knows messages and tensors; it does
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -21,20 +22,27 @@ from engine.control.moves import Carried
 from engine.control.sessions.stage_sessions import Append, StageSessions
 from engine.data.errors import NoodleError, Unavailable
 from engine.data.generation import Kept
+from engine.model.hardware.devices import on_device
 from engine.model.hardware.freed_memory import release_memory
 from engine.model.profiling.measure import MeasuredTimes, measure_config
 from engine.model.running.accelerator.acceleration import Acceleration
+from engine.model.running.feeding import Hidden, arrived
 from engine.model.running.stage import StageModel
 from engine.model.weights.weight_folder import WeightFolder
 from engine.service import wire
 from engine.service.errors import as_noodle_error, status_number
 from engine.service.meters import Meters
 from engine.service.worker import memory, payload
+from engine.service.worker.handover.arrival import Arrival
+from engine.service.worker.handover.inlet import GivenUp, Inlet
+from engine.service.worker.handover.outlet import Given, Giving, LateRows, Outlet
 from engine.service.worker.prepared_stage import PreparedStage
 from engine.service.worker.step_rows import Row, sample
 from protos import noodle_pb2 as pb
 
 T = TypeVar("T")
+
+TELL_S = 1e-4  # how often a thread with nothing else to do looks whether a step that it did not wait for has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,8 @@ class StageRunner:
     def __init__(self, options: RunnerOptions, meters: Meters, deliver: Callable[[pb.StepFrame | pb.StepReport], None]) -> None:
         self._options, self._meters, self._deliver = options, meters, deliver
         self.slowdown = options.slowdown  # may change at any time
+        self.least_plan = 0  # steps of older plans are waited for no longer; may change at any time
+        self._outlets: dict[int, Outlet] = {}  # by plan version
         self._measured: dict[tuple[str, str, str], MeasuredTimes] = {}  # by (fingerprint, dtype, KV dtype), at this machine's own speed
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.model: StageModel | None = None
@@ -60,11 +70,11 @@ class StageRunner:
         self._thread.start()
 
     # ------------------------------------------------------------------------------------------ jobs
-    def submit(self, frame: pb.StepFrame) -> None:
-        """Run a step after everything that was submitted before."""
+    def submit(self, frame: pb.StepFrame, inlet: Inlet | None = None) -> None:
+        """Run a step after everything that was submitted before. `inlet` is the shared memory of the stream that it came by."""
         received_s = time.perf_counter()
         self._meters.queue_depth += 1
-        self._jobs.put(lambda: self._step(frame, received_s))
+        self._jobs.put(lambda: self._step(frame, received_s, inlet))
 
     def call(self, function: Callable[[], T]) -> Future[T]:
         """Run any function on the compute thread."""
@@ -85,9 +95,48 @@ class StageRunner:
         self._jobs.put(None)
 
     def _run(self) -> None:
-        with torch.inference_mode():
-            while (job := self._jobs.get()) is not None:
+        with on_device(self._options.device), torch.inference_mode():
+            while (job := self._next_job()) is not None:
                 job()
+
+    def _next_job(self) -> Callable[[], None] | None:
+        """Wait for it; meanwhile tell how long steps were computed that were not waited for."""
+        while True:
+            for outlet in self._outlets.values():
+                self._meters.compute_s += math.fsum(outlet.tell_times())
+            has_untold = any(outlet.has_untold for outlet in self._outlets.values())
+            try:
+                return self._jobs.get(timeout=TELL_S if has_untold else None)
+            except queue.Empty:
+                continue
+
+    # ------------------------------------------------------------------------------------------ memory shared with neighbours
+    def offer(self, model: StageModel, plan_version: int) -> str:
+        """Make memory for what this stage of a plan will hand on; returns what to tell the next worker, empty if there is none. From a
+        thread of the caller's."""
+        with on_device(self._options.device):
+            outlet = Outlet.make(self._options.device, model.hidden_size, model.dtype, self._name_of(model))
+        if outlet is None:
+            return ""
+        self.call(lambda: self._outlets.update({plan_version: outlet}))
+        return outlet.offer
+
+    def withdraw(self, plan_version: int) -> None:
+        """No step of that plan is handed on any more."""
+
+        def close() -> None:
+            if (outlet := self._outlets.pop(plan_version, None)) is not None:
+                outlet.close()
+
+        self.call(close)
+
+    def inlet(self, offer: str | bytes | None) -> Inlet | None:
+        """The memory that the sender of a stream offers, if it can be read here. From a thread of the caller's."""
+        with on_device(self._options.device):
+            return Inlet.of(offer, self._options.device)
+
+    def _name_of(self, model: StageModel) -> str:
+        return f"stage {model.start}-{model.stop - 1} on {self._options.worker_id}"
 
     # ------------------------------------------------------------------------------------------ owning a stage
     def measure(self, request: pb.MeasureRequest, weights: WeightFolder) -> pb.MeasureReply:
@@ -142,7 +191,7 @@ class StageRunner:
     def prepare(self, request: pb.LoadRequest, weights: WeightFolder) -> PreparedStage:
         """The stage of a plan to come, beside the one that serves; called on a thread of the caller's."""
         options = self._options
-        with torch.inference_mode():
+        with on_device(options.device), torch.inference_mode():
             prepared = PreparedStage(
                 request, weights, options.device, options.kv_budget_bytes, self.model, self._say_progress, options.acceleration
             )
@@ -192,11 +241,17 @@ class StageRunner:
         return self.model.items_for(request.fingerprint, request.model.dtype, self._options.device)
 
     # ------------------------------------------------------------------------------------------ steps
-    def _step(self, frame: pb.StepFrame, received_s: float) -> None:
+    def _step(self, frame: pb.StepFrame, received_s: float, inlet: Inlet | None = None) -> None:
         """Run one step and deliver what follows from it, a failure of the whole step too: this thread outlives them all."""
         self._meters.queue_depth -= 1
         try:
-            message = self._process(frame, received_s)
+            try:
+                message = self._process(frame, received_s, inlet)
+            finally:
+                if inlet is not None:
+                    inlet.leave(frame.slot.sequence)
+        except GivenUp:  # as if the message had never come
+            return
         except Exception as e:
             error = as_noodle_error(e)
             self._deliver_failures(frame, [_failure(s, error) for s in frame.segments])
@@ -204,31 +259,40 @@ class StageRunner:
         if message is not None:
             self._deliver(message)
 
-    def _process(self, frame: pb.StepFrame, received_s: float) -> pb.StepFrame | pb.StepReport | None:
+    def _process(self, frame: pb.StepFrame, received_s: float, inlet: Inlet | None = None) -> pb.StepFrame | pb.StepReport | None:
         """The message that follows from a step, None if nobody needs one; raises if the step fails as a whole."""
         started_s = time.perf_counter()
         failures: list[pb.SegmentResult] = list(frame.failures)
         self.sessions.check_plan(frame.plan_version)
         model = self.owned_model()
         self._release(model, frame)
-        rows, hidden = self._admit(model, frame, failures)
-        computing_s = time.perf_counter()
-        self._compute(model, rows, hidden)
+        arrival = Arrival.of(frame, inlet, lambda: frame.plan_version < self.least_plan)
+        rows, hidden = self._admit(model, frame, failures, arrival)
+        computing_s, slowdown = time.perf_counter(), self.slowdown
+        giving = self._giving(model, frame, rows, arrival, may_be_late=slowdown == 1.0)
+        given = self._compute(model, rows, hidden, giving)
         computed_s = time.perf_counter()
-        if (slowdown := self.slowdown) > 1.0 and rows:
+        if arrival is not None:
+            computing_s = max(computing_s, arrival.arrived_s)
+            arrival.correct()
+        if slowdown > 1.0 and rows:
             time.sleep((slowdown - 1.0) * (computed_s - computing_s))
             computed_s = time.perf_counter()
         self._meters.kv_used_bytes = model.kv.held_bytes
-        message = self._report(frame, rows, failures) if model.is_last else self._forward(frame, rows, failures)
+        message = self._report(frame, rows, failures) if model.is_last else self._forward(frame, rows, failures, given)
+        now_s, clock_s = time.perf_counter(), time.monotonic()  # a wall clock jumps
+        arrived_s = clock_s - (now_s - received_s)
+        if arrival is not None and arrival.ended_s > arrived_s:  # its message was here before it
+            received_s, arrived_s = received_s + arrival.ended_s - arrived_s, arrival.ended_s
         timing = message.timings.add(
             worker_id=self._options.worker_id,
-            compute_s=computed_s - computing_s,
-            queue_s=started_s - received_s,
-            wire_in_s=computing_s - started_s,
+            compute_s=0.0 if given is not None and given.slot.is_late else computed_s - computing_s,
+            queue_s=max(0.0, started_s - received_s),
+            wire_in_s=max(0.0, computing_s - max(started_s, received_s)),
+            wire_out_s=now_s - computed_s,
+            arrived_s=arrived_s,
         )
-        now_s, clock_s = time.perf_counter(), time.monotonic()  # a wall clock jumps
-        timing.wire_out_s = now_s - computed_s
-        timing.arrived_s, timing.done_s = clock_s - (now_s - received_s), clock_s - timing.wire_out_s
+        timing.done_s = clock_s - timing.wire_out_s
         self._meters.add_step(timing.compute_s, timing.queue_s, timing.wire_in_s, timing.wire_out_s)
         needed = rows or failures or ((frame.releases or frame.kept or frame.dropped) and not model.is_last)
         return message if needed else None
@@ -248,13 +312,17 @@ class StageRunner:
             self.sessions.drop(kept_id)
             model.kv.drop(kept_id)
 
-    def _admit(self, model: StageModel, frame: pb.StepFrame, failures: list[pb.SegmentResult]) -> tuple[list[Row], torch.Tensor | None]:
+    def _admit(
+        self, model: StageModel, frame: pb.StepFrame, failures: list[pb.SegmentResult], arrival: Arrival | None = None
+    ) -> tuple[list[Row], Hidden]:
         """The segments this stage may run, and the hidden states of the whole frame ([T, D]; None on the first stage)."""
         segments = [wire.segment_from_message(s) for s in frame.segments]
         num_tokens = sum(len(s.token_ids) for s in segments)
-        hidden = None
+        hidden: Hidden = None
         if segments and not model.is_first:
             expected = (num_tokens, model.hidden_size)
+            hidden = arrival.hidden(expected) if arrival is not None else None
+        if segments and not model.is_first and hidden is None:
             hidden = payload.decode(frame.payload, frame.dtype, tuple(frame.shape), frame.crc32, expected).to(self._options.device)
         rows, offset = [], 0
         for segment, message in zip(segments, frame.segments, strict=True):
@@ -275,24 +343,40 @@ class StageRunner:
             offset += len(segment.token_ids)
         return rows, hidden
 
-    def _compute(self, model: StageModel, rows: list[Row], hidden: torch.Tensor | None) -> None:
-        """Run the rows that append; fills each row's reply and commits it."""
+    def _giving(self, model: StageModel, frame: pb.StepFrame, rows: list[Row], arrival: Arrival | None, may_be_late: bool) -> Giving | None:
+        """Room for the step's output in shared memory; None if it takes the stream, as all does that has been sent before."""
+        outlet = self._outlets.get(frame.plan_version)
+        if outlet is None or model.is_last or not rows or not all(isinstance(row.decision, Append) for row in rows):
+            return None
+        num_tokens = sum(len(row.segment.token_ids) for row in rows)
+        giving = outlet.begin((num_tokens, model.hidden_size), model.dtype, may_be_late)
+        if giving is not None and arrival is not None:
+            arrival.on_arrival = giving.start
+        elif giving is not None:
+            giving.start()
+        return giving
+
+    def _compute(self, model: StageModel, rows: list[Row], hidden: Hidden, giving: Giving | None = None) -> Given | None:
+        """Run the rows that append; fills each row's reply and commits it. Returns where the output lies if it was given."""
         new = []
         for row in rows:
             if isinstance(row.decision, Append):
                 new.append(row)
             else:
-                row.reply = row.decision.reply
+                reply = row.decision.reply
+                row.reply = reply.settled() if isinstance(reply, LateRows) else reply
         if not new:
-            return
-        if hidden is not None:
+            return None
+        if hidden is not None and sum(len(r.segment.token_ids) for r in new) < hidden.shape[0]:
+            hidden = arrived(hidden)
+        if isinstance(hidden, torch.Tensor):
             parts = [hidden[r.offset : r.offset + len(r.segment.token_ids)] for r in new]  # each [n, D]
             hidden = parts[0] if len(parts) == 1 else torch.cat(parts)
         lengths = [(r.segment.session_id, model.length(r.segment.session_id)) for r in new]
         tokens = [(r.segment.session_id, r.segment.token_ids) for r in new]
         out = model.forward(tokens, hidden, [r.num_logits for r in new])  # [T, D] or [sum of num_logits, V]
         try:
-            self._answer(model, new, out)
+            given = self._answer(model, new, out, giving)
         except NoodleError:
             for session_id, length in lengths:
                 model.kv.truncate(session_id, length)
@@ -300,19 +384,24 @@ class StageRunner:
         for row in new:
             if row.error is None:
                 self.sessions.commit(row.segment, row.decision.session, row.reply)
+        return given
 
-    def _answer(self, model: StageModel, new: list[Row], out: torch.Tensor) -> None:
-        """Fill in each row's hidden states, or its tokens, or why it has none. Raises Corrupt for the step if `out` is not finite."""
-        where = f"stage {model.start}-{model.stop - 1} on {self._options.worker_id}"
-        if not model.is_last:
-            out, offset = payload.checked_on_host(out, where), 0
-            for row in new:
-                row.reply = out[offset : offset + len(row.segment.token_ids)]
-                offset += len(row.segment.token_ids)
-            return
-        sample(new, out, where, model.picks)
+    def _answer(self, model: StageModel, new: list[Row], out: torch.Tensor, giving: Giving | None) -> Given | None:
+        """Fill in each row's hidden states, or its tokens, or why it has none. Raises Corrupt for the step if `out` is not finite, but
+        for a step that is given late: then the next stage does."""
+        if model.is_last:
+            sample(new, out, self._name_of(model), model.picks)
+            return None
+        given = giving.give(out) if giving is not None else None
+        here = payload.checked_on_host(out, self._name_of(model)) if given is None else given.copy
+        offset = 0
+        for row in new:
+            stop = offset + len(row.segment.token_ids)
+            row.reply = here[offset:stop] if given is None or not given.slot.is_late else LateRows(given, offset, stop)
+            offset = stop
+        return given
 
-    def _forward(self, frame: pb.StepFrame, rows: list[Row], failures: list[pb.SegmentResult]) -> pb.StepFrame:
+    def _forward(self, frame: pb.StepFrame, rows: list[Row], failures: list[pb.SegmentResult], given: Given | None) -> pb.StepFrame:
         """The message for the next stage: the rows that survived, and everything that has to travel on."""
         message = pb.StepFrame(plan_version=frame.plan_version, step_id=frame.step_id, releases=frame.releases, failures=failures)
         message.kept.extend(frame.kept)
@@ -320,7 +409,11 @@ class StageRunner:
         message.timings.extend(frame.timings)
         kept = {r.segment.session_id for r in rows}
         message.segments.extend(s for s in frame.segments if s.session_id in kept)
-        if rows:
+        if given is not None:
+            message.slot.CopyFrom(given.slot)
+            message.dtype = payload.number_of(given.copy.dtype)  # type: ignore[assignment]
+            message.shape.extend(given.copy.shape)
+        elif rows:
             out = rows[0].reply if len(rows) == 1 else torch.cat([r.reply for r in rows])  # [T, D]
             message.dtype, message.payload = payload.encode(out)  # type: ignore[assignment]
             message.shape.extend(out.shape)
