@@ -65,7 +65,12 @@ async def moved(client: Client, sessions: int, num_moves: int) -> None:
         while len(await client.moves()) <= number:  # noqa: ASYNC110 - a bench
             await asyncio.sleep(0.05)
     for report in await client.moves():
-        figures = {"pause_s": report.pause_s, "prepare_s": report.prepare_s, "kv_bytes": report.kv_bytes, "weight_bytes": report.weight_bytes}
+        figures = {
+            "pause_s": report.pause_s,
+            "prepare_s": report.prepare_s,
+            "kv_bytes": report.kv_bytes,
+            "weight_bytes": report.weight_bytes,
+        }
         say(what="live move", items=report.num_items, outcome=report.outcome, **figures)
     for session in (await client.status()).sessions:
         await client.cancel(session.session_id)

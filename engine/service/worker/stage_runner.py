@@ -6,11 +6,9 @@ section as the KV append, without a lock. It knows messages and tensors; it does
 
 from __future__ import annotations
 
-import math
 import queue
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -30,13 +28,16 @@ from engine.model.running.feeding import Hidden, arrived
 from engine.model.running.stage import StageModel
 from engine.model.weights.weight_folder import WeightFolder
 from engine.service import wire
-from engine.service.errors import as_noodle_error, status_number
+from engine.service.errors import as_noodle_error
 from engine.service.meters import Meters
 from engine.service.worker import memory, payload
 from engine.service.worker.handover.arrival import Arrival
-from engine.service.worker.handover.inlet import GivenUp, Inlet
-from engine.service.worker.handover.outlet import Given, Giving, LateRows, Outlet
+from engine.service.worker.handover.inlet import GivenUp, Inlet, sleep_exactly
+from engine.service.worker.handover.outlet import Giving, LateRows
+from engine.service.worker.handover.outlets import Outlets
+from engine.service.worker.handover.step_times import StepTimes
 from engine.service.worker.prepared_stage import PreparedStage
+from engine.service.worker.step_messages import failure, next_frame, step_report
 from engine.service.worker.step_rows import Row, sample
 from protos import noodle_pb2 as pb
 
@@ -61,7 +62,7 @@ class StageRunner:
         self._options, self._meters, self._deliver = options, meters, deliver
         self.slowdown = options.slowdown  # may change at any time
         self.least_plan = 0  # steps of older plans are waited for no longer; may change at any time
-        self._outlets: dict[int, Outlet] = {}  # by plan version
+        self._outlets = Outlets(options.device, options.worker_id)
         self._measured: dict[tuple[str, str, str], MeasuredTimes] = {}  # by (fingerprint, dtype, KV dtype), at this machine's own speed
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.model: StageModel | None = None
@@ -95,6 +96,7 @@ class StageRunner:
         self._jobs.put(None)
 
     def _run(self) -> None:
+        sleep_exactly()
         with on_device(self._options.device), torch.inference_mode():
             while (job := self._next_job()) is not None:
                 job()
@@ -102,11 +104,9 @@ class StageRunner:
     def _next_job(self) -> Callable[[], None] | None:
         """Wait for it; meanwhile tell how long steps were computed that were not waited for."""
         while True:
-            for outlet in self._outlets.values():
-                self._meters.compute_s += math.fsum(outlet.tell_times())
-            has_untold = any(outlet.has_untold for outlet in self._outlets.values())
+            self._meters.compute_s += self._outlets.tell_times()
             try:
-                return self._jobs.get(timeout=TELL_S if has_untold else None)
+                return self._jobs.get(timeout=TELL_S if self._outlets.has_untold else None)
             except queue.Empty:
                 continue
 
@@ -114,29 +114,20 @@ class StageRunner:
     def offer(self, model: StageModel, plan_version: int) -> str:
         """Make memory for what this stage of a plan will hand on; returns what to tell the next worker, empty if there is none. From a
         thread of the caller's."""
-        with on_device(self._options.device):
-            outlet = Outlet.make(self._options.device, model.hidden_size, model.dtype, self._name_of(model))
+        outlet = self._outlets.make(model)
         if outlet is None:
             return ""
-        self.call(lambda: self._outlets.update({plan_version: outlet}))
+        self.call(lambda: self._outlets.hold(plan_version, outlet))
         return outlet.offer
 
     def withdraw(self, plan_version: int) -> None:
         """No step of that plan is handed on any more."""
-
-        def close() -> None:
-            if (outlet := self._outlets.pop(plan_version, None)) is not None:
-                outlet.close()
-
-        self.call(close)
+        self.call(lambda: self._outlets.drop(plan_version))
 
     def inlet(self, offer: str | bytes | None) -> Inlet | None:
         """The memory that the sender of a stream offers, if it can be read here. From a thread of the caller's."""
         with on_device(self._options.device):
             return Inlet.of(offer, self._options.device)
-
-    def _name_of(self, model: StageModel) -> str:
-        return f"stage {model.start}-{model.stop - 1} on {self._options.worker_id}"
 
     # ------------------------------------------------------------------------------------------ owning a stage
     def measure(self, request: pb.MeasureRequest, weights: WeightFolder) -> pb.MeasureReply:
@@ -254,48 +245,54 @@ class StageRunner:
             return
         except Exception as e:
             error = as_noodle_error(e)
-            self._deliver_failures(frame, [_failure(s, error) for s in frame.segments])
+            self._deliver_failures(frame, [failure(s, error) for s in frame.segments])
             return
         if message is not None:
             self._deliver(message)
 
     def _process(self, frame: pb.StepFrame, received_s: float, inlet: Inlet | None = None) -> pb.StepFrame | pb.StepReport | None:
         """The message that follows from a step, None if nobody needs one; raises if the step fails as a whole."""
-        started_s = time.perf_counter()
+        times = StepTimes(received_s, time.perf_counter())
         failures: list[pb.SegmentResult] = list(frame.failures)
         self.sessions.check_plan(frame.plan_version)
         model = self.owned_model()
         self._release(model, frame)
         arrival = Arrival.of(frame, inlet, lambda: frame.plan_version < self.least_plan)
         rows, hidden = self._admit(model, frame, failures, arrival)
-        computing_s, slowdown = time.perf_counter(), self.slowdown
+        times.computing_s, slowdown = time.perf_counter(), self.slowdown
         giving = self._giving(model, frame, rows, arrival, may_be_late=slowdown == 1.0)
-        given = self._compute(model, rows, hidden, giving)
-        computed_s = time.perf_counter()
-        if arrival is not None:
-            computing_s = max(computing_s, arrival.arrived_s)
-            arrival.correct()
-        if slowdown > 1.0 and rows:
-            time.sleep((slowdown - 1.0) * (computed_s - computing_s))
-            computed_s = time.perf_counter()
+        is_ahead = giving is not None and giving.is_late and (arrival is None or not arrival.is_late)  # else times are not known yet
+        if is_ahead:
+            self._deliver(self._message(frame, rows, failures, giving, times))
+        try:
+            self._compute(model, rows, hidden, giving)
+        except BaseException:
+            if giving is not None:
+                giving.abandon()
+            raise
         self._meters.kv_used_bytes = model.kv.held_bytes
-        message = self._report(frame, rows, failures) if model.is_last else self._forward(frame, rows, failures, given)
-        now_s, clock_s = time.perf_counter(), time.monotonic()  # a wall clock jumps
-        arrived_s = clock_s - (now_s - received_s)
-        if arrival is not None and arrival.ended_s > arrived_s:  # its message was here before it
-            received_s, arrived_s = received_s + arrival.ended_s - arrived_s, arrival.ended_s
-        timing = message.timings.add(
-            worker_id=self._options.worker_id,
-            compute_s=0.0 if given is not None and given.slot.is_late else computed_s - computing_s,
-            queue_s=max(0.0, started_s - received_s),
-            wire_in_s=max(0.0, computing_s - max(started_s, received_s)),
-            wire_out_s=now_s - computed_s,
-            arrived_s=arrived_s,
-        )
-        timing.done_s = clock_s - timing.wire_out_s
-        self._meters.add_step(timing.compute_s, timing.queue_s, timing.wire_in_s, timing.wire_out_s)
+        if is_ahead:
+            return None
+        if arrival is not None:
+            times.computing_s, times.ended_s = max(times.computing_s, arrival.arrived_s), arrival.correct()
+        times.computed_s = time.perf_counter()
+        if slowdown > 1.0 and rows:
+            time.sleep((slowdown - 1.0) * (times.computed_s - times.computing_s))
+            times.computed_s = time.perf_counter()
+        message = self._message(frame, rows, failures, giving, times)
         needed = rows or failures or ((frame.releases or frame.kept or frame.dropped) and not model.is_last)
         return message if needed else None
+
+    def _message(
+        self, frame: pb.StepFrame, rows: list[Row], failures: list[pb.SegmentResult], giving: Giving | None, times: StepTimes
+    ) -> pb.StepFrame | pb.StepReport:
+        """For the next stage, or the coordinator, with the times of the step here."""
+        worker_id = self._options.worker_id
+        message = step_report(worker_id, frame, rows, failures) if self.owned_model().is_last else next_frame(frame, rows, failures, giving)
+        timing = message.timings.add(worker_id=worker_id)
+        times.write(timing, is_computed=giving is None or not giving.is_late)
+        self._meters.add_step(timing.compute_s, timing.queue_s, timing.wire_in_s, timing.wire_out_s)
+        return message
 
     def _release(self, model: StageModel, frame: pb.StepFrame) -> None:
         """Free what ended, or what is kept of it no longer."""
@@ -339,25 +336,23 @@ class StageRunner:
                     decision.session.cut(segment.position)
                 rows.append(Row(segment, decision, offset))
             except NoodleError as e:
-                failures.append(_failure(message, e))
+                failures.append(failure(message, e))
             offset += len(segment.token_ids)
         return rows, hidden
 
     def _giving(self, model: StageModel, frame: pb.StepFrame, rows: list[Row], arrival: Arrival | None, may_be_late: bool) -> Giving | None:
         """Room for the step's output in shared memory; None if it takes the stream, as all does that has been sent before."""
-        outlet = self._outlets.get(frame.plan_version)
-        if outlet is None or model.is_last or not rows or not all(isinstance(row.decision, Append) for row in rows):
+        if model.is_last or not rows or not all(isinstance(row.decision, Append) for row in rows):
             return None
-        num_tokens = sum(len(row.segment.token_ids) for row in rows)
-        giving = outlet.begin((num_tokens, model.hidden_size), model.dtype, may_be_late)
+        giving = self._outlets.begin(frame.plan_version, sum(len(row.segment.token_ids) for row in rows), model, may_be_late)
         if giving is not None and arrival is not None:
             arrival.on_arrival = giving.start
         elif giving is not None:
             giving.start()
         return giving
 
-    def _compute(self, model: StageModel, rows: list[Row], hidden: Hidden, giving: Giving | None = None) -> Given | None:
-        """Run the rows that append; fills each row's reply and commits it. Returns where the output lies if it was given."""
+    def _compute(self, model: StageModel, rows: list[Row], hidden: Hidden, giving: Giving | None = None) -> None:
+        """Run the rows that append; fills each row's reply and commits it."""
         new = []
         for row in rows:
             if isinstance(row.decision, Append):
@@ -366,7 +361,7 @@ class StageRunner:
                 reply = row.decision.reply
                 row.reply = reply.settled() if isinstance(reply, LateRows) else reply
         if not new:
-            return None
+            return
         if hidden is not None and sum(len(r.segment.token_ids) for r in new) < hidden.shape[0]:
             hidden = arrived(hidden)
         if isinstance(hidden, torch.Tensor):
@@ -376,7 +371,7 @@ class StageRunner:
         tokens = [(r.segment.session_id, r.segment.token_ids) for r in new]
         out = model.forward(tokens, hidden, [r.num_logits for r in new])  # [T, D] or [sum of num_logits, V]
         try:
-            given = self._answer(model, new, out, giving)
+            self._answer(model, new, out, giving)
         except NoodleError:
             for session_id, length in lengths:
                 model.kv.truncate(session_id, length)
@@ -384,68 +379,22 @@ class StageRunner:
         for row in new:
             if row.error is None:
                 self.sessions.commit(row.segment, row.decision.session, row.reply)
-        return given
 
-    def _answer(self, model: StageModel, new: list[Row], out: torch.Tensor, giving: Giving | None) -> Given | None:
+    def _answer(self, model: StageModel, new: list[Row], out: torch.Tensor, giving: Giving | None) -> None:
         """Fill in each row's hidden states, or its tokens, or why it has none. Raises Corrupt for the step if `out` is not finite, but
         for a step that is given late: then the next stage does."""
         if model.is_last:
-            sample(new, out, self._name_of(model), model.picks)
-            return None
-        given = giving.give(out) if giving is not None else None
-        here = payload.checked_on_host(out, self._name_of(model)) if given is None else given.copy
+            sample(new, out, self._outlets.name_of(model), model.picks)
+            return
+        here = giving.give(out) if giving is not None else payload.checked_on_host(out, self._outlets.name_of(model))
         offset = 0
         for row in new:
             stop = offset + len(row.segment.token_ids)
-            row.reply = here[offset:stop] if given is None or not given.slot.is_late else LateRows(given, offset, stop)
+            row.reply = LateRows(giving, offset, stop) if giving is not None and giving.is_late else here[offset:stop]
             offset = stop
-        return given
-
-    def _forward(self, frame: pb.StepFrame, rows: list[Row], failures: list[pb.SegmentResult], given: Given | None) -> pb.StepFrame:
-        """The message for the next stage: the rows that survived, and everything that has to travel on."""
-        message = pb.StepFrame(plan_version=frame.plan_version, step_id=frame.step_id, releases=frame.releases, failures=failures)
-        message.kept.extend(frame.kept)
-        message.dropped.extend(frame.dropped)
-        message.timings.extend(frame.timings)
-        kept = {r.segment.session_id for r in rows}
-        message.segments.extend(s for s in frame.segments if s.session_id in kept)
-        if given is not None:
-            message.slot.CopyFrom(given.slot)
-            message.dtype = payload.number_of(given.copy.dtype)  # type: ignore[assignment]
-            message.shape.extend(given.copy.shape)
-        elif rows:
-            out = rows[0].reply if len(rows) == 1 else torch.cat([r.reply for r in rows])  # [T, D]
-            message.dtype, message.payload = payload.encode(out)  # type: ignore[assignment]
-            message.shape.extend(out.shape)
-            message.crc32 = zlib.crc32(message.payload)
-        return message
-
-    def _report(self, frame: pb.StepFrame, rows: list[Row], failures: list[pb.SegmentResult]) -> pb.StepReport:
-        message = pb.StepReport(worker_id=self._options.worker_id, plan_version=frame.plan_version, step_id=frame.step_id, results=failures)
-        message.timings.extend(frame.timings)
-        for row in rows:
-            segment = row.segment
-            if row.error is not None:
-                message.results.append(_failure(wire.segment_to_message(segment), row.error))
-                continue
-            if segment.sample_index is None:
-                message.results.add(session_id=segment.session_id, epoch=segment.epoch, sample_index=-1)
-                continue
-            for index, sampled in enumerate(row.reply, segment.sample_index):
-                result = message.results.add(session_id=segment.session_id, epoch=segment.epoch, sample_index=index)
-                result.token_id = sampled.token_id
-                if sampled.logprobs is not None:
-                    wire.to_message(sampled.logprobs, result.logprobs)
-        return message
 
     def _deliver_failures(self, frame: pb.StepFrame, failures: list[pb.SegmentResult]) -> None:
         """A step that failed as a whole goes straight to the coordinator: later stages have nothing to do with it."""
         report = pb.StepReport(worker_id=self._options.worker_id, plan_version=frame.plan_version, step_id=frame.step_id, results=failures)
         report.timings.extend(frame.timings)
         self._deliver(report)
-
-
-def _failure(message: pb.Segment, error: NoodleError) -> pb.SegmentResult:
-    return pb.SegmentResult(
-        session_id=message.session_id, epoch=message.epoch, sample_index=message.sample_index, code=status_number(error), message=str(error)
-    )

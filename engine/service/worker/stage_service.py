@@ -18,7 +18,7 @@ from engine.service import wire
 from engine.service.errors import from_rpc_error, status_number
 from engine.service.incoming import checked
 from engine.service.link_probe import LinkPeer, echo, measure_links
-from engine.service.links import Link
+from engine.service.links import Link, NextStage
 from engine.service.meters import Meters
 from engine.service.trust.access import Access
 from engine.service.trust.gatekeeper import caller_name
@@ -336,12 +336,9 @@ class StageService(rpc.StageServiceServicer):
     async def _disconnect(self, which: Callable[[int], bool] = lambda _: True) -> None:
         """Close the links to the next stages of those plan versions."""
         for version in [v for v in self._links if which(v)]:
-            following = self._links.pop(version)
-            following.watch.cancel()
-            following.link.close()
             if self.runner is not None:
                 self.runner.withdraw(version)
-            await following.channel.close()
+            await self._links.pop(version).close()
 
     async def forget(self) -> None:
         """The coordinator is gone or does not know us any more: run nothing until it plans again."""
@@ -355,16 +352,6 @@ class StageService(rpc.StageServiceServicer):
             self.runner.least_plan = NO_PLAN
             forgetting: Future[None] = self.runner.call(self.runner.forget_sessions)
             await asyncio.wrap_future(forgetting)
-
-
-@dataclass(frozen=True, slots=True)
-class NextStage:
-    """The way to the stage behind this one."""
-
-    worker_id: str
-    link: Link
-    channel: grpc.aio.Channel
-    watch: asyncio.Task[None]
 
 
 @dataclass(slots=True)

@@ -34,6 +34,11 @@ class Arrival:
             raise Corrupt(f"a step is said to lie in slot {frame.slot.sequence} of memory that nobody shares with this worker")
         return cls(frame, inlet, is_over)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether its message left before it was computed."""
+        return self._frame.slot.is_late
+
     def hidden(self, expected_shape: tuple[int, int]) -> Arriving:
         """Raises InvalidInput or Corrupt if it cannot be what this stage expects."""
         frame = self._frame
@@ -51,10 +56,12 @@ class Arrival:
         self.on_arrival()
         return self._inlet.take(place, word, tuple(frame.shape), payload.dtype_of(frame.dtype))
 
-    def correct(self) -> None:
-        """Complete what the sender could not know yet of its own computing: as it says by now, or else as it was seen from here."""
+    def correct(self) -> float:
+        """Complete what the sender could not know yet of its own computing: as it says by now, or else as it was seen from here. Returns
+        when that ended; 0 if its message left later."""
         if self._place is None or not self.ended_s or not self._frame.timings:
-            return
+            return 0.0
         timing = self._frame.timings[-1]
         spent_s, self.ended_s = self._inlet.times(self._place) or (max(0.0, self.ended_s - timing.done_s), self.ended_s)
         timing.compute_s, timing.done_s = spent_s, self.ended_s
+        return self.ended_s

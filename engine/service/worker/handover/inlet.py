@@ -8,7 +8,10 @@ Shapes: T tokens of a step, D hidden size.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,12 +20,20 @@ import torch
 
 from engine.data.errors import Corrupt, InvalidInput, Unavailable
 from engine.service.worker import payload
-from engine.service.worker.handover.ring import DATA_START, NUM_SLOTS, Memory, Place, magnitude_of, num_bytes_of, opened
+from engine.service.worker.handover.ring import ABANDONED, DATA_START, NUM_SLOTS, Memory, Place, magnitude_of, num_bytes_of, opened
 from protos import noodle_pb2 as pb
 
-SPIN_S = 0.02  # a sleep is late by 50 us or more: too much for what decode steps cost
-PAUSE_S = 2e-4
+PAUSES_S = (5e-6, 2e-4)  # between two looks, while a decode step may take and later on; other threads run meanwhile
+SOON_S = 0.05
+_SET_TIMER_SLACK = 29  # of prctl
 LIMIT_S = 60.0  # a sender that still has its stream
+
+
+def sleep_exactly() -> None:
+    """Let short sleeps of this thread be short: Linux rounds them up by 50 us otherwise, which is as much as a hop may cost."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_SET_TIMER_SLACK, 1, 0, 0, 0)
 
 
 class GivenUp(Exception):
@@ -73,8 +84,11 @@ class Inlet:
                 raise GivenUp
             if spent_s > LIMIT_S:
                 raise Unavailable(f"{made_by} gave a step before it was computed, and {LIMIT_S:.0f} s later it is not there")
-            time.sleep(0 if spent_s < SPIN_S else PAUSE_S)  # 0 lets the other threads run
-        self._check(place, word)
+            time.sleep(PAUSES_S[spent_s > SOON_S])
+        if word == ABANDONED:
+            raise GivenUp
+        if word & 0xFFFFFFFF != place.mark:
+            raise Corrupt(f"slot {place.sequence} has the mark of another one: it was written again before it was read")
         if not math.isfinite(magnitude_of(word)):
             payload.raise_non_finite(made_by)
         return word
@@ -121,7 +135,3 @@ class Inlet:
                 copied.synchronize()
         self._copying.clear()
         self.memory.unpin()
-
-    def _check(self, place: Place, word: int) -> None:
-        if word & 0xFFFFFFFF != place.mark:
-            raise Corrupt(f"slot {place.sequence} has the mark of another one: it was written again before it was read")
