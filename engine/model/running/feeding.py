@@ -25,19 +25,24 @@ Rows = Sequence[tuple[str, Sequence[int]]]
 
 @dataclass(frozen=True, slots=True)
 class Arriving:
-    """Hidden states [T, D] that somebody else is still computing: `arrive` waits for them and returns them on the stage's device."""
+    """Hidden states [T, D] that somebody else is still computing: `arrive` waits for them and puts them into the tensor that it is given,
+    on the stage's device."""
 
     shape: tuple[int, int]
     dtype: torch.dtype
-    arrive: Callable[[], torch.Tensor]
+    arrive: Callable[[torch.Tensor], None]
 
 
 Hidden = torch.Tensor | Arriving | None  # None on the first stage
 
 
-def arrived(hidden: Hidden) -> torch.Tensor | None:
+def arrived(hidden: Hidden, device: str) -> torch.Tensor | None:
     """The tensor itself; raises what waiting for it raises."""
-    return hidden.arrive() if isinstance(hidden, Arriving) else hidden
+    if not isinstance(hidden, Arriving):
+        return hidden
+    here = torch.empty(hidden.shape, dtype=hidden.dtype, device=device)
+    hidden.arrive(here)
+    return here
 
 
 class Feeding(StrEnum):

@@ -227,7 +227,7 @@ class StageModel:
                 self.kv.appended(session_id, length + len(token_ids))
             return output
         run = self._run if self._chain.feeding.is_packed or len(rows) == 1 else self._run_row_by_row
-        output = run(rows, lengths, arrived(hidden), wanted)
+        output = run(rows, lengths, arrived(hidden, self.device), wanted)
         for (session_id, token_ids), length in zip(rows, lengths, strict=True):
             self.kv.commit(session_id, length + len(token_ids))
         return output

@@ -261,18 +261,8 @@ class StageRunner:
         rows, hidden = self._admit(model, frame, failures, arrival)
         times.computing_s, slowdown = time.perf_counter(), self.slowdown
         giving = self._giving(model, frame, rows, arrival, may_be_late=slowdown == 1.0)
-        is_ahead = giving is not None and giving.is_late and (arrival is None or not arrival.is_late)  # else times are not known yet
-        if is_ahead:
-            self._deliver(self._message(frame, rows, failures, giving, times))
-        try:
-            self._compute(model, rows, hidden, giving)
-        except BaseException:
-            if giving is not None:
-                giving.abandon()
-            raise
+        self._compute(model, rows, hidden, giving)
         self._meters.kv_used_bytes = model.kv.held_bytes
-        if is_ahead:
-            return None
         if arrival is not None:
             times.computing_s, times.ended_s = max(times.computing_s, arrival.arrived_s), arrival.correct()
         times.computed_s = time.perf_counter()
@@ -363,7 +353,7 @@ class StageRunner:
         if not new:
             return
         if hidden is not None and sum(len(r.segment.token_ids) for r in new) < hidden.shape[0]:
-            hidden = arrived(hidden)
+            hidden = arrived(hidden, self._options.device)
         if isinstance(hidden, torch.Tensor):
             parts = [hidden[r.offset : r.offset + len(r.segment.token_ids)] for r in new]  # each [n, D]
             hidden = parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -79,7 +79,7 @@ class AcceleratedStage:
         positions = [p for length, size in zip(lengths, sizes, strict=True) for p in range(length, length + size)]
         owners = [row for row, size in zip(table_rows, sizes, strict=True) for _ in range(size)]
         step = PagedStep.of((token_ids, positions, owners), sizes, self._attention.tile_tokens, self._device, num_logits)
-        return self._run(step, arrived(hidden))
+        return self._run(step, arrived(hidden, self._device))
 
     def _run(self, step: PagedStep, hidden: torch.Tensor | None) -> torch.Tensor:
         """One call of the model: hidden states [T, D], or float32 logits [R, V] of the step's `last` tokens."""

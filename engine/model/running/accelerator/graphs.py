@@ -19,7 +19,7 @@ from engine.model.progress import Progress
 from engine.model.running.accelerator.acceleration import CaptureLimits
 from engine.model.running.accelerator.attending import TOLERANCE
 from engine.model.running.accelerator.paged_step import PagedStep
-from engine.model.running.feeding import Hidden, arrived
+from engine.model.running.feeding import Arriving, Hidden
 from engine.model.running.paged_kv import SCRATCH_ROW
 
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -143,8 +143,12 @@ class DecodeGraphs:
         size = self._sizes[bisect_left(self._sizes, num_rows)]
         recording = self._recordings[size]
         self._send(numbers, recording.numbers)
-        if (states := arrived(hidden)) is not None and recording.hidden is not None:
-            recording.hidden[:num_rows].copy_(states)
+        if hidden is not None and recording.hidden is not None:
+            target = recording.hidden[:num_rows]
+            if isinstance(hidden, Arriving):
+                hidden.arrive(target)
+            else:
+                target.copy_(hidden)
         recording.replay()
         self.picks = None if recording.picks is None else recording.picks[:, :num_rows]
         return recording.output[:num_rows].clone()

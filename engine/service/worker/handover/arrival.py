@@ -21,6 +21,7 @@ class Arrival:
     def __init__(self, frame: pb.StepFrame, inlet: Inlet, is_over: Callable[[], bool]) -> None:
         self._frame, self._inlet, self._is_over = frame, inlet, is_over
         self._place: Place | None = None
+        self._states: torch.Tensor | None = None
         self.on_arrival: Callable[[], object] = lambda: None
         self.arrived_s = 0.0  # by the clock `perf_counter`
         self.ended_s = 0.0  # when its sender's computing ended, by the clock `monotonic`; 0: before the message left
@@ -34,27 +35,23 @@ class Arrival:
             raise Corrupt(f"a step is said to lie in slot {frame.slot.sequence} of memory that nobody shares with this worker")
         return cls(frame, inlet, is_over)
 
-    @property
-    def is_late(self) -> bool:
-        """Whether its message left before it was computed."""
-        return self._frame.slot.is_late
-
     def hidden(self, expected_shape: tuple[int, int]) -> Arriving:
         """Raises InvalidInput or Corrupt if it cannot be what this stage expects."""
         frame = self._frame
         self._place = self._inlet.at(frame.slot, tuple(frame.shape), frame.dtype, expected_shape)
-        return Arriving(expected_shape, payload.dtype_of(frame.dtype), self._arrive)
+        self._states = self._inlet.memory.data(self._place.start, expected_shape, payload.dtype_of(frame.dtype))
+        return Arriving(expected_shape, self._states.dtype, self._arrive)
 
-    def _arrive(self) -> torch.Tensor:
-        frame, place = self._frame, self._place
-        if place is None:
+    def _arrive(self, target: torch.Tensor) -> None:
+        slot, place, states = self._frame.slot, self._place, self._states
+        if place is None or states is None:
             raise AssertionError("`hidden` comes first")
-        word = self._inlet.wait(place, frame.slot.made_by, self._is_over)
-        self.arrived_s = time.perf_counter()
-        if frame.slot.is_late:
-            self.ended_s = time.monotonic()
+        word = self._inlet.wait(place, slot.made_by, self._is_over)
         self.on_arrival()
-        return self._inlet.take(place, word, tuple(frame.shape), payload.dtype_of(frame.dtype))
+        self._inlet.take(place, word, states, target)
+        self.arrived_s = time.perf_counter()
+        if slot.is_late:
+            self.ended_s = time.monotonic()
 
     def correct(self) -> float:
         """Complete what the sender could not know yet of its own computing: as it says by now, or else as it was seen from here. Returns

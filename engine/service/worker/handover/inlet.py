@@ -20,10 +20,11 @@ import torch
 
 from engine.data.errors import Corrupt, InvalidInput, Unavailable
 from engine.service.worker import payload
-from engine.service.worker.handover.ring import ABANDONED, DATA_START, NUM_SLOTS, Memory, Place, magnitude_of, num_bytes_of, opened
+from engine.service.worker.handover.ring import ALIGNMENT, DATA_START, NUM_SLOTS, Memory, Place, magnitude_of, num_bytes_of, opened
 from protos import noodle_pb2 as pb
 
-PAUSES_S = (5e-6, 2e-4)  # between two looks, while a decode step may take and later on; other threads run meanwhile
+LOOKS_S = 4e-5  # a wait is long looks, which keep the interpreter, and short pauses, in which its other threads run
+PAUSES_S = (5e-6, 2e-4)  # for as long as a decode step may take, and later on
 SOON_S = 0.05
 _SET_TIMER_SLACK = 29  # of prctl
 LIMIT_S = 60.0  # a sender that still has its stream
@@ -69,44 +70,42 @@ class Inlet:
         if shape != expected_shape:
             raise InvalidInput(f"hidden states of shape {shape} arrived, this stage expects {expected_shape}")
         num_bytes, room = num_bytes_of(shape, payload.dtype_of(dtype_number)), self.memory.num_bytes - DATA_START
-        if slot.start + num_bytes > room:
-            raise Corrupt(f"slot {slot.sequence} begins at {slot.start} and has {num_bytes} bytes, the shared memory has {room}")
+        if slot.start + num_bytes > room or slot.start % ALIGNMENT:
+            where = f"begins at {slot.start} and has {num_bytes} bytes"
+            raise Corrupt(f"slot {slot.sequence} {where}: slots begin at multiples of {ALIGNMENT}, the shared memory has {room}")
         if not self._newest < slot.sequence < int(self.memory.state[1]) + NUM_SLOTS:
             raise Corrupt(f"slot {slot.sequence} cannot follow slot {self._newest}: it was read, or never given")
         return Place(slot.sequence, slot.start)
 
     def wait(self, place: Place, made_by: str, is_over: Callable[[], bool]) -> int:
         """The word of a slot's header once it is filled. Raises Corrupt, Unavailable or GivenUp."""
-        began_s = time.perf_counter()
+        began_s, looking_s = time.perf_counter(), None
         while (word := int(self.memory.marks[place.index])) == 0:
             spent_s = time.perf_counter() - began_s
             if is_over() or self.has_ended:
                 raise GivenUp
             if spent_s > LIMIT_S:
                 raise Unavailable(f"{made_by} gave a step before it was computed, and {LIMIT_S:.0f} s later it is not there")
-            time.sleep(PAUSES_S[spent_s > SOON_S])
-        if word == ABANDONED:
-            raise GivenUp
+            if looking_s is None:
+                looking_s = spent_s
+            elif spent_s - looking_s > LOOKS_S:
+                time.sleep(PAUSES_S[spent_s > SOON_S])
+                looking_s = None
         if word & 0xFFFFFFFF != place.mark:
             raise Corrupt(f"slot {place.sequence} has the mark of another one: it was written again before it was read")
         if not math.isfinite(magnitude_of(word)):
             payload.raise_non_finite(made_by)
         return word
 
-    def take(self, place: Place, word: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """A copy of a slot [T, D] on the device, or on its way there. Raises Corrupt if it changed meanwhile."""
-        here = self.memory.data(place.start, shape, dtype)
+    def take(self, place: Place, word: int, states: torch.Tensor, target: torch.Tensor) -> None:
+        """Copy a slot's states [T, D], or let the device do so: `leave` says whether they stayed as they were meanwhile."""
+        target.copy_(states, non_blocking=self._is_pinned)
         copied = None
         if self._is_pinned:
-            there = here.to(self.device, non_blocking=True)
             copied = torch.cuda.Event()
             copied.record()
-        else:
-            there = here.clone().to(self.device)
         self._newest = place.sequence
         self._copying.append((place, word, copied))
-        self.give_back()
-        return there
 
     def leave(self, sequence: int) -> None:
         """A step is over, whether its slot was taken or not; 0: it had none. Raises Corrupt as `give_back`."""

@@ -1,7 +1,8 @@
 """The sender's side of a link through shared memory. It lives on the compute thread.
 
-A stage on a GPU does not wait for its own result: copies into the slot are queued behind the computing. Its message goes ahead, and its
-latency passes while the device works; the reader waits for the slot's mark. What only the sender can know later, how long its device
+A stage on a GPU does not wait for its own result: copies into the slot are queued behind the computing, the message leaves at once, and
+its latency passes while the device works; the reader waits for the slot's mark. (To send it before the device has its orders is slower:
+the threads that send and that give orders share one interpreter.) What only the sender can know later, how long its device
 computed, it adds to the slot's header once it is known.
 
 Shapes: T tokens of a step, D hidden size.
@@ -46,10 +47,6 @@ class Giving:
         else:
             self.copy, self.is_copied = self._outlet.fill_later(self._place, out, self._clock)
         return self.copy
-
-    def abandon(self) -> None:
-        """It will not come."""
-        self._outlet.abandon(self._place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +120,6 @@ class Outlet:
         self._untold.append((place, clock))
         self._newest = clock
         return copy, is_copied
-
-    def abandon(self, place: Place) -> None:
-        self._ring.abandon(place)
 
     def clock(self) -> DeviceTime:
         """Begin to time a step."""

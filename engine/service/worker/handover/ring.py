@@ -36,7 +36,6 @@ HEADERS_START = 64
 DATA_START = 4096
 ALIGNMENT = 256
 MAX_RING_BYTES = 2**30
-ABANDONED = 2**32 - 1  # a mark, above those of slots
 
 
 class Memory:
@@ -155,10 +154,6 @@ class Ring:
         self.memory.marks[place.index] = 0
         self.memory.times[place.index] = 0.0
         return place
-
-    def abandon(self, place: Place) -> None:
-        """Its reader need not wait."""
-        self.memory.marks[place.index] = ABANDONED
 
     def tell(self, place: Place, spent_s: float, ended_s: float) -> None:
         """Add to a slot's header how long it was computed and when that ended, if the header is still its own."""
