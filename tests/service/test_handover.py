@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
 import queue
@@ -28,6 +27,7 @@ from tests.service.late_handover import LateOutlet
 from tests.service.reference import reference
 from tests.service.test_stage_runner import MODEL, NUM_NEW, PROMPT, Stage, frame, pair  # noqa: F401 - a fixture
 
+fcntl = pytest.importorskip("fcntl")
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no memory without a name")
 
 

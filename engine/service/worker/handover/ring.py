@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import math
 import mmap
 import os
 import secrets
@@ -62,8 +63,7 @@ class Memory:
 
     def data(self, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """A view of the bytes from `start` on."""
-        first = DATA_START + start
-        return self._bytes[first : first + num_bytes_of(shape, dtype)].view(dtype).view(shape)
+        return torch.frombuffer(self._map, dtype=dtype, count=math.prod(shape), offset=DATA_START + start).view(shape)
 
     def pin(self) -> bool:
         """False if the driver will not; call with the device as the thread's current one."""
@@ -177,13 +177,16 @@ def opened(offer: str) -> Memory | None:
     try:
         process, descriptor, num_bytes = (int(word) for word in offer.split()[:3])
         secret = bytes.fromhex(offer.split()[3])
-        here = os.open(f"/proc/{process}/fd/{descriptor}", os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        path = f"/proc/{process}/fd/{descriptor}"
+        if not stat.S_ISREG(os.stat(path).st_mode):  # to open a device or a pipe may do something
+            return None
+        here = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except (OSError, ValueError, IndexError):
         return None
     try:
         seals = fcntl.fcntl(here, fcntl.F_GET_SEALS)  # only memory has any; what can shrink could end this process
         found, wanted = os.fstat(here), fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
-        if not stat.S_ISREG(found.st_mode) or found.st_size != num_bytes or seals & wanted != wanted:
+        if found.st_size != num_bytes or seals & wanted != wanted:
             return None
         if not DATA_START < num_bytes <= MAX_RING_BYTES or len(secret) != SECRET_BYTES:
             return None
@@ -209,4 +212,4 @@ def magnitude_of(word: int) -> float:
 
 
 def num_bytes_of(shape: tuple[int, ...], dtype: torch.dtype) -> int:
-    return int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    return math.prod(shape) * dtype.itemsize
