@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from engine.data.plan import Plan
 from engine.planning.problem import Infeasible, Problem, TooHard
@@ -26,6 +26,7 @@ from engine.planning.solving.label_search import Work
 from engine.planning.solving.structure import relaxation
 from engine.planning.strategies import AUTO, TOO_MUCH, answer, check_strategy, exact_answer, plan_of
 
+Answer = Callable[[Problem, str], Solution | Infeasible]
 PAYS = 0.1  # a share of the objective: more than two measurements of equal nodes usually differ
 PAYS_S = 1e-3  # what one hop more costs on a busy machine; tiny models are measured no more exactly
 PAYS_ROOM = 0.01  # of a memory
@@ -68,9 +69,9 @@ def solve_stable(problem: Problem, strategy: str, limits: Limits = DEFAULT) -> S
     if chosen.kind is Kind.SOLVE:
         found = answer(problem, strategy, limits)
     elif chosen.kind is Kind.TWO_ORDERS:
-        found = _two_orders(problem, strategy, limits, None)
+        found = _two_orders(problem, strategy, limits, partial(answer, limits=limits))
     elif chosen.kind is Kind.TWO_ORDERS_PROMPTLY:
-        found = _two_orders(problem, strategy, limits, Work(limits.live.work, counts_comparisons=True))
+        found = _two_orders(problem, strategy, limits, partial(_exactly, limits=limits, work=_work(limits)))
         chosen = after_work(chosen) if found is TOO_MUCH else chosen
     if chosen.kind is Kind.ORDER_SEARCH:
         found = _order_search(problem, strategy, limits)
@@ -79,20 +80,42 @@ def solve_stable(problem: Problem, strategy: str, limits: Limits = DEFAULT) -> S
     return found if chosen.kind is Kind.SOLVE else replace(found, route=str(chosen.kind), why=chosen.why)
 
 
-def _two_orders(problem: Problem, strategy: str, limits: Limits, work: Work | None) -> Solution | Infeasible:
-    """Solved in the present order, and in any order or else in the one that a relaxation finds best; TOO_MUCH beyond `work`."""
+def _work(limits: Limits, times: int = 1) -> Work:
+    return Work(times * limits.live.work, counts_comparisons=True)
 
-    def answered(changed: Problem) -> Solution | Infeasible:
-        return answer(changed, strategy, limits) if work is None else exact_answer(changed, strategy, limits, work)
 
-    kept = answered(replace(problem, free_order=False))
+class _Spent(Exception):
+    """The work of a plan is used up."""
+
+
+def _exactly(problem: Problem, strategy: str, limits: Limits, work: Work) -> Solution | Infeasible:
+    """As `exact_answer`, also where sessions share steps: TOO_MUCH beyond `work`, for all numbers of steps in flight together."""
+    if not problem.is_batched:
+        return exact_answer(problem, strategy, limits, work)
+    from engine.planning.solving.shared_steps import best_of
+
+    def plain(shape: Problem, goal: str) -> Solution | Infeasible:
+        found = exact_answer(shape, goal, limits, work)
+        if found is TOO_MUCH:
+            raise _Spent
+        return found
+
+    try:
+        return best_of(problem, strategy, plain) or Infeasible(shortage(problem))
+    except _Spent:
+        return TOO_MUCH
+
+
+def _two_orders(problem: Problem, strategy: str, limits: Limits, answered: Answer) -> Solution | Infeasible:
+    """Solved in the present order, and in any order or else in the one that a relaxation finds best; TOO_MUCH if `answered` says so."""
+    kept = answered(replace(problem, free_order=False), strategy)
     if kept is TOO_MUCH:
         return TOO_MUCH
     if not is_searchable(problem, limits):
         other, lower_bound = _likely(problem, strategy, limits, answered)
         bound = lower_bound if lower_bound > 0.0 else None
     else:
-        other = answered(problem)
+        other = answered(problem, strategy)
         bound = 0.0 if isinstance(other, Infeasible) else other.lower_bound
     return TOO_MUCH if other is TOO_MUCH else _better(problem, strategy, _placed(kept), _placed(other), bound)
 
@@ -102,15 +125,15 @@ def _placed(found: Solution | Infeasible | None) -> Solution | None:
 
 
 def _order_search(problem: Problem, strategy: str, limits: Limits) -> Solution | Infeasible:
-    from engine.planning.solving.orders.certificate import Certificate
+    from engine.planning.solving.orders.certificate import certificate_of
     from engine.planning.solving.orders.search import prompt_plans
 
     looser, relaxed = relaxation(problem), None
     if is_searchable(looser, limits):
-        relaxed = exact_answer(looser, strategy, limits, Work(limits.live.work, counts_comparisons=True))
+        relaxed = _exactly(looser, strategy, limits, _work(limits))
         if isinstance(relaxed, Infeasible) and relaxed is not TOO_MUCH:
             return relaxed
-    certificate = Certificate(problem, _placed(relaxed), limits)
+    certificate = certificate_of(problem, _placed(relaxed), limits)
     if not certificate.is_feasible:
         return Infeasible(shortage(problem))
     found = prompt_plans(problem, strategy, certificate)
@@ -122,7 +145,7 @@ def _order_search(problem: Problem, strategy: str, limits: Limits) -> Solution |
 def _last_resort(problem: Problem, strategy: str, limits: Limits) -> Solution | Infeasible:
     """Where memory is shared in a way that trying misses: a plan a second late is better than none."""
     for candidate in (replace(problem, free_order=False), problem):
-        found = exact_answer(candidate, strategy, limits, Work(2 * limits.live.work, counts_comparisons=True))
+        found = _exactly(candidate, strategy, limits, _work(limits, 2))
         if not isinstance(found, Infeasible):
             return replace(found, lower_bound=0.0, optimal=False)
     return TooHard(_UNFOUND)
@@ -159,19 +182,17 @@ def _saves(this: float, instead_of: float, least: float = PAYS_S) -> bool:
     return this < (1.0 - PAYS) * instead_of and instead_of - this >= least
 
 
-def _likely(
-    problem: Problem, strategy: str, limits: Limits, answered: Callable[[Problem], Solution | Infeasible]
-) -> tuple[Solution | Infeasible | None, float]:
+def _likely(problem: Problem, strategy: str, limits: Limits, answered: Answer) -> tuple[Solution | Infeasible | None, float]:
     """A plan in the order that would be best if every link were the best one, and a lower bound for every order (0: none)."""
     looser = relaxation(problem)
     if not is_searchable(looser, limits):
         return None, 0.0
-    found = answered(looser)
+    found = answered(looser, strategy)
     if isinstance(found, Infeasible):
         return found, 0.0
     first = [node for node, _, _ in found.cuts]
     order = [*first, *(u for u in range(len(problem.nodes)) if u not in first)]
-    tried = answered(replace(problem, nodes=tuple(problem.nodes[u] for u in order), free_order=False))
+    tried = answered(replace(problem, nodes=tuple(problem.nodes[u] for u in order), free_order=False), strategy)
     # under memory_aware and balanced the looser problem may use a faster bottleneck or more nodes, so it bounds nothing there
     bounds = strategy in ("bottleneck_first", "latency_optimized", "cost")
     return tried, found.lower_bound if bounds else 0.0

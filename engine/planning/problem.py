@@ -32,6 +32,7 @@ TOKEN_ID_BYTES = 4
 MAX_ITEMS = 4096
 MAX_NODES = 256
 MOST_SECONDS, MOST_BYTES, MOST_PRICE = 1e15, 1e24, 1e15  # so that no sum or product of them leaves the range of floats
+MOST_SERVED = 64  # problems without batches that one with them keeps: a search asks for the same few again and again
 LEAST_BANDWIDTH = 1e-15  # bytes per second
 OVERLAPPED, ADDITIVE, STREAMED = "overlapped", "additive", "streamed"
 LINK_COSTS = (OVERLAPPED, ADDITIVE, STREAMED)
@@ -150,6 +151,7 @@ class Problem:
     # links by pair of nodes, and by node the seconds of a token id in and out
     _ways: tuple[dict[tuple[str, str], Link], dict[str, tuple[float, float]]] = field(init=False, repr=False, compare=False)
     ties: tuple[tuple[tuple[int, ...], int], ...] = field(init=False, repr=False, compare=False)  # (items, units of each)
+    _served: dict[tuple[Steps, tuple[float, ...]], Problem] = field(init=False, repr=False, compare=False)  # the newest answers of `served`
 
     def __post_init__(self) -> None:
         _check(self)
@@ -161,6 +163,7 @@ class Problem:
         object.__setattr__(self, "ties", tuple((members, self.units(size)) for members, size in ties))
         ends = {c.node_id: (c.to_node.transfer_s(TOKEN_ID_BYTES), c.from_node.transfer_s(TOKEN_ID_BYTES)) for c in self.coordinator}
         object.__setattr__(self, "_ways", (_both_ways(self.links), ends))
+        object.__setattr__(self, "_served", {})
 
     def _sizes(self, ties: Iterable[tuple[tuple[int, ...], float]]) -> Iterator[float]:
         """Every finite size in bytes."""
@@ -282,7 +285,9 @@ class Problem:
 
     def served(self, steps: Steps, nodes: Iterable[int] = ()) -> Problem:
         """The same without batches: the times of such steps while `nodes` compute, each beside the others of its host."""
-        factors = neighbour_factors(self.hosts, [node.host_id for node in self.nodes], nodes)
+        known, factors = self._served, neighbour_factors(self.hosts, [node.host_id for node in self.nodes], nodes)
+        if found := known.get((steps, factors)):
+            return found
         most, is_even = steps.most_rows, steps.most_rows == steps.rows
         slowed = tuple(
             replace(
@@ -296,7 +301,8 @@ class Problem:
             for n, factor in zip(self.nodes, factors, strict=True)
         )
         items = tuple(replace(i, output_bytes_per_token=i.output_bytes_per_token * most) for i in self.items)
-        return replace(self, items=items, nodes=slowed, in_flight=steps.in_flight, hosts=(), held_share=steps.rows / most)
+        found = replace(self, items=items, nodes=slowed, in_flight=steps.in_flight, hosts=(), held_share=steps.rows / most)
+        return known.setdefault((steps, factors), found) if len(known) < MOST_SERVED else found
 
 
 def _both_ways(links: Link | tuple[PairLink, ...]) -> dict[tuple[str, str], Link]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from engine.planning.constraints import PlanningConstraints
-from engine.planning.problem import OVERLAPPED, Problem
+from engine.planning.problem import ADDITIVE, Problem
 from engine.planning.route import DEFAULT, Kind, Limits, Route
 from engine.planning.solving import structure
 
@@ -52,7 +52,7 @@ class _Facts:
         """Whether arrays can plan it; what a running cluster asks they can, up to some hundred nodes or items."""
         problem = self.problem
         unlimited = problem.constraints == PlanningConstraints() and not problem.use_all_nodes
-        plain = unlimited and problem.link_cost == OVERLAPPED and not problem.is_batched
+        plain = unlimited and problem.link_cost != ADDITIVE
         return plain and self.num_nodes * self.num_items**2 <= self.limits.live.costs
 
 
@@ -87,9 +87,7 @@ DOCUMENTS = (
 )
 LIVE = (
     Rule("given order, or one node", Kind.SOLVE, lambda f: not f.problem.free_order or f.num_nodes == 1),
-    Rule(
-        "constraints, shared steps, links not overlapped, or more than 1,500,000 nodes x items^2", Kind.TWO_ORDERS, lambda f: not f.is_plain
-    ),
+    Rule("constraints, links that add to stages, or more than 1,500,000 nodes x items^2", Kind.TWO_ORDERS, lambda f: not f.is_plain),
     Rule(
         "at most 500,000 stages told apart in the present order",
         Kind.TWO_ORDERS_PROMPTLY,

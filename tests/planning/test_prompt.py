@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from engine.commands.bench.plan import unlike
+from engine.commands.bench.plan import shared, unlike
 from engine.control.placement import describe
 from engine.planning import live_plan
 from engine.planning.constraints import PlanningConstraints
@@ -17,13 +18,13 @@ from engine.planning.route import DEFAULT, Limits, LiveLimits
 from engine.planning.solving.label_search import Work
 from engine.planning.solving.objectives import OBJECTIVES
 from engine.planning.solving.orders import chains as order_chains
-from engine.planning.solving.orders.certificate import Certificate
+from engine.planning.solving.orders.certificate import Certificate, certificate_of
 from engine.planning.solving.orders.chains import CALL
 from engine.planning.solving.orders.search import prompt_plans
 from engine.planning.solving.structure import without_pools
 from engine.planning.strategies import STRATEGIES, TOO_MUCH, exact_answer, solve
 from tests.bench.longest_solve import measured_cluster
-from tests.planning.reference import Reference, random_problem
+from tests.planning.reference import Reference, batched_problem, random_problem
 from tests.planning.test_ordering import optimum_of
 
 
@@ -33,14 +34,21 @@ def cluster_problem(seed: int, most_items: int = 7, most_nodes: int = 4) -> Prob
     return replace(problem, free_order=True, use_all_nodes=False, link_cost="overlapped", constraints=PlanningConstraints())
 
 
+def shared_problem(seed: int) -> Problem:
+    """The same with sessions that share steps, and in half of the problems with hosts that share nodes."""
+    problem = batched_problem(random.Random(seed), 6, 4)
+    return replace(problem, free_order=True, use_all_nodes=False, link_cost="streamed", constraints=PlanningConstraints())
+
+
+@pytest.mark.parametrize(("draw", "count"), [(cluster_problem, 250), (shared_problem, 120)])
 @pytest.mark.parametrize("strategy", OBJECTIVES)
-def test_what_is_found_is_allowed_and_no_placement_is_below_the_bound(strategy: str) -> None:
+def test_what_is_found_is_allowed_and_no_placement_is_below_the_bound(strategy: str, draw: Callable[[int], Problem], count: int) -> None:
     """Against the enumeration of all orders, subsets and cuts."""
     compared = best = missed = 0
-    for seed in range(250):
-        problem = cluster_problem(seed)
+    for seed in range(count):
+        problem = draw(seed)
         optimum, rows = optimum_of(problem, strategy), {row[0] for row in Reference(problem).rows}
-        certificate = Certificate(problem, None)
+        certificate = certificate_of(problem, None, DEFAULT)
         if not certificate.is_feasible:
             assert optimum is None, seed
             continue
@@ -49,13 +57,13 @@ def test_what_is_found_is_allowed_and_no_placement_is_below_the_bound(strategy: 
             if found is None:
                 continue
             assert found.cuts in rows, seed
-            assert found.lower_bound <= optimum * (1 + 1e-12), seed
+            assert found.lower_bound <= optimum * (1 + 1e-9), seed
             if found.optimal:
-                assert found.objective == pytest.approx(optimum, rel=1e-11), seed
+                assert found.objective == pytest.approx(optimum, rel=1e-9), seed
         if optimum is not None:
             compared, missed = compared + 1, missed + (plans.other is None)
             best += plans.other is not None and plans.other.objective <= optimum * (1 + 1e-9) + 1e-12
-    assert compared > 150 and missed <= 0.03 * compared and best > 0.8 * compared, (compared, missed, best)
+    assert compared > 0.6 * count and missed <= 0.03 * compared and best > 0.8 * compared, (compared, missed, best)
 
 
 def test_bounds_of_price_and_memory_are_met_by_a_plan_that_is_best_without_links() -> None:
@@ -89,9 +97,9 @@ def test_the_present_order_is_solved_exactly_where_no_memory_is_shared(strategy:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize(("num_items", "num_nodes"), [(40, 8), (130, 16), (130, 4)])
+@pytest.mark.parametrize(("num_items", "num_nodes", "sessions"), [(40, 8, 1), (130, 16, 1), (130, 4, 1), (40, 8, 8), (130, 8, 8)])
 def test_no_solve_of_a_running_cluster_does_more_than_its_limits(
-    num_items: int, num_nodes: int, strategy: str, monkeypatch: pytest.MonkeyPatch
+    num_items: int, num_nodes: int, sessions: int, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted, not timed: labels of exact searches, and array elements."""
     spent, read = [0.0], [0]
@@ -107,9 +115,10 @@ def test_no_solve_of_a_running_cluster_does_more_than_its_limits(
 
     monkeypatch.setattr(Work, "spend", spending)
     monkeypatch.setattr(order_chains, "best_chain", reading)
-    found = solve_stable(measured_cluster(num_items, num_nodes, 1), strategy)
-    assert found.objective >= found.lower_bound > 0 and (found.optimal or found.gap < 1.0)
-    assert spent[0] <= 1.1 * DEFAULT.live.work  # and then one amount too many
+    problem = measured_cluster(num_items, num_nodes, 1)
+    found = solve_stable(problem if sessions == 1 else shared(problem, sessions), strategy)
+    assert found.objective >= found.lower_bound > 0 and (found.optimal or found.gap < (1.0 if sessions == 1 else 2.0))
+    assert spent[0] <= (1.1 if sessions == 1 else 2.2) * DEFAULT.live.work  # the relaxation has as much again; and one amount too many
     assert read[0] <= 3 * DEFAULT.live.read
 
 

@@ -1,6 +1,6 @@
 """Nodes in one order with a link for every pair: the best chain by arrays, over positions of all nodes at once.
 
-For links that overlap with computing only: a hop then limits a stage's cost whatever the stage is, so the best stage up to a cut
+For links that do not add to a stage's cost: a hop then limits it whatever the stage is, so the best stage up to a cut
 is found once, not once for every node that may follow. Exact for the order where no memory is shared. A chain's value is the
 largest or the sum of its stages' figures, taken with those of its hops.
 """
@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from engine.planning.problem import Problem
+from engine.planning.problem import STREAMED, Problem
 from engine.planning.solution import Cut
 from engine.planning.solving.tables import Tables
 from engine.planning.solving.thresholds.memory_share import StageBytes
 
 
 class StageFigures:
-    """[node][start, stop] time and share of memory of every stage, inf where it is not allowed; [node][next, cut] hops.
+    """[node][start, stop] time and share of memory of every stage, inf where it is not allowed, and what it adds to a round trip (`trip`);
+    [node][next, cut] hops, and what they hold a link for (`held`).
 
     `ends` [node] is the way of a token id in and the way out. Constraints beyond memory and support are not looked at.
     """
@@ -32,32 +33,35 @@ class StageFigures:
         self.n = n = len(problem.items)
         stops = np.arange(n + 1)
         lengths = stops - stops[:, None]
-        self.time = []
-        for u in range(len(problem.nodes)):
+        self.time, self.trip = list[Any](), list[Any]()
+        for u, node in enumerate(problem.nodes):
             closed = (lengths < 1) | (stops > np.array([*t.limit[u], 0])[:, None])
-            self.time.append(np.where(closed, np.inf, self._times(u, lengths)))
-        self.hop = self._hops()
+            self.time.append(np.where(closed, np.inf, self._times(u, lengths, t.times.prefix)))
+            has_own = bool(node.trip_time_s)
+            self.trip.append(np.where(closed, np.inf, self._times(u, lengths, t.times.trip_prefix)) if has_own else self.time[u])
+        self.hop, self.held = self._hops()
         self.ends = np.array([problem.ends_s(u) for u in range(len(problem.nodes))])
         self.price = np.array([node.price_per_s for node in problem.nodes])
 
-    def _times(self, u: int, lengths: Any) -> Any:
+    def _times(self, u: int, lengths: Any, prefix: list[list[float]]) -> Any:
         if self.tables.times.table[u]:
             table = np.array([math.inf, *self.tables.times.table[u], *([math.inf] * self.n)])
             return table[np.maximum(lengths, 0)]
-        row = np.array(self.tables.times.prefix[u])
+        row = np.array(prefix[u])
         return row - row[:, None] + self.tables.times.base[u]
 
-    def _hops(self) -> Any:
+    def _hops(self) -> tuple[Any, Any]:
         problem, num_nodes = self.problem, len(self.problem.nodes)
         sizes = np.array([0.0, *(item.output_bytes_per_token for item in problem.items)])
-        hop = np.full((num_nodes, num_nodes, self.n + 1), np.inf)
+        hop, held = (np.full((num_nodes, num_nodes, self.n + 1), np.inf) for _ in range(2))
         for u in range(num_nodes):
             for v in range(num_nodes):
                 link = problem.link(u, v) if u != v else None
                 if link is not None:
                     hop[u, v] = link.latency_s + sizes / link.bandwidth_bytes_per_s
-        hop[:, :, self.n] = np.inf
-        return hop
+                    held[u, v] = sizes * problem.held_share / link.bandwidth_bytes_per_s
+        hop[:, :, self.n] = held[:, :, self.n] = np.inf
+        return hop, held if problem.link_cost == STREAMED else hop
 
     def shares(self) -> list[Any]:
         """[node][start, stop] used / available memory."""

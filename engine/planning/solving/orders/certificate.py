@@ -20,6 +20,7 @@ from engine.planning.solving.bounds import ROUNDING, least_bottleneck
 from engine.planning.solving.objectives import BOTTLENECK_SLACK
 from engine.planning.solving.prices.memory_dual import MemoryDual
 from engine.planning.solving.rounding import slack
+from engine.planning.solving.shared_steps import shapes_of
 from engine.planning.solving.structure import is_regular, relaxation
 from engine.planning.solving.tables import Tables
 from engine.planning.solving.thresholds.leximin import Descent
@@ -36,7 +37,7 @@ class Certificate:
     """
 
     def __init__(self, problem: Problem, relaxed: Solution | None, limits: Limits = DEFAULT) -> None:
-        self.problem = problem
+        self.problem, self.limits = problem, limits
         looser = relaxation(problem)
         self.tables = t = Tables(looser, limits=limits)
         self._relaxed, self._descent, self.is_feasible = relaxed, None, True
@@ -92,12 +93,50 @@ class Certificate:
         each = _every_set([price[c] for c in nodes], np.add, 0.0)
         room = _every_set([max(0.0, t.rooms.of_class[c] - problem.nodes[t.first[c]].buffer_bytes) for c in nodes], np.add, 0.0)
         num_nodes = _every_set([1.0] * len(nodes), np.add, 0.0)
-        trip_s = (num_nodes - 1) * min(t.times.hop[1:-1], default=0.0)
-        for row in self._times().T:
+        trip_s, times = (num_nodes - 1) * min(t.times.hop[1:-1], default=0.0), self._times()
+        for row in times.T:
             trip_s = trip_s + _every_set(row[nodes].tolist(), np.minimum, math.inf)
+        least_s = np.maximum(least_s, _spread_s(times, nodes) - slack(t, "cost"))
         period_s = np.maximum(least_s, trip_s / problem.in_flight - slack(t, "cost"))
         able = (room * (1 + 1e-9) >= problem.stage_bytes(0, t.n)) & np.isfinite(period_s) & (num_nodes > 0)
         return float((each[able] * period_s[able]).min()) * (1 - 1e-9) if able.any() else 0.0
+
+
+class SharedCertificate:
+    """The same where sessions share steps: no placement is below the least of the bounds of all numbers of steps in flight."""
+
+    def __init__(self, problem: Problem, relaxed: Solution | None, limits: Limits = DEFAULT) -> None:
+        self.limits, self._relaxed = limits, relaxed
+        certified = [(shape, Certificate(shape.problem, None, limits)) for shape in shapes_of(problem)]
+        self._shapes = [(shape, each) for shape, each in certified if each.is_feasible]
+        self.is_feasible = bool(self._shapes)
+        self.bottleneck_s = 0.0  # steps differ, so none is known
+        likely = min(self._shapes, key=lambda pair: pair[1].bottleneck_s * pair[0].steps.per_token, default=None)
+        self.order = tuple(u for u, _, _ in relaxed.cuts) if relaxed else likely[1].order if likely else ()
+
+    def bound(self, strategy: str, num_stages: int, bottleneck_s: float) -> float:
+        """As `Certificate.bound`; objectives are those of a token. What is within 5 % of a bottleneck is not asked here."""
+        known = self._relaxed
+        if known is not None and (strategy in EASIER or (strategy == "balanced" and len(known.cuts) == num_stages)):
+            return known.lower_bound
+        shapes = [(s, each) for s, each in self._shapes if strategy != "balanced" or s.stages[1] >= num_stages]
+        per = (1.0 if strategy == "memory_aware" else s.steps.per_token * ROUNDING for s, _ in shapes)
+        return min((each.bound(strategy, num_stages, math.inf) * p for (_, each), p in zip(shapes, per, strict=True)), default=0.0)
+
+
+def certificate_of(problem: Problem, relaxed: Solution | None, limits: Limits) -> Certificate | SharedCertificate:
+    """The bounds of a problem, whether or not sessions share steps."""
+    return (SharedCertificate if problem.is_batched else Certificate)(problem, relaxed, limits)
+
+
+def _spread_s(times: Any, nodes: list[int]) -> Any:
+    """[set] no chain on these nodes has a smaller bottleneck: in time T a node moves at most T * max_i(w_i / t_i) of weights w."""
+    weights = np.where(np.isfinite(times), times, np.inf).min(axis=0)
+    weights = np.where(np.isfinite(weights), weights, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.where(weights > 0, weights / times, 0.0)
+        speeds = _every_set(shares.max(axis=1)[nodes].tolist(), np.add, 0.0)
+        return np.where(speeds > 0, weights.sum() / speeds, np.inf if weights.any() else 0.0) * (1 - 1e-9)
 
 
 def _every_set(figures: list[float], join: Any, empty: float) -> Any:

@@ -26,10 +26,10 @@ Cuts = tuple[Cut, ...]
 
 
 class Placing:
-    """`work` counts the array elements that were read; `most_s` bounds the bottleneck under memory_aware."""
+    """`work` counts the array elements that were read; `most_s` bounds the bottleneck under memory_aware. A step has `rows`."""
 
-    def __init__(self, figures: StageFigures) -> None:
-        self.f, self.in_flight = figures, figures.problem.in_flight
+    def __init__(self, figures: StageFigures, rows: float = 1.0) -> None:
+        self.f, self.in_flight, self.rows = figures, figures.problem.in_flight, rows
         self.work = 0
         self.most_s = math.inf
         self._shares: list[Any] | None = None
@@ -55,12 +55,17 @@ class Placing:
     def _within(self, most_s: float, figures: list[Any]) -> ChainGoal:
         """The figures of the stages whose times and hops are within `most_s`."""
         if most_s == math.inf:
-            return ChainGoal(figures, self.f.hop)
+            return ChainGoal(figures, self.f.held)
         kept = [np.where(time <= most_s, figure, np.inf) for time, figure in zip(self.f.time, figures, strict=True)]
-        return ChainGoal(kept, np.where(self.f.hop <= most_s, self.f.hop, np.inf))
+        return ChainGoal(kept, np.where(self.f.held <= most_s, self.f.held, np.inf))
+
+    def _trips_within(self, most_s: float) -> ChainGoal:
+        """Round trips of the same, without their ends."""
+        within = self._within(most_s, self.f.trip)
+        return replace(within, hops=np.where(np.isfinite(within.hops), self.f.hop, np.inf), is_sum=True)
 
     def _fast(self, order: Order, is_balanced: bool, thorough: bool) -> Iterator[Cuts]:
-        goal = ChainGoal(self.f.time, self.f.hop, uses_all=is_balanced)
+        goal = ChainGoal(self.f.time, self.f.held, uses_all=is_balanced)
         least_s, cuts = self._best(goal, order)
         if is_balanced and not cuts:
             yield from self._most_nodes(order)
@@ -71,7 +76,7 @@ class Placing:
         if thorough:
             squares = self._within(least_s, [time**2 for time in self.f.time])
             yield self._best(replace(squares, hops=self._free_hops(squares.hops), is_sum=True, uses_all=is_balanced), order)[1]
-            yield self._best(replace(self._within(least_s, self.f.time), is_sum=True, uses_all=is_balanced), order)[1]
+            yield self._best(replace(self._trips_within(least_s), uses_all=is_balanced), order)[1]
 
     def _most_nodes(self, order: Order) -> Iterator[Cuts]:
         """Where not every node can have a stage: as many as can, then the least bottleneck that lets them."""
@@ -101,14 +106,14 @@ class Placing:
         if cuts:
             yield cuts
             emptiest = [np.where(shares <= share, time, np.inf) for shares, time in zip(self._shares, self.f.time, strict=True)]
-            yield self._best(ChainGoal(emptiest, self.f.hop), order)[1]
+            yield self._best(ChainGoal(emptiest, self.f.held), order)[1]
 
     def _short(self, order: Order, charges: tuple[float, ...]) -> Iterator[Cuts]:
-        least_s, cuts = (0.0, ()) if self.in_flight == 1 else self._best(ChainGoal(self.f.time, self.f.hop), order)
+        least_s, cuts = (0.0, ()) if self.in_flight == 1 else self._best(ChainGoal(self.f.time, self.f.held), order)
         if cuts:
             yield cuts
         for factor in (math.inf,) if self.in_flight == 1 else FACTORS:
-            goal = replace(self._within(least_s * factor if least_s else math.inf, self.f.time), is_sum=True, ends=self.f.ends)
+            goal = replace(self._trips_within(least_s * factor if least_s else math.inf), ends=self.f.ends)
             trip_s, cuts = self._best(goal, order)
             if not cuts:
                 continue

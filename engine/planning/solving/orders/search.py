@@ -2,7 +2,8 @@
 
 In one order of the nodes a good chain is found by arrays (`placing` over `line`). The present order is solved so, then the one
 that a relaxation finds best (`certificate`), then orders with one node in another place, as long as they get better. Nodes that
-share a memory are given parts of it, in several ways. All limits count operations, so that the same problem has the same answer
+share a memory are given parts of it, in several ways. Where sessions share steps, chains are found with the times of each number of steps
+in flight, and compared by what they cost with their own. All limits count operations, so that the same problem has the same answer
 on any machine.
 """
 
@@ -16,9 +17,10 @@ from engine.planning.problem import Problem
 from engine.planning.solution import Costs, Solution, evaluate, pools_hold
 from engine.planning.solving.objectives import BOTTLENECK_SLACK
 from engine.planning.solving.orders.arrays import StageFigures
-from engine.planning.solving.orders.certificate import Certificate
+from engine.planning.solving.orders.certificate import Certificate, SharedCertificate
 from engine.planning.solving.orders.chains import Cuts, Order, Placing
 from engine.planning.solving.rounding import CERTAIN
+from engine.planning.solving.shared_steps import shapes_of
 from engine.planning.solving.strategy_keys import key_of, objective_of, solution_of
 from engine.planning.solving.structure import without_pools
 
@@ -33,9 +35,9 @@ class PromptPlans:
     other: Solution | None
 
 
-def prompt_plans(problem: Problem, strategy: str, certificate: Certificate) -> PromptPlans:
-    """For nodes in free order, listed in their present one, whose links overlap with computing; constraints are not looked at."""
-    most_read = certificate.tables.limits.live.read
+def prompt_plans(problem: Problem, strategy: str, certificate: Certificate | SharedCertificate) -> PromptPlans:
+    """For nodes in free order, listed in their present one, whose links do not add to stages; constraints are not looked at."""
+    most_read = certificate.limits.live.read
     search = _Search(problem, most_read)
     present = tuple(range(len(problem.nodes)))
     seeds = [present, (*certificate.order, *(u for u in present if u not in certificate.order))]
@@ -43,12 +45,13 @@ def prompt_plans(problem: Problem, strategy: str, certificate: Certificate) -> P
         fastest, kept = None, search.placed(strategy, present)
         other = search.placed(strategy, search.improved(strategy, seeds, most_read))
     else:
-        search.limit(search.placed("bottleneck_first", present))
-        kept = search.placed(strategy, present)
+        in_order = search.placed("bottleneck_first", present)
+        search.limit(in_order)
+        kept = search.placed(strategy, present) or in_order
         seeds.append(search.improved("bottleneck_first", seeds, most_read // 3))
         fastest = search.placed("bottleneck_first", seeds[-1])
         search.limit(fastest)
-        other = search.placed(strategy, search.improved(strategy, seeds, most_read // 3))
+        other = search.placed(strategy, search.improved(strategy, seeds, most_read // 3)) or fastest
     num_stages = max((len(placed[0]) for placed in (kept, other) if placed), default=0)
     bound = certificate.bound(strategy, num_stages, fastest[1].bottleneck_s if fastest else math.inf)
     solutions = (_solution(problem, strategy, placed, bound, certificate.bottleneck_s) for placed in (kept, other))
@@ -60,7 +63,8 @@ class _Search:
 
     def __init__(self, problem: Problem, most_read: int) -> None:
         self.problem, self.most_read = problem, most_read
-        self.ways = [Placing(StageFigures(dealt)) for dealt in _dealt_out(problem)]
+        self.ways = [Placing(StageFigures(dealt), rows) for plain, rows in _plain(problem) for dealt in _dealt_out(plain)]
+        self._most_s = math.inf  # seconds of a token
 
     @property
     def work(self) -> int:
@@ -68,8 +72,10 @@ class _Search:
 
     def limit(self, fastest: Placed | None) -> None:
         """memory_aware's bottleneck: within 5 % of this plan's."""
+        costs = None if fastest is None else fastest[1]
+        self._most_s = math.inf if costs is None else BOTTLENECK_SLACK * costs.bottleneck_s * costs.steps.per_token
         for way in self.ways:
-            way.most_s = BOTTLENECK_SLACK * fastest[1].bottleneck_s if fastest is not None else math.inf
+            way.most_s = self._most_s * way.rows
 
     def placed(self, strategy: str, order: Order) -> Placed | None:
         """The best plan in this order, with every way of dealing tried; the best of them is the first way afterwards."""
@@ -115,7 +121,17 @@ class _Search:
         if not cuts or not pools_hold(self.problem, cuts):
             return None
         costs = evaluate(self.problem, cuts)
-        return (cuts, costs) if math.isfinite(costs.round_trip_s) else None
+        is_late = costs.bottleneck_s * costs.steps.per_token > self._most_s * (1 + CERTAIN)
+        return (cuts, costs) if math.isfinite(costs.round_trip_s) and not is_late else None
+
+
+def _plain(problem: Problem) -> Iterator[tuple[Problem, float]]:
+    """Problems without shared steps, and the rows of their steps."""
+    if not problem.is_batched:
+        yield problem, 1.0
+        return
+    for shape in shapes_of(problem):
+        yield shape.problem, shape.steps.rows
 
 
 def _dealt_out(problem: Problem) -> Iterator[Problem]:
