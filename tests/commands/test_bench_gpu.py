@@ -77,6 +77,15 @@ def test_clusters_share_the_first_device_or_spread_over_all() -> None:
     assert gpu.layouts(["a", "b"], 3) == [("a",), ("a", "a"), ("a", "a", "a"), ("a", "b")]
 
 
+def test_a_point_that_does_not_fit_the_card_is_left_out() -> None:
+    config, weights = gpu_stage.config_of("llama-8b"), 16 * 2**30
+    small = [(1, 128), (8, 128), (32, 128)]
+    assert gpu.fitting(config, ("a",), 100, weights, 130 * 2**30) == [*small, (128, 2048)]
+    assert gpu.fitting(config, ("a",), 100, weights, 80 * 2**30) == small
+    assert gpu.fitting(config, ("a", "a"), 100, weights, 80 * 2**30) == small
+    assert gpu.fitting(config, ("a", "b"), 100, weights, 80 * 2**30) == [*small, (128, 2048)]
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

@@ -56,6 +56,7 @@ def bench_gpu(options: Bench) -> int:
 
 def _measure(name: str, devices: Sequence[str], options: Bench) -> dict[str, Any]:
     """The stage, then transformers, then the cluster: one after another, each gives its memory back."""
+    from engine.model.hardware.devices import usable_memory
     from engine.model.hardware.freed_memory import release_memory
 
     config, device = gpu_stage.config_of(name), devices[0]
@@ -76,7 +77,8 @@ def _measure(name: str, devices: Sequence[str], options: Bench) -> dict[str, Any
             for where in layouts(devices, options.workers):
                 note(f"{name}: a cluster on {', '.join(where)}")
                 try:
-                    document["cluster"].append(asyncio.run(_cluster(config, folder, where, options.tokens)))
+                    points = fitting(config, where, options.tokens, document["weight_bytes"], usable_memory(device)[0])
+                    document["cluster"].append(asyncio.run(_cluster(config, folder, where, points, options.tokens)))
                 except NoodleError as error:  # the other figures are worth having
                     note(f"{name}: a cluster on {', '.join(where)} did not run: {error}")
     return document
@@ -92,6 +94,7 @@ def _stage(config: Any, device: str) -> dict[str, Any]:
     rows = gpu_stage.decode_rows(stage, gpu_stage.POINTS, STEPS, rate)
     return {
         "running": stage.running_text,
+        "weight_bytes": stage.weight_bytes,
         "copy_bytes_per_s": rate,
         "decode": [asdict(row) | {"tokens_per_s": row.tokens_per_s, "of_floor": row.floor_s / row.step_s} for row in rows],
         "prompt_s": {tokens: gpu_stage.prompt_s(stage, tokens, 5) for tokens in (512, gpu_stage.PROMPT_TOKENS)},
@@ -105,11 +108,25 @@ def layouts(devices: Sequence[str], most: int) -> list[tuple[str, ...]]:
     return [*found, *(where for where in spread if where not in found)]
 
 
-async def _cluster(config: Any, folder: str, where: Sequence[str], num_tokens: int) -> dict[str, Any]:
-    """Tokens a second of sessions side by side, by what their clients saw, and the compute of a step."""
+def fitting(config: Any, where: Sequence[str], num_tokens: int, weight_bytes: int, memory_bytes: int) -> list[tuple[int, int]]:
+    """The points whose keys and values fit beside the weights on cards of that memory; the smaller ones in any case."""
+    most = max(where.count(device) for device in where) / len(where)  # of the layers, on one card
+    room = [_room_bytes(config, [point], num_tokens) for point in _CLUSTER_POINTS]
+    return [
+        p for p, num_bytes in zip(_CLUSTER_POINTS, room, strict=True) if p[1] <= 128 or most * (weight_bytes + num_bytes) <= memory_bytes
+    ]
+
+
+def _room_bytes(config: Any, points: Sequence[tuple[int, int]], num_tokens: int) -> float:
+    """Of keys and values of all layers, for the largest point."""
     per_token = 4 * config.num_hidden_layers * config.num_key_value_heads * config.hidden_size // config.num_attention_heads
-    room_tokens = max(sessions * (context + _answer_tokens(sessions, context, num_tokens) + 64) for sessions, context in _CLUSTER_POINTS)
-    room_bytes = int(_SPARE * room_tokens * per_token / len(where))
+    tokens = max(sessions * (context + _answer_tokens(sessions, context, num_tokens) + 64) for sessions, context in points)
+    return _SPARE * tokens * per_token
+
+
+async def _cluster(config: Any, folder: str, where: Sequence[str], points: Sequence[tuple[int, int]], num_tokens: int) -> dict[str, Any]:
+    """Tokens a second of sessions side by side, by what their clients saw, and the compute of a step."""
+    room_bytes = int(_room_bytes(config, points, num_tokens) / len(where))
     devices = ",".join(where)
     options = local_options(
         model=folder, dtype=DTYPE, num_workers=len(where), device=devices, kv_memory_bytes=room_bytes, strategy="balanced", adapt="off"
@@ -122,7 +139,7 @@ async def _cluster(config: Any, folder: str, where: Sequence[str], num_tokens: i
         client = await stack.enter_async_context(Client(cluster.address))
         await _round(client, 1, gpu_stage.POINTS[0][1], 16)
         rows = []
-        for sessions, context in _CLUSTER_POINTS:
+        for sessions, context in points:
             transcripts = await _round(client, sessions, context, _answer_tokens(sessions, context, num_tokens))
             rows.append(_figures(sessions, transcripts) | {"context": context})
         stages = [f"{stage.worker_id}: [{stage.start}, {stage.stop})" for stage in (await client.status()).stages]
