@@ -152,6 +152,19 @@ def test_a_slot_that_nobody_took_is_free_again() -> None:
     assert ring.reserve(4) == Place(2, 0)
 
 
+def test_a_header_is_empty_when_it_is_given_again() -> None:
+    ring, numbers = made(), torch.ones(4)
+    inlet = Inlet.of(ring.offer, "cpu")
+    assert inlet is not None
+    for _ in range(NUM_SLOTS):
+        place = filled(ring, numbers)
+        ring.tell(place, 1.0, 2.0)
+        taken(inlet, place, numbers)
+        inlet.leave(place.sequence)
+    again = ring.reserve(16)
+    assert again is not None and ring.memory.marks[again.index] == 0 and inlet.times(again) is None
+
+
 def test_slots_that_cannot_be_are_refused() -> None:
     ring, numbers = made(), torch.ones(4)
     inlet = Inlet.of(ring.offer, "cpu")
