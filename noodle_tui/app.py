@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from textual import events
 from textual.app import App
@@ -25,20 +25,8 @@ from engine.data.errors import NoodleError
 from engine.program import run_program
 from noodle_tui import options as command_line
 from noodle_tui.background import begin
-from noodle_tui.cluster.link import Link
 from noodle_tui.cluster.tape import Tape
 from noodle_tui.config import Config, load_config
-from noodle_tui.core.messages import (
-    AccessChanged,
-    LogsArrived,
-    Message,
-    Quitting,
-    ReplayMoved,
-    Said,
-    SessionEnded,
-    Tick,
-    TokenArrived,
-)
 from noodle_tui.core.pages import Page
 from noodle_tui.core.reading import Reading
 from noodle_tui.glyphs import ASCII, Glyphs
@@ -56,7 +44,9 @@ from noodle_tui.themes import Look, changed_s, choose_look, load_theme, theme_fi
 
 if TYPE_CHECKING:
     from noodle_tui.cluster.cluster_calls import ClusterCalls
+    from noodle_tui.cluster.link import Link
     from noodle_tui.cluster.replay import ReplayLink
+    from noodle_tui.core.messages import Message
     from noodle_tui.input.key_effects import KeyEffects
     from noodle_tui.input.keyboard import Keyboard
 
@@ -103,7 +93,6 @@ class ConsoleApp(App[None], inherit_bindings=False):
         )
         self.settings = Settings(tuple(theme_names()))
         self._make_link = make_link or _make_link
-        self.link: Link | ReplayLink = self._make_link(options, self.dispatch)
         self.look = look
         self._glyphs = glyphs
         self.tape = Tape(self)
@@ -112,6 +101,11 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self._painted_s = 0.0
         self.loop: asyncio.AbstractEventLoop | None = None
         self._apply_theme()
+
+    @functools.cached_property
+    def link(self) -> Link | ReplayLink:
+        """To the cluster or the recording; `switch` puts another one in its place."""
+        return cast("Link | ReplayLink", self._make_link(self.options, self.dispatch))
 
     @functools.cached_property
     def calls(self) -> ClusterCalls:
@@ -181,12 +175,15 @@ class ConsoleApp(App[None], inherit_bindings=False):
         try:
             action()
         except NoodleError as problem:
+            from noodle_tui.core.messages import Said
+
             self.dispatch(Said(str(problem), is_error=True))
 
     # --- state and paint ------------------------------------------------------------------------------------------
     def dispatch(self, message: Message) -> None:
         """Take in one message; what the reader waits for is painted soon, the rest at the next tick."""
         from noodle_tui.changes.reducer import reduce
+        from noodle_tui.core.messages import LogsArrived, ReplayMoved, SessionEnded, TokenArrived
 
         before = self.state
         self.state = reduce(before, message, self.clock())
@@ -226,6 +223,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
             self.call_next(self.paint)
 
     def _on_timer(self) -> None:
+        from noodle_tui.core.messages import Tick
+
         self.dispatch(Tick())
         self.calls.look_at_suggestion()
         self.calls.look_at_links()
@@ -277,11 +276,15 @@ class ConsoleApp(App[None], inherit_bindings=False):
     # --- the link -------------------------------------------------------------------------------------------------
     def switch(self, address: str) -> None:
         """Connect to another coordinator; an embedded cluster is ended. Raises what `Options` and `checked` say against it."""
+        from noodle_tui.core.messages import Said
+
         options = command_line.checked(Options(connect=address, hz=self.options.hz, access=self.options.access))
         self.dispatch(Said(f"connecting to {address}"))
         begin(self, self._switch, options, group="switch", exclusive=True)
 
     async def _switch(self, options: Options) -> None:
+        from noodle_tui.core.messages import AccessChanged
+
         self.workers.cancel_group(self, "answer")
         self.workers.cancel_group(self, "link")
         await self.link.stop()
@@ -300,6 +303,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
             self.link.kill()
             self.exit(return_code=exit_code)
             return
+        from noodle_tui.core.messages import Quitting
+
         ending = "ending the cluster's processes, {app.quit} again = at once"
         self.dispatch(Quitting(self.state.named(ending) if self.link.owns_cluster else "leaving"))
         self.paint()
@@ -321,8 +326,10 @@ class ConsoleApp(App[None], inherit_bindings=False):
 def _make_link(options: Options, post: Callable[[Message], None]) -> Link | ReplayLink:
     """The way to a cluster, or a recording in its place."""
     if options.replay is None:
+        from noodle_tui.cluster.link import Link
+
         return Link(options, post)
-    from noodle_tui.cluster.replay import ReplayLink  # not for the first paint of everybody else
+    from noodle_tui.cluster.replay import ReplayLink
 
     return ReplayLink(options, post)
 

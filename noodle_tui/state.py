@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING
 from engine.data.generation import SessionText
 from engine.data.plan import Plan
 from engine.data.status import ClusterStatus, Event
-from engine.diagnosis.standing import Standing
 from noodle_tui.core.generation import Generation
 from noodle_tui.core.history import History
 from noodle_tui.core.keys import KEYS, Key, named
 from noodle_tui.core.logs import LogBook
 from noodle_tui.core.looks import FINE_SPAN_S
-from noodle_tui.core.messages import ReplayMoved
 from noodle_tui.core.pages import Ui
 from noodle_tui.core.talk import Talk
 
@@ -26,6 +24,8 @@ if TYPE_CHECKING:
     from engine.data.adaptation import AdaptationEntry
     from engine.data.measured_link import MeasuredLink
     from engine.data.moves import MoveEstimate
+    from engine.diagnosis.standing import Standing
+    from noodle_tui.core.messages import ReplayMoved
     from noodle_tui.core.profile_view import ProfileView
 
 FRAME_INTERVAL_S = 1.0  # the coordinator re-sends at least this often, as proof of life

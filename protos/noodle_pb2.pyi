@@ -117,12 +117,14 @@ class ModelRef(_message.Message):
     def __init__(self, model: _Optional[str] = ..., random_weights: _Optional[int] = ..., dtype: _Optional[str] = ..., kv_dtype: _Optional[str] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("spec", "state")
+    __slots__ = ("spec", "state", "version")
     SPEC_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     spec: NodeSpec
     state: str
-    def __init__(self, spec: _Optional[_Union[NodeSpec, _Mapping]] = ..., state: _Optional[str] = ...) -> None: ...
+    version: VersionReply
+    def __init__(self, spec: _Optional[_Union[NodeSpec, _Mapping]] = ..., state: _Optional[str] = ..., version: _Optional[_Union[VersionReply, _Mapping]] = ...) -> None: ...
 
 class RegisterReply(_message.Message):
     __slots__ = ("cluster_id", "generation", "heartbeat_period_s", "lease_s")

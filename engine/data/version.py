@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.data.errors import Refused
+
 PROTOCOL_VERSION = 3  # rises when an older side could not work with a newer one; fields that may be ignored do not count
 DISTRIBUTION = "noodlecore"
 
@@ -29,3 +31,14 @@ def own_version() -> Version:
         return Version(metadata.version(DISTRIBUTION), PROTOCOL_VERSION)
     except metadata.PackageNotFoundError:
         return Version("", PROTOCOL_VERSION)
+
+
+def check_protocol(name: str, other: Version) -> None:
+    """Raise Refused, with both versions and the way out, if the worker `name` speaks another protocol than this side."""
+    if other.protocol_version in (0, PROTOCOL_VERSION):
+        return
+    older = f"worker {name}" if other.protocol_version < PROTOCOL_VERSION else "the coordinator"
+    raise Refused(
+        f"worker {name} is {other}, the coordinator is {own_version()}: they cannot work together; bring {older} up to date "
+        f"(pip install -U {DISTRIBUTION})"
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from engine.data.status import ClusterStatus
-from engine.diagnosis.diagnose import diagnose
 from engine.diagnosis.finding import Finding, Keys, Kind, by_share
 
 SAID_AFTER_S = 1.5
@@ -41,6 +40,8 @@ class Standing:
 
     def after(self, status: ClusterStatus, now_s: float) -> Standing:
         """With one look more, at `now_s` on any clock that does not go back; one that did begins anew."""
+        from engine.diagnosis.diagnose import diagnose  # a console that has nothing to look at yet does without
+
         before = {known.finding.key: known for known in self.known if known.last_s <= now_s}
         keys = frozenset(key for key, known in before.items() if known.said)
         found = {finding.key: finding for finding in diagnose(status, keys)}

@@ -1,22 +1,24 @@
-"""Products of 8-bit weights with rows that are rounded to 8 bits as they come: W8A8, summed in 32-bit integers.
+"""Products of 8-bit weights with rows that are rounded to 14 bits as they come, summed in 32-bit integers.
 
-One scale for each row of the weight and one for each row of the input, both largest value / 127. Sums of integers are
-exact, so a row's result depends neither on the rows beside it, nor on threads, nor on how a kernel orders its work.
+One scale for each row of the weight, its largest value / 127, and one for each row of the input, its largest value / 8192. A rounded
+value is 128 x upper + lower, and both parts are 8-bit numbers: a row of the input goes in as two. Sums of integers are exact, so a row's
+result depends neither on the rows beside it, nor on threads, nor on how a kernel orders its work.
 
-What computes it is found once by trying, never by the name of a CPU:
-- *whole*: fbgemm, which torch brings along, with the input's 8 bits in one go. Right where the CPU sums four products of 8 bits in
-  32 (AVX512 VNNI); elsewhere its kernel adds pairs in 16 bits, which overflow.
-- *halves*: the same kernel with the input's upper 7 bits and its lowest bit as two rows. Every pair then fits into 16 bits.
-- *plain*: `torch._int_mm`, where there is no fbgemm.
+Rows of 8 bits would do where the CPU adds four products of 8 bits in 32 (AVX512 VNNI), but a few large numbers among small ones, which
+trained models have, cost them 4 % of perplexity. Elsewhere fbgemm adds pairs of products in 16 bits, which 8 by 8 bits overflow
+without a word. Parts of at most 64 fit: 2 x 128 x 127 < 2^15, the 128 with the zero point that fbgemm adds.
 
-Shapes: T rows, K inputs, N outputs.
+What computes it is found once by trying, never by the name of a CPU: fbgemm, which torch brings along on x86, or else *plain*,
+`torch._int_mm`.
+
+Shapes: T rows, K inputs, N outputs. Rows may have more dimensions before T, as a model's hidden states do.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -26,25 +28,27 @@ from typing import Any
 import torch
 from torch.linalg import vector_norm
 
-LARGEST = 127
-MOST_INPUTS = 2**16  # of more, the sum of 255 x 127 might leave 32 bits
+LARGEST = 127  # of a weight
+LARGEST_INPUT = 2**13
+MOST_INPUTS = 2**16  # of more, the sum of 128 x 127 might leave 31 bits
+_PARTS = 128  # a value is this times its upper part, and its lower part
+_ZERO_POINT = 64  # of fbgemm's input, which has no sign
 _SCALE_BYTES = 12  # what a packed weight keeps of a row: scale, zero point and sum, 4 bytes each
 _FLOATS_AT_ONCE = 2**20  # of a weight that is being rounded
 _LEAST_SCALE = 1e-30  # of a row of zeros
 
 
 class Kernel(StrEnum):
-    WHOLE = "whole"
-    HALVES = "halves"
+    FBGEMM = "fbgemm"
     PLAIN = "plain"
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Rows rounded to 8 bits."""
+    """Rows rounded to 14 bits."""
 
-    values: torch.Tensor  # float32 [T, K] whole numbers up to 127; with halves [2T, K]: all of them // 2, then all of them % 2
-    scales: torch.Tensor  # float32 [T, 1]
+    parts: torch.Tensor  # float32 [2T, K] whole numbers of -64 to 64: the upper part of every row, then the lower part of every row
+    scales: torch.Tensor  # float32 [T, 1]; with further dimensions the first one is doubled in `parts`
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +59,21 @@ class Weight:
     scales: torch.Tensor  # float32 [N]
     kernel: Kernel
 
+    @property
+    def num_outputs(self) -> int:
+        return self.scales.shape[0]
+
     def product(self, rows: Rows) -> torch.Tensor:
         """float32 [T, N]."""
-        if self.kernel is Kernel.PLAIN:
-            values, right = rows.values.to(torch.int8), self.packed.t()
-            sums = torch._int_mm(values, right) if len(right) > 1 else values.int() * right.int()  # torch 2.13 is wrong for one input
-            return sums.float().mul_(self.scales).mul_(rows.scales)
-        if self.kernel is Kernel.WHOLE:
-            return _fbgemm(rows.values, LARGEST + 1, self.packed).mul_(rows.scales)
-        num_rows = len(rows.scales)
-        both = _fbgemm(rows.values, (LARGEST + 1) // 2, self.packed)
-        return torch.add(both[num_rows:], both[:num_rows], alpha=2).mul_(rows.scales)
+        upper, lower = self._scaled_sums(rows.parts).chunk(2)
+        return torch.add(lower, upper, alpha=_PARTS).mul_(rows.scales)
+
+    def _scaled_sums(self, parts: torch.Tensor) -> torch.Tensor:
+        if self.kernel is Kernel.FBGEMM:
+            return _fbgemm(parts, self.packed)
+        values, right = parts.reshape(-1, parts.shape[-1]).to(torch.int8), self.packed.t()
+        sums = torch._int_mm(values, right) if len(right) > 1 else values.int() * right.int()  # torch 2.13 is wrong for one input
+        return sums.float().mul_(self.scales).view(*parts.shape[:-1], -1)
 
 
 def weight_bytes(num_outputs: int, num_inputs: int) -> int:
@@ -73,17 +81,16 @@ def weight_bytes(num_outputs: int, num_inputs: int) -> int:
     return num_outputs * (num_inputs + _SCALE_BYTES)
 
 
-def round_rows(rows: torch.Tensor, kernel: Kernel) -> Rows:
-    """float32 [T, K] to 8 bits."""
-    scales = vector_norm(rows, math.inf, -1, keepdim=True).div_(LARGEST).clamp_min_(_LEAST_SCALE)
-    return _laid_out((rows / scales).round_(), scales, kernel)
+def round_rows(rows: torch.Tensor) -> Rows:
+    """float32 [T, K] to 14 bits."""
+    scales = torch.add(_LEAST_SCALE, vector_norm(rows, math.inf, -1, keepdim=True), alpha=1 / LARGEST_INPUT)
+    return _in_parts((rows / scales).round_(), scales)
 
 
 def whole_product(left: torch.Tensor, right: torch.Tensor) -> Callable[[], torch.Tensor]:
     """What multiplies int8 [T, K] by int8 [K, N] to float32 [T, N], to be called once or more; the layout is made before."""
-    kernel = best_kernel()
-    rows = _laid_out(left.float(), torch.ones(len(left), 1), kernel)
-    return partial(_packed(right.t(), torch.ones(right.shape[1]), kernel).product, rows)
+    rows = _in_parts(left.float(), torch.ones(len(left), 1))
+    return partial(_packed(right.t(), torch.ones(right.shape[1]), best_kernel()).product, rows)
 
 
 def round_weight(weight: torch.Tensor, kernel: Kernel | None = None) -> Weight:
@@ -98,14 +105,17 @@ def round_weight(weight: torch.Tensor, kernel: Kernel | None = None) -> Weight:
     return _packed(values, scales, kernel)
 
 
+def side_by_side(weights: Sequence[Weight]) -> Weight:
+    """Matrices of the same K and kernel as one, [N of the first + N of the second + .., K]. Their outputs have the same bits."""
+    values = torch.cat([_unpacked(weight) for weight in weights])
+    return _packed(values, torch.cat([weight.scales for weight in weights]), weights[0].kernel)
+
+
 @cache
 def best_kernel() -> Kernel:
-    """The fastest one whose sums are right on this machine."""
-    if "fbgemm" in torch.backends.quantized.supported_engines:
-        for kernel in (Kernel.WHOLE, Kernel.HALVES):
-            if _is_exact(kernel):
-                return kernel
-    return Kernel.PLAIN
+    """fbgemm where its sums are right on this machine."""
+    has_fbgemm = "fbgemm" in torch.backends.quantized.supported_engines
+    return Kernel.FBGEMM if has_fbgemm and _is_exact(Kernel.FBGEMM) else Kernel.PLAIN
 
 
 def _is_exact(kernel: Kernel) -> bool:
@@ -113,23 +123,20 @@ def _is_exact(kernel: Kernel) -> bool:
     generator = torch.Generator().manual_seed(0)
     values = torch.randint(-LARGEST, LARGEST + 1, (64, 256), dtype=torch.int8, generator=generator)
     values[::2] = values[::2].sign() * LARGEST
-    rows = torch.cat((values[:40].float(), torch.full((8, 256), float(LARGEST)), torch.full((8, 256), float(-LARGEST))))
+    most = _PARTS // 2
+    parts = torch.randint(-most, most + 1, (40, 256), generator=generator).float()
+    parts = torch.cat((parts, torch.full((8, 256), float(most)), torch.full((8, 256), float(-most))))
     try:
-        found = _packed(values, torch.ones(64), kernel).product(_laid_out(rows, torch.ones(len(rows), 1), kernel))
+        found = _packed(values, torch.ones(64), kernel)._scaled_sums(parts)
     except RuntimeError:
         return False
-    return torch.equal(found.double(), rows.double() @ values.double().t())
+    return torch.equal(found.double(), parts.double() @ values.double().t())
 
 
-def _laid_out(values: torch.Tensor, scales: torch.Tensor, kernel: Kernel) -> Rows:
-    if kernel is not Kernel.HALVES:
-        return Rows(values, scales)
-    num_rows = len(values)
-    halves = torch.empty((2 * num_rows, values.shape[1]))
-    upper, lowest = halves[:num_rows], halves[num_rows:]
-    torch.mul(values, 0.5, out=upper).floor_()
-    torch.sub(values, upper, alpha=2, out=lowest)
-    return Rows(halves, scales)
+def _in_parts(values: torch.Tensor, scales: torch.Tensor) -> Rows:
+    """Whole numbers [T, K] of at most `LARGEST_INPUT` and their scales."""
+    upper = torch.mul(values, 1 / _PARTS).round_()
+    return Rows(torch.cat((upper, torch.sub(values, upper, alpha=_PARTS))), scales)
 
 
 def _packed(values: torch.Tensor, scales: torch.Tensor, kernel: Kernel) -> Weight:
@@ -142,10 +149,27 @@ def _packed(values: torch.Tensor, scales: torch.Tensor, kernel: Kernel) -> Weigh
         return Weight(torch.ops.quantized.linear_prepack(quantised, None), scales, kernel)
 
 
-def _fbgemm(values: torch.Tensor, zero_point: int, packed: Any) -> torch.Tensor:
+def _unpacked(weight: Weight) -> torch.Tensor:
+    """int8 [N, K]."""
+    if weight.kernel is Kernel.PLAIN:
+        values: torch.Tensor = weight.packed
+    else:
+        with _fbgemm_engine():
+            values = torch.ops.quantized.linear_unpack(weight.packed)[0].int_repr()
+    return values
+
+
+def _fbgemm(values: torch.Tensor, packed: Any) -> torch.Tensor:
     """Whole numbers [T, K] times the packed weight and its scales, [T, N]."""
-    product: torch.Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(values, 1.0, zero_point, packed)
+    product: torch.Tensor = _fbgemm_operation()(values, 1.0, _ZERO_POINT, packed)
     return product
+
+
+@cache
+def _fbgemm_operation() -> Any:
+    """Without what Python does around it: looking through the arguments of every call takes as long as a small product."""
+    operation = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+    return getattr(operation.default, "_op", operation)
 
 
 @contextmanager

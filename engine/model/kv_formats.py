@@ -48,7 +48,7 @@ class KVFormat:
     def to_kept(self, numbers: torch.Tensor) -> torch.Tensor:
         """[H, n, K] as it is kept, [H, n, kept_size(K)]."""
         if self.kept != torch.int8:
-            return numbers.to(self.kept)
+            return numbers if numbers.dtype == self.kept else numbers.to(self.kept)
         exact = numbers.float()
         scales = vector_norm(exact, math.inf, -1, keepdim=True).div_(_LARGEST).clamp_min_(_LEAST_SCALE)  # [H, n, 1]
         return torch.cat(((exact / scales).round_().to(torch.int8), scales.view(torch.int8)), -1)
@@ -56,6 +56,6 @@ class KVFormat:
     def to_computed(self, kept: torch.Tensor) -> torch.Tensor:
         """[H, n, kept_size(K)] as it is computed with, [H, n, K]; the very tensor if nothing was rounded."""
         if self.kept != torch.int8:
-            return kept.to(self.computed)
+            return kept if kept.dtype == self.computed else kept.to(self.computed)
         scales = kept[..., -KV_SCALE_BYTES:].clone(memory_format=torch.contiguous_format).view(torch.float32)  # [H, n, 1], aligned
         return (kept[..., :-KV_SCALE_BYTES] * scales).to(self.computed)

@@ -121,6 +121,13 @@ class PlanningNode:
 
 
 @dataclass(frozen=True, slots=True)
+class _Known:
+    links: dict[tuple[str, str], Link]
+    ends_s: dict[str, tuple[float, float]]  # of a token id in and out, by node
+    served: dict[tuple[Steps, tuple[float, ...]], Problem] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """Place `items` (a chain) on `nodes`; a node may be left out unless `use_all_nodes`.
 
@@ -148,10 +155,8 @@ class Problem:
     held_share: float = 1.0  # of a message's bytes: what it holds a link for on average; `streamed` only
     units_per_byte: int = field(init=False, repr=False, compare=False)  # a power of two: sizes are whole numbers of units
     prefix_units: tuple[int, ...] = field(init=False, repr=False, compare=False)
-    # links by pair of nodes, and by node the seconds of a token id in and out
-    _ways: tuple[dict[tuple[str, str], Link], dict[str, tuple[float, float]]] = field(init=False, repr=False, compare=False)
+    _known: _Known = field(init=False, repr=False, compare=False)
     ties: tuple[tuple[tuple[int, ...], int], ...] = field(init=False, repr=False, compare=False)  # (items, units of each)
-    _served: dict[tuple[Steps, tuple[float, ...]], Problem] = field(init=False, repr=False, compare=False)  # the newest answers of `served`
 
     def __post_init__(self) -> None:
         _check(self)
@@ -162,8 +167,7 @@ class Problem:
         object.__setattr__(self, "prefix_units", tuple(accumulate(units, initial=0)))
         object.__setattr__(self, "ties", tuple((members, self.units(size)) for members, size in ties))
         ends = {c.node_id: (c.to_node.transfer_s(TOKEN_ID_BYTES), c.from_node.transfer_s(TOKEN_ID_BYTES)) for c in self.coordinator}
-        object.__setattr__(self, "_ways", (_both_ways(self.links), ends))
-        object.__setattr__(self, "_served", {})
+        object.__setattr__(self, "_known", _Known(_both_ways(self.links), ends))
 
     def _sizes(self, ties: Iterable[tuple[tuple[int, ...], float]]) -> Iterator[float]:
         """Every finite size in bytes."""
@@ -231,7 +235,7 @@ class Problem:
         """The link between two nodes, None if they are not connected."""
         if isinstance(self.links, Link):
             return self.links
-        return self._ways[0].get((self.nodes[sender].node_id, self.nodes[receiver].node_id))
+        return self._known.links.get((self.nodes[sender].node_id, self.nodes[receiver].node_id))
 
     def hop_s(self, sender: int, receiver: int, cut: int) -> float:
         """Time to send the output of item cut - 1; inf between nodes that are not connected."""
@@ -247,7 +251,7 @@ class Problem:
 
     def return_s(self, last: int, first: int) -> float:
         """Time to send the token id back to the first stage."""
-        if self._ways[1]:
+        if self._known.ends_s:
             return self.ends_s(last)[1] + self.ends_s(first)[0]
         if not self.return_hop or last == first:
             return 0.0
@@ -256,12 +260,12 @@ class Problem:
 
     def ends_s(self, node: int) -> tuple[float, float]:
         """Seconds of a token id from the coordinator to `nodes[node]` and back; zeros where the coordinator is no part of it."""
-        return self._ways[1].get(self.nodes[node].node_id, (0.0, 0.0))
+        return self._known.ends_s.get(self.nodes[node].node_id, (0.0, 0.0))
 
     @property
     def equal_ends(self) -> bool:
         """Whether every node is as far from the coordinator as the others."""
-        return len(set(self._ways[1].values())) <= 1
+        return len(set(self._known.ends_s.values())) <= 1
 
     def stage_cost_s(self, compute_s: float, held_s: float) -> float:
         """A stage's share of the bottleneck."""
@@ -285,7 +289,7 @@ class Problem:
 
     def served(self, steps: Steps, nodes: Iterable[int] = ()) -> Problem:
         """The same without batches: the times of such steps while `nodes` compute, each beside the others of its host."""
-        known, factors = self._served, neighbour_factors(self.hosts, [node.host_id for node in self.nodes], nodes)
+        known, factors = self._known.served, neighbour_factors(self.hosts, [node.host_id for node in self.nodes], nodes)
         if found := known.get((steps, factors)):
             return found
         most, is_even = steps.most_rows, steps.most_rows == steps.rows
@@ -306,9 +310,8 @@ class Problem:
 
 
 def _both_ways(links: Link | tuple[PairLink, ...]) -> dict[tuple[str, str], Link]:
-    if isinstance(links, Link):
-        return {}
-    return {(p.to_id, p.from_id): p.link for p in links} | {(p.from_id, p.to_id): p.link for p in links}
+    pairs = () if isinstance(links, Link) else links
+    return {(p.to_id, p.from_id): p.link for p in pairs} | {(p.from_id, p.to_id): p.link for p in pairs}
 
 
 def _check(problem: Problem) -> None:
@@ -324,12 +327,8 @@ def _check(problem: Problem) -> None:
         raise InvalidInput(f"node {next(i for i in node_ids if node_ids.count(i) > 1)!r} is given twice: names must differ")
     if problem.link_cost not in LINK_COSTS:
         raise InvalidInput(f"link_cost {problem.link_cost!r} is unknown: use {', '.join(LINK_COSTS)}")
-    for name, value, low in (
-        ("sessions", problem.sessions, 1),
-        ("context_tokens", problem.context_tokens, 0),
-        ("in_flight", problem.in_flight, 1),
-    ):
-        if value < low:
+    for name, low in (("sessions", 1), ("context_tokens", 0), ("in_flight", 1)):
+        if (value := getattr(problem, name)) < low:
             raise InvalidInput(f"{name} is {value}: it must be at least {low}")
     if problem.workspace_bytes and len(problem.workspace_bytes) != n:
         raise InvalidInput(f"{len(problem.workspace_bytes)} workspace sizes are given for {n} items")

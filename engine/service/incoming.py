@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError, Message
 from engine.data.errors import Exhausted, InvalidInput, check_name
 from engine.data.plan import NodeSpec, Stage
 from engine.data.sampling import LEAST_BIAS, LEAST_LOGPROB, LEAST_PENALTY
-from engine.data.version import PROTOCOL_VERSION
+from engine.data.version import PROTOCOL_VERSION, Version
 from engine.profile.hardware import DeviceType
 from engine.service import wire
 from engine.service.addresses import check_address
@@ -239,6 +239,12 @@ def check_spec(spec: NodeSpec) -> NodeSpec:
     if len(spec.dtypes) > 64:
         raise InvalidInput(f"dtypes has {len(spec.dtypes)} entries: at most 64 are allowed")
     return spec
+
+
+def check_version(message: pb.VersionReply) -> Version:
+    """What a worker says of its version, if it can be so; raises InvalidInput."""
+    _short("package_version", message.package_version)
+    return wire.from_message(Version, message)
 
 
 def check_stages(stages: Collection[pb.Stage]) -> tuple[Stage, ...]:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.data.errors import NoodleError, Refused
-from noodle_tui.core.messages import FrameArrived, LinkLost, Message, RecordingChanged, Said
 
 if TYPE_CHECKING:
     from noodle_tui.app import ConsoleApp
     from noodle_tui.cluster.recording import Recorder
+    from noodle_tui.core.messages import Message
 
 
 class Tape:
@@ -24,6 +24,7 @@ class Tape:
     def begin(self, path: Path) -> None:
         """Record to a new file from now on, beginning with what is known; raises NoodleError."""
         from noodle_tui.cluster.recording import Recorder  # not for the first paint
+        from noodle_tui.core.messages import RecordingChanged
 
         if self._app.options.replay is not None:
             raise Refused("a replay is a recording already")
@@ -34,6 +35,8 @@ class Tape:
 
     def end(self) -> None:
         """The file is complete; raises Refused when there is none."""
+        from noodle_tui.core.messages import RecordingChanged, Said
+
         if self._recorder is None:
             raise Refused("nothing is being recorded: `record FILE` begins")
         path = self._recorder.path
@@ -45,6 +48,8 @@ class Tape:
         """Write what belongs into a recording; a disk that refuses ends it, and that is said."""
         if self._recorder is None:
             return
+        from noodle_tui.core.messages import FrameArrived, LinkLost, RecordingChanged
+
         try:
             if isinstance(message, FrameArrived):
                 self._recorder.frame(message.frame, message.wall_s, time.monotonic())

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from engine.data.generation import FinishReason, StageTiming, Used
-from noodle_tui.core.messages import PromptSent, SessionEnded, TokenArrived
 from noodle_tui.text.safe_text import clean, safe_text
 from noodle_tui.text.step_times import StepTimes, with_step
+
+if TYPE_CHECKING:
+    from noodle_tui.core.messages import PromptSent, SessionEnded, TokenArrived
 
 MAX_ANSWER_CHARS = 32_000  # about 8,000 tokens; the beginning of a longer answer is given up, its end is kept
 MAX_ERROR_CHARS = 2_000

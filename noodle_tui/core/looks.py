@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.data.status import ClusterStatus, NodeState, NodeStatus, StageStatus
-from engine.diagnosis.diagnose import memory_share
 
 FINE_SPAN_S, COARSE_SPAN_S = 300.0, 3600.0
 FINE_EVERY_S, COARSE_EVERY_S = 0.9, 12.0
@@ -85,6 +84,8 @@ def _look(status: ClusterStatus, wall_s: float, before: Look | None) -> Look:
 
 def _of_node(node: NodeStatus, stage: StageStatus | None) -> tuple[float, ...]:
     """A lost node does nothing any more, whatever it did last."""
+    from engine.diagnosis.diagnose import memory_share  # not for the first paint
+
     if node.state is NodeState.LOST:
         return (0.0,) * len(OF_NODE)
     gauges = node.gauges

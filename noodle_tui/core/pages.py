@@ -13,6 +13,8 @@ from noodle_tui.text.tables import Listing
 if TYPE_CHECKING:
     from engine.data.moves import MoveEstimate
 
+FIELD_ROWS = 2  # of the Prompt screen, below its body: the prompt and its settings
+
 
 class Page(StrEnum):
     """In the order of the digit keys."""

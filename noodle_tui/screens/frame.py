@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 
-from noodle_tui.core.pages import EntryKind, Page
+from noodle_tui.core.pages import FIELD_ROWS, EntryKind, Page
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.screens.prompt import FIELD_ROWS
 from noodle_tui.state import ConsoleState, LinkState
 from noodle_tui.text.lines import Canvas, Line, Lines, Span, crop, fit, line, stack
 from noodle_tui.widgets.boxes import boxed, laid_over

@@ -19,12 +19,10 @@ from textual.widget import Widget
 
 from engine.data.errors import InvalidInput
 from engine.data.sampling import SamplingRequest
-from noodle_tui.core.messages import RowChosen
-from noodle_tui.core.pages import Page
+from noodle_tui.core.pages import FIELD_ROWS, Page
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.options import Options
 from noodle_tui.screens.frame import NUM_TOP_ROWS, Settings, body_lines, last_line, top_lines
-from noodle_tui.screens.prompt import FIELD_ROWS
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.lines import Canvas, Lines, Span, line
 from noodle_tui.themes import Look
@@ -178,6 +176,8 @@ class Main(Screen[None], inherit_bindings=False):
         row = y - NUM_TOP_ROWS
         identity = identity_at(state, lines[row]) if 0 <= row < len(lines) else ""
         if identity:
+            from noodle_tui.core.messages import RowChosen
+
             self.app.dispatch(RowChosen(identity))
             if event.chain == 2:
                 self.app.effects.press("nav.in")

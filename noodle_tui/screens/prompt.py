@@ -9,8 +9,6 @@ from noodle_tui.widgets.answer import figures
 from noodle_tui.widgets.notices import num_rows_above, weights
 from noodle_tui.widgets.transcript import NO_TEMPLATE, num_rows, system_rows, transcript
 
-FIELD_ROWS = 2  # of this screen, below its body: the prompt and its settings
-
 
 def prompt_body(state: ConsoleState, canvas: Canvas) -> Lines:
     """What the answer is worth and what it costs, then what was said, or how to begin."""

@@ -113,8 +113,10 @@ def test_names_of_nodes_must_differ() -> None:
         problem_from(twice)
 
 
-def test_a_written_document_is_read_back() -> None:
-    assert read_problem(json.dumps(GOOD)) == problem_from(GOOD)
+@pytest.mark.parametrize("before", ["", "\ufeff"])
+def test_a_written_document_is_read_back(before: str) -> None:
+    """With a byte order mark too, which a library's caller may have left in the text."""
+    assert read_problem(before + json.dumps(GOOD)) == problem_from(GOOD)
 
 
 def test_coordinator_links_are_one_for_every_node() -> None:

@@ -21,6 +21,7 @@ from engine.data.generation import FinishReason, GenerateRequest, Used
 from engine.data.plan import NodeSpec, Stage
 from engine.data.sampling import GREEDY
 from engine.data.status import SessionStatus, Severity
+from engine.data.version import own_version
 from engine.service.coordinator import peers, worker_peer
 from engine.service.coordinator import shell as shell_module
 from engine.service.coordinator.journal.journal import Journal, written
@@ -49,7 +50,7 @@ def test_a_worker_that_registers_again_stays_connected(tmp_path: Path) -> None:
         shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), Access())
         async with serving("w1") as first, serving("w1") as second:
             for address in (first, second):
-                await shell.admit(replace(spec("w1"), address=address), ready=True)
+                await shell.admit(replace(spec("w1"), address=address), ready=True, version=own_version())
                 shell.cluster.members.get("w1").stage = Stage("w1", 0, 5)  # type: ignore[union-attr]
                 await asyncio.sleep(0)
             assert "w1" in shell.peers and shell.peers["w1"].address == second
@@ -80,13 +81,13 @@ def test_a_worker_is_not_taken_at_an_address_where_it_is_not(tmp_path: Path) -> 
     async def work() -> None:
         shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), Access())
         with pytest.raises(Unavailable, match=r"worker w1 at 127\.0\.0\.1:1: .*--advertise"):
-            await shell.admit(at("w1", "127.0.0.1:1"), ready=False)
+            await shell.admit(at("w1", "127.0.0.1:1"), ready=False, version=own_version())
         async with serving("w2") as address:
             for _ in range(2):
                 with pytest.raises(Unavailable, match=r"worker w2 answers at .*, not w1.*--advertise"):
-                    await shell.admit(at("w1", address), ready=False)
+                    await shell.admit(at("w1", address), ready=False, version=own_version())
             assert not shell.peers
-            await shell.admit(at("w2", address), ready=False)
+            await shell.admit(at("w2", address), ready=False, version=own_version())
             await asyncio.sleep(0)
             assert [e.text.split(":")[0] for e in shell.events][:2] == ["cannot join", "cannot join"]
             assert "joined" in [*shell.events][2].text and len([*shell.events]) == 3
@@ -121,13 +122,13 @@ def test_a_worker_that_is_slow_at_its_start_is_waited_for_and_nobody_is_alarmed(
     async def work() -> None:
         shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(tmp_path / "journal.sqlite3"), Access())
         async with slow("w1", 3) as (address, asked):
-            await shell.admit(at("w1", address), ready=False)
+            await shell.admit(at("w1", address), ready=False, version=own_version())
             await asyncio.sleep(0)
             assert asked[0] >= 4 and [e.text.split(" ")[0] for e in shell.events] == ["joined"]
         monkeypatch.setattr(peers, "PATIENCE_S", 0.5)
         async with slow("w2", 10**9) as (address, asked):
             with pytest.raises(Unavailable, match=r"worker w2 at .* does not answer: .*--listen or --advertise"):
-                await shell.admit(at("w2", address), ready=False)
+                await shell.admit(at("w2", address), ready=False, version=own_version())
             assert asked[0] >= 2 and [*shell.events][-1].text.startswith("cannot join: worker w2")
         await shell.close()
 
@@ -235,7 +236,7 @@ def test_of_workers_that_cannot_join_only_the_newest_names_are_remembered(tmp_pa
         async with serving("w0") as address:
             for name in ("w1", "w2", "w3", "w3", "w4", "w5", "w5", "w1"):
                 with pytest.raises(Unavailable, match=f"answers at .*, not {name}"):
-                    await shell.admit(at(name, address), ready=False)
+                    await shell.admit(at(name, address), ready=False, version=own_version())
         assert [e.subject for e in shell.events] == ["w1", "w2", "w3", "w4", "w5", "w1"] and len(shell._turned_away) == 3
         await shell.close()
 

@@ -33,7 +33,7 @@ from engine.service.coordinator.outputs.session_text import text_of
 from engine.service.coordinator.shell import ClusterShell
 from engine.service.coordinator.watchers import Watchers
 from engine.service.errors import as_noodle_error
-from engine.service.incoming import check_heartbeat, check_spec, check_stages
+from engine.service.incoming import check_heartbeat, check_spec, check_stages, check_version
 from engine.service.tracing import parent as trace
 from engine.service.trust.gatekeeper import caller_digest, caller_role, check_caller_is, why_cut
 from protos import noodle_pb2 as pb
@@ -60,7 +60,7 @@ class ControlService(rpc.ControlServicer):
         check_caller_is(spec.node_id)
         if spec.node_id == COORDINATOR:
             raise InvalidInput(f"a worker cannot be called {COORDINATOR}: links use that name for the coordinator; give another --id")
-        generation = await self._shell.admit(spec, ready=request.state == "ready")
+        generation = await self._shell.admit(spec, request.state == "ready", check_version(request.version))
         leases = self._shell.cluster.config.leases
         return pb.RegisterReply(
             cluster_id=self._shell.cluster_id,

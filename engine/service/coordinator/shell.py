@@ -24,6 +24,7 @@ from engine.control.status import cluster_status
 from engine.data.errors import NoodleError, Refused, Unavailable
 from engine.data.plan import NodeSpec
 from engine.data.status import Alarms, ClusterStatus, Severity
+from engine.data.version import Version, check_protocol
 from engine.profile.profile import Profile
 from engine.service import wire
 from engine.service.coordinator.event_list import EventList
@@ -170,12 +171,14 @@ class ClusterShell:
             self.record(record)
         self.spawn(self._lookout.look_ahead(self.cluster, now_s))
 
-    async def admit(self, spec: NodeSpec, ready: bool) -> int:
+    async def admit(self, spec: NodeSpec, ready: bool, version: Version) -> int:
         """Take a worker in and return the number of its registration.
 
-        Raises Refused if another living process has its name, Unavailable if it is not found at the address it gave.
+        Raises Refused if it speaks another protocol or another living process has its name, Unavailable if it is not found at the
+        address it gave.
         """
         try:
+            check_protocol(spec.node_id, version)
             peer = await self.peers.reach(spec)
             generation = self._register(spec, ready, peer)
         except NoodleError as e:

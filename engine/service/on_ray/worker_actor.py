@@ -6,11 +6,8 @@ Its key never leaves the node.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from engine.data.errors import Unavailable
 from engine.files import replace_whole
 from engine.service.on_ray.child import Child
+from engine.service.on_ray.key_folder import KeyFolder
 from engine.service.trust import certificates
 
 
@@ -26,24 +24,25 @@ class WorkerActor:
 
     def __init__(self) -> None:
         self._lock, self._is_stopping = threading.Lock(), False
-        self._folder: Path | None = None
+        self._papers: KeyFolder | None = None
         self._child: Child | None = None
 
     def request(self, name: str) -> bytes:
         """Makes a key; returns what asks an authority for its certificate, in PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         self._forget()
-        self._folder = Path(tempfile.mkdtemp(prefix="noodle-worker-"))
-        certificates.write_key(self._folder / "node.key", key)
+        self._papers = KeyFolder()
+        certificates.write_key(self._papers.path / "node.key", key)
         return certificates.request_for(key, name).public_bytes(serialization.Encoding.PEM)
 
     def begin(self, name: str, words: Sequence[str], papers: Mapping[str, bytes]) -> dict[str, object]:
         """Start `worker WORDS` with the certificate for the key; `papers` are files by name. Returns what it announces."""
-        if self._folder is None:
+        if self._papers is None:
             raise AssertionError("a key was asked for first")
+        folder = self._papers.path
         for file, content in papers.items():
-            replace_whole(self._folder / file, content)
-        shown = [f"--tls-key={self._folder / 'node.key'}", f"--tls-cert={self._folder / 'node.pem'}", f"--tls-ca={self._folder / 'ca.pem'}"]
+            replace_whole(folder / file, content)
+        shown = [f"--tls-key={folder / 'node.key'}", f"--tls-cert={folder / 'node.pem'}", f"--tls-ca={folder / 'ca.pem'}"]
         listen = f"--listen={_bracketed(own_host())}:0"
         with self._lock:
             if self._is_stopping:
@@ -66,9 +65,9 @@ class WorkerActor:
         self._forget()
 
     def _forget(self) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        if self._papers is not None:
+            self._papers.remove()
+            self._papers = None
 
 
 def own_host() -> str:

@@ -22,6 +22,7 @@ import grpc.aio
 
 from engine.data.errors import InvalidInput, NoodleError, Refused, Unauthorized, check_name
 from engine.data.plan import NodeSpec
+from engine.data.version import own_version
 from engine.model.weights.weight_cache import CACHE_FOLDER, WeightCache
 from engine.service import sensors, wire
 from engine.service.addresses import check_address
@@ -268,6 +269,7 @@ class Worker:
 
     async def _connect(self, stub: rpc.ControlStub, state: str, fenced: asyncio.Event) -> Connection:
         request = pb.RegisterRequest(state=state)
+        wire.to_message(await asyncio.to_thread(own_version), request.version)
         address = advertised_address(self._bound, self._options.advertise, self._options.join)
         metrics_address = advertised_host(self._metrics_bound, self._options.advertise, self._options.join)
         wire.to_message(replace(self._spec, address=address, metrics_address=metrics_address), request.spec)

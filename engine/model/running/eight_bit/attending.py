@@ -47,9 +47,10 @@ class ExactCache(StepCache):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self._written.add(layer_idx)
         histories, start = [], 0
+        all_keys, all_values = key_states[0], value_states[0]
         for session_id, num_new in self._rows:
             stop = start + num_new
-            self._store.append(session_id, layer_idx, key_states[0, :, start:stop], value_states[0, :, start:stop])
+            self._store.append(session_id, layer_idx, all_keys[:, start:stop], all_values[:, start:stop])
             length = self._store.length(session_id) + num_new
             histories.append(_History(start, stop, length, *self._store.padded(session_id, layer_idx, length)))
             start = stop
@@ -77,7 +78,9 @@ class _ExactLayer(StepLayer):
                 after = min(history.length, num_visible)
                 group = queries[packed : packed + after - first].contiguous()
                 mask = self._mask(rule, first, after)
-                keys, values = history.keys[:, :num_visible], history.values[:, :num_visible]
+                keys, values = history.keys, history.values
+                if num_visible < keys.shape[1]:
+                    keys, values = keys[:, :num_visible], values[:, :num_visible]
                 if softcap is None and sinks is None:
                     outputs.append(_attend(group, keys, values, mask, scaling))
                 else:
@@ -104,10 +107,14 @@ def _whole_blocks(num_tokens: int) -> int:
 def _attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scaling: float) -> torch.Tensor:
     """Queries [n, Hq, K] over keys [H, L, K]; returns [n, Hq, V]. Query heads of one key head are rows of one product."""
     num_rows, num_query_heads, size = queries.shape
-    num_shared = num_query_heads // len(keys)
-    grouped = queries.view(num_rows, len(keys), num_shared, size)
+    num_heads = keys.shape[0]
+    num_shared = num_query_heads // num_heads
+    grouped = queries.view(num_rows, num_heads, num_shared, size)
+    num_added = _aligned(num_shared, values.shape[2]) - num_shared
+    if num_added:
+        grouped = torch.cat((grouped, grouped.new_zeros(num_rows, num_heads, num_added, size)), 2)
     output = scaled_dot_product_attention(
-        pad(grouped, (0, 0, 0, _aligned(num_shared, values.shape[2]) - num_shared)),
+        grouped,
         keys.expand(num_rows, -1, -1, -1),
         values.expand(num_rows, -1, -1, -1),
         attn_mask=mask,

@@ -24,6 +24,8 @@ def in_pieces(function: Callable[[torch.Tensor], torch.Tensor], numbers: torch.T
     if numbers.device.type != "cpu":
         return function(numbers)
     size = numbers.shape[-1]
+    if size % _AT_ONCE == 0 and numbers.numel() <= _PIECE and numbers.is_contiguous():
+        return function(numbers)
     padded = numbers if size % _AT_ONCE == 0 else pad(numbers, (0, -size % _AT_ONCE))
     flat = padded.reshape(-1)
     found = function(flat) if len(flat) <= _PIECE else torch.cat([function(piece) for piece in flat.split(_PIECE)])

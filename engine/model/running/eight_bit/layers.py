@@ -8,42 +8,91 @@ Shapes: T tokens, K inputs, N outputs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeGuard
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import torch
 from torch import nn
 
-from engine.model.eight_bit_products import MOST_INPUTS, Rows, Weight, best_kernel, round_rows, round_weight, weight_bytes
+from engine.model.eight_bit_products import MOST_INPUTS, Rows, Weight, round_rows, round_weight, side_by_side, weight_bytes
 
 if TYPE_CHECKING:
     from engine.model.running.chain import Chain
 
 
-class LastRows:
-    """The rows that were rounded last. Layers that are given the very same tensor one after another share them."""
+class Part(NamedTuple):
+    """Where a layer's weight is."""
+
+    weight: Weight  # its own, or that of several layers side by side
+    start: int  # its first output in there
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """The weight of one layer. Stages that share a layer share this object, so joining in one of them shows in all.
+
+    They may run in two threads: `part` is read once and replaced whole.
+    """
+
+    part: Part
+    num_outputs: int
+
+
+class LastInput:
+    """What was computed last, for layers that are given the very same tensor one after another: they share its rounded rows.
+
+    From the second time on they share one product too: a product of a few rows costs as much in calls as in sums.
+    """
 
     def __init__(self) -> None:
         self._input: torch.Tensor | None = None  # held, so that no other tensor can be taken for it
         self._rows: Rows | None = None
+        self._apart: list[Held] = []  # that took it each with a product of their own
+        self._weight: Weight | None = None
+        self._product: torch.Tensor | None = None  # while layers are still to take their part of it
 
-    def of(self, hidden: torch.Tensor) -> Rows:
-        """[.., K] as rounded rows [T, K]."""
+    def product(self, held: Held, hidden: torch.Tensor) -> torch.Tensor:
+        """[.., K] times a layer's weight, [.., N]."""
         if hidden is not self._input or self._rows is None:
-            self._rows = round_rows(hidden.reshape(-1, hidden.shape[-1]), best_kernel())
+            _join(self._apart)
+            self._apart, self._product = [], None
+            self._rows = round_rows(hidden)
             self._input = hidden
-        return self._rows
+        (weight, start), num_outputs = held.part, held.num_outputs
+        if weight.num_outputs == num_outputs:
+            if held not in self._apart:
+                self._apart.append(held)
+            return weight.product(self._rows)
+        product = self._product
+        if product is None or weight is not self._weight:
+            product = weight.product(self._rows)
+        stop = start + num_outputs
+        self._weight, self._product = weight, None if stop == weight.num_outputs else product
+        return product[..., start:stop].contiguous()
+
+
+def _join(layers: Sequence[Held]) -> None:
+    """Lay the weights of layers that share their input side by side, unless another stage has."""
+    weights = [held.part.weight for held in layers]
+    if len(layers) < 2 or any(weight.num_outputs != held.num_outputs for weight, held in zip(weights, layers, strict=True)):
+        return
+    joined, start = side_by_side(weights), 0
+    for held in layers:
+        held.part = Part(joined, start)
+        start += held.num_outputs
 
 
 class EightBitLinear(nn.Module):
     """`nn.Linear`, or transformers' Conv1D, whose weight is [K, N]."""
 
-    def __init__(self, layer: nn.Linear, last_rows: LastRows) -> None:
+    def __init__(self, layer: nn.Linear, last_input: LastInput) -> None:
         super().__init__()
         self.weight, self.bias = layer.weight, layer.bias
         self._is_conv = type(layer).__name__ == "Conv1D"
         self.out_features, self.in_features = reversed(layer.weight.shape) if self._is_conv else layer.weight.shape
-        self.held: Weight | None = None
-        self._last_rows = last_rows
+        self.held: Held | None = None
+        self._last_input = last_input
 
     @property
     def num_bytes(self) -> int:
@@ -52,32 +101,27 @@ class EightBitLinear(nn.Module):
 
     def hold(self, weight: torch.Tensor) -> None:
         """Round a weight, in the shape of the layer's own."""
-        self.held = round_weight(weight.t() if self._is_conv else weight)
+        self.held = Held(Part(round_weight(weight.t() if self._is_conv else weight), 0), self.out_features)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        product = self._weight().product(self._last_rows.of(hidden))
-        if self.bias is not None:
-            product += self.bias
-        return product.view(*hidden.shape[:-1], self.out_features)
-
-    def _weight(self) -> Weight:
         if self.held is None:
             raise RuntimeError("a layer in 8 bits runs before its weight is loaded")
-        return self.held
+        product = self._last_input.product(self.held, hidden)
+        return product if self.bias is None else product + self.bias
 
 
 def to_eight_bits(model: nn.Module, chain: Chain) -> None:
     """Replace the linear layers of the blocks and of the head; embedding and norms stay as they are."""
-    last_rows = LastRows()
+    last_input = LastInput()
     for prefix in (path for item in range(1, chain.num_items) for path in chain.prefixes(item)):
         parent, _, name = prefix.rpartition(".")
         if _is_linear(head := model.get_submodule(prefix)):
-            setattr(model.get_submodule(parent), name, EightBitLinear(head, last_rows))
+            setattr(model.get_submodule(parent), name, EightBitLinear(head, last_input))
             continue
         for module in list(model.get_submodule(prefix).modules()):
             for name, layer in list(module.named_children()):
                 if _is_linear(layer):
-                    setattr(module, name, EightBitLinear(layer, last_rows))
+                    setattr(module, name, EightBitLinear(layer, last_input))
 
 
 def held_in(model: nn.Module, name: str) -> EightBitLinear | None:

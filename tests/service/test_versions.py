@@ -1,0 +1,51 @@
+"""Programs of different versions say so before they misunderstand each other. Real processes, one of which speaks another protocol."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from engine.commands.cluster.generate import transcribe
+from engine.data.errors import InvalidInput, Refused
+from engine.data.version import PROTOCOL_VERSION, Version, check_protocol
+from engine.service.client import Client
+from engine.service.incoming import check_version
+from protos import noodle_pb2 as pb
+from tests.service import other_protocol
+from tests.service.matrix import MODEL, ids
+from tests.service.nursery import Nursery
+from tests.service.reference import reference
+from tests.service.test_live import ask, events, until
+
+
+@pytest.mark.parametrize(("by", "who"), [(-1, "worker old"), (1, "the coordinator")])
+def test_a_worker_of_another_protocol_is_refused_by_name_and_ends(nursery: Nursery, by: int, who: str) -> None:
+    arguments = ["--model", MODEL, "--random-weights", "0", "--workers", "1", "--listen", "127.0.0.1:0"]
+    address = str(nursery.start("coordinator", *arguments)[1]["address"])
+    its = ["--join", address, "--threads", "1", "--memory", "500M", "--kv-memory", "50M"]
+    changed = {other_protocol.VARIABLE: str(PROTOCOL_VERSION + by)}
+    pid, _ = nursery.start("worker", *its, "--id", "old", env=changed, prepare=other_protocol.__name__)
+    said = nursery.log_of(pid, "pip install", 60.0)
+    assert said.count("\n") == 1 and "Traceback" not in said
+    assert f"(protocol {PROTOCOL_VERSION + by}), the coordinator is" in said and f"(protocol {PROTOCOL_VERSION})" in said
+    assert f"they cannot work together; bring {who} up to date" in said
+
+    async def work() -> None:
+        async with Client(address) as client:
+            assert any("cannot join: worker old is" in event.text for event in await events(client))
+            nursery.start("worker", *its, "--id", "w1")
+            await until(client, lambda status: bool(status.stages))
+            answer = await transcribe(client, ask((1, 2, 3), 4))
+            assert ids(answer) == reference(MODEL, (1, 2, 3), 4)
+
+    asyncio.run(work())
+
+
+def test_a_worker_from_before_versions_were_told_may_join() -> None:
+    check_protocol("w1", Version("", 0))
+    check_protocol("w1", Version("0.0.1", PROTOCOL_VERSION))
+    with pytest.raises(InvalidInput, match="package_version has 5000 characters"):
+        check_version(pb.VersionReply(package_version="9" * 5000))
+    with pytest.raises(Refused, match=r"worker w1 is 0\.0\.1"):
+        check_protocol("w1", Version("0.0.1", PROTOCOL_VERSION + 1))
