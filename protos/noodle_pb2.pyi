@@ -1370,8 +1370,20 @@ class Kept(_message.Message):
     num_tokens: int
     def __init__(self, kept_id: _Optional[int] = ..., session_id: _Optional[str] = ..., epoch: _Optional[int] = ..., num_tokens: _Optional[int] = ...) -> None: ...
 
+class Slot(_message.Message):
+    __slots__ = ("sequence", "start", "made_by", "is_late")
+    SEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    MADE_BY_FIELD_NUMBER: _ClassVar[int]
+    IS_LATE_FIELD_NUMBER: _ClassVar[int]
+    sequence: int
+    start: int
+    made_by: str
+    is_late: bool
+    def __init__(self, sequence: _Optional[int] = ..., start: _Optional[int] = ..., made_by: _Optional[str] = ..., is_late: _Optional[bool] = ...) -> None: ...
+
 class StepFrame(_message.Message):
-    __slots__ = ("plan_version", "step_id", "segments", "dtype", "shape", "payload", "crc32", "timings", "releases", "failures", "kept", "dropped")
+    __slots__ = ("plan_version", "step_id", "segments", "dtype", "shape", "payload", "crc32", "timings", "releases", "failures", "kept", "dropped", "slot")
     PLAN_VERSION_FIELD_NUMBER: _ClassVar[int]
     STEP_ID_FIELD_NUMBER: _ClassVar[int]
     SEGMENTS_FIELD_NUMBER: _ClassVar[int]
@@ -1384,6 +1396,7 @@ class StepFrame(_message.Message):
     FAILURES_FIELD_NUMBER: _ClassVar[int]
     KEPT_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
     plan_version: int
     step_id: int
     segments: _containers.RepeatedCompositeFieldContainer[Segment]
@@ -1396,7 +1409,8 @@ class StepFrame(_message.Message):
     failures: _containers.RepeatedCompositeFieldContainer[SegmentResult]
     kept: _containers.RepeatedCompositeFieldContainer[Kept]
     dropped: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, plan_version: _Optional[int] = ..., step_id: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., payload: _Optional[bytes] = ..., crc32: _Optional[int] = ..., timings: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., releases: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[SegmentResult, _Mapping]]] = ..., kept: _Optional[_Iterable[_Union[Kept, _Mapping]]] = ..., dropped: _Optional[_Iterable[int]] = ...) -> None: ...
+    slot: Slot
+    def __init__(self, plan_version: _Optional[int] = ..., step_id: _Optional[int] = ..., segments: _Optional[_Iterable[_Union[Segment, _Mapping]]] = ..., dtype: _Optional[_Union[DType, str]] = ..., shape: _Optional[_Iterable[int]] = ..., payload: _Optional[bytes] = ..., crc32: _Optional[int] = ..., timings: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., releases: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[SegmentResult, _Mapping]]] = ..., kept: _Optional[_Iterable[_Union[Kept, _Mapping]]] = ..., dropped: _Optional[_Iterable[int]] = ..., slot: _Optional[_Union[Slot, _Mapping]] = ...) -> None: ...
 
 class ForwardReply(_message.Message):
     __slots__ = ()

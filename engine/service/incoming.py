@@ -176,7 +176,7 @@ def _numbers(descriptor: Descriptor) -> tuple[_Number, ...]:
 # --- what comes once for each token: as above, written out, because reflection would cost a tenth of a hop ------------
 def _is_plain_frame(frame: pb.StepFrame) -> bool:
     is_plain = not frame.failures and not frame.kept and _are_plain(frame.timings) and min(frame.shape, default=0) >= 0
-    is_plain = is_plain and min(frame.dropped, default=0) >= 0
+    is_plain = is_plain and min(frame.dropped, default=0) >= 0 and frame.slot.start >= 0
     for s in frame.segments:
         numbers = s.position >= 0 and s.sample_index >= -1 and s.reserve_tokens >= 0 and min(s.token_ids, default=0) >= 0
         is_plain = is_plain and numbers and s.num_proposed >= 0 and not s.HasField("sampling") and not s.HasField("taken")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -63,6 +64,21 @@ class Link:
     def close(self) -> None:
         self._task.cancel()
         self._call.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class NextStage:
+    """The link to the stage behind a worker's own."""
+
+    worker_id: str
+    link: Link
+    channel: grpc.aio.Channel
+    watch: asyncio.Task[None]
+
+    async def close(self) -> None:
+        self.watch.cancel()
+        self.link.close()
+        await self.channel.close()
 
 
 async def connect(access: Access, address: str, timeout_s: float) -> grpc.aio.Channel:

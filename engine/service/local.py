@@ -123,10 +123,16 @@ class LocalCluster:
             options.worker,
             join=self.address,
             worker_id=f"w{index + 1}",
-            share_with=options.num_workers,
+            device=self._device(index),
+            share_with=sum(self._device(other) == self._device(index) for other in range(options.num_workers)),
             slowdown=options.slowdowns[index] if index < len(options.slowdowns) else 1.0,
             server=self._server(ServerOptions(metrics=metrics)),
         )
+
+    def _device(self, index: int) -> str | None:
+        """Of the worker at `index`: of a list of devices each takes the next."""
+        named = self.options.worker.device
+        return named and (names := named.split(","))[index % len(names)].strip()
 
     def _server(self, options: ServerOptions) -> ServerOptions:
         security = replace(options.security, token_file=None if self._tokens is None else self._tokens.path)

@@ -51,7 +51,13 @@ def test_the_table_has_every_row() -> None:
             {"name": "generate_batch", "sessions": 32, "step_s": 0.0, "refusal": "not here", "tokens_per_s": 0.0},
         ],
         "cluster": [
-            {"workers": 1, "sessions": [{"sessions": 8, "step_s": 0.006, "compute_s": 0.0054, "tokens_per_s": 1333.0, "share": 0.9}]}
+            {
+                "workers": 2,
+                "devices": ["cuda:0", "cuda:0"],
+                "sessions": [
+                    {"sessions": 8, "context": 128, "step_s": 0.006, "compute_s": 0.0054, "tokens_per_s": 1333.0, "share": 0.9},
+                ],
+            }
         ],
     }
     lines = gpu._text("llama-1b", document).splitlines()
@@ -60,9 +66,24 @@ def test_the_table_has_every_row() -> None:
         ["generate()", "1", "50.00", "20"],
         ["generate_batch", "32", "-", "-", "not", "here"],
         ["stage,", "128", "tokens", "32", "5.00", "6400", "0.80"],
-        ["cluster,", "1", "workers", "8", "6.00", "1333", "compute", "0.90"],
+        ["2", "workers", "on", "cuda:0,", "128", "tokens", "8", "6.00", "1333", "compute", "0.90"],
     ]
     assert lines[6:] == ["prompts: 512 tokens in 18.0 ms", "how it runs"]
+
+
+def test_clusters_share_the_first_device_or_spread_over_all() -> None:
+    assert gpu.layouts(["a"], 2) == [("a",), ("a", "a")]
+    assert gpu.layouts(["a", "b"], 1) == [("a",)]
+    assert gpu.layouts(["a", "b"], 3) == [("a",), ("a", "a"), ("a", "a", "a"), ("a", "b")]
+
+
+def test_a_point_that_does_not_fit_the_card_is_left_out() -> None:
+    config, weights = gpu_stage.config_of("llama-8b"), 16 * 2**30
+    small = [(1, 128), (8, 128), (32, 128)]
+    assert gpu.fitting(config, ("a",), 100, weights, 130 * 2**30) == [*small, (128, 2048)]
+    assert gpu.fitting(config, ("a",), 100, weights, 80 * 2**30) == small
+    assert gpu.fitting(config, ("a", "a"), 100, weights, 80 * 2**30) == small
+    assert gpu.fitting(config, ("a", "b"), 100, weights, 80 * 2**30) == [*small, (128, 2048)]
 
 
 @pytest.mark.parametrize(
@@ -71,6 +92,7 @@ def test_the_table_has_every_row() -> None:
         ({"device": "cpu"}, "bench decode"),
         ({"device": "cpu", "model_config": "llama-9b"}, "'llama-9b' is not known: use llama-1b, llama-8b"),
         ({"device": "cuda:99"}, "is not on this machine"),
+        ({"device": "cpu,cuda:99"}, "'cuda:99' is not on this machine"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(options: dict[str, str], reason: str) -> None:

@@ -30,7 +30,7 @@ def test_moves_between_cpu_and_gpu_under_load_lose_no_token(cluster: Matrix) -> 
     async def work() -> None:
         async with Client(cluster.address) as client:
             await cluster.ready(client)
-            reports = await moves_under_load(client, 30)
+            reports = await moves_under_load(client, 8)
             status = await client.status()
         assert [r for r in reports if r.outcome != "done"] == []
         assert status.ended.num_failed == 0 and {n.device for n in status.nodes} == {"cpu", "cuda:0"}

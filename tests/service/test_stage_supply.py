@@ -28,6 +28,7 @@ class Runner:
 
     def __init__(self, num_damaged: int = 0) -> None:
         self.loaded: list[int] = []
+        self.model = None
         self.num_damaged = num_damaged
         self.sessions = SimpleNamespace(plan_version=0)
 

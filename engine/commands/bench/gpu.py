@@ -29,21 +29,24 @@ from engine.service.local_options import local_options
 
 DTYPE = "bfloat16"
 STEPS = 32
+_SPARE = 1.3  # stages are not all equally large
+_PROMPT_TOKENS_BESIDE = 256  # that a step takes beside decoding sessions
 _ROOM_TOKENS = 256  # that each session of a point may have beside its context
-_CLUSTER_SESSIONS = (1, 8, 32)
+_CLUSTER_POINTS = ((1, 128), (8, 128), (32, 128), (128, 2048))  # sessions, tokens that each has
 
 
 def bench_gpu(options: Bench) -> int:
     """Print a table for each size of model. Raises InvalidInput for a size or a device that is not there."""
-    from engine.model.hardware.devices import check_device
+    from engine.model.hardware.devices import check_device, on_device
 
-    device = check_device(options.device)
+    devices = [check_device(device.strip()) for device in options.device.split(",")]
     names = [name.strip() for name in options.model_config.split(",")]
     if unknown := [name for name in names if name not in gpu_stage.SIZES]:
         raise InvalidInput(f"model configuration {unknown[0]!r} is not known: use {', '.join(gpu_stage.SIZES)}")
-    if device == "cpu":
+    if "cpu" in devices:
         raise InvalidInput("bench gpu measures an accelerator: give --device cuda:0; for CPUs there is `noodle-engine bench decode`")
-    documents = {name: _measure(name, device, options) for name in names}
+    with on_device(devices[0]):
+        documents = {name: _measure(name, devices, options) for name in names}
     if options.json:
         print_json({"gpu": documents})
     else:
@@ -51,11 +54,12 @@ def bench_gpu(options: Bench) -> int:
     return 0
 
 
-def _measure(name: str, device: str, options: Bench) -> dict[str, Any]:
+def _measure(name: str, devices: Sequence[str], options: Bench) -> dict[str, Any]:
     """The stage, then transformers, then the cluster: one after another, each gives its memory back."""
+    from engine.model.hardware.devices import usable_memory
     from engine.model.hardware.freed_memory import release_memory
 
-    config = gpu_stage.config_of(name)
+    config, device = gpu_stage.config_of(name), devices[0]
     document: dict[str, Any] = {"device": device, "dtype": DTYPE}
     note(f"{name}: one stage")
     document |= _stage(config, device)
@@ -70,12 +74,13 @@ def _measure(name: str, device: str, options: Bench) -> dict[str, Any]:
             note(f"{name}: writing weights for the cluster")
             _write_weights(config, Path(folder), device)
             document["cluster"] = []
-            for workers in range(1, options.workers + 1):
-                note(f"{name}: a cluster of {workers}")
+            for where in layouts(devices, options.workers):
+                note(f"{name}: a cluster on {', '.join(where)}")
                 try:
-                    document["cluster"].append(asyncio.run(_cluster(config, folder, device, workers, options.tokens)))
+                    points = fitting(config, where, options.tokens, document["weight_bytes"], usable_memory(device)[0])
+                    document["cluster"].append(asyncio.run(_cluster(config, folder, where, points, options.tokens)))
                 except NoodleError as error:  # the other figures are worth having
-                    note(f"{name}: a cluster of {workers} did not run: {error}")
+                    note(f"{name}: a cluster on {', '.join(where)} did not run: {error}")
     return document
 
 
@@ -89,18 +94,42 @@ def _stage(config: Any, device: str) -> dict[str, Any]:
     rows = gpu_stage.decode_rows(stage, gpu_stage.POINTS, STEPS, rate)
     return {
         "running": stage.running_text,
+        "weight_bytes": stage.weight_bytes,
         "copy_bytes_per_s": rate,
         "decode": [asdict(row) | {"tokens_per_s": row.tokens_per_s, "of_floor": row.floor_s / row.step_s} for row in rows],
         "prompt_s": {tokens: gpu_stage.prompt_s(stage, tokens, 5) for tokens in (512, gpu_stage.PROMPT_TOKENS)},
     }
 
 
-async def _cluster(config: Any, folder: str, device: str, workers: int, num_tokens: int) -> dict[str, Any]:
-    """Tokens a second of sessions side by side, by what their clients saw, and the compute of a step."""
+def layouts(devices: Sequence[str], most: int) -> list[tuple[str, ...]]:
+    """The devices of each cluster's workers: one worker, then more of them on the first device and over all devices."""
+    found = [tuple([devices[0]] * workers) for workers in range(1, most + 1)]
+    spread = [tuple(devices[:workers]) for workers in range(2, most + 1) if workers <= len(devices)]
+    return [*found, *(where for where in spread if where not in found)]
+
+
+def fitting(config: Any, where: Sequence[str], num_tokens: int, weight_bytes: int, memory_bytes: int) -> list[tuple[int, int]]:
+    """The points whose keys and values fit beside the weights on cards of that memory; the smaller ones in any case."""
+    most = max(where.count(device) for device in where) / len(where)  # of the layers, on one card
+    room = [_room_bytes(config, [point], num_tokens) for point in _CLUSTER_POINTS]
+    return [
+        p for p, num_bytes in zip(_CLUSTER_POINTS, room, strict=True) if p[1] <= 128 or most * (weight_bytes + num_bytes) <= memory_bytes
+    ]
+
+
+def _room_bytes(config: Any, points: Sequence[tuple[int, int]], num_tokens: int) -> float:
+    """Of keys and values of all layers, for the largest point."""
     per_token = 4 * config.num_hidden_layers * config.num_key_value_heads * config.hidden_size // config.num_attention_heads
-    room_bytes = 2 * max(_CLUSTER_SESSIONS) * (gpu_stage.POINTS[0][1] + num_tokens + 64) * per_token
+    tokens = max(sessions * (context + _answer_tokens(sessions, context, num_tokens) + 64) for sessions, context in points)
+    return _SPARE * tokens * per_token
+
+
+async def _cluster(config: Any, folder: str, where: Sequence[str], points: Sequence[tuple[int, int]], num_tokens: int) -> dict[str, Any]:
+    """Tokens a second of sessions side by side, by what their clients saw, and the compute of a step."""
+    room_bytes = int(_room_bytes(config, points, num_tokens) / len(where))
+    devices = ",".join(where)
     options = local_options(
-        model=folder, dtype=DTYPE, num_workers=workers, device=device, kv_memory_bytes=room_bytes, strategy="balanced", adapt="off"
+        model=folder, dtype=DTYPE, num_workers=len(where), device=devices, kv_memory_bytes=room_bytes, strategy="balanced", adapt="off"
     )
     async with AsyncExitStack() as stack:
         cluster = LocalCluster(options)
@@ -108,10 +137,13 @@ async def _cluster(config: Any, folder: str, device: str, workers: int, num_toke
         await cluster.start()
         await wait_until_serving(cluster)
         client = await stack.enter_async_context(Client(cluster.address))
-        await _round(client, 1, 16)
-        rows = [_figures(sessions, await _round(client, sessions, num_tokens)) for sessions in _CLUSTER_SESSIONS]
+        await _round(client, 1, gpu_stage.POINTS[0][1], 16)
+        rows = []
+        for sessions, context in points:
+            transcripts = await _round(client, sessions, context, _answer_tokens(sessions, context, num_tokens))
+            rows.append(_figures(sessions, transcripts) | {"context": context})
         stages = [f"{stage.worker_id}: [{stage.start}, {stage.stop})" for stage in (await client.status()).stages]
-    return {"workers": workers, "stages": stages, "sessions": rows}
+    return {"workers": len(where), "devices": list(where), "stages": stages, "sessions": rows}
 
 
 def _write_weights(config: Any, folder: Path, device: str) -> None:
@@ -127,8 +159,13 @@ def _write_weights(config: Any, folder: Path, device: str) -> None:
     release_memory()
 
 
-async def _round(client: Client, sessions: int, num_tokens: int) -> list[Transcript]:
-    prompts = [tuple((7 * row + 3 * i) % 251 + 1 for i in range(gpu_stage.POINTS[0][1])) for row in range(sessions)]
+def _answer_tokens(sessions: int, context: int, num_tokens: int) -> int:
+    """So many that the first answers still go on when the last prompt has been read."""
+    return num_tokens + sessions * context // _PROMPT_TOKENS_BESIDE
+
+
+async def _round(client: Client, sessions: int, context: int, num_tokens: int) -> list[Transcript]:
+    prompts = [tuple((7 * row + 3 * i) % 251 + 1 for i in range(context)) for row in range(sessions)]
     requests = [GenerateRequest(prompt_ids=prompt, max_new_tokens=num_tokens, ignore_eos=True) for prompt in prompts]
     return list(await asyncio.gather(*(transcribe(client, request) for request in requests)))
 
@@ -152,7 +189,8 @@ def _text(name: str, document: dict[str, Any]) -> str:
     for cluster in document.get("cluster", ()):
         for row in cluster["sessions"]:
             cells = f"{1e3 * row['step_s']:.2f}", f"{row['tokens_per_s']:.0f}", f"compute {row['share']:.2f}"
-            rows.append((f"cluster, {cluster['workers']} workers", str(row["sessions"]), *cells))
+            what = f"{cluster['workers']} workers on {', '.join(dict.fromkeys(cluster['devices']))}, {row['context']} tokens"
+            rows.append((what, str(row["sessions"]), *cells))
     prompts = "; ".join(f"{tokens} tokens in {1e3 * spent_s:.1f} ms" for tokens, spent_s in document["prompt_s"].items())
     body = table(("WHAT", "SESSIONS", "STEP ms", "TOKENS/S", "OF FLOOR"), rows)
     return "\n".join((head, body, f"prompts: {prompts}", document["running"]))

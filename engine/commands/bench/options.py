@@ -59,7 +59,11 @@ class Bench:
     steps: int = option(kind=whole(1000), default=10_000, metavar="N", help="of each steady trace of `adaptation` (default %(default)s)")
     tokens: int = option(kind=whole(8), default=500, metavar="N", help="tokens per measurement (default %(default)s)")
     rounds: int = option(kind=whole(1), default=3, metavar="N", help="interleaved rounds; medians are quoted (default %(default)s)")
-    device: str = option(default="cuda:0", help="of `gpu` (default %(default)s)")
+    device: str = option(
+        default="cuda:0",
+        metavar="D[,D]",
+        help="of `gpu`: the stage runs on the first, clusters on the first and on all of them (default %(default)s)",
+    )
     model_config: str = option(default="llama-1b,llama-8b", metavar="NAME[,NAME]", help="of `gpu` (default %(default)s)")
     no_peers: bool = option(default=False, help="of `gpu`: leave transformers' own figures out")
     json: bool = option(default=False, help="one JSON document on stdout")

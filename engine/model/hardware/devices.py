@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -48,6 +49,11 @@ def default_device() -> str:
     if torch.cuda.is_available():
         return "cuda:0"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def on_device(device: str) -> AbstractContextManager[object]:
+    """The device is the thread's current one meanwhile: kernels of Triton and graphs run on that, wherever their tensors are."""
+    return torch.cuda.device(device) if device.startswith("cuda") else nullcontext()
 
 
 def check_device(device: str) -> str:

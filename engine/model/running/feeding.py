@@ -10,7 +10,8 @@ Shapes: T new tokens of all rows together.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,28 @@ if TYPE_CHECKING:
     from engine.model.running.cache import StepCache
 
 Rows = Sequence[tuple[str, Sequence[int]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Arriving:
+    """Hidden states [T, D] that somebody else is still computing: `arrive` waits for them and puts them into the tensor that it is given,
+    on the stage's device."""
+
+    shape: tuple[int, int]
+    dtype: torch.dtype
+    arrive: Callable[[torch.Tensor], None]
+
+
+Hidden = torch.Tensor | Arriving | None  # None on the first stage
+
+
+def arrived(hidden: Hidden, device: str) -> torch.Tensor | None:
+    """The tensor itself; raises what waiting for it raises."""
+    if not isinstance(hidden, Arriving):
+        return hidden
+    here = torch.empty(hidden.shape, dtype=hidden.dtype, device=device)
+    hidden.arrive(here)
+    return here
 
 
 class Feeding(StrEnum):

@@ -27,7 +27,7 @@ from engine.model.running.contiguous_kv import ContiguousKV
 from engine.model.running.eight_bit import BLOCK_TOKENS
 from engine.model.running.eight_bit.elementwise import fix_positions
 from engine.model.running.eight_bit.layers import bytes_of, place_of
-from engine.model.running.feeding import Feeder, Rows, last_positions
+from engine.model.running.feeding import Feeder, Hidden, Rows, arrived, last_positions
 from engine.model.running.kv import KVStore
 from engine.model.running.loading import SliceLoader, fill_synthetic, take_over
 from engine.model.running.paged_kv import PagedKV
@@ -212,12 +212,13 @@ class StageModel:
         return self.kv.length(session_id)
 
     @torch.inference_mode()
-    def forward(self, rows: Rows, hidden: torch.Tensor | None, num_logits: Sequence[int] | None = None) -> torch.Tensor:
-        """Process new tokens: `rows` are (session id, token ids) in packed order, `hidden` [T, D] except on the first stage.
+    def forward(self, rows: Rows, hidden: Hidden, num_logits: Sequence[int] | None = None) -> torch.Tensor:
+        """Process new tokens: `rows` are (session id, token ids) in packed order, `hidden` [T, D] except on the first stage. What is still
+        arriving is waited for once all else is ready.
 
         Returns hidden states [T, D], or on the last stage the float32 logits [sum(num_logits), V] of each row's last tokens: so many
         as `num_logits` says, or one of each row.
-        Raises NotFound, InvalidInput or Exhausted; then no session has changed.
+        Raises NotFound, InvalidInput or Exhausted, or what waiting raises; then no session has changed.
         """
         lengths, wanted = self._check(rows, hidden), num_logits or [1] * len(rows)
         if self._accelerated is not None and not self._accelerated.why_not:
@@ -226,12 +227,12 @@ class StageModel:
                 self.kv.appended(session_id, length + len(token_ids))
             return output
         run = self._run if self._chain.feeding.is_packed or len(rows) == 1 else self._run_row_by_row
-        output = run(rows, lengths, hidden, wanted)
+        output = run(rows, lengths, arrived(hidden, self.device), wanted)
         for (session_id, token_ids), length in zip(rows, lengths, strict=True):
             self.kv.commit(session_id, length + len(token_ids))
         return output
 
-    def _check(self, rows: Rows, hidden: torch.Tensor | None) -> list[int]:
+    def _check(self, rows: Rows, hidden: Hidden) -> list[int]:
         """The rows' current lengths, once everything is known to fit."""
         if not rows or len({session_id for session_id, _ in rows}) != len(rows):
             raise InvalidInput(f"a step needs 1 or more rows of different sessions, got {[session_id for session_id, _ in rows][:8]}")

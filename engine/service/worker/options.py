@@ -43,7 +43,9 @@ class WorkerOptions:
         metavar="HOST[:PORT]",
         help="the address to tell the others (default: where it listens, or its way to the coordinator)",
     )
-    device: str | None = option(help="cpu or cuda:N (default: the best one here)")
+    device: str | None = option(
+        help="cpu or cuda:N; where several workers start, a list that they take in turn (default: the best one here)"
+    )
     memory_bytes: int | None = option(
         "--memory", kind=size, metavar="SIZE", help="memory of a worker for weights and KV, e.g. 2G (default: what is available)"
     )

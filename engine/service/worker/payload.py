@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from typing import NoReturn
 
 import torch
 
@@ -22,6 +23,19 @@ _DTYPES: dict[int, torch.dtype] = {
 _NUMBERS = {dtype: number for number, dtype in _DTYPES.items()}
 
 
+def dtype_of(number: int) -> torch.dtype:
+    """Raises InvalidInput for a number that means none."""
+    dtype = _DTYPES.get(number)
+    if dtype is None:
+        raise InvalidInput(f"dtype number {number} is unknown: this version knows {sorted(_DTYPES)}")
+    return dtype
+
+
+def number_of(dtype: torch.dtype) -> int:
+    """As it travels."""
+    return _NUMBERS[dtype]
+
+
 def encode(tensor: torch.Tensor) -> tuple[int, bytes]:
     """(dtype number, bytes) of a CPU or device tensor."""
     flat = tensor.detach().to("cpu").contiguous().view(torch.uint8)
@@ -30,9 +44,7 @@ def encode(tensor: torch.Tensor) -> tuple[int, bytes]:
 
 def decode(payload: bytes, dtype_number: int, shape: tuple[int, ...], crc32: int, expected_shape: tuple[int, ...]) -> torch.Tensor:
     """The tensor in `payload`; raises InvalidInput if it does not have `expected_shape`, Corrupt if the bytes are damaged."""
-    dtype = _DTYPES.get(dtype_number)
-    if dtype is None:
-        raise InvalidInput(f"dtype number {dtype_number} is unknown: this version knows {sorted(_DTYPES)}")
+    dtype = dtype_of(dtype_number)
     if shape != expected_shape:
         raise InvalidInput(f"hidden states of shape {shape} arrived, this stage expects {expected_shape}")
     num_bytes = math.prod(shape) * dtype.itemsize
@@ -53,15 +65,17 @@ def checked_on_host(tensor: torch.Tensor, where: str) -> torch.Tensor:
     here.copy_(tensor, non_blocking=True)
     answer.copy_(is_finite, non_blocking=True)
     torch.cuda.current_stream(tensor.device).synchronize()
-    _raise_unless(bool(answer), where)
+    if not answer:
+        raise_non_finite(where)
     return here
 
 
 def check_finite(tensor: torch.Tensor, where: str) -> None:
     """Raise Corrupt if a value is infinite or not a number."""
-    _raise_unless(bool(torch.isfinite(tensor).all()), where)
+    if not torch.isfinite(tensor).all():
+        raise_non_finite(where)
 
 
-def _raise_unless(is_finite: bool, where: str) -> None:
-    if not is_finite:
-        raise Corrupt(f"{where} produced non-finite values: the weights or this dtype's range are at fault; try --dtype float32")
+def raise_non_finite(where: str) -> NoReturn:
+    """`where` names the stage that made them. Raises Corrupt."""
+    raise Corrupt(f"{where} produced non-finite values: the weights or this dtype's range are at fault; try --dtype float32")

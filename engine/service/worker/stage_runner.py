@@ -6,10 +6,7 @@ section as the KV append, without a lock. It knows messages and tensors; it does
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
-import zlib
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -21,21 +18,32 @@ from engine.control.moves import Carried
 from engine.control.sessions.stage_sessions import Append, StageSessions
 from engine.data.errors import NoodleError, Unavailable
 from engine.data.generation import Kept, Segment
+from engine.model.hardware.devices import on_device
 from engine.model.hardware.freed_memory import release_memory
 from engine.model.profiling.measure import MeasuredTimes, measure_config
 from engine.model.running.accelerator.acceleration import Acceleration
+from engine.model.running.feeding import Hidden, arrived
 from engine.model.running.stage import StageModel
 from engine.model.weights.weight_folder import WeightFolder
 from engine.service import wire
-from engine.service.errors import as_noodle_error, status_number
+from engine.service.errors import as_noodle_error
 from engine.service.meters import Meters
 from engine.service.worker import memory, payload
+from engine.service.worker.compute_thread import ComputeThread
+from engine.service.worker.handover.arrival import Arrival
+from engine.service.worker.handover.inlet import GivenUp, Inlet
+from engine.service.worker.handover.outlet import Giving, LateRows
+from engine.service.worker.handover.outlets import Outlets
+from engine.service.worker.handover.step_times import StepTimes
 from engine.service.worker.prepared_stage import PreparedStage
+from engine.service.worker.step_messages import failure, next_frame, read_segments, step_report
 from engine.service.worker.step_rows import Row, sample
 from protos import noodle_pb2 as pb
 
 T = TypeVar("T")
 Finish = Callable[[], pb.StepFrame | pb.StepReport | None]  # makes the message that follows from a step, None if nobody needs one
+
+TELL_S = 1e-4  # how often a thread with nothing else to do looks whether a step that it did not wait for has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,45 +61,61 @@ class StageRunner:
     def __init__(self, options: RunnerOptions, meters: Meters, deliver: Callable[[pb.StepFrame | pb.StepReport], None]) -> None:
         self._options, self._meters, self._deliver = options, meters, deliver
         self.slowdown = options.slowdown  # may change at any time
+        self.least_plan = 0  # steps of older plans are waited for no longer; may change at any time
+        self._outlets = Outlets(options.device, options.worker_id)
         self._measured: dict[tuple[str, str, str], MeasuredTimes] = {}  # by (fingerprint, dtype, KV dtype), at this machine's own speed
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.model: StageModel | None = None
         self.sessions = StageSessions(plan_version=0)
         self._unsaid: tuple[pb.StepFrame, Finish | pb.StepReport] | None = None  # of the last step
-        self._thread = threading.Thread(target=self._run, name="stage", daemon=True)
-        self._thread.start()
+        self._jobs = ComputeThread(options.device, self._between)
+        self._jobs.start()
 
     # ------------------------------------------------------------------------------------------ jobs
-    def submit(self, frame: pb.StepFrame) -> None:
-        """Run a step after everything that was submitted before; it is read here, while the steps before it compute."""
-        received_s, segments = time.perf_counter(), _read(frame)
+    def submit(self, frame: pb.StepFrame, inlet: Inlet | None = None) -> None:
+        """Run a step after everything that was submitted before; it is read here, while the steps before it compute. `inlet` is the shared
+        memory of the stream that it came by."""
+        received_s, segments = time.perf_counter(), read_segments(frame)
         self._meters.queue_depth += 1
-        self._jobs.put(lambda: self._step(frame, segments, received_s))
+        self._jobs.put(lambda: self._step(frame, segments, received_s, inlet))
 
     def call(self, function: Callable[[], T]) -> Future[T]:
         """Run any function on the compute thread."""
-        future: Future[T] = Future()
 
-        def job() -> None:
+        def behind_steps() -> T:
             self._say_last()
-            if not future.set_running_or_notify_cancel():  # whoever asked went away before it began
-                return
-            try:
-                future.set_result(function())
-            except BaseException as e:
-                future.set_exception(e)
+            return function()
 
-        self._jobs.put(job)
-        return future
+        return self._jobs.call(behind_steps)
 
     def close(self) -> None:
-        self._jobs.put(None)
+        self._jobs.put(self._say_last)
+        self._jobs.close()
 
-    def _run(self) -> None:
-        with torch.inference_mode():
-            while (job := self._jobs.get()) is not None:
-                job()
+    def _between(self) -> float | None:
+        """Before the next job: say what nothing holds up any more, and tell how long steps were computed that were not waited for."""
+        if self._jobs.is_idle:
             self._say_last()
+        self._meters.compute_s += self._outlets.tell_times()
+        return TELL_S if self._outlets.has_untold else None
+
+    # ------------------------------------------------------------------------------------------ memory shared with neighbours
+    def offer(self, model: StageModel, plan_version: int) -> str:
+        """Make memory for what this stage of a plan will hand on; returns what to tell the next worker, empty if there is none. From a
+        thread of the caller's."""
+        outlet = self._outlets.make(model)
+        if outlet is None:
+            return ""
+        self.call(lambda: self._outlets.hold(plan_version, outlet))
+        return outlet.offer
+
+    def withdraw(self, plan_version: int) -> None:
+        """No step of that plan is handed on any more."""
+        self.call(lambda: self._outlets.drop(plan_version))
+
+    def inlet(self, offer: str | bytes | None) -> Inlet | None:
+        """The memory that the sender of a stream offers, if it can be read here. From a thread of the caller's."""
+        with on_device(self._options.device):
+            return Inlet.of(offer, self._options.device)
 
     # ------------------------------------------------------------------------------------------ owning a stage
     def measure(self, request: pb.MeasureRequest, weights: WeightFolder) -> pb.MeasureReply:
@@ -146,7 +170,7 @@ class StageRunner:
     def prepare(self, request: pb.LoadRequest, weights: WeightFolder) -> PreparedStage:
         """The stage of a plan to come, beside the one that serves; called on a thread of the caller's."""
         options = self._options
-        with torch.inference_mode():
+        with on_device(options.device), torch.inference_mode():
             prepared = PreparedStage(
                 request, weights, options.device, options.kv_budget_bytes, self.model, self._say_progress, options.acceleration
             )
@@ -196,16 +220,24 @@ class StageRunner:
         return self.model.items_for(request.fingerprint, request.model.dtype, self._options.device)
 
     # ------------------------------------------------------------------------------------------ steps
-    def _step(self, frame: pb.StepFrame, segments: list[Segment] | Exception, received_s: float) -> None:
+    def _step(self, frame: pb.StepFrame, segments: list[Segment] | Exception, received_s: float, inlet: Inlet | None = None) -> None:
         """Run one step and deliver what follows from it, a failure of the whole step too: this thread outlives them all.
 
-        Where another step waits for a device that works by itself, that one begins before anything is said of this one.
+        Where another step waits for a device that works by itself and holds the whole model, that one begins before anything is said of
+        this one.
         """
         self._meters.queue_depth -= 1
-        finish = self._or_failed(frame, lambda: self._process(frame, segments, received_s))
+        try:
+            finish = self._or_failed(frame, lambda: self._process(frame, segments, received_s, inlet))
+        except GivenUp:  # as if the message had never come
+            return
+        finally:
+            if inlet is not None:
+                inlet.leave(frame.slot.sequence)
         self._say_last()
         self._unsaid = frame, finish
-        if self._options.device == "cpu" or self._jobs.empty():
+        is_whole = self.model is not None and self.model.is_first and self.model.is_last
+        if self._options.device == "cpu" or not is_whole or self._jobs.is_idle:
             self._say_last()
 
     def _say_last(self) -> None:
@@ -221,42 +253,39 @@ class StageRunner:
         to do with it."""
         try:
             return work()
+        except GivenUp:
+            raise
         except Exception as e:
             error = as_noodle_error(e)
-            report = pb.StepReport(worker_id=self._options.worker_id, plan_version=frame.plan_version, step_id=frame.step_id)
-            report.results.extend(_failure(s, error) for s in frame.segments)
-            report.timings.extend(frame.timings)
-            return report
+            return step_report(self._options.worker_id, frame, (), [failure(s, error) for s in frame.segments])
 
-    def _process(self, frame: pb.StepFrame, segments: list[Segment] | Exception, received_s: float) -> Finish:
+    def _process(self, frame: pb.StepFrame, segments: list[Segment] | Exception, received_s: float, inlet: Inlet | None) -> Finish:
         """Run a step; raises if it fails as a whole."""
         if isinstance(segments, Exception):
             raise segments
-        started_s = time.perf_counter()
+        times = StepTimes(received_s, time.perf_counter())
         failures: list[pb.SegmentResult] = list(frame.failures)
         self.sessions.check_plan(frame.plan_version)
         model = self.owned_model()
         self._release(model, frame)
-        rows, hidden = self._admit(model, frame, segments, failures)
-        computing_s = time.perf_counter()
-        self._compute(model, rows, hidden)
-        computed_s = time.perf_counter()
-        if (slowdown := self.slowdown) > 1.0 and rows:
-            time.sleep((slowdown - 1.0) * (computed_s - computing_s))
-            computed_s = time.perf_counter()
+        arrival = Arrival.of(frame, inlet, lambda: frame.plan_version < self.least_plan)
+        rows, hidden = self._admit(model, frame, segments, failures, arrival)
+        times.computing_s, slowdown = time.perf_counter(), self.slowdown
+        giving = self._giving(model, frame, rows, arrival, may_be_late=slowdown == 1.0)
+        self._compute(model, rows, hidden, giving)
         self._meters.kv_used_bytes = model.kv.held_bytes
+        if arrival is not None:
+            times.computing_s, times.ended_s = max(times.computing_s, arrival.arrived_s), arrival.correct()
+        times.computed_s = time.perf_counter()
+        if slowdown > 1.0 and rows:
+            time.sleep((slowdown - 1.0) * (times.computed_s - times.computing_s))
+            times.computed_s = time.perf_counter()
 
         def finish() -> pb.StepFrame | pb.StepReport | None:
-            message = self._report(frame, rows, failures) if model.is_last else self._forward(frame, rows, failures)
-            timing = message.timings.add(
-                worker_id=self._options.worker_id,
-                compute_s=computed_s - computing_s,
-                queue_s=started_s - received_s,
-                wire_in_s=computing_s - started_s,
-            )
-            now_s, clock_s = time.perf_counter(), time.monotonic()  # a wall clock jumps
-            timing.wire_out_s = now_s - computed_s
-            timing.arrived_s, timing.done_s = clock_s - (now_s - received_s), clock_s - timing.wire_out_s
+            worker_id = self._options.worker_id
+            message = step_report(worker_id, frame, rows, failures) if model.is_last else next_frame(frame, rows, failures, giving)
+            timing = message.timings.add(worker_id=worker_id)
+            times.write(timing, is_computed=giving is None or not giving.is_late)
             self._meters.add_step(timing.compute_s, timing.queue_s, timing.wire_in_s, timing.wire_out_s)
             needed = frame.segments or failures or ((frame.releases or frame.kept or frame.dropped) and not model.is_last)
             return message if needed else None
@@ -279,13 +308,20 @@ class StageRunner:
             model.kv.drop(kept_id)
 
     def _admit(
-        self, model: StageModel, frame: pb.StepFrame, segments: list[Segment], failures: list[pb.SegmentResult]
-    ) -> tuple[list[Row], torch.Tensor | None]:
+        self,
+        model: StageModel,
+        frame: pb.StepFrame,
+        segments: list[Segment],
+        failures: list[pb.SegmentResult],
+        arrival: Arrival | None = None,
+    ) -> tuple[list[Row], Hidden]:
         """The segments this stage may run, and the hidden states of the whole frame ([T, D]; None on the first stage)."""
         num_tokens = sum(len(s.token_ids) for s in segments)
-        hidden = None
+        hidden: Hidden = None
         if segments and not model.is_first:
             expected = (num_tokens, model.hidden_size)
+            hidden = arrival.hidden(expected) if arrival is not None else None
+        if segments and not model.is_first and hidden is None:
             hidden = payload.decode(frame.payload, frame.dtype, tuple(frame.shape), frame.crc32, expected).to(self._options.device)
         rows, offset = [], 0
         for segment, message in zip(segments, frame.segments, strict=True):
@@ -306,22 +342,36 @@ class StageRunner:
                     decision.session.cut(segment.position)
                 rows.append(Row(segment, decision, offset))
             except NoodleError as e:
-                failures.append(_failure(message, e))
+                failures.append(failure(message, e))
             finally:
                 offset += len(segment.token_ids)
         return rows, hidden
 
-    def _compute(self, model: StageModel, rows: list[Row], hidden: torch.Tensor | None) -> None:
+    def _giving(self, model: StageModel, frame: pb.StepFrame, rows: list[Row], arrival: Arrival | None, may_be_late: bool) -> Giving | None:
+        """Room for the step's output in shared memory; None if it takes the stream, as all does that has been sent before."""
+        if model.is_last or not rows or not all(isinstance(row.decision, Append) for row in rows):
+            return None
+        giving = self._outlets.begin(frame.plan_version, sum(len(row.segment.token_ids) for row in rows), model, may_be_late)
+        if giving is not None and arrival is not None:
+            arrival.on_arrival = giving.start
+        elif giving is not None:
+            giving.start()
+        return giving
+
+    def _compute(self, model: StageModel, rows: list[Row], hidden: Hidden, giving: Giving | None = None) -> None:
         """Run the rows that append; fills each row's reply and commits it."""
         new = []
         for row in rows:
             if isinstance(row.decision, Append):
                 new.append(row)
             else:
-                row.reply = row.decision.reply
+                reply = row.decision.reply
+                row.reply = reply.settled() if isinstance(reply, LateRows) else reply
         if not new:
             return
-        if hidden is not None:
+        if hidden is not None and sum(len(r.segment.token_ids) for r in new) < hidden.shape[0]:
+            hidden = arrived(hidden, self._options.device)
+        if isinstance(hidden, torch.Tensor):
             parts = [hidden[r.offset : r.offset + len(r.segment.token_ids)] for r in new]  # each [n, D]
             hidden = parts[0] if len(parts) == 1 else torch.cat(parts)
         lengths = [(r.segment.session_id, model.length(r.segment.session_id)) for r in new]
@@ -329,7 +379,7 @@ class StageRunner:
         out = model.forward(tokens, hidden, [r.num_logits for r in new])  # [T, D] or [sum of num_logits, V]
         self._say_last()  # a device that works by itself has its work
         try:
-            self._answer(model, new, out)
+            self._answer(model, new, out, giving)
         except NoodleError:
             for session_id, length in lengths:
                 model.kv.truncate(session_id, length)
@@ -338,60 +388,15 @@ class StageRunner:
             if row.error is None:
                 self.sessions.commit(row.segment, row.decision.session, row.reply, row.chosen)
 
-    def _answer(self, model: StageModel, new: list[Row], out: torch.Tensor) -> None:
-        """Fill in each row's hidden states, or its tokens, or why it has none. Raises Corrupt for the step if `out` is not finite."""
-        where = f"stage {model.start}-{model.stop - 1} on {self._options.worker_id}"
-        if not model.is_last:
-            out, offset = payload.checked_on_host(out, where), 0
-            for row in new:
-                row.reply = out[offset : offset + len(row.segment.token_ids)]
-                offset += len(row.segment.token_ids)
+    def _answer(self, model: StageModel, new: list[Row], out: torch.Tensor, giving: Giving | None) -> None:
+        """Fill in each row's hidden states, or its tokens, or why it has none. Raises Corrupt for the step if `out` is not finite, but
+        for a step that is given late: then the next stage does."""
+        if model.is_last:
+            sample(new, out, self._outlets.name_of(model), model.picks)
             return
-        sample(new, out, where, model.picks)
-
-    def _forward(self, frame: pb.StepFrame, rows: list[Row], failures: list[pb.SegmentResult]) -> pb.StepFrame:
-        """The message for the next stage: the rows that survived, and everything that has to travel on."""
-        message = pb.StepFrame(plan_version=frame.plan_version, step_id=frame.step_id, releases=frame.releases, failures=failures)
-        message.kept.extend(frame.kept)
-        message.dropped.extend(frame.dropped)
-        message.timings.extend(frame.timings)
-        kept = {r.segment.session_id for r in rows}
-        message.segments.extend(s for s in frame.segments if s.session_id in kept)
-        if rows:
-            out = rows[0].reply if len(rows) == 1 else torch.cat([r.reply for r in rows])  # [T, D]
-            message.dtype, message.payload = payload.encode(out)  # type: ignore[assignment]
-            message.shape.extend(out.shape)
-            message.crc32 = zlib.crc32(message.payload)
-        return message
-
-    def _report(self, frame: pb.StepFrame, rows: list[Row], failures: list[pb.SegmentResult]) -> pb.StepReport:
-        message = pb.StepReport(worker_id=self._options.worker_id, plan_version=frame.plan_version, step_id=frame.step_id, results=failures)
-        message.timings.extend(frame.timings)
-        for row in rows:
-            segment = row.segment
-            if row.error is not None:
-                message.results.append(_failure(wire.segment_to_message(segment), row.error))
-                continue
-            if segment.sample_index is None:
-                message.results.add(session_id=segment.session_id, epoch=segment.epoch, sample_index=-1)
-                continue
-            for index, sampled in enumerate(row.reply, segment.sample_index):
-                result = message.results.add(session_id=segment.session_id, epoch=segment.epoch, sample_index=index)
-                result.token_id = sampled.token_id
-                if sampled.logprobs is not None:
-                    wire.to_message(sampled.logprobs, result.logprobs)
-        return message
-
-
-def _read(frame: pb.StepFrame) -> list[Segment] | Exception:
-    """The parts of a step, or why it has none."""
-    try:
-        return [wire.segment_from_message(s) for s in frame.segments]
-    except Exception as e:
-        return e
-
-
-def _failure(message: pb.Segment, error: NoodleError) -> pb.SegmentResult:
-    return pb.SegmentResult(
-        session_id=message.session_id, epoch=message.epoch, sample_index=message.sample_index, code=status_number(error), message=str(error)
-    )
+        here = giving.give(out) if giving is not None else payload.checked_on_host(out, self._outlets.name_of(model))
+        offset = 0
+        for row in new:
+            stop = offset + len(row.segment.token_ids)
+            row.reply = LateRows(giving, offset, stop) if giving is not None and giving.is_late else here[offset:stop]
+            offset = stop

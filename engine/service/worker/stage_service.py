@@ -18,7 +18,7 @@ from engine.service import wire
 from engine.service.errors import from_rpc_error, status_number
 from engine.service.incoming import checked
 from engine.service.link_probe import LinkPeer, echo, measure_links
-from engine.service.links import Link
+from engine.service.links import Link, NextStage
 from engine.service.meters import Meters
 from engine.service.trust.access import Access
 from engine.service.trust.gatekeeper import caller_name
@@ -30,12 +30,15 @@ from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
 if TYPE_CHECKING:  # importing it for real would import torch before the worker has announced itself
+    from engine.model.running.stage import StageModel
     from engine.model.weights.weight_folder import WeightFolder
     from engine.service.worker.prepared_stage import PreparedStage
     from engine.service.worker.stage_runner import StageRunner
 
 T = TypeVar("T")
 
+RING = "ring"  # metadata of a stream: memory that its sender offers to share
+NO_PLAN = 2**64  # above every plan's version
 MAX_ATTEMPTS = 3  # to load a stage whose cached weights turn out to be damaged
 COPY_TOKENS = 256  # bounds how long an export keeps the compute thread, and the size of one message
 COPY_TIMEOUT_S = 30.0
@@ -100,6 +103,7 @@ class StageService(rpc.StageServiceServicer):
     async def Load(self, request: pb.LoadRequest, context: grpc.aio.ServicerContext) -> pb.LoadReply:
         runner = self._ready()
         self._begin_order(request.plan_version)
+        runner.least_plan = request.plan_version
         await self._disconnect(lambda version: version <= request.plan_version)
         before_bytes = memory.resident_bytes()
         memory.reset_peak()
@@ -109,14 +113,21 @@ class StageService(rpc.StageServiceServicer):
 
         supplied, reply = await self._with_weights(request, load)
         reply.resident_before_bytes, reply.peak_resident_bytes = before_bytes, memory.peak_resident_bytes()
-        self._connect(request)
+        await self._connect(request, runner.model)
         self.holds_stage.set()
         return supplied.describe(reply)
 
     async def Forward(self, request_iterator: Any, context: grpc.aio.ServicerContext) -> pb.ForwardReply:
         runner = self._ready()
-        while (frame := await context.read()) is not grpc.aio.EOF:
-            runner.submit(frame)
+        offer = dict(context.invocation_metadata() or ()).get(RING)
+        inlet = await asyncio.to_thread(runner.inlet, offer) if offer else None
+        try:
+            while (frame := await context.read()) is not grpc.aio.EOF:
+                runner.submit(frame, inlet)
+        finally:
+            if inlet is not None:
+                inlet.end()
+                runner.call(inlet.close)
         return pb.ForwardReply()
 
     async def Unload(self, request: pb.UnloadRequest, context: grpc.aio.ServicerContext) -> pb.UnloadReply:
@@ -129,6 +140,7 @@ class StageService(rpc.StageServiceServicer):
             self._drop_preparation()
             await self._disconnect(lambda v: v == version)
         if version in (0, runner.sessions.plan_version):
+            runner.least_plan = NO_PLAN
             await self._disconnect()
             await asyncio.wrap_future(runner.call(runner.unload))
         return pb.UnloadReply()
@@ -145,7 +157,7 @@ class StageService(rpc.StageServiceServicer):
         supplied, prepared = await self._with_weights(request, prepare)
         preparation.check_wanted()
         preparation.stage = prepared
-        self._connect(request)
+        await self._connect(request, prepared.model)
         reply = pb.LoadReply(
             weight_bytes=prepared.model.weight_bytes, resident_bytes=memory.resident_bytes(), read_bytes=prepared.read_bytes
         )
@@ -190,6 +202,7 @@ class StageService(rpc.StageServiceServicer):
         runner = self._ready()
         _, stage = self._prepared(request.plan_version)
         carried = tuple(wire.from_message(Carried, m) for m in request.sessions)
+        runner.least_plan = request.plan_version
         switching: Future[tuple[str, ...]] = runner.call(lambda: runner.commit(stage, carried))
         missing = await asyncio.wrap_future(switching)
         self.holds_stage.set()
@@ -297,10 +310,17 @@ class StageService(rpc.StageServiceServicer):
             raise Unavailable(f"worker {self._worker_id} is still starting: try again in a few seconds")
         return self.runner
 
-    def _connect(self, request: pb.LoadRequest) -> None:
-        if request.next_address:
+    async def _connect(self, request: pb.LoadRequest, model: StageModel | None) -> None:
+        """Open the stream to the next stage, and offer it memory for what this one will hand on. Raises Stale if a later order came."""
+        if request.next_address and model is not None:
+            runner = self._ready()
+            offer = await asyncio.to_thread(runner.offer, model, request.plan_version)
+            if request.plan_version != self._newest_plan:
+                runner.withdraw(request.plan_version)
+                raise Stale(f"plan {request.plan_version} was given up while its stage was loading")
+            metadata = (*self._access.metadata, *(((RING, offer),) if offer else ()))
             channel = self._access.channel(request.next_address, request.next_worker_id)
-            call = rpc.StageServiceStub(channel).Forward(metadata=self._access.metadata)
+            call = rpc.StageServiceStub(channel).Forward(metadata=metadata)
             link = Link(call, f"{request.next_worker_id} at {request.next_address}", self._undelivered)
             watch = asyncio.create_task(self._watch(request.plan_version, request.next_worker_id, link))
             self._links[request.plan_version] = NextStage(request.next_worker_id, link, channel, watch)
@@ -316,10 +336,9 @@ class StageService(rpc.StageServiceServicer):
     async def _disconnect(self, which: Callable[[int], bool] = lambda _: True) -> None:
         """Close the links to the next stages of those plan versions."""
         for version in [v for v in self._links if which(v)]:
-            following = self._links.pop(version)
-            following.watch.cancel()
-            following.link.close()
-            await following.channel.close()
+            if self.runner is not None:
+                self.runner.withdraw(version)
+            await self._links.pop(version).close()
 
     async def forget(self) -> None:
         """The coordinator is gone or does not know us any more: run nothing until it plans again."""
@@ -330,18 +349,9 @@ class StageService(rpc.StageServiceServicer):
             self.report.close()
             self.report = None
         if self.runner is not None:
+            self.runner.least_plan = NO_PLAN
             forgetting: Future[None] = self.runner.call(self.runner.forget_sessions)
             await asyncio.wrap_future(forgetting)
-
-
-@dataclass(frozen=True, slots=True)
-class NextStage:
-    """The way to the stage behind this one."""
-
-    worker_id: str
-    link: Link
-    channel: grpc.aio.Channel
-    watch: asyncio.Task[None]
 
 
 @dataclass(slots=True)

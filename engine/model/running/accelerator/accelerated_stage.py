@@ -21,7 +21,7 @@ from engine.model.running.accelerator.attending import PagedAttention
 from engine.model.running.accelerator.graphs import DecodeGraphs
 from engine.model.running.accelerator.paged_cache import PagedCache
 from engine.model.running.accelerator.paged_step import PagedStep
-from engine.model.running.feeding import Feeder, Feeding, Rows
+from engine.model.running.feeding import Feeder, Feeding, Hidden, Rows, arrived
 from engine.model.running.paged_kv import SCRATCH_ROW, PagedKV
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class AcceleratedStage:
         if acceleration.graphs:
             self._record(acceleration.limits, say)
 
-    def forward(self, rows: Rows, lengths: Sequence[int], hidden: torch.Tensor | None, num_logits: Sequence[int]) -> torch.Tensor:
+    def forward(self, rows: Rows, lengths: Sequence[int], hidden: Hidden, num_logits: Sequence[int]) -> torch.Tensor:
         """As `StageModel.forward`, without its checks; writes and commits nothing but the pages. Only steps of single rows are recorded."""
         sizes = [len(token_ids) for _, token_ids in rows]
         table_rows = self._kv.rows(session_id for session_id, _ in rows)
@@ -79,7 +79,7 @@ class AcceleratedStage:
         positions = [p for length, size in zip(lengths, sizes, strict=True) for p in range(length, length + size)]
         owners = [row for row, size in zip(table_rows, sizes, strict=True) for _ in range(size)]
         step = PagedStep.of((token_ids, positions, owners), sizes, self._attention.tile_tokens, self._device, num_logits)
-        return self._run(step, hidden)
+        return self._run(step, arrived(hidden, self._device))
 
     def _run(self, step: PagedStep, hidden: torch.Tensor | None) -> torch.Tensor:
         """One call of the model: hidden states [T, D], or float32 logits [R, V] of the step's `last` tokens."""

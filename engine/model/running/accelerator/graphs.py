@@ -19,6 +19,7 @@ from engine.model.progress import Progress
 from engine.model.running.accelerator.acceleration import CaptureLimits
 from engine.model.running.accelerator.attending import TOLERANCE
 from engine.model.running.accelerator.paged_step import PagedStep
+from engine.model.running.feeding import Arriving, Hidden
 from engine.model.running.paged_kv import SCRATCH_ROW
 
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -136,14 +137,18 @@ class DecodeGraphs:
         """Whether there is a recording for that many rows."""
         return bool(self._sizes) and num_rows <= self._sizes[-1]
 
-    def step(self, numbers: Sequence[Sequence[int]], hidden: torch.Tensor | None) -> torch.Tensor:
+    def step(self, numbers: Sequence[Sequence[int]], hidden: Hidden) -> torch.Tensor:
         """Replay for `numbers` (token ids, positions, table rows of each row), hidden [n, D]; returns [n, D] or [n, V], a copy."""
         num_rows = len(numbers[0])
         size = self._sizes[bisect_left(self._sizes, num_rows)]
         recording = self._recordings[size]
         self._send(numbers, recording.numbers)
         if hidden is not None and recording.hidden is not None:
-            recording.hidden[:num_rows].copy_(hidden)
+            target = recording.hidden[:num_rows]
+            if isinstance(hidden, Arriving):
+                hidden.arrive(target)
+            else:
+                target.copy_(hidden)
         recording.replay()
         self.picks = None if recording.picks is None else recording.picks[:, :num_rows]
         return recording.output[:num_rows].clone()
