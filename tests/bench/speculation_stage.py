@@ -24,7 +24,7 @@ from engine.control.sessions.stage_sessions import Append, StageSession
 from engine.data.generation import GenerateRequest, Segment, StageTiming
 from engine.data.sampling import Sampling
 from engine.model.running.stage import StageModel
-from engine.service.worker.step_rows import Row, sample
+from engine.service.worker.steps.rows import Row, sample
 from tests.bench.speculation import DELAY_S, KINDS
 
 FAR_HOPS = 4  # coordinator, three workers, and back

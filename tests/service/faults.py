@@ -122,7 +122,7 @@ def _break_the_output() -> None:
 
 def _break_the_sampling() -> None:
     from engine.model.running.accelerator import device_sampling
-    from engine.service.worker import step_rows
+    from engine.service.worker.steps import rows as step_rows
 
     sample = device_sampling.sample
 

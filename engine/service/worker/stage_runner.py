@@ -29,21 +29,19 @@ from engine.service import wire
 from engine.service.errors import as_noodle_error
 from engine.service.meters import Meters
 from engine.service.worker import memory, payload
-from engine.service.worker.compute_thread import ComputeThread
 from engine.service.worker.handover.arrival import Arrival
 from engine.service.worker.handover.inlet import GivenUp, Inlet
 from engine.service.worker.handover.outlet import Giving, LateRows
 from engine.service.worker.handover.outlets import Outlets
 from engine.service.worker.handover.step_times import StepTimes
 from engine.service.worker.prepared_stage import PreparedStage
-from engine.service.worker.step_messages import failure, next_frame, read_segments, step_report
-from engine.service.worker.step_rows import Row, sample
+from engine.service.worker.steps.messages import failure, next_frame, read_segments, step_report
+from engine.service.worker.steps.rows import Row, sample
+from engine.service.worker.steps.thread import ComputeThread
 from protos import noodle_pb2 as pb
 
 T = TypeVar("T")
 Finish = Callable[[], pb.StepFrame | pb.StepReport | None]  # makes the message that follows from a step, None if nobody needs one
-
-TELL_S = 1e-4  # how often a thread with nothing else to do looks whether a step that it did not wait for has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +89,13 @@ class StageRunner:
         self._jobs.put(self._say_last)
         self._jobs.close()
 
-    def _between(self) -> float | None:
-        """Before the next job: say what nothing holds up any more, and tell how long steps were computed that were not waited for."""
+    def _between(self) -> bool:
+        """Before the next job: say what nothing holds up any more, and tell how long steps were computed that were not waited for. Whether
+        one of those has not ended yet."""
         if self._jobs.is_idle:
             self._say_last()
         self._meters.compute_s += self._outlets.tell_times()
-        return TELL_S if self._outlets.has_untold else None
+        return self._outlets.has_untold
 
     # ------------------------------------------------------------------------------------------ memory shared with neighbours
     def offer(self, model: StageModel, plan_version: int) -> str:
@@ -223,8 +222,7 @@ class StageRunner:
     def _step(self, frame: pb.StepFrame, segments: list[Segment] | Exception, received_s: float, inlet: Inlet | None = None) -> None:
         """Run one step and deliver what follows from it, a failure of the whole step too: this thread outlives them all.
 
-        Where another step waits for a device that works by itself and holds the whole model, that one begins before anything is said of
-        this one.
+        A device that works by itself and holds the whole model begins the step that waits before anything is said of this one.
         """
         self._meters.queue_depth -= 1
         try:

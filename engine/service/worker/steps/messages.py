@@ -13,7 +13,7 @@ from engine.service import wire
 from engine.service.errors import status_number
 from engine.service.worker import payload
 from engine.service.worker.handover.outlet import Giving
-from engine.service.worker.step_rows import Row
+from engine.service.worker.steps.rows import Row
 from protos import noodle_pb2 as pb
 
 

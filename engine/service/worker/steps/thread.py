@@ -16,10 +16,13 @@ from engine.service.worker.handover.inlet import sleep_exactly
 T = TypeVar("T")
 
 
-class ComputeThread:
-    """`between` is called before each job is waited for; it says after how many seconds again if none comes, None: not before one came."""
+AGAIN_S = 1e-4
 
-    def __init__(self, device: str, between: Callable[[], float | None]) -> None:
+
+class ComputeThread:
+    """`between` is called before each job is waited for; it says whether to be called again soon if none comes."""
+
+    def __init__(self, device: str, between: Callable[[], bool]) -> None:
         self._device, self._between = device, between
         self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
 
@@ -64,6 +67,6 @@ class ComputeThread:
     def _next(self) -> Callable[[], object] | None:
         while True:
             try:
-                return self._jobs.get(timeout=self._between())
+                return self._jobs.get(timeout=AGAIN_S if self._between() else None)
             except queue.Empty:
                 continue
