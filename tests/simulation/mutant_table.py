@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from engine.simulation.drill.drill import Drill, DrillFailure
+from engine.simulation.drill.drill import Drill
+from engine.simulation.drill.result import DrillFailure
 from tests.simulation.mutants import DIRECTED, MUTANTS, Mutate
 
 

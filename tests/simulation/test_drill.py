@@ -6,8 +6,9 @@ import random
 
 import pytest
 
-from engine.simulation.drill.drill import Drill, DrillFailure, DrillResult, too_many_given_up
+from engine.simulation.drill.drill import Drill
 from engine.simulation.drill.model import FICKLE_SEEDS, undisturbed
+from engine.simulation.drill.result import DrillFailure, DrillResult, too_many_given_up
 from engine.simulation.drill.world import Hostility
 from tests.simulation.mutant_table import first_noticed, main, noticed_by_test
 from tests.simulation.mutants import DIRECTED, FREQUENT, FREQUENT_SEEDS, Mutate, emit_before_journal

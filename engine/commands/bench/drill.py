@@ -15,7 +15,8 @@ from engine.commands.bench import options as commands
 from engine.commands.output import note, print_json, say
 from engine.commands.progress import ended_like_interrupted, progress_lines
 from engine.program import INTERRUPTED
-from engine.simulation.drill.drill import Drill, DrillFailure, DrillResult, too_many_given_up
+from engine.simulation.drill.drill import Drill
+from engine.simulation.drill.result import DrillFailure, DrillResult, too_many_given_up
 
 SUMMED = ("num_sessions", "num_tokens", "num_faults", "num_plans", "num_moves", "num_failed", "num_given_up")
 MAX_SHOWN = 10

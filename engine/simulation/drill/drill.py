@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from engine.control import events as on
 from engine.control.sessions.scheduler import MAX_RECOVERIES
@@ -26,6 +25,7 @@ from engine.simulation.drill.calm import Calm
 from engine.simulation.drill.coordinator import NAME, Disk, DrillCoordinator, failed
 from engine.simulation.drill.model import FICKLE_SEEDS, NUM_ITEMS, card, undisturbed
 from engine.simulation.drill.prompts import any_prompt
+from engine.simulation.drill.result import DrillFailure, DrillResult
 from engine.simulation.drill.wire import Wire
 from engine.simulation.drill.worker import DrillWorker
 from engine.simulation.drill.world import HOSTILE, PEACE, Generator, World
@@ -38,36 +38,10 @@ QUIET_S = 60.0  # in which the last changes of plan come to their end
 TRIAL_S = 5.0  # in which an interrupted session gets its next token where nothing else fails
 NUM_TRIALS = MAX_RECOVERIES + 2
 TRIAL_TOKENS = 2 * NUM_TRIALS + 5  # another one may be on its way when the plan goes
-MOST_GIVEN_UP, FEW_GIVEN_UP = 0.01, 3  # of all sessions; and whatever their number
 AMPLE_KV_BYTES = 100_000
 LEAST_KV_TOKENS = 40  # any one session fits on any one node
 BEAT_S = 0.25
 GRAMMAR = Grammar(GrammarKind.REGEX, ".*")  # that some sessions have: steps of theirs need a mask, whatever is in it
-
-
-@dataclass(frozen=True, slots=True)
-class DrillResult:
-    """How one seed ended. `trace` is equal for equal histories."""
-
-    seed: int
-    num_tokens: int
-    num_faults: int
-    num_sessions: int
-    num_failed: int  # sessions that ended with a clear error, which only the safety phase may cause
-    num_given_up: int  # those of them that failed too often; the disk failed for the others
-    num_plans: int
-    num_moves: int
-    trace: int
-
-
-def too_many_given_up(num_given_up: int, num_sessions: int) -> str:
-    """Giving up ends a session as it should, so no seed tells that it became a habit: many seeds together do. Empty if it did not."""
-    most = FEW_GIVEN_UP + int(MOST_GIVEN_UP * num_sessions)
-    return f"{num_given_up} of {num_sessions} sessions were given up, {most} may be" if num_given_up > most else ""
-
-
-class DrillFailure(AssertionError):
-    """What must never happen happened; the message names the seed."""
 
 
 class Drill:
