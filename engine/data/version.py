@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from engine.data.errors import Refused
 
-PROTOCOL_VERSION = 3  # rises when an older side could not work with a newer one; fields that may be ignored do not count
+PROTOCOL_VERSION = 4  # rises when an older side could not work with a newer one; fields that may be ignored do not count
 DISTRIBUTION = "noodlecore"
 
 
@@ -35,7 +35,7 @@ def own_version() -> Version:
 
 def check_protocol(name: str, other: Version) -> None:
     """Raise Refused, with both versions and the way out, if the worker `name` speaks another protocol than this side."""
-    if other.protocol_version in (0, PROTOCOL_VERSION):
+    if other.protocol_version == PROTOCOL_VERSION:
         return
     older = f"worker {name}" if other.protocol_version < PROTOCOL_VERSION else "the coordinator"
     raise Refused(
