@@ -1,19 +1,21 @@
 """How long one planning problem of a running cluster takes: unlike nodes, unequal links between all pairs, a shared memory.
 
-    python tests/bench/longest_solve.py [--nodes 3 8 16] [--items 40 130] [--seed 1]
+    python -m tests.bench.longest_solve [--nodes 3 8 16] [--items 40 130] [--seed 1] [--sessions 1 8]
 
-Prints CPU seconds of one `solve_stable` per strategy, one JSON line each. A comparison of all strategies takes their sum.
+Prints CPU seconds of one `solve_stable` per strategy, one JSON line each. A comparison of all strategies takes their sum. More than one
+session: they share steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import time
 from dataclasses import replace
 
-from engine.commands.bench.plan import unlike
+from engine.commands.bench.plan import shared, unlike
 from engine.data.errors import Refused
 from engine.planning.live_plan import solve_stable
 from engine.planning.problem import Link, MemoryPool, PairLink, Problem
@@ -36,12 +38,14 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, nargs="+", default=[3, 8, 16])
     parser.add_argument("--items", type=int, nargs="+", default=[40, 130])
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--sessions", type=int, nargs="+", default=[1, 8])
     options = parser.parse_args()
     for num_nodes in options.nodes:
         for num_items in options.items:
-            problem = measured_cluster(num_items, num_nodes, options.seed)
-            for strategy in STRATEGIES:
-                print(json.dumps({"nodes": num_nodes, "items": num_items, "strategy": strategy, **_row(problem, strategy)}), flush=True)
+            plain = measured_cluster(num_items, num_nodes, options.seed)
+            for sessions, strategy in itertools.product(options.sessions, STRATEGIES):
+                of = {"nodes": num_nodes, "items": num_items, "sessions": sessions, "strategy": strategy}
+                print(json.dumps(of | _row(plain if sessions == 1 else shared(plain, sessions), strategy)), flush=True)
 
 
 def _row(problem: Problem, strategy: str) -> dict[str, object]:
