@@ -253,7 +253,7 @@ def test_the_roofline_says_why() -> None:
     assert explain(1.2e-2, 10**9, 10**8, roof)[0] is Bound.MEMORY
     assert explain(1.2e-2, 10**10, 10**6, roof)[0] is Bound.COMPUTE
     bound, why = explain(1e-1, 10**9, 10**8, roof)
-    assert bound is Bound.OVERHEAD and "1e+05 us" in why and "1e+04 us" in why
+    assert bound is Bound.OVERHEAD and "100,000 us" in why and "10,000 us" in why
 
 
 # --- the whole ----------------------------------------------------------------------------------------------------
