@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -12,3 +15,6 @@ if not Path("/dev/nvidia0").exists():
 
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
+
+os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="noodle-state-")  # what the user of this machine keeps is no part of a test
+atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
