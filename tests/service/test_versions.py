@@ -48,5 +48,5 @@ def test_only_a_worker_of_this_protocol_may_join() -> None:
         check_version(pb.VersionReply(package_version="9" * 5000))
     with pytest.raises(Refused, match=r"worker w1 is 0\.0\.1"):
         check_protocol("w1", Version("0.0.1", PROTOCOL_VERSION + 1))
-    with pytest.raises(Refused, match="worker w1 is of a version that it cannot tell, .* bring worker w1 up to date"):
+    with pytest.raises(Refused, match=r"worker w1 is of a version that it cannot tell, .* bring worker w1 up to date"):
         check_protocol("w1", Version("", 0))

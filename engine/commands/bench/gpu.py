@@ -79,7 +79,7 @@ def _measure(name: str, devices: Sequence[str], options: Bench) -> dict[str, Any
                 try:
                     points = fitting(config, where, options.tokens, document["weight_bytes"], usable_memory(device)[0])
                     document["cluster"].append(asyncio.run(_cluster(config, folder, where, points, options.tokens)))
-                    note(_text(name, document | {"cluster": document["cluster"][-1:], "decode": [], "peers": []}))  # all of it takes minutes
+                    note(_text(name, document | {"cluster": document["cluster"][-1:], "decode": [], "peers": []}))  # all take minutes
                 except NoodleError as error:  # the other figures are worth having
                     note(f"{name}: a cluster on {', '.join(where)} did not run: {error}")
     return document
