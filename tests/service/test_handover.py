@@ -423,3 +423,22 @@ def test_a_late_step_is_dropped_without_a_word_once_another_plan_is_due(pair: tu
     shared.b.runner.least_plan = 3
     shared.fills.get()()  # what comes now is nobody's
     assert shared.step(frame(0, PROMPT, 0, session="next")).results[0].code == 0
+
+
+def test_a_slot_that_is_torn_while_it_is_read_fails_its_step_and_nothing_else(pair: tuple[Stage, Stage]) -> None:  # noqa: F811
+    """It is seen once the step has run; the thread that runs all steps must outlive it."""
+    shared = Shared(pair)
+    between = shared.a.step(frame(0, PROMPT, 0))
+    place, marks = Place(between.slot.sequence, between.slot.start), shared.inlet.memory.marks
+    forward = shared.b.runner.owned_model().forward
+
+    def tearing(*arguments: object) -> torch.Tensor:
+        found = forward(*arguments)  # type: ignore[arg-type]
+        marks[place.index] = word_of(Place(place.sequence + 1, place.start), 1.0)
+        return found
+
+    shared.b.runner.owned_model().forward = tearing  # type: ignore[method-assign]
+    shared.b.runner.submit(between, shared.inlet)
+    (result,) = shared.b.out.get(timeout=60).results
+    assert isinstance(from_number(result.code, result.message), Corrupt) and "was written again while it was read" in result.message
+    assert shared.b.runner.call(lambda: 5).result(60) == 5

@@ -30,7 +30,7 @@ from engine.service.errors import as_noodle_error
 from engine.service.meters import Meters
 from engine.service.worker import memory, payload
 from engine.service.worker.handover.arrival import Arrival
-from engine.service.worker.handover.inlet import GivenUp, Inlet
+from engine.service.worker.handover.inlet import GivenUp, Inlet, reading
 from engine.service.worker.handover.outlet import Giving, LateRows
 from engine.service.worker.handover.outlets import Outlets
 from engine.service.worker.handover.step_times import StepTimes
@@ -90,8 +90,7 @@ class StageRunner:
         self._jobs.close()
 
     def _between(self) -> bool:
-        """Before the next job: say what nothing holds up any more, and tell how long steps were computed that were not waited for. Whether
-        one of those has not ended yet."""
+        """Say what nothing holds up any more, and how long steps took that were not waited for; whether one of those goes on."""
         if self._jobs.is_idle:
             self._say_last()
         self._meters.compute_s += self._outlets.tell_times()
@@ -225,13 +224,15 @@ class StageRunner:
         A device that works by itself and holds the whole model begins the step that waits before anything is said of this one.
         """
         self._meters.queue_depth -= 1
+
+        def process() -> Finish:
+            with reading(inlet, frame.slot.sequence):
+                return self._process(frame, segments, received_s, inlet)
+
         try:
-            finish = self._or_failed(frame, lambda: self._process(frame, segments, received_s, inlet))
+            finish = self._or_failed(frame, process)
         except GivenUp:  # as if the message had never come
             return
-        finally:
-            if inlet is not None:
-                inlet.leave(frame.slot.sequence)
         self._say_last()
         self._unsaid = frame, finish
         is_whole = self.model is not None and self.model.is_first and self.model.is_last
@@ -247,8 +248,7 @@ class StageRunner:
                 self._deliver(message)
 
     def _or_failed(self, frame: pb.StepFrame, work: Callable[[], T]) -> T | pb.StepReport:
-        """What `work` makes of a step; or that it failed as a whole, which goes straight to the coordinator: later stages have nothing
-        to do with it."""
+        """What `work` makes of a step; or that it failed as a whole, for the coordinator: later stages have nothing to do with it."""
         try:
             return work()
         except GivenUp:

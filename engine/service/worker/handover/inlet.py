@@ -14,7 +14,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -39,6 +39,16 @@ def sleep_exactly() -> None:
 
 class GivenUp(Exception):
     """Nobody needs the step any more."""
+
+
+@contextlib.contextmanager
+def reading(inlet: Inlet | None, sequence: int) -> Iterator[None]:
+    """A step that may lie in a slot: whatever becomes of it, its sender gets the slot back. Raises Corrupt as `Inlet.give_back`."""
+    try:
+        yield
+    finally:
+        if inlet is not None:
+            inlet.leave(sequence)
 
 
 class Inlet:
