@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import sys
 from pathlib import Path
 
@@ -109,7 +108,7 @@ def replace_whole(path: Path, content: bytes, mode: int = 0o666) -> None:
 
     Raises what `failure` says; then `path` is as it was.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    draft = path.with_name(f".{path.name}.{os.urandom(4).hex()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:

@@ -131,6 +131,7 @@ class Main(Screen[None], inherit_bindings=False):
         """The rows have the class, and not the screen, whose every cell would be painted once more."""
         for row in self.query(Horizontal):
             row.set_class(are_shown, "-shown")
+            row.set_class(are_shown or row.has_class("-laid-out"), "-laid-out")
         self.query_one("#prompt-row").styles.height = self.prompt.num_rows if are_shown else 0
         if are_shown:
             self.prompt.draw()

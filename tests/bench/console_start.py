@@ -2,7 +2,7 @@
 
     python -m tests.bench.console_start [--rounds 9] [--size 120x40] [--against TREE]
 
-The programs take turns, so that a busy minute meets all of them; the first round is dropped because it fills the bytecode caches,
+The programs take turns, every other round the other way round, so that a busy minute meets all of them; the first round is dropped because it fills the bytecode caches,
 which are this run's own: a shell that forbids them would measure the compiler. A program has painted when the first line and the
 last one show what they are to show. The second time is the processor time that the program took for it, which other work on the
 machine hardly changes.
@@ -50,13 +50,19 @@ def main() -> None:
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
     with tempfile.TemporaryDirectory() as cache:
         bytecode = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": cache}
-        for _ in range(options.rounds + 1):
-            for name, (words, tree) in programs.items():
+        for round_number in range(options.rounds + 1):
+            in_turn = list(programs.items())
+            for name, (words, tree) in in_turn[:: 1 if round_number % 2 else -1]:
                 environment = {"PYTHONPATH": str(tree.resolve()), **bytecode}
                 times[name].append(_first_paint_s(words, environment, width, height))
     for name, (_, *rest) in times.items():
         columns = (_column(times_s) for times_s in zip(*rest, strict=True))
         print(f"{name:<16}{'; processor '.join(columns)}")
+    if options.against is not None:
+        rounds = zip(times["console"][1:], times["console there"][1:], strict=True)
+        ratios = [(here[0] / there[0], here[1] / there[1]) for here, there in rounds]
+        clock, processor = (statistics.median(column) for column in zip(*ratios, strict=True))
+        print(f"here to there   {clock:.3f}x; processor {processor:.3f}x (medians of {len(ratios)} rounds)")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
 

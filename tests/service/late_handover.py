@@ -46,7 +46,7 @@ class LateOutlet(Outlet):
 
     def __init__(self, outlet: Outlet, later: Callable[[Callable[[], None]], object]) -> None:
         super().__init__(outlet._ring, "cpu", outlet.made_by)
-        self._may_be_late, self._later = True, later
+        self._may_be_late, self._least_bytes, self._later = True, 0, later
         self._ring.memory._pinned_at = 1  # a CPU needs no pinning
 
     def clock(self) -> Any:

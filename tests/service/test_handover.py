@@ -20,7 +20,7 @@ from engine.data.errors import Corrupt, InvalidInput
 from engine.service.errors import from_number
 from engine.service.worker.handover import inlet as inlet_module
 from engine.service.worker.handover.inlet import GivenUp, Inlet
-from engine.service.worker.handover.outlet import Outlet
+from engine.service.worker.handover.outlet import LEAST_BYTES_ON_CPU, Outlet
 from engine.service.worker.handover.ring import ALIGNMENT, DATA_START, NUM_SLOTS, SECRET_BYTES, Place, Ring, opened, word_of
 from protos import noodle_pb2 as pb
 from tests.service.late_handover import LateOutlet
@@ -57,6 +57,16 @@ def taken(inlet: Inlet, place: Place, like: torch.Tensor) -> torch.Tensor:
 
 
 # ---------------------------------------------------------------------------------------------- who may open it
+def test_between_cpus_only_what_is_large_goes_through_the_memory() -> None:
+    outlet = Outlet.make("cpu", 64, torch.float32, "a")
+    assert outlet is not None and Inlet.of(outlet.offer, "cpu") is not None
+    num_tokens = LEAST_BYTES_ON_CPU // (64 * torch.float32.itemsize)
+    assert outlet.begin((num_tokens - 1, 64), torch.float32, may_be_late=False) is None
+    giving = outlet.begin((num_tokens, 64), torch.float32, may_be_late=False)
+    assert giving is not None and not giving.is_late
+    outlet.close()
+
+
 def test_nobody_uses_a_ring_until_a_reader_has_answered() -> None:
     ring = made()
     assert ring.reserve(8) is None
@@ -335,6 +345,7 @@ class Shared:
         outlets = self.a.runner._outlets
         outlet = outlets.make(self.a.runner.owned_model())
         assert outlet is not None
+        outlet._least_bytes = 0
         self.outlet = LateOutlet(outlet, self.fills.put) if late else outlet
         self.a.runner.call(lambda: outlets.hold(3, self.outlet)).result(60)
         self.inlet = self.b.runner.inlet(self.outlet.offer)

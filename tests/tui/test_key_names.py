@@ -107,20 +107,20 @@ def test_a_users_key_shows_on_the_running_console() -> None:
     from noodle_tui.config import Config
     from tests.tui.harness import link_of, shown
 
-    config = Config(keys=with_keys({"view.hold": "u", "cluster.whatif": "W", "nav.in": "i"}))
+    config = Config(keys=with_keys({"view.hold": "u", "cluster.whatif": "W", "nav.in": "a"}))
 
     async def test(app, pilot) -> None:  # type: ignore[no-untyped-def]
         await live(app, pilot)
         await pilot.pause()
-        assert "i open  tab panel  W what-if" in shown(app) and "u hold" in shown(app)
+        assert "a open  tab panel  W what-if" in shown(app) and "u hold" in shown(app)
         await pilot.press("8")
         await pilot.pause()
         assert "esc then 1-9 screens" in shown(app), "in a field a letter is text, so the way out cannot be rebound to one"
-        await pilot.press("i", "enter")
-        assert [request.prompt for request in link_of(app).requests] == ["i"]
+        await pilot.press("a", "enter")
+        assert [request.prompt for request in link_of(app).requests] == ["a"]
         await pilot.press("escape", "escape")
         await pilot.pause()
-        assert "i write" in shown(app)
+        assert "a write" in shown(app)
         app.effects.run("ctx 127.0.0.1:9")
         await pilot.pause()
         assert app.state.keys is config.keys, "another cluster, the same keys"

@@ -22,6 +22,7 @@ from engine.service.worker.handover.ring import Place, Ring, num_bytes_of, word_
 from protos import noodle_pb2 as pb
 
 STEP_TOKENS = 2048  # of the steps on their way there is room for so many together; others take the stream
+LEAST_BYTES_ON_CPU = 256 * 1024  # below, a message with the numbers in it costs two CPU stages less than a look at memory by both
 
 
 class Giving:
@@ -75,6 +76,7 @@ class Outlet:
     def __init__(self, ring: Ring, device: str, made_by: str) -> None:
         self._ring, self._device, self.made_by = ring, device, made_by
         self._may_be_late = device.startswith("cuda")
+        self._least_bytes = 0 if self._may_be_late else LEAST_BYTES_ON_CPU
         self._is_usable = True
         self._word = torch.zeros(2, dtype=torch.int32, device=device) if self._may_be_late else torch.zeros(0)
         self._untold: deque[tuple[Place, DeviceTime]] = deque()
@@ -94,7 +96,8 @@ class Outlet:
         """Room for a step's output; None: it takes the stream."""
         if self._may_be_late and self._is_usable and self._ring.is_read:
             self._is_usable = self._ring.memory.pin()
-        place = self._ring.reserve(num_bytes_of(shape, dtype)) if self._is_usable else None
+        num_bytes = num_bytes_of(shape, dtype)
+        place = self._ring.reserve(num_bytes) if self._is_usable and num_bytes >= self._least_bytes else None
         return None if place is None else Giving(self, place, shape, dtype, self._may_be_late and may_be_late)
 
     def fill(self, place: Place, out: torch.Tensor) -> torch.Tensor:
