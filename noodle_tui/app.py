@@ -303,6 +303,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.workers.cancel_group(self, "answer")
         self.workers.cancel_group(self, "link")
         await self.link.stop()
+        self.calls.joined_another()
         self.options = replace(self.options, connect=options.connect, cluster=None, replay=None)
         link, old = LinkView(since_s=self.clock(), address=options.connect or ""), self.state
         joined = tuple(dict.fromkeys((*old.setup.joined, options.connect or "")))

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import re
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine.data.errors import InvalidInput, NoodleError, Refused
@@ -18,6 +19,7 @@ from noodle_tui.background import begin
 from noodle_tui.changes.actions import ACTIONS, ALL_NODES, action_for, arguments_of, nodes_of, preview_of, still_holds, title_of
 from noodle_tui.cluster.move_progress import followed
 from noodle_tui.cluster.previews import candidate, filled, priced, suggestion_of
+from noodle_tui.cluster.undoing import Undoing, opposite
 from noodle_tui.core.messages import (
     ActionChanged,
     DialogChanged,
@@ -46,7 +48,7 @@ class ClusterCalls:
 
     def __init__(self, app: ConsoleApp) -> None:
         self._app = app
-        self._last: Preview | None = None  # the change that was done last, while it can be taken back
+        self._undoing = Undoing()
 
     # --- what-if --------------------------------------------------------------------------------------------------
     def compare(self) -> None:
@@ -144,13 +146,15 @@ class ClusterCalls:
         self._app.paint_soon()
 
     # --- changes --------------------------------------------------------------------------------------------------
-    def preview(self, key_id: str, target: str = "") -> None:
+    def preview(self, key_id: str, target: str = "", undoes: Preview | None = None) -> None:
         """Open the dialog of an action; a plan is fetched for those that make one."""
         if key_id == "cluster.whatif":
             self.compare()
             return
         action = ACTIONS[key_id] if target else action_for(key_id, self._app.state)
         preview = preview_of(action, self._app.state, target)
+        if undoes is not None:
+            preview = replace(preview, undoes=undoes, undoing=self._app.state.named(self._undoing.about(undoes)))
         self._app.dispatch(DialogChanged(preview))
         if preview.pending:
             begin(self._app, self._fill, preview, group="preview", exclusive=True)
@@ -167,19 +171,25 @@ class ClusterCalls:
         self._tell(preview, "running", "sent to the coordinator")
         begin(self._app, self._send, preview, group="action")
 
-    def undo(self) -> None:
-        """The preview that takes back what was done last here; raises Refused where there is nothing."""
-        if self._last is None:
+    def undo(self, before: Preview | None = None) -> None:
+        """The preview that takes back what was done last here, or last before another change; raises Refused where there is nothing."""
+        change = self._undoing.newest(before)
+        if change is None:
             raise Refused(
                 self._app.state.named("nothing to take back: this console has changed no plan, node or mode yet ({app.help} lists keys)")
             )
-        self.preview(*opposite(self._last))
+        self.preview(*opposite(change), change)
+
+    def joined_another(self) -> None:
+        """What was changed on the cluster before is not taken back on this one."""
+        self._undoing = Undoing()
 
     def _tell(self, preview: Preview, state: str, text: str) -> None:
         self._app.dispatch(ActionChanged(title_of(preview), state, text, ACTIONS[preview.action].plans))
         self._app.paint_soon()
 
     async def _send(self, preview: Preview) -> None:
+        undoing = self._undoing  # of the cluster that it is sent to
         try:
             if preview.action == "cluster.profile":
                 names = nodes_of(self._app.state) if preview.target == ALL_NODES else (preview.target,)
@@ -193,8 +203,8 @@ class ClusterCalls:
             done, text = False, f"{type(problem).__name__}: {problem}"
         except Exception as problem:
             done, text = False, f"unexpected {type(problem).__name__}: {problem}"
-        if done and opposite(preview)[0]:
-            self._last = preview
+        if done:
+            undoing.took_effect(preview)
         self._tell(preview, "done" if done else "failed", text)
 
     async def _outcome(self, answer: object, preview: Preview) -> tuple[bool, str]:
@@ -220,17 +230,6 @@ class ClusterCalls:
         path = await asyncio.to_thread(save_profile, worker_id, document)
         self._app.effects.files.load_profile(path, show=False)  # the reader may be elsewhere by now
         return f"{path.parent.name} in {path.parent.parent}"
-
-
-def opposite(preview: Preview) -> tuple[str, str]:
-    """The action and target that take a change back; empty for one that cannot be."""
-    if preview.action == "cluster.drain":
-        return "cluster.undrain", preview.target
-    if preview.action == "cluster.undrain":
-        return "cluster.drain", preview.target
-    if preview.action == "cluster.auto":
-        return "cluster.auto", preview.mode
-    return ("cluster.rollback", str(preview.plan_version)) if ACTIONS[preview.action].plans and preview.plan_version else ("", "")
 
 
 def offered_by(error: NoodleError | None) -> tuple[str, ...]:

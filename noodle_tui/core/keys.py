@@ -99,7 +99,7 @@ KEYS: tuple[Key, ...] = (
     Key("cluster.rebalance", "R", "plan again", changes=True, effect=True),
     Key("cluster.rollback", "H", "previous plan again", changes=True, effect=True),
     Key("cluster.drain", "D", "drain, undrain, forget a node", changes=True, effect=True),
-    Key("cluster.undo", "U", "take back your last change", changes=True, effect=True),
+    Key("cluster.undo", "U", "take back your changes", changes=True, effect=True),
     Key("cluster.acknowledge", "K", "acknowledge warnings", changes=True, effect=True),
     Key("cluster.cancel", "X", "cancel chosen session", changes=True, effect=True),
     Key("cluster.profile", "P", "profile a node, or all", changes=True, effect=True),

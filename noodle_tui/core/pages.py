@@ -59,6 +59,8 @@ class Preview:
     blocked: str = ""  # why `y` does nothing
     lapsed: str = ""  # why it can no longer be confirmed as it stands
     hasty: bool = False  # a `y` came before anybody can have read this
+    undoes: Preview | None = None  # the earlier change that this one takes back
+    undoing: str = ""  # which one that is, in words
 
 
 @dataclass(frozen=True, slots=True)

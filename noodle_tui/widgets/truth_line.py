@@ -74,6 +74,7 @@ def worst_word(state: ConsoleState) -> tuple[str, str]:
     num_errors = max(num_lost, len(state.failures))  # a dead worker process is usually a lost node too
     rows = node_rows(status) if status else ()
     num_warnings = sum(is_warning(row, state.thresholds) and row.node.state not in _ERRORS for row in rows)
+    num_warnings = num_warnings or len(state.standing.said)  # what the line for what is wrong says is no less than a warning
     if status and status.phase is not Phase.SERVING and num_errors:
         return "DEGRADED", "error"
     if num_errors:
@@ -90,6 +91,8 @@ def _link(state: ConsoleState, canvas: Canvas) -> Line:
         return line(word, f" {age(now_s - state.latest.arrived_s)}  ")
     if link.state is LinkState.STALE and state.latest is not None:
         return line(word, f" {age(now_s - state.latest.arrived_s)} silent  ")
+    if link.state in _DOWN and state.replay is not None:
+        return line(word, f" {age(now_s - link.since_s)}  ")
     if link.state in _DOWN:
         return line(word, f" {age(now_s - link.since_s)}  {_retry(state, now_s)}  ", *_values_from(state.latest))
     return line(word, f" {age(now_s - link.since_s)}  ")
@@ -134,22 +137,22 @@ def _tab(state: ConsoleState, page: Page, names: tuple[str, ...], gap: str) -> S
 
 
 def strip_line(state: ConsoleState, canvas: Canvas) -> Line:
-    """Under the tabs: a failure until it is dismissed, then what is running, then what was said, else a rule."""
+    """Under the tabs: a failure until it is dismissed, then what was said since an action moved on, then that action, else a rule."""
     rule = canvas.glyphs.horizontal * canvas.width
     action, dismiss = state.action, state.named("{nav.out} dismisses")
     if state.refusal:
         return _sentence(" ERROR ", state.refusal, dismiss, canvas, "error")
     if action is not None and action.state == "failed":
         return _sentence(f" ERROR {action.title}: ", action.detail, state.named("{action.detail} = in full  ") + dismiss, canvas, "error")
+    if state.said is not None:
+        return _sentence(
+            " ERROR " if state.said.is_error else " ", state.said.text, "", canvas, "error" if state.said.is_error else "accent"
+        )
     if action is not None:
         hint = dismiss if action.state == "done" else ""
         others = sum(run.state == "running" for run in state.actions if run is not action)
         also = f"  (+{others} running)" if others else ""
         return _sentence(f" {action.title} {action.state} ", action.detail, hint + also, canvas, "accent")
-    if state.said is not None:
-        return _sentence(
-            " ERROR " if state.said.is_error else " ", state.said.text, "", canvas, "error" if state.said.is_error else "accent"
-        )
     return line(Span(rule, "rule"))
 
 
