@@ -306,9 +306,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.calls.joined_another()
         self.options = replace(self.options, connect=options.connect, cluster=None, replay=None)
         link, old = LinkView(since_s=self.clock(), address=options.connect or ""), self.state
-        joined = tuple(dict.fromkeys((*old.setup.joined, options.connect or "")))
-        setup = replace(old.setup, owns_cluster=False, joined=joined)
-        self.state = ConsoleState(link=link, setup=setup, ui=old.ui, recording=old.recording, talk=old.talk.elsewhere())
+        setup, ui, talk = old.joining(options.connect or ""), old.ui.unmarked(), old.talk.elsewhere()
+        self.state = ConsoleState(link=link, setup=setup, ui=ui, recording=old.recording, talk=talk)
         self.dispatch(AccessChanged(not self.options.rw and not is_loopback(options.connect)))
         self.link = self._make_link(self.options, self.dispatch)
         begin(self, self.link.run, group="link")

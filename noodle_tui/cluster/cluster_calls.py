@@ -17,6 +17,7 @@ from engine.data.generation import SessionText
 from engine.data.plan import Plan, Stage
 from noodle_tui.background import begin
 from noodle_tui.changes.actions import ACTIONS, ALL_NODES, action_for, arguments_of, nodes_of, preview_of, still_holds, title_of
+from noodle_tui.changes.marking import preview_of_all, singles
 from noodle_tui.cluster.move_progress import followed
 from noodle_tui.cluster.previews import candidate, filled, priced, suggestion_of
 from noodle_tui.cluster.undoing import Undoing, opposite
@@ -152,7 +153,7 @@ class ClusterCalls:
             self.compare()
             return
         action = ACTIONS[key_id] if target else action_for(key_id, self._app.state)
-        preview = preview_of(action, self._app.state, target)
+        preview = (None if target else preview_of_all(key_id, self._app.state)) or preview_of(action, self._app.state, target)
         if undoes is not None:
             preview = replace(preview, undoes=undoes, undoing=self._app.state.named(self._undoing.about(undoes)))
         self._app.dispatch(DialogChanged(preview))
@@ -195,6 +196,8 @@ class ClusterCalls:
                 names = nodes_of(self._app.state) if preview.target == ALL_NODES else (preview.target,)
                 written = [await self._profile(name, preview) for name in names]
                 done, text = True, self._app.state.named("{screen.profile} shows ") + ", ".join(written)
+            elif preview.also:
+                done, text = await self._send_all(preview, undoing)
             else:
                 answer = await self._app.link.act(ACTIONS[preview.action].call, arguments_of(preview))
                 done, text = await self._outcome(answer, preview)
@@ -203,17 +206,38 @@ class ClusterCalls:
             done, text = False, f"{type(problem).__name__}: {problem}"
         except Exception as problem:
             done, text = False, f"unexpected {type(problem).__name__}: {problem}"
-        if done:
+        if done and not preview.also:
             undoing.took_effect(preview)
         self._tell(preview, "done" if done else "failed", text)
 
-    async def _outcome(self, answer: object, preview: Preview) -> tuple[bool, str]:
+    async def _send_all(self, preview: Preview, undoing: Undoing) -> tuple[bool, str]:
+        """One after the other: changes of the plan each when the one before is over, up to the first that is refused."""
+        plans, version, told = ACTIONS[preview.action].plans, preview.plan_version, list[str]()
+        for number, one in enumerate(singles(preview)):
+            one = replace(one, plan_version=version)
+            try:
+                answer = await self._app.link.act(ACTIONS[one.action].call, arguments_of(one))
+                done, text = await self._outcome(answer, one, preview)
+            except NoodleError as problem:
+                done, text = False, str(problem) or type(problem).__name__
+            if done:
+                undoing.took_effect(one)
+                version = max(version, answer.plan_version) if isinstance(answer, Plan) else version
+            else:
+                told.append(f"{one.target}: {text}")
+            if told and plans:
+                left = len(preview.also) - number
+                return False, f"{told[0]}" + (f"; {left} more were not tried" if left else "")
+            self._tell(preview, "running", f"{number + 1} of {len(preview.also) + 1}: {one.target} {'done' if done else 'refused'}")
+        return not told, "; ".join(told) or f"all {len(preview.also) + 1} done"
+
+    async def _outcome(self, answer: object, preview: Preview, told_as: Preview | None = None) -> tuple[bool, str]:
         """A move that begins is followed to its end; whatever else was answered is said at once."""
         if not isinstance(answer, Plan) or answer.plan_version <= preview.plan_version:
             return True, said_of(answer, preview)
 
         def say(text: str) -> None:
-            self._tell(preview, "running", text)
+            self._tell(told_as or preview, "running", text)
 
         return await followed(self._app.link, answer.plan_version, preview.move, say)
 

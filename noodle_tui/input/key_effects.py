@@ -157,7 +157,7 @@ class KeyEffects:
             self._try(lambda: self._app.calls.undo(dialog.undoes))
         elif isinstance(dialog, Preview) and key_id == KEY_OF.get(dialog.action, dialog.action) and still_holds(dialog, self._app.state):
             target = "" if dialog.action == "cluster.auto" and dialog.undoes is None else dialog.target
-            self._app.calls.preview(dialog.action, target, dialog.undoes)  # the situation has moved
+            self._app.calls.preview(*((key_id,) if dialog.also else (dialog.action, target, dialog.undoes)))  # the situation has moved
         elif key_id == "app.quit":
             self._quit()
 

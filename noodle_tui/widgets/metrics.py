@@ -207,5 +207,5 @@ def _hop(status: ClusterStatus) -> Line:
         f"worst {status.stages[index].worker_id[:12]} > {COORDINATOR if last else status.stages[index + 1].worker_id[:12]} ",
         Span(with_ms(hop_s), "warn" if slow else "text"),
         f" planned {ms(planned_s)}" if planned_s > 0 else "",
-        f", all {with_ms(total_s)} a step",
+        f", all {with_ms(total_s)}",
     )

@@ -17,6 +17,7 @@ from noodle_tui.widgets.plan.plan_layout import BlockLayout, block_layout, fits
 
 MAX_BLOCKS = 12  # beyond this, one line per stage reads better
 GRID = math.log(1.06)
+WAITS = 0.15  # of stages and hops: so much more a step takes before it is said what it is
 BORDERED_FROM = 6  # rows: a title, two borders and three rows inside
 
 
@@ -78,8 +79,14 @@ def _title(status: ClusterStatus, times: Sequence[float], layout: BlockLayout, c
         return line(Span(f" PLAN #{status.plan_version}", "title"), Span("  no times yet: blocks are equally wide", "dim"))
     source = "measured" if all(stage.num_steps for stage in status.stages) else "planned"
     scale = f"{canvas.glyphs.broken_scale} not to scale" if layout.broken else f"column = {total * 1000 / canvas.width:.2g}ms"
-    text = f"  stages + hops {with_ms(total)} {source}; width = time, {canvas.glyphs.hop} = hop, {scale}"
-    return line(Span(f" PLAN #{status.plan_version}", "title"), Span(text, "dim"))
+    text, legend = f"  stages + hops {with_ms(total)} {source}", f"width = time, {canvas.glyphs.hop} = hop, "
+    waits_s = status.speed.step_p50_s - total if source == "measured" else 0.0
+    if waits_s > WAITS * total:  # a step also waits for those of other sessions, at stages and for the coordinator
+        text += f" + waits {ms(waits_s)} = step"
+    head = f" PLAN #{status.plan_version}"
+    if sum(map(len, (head, text, "; ", legend, scale))) > canvas.width:
+        legend = ""
+    return line(Span(head, "title"), Span(f"{text}; {legend}{scale}", "dim"))
 
 
 def _text_row(blocks: Sequence[Block], layout: BlockLayout, canvas: Canvas, row: int) -> Line:
