@@ -193,7 +193,7 @@ class AdaptivePlanner:
         return Situation(
             mode=self.mode,
             owed_s=self.case.owed_s,
-            num_recent=self.orders.num_recent(now_s),
+            num_recent=self.orders.num_recent(view.plan.stages, proposal.plan.stages, now_s),
             since_migration_s=self.orders.since_migration_s(now_s),
             on_probation=self.orders.probation is not None,
             tabu_s=self.orders.tabu.left_s(proposal.plan.stages, now_s),
