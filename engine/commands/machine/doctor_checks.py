@@ -258,7 +258,8 @@ def _cache(folder: Path) -> Iterator[Finding]:
 
 
 def _folders() -> Iterator[Finding]:
-    text = f"settings in {settings_path('console.toml').parent}, profiles and history in {state_folder()}, ways into clusters in {run_folder()}"
+    settings = settings_path("console.toml").parent
+    text = f"settings in {settings}, profiles and history in {state_folder()}, ways into clusters in {run_folder()}"
     yield Finding("folders", Level.OK, text)
 
 
