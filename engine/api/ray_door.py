@@ -18,6 +18,7 @@ from typing import Any
 import ray
 from ray import serve
 from ray.exceptions import RayError
+from ray.serve.config import RequestRouterConfig
 
 from engine.api.options import ApiOptions
 from engine.api.ray_replica import Replica
@@ -116,6 +117,7 @@ class RayServeDoor:
             graceful_shutdown_timeout_s=GRACE_S,
             graceful_shutdown_wait_loop_s=GRACE_S / 10,
             health_check_period_s=HEALTH_PERIOD_S,
+            request_router_config=RequestRouterConfig(request_router_class="engine.api.ray_routing.LessBusyOfTwo"),
         )
         return deployment.bind(self._on_ray.place.cluster_name, settings, self._keys)
 
