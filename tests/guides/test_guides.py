@@ -46,7 +46,8 @@ def test_a_reverse_proxy_lets_tokens_through_as_they_come(tmp_path: Path) -> Non
         base, inside = f"https://localhost:{player.ports['8443']}", f"http://127.0.0.1:{player.ports['8000']}"
         with httpx.Client(verify=ssl.create_default_context(cafile=tmp_path / "cert.pem"), timeout=60, headers=key) as client:
             with client.stream("POST", f"{base}/v1/completions", json=body) as answer:
-                assert next(answer.iter_lines()).startswith("data: ")
+                lines = answer.iter_lines()  # held: one that nobody holds closes the answer
+                assert next(lines).startswith("data: ")
                 figures = httpx.get(f"{inside}/metrics", headers=key).text
                 assert "noodle_api_requests_running 2.0" in figures  # it, and this look
             too_much = client.post(f"{base}/v1/completions", content=b" " * (4 * 2**20 + 1))

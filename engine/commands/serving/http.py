@@ -51,9 +51,10 @@ async def _serve(command: Serve) -> int:
 async def _serve_on_ray(command: Serve) -> int:
     door = ray_door().RayServeDoor(command.api, command.ray)
     stopping = Stopping(exit_with_parent=False, tidy_up_s=None)
-    end = door.stop
+    end = door.leave  # what it has not started is not its to end
     try:
         http, address = await asyncio.to_thread(door.start)
+        end = door.stop
         if command.json:
             print_json({"http": http, "address": address})
         else:

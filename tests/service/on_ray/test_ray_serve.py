@@ -150,7 +150,8 @@ def test_a_stream_arrives_as_it_comes(cluster: Up, door: Door) -> None:
 def test_a_caller_that_goes_ends_its_session(cluster: Up, door: Door) -> None:
     body = {"model": "gpt2:tiny", "prompt": list(PROMPT), "max_tokens": 900, "ignore_eos": True, "stream": True}
     with httpx.stream("POST", f"{door.http}/v1/completions", json=body, headers={"authorization": f"Bearer {KEY}"}) as answer:
-        next(answer.iter_lines())
+        lines = answer.iter_lines()
+        next(lines)
         cluster.run(lambda client: seen(client, lambda status: bool(status.sessions), "the session"))
     cluster.run(lambda client: seen(client, lambda status: not status.sessions, "its end"))
 
@@ -186,6 +187,7 @@ def test_a_second_one_is_refused_and_tells_the_way(machines: Machines, door: Doo
     assert said.count("\n") == 1 and "noodle-engine down --on ray --name noodle --api" in said
     said = serve(machines, tmp_path, "--name", "nobody").communicate(timeout=120)[1]
     assert said.count("\n") == 1 and "no cluster called nobody runs on this Ray" in said
+    assert door.process.poll() is None and answers(door), "who was refused ended nothing"
 
 
 def test_ctrl_c_leaves_nothing_and_down_ends_what_runs_on_its_own(machines: Machines, cluster: Up, door: Door, tmp_path: Path) -> None:
