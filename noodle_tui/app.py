@@ -22,6 +22,7 @@ from textual.driver import Driver
 from textual.filter import ANSIToTruecolor, LineFilter
 
 from engine.data.errors import NoodleError
+from engine.folders import settings_path
 from engine.program import run_program
 from noodle_tui import options as command_line
 from noodle_tui.background import begin
@@ -40,7 +41,7 @@ from noodle_tui.terminal.ascii_filter import AsciiFilter
 from noodle_tui.terminal.exits import install_signal_handlers
 from noodle_tui.terminal.tight_update import tightened
 from noodle_tui.text.graph_sets import glyphs_for
-from noodle_tui.themes import Look, changed_s, choose_look, load_theme, theme_file, theme_names, user_folder
+from noodle_tui.themes import Look, changed_s, choose_look, load_theme, theme_file, theme_names
 
 if TYPE_CHECKING:
     from noodle_tui.cluster.cluster_calls import ClusterCalls
@@ -365,7 +366,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str]) -> int:
-    config = load_config(user_folder() / "console.toml")
+    config = load_config(settings_path("console.toml"))
     options = command_line.checked(command_line.parse(arguments, config))
     if options.headless:
         from noodle_tui.cluster.headless import record
