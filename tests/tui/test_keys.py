@@ -297,7 +297,7 @@ def test_logs_follow_until_the_cursor_moves() -> None:
     def line(i: int) -> m.LogsArrived:
         from noodle_tui.core.logs import LogLine
 
-        return m.LogsArrived((LogLine(0, 1e9 + i, "info", "w1", f"line {i}"),))
+        return m.LogsArrived((LogLine(0, 2e9 + i, "info", "w1", f"line {i}"),))
 
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot)
