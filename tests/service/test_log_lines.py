@@ -15,6 +15,7 @@ from engine.client.local_cluster import wait_until_serving
 from engine.data.errors import NotFound
 from engine.data.status import Severity, WrittenLine
 from engine.service.client import Client
+from engine.service.coordinator.options import CoordinatorOptions
 from engine.service.local import LocalCluster
 from engine.service.local_options import local_options
 from engine.service.log_lines.kept_lines import MAX_CHARS, MAX_LINES, KeptLines
@@ -22,7 +23,11 @@ from engine.service.worker.options import WorkerOptions
 
 
 class Talking(LocalCluster):
-    """Its workers log what they do, too."""
+    """Its processes log what they do, too."""
+
+    def coordinator_options(self) -> CoordinatorOptions:
+        options = super().coordinator_options()
+        return replace(options, server=replace(options.server, log_level="INFO"))
 
     def worker_options(self, index: int) -> WorkerOptions:
         options = super().worker_options(index)
@@ -50,6 +55,7 @@ def test_a_client_reads_what_a_worker_wrote_and_each_line_once() -> None:
     worker, again, own = asyncio.run(run())
     assert worker[0].text.startswith("told to end: handing over what it holds") and worker[0].severity is Severity.INFO
     assert not set(again) & set(worker) and not set(own) & set(worker)
+    assert own and not any(line.text.startswith(("node ", "plan ")) for line in own), "events are no lines"
 
 
 def test_lines_are_bounded_cut_and_go_on_from_a_number() -> None:

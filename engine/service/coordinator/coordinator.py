@@ -34,7 +34,7 @@ from engine.service.coordinator.metrics.recorder import Recorder
 from engine.service.coordinator.metrics.scrape_targets import ScrapeTargets
 from engine.service.coordinator.options import CoordinatorOptions
 from engine.service.coordinator.prepare import prepare_model
-from engine.service.coordinator.shell import ClusterShell
+from engine.service.coordinator.shell import EVENTS_LOG, ClusterShell
 from engine.service.coordinator.text.codec import TextCodec
 from engine.service.coordinator.text.prompts import Prompts
 from engine.service.coordinator.text.shared_prefix import read_shared, shared_prefixes
@@ -93,6 +93,7 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     cache_dir = options.model.cache.folder
     manifests = ManifestSource(cache_dir, lambda: cluster.card)
     rpc.add_ControlServicer_to_server(ControlService(shell, manifests, options.show_text), server.grpc)
+    kept_lines().addFilter(lambda record: record.name != EVENTS_LOG)  # whoever reads lines has the events
     rpc.add_LineServiceServicer_to_server(LineService(kept_lines(), shell.peers.lines), server.grpc)
     library = WeightLibrary(WeightCache(cache_dir / CACHE_FOLDER), manifests.folder_of)
     sender = WeightService(library, Pace(lambda: bool(cluster.serving.flights)))

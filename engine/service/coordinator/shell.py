@@ -45,7 +45,8 @@ if TYPE_CHECKING:  # prometheus_client and OpenTelemetry are for those who ask f
     from engine.service.coordinator.metrics.tally import Tally
     from engine.service.coordinator.metrics.tracer import Tracer
 
-log = logging.getLogger(__name__)
+EVENTS_LOG = __name__  # every event is a line of that log
+log = logging.getLogger(EVENTS_LOG)
 
 TICK_S = 0.1
 LAG_S = 0.1  # a loop that is this late has not heard what workers said either
