@@ -22,6 +22,7 @@ from textual.driver import Driver
 from textual.filter import ANSIToTruecolor, LineFilter
 
 from engine.data.errors import NoodleError
+from engine.folders import settings_path
 from engine.program import run_program
 from noodle_tui import options as command_line
 from noodle_tui.background import begin
@@ -40,7 +41,7 @@ from noodle_tui.terminal.ascii_filter import AsciiFilter
 from noodle_tui.terminal.exits import install_signal_handlers
 from noodle_tui.terminal.tight_update import tightened
 from noodle_tui.text.graph_sets import glyphs_for
-from noodle_tui.themes import Look, changed_s, choose_look, load_theme, theme_file, theme_names, user_folder
+from noodle_tui.themes import Look, changed_s, choose_look, load_theme, theme_file, theme_names
 
 if TYPE_CHECKING:
     from noodle_tui.cluster.cluster_calls import ClusterCalls
@@ -303,11 +304,11 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.workers.cancel_group(self, "answer")
         self.workers.cancel_group(self, "link")
         await self.link.stop()
+        self.calls.joined_another()
         self.options = replace(self.options, connect=options.connect, cluster=None, replay=None)
         link, old = LinkView(since_s=self.clock(), address=options.connect or ""), self.state
-        joined = tuple(dict.fromkeys((*old.setup.joined, options.connect or "")))
-        setup = replace(old.setup, owns_cluster=False, joined=joined)
-        self.state = ConsoleState(link=link, setup=setup, ui=old.ui, recording=old.recording, talk=old.talk.elsewhere())
+        setup, ui, talk = old.joining(options.connect or ""), old.ui.unmarked(), old.talk.elsewhere()
+        self.state = ConsoleState(link=link, setup=setup, ui=ui, recording=old.recording, talk=talk)
         self.dispatch(AccessChanged(not self.options.rw and not is_loopback(options.connect)))
         self.link = self._make_link(self.options, self.dispatch)
         begin(self, self.link.run, group="link")
@@ -364,7 +365,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str]) -> int:
-    config = load_config(user_folder() / "console.toml")
+    config = load_config(settings_path("console.toml"))
     options = command_line.checked(command_line.parse(arguments, config))
     if options.headless:
         from noodle_tui.cluster.headless import record

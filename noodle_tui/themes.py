@@ -6,7 +6,6 @@ readers without colour. Terminal colour names are allowed in themes marked `ansi
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from textual.theme import Theme
 
 from engine.data.errors import InvalidInput
 from engine.files import read_document
+from engine.folders import settings_path
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "colors": ("background", "foreground", "dim", "rule", "accent"),
@@ -65,11 +65,6 @@ class Look:
         )
 
 
-def user_folder() -> Path:
-    """Where a user's own themes and console.toml lie."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "noodle"
-
-
 def theme_names() -> list[str]:
     """Names of all themes, the default first, a user's own last."""
     names = sorted(entry.name.removesuffix(".toml") for entry in files("themes").iterdir() if entry.name.endswith(".toml"))
@@ -80,7 +75,7 @@ def theme_names() -> list[str]:
 def _user_files() -> dict[str, Path]:
     """A user's themes by name; a file may replace a shipped theme of its name."""
     try:
-        return {path.stem: path for path in sorted((user_folder() / "themes").glob("*.toml"))}
+        return {path.stem: path for path in sorted(settings_path("themes").glob("*.toml"))}
     except OSError:
         return {}
 

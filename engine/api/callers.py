@@ -23,10 +23,15 @@ MAX_CLIENTS = 256
 NO_KEY = "there is no key: send the header 'Authorization: Bearer KEY', where KEY is a token of the cluster (clients take it as api_key)"
 
 
-class Callers:
-    """Clients of the coordinator by key, the least recently used of them closed when there are many."""
+def digest_of(key: str) -> bytes:
+    """What this server keeps of a key on its list, and what the cluster is told of whose request it is."""
+    return hashlib.sha256(key.encode()).digest()
 
-    def __init__(self, address: str, access: Access, keys: Mapping[str, Role] | None) -> None:
+
+class Callers:
+    """Clients of the coordinator by key, the least recently used of them closed when there are many. `keys` are roles by `digest_of`."""
+
+    def __init__(self, address: str, access: Access, keys: Mapping[bytes, Role] | None) -> None:
         self._address, self._access, self._keys = address, access, keys
         self._clients: OrderedDict[str | None, Client] = OrderedDict()
 
@@ -35,7 +40,7 @@ class Callers:
         key = _key(request)
         if self._keys is not None:
             self._check(key, least)
-            return await self._of(key, self._access, hashlib.sha256((key or "").encode()).digest())
+            return await self._of(key, self._access, digest_of(key or ""))
         try:
             access = Access(key, self._access.trusted)
         except InvalidInput as e:
@@ -50,7 +55,7 @@ class Callers:
     def _check(self, key: str | None, least: Role) -> None:
         if key is None:
             raise _refused(NO_KEY)
-        role = next((r for known, r in (self._keys or {}).items() if hmac.compare_digest(known.encode(), key.encode())), None)
+        role = next((r for known, r in (self._keys or {}).items() if hmac.compare_digest(known, digest_of(key))), None)
         if role is None:
             raise _refused("this key is unknown here")
         if role < least:

@@ -6,16 +6,18 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import uvicorn
 
 from engine.api.application import Api
-from engine.api.callers import Callers
+from engine.api.callers import Callers, digest_of
 from engine.api.metering import Metering
 from engine.api.options import DEFAULT_HTTP, ApiOptions
 from engine.api.traced import Traced
 from engine.data.errors import InvalidInput, Refused, Unavailable
 from engine.service.addresses import check_address, is_loopback
+from engine.service.options import Role
 from engine.service.trust.access import Access
 from engine.service.trust.credentials import read_pair, read_tokens
 
@@ -44,19 +46,17 @@ class ApiServer:
     def __init__(self, options: ApiOptions, address: str, access: Access) -> None:
         """Raises InvalidInput and Refused naming the option that is wrong."""
         check_address(address)
-        self._host, self._port = _host_and_port(options)
-        keys = None if options.keys is None else read_tokens(options.keys)
+        self._host, self._port = host_and_port(options)
+        keys = None if options.keys is None else known_keys(options.keys)
         if keys is None and access.trusted is not None and access.trusted.certificate:
             raise InvalidInput(
                 "--tls-cert lets this server act for everybody who reaches it: give --keys FILE with lines 'viewer|operator KEY', so that "
                 "it knows its callers"
             )
         self._callers = Callers(address, access, keys)
-        app = Api(options, self._callers).application()
-        paths = frozenset(route.path for route in app.routes)  # type: ignore[attr-defined]
         self._server = _Server(
             uvicorn.Config(
-                Traced(Metering(app, paths)),
+                asgi_application(options, self._callers),
                 log_level="warning",
                 access_log=False,
                 server_header=False,
@@ -96,7 +96,18 @@ class ApiServer:
             await self._task
 
 
-def _host_and_port(options: ApiOptions) -> tuple[str, int]:
+def asgi_application(options: ApiOptions, callers: Callers) -> Traced:
+    """The whole of it, for any ASGI server."""
+    app = Api(options, callers).application()
+    return Traced(Metering(app, frozenset(route.path for route in app.routes)))  # type: ignore[attr-defined]
+
+
+def known_keys(path: Path) -> dict[bytes, Role]:
+    """Of `--keys`: roles by the digest of their key."""
+    return {digest_of(key): role for key, role in read_tokens(path).items()}
+
+
+def host_and_port(options: ApiOptions) -> tuple[str, int]:
     """Of `--http`: a port alone is one of loopback, and port 0 any that is free. Raises InvalidInput, Refused."""
     given = options.http or DEFAULT_HTTP
     address = f"127.0.0.1:{given}" if given.isdecimal() else given

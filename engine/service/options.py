@@ -33,9 +33,9 @@ class CacheOptions:
 
     @property
     def folder(self) -> Path:
-        from engine.model.sources.source import default_cache_dir
+        from engine.folders import cache_folder
 
-        return self.cache_dir or default_cache_dir()
+        return self.cache_dir or cache_folder()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from engine.data.errors import Corrupt
 from engine.files import read_document, replace_whole
+from engine.folders import state_folder
 from noodle_tui.core.profile_view import ProfileView, view_of
 
 MAX_FILE_BYTES = 256 * 2**20
-
-
-def profile_folder() -> Path:
-    """Where the console keeps the profiles that it takes."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "noodlecore"
 
 
 def newest_profile(folder: Path) -> Path | None:
@@ -32,12 +27,12 @@ def profile_after(folder: Path, present: str) -> Path | None:
 
 def _profiles(folder: Path) -> list[Path]:
     here = [path for pattern in ("profile.json", "profile*/profile.json") for path in folder.glob(pattern)]
-    return [path for path in (*here, *profile_folder().glob("profile-*/profile.json")) if path.is_file()]
+    return [path for path in (*here, *state_folder().glob("profile-*/profile.json")) if path.is_file()]
 
 
 def save_profile(worker_id: str, document: str) -> Path:
     """Write a node's profile to `profile-NODE/profile.json` in the user's state folder, whole or not at all."""
-    path = profile_folder() / f"profile-{worker_id}" / "profile.json"
+    path = state_folder() / f"profile-{worker_id}" / "profile.json"
     replace_whole(path, document.encode())
     return path
 

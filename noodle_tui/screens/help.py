@@ -131,7 +131,7 @@ def _words(canvas: Canvas) -> Lines:
 
 def _files() -> Lines:
     return (
-        line(Span(" FILES", "title"), " ~/.config/noodle/console.toml"),
-        line("       ~/.config/noodle/themes/*.toml"),
+        line(Span(" FILES", "title"), " ~/.config/noodlecore/console.toml"),
+        line("       ~/.config/noodlecore/themes/*.toml"),
         line(Span(" ENV", "title"), " NO_COLOR NOODLE_ASCII=1 NOODLE_TOKEN"),
     )

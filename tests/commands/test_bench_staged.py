@@ -15,8 +15,8 @@ from engine.commands.bench.staged_text import staged_text
 from engine.commands.cluster.generate import Transcript
 from engine.data.generation import StageTiming, TokenChunk
 from engine.data.model import ModelRef
+from engine.folders import cache_folder
 from engine.model.sources.card import prepare
-from engine.model.sources.source import default_cache_dir
 from engine.profile.cost_model import CostModel, CostSample
 from engine.profile.point import DECODE, PREFILL, Point
 from engine.profile.profile import ItemProfile, Profile
@@ -76,7 +76,7 @@ def test_the_simulated_scheduler_has_seen_what_the_real_one_had() -> None:
 
 
 def test_real_workers_run_the_layers_that_were_given() -> None:
-    num_items = prepare(TINY, default_cache_dir()).num_items
+    num_items = prepare(TINY, cache_folder()).num_items
     with running("llama:tiny", 2, layers=(1, num_items - 1)) as cluster:
         stages = cluster.status().stages
         assert [(s.worker_id, s.start, s.stop) for s in stages] == [("w1", 0, 1), ("w2", 1, num_items)]
@@ -84,7 +84,7 @@ def test_real_workers_run_the_layers_that_were_given() -> None:
 
 
 def test_what_was_measured_is_simulated_with_costs_from_two_of_its_rows() -> None:
-    num_items = prepare(TINY, default_cache_dir()).num_items
+    num_items = prepare(TINY, cache_folder()).num_items
     plans = ((num_items,), (1, num_items - 1))
     native, measured = asyncio.run(measure(TINY, plans, (1, 2), 1, 12, 1))
     assert [(m.layers, m.sessions) for m in measured] == [(layers, m) for layers in plans for m in (1, 2)]

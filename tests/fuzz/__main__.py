@@ -26,7 +26,8 @@ from engine.data.errors import NoodleError
 from engine.data.generation import GenerateRequest
 from engine.data.model import ModelRef
 from engine.data.status import NodeState
-from engine.model.sources.source import default_cache_dir, resolve
+from engine.folders import cache_folder
+from engine.model.sources.source import resolve
 from engine.model.weights.tensor_files import read_folder
 from engine.planning.strategies import STRATEGIES
 from engine.service.client import Client
@@ -180,7 +181,7 @@ async def _status_or_none(client: Client) -> Any:
 def nouns_of(cluster: Running) -> Nouns:
     """What a peer of this cluster would write into a field of that name."""
     status = cluster.status()
-    folder = resolve(ModelRef(MODEL, 0), cache_dir=default_cache_dir())
+    folder = resolve(ModelRef(MODEL, 0), cache_dir=cache_folder())
     read = read_folder(folder)
     ids = (*WORKERS, "nobody")
     addresses = (*(n.address for n in status.nodes), cluster.address, "127.0.0.1:1")

@@ -14,13 +14,14 @@ import transformers
 
 from engine.data.model import ModelRef
 from engine.data.sampling import Sampling
+from engine.folders import cache_folder
 from engine.model import families
 from engine.model.hardware.devices import detect
 from engine.model.profiling.measure import measure_config
 from engine.model.running.accelerator.acceleration import Acceleration, CaptureLimits
 from engine.model.running.sampling import sample
 from engine.model.running.stage import StageModel
-from engine.model.sources.source import default_cache_dir, resolve
+from engine.model.sources.source import resolve
 from engine.model.weights.weight_folder import WeightFolder
 from tests.model import tiny
 
@@ -33,7 +34,7 @@ PROMPTS = {"a": [1, 2, 3], "b": [9], "c": list(range(4, 40))}
 def test_three_slices_on_a_gpu_equal_generate_there(name: str) -> None:
     from transformers import AutoModelForCausalLM
 
-    folder = resolve(ModelRef(name, 0), cache_dir=default_cache_dir())
+    folder = resolve(ModelRef(name, 0), cache_dir=cache_folder())
     whole = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to("cuda:0").eval()
     expected = {}
     for key, prompt in PROMPTS.items():
@@ -128,7 +129,7 @@ def generate(stages: list[StageModel], num_tokens: int) -> dict[str, list[int]]:
 def test_hardware_and_item_times_of_a_gpu() -> None:
     facts = detect("cuda:0")
     assert facts.device == "cuda:0" and facts.memory_bytes > 10**9
-    folder = resolve(ModelRef("gpt2", 0), cache_dir=default_cache_dir())
+    folder = resolve(ModelRef("gpt2", 0), cache_dir=cache_folder())
     found = measure_config(WeightFolder(folder).config, dtype="float32", device="cuda:0")
     print([round(1e3 * t, 3) for t in found.item_s], round(1e3 * found.base_s, 3))
     assert len(found.item_s) == 14 and all(0 < t < 0.1 for t in found.item_s) and 0 <= found.base_s < 0.1

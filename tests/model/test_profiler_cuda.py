@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from engine.data.model import ModelRef
+from engine.folders import cache_folder
 from engine.model.hardware.clocks import CudaClock
 from engine.model.profiling.collector import MetricsCollector
 from engine.model.profiling.profile_assembly import profile_of
 from engine.model.profiling.profiler import WorkloadProfiler
 from engine.model.profiling.roles import select_layers
 from engine.model.profiling.workload import CausalWorkload, load_workload
-from engine.model.sources.source import default_cache_dir
 from engine.profile.point import DECODE, PREFILL, Point
 from engine.profile.profile import Profile, Role
 
@@ -26,7 +26,7 @@ DEVICE = "cuda:0"
 
 @pytest.fixture(scope="module")
 def gpt2() -> CausalWorkload:
-    workload = load_workload(ModelRef("gpt2", 0), cache_dir=default_cache_dir(), device=DEVICE)
+    workload = load_workload(ModelRef("gpt2", 0), cache_dir=cache_folder(), device=DEVICE)
     assert isinstance(workload, CausalWorkload)
     return workload
 

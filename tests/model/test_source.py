@@ -16,9 +16,10 @@ from transformers import AutoModelForCausalLM
 
 from engine.data.errors import Corrupt, Exhausted, InvalidInput, NotFound, NotSupported, Unavailable
 from engine.data.model import ModelRef
+from engine.folders import cache_folder
 from engine.model.sources import hub, random_weights
 from engine.model.sources.architectures import architecture_of
-from engine.model.sources.source import default_cache_dir, default_ref, resolve
+from engine.model.sources.source import default_ref, resolve
 
 FAMILIES = ["gpt2", "llama", "qwen3", "mixtral", "qwen2_moe", "gemma2", "gemma3", "opt", "gpt_neox", "phi3", "falcon", "olmo2"]
 
@@ -262,6 +263,6 @@ def test_familiar_spellings_name_the_family() -> None:
 
 def test_the_cache_is_where_the_variable_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NOODLE_CACHE", str(tmp_path))
-    assert default_cache_dir() == tmp_path
+    assert cache_folder() == tmp_path
     monkeypatch.delenv("NOODLE_CACHE")
-    assert default_cache_dir().name == "noodlecore"
+    assert cache_folder().name == "noodlecore"

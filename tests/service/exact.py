@@ -24,10 +24,10 @@ from engine.data.model import ModelRef
 from engine.data.precision import Identity
 from engine.data.sampling import Sampling, SamplingRequest
 from engine.data.status import ClusterStatus
+from engine.folders import cache_folder
 from engine.model.running.sampling import sample
 from engine.model.running.stage import StageModel
 from engine.model.sources.card import prepare
-from engine.model.sources.source import default_cache_dir
 from engine.service.client import Client
 from tests.service.matrix import Matrix, ids, until
 from tests.service.nursery import Nursery
@@ -78,7 +78,7 @@ class Reference:
         folder = Path(model) if Path(model).is_dir() else folder_of(model)
         torch.set_num_threads(1)
         ref = ModelRef(str(folder), dtype="int8", kv_dtype=kv_dtype)
-        num_items = prepare(ref, default_cache_dir()).num_items  # a coordinator finds the card ready, too
+        num_items = prepare(ref, cache_folder()).num_items  # a coordinator finds the card ready, too
         self._stage = StageModel.load(folder, 0, num_items, dtype="int8", kv_dtype=kv_dtype, kv_budget_bytes=2**28)
         self._known: dict[tuple[Asked, int], list[int]] = {}
 

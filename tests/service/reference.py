@@ -8,14 +8,14 @@ from pathlib import Path
 
 from engine.data.model import ModelRef
 from engine.data.sampling import Sampling
+from engine.folders import cache_folder
 from engine.model.profiling.native import native_generator
 from engine.model.sources.card import prepare
-from engine.model.sources.source import default_cache_dir
 
 
 @cache
 def folder_of(model: str, seed: int = 0) -> Path:
-    return Path(prepare(ModelRef(model, seed), default_cache_dir()).folder)
+    return Path(prepare(ModelRef(model, seed), cache_folder()).folder)
 
 
 @cache

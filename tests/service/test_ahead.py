@@ -18,8 +18,8 @@ from engine.data.generation import UNKNOWN, FinishReason, GenerateRequest, Segme
 from engine.data.model import ModelRef
 from engine.data.plan import Stage as PlannedStage
 from engine.data.sampling import Sampling, SamplingRequest
+from engine.folders import cache_folder
 from engine.model.sources.card import prepare
-from engine.model.sources.source import default_cache_dir
 from engine.service import wire
 from engine.service.client import Client
 from protos import noodle_pb2 as pb
@@ -36,7 +36,7 @@ PENALTIES = Sampling(temperature=0.7, top_k=40, seed=3, repetition_penalty=1.3, 
 # ---------------------------------------------------------------------------------------------- one stage
 @pytest.fixture
 def stage() -> Iterator[Stage]:
-    whole = Stage("a", 0, prepare(ModelRef(MODEL, 0), default_cache_dir()).num_items)
+    whole = Stage("a", 0, prepare(ModelRef(MODEL, 0), cache_folder()).num_items)
     yield whole
     whole.runner.close()
 

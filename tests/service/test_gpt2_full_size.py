@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine.data.model import ModelRef
+from engine.folders import cache_folder
 from engine.model.sources.card import prepare
-from engine.model.sources.source import default_cache_dir
 from tests.service.reference import reference
 from tests.service.running import running
 
@@ -22,7 +22,7 @@ def test_tokens_equal_generate_and_no_worker_holds_more_than_its_slice(num_worke
         assert [[c.token_id for c in t.chunks if c.index >= 0] for t in transcripts] == expected
         status = cluster.status()
         assert len(status.stages) == num_workers
-        card = prepare(ModelRef(MODEL, 0), default_cache_dir())
+        card = prepare(ModelRef(MODEL, 0), cache_folder())
         whole = sum(i.weight_bytes for i in card.items)
         least = min(n.gauges.resident_bytes - _slice_bytes(card, n.start, n.stop) for n in status.nodes)
         for node in status.nodes:

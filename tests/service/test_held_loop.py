@@ -21,8 +21,8 @@ from google.protobuf.message import Message
 
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.data.model import ModelRef
+from engine.folders import cache_folder
 from engine.model.sources.card import prepare
-from engine.model.sources.source import default_cache_dir
 from engine.service import wire
 from engine.service.coordinator.control_service import ControlService
 from engine.service.coordinator.journal.journal import Journal
@@ -98,7 +98,7 @@ class LoopClock:
 @contextlib.asynccontextmanager
 async def coordinator(folder: Path, context_tokens: int = 0) -> AsyncIterator[str]:
     """One that knows its model and has no worker."""
-    card = prepare(ModelRef("gpt2:tiny", 0), default_cache_dir())
+    card = prepare(ModelRef("gpt2:tiny", 0), cache_folder())
     shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", Journal(folder / "journal.sqlite3"), Access())
     shell.cluster.card = card = replace(card, context_tokens=context_tokens or card.context_tokens)
     shell.speak(Prompts(card, TextCodec(Path(card.folder))))

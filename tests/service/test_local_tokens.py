@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from engine import folders
 from engine.data.errors import NoodleError, Refused, Unauthorized
 from engine.service.client import Client
 from engine.service.options import Role
-from engine.service.trust import certificates, local_tokens
+from engine.service.trust import certificates
 from engine.service.trust.access import Access, access_of_client, own_access
 from engine.service.trust.local_tokens import find_token, leave_papers, leave_token, make_tokens, remove_papers, remove_tokens
 from engine.service.trust.options import AccessOptions
@@ -85,7 +86,7 @@ def test_the_worker_asks_as_well(cluster: Running) -> None:
 # --- the files --------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(local_tokens.FOLDER_VARIABLE, str(tmp_path / "run"))
+    monkeypatch.setenv(folders.RUN_VARIABLE, str(tmp_path / "run"))
     return tmp_path / "run"
 
 

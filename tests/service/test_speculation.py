@@ -15,8 +15,8 @@ from engine.data.errors import Corrupt, NoodleError, Stale
 from engine.data.generation import Segment
 from engine.data.model import ModelRef
 from engine.data.sampling import LogitBias, Sampling
+from engine.folders import cache_folder
 from engine.model.sources.card import prepare
-from engine.model.sources.source import default_cache_dir
 from engine.service import wire
 from engine.service.errors import from_number
 from engine.service.worker.kv_export import export_session
@@ -42,7 +42,7 @@ Guess = Callable[[list[int]], tuple[int, ...]]  # from the tokens that really co
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[tuple[Stage, Stage]]:
-    num_items = prepare(ModelRef(MODEL, 0), default_cache_dir()).num_items
+    num_items = prepare(ModelRef(MODEL, 0), cache_folder()).num_items
     stages = Stage("a", 0, 2), Stage("b", 2, num_items)
     yield stages
     for stage in stages:
@@ -178,7 +178,7 @@ def test_a_mask_is_of_the_first_place_alone(pair: tuple[Stage, Stage]) -> None:
 
 
 def test_a_session_moves_on_without_the_guesses_that_did_not_hold() -> None:
-    num_items = prepare(ModelRef(MODEL, 0), default_cache_dir()).num_items
+    num_items = prepare(ModelRef(MODEL, 0), cache_folder()).num_items
     pair = Stage("a", 0, 2), Stage("b", 2, num_items)
     try:
         plain = expected_of(pair, "plain", Sampling()).answer

@@ -15,8 +15,8 @@ from engine.data.errors import Corrupt, InvalidInput, NotFound, Stale, Unavailab
 from engine.data.generation import Segment
 from engine.data.model import ModelRef
 from engine.data.sampling import Sampling
+from engine.folders import cache_folder
 from engine.model.sources.card import prepare
-from engine.model.sources.source import default_cache_dir
 from engine.model.weights.weight_folder import WeightFolder
 from engine.service import wire
 from engine.service.errors import from_number
@@ -36,7 +36,7 @@ class Stage:
     """A runner and what it delivered."""
 
     def __init__(self, name: str, start: int, stop: int, kv_budget_bytes: int = 10**7) -> None:
-        card = prepare(ModelRef(MODEL, 0), default_cache_dir())
+        card = prepare(ModelRef(MODEL, 0), cache_folder())
         self.out: queue.Queue[pb.StepFrame | pb.StepReport] = queue.Queue()
         self.runner = StageRunner(RunnerOptions(name, "cpu", kv_budget_bytes), Meters(), self.out.put)
         self.request = pb.LoadRequest(folder=card.folder, fingerprint=card.fingerprint, plan_version=3, start=start, stop=stop)
@@ -67,7 +67,7 @@ class Stage:
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Stage, Stage]]:
-    num_items = prepare(ModelRef(MODEL, 0), default_cache_dir()).num_items
+    num_items = prepare(ModelRef(MODEL, 0), cache_folder()).num_items
     stages = Stage("a", 0, 2), Stage("b", 2, num_items)
     yield stages
     for stage in stages:
@@ -198,7 +198,7 @@ def test_damaged_hidden_states_are_refused(pair: tuple[Stage, Stage], damage: st
 
 
 def test_a_full_budget_refuses_one_session_and_serves_the_others_of_the_step() -> None:
-    num_items = prepare(ModelRef(MODEL, 0), default_cache_dir()).num_items
+    num_items = prepare(ModelRef(MODEL, 0), cache_folder()).num_items
     whole = Stage("w", 0, num_items, kv_budget_bytes=60_000)
     room = 60_000 // whole.runner.owned_model().kv.bytes_per_token
     message = frame(0, PROMPT, 0, session="big", room=room + 1)
@@ -223,7 +223,7 @@ def test_a_release_frees_the_memory_and_travels_on(pair: tuple[Stage, Stage]) ->
 
 def test_loading_another_slice_keeps_what_it_holds_and_forgets_the_sessions(pair: tuple[Stage, Stage]) -> None:
     through(pair, frame(0, PROMPT, 0))
-    card = prepare(ModelRef(MODEL, 0), default_cache_dir())
+    card = prepare(ModelRef(MODEL, 0), cache_folder())
     request = pb.LoadRequest(folder=card.folder, fingerprint=card.fingerprint, plan_version=4, start=0, stop=3)
     wire.to_message(card.ref, request.model)
     runner = pair[0].runner

@@ -17,7 +17,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from engine.data.model import ModelRef
 from engine.data.status import Phase
-from engine.model.sources.source import default_cache_dir, resolve
+from engine.folders import cache_folder
+from engine.model.sources.source import resolve
 from engine.model.weights.tensor_files import read_folder
 from engine.service.trust.access import Access, Metadata
 from protos import noodle_pb2 as pb
@@ -139,7 +140,7 @@ def _method(service: str, name: str) -> Any:
 
 def _order_of(num_items: int, plan_version: int) -> pb.LoadRequest:
     """To load the first item of the model that the cluster serves."""
-    folder = resolve(ModelRef("llama:tiny", 0), cache_dir=default_cache_dir())
+    folder = resolve(ModelRef("llama:tiny", 0), cache_dir=cache_folder())
     model, fingerprint = pb.ModelRef(model="llama:tiny", random_weights=0, dtype="float32"), read_folder(folder).fingerprint
     return pb.LoadRequest(model=model, folder=str(folder), fingerprint=fingerprint, plan_version=plan_version, stop=1, num_items=num_items)
 
@@ -181,7 +182,7 @@ def test_orders_that_are_not_the_coordinators_cost_a_pause_and_no_token(cluster:
 
 async def _order_strangely(access: Access, address: str, version: int, num_items: int) -> None:
     """A stage of that plan; 0: none at all."""
-    folder = str(resolve(ModelRef("llama:tiny", 0), cache_dir=default_cache_dir()))
+    folder = str(resolve(ModelRef("llama:tiny", 0), cache_dir=cache_folder()))
     model, fingerprint = pb.ModelRef(model="llama:tiny", random_weights=0, dtype="float32"), read_folder(Path(folder)).fingerprint
     async with access.channel(address) as channel:
         stub = rpc.StageServiceStub(channel)

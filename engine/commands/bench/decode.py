@@ -79,16 +79,17 @@ async def bench_hop(num_tokens: int, rounds: int) -> dict[str, Any]:
 
 async def bench_decode(options: Bench) -> dict[str, Any]:
     """Figures by dtype, dtype of KV and number of workers, medians of the rounds."""
+    from engine.folders import cache_folder
     from engine.model.hardware.limits import num_cores
     from engine.model.profiling.native import native_generator
     from engine.model.sources.card import prepare
-    from engine.model.sources.source import default_cache_dir, default_ref
+    from engine.model.sources.source import default_ref
 
     ref = replace(default_ref() if options.model is None else ModelRef(options.model), dtype="float32")
     num_tokens, threads = min(options.tokens, MOST_TOKENS), num_cores()
     pairs = dict.fromkeys([("float32", "float32"), *((d, kept_dtype(kv, d)) for d in options.dtype for kv in options.kv_dtype)])
     sides = [Side(dtype, kv_dtype, workers) for (dtype, kv_dtype), workers in itertools.product(pairs, NUM_WORKERS)]
-    generate = native_generator(Path(prepare(ref, default_cache_dir()).folder), dtype=ref.dtype, num_threads=threads)
+    generate = native_generator(Path(prepare(ref, cache_folder()).folder), dtype=ref.dtype, num_threads=threads)
     native_s: list[float] = []
     expected: list[int] = []
     runs: dict[Side, list[Run]] = {side: [] for side in sides}

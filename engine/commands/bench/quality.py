@@ -44,12 +44,12 @@ def bench_quality(options: Bench) -> int:
 
 def measure(ref: ModelRef, dtypes: Sequence[str], num_tokens: int, kv_dtypes: Sequence[str] = (AUTO,)) -> dict[str, Any]:
     """Perplexity of `num_tokens` tokens of each text, by text, dtype and dtype of KV; ratios are to the first of these."""
+    from engine.folders import cache_folder
     from engine.model.running.stage import StageModel
     from engine.model.sources.card import prepare
-    from engine.model.sources.source import default_cache_dir
     from engine.service.coordinator.text.codec import TextCodec
 
-    card = prepare(ref, default_cache_dir())
+    card = prepare(ref, cache_folder())
     window = min(WINDOW_TOKENS, card.context_tokens)
     texts = {name: _tokens(TextCodec(Path(card.folder)), text, num_tokens) for name, text in _texts()}
     rows: list[dict[str, Any]] = []

@@ -119,11 +119,11 @@ async def measure(
     ref: ModelRef, plans: Sequence[tuple[int, ...]], sessions: Sequence[int], threads: int, num_tokens: int, rounds: int
 ) -> tuple[Figures, list[Measured]]:
     """Native, and every plan with every number of sessions, in that order."""
+    from engine.folders import cache_folder
     from engine.model.profiling.native import native_generator
     from engine.model.sources.card import prepare
-    from engine.model.sources.source import default_cache_dir
 
-    generate = native_generator(Path(prepare(ref, default_cache_dir()).folder), dtype=ref.dtype, num_threads=threads)
+    generate = native_generator(Path(prepare(ref, cache_folder()).folder), dtype=ref.dtype, num_threads=threads)
     native: list[tuple[float, float]] = []
     visits: dict[tuple[tuple[int, ...], int], list[Measured]] = {(layers, m): [] for layers in plans for m in sessions}
     async with AsyncExitStack() as stack:

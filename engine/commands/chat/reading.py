@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from pathlib import Path
 from typing import Protocol
 
 from prompt_toolkit import PromptSession
@@ -15,6 +14,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
 from engine.commands.output import note
 from engine.files import decoded
+from engine.folders import state_folder
 
 MAX_LINE_BYTES = 4 << 20
 
@@ -79,7 +79,7 @@ def _keys() -> KeyBindings:
 
 def _history() -> History:
     """A file that only this user reads; none where none can be written."""
-    path = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "noodlecore" / "chat_history"
+    path = state_folder() / "chat_history"
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600))

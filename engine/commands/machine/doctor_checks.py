@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.errors import NoodleError
-from engine.model.sources.source import default_cache_dir
+from engine.folders import cache_folder, run_folder, settings_path, state_folder
 from engine.program import explained
 
 TORCH_INSTALL = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
@@ -80,7 +80,7 @@ class Finding:
 
 def examine(cache_dir: Path | None = None) -> list[Finding]:
     """Run every check; never raises. Takes as long as importing torch once."""
-    folder = cache_dir or default_cache_dir()
+    folder = cache_dir or cache_folder()
     checks: dict[str, Callable[[], Iterator[Finding]]] = {
         "python": _python,
         "packages": _packages,
@@ -89,6 +89,7 @@ def examine(cache_dir: Path | None = None) -> list[Finding]:
         "grpc": _grpc,
         "cache": lambda: _cache(folder),
         "weights": lambda: _weights(folder),
+        "folders": _folders,
         "memory": _memory,
         "threads": _threads,
         "clock": _clock,
@@ -254,6 +255,12 @@ def _cache(folder: Path) -> Iterator[Finding]:
         yield Finding("cache", Level.WARN, text, "free some space, or set NOODLE_CACHE to a larger disk: GPT-2 alone takes 0.5 GiB")
     else:
         yield Finding("cache", Level.OK, text)
+
+
+def _folders() -> Iterator[Finding]:
+    settings = settings_path("console.toml").parent
+    text = f"settings in {settings}, profiles and history in {state_folder()}, ways into clusters in {run_folder()}"
+    yield Finding("folders", Level.OK, text)
 
 
 def _weights(folder: Path) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from engine.data.errors import InvalidInput
 from engine.options.declared import group, option
 from engine.service.coordinator.options import AUTO, CoordinatorOptions
 from engine.service.local_options import LocalOptions
-from engine.service.on_ray.options import RayOptions, RayPlace
+from engine.service.on_ray.options import RayDoor, RayOptions, RayPlace
 from engine.service.worker.options import WorkerOptions
 
 
@@ -37,6 +37,7 @@ class Down:
     """End a cluster that runs on Ray, whoever started it."""
 
     place: RayPlace = group(RayPlace)
+    api: bool = option(default=False, help="end its HTTP API alone, which `serve --on ray` started")
     json: bool = option(default=False, help="one JSON line with the address that it had")
 
     def __post_init__(self) -> None:
@@ -64,8 +65,13 @@ class Worker:
 
 @dataclass(frozen=True, kw_only=True)
 class Serve:
-    """Answer OpenAI's HTTP API for a cluster that runs."""
+    """Answer OpenAI's HTTP API for a cluster that runs, in this process or in several under Ray Serve."""
 
     connection: Connection = group(Connection)
     api: ApiOptions = group(ApiOptions)
+    ray: RayDoor = group(RayDoor)
     json: bool = option(default=False, help="one JSON line with the address when ready")
+
+    def __post_init__(self) -> None:
+        if self.ray.place.on is not None and self.connection != Connection():
+            raise InvalidInput("serve --on ray finds its cluster by --name and is let in by it: leave --connect and what goes with it out")

@@ -10,7 +10,7 @@ from engine.client.local_cluster import wait_until_serving
 from engine.commands.output import note, print_json, say, stand_in_note
 from engine.commands.serving.http import api_sentence, api_server
 from engine.commands.serving.options import Coordinator, Down, Up, Worker
-from engine.data.errors import NoodleError
+from engine.data.errors import NoodleError, NotFound, NotSupported
 from engine.data.status import ClusterStatus
 from engine.options.declared import words
 from engine.service.local import LocalCluster
@@ -94,19 +94,27 @@ def _down(place: RayPlace) -> str:
 
 
 def down(command: Down) -> int:
-    """End a cluster on Ray."""
-    from engine.commands.serving.ray_package import ray_cluster
+    """End a cluster on Ray and its HTTP API, or that alone."""
+    from engine.commands.serving.ray_package import ray_cluster, ray_door
     from engine.service.trust.local_tokens import remove_papers
 
-    ray = ray_cluster()
+    ray, name = ray_cluster(), command.place.cluster_name
     ray.connect(command.place)
-    address = ray.end(ray.find(command.place))
+    if command.api:
+        if not ray_door().remove(name):
+            raise NotFound(f"no API of {name} runs on this Ray: give its --name, or another --address")
+        print_json({"address": ""}) if command.json else say(f"the API of {name} on Ray is down")
+        return 0
+    keeper = ray.find(command.place)
+    with contextlib.suppress(NotSupported):  # nobody can have started one
+        ray_door().remove(name)
+    address = ray.end(keeper)
     if address:
         remove_papers(address)
     if command.json:
         print_json({"address": address})
     else:
-        say(f"{command.place.cluster_name} on Ray is down")
+        say(f"{name} on Ray is down")
     return 0
 
 

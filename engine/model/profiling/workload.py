@@ -17,6 +17,7 @@ from torch import nn
 
 from engine.data.errors import InvalidInput, NotSupported
 from engine.data.model import ModelCard, ModelRef
+from engine.folders import cache_folder
 from engine.model.configuration import UnsupportedFamily
 from engine.model.hardware.limits import cpu_memory_bytes
 from engine.model.progress import Progress
@@ -24,7 +25,7 @@ from engine.model.running.accelerator.acceleration import UNCHANGED
 from engine.model.running.kv import LayerShape
 from engine.model.running.stage import StageModel
 from engine.model.sources.card import describe_weights, prepare
-from engine.model.sources.source import default_cache_dir, resolve
+from engine.model.sources.source import resolve
 from engine.model.weights.weight_folder import ConfigOnly
 from engine.profile.point import PREFILL, Point
 from engine.profile.points import PointPlan, causal_points
@@ -58,7 +59,7 @@ def load_workload(ref: ModelRef, *, cache_dir: Path | None = None, device: str =
     """
     from engine.model.profiling.encoder import EncoderWorkload
 
-    cache_dir = cache_dir or default_cache_dir()
+    cache_dir = cache_dir or cache_folder()
     try:
         card = prepare(ref, cache_dir, on_progress)
     except (NotSupported, InvalidInput) as error:

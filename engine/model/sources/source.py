@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +27,6 @@ from engine.model.weights.tensor_files import CONFIG_FILE, read_config, read_jso
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}(/[A-Za-z0-9][\w.-]{0,95})?")
 _GGUF_RECIPE = 1  # raise it when the same file would give another folder
 _RECIPE = 1  # raise it when the same seed would give other weights, so that old folders are not mistaken for new ones
-
-
-def default_cache_dir() -> Path:
-    """`$NOODLE_CACHE`, else the platform's place for caches."""
-    if chosen := os.environ.get("NOODLE_CACHE"):
-        return Path(chosen).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "noodlecore"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "noodlecore"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "noodlecore"
 
 
 def default_ref() -> ModelRef:

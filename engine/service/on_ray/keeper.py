@@ -83,10 +83,10 @@ class Keeper:
             pid = 0 if self._child is None else self._child.process.pid
         return {"address": self._address, "pid": pid, "failure": self._failure, **told, "announced": self._crew.lives()}
 
-    def admit(self, request: bytes) -> dict[str, bytes]:
-        """For the key of whoever started the cluster: a certificate that lets them operate it, and the authority's."""
+    def admit(self, request: bytes, name: str = OPERATOR) -> dict[str, bytes]:
+        """For the key of whoever started the cluster, or serves its API: a certificate that lets them operate it, and the authority's."""
         with self._lock:
-            certificate = self._signed(request, OPERATOR, Role.OPERATOR)
+            certificate = self._signed(request, name, Role.OPERATOR)
         return {"node.pem": certificate, "ca.pem": (self._certs / "ca.pem").read_bytes()}
 
     def stop(self) -> None:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 from engine.data.errors import InvalidInput, NotSupported, check_name
 from engine.options.declared import group, option
+from engine.options.kinds import whole
 
 ON_RAY = "ray"
+DEFAULT_REPLICAS = 2
 _RESOURCE = re.compile(r"([A-Za-z][A-Za-z0-9_.:-]{0,63})=([0-9]{1,6}(?:\.[0-9]{1,4})?)")
 
 
@@ -59,6 +61,20 @@ class RayPlace:
         said = {"--address": self.ray_address != "auto", "--name": self.cluster_name != "noodle", **others}
         if self.on is None and (flag := next((flag for flag, value in said.items() if value), "")):
             raise InvalidInput(f"{flag} goes with --on ray: give both, or leave it out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayDoor:
+    """The HTTP API of a cluster on Ray, behind Ray Serve."""
+
+    place: RayPlace = group(RayPlace)
+    replicas: int | None = option(
+        kind=whole(1), metavar="N", help=f"servers behind Ray's proxy, which shares requests among them (default {DEFAULT_REPLICAS})"
+    )
+    detach: bool = option(default=False, help="let it run on its own once it is ready; `noodle-engine down --on ray` ends it")
+
+    def __post_init__(self) -> None:
+        self.place.check_used({"--replicas": self.replicas, "--detach": self.detach})
 
 
 @dataclass(frozen=True, kw_only=True)

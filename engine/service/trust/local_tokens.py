@@ -16,8 +16,7 @@ from pathlib import Path
 
 from engine.data.errors import Refused
 from engine.files import decoded, failure, replace_whole
-
-FOLDER_VARIABLE = "NOODLE_RUN_DIR"
+from engine.folders import RUN_VARIABLE, run_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ def leave_token(tokens: LocalTokens, address: str) -> None:
 
 def token_path(address: str) -> Path:
     """Where the token of the cluster at `address` is, if this user started one there."""
-    return _folder() / _name(address)
+    return run_folder() / _name(address)
 
 
 def find_token(address: str) -> str | None:
@@ -104,7 +103,7 @@ def remove_papers(address: str) -> None:
 
 
 def _papers(address: str) -> Papers:
-    folder = _folder() / _name(address, ".certs")
+    folder = run_folder() / _name(address, ".certs")
     return Papers(folder / "operator.pem", folder / "operator.key", folder / "ca.pem")
 
 
@@ -112,21 +111,14 @@ def _name(address: str, ending: str = ".token") -> str:
     return re.sub(r"[^A-Za-z0-9.-]", "_", address) + ending
 
 
-def _folder() -> Path:
-    if given := os.environ.get(FOLDER_VARIABLE):
-        return Path(given)
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(runtime) / "noodlecore" if runtime and Path(runtime).is_dir() else Path.home() / ".cache" / "noodlecore" / "run"
-
-
 def own_folder() -> Path:
     """The folder, of this user alone. Raises what a folder that cannot be made raises, Refused for one that others can read."""
-    folder = _folder()
+    folder = run_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = folder.lstat()
     except OSError as error:
         raise failure(error, folder) from error
     if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & 0o077 or folder.is_symlink()):
-        raise Refused(f"{folder} is not a folder of this user alone: `chmod 700` it, or name another with {FOLDER_VARIABLE}")
+        raise Refused(f"{folder} is not a folder of this user alone: `chmod 700` it, or name another with {RUN_VARIABLE}")
     return folder

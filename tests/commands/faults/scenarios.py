@@ -24,7 +24,7 @@ from tests.tui.recordings import lively
 
 NOBODY = "127.0.0.1:1"  # where nothing listens: what comes before the connection is what is tried here
 ANY_PORT = "127.0.0.1:0"
-FOLDERS = ("home/.config/noodle/themes", "cache", "tmp", "state", "out")
+FOLDERS = ("home/.config/noodlecore/themes", "cache", "tmp", "state", "out")
 TOKENS = "# who may do what\noperator aaaaaaaaaaaaaaaaaaaa\nworker bbbbbbbbbbbbbbbbbbbb\n"
 THEME = "noodle-dark"
 # For what a command insists on, by name.
@@ -200,7 +200,7 @@ def _write_plan(folder: Path) -> None:
 
 
 def _write_console(folder: Path) -> None:
-    settings = folder / "home" / ".config" / "noodle"
+    settings = folder / "home" / ".config" / "noodlecore"
     (settings / "console.toml").write_text(f'theme = "{THEME}"\n')
     recorder = Recorder(folder / "before.rec", NOBODY, time.time(), 0.0)
     for tick in range(3):
