@@ -5,7 +5,8 @@ Pure: no clock, no I/O, no Textual. `reducer.py` is the only way from one state 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -176,6 +177,7 @@ class Setup:
     keys: tuple[Key, ...] = KEYS  # as the user has bound them
     thresholds: Thresholds = field(default_factory=Thresholds)
     joined: tuple[str, ...] = ()  # addresses of coordinators, in the order in which they were joined
+    cluster_names: Mapping[str, str] = field(default_factory=dict)  # by address, of those that were left
     graph_span_s: float = FINE_SPAN_S  # how far back the graphs of the last minutes reach
 
 
@@ -203,6 +205,12 @@ class ConsoleState:
     actions: tuple[ActionRun, ...] = ()  # one of each title, the newest last
     said: Sentence | None = None  # what a key or command did, or what was missed
     setup: Setup = field(default_factory=lambda: Setup())
+
+    def joining(self, address: str) -> Setup:
+        """What stays when this console joins another cluster, which stands among the joined ones from then on."""
+        name = {self.link.address: self.latest.status.cluster_id} if self.latest else {}
+        joined = tuple(dict.fromkeys((*self.setup.joined, address)))
+        return replace(self.setup, owns_cluster=False, joined=joined, cluster_names={**self.setup.cluster_names, **name})
 
     @property
     def shown(self) -> View | None:

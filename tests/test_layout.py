@@ -1,4 +1,4 @@
-"""What a reader can keep in mind: at most 15 files in a folder, 20 attributes in a class, 400 lines in a file."""
+"""What a reader can keep in mind: eight names at the top, at most 15 files in a folder, 20 attributes in a class, 400 lines in a file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = [ROOT / "engine", ROOT / "noodle_tui"]
+TOP = {"pyproject.toml", "noodle_tui", "engine", "protos", "themes", "tests", "README.md", "LICENSE"}
+MADE = {"build", "dist", "__pycache__"}  # by tools; see .gitignore
 WHY = "## Why so many files"  # a heading of the README of a folder that has more
 
 
@@ -32,6 +34,12 @@ def attributes(node: ast.ClassDef) -> set[str]:
 def classes() -> Iterator[tuple[str, ast.ClassDef]]:
     for path in sources():
         yield from ((path.name, node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef))
+
+
+def test_the_top_level_is_what_was_agreed_on() -> None:
+    """What else there is has a name with a dot: `.github` holds guides and how to contribute."""
+    found = {path.name for path in ROOT.iterdir() if not path.name.startswith(".") and path.suffix != ".egg-info"}
+    assert found - MADE == TOP
 
 
 def test_no_folder_holds_more_files_than_a_reader() -> None:

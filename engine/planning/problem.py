@@ -31,7 +31,7 @@ from engine.planning.ties import tie_groups
 TOKEN_ID_BYTES = 4
 MAX_ITEMS = 4096
 MAX_NODES = 256
-MOST_SECONDS, MOST_BYTES, MOST_PRICE = 1e15, 1e24, 1e15  # so that no sum or product of them leaves the range of floats
+MOST_SECONDS, MOST_BYTES, MOST_PRICE, MOST_ERROR = 1e15, 1e24, 1e15, 10.0  # so that no sum or product of them leaves the range of floats
 MOST_SERVED = 64  # problems without batches that one with them keeps: a search asks for the same few again and again
 LEAST_BANDWIDTH = 1e-15  # bytes per second
 OVERLAPPED, ADDITIVE, STREAMED = "overlapped", "additive", "streamed"
@@ -99,12 +99,12 @@ class MemoryPool:
 class PlanningNode:
     """A node as the planner sees it.
 
-    `time_s[i]` is one decode step of item i there, inf if it cannot run it, and `base_s` what a step takes there beside its
-    items, however many they are; or `stage_time_s[k]` the time of a stage of k + 1 items whatever they are (a longer stage is
-    impossible, the table need not rise). `buffer_bytes` is what any stage
-    there needs beside its items. `pool_id` names the shared memory that the node draws from. `time_s_by_batch` are the item times of
-    steps with 1 row, which are `time_s`, and with more; `host_id` names the host that the node shares, "" where it has its own.
-    `trip_time_s` are the items' times in the round trip where they are others than in a stage's cost: those of the largest step.
+    `time_s[i]` is one decode step of item i there, inf if it cannot run it, and `base_s` what a step takes there beside its items, however
+    many they are; or `stage_time_s[k]` the time of a stage of k + 1 items whatever they are (a longer stage is impossible, the table need
+    not rise). `buffer_bytes` is what any stage there needs beside its items. `pool_id` names the shared memory that the node draws from.
+    `time_s_by_batch` are the item times of steps with 1 row, which are `time_s`, and with more; `host_id` names the host that the node
+    shares, "" where it has its own. `trip_time_s` are the items' times in the round trip where others than in a stage's cost: those of the
+    largest step. True times lie within a factor of 1 + `time_error`, either way; solvers do not look at it (estimating/bands.py does).
     """
 
     node_id: str
@@ -118,6 +118,7 @@ class PlanningNode:
     time_s_by_batch: ByBatch = ()
     host_id: str = ""
     trip_time_s: tuple[float, ...] = ()
+    time_error: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,13 +389,12 @@ def _check_node(node: PlanningNode, num_items: int, pools: set[str]) -> None:
     longest_s = max((t for t in (*node.time_s, *node.stage_time_s, node.base_s) if t < math.inf), default=0.0)
     if longest_s > MOST_SECONDS:
         raise InvalidInput(f"node {node.node_id} has a time of {longest_s:g} s: at most {MOST_SECONDS:g}; where it cannot run an item, inf")
-    for name, most in (("memory_bytes", math.inf), ("price_per_s", MOST_PRICE), ("buffer_bytes", MOST_BYTES), ("base_s", MOST_SECONDS)):
-        value = getattr(node, name)
-        if not 0 <= value <= most:
+    most_of = {"memory_bytes": math.inf, "price_per_s": MOST_PRICE, "buffer_bytes": MOST_BYTES, "base_s": MOST_SECONDS}
+    for name, most in (most_of | {"time_error": MOST_ERROR}).items():
+        if not 0 <= (value := getattr(node, name)) <= most:
             raise InvalidInput(f"node {node.node_id} has {name} {value}: it must lie in [0, {most:g}]")
     if node.base_s and node.stage_time_s:
         raise InvalidInput(f"node {node.node_id} has base_s {node.base_s}: it belongs to time_s, not to stage_time_s")
     if node.pool_id is not None and node.pool_id not in pools:
-        raise InvalidInput(
-            f"node {node.node_id} draws from memory pool {node.pool_id!r}: the pools are {', '.join(sorted(pools)) or 'none'}"
-        )
+        known = ", ".join(sorted(pools)) or "none"
+        raise InvalidInput(f"node {node.node_id} draws from memory pool {node.pool_id!r}: the pools are {known}")

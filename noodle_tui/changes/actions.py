@@ -14,8 +14,10 @@ from engine.data.status import NodeState, Phase
 from noodle_tui.core.pages import Page, Preview
 from noodle_tui.listings import cursor_identity, cursor_row
 from noodle_tui.state import ConsoleState, LinkState
+from noodle_tui.text.figures import short_id
 
 ALL_NODES = "all nodes"
+MOST_NAMES = 3  # of a title
 KEY_OF = {
     "cluster.confirm": "cluster.apply",
     "cluster.undrain": "cluster.drain",
@@ -215,9 +217,14 @@ ACTIONS: dict[str, Action] = {action.id: action for action in _TABLE}
 def action_for(key_id: str, state: ConsoleState) -> Action:
     """What a key means here: `A` on adaptation's suggestion confirms it, `D` on a drained node ends that, on a lost one forgets it."""
     if key_id == "cluster.drain":
-        return ACTIONS[_DRAINS.get(node_state(state, _node(state)), key_id)]
+        return ACTIONS[action_for_node(node_state(state, _node(state)))]
     row = cursor_row(state, Page.WHATIF) if key_id == "cluster.apply" else None
     return ACTIONS["cluster.confirm" if row is not None and row.is_suggestion else key_id]
+
+
+def action_for_node(state: NodeState | None) -> str:
+    """What the key for nodes does to one in that state."""
+    return _DRAINS.get(state, "cluster.drain")
 
 
 def node_state(state: ConsoleState, worker_id: str) -> NodeState | None:
@@ -340,6 +347,8 @@ def arguments_of(preview: Preview) -> tuple[object, ...]:
 def command_of(preview: Preview) -> str:
     """The same on a command line: for the same target, and for no other plan."""
     action = ACTIONS[preview.action]
+    if preview.also:
+        return ""
     words = action.command.split()
     if words and words[-1].isupper():
         chosen = preview.target not in ("", ALL_NODES)
@@ -352,4 +361,6 @@ def title_of(preview: Preview) -> str:
     verb = ACTIONS[preview.action].verb
     if preview.action == "cluster.rollback" and preview.target:
         return f"{verb} to the stages of plan #{preview.target}"
-    return f"{verb} {preview.target}" if preview.target else verb
+    names = (preview.target, *preview.also)
+    shown = ", ".join(short_id(name) for name in names[:MOST_NAMES])
+    return f"{verb} {shown}{f' and {len(names) - MOST_NAMES} more' if names[MOST_NAMES:] else ''}" if preview.target else verb

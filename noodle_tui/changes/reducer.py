@@ -156,7 +156,7 @@ def _merge(previous: View | None, status: ClusterStatus, events: tuple[Event, ..
 
 def _link_lost(state: ConsoleState, message: LinkLost, now_s: float) -> ConsoleState:
     since_s = state.link.since_s if state.link.state in DOWN else now_s
-    error = safe_text(plainly(message.error, state.link.address), MAX_ERROR_CHARS)
+    error = safe_text(plainly(message.error, "" if state.replay is not None else state.link.address), MAX_ERROR_CHARS)
     down = LinkState.VERSION if message.mismatch else LinkState.OFFLINE
     link = replace(state.link, state=down, since_s=since_s, error=error, retry_at_s=message.retry_at_s)
     return replace(state, link=link)

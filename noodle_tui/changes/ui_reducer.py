@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from engine.diagnosis.finding import Finding
+from noodle_tui.changes.marking import toggled
 from noodle_tui.core.keys import BY_ID
 from noodle_tui.core.looks import COARSE_SPAN_S, FINE_SPAN_S
 from noodle_tui.core.pages import LAST, PANELS, PLAN_MODES, PROFILE_METRICS, WHATIF_METRICS, Entry, EntryKind, Page, Preview, ThemeChoice
@@ -142,7 +143,7 @@ def _set_detail(state: ConsoleState, page: Page, detail: bool) -> ConsoleState:
 
 
 def _leave(state: ConsoleState) -> ConsoleState:
-    """One step back: help, dialog, filter, detail, then the screen before, then the Overview."""
+    """One step back: help, dialog, marks, filter, detail, then the screen before, then the Overview."""
     ui = state.ui
     listing = ui.listing(ui.list_page)
     if ui.help_filter:
@@ -156,6 +157,8 @@ def _leave(state: ConsoleState) -> ConsoleState:
         return replace(state, refusal="", actions=running)
     if state.said is not None:
         return replace(state, said=None)
+    if listing.marked and ui.page is not Page.OVERVIEW:
+        return replace(state, ui=ui.with_listing(ui.list_page, replace(listing, marked=frozenset())))
     if listing.filter:
         return replace(state, ui=ui.with_listing(ui.list_page, replace(listing, filter="")))
     if listing.detail and ui.page is not Page.OVERVIEW:
@@ -267,6 +270,7 @@ _HANDLERS: Mapping[str, Callable[[ConsoleState], ConsoleState]] = {
     "nav.out": _leave,
     "list.sort": _sort_next,
     "list.reverse": _sort_reverse,
+    "list.mark": toggled,
     "view.warn": lambda state: _with(state, warn_only=not state.ui.warn_only),
     "view.mode": lambda state: _with(state, plan_mode=(state.ui.plan_mode + 1) % len(PLAN_MODES)),
     "view.compare": _compare,

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import re
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from engine.data.errors import InvalidInput, NoodleError, Refused
@@ -16,8 +17,10 @@ from engine.data.generation import SessionText
 from engine.data.plan import Plan, Stage
 from noodle_tui.background import begin
 from noodle_tui.changes.actions import ACTIONS, ALL_NODES, action_for, arguments_of, nodes_of, preview_of, still_holds, title_of
+from noodle_tui.changes.marking import preview_of_all, singles
 from noodle_tui.cluster.move_progress import followed
 from noodle_tui.cluster.previews import candidate, filled, priced, suggestion_of
+from noodle_tui.cluster.undoing import Undoing, opposite
 from noodle_tui.core.messages import (
     ActionChanged,
     DialogChanged,
@@ -46,7 +49,7 @@ class ClusterCalls:
 
     def __init__(self, app: ConsoleApp) -> None:
         self._app = app
-        self._last: Preview | None = None  # the change that was done last, while it can be taken back
+        self._undoing = Undoing()
 
     # --- what-if --------------------------------------------------------------------------------------------------
     def compare(self) -> None:
@@ -144,13 +147,15 @@ class ClusterCalls:
         self._app.paint_soon()
 
     # --- changes --------------------------------------------------------------------------------------------------
-    def preview(self, key_id: str, target: str = "") -> None:
+    def preview(self, key_id: str, target: str = "", undoes: Preview | None = None) -> None:
         """Open the dialog of an action; a plan is fetched for those that make one."""
         if key_id == "cluster.whatif":
             self.compare()
             return
         action = ACTIONS[key_id] if target else action_for(key_id, self._app.state)
-        preview = preview_of(action, self._app.state, target)
+        preview = (None if target else preview_of_all(key_id, self._app.state)) or preview_of(action, self._app.state, target)
+        if undoes is not None:
+            preview = replace(preview, undoes=undoes, undoing=self._app.state.named(self._undoing.about(undoes)))
         self._app.dispatch(DialogChanged(preview))
         if preview.pending:
             begin(self._app, self._fill, preview, group="preview", exclusive=True)
@@ -167,24 +172,32 @@ class ClusterCalls:
         self._tell(preview, "running", "sent to the coordinator")
         begin(self._app, self._send, preview, group="action")
 
-    def undo(self) -> None:
-        """The preview that takes back what was done last here; raises Refused where there is nothing."""
-        if self._last is None:
+    def undo(self, before: Preview | None = None) -> None:
+        """The preview that takes back what was done last here, or last before another change; raises Refused where there is nothing."""
+        change = self._undoing.newest(before)
+        if change is None:
             raise Refused(
                 self._app.state.named("nothing to take back: this console has changed no plan, node or mode yet ({app.help} lists keys)")
             )
-        self.preview(*opposite(self._last))
+        self.preview(*opposite(change), change)
+
+    def joined_another(self) -> None:
+        """What was changed on the cluster before is not taken back on this one."""
+        self._undoing = Undoing()
 
     def _tell(self, preview: Preview, state: str, text: str) -> None:
         self._app.dispatch(ActionChanged(title_of(preview), state, text, ACTIONS[preview.action].plans))
         self._app.paint_soon()
 
     async def _send(self, preview: Preview) -> None:
+        undoing = self._undoing  # of the cluster that it is sent to
         try:
             if preview.action == "cluster.profile":
                 names = nodes_of(self._app.state) if preview.target == ALL_NODES else (preview.target,)
                 written = [await self._profile(name, preview) for name in names]
                 done, text = True, self._app.state.named("{screen.profile} shows ") + ", ".join(written)
+            elif preview.also:
+                done, text = await self._send_all(preview, undoing)
             else:
                 answer = await self._app.link.act(ACTIONS[preview.action].call, arguments_of(preview))
                 done, text = await self._outcome(answer, preview)
@@ -193,17 +206,38 @@ class ClusterCalls:
             done, text = False, f"{type(problem).__name__}: {problem}"
         except Exception as problem:
             done, text = False, f"unexpected {type(problem).__name__}: {problem}"
-        if done and opposite(preview)[0]:
-            self._last = preview
+        if done and not preview.also:
+            undoing.took_effect(preview)
         self._tell(preview, "done" if done else "failed", text)
 
-    async def _outcome(self, answer: object, preview: Preview) -> tuple[bool, str]:
+    async def _send_all(self, preview: Preview, undoing: Undoing) -> tuple[bool, str]:
+        """One after the other: changes of the plan each when the one before is over, up to the first that is refused."""
+        plans, version, told = ACTIONS[preview.action].plans, preview.plan_version, list[str]()
+        for number, one in enumerate(singles(preview)):
+            one = replace(one, plan_version=version)
+            try:
+                answer = await self._app.link.act(ACTIONS[one.action].call, arguments_of(one))
+                done, text = await self._outcome(answer, one, preview)
+            except NoodleError as problem:
+                done, text = False, str(problem) or type(problem).__name__
+            if done:
+                undoing.took_effect(one)
+                version = max(version, answer.plan_version) if isinstance(answer, Plan) else version
+            else:
+                told.append(f"{one.target}: {text}")
+            if told and plans:
+                left = len(preview.also) - number
+                return False, f"{told[0]}" + (f"; {left} more were not tried" if left else "")
+            self._tell(preview, "running", f"{number + 1} of {len(preview.also) + 1}: {one.target} {'done' if done else 'refused'}")
+        return not told, "; ".join(told) or f"all {len(preview.also) + 1} done"
+
+    async def _outcome(self, answer: object, preview: Preview, told_as: Preview | None = None) -> tuple[bool, str]:
         """A move that begins is followed to its end; whatever else was answered is said at once."""
         if not isinstance(answer, Plan) or answer.plan_version <= preview.plan_version:
             return True, said_of(answer, preview)
 
         def say(text: str) -> None:
-            self._tell(preview, "running", text)
+            self._tell(told_as or preview, "running", text)
 
         return await followed(self._app.link, answer.plan_version, preview.move, say)
 
@@ -220,17 +254,6 @@ class ClusterCalls:
         path = await asyncio.to_thread(save_profile, worker_id, document)
         self._app.effects.files.load_profile(path, show=False)  # the reader may be elsewhere by now
         return f"{path.parent.name} in {path.parent.parent}"
-
-
-def opposite(preview: Preview) -> tuple[str, str]:
-    """The action and target that take a change back; empty for one that cannot be."""
-    if preview.action == "cluster.drain":
-        return "cluster.undrain", preview.target
-    if preview.action == "cluster.undrain":
-        return "cluster.drain", preview.target
-    if preview.action == "cluster.auto":
-        return "cluster.auto", preview.mode
-    return ("cluster.rollback", str(preview.plan_version)) if ACTIONS[preview.action].plans and preview.plan_version else ("", "")
 
 
 def offered_by(error: NoodleError | None) -> tuple[str, ...]:

@@ -59,6 +59,9 @@ class Preview:
     blocked: str = ""  # why `y` does nothing
     lapsed: str = ""  # why it can no longer be confirmed as it stands
     hasty: bool = False  # a `y` came before anybody can have read this
+    also: tuple[str, ...] = ()  # further nodes or sessions that it is about
+    undoes: Preview | None = None  # the earlier change that this one takes back
+    undoing: str = ""  # which one that is, in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,10 @@ class Ui:
 
     def with_listing(self, page: Page, listing: Listing) -> Ui:
         return replace(self, listings={**self.listings, page: listing})
+
+    def unmarked(self) -> Ui:
+        """Without marks: names of another cluster's nodes may be the same."""
+        return replace(self, listings={page: replace(listing, marked=frozenset()) for page, listing in self.listings.items()})
 
     @property
     def list_page(self) -> Page:

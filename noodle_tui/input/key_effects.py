@@ -153,8 +153,11 @@ class KeyEffects:
             self._app.dispatch(KeyPressed(key_id))
         elif key_id in _CLOSING:
             self._app.dispatch(DialogChanged(None))
+        elif isinstance(dialog, Preview) and key_id == "cluster.undo" and dialog.undoes is not None:
+            self._try(lambda: self._app.calls.undo(dialog.undoes))
         elif isinstance(dialog, Preview) and key_id == KEY_OF.get(dialog.action, dialog.action) and still_holds(dialog, self._app.state):
-            self._app.calls.preview(dialog.action, "" if dialog.action == "cluster.auto" else dialog.target)  # the situation has moved
+            target = "" if dialog.action == "cluster.auto" and dialog.undoes is None else dialog.target
+            self._app.calls.preview(*((key_id,) if dialog.also else (dialog.action, target, dialog.undoes)))  # the situation has moved
         elif key_id == "app.quit":
             self._quit()
 

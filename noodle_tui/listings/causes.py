@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from engine.data.status import ClusterStatus, NodeState, NodeStatus, StageStatus
+from engine.data.status import ClusterStatus, NodeState, NodeStatus
 from engine.diagnosis.diagnose import memory_share
-from engine.diagnosis.step import is_slow_hop
 from noodle_tui.listings.nodes import NodeRow, kv_share, node_rows, over_plan
+from noodle_tui.listings.stage_times import COORDINATOR, has_slow_hop
 from noodle_tui.state import Thresholds
 from noodle_tui.text.figures import percent
 
@@ -52,15 +52,18 @@ def alert_rules(status: ClusterStatus, limits: Thresholds) -> tuple[Rule, ...]:
     return (
         Rule(True, "node lost", _names(n for n in nodes if n.state is NodeState.LOST)),
         Rule(False, f"stage p50 > {1 + limits.over_plan:g}x planned", tuple(late)),
-        Rule(False, "hop > 3x planned, 20 ms", tuple(f"{s.worker_id}>" for s in status.stages if _slow_hop(s))),
+        Rule(False, "hop > 3x planned, 20 ms", tuple(_slow_hops(status))),
         Rule(False, f"heartbeat > {limits.heartbeat_s:g} s", _names(_quiet(nodes, limits))),
         Rule(False, f"memory > {percent(limits.memory)}", _names(n for n in nodes if memory_share(n) > limits.memory)),
         Rule(False, f"KV > {percent(limits.kv)}", _names(n for n in nodes if kv_share(n) > limits.kv)),
     )
 
 
-def _slow_hop(stage: StageStatus) -> bool:
-    return bool(stage.num_steps) and stage.planned_hop_s > 0 and is_slow_hop(stage.hop_p50_s, stage.planned_hop_s)
+def _slow_hops(status: ClusterStatus) -> Iterator[str]:
+    ends = [*(stage.worker_id for stage in status.stages[1:]), COORDINATOR]
+    for stage, end in zip(status.stages, ends, strict=False):
+        if stage.num_steps and has_slow_hop(stage):
+            yield f"{stage.worker_id}>{end}"
 
 
 def _quiet(nodes: Sequence[NodeStatus], limits: Thresholds) -> list[NodeStatus]:

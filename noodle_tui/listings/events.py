@@ -6,7 +6,7 @@ from engine.data.status import Event, Severity
 from noodle_tui.core.pages import Page
 from noodle_tui.listings.repeats import folded, folds, with_count
 from noodle_tui.state import ConsoleState
-from noodle_tui.text.figures import clock
+from noodle_tui.text.figures import clock, short_id
 from noodle_tui.text.tables import Column, Table, widest
 
 SEVERITY_STYLES = {Severity.INFO: "dim", Severity.OK: "ok", Severity.WARN: "warn", Severity.ERROR: "error"}
@@ -19,7 +19,7 @@ def events_table(state: ConsoleState) -> Table:
     if kind:
         rows = tuple(row for row in rows if row.kind == kind)
     hidden: dict[str, int] = {}
-    if folds(state, Page.EVENTS):
+    if folds(state, Page.EVENTS) and not kind:
         kept, counts = folded(rows, _routine_kind)
         rows, hidden = tuple(kept), {_identity(kept[i]): count for i, count in counts.items()}
     return Table(
@@ -29,7 +29,7 @@ def events_table(state: ConsoleState) -> Table:
             Column("time", "TIME", 8, lambda r: r.wall_s, lambda r: clock(r.wall_s), style=lambda r: "dim"),
             Column("severity", "SEV", 5, lambda r: r.severity, lambda r: str(r.severity), style=lambda r: SEVERITY_STYLES[r.severity]),
             Column("kind", "KIND", 8, lambda r: r.kind, style=lambda r: "dim", from_width=70),
-            Column("subject", "SUBJECT", widest([r.subject for r in rows[:200]], 7, 12), lambda r: r.subject),
+            Column("subject", "SUBJECT", widest([short_id(r.subject) for r in rows[:200]], 7, 12), lambda r: r.subject, _short),
             Column("text", "WHAT", 0, lambda r: r.text, lambda r: with_count(state, r.text, hidden.get(_identity(r), 0))),
             Column("sequence", "", 0, lambda r: r.sequence),
             Column("cause", "", 0, lambda r: r.cause_id),
@@ -43,6 +43,10 @@ def events_table(state: ConsoleState) -> Table:
 def kinds(state: ConsoleState) -> tuple[str, ...]:
     """What has happened so far, by kind, in the order of the alphabet."""
     return tuple(sorted({event.kind for event in state.shown.events})) if state.shown else ()
+
+
+def _short(event: Event) -> str:
+    return short_id(event.subject)
 
 
 def _identity(event: Event) -> str:

@@ -1,4 +1,4 @@
-"""Decisions in a row that only repeat themselves, as one row: the newest, with how many stand behind it."""
+"""What repeats itself in the normal course as one row, the newest with how many stand behind it: decisions, sessions that end well."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from noodle_tui.core.pages import Page
 from noodle_tui.state import ConsoleState
 
 Row = TypeVar("Row")
+REPEATING = frozenset({"adapt", "session"})
 
 
 def folded(newest_first: Sequence[Row], routine_kind: Callable[[Row], str]) -> tuple[list[Row], dict[int, int]]:
     """The rows to show, newest first, and how many each hides by its place; `routine_kind` is empty for what is no routine.
 
-    Sessions that end well do not break a row of decisions, as on the Overview.
+    Neither breaks a row of the other; everything else begins both anew.
     """
     kept: list[Row] = []
     hidden: dict[int, int] = {}
-    head = -1  # the place of the decision that the next one would hide behind
+    heads: dict[str, int] = {}  # by kind, the place of the row that the next one would hide behind
     for row in newest_first:
         kind = routine_kind(row)
-        if kind == "adapt" and head >= 0:
-            hidden[head] = hidden.get(head, 0) + 1
+        if kind in heads:
+            hidden[heads[kind]] = hidden.get(heads[kind], 0) + 1
             continue
-        if kind == "adapt":
-            head = len(kept)
-        elif kind != "session":
-            head = -1
+        if kind in REPEATING:
+            heads[kind] = len(kept)
+        else:
+            heads.clear()
         kept.append(row)
     return kept, hidden
 

@@ -8,7 +8,7 @@ from engine.data.status import SessionStatus
 from noodle_tui.core.pages import Page
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.state import ConsoleState
-from noodle_tui.text.figures import age, middle, quantile, rate, with_ms
+from noodle_tui.text.figures import age, middle, quantile, rate, short_id, with_ms
 from noodle_tui.text.lines import Line, Span
 from noodle_tui.text.tables import Column, Table
 
@@ -60,7 +60,7 @@ def sessions_table(state: ConsoleState) -> Table:
 
 
 COLUMNS = (
-    Column("session", "SESSION", 14, lambda r: r.session_id),
+    Column("session", "SESSION", 14, lambda r: r.session_id, lambda r: short_id(r.session_id)),
     Column("state", "STATE", 9, lambda r: r.state, style=lambda r: _STYLES.get(r.state, "text")),
     Column("prompt", "PROMPT", 6, lambda r: r.num_prompt_tokens, right=True, from_width=74),
     Column("cached", "", 0, lambda r: r.num_cached),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from engine.data.status import NodeStatus, StageStatus
 from noodle_tui.listings.nodes import is_warning, node_rows
-from noodle_tui.listings.stage_times import bottleneck_index, stage_s
+from noodle_tui.listings.stage_times import bottleneck_hop, bottleneck_index, has_slow_hop, stage_s
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.figures import ms, percent, signed_percent
 from noodle_tui.text.tables import Column, Table, widest
@@ -23,6 +23,7 @@ class StageRow:
     slowest_s: float
     is_bottleneck: bool
     warns: bool
+    has_slow_hop: bool  # to the next one: far above its plan, or the bottleneck
 
     @property
     def name(self) -> str:
@@ -36,12 +37,24 @@ def stage_rows(state: ConsoleState) -> tuple[StageRow, ...]:
     status = state.shown.status
     by_node = {row.node.worker_id: row for row in node_rows(status)}
     times = [stage_s(stage) for stage in status.stages]
-    slowest = bottleneck_index(times)
+    hop = bottleneck_hop(status)
+    slowest = bottleneck_index(times) if hop is None else None
     rows = []
     for i, stage in enumerate(status.stages):
         node = by_node.get(stage.worker_id)
         warns = node is not None and is_warning(node, state.thresholds)
-        rows.append(StageRow(i, stage, node.node if node else None, times[i], max(times), i == slowest, warns))
+        rows.append(
+            StageRow(
+                i,
+                stage,
+                node.node if node else None,
+                times[i],
+                max(times),
+                i == slowest,
+                warns,
+                has_slow_hop(stage) or (hop is not None and hop.index == i),
+            )
+        )
     return tuple(rows)
 
 

@@ -75,6 +75,7 @@ def _parts(state: ConsoleState, preview: Preview, canvas: Canvas) -> list[tuple[
     def add(rank: int, name: str, text: str) -> None:
         parts.append((rank, tuple(_rows(name, text, canvas)) if text else ()))
 
+    add(1, "undoes", preview.undoing)
     add(2, "why" if preview.action == "cluster.confirm" else "what", preview.about)
     if preview.action == "cluster.auto" and preview.choices:
         parts.append((0, _modes(state, preview, canvas)))

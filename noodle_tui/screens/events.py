@@ -53,7 +53,7 @@ def _rule(state: ConsoleState, marks: Sequence[NodeMark], canvas: Canvas) -> Lin
     """It says which kind of event is left, if `f` chose one, and what the marks above stand for."""
     rule = canvas.glyphs.horizontal
     new = state.latest.status.alarms.num_unacknowledged if state.latest else 0
-    seen = f" {new} new warnings, {state.named('{cluster.acknowledge}')} = seen " if new else ""
+    seen = f" {new} new warning{'s' if new > 1 else ''}, {state.named('{cluster.acknowledge}')} = seen " if new else ""
     said = seen + f" only {state.ui.event_kind} events, {state.named('{view.kind}')} = next kind " if state.ui.event_kind else seen
     key = key_of_marks(marks, canvas.width - len(said) - 6)
     rest = canvas.width - 2 - cell_len(said) - cell_len(key)

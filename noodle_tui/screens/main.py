@@ -168,7 +168,7 @@ class Main(Screen[None], inherit_bindings=False):
 
     def on_click(self, event: Click) -> None:
         """With `--mouse`: a tab, a key of the last row, or a row; twice on a row opens it."""
-        from noodle_tui.screens.mouse import TABS_ROW, identity_at, key_at, page_at  # not for the first paint
+        from noodle_tui.screens.mouse import CLUSTERS_ROW, TABS_ROW, cluster_at, identity_at, key_at, page_at  # not for the first paint
 
         state, y = self.app.state, event.screen_y
         if state.ui.dialog is not None or state.ui.help:
@@ -177,6 +177,11 @@ class Main(Screen[None], inherit_bindings=False):
             page = page_at(state, event.screen_x, Canvas(self.size.width, self.size.height, self._glyphs, 0.0))
             if page is not None:
                 self.app.effects.press(f"screen.{page.value}")
+            return
+        if y == CLUSTERS_ROW:
+            address = cluster_at(state, event.screen_x, self.query_one("#top", LineView).lines[CLUSTERS_ROW])
+            if address not in ("", state.link.address):
+                self.app.effects.run(f"ctx {address}")
             return
         if y == self.size.height - 1 and self.field is None:
             keys = self.query_one("#keys", LineView).lines

@@ -1,4 +1,4 @@
-"""What a click means (`--mouse`): a tab opens its screen, a row moves the cursor to it, a key in the last row is that key.
+"""What a click means (`--mouse`): a tab opens its screen or joins its cluster, a row is chosen, a key in the last row is pressed.
 
 Pure; keys do all of it too.
 """
@@ -9,11 +9,12 @@ from noodle_tui.core.keys import Key
 from noodle_tui.core.pages import Page
 from noodle_tui.listings import shown_rows, table_of
 from noodle_tui.state import ConsoleState
+from noodle_tui.text.figures import short_id
 from noodle_tui.text.lines import Canvas, Line
 from noodle_tui.widgets.key_line import GAP
-from noodle_tui.widgets.truth_line import tabs_line
+from noodle_tui.widgets.truth_line import cluster_tabs, tabs_line
 
-TABS_ROW = 1
+TABS_ROW, CLUSTERS_ROW = 1, 2
 
 
 def page_at(state: ConsoleState, x: int, canvas: Canvas) -> Page | None:
@@ -26,6 +27,16 @@ def page_at(state: ConsoleState, x: int, canvas: Canvas) -> Page | None:
             return page
         at += len(span.text)
     return None
+
+
+def cluster_at(state: ConsoleState, x: int, drawn: Line) -> str:
+    """The address of the cluster whose tab is drawn at cell `x` of the row below the screens' tabs; empty where none is."""
+    at, tabs = 0, {text: address for address, text in cluster_tabs(state)}
+    for span in drawn:
+        if at <= x < at + len(span.text):
+            return tabs.get(span.text, "")
+        at += len(span.text)
+    return ""
 
 
 def key_at(state: ConsoleState, x: int, drawn: Line) -> str:
@@ -51,4 +62,4 @@ def identity_at(state: ConsoleState, row: Line) -> str:
     if table is None or not words:
         return ""
     names = [table.identity(item) for item in shown_rows(state, state.ui.list_page)]
-    return words[0] if words[0] in names else next((name for name in names if name == " ".join(words[:2])), "")
+    return next((name for name in names if short_id(name) in (words[0], " ".join(words[:2]))), "")

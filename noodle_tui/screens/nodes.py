@@ -30,7 +30,7 @@ def nodes_body(state: ConsoleState, canvas: Canvas) -> Lines:
     if table is None:
         return ()
     row: NodeRow | None = cursor_row(state, Page.NODES)
-    num_rows = len(table.rows) + 1
+    num_rows = len(table.rows) + 1 + bool(listing.marked)
     pane = 0 if row is None else max(min(DETAIL_ROWS, canvas.height - 4), canvas.height - num_rows - 1)
     if listing.detail and row is not None:
         pane = max(pane, canvas.height - 5)

@@ -72,7 +72,7 @@ def _session(state: ConsoleState, status: ClusterStatus, session: SessionStatus,
     name, said = Span(session.session_id, "title"), (Span(_phrase(session)), Span(_whose(state.generation, session), "dim"))
     head = line(" ", name, "  ", *said)
     rows = [
-        *([head] if width_of(head) <= canvas.width else [line(" ", name), line("   ", *said)]),
+        *([head] if width_of(head) <= canvas.width else [line(" ", name, said[1]), *_wrapped(said[0].text, canvas)]),
         line(
             Span("   tokens  ", "dim"),
             f"{session.num_prompt_tokens} prompt{_cached(session)} + {session.num_generated} of {session.max_new_tokens}, {eta}",
@@ -91,6 +91,10 @@ def _session(state: ConsoleState, status: ClusterStatus, session: SessionStatus,
         names = [f"S{i} {stage.worker_id}" for i, stage in enumerate(status.stages)]
         rows.append(line(Span("   step    ", "dim"), *strip(names, times, sum(times) or 1.0, canvas.width - 13, canvas.glyphs)))
     return tuple(rows)
+
+
+def _wrapped(text: str, canvas: Canvas) -> Lines:
+    return tuple(line(f"   {row}") for row in wrap(text, canvas.width - 4))
 
 
 def _cached(session: SessionStatus) -> str:

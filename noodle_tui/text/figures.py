@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import datetime
 
 from engine.data.binary_size import binary_size as size
 
-__all__ = ["age", "clock", "middle", "ms", "percent", "quantile", "rate", "signed_percent", "size", "up_for", "with_ms"]
+__all__ = ["age", "clock", "middle", "ms", "percent", "quantile", "rate", "short_id", "signed_percent", "size", "up_for", "with_ms"]
+
+SHORT_ID = 10
+DAY_MINUTES = 24 * 60
+_SESSION_ID = re.compile(r"s-[0-9a-f]{32}")
 
 
 def ms(seconds: float) -> str:
@@ -27,6 +32,11 @@ def with_ms(seconds: float) -> str:
     return f"{seconds:.1f}s" if seconds < 99.95 else f"{seconds:.0f}s" if seconds < 600 else age(seconds)
 
 
+def short_id(name: str) -> str:
+    """A session's id as far as anybody reads it, as lists show it; every other name as it is."""
+    return name[:SHORT_ID] if _SESSION_ID.fullmatch(name) else name
+
+
 def age(seconds: float) -> str:
     """A duration in whole seconds and up, so that a healthy screen does not change every second."""
     if not math.isfinite(seconds) or seconds < 0:
@@ -36,6 +46,8 @@ def age(seconds: float) -> str:
     if seconds < 120:
         return f"{int(seconds)}s"
     minutes = int(seconds // 60)
+    if minutes >= 2 * DAY_MINUTES:
+        return f"{minutes // DAY_MINUTES}d"
     return f"{minutes}m" if minutes < 120 else f"{minutes // 60}h{minutes % 60:02d}m"
 
 

@@ -16,6 +16,7 @@ from rich.cells import cell_len
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.text.lines import Canvas, Line, Lines, Span, crop, fit, line, pad, wrap
 
+MARK = "*"
 Draw = Callable[[Any, int, Glyphs], Line]
 
 
@@ -47,6 +48,7 @@ class Listing:
     reverse: bool = False
     filter: str = ""
     detail: bool = False
+    marked: frozenset[str] = frozenset()  # identities of rows that were marked; some may be gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,10 @@ def draw_table(table: Table, listing: Listing, canvas: Canvas, *, warn_only: boo
     if canvas.height < 2:
         return ()
     columns = [c for c in table.columns if c.title and c.from_width <= canvas.width <= c.until_width]
+    marked = listing.marked & {table.identity(row) for row in table.rows}
+    if marked:
+        mark = Column("marked", " ", 1, lambda row: MARK if table.identity(row) in marked else " ", style=lambda row: "accent")
+        columns = [mark, *columns]
     widths = _widths(columns, canvas.width - 1)
     header = _header(columns, widths, listing, canvas)
     if not rows:
@@ -133,16 +139,17 @@ def draw_table(table: Table, listing: Listing, canvas: Canvas, *, warn_only: boo
         return (header, *(line(Span(f" {row}", "dim")) for row in nothing))[: canvas.height]
     room = canvas.height - 1
     hidden = _hidden(table, rows, listing)
-    if len(rows) > room or hidden:
+    if len(rows) > room or hidden or marked:
         room = max(1, room - 1)
     cursor = cursor_index(table, rows, listing)
     first = max(0, min(cursor - room // 2, len(rows) - room))
     shown = rows[first : first + room]
     body = [_row(table, row, columns, widths, active and first + i == cursor, canvas) for i, row in enumerate(shown)]
-    if len(rows) > room or hidden:
+    if len(rows) > room or hidden or marked:
         places, total = (f"{first + 1}-{first + len(shown)}", len(rows)) if len(rows) > room else (f"{len(rows)}", len(table.rows))
         where = f" {places} of {total} {table.noun}"
-        body.append(line(Span(f"{where}{hidden}", "dim")))
+        marks = f", {len(marked)} marked ({MARK}), {table.clears} unmarks" if marked else ""
+        body.append(line(Span(where, "dim"), Span(marks, "accent"), Span(hidden, "dim")))
     return (header, *body)[: canvas.height]
 
 

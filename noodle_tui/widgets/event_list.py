@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.data.status import Event, Severity
-from noodle_tui.text.figures import clock
+from noodle_tui.text.figures import clock, short_id
 from noodle_tui.text.lines import Canvas, Line, Lines, Span, fit, line, wrap
 
 MAX_SUBJECT = 12
@@ -25,7 +25,7 @@ def event_list(events: Sequence[Event], key: str, canvas: Canvas) -> Lines:
     if canvas.width < ONE_ROW_FROM:
         rows = _in_a_column(shown, canvas)
     else:
-        subject_width = min(MAX_SUBJECT, max((len(event.subject) for event in shown), default=0))
+        subject_width = min(MAX_SUBJECT, max((len(short_id(event.subject)) for event in shown), default=0))
         rows = tuple(_row(event, subject_width, canvas) for event in shown)
     return (title, *rows)[: canvas.height]
 
@@ -43,7 +43,7 @@ def notable(events: Sequence[Event]) -> list[Event]:
 def _row(event: Event, subject_width: int, canvas: Canvas) -> Line:
     head = _head(event)
     text = fit(event.text, canvas.width - HEAD_CELLS - subject_width - 1, canvas.glyphs).rstrip()
-    return line(*head, f"{fit(event.subject, subject_width, canvas.glyphs)} ", text)
+    return line(*head, f"{fit(short_id(event.subject), subject_width, canvas.glyphs)} ", text)
 
 
 def _in_a_column(events: Sequence[Event], canvas: Canvas) -> Lines:
@@ -55,7 +55,7 @@ def _in_a_column(events: Sequence[Event], canvas: Canvas) -> Lines:
 def _several_rows(event: Event, most: int, canvas: Canvas) -> Lines:
     """More than one row in a narrow column: the end of the sentence often holds the number."""
     width = max(8, canvas.width - HEAD_CELLS)
-    rows = wrap(f"{event.subject[:MAX_SUBJECT]} {event.text}", width)
+    rows = wrap(f"{short_id(event.subject)[:MAX_SUBJECT]} {event.text}", width)
     if len(rows) > most:
         rows[most - 1] = fit(f"{rows[most - 1]} {rows[most]}", width, canvas.glyphs).rstrip()
     more = tuple(line(" " * HEAD_CELLS + row) for row in rows[1:most])

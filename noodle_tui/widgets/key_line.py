@@ -19,7 +19,7 @@ _CANCEL = "{view.node} / {nav.in} / {nav.out}"
 _PAGES: Mapping[Page, str] = {  # ids of bindings, then what they do here
     Page.OVERVIEW: "nav.in open|nav.panel panel|view.expand all|cluster.whatif what-if|cluster.rebalance rebalance|view.hold hold"
     "|list.filter filter|prompt.write prompt|list.sort sort|view.warn warn|cluster.profile profile|cluster.auto adapt",
-    Page.NODES: "nav.in details|list.filter filter|list.sort sort|view.warn warn|cluster.drain drain|cluster.profile profile"
+    Page.NODES: "nav.in details|list.filter filter|list.sort sort|view.warn warn|cluster.drain drain|list.mark mark|cluster.profile profile"
     "|view.export export|view.hold hold",
     Page.PLAN: "view.mode view|view.expand all|view.compare compare|nav.in node|cluster.whatif what-if|cluster.rebalance rebalance"
     "|cluster.rollback roll back|view.export export|view.hold hold",
@@ -27,7 +27,7 @@ _PAGES: Mapping[Page, str] = {  # ids of bindings, then what they do here
     "|cluster.rollback roll back|view.export export",
     Page.EVENTS: "nav.in full|list.filter filter|view.kind kind|view.newest newest|time.prev time.next plans|view.expand all"
     "|view.warn warn|view.export export|view.hold hold",
-    Page.SESSIONS: "nav.in details|cluster.cancel cancel|list.filter filter|list.sort sort"
+    Page.SESSIONS: "nav.in details|cluster.cancel cancel|list.mark mark|list.filter filter|list.sort sort"
     "|view.warn warn|view.export export|view.hold hold",
     Page.PROFILE: "cluster.profile profile|view.phase phase|view.metric measure|view.node next|view.expand all|view.compare compare"
     "|nav.in layers|list.sort sort|list.filter filter|view.export export",

@@ -5,11 +5,10 @@ from __future__ import annotations
 from engine.data.plan import GIVEN
 from engine.data.status import QUIET_S, ClusterStatus
 from engine.diagnosis.diagnose import memory_share
-from engine.diagnosis.step import is_slow_hop
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.listings.nodes import kv_share, over_plan
 from noodle_tui.listings.sessions import first_token_s
-from noodle_tui.listings.stage_times import bottleneck_index, stage_s, whole_step_s
+from noodle_tui.listings.stage_times import COORDINATOR, bottleneck_hop, bottleneck_index, has_slow_hop, stage_s, whole_step_s
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.figures import age, ms, percent, rate, signed_percent, up_for, with_ms
 from noodle_tui.text.lines import Canvas, Line, Lines, Span, beside, crop, line, width_of
@@ -145,6 +144,9 @@ def _bottleneck(status: ClusterStatus) -> Line:
     if index is None:
         return ()
     stage, total = status.stages[index], whole_step_s(status)
+    if (hop := bottleneck_hop(status)) is not None:
+        text = f"{hop.from_id[:16]} > {hop.to_id[:16]} {with_ms(hop.time_s)} = {percent(min(1.0, hop.time_s / total))} of a step"
+        return line(_label("BOTTLENECK"), text, *_against_plan(hop.time_s, hop.planned_s, stage.num_steps))
     text = f"S{index} {stage.worker_id[:16]} {with_ms(times[index])} = {percent(times[index] / total)} of a step"
     return line(_label("BOTTLENECK"), text, *_against_plan(times[index], stage.planned_s, stage.num_steps))
 
@@ -199,11 +201,11 @@ def _hop(status: ClusterStatus) -> Line:
         return line(_label("HOP"), Span("not measured yet", "dim"))
     last, planned_s = index + 1 == len(hops), status.stages[index].planned_hop_s
     total_s = sum(h for h, _ in hops) + status.speed.entry_hop_s
-    slow = planned_s > 0 and is_slow_hop(hop_s, planned_s)
+    slow = has_slow_hop(status.stages[index])
     return line(
         _label("HOP"),
-        f"worst S{index} > {'coordinator' if last else f'S{index + 1}'} ",
+        f"worst {status.stages[index].worker_id[:12]} > {COORDINATOR if last else status.stages[index + 1].worker_id[:12]} ",
         Span(with_ms(hop_s), "warn" if slow else "text"),
         f" planned {ms(planned_s)}" if planned_s > 0 else "",
-        f", all {with_ms(total_s)} a step",
+        f", all {with_ms(total_s)}",
     )

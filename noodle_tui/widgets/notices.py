@@ -64,10 +64,13 @@ def _offline(state: ConsoleState, canvas: Canvas) -> Lines:
     if state.link.state is not LinkState.OFFLINE or not state.link.error:
         return ()
     again = "start it again" if state.failures or not state.link.address else "retry now"
-    hint = state.named(f"{{link.retry}} = {again}   {{app.quit}} = quit")
+    hint = state.named(f"{{link.retry}} = {again}   {{app.quit}} = quit") if state.replay is None else state.named("{screen.logs} = logs")
+    room = canvas.width - len(hint) - 5
+    first, _, rest = (state.link.error, "", "") if len(state.link.error) <= room else state.link.error.partition(": ")
+    if len(first) <= room:  # the key stands in the first row
+        rows = [line(f" {row}") for row in wrap(rest, canvas.width - 2)[: MAX_ERROR_ROWS - 1]] if rest else []
+        return (line(f" {first}   ", Span(hint, "accent")), *rows)
     rows = [line(f" {row}") for row in wrap(state.link.error, canvas.width - 2)[:MAX_ERROR_ROWS]]
-    if len(rows) == 1 and len(state.link.error) + len(hint) + 5 <= canvas.width:
-        return ((*rows[0], Span(f"   {hint}", "dim")),)
     return (*rows, line(Span(f" {hint}", "dim")))
 
 

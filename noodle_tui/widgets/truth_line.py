@@ -34,7 +34,7 @@ def truth_line(state: ConsoleState, canvas: Canvas) -> Line:
     link = (*_hold(state), *(_link(state, canvas) if state.replay is None or state.link.state in _DOWN else ()))
     width = canvas.width - width_of(link) - len(" noodle  ") - width_of(tag) - 1
     facts, name = _facts(state, status, canvas), min(len(status.cluster_id), MIN_NAME) + 1
-    for extra in ("versions", "adapt"):
+    for extra in ("versions", "adapt", "dtype"):
         if sum(width_of(part) for part in facts.values()) + name > width:
             facts.pop(extra)
     parts = _as_many_as_fit(facts, width)
@@ -74,6 +74,7 @@ def worst_word(state: ConsoleState) -> tuple[str, str]:
     num_errors = max(num_lost, len(state.failures))  # a dead worker process is usually a lost node too
     rows = node_rows(status) if status else ()
     num_warnings = sum(is_warning(row, state.thresholds) and row.node.state not in _ERRORS for row in rows)
+    num_warnings = num_warnings or len(state.standing.said)  # what the line for what is wrong says is no less than a warning
     if status and status.phase is not Phase.SERVING and num_errors:
         return "DEGRADED", "error"
     if num_errors:
@@ -90,6 +91,8 @@ def _link(state: ConsoleState, canvas: Canvas) -> Line:
         return line(word, f" {age(now_s - state.latest.arrived_s)}  ")
     if link.state is LinkState.STALE and state.latest is not None:
         return line(word, f" {age(now_s - state.latest.arrived_s)} silent  ")
+    if link.state in _DOWN and state.replay is not None:
+        return line(word, f" {age(now_s - link.since_s)}  ")
     if link.state in _DOWN:
         return line(word, f" {age(now_s - link.since_s)}  {_retry(state, now_s)}  ", *_values_from(state.latest))
     return line(word, f" {age(now_s - link.since_s)}  ")
@@ -134,23 +137,49 @@ def _tab(state: ConsoleState, page: Page, names: tuple[str, ...], gap: str) -> S
 
 
 def strip_line(state: ConsoleState, canvas: Canvas) -> Line:
-    """Under the tabs: a failure until it is dismissed, then what is running, then what was said, else a rule."""
+    """Under the tabs: a failure until it is dismissed, then what was said since an action moved on, then that action, else a rule."""
     rule = canvas.glyphs.horizontal * canvas.width
     action, dismiss = state.action, state.named("{nav.out} dismisses")
     if state.refusal:
         return _sentence(" ERROR ", state.refusal, dismiss, canvas, "error")
     if action is not None and action.state == "failed":
         return _sentence(f" ERROR {action.title}: ", action.detail, state.named("{action.detail} = in full  ") + dismiss, canvas, "error")
+    if state.said is not None:
+        return _sentence(
+            " ERROR " if state.said.is_error else " ", state.said.text, "", canvas, "error" if state.said.is_error else "accent"
+        )
     if action is not None:
         hint = dismiss if action.state == "done" else ""
         others = sum(run.state == "running" for run in state.actions if run is not action)
         also = f"  (+{others} running)" if others else ""
         return _sentence(f" {action.title} {action.state} ", action.detail, hint + also, canvas, "accent")
-    if state.said is not None:
-        return _sentence(
-            " ERROR " if state.said.is_error else " ", state.said.text, "", canvas, "error" if state.said.is_error else "accent"
-        )
-    return line(Span(rule, "rule"))
+    return _clusters(state, canvas) or line(Span(rule, "rule"))
+
+
+def cluster_tabs(state: ConsoleState) -> tuple[tuple[str, str], ...]:
+    """Address and text of every joined cluster, the present one in capitals; nothing where there is one."""
+    here, joined, named = state.link.address, state.setup.joined, state.setup.cluster_names
+    if len(joined) < 2 or here not in joined:
+        return ()
+    present = state.latest.status.cluster_id if state.latest else named.get(here, "")
+    tabs = []
+    for address in joined:
+        name = f"{present if address == here else named.get(address, '')} {address}".strip()
+        tabs.append((address, f" {name.upper() if address == here else name} "))
+    return tuple(tabs)
+
+
+def _clusters(state: ConsoleState, canvas: Canvas) -> Line:
+    """A row of tabs where several clusters were joined."""
+    tabs, g = cluster_tabs(state), canvas.glyphs
+    if not tabs:
+        return ()
+    keys = state.named(" {link.next} = next ")
+    parts: list[Span] = [Span(g.horizontal * 2, "rule")]
+    for address, text in tabs:
+        parts += [Span(text, "title" if address == state.link.address else "dim"), Span(g.horizontal * 2, "rule")]
+    row = (*parts, Span(keys, "dim"))
+    return (*row, Span(g.horizontal * max(0, canvas.width - width_of(row)), "rule"))
 
 
 def _sentence(head: str, text: str, hint: str, canvas: Canvas, style: str) -> Line:
@@ -185,7 +214,7 @@ def _hold(state: ConsoleState) -> Line:
 
 def _as_many_as_fit(parts: dict[str, Line], width: int) -> Line:
     """All parts, or without those that matter least: the worst alert is the last to go."""
-    for dispensable in ("", "strategy", "plan", "model", "nodes", "worst"):
+    for dispensable in ("", "strategy", "plan", "weights", "model", "nodes", "worst"):
         parts.pop(dispensable, None)
         if sum(width_of(part) for part in parts.values()) - 2 <= width:
             break
@@ -199,6 +228,8 @@ def _facts(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> dict[s
     fresh = state.link.state is LinkState.LIVE or style != "ok"  # values that are old cannot say that all is well
     return {
         "model": _model(status, canvas),
+        "dtype": line(f" {dtype}") if (dtype := status.model.precision.computed_dtype) and status.model.name else (),
+        "weights": line(" ", Span("RANDOM WEIGHTS", "warn")) if status.model.random_weights and status.model.name else (),
         "plan": line(f"  plan #{status.plan_version}" if status.stages else "  no plan"),
         "strategy": line(f" {status.strategy}") if status.stages else (),
         "adapt": line(f"  adapt {status.adaptation.mode}") if status.adaptation.mode not in ("", "off") else (),
@@ -209,9 +240,7 @@ def _facts(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> dict[s
 
 
 def _model(status: ClusterStatus, canvas: Canvas) -> Line:
-    mark = "RANDOM WEIGHTS" if status.model.random_weights else ""
     if not status.model.name:
         return line("  no model")
     name = fit(status.model.name, min(len(status.model.name), max(8, canvas.width // 5)), canvas.glyphs)
-    dtype = f" {status.model.precision.computed_dtype}" if status.model.precision.computed_dtype else ""
-    return line(f"  {name}{dtype}", " " if mark else "", Span(mark, "warn"))
+    return line(f"  {name}")

@@ -2,10 +2,10 @@
 
     python -m tests.bench.console_start [--rounds 9] [--size 120x40] [--against TREE]
 
-The programs take turns, every other round the other way round, so that a busy minute meets all of them; the first round is dropped because it fills the bytecode caches,
-which are this run's own: a shell that forbids them would measure the compiler. A program has painted when the first line and the
-last one show what they are to show. The second time is the processor time that the program took for it, which other work on the
-machine hardly changes.
+The programs take turns, every other round the other way round, so that a busy minute meets all of them; the first round is dropped
+because it fills the bytecode caches, which are this run's own: a shell that forbids them would measure the compiler. A program has
+painted when the first line and the last one show what they are to show. The second time is the processor time that the program took for
+it, which other work on the machine hardly changes.
 """
 
 from __future__ import annotations

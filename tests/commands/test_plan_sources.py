@@ -99,6 +99,33 @@ def test_an_estimate_from_a_profile_and_what_doctors_found(tmp_path: Path, capsy
     assert "left out: odd.cpu (a CPU) cannot compute in float32" in captured.err and "good.cpu 1.00, odd.cpu 0.00" in captured.err
 
 
+def test_a_plan_for_machines_that_nobody_measured_has_a_band_and_may_be_uncertain(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = [{"id": "a", "time_s": [0.01] * 8, "memory_bytes": 600}, {"id": "b", "time_s": [0.01] * 8, "memory_bytes": 600}]
+    document = {"items": [{"weight_bytes": 100}] * 8, "nodes": nodes, "in_flight": 2}
+    path = tmp_path / "problem.json"
+
+    def planned(error: float, *options: str) -> tuple[dict, str]:
+        nodes[1]["time_error"] = error
+        path.write_text(json.dumps(document))
+        arguments = ["plan", "--problem", str(path), "--strategy", "bottleneck_first", *options]
+        assert main([*arguments, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert main(arguments) == 0
+        return found, capsys.readouterr().out
+
+    found, said = planned(0.5)
+    assert found["band"] == {"least_period_s": pytest.approx(0.04), "most_period_s": pytest.approx(0.06)}
+    assert found["uncertain"]["if_node"] == "b" and found["uncertain"]["gain"] > 0.03 < found["uncertain"]["else_loss"]
+    assert "band: 16.67 to 25 tokens/s, for times are estimated: b within 50 %" in said
+    assert "uncertain: these two plans cannot be told apart: a 0-3 | b 4-7, and " in said
+    found, said = planned(0.5, "--no-notes")
+    assert found["band"] is not None and found["uncertain"] is None and "uncertain" not in said
+    found, said = planned(0.0)
+    assert found["band"] is None and found["uncertain"] is None and "band" not in said and "uncertain" not in said
+
+
 def test_an_export_is_the_engines_text_and_what_it_lacks_is_said_beside_it(
     problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -63,8 +63,9 @@ def proposal(gain: float = 0.2, kind: TriggerKind = TriggerKind.SLOWER, cost_s: 
         (replace(CALM, owed_s=1.01, num_recent=1), proposal(), Verdict.MIGRATE, "pays"),
         (replace(CALM, owed_s=1.99, num_recent=9), proposal(), Verdict.WAIT, "regret"),
         (replace(CALM, owed_s=2.01, num_recent=9), proposal(), Verdict.MIGRATE, "pays"),
-        (replace(CALM, owed_s=1.99, since_migration_s=9.0), proposal(), Verdict.WAIT, "cooldown"),
-        (replace(CALM, owed_s=2.01, since_migration_s=9.0), proposal(), Verdict.MIGRATE, "pays"),
+        (replace(CALM, owed_s=1.99, num_recent=1, since_migration_s=9.0), proposal(), Verdict.WAIT, "cooldown"),
+        (replace(CALM, owed_s=2.01, num_recent=1, since_migration_s=9.0), proposal(), Verdict.MIGRATE, "pays"),
+        (replace(CALM, owed_s=0.51, since_migration_s=9.0), proposal(), Verdict.MIGRATE, "pays"),  # on new ground
         (replace(CALM, owed_s=0.6, since_migration_s=11.0), proposal(), Verdict.MIGRATE, "pays"),
         (replace(CALM, mode=Mode.OFF, owed_s=0.0), replace(proposal(), before=None), Verdict.MIGRATE, "forced"),
         (replace(CALM, tabu_s=5.0), replace(proposal(), before=None), Verdict.WAIT, "retry"),

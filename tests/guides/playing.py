@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-GUIDES = ROOT / "guides"
+GUIDES = ROOT / ".github" / "guides"
 SERVER = "# a terminal of its own"
 PORTS = ("7070", "8000", "8443")
 LIMIT_S = 150.0

@@ -14,7 +14,8 @@ from engine.planning.routing import search_route
 from engine.planning.solving.beam_plan import allowed, solve_large
 from engine.planning.solving.exact import BOTTLENECK, Solver
 from engine.planning.solving.label_search import LabelSearch, Work
-from engine.planning.solving.objectives import BOTTLENECK_SLACK, DESCENDING, LATENCY, OBJECTIVES, RATIO
+from engine.planning.solving.objectives import DESCENDING, LATENCY, OBJECTIVES, RATIO
+from engine.planning.solving.strategy_keys import BOTTLENECK_SLACK
 from engine.planning.solving.tables import Tables
 from engine.planning.solving.thresholds.node_sets import whole_space
 from engine.planning.strategies import answer, solve

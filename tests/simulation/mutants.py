@@ -33,6 +33,7 @@ from engine.simulation.drill.coordinator import DrillCoordinator
 from engine.simulation.drill.model import sample
 from engine.simulation.drill.worker import DrillWorker, Held
 from tests.control import test_fences, test_stage_sessions
+from tests.simulation import test_drill_worker
 
 Mutate = Callable[[pytest.MonkeyPatch], None]
 
@@ -662,7 +663,7 @@ def what_follows_a_dead_epoch_counts(patch: pytest.MonkeyPatch) -> None:
 
 FREQUENT_SEEDS = 250
 FREQUENT: list[Mutate] = [
-    commit_takes_what_is_there, answer_to_any_move_counts,
+    answer_to_any_move_counts,
     no_deduplication, no_gap_check, a_later_opening_is_taken, reply_matched_by_step_only, recovery_keeps_the_epoch,
     recovery_does_not_rewind, recovery_samples_again, emit_before_journal, restart_does_not_outrank, commit_before_copy,
     barrier_does_not_wait, steps_go_on_behind_the_barrier, lost_workers_stay_in_the_plan, any_generation_may_speak,
@@ -689,6 +690,7 @@ DIRECTED: dict[Mutate, Callable[[], None]] = {
     what_follows_a_dead_epoch_counts: test_stage_sessions.test_what_follows_goes_on_only_behind_what_was_chosen_here_in_its_epoch,
     memory_of_any_epoch_goes_on: test_fences.test_a_stage_carries_on_only_what_is_of_the_epoch_and_whole,
     memory_of_any_length_goes_on: test_fences.test_a_stage_carries_on_only_what_is_of_the_epoch_and_whole,
+    commit_takes_what_is_there: test_drill_worker.test_a_session_goes_on_only_with_the_memory_of_every_item_and_token,
     copies_of_any_round_count: test_fences.test_an_answer_to_the_first_copy_is_none_to_the_delta,
     delta_starts_at_the_copy_of_another_epoch: test_fences.test_the_delta_of_a_session_that_was_sent_again_begins_at_its_first_token,
     only_the_first_failure_counts: test_fences.test_every_failure_of_a_report_counts_and_not_only_the_first,

@@ -21,6 +21,7 @@ from engine.simulation.adaptation.traces import (
     Trace,
     all_slow,
     cliff,
+    heavy_tails,
     join,
     leak,
     leave,
@@ -28,10 +29,13 @@ from engine.simulation.adaptation.traces import (
     link_slow,
     prompt_mix,
     recovery,
+    sinusoid,
     spikes,
     square,
+    staircase,
     steady,
     step,
+    wandering,
 )
 
 SIMPLER: tuple[type[Policy], ...] = (Never, BareRule, SmoothedRule, Autoscaler, Periodic)
@@ -70,6 +74,22 @@ def test_oscillation_costs_at_most_three_times_what_a_clairvoyant_pays(half_step
     loss = lose(trace)
     assert loss.regret_s <= 3.0 * clairvoyant(trace).regret_s
     assert loss.num_useless_again == 0
+
+
+@pytest.mark.parametrize(
+    "trace", [sinusoid(num_cycles=1), staircase(num_cycles=1), staircase(steps=300, num_cycles=1)], ids=lambda t: t.name
+)
+def test_a_drift_costs_at_most_twice_what_a_clairvoyant_pays_and_less_than_planning_every_ten_seconds(trace: Trace) -> None:
+    best_s = clairvoyant(trace).regret_s
+    for seed in range(2):
+        ours_s = lose(trace, seed).regret_s
+        assert ours_s <= 2.0 * best_s and ours_s < lose(trace, seed, Periodic()).regret_s
+
+
+@pytest.mark.parametrize("trace", [wandering(num_steps=100_000), heavy_tails(num_steps=100_000)], ids=lambda t: t.name)
+def test_noise_that_wanders_or_has_heavy_tails_moves_nothing(trace: Trace) -> None:
+    assert lose(trace, seed=5).num_migrations == 0
+    assert lose(trace, seed=5, policy=Periodic()).num_migrations > 100
 
 
 @pytest.mark.parametrize("trace", [spikes(), prompt_mix(), all_slow()], ids=lambda t: t.name)

@@ -52,7 +52,7 @@ def test_the_table_names_the_seed_or_says_that_there_is_none(capsys: pytest.Capt
     assert capsys.readouterr().out.split()[:2] == ["emit_before_journal", "0"]
     assert main(["--seeds", "0", "memory_of_any_epoch_goes_on"]) == 0
     assert "test_a_stage_carries_on_only_what_is_of_the_epoch_and_whole" in capsys.readouterr().out
-    assert main(["--seeds", "1", "commit_takes_what_is_there"]) == 1
+    assert main(["--seeds", "1", "dropped_move_keeps_the_smaller_room"]) == 1
     assert "not noticed in 1 seeds" in capsys.readouterr().out
 
 

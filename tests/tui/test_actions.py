@@ -13,7 +13,8 @@ from engine.data.plan import AdoptedPlan, Plan
 from engine.data.status import SessionStatus
 from noodle_tui.app import ConsoleApp
 from noodle_tui.changes.actions import ACTIONS, preview_of
-from noodle_tui.cluster.cluster_calls import offered_by, opposite
+from noodle_tui.cluster.cluster_calls import offered_by
+from noodle_tui.cluster.undoing import opposite
 from noodle_tui.core import messages as m
 from noodle_tui.core.keys import KEYS
 from noodle_tui.core.pages import Page, Preview
@@ -559,6 +560,50 @@ def test_U_takes_back_what_was_done_last_after_a_preview() -> None:
         await agree(app, pilot)
         await finished(app, pilot, "action")
         assert link_of(app).calls[-1][:2] == ("undrain", "cpu-b")
+
+    run(test)
+
+
+async def drained(app: ConsoleApp, pilot: Pilot[None], *keys: str) -> None:
+    """What was asked for with these keys is done."""
+    await pilot.press(*keys)
+    await asked(app, pilot)
+    await agree(app, pilot)
+    await finished(app, pilot, "action")
+
+
+def test_U_takes_back_one_change_after_another_and_goes_through_them() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        for name in ("cpu-b", "gpu-c"):
+            link_of(app).plans[f"without {name}"] = link_of(app).plans[f"including {name}"] = frames.plan()
+        await drained(app, pilot, "2", "down", "D")
+        await drained(app, pilot, "down", "D")
+        for name, place in (("gpu-c", "1 of 2"), ("cpu-b", "2 of 2"), ("gpu-c", "1 of 2"), ("cpu-b", "2 of 2")):
+            await pilot.press("U")
+            await asked(app, pilot)
+            assert f"UNDRAIN {name}" in shown(app) and f"DRAIN {name}: change {place}" in shown(app)
+        await agree(app, pilot)
+        await finished(app, pilot, "action")
+        assert link_of(app).calls[-1][:2] == ("undrain", "cpu-b")
+        await drained(app, pilot, "U")
+        assert link_of(app).calls[-1][:2] == ("undrain", "gpu-c")
+        await pilot.press("U")
+        assert "nothing to take back" in shown(app), "what was taken back is no change to take back"
+
+    run(test, (100, 30))
+
+
+def test_what_was_done_on_one_cluster_is_not_taken_back_on_another() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        link_of(app).plans["without cpu-b"] = frames.plan()
+        await drained(app, pilot, "2", "down", "D")
+        app.effects.run("ctx 127.0.0.1:2")
+        await finished(app, pilot, "switch")
+        await live(app, pilot)
+        await pilot.press("U")
+        assert app.state.ui.dialog is None and "nothing to take back" in shown(app)
 
     run(test)
 

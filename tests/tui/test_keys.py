@@ -362,6 +362,7 @@ def test_l_goes_through_the_clusters_that_were_joined() -> None:
         await finished(app, pilot, "switch")
         await live(app, pilot)
         assert "[2/2]" in shown(app).split("\n")[0]
+        assert shown(app).split("\n")[2].startswith("-- lab-a 127.0.0.1:1 -- LAB-A 127.0.0.1:2 -- l = next ---")
         for address in ("127.0.0.1:1", "127.0.0.1:2"):
             await pilot.press("l")
             await finished(app, pilot, "switch")

@@ -7,7 +7,7 @@ from textual.pilot import Pilot
 from noodle_tui.app import ConsoleApp
 from noodle_tui.core.pages import Page, Preview
 from noodle_tui.listings import cursor_identity
-from tests.tui.harness import live, run, shown
+from tests.tui.harness import finished, live, run, shown
 
 
 def row_of(app: ConsoleApp, text: str) -> int:
@@ -31,6 +31,20 @@ def test_a_tab_opens_its_screen_and_a_row_takes_the_cursor() -> None:
         assert cursor_identity(app.state, Page.NODES) == "pi-d" and app.state.ui.listing(Page.NODES).detail
 
     run(test)
+
+
+def test_a_click_on_the_tab_of_a_cluster_joins_it() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        app.effects.run("ctx 127.0.0.1:2")
+        await finished(app, pilot, "switch")
+        await live(app, pilot)
+        for name, address in (("127.0.0.1:1 ", "127.0.0.1:1"), ("127.0.0.1:2 ", "127.0.0.1:2")):
+            await pilot.click(offset=(shown(app).split("\n")[2].index(name), 2))
+            await finished(app, pilot, "switch")
+            assert app.options.connect == address
+
+    run(test, (120, 40))
 
 
 def test_a_click_beside_everything_changes_nothing_and_none_confirms_a_dialog() -> None:

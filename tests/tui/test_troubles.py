@@ -4,6 +4,7 @@ Overview names the cause and the key that helps."""
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,22 +43,26 @@ NAMED = {  # what the line must hold: the cause, and the key
 
 def first_lines(path: Path, glyphs: Glyphs) -> Iterator[tuple[float, str]]:
     """(seconds since the recording began, the Overview's first row at 80x24), at every frame and every second without one."""
+    yield from ((at_s, rows[NUM_TOP_ROWS]) for at_s, rows in overviews(path, glyphs))
+
+
+def overviews(path: Path, glyphs: Glyphs) -> Iterator[tuple[float, list[str]]]:
+    """The same with all rows of the screen."""
     recording, state, now_s = Recording(path), ConsoleState(), 0.0
     for index, entry in enumerate(recording.entries):
         while entry.at_s - now_s > 1.0:
             now_s += 1.0
             state = reduce(state, m.Tick(), now_s)
-            yield now_s, _first_line(state, glyphs, now_s)
+            yield now_s, _overview(state, glyphs, now_s)
         now_s, frame = entry.at_s, recording.frame(index)
         message = m.FrameArrived(frame, entry.wall_s) if frame is not None else m.LinkLost(entry.lost, now_s + 1.0)
         state = reduce(state, message, now_s)
-        yield now_s, _first_line(state, glyphs, now_s)
+        yield now_s, _overview(state, glyphs, now_s)
     recording.close()
 
 
-def _first_line(state: ConsoleState, glyphs: Glyphs, now_s: float) -> str:
-    row = screen_lines(state, 80, 24, glyphs, now_s)[NUM_TOP_ROWS]
-    return "".join(span.text for span in row)
+def _overview(state: ConsoleState, glyphs: Glyphs, now_s: float) -> list[str]:
+    return ["".join(span.text for span in row) for row in screen_lines(state, 80, 24, glyphs, now_s)]
 
 
 def is_named(name: str, line: str) -> bool:
@@ -73,6 +78,23 @@ def test_the_first_line_names_a_staged_trouble(name: str, glyphs: Glyphs) -> Non
     assert named_s and onset_s <= named_s[0] <= onset_s + WITHIN_S, told
     assert all(len(line) <= 80 for _, line in lines)
     assert glyphs is not ASCII or told.isascii()
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_no_row_is_calmer_than_the_first_line_and_that_always_names_a_key(name: str) -> None:
+    for at_s, rows in overviews(RECORDINGS / f"{name}.jsonl.gz", ASCII):
+        said, told = rows[NUM_TOP_ROWS].strip(), f"{at_s:.1f}\n" + "\n".join(rows)
+        if said:
+            assert "ok" not in rows[0].split(), told
+            assert re.search(r"\S = \S", said), told
+
+
+def test_a_hop_that_takes_most_of_a_step_is_the_bottleneck_everywhere() -> None:
+    rows = [rows for _, rows in overviews(RECORDINGS / "slow-link.jsonl.gz", ASCII) if is_named("slow-link", rows[NUM_TOP_ROWS])][-1]
+    (bottleneck,) = (row for row in rows if "BOTTLENECK" in row)
+    assert re.search(r"BOTTLENECK w\d > w\d +8\d\.\dms = 9\d% of a step  planned 0\.1 x", bottleneck)
+    at = next(i for i, row in enumerate(rows) if row.startswith(" PLAN #"))
+    assert re.search(r"\|8\d\.\d !! +\|", rows[at + 2]) and "!!" not in rows[at + 1], "the hop has the mark, and no stage"
 
 
 def test_the_demo_tells_of_a_slow_node_and_then_of_a_lost_one() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.control.adaptation.cost import ItemMove, item_moves
 from engine.control.adaptation.history import Decision, Verdict
 from engine.control.adaptation.probation import Outcome, Probation, Tabu, examine
 from engine.control.adaptation.rules import AdaptationSettings
@@ -11,7 +13,7 @@ from engine.control.adaptation.watching.beliefs import Beliefs
 from engine.control.adaptation.watching.gates import TriggerKind
 from engine.control.adaptation.watching.view import AdaptationView
 from engine.control.adaptation.watching.watch import Watch
-from engine.data.plan import Plan
+from engine.data.plan import Plan, Stage
 
 _MODEL_ERROR = 0.02  # of a predicted period, until migrations have shown a better figure
 _MAX_MODEL_ERROR = 0.10  # one wild miss must not forbid everything: that is what the tabu is for
@@ -43,7 +45,7 @@ class Orders:
         self.probation: Probation | None = None
         self.tabu = Tabu()
         self.model_error = _MODEL_ERROR
-        self._migrations_s: list[float] = []
+        self._recent: list[tuple[float, Plan]] = []  # when a migration was done, and what ran before it
 
     def give(self, decision: Decision, running: Plan, beliefs: Beliefs) -> None:
         self.pending, self.probation = Probation(decision, running, dict(beliefs.levels)), None
@@ -53,7 +55,7 @@ class Orders:
         order, self.pending, self.probation = self.pending, None, None
         if order is None or order.decision.plan is None or order.decision.plan.stages != plan.stages:
             return False
-        self._migrations_s.append(now_s)
+        self._recent.append((now_s, order.before))
         if order.decision.verdict is Verdict.MIGRATE:
             self.probation = order
         return True
@@ -67,13 +69,18 @@ class Orders:
         self.pending = None
         return True
 
-    def num_recent(self, now_s: float) -> int:
-        """Migrations that still make the next one harder."""
-        self._migrations_s = [s for s in self._migrations_s if now_s - s < self.settings.recent_s]
-        return len(self._migrations_s)
+    def num_recent(self, running: Sequence[Stage], wanted: Sequence[Stage], now_s: float) -> int:
+        """Migrations that still make the next one harder: all recent ones if it takes an item back to where one of them took it from.
+
+        A move on new ground makes nobody go to and fro, however many went before it.
+        """
+        self._recent = [(at_s, before) for at_s, before in self._recent if now_s - at_s < self.settings.recent_s]
+        moves = item_moves(running, wanted)
+        returns = any(_holds(before.stages, move) for _, before in self._recent for move in moves)
+        return len(self._recent) if returns else 0
 
     def since_migration_s(self, now_s: float) -> float:
-        return now_s - self._migrations_s[-1] if self._migrations_s else float("inf")
+        return now_s - self._recent[-1][0] if self._recent else float("inf")
 
     def examine(self, view: AdaptationView, watch: Watch, now_s: float) -> Finding | None:
         """None while there is no probation or too few steps were seen; a plain failure needs fewer."""
@@ -103,6 +110,11 @@ class Orders:
         back = probation.before.after(view.plan)
         reason = f"going back: {figures}; not done again for {tabu_s:.0f} s"
         return Finding(decision, Verdict.ROLLBACK, reason, outcome.before_s, outcome.measured_s, back)
+
+
+def _holds(stages: Sequence[Stage], move: ItemMove) -> bool:
+    """Whether the node that is to get the items had one of them in `stages`."""
+    return any(s.node_id == move.target and s.start < move.stop and move.start < s.stop for s in stages)
 
 
 def _no_choice(decision: Decision) -> bool:

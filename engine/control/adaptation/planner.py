@@ -165,7 +165,7 @@ class AdaptivePlanner:
         self._load = load
 
     def _propose(self, view: AdaptationView, trigger: AdaptationTrigger, now_s: float) -> None:
-        know = Knowledge(self._believed(view), self.orders.tabu, self.rates, self.watch.room_bytes(view))
+        know = Knowledge(self._believed(view).ahead(self.watch.metrics), self.orders.tabu, self.rates, self.watch.room_bytes(view))
         self._suggestion = None
         standing = self.case.proposal
         if trigger.kind is TriggerKind.LOAD and standing and standing.changes:
@@ -193,7 +193,7 @@ class AdaptivePlanner:
         return Situation(
             mode=self.mode,
             owed_s=self.case.owed_s,
-            num_recent=self.orders.num_recent(now_s),
+            num_recent=0 if self._goes_on(view, proposal) else self.orders.num_recent(view.plan.stages, proposal.plan.stages, now_s),
             since_migration_s=self.orders.since_migration_s(now_s),
             on_probation=self.orders.probation is not None,
             tabu_s=self.orders.tabu.left_s(proposal.plan.stages, now_s),
@@ -202,6 +202,11 @@ class AdaptivePlanner:
             level_error=max(errors.values(), default=0.0),
             sure_gain=0.0 if proposal.before is None else sure_gain(proposal, view, self._believed(view), errors),
         )
+
+    def _goes_on(self, view: AdaptationView, proposal: Proposal) -> bool:
+        """Whether what the move follows has a direction: it gives to nodes that get faster, or takes from those that get slower."""
+        held, wanted = ({s.node_id: s.num_items for s in stages} for stages in (view.plan.stages, proposal.plan.stages))
+        return any((wanted.get(node_id, 0) - held[node_id]) * slope < 0.0 for node_id, slope in self.watch.trends(view).items())
 
     def _decided(self, view: AdaptationView, proposal: Proposal, ruling: Ruling, now_s: float) -> Decision:
         plan = proposal.plan.after(view.plan) if proposal.changes else None

@@ -112,7 +112,7 @@ def judge(proposal: Proposal, now: Situation, settings: AdaptationSettings) -> R
         return Ruling(Verdict.DECLINE, "off", "adaptation is off")
     if now.on_probation:
         return Ruling(Verdict.WAIT, "probation", "the last migration is still on probation")
-    cooling = now.since_migration_s < settings.cooldown_s and not urgent
+    cooling = now.num_recent > 0 and now.since_migration_s < settings.cooldown_s and not urgent
     if cooling and now.owed_s < settings.max_regret_share * proposal.cost.cost_s:
         return Ruling(Verdict.WAIT, "cooldown", f"the cooldown after a migration lasts {settings.cooldown_s:.0f} s")
     if now.doubtful and not urgent:

@@ -27,6 +27,7 @@ from engine.planning.problem import (
     MAX_ITEMS,
     MAX_NODES,
     MOST_BYTES,
+    MOST_ERROR,
     MOST_PRICE,
     MOST_SECONDS,
     OVERLAPPED,
@@ -57,7 +58,8 @@ _PROBLEM = (
     "constraints",
 )
 _ITEM = ("name", "weight_bytes", "kv_bytes_per_token", "output_bytes", "tied_to", "tied_bytes", "workspace_bytes")
-_NODE = ("id", "memory_bytes", "price_per_s", "time_s", "time_s_by_batch", "stage_time_s", "base_s", "buffer_bytes", "memory_pool", "host")
+_TIMES = ("time_s", "time_s_by_batch", "stage_time_s", "base_s", "time_error")
+_NODE = ("id", "memory_bytes", "price_per_s", *_TIMES, "buffer_bytes", "memory_pool", "host")
 _HOST = ("id", "stages_at_once", "neighbour_share", "message_s")
 _LINK = ("latency_s", "bandwidth_bytes_per_s")
 _CONSTRAINTS = (
@@ -192,6 +194,7 @@ def _node(where: str, raw: Any, num_items: int) -> PlanningNode:
         price_per_s=number(f"{where}.price_per_s", raw.get("price_per_s", 0), MOST_PRICE),
         buffer_bytes=number(f"{where}.buffer_bytes", raw.get("buffer_bytes", 0), MOST_BYTES),
         base_s=number(f"{where}.base_s", raw.get("base_s", 0), MOST_SECONDS),
+        time_error=number(f"{where}.time_error", raw.get("time_error", 0), MOST_ERROR),
         pool_id=None if raw.get("memory_pool") is None else text(f"{where}.memory_pool", raw["memory_pool"]),
         host_id="" if raw.get("host") is None else text(f"{where}.host", raw["host"]),
         time_s=times if key == "time_s" else (),
@@ -351,7 +354,7 @@ def _node_of(node: PlanningNode) -> dict[str, Any]:
     memory = _finite(memory_bytes=node.memory_bytes)
     by_batch = {str(rows): _or_null(times) for rows, times in node.time_s_by_batch}
     timed = {"time_s_by_batch": by_batch} if by_batch else {key: _or_null(times)}
-    return {"id": node.node_id, **memory, **given, **_given(host=node.host_id), **timed}
+    return {"id": node.node_id, **memory, **given, **_given(host=node.host_id, time_error=node.time_error), **timed}
 
 
 def _or_null(times: Iterable[float]) -> list[float | None]:

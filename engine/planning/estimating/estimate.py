@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from engine.data.model import Item
 from engine.planning.capability import CapabilityMatcher, LayerRequirements, Match
+from engine.planning.estimating.bands import error_of
 from engine.planning.problem import OVERLAPPED, STREAMED, Infeasible, Link, MemoryPool, PairLink, PlanningNode, Problem
 from engine.profile.hardware import DeviceType, HardwareCapability
 from engine.profile.point import DECODE, FORWARD
@@ -107,7 +108,9 @@ def _node(
     by_batch = tuple((rows, scaled_item_s(done, roof, node, dtype)) for rows, done in batches.items())
     time_s = by_batch[0][1] if by_batch else scaled_item_s(work, roof, node, dtype)
     price = node.power_w or 0.0
-    return PlanningNode(node.node_id, node.memory_bytes, time_s, price_per_s=price, pool_id=pool_id, time_s_by_batch=by_batch)
+    error = error_of(profile, roof, node.rooflines.get(dtype))
+    kept = {"price_per_s": price, "pool_id": pool_id, "time_error": error}
+    return PlanningNode(node.node_id, node.memory_bytes, time_s, time_s_by_batch=by_batch, **kept)
 
 
 def _is_shared(machine: Machine) -> bool:

@@ -14,10 +14,9 @@ from engine.planning.problem import Problem, TooHard
 from engine.planning.route import DEFAULT, Limits
 from engine.planning.solution import Costs, Cut, Solution, evaluate, pools_hold, ratio
 from engine.planning.solving.beam_search import Large, spread
-from engine.planning.solving.objectives import BOTTLENECK_SLACK
 from engine.planning.solving.rounding import CERTAIN, is_blurred, reading_below, slack
 from engine.planning.solving.stage_times import PLAIN, Reading
-from engine.planning.solving.strategy_keys import key_of, objective_of, solution_of
+from engine.planning.solving.strategy_keys import BOTTLENECK_SLACK, key_of, objective_of, solution_of
 from engine.planning.solving.structure import is_regular, of_single_stages, relaxation
 from engine.planning.solving.tables import Chain, Tables
 

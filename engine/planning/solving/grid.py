@@ -14,10 +14,15 @@ class Grid:
     shift: float = 0.0  # rounds to the grid when it is added and taken away again
 
     @classmethod
+    def of_tick(cls, tick: float) -> Grid:
+        """For numbers up to 2^51 ticks."""
+        return cls(tick, 1.5 * 2.0**52 * tick)
+
+    @classmethod
     def up_to(cls, total: float, power: int = 1) -> Grid:
         """The finest on which sums up to total^power need no more than 52 bits."""
         tick = math.ldexp(1.0, max(-1000, power * math.frexp(total)[1] - 51))
-        return cls(tick, 1.5 * 2.0**52 * tick)
+        return cls.of_tick(tick)
 
     def rounded(self, value: float) -> float:
         """The nearest number of the grid; inf stays."""

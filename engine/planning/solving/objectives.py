@@ -19,13 +19,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from engine.planning.solving.exact import BOTTLENECK, Solver
+from engine.planning.solving.grid import Grid
 from engine.planning.solving.label_search import Bounds, Found, Goal, StageCost, extend_ratio
+from engine.planning.solving.rounding import CERTAIN, cost_slack_s
+from engine.planning.solving.strategy_keys import BOTTLENECK_SLACK
 from engine.planning.solving.tables import Chain
 
 if TYPE_CHECKING:
     from engine.planning.solving.prices.additive_search import Trip
 
-BOTTLENECK_SLACK = 1.05
+_TOLD_APART_BITS = 32  # of a bottleneck: stage costs closer than that are equal
 
 
 def _extend_descending(value: tuple[float, ...], step: StageCost) -> tuple[float, ...]:
@@ -82,9 +85,19 @@ def _bottleneck_first(solver: Solver) -> Best | None:
         if descent.decide_rest() and solver.has_its_count(descent.chain):
             return Best(descent.chain, "threshold search over sets of nodes")
         if solver.exact:
-            return _tie(solver, DESCENDING, replace(solver.bounds, cost_s=descent.bottleneck_s), descent.chain)
+            return _leximin(solver, descent.bottleneck_s, descent.chain)
     fastest = solver.bottleneck(solver.bounds)
-    return None if fastest is None else _tie(solver, DESCENDING, replace(solver.bounds, cost_s=fastest[0]), fastest[1])
+    return None if fastest is None else _leximin(solver, *fastest)
+
+
+def _leximin(solver: Solver, bottleneck_s: float, chain: Chain) -> Best:
+    """Stage costs one by one, where two that only rounding tells apart are equal: else what comes after them would not be compared."""
+    coarse = Grid.of_tick(math.ldexp(1.0, math.frexp(bottleneck_s)[1] - _TOLD_APART_BITS)) if bottleneck_s > 0 else Grid()
+
+    def extend(value: tuple[float, ...], step: StageCost) -> tuple[float, ...]:
+        return _extend_descending(value, replace(step, cost_s=coarse.rounded(step.cost_s)))
+
+    return _tie(solver, Goal((), extend), replace(solver.bounds, cost_s=bottleneck_s), chain)
 
 
 def _memory_aware(solver: Solver) -> Best | None:
@@ -135,8 +148,9 @@ def _trip(trip: Trip | None) -> Best | None:
 
 
 def _tie(solver: Solver, goal: Goal, bounds: Bounds, chain: Chain) -> Best:
-    """The best chain by `goal` within the bounds that `chain` keeps; `chain` itself if there are too many to compare."""
-    found = solver.search_within(goal, bounds)
+    """The best chain by `goal` within the bounds that `chain` keeps, but for rounding; `chain` itself if there are too many to compare."""
+    near_s = bounds.cost_s + min(2 * cost_slack_s(solver.tables), CERTAIN / 2 * bounds.cost_s)
+    found = solver.search_within(goal, replace(bounds, cost_s=near_s))
     return Best(found.chain, "labels within the optimum") if found else Best(chain, "threshold search", ties_searched=False)
 
 

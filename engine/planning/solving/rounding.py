@@ -16,9 +16,8 @@ from itertools import pairwise
 
 from engine.planning.problem import Problem
 from engine.planning.solution import Costs
-from engine.planning.solving.objectives import BOTTLENECK_SLACK
 from engine.planning.solving.stage_times import PLAIN, Reading
-from engine.planning.solving.strategy_keys import objective_of
+from engine.planning.solving.strategy_keys import BOTTLENECK_SLACK, objective_of
 from engine.planning.solving.tables import Tables
 
 CERTAIN = 1e-9  # of an objective: differences below it are rounding

@@ -18,9 +18,8 @@ from engine.planning.route import DEFAULT
 from engine.planning.solution import Costs, Cut, Solution, evaluate
 from engine.planning.solving.beam_plan import allowed
 from engine.planning.solving.bounds import ROUNDING, least_bottleneck
-from engine.planning.solving.objectives import BOTTLENECK_SLACK
 from engine.planning.solving.rounding import CERTAIN, cost_slack_s
-from engine.planning.solving.strategy_keys import key_of, objective_of, solution_of
+from engine.planning.solving.strategy_keys import BOTTLENECK_SLACK, key_of, objective_of, solution_of
 from engine.planning.solving.structure import best_link, is_regular, nodes_of
 from engine.planning.solving.tables import Tables
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from engine.planning.problem import Problem
 from engine.planning.solution import Costs, Cut, Solution
 
+BOTTLENECK_SLACK = 1.05  # of the smallest bottleneck: what `memory_aware` may spend
+
 
 def objective_of(strategy: str, costs: Costs) -> float:
     """What `strategy` minimises first (after the number of nodes in use, under `balanced`); seconds are those of a token."""

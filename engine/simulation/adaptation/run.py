@@ -30,6 +30,7 @@ from engine.simulation.adaptation.plant import (
 from engine.simulation.adaptation.traces import Condition, Trace
 
 TICK_STEPS = 8
+MAX_LOG_NOISE = 3.0  # a step of a twentieth or of twenty times its time is the end of any noise
 DEATH_S = 5.0  # what serving loses when a node dies unplanned
 
 
@@ -152,7 +153,10 @@ class Run:
 
     def _factor(self, node_id: str, fresh: float) -> float:
         noise = self.trace.noise
-        self._noise[node_id] = noise.rho * self._noise[node_id] + self.rng.gauss(0.0, fresh)
+        own = self.rng.gauss(0.0, fresh)
+        if noise.heavy_tails:  # Student's t(2): a normal variable over the root of an exponential one
+            own = max(-MAX_LOG_NOISE, min(MAX_LOG_NOISE, own / math.sqrt(-math.log(1.0 - self.rng.random()))))
+        self._noise[node_id] = noise.rho * self._noise[node_id] + own
         spike = noise.spike_factor if noise.spike_share and self.rng.random() < noise.spike_share else 1.0
         return spike * math.exp(self._noise[node_id])
 

@@ -5,6 +5,7 @@ A trace knows no plan and no policy. Lengths are in steps, factors multiply the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -17,12 +18,16 @@ _SHORT = Point(DECODE, 1, 16, 1)
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """Log-normal noise of `deviation` with correlation `rho` from step to step, and single spikes of `spike_factor`."""
+    """Logarithms of `deviation` with correlation `rho` from step to step, and single spikes of `spike_factor`.
+
+    With `heavy_tails` every step's own part is drawn from Student's t(2), whose variance is infinite.
+    """
 
     deviation: float = 0.05
     rho: float = 0.5
     spike_share: float = 0.0
     spike_factor: float = 5.0
+    heavy_tails: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,29 @@ def ramp(to: float = 2.0, num_parts: int = 50, steps: int = 40) -> Trace:
     return Trace(
         f"ramp to x{to:g} in {num_parts * steps} steps", "other", ((1500, Condition()), *parts, (2000, Condition(factors={"w2": to})))
     )
+
+
+def sinusoid(period_steps: int = 6000, to: float = 2.0, num_cycles: float = 3.0, num_parts: int = 60) -> Trace:
+    """A node that slows down and recovers evenly, as its neighbours on a shared machine come and go."""
+    steps = period_steps // num_parts
+    heights = (0.5 - 0.5 * math.cos(2.0 * math.pi * (k + 0.5) / num_parts) for k in range(round(num_cycles * num_parts)))
+    parts = tuple((steps, Condition(factors={"w2": 1.0 + (to - 1.0) * height})) for height in heights)
+    return Trace(f"sinusoid to x{to:g}, {period_steps} steps", "drift", ((1500, Condition()), *parts))
+
+
+def staircase(levels: tuple[float, ...] = (1.1, 1.2, 1.35, 1.5, 1.75, 2.0), steps: int = 600, num_cycles: int = 2) -> Trace:
+    """A node that throttles its clock one notch after the other as it warms up, and steps back as it cools."""
+    parts = tuple((steps, Condition(factors={"w2": level})) for level in (*levels, *levels[-2::-1], 1.0))
+    return Trace(f"thermal staircase to x{max(levels):g}, {steps} steps each", "drift", ((1500, Condition()), *(parts * num_cycles)))
+
+
+def wandering(deviation: float = 0.05, rho: float = 0.99, num_steps: int = 10_000) -> Trace:
+    """Each node's noise stays for 1 / (1 - rho) steps: too short to move for, long enough to look like news."""
+    return replace(steady(Noise(deviation, rho), num_steps), name=f"wandering {100 * deviation:.0f} %, rho {rho:g}")
+
+
+def heavy_tails(deviation: float = 0.05, num_steps: int = 10_000) -> Trace:
+    return replace(steady(Noise(deviation, 0.0, heavy_tails=True), num_steps), name=f"t(2) noise of {100 * deviation:.0f} %")
 
 
 def spikes(share: float = 0.02) -> Trace:
@@ -130,6 +158,8 @@ def all_slow(factor: float = 1.6) -> Trace:
 def all_traces(steady_steps: int = 10_000) -> Iterable[Trace]:
     """The table of the documentation, in its order."""
     yield from (steady(Noise(deviation, rho), steady_steps) for deviation, rho in STEADY_NOISE)
+    yield from (wandering(num_steps=steady_steps), heavy_tails(num_steps=steady_steps))
     yield from (step(factor) for factor in (1.15, 1.3, 2.0, 4.0))
+    yield from (sinusoid(), staircase())
     yield from (ramp(), spikes(), recovery(), link_slow(), link_avoidable(), join(), leave(), leak(), cliff(), prompt_mix(), all_slow())
     yield from (square(half) for half in (40, 100, 250, 1000))

@@ -14,7 +14,7 @@ from noodle_tui.core.looks import FINE_SPAN_S, Points, column_of, columns
 from noodle_tui.listings.nodes import NodeRow, kv_share, utilisation
 from noodle_tui.state import ConsoleState, View
 from noodle_tui.text.chart import chart
-from noodle_tui.text.figures import ms, percent, rate, with_ms
+from noodle_tui.text.figures import ms, percent, rate, short_id, with_ms
 from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, beside, crop, line, width_of
 from noodle_tui.text.sparkline import values_per_cell
 from noodle_tui.widgets.history.timeline import plan_marks
@@ -137,7 +137,7 @@ def of_session(state: ConsoleState, session: SessionStatus) -> tuple[Trend, ...]
     looks, span_s = state.history.looks, state.setup.graph_span_s
     tokens = looks.of_session(session.session_id, "tokens_per_s", span_s)
     most = _nice(max((value for _, value in tokens), default=0.0))
-    name = session.session_id[:12]
+    name = short_id(session.session_id)[:12]
     return (
         Trend(f"{name} speed", f"{rate(session.tokens_per_s)} tok/s", f"0..{_plain(most)} tok/s", tokens, most),
         _timed(f"{name} step p95", session.step_p95_s, 0.0, looks.of_session(session.session_id, "step_p95_s", span_s)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from noodle_tui.listings.sessions import NUM_WORST, worst_sessions
 from noodle_tui.state import ConsoleState
+from noodle_tui.text.figures import short_id
 from noodle_tui.text.lines import Canvas, Lines, Span, fit, line, wrap
 
 NAME = 14
@@ -19,6 +20,6 @@ def worst_list(state: ConsoleState, canvas: Canvas) -> Lines:
     rows = [line(Span(" WORST SESSIONS", "title"), Span(said, "dim"))]
     for session, why in worst:
         first, *more = wrap(why, max(8, canvas.width - NAME - 3))
-        rows.append(line(f" {fit(session.session_id, NAME, canvas.glyphs)} ", Span(first, "warn")))
+        rows.append(line(f" {fit(short_id(session.session_id), NAME, canvas.glyphs)} ", Span(first, "warn")))
         rows += [line(" " * (NAME + 2), Span(row, "warn")) for row in more[:2]]
     return tuple(rows[: canvas.height])

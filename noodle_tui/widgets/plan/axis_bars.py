@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from engine.diagnosis.step import is_slow_hop
 from noodle_tui.listings.machines import MachineRow
 from noodle_tui.listings.stage_times import hop_s
 from noodle_tui.listings.stages import StageRow
@@ -99,6 +98,6 @@ def _hop_line(row: StageRow, axis: Axis, canvas: Canvas) -> Line:
         return BLANK
     start, stop = axis.hops[row.index]
     head = f"    hop{' ' * (name_cells(canvas) - 6 + start)}{canvas.glyphs.hop * (stop - start)}"
-    slow = row.stage.planned_hop_s > 0 and is_slow_hop(row.stage.hop_p50_s, row.stage.planned_hop_s)
+    slow = row.has_slow_hop
     mark = Span(f" {canvas.glyphs.bottleneck}" if slow else "", "warn")
     return line(Span(f"{head}{' ' * (axis.width - stop)} {ms(hop_s(row.stage)):>6}ms", "warn" if slow else "dim"), mark)

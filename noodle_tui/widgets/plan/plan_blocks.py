@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 
 from engine.data.status import ClusterStatus, StageStatus
-from engine.diagnosis.step import is_slow_hop
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.listings.stage_times import bottleneck_index, hop_s, stage_s, whole_step_s
+from noodle_tui.listings.stage_times import bottleneck_hop, bottleneck_index, has_slow_hop, hop_s, stage_s, whole_step_s
 from noodle_tui.text.figures import ms, percent, with_ms
 from noodle_tui.text.lines import Canvas, Line, Lines, Span, fit, line
 from noodle_tui.widgets.plan.plan_layout import BlockLayout, block_layout, fits
 
 MAX_BLOCKS = 12  # beyond this, one line per stage reads better
 GRID = math.log(1.06)
+WAITS = 0.15  # of stages and hops: so much more a step takes before it is said what it is
 BORDERED_FROM = 6  # rows: a title, two borders and three rows inside
 
 
@@ -45,7 +45,8 @@ def plan_blocks(status: ClusterStatus, canvas: Canvas) -> Lines:
     inside = canvas.sized(canvas.width - 2, canvas.height)
     if len(stages) > MAX_BLOCKS or not fits(len(stages), inside.width):
         return _stage_list(status, times, canvas)
-    blocks = [_block(i, stage, times) for i, stage in enumerate(stages)]
+    worst = bottleneck_hop(status)
+    blocks = [_block(i, stage, times, worst.index if worst is not None else None) for i, stage in enumerate(stages)]
     layout = block_layout([steady(t) for t in times], [steady(hop_s(stage)) for stage in stages], inside.width)
     return (_title(status, times, layout, canvas), *(line(" ", *row) for row in draw(blocks, layout, inside, canvas.height - 1)))
 
@@ -59,18 +60,17 @@ def draw(blocks: Sequence[Block], layout: BlockLayout, canvas: Canvas, height: i
     return (_border_row(layout, canvas, g.top_left, g.top_right), *inner, _border_row(layout, canvas, g.bottom_left, g.bottom_right))
 
 
-def _block(index: int, stage: StageStatus, times: Sequence[float]) -> Block:
+def _block(index: int, stage: StageStatus, times: Sequence[float], worst_hop: int | None) -> Block:
     slowest = bottleneck_index(times)
     idle = percent(1 - times[index] / max(times)) if slowest is not None else "-"
     items = f"{stage.start}-{stage.stop - 1}" if stage.stop > stage.start else "no items"
     name, time, tail = f"S{index} {stage.worker_id}", with_ms(times[index]), f"p95 {ms(stage.compute_p95_s)}"
     rows = (
-        (f"{name} {items}", name),
+        (f"{name} {items}", name, f"S{index}"),
         (f"{time}  idle {idle}", time, ms(times[index])),
         (f"{tail}  waits {ms(stage.queue_p50_s)}", tail, ""),
     )
-    slow = stage.planned_hop_s > 0 and is_slow_hop(stage.hop_p50_s, stage.planned_hop_s)
-    return Block(rows, hop_s(stage), index == slowest, slow)
+    return Block(rows, hop_s(stage), index == slowest and worst_hop is None, has_slow_hop(stage) or index == worst_hop)
 
 
 def _title(status: ClusterStatus, times: Sequence[float], layout: BlockLayout, canvas: Canvas) -> Line:
@@ -79,8 +79,14 @@ def _title(status: ClusterStatus, times: Sequence[float], layout: BlockLayout, c
         return line(Span(f" PLAN #{status.plan_version}", "title"), Span("  no times yet: blocks are equally wide", "dim"))
     source = "measured" if all(stage.num_steps for stage in status.stages) else "planned"
     scale = f"{canvas.glyphs.broken_scale} not to scale" if layout.broken else f"column = {total * 1000 / canvas.width:.2g}ms"
-    text = f"  stages + hops {with_ms(total)} {source}; width = time, {canvas.glyphs.hop} = hop, {scale}"
-    return line(Span(f" PLAN #{status.plan_version}", "title"), Span(text, "dim"))
+    text, legend = f"  stages + hops {with_ms(total)} {source}", f"width = time, {canvas.glyphs.hop} = hop, "
+    waits_s = status.speed.step_p50_s - total if source == "measured" else 0.0
+    if waits_s > WAITS * total:  # a step also waits for those of other sessions, at stages and for the coordinator
+        text += f" + waits {ms(waits_s)} = step"
+    head = f" PLAN #{status.plan_version}"
+    if sum(map(len, (head, text, "; ", legend, scale))) > canvas.width:
+        legend = ""
+    return line(Span(head, "title"), Span(f"{text}; {legend}{scale}", "dim"))
 
 
 def _text_row(blocks: Sequence[Block], layout: BlockLayout, canvas: Canvas, row: int) -> Line:
@@ -106,8 +112,10 @@ def _cell(block: Block, row: int, width: int, canvas: Canvas) -> str:
 def _hop(block: Block, row: int, width: int, canvas: Canvas) -> str:
     if row == 0:
         return canvas.glyphs.horizontal * (width - len(canvas.glyphs.hop)) + canvas.glyphs.hop
-    number = ms(block.hop_s) if row == 1 and block.hop_s > 0 else canvas.glyphs.bottleneck if row == 2 and block.has_slow_hop else ""
-    return fit(number if len(number) <= width else "", width, canvas.glyphs)
+    mark = canvas.glyphs.bottleneck if block.has_slow_hop else ""
+    number = ms(block.hop_s) if block.hop_s > 0 else ""
+    texts = (f"{number} {mark}".strip(), number, "") if row == 1 else (mark, "")
+    return fit(next(text for text in texts if len(text) <= width), width, canvas.glyphs)
 
 
 def _border_row(layout: BlockLayout, canvas: Canvas, left: str, right: str) -> Line:

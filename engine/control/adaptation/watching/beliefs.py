@@ -73,7 +73,13 @@ class Beliefs:
                     changed = True
             elif channel.kind == "stage" and metrics.stage_track(channel.name) is track:
                 believed = self.levels.setdefault(channel.name, 0.0)
-                if _beyond_doubt(track, believed):
+                trend = track.trend
+                if trend is not None:
+                    if abs(trend.level - believed) > _MIN_CHANGE:
+                        track.detector.follow(trend.level, trend.weight)
+                        self.levels[channel.name] = trend.level
+                        changed = True
+                elif _beyond_doubt(track, believed):
                     self.levels[channel.name] = track.detector.level
                     changed = True
         return changed
@@ -84,8 +90,7 @@ class Beliefs:
         Nobody observes a node that rests. What slows its neighbours, such as another program on their machine, slows it as well once it
         works: without this every busy minute of a machine would move all layers from one of its workers to the next.
         """
-        at_work, known = {s.node_id for s in stages}, Beliefs()
-        known.levels, known.link_s, known._first_link_s = dict(self.levels), dict(self.link_s), dict(self._first_link_s)
+        at_work, known = {s.node_id for s in stages}, self._copy()
         for node_id, host in home.items():
             beside = [other for other in at_work if home.get(other) == host]
             if node_id in at_work or not beside:
@@ -97,6 +102,20 @@ class Beliefs:
                     mine = ">".join(node_id if end in beside else end for end in ends)
                     known.link_s[mine] = max(known.link_s.get(mine, 0.0), hop_s)
         return known
+
+    def ahead(self, metrics: RuntimeMetrics) -> Beliefs:
+        """The same, where stages with a trend are as far as it will soon have taken them: what a plan is made for."""
+        soon = self._copy()
+        for node_id in self.levels:
+            track = metrics.stage_track(node_id)
+            if track is not None and track.trend is not None:
+                soon.levels[node_id] = track.trend.ahead
+        return soon
+
+    def _copy(self) -> Beliefs:
+        copy = Beliefs()
+        copy.levels, copy.link_s, copy._first_link_s = dict(self.levels), dict(self.link_s), dict(self._first_link_s)
+        return copy
 
     def forget(self, node_id: str) -> None:
         self.levels.pop(node_id, None)

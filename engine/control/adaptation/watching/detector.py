@@ -20,11 +20,12 @@ The level follows the medians slowly (time constant 256 blocks) when nothing ala
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 
 from engine.control.adaptation.watching.change_point import level_since, middle
+from engine.control.adaptation.watching.trend import BLOCK_STEPS, WINDOWS
 
-BLOCK_STEPS = 16
 REFERENCE = 0.5  # k, in long-run deviations
 LIMIT = 10.0  # h, in long-run deviations
 FAST_LOG_RATIO = math.log(2.5)
@@ -71,7 +72,9 @@ class Detector:
         "_variance",
         "calibrated",
         "level",
+        "medians",
         "num_blocks",
+        "num_medians",
     )
 
     def __init__(self, num_channels: int = 1, level: float = 0.0) -> None:
@@ -80,6 +83,8 @@ class Detector:
         self.num_blocks = 0.0  # weight of the level, in blocks
         self.calibrated = False  # the level stands on measurements
         self._limit = LIMIT + math.log(max(1, num_channels)) / (2.0 * REFERENCE)
+        self.medians: deque[float] = deque(maxlen=WINDOWS[0])  # the last ones, whatever alarmed between them
+        self.num_medians = 0
         self._block: list[float] = []
         self._run_up: list[float] = []  # medians since the upper sum left zero
         self._run_down: list[float] = []
@@ -121,6 +126,11 @@ class Detector:
         self._reset()
         self.num_blocks = min(self.num_blocks, 1.0)
 
+    def follow(self, level: float, num_blocks: float) -> None:
+        """The level moves, and it is known to stand here now as well as so many blocks without a trend would tell it."""
+        self._settle(level)
+        self.num_blocks = max(1.0, num_blocks)
+
     def _jump(self, recent: list[float]) -> Alarm:
         level = middle(recent)
         alarm = Alarm(self.level, level, (level - self.level) / self.deviation(), FAST_STEPS, fast=True)
@@ -131,6 +141,8 @@ class Detector:
     def _close(self) -> Alarm | None:
         block, self._block = self._block, []
         median = middle(block)
+        self.medians.append(median)
+        self.num_medians += 1
         residual = median - self.level if self.num_blocks else 0.0
         spread = self.deviation()
         z = residual / (spread * math.sqrt(1.0 + 1.0 / self.num_blocks)) if self.num_blocks else 0.0

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from engine.control.adaptation.watching.beliefs import HeterogeneousPlan
 from engine.control.adaptation.watching.memory import MemoryTrend
-from engine.control.adaptation.watching.metrics import RuntimeMetrics
+from engine.control.adaptation.watching.metrics import RuntimeMetrics, Track
 from engine.control.adaptation.watching.problem import link_name, links_of
 from engine.data.plan import Stage
 
@@ -74,8 +74,16 @@ def latency_triggers(
         how = "6 steps in a row" if fast else "16-step median"
         jump = f", {math.exp(track.alarm.level - track.alarm.before):.2f}x of before" if track is not None and track.alarm else ""
         times = f"{1e3 * seen_s:.1f} ms, {seen_s / planned_s:.2f}x the planned {1e3 * planned_s:.1f}"
-        text = f"{stage.node_id} takes {times} ({how}, z {z:.1f}{jump})"
+        text = f"{stage.node_id} takes {times}{going(track)} ({how}, z {z:.1f}{jump})"
         yield AdaptationTrigger(kind, stage.node_id, text, seen_s, planned_s, z)
+
+
+def going(track: Track | None) -> str:
+    """Where a stage's time is going, if it has a direction."""
+    if track is None or track.trend is None:
+        return ""
+    share = 100.0 * abs(math.expm1(100.0 * track.trend.per_step))
+    return f" and {'rises' if track.trend.per_step > 0.0 else 'falls'} by {share:.1f} % in 100 steps"
 
 
 def link_triggers(now: HeterogeneousPlan, planned: HeterogeneousPlan, gates: Gates) -> Iterable[AdaptationTrigger]:

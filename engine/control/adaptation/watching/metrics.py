@@ -11,10 +11,11 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
-from engine.control.adaptation.watching.detector import BLOCK_STEPS, Alarm, Detector
+from engine.control.adaptation.watching.detector import Alarm, Detector
 from engine.control.adaptation.watching.law import StageLaw, stage_law
 from engine.control.adaptation.watching.memory import MemoryTrend
 from engine.control.adaptation.watching.problem import joins, link_name, links_of
+from engine.control.adaptation.watching.trend import BLOCK_STEPS, Trend, trend_of
 from engine.control.adaptation.watching.view import AdaptationView, MemorySample, StepSample
 from engine.control.sessions.window import quantile
 from engine.data.plan import Stage
@@ -23,6 +24,7 @@ from engine.profile.point import DECODE
 
 _RECENT_STEPS = 64
 _MIN_LINK_S = 1e-6
+_TREND_BLOCKS = 4  # from one look for a trend to the next
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -44,6 +46,15 @@ class Track:
     queue_s: deque[float] = field(default_factory=lambda: deque(maxlen=_RECENT_STEPS))
     reference_s: float = 0.0  # of a link: the median of its first 16 steps
     alarm: Alarm | None = None  # the newest one
+    trend: Trend | None = None  # of a stage
+    _num_medians: int = 0
+
+    def look_for_trend(self) -> None:
+        """Every few medians: a trend does not come or go with one of them."""
+        detector = self.detector
+        if detector.num_medians >= self._num_medians + _TREND_BLOCKS:
+            self._num_medians = detector.num_medians
+            self.trend = trend_of(list(detector.medians), detector.deviation()) if detector.calibrated else None
 
 
 @dataclass(slots=True)
@@ -128,6 +139,7 @@ class RuntimeMetrics:
                 track = feed.tracks[phase] = self._track(Channel("stage", timing.worker_id, phase))
             track.queue_s.append(timing.queue_s)
             self._add(track, math.log(timing.compute_s / predicted_s))
+            track.look_for_trend()
         for link, hop_s in zip(self._links, sample.hop_s, strict=False):
             self._add_hop(link.tracks.get(phase) or self._link_track(link, phase), max(hop_s, _MIN_LINK_S))
 

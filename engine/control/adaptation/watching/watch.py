@@ -14,6 +14,7 @@ from engine.control.adaptation.watching.gates import (
     AdaptationTrigger,
     Gates,
     TriggerKind,
+    going,
     imbalance_trigger,
     latency_triggers,
     link_triggers,
@@ -96,7 +97,8 @@ class Watch:
         worst = max(range(len(now.stages)), key=lambda k: abs(now.stage_s[k] - planned.stage_s[k]))
         node_id, seen_s, planned_s = now.stages[worst].node_id, now.stage_s[worst], planned.stage_s[worst]
         if seen_s != planned_s:
-            text = f"{node_id} takes {1e3 * seen_s:.1f} ms, planned {1e3 * planned_s:.1f}, within the limits"
+            where = going(self.metrics.stage_track(node_id))
+            text = f"{node_id} takes {1e3 * seen_s:.1f} ms, planned {1e3 * planned_s:.1f}, within the limits{where}"
             yield AdaptationTrigger(TriggerKind.LOSS, node_id, text, seen_s, planned_s)
 
     def _under(self, view: AdaptationView, levels: dict[str, float], link_s: dict[str, float]) -> HeterogeneousPlan | None:
@@ -110,7 +112,12 @@ class Watch:
     def doubtful(self, view: AdaptationView) -> tuple[str, ...]:
         """Nodes of the plan that may be changing right now."""
         tracks = ((s.node_id, self.metrics.stage_track(s.node_id)) for s in view.plan.stages)
-        return tuple(node_id for node_id, track in tracks if track and track.detector.doubtful)
+        return tuple(node_id for node_id, track in tracks if track and track.detector.doubtful and track.trend is None)
+
+    def trends(self, view: AdaptationView) -> dict[str, float]:
+        """By node of the plan, how much its level rises in a block of 16 steps, where that is beyond doubt."""
+        tracks = ((s.node_id, self.metrics.stage_track(s.node_id)) for s in view.plan.stages)
+        return {node_id: track.trend.per_block for node_id, track in tracks if track and track.trend}
 
     def room_bytes(self, view: AdaptationView) -> dict[str, float]:
         """What observed nodes may hold; see adaptation_room."""

@@ -17,10 +17,10 @@ from engine.planning.route import DEFAULT, Limits
 from engine.planning.solution import Solution
 from engine.planning.solving.beam_plan import least_item_share
 from engine.planning.solving.bounds import ROUNDING, least_bottleneck
-from engine.planning.solving.objectives import BOTTLENECK_SLACK
 from engine.planning.solving.prices.memory_dual import MemoryDual
 from engine.planning.solving.rounding import slack
 from engine.planning.solving.shared_steps import shapes_of
+from engine.planning.solving.strategy_keys import BOTTLENECK_SLACK
 from engine.planning.solving.structure import is_regular, relaxation
 from engine.planning.solving.tables import Tables
 from engine.planning.solving.thresholds.leximin import Descent

@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 
 from engine.planning.problem import Problem
 from engine.planning.solution import Costs, Solution, evaluate, pools_hold
-from engine.planning.solving.objectives import BOTTLENECK_SLACK
 from engine.planning.solving.orders.arrays import StageFigures
 from engine.planning.solving.orders.certificate import Certificate, SharedCertificate
 from engine.planning.solving.orders.chains import Cuts, Order, Placing
 from engine.planning.solving.rounding import CERTAIN
 from engine.planning.solving.shared_steps import shapes_of
-from engine.planning.solving.strategy_keys import key_of, objective_of, solution_of
+from engine.planning.solving.strategy_keys import BOTTLENECK_SLACK, key_of, objective_of, solution_of
 from engine.planning.solving.structure import without_pools
 
 Placed = tuple[Cuts, Costs]
