@@ -42,7 +42,7 @@ def test_a_client_reads_what_a_worker_wrote_and_each_line_once() -> None:
             await wait_until_serving(cluster)
             with pytest.raises(NotFound, match="w9"):
                 await client.lines("w9")
-            os.kill(cluster.pids()["w2"], signal.SIGTERM)  # it says so, and hands over what it holds before it ends
+            os.kill(cluster.pids()["w2"], signal.SIGHUP)  # it reads its tokens again, and says so
             worker: tuple[WrittenLine, ...] = ()
             while not worker:
                 worker = await client.lines("w2")
@@ -53,7 +53,7 @@ def test_a_client_reads_what_a_worker_wrote_and_each_line_once() -> None:
             await cluster.stop()
 
     worker, again, own = asyncio.run(run())
-    assert worker[0].text.startswith("told to end: handing over what it holds") and worker[0].severity is Severity.INFO
+    assert worker[0].text.startswith("read again: ") and worker[0].severity is Severity.INFO
     assert not set(again) & set(worker) and not set(own) & set(worker)
     assert own and not any(line.text.startswith(("node ", "plan ")) for line in own), "events are no lines"
 

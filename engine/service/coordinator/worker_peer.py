@@ -115,9 +115,12 @@ class WorkerPeer:
         await self._stub.SetSlowdown(pb.SetSlowdownRequest(factor=factor), metadata=self._access.metadata, timeout=SHORT_TIMEOUT_S)
 
     async def lines(self, after: int) -> pb.LinesReply:
-        """Its log lines with a greater number."""
+        """Its log lines with a greater number; raises what it answers, Unavailable where it does not."""
         request = pb.LinesRequest(worker_id=self.worker_id, after=after)
-        return checked(await self._lines.GetLines(request, metadata=self._access.metadata, timeout=SHORT_TIMEOUT_S))
+        try:
+            return checked(await self._lines.GetLines(request, metadata=self._access.metadata, timeout=SHORT_TIMEOUT_S))
+        except grpc.RpcError as e:
+            raise from_rpc_error(e, f"worker {self.worker_id} at {self.address}") from e
 
     def send_step(self, command: SendStep, segments: Sequence[pb.Segment]) -> None:
         """Put a step with these segments on the stream to this worker, which holds the first stage of the command's plan."""
