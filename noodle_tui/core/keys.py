@@ -63,7 +63,7 @@ KEYS: tuple[Key, ...] = (
     Key("list.filter", "slash", "filter: w  !w  field:w", LISTS, effect=True),
     Key("list.sort", "o", "sort by the next column", LISTS),
     Key("list.reverse", "O", "reverse the order", LISTS),
-    Key("list.mark", "m", "mark a row: D, X for all of them", _ON({Page.NODES, Page.SESSIONS})),
+    Key("list.mark", "m", "mark a row, for D or X", _ON({Page.NODES, Page.SESSIONS})),
     Key("view.warn", "w", "warnings and worse only", _ON({Page.OVERVIEW, Page.NODES, Page.EVENTS, Page.SESSIONS, Page.LOGS})),
     Key("view.hold", "space", "hold / resume the display", effect=True),
     Key("view.mode", "v", "view: time, layers, memory", _ON({Page.PLAN})),
