@@ -149,14 +149,15 @@ class Api:
     async def health(self, request: Request) -> Response:
         """Needs no key, and says no more than whether the model is served: load balancers ask."""
         try:
-            status = await self._facts.status(await self._callers.client(request, Role.VIEWER))
+            status = await self._facts.status(await self._callers.looker(request))
         except (NoodleError, Problem) as e:
             problem = e if isinstance(e, Problem) else problem_of(e)
             if problem.status not in (401, 403):
-                return JSONResponse({"status": "unavailable", "detail": problem.message}, 503)
+                detail = problem.message if self._callers.knows(request) else ""
+                return JSONResponse({"status": "unavailable", "detail": detail}, 503)
             return JSONResponse({"status": "unknown", "detail": "the cluster tells nobody without a key: send one to see more"})
         is_serving = status.phase is Phase.SERVING
-        detail = "" if is_serving else status.failure or status.detail
+        detail = "" if is_serving or not self._callers.knows(request) else status.failure or status.detail
         return JSONResponse({"status": "ok" if is_serving else str(status.phase).lower(), "detail": detail}, 200 if is_serving else 503)
 
     async def metrics(self, request: Request) -> Response:

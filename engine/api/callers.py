@@ -47,6 +47,16 @@ class Callers:
             raise _refused(str(e)) from e
         return await self._of(key, access)
 
+    async def looker(self, request: Request) -> Client:
+        """For whoever asks no more than whether the model is served: this server's own, where it knows its callers itself."""
+        if self._keys is not None:
+            return await self._of(None, self._access, digest_of(""))
+        return await self.client(request, Role.VIEWER)
+
+    def knows(self, request: Request) -> bool:
+        """Whether a caller who was let in by `looker` may hear details."""
+        return self._keys is None or self._role_of(_key(request) or "") is not None
+
     async def close(self) -> None:
         """Cancel all sessions and disconnect."""
         while self._clients:
@@ -55,12 +65,15 @@ class Callers:
     def _check(self, key: str | None, least: Role) -> None:
         if key is None:
             raise _refused(NO_KEY)
-        role = next((r for known, r in (self._keys or {}).items() if hmac.compare_digest(known, digest_of(key))), None)
+        role = self._role_of(key)
         if role is None:
             raise _refused("this key is unknown here")
         if role < least:
             message = f"this key has the role {role.name.lower()}, and this needs the role {least.name.lower()}"
             raise Problem(403, message, "permission_error", code="insufficient_role")
+
+    def _role_of(self, key: str) -> Role | None:
+        return next((r for known, r in (self._keys or {}).items() if hmac.compare_digest(known, digest_of(key))), None)
 
     async def _of(self, key: str | None, access: Access, for_caller: bytes = b"") -> Client:
         """The cluster sees one caller behind all keys of a list of its own: it is told whose each request is."""

@@ -2,9 +2,9 @@
 
     python -m tests.bench.internet_scale [--nodes 1000] [--sites 50] [--minutes 5] [--per-s 8] [--gone-per-minute 20] [--seed 1]
 
-Each replica is the real cluster of `engine/control` under a virtual clock: it plans, loses nodes, plans again and replays as it does when it
-serves. Made up are the machines and links (below, each with its distribution), the time that weights take to load, and the door, which knows
-prefixes and what it sent. Every session's tokens are counted: each index once, none left out. Prints one JSON line.
+Each replica is the real cluster of `engine/control` under a virtual clock: it plans, loses nodes, plans again and replays as it does
+when it serves. Made up are the machines and links (below, each with its distribution), the time that weights take to load, and the door,
+which knows prefixes and what it sent. Every session's tokens are counted: each index once, none left out. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from engine.data.status import Phase
 from engine.simulation.arrivals import Arrival
 from engine.simulation.cost import ItemTimes
 from engine.simulation.machines.pipeline import Pipeline
-from engine.simulation.scenario import LinkModel, NodeSetup, Scenario, SoftwareCosts
+from engine.simulation.scenario import UNLIMITED_BYTES, LinkModel, NodeSetup, Scenario, SoftwareCosts
 from engine.simulation.simulator import StagedSimulator, _config, _spec
 
 NUM_ITEMS, ITEM_BYTES, KV_BYTES, HIDDEN_BYTES = 82, 850_000_000, 4096, 16_384  # about 70B in 8 bits
@@ -115,6 +115,10 @@ class Replica(StagedSimulator):
         )
         super().__init__(scenario)
         self._cluster = Cluster(replace(_config(scenario), prefix_cache=PrefixSettings(is_on=True)), 0.0)
+        # a modelled node does not know what is kept of sessions that ended: the cluster alone counts their keys and values
+        self._roomy = replace(
+            scenario, nodes=tuple(replace(node, kv_budget_bytes=UNLIMITED_BYTES, memory_bytes=UNLIMITED_BYTES) for node in nodes)
+        )
         self.number, self.num_sites = number, len(members)
         self.generations = dict.fromkeys(home, 1)
         self.plan_ms: list[float] = []
@@ -187,9 +191,7 @@ class Replica(StagedSimulator):
                 super()._carry_out(command)
             case do.AdoptPlan():
                 self.num_stages = len(command.plan.stages)
-                self._pipeline = Pipeline(
-                    self._scenario, command.plan, self._clock, self._processors, self._report, self._log.reserve_tokens
-                )
+                self._pipeline = Pipeline(self._roomy, command.plan, self._clock, self._processors, self._report, self._log.reserve_tokens)
             case do.LoadStage() if self._clock.now_s > 0.0:
                 load_s = command.stage.num_items * ITEM_BYTES / LOAD_BYTES_PER_S
                 loaded = on.StageLoaded(command.worker_id, command.plan_version, 0, 0, load_s)

@@ -114,7 +114,7 @@ class Player:
     def _type(self, typed: Typed) -> None:
         stdin, mark = self._shell.stdin, "the command is over:"
         assert stdin is not None
-        stdin.write(f"{self._ours(typed.words)}\necho; echo '{mark}' $?\n".encode())
+        stdin.write(f"{self._ours(typed.words)}\ncode=$?; echo; echo '{mark}' $code\n".encode())
         stdin.flush()
         *printed, end = self._read(self._shell, lambda lines: bool(lines) and lines[-1].startswith(mark), typed.words)
         printed = printed[:-1] if printed and not printed[-1] else printed
