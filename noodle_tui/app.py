@@ -245,6 +245,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.calls.look_at_suggestion()
         self.calls.look_at_links()
         self.calls.look_at_text()
+        self.calls.look_at_lines()
         self._reload_theme()
         if self.app_focus or self.clock() - self._painted_s >= BLURRED_INTERVAL_S:
             self.paint()

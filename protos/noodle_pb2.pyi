@@ -1172,6 +1172,32 @@ class MeasuredLink(_message.Message):
     failure: str
     def __init__(self, from_id: _Optional[str] = ..., to_id: _Optional[str] = ..., round_trip_s: _Optional[float] = ..., round_trip_low_s: _Optional[float] = ..., round_trip_high_s: _Optional[float] = ..., bandwidth_bytes_per_s: _Optional[float] = ..., bandwidth_low_bytes_per_s: _Optional[float] = ..., bandwidth_high_bytes_per_s: _Optional[float] = ..., num_round_trips: _Optional[int] = ..., num_transfers: _Optional[int] = ..., moved_bytes: _Optional[int] = ..., spent_s: _Optional[float] = ..., failure: _Optional[str] = ...) -> None: ...
 
+class LinesRequest(_message.Message):
+    __slots__ = ("worker_id", "after")
+    WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    worker_id: str
+    after: int
+    def __init__(self, worker_id: _Optional[str] = ..., after: _Optional[int] = ...) -> None: ...
+
+class WrittenLine(_message.Message):
+    __slots__ = ("number", "wall_s", "severity", "text")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    WALL_S_FIELD_NUMBER: _ClassVar[int]
+    SEVERITY_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    wall_s: float
+    severity: str
+    text: str
+    def __init__(self, number: _Optional[int] = ..., wall_s: _Optional[float] = ..., severity: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+
+class LinesReply(_message.Message):
+    __slots__ = ("lines",)
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    lines: _containers.RepeatedCompositeFieldContainer[WrittenLine]
+    def __init__(self, lines: _Optional[_Iterable[_Union[WrittenLine, _Mapping]]] = ...) -> None: ...
+
 class WantedTensor(_message.Message):
     __slots__ = ("name", "sha256", "num_bytes")
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -1892,6 +1892,82 @@ class StageService:
             _registered_method=True)
 
 
+class LineServiceStub:
+    """---------------------------------------------------------------- log lines: the coordinator and every worker
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.GetLines = channel.unary_unary(
+                '/noodle.v1.LineService/GetLines',
+                request_serializer=protos_dot_noodle__pb2.LinesRequest.SerializeToString,
+                response_deserializer=protos_dot_noodle__pb2.LinesReply.FromString,
+                _registered_method=True)
+
+
+class LineServiceServicer:
+    """---------------------------------------------------------------- log lines: the coordinator and every worker
+    """
+
+    def GetLines(self, request, context):
+        """Operator: what a process wrote last. A coordinator asks the worker that is named; a worker answers for itself.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_LineServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'GetLines': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLines,
+                    request_deserializer=protos_dot_noodle__pb2.LinesRequest.FromString,
+                    response_serializer=protos_dot_noodle__pb2.LinesReply.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'noodle.v1.LineService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('noodle.v1.LineService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class LineService:
+    """---------------------------------------------------------------- log lines: the coordinator and every worker
+    """
+
+    @staticmethod
+    def GetLines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/noodle.v1.LineService/GetLines',
+            protos_dot_noodle__pb2.LinesRequest.SerializeToString,
+            protos_dot_noodle__pb2.LinesReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+
 class WeightServiceStub:
     """---------------------------------------------------------------- weights: the coordinator and every worker
     Tensors are named by the sha-256 of their bytes; a model's name for one only helps to find it in a model folder. No path travels.

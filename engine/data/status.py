@@ -49,6 +49,16 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class WrittenLine:
+    """A line of a process's log; `number` grows from line to line."""
+
+    number: int
+    wall_s: float
+    severity: Severity
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class MachineGauges:
     """What the whole machine of a worker does, over the last seconds; None where it does not tell."""
 

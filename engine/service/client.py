@@ -20,7 +20,7 @@ from engine.data.generation import GenerateRequest, SessionText, TokenChunk
 from engine.data.measured_link import MeasuredLink
 from engine.data.moves import MoveEstimate, MoveReport
 from engine.data.plan import AdoptedPlan, Plan, Stage
-from engine.data.status import ClusterStatus, SessionStatus
+from engine.data.status import ClusterStatus, SessionStatus, WrittenLine
 from engine.data.version import Version
 from engine.data.watch_frame import WatchFrame, completed
 from engine.service import wire
@@ -201,6 +201,12 @@ class Client:
         """What the workers measured of the ways between them."""
         reply = await self._call(self._stub.GetLinks(pb.GetLinksRequest(), metadata=self._metadata, timeout=CALL_TIMEOUT_S))
         return tuple(wire.from_message(MeasuredLink, link) for link in reply.links)
+
+    async def lines(self, worker_id: str = "", after: int = 0) -> tuple[WrittenLine, ...]:
+        """Log lines with a greater number of a worker, or without a name of the coordinator, the oldest first; raises NotFound."""
+        request = pb.LinesRequest(worker_id=worker_id, after=after)
+        reply = await self._call(rpc.LineServiceStub(self._channel).GetLines(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S))
+        return tuple(wire.from_message(WrittenLine, line) for line in reply.lines)
 
     async def plans(self) -> tuple[AdoptedPlan, ...]:
         """The plans that were adopted here, oldest first; the last one is the present one, if there is any."""

@@ -21,10 +21,12 @@ from noodle_tui.changes.marking import preview_of_all, singles
 from noodle_tui.cluster.move_progress import followed
 from noodle_tui.cluster.previews import candidate, filled, priced, suggestion_of
 from noodle_tui.cluster.undoing import Undoing, opposite
+from noodle_tui.cluster.written import Written
 from noodle_tui.core.messages import (
     ActionChanged,
     DialogChanged,
     LinksArrived,
+    LogsArrived,
     PresentPlanned,
     TextArrived,
     WhatIfAsked,
@@ -34,6 +36,7 @@ from noodle_tui.core.pages import Page, Preview
 from noodle_tui.listings import cursor_row
 from noodle_tui.listings.base_plan import as_made
 from noodle_tui.state import LinkState
+from noodle_tui.text.figures import short_id
 
 if TYPE_CHECKING:
     from engine.data.measured_link import MeasuredLink
@@ -49,7 +52,7 @@ class ClusterCalls:
 
     def __init__(self, app: ConsoleApp) -> None:
         self._app = app
-        self._undoing = Undoing()
+        self._undoing, self._written = Undoing(), Written()
 
     # --- what-if --------------------------------------------------------------------------------------------------
     def compare(self) -> None:
@@ -124,6 +127,21 @@ class ClusterCalls:
         self._app.dispatch(LinksArrived(links, event))
         self._app.paint_soon()
 
+    # --- what processes write ------------------------------------------------------------------------------------
+    def look_at_lines(self) -> None:
+        """Fetch what coordinator and workers wrote since the last look, while the Logs are shown; those of an own cluster come anyway."""
+        state = self._app.state
+        if state.ui.page is not Page.LOGS or state.latest is None or state.replay is not None or state.link.state is not LinkState.LIVE:
+            return
+        if not state.setup.owns_cluster and not any(worker.group == "lines" and worker.is_running for worker in self._app.workers):
+            begin(self._app, self._fetch_lines, group="lines")
+
+    async def _fetch_lines(self) -> None:
+        lines = await self._written.since(self._app.link, nodes_of(self._app.state))
+        if lines:
+            self._app.dispatch(LogsArrived(lines))
+            self._app.paint_soon()
+
     # --- what sessions say ----------------------------------------------------------------------------------------
     def look_at_text(self) -> None:
         """Fetch the prompt and answer of the session that is shown in full, whenever it has a new token."""
@@ -183,7 +201,7 @@ class ClusterCalls:
 
     def joined_another(self) -> None:
         """What was changed on the cluster before is not taken back on this one."""
-        self._undoing = Undoing()
+        self._undoing, self._written = Undoing(), Written()
 
     def _tell(self, preview: Preview, state: str, text: str) -> None:
         self._app.dispatch(ActionChanged(title_of(preview), state, text, ACTIONS[preview.action].plans))
@@ -212,7 +230,7 @@ class ClusterCalls:
 
     async def _send_all(self, preview: Preview, undoing: Undoing) -> tuple[bool, str]:
         """One after the other: changes of the plan each when the one before is over, up to the first that is refused."""
-        plans, version, told = ACTIONS[preview.action].plans, preview.plan_version, list[str]()
+        plans, version, told, said = ACTIONS[preview.action].plans, preview.plan_version, list[str](), list[str]()
         for number, one in enumerate(singles(preview)):
             one = replace(one, plan_version=version)
             try:
@@ -222,6 +240,7 @@ class ClusterCalls:
                 done, text = False, str(problem) or type(problem).__name__
             if done:
                 undoing.took_effect(one)
+                said.append(f"{short_id(one.target)}: {text}" if text else f"{short_id(one.target)} done")
                 version = max(version, answer.plan_version) if isinstance(answer, Plan) else version
             else:
                 told.append(f"{one.target}: {text}")
@@ -229,7 +248,7 @@ class ClusterCalls:
                 left = len(preview.also) - number
                 return False, f"{told[0]}" + (f"; {left} more were not tried" if left else "")
             self._tell(preview, "running", f"{number + 1} of {len(preview.also) + 1}: {one.target} {'done' if done else 'refused'}")
-        return not told, "; ".join(told) or f"all {len(preview.also) + 1} done"
+        return not told, "; ".join(told or said)
 
     async def _outcome(self, answer: object, preview: Preview, told_as: Preview | None = None) -> tuple[bool, str]:
         """A move that begins is followed to its end; whatever else was answered is said at once."""

@@ -43,7 +43,11 @@ class LogBook:
         """More of them; `anew` forgets those before, without `now_s` they came long ago."""
         numbered = tuple(replace(line, number=self.num_ever + i) for i, line in enumerate(lines))
         bursts = self.bursts if now_s is None else with_burst(self.bursts, len(lines), now_s)
-        return LogBook((*(() if anew else self.lines), *numbered)[-MAX_LINES:], self.num_ever + len(lines), bursts)
+        known = () if anew else self.lines
+        kept = (*known, *numbered)
+        if known and any(line.wall_s < known[-1].wall_s for line in numbered):  # several processes, each with a past of its own
+            kept = tuple(sorted(kept, key=lambda line: line.wall_s))
+        return LogBook(kept[-MAX_LINES:], self.num_ever + len(lines), bursts)
 
 
 def level_of(text: str) -> str:

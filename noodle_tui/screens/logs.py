@@ -1,4 +1,4 @@
-"""Screen 9: what the processes that this console started wrote, and the coordinator's events, newest at the bottom."""
+"""Screen 9: what the cluster's processes write, and the coordinator's events, newest at the bottom."""
 
 from __future__ import annotations
 
@@ -31,11 +31,8 @@ def _heading(state: ConsoleState, num_rows: int, canvas: Canvas) -> Line:
     """Whose lines these are; what the key line says too gives way first."""
     follows = not state.ui.listing(Page.LOGS).cursor and state.ui.listing(Page.LOGS).index == LAST
     whose = state.ui.log_node or "all"
-    source = (
-        "events and output of this console's processes"
-        if state.link.boot or state.setup.owns_cluster
-        else "events (a cluster's own output stays on its machines)"
-    )
+    own = state.link.boot or state.setup.owns_cluster
+    source = "events and output of this console's processes" if own else "events, and what coordinator and workers write"
     dropped = state.logs.num_ever - len(state.logs.lines)
     lost = f"  {dropped} older ones dropped, {MAX_LINES} are kept" if dropped else ""
     per_s = lines_per_s(state.logs.bursts, canvas.now_s)

@@ -89,7 +89,7 @@ def test_a_drift_costs_at_most_twice_what_a_clairvoyant_pays_and_less_than_plann
 @pytest.mark.parametrize("trace", [wandering(num_steps=100_000), heavy_tails(num_steps=100_000)], ids=lambda t: t.name)
 def test_noise_that_wanders_or_has_heavy_tails_moves_nothing(trace: Trace) -> None:
     assert lose(trace, seed=5).num_migrations == 0
-    assert lose(trace, seed=5, policy=Periodic()).num_migrations > 100
+    assert lose(trace, seed=5, policy=Periodic()).num_migrations > 10
 
 
 @pytest.mark.parametrize("trace", [spikes(), prompt_mix(), all_slow()], ids=lambda t: t.name)

@@ -40,7 +40,7 @@ class FakeLink:
         self.strategies: list[str] = []
         self.calls: list[tuple[object, ...]] = []
         self.questions: list[tuple[object, ...]] = []
-        self.answers: dict[str, object] = {"estimate_move": frames.move(), "moves": (frames.moved(),)}
+        self.answers: dict[str, object] = {"estimate_move": frames.move(), "moves": (frames.moved(),), "lines": ()}
         self.refuses = ""
         self.present: Plan | None = frames.present()  # what the stages that serve would take now
         self.released = asyncio.Event()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
 
+from engine.data.errors import Refused
+from engine.data.status import Severity, WrittenLine
 from noodle_tui.app import ConsoleApp
 from noodle_tui.cluster.recording import Recording
 from noodle_tui.config import Config
@@ -294,7 +297,7 @@ def test_logs_follow_until_the_cursor_moves() -> None:
     def line(i: int) -> m.LogsArrived:
         from noodle_tui.core.logs import LogLine
 
-        return m.LogsArrived((LogLine(0, 1e9 + i, "info", "w1", f"line {i}"),))
+        return m.LogsArrived((LogLine(0, 2e9 + i, "info", "w1", f"line {i}"),))
 
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot)
@@ -351,6 +354,39 @@ def test_a_picture_by_key_or_command_holds_the_screen_and_no_command_line(tmp_pa
     for file in files:
         text = file.read_text()
         assert "THROUGHPUT" in text and "shot&#160;by-command" not in text, file
+
+
+def test_the_logs_of_a_joined_cluster_have_what_its_processes_write_each_line_once() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        link_of(app).answers["lines"] = (WrittenLine(5, 1e9, Severity.WARN, "the disk of this node is slow"),)
+        app.calls.look_at_lines()
+        assert not link_of(app).questions, "only while they are shown"
+        await pilot.press("9")
+        for _ in range(2):
+            app.calls.look_at_lines()
+            await finished(app, pilot, "lines")
+        names = ("", *(node.worker_id for node in frames.status(4).nodes))
+        asked = [question[1:] for question in link_of(app).questions if question[0] == "lines"]
+        assert set(asked[: len(names)]) == {(name, 0) for name in names}
+        assert set(asked[len(names) : 2 * len(names)]) == {(name, 5) for name in names}
+        assert re.search(r"WARN  gpu-c +the disk of this node is slow", shown(app))
+        assert "coordinator" in shown(app) and "what coordinator and workers write" in shown(app)
+
+    run(test, (120, 40))
+
+
+def test_why_no_lines_can_be_read_is_said_once() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        link_of(app).answers["lines"] = Refused("GetLines needs the role operator")
+        await pilot.press("9")
+        for _ in range(3):
+            app.calls.look_at_lines()
+            await finished(app, pilot, "lines")
+        assert shown(app).count("cannot be read: GetLines needs the role operator") == 1
+
+    run(test, (120, 40))
 
 
 def test_l_goes_through_the_clusters_that_were_joined() -> None:

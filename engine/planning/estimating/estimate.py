@@ -109,8 +109,9 @@ def _node(
     time_s = by_batch[0][1] if by_batch else scaled_item_s(work, roof, node, dtype)
     price = node.power_w or 0.0
     error = error_of(profile, roof, node.rooflines.get(dtype))
-    kept = {"price_per_s": price, "pool_id": pool_id, "time_error": error}
-    return PlanningNode(node.node_id, node.memory_bytes, time_s, time_s_by_batch=by_batch, **kept)
+    return PlanningNode(
+        node.node_id, node.memory_bytes, time_s, price_per_s=price, pool_id=pool_id, time_s_by_batch=by_batch, time_error=error
+    )
 
 
 def _is_shared(machine: Machine) -> bool:

@@ -39,6 +39,8 @@ from engine.service.coordinator.text.codec import TextCodec
 from engine.service.coordinator.text.prompts import Prompts
 from engine.service.coordinator.text.shared_prefix import read_shared, shared_prefixes
 from engine.service.errors import as_noodle_error, surviving
+from engine.service.log_lines.kept_lines import kept_lines
+from engine.service.log_lines.line_service import LineService
 from engine.service.metrics_server import MetricsServer, cluster_collector
 from engine.service.process import Server, Stopping, announce, read_again_on_hangup
 from engine.service.trust.guard import Guard
@@ -91,6 +93,7 @@ async def run_coordinator(options: CoordinatorOptions) -> int:
     cache_dir = options.model.cache.folder
     manifests = ManifestSource(cache_dir, lambda: cluster.card)
     rpc.add_ControlServicer_to_server(ControlService(shell, manifests, options.show_text), server.grpc)
+    rpc.add_LineServiceServicer_to_server(LineService(kept_lines(), shell.peers.lines), server.grpc)
     library = WeightLibrary(WeightCache(cache_dir / CACHE_FOLDER), manifests.folder_of)
     sender = WeightService(library, Pace(lambda: bool(cluster.serving.flights)))
     rpc.add_WeightServiceServicer_to_server(sender, server.grpc)

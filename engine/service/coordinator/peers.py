@@ -50,6 +50,10 @@ class Peers(Mapping[str, WorkerPeer]):
             raise NotFound(f"worker {worker_id[:80]} is not in the cluster: see `noodle-engine status`")
         return peer
 
+    async def lines(self, worker_id: str, after: int) -> pb.LinesReply:
+        """What a worker wrote last; raises NotFound for one that is not here."""
+        return await self.present(worker_id).lines(after)
+
     # ------------------------------------------------------------------------------------------ newcomers
     async def reach(self, spec: NodeSpec) -> WorkerPeer:
         """A connection to a newcomer at the address it gave, which is not used before `adopt`.

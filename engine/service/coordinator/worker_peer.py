@@ -40,7 +40,7 @@ class WorkerPeer:
         self._on_undelivered = on_undelivered
         self._access = access
         self._channel = access.channel(address, worker_id)
-        self._stub = rpc.StageServiceStub(self._channel)
+        self._stub, self._lines = rpc.StageServiceStub(self._channel), rpc.LineServiceStub(self._channel)
         self._steps: Link | None = None
         self._steps_plan_version = 0
 
@@ -113,6 +113,11 @@ class WorkerPeer:
 
     async def set_slowdown(self, factor: float) -> None:
         await self._stub.SetSlowdown(pb.SetSlowdownRequest(factor=factor), metadata=self._access.metadata, timeout=SHORT_TIMEOUT_S)
+
+    async def lines(self, after: int) -> pb.LinesReply:
+        """Its log lines with a greater number."""
+        request = pb.LinesRequest(worker_id=self.worker_id, after=after)
+        return checked(await self._lines.GetLines(request, metadata=self._access.metadata, timeout=SHORT_TIMEOUT_S))
 
     def send_step(self, command: SendStep, segments: Sequence[pb.Segment]) -> None:
         """Put a step with these segments on the stream to this worker, which holds the first stage of the command's plan."""

@@ -50,6 +50,7 @@ METHOD_ROLES: dict[str, Role] = {
     "/noodle.v1.StageService/GetStageStatus": Role.VIEWER,
     "/noodle.v1.StageService/MeasureLinks": Role.COORDINATOR,
     "/noodle.v1.StageService/Echo": Role.WORKER,
+    "/noodle.v1.LineService/GetLines": Role.OPERATOR,
     "/noodle.v1.WeightService/Find": Role.WORKER,
     "/noodle.v1.WeightService/Fetch": Role.WORKER,
     "/grpc.health.v1.Health/Check": Role.VIEWER,

@@ -29,6 +29,8 @@ from engine.service.addresses import check_address
 from engine.service.errors import from_rpc_error
 from engine.service.incoming import check_registered, checked
 from engine.service.links import Link, connect
+from engine.service.log_lines.kept_lines import kept_lines
+from engine.service.log_lines.line_service import LineService
 from engine.service.meters import Meters
 from engine.service.metrics_server import MetricsServer, worker_collector
 from engine.service.options import SecurityOptions
@@ -82,6 +84,7 @@ async def run_worker(options: WorkerOptions) -> int:
     supply = WeightSupply(options.worker_id, options.join, cache, meters, access)
     service = StageService(options.worker_id, supply, access, meters)
     rpc.add_StageServiceServicer_to_server(service, server.grpc)
+    rpc.add_LineServiceServicer_to_server(LineService(kept_lines()), server.grpc)
     sender = WeightService(WeightLibrary(cache, supply.folder_of), supply.pace, meters.add_sent)
     rpc.add_WeightServiceServicer_to_server(sender, server.grpc)
     scrapes = MetricsServer(options.server.metrics, worker_collector(options.worker_id, meters))
