@@ -10,6 +10,7 @@ which knows prefixes and what it sent. Every session's tokens are counted: each 
 from __future__ import annotations
 
 import argparse
+import heapq
 import json
 import math
 import random
@@ -18,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from engine.control import commands as do
 from engine.control import events as on
@@ -43,7 +45,7 @@ LOAD_BYTES_PER_S = 1e9  # from a node's own disk
 LEASE_S = 3.0  # until a silent node counts as lost; half of them break their connection, which is noticed at once
 AWAY_S = 120.0
 PREFIX_TOKENS, OWN_TOKENS, NEW_TOKENS, NUM_PREFIXES = 384, 64, 64, 200
-OVERLOAD = 1.5  # a holder of the prefix is passed over once it has so many times the least work
+OVERLOAD = 1.5  # a holder of the prefix is passed over once a session would take so many times the shortest time there
 
 
 @dataclass(frozen=True)
@@ -130,15 +132,15 @@ class Replica(StagedSimulator):
         self._start()
         self.plan_ms.append(1e3 * (time.perf_counter() - began_s))
         assert self._pipeline is not None
-        self.capacity_per_s = self._measured_capacity()
+        self.session_s = NEW_TOKENS * self._round_trip_s()
 
-    def _measured_capacity(self) -> float:
-        """Sessions a second that it can serve, by the plan's slowest stage and 16 rows a step."""
+    def _round_trip_s(self) -> float:
+        """Of one row through the stages of the first plan."""
         assert self._pipeline is not None
         slow = {node.node_id: node.slowdown for node in self._scenario.nodes}
-        slowest_s = max(ITEM_S * stage.num_items * slow[stage.node_id] for stage in self._pipeline.plan.stages)
-        row_s = slowest_s * (1 / 16 + EXTRA_TOKEN_SHARE)
-        return 1.0 / (row_s * NEW_TOKENS + slowest_s * EXTRA_TOKEN_SHARE * (OWN_TOKENS + PREFIX_TOKENS / 4))
+        stages = self._pipeline.plan.stages
+        hops_s = sum(self._scenario.link_between(a.node_id, b.node_id).latency_s for a, b in pairwise(stages))
+        return hops_s + sum(ITEM_S * stage.num_items * slow[stage.node_id] for stage in stages)
 
     def play(self, gone: Sequence[tuple[float, str, bool]]) -> None:
         """Serve what was sent, while nodes go at their times, with or without a word."""
@@ -206,27 +208,31 @@ class Replica(StagedSimulator):
 
 
 class Door:
-    """Sends a session to a replica that holds its prefix, unless that has much more to do than the least busy one."""
+    """Sends a session to a replica that holds its prefix, unless it would take much longer there than elsewhere.
+
+    It counts what it sent and what should have ended by now; a pipeline of n stages serves n sessions as fast as one.
+    """
 
     def __init__(self, replicas: Sequence[Replica], knows: bool) -> None:
         self.replicas, self.knows = replicas, knows
-        self.work_s = [0.0] * len(replicas)  # that each has before it, by its own capacity
-        self.at_s = 0.0
+        self.ends_s: list[list[float]] = [[] for _ in replicas]  # of the sessions that each has
         self.holders: dict[int, set[int]] = {}
 
     def send(self, arrival: Arrival, prefix: int, dice: random.Random) -> None:
-        self.work_s = [max(0.0, work - (arrival.arrival_s - self.at_s)) for work in self.work_s]
-        self.at_s = arrival.arrival_s
-        cost_s = [1.0 / replica.capacity_per_s for replica in self.replicas]
-        after_s = [work + cost for work, cost in zip(self.work_s, cost_s, strict=True)]
-        least = min(range(len(after_s)), key=after_s.__getitem__)
-        chosen = least if self.knows else dice.randrange(len(after_s))
+        for ends_s in self.ends_s:
+            while ends_s and ends_s[0] <= arrival.arrival_s:
+                heapq.heappop(ends_s)
+        waits_s = [
+            r.session_s * max(1.0, (len(ends_s) + 1) / max(1, r.num_stages)) for r, ends_s in zip(self.replicas, self.ends_s, strict=True)
+        ]
+        least = min(range(len(waits_s)), key=waits_s.__getitem__)
+        chosen = least if self.knows else dice.randrange(len(waits_s))
         holders = self.holders.setdefault(prefix, set())
         if self.knows and holders:
-            holder = min(holders, key=after_s.__getitem__)
-            chosen = holder if after_s[holder] <= OVERLOAD * after_s[least] + 1.0 else least
+            holder = min(holders, key=waits_s.__getitem__)
+            chosen = holder if waits_s[holder] <= OVERLOAD * waits_s[least] else least
         holders.add(chosen)
-        self.work_s[chosen] = after_s[chosen]
+        heapq.heappush(self.ends_s[chosen], arrival.arrival_s + waits_s[chosen])
         self.replicas[chosen].sent.append((arrival, prefix))
 
 
@@ -279,6 +285,7 @@ def figures(replicas: Sequence[Replica], span_s: float, took_s: float) -> dict[s
         "replicas_over_several_sites": sum(r.num_sites > 1 for r in replicas),
         "stages": [min(s := [r.num_stages for r in replicas]), statistics.median(s), max(s)],
         "sessions": sum(len(r.sent) for r in replicas),
+        "sessions_of_a_replica": [min(n := [len(r.sent) for r in replicas]), statistics.median(n), max(n)],
         "tokens": num_tokens,
         "tokens_per_s": round(num_tokens / max(span_s, *(r._log.last_token_s for r in replicas)), 1),
         "sessions_with_lost_or_doubled_tokens": sum(r.num_wrong() for r in replicas),

@@ -47,8 +47,8 @@ class Orders:
         self.model_error = _MODEL_ERROR
         self._recent: list[tuple[float, Plan]] = []  # when a migration was done, and what ran before it
 
-    def give(self, decision: Decision, running: Plan, beliefs: Beliefs) -> None:
-        self.pending, self.probation = Probation(decision, running, dict(beliefs.levels)), None
+    def give(self, decision: Decision, running: Plan, beliefs: Beliefs, *, is_ahead: bool = False) -> None:
+        self.pending, self.probation = Probation(decision, running, dict(beliefs.levels), is_ahead), None
 
     def carried_out(self, plan: Plan, now_s: float) -> bool:
         """`plan` runs now; True if that is what was ordered. Its probation begins, unless it was a way back."""
@@ -101,7 +101,8 @@ class Orders:
         figures = (
             f"{1e3 * outcome.measured_s:.1f} ms per step, promised {1e3 * outcome.promised_s:.1f}, before {1e3 * outcome.before_s:.1f}"
         )
-        if _no_choice(decision) or outcome.gain >= min(self.settings.min_gain, outcome.promised_gain) / 2.0:
+        least_gain = -_WORSE if probation.is_ahead else min(self.settings.min_gain, outcome.promised_gain) / 2.0
+        if _no_choice(decision) or outcome.gain >= least_gain:
             return Finding(decision, Verdict.KEEP, f"probation passed: {figures}", outcome.before_s, outcome.measured_s)
         tabu_s = self.tabu.fail(stages, probation.before.stages, outcome, now_s)
         if outcome.gain >= -_WORSE:

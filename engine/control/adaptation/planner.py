@@ -184,7 +184,7 @@ class AdaptivePlanner:
             return
         decision = self._decided(view, proposal, ruling, now_s)
         if ruling.verdict is Verdict.MIGRATE:
-            self.orders.give(decision, view.plan, self.watch.beliefs)
+            self.orders.give(decision, view.plan, self.watch.beliefs, is_ahead=self._goes_on(view, proposal))
         elif ruling.verdict is Verdict.SUGGEST:
             self._suggestion = decision
 

@@ -27,11 +27,15 @@ _TOO_SLOW = 0.10  # a node beyond its believed level by more than this is what f
 
 @dataclass(frozen=True, slots=True)
 class Probation:
-    """A migration that was ordered and then watched: what ran before, and what was believed when it was decided."""
+    """A migration that was ordered and then watched: what ran before, and what was believed when it was decided.
+
+    `is_ahead`: it was made for where a trend is going, so most of its gain is yet to come.
+    """
 
     decision: Decision
     before: Plan
     levels: Mapping[str, float]
+    is_ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
