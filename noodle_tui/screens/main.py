@@ -127,11 +127,15 @@ class Main(Screen[None], inherit_bindings=False):
     def prompt(self) -> PromptField:
         return self.query_one("#prompt", PromptField)
 
+    def lay_out_fields(self) -> None:
+        """After the first paint, which need not wait for them."""
+        for row in self.query(Horizontal):
+            row.add_class("-laid-out")
+
     def _show_fields(self, are_shown: bool) -> None:
         """The rows have the class, and not the screen, whose every cell would be painted once more."""
         for row in self.query(Horizontal):
             row.set_class(are_shown, "-shown")
-            row.set_class(are_shown or row.has_class("-laid-out"), "-laid-out")
         self.query_one("#prompt-row").styles.height = self.prompt.num_rows if are_shown else 0
         if are_shown:
             self.prompt.draw()
