@@ -174,7 +174,6 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.call_after_refresh(self._start_link)
 
     def _start_link(self) -> None:
-        self.main.lay_out_fields()
         if self.options.record is not None:
             self._try(lambda: self.tape.begin(Path(self.options.record or "")))
         if self.options.profile is not None:

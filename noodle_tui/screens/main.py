@@ -84,7 +84,7 @@ class Main(Screen[None], inherit_bindings=False):
         self._show("top", top)
         if len(top) == 1:
             return False
-        self._show_fields(state.ui.page is Page.PROMPT)
+        self._show_fields(state.ui.page is Page.PROMPT, are_laid_out=state.latest is not None)
         self._show("body", body_lines(state, self.body_canvas(state, now_s), settings))
         self._show("keys", (last_line(state, canvas, typing=self.field is not None),))
         return True
@@ -117,7 +117,7 @@ class Main(Screen[None], inherit_bindings=False):
     # --- fields ---------------------------------------------------------------------------------------------------
     def turned_to(self, page: Page) -> None:
         """Another page is shown: the Prompt is there to write at once, elsewhere keys are commands."""
-        self._show_fields(page is Page.PROMPT)
+        self._show_fields(page is Page.PROMPT, are_laid_out=False)
         if page is Page.PROMPT:
             self.write()
         else:
@@ -127,14 +127,14 @@ class Main(Screen[None], inherit_bindings=False):
     def prompt(self) -> PromptField:
         return self.query_one("#prompt", PromptField)
 
-    def lay_out_fields(self) -> None:
-        """After the first paint, which need not wait for them."""
-        for row in self.query(Horizontal):
-            row.add_class("-laid-out")
+    def _show_fields(self, are_shown: bool, are_laid_out: bool) -> None:
+        """The rows have the class, and not the screen, whose every cell would be painted once more.
 
-    def _show_fields(self, are_shown: bool) -> None:
-        """The rows have the class, and not the screen, whose every cell would be painted once more."""
+        So it is when they are laid out: the first paint need not wait for them, and what the cluster says first changes all cells.
+        """
         for row in self.query(Horizontal):
+            if are_laid_out or are_shown:
+                row.add_class("-laid-out")
             row.set_class(are_shown, "-shown")
         self.query_one("#prompt-row").styles.height = self.prompt.num_rows if are_shown else 0
         if are_shown:
