@@ -70,3 +70,11 @@ def test_lines_are_bounded_cut_and_go_on_from_a_number() -> None:
     assert all(len(line.text) <= MAX_CHARS and "\x1b" not in line.text for line in lines)
     assert {line.severity for line in lines} == {Severity.INFO, Severity.WARN}
     assert kept.after(lines[-3].number) == lines[-2:]
+
+
+def test_a_line_that_cannot_be_made_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # which would print it, as for every handler
+    lines = KeptLines()
+    for text in ("%d workers", "two workers"):
+        lines.handle(logging.LogRecord("noodle", logging.INFO, "here", 1, text, ("two",) if "%" in text else (), None))
+    assert [line.text for line in lines.after(0)] == ["two workers"]

@@ -21,9 +21,14 @@ class KeptLines(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called by logging, with this handler's lock held."""
+        try:
+            text = one_line(record.getMessage())[:MAX_CHARS]
+        except Exception:  # as every handler does: who logs must not fail by it
+            self.handleError(record)
+            return
         newest = self._lines[-1].number if self._lines else 0
         number = max(newest + 1, int(1e6 * record.created))
-        self._lines.append(WrittenLine(number, record.created, _severity(record.levelno), one_line(record.getMessage())[:MAX_CHARS]))
+        self._lines.append(WrittenLine(number, record.created, _severity(record.levelno), text))
 
     def after(self, number: int) -> tuple[WrittenLine, ...]:
         """Lines with a greater number, the oldest first."""
