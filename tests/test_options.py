@@ -142,7 +142,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "otel": st.text(min_size=1),
     "listen": st.text(min_size=1),
     "metrics_port": st.integers(0, 60000),
-    "device": st.text(min_size=1),
+    "device": st.text(min_size=1).map(str.strip).filter(lambda name: name and "," not in name),
     "memory_bytes": st.integers(0, 10**14),
     "kv_memory_bytes": st.integers(0, 10**14),
     "num_threads": st.integers(1, 10**6),

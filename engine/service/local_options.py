@@ -33,6 +33,9 @@ class LocalOptions:
     def __post_init__(self) -> None:
         if not AUTO <= self.num_workers <= MAX_WORKERS:
             raise InvalidInput(f"--workers {self.num_workers} is not allowed: start 1 to {MAX_WORKERS} workers on one machine")
+        device = self.worker.device
+        if device is not None and not all(name.strip() for name in device.split(",")):
+            raise InvalidInput(f"--device {device[:60]!r} has an empty name: give names with commas between them, such as cuda:0,cuda:1")
 
     @property
     def num_workers(self) -> int:

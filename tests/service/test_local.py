@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from engine.data.errors import InvalidInput
 from engine.service.local import LocalCluster
 from engine.service.local_options import local_options
 
@@ -23,3 +24,9 @@ def test_workers_take_the_devices_in_turn_and_share_those_that_they_have_in_comm
     cluster = LocalCluster(local_options(model="gpt2:tiny", num_workers=workers, device=device))
     made = [cluster.worker_options(index) for index in range(workers)]
     assert [one.device for one in made] == devices and [one.share_with for one in made] == shares
+
+
+@pytest.mark.parametrize("device", [",", "cuda:0,", "cuda:0, ,cuda:1", ""])
+def test_a_list_of_devices_with_an_empty_name_is_refused(device: str) -> None:
+    with pytest.raises(InvalidInput, match=r"--device .* has an empty name: .*cuda:0,cuda:1"):
+        local_options(model="gpt2:tiny", num_workers=2, device=device)

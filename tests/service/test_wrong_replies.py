@@ -146,6 +146,7 @@ READERS: Mapping[str, Reading] = {
     "StageService.ExportKv": by_new_owner,
     "StageService.Echo": by_nobody,
     "WeightService.Find": by_fetching_worker,
+    "LineService.GetLines": by_client(lambda c: c.lines()),
 }
 
 

@@ -115,5 +115,5 @@ def test_importing_the_console_imports_neither_the_engine_nor_grpc() -> None:
     )
     code = f"import sys, noodle_tui.app; print([m for m in sys.modules if m.split('.')[0] in {heavy} or {rooms}])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    rest = ["engine.files", "engine.printable", "engine.program", "engine.service", "engine.service.trust"]
+    rest = ["engine.folders", "engine.files", "engine.printable", "engine.program", "engine.service", "engine.service.trust"]
     assert run.stdout.strip() == str(rest), run.stderr
