@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from engine.planning.advice import advice
 from engine.planning.documents.partition_plan import PartitionPlan
-from engine.planning.estimating.bands import rival_of
 from engine.planning.explain import binding, explain_infeasible
 from engine.planning.problem import Infeasible, Problem, TooHard
 from engine.planning.solution import Solution
@@ -28,15 +27,14 @@ class StaticPartitioner:
     def partition(self, strategy: str = "auto", *, with_notes: bool = True) -> PartitionPlan:
         """The best plan. Raises InvalidInput for an unknown strategy, Infeasible with the limit that binds and its smallest cure.
 
-        `with_notes` solves the problem again, changed, to find what would help and which other plan may be as good.
+        `with_notes` solves the problem again, changed, to find what would help.
         """
         began_s = self.now_s()
         found = self._solved(strategy)
         solve_ms = 1e3 * (self.now_s() - began_s)
         notes = advice(self.problem, found) if with_notes else ()
         found = replace(found, binds=binding(self.problem, found), notes=notes)
-        rival = rival_of(self.problem, found.strategy, found.cuts) if with_notes else None
-        return PartitionPlan.of(self.problem, found, model=self.model, solve_ms=solve_ms, rival=rival)
+        return PartitionPlan.of(self.problem, found, model=self.model, solve_ms=solve_ms)
 
     def _solved(self, strategy: str) -> Solution:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from engine.commands.output import note, print_json, say, table
@@ -17,9 +17,11 @@ from engine.files import replace_whole
 from engine.planning.documents.partition_plan import PartitionPlan
 from engine.planning.documents.plan_diff import diff
 from engine.planning.documents.problem_json import constraints_from, problem_to_json
+from engine.planning.estimating.bands import Band, Rival, band_of, rival_of
 from engine.planning.load import Steps
 from engine.planning.partitioner import StaticPartitioner
 from engine.planning.problem import Problem
+from engine.planning.solution import Cut
 from engine.planning.strategies import check_strategy
 from engine.printable import printable
 
@@ -40,14 +42,15 @@ def plan(options: Plan) -> int:
     found = StaticPartitioner(problem, source.model, time.perf_counter).partition(options.strategy, with_notes=not options.no_notes)
     if options.exporting.export:
         return plan_export.show(options, found, source)
+    trust = _trust(problem, found, with_rival=not options.no_notes)
     running = source.running_plan(problem)
     moves = None if running is None else diff(running, found)
     if options.json:
         compared = {} if moves is None else {"moves": plan_compare.moves_document(moves)}
-        print_json(found.document() | _steps_document(problem, found) | compared)
+        print_json(found.document() | _steps_document(problem, found) | trust.document() | compared)
     else:
         say(f"{found.visualize(plan_compare.drawing_width())}\n\n{text(problem, found)}")
-        for line in trust_lines(problem, found):
+        for line in trust.lines():
             say(line)
         if moves is not None:
             say(f"from the running plan #{source.plan_version}: {plan_compare.moves_text(moves)}")
@@ -141,17 +144,46 @@ def text(problem: Problem, found: PartitionPlan) -> str:
     return printable("\n".join(lines))
 
 
-def trust_lines(problem: Problem, found: PartitionPlan) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Trust:
     """How far the plan's figures can be trusted; nothing to say where no time was estimated."""
-    if found.band is None:
-        return []
-    held = {stage.node_id for stage in found.stages}
-    errors = [(node.node_id, node.time_error) for node in problem.nodes if node.node_id in held and node.time_error]
-    least_s, most_s = found.band.least_period_s, found.band.most_period_s
-    rates = f"{1 / most_s:.4g} to {1 / least_s:.4g} tokens/s" if least_s > 0 else "not known"
-    each = ", ".join(f"{node_id} within {100 * error:.0f} %" for node_id, error in errors)
-    lines = [f"band: {rates}, for times are estimated: {each}"]
-    return [printable(line) for line in (*lines, *([found.uncertain.sentence(found.ranges_text)] if found.uncertain else []))]
+
+    problem: Problem
+    cuts: tuple[Cut, ...]
+    band: Band | None
+    rival: Rival | None
+
+    def lines(self) -> list[str]:
+        if self.band is None:
+            return []
+        errors = [(node.node_id, node.time_error) for node in (self.problem.nodes[u] for u, _, _ in self.cuts) if node.time_error]
+        rates = f"{1 / self.band.most_s:.4g} to {1 / self.band.least_s:.4g} tokens/s" if self.band.least_s > 0 else "not known"
+        each = ", ".join(f"{node_id} within {100 * error:.0f} %" for node_id, error in errors)
+        found = [f"band: {rates}, for times are estimated: {each}"]
+        return [printable(line) for line in (*found, *([self.rival.sentence(self.problem, self.cuts)] if self.rival else []))]
+
+    def document(self) -> dict[str, Any]:
+        """`band` is null where every time was measured, `uncertain` where no other plan may be as good."""
+        rival = self.rival
+        return {
+            "band": None if self.band is None else {"least_period_s": self.band.least_s, "most_period_s": self.band.most_s},
+            "uncertain": None
+            if rival is None
+            else {
+                "stages": [{"node": self.problem.nodes[u].node_id, "start": start, "stop": stop} for u, start, stop in rival.cuts],
+                "if_node": rival.node_id,
+                "takes_times": rival.factor,
+                "gain": rival.gain,
+                "else_loss": rival.loss,
+            },
+        }
+
+
+def _trust(problem: Problem, found: PartitionPlan, *, with_rival: bool) -> _Trust:
+    index = {node.node_id: number for number, node in enumerate(problem.nodes)}
+    cuts = tuple((index[stage.node_id], stage.start, stage.stop) for stage in found.stages)
+    band = band_of(problem, cuts)
+    return _Trust(problem, cuts, band, rival_of(problem, found.strategy, cuts) if with_rival else None)
 
 
 def _steps(problem: Problem, found: PartitionPlan) -> Steps | None:

@@ -16,7 +16,6 @@ from engine.data.json_text import exact_json
 from engine.data.model import Item
 from engine.data.plan import Plan, Stage
 from engine.planning.documents.plan_drawing import draw
-from engine.planning.estimating.bands import Band, Rival, band_of
 from engine.planning.problem import ADDITIVE, OVERLAPPED, Problem
 from engine.planning.solution import Solution, SolvedStage, evaluate
 
@@ -51,8 +50,6 @@ class PartitionPlan:
     solve_ms: float = 0.0
     route: str = ""  # how the plan was found, and why so; see routing.py
     why: str = ""
-    band: Band | None = None  # None where no time was estimated
-    uncertain: Rival | None = None  # a plan that may be as good, by what is not known of a node's times
 
     def __post_init__(self) -> None:
         bounds = [0, *(stage.stop for stage in self.stages)]
@@ -64,16 +61,7 @@ class PartitionPlan:
             raise InvalidInput(f"the stages {self.ranges_text[:200]} name a node twice: give each node one range")
 
     @classmethod
-    def of(
-        cls,
-        problem: Problem,
-        solution: Solution,
-        *,
-        plan_version: int = 0,
-        model: str = "",
-        solve_ms: float = 0.0,
-        rival: Rival | None = None,
-    ) -> PartitionPlan:
+    def of(cls, problem: Problem, solution: Solution, *, plan_version: int = 0, model: str = "", solve_ms: float = 0.0) -> PartitionPlan:
         """The document of a solver's answer."""
         return cls(
             strategy=solution.strategy,
@@ -96,8 +84,6 @@ class PartitionPlan:
             solve_ms=solve_ms,
             route=solution.route,
             why=solution.why,
-            band=band_of(problem, solution.cuts),
-            uncertain=rival,
         )
 
     @classmethod
@@ -186,10 +172,8 @@ class PartitionPlan:
     def document(self) -> dict[str, Any]:
         """What `noodle-engine plan --json` prints; `plan_json.py` reads it. A stage says `node` for its node's id."""
         gap = self.gap if math.isfinite(self.gap) else None
-        found = {**asdict(self), "stages": [_stage_document(stage) for stage in self.stages]}
-        if self.uncertain is not None:
-            found["uncertain"]["stages"] = [{"node": s.node_id, "start": s.start, "stop": s.stop} for s in self.uncertain.stages]
-        return {**found, "schema_version": SCHEMA_VERSION, "gap": gap, "load_balance": self.load_balance}
+        stages = [_stage_document(stage) for stage in self.stages]
+        return {**asdict(self), "stages": stages, "schema_version": SCHEMA_VERSION, "gap": gap, "load_balance": self.load_balance}
 
     def to_json(self) -> str:
         """The document as ASCII text. Raises InvalidInput if a figure is not finite: such a plan cannot run."""

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 from engine.data.errors import Corrupt, InvalidInput, NotSupported
 from engine.data.model import Item
-from engine.data.plan import Stage
 from engine.data.typed_json import decode, read_object
 from engine.planning.documents.partition_plan import SCHEMA_VERSION, PartitionPlan
-from engine.planning.estimating.bands import Band, Rival
 from engine.planning.solution import SolvedStage
 
 _REMEDY = "write it again with `noodle-engine plan --json`"
@@ -26,26 +24,6 @@ class _StageDocument:
     hop_s: float = 0.0
     room_bytes: float | None = None
     held_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _RangeDocument:
-    node: str
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True, slots=True)
-class _RivalDocument:
-    stages: tuple[_RangeDocument, ...]
-    if_node: str
-    takes_times: float
-    gain: float
-    else_loss: float
-
-    def rival(self) -> Rival:
-        stages = tuple(Stage(stage.node, stage.start, stage.stop) for stage in self.stages)
-        return Rival(stages, self.if_node, self.takes_times, self.gain, self.else_loss)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +50,6 @@ class _PlanDocument:
     solve_ms: float
     route: str = ""
     why: str = ""
-    band: Band | None = None
-    uncertain: _RivalDocument | None = None
 
 
 def plan_from_json(text: str) -> PartitionPlan:
@@ -86,9 +62,8 @@ def plan_from_json(text: str) -> PartitionPlan:
         raise NotSupported(f"the plan has schema version {version}, this program reads {SCHEMA_VERSION}: {_REMEDY}")
     document: _PlanDocument = decode(_PlanDocument, raw, "plan", _REMEDY)
     values = {name: getattr(document, name) for name in _PlanDocument.__dataclass_fields__}
-    values |= {"stages": tuple(_stage(s) for s in document.stages), "uncertain": document.uncertain and document.uncertain.rival()}
     try:
-        return PartitionPlan(**values)
+        return PartitionPlan(**{**values, "stages": tuple(_stage(stage) for stage in document.stages)})
     except InvalidInput as error:
         raise Corrupt(f"the plan cannot be: {error}; {_REMEDY}") from error
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from engine.data.plan import Stage
 from engine.planning.problem import Infeasible, PlanningNode, Problem
 from engine.planning.solution import Cut, evaluate
 from engine.planning.strategies import solve
@@ -26,30 +25,28 @@ _UNTOLD = ("memory_aware",)  # what it minimises has nothing to do with times
 class Band:
     """The period of a plan, in seconds of a token, if every node is as fast or as slow as it may be."""
 
-    least_period_s: float
-    most_period_s: float
+    least_s: float
+    most_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """Another plan: better by `gain` (a share of the objective) if `if_node` takes `takes_times` as long as was taken for it, and worse by
-    `else_loss` if it takes just as long."""
+    """Another plan: better by `gain` (a share of the objective) if `node_id` takes `factor` times as long as was taken for it, and worse by
+    `loss` if it takes just as long."""
 
-    stages: tuple[Stage, ...]
-    if_node: str
-    takes_times: float
+    cuts: tuple[Cut, ...]
+    node_id: str
+    factor: float
     gain: float
-    else_loss: float
+    loss: float
 
-    def sentence(self, ranges_text: str) -> str:
-        """For people: the plan of those ranges and this one, and what decides between them."""
-        factor = self.takes_times
-        faster = f"{100 * (1 / factor - 1):.0f} % faster" if factor < 1 else f"{100 * (factor - 1):.0f} % slower"
-        other = " | ".join(f"{stage.node_id} {stage.start}-{stage.stop - 1}" for stage in self.stages)
+    def sentence(self, problem: Problem, cuts: Sequence[Cut]) -> str:
+        """For people: the two plans, and what decides between them."""
+        faster = f"{100 * (1 / self.factor - 1):.0f} % faster" if self.factor < 1 else f"{100 * (self.factor - 1):.0f} % slower"
         return (
-            f"uncertain: these two plans cannot be told apart: {ranges_text}, and {other}; "
-            f"if {self.if_node} is {faster} than was taken here, the second is better by {100 * self.gain:.1f} %, "
-            f"if it is as taken, the first by {100 * self.else_loss:.1f} %: measure the model there"
+            f"uncertain: these two plans cannot be told apart: {_text(problem, cuts)}, and {_text(problem, self.cuts)}; "
+            f"if {self.node_id} is {faster} than was taken here, the second is better by {100 * self.gain:.1f} %, "
+            f"if it is as taken, the first by {100 * self.loss:.1f} %: measure the model there"
         )
 
 
@@ -94,8 +91,7 @@ def _rival(problem: Problem, strategy: str, cuts: tuple[Cut, ...], doubted: Plan
         return None
     at_first, chosen = _objective(problem, strategy, other), _objective(problem, strategy, cuts)
     factor = 1.0 + doubted.time_error if up else 1.0 / (1.0 + doubted.time_error)
-    stages = tuple(Stage(problem.nodes[u].node_id, start, stop) for u, start, stop in other)
-    return Rival(stages, doubted.node_id, factor, ours / theirs - 1.0, at_first / chosen - 1.0 if chosen > 0.0 else 0.0)
+    return Rival(other, doubted.node_id, factor, ours / theirs - 1.0, at_first / chosen - 1.0 if chosen > 0.0 else 0.0)
 
 
 def _objective(problem: Problem, strategy: str, cuts: tuple[Cut, ...]) -> float:
@@ -116,3 +112,7 @@ def _at_end(node: PlanningNode, up: bool) -> PlanningNode:
         time_s_by_batch=tuple((rows, tuple(t * factor for t in times)) for rows, times in node.time_s_by_batch),
         base_s=node.base_s * factor,
     )
+
+
+def _text(problem: Problem, cuts: Sequence[Cut]) -> str:
+    return " | ".join(f"{problem.nodes[u].node_id} {start}-{stop - 1}" for u, start, stop in cuts)
