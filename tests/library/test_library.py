@@ -120,6 +120,8 @@ def test_plan_prints_what_the_library_finds(
     assert main(["plan", *source, *files, "--strategy", strategy, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed.pop("steps_in_flight"), printed.pop("rows_per_step")) in ((1, 2.0), (2, 1.0))
+    band, _ = printed.pop("band"), printed.pop("uncertain")  # the command alone says them
+    assert band["least_period_s"] <= printed["period_s"] <= band["most_period_s"]
     planner, link, constraints = ExecutionPlanner(profile), Link(0.001, 1e8), PlanningConstraints(max_stages=2)
     found = planner.generate_plan(machines, strategy, constraints, link=link, in_flight=2)
     assert json.loads(found.to_json()) | {"solve_ms": 0} == printed | {"solve_ms": 0}
