@@ -51,7 +51,7 @@ def ours(cluster: Running, num_sessions: int, num_tokens: int) -> tuple[float, l
     began_s = time.perf_counter()
     answers = cluster.generate_all(requests)
     spent_s = time.perf_counter() - began_s
-    return num_sessions * num_tokens / spent_s, [chunk.token_id for chunk in answers[0].chunks]
+    return num_sessions * num_tokens / spent_s, list(answers[0].document()["token_ids"])
 
 
 def _add_vocabulary(writer: gguf.GGUFWriter, folder: Path) -> None:
