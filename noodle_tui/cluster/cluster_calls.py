@@ -230,7 +230,7 @@ class ClusterCalls:
 
     async def _send_all(self, preview: Preview, undoing: Undoing) -> tuple[bool, str]:
         """One after the other: changes of the plan each when the one before is over, up to the first that is refused."""
-        plans, version, told, said = ACTIONS[preview.action].plans, preview.plan_version, list[str](), list[str]()
+        plans, version, refused, said = ACTIONS[preview.action].plans, preview.plan_version, list[str](), list[str]()
         for number, one in enumerate(singles(preview)):
             one = replace(one, plan_version=version)
             try:
@@ -243,12 +243,12 @@ class ClusterCalls:
                 said.append(f"{short_id(one.target)}: {text}" if text else f"{short_id(one.target)} done")
                 version = max(version, answer.plan_version) if isinstance(answer, Plan) else version
             else:
-                told.append(f"{one.target}: {text}")
-            if told and plans:
+                refused.append(f"{one.target}: {text}")
+            if refused and plans:
                 left = len(preview.also) - number
-                return False, f"{told[0]}" + (f"; {left} more were not tried" if left else "")
+                return False, refused[0] + (f"; {left} more were not tried" if left else "")
             self._tell(preview, "running", f"{number + 1} of {len(preview.also) + 1}: {one.target} {'done' if done else 'refused'}")
-        return not told, "; ".join(told or said)
+        return not refused, "; ".join(refused or said)
 
     async def _outcome(self, answer: object, preview: Preview, told_as: Preview | None = None) -> tuple[bool, str]:
         """A move that begins is followed to its end; whatever else was answered is said at once."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from engine.data.measured_link import COORDINATOR
 from engine.data.status import ClusterStatus, NodeState, NodeStatus
 from engine.diagnosis.diagnose import memory_share
 from noodle_tui.listings.nodes import NodeRow, kv_share, node_rows, over_plan
-from noodle_tui.listings.stage_times import COORDINATOR, has_slow_hop
+from noodle_tui.listings.stage_times import has_slow_hop
 from noodle_tui.state import Thresholds
 from noodle_tui.text.figures import percent
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.data.measured_link import COORDINATOR
 from engine.data.status import ClusterStatus, StageStatus
 from engine.diagnosis.step import is_slow_hop
 
-COORDINATOR = "coordinator"
 HOP_MARGIN = 1.5  # so much more than the slowest stage a hop takes to be called the bottleneck: noise must not move the mark
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from engine.data.measured_link import COORDINATOR
 from engine.data.plan import GIVEN
 from engine.data.status import QUIET_S, ClusterStatus
 from engine.diagnosis.diagnose import memory_share
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.listings.nodes import kv_share, over_plan
 from noodle_tui.listings.sessions import first_token_s
-from noodle_tui.listings.stage_times import COORDINATOR, bottleneck_hop, bottleneck_index, has_slow_hop, stage_s, whole_step_s
+from noodle_tui.listings.stage_times import bottleneck_hop, bottleneck_index, has_slow_hop, stage_s, whole_step_s
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.figures import age, ms, percent, rate, signed_percent, up_for, with_ms
 from noodle_tui.text.lines import Canvas, Line, Lines, Span, beside, crop, line, width_of

@@ -22,7 +22,7 @@ from engine.service.worker.handover.ring import Place, Ring, num_bytes_of, word_
 from protos import noodle_pb2 as pb
 
 STEP_TOKENS = 2048  # of the steps on their way there is room for so many together; others take the stream
-LEAST_BYTES_ON_CPU = 256 * 1024  # below, a message with the numbers in it costs two CPU stages less than a look at memory by both
+LEAST_BYTES_ON_CPU = 256 * 1024  # smaller outputs are cheaper within the message
 
 
 class Giving:
