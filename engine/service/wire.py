@@ -37,12 +37,13 @@ MAX_MESSAGE_BYTES = 256 * 1024 * 1024  # to a worker, whose frames hold hidden s
 MAX_STREAMS = 1024  # calls at once on one connection
 MAX_CALLS = 4096  # on all of them
 MAX_CONTROL_BYTES = 4 * 1024 * 1024  # to the coordinator
-# A connection on which nothing arrived for 0.3 s is asked, and broken when 1 s later nothing has. gRPC's own threads answer, so neither
-# compute nor a held interpreter lock makes a side look dead, and any byte counts, so a bulk transfer does not either.
+# A connection on which nothing arrived for 0.3 s is asked, and broken when 2 s later nothing has: before the lease of 3 s ends. gRPC's own
+# threads answer, so neither compute nor a held interpreter lock makes a side look dead, and any byte counts, so a bulk transfer does
+# not either.
 _KEEPALIVE = (
     ("grpc.keepalive_time_ms", 300),
-    ("grpc.keepalive_timeout_ms", 1_000),
-    ("grpc.http2.ping_timeout_ms", 1_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.http2.ping_timeout_ms", 2_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 )

@@ -253,24 +253,25 @@ class Worker:
         await self.close()
         channel = self._channel = await connect(self._access, self._options.join, CONNECT_TIMEOUT_S)
         stub = rpc.ControlStub(channel)
-        fenced = asyncio.Event()
         is_ready = self._preparing is not None and self._preparing.done()
-        early = None if is_ready else await self._connect(stub, "starting", fenced)
-        if early is not None:
-            await _first_of(self._prepared(), early.closed())
-        await self._prepared()
-        connection = await self._connect(stub, "ready", fenced)
-        if early is not None:
-            early.close()
+        early = None if is_ready else await self._connect(stub, "starting")
+        try:
+            if early is not None:
+                await _first_of(self._prepared(), early.ended())
+            await self._prepared()
+            connection = await self._connect(stub, "ready")
+        finally:
+            if early is not None:
+                early.close()
         self._attempt = 0
         self._service.report, self._generation = connection.report, connection.generation
         try:
-            await _first_of(connection.closed(), fenced.wait())
+            await connection.ended()
         finally:
             self._generation = 0
             connection.close()
 
-    async def _connect(self, stub: rpc.ControlStub, state: str, fenced: asyncio.Event) -> Connection:
+    async def _connect(self, stub: rpc.ControlStub, state: str) -> Connection:
         request = pb.RegisterRequest(state=state)
         wire.to_message(await asyncio.to_thread(own_version), request.version)
         address = advertised_address(self._bound, self._options.advertise, self._options.join)
@@ -282,24 +283,28 @@ class Worker:
             raise await explained(e, f"the coordinator at {self._options.join}", self._options.join, self._access) from e
         headers = (*self._access.metadata, ("worker-id", self._spec.node_id), ("generation", str(reply.generation)))
         report = Link(stub.Report(metadata=headers), "the coordinator", lambda *_: None)
-        loop = asyncio.get_running_loop()
+        loop, fenced = asyncio.get_running_loop(), asyncio.Event()
         heartbeat_channel = self._access.sync_channel(self._options.join)
         heartbeat = Heartbeat(heartbeat_channel, self._spec.node_id, self._meters, self._access, lambda: _set_from_thread(loop, fenced))
         heartbeat.start(reply.generation, reply.heartbeat_period_s)
-        return Connection(reply.generation, report, heartbeat, heartbeat_channel.close)
+        return Connection(reply.generation, report, heartbeat, heartbeat_channel.close, fenced)
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One registration: its report stream and its heartbeat."""
+    """One registration: its report stream, its heartbeat, and whether the coordinator has ended it.
+
+    The next registration ends the one before while that still beats, so what a beat is told is of its own registration alone.
+    """
 
     generation: int
     report: Link
     heartbeat: Heartbeat
     close_channel: Callable[[], None]
+    fenced: asyncio.Event
 
-    async def closed(self) -> None:
-        await self.report.closed()
+    async def ended(self) -> None:
+        await _first_of(self.report.closed(), self.fenced.wait())
 
     def close(self) -> None:
         self.heartbeat.stop()
