@@ -75,6 +75,8 @@ class _Handler(WSGIRequestHandler):
 class _PatientServer(WSGIServer):
     """A few threads answer; a connection that says nothing costs none, and is closed after a while."""
 
+    request_queue_size = 128  # with the 5 of socketserver, one of several that connect at once is left to try again after seconds
+
     def __init__(self, host: str, port: int, app: Any) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         super().__init__((host.strip("[]"), port), _Handler)

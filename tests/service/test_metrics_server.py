@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import socket
 import sys
@@ -242,3 +243,11 @@ def test_one_too_many_is_closed_and_the_silent_are_closed_in_the_end(
         for connection in connections:
             connection.close()
         server.stop()
+
+
+def test_many_that_connect_at_once_need_not_try_again() -> None:
+    """Nobody accepts them yet: the system keeps as many as it was told to, and lets others wait for seconds."""
+    server = metrics_server._PatientServer("127.0.0.1", 0, None)
+    with contextlib.closing(server.socket), contextlib.ExitStack() as connections:
+        for _ in range(64):
+            connections.enter_context(socket.create_connection(server.server_address, timeout=5))
