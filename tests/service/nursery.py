@@ -1,4 +1,4 @@
-"""Real processes that start fast: a nursery imports torch once and forks every process of a test from itself.
+"""Real processes that start fast: one process imports torch once, and every process of the tests is forked from it.
 
 Each child runs the very command line an operator would type. A worker takes 4 s of CPU to import torch and transformers; the
 matrix of kills needs hundreds of workers.
@@ -7,58 +7,119 @@ matrix of kills needs hundreds of workers.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
+import inspect
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import engine.service  # noqa: F401  it sets variables of libraries
 
 ON_EVERY_WORKER = ("--strategy", "balanced", "--adapt", "off")  # `auto` leaves a tiny model on one worker, until the load says otherwise
-_PROGRAM = """
-import ctypes, importlib, json, os, platform, signal, sys
-import torch, transformers.modeling_utils
-import transformers.models.gpt2.modeling_gpt2, transformers.models.llama.modeling_llama
-import engine.service.coordinator.coordinator, engine.service.worker.worker, engine.service.worker.stage_runner
-from engine.cli import main
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-def deny(folder):
-    def hook(event, args):
-        if event == "open" and isinstance(args[0], (str, bytes)) and os.path.abspath(os.fsdecode(args[0])).startswith(folder):
-            raise PermissionError(13, "this machine has no such folder", args[0])
-    return hook
-print("ready", flush=True)
-for line in sys.stdin:
-    order = json.loads(line)
-    pid = os.fork()
-    if pid == 0:
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        if any(ctypes.CDLL(None).setns(os.open(path, os.O_RDONLY), 0) for path in order["namespaces"]):
-            os._exit(71)
-        if order["namespaces"]:
-            platform._uname_cache = None  # torch has asked for the host's name already
-        os.environ.update(order["env"])
-        os.chdir(order["cwd"])
-        if order["deny"]:
-            sys.addaudithook(deny(order["deny"]))
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        os.dup2(os.open(order["out"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
-        os.dup2(os.open(order["err"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
-        try:
-            if order["prepare"]:
-                importlib.import_module(order["prepare"]).install()
-            code = main(order["argv"])
-        except BaseException:
-            import traceback
-            traceback.print_exc()
-            code = 70
-        os._exit(code)
-    print(pid, flush=True)
-os._exit(0)  # torch takes its time to be taken down
-"""
 DEADLINE_S = 60.0
+ONE_THREAD = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"}
+READ_BY_IMPORTS = ("PYTHON", "LD_", "OMP_", "GOMP_", "MKL_", "KMP_", "OPENBLAS", "HF_", "TRANSFORMERS", "TRITON", "CUDA", "TORCH", "GRPC_")
+COMMANDS = frozenset({"worker", "coordinator", "up", "generate", "status"})  # whose imports take long, and are no matter of their tests
+READ_LATER = ("PYTHONUNBUFFERED", "GRPC_VERBOSITY")
+_SET_CHILD_SUBREAPER = 36  # of <sys/prctl.h>
+_ENVIRONMENT = dict(os.environ)  # before any test has changed it
+
+
+class Ready:
+    """The process that has imported everything, and that ends with this one."""
+
+    def __init__(self, orders: socket.socket) -> None:
+        """`orders` leads to it."""
+        self._orders, self.environment = orders, dict(os.environ)
+        self._lock = threading.Lock()
+
+    def fork(self, argv: Sequence[str], handles: Sequence[int], cwd: str, env: Mapping[str, str], **order: Any) -> int:
+        """`noodle-engine ARGUMENTS` as a child of the ready process, with those handles as its streams; returns its pid."""
+        nothing = {"parent": None, "is_session": False, "namespaces": (), "deny": "", "prepare": ""}
+        text = json.dumps(nothing | {"argv": list(argv), "cwd": cwd, "env": dict(env)} | order).encode()
+        with self._lock:
+            socket.send_fds(self._orders, [len(text).to_bytes(4, "big")], list(handles))
+            self._orders.sendall(text)
+            return self.number()
+
+    def fork_child(self, argv: Sequence[str], handles: Sequence[int], cwd: str, env: Mapping[str, str], is_session: bool) -> int:
+        """The same as a child of this process, which waits for it as for any other."""
+        ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        try:
+            return self.fork(argv, handles, cwd, env, parent=os.getpid(), is_session=is_session)
+        finally:
+            ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+    def number(self) -> int:
+        answer = self._orders.recv(4, socket.MSG_WAITALL)
+        assert answer, "the process that forks the others is gone"
+        return int.from_bytes(answer, "big")
+
+
+@functools.cache
+def ready() -> Ready:
+    """One for all tests of this process."""
+    orders, theirs = socket.socketpair()
+    command = [sys.executable, "-m", "tests.service.ready_process", str(theirs.fileno())]
+    where = {"cwd": Path(__file__).parents[2], "env": _ENVIRONMENT | ONE_THREAD}
+    subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, **where)  # type: ignore[call-overload]
+    theirs.close()
+    found = Ready(orders)
+    found.number()
+    return found
+
+
+@contextlib.contextmanager
+def ready_children(own: Ready | None = None) -> Iterator[None]:
+    """Meanwhile each `python -m engine worker` and the like that this process starts is forked, where that makes no difference to it.
+
+    It is a child of this process with the streams, folder, environment and session that it would have had. `own` is a ready process
+    that is a child of this one; without it the first start makes it.
+    """
+    plain = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+    signature = inspect.signature(plain)
+
+    @functools.wraps(plain)
+    def execute(self: Any, *values: Any) -> None:
+        given = signature.bind(self, *values).arguments
+        environment = os.environ if given["env"] is None else given["env"]
+        if not _can_be_forked(given) or _read_by_imports(environment) != _read_by_imports(own.environment if own else _ENVIRONMENT):
+            plain(self, *values)
+            return
+        handles = [given[name] if given[name] != -1 else number for number, name in enumerate(("p2cread", "c2pwrite", "errwrite"))]
+        argv, cwd = [*map(str, given["args"][3:])], os.path.abspath(given["cwd"] or ".")
+        self.pid = (own or ready()).fork_child(argv, handles, cwd, environment, given["start_new_session"])
+        self._child_created = True
+        self._close_pipe_fds(*(given[name] for name in ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")))
+
+    subprocess.Popen._execute_child = execute  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        subprocess.Popen._execute_child = plain  # type: ignore[attr-defined]
+
+
+def _can_be_forked(given: Mapping[str, Any]) -> bool:
+    """Whether this start of a program is one of ours that asks for nothing unusual."""
+    args = given["args"]
+    if sys.platform != "linux" or isinstance(args, str | bytes | os.PathLike) or [*args[:3]] != [sys.executable, "-m", "engine"]:
+        return False
+    return args[3] in COMMANDS and not given["pass_fds"] and given["preexec_fn"] is None and given["process_group"] == -1
+
+
+def _read_by_imports(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a process sees only before its imports."""
+    return {name: value for name, value in environment.items() if name.startswith(READ_BY_IMPORTS) and name not in READ_LATER}
 
 
 class Nursery:
@@ -66,14 +127,10 @@ class Nursery:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="nursery-"))
-        environment = {**os.environ, "OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
         self.pids: list[int] = []
         self._logs: dict[int, Path] = {}
         self._num_started = 0
-        assert self._read() == "ready"
+        self._environment = dict(os.environ)
 
     def start(
         self,
@@ -90,11 +147,10 @@ class Nursery:
         """
         self._num_started += 1
         out, err = self.folder / f"{self._num_started}.out", self.folder / f"{self._num_started}.err"
-        assert self._process.stdin is not None
-        order = {"argv": arguments, "out": str(out), "err": str(err), "env": env or {}, "cwd": cwd, "deny": deny, "namespaces": namespaces}
-        order["prepare"] = prepare
-        print(json.dumps(order), file=self._process.stdin, flush=True)
-        pid = int(self._read())
+        order = {"deny": deny, "namespaces": namespaces, "prepare": prepare}
+        with open(os.devnull) as nothing, out.open("a") as printed, err.open("a") as complained:
+            handles = [nothing.fileno(), printed.fileno(), complained.fileno()]
+            pid = ready().fork(arguments, handles, os.path.abspath(cwd), self._environment | ONE_THREAD | (env or {}), **order)
         self.pids.append(pid)
         self._logs[pid] = err
         started_s = time.monotonic()
@@ -124,12 +180,6 @@ class Nursery:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
             self.kill(pid)
-        self._process.kill()  # it holds nothing; an orderly end with torch takes seconds on a busy machine
-        self._process.wait()
-
-    def _read(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
 
 
 def _is_alive(pid: int) -> bool:
