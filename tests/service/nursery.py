@@ -23,16 +23,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import engine.service  # noqa: F401  it sets variables of libraries
-
 ON_EVERY_WORKER = ("--strategy", "balanced", "--adapt", "off")  # `auto` leaves a tiny model on one worker, until the load says otherwise
 DEADLINE_S = 60.0
 ONE_THREAD = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"}
 READ_BY_IMPORTS = ("PYTHON", "LD_", "OMP_", "GOMP_", "MKL_", "KMP_", "OPENBLAS", "HF_", "TRANSFORMERS", "TRITON", "CUDA", "TORCH", "GRPC_")
 COMMANDS = frozenset({"worker", "coordinator", "up", "generate", "status"})  # whose imports take long, and are no matter of their tests
-READ_LATER = ("PYTHONUNBUFFERED", "GRPC_VERBOSITY")
+READ_LATER = ("PYTHONUNBUFFERED", "GRPC_VERBOSITY", "TORCHINDUCTOR_CACHE_DIR")  # the last is set by torch itself
 _SET_CHILD_SUBREAPER = 36  # of <sys/prctl.h>
-_ENVIRONMENT = dict(os.environ)  # before any test has changed it
 
 
 class Ready:
@@ -67,11 +64,17 @@ class Ready:
 
 
 @functools.cache
+def environment_at_first() -> dict[str, str]:
+    """As it was at the first call, before any test changed it."""
+    return dict(os.environ)
+
+
+@functools.cache
 def ready() -> Ready:
     """One for all tests of this process."""
     orders, theirs = socket.socketpair()
     command = [sys.executable, "-m", "tests.service.ready_process", str(theirs.fileno())]
-    where = {"cwd": Path(__file__).parents[2], "env": _ENVIRONMENT | ONE_THREAD}
+    where = {"cwd": Path(__file__).parents[2], "env": environment_at_first() | ONE_THREAD}
     subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, **where)  # type: ignore[call-overload]
     theirs.close()
     found = Ready(orders)
@@ -88,12 +91,13 @@ def ready_children(own: Ready | None = None) -> Iterator[None]:
     """
     plain = subprocess.Popen._execute_child  # type: ignore[attr-defined]
     signature = inspect.signature(plain)
+    usual = own.environment if own else environment_at_first()
 
     @functools.wraps(plain)
     def execute(self: Any, *values: Any) -> None:
         given = signature.bind(self, *values).arguments
         environment = os.environ if given["env"] is None else given["env"]
-        if not _can_be_forked(given) or _read_by_imports(environment) != _read_by_imports(own.environment if own else _ENVIRONMENT):
+        if not _can_be_forked(given) or _read_by_imports(environment) != _read_by_imports(usual):
             plain(self, *values)
             return
         handles = [given[name] if given[name] != -1 else number for number, name in enumerate(("p2cread", "c2pwrite", "errwrite"))]
