@@ -20,8 +20,9 @@ def drill(seed: int) -> DrillResult:
     return Drill(seed, random.Random(seed)).run()
 
 
-@pytest.mark.parametrize("first", range(0, 10 * SEEDS_PER_TEST, SEEDS_PER_TEST))
+@pytest.mark.parametrize("first", range(0, 5 * SEEDS_PER_TEST, SEEDS_PER_TEST))
 def test_no_seed_shows_a_wrong_missing_or_repeated_token(first: int) -> None:
+    """Three times as many seeds as any known fault needs that seeds can reach (FREQUENT_SEEDS); `noodle-engine drill` looks further."""
     results = [drill(seed) for seed in range(first, first + SEEDS_PER_TEST)]
     assert sum(r.num_tokens for r in results) > 20 * SEEDS_PER_TEST and sum(r.num_moves for r in results) > SEEDS_PER_TEST
     num_sessions = sum(r.num_sessions for r in results)
