@@ -27,7 +27,9 @@ ON_EVERY_WORKER = ("--strategy", "balanced", "--adapt", "off")  # `auto` leaves 
 DEADLINE_S = 60.0
 ONE_THREAD = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"}
 READ_BY_IMPORTS = ("PYTHON", "LD_", "OMP_", "GOMP_", "MKL_", "KMP_", "OPENBLAS", "HF_", "TRANSFORMERS", "TRITON", "CUDA", "TORCH", "GRPC_")
-COMMANDS = frozenset({"worker", "coordinator", "up", "generate", "status"})  # whose imports take long, and are no matter of their tests
+COMMANDS = frozenset(  # whose imports take long, and are no matter of their tests
+    {"worker", "coordinator", "up", "generate", "status", "events", "moves", "drain", "undrain", "forget", "rebalance", "slowdown"}
+)
 READ_LATER = ("PYTHONUNBUFFERED", "GRPC_VERBOSITY", "TORCHINDUCTOR_CACHE_DIR")  # the last is set by torch itself
 _SET_CHILD_SUBREAPER = 36  # of <sys/prctl.h>
 
@@ -118,7 +120,7 @@ def _can_be_forked(given: Mapping[str, Any]) -> bool:
     args = given["args"]
     if sys.platform != "linux" or isinstance(args, str | bytes | os.PathLike) or [*args[:3]] != [sys.executable, "-m", "engine"]:
         return False
-    return args[3] in COMMANDS and not given["pass_fds"] and given["preexec_fn"] is None and given["process_group"] == -1
+    return not COMMANDS.isdisjoint(args[3:4]) and not given["pass_fds"] and given["preexec_fn"] is None and given["process_group"] == -1
 
 
 def _read_by_imports(environment: Mapping[str, str]) -> dict[str, str]:

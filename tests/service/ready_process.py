@@ -34,6 +34,7 @@ READY = (
     "engine.commands.serving.serve",
     "engine.commands.cluster.generate",
     "engine.commands.cluster.inspect",
+    "engine.commands.cluster.operate",
 )
 REFUSED = 71
 
