@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,21 +22,30 @@ COORDINATOR = (*ENGINE, "coordinator", "--model", "gpt2:tiny", "--random-weights
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 
 
+@contextlib.contextmanager
+def started(command: Sequence[str], **changes: Any) -> Iterator[subprocess.Popen[str]]:
+    """It ends with the block, however that ends."""
+    with subprocess.Popen(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True} | changes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def is_forked(pid: int) -> bool:
     return "tests.service.ready_process" in psutil.Process(pid).cmdline()
 
 
 def test_a_server_is_a_child_of_this_process_and_ends_as_it_would(tmp_path: Path) -> None:
     environment = {**os.environ, "NOODLE_RUN_DIR": str(tmp_path / "run")}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(COORDINATOR, cwd=tmp_path, env=environment, text=True, start_new_session=True, **pipes) as process:  # type: ignore[call-overload]
+    with started(COORDINATOR, cwd=tmp_path, env=environment, start_new_session=True, stdin=subprocess.PIPE) as process:
         assert process.stdout is not None and json.loads(process.stdout.readline())["pid"] == process.pid
         found = psutil.Process(process.pid)
         assert is_forked(process.pid) and found.ppid() == os.getpid() and found.cwd() == str(tmp_path)
         assert os.getsid(process.pid) == process.pid and os.getsid(0) != process.pid
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
-    with subprocess.Popen(COORDINATOR, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with started(COORDINATOR) as process:
         assert process.stdout is not None and process.stdout.readline() and is_forked(process.pid)
         process.kill()
         assert process.wait(60) == -signal.SIGKILL
@@ -41,7 +53,7 @@ def test_a_server_is_a_child_of_this_process_and_ends_as_it_would(tmp_path: Path
 
 def test_the_workers_of_up_are_its_children() -> None:
     command = [*ENGINE, "up", "--model", "gpt2:tiny", "--random-weights", "0", "--workers", "1", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    with started(command) as process:
         assert process.stdout is not None
         pids = json.loads(process.stdout.readline())["pids"]
         parents = {psutil.Process(pid).ppid() for pid in pids.values() if is_forked(pid)}
