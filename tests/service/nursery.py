@@ -26,7 +26,22 @@ from typing import Any
 ON_EVERY_WORKER = ("--strategy", "balanced", "--adapt", "off")  # `auto` leaves a tiny model on one worker, until the load says otherwise
 DEADLINE_S = 60.0
 ONE_THREAD = {"OMP_WAIT_POLICY": "passive", "OMP_NUM_THREADS": "1"}
-READ_BY_IMPORTS = ("PYTHON", "LD_", "OMP_", "GOMP_", "MKL_", "KMP_", "OPENBLAS", "HF_", "TRANSFORMERS", "TRITON", "CUDA", "TORCH", "GRPC_")
+READ_BY_IMPORTS = (
+    "PYTHON",
+    "LD_",
+    "OMP_",
+    "GOMP_",
+    "MKL_",
+    "KMP_",
+    "OPENBLAS",
+    "HF_",
+    "TRANSFORMERS",
+    "TRITON",
+    "CUDA",
+    "TORCH",
+    "GRPC_",
+    "NUMBA_",
+)
 COMMANDS = frozenset(  # whose imports take long, and are no matter of their tests
     {"worker", "coordinator", "up", "generate", "status", "events", "moves", "drain", "undrain", "forget", "rebalance", "slowdown"}
 )
