@@ -45,6 +45,8 @@ STARTERS = {"up", "bench"}  # they start workers, which are forked too
 def main() -> None:
     for name in READY:
         importlib.import_module(name)
+    with contextlib.suppress(Exception):  # as the engine does: an extra, and not for every CPU
+        importlib.import_module("engine.model.row_kernels.compiled")
     gc.freeze()
     orders = socket.socket(fileno=int(sys.argv[1]))
     tell(orders, os.getpid())
