@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.data.measured_link import MeasuredLink
-from engine.data.status import Event
+from engine.data.status import Event, NodeState
 from engine.diagnosis.diagnose import memory_share
 from noodle_tui.core.pages import Page
 from noodle_tui.listings import cursor_row, table_of, warns
@@ -121,6 +121,8 @@ def _events(state: ConsoleState, events: Sequence[Event], canvas: Canvas) -> Lin
 def headline(row: NodeRow, canvas: Canvas) -> Line:
     """One line about a node, for screens that list it among other things."""
     node = row.node
-    facts = f"{node.worker_id}: {node.device} on {node.host}  memory {percent(memory_share(node))}  KV {percent(kv_share(node))}"
+    facts = f"{node.worker_id}: {node.device} on {node.host}"
+    if node.state is not NodeState.LOST:  # who is gone uses nothing
+        facts += f"  memory {percent(memory_share(node))}  KV {percent(kv_share(node))}"
     facts += f"  {node.detail}" if node.detail else ""
     return line(Span(" " + fit(facts, canvas.width - 2, canvas.glyphs).rstrip(), "dim"))
