@@ -166,7 +166,8 @@ class Cluster:
             return
         self.attendance.loaded(event, out)
         if self.state.stage_loaded(self.plan, event.worker_id):
-            out.append(do.Record(Severity.OK, "plan", f"#{self.plan_version}", f"serving on {len(self.plan.stages)} stages"))
+            stages = f"{len(self.plan.stages)} stage{'' if len(self.plan.stages) == 1 else 's'}"
+            out.append(do.Record(Severity.OK, "plan", f"#{self.plan_version}", f"serving on {stages}"))
 
     def _stage_prepared(self, event: on.StagePrepared, now_s: float, out: Commands) -> None:
         self.rebalancer.prepared(event)

@@ -218,6 +218,8 @@ def _held(
     busy = max((node.gauges.machine.busy or 0.0 for _, node in rows), default=0.0)
     is_full = f" of the machine, which is {percent(busy)} busy" if kind is Kind.BUSY_HOST else ""
     evidence = f"{names} on {host}: {held}{is_full}; a step takes {ms(whole_s)} ms, {percent(min(1.0, share))} of that is lost to it"
+    if not elsewhere:
+        evidence += f"; no plan avoids it: what else runs on {host} must end, or a node elsewhere join"
     do = Remedy.NODE if not elsewhere else Remedy.WITHOUT if len(rows) == 1 else Remedy.COMPARE
     text = f"{held}: costs {percent(min(1.0, share))} of a step"
     return Finding(kind, host, what, text, evidence, do, min(1.0, share), rows[0][1].worker_id)

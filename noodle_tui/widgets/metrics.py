@@ -32,7 +32,9 @@ def metrics(state: ConsoleState, canvas: Canvas) -> Lines:
     if canvas.width >= TWO_COLUMNS_FROM and canvas.height >= 3:
         left = canvas.width * 9 // 20
         return tuple(
-            beside(_left(state, status, canvas.sized(left, canvas.height)), _right(state, status), left, canvas.glyphs)[: canvas.height]
+            beside(
+                _left(state, status, canvas.sized(left, canvas.height)), _right(state, status, canvas.width - left - 3), left, canvas.glyphs
+            )[: canvas.height]
         )
     return _flow(state, status, canvas)
 
@@ -108,7 +110,7 @@ def _last_left(state: ConsoleState, status: ClusterStatus) -> Line:
     return line(" ", *context, *_adapt(state, status))
 
 
-def _right(state: ConsoleState, status: ClusterStatus) -> Lines:
+def _right(state: ConsoleState, status: ClusterStatus, width: int) -> Lines:
     times = [stage_s(stage) for stage in status.stages]
     idle = [f"S{i} {percent(1 - t / max(times))}" for i, t in enumerate(times)] if any(times) else []
     shown = "  ".join(idle[:4]) + (f"  and {len(idle) - 4} more" if len(idle) > 4 else "")
@@ -116,7 +118,7 @@ def _right(state: ConsoleState, status: ClusterStatus) -> Lines:
         line(*_bottleneck(status)),
         line(Span(f"{'IDLE':<{LABEL}}", "dim"), shown or "-"),
         line(*_kv(state, status), *((Span("  "), *over) if (over := _over_plan(state, status)) else ())),
-        line(*_hop(status)),
+        line(*_hop(status, width)),
     )
 
 
@@ -227,8 +229,8 @@ def _over_plan(state: ConsoleState, status: ClusterStatus) -> Line:
     return line(Span("OVER PLAN ", "warn"), Span(f"{late[0][1][:12]} x{-late[0][0]:.1f}{f' +{len(late) - 1}' if late[1:] else ''}", "warn"))
 
 
-def _hop(status: ClusterStatus) -> Line:
-    """The slowest hop between stages."""
+def _hop(status: ClusterStatus, width: int) -> Line:
+    """The slowest hop between stages; what all take together where there is room for it."""
     hops = [(stage.hop_p50_s, i) for i, stage in enumerate(status.stages)]
     hop_s, index = max(hops)
     if hop_s <= 0:
@@ -236,10 +238,11 @@ def _hop(status: ClusterStatus) -> Line:
     last, planned_s = index + 1 == len(hops), status.stages[index].planned_hop_s
     total_s = sum(h for h, _ in hops) + status.speed.entry_hop_s
     slow = has_slow_hop(status.stages[index])
-    return line(
+    worst = line(
         _label("HOP"),
         f"worst {status.stages[index].worker_id[:12]} > {COORDINATOR if last else status.stages[index + 1].worker_id[:12]} ",
         Span(with_ms(hop_s), "warn" if slow else "text"),
         f" planned {ms(planned_s)}" if planned_s > 0 else "",
-        f", all {with_ms(total_s)}",
     )
+    both = (*worst, *line(f", all {with_ms(total_s)}"))
+    return both if width_of(both) <= width else worst
