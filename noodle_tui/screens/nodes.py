@@ -133,7 +133,7 @@ def _events(state: ConsoleState, events: Sequence[Event], canvas: Canvas) -> Lin
     if canvas.height < 2:
         return ()
     if not events:
-        return (line(Span(" EVENTS", "title"), Span("  none of this node yet", "dim")),)
+        return (line(Span(" EVENTS", "title"), Span("  none of this node among those known here", "dim")),)
     return event_list(events[:10], state.named("{screen.events}"), canvas)
 
 
