@@ -28,6 +28,8 @@ from typing import Any
 import torch
 from torch.linalg import vector_norm
 
+from engine.model.row_kernels.kernels import row_kernels
+
 LARGEST = 127  # of a weight
 LARGEST_INPUT = 2**13
 MOST_INPUTS = 2**16  # of more, the sum of 128 x 127 might leave 31 bits
@@ -65,10 +67,10 @@ class Weight:
 
     def product(self, rows: Rows) -> torch.Tensor:
         """float32 [T, N]."""
-        upper, lower = self._scaled_sums(rows.parts).chunk(2)
-        return torch.add(lower, upper, alpha=_PARTS).mul_(rows.scales)
+        return put_together(self.sums(rows.parts), rows, 0, self.num_outputs)
 
-    def _scaled_sums(self, parts: torch.Tensor) -> torch.Tensor:
+    def sums(self, parts: torch.Tensor) -> torch.Tensor:
+        """float32 [2T, N] of both parts, scaled as the weight is and not yet as the rows are."""
         if self.kernel is Kernel.FBGEMM:
             return _fbgemm(parts, self.packed)
         values, right = parts.reshape(-1, parts.shape[-1]).to(torch.int8), self.packed.t()
@@ -83,13 +85,18 @@ def weight_bytes(num_outputs: int, num_inputs: int) -> int:
 
 def round_rows(rows: torch.Tensor) -> Rows:
     """float32 [T, K] to 14 bits."""
-    scales = torch.add(_LEAST_SCALE, vector_norm(rows, math.inf, -1, keepdim=True), alpha=1 / LARGEST_INPUT)
-    return _in_parts((rows / scales).round_(), scales)
+    return Rows(*row_kernels().round_rows(rows, LARGEST_INPUT, _PARTS, _LEAST_SCALE))
+
+
+def put_together(sums: torch.Tensor, rows: Rows, start: int, num_outputs: int) -> torch.Tensor:
+    """Outputs [start, start + num_outputs) of a product, float32 [T, num_outputs], from the sums of both parts [2T, N]."""
+    return row_kernels().put_together(sums, rows.scales, start, num_outputs, _PARTS)
 
 
 def whole_product(left: torch.Tensor, right: torch.Tensor) -> Callable[[], torch.Tensor]:
     """What multiplies int8 [T, K] by int8 [K, N] to float32 [T, N], to be called once or more; the layout is made before."""
-    rows = _in_parts(left.float(), torch.ones(len(left), 1))
+    upper = torch.mul(left.float(), 1 / _PARTS).round_()
+    rows = Rows(torch.cat((upper, torch.sub(left.float(), upper, alpha=_PARTS))), torch.ones(len(left), 1))
     return partial(_packed(right.t(), torch.ones(right.shape[1]), best_kernel()).product, rows)
 
 
@@ -127,16 +134,10 @@ def _is_exact(kernel: Kernel) -> bool:
     parts = torch.randint(-most, most + 1, (40, 256), generator=generator).float()
     parts = torch.cat((parts, torch.full((8, 256), float(most)), torch.full((8, 256), float(-most))))
     try:
-        found = _packed(values, torch.ones(64), kernel)._scaled_sums(parts)
+        found = _packed(values, torch.ones(64), kernel).sums(parts)
     except RuntimeError:
         return False
     return torch.equal(found.double(), parts.double() @ values.double().t())
-
-
-def _in_parts(values: torch.Tensor, scales: torch.Tensor) -> Rows:
-    """Whole numbers [T, K] of at most `LARGEST_INPUT` and their scales."""
-    upper = torch.mul(values, 1 / _PARTS).round_()
-    return Rows(torch.cat((upper, torch.sub(values, upper, alpha=_PARTS))), scales)
 
 
 def _packed(values: torch.Tensor, scales: torch.Tensor, kernel: Kernel) -> Weight:

@@ -48,11 +48,12 @@ def attention(cuda):
         return ""
     from engine.model.running.accelerator.attending import probed
     return probed("cuda:0", torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16).text
+from engine.model.row_kernels.kernels import row_kernels
 cuda = torch.cuda.is_available()
 print(json.dumps({
     "torch": torch.__version__, "built_with_cuda": torch.version.cuda, "threads": torch.get_num_threads(),
     "gpus": [[torch.cuda.get_device_name(i), torch.cuda.mem_get_info(i)[0]] for i in range(torch.cuda.device_count())] if cuda else [],
-    "attention": attention(cuda),
+    "attention": attention(cuda), "row_kernels": row_kernels().names,
     "mps": torch.backends.mps.is_available(), "sum": torch.ones(1000).sum().item()}))
 """
 _PROBE_TIMEOUT_S = 120
@@ -178,6 +179,11 @@ def _torch() -> Iterator[Finding]:
     gpus = [f"cuda:{index} {name} ({free / 2**30:.1f} GiB free)" for index, (name, free) in enumerate(facts["gpus"])]
     devices = ["cpu", *gpus, *(["mps"] if facts["mps"] else [])]
     yield Finding("torch", Level.OK, f"torch {facts['torch']} works with {facts['threads']} threads; devices: {', '.join(devices)}")
+    if facts["row_kernels"]:
+        yield Finding("kernels", Level.OK, f"compiled for this CPU, with the bits of torch: {', '.join(facts['row_kernels'])}")
+    else:
+        why = "no row kernels are compiled here: the same answers, slower on a CPU"
+        yield Finding("kernels", Level.OK, why, "pip install 'noodlecore[compiled]'")
     if facts["attention"]:
         yield Finding("attention", Level.OK, f"cuda:0 attends with {facts['attention']}")
     if not gpus and shutil.which("nvidia-smi"):

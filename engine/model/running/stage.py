@@ -31,7 +31,7 @@ from engine.model.running.feeding import Feeder, Hidden, Rows, arrived, last_pos
 from engine.model.running.kv import KVStore
 from engine.model.running.loading import SliceLoader, fill_synthetic, take_over
 from engine.model.running.paged_kv import PagedKV
-from engine.model.running.rows import shorten_forwards
+from engine.model.running.rows import shorten_forwards, turn_in_one_call
 from engine.model.running.slicing import build_in, item_state, torch_dtype
 from engine.model.weights.weight_folder import WeightFolder
 
@@ -290,8 +290,11 @@ class StageModel:
         self.weight_bytes = self.bytes_beyond(None)  # a shared tensor counts once
         self._cut.model.requires_grad_(False)
         shorten_forwards(self._cut.model)
+        blocks = self._cut.model.get_submodule(self._chain.blocks)
+        if self.device == "cpu" and self.dtype is torch.float32:
+            turn_in_one_call(blocks)
         if self.dtype_name == INT8:
-            fix_positions(self._cut.model, self._cut.model.get_submodule(self._chain.blocks))
+            fix_positions(self._cut.model, blocks)
         if self._accelerated is not None:
             self._accelerated.prepare(self._acceleration, on_progress)
             self.running_text = self._accelerated.text

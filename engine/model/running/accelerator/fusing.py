@@ -7,20 +7,18 @@ the rounding of the dtype is taken out again. Nothing here knows a model family;
 from __future__ import annotations
 
 import inspect
-import types
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
 
 from engine.model.running.accelerator import elementwise_kernels as kernels
 from engine.model.running.accelerator.joining import Joined, find_groups, restore
+from engine.model.running.pieces import differ, find_norm, noise, tried, with_rotary
 
 _TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}  # norm of the difference over the norm
-_ROTARY = "apply_rotary_pos_emb"  # the name that transformers gives the function; what it does is compared
-T = TypeVar("T")
 _CHAIN = "residual and norm"
 Undo = Callable[[], None]
 Piece = tuple[str, Callable[[], Undo]]
@@ -78,12 +76,12 @@ class BlockFuser:
         for group in self._groups:
             yield "joined product", group.install
         for module in self._block.modules():
-            if (norm := _tried(_as_norm, module)) is not None:
+            if (norm := tried(_as_norm, module)) is not None:
                 self._norms[module] = norm
                 yield "norm", _replace(module, norm)
-            if (gate := _tried(self._as_gate, module)) is not None:
+            if (gate := tried(self._as_gate, module)) is not None:
                 yield "gate", _replace(module, gate)
-            if (forward := _tried(_with_rotary, module)) is not None:
+            if (forward := tried(_with_rotary, module)) is not None:
                 yield "rotary", _replace(module, forward)
         for forward in self._chains():
             if not self.kept[_CHAIN]:
@@ -100,7 +98,7 @@ class BlockFuser:
         down = linears[-1]
         if (len(linears) == 3) != (group is not None) or width != 2 * down.in_features:
             return None
-        probe = _noise((3, linears[0].in_features), down.weight)
+        probe = noise((3, linears[0].in_features), down.weight)
         expected = module(probe)
         for kind in kernels.GATES:
             for gate_first in (True, False):
@@ -119,14 +117,6 @@ class BlockFuser:
         for first, second in (norms, norms[::-1]):
             for mix, feed in (others, others[::-1]):
                 yield _pre_norm_block(self._block, first, mix, second, feed, self._form)
-
-
-def _tried(finder: Callable[[Any], T | None], module: Any) -> T | None:
-    """What the finder makes of a module; nothing if the module cannot even be tried like that."""
-    try:
-        return finder(module)
-    except Exception:  # a module of another kind may object in any way
-        return None
 
 
 def _gate(
@@ -151,41 +141,13 @@ def _pre_norm_block(block: Any, first: Norm, mix: Any, second: Norm, feed: Any, 
 
 
 def _as_norm(module: Any) -> Norm | None:
-    """A module without children, with one weight and an epsilon, whose output is that of a root-mean-square norm."""
-    parameters = list(module.named_parameters())
-    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    if not isinstance(eps, float) or [name for name, _ in parameters] != ["weight"] or parameters[0][1].dim() != 1:
-        return None
-    probe = _noise((3, *module.weight.shape), module.weight)
-    expected = module(probe)
-    for one_plus in (False, True):
-        norm = Norm(module, eps, one_plus)
-        if differ(norm(probe), expected) <= _TOLERANCE[expected.dtype]:
-            return norm
-    return None
+    found = find_norm(module, kernels.rms_norm, _TOLERANCE[next(module.parameters()).dtype])
+    return None if found is None else Norm(module, *found)
 
 
 def _with_rotary(module: Any) -> Callable[..., Any] | None:
-    """The module's forward with rotary positions as one kernel, if that is the function it calls."""
-    own = inspect.unwrap(type(module).forward)
-    function = getattr(own, "__globals__", {}).get(_ROTARY)
-    if not isinstance(own, types.FunctionType) or function is None or _ROTARY not in own.__code__.co_names:
-        return None
     weight = next(module.parameters())
-    query, key = _noise((1, 5, 4, 16), weight).transpose(1, 2), _noise((1, 5, 2, 16), weight).transpose(1, 2)
-    angles = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(3)).repeat(1, 1, 2).to(weight.device)
-    cos, sin = angles.cos().to(weight.dtype), angles.sin().to(weight.dtype)
-    expected, found = function(query, key, cos, sin), kernels.rotary(query, key, cos, sin)
-    if any(differ(a, b) > _TOLERANCE[weight.dtype] for a, b in zip(found, expected, strict=True)):
-        return None
-
-    def rotary(query: torch.Tensor, key: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        is_plain = not args and not kwargs and query.shape[-1] == cos.shape[-1] and query.shape[0] == 1
-        return kernels.rotary(query, key, cos, sin) if is_plain else function(query, key, cos, sin, *args, **kwargs)
-
-    changed = types.FunctionType(own.__code__, {**own.__globals__, _ROTARY: rotary}, own.__name__, own.__defaults__, own.__closure__)
-    changed.__kwdefaults__ = own.__kwdefaults__
-    return types.MethodType(changed, module)
+    return with_rotary(module, kernels.rotary, weight, _TOLERANCE[weight.dtype])
 
 
 def _replace(module: Any, forward: Callable[..., Any]) -> Callable[[], Undo]:
@@ -201,12 +163,3 @@ def _replace(module: Any, forward: Callable[..., Any]) -> Callable[[], Undo]:
         return undo
 
     return install
-
-
-def _noise(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(2)).to(like.device, like.dtype)
-
-
-def differ(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Norm of the difference over the norm; NaN if a value is not finite."""
-    return float((found.float() - expected.float()).norm() / expected.float().norm())
