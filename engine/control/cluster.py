@@ -27,7 +27,7 @@ from engine.control.nodes.attendance import Attendance
 from engine.control.nodes.gathering import Gathering
 from engine.control.nodes.members import Members, capacity_tokens
 from engine.control.nodes.watchdog import Watchdog
-from engine.control.placement import law_for, loading, plan_for, problem_of
+from engine.control.placement import law_for, loading, num_stages, plan_for, problem_of
 from engine.control.plan_state import Begin, Consequence, DropMove, Fail, Interrupt, PlanState, Replan, Switch
 from engine.control.rebalance import Rebalancer
 from engine.control.sessions.metrics import PipelineMetrics
@@ -166,7 +166,7 @@ class Cluster:
             return
         self.attendance.loaded(event, out)
         if self.state.stage_loaded(self.plan, event.worker_id):
-            out.append(do.Record(Severity.OK, "plan", f"#{self.plan_version}", f"serving on {len(self.plan.stages)} stages"))
+            out.append(do.Record(Severity.OK, "plan", f"#{self.plan_version}", f"serving on {num_stages(self.plan)}"))
 
     def _stage_prepared(self, event: on.StagePrepared, now_s: float, out: Commands) -> None:
         self.rebalancer.prepared(event)

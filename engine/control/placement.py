@@ -88,6 +88,11 @@ def loading(plan: Plan, members: Members) -> list[do.Command]:
     return out
 
 
+def num_stages(plan: Plan) -> str:
+    """How many stages it has, in words: `1 stage`, `3 stages`."""
+    return f"{len(plan.stages)} stage{'' if len(plan.stages) == 1 else 's'}"
+
+
 def describe(plan: Plan) -> str:
     """In one line. The present order of nodes is kept where another would gain little, or is not proven best: then by how much at most."""
     return f"{plan.strategy}: {_text(plan.stages)}, bottleneck {1e3 * plan.bottleneck_s:.1f} ms{_doubt(plan)}"

@@ -48,7 +48,7 @@ def silence(silent_s: float) -> Finding:
 def _coordinator(status: ClusterStatus, standing: Keys) -> Iterator[Finding]:
     lag_s = status.coordinator.lag_s
     if lag_s >= LAG_S * (0.5 if (Kind.COORDINATOR, "") in standing else 1.0):
-        text = f"stood still for {lag_s:.1f} s"
+        text = f"stood still for {lag_s:.1f} s: no token came meanwhile"
         evidence = (
             f"in the last {WINDOW_S:.0f} s the coordinator's loop stood still for {lag_s:.1f} s: no step left and no token came meanwhile"
         )
@@ -102,15 +102,14 @@ def _kv(status: ClusterStatus) -> Iterator[Finding]:
     if first.num_prompt_tokens + first.max_new_tokens <= free:
         return
     taken = work.kv_reserved_tokens / work.kv_capacity_tokens
-    many = f"{len(waiting)} sessions wait" if len(waiting) > 1 else "a session waits"
+    needed = (first.num_prompt_tokens + first.max_new_tokens) / work.kv_capacity_tokens
+    many = f"{len(waiting)} wait" if len(waiting) > 1 else "1 waits"
     evidence = (
         f"{work.kv_reserved_tokens} of {work.kv_capacity_tokens} tokens of KV are reserved; the next session needs "
         f"{first.num_prompt_tokens + first.max_new_tokens} and waits for {first.waiting_s:.0f} s: a larger --kv-memory holds more"
     )
-    yield Finding(
-        Kind.KV, "", "KV full", f"{percent(taken)} reserved, {many} {first.waiting_s:.0f}s", evidence, Remedy.SESSIONS,
-        len(waiting) / len(status.sessions),
-    )  # fmt: skip
+    text = f"{percent(taken)} reserved, the next needs {percent(needed)}: {many} {first.waiting_s:.0f}s"
+    yield Finding(Kind.KV, "", "KV cache full", text, evidence, Remedy.SESSIONS, len(waiting) / len(status.sessions))
 
 
 def _plan(status: ClusterStatus, standing: Keys) -> Iterator[Finding]:
@@ -125,8 +124,8 @@ def _plan(status: ClusterStatus, standing: Keys) -> Iterator[Finding]:
     if gain <= (STILL_GAIN if stands else GAIN) or outlook.present_s - outlook.best_s < (0.0 if stands else GAIN_S):
         return
     items = f"{outlook.num_moved} item{'' if outlook.num_moved == 1 else 's'}"
-    text = f"{'plan by hand, ' if rests else ''}another is {percent(gain)} faster"
-    what = "adaptation rests" if rests else "plan older than the facts"
+    text = f"another plan is {percent(gain)} faster{'; adaptation leaves it alone' if rests else ''}"
+    what = "plan set by hand" if rests else "plan out of date"
     evidence = (
         f"by the times that are known now the plan's {_judged(status.strategy)} is {1e3 * outlook.present_s:.1f} ms "
         f"and could be {1e3 * outlook.best_s:.1f}, if {items} moved" + (": a plan that was cut by hand is left alone" if rests else "")

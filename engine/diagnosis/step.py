@@ -146,7 +146,7 @@ def _busy_hosts(status: ClusterStatus, standing: Keys) -> dict[str, str]:
         others = (machine.busy or 0.0) - own
         is_full = (machine.busy or 0.0) >= ease * BUSY or any(_waits(*row) for row in groups.get(host, ()))
         if machine.busy is not None and machine.num_cores and is_full and others >= ease * BY_OTHERS:
-            found[host] = f"{percent(machine.busy)} busy, {percent(others)} by others"
+            found[host] = f"other programs use {percent(others)}"
     return found
 
 
@@ -215,9 +215,14 @@ def _held(
     """Where all nodes are on that machine no plan gets away from it."""
     names = ", ".join(node.worker_id for _, node in rows)
     what = f"busy host {host}" if kind is Kind.BUSY_HOST else f"throttled host {host}"
-    evidence = f"{names} on {host}: {held}; a step takes {ms(whole_s)} ms, {percent(min(1.0, share))} of that is lost to it"
+    busy = max((node.gauges.machine.busy or 0.0 for _, node in rows), default=0.0)
+    is_full = f" of the machine, which is {percent(busy)} busy" if kind is Kind.BUSY_HOST else ""
+    evidence = f"{names} on {host}: {held}{is_full}; a step takes {ms(whole_s)} ms, {percent(min(1.0, share))} of that is lost to it"
+    if not elsewhere:
+        evidence += f"; no plan avoids it: what else runs on {host} must end, or a node elsewhere join"
     do = Remedy.NODE if not elsewhere else Remedy.WITHOUT if len(rows) == 1 else Remedy.COMPARE
-    return Finding(kind, host, what, f"{held}: {percent(min(1.0, share))} of a step", evidence, do, min(1.0, share), rows[0][1].worker_id)
+    text = f"{held}: costs {percent(min(1.0, share))} of a step"
+    return Finding(kind, host, what, text, evidence, do, min(1.0, share), rows[0][1].worker_id)
 
 
 def _held_down(nodes: Sequence[NodeStatus]) -> str:
@@ -251,7 +256,7 @@ def _slow_node(stage: StageStatus, node: NodeStatus, usual: float, whole_s: floa
         return
     share, core_wait = lost_s / whole_s, node.gauges.core_wait
     waits = "" if core_wait is None else f", {core_wait:.1f} threads waiting for one"
-    text = f"{ms(stage.compute_p50_s)} ms, planned {ms(stage.expected_s)}: {percent(share)} of a step"
+    text = f"{ms(stage.compute_p50_s)} ms, planned {ms(stage.expected_s)}: costs {percent(share)} of a step"
     evidence = (
         f"{node.worker_id} takes {ms(stage.compute_p50_s)} ms for items {stage.start}-{stage.stop - 1}, "
         f"{stage.compute_p50_s / stage.expected_s:.1f} times the {ms(stage.expected_s)} planned for this load, "
@@ -271,9 +276,11 @@ def _prompts(status: ClusterStatus, standing: Keys) -> Iterator[Finding]:
         return
     total, read = sum(s.num_prompt_tokens for s in reading), sum(s.num_read for s in reading)
     left = f", {(total - read) / rate:.0f}s left" if rate > 0.0 else ""
-    what = f"{len(reading)} prompts" if len(reading) > 1 else "a prompt"
+    what = f"{len(reading)} prompts being read" if len(reading) > 1 else "a prompt being read"
+    if any(s.state == "decode" for s in status.sessions):  # a prompt alone is no trouble of anybody else's
+        what += " hold up answers" if len(reading) > 1 else " holds up answers"
     yield Finding(
-        Kind.PROMPT, "", f"{what} being read", f"{read} of {total} tokens{left}: {percent(share)} of the time",
+        Kind.PROMPT, "", what, f"{read} of {total} tokens{left}: {percent(share)} of the time",
         f"{read} of {total} prompt tokens are read, {rate:.0f} tokens/s{left}; {percent(share)} of the stages' time goes into them",
         Remedy.SESSIONS, share,
     )  # fmt: skip

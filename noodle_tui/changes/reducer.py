@@ -117,12 +117,22 @@ def _frame_arrived(state: ConsoleState, message: FrameArrived, now_s: float) -> 
         state,
         link=link,
         latest=view,
-        history=state.history.with_frame(status, message.wall_s),
+        history=_history(state, message).with_frame(status, message.wall_s),
         said=_what_was_missed(state, view, now_s) or state.said,
         whatif=_still_for(state.whatif, status),
     )
     lines = [event_line(event, 0) for event in reversed(_fresh(before, events))]
     return _with_logs(after, lines, now_s if before else None, anew=message.anew)  # the first frame brings what happened long ago
+
+
+def _history(state: ConsoleState, message: FrameArrived) -> History:
+    """What led to a frame. A replay that jumped has not seen it: its message brings the seconds before."""
+    if not message.anew:
+        return state.history
+    history = replace(state.history, standing=History().standing)
+    for frame, wall_s in message.lead:
+        history = history.with_frame(clean(frame.status), wall_s)
+    return history
 
 
 def _still_for(whatif: WhatIf, status: ClusterStatus) -> WhatIf:

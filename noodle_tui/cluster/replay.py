@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from engine.service.client import ProfileProgress
 
 MAX_GAP_S = 5.0
+LEAD_S, MAX_LEAD = 12.0, 24  # what is wrong shows over seconds: so much is looked at before a jump's frame, in so many frames
 NO_CLUSTER = "this is a replay: there is no cluster behind it"
 
 
@@ -152,10 +153,19 @@ class ReplayLink:
             return LinkLost(entry.lost, time.monotonic())
         if onward:
             return FrameArrived(frame, entry.wall_s)
-        return FrameArrived(WatchFrame(frame.status, recording.events_until(index)), entry.wall_s, anew=True)
+        jumped = WatchFrame(frame.status, recording.events_until(index))
+        return FrameArrived(jumped, entry.wall_s, anew=True, lead=lead_of(recording, index))
 
     def _tell(self) -> None:
         self._turned.set()
         if self._recording is not None and self._index >= 0:
             wall_s = self._recording.entries[self._index].wall_s
             self._post(ReplayMoved(self._index, len(self._recording), wall_s, self._speed, self._paused))
+
+
+def lead_of(recording: Recording, index: int) -> tuple[tuple[WatchFrame, float], ...]:
+    """The frames of the seconds before an entry."""
+    entries = recording.entries
+    before = range(max(0, index - MAX_LEAD), index)
+    frames = ((recording.frame(i), entries[i].wall_s) for i in before if entries[index].at_s - entries[i].at_s <= LEAD_S)
+    return tuple((frame, wall_s) for frame, wall_s in frames if frame is not None)

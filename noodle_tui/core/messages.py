@@ -44,6 +44,7 @@ class FrameArrived:
     frame: WatchFrame
     wall_s: float
     anew: bool = False  # the replay jumped: what was known before is of another time
+    lead: tuple[tuple[WatchFrame, float], ...] = ()  # then: the frames of the seconds before, with their times of day, oldest first
 
 
 @dataclass(frozen=True, slots=True)

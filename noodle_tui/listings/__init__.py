@@ -31,7 +31,11 @@ _TABLES: Mapping[Page, Callable[[ConsoleState], Table]] = {
 def table_of(state: ConsoleState, page: Page) -> Table | None:
     """The list of a screen; None where it has none (the Overview borrows those of its panels)."""
     build = _TABLES.get(page)
-    return replace(build(state), clears=state.named("{nav.out}"), shows_all=state.named("{view.warn}")) if build else None
+    if build is None:
+        return None
+    said = state.standing.said if page is Page.NODES else ()
+    home = said[0].node if said else ""  # the node that the first line speaks of: its key means this one
+    return replace(build(state), clears=state.named("{nav.out}"), shows_all=state.named("{view.warn}"), home=home)
 
 
 def shown_rows(state: ConsoleState, page: Page) -> tuple[Any, ...]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
+
 from engine.data.measured_link import MeasuredLink
-from engine.data.status import Event
+from engine.data.status import Event, NodeState
 from engine.diagnosis.diagnose import memory_share
 from noodle_tui.core.pages import Page
 from noodle_tui.listings import cursor_row, table_of, warns
-from noodle_tui.listings.nodes import NodeRow, details, kv_share
+from noodle_tui.listings.nodes import NodeRow, details, kv_share, state_of
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.figures import ms, percent, signed_percent, size, with_ms
 from noodle_tui.text.lines import Canvas, Line, Lines, Span, beside, fit, line, wrap
+from noodle_tui.text.safe_text import safe_text
 from noodle_tui.text.sparkline import sparkline
 from noodle_tui.text.tables import draw_table
 from noodle_tui.widgets.bars import bar
@@ -20,6 +23,7 @@ from noodle_tui.widgets.event_list import event_list
 from noodle_tui.widgets.history.trends import filling, of_node
 
 DETAIL_ROWS = 9
+MAX_WRONG = 2  # troubles of one node
 TWO_COLUMNS_FROM = 116
 BAR_AT = 28  # cells behind the label, so that bars stand below each other
 
@@ -56,12 +60,22 @@ def _pane(state: ConsoleState, row: NodeRow, canvas: Canvas) -> Lines:
 
 
 def _facts(state: ConsoleState, row: NodeRow, canvas: Canvas) -> Lines:
-    lines: list[Line] = [line(" ", Span(f"{row.node.worker_id}", "title"), f"  {row.node.state}  ", Span(_role(row), "dim"))]
+    word = state_of(row, state.thresholds)  # as in the list
+    lines: list[Line] = [line(" ", Span(f"{row.node.worker_id}", "title"), f"  {word}  ", Span(_role(row), "dim"))]
+    lines += _wrong(state, row, canvas)
     for name, text in details(row):
         first, *more = wrap(text, canvas.width - 12)
         lines.append(line(Span(f" {name:<8}", "dim"), first, *_bar_for(name, row, state, canvas, len(first))))
         lines += [line(f"         {part}") for part in more[:2]]
     return (*lines, *_stage(row, canvas), *_links(state, row, canvas))[: canvas.height]
+
+
+def _wrong(state: ConsoleState, row: NodeRow, canvas: Canvas) -> Lines:
+    """What is wrong with the node or its machine, with all that is known of it."""
+    names = (row.node.worker_id, row.node.host)
+    texts = [safe_text(found.evidence) for found in state.standing.said if found.node == names[0] or found.subject in names]
+    rows = [part for text in texts[:MAX_WRONG] for part in wrap(text, canvas.width - 12)]
+    return tuple(line(Span(f" {'wrong' if not i else '':<8}", "warn"), part) for i, part in enumerate(rows))
 
 
 def _role(row: NodeRow) -> str:
@@ -102,8 +116,13 @@ def _links(state: ConsoleState, row: NodeRow, canvas: Canvas) -> Lines:
     ways = [_way(link) for link in sorted(state.links.links, key=lambda link: link.to_id) if link.from_id == row.node.worker_id]
     if not ways:
         return ()
-    first, *more = wrap("round trip to " + ", ".join(ways), canvas.width - 12)
-    return (line(Span(f" {'links':<8}", "dim"), first), *(line(f"         {part}") for part in more))
+    rows = ["round trip to " + ways[0]]
+    for way in ways[1:]:
+        if cell_len(rows[-1]) + len(", ") + cell_len(way) < canvas.width - 12:
+            rows[-1] += f", {way}"
+        else:
+            rows.append(way)  # a name and its figures stay together
+    return tuple(line(Span(f" {'links' if not i else '':<8}", "dim"), part) for i, part in enumerate(rows))
 
 
 def _way(link: MeasuredLink) -> str:
@@ -114,13 +133,15 @@ def _events(state: ConsoleState, events: Sequence[Event], canvas: Canvas) -> Lin
     if canvas.height < 2:
         return ()
     if not events:
-        return (line(Span(" EVENTS", "title"), Span("  none of this node yet", "dim")),)
+        return (line(Span(" EVENTS", "title"), Span("  none of this node among those known here", "dim")),)
     return event_list(events[:10], state.named("{screen.events}"), canvas)
 
 
 def headline(row: NodeRow, canvas: Canvas) -> Line:
     """One line about a node, for screens that list it among other things."""
     node = row.node
-    facts = f"{node.worker_id}: {node.device} on {node.host}  memory {percent(memory_share(node))}  KV {percent(kv_share(node))}"
+    facts = f"{node.worker_id}: {node.device} on {node.host}"
+    if node.state is not NodeState.LOST:  # who is gone uses nothing
+        facts += f"  memory {percent(memory_share(node))}  KV {percent(kv_share(node))}"
     facts += f"  {node.detail}" if node.detail else ""
     return line(Span(" " + fit(facts, canvas.width - 2, canvas.glyphs).rstrip(), "dim"))

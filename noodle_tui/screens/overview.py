@@ -14,6 +14,7 @@ from noodle_tui.state import ConsoleState, View
 from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, beside, crop, line, stack
 from noodle_tui.text.tables import draw_table
 from noodle_tui.widgets.alert_rules import alert_panel
+from noodle_tui.widgets.diagnosis_line import second_line
 from noodle_tui.widgets.event_list import event_list, notable
 from noodle_tui.widgets.history.trends import of_node, of_session, trends_beside
 from noodle_tui.widgets.history.worst_list import worst_list
@@ -38,7 +39,9 @@ def overview_body(state: ConsoleState, canvas: Canvas) -> Lines:
     if view is None or canvas.height < 1:
         return ()
     tall = canvas.height >= TALL_FROM
-    top: list[Line] = [*weights(state, canvas)[: 2 if tall else 1]]
+    notes = weights(state, canvas)[: 2 if tall else 1]
+    second = second_line(state, canvas) if notes else BLANK  # notes have been read; what is wrong takes no row from anything else
+    top: list[Line] = [second, *notes[1:]] if second else [*notes]
     top += metrics(state, canvas.sized(canvas.width, 4 if tall else 3 if canvas.height >= 15 else 2 if canvas.height >= 11 else 1))
     plan = _plan(state, view, canvas.sized(canvas.width, canvas.height - len(top)))
     if plan:

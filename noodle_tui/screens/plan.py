@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.data.status import ClusterStatus, StageStatus
+from engine.data.status import ClusterStatus, Severity, StageStatus
 from engine.diagnosis.diagnose import memory_share
+from noodle_tui.core.history import PlanSeen
 from noodle_tui.core.pages import PLAN_MODES, Page
 from noodle_tui.listings import table_of
 from noodle_tui.listings.causes import likely_cause
@@ -52,6 +53,15 @@ def _of_stage(state: ConsoleState, row: StageRow | None) -> tuple[Trend, ...]:
     return of_node(state, NodeRow(row.node, row.index, row.stage)) if row is not None and row.node is not None else ()
 
 
+def _since(view: View, seen: PlanSeen | None) -> str:
+    """When the plan began to serve; without that event, since when it was seen to."""
+    name = f"#{view.status.plan_version}"
+    began = [event.wall_s for event in view.events if (event.kind, event.subject, event.severity) == ("plan", name, Severity.OK)]
+    if began:
+        return f"  since {clock(min(began))}"
+    return f"  seen since {clock(seen.first_wall_s)}" if seen is not None else ""
+
+
 def _title(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
     status = view.status
     seen = next((plan for plan in reversed(state.history.plans) if plan.plan_version == status.plan_version), None)
@@ -59,7 +69,7 @@ def _title(state: ConsoleState, view: View, canvas: Canvas) -> Lines:
     text = f"  planned {with_ms(planned_s)}"
     if actual_s:
         text += f"  measured {with_ms(actual_s)} ({signed_percent(actual_s / planned_s - 1 if planned_s else None)})"
-    since = f"  since {clock(seen.first_wall_s)}" if seen is not None else ""
+    since = _since(view, seen)
     name = f" PLAN #{status.plan_version} {status.strategy}"
     text += since if len(name) + len(text) + len(since) <= canvas.width else ""
     return (line(Span(name, "title"), text), line(Span(f" {_hints(state, view.status, canvas)}", "dim")))

@@ -19,6 +19,14 @@ HOW_TO = "--serve needs the package textual-serve: pip install 'noodlecore[serve
 _FOREIGN_LINK = re.compile(r'<link[^>]*href="https?://[^>]*>')
 
 
+_FOCUS = """<script>
+new MutationObserver((_, observer) => {
+  const terminal = document.querySelector(".xterm-helper-textarea");
+  if (terminal) { observer.disconnect(); terminal.focus(); }
+}).observe(document.body, {childList: true, subtree: true});
+</script>"""
+
+
 def serve(port: int, arguments: Sequence[str]) -> int:
     """Serve until interrupted; 2 when the package is missing."""
     try:
@@ -62,9 +70,11 @@ def is_own(headers: Mapping[str, str], port: int) -> bool:
 
 
 def own_templates(source: Path, folder: Path) -> Path:
-    """The package's pages without links to other hosts: it fetches a font, which a console of one machine must not."""
+    """The package's pages without links to other hosts: it fetches a font, which a console of one machine must not. Keys go to the
+    terminal from the start; the package waits for a click."""
     for page in source.glob("*.html"):
-        (folder / page.name).write_text(_FOREIGN_LINK.sub("", page.read_text("utf-8")), "utf-8")
+        text = _FOREIGN_LINK.sub("", page.read_text("utf-8"))
+        (folder / page.name).write_text(text.replace("</body>", f"{_FOCUS}</body>"), "utf-8")
     return folder
 
 

@@ -64,6 +64,7 @@ class Table:
     empty: str = "nothing here"  # what would fill it
     clears: str = ""  # the key that takes a filter back
     shows_all: str = ""  # the key that shows more than warnings
+    home: str = ""  # the identity of the row that the cursor is on until somebody moves it; the first one if it is empty
 
 
 # --- arranging ------------------------------------------------------------------------------------------------
@@ -83,8 +84,9 @@ def arrange(table: Table, listing: Listing, warn_only: bool = False) -> tuple[An
 
 def cursor_index(table: Table, rows: Sequence[Any], listing: Listing) -> int:
     """Where the cursor is among `rows`; 0 for an empty list."""
+    wanted = listing.cursor or table.home
     for i, row in enumerate(rows):
-        if table.identity(row) == listing.cursor:
+        if table.identity(row) == wanted:
             return i
     return max(0, min(listing.index, len(rows) - 1))
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from rich.cells import cell_len
 
 from engine.diagnosis.finding import Finding, Kind
-from noodle_tui.core.pages import Page
-from noodle_tui.listings.diagnosis import KEYS, findings
+from noodle_tui.listings.diagnosis import findings, key_for
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.lines import BLANK, Canvas, Line, Span, fit, line
 from noodle_tui.text.safe_text import safe_text
@@ -20,10 +19,13 @@ def diagnosis_line(state: ConsoleState, canvas: Canvas) -> Line:
     found = findings(state, canvas.now_s)
     if not found:
         return BLANK
-    do = KEYS[found[0].do]
-    if do.startswith("{nav.in}") and state.ui.page is not Page.OVERVIEW:
-        do = "{screen.overview}, " + do  # there it goes to the culprit
-    return _line(found[0], f" (+{len(found) - 1})" if len(found) > 1 else "", state.named(do), canvas)
+    return _line(found[0], f"  +{len(found) - 1} more" if len(found) > 1 else "", key_for(state, found[0]), canvas)
+
+
+def second_line(state: ConsoleState, canvas: Canvas) -> Line:
+    """The next one, where a screen has a row for it."""
+    found = findings(state, canvas.now_s)
+    return _line(found[1], "", key_for(state, found[1]), canvas) if len(found) > 1 else BLANK
 
 
 def _line(worst: Finding, more: str, do: str, canvas: Canvas) -> Line:
@@ -33,9 +35,10 @@ def _line(worst: Finding, more: str, do: str, canvas: Canvas) -> Line:
     why = safe_text(worst.why)
     left = room - cell_len(what) - 2
     return line(
-        Span(f" {what}{more}", "error" if worst.kind in _ERRORS else "warn"),
+        Span(f" {what}", "error" if worst.kind in _ERRORS else "warn"),
         f"  {_as_much_as_fits(why, left, canvas)}" if left >= MIN_WHY else "",
         Span(f"  {do}", "accent"),
+        Span(more, "dim"),
     )
 
 

@@ -12,7 +12,7 @@ from noodle_tui.listings.sessions import first_token_s
 from noodle_tui.listings.stage_times import bottleneck_hop, bottleneck_index, has_slow_hop, stage_s, whole_step_s
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.figures import age, ms, percent, rate, signed_percent, up_for, with_ms
-from noodle_tui.text.lines import Canvas, Line, Lines, Span, beside, crop, line, width_of
+from noodle_tui.text.lines import Canvas, Line, Lines, Span, beside, crop, line, pad, width_of
 from noodle_tui.text.sparkline import sparkline
 
 GAP = "   "
@@ -32,15 +32,36 @@ def metrics(state: ConsoleState, canvas: Canvas) -> Lines:
     if canvas.width >= TWO_COLUMNS_FROM and canvas.height >= 3:
         left = canvas.width * 9 // 20
         return tuple(
-            beside(_left(state, status, canvas.sized(left, canvas.height)), _right(state, status), left, canvas.glyphs)[: canvas.height]
+            beside(
+                _left(state, status, canvas.sized(left, canvas.height)), _right(state, status, canvas.width - left - 3), left, canvas.glyphs
+            )[: canvas.height]
         )
+    return _flow(state, status, canvas)
+
+
+def _flow(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> Lines:
+    """One fact after the other. Each has room for the figures that it may come to, so that none changes its row when one grows."""
     rows: list[Line] = []
-    facts = [make(status) for make in (_throughput, _step, _bottleneck, _sessions, _finished, _context)]
-    for fact in map(_flowing, [*facts[:3], _adapt(state, status), *facts[3:], _kv(state, status)]):
-        if rows and width_of(rows[-1]) + len(GAP) + width_of(fact) <= canvas.width - 1:
-            rows[-1] = (*rows[-1], Span(GAP), *fact)
-        elif fact:
+    used, news = canvas.width, _adapt_news(state, status)
+    facts: tuple[tuple[Line, int], ...] = (
+        (_throughput(status), len("THROUGHPUT 1234.5 tok/s")),
+        (_step(status), len("STEP p50 1234ms  p95 1234ms of 10s")),
+        (_bottleneck(status), len("BOTTLENECK S10 w1 12.3ms = 99% of a step  planned 12.3 +999%")),
+        (() if news else _adapt_mode(status), len("ADAPT suggest")),
+        (_sessions(status), len("SESSIONS 12 run 0 wait")),
+        (_finished(status), len("FINISHED 123 done 0 failed")),
+        ((*_adapt_mode(status), *news) if news else _context(status, ""), len("CONTEXT 1234  UP 12h34m")),
+        (_kv(state, status), len("KV MAX 100% w1  MEM 100% w1")),
+        (_over_plan(state, status), 0),
+    )
+    for fact, room in ((_flowing(fact), room) for fact, room in facts if fact):
+        room = max(width_of(fact), room)
+        if rows and used + len(GAP) + room <= canvas.width:
+            rows[-1] = (*pad(rows[-1], used), Span(GAP), *fact)
+            used += len(GAP) + room
+        else:
             rows.append(line(" ", *fact))
+            used = 1 + room
     return tuple(crop(row, canvas.width) for row in rows[: canvas.height])
 
 
@@ -89,15 +110,15 @@ def _last_left(state: ConsoleState, status: ClusterStatus) -> Line:
     return line(" ", *context, *_adapt(state, status))
 
 
-def _right(state: ConsoleState, status: ClusterStatus) -> Lines:
+def _right(state: ConsoleState, status: ClusterStatus, width: int) -> Lines:
     times = [stage_s(stage) for stage in status.stages]
     idle = [f"S{i} {percent(1 - t / max(times))}" for i, t in enumerate(times)] if any(times) else []
     shown = "  ".join(idle[:4]) + (f"  and {len(idle) - 4} more" if len(idle) > 4 else "")
     return (
         line(*_bottleneck(status)),
         line(Span(f"{'IDLE':<{LABEL}}", "dim"), shown or "-"),
-        line(*_kv(state, status)),
-        line(*_hop(status)),
+        line(*_kv(state, status), *((Span("  "), *over) if (over := _over_plan(state, status)) else ())),
+        line(*_hop(status, width)),
     )
 
 
@@ -159,12 +180,21 @@ def _against_plan(actual_s: float, predicted_s: float, num_steps: int) -> Line:
     return line(f"  planned {ms(predicted_s)} ", Span(signed_percent(excess), "warn" if excess > OVER_PLAN else "ok"))
 
 
-def _context(status: ClusterStatus) -> Line:
-    return line(_label("CONTEXT"), f"{status.model.context_tokens} tokens", Span("  UP ", "dim"), up_for(status.uptime_s))
+def _context(status: ClusterStatus, unit: str = " tokens") -> Line:
+    return line(_label("CONTEXT"), f"{status.model.context_tokens}{unit}", Span("  UP ", "dim"), up_for(status.uptime_s))
 
 
 def _adapt(state: ConsoleState, status: ClusterStatus) -> Line:
-    """Whether layers move by themselves, and what waits to be confirmed."""
+    """Whether layers move by themselves, and what there is to know about that."""
+    return (*_adapt_mode(status), *_adapt_news(state, status))
+
+
+def _adapt_mode(status: ClusterStatus) -> Line:
+    return line(Span("ADAPT ", "dim"), status.adaptation.mode) if status.adaptation.mode else ()
+
+
+def _adapt_news(state: ConsoleState, status: ClusterStatus) -> Line:
+    """Why it does nothing, and what waits to be confirmed."""
     if not status.adaptation.mode:
         return ()
     known = state.suggestion
@@ -173,7 +203,7 @@ def _adapt(state: ConsoleState, status: ClusterStatus) -> Line:
     offer = f"  offers {what}" if status.adaptation.suggestion_id else ""
     offer += state.named(" ({screen.what-if} shows it)") if offer else ""
     rests = "  rests: plan by hand" if status.strategy == GIVEN and status.adaptation.mode != "off" else ""
-    return line(Span("ADAPT ", "dim"), status.adaptation.mode, Span(rests, "dim"), Span(offer, "warn"))
+    return line(Span(rests, "dim"), Span(offer, "warn"))
 
 
 def _kv(state: ConsoleState, status: ClusterStatus) -> Line:
@@ -183,19 +213,24 @@ def _kv(state: ConsoleState, status: ClusterStatus) -> Line:
     fullest = max(status.nodes, key=kv_share)
     largest = max(status.nodes, key=memory_share)
     kv, memory = kv_share(fullest), memory_share(largest)
-    late = sorted((-s.compute_p50_s / s.planned_s, s.worker_id) for s in status.stages if over_plan(s, state.thresholds))
-    worst = f"{late[0][1][:12]} x{-late[0][0]:.1f}{f' +{len(late) - 1}' if late[1:] else ''}" if late else ""
     return line(
         _label("KV MAX"),
         Span(f"{percent(kv)} {fullest.worker_id[:12]}", "warn" if kv > state.thresholds.kv else "text"),
         Span("  MEM ", "dim"),
         Span(f"{percent(memory)} {largest.worker_id[:12]}", "warn" if memory > state.thresholds.memory else "text"),
-        Span(f"  OVER PLAN {worst}" if worst else "", "warn"),
     )
 
 
-def _hop(status: ClusterStatus) -> Line:
-    """The slowest hop between stages."""
+def _over_plan(state: ConsoleState, status: ClusterStatus) -> Line:
+    """The stage that is furthest above what was planned, and how many others are."""
+    late = sorted((-s.compute_p50_s / s.planned_s, s.worker_id) for s in status.stages if over_plan(s, state.thresholds))
+    if not late:
+        return ()
+    return line(Span("OVER PLAN ", "warn"), Span(f"{late[0][1][:12]} x{-late[0][0]:.1f}{f' +{len(late) - 1}' if late[1:] else ''}", "warn"))
+
+
+def _hop(status: ClusterStatus, width: int) -> Line:
+    """The slowest hop between stages; what all take together where there is room for it."""
     hops = [(stage.hop_p50_s, i) for i, stage in enumerate(status.stages)]
     hop_s, index = max(hops)
     if hop_s <= 0:
@@ -203,10 +238,11 @@ def _hop(status: ClusterStatus) -> Line:
     last, planned_s = index + 1 == len(hops), status.stages[index].planned_hop_s
     total_s = sum(h for h, _ in hops) + status.speed.entry_hop_s
     slow = has_slow_hop(status.stages[index])
-    return line(
+    worst = line(
         _label("HOP"),
         f"worst {status.stages[index].worker_id[:12]} > {COORDINATOR if last else status.stages[index + 1].worker_id[:12]} ",
         Span(with_ms(hop_s), "warn" if slow else "text"),
         f" planned {ms(planned_s)}" if planned_s > 0 else "",
-        f", all {with_ms(total_s)}",
     )
+    both = (*worst, *line(f", all {with_ms(total_s)}"))
+    return both if width_of(both) <= width else worst

@@ -9,8 +9,10 @@ from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
 from engine.control.move_estimate import preview_with, preview_without
 from engine.control.nodes import members
+from engine.control.placement import num_stages
 from engine.control.status import cluster_status
 from engine.data.errors import NotFound, Refused, Stale
+from engine.data.plan import Plan, Stage
 from engine.data.status import NodeState, Phase
 from tests.control.harness import Driver, card
 
@@ -197,3 +199,8 @@ def test_the_last_worker_and_a_former_process_cannot_leave() -> None:
     with pytest.raises(Refused, match="w3 is the only worker that can hold the model"):
         leave(driver, "w3")
     assert nodes_of(driver) == ["w3"]
+
+
+def test_one_stage_is_one_stage() -> None:
+    stages = (Stage("w1", 0, 2), Stage("w2", 2, 4))
+    assert [num_stages(Plan(1, "balanced", stages[:count])) for count in (1, 2)] == ["1 stage", "2 stages"]

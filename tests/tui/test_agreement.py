@@ -11,13 +11,18 @@ import re
 from collections import defaultdict
 from dataclasses import replace
 
-from engine.data.status import ClusterStatus, EndedSessions, SessionStatus, Work
+import pytest
+
+from engine.data.measured_link import MeasuredLink
+from engine.data.status import ClusterStatus, EndedSessions, NodeState, SessionStatus, Severity, Work
 from noodle_tui.core import messages as m
 from noodle_tui.glyphs import ASCII
 from noodle_tui.screens.frame import screen_lines
 from noodle_tui.state import ConsoleState
+from noodle_tui.text.figures import clock
 from tests.tui import frames
 from tests.tui.scenes import NOW_S, WALL_S, keyed, state_of
+from tests.tui.test_last_minutes import text_of
 
 SCREENS = {
     "overview": ("screen.overview", "nav.down", "nav.down"),
@@ -128,3 +133,44 @@ def test_a_figure_that_stands_in_two_places_is_the_same() -> None:
                 assert len(values) == 1, (seed, size, name, {pattern: sorted(seen) for pattern, seen in shown.items()})
     missing = {(name, pattern) for name, patterns in PLACES.items() for pattern in patterns} - places
     assert not missing, "no frame showed these any more"
+
+
+def test_list_and_pane_of_a_node_have_one_word_for_it() -> None:
+    slow = tuple(replace(s, compute_p50_s=3 * s.planned_s) if s.worker_id == "gpu-a" else s for s in frames.status().stages)
+    state = keyed(state_of((99.5, m.FrameArrived(frames.frame(frames.status(stages=slow)), WALL_S))), "screen.nodes")
+    rows = text_of(state, 80, 24).splitlines()
+    assert any(row.startswith(">gpu-a   WARN ") for row in rows) and any(row.startswith(" gpu-a  WARN  runs S0") for row in rows)
+
+
+def test_a_plan_serves_since_it_did_and_not_since_somebody_looked() -> None:
+    status = frames.status()
+    began = replace(
+        frames.event(1, "serving on 4 stages", Severity.OK, subject=f"#{status.plan_version}"), kind="plan", wall_s=WALL_S - 300
+    )
+    for events, word in (((began,), "  since "), ((), "  seen since ")):
+        state = keyed(state_of((99.5, m.FrameArrived(frames.frame(status, *events), WALL_S))), "screen.plan")
+        assert f"{word}{clock(WALL_S - 300 if events else WALL_S)}" in text_of(state, 120, 40)
+
+
+def test_the_culprits_pane_says_all_that_is_known_of_it() -> None:
+    lost = tuple(replace(n, state=NodeState.LOST, detail="gone") if n.worker_id == "pi-d" else n for n in frames.status().nodes)
+    state = keyed(state_of((99.5, m.FrameArrived(frames.frame(frames.status(nodes=lost)), WALL_S))), "screen.nodes")
+    assert " wrong   pi-d on lab is lost: gone; 4 others go on" in text_of(state, 80, 24)
+
+
+@pytest.mark.parametrize("width", [116, 120, 140, 200])
+def test_no_figure_of_the_cluster_is_cut(width: int) -> None:
+    stages = tuple(replace(s, hop_p50_s=0.0123, predicted_hop_s=0.0002) for s in frames.status().stages)
+    text = text_of(state_of((99.5, m.FrameArrived(frames.frame(frames.status(stages=stages)), WALL_S))), width, 40)
+    (row,) = (row for row in text.splitlines() if " HOP " in row)
+    assert re.search(r"planned [\d.]+(, all [\d.]+m?s)?$", row.rstrip()), row
+
+
+def test_a_way_to_a_node_is_not_torn_from_its_figures() -> None:
+    ways = tuple(
+        MeasuredLink("gpu-a", name, round_trip_s=0.0004, bandwidth_bytes_per_s=3e8) for name in ("coordinator", "cpu-b", "gpu-c", "pi-d")
+    )
+    state = state_of((99.5, m.FrameArrived(frames.frame(frames.status()), WALL_S)), (99.6, m.LinksArrived(ways, 1)))
+    rows = [row for row in text_of(keyed(state, "screen.nodes"), 120, 40).splitlines() if "0.4ms" in row]
+    assert len(rows) > 1
+    assert all(len(re.findall(r"[\w-]+ 0\.4ms at \S+/s", row)) == row.count("0.4ms") for row in rows), rows

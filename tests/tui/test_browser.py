@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from noodle_tui.terminal import streams as terminal
+from noodle_tui.terminal.browser import own_templates
 from tests.tui import recordings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,3 +28,15 @@ def test_it_paints_the_console_into_its_pipe(tmp_path: Path) -> None:
             assert seen.startswith(b"__GANGLION__\n") and "─".encode() in seen, "a page shows Unicode whatever TERM says"
         finally:
             process.kill()
+
+
+def test_keys_go_to_the_terminal_of_a_page_before_it_is_clicked(tmp_path: Path) -> None:
+    source, served = tmp_path / "source", tmp_path / "served"
+    source.mkdir()
+    served.mkdir()
+    font = '<link href="https://fonts.example/mono.css" rel="stylesheet">'
+    (source / "app_index.html").write_text(f"<html><head>{font}</head><body><div id='terminal'></div></body></html>")
+    (page,) = own_templates(source, served).glob("*.html")
+    text = page.read_text()
+    assert "https://" not in text
+    assert ".xterm-helper-textarea" in text.partition("</div>")[2] and text.index("terminal.focus()") < text.index("</body>")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -123,3 +124,11 @@ def test_the_worst_sessions_are_those_that_wait_then_the_slow_ones() -> None:
 def test_the_worst_sessions_stand_beside_the_chosen_one() -> None:
     text = text_of(keyed(lived(), "screen.sessions"))
     assert "WORST SESSIONS" in text and "s-24dd         waits 19s: KV" in text
+
+
+def test_a_lost_node_has_no_present_figures_in_its_graphs() -> None:
+    lost = tuple(replace(n, state=NodeState.LOST, detail="gone") if n.worker_id == "pi-d" else n for n in frames.status().nodes)
+    for page in ("screen.overview", "screen.nodes"):
+        state = state_of((99.6, m.FrameArrived(frames.frame(frames.status(nodes=lost)), WALL_S)), state=lived())
+        text = text_of(keyed(state, page), 120, 40)
+        assert re.search(r"pi-d memory  -  0\.\.100%", text) and re.search(r"pi-d p50 +-  0", text), text

@@ -119,8 +119,9 @@ def test_noise_of_a_tiny_stage_is_no_warning() -> None:
 def test_a_lost_node_shows_no_figures_as_if_it_still_had_them() -> None:
     nodes = (frames.node(), frames.node("cpu-b", state=NodeState.LOST, detail="its connection broke", cpu_utilisation=0.31))
     text = text_of(picture(state_of((99.5, live(nodes=nodes))), 80, 24, ASCII))
-    row = next(row for row in text.split("\n") if row.startswith(" cpu-b"))
+    row = next(row for row in text.split("\n") if row[1:].startswith("cpu-b "))
     assert "lost" in row and "31%" not in row and "2.0G" not in row
+    assert " cpu-b: cpu on lab  its connection broke" in text, "the cursor is on it, and the row about it has none either"
 
 
 def test_routine_does_not_push_what_matters_off_the_overview() -> None:

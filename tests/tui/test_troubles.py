@@ -14,6 +14,7 @@ from engine.commands.cluster.why import COMMANDS
 from engine.diagnosis.finding import Remedy
 from noodle_tui.changes.reducer import reduce
 from noodle_tui.cluster.recording import Recording
+from noodle_tui.cluster.replay import lead_of
 from noodle_tui.core import messages as m
 from noodle_tui.core.keys import KEYS as ALL_KEYS
 from noodle_tui.core.keys import named
@@ -27,16 +28,16 @@ RECORDINGS = Path(__file__).parent / "troubles" / "recordings"
 FACTS = json.loads((RECORDINGS / "troubles.json").read_text())
 WITHIN_S = 10.0
 NAMED = {  # what the line must hold: the cause, and the key
-    "slow-node": ("Slow node {subject}", "enter, D = plan without it"),
+    "slow-node": ("Slow node {subject}", "D = plan without it"),
     "busy-host": ("Busy host {subject}", "enter = its figures"),
     "slow-link": ("Slow link", "> {subject}", "4 = other plans"),
     "flapping-link": ("Unsteady link", "> {subject}", "4 = other plans"),
-    "dead-node": ("Lost node {subject}", "enter, D = forget it"),
+    "dead-node": ("Lost node {subject}", "D = forget it"),
     "memory-short": ("Memory short w", "4 = other plans"),
-    "kv-full": ("KV full", "6 = sessions"),
-    "huge-prompts": ("being read", "6 = sessions"),
-    "old-plan": ("Plan older than the facts", "R = plan again"),
-    "adaptation-rests": ("Adaptation rests", "R = plan again"),
+    "kv-full": ("KV cache full", "6 = sessions"),
+    "huge-prompts": ("prompts being read hold up answers", "6 = sessions"),
+    "old-plan": ("Plan out of date", "R = plan again"),
+    "adaptation-rests": ("Plan set by hand", "R = plan again"),
     "coordinator-stalled": ("Coordinator", "9 = logs"),
 }
 
@@ -87,6 +88,21 @@ def test_no_row_is_calmer_than_the_first_line_and_that_always_names_a_key(name: 
         if said:
             assert "ok" not in rows[0].split(), told
             assert re.search(r"\S = \S", said), told
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_a_jump_in_a_replay_says_what_was_said_when_it_was_played(name: str) -> None:
+    path = RECORDINGS / f"{name}.jsonl.gz"
+    recording, state = Recording(path), ConsoleState()
+    for index, entry in enumerate(recording.entries):
+        if (frame := recording.frame(index)) is None:
+            continue
+        state = reduce(state, m.FrameArrived(frame, entry.wall_s), entry.at_s)
+        if index % 4 == 3:
+            jumped = m.FrameArrived(frame, entry.wall_s, anew=True, lead=lead_of(recording, index))
+            there = reduce(ConsoleState(), jumped, entry.at_s)
+            assert [f.key for f in there.standing.said] == [f.key for f in state.standing.said], f"{entry.at_s:.1f}"
+    recording.close()
 
 
 def test_a_hop_that_takes_most_of_a_step_is_the_bottleneck_everywhere() -> None:

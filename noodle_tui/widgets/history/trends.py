@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.data.status import SessionStatus
+from engine.data.status import NodeState, SessionStatus
 from engine.diagnosis.diagnose import memory_share
 from noodle_tui.core.looks import FINE_SPAN_S, Points, column_of, columns
 from noodle_tui.listings.nodes import NodeRow, kv_share, utilisation
@@ -117,17 +117,23 @@ def of_node(state: ConsoleState, row: NodeRow) -> tuple[Trend, ...]:
     """Its stage's time beside the plan, what it holds of what it may, and how busy it is."""
     node, stage, looks, span_s = row.node, row.stage, state.history.looks, state.setup.graph_span_s
     name, found = node.worker_id[-16:], []
+    now = "-" if node.state is NodeState.LOST else ""  # who is gone uses nothing now; what it did before is drawn
     if stage is not None:
-        found.append(_timed(f"{name} p50", stage.compute_p50_s, stage.planned_s, looks.of_node(node.worker_id, "time_s", span_s)))
+        found.append(
+            _timed(f"{name} p50", 0.0 if now else stage.compute_p50_s, stage.planned_s, looks.of_node(node.worker_id, "time_s", span_s))
+        )
     use = looks.of_node(node.worker_id, "use", span_s)
     most = max(1.0, _nice(max((value for _, value in use), default=0.0)))
     found += [
         Trend(
-            f"{name} memory", percent(memory_share(node)), "0..100%",
+            f"{name} memory", now or percent(memory_share(node)), "0..100%",
             looks.of_node(node.worker_id, "memory", span_s), 1.0, state.thresholds.memory,
         ),
-        Trend(f"{name} util", percent(utilisation(row)), f"0..{percent(most)}", use, most),
-        Trend(f"{name} KV", percent(kv_share(node)), "0..100%", looks.of_node(node.worker_id, "kv", span_s), 1.0, state.thresholds.kv),
+        Trend(f"{name} util", now or percent(utilisation(row)), f"0..{percent(most)}", use, most),
+        Trend(
+            f"{name} KV", now or percent(kv_share(node)), "0..100%",
+            looks.of_node(node.worker_id, "kv", span_s), 1.0, state.thresholds.kv,
+        ),
     ]  # fmt: skip
     return tuple(found)
 
