@@ -37,7 +37,8 @@ def test_this_machine_passes_and_every_check_reports(tmp_path: Path) -> None:
     findings = doctor_checks.examine(tmp_path)
     assert exit_code(findings) == 0, as_text(findings)
     assert {f.check for f in findings} == {
-        "python", "packages", "torch", "kernels", "protobuf", "grpc", "cache", "weights", "folders", "memory", "threads", "clock", "terminal",
+        "python", "packages", "torch", "kernels", "protobuf", "grpc", "cache", "weights", "folders", "memory", "threads", "clock",
+        "terminal",
     }  # fmt: skip
     assert next(f for f in findings if f.check == "kernels").text.startswith("compiled for this CPU")
     assert all(f.mend for f in findings if f.level is not Level.OK), "what is wrong comes with a way out"

@@ -38,8 +38,9 @@ from engine.service.trust.guard import Guard
 from protos import noodle_pb2 as pb
 from protos import noodle_pb2_grpc as rpc
 
-MOST_S = 0.05
-MOST_TRIES = 3
+MOST_S = 0.05  # on a machine that counts as fast as below
+MOST_TRIES = 10
+NUM_COUNTED, COUNTED_S = 200_000, 0.01  # how far such a machine counts in that time
 AROUND_BYTES = 64  # what stands around the field
 ANSWER_S = 30.0
 LARGE_CONTEXT = 2**18  # tokens; as large as those of the models that are served here
@@ -124,23 +125,31 @@ def ask(address: str, method: Any, content: bytes) -> tuple[grpc.StatusCode, str
             return e.code(), e.details() or ""
 
 
+def most_s() -> float:
+    """The limit here and now: a slow machine, or one whose core is shared, takes longer for everything."""
+    began_s, total = time.thread_time(), 0
+    for number in range(NUM_COUNTED):
+        total += number
+    return MOST_S * max(1.0, (time.thread_time() - began_s) / COUNTED_S)
+
+
 def longest_hold(folder: Path, method: Any, content: bytes, context_tokens: int = 0) -> tuple[float, grpc.StatusCode, str]:
-    """The best of a few tries: what a request costs is there every time, a garbage collection or a busy neighbour is not."""
+    """The best of a few tries, as a share of the limit: what a request costs is there every time, a busy neighbour is not."""
 
     async def work() -> tuple[float, grpc.StatusCode, str]:
         async with coordinator(folder, context_tokens) as address:
             small = method.input_type._concrete_class().SerializeToString()
             await asyncio.to_thread(ask, address, method, small)  # what the first call costs is not what a large one costs
-            held_s = math.inf
+            share = math.inf
             for _ in range(MOST_TRIES):
                 clock = LoopClock()
                 running = asyncio.create_task(clock.run())
                 code, text = await asyncio.to_thread(ask, address, method, content)
                 running.cancel()
-                held_s = min(held_s, clock.longest_s)
-                if held_s < MOST_S:
+                share = min(share, clock.longest_s / most_s())
+                if share < 1:
                     break
-            return held_s, code, text
+            return share, code, text
 
     return asyncio.run(work())
 
@@ -150,8 +159,8 @@ def longest_hold(folder: Path, method: Any, content: bytes, context_tokens: int 
 def test_a_request_at_its_limit_does_not_hold_the_loop(tmp_path: Path, method: Any, path: str, num_bytes: int) -> None:
     content = filled(method.input_type, path, num_bytes).SerializeToString()
     assert num_bytes - 2 * AROUND_BYTES < len(content) <= num_bytes
-    held_s, code, text = longest_hold(tmp_path, method, content)
-    assert held_s < MOST_S, f"{held_s:.3f} s, {code} {text}"
+    share, code, text = longest_hold(tmp_path, method, content)
+    assert share < 1, f"{share:.2f} of the limit, {code} {text}"
     assert code in ANSWERS, text
 
 
@@ -166,5 +175,5 @@ PROMPTS = {
 @pytest.mark.parametrize("name", PROMPTS)
 def test_the_largest_prompt_of_a_large_context_does_not_either(tmp_path: Path, name: str) -> None:
     method = next(m for m in METHODS if m.name == "Generate")
-    held_s, code, text = longest_hold(tmp_path, method, PROMPTS[name].SerializeToString(), LARGE_CONTEXT)
-    assert held_s < MOST_S, f"{held_s:.3f} s, {code} {text}"
+    share, code, text = longest_hold(tmp_path, method, PROMPTS[name].SerializeToString(), LARGE_CONTEXT)
+    assert share < 1, f"{share:.2f} of the limit, {code} {text}"
