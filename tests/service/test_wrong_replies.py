@@ -70,7 +70,7 @@ async def _to_the_end(answer: Any) -> None:
 async def by_new_worker(address: str) -> None:
     worker = Worker(WorkerOptions(worker_id="w1", join=address), "127.0.0.1:1", _stage_service(address), Meters(), Access())
     async with Access().channel(address) as channel:
-        await worker._connect(rpc.ControlStub(channel), "starting", asyncio.Event())
+        await worker._connect(rpc.ControlStub(channel), "starting")
 
 
 async def by_worker_without_the_folder(address: str) -> None:
