@@ -47,8 +47,14 @@ def same(found: torch.Tensor, expected: torch.Tensor) -> bool:
     return torch.equal(found.nan_to_num().view(torch.int32), expected.nan_to_num().view(torch.int32))
 
 
+ALL = ["rms_norm", "round_rows", "put_together", "rotary"]
+# In which order torch sums a row was compared for these instruction sets; elsewhere its own norm may have to stay.
+IS_KNOWN = torch.backends.cpu.get_cpu_capability() == "AVX2"
+
+
 def test_all_are_compiled_here() -> None:
-    assert row_kernels().names == ["rms_norm", "round_rows", "put_together", "rotary"]
+    names = row_kernels().names
+    assert names == ALL or (not IS_KNOWN and names == ALL[1:])
 
 
 @settings(max_examples=60, deadline=None)
@@ -119,7 +125,7 @@ def test_norms_are_found_by_what_they_compute(kind: type[nn.Module]) -> None:
     expected = norm(hidden)
     shorten_forwards(norm)
     shorten_forwards(other)
-    assert "forward" in vars(norm) and "forward" not in vars(other)
+    assert ("forward" in vars(norm)) == ("rms_norm" in row_kernels().names) and "forward" not in vars(other)
     assert torch.equal(norm(hidden), expected)
     assert norm(hidden.double()).dtype is torch.float64
 
@@ -145,7 +151,7 @@ def test_a_stage_has_the_same_logits_without_them(family: str, dtype: str, tmp_p
         monkeypatch.setattr(module, "row_kernels", RowKernels)
     expected = logits(tmp_path, dtype)
     assert all(map(torch.equal, found[:-1], expected[:-1]))
-    assert family == "gpt2" or found[-1] > expected[-1], "nothing was compiled"
+    assert family == "gpt2" or row_kernels().names != ALL or found[-1] > expected[-1], "nothing was compiled"
 
 
 def test_without_numba_steps_run_all_the_same() -> None:
