@@ -29,6 +29,7 @@ import torch
 from torch.linalg import vector_norm
 
 from engine.model.row_kernels.kernels import row_kernels
+from engine.model.row_kernels.plain import in_parts
 
 LARGEST = 127  # of a weight
 LARGEST_INPUT = 2**13
@@ -95,8 +96,7 @@ def put_together(sums: torch.Tensor, rows: Rows, start: int, num_outputs: int) -
 
 def whole_product(left: torch.Tensor, right: torch.Tensor) -> Callable[[], torch.Tensor]:
     """What multiplies int8 [T, K] by int8 [K, N] to float32 [T, N], to be called once or more; the layout is made before."""
-    upper = torch.mul(left.float(), 1 / _PARTS).round_()
-    rows = Rows(torch.cat((upper, torch.sub(left.float(), upper, alpha=_PARTS))), torch.ones(len(left), 1))
+    rows = Rows(in_parts(left.float(), _PARTS), torch.ones(len(left), 1))
     return partial(_packed(right.t(), torch.ones(right.shape[1]), best_kernel()).product, rows)
 
 

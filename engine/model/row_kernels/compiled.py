@@ -15,7 +15,8 @@ from numba.extending import intrinsic
 
 from engine.folders import cache_folder
 
-numba.config.CACHE_DIR = str(cache_folder() / "numba")  # beside the code nothing may be written; numba names the CPU in its index
+# Beside the code nothing may be written. numba names the CPU in its index.
+numba.config.CACHE_DIR = numba.config.CACHE_DIR or str(cache_folder() / "numba")
 
 _ONE, _NONE, _NO_NUMBER = np.float32(1), np.float32(0), np.float32(np.nan)
 _LEVELS = 4  # of partial sums
@@ -38,6 +39,12 @@ def _compiled(num_whole: int, *further: Any) -> Any:
 
 
 @njit(inline="always", error_model="numpy")
+def _add_squares(sums: Any, row: Any, first: int, count: int) -> None:
+    for k in range(count):
+        sums[k] += row[first + k] * row[first + k]
+
+
+@njit(inline="always", error_model="numpy")
 def _sum_of_squares(row: Any, size: int, lanes: int, partial: Any) -> Any:
     """The sum of row * row with torch's roundings: ATen/native/cpu/SumKernel.cpp, `vectorized_inner_sum`.
 
@@ -55,9 +62,7 @@ def _sum_of_squares(row: Any, size: int, lanes: int, partial: Any) -> Any:
     index = 0
     while index + step <= num_steps:
         for _ in range(step):
-            first = index * width
-            for k in range(width):
-                partial[0, k] += row[first + k] * row[first + k]
+            _add_squares(partial[0], row, index * width, width)
             index += 1
         for level in range(1, _LEVELS):
             for k in range(width):
@@ -66,16 +71,13 @@ def _sum_of_squares(row: Any, size: int, lanes: int, partial: Any) -> Any:
             if (index & (mask << (level * power))) != 0:
                 break
     while index < num_steps:
-        first = index * width
-        for k in range(width):
-            partial[0, k] += row[first + k] * row[first + k]
+        _add_squares(partial[0], row, index * width, width)
         index += 1
     for level in range(1, _LEVELS):
         for k in range(width):
             partial[0, k] += partial[level, k]
     for vector in range(num_steps * _AT_ONCE, num_vectors):
-        for k in range(lanes):
-            partial[0, k] += row[vector * lanes + k] * row[vector * lanes + k]
+        _add_squares(partial[0], row, vector * lanes, lanes)
     for vector in range(1, _AT_ONCE):
         for k in range(lanes):
             partial[0, k] += partial[0, vector * lanes + k]

@@ -1,6 +1,6 @@
 """The row kernels of this machine: compiled where that gives the bits of torch's operations, else those operations themselves.
 
-Which it is was found by trying, once in a process. Compiled ones need numba; on a CPU whose vectors torch sums in another order than
+Which it is, is found by trying, once in a process. Compiled ones need numba; on a CPU whose vectors torch sums in another order than
 is known here, the norm stays torch's. Answers have the same bits either way.
 
 Shapes are those of `plain`.

@@ -24,9 +24,13 @@ def round_rows(rows: torch.Tensor, largest: int, num_parts: int, least: float) -
     dimensions before K the first one is doubled.
     """
     scales = torch.add(least, vector_norm(rows, math.inf, -1, keepdim=True), alpha=1 / largest)
-    whole = (rows / scales).round_()
+    return in_parts((rows / scales).round_(), num_parts), scales
+
+
+def in_parts(whole: torch.Tensor, num_parts: int) -> torch.Tensor:
+    """Whole numbers [T, K], each `num_parts` x upper + lower: the upper parts, then the lower parts [2T, K]."""
     upper = torch.mul(whole, 1 / num_parts).round_()
-    return torch.cat((upper, torch.sub(whole, upper, alpha=num_parts))), scales
+    return torch.cat((upper, torch.sub(whole, upper, alpha=num_parts)))
 
 
 def put_together(sums: torch.Tensor, scales: torch.Tensor, start: int, num_outputs: int, num_parts: int) -> torch.Tensor:

@@ -1,10 +1,9 @@
 """Cheaper forwards for modules that every decode row passes through; the arithmetic stays the same.
 
 At one row per step a small model spends much of its time between kernels; norms and rotary positions are one call each where row kernels
-with the same bits are compiled. For some rows at once oneDNN is faster than the
-product that torch takes, if the weight lies as [out, in]: GPT-2's 3072 x 768 takes 0.47 instead of 0.63 ms for eight rows on two
-cores, Llama's 5632 x 2048 on one core 5.5 instead of 9.7 ms. For fewer than four it is slower. Modules are matched by their exact class,
-so a subclass that does something else keeps its own forward.
+with the same bits are compiled. For some rows at once oneDNN is faster than the product that torch takes, if the weight lies as [out,
+in]: GPT-2's 3072 x 768 takes 0.47 instead of 0.63 ms for eight rows on two cores, Llama's 5632 x 2048 on one core 5.5 instead of 9.7 ms.
+For fewer than four it is slower. Modules are matched by their exact class, so a subclass that does something else keeps its own forward.
 """
 
 from __future__ import annotations
