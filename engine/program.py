@@ -21,7 +21,8 @@ from engine.printable import one_line
 
 INTERRUPTED = 130
 TRACEBACK_VARIABLE = "NOODLE_TRACEBACK"
-EXTRAS = {"textual": "console", "rich": "console", "prompt_toolkit": "console"}  # which part of the package a module comes with
+# which part of the package a module comes with
+EXTRAS = {"textual": "console", "rich": "console", "prompt_toolkit": "console", "zeroconf": "discovery"}
 
 
 def run_program(name: str, command: Callable[[Sequence[str]], int], argv: Sequence[str] | None = None) -> int:

@@ -24,6 +24,7 @@ GUIDES = ROOT / ".github" / "guides"
 SERVER = "# a terminal of its own"
 PORTS = ("7070", "8000", "8443")
 LIMIT_S = 150.0
+ORDERLY = (0, 130, -signal.SIGINT)
 PROGRAMS = {"noodle-engine": "engine", "noodle-console": "noodle_tui"}
 
 
@@ -105,11 +106,10 @@ class Player:
 
     def close(self) -> None:
         """Ctrl-C in every terminal; each program ends in order."""
-        for server in reversed(self._servers):
-            server.send_signal(signal.SIGINT)
-            assert server.wait(60) in (0, 130), f"{server.args!r} ended with {server.returncode}"
+        wrong = [f"{server.args!r} ended with {code}" for server in reversed(self._servers) if (code := _interrupted(server)) not in ORDERLY]
         self._shell.kill()
         self._shell.wait()
+        assert not wrong, wrong
 
     def _type(self, typed: Typed) -> None:
         stdin, mark = self._shell.stdin, "the command is over:"
@@ -155,6 +155,16 @@ class Player:
         kept = {name: value for name in ("PYTHONPATH", "NOODLE_CACHE", "LANG", "TMPDIR") if (value := os.environ.get(name))}
         path = f"{programs}{os.pathsep}{os.environ['PATH']}"
         return {**kept, "PATH": path, "HOME": str(self.folder), "NOODLE_CONNECT": f"127.0.0.1:{self.ports['7070']}"}
+
+
+def _interrupted(server: subprocess.Popen[bytes]) -> int:
+    """Its exit code; what does not end is killed, and nothing stays behind."""
+    server.send_signal(signal.SIGINT)
+    try:
+        return server.wait(60)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        return server.wait()
 
 
 @contextlib.contextmanager

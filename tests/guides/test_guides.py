@@ -32,6 +32,13 @@ def test_one_machine(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(bool(missing("bash")), reason=missing("bash"))
+def test_another_machine(tmp_path: Path) -> None:
+    pytest.importorskip("zeroconf", reason="zeroconf is not installed: pip install 'noodlecore[discovery]'")
+    with played("another_machine.md", tmp_path):
+        assert (tmp_path / "laptop" / "laptop.key").exists() and not (tmp_path / "certs" / "laptop.key").exists()
+
+
+@pytest.mark.skipif(bool(missing("bash")), reason=missing("bash"))
 def test_troubleshooting(tmp_path: Path) -> None:
     with played("troubleshooting.md", tmp_path):
         pass

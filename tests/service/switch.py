@@ -13,6 +13,7 @@ import selectors
 import socket
 import sys
 import time
+from collections.abc import Iterable
 
 ETH_P_ALL = 3
 PACKET_IGNORE_OUTGOING = 23
@@ -58,9 +59,15 @@ class Switch:
                 frame = self._ports[source].recv(LARGEST_FRAME_BYTES)
             except BlockingIOError:
                 return
-            target = self._by_address.get(frame[:6])
-            if target is not None and (source, target) not in self._cut:
-                self._waiting.append((due_s, target, frame))
+            for target in self._targets(source, frame):
+                if (source, target) not in self._cut:
+                    self._waiting.append((due_s, target, frame))
+
+    def _targets(self, source: str, frame: bytes) -> Iterable[str]:
+        """What is for a group of hosts goes to all others."""
+        if frame[0] & 1:
+            return [host for host in self._ports if host != source]
+        return [self._by_address[frame[:6]]] if frame[:6] in self._by_address else []
 
     def _send_due(self) -> None:
         now_s = time.monotonic()

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,11 @@ pytest.importorskip("zeroconf", reason="zeroconf is not installed: pip install '
 from engine import cli
 from engine.data.errors import InvalidInput, NotFound, Refused
 from engine.service.trust import discovery
-from engine.service.trust.discovery import Announcement, find
+from engine.service.trust.certificates import make_authority
+from engine.service.trust.discovery import COORDINATORS, INVITATIONS, Announcement, find_coordinator, find_invitation
+from engine.service.trust.invitation import Desk
+from engine.service.worker.admission import admitted
+from engine.service.worker.options import WorkerOptions
 from tests.service.hosts import why_not
 
 REASON = why_not()
@@ -32,9 +37,8 @@ def loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.asynccontextmanager
-async def announced(address: str, cluster_id: str, says: str = "") -> AsyncIterator[None]:
-    announcement = Announcement(address, cluster_id)
-    announcement.address = says or announcement.address
+async def announced(address: str, name: str, kind: str = COORDINATORS) -> AsyncIterator[None]:
+    announcement = Announcement(kind, name, address)
     await announcement.open()
     try:
         yield
@@ -45,9 +49,9 @@ async def announced(address: str, cluster_id: str, says: str = "") -> AsyncItera
 def test_what_is_announced_is_found_until_it_ends() -> None:
     async def work() -> None:
         async with announced("127.0.0.1:7070", "noodle-one"):
-            assert await find(PATIENCE_S) == "127.0.0.1:7070"
+            assert await find_coordinator(PATIENCE_S) == "127.0.0.1:7070"
         with pytest.raises(NotFound, match=r"within 2 s.*--announce, or give --join HOST:PORT"):
-            await find(SHORT_S)
+            await find_coordinator(SHORT_S)
 
     asyncio.run(work())
 
@@ -56,7 +60,7 @@ def test_of_several_none_is_taken() -> None:
     async def work() -> None:
         async with announced("127.0.0.1:7070", "noodle-one"), announced("127.0.0.1:7071", "noodle-two"):
             with pytest.raises(InvalidInput, match=r"one of noodle-one at 127\.0\.0\.1:7070, noodle-two at 127\.0\.0\.1:7071"):
-                await find(PATIENCE_S)
+                await find_coordinator(PATIENCE_S)
 
     asyncio.run(work())
 
@@ -69,8 +73,8 @@ def test_what_is_no_address_is_passed_over(bytes_said: bytes) -> None:
 
 @pytest.mark.parametrize("address", ["unix:/tmp/c", "10.99.0.1:7070", "[::1]:7070"])
 def test_an_address_that_nobody_could_find_is_refused(address: str) -> None:
-    with pytest.raises(Refused, match="--announce"):
-        Announcement(address, "c")
+    with pytest.raises(Refused, match="others could look for it: give --listen"):
+        Announcement(COORDINATORS, "c", address)
 
 
 @pytest.mark.parametrize(
@@ -90,13 +94,53 @@ def test_it_is_off_by_default() -> None:
     assert "--announce" not in cli.parsers()[1]["up"]._option_string_actions, "a cluster of one machine is for its user alone"
 
 
+def test_an_invitation_without_an_address_is_found_until_it_was_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a name of its own: another one waits beside it. The coordinator's address comes with the certificate."""
+    make_authority(tmp_path / "head", "of the test")
+    monkeypatch.setenv("NOODLE_CERTS", str(tmp_path / "laptop"))
+
+    async def work() -> None:
+        desk, other = (Desk(tmp_path / "head", "127.0.0.1:7070") for _ in range(2))
+        mine, its = await desk.open("127.0.0.1:0"), await other.open("127.0.0.1:0")
+        async with announced(its.at, its.public_name, INVITATIONS):
+            async with announced(mine.at, mine.public_name, INVITATIONS):
+                found = await admitted(WorkerOptions(join=str(replace(mine, at="")), worker_id="laptop"))
+                assert await desk.used(PATIENCE_S) == "laptop" and not other._is_granted
+            assert (found.join, found.server.security.tls_ca) == ("127.0.0.1:7070", tmp_path / "laptop" / "ca.pem")
+            with pytest.raises(NotFound, match="nobody of this network waits for this invitation: it was used already or is over"):
+                await find_invitation(mine.public_name, SHORT_S)
+
+    asyncio.run(work())
+
+
+def test_who_says_to_be_where_an_invitation_is_answered_is_told_nothing_without_its_authority(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("own", "foreign"):
+        make_authority(tmp_path / name, name)
+    monkeypatch.setenv("NOODLE_CERTS", str(tmp_path / "laptop"))
+
+    async def work() -> None:
+        invitation = await Desk(tmp_path / "own", "127.0.0.1:7070").open("127.0.0.1:0")
+        trap = Desk(tmp_path / "foreign", "127.0.0.1:7070")
+        heard: list[object] = []
+        trap._reply = lambda asked: heard.append(asked) or ({}, "")  # type: ignore[method-assign,func-returns-value]
+        async with announced((await trap.open("127.0.0.1:0")).at, invitation.public_name, INVITATIONS):
+            with pytest.raises(Refused, match="belongs to another authority than the one that invited: nothing was told it"):
+                await admitted(WorkerOptions(join=str(replace(invitation, at=""))))
+        assert heard == [] and invitation.token not in invitation.public_name and not (tmp_path / "laptop").exists()
+
+    asyncio.run(work())
+
+
 @pytest.mark.skipif(bool(REASON), reason=REASON)
 @pytest.mark.timeout(300)
-def test_a_worker_joins_what_it_found_and_nobody_of_another_authority(tmp_path: Path) -> None:
-    """In a network of its own, which has a loopback and nothing else."""
-    inside = f"ip link set lo up && exec {sys.executable} -m tests.service.nearby {tmp_path}"
-    done = subprocess.run(["unshare", "--net", "sh", "-c", inside], capture_output=True, text=True, timeout=280, check=False)
+def test_workers_of_another_host_join_what_they_found_and_nobody_of_another_authority(tmp_path: Path) -> None:
+    """One by its own certificate, one by an invitation that has no address."""
+    command = [sys.executable, "-m", "tests.service.nearby", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     seen: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    assert seen["workers"] == ["gpu-a"]
+    assert seen["workers"] == ["gpu-a", "laptop"]
+    assert seen["line"].startswith("noodle-engine worker --join noodle:") and seen["line"].count(",") == 1 and "10.77" not in seen["line"]
     assert seen["stranger_code"] != 0 and "was not signed by the authority" in seen["stranger"]

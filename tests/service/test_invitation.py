@@ -23,6 +23,7 @@ from engine.service.trust.invitation import Desk, Invitation, accept, read_invit
 
 JOIN, HERE = "127.0.0.1:7070", "127.0.0.1:0"
 DEADLINE_S = 120.0
+FIELDS = "a" * 64 + "," + "b" * 43
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def talk(head: Path, work: Callable[[Desk, Invitation], Coroutine[Any, Any, None
 def test_a_machine_gets_a_certificate_for_a_key_that_never_travels(head: Path, tmp_path: Path) -> None:
     async def work(desk: Desk, invitation: Invitation) -> None:
         found = await accept(read_invitation(str(invitation)), "laptop", tmp_path / "laptop")
-        assert await desk.used(DEADLINE_S) == found.name == "laptop"
+        assert await desk.used(DEADLINE_S) == found.name == "laptop" and found.join == JOIN
         assert found.key.stat().st_mode & 0o777 == 0o600 and not (head / "laptop.key").exists()
         said = certificates.read_certificate(found.certificate)
         assert (said.name, said.role) == ("laptop", "worker") and said in certificates.issued(head)
@@ -170,11 +171,11 @@ def test_a_name_that_is_taken_and_a_folder_of_another_cluster_are_refused_and_th
 
 
 @pytest.mark.parametrize(
-    "line", ["noodle:", "noodle:a:1,b:2,c,d", "noodle:127.0.0.1:1,127.0.0.1:2", "noodle:127.0.0.1:x,h:1," + "a" * 64 + "," + "b" * 43]
+    "line", ["", "a:1,c,d", "127.0.0.1:1", f"127.0.0.1:x,{FIELDS}", f"unix:/a,{FIELDS}", FIELDS[1:], f"a:1,b:2,{FIELDS}"]
 )
 def test_half_a_line_is_refused(line: str) -> None:
     with pytest.raises(InvalidInput, match=r"not whole|not allowed"):
-        read_invitation(line)
+        read_invitation(f"noodle:{line}")
 
 
 @pytest.mark.timeout(900)
@@ -190,10 +191,14 @@ def test_one_paste_adds_a_machine_to_a_cluster(tmp_path: Path) -> None:
         assert process.stdout is not None
         return process.stdout.readline().strip()
 
+    def typed(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "engine", *words]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=300, check=False)
+
     def run(*words: str) -> str:
-        return subprocess.run(
-            [sys.executable, "-m", "engine", *words], env=environment, capture_output=True, text=True, timeout=300, check=True
-        ).stdout
+        done = typed(environment, *words)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     try:
         run("certs", "init")
@@ -209,11 +214,12 @@ def test_one_paste_adds_a_machine_to_a_cluster(tmp_path: Path) -> None:
         joined = json.loads(start(elsewhere, *line.split()[1:], "--id", "laptop", "--threads", "1"))
         assert joined["worker_id"] == "laptop" and started[1].wait(60) == 0
         own = [f"--tls-cert={folder}/ann.pem", f"--tls-key={folder}/ann.key", f"--tls-ca={folder}/ca.pem"]
-        answer = json.loads(run("generate", "--prompt-ids", "1,2,3", "--max-new-tokens", "4", "--connect", address, "--json", *own))
+        asked = ("generate", "--prompt-ids", "1,2,3", "--max-new-tokens", "4", "--connect", address, "--json", *own)
+        while "is being prepared" in typed(environment, *asked).stderr:
+            pass
+        answer = json.loads(run(*asked))
         assert len(answer["token_ids"]) == 4 and [s["worker_id"] for s in answer["stages"]] == ["laptop"]
-        again = subprocess.run(
-            [sys.executable, "-m", "engine", *line.split()[1:]], env=elsewhere, capture_output=True, text=True, timeout=300, check=False
-        )
+        again = typed(elsewhere, *line.split()[1:])
         assert again.returncode == 1 and "was used already or is over" in again.stderr and "Traceback" not in again.stderr
     finally:
         for process in started:

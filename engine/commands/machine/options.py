@@ -96,9 +96,18 @@ class Certs:
 class Invite:
     """Print one line that lets another machine join, and wait for it; run it where `certs init` was."""
 
-    join: str = option(required=True, default="", metavar="HOST:PORT", help="the coordinator's address, as the other machine reaches it")
+    join: str = option(
+        required=True,
+        default="",
+        metavar="HOST:PORT",
+        help="the coordinator's address, as the other machine reaches it, or auto: both look for one that says `--announce`",
+    )
     name: str = option(default="", metavar="NODE", help="what the other machine is called (default: as it calls itself)")
-    listen: str = option(default="", metavar="HOST:PORT", help="where this waits for it (default: the coordinator's host, at a free port)")
+    listen: str = option(
+        default="",
+        metavar="HOST:PORT",
+        help="where this waits for it, at a free port if none is said (default: the coordinator's host; with auto: this machine)",
+    )
     minutes: int = option(kind=whole(1), default=10, metavar="N", help="how long it counts (default %(default)s)")
     folder: Path = option(
         "--dir",

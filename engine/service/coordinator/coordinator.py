@@ -152,14 +152,12 @@ def _start_recorder(folder: Path, model: ModelRef, options: CoordinatorOptions, 
 
 
 async def _announced(address: str, cluster_id: str, guard: Guard) -> Announcement:
-    """Raises NotSupported without the package for it, Refused where anybody who finds the coordinator could join."""
+    """Raises Refused where anybody who finds the coordinator could join."""
     if not guard.known.tokens and not guard.asks_for_certificates:
         raise Refused("--announce tells a whole network where this is: give --tls-cert, --tls-key and --tls-ca, or --token-file, too")
-    try:
-        from engine.service.trust.discovery import Announcement
-    except ModuleNotFoundError as e:
-        raise NotSupported(f"--announce needs {e.name}, which is not installed: pip install 'noodlecore[discovery]'") from e
-    announcement = Announcement(address, cluster_id)
+    from engine.service.trust.discovery import COORDINATORS, Announcement
+
+    announcement = Announcement(COORDINATORS, cluster_id, address)
     await announcement.open()
     return announcement
 

@@ -1,7 +1,7 @@
-"""A coordinator that says on the local network where it is (multicast DNS), and a worker that looks for it.
+"""Who says on the local network where it is (multicast DNS), and who looks for it: coordinators, and machines that wait for an invited one.
 
-Whoever is on that network can say so too: nobody is believed for it. A worker that looks must have something that shows whom it found,
-and a coordinator that tells must know its callers.
+Whoever is on that network can say so too: nobody is believed for it. Who looks must have something that shows whom it found, and a
+coordinator that tells must know its callers.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZerocon
 from engine.data.errors import InvalidInput, NotFound, Refused, Unavailable
 from engine.service.addresses import check_address, is_loopback, split_address
 
-KIND = "_noodlecore._tcp.local."
+COORDINATORS, INVITATIONS = "_noodlecore._tcp.local.", "_noodle-invite._tcp.local."
 LIMIT_S = 10.0  # for somebody to answer
 SETTLE_S = 1.0  # after the first, for others
-_ASK_LIMIT_MS = 2000
+_ASK_LIMIT_S = 2.0
 _AT = b"at"
 
 
 class Announcement:
     """From `open` to `close`."""
 
-    def __init__(self, address: str, cluster_id: str) -> None:
-        """`address` is where the coordinator listens, HOST:PORT."""
+    def __init__(self, kind: str, name: str, address: str) -> None:
+        """`address` is where the one of that name listens, HOST:PORT."""
         self.address = _reached_at(address)
-        self._name = cluster_id
+        self._kind, self._name = kind, name
         self._zeroconf: AsyncZeroconf | None = None
 
     async def open(self) -> None:
         """Raises Unavailable where this machine's network does not carry it."""
         host, port = split_address(self.address)
         properties: Mapping[str | bytes, str | bytes | None] = {_AT: self.address}
-        info = AsyncServiceInfo(KIND, f"{self._name}.{KIND}", port, properties=dict(properties), server=f"{self._name}.local.")
+        info = AsyncServiceInfo(self._kind, f"{self._name}.{self._kind}", port, properties=dict(properties), server=f"{self._name}.local.")
         info.addresses = [socket.inet_aton(host)]
         try:
             self._zeroconf = AsyncZeroconf(interfaces=[host], ip_version=IPVersion.V4Only)
@@ -45,9 +45,7 @@ class Announcement:
         except (OSError, NonUniqueNameException) as error:
             await self.close()
             why = getattr(error, "strerror", "") or str(error) or type(error).__name__
-            raise Unavailable(
-                f"--announce does not work on {host} ({why}): leave it out, and give workers --join {self.address}"
-            ) from error
+            raise Unavailable(f"{host} does not carry multicast DNS ({why}): tell others the address {self.address} instead") from error
 
     async def close(self) -> None:
         """Say that it is there no more."""
@@ -56,7 +54,7 @@ class Announcement:
             self._zeroconf = None
 
 
-async def find(limit_s: float = LIMIT_S) -> str:
+async def find_coordinator(limit_s: float = LIMIT_S) -> str:
     """The address of the one coordinator that says where it is. Raises NotFound if there is none, InvalidInput if there are several."""
     found: dict[str, str] = {}  # by address: what the cluster is called
     names: asyncio.Queue[str] = asyncio.Queue()
@@ -66,16 +64,15 @@ async def find(limit_s: float = LIMIT_S) -> str:
             names.put_nowait(name)
 
     async with AsyncZeroconf(interfaces=_own_hosts(), ip_version=IPVersion.V4Only) as zeroconf:
-        browser = AsyncServiceBrowser(zeroconf.zeroconf, KIND, handlers=[changed])
+        browser = AsyncServiceBrowser(zeroconf.zeroconf, COORDINATORS, handlers=[changed])
         try:
             async with asyncio.timeout(limit_s) as limit:
                 while True:
                     name = await names.get()
-                    info = AsyncServiceInfo(KIND, name)
-                    if await info.async_request(zeroconf.zeroconf, _ASK_LIMIT_MS) and (address := _address_in(info.properties)):
+                    if address := await _asked(zeroconf, COORDINATORS, name, _ASK_LIMIT_S):
                         if not found:
                             limit.reschedule(asyncio.get_running_loop().time() + SETTLE_S)
-                        found[address] = name.removesuffix(f".{KIND}")
+                        found[address] = name.removesuffix(f".{COORDINATORS}")
         except TimeoutError:
             pass
         finally:
@@ -90,6 +87,23 @@ async def find(limit_s: float = LIMIT_S) -> str:
     return next(iter(found))
 
 
+async def find_invitation(name: str, limit_s: float = LIMIT_S) -> str:
+    """The address of the machine that waits for whoever has that invitation. Raises NotFound if nobody says where it is."""
+    async with AsyncZeroconf(interfaces=_own_hosts(), ip_version=IPVersion.V4Only) as zeroconf:
+        if address := await _asked(zeroconf, INVITATIONS, f"{name}.{INVITATIONS}", limit_s):
+            return address
+    raise NotFound(
+        "nobody of this network waits for this invitation: it was used already or is over, or the network does not carry multicast DNS; "
+        "ask for another one, by `noodle-engine invite --join HOST:PORT` for one with an address"
+    )
+
+
+async def _asked(zeroconf: AsyncZeroconf, kind: str, name: str, limit_s: float) -> str:
+    """Where the one of that name says that it is; empty if it says nothing in time, or what is no address."""
+    info = AsyncServiceInfo(kind, name)
+    return _address_in(info.properties) if await info.async_request(zeroconf.zeroconf, limit_s * 1000) else ""
+
+
 def _address_in(properties: Mapping[bytes, bytes | None]) -> str:
     """Empty for what is no address: anybody may say anything."""
     text = (properties.get(_AT) or b"").decode("ascii", "replace")
@@ -102,7 +116,7 @@ def _address_in(properties: Mapping[bytes, bytes | None]) -> str:
 def _reached_at(address: str) -> str:
     """HOST:PORT with an IPv4 address of this machine. Raises Refused where it listens at none."""
     if address.startswith("unix:"):
-        raise Refused(f"--announce: {address} is not on a network: give --listen HOST:PORT")
+        raise Refused(f"{address} is not on a network where others could look for it: give --listen HOST:PORT")
     host, port = split_address(address)
     if host == "0.0.0.0":
         outside = [own for own in _own_hosts() if not is_loopback(f"{own}:1")]
@@ -110,7 +124,7 @@ def _reached_at(address: str) -> str:
     if host == "localhost":
         host = "127.0.0.1"
     if host not in _own_hosts():
-        raise Refused(f"--announce: {host} is no IPv4 address of this machine: give --listen with one that workers reach, or 0.0.0.0:PORT")
+        raise Refused(f"{host} is no IPv4 address of this machine, where others could look for it: give --listen with one, or 0.0.0.0:PORT")
     return f"{host}:{port}"
 
 

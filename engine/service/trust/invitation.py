@@ -1,14 +1,16 @@
 """An invitation: one line that lets one machine in, once, for a few minutes. The machine that holds the authority waits for it.
 
-The line names where that machine waits, the coordinator, the fingerprint of the authority, and a token. Whoever pastes it makes a key,
-checks by the fingerprint whom it reached before it shows the token, and gets a certificate for its key. No key ever travels, and
-nothing listens once the invitation was used or is over.
+The line names where that machine waits, the fingerprint of the authority, and a token. Without an address that machine says on the local
+network where it is, under a name that only the token gives. Whoever pastes the line makes a key, checks by the fingerprint whom it
+reached before it shows the token, and gets a certificate for its key and the coordinator's address. No key ever travels, and nothing
+listens once the invitation was used or is over.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import hmac
 import json
 import re
@@ -36,20 +38,24 @@ PREFIX = "noodle:"
 MAX_LINE_BYTES = 64 * 1024
 CALL_LIMIT_S = 15.0
 MAX_WRONG = 5  # tokens, then it is over
-_FIELD = re.compile(r"[A-Za-z0-9_-]{32,64}")
+_LINE = re.compile(PREFIX + r"(?:(?!unix:)([^,]+),)?([0-9a-f]{64}),([A-Za-z0-9_-]{32,64})")
 
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """`at` is where it is answered, `join` the coordinator; both HOST:PORT."""
+    """`at` is where it is answered, HOST:PORT; empty: who has it looks around."""
 
     at: str
-    join: str
     fingerprint: str
     token: str
 
     def __str__(self) -> str:
-        return f"{PREFIX}{self.at},{self.join},{self.fingerprint},{self.token}"
+        return PREFIX + ",".join(part for part in (self.at, self.fingerprint, self.token) if part)
+
+    @property
+    def public_name(self) -> str:
+        """Under which it is looked for; it says nothing about the token."""
+        return hashlib.sha256(self.token.encode()).hexdigest()[:32]
 
 
 def is_invitation(text: str) -> bool:
@@ -58,10 +64,10 @@ def is_invitation(text: str) -> bool:
 
 def read_invitation(text: str) -> Invitation:
     """Raises InvalidInput for a line that is not whole."""
-    parts = text.strip().removeprefix(PREFIX).split(",")
-    if len(parts) != 4 or not all(_FIELD.fullmatch(part) for part in parts[2:]):
+    if (parts := _LINE.fullmatch(text.strip())) is None:
         raise InvalidInput("this invitation is not whole: paste all of the line that `noodle-engine invite` printed")
-    return Invitation(check_address(parts[0]), check_address(parts[1]), parts[2], parts[3])
+    at, fingerprint, token = parts.groups(default="")
+    return Invitation(at and check_address(at), fingerprint, token)
 
 
 def fingerprint_of(authority: x509.Certificate) -> str:
@@ -92,7 +98,7 @@ class Desk:
         except OSError as e:
             raise Unavailable(f"cannot listen on {listen} ({e.strerror or e}): choose another --listen address") from e
         bound = self._server.sockets[0].getsockname()[1]
-        return Invitation(f"{listen.rpartition(':')[0]}:{bound}", self._join, fingerprint_of(self._authority), self._token)
+        return Invitation(f"{listen.rpartition(':')[0]}:{bound}", fingerprint_of(self._authority), self._token)
 
     async def used(self, limit_s: float) -> str:
         """The name of the machine that came; raises Unavailable if none did in time, Unauthorized if somebody guessed."""
@@ -109,8 +115,7 @@ class Desk:
         key = ec.generate_private_key(ec.SECP256R1())
         request = certificates.request_for(key, "invitation")
         certificate = certificates.signed(self._folder, request, "invitation", Role.VIEWER, [host], days=1)
-        pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        replace_whole(folder / "pair.key", pem, mode=0o600)
+        certificates.write_key(folder / "pair.key", key)
         replace_whole(folder / "pair.pem", certificate)
         return folder / "pair.pem", folder / "pair.key"
 
@@ -145,15 +150,17 @@ class Desk:
         pem = certificates.admit(self._folder, str(asked.get("request", "")).encode(), name, Role.WORKER)
         self._is_granted = True  # before anything is sent: whoever asks meanwhile comes too late
         revoked = self._folder / "revoked.pem"
-        return {"name": name, "certificate": pem.decode(), "revoked": revoked.read_text() if revoked.exists() else ""}, name
+        told = {"name": name, "join": self._join, "certificate": pem.decode()}
+        return {**told, "revoked": revoked.read_text() if revoked.exists() else ""}, name
 
 
 # --- the machine that comes -------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """What the invitation brought; files in one folder."""
+    """What the invitation brought: the coordinator's address, and files in one folder."""
 
     name: str
+    join: str
     certificate: Path
     key: Path
     authority: Path
@@ -214,7 +221,8 @@ def _check_folder(folder: Path, invitation: Invitation) -> None:
 
 def _kept(folder: Path, reply: Mapping[str, Any], key: ec.EllipticCurvePrivateKey, authority: x509.Certificate) -> Admitted:
     name = check_name("node name", str(reply.get("name", "")))
-    admitted = Admitted(name, folder / f"{name}.pem", folder / f"{name}.key", folder / f"{certificates.AUTHORITY}.pem")
+    join = check_address(str(reply.get("join", "")))
+    admitted = Admitted(name, join, folder / f"{name}.pem", folder / f"{name}.key", folder / f"{certificates.AUTHORITY}.pem")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     certificates.write_key(admitted.key, key)
     replace_whole(admitted.certificate, str(reply.get("certificate", "")).encode())

@@ -27,8 +27,8 @@ def advertised_address(bound: str, wanted: str | None, join: str) -> str:
     host, port = bound.rsplit(":", 1)
     if wanted is not None:
         wanted_host, wanted_port = _split(wanted)
-        return f"{_bracketed(wanted_host)}:{wanted_port or port}"
-    return f"{_bracketed(_way_out(join))}:{port}" if _is_any(host.strip("[]")) else bound
+        return f"{bracketed(wanted_host)}:{wanted_port or port}"
+    return f"{bracketed(way_out(join))}:{port}" if _is_any(host.strip("[]")) else bound
 
 
 def advertised_host(bound: str, wanted: str | None, join: str) -> str:
@@ -36,11 +36,14 @@ def advertised_host(bound: str, wanted: str | None, join: str) -> str:
     if not bound:
         return ""
     host = _split(wanted)[0] if wanted is not None and _is_any(bound.rsplit(":", 1)[0].strip("[]")) else None
-    return advertised_address(bound, host and _bracketed(host), join)
+    return advertised_address(bound, host and bracketed(host), join)
 
 
-def _way_out(join: str) -> str:
-    """Our address on the way to the coordinator. Nothing is sent: connecting a datagram socket only chooses the route."""
+def way_out(join: str) -> str:
+    """This machine's address on the way to the coordinator; raises Unavailable if it has none now.
+
+    Nothing is sent: connecting a datagram socket only chooses the route.
+    """
     if join.startswith("unix:"):
         return "127.0.0.1"
     host, port = join.rsplit(":", 1)
@@ -51,7 +54,8 @@ def _way_out(join: str) -> str:
             return str(probe.getsockname()[0])
     except OSError as e:
         raise Unavailable(
-            f"no way from here to the coordinator at {join} ({e.strerror or e}): check the network or give --advertise"
+            f"no way from here to the coordinator at {join} ({e.strerror or e}): check the network, or say this machine's address "
+            "(--advertise, --listen)"
         ) from e
 
 
@@ -64,7 +68,7 @@ def _split(text: str) -> tuple[str, str | None]:
     return (host, port) if colon else (text, None)
 
 
-def _bracketed(host: str) -> str:
+def bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
