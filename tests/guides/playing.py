@@ -106,7 +106,9 @@ class Player:
 
     def close(self) -> None:
         """Ctrl-C in every terminal; each program ends in order."""
-        wrong = [f"{server.args!r} ended with {code}" for server in reversed(self._servers) if (code := _interrupted(server)) not in ORDERLY]
+        wrong = [
+            f"{server.args!r} ended with {code}" for server in reversed(self._servers) if (code := _interrupted(server)) not in ORDERLY
+        ]
         self._shell.kill()
         self._shell.wait()
         assert not wrong, wrong
