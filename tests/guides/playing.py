@@ -106,12 +106,10 @@ class Player:
 
     def close(self) -> None:
         """Ctrl-C in every terminal; each program ends in order."""
-        wrong = [
-            f"{server.args!r} ended with {code}" for server in reversed(self._servers) if (code := _interrupted(server)) not in ORDERLY
-        ]
+        ended = [(server.args, _interrupted(server)) for server in reversed(self._servers)]
         self._shell.kill()
         self._shell.wait()
-        assert not wrong, wrong
+        assert all(code in ORDERLY for _, code in ended), ended
 
     def _type(self, typed: Typed) -> None:
         stdin, mark = self._shell.stdin, "the command is over:"
