@@ -12,7 +12,7 @@ from engine.control.nodes.members import Members
 from engine.control.sessions.served_load import Load
 from engine.data.errors import InvalidInput, Refused
 from engine.data.model import ModelCard
-from engine.data.plan import GIVEN, Plan, Stage
+from engine.data.plan import GIVEN, Plan, Stage, ranges_text
 from engine.data.status import NodeState, Severity
 from engine.planning.live_plan import loaded_plan
 from engine.planning.manual_plan import given_plan
@@ -70,7 +70,7 @@ def given(problem: Problem, plan_version: int, stages: tuple[Stage, ...]) -> Pla
     """An operator's own stages as a plan; raises InvalidInput for a wrong cut, Refused if a node cannot hold its part."""
     bounds = [0, *(s.stop for s in stages)]
     if [s.start for s in stages] != bounds[:-1] or bounds[-1] != len(problem.items) or any(s.num_items < 1 for s in stages):
-        raise InvalidInput(f"the stages {_text(stages)} do not cover the items 0-{len(problem.items) - 1} once and in order")
+        raise InvalidInput(f"the stages {ranges_text(stages)} do not cover the items 0-{len(problem.items) - 1} once and in order")
     return given_plan(problem, tuple(s.num_items for s in stages), tuple(s.node_id for s in stages), plan_version)
 
 
@@ -95,14 +95,10 @@ def num_stages(plan: Plan) -> str:
 
 def describe(plan: Plan) -> str:
     """In one line. The present order of nodes is kept where another would gain little, or is not proven best: then by how much at most."""
-    return f"{plan.strategy}: {_text(plan.stages)}, bottleneck {1e3 * plan.bottleneck_s:.1f} ms{_doubt(plan)}"
+    return f"{plan.strategy}: {ranges_text(plan.stages)}, bottleneck {1e3 * plan.bottleneck_s:.1f} ms{_doubt(plan)}"
 
 
 def _doubt(plan: Plan) -> str:
     if plan.optimal or plan.strategy == GIVEN:
         return ""
     return f", at most {100 * plan.gap:.1f} % above the best of all orders" if plan.gap else ", not proven best"
-
-
-def _text(stages: tuple[Stage, ...]) -> str:
-    return " | ".join(f"{s.node_id} {s.start}-{s.stop - 1}" for s in stages)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from engine.data.errors import NotFound
@@ -42,6 +42,11 @@ class Stage:
     @property
     def num_items(self) -> int:
         return self.stop - self.start
+
+
+def ranges_text(stages: Iterable[Stage]) -> str:
+    """In one line, as people read them: the last item of each range is in it."""
+    return " | ".join(f"{stage.node_id} {stage.start}-{stage.stop - 1}" for stage in stages)
 
 
 GIVEN = "given"  # what a plan calls its strategy when its stages were

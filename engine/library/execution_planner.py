@@ -15,13 +15,14 @@ from engine.data.errors import InvalidInput
 from engine.data.plan import GIVEN, Plan
 from engine.planning.constraints import PlanningConstraints
 from engine.planning.documents.partition_plan import PartitionPlan
+from engine.planning.estimating.bands import error_of
 from engine.planning.estimating.estimate import Machine, estimate
 from engine.planning.estimating.machine_links import links_between
 from engine.planning.partitioner import StaticPartitioner
 from engine.planning.problem import Link, PlanningNode, Problem
 from engine.profile.point import DECODE, FORWARD
 from engine.profile.profile import Profile
-from engine.profile.scaling import work_of
+from engine.profile.scaling import ItemWork, work_of
 from engine.report.jsonl import read_profile_jsonl
 from engine.simulation.arrivals import at_once
 from engine.simulation.cost import ProfileCosts
@@ -79,7 +80,7 @@ class ExecutionPlanner:
         sessions: int = 1,
         context_tokens: int = 0,
     ) -> PartitionPlan:
-        """The best plan, with its proof, what binds and what would help; the figures of `noodle-engine plan --profile`.
+        """The best plan, with its proof, what binds, what would help, and how far that can be trusted; what `plan --profile` prints.
 
         Raises InvalidInput for what cannot be asked, Infeasible with the limit that binds and its smallest cure.
         """
@@ -110,10 +111,7 @@ class ExecutionPlanner:
             found, _ = estimate(self.profile, machines, str(strategy), links, sessions=sessions, context_tokens=context_tokens)
             return found
         work = work_of(self.profile, self.profile.reference_point(DECODE if DECODE in self.profile.phases else FORWARD))
-        planned = tuple(
-            PlanningNode(n.node_id, n.memory_bytes, tuple(item.time_s * n.slowdown for item in work), price_per_s=n.price_per_s)
-            for n in virtual
-        )
+        planned = tuple(_virtual(node, work, self.profile) for node in virtual)
         return Problem(items_of(self.profile), planned, link or Link(), sessions=sessions, context_tokens=context_tokens)
 
     def scenario(
@@ -143,6 +141,11 @@ class ExecutionPlanner:
             link=LinkModel(link.latency_s, link.bandwidth_bytes_per_s),
             software=SoftwareCosts(hop_s),
         )
+
+
+def _virtual(node: VirtualNode, work: Sequence[ItemWork], profile: Profile) -> PlanningNode:
+    time_s, error = tuple(item.time_s * node.slowdown for item in work), error_of(profile, node.slowdown)
+    return PlanningNode(node.node_id, node.memory_bytes, time_s, price_per_s=node.price_per_s, time_error=error)
 
 
 def _setup(node: VirtualNode) -> NodeSetup:

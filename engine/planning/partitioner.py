@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from engine.planning.advice import advice
 from engine.planning.documents.partition_plan import PartitionPlan
+from engine.planning.estimating.bands import rival_of
 from engine.planning.explain import binding, explain_infeasible
 from engine.planning.problem import Infeasible, Problem, TooHard
 from engine.planning.solution import Solution
@@ -27,14 +28,15 @@ class StaticPartitioner:
     def partition(self, strategy: str = "auto", *, with_notes: bool = True) -> PartitionPlan:
         """The best plan. Raises InvalidInput for an unknown strategy, Infeasible with the limit that binds and its smallest cure.
 
-        `with_notes` solves the problem again, changed, to find what would help.
+        `with_notes` solves the problem again, changed, to find what would help, and where times are estimated, which plan may be as good.
         """
         began_s = self.now_s()
         found = self._solved(strategy)
         solve_ms = 1e3 * (self.now_s() - began_s)
         notes = advice(self.problem, found) if with_notes else ()
         found = replace(found, binds=binding(self.problem, found), notes=notes)
-        return PartitionPlan.of(self.problem, found, model=self.model, solve_ms=solve_ms)
+        plan = PartitionPlan.of(self.problem, found, model=self.model, solve_ms=solve_ms)
+        return replace(plan, uncertain=rival_of(self.problem, strategy, found.cuts)) if with_notes else plan
 
     def _solved(self, strategy: str) -> Solution:
         try:

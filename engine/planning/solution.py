@@ -32,6 +32,33 @@ class SolvedStage:
 
 
 @dataclass(frozen=True, slots=True)
+class Proof:
+    """How good a plan is: what its strategy minimises, and what no placement can be below; as in `Solution`."""
+
+    objective: float
+    lower_bound: float
+    optimal: bool
+    ties_searched: bool = True
+
+    @property
+    def gap(self) -> float:
+        """How far the objective may be above the optimum, as a share of the bound; 0 when it is optimal, inf when nobody knows."""
+        if self.optimal or self.objective <= self.lower_bound:
+            return 0.0
+        return (self.objective - self.lower_bound) / self.lower_bound if self.lower_bound > 0 else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How a plan was found: by which solver, on which route (routing.py), why on that one, and how long it took."""
+
+    method: str = ""
+    route: str = ""
+    why: str = ""
+    solve_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Solution:
     """A placement, its costs as problem.py defines them, and its certificate.
 
@@ -58,11 +85,12 @@ class Solution:
     steps: Steps = ONE_STEP
 
     @property
+    def proof(self) -> Proof:
+        return Proof(self.objective, self.lower_bound, self.optimal, self.ties_searched)
+
+    @property
     def gap(self) -> float:
-        """How far the objective can be above the optimum, as a share of it; 0 when optimal."""
-        if self.optimal or self.objective <= self.lower_bound:
-            return 0.0
-        return (self.objective - self.lower_bound) / self.lower_bound if self.lower_bound > 0 else math.inf
+        return self.proof.gap
 
 
 @dataclass(frozen=True, slots=True)

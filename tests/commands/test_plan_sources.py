@@ -116,7 +116,7 @@ def test_a_plan_for_machines_that_nobody_measured_has_a_band_and_may_be_uncertai
         return found, capsys.readouterr().out
 
     found, said = planned(0.5)
-    assert found["band"] == {"least_period_s": pytest.approx(0.04), "most_period_s": pytest.approx(0.06)}
+    assert found["band"] == {"least_period_s": pytest.approx(0.04), "most_period_s": pytest.approx(0.06), "within": {"b": 0.5}}
     assert found["uncertain"]["if_node"] == "b" and found["uncertain"]["gain"] > 0.03 < found["uncertain"]["else_loss"]
     assert "band: 16.67 to 25 tokens/s, for times are estimated: b within 50 %" in said
     assert "uncertain: these two plans cannot be told apart: a 0-3 | b 4-7, and " in said

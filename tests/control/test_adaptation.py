@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from engine.control.adaptation.rules import Mode, check_mode
 from engine.control.adaptation.watching.gates import TriggerKind
 from engine.control.adaptation.watching.view import MemorySample
 from engine.data.errors import InvalidInput, NotFound, Refused
+from engine.planning.problem import PlanningNode
 from tests.control.adaptation_driver import NUM_ITEMS, Pipeline
 
 
@@ -57,6 +59,19 @@ def test_measured_times_reach_every_later_plan() -> None:
     pipeline.run(400)
     times = {n.node_id: n.time_s[0] / pipeline.item_s for n in pipeline.planner.corrected(pipeline.problem(), pipeline.now_s).nodes}
     assert times == {"w1": 1.0, "w2": 1.0, "w3": pytest.approx(1.4, rel=0.05)}
+
+
+def test_what_was_seen_narrows_the_band_of_later_plans() -> None:
+    """Of estimated times; a node that rests, and a planner that has seen too little, change nothing."""
+    pipeline = Pipeline(("w1", "w2"))
+    nodes = (*pipeline.problem().nodes, PlanningNode("w3", 1e9, (pipeline.item_s,) * NUM_ITEMS))
+    estimated = replace(pipeline.problem(), nodes=tuple(replace(node, time_error=0.3) for node in nodes))
+    pipeline.run(16)
+    assert pipeline.planner.corrected(estimated, pipeline.now_s) == estimated
+    pipeline.run(2000)
+    errors = [node.time_error for node in pipeline.planner.corrected(estimated, pipeline.now_s).nodes]
+    assert errors[2] == 0.3 and all(0.0 < error < 0.05 for error in errors[:2])
+    assert pipeline.planner.corrected(pipeline.problem(), pipeline.now_s) == pipeline.problem(), "what was measured stays without a band"
 
 
 def test_all_nodes_slower_alike_moves_nothing() -> None:

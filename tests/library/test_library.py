@@ -24,6 +24,7 @@ from engine.library import (
     VirtualNode,
 )
 from engine.planning.documents.plan_json import plan_from_json
+from engine.planning.documents.problem_json import problem_to_json
 from engine.planning.strategies import STRATEGIES
 from engine.profile.cost_model import CostModel, CostSample
 from engine.profile.point import DECODE, PREFILL, Point
@@ -120,14 +121,14 @@ def test_plan_prints_what_the_library_finds(
     assert main(["plan", *source, *files, "--strategy", strategy, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert (printed.pop("steps_in_flight"), printed.pop("rows_per_step")) in ((1, 2.0), (2, 1.0))
-    band, _ = printed.pop("band"), printed.pop("uncertain")  # the command alone says them
-    assert band["least_period_s"] <= printed["period_s"] <= band["most_period_s"]
+    assert printed["band"]["least_period_s"] <= printed["period_s"] <= printed["band"]["most_period_s"]
     planner, link, constraints = ExecutionPlanner(profile), Link(0.001, 1e8), PlanningConstraints(max_stages=2)
     found = planner.generate_plan(machines, strategy, constraints, link=link, in_flight=2)
     assert json.loads(found.to_json()) | {"solve_ms": 0} == printed | {"solve_ms": 0}
     assert plan_from_json(found.to_json()) == found and 0 < printed["load_balance"] <= 1
     problem = replace(planner.problem(machines, strategy, link=link), in_flight=2, constraints=constraints)
-    assert StaticPartitioner(problem, profile.model).partition(strategy) == found
+    again = StaticPartitioner(problem, profile.model).partition(strategy)
+    assert again == found and again.doubts and again.doubts[0].startswith("band: ")
 
 
 def test_simulate_prints_what_the_library_finds(profile: Profile, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,6 +151,22 @@ def test_simulate_prints_what_the_library_finds(profile: Profile, folder: Path, 
     assert StagedSimulator(scenario).simulate_inference() == found.staged
     (row,) = Benchmarker(planner, nodes, link=link).run({"it": plan}, (4,), prompt_tokens=9, new_tokens=20)
     assert row.found == found and row.planned_tokens_per_s == plan.tokens_per_s(4)
+
+
+def test_the_plan_for_scaled_machines_has_the_band_and_the_rival_of_the_command(
+    profile: Profile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rough = ExecutionPlanner(replace(profile, honesty=replace(profile.honesty, noise_cv=0.1, coverage=1.0)))
+    nodes = [VirtualNode("here"), VirtualNode("there", slowdown=2.0)]
+    plan = rough.generate_plan(nodes, PartitionStrategy.BOTTLENECK_FIRST)
+    assert plan.band is not None and dict(plan.band.within) == {"here": pytest.approx(0.1), "there": pytest.approx(1.1 * 1.2 - 1)}
+    assert plan.band.least_period_s < plan.period_s < plan.band.most_period_s
+    assert plan.uncertain is not None and plan.uncertain.gain > 0.03 and plan.doubts[1].startswith("uncertain: these two plans cannot be")
+    (tmp_path / "problem.json").write_text(problem_to_json(rough.problem(nodes)))
+    assert main(["plan", "--problem", str(tmp_path / "problem.json"), "--strategy", "bottleneck_first"]) == 0
+    assert "\n".join(plan.doubts) in capsys.readouterr().out
+    sure = ExecutionPlanner(replace(profile, honesty=replace(profile.honesty, noise_cv=0.0, coverage=1.0))).generate_plan(nodes[:1])
+    assert sure.band is None and sure.uncertain is None and sure.doubts == ()
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------

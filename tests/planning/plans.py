@@ -7,9 +7,11 @@ import math
 from hypothesis import strategies as st
 
 from engine.data.model import Item
+from engine.data.plan import Stage
 from engine.planning.documents.partition_plan import PartitionPlan
+from engine.planning.estimating.bands import Band, Rival
 from engine.planning.problem import ADDITIVE, OVERLAPPED
-from engine.planning.solution import SolvedStage
+from engine.planning.solution import Proof, Search, SolvedStage
 
 HOSTILE = ["h[/bold]\x1b[31m", "\u2028\n\r\t\x00", "", "caf\u00e9 \u2717", "\ud800", "x" * 300, "<script>", "a|b>c!!", "{name}"]
 names = st.sampled_from(HOSTILE) | st.text(max_size=12)
@@ -40,9 +42,15 @@ def plans_of(draw: st.DrawFn, items: tuple[Item, ...]) -> PartitionPlan:
     figures = [draw(st.floats(0, 1e6)) for _ in range(5)]
     texts = [draw(names) for _ in range(4)]
     return PartitionPlan(
-        texts[0], items, stages, *figures, draw(st.booleans()), texts[1], draw(st.booleans()), draw(st.integers(1, 64)),
-        draw(st.sampled_from([OVERLAPPED, ADDITIVE])), draw(st.integers(0, 9)), texts[2], texts[3], (texts[0],), 0.25,
+        texts[0], items, stages, *figures[:3], Proof(*figures[3:], draw(st.booleans()), draw(st.booleans())),
+        Search(texts[1], texts[2], texts[3], 0.25), draw(st.integers(1, 64)), draw(st.sampled_from([OVERLAPPED, ADDITIVE])),
+        draw(st.integers(0, 9)), texts[2], texts[3], (texts[0],), draw(st.none() | _bands), draw(st.none() | _rivals),
     )  # fmt: skip
+
+
+_bands = st.builds(Band, times_s, times_s, st.dictionaries(names, times_s).map(lambda within: tuple(within.items())))
+_ranges = st.builds(Stage, names, st.integers(0, 99), st.integers(0, 99))
+_rivals = st.builds(Rival, st.lists(_ranges).map(tuple), names, st.floats(0.1, 9.0), times_s, times_s)
 
 
 def _rooms(num: int) -> st.SearchStrategy[list[float]]:
@@ -58,5 +66,6 @@ def plan(*stages: tuple[str, int, int, float, float], items: tuple[Item, ...] | 
     solved = tuple(SolvedStage(*stage, 1e9, 2e9) for stage in stages)
     costs = [max(stage.time_s, stage.hop_s) for stage in solved]
     trip_s = sum(stage.time_s + stage.hop_s for stage in solved)
-    values = {"bottleneck_s": max(costs), "round_trip_s": trip_s, "period_s": trip_s, "objective": max(costs), "lower_bound": max(costs)}
-    return PartitionPlan("balanced", chain, solved, **{**values, "optimal": True, **changes})  # type: ignore[arg-type]
+    proof = Proof(max(costs), max(costs), optimal=True)
+    values = {"bottleneck_s": max(costs), "round_trip_s": trip_s, "period_s": trip_s, "proof": proof, "search": Search(), **changes}
+    return PartitionPlan("balanced", chain, solved, **values)  # type: ignore[arg-type]

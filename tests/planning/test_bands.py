@@ -8,6 +8,7 @@ import pytest
 
 from engine.data.errors import InvalidInput
 from engine.data.model import Item
+from engine.data.plan import Stage, ranges_text
 from engine.planning.documents.problem_json import problem_to_json, read_problem
 from engine.planning.estimating.bands import SCALED_ERROR, band_of, error_of, rival_of
 from engine.planning.estimating.estimate import Machine, estimate
@@ -33,8 +34,8 @@ def test_the_band_holds_what_the_plan_takes_at_both_ends() -> None:
     cuts = solve(problem, "bottleneck_first").cuts
     assert cuts == ((0, 0, 4), (1, 4, 8))
     band = band_of(problem, cuts)
-    assert band is not None and band.most_s == pytest.approx(0.040 * 1.25)
-    assert band.least_s == pytest.approx(0.040)  # the other stage is measured, and takes as long as before
+    assert band is not None and band.most_period_s == pytest.approx(0.040 * 1.25)
+    assert band.least_period_s == pytest.approx(0.040)  # the other stage is measured, and takes as long as before
 
 
 def test_there_is_no_band_and_no_rival_where_all_times_were_measured() -> None:
@@ -48,15 +49,16 @@ def test_a_rival_is_better_by_what_is_said_of_it() -> None:
     problem = two_nodes(0.5)
     cuts = solve(problem, "bottleneck_first").cuts
     rival = rival_of(problem, "bottleneck_first", cuts)
-    assert rival is not None and (rival.node_id, rival.factor) == ("b", pytest.approx(1 / 1.5))
+    assert rival is not None and (rival.if_node, rival.takes_times) == ("b", pytest.approx(1 / 1.5))
     faster = replace(problem, nodes=(problem.nodes[0], PlanningNode("b", 600.0, (0.010 / 1.5,) * 8)))
-    assert rival.cuts == solve(faster, "bottleneck_first").cuts != cuts
-    ours, theirs = (evaluate(faster, each).bottleneck_s for each in (cuts, rival.cuts))
+    better = solve(faster, "bottleneck_first")
+    assert rival.stages == tuple(Stage(s.node_id, s.start, s.stop) for s in better.stages) and better.cuts != cuts
+    ours, theirs = (evaluate(faster, each).bottleneck_s for each in (cuts, better.cuts))
     assert rival.gain == pytest.approx(ours / theirs - 1) and rival.gain > 0.03
-    ours, theirs = (evaluate(problem, each).bottleneck_s for each in (cuts, rival.cuts))
-    assert rival.loss == pytest.approx(theirs / ours - 1) and rival.loss > 0
-    said = rival.sentence(problem, cuts)
-    assert said.startswith("uncertain: these two plans cannot be told apart: a 0-3 | b 4-7, and ")
+    ours, theirs = (evaluate(problem, each).bottleneck_s for each in (cuts, better.cuts))
+    assert rival.else_loss == pytest.approx(theirs / ours - 1) and rival.else_loss > 0
+    said = rival.sentence("a 0-3 | b 4-7")
+    assert said.startswith(f"uncertain: these two plans cannot be told apart: a 0-3 | b 4-7, and {ranges_text(rival.stages)}; ")
     assert "if b is 50 % faster than was taken here" in said
 
 
@@ -66,8 +68,8 @@ def test_a_node_that_rests_may_be_what_the_choice_depends_on() -> None:
     cuts = solve(problem, "auto").cuts
     assert cuts == ((0, 0, 8),)
     rival = rival_of(problem, "auto", cuts)
-    assert rival is not None and rival.node_id == "b" and rival.factor == pytest.approx(0.1)
-    assert "if b is 900 % faster" in rival.sentence(problem, cuts)
+    assert rival is not None and rival.if_node == "b" and rival.takes_times == pytest.approx(0.1)
+    assert "if b is 900 % faster" in rival.sentence("a 0-7")
 
 
 def test_a_small_error_decides_nothing() -> None:
@@ -82,14 +84,12 @@ def test_the_shares_of_memory_do_not_depend_on_times() -> None:
 
 
 def test_a_machine_is_as_uncertain_as_its_profile_is_rough_and_as_it_is_far() -> None:
-    roof = MADE.environment.roofline
     rough = replace(MADE, honesty=replace(MADE.honesty, noise_cv=0.1, coverage=1.0))
-    assert error_of(rough, roof, roof) == pytest.approx(0.1)
-    thrice, nearly = (Roofline(roof.flops_per_s * k, roof.bytes_per_s, roof.dispatch_s) for k in (3.0, 1.1))
-    assert error_of(rough, roof, thrice) == pytest.approx(1.1 * (1 + SCALED_ERROR) - 1)
-    assert error_of(rough, roof, nearly) == pytest.approx(1.1 * (1 + 0.1 * SCALED_ERROR) - 1)
+    assert error_of(rough, 1.0, 1.0) == pytest.approx(0.1)
+    assert error_of(rough, 3.0, 1.0) == pytest.approx(1.1 * (1 + SCALED_ERROR) - 1)
+    assert error_of(rough, 1.1, 1.0) == error_of(rough, 1 / 1.1) == pytest.approx(1.1 * (1 + 0.1 * SCALED_ERROR) - 1)
     uncovered = replace(MADE, honesty=replace(MADE.honesty, noise_cv=0.01, coverage=0.9))
-    assert error_of(uncovered, roof, roof) == pytest.approx(0.1)
+    assert error_of(uncovered) == pytest.approx(0.1)
 
 
 def test_an_estimated_problem_says_how_far_its_nodes_are_known() -> None:

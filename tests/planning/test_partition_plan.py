@@ -154,7 +154,7 @@ def test_every_strategy_is_compared_with_what_runs() -> None:
     for row in rows[1:]:
         assert row.plan is not None and row.moves == diff(running, row.plan)
         assert row.plan.plan() == replace(make_plan(asked, row.strategy, 0), plan_version=0)
-        assert row.plan.solve_ms == 1000.0 and row.plan.model == "gpt2"
+        assert row.plan.search.solve_ms == 1000.0 and row.plan.model == "gpt2"
 
 
 def test_a_strategy_without_a_plan_says_why() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from engine.commands.output import note, print_json, say, table
@@ -17,11 +17,9 @@ from engine.files import replace_whole
 from engine.planning.documents.partition_plan import PartitionPlan
 from engine.planning.documents.plan_diff import diff
 from engine.planning.documents.problem_json import constraints_from, problem_to_json
-from engine.planning.estimating.bands import Band, Rival, band_of, rival_of
 from engine.planning.load import Steps
 from engine.planning.partitioner import StaticPartitioner
 from engine.planning.problem import Problem
-from engine.planning.solution import Cut
 from engine.planning.strategies import check_strategy
 from engine.printable import printable
 
@@ -42,16 +40,13 @@ def plan(options: Plan) -> int:
     found = StaticPartitioner(problem, source.model, time.perf_counter).partition(options.strategy, with_notes=not options.no_notes)
     if options.exporting.export:
         return plan_export.show(options, found, source)
-    trust = _trust(problem, found, with_rival=not options.no_notes)
     running = source.running_plan(problem)
     moves = None if running is None else diff(running, found)
     if options.json:
         compared = {} if moves is None else {"moves": plan_compare.moves_document(moves)}
-        print_json(found.document() | _steps_document(problem, found) | trust.document() | compared)
+        print_json(found.document() | _steps_document(problem, found) | compared)
     else:
         say(f"{found.visualize(plan_compare.drawing_width())}\n\n{text(problem, found)}")
-        for line in trust.lines():
-            say(line)
         if moves is not None:
             say(f"from the running plan #{source.plan_version}: {plan_compare.moves_text(moves)}")
     return 0
@@ -126,9 +121,10 @@ def text(problem: Problem, found: PartitionPlan) -> str:
         )
         for k, s in enumerate(found.stages)
     ]
-    proof = "optimal" if found.optimal else f"within {100 * found.gap:.2f} % of the optimum (no plan is below {found.lower_bound:.6g})"
+    proof, search = found.proof, found.search
+    good = "optimal" if proof.optimal else f"within {100 * proof.gap:.2f} % of the optimum (no plan is below {proof.lower_bound:.6g})"
     lines = [
-        f"{found.strategy}: {len(found.stages)} of {len(problem.nodes)} nodes, {proof}; {found.method}, {found.solve_ms:.1f} ms",
+        f"{found.strategy}: {len(found.stages)} of {len(problem.nodes)} nodes, {good}; {search.method}, {search.solve_ms:.1f} ms",
         table(("STAGE", "NODE", "ITEMS", "COUNT", "COMPUTE ms", "HOP ms", "MEMORY"), rows),
         f"bottleneck {_ms(found.bottleneck_s)} ms, round trip {_ms(found.round_trip_s)} ms, "
         f"period at {problem.in_flight} in flight{_shared(problem, found)} {_ms(found.period_s)} ms ({1 / found.period_s:.4g} tokens/s)"
@@ -136,54 +132,13 @@ def text(problem: Problem, found: PartitionPlan) -> str:
         else "bottleneck, round trip and period are 0 ms",
         f"load balance {found.load_balance:.2f} (the mean of the stages' times by the longest one)",
         f"binds: {found.binds}",
-        f"route: {found.route} ({found.why})",
+        f"route: {search.route} ({search.why})",
         *(f"would help: {note}" for note in found.notes),
     ]
-    if not found.ties_searched:
+    if not proof.ties_searched:
         lines.append("among plans of this objective the tie-breaks were not searched: there are too many")
+    lines += found.doubts
     return printable("\n".join(lines))
-
-
-@dataclass(frozen=True, slots=True)
-class _Trust:
-    """How far the plan's figures can be trusted; nothing to say where no time was estimated."""
-
-    problem: Problem
-    cuts: tuple[Cut, ...]
-    band: Band | None
-    rival: Rival | None
-
-    def lines(self) -> list[str]:
-        if self.band is None:
-            return []
-        errors = [(node.node_id, node.time_error) for node in (self.problem.nodes[u] for u, _, _ in self.cuts) if node.time_error]
-        rates = f"{1 / self.band.most_s:.4g} to {1 / self.band.least_s:.4g} tokens/s" if self.band.least_s > 0 else "not known"
-        each = ", ".join(f"{node_id} within {100 * error:.0f} %" for node_id, error in errors)
-        found = [f"band: {rates}, for times are estimated: {each}"]
-        return [printable(line) for line in (*found, *([self.rival.sentence(self.problem, self.cuts)] if self.rival else []))]
-
-    def document(self) -> dict[str, Any]:
-        """`band` is null where every time was measured, `uncertain` where no other plan may be as good."""
-        rival = self.rival
-        return {
-            "band": None if self.band is None else {"least_period_s": self.band.least_s, "most_period_s": self.band.most_s},
-            "uncertain": None
-            if rival is None
-            else {
-                "stages": [{"node": self.problem.nodes[u].node_id, "start": start, "stop": stop} for u, start, stop in rival.cuts],
-                "if_node": rival.node_id,
-                "takes_times": rival.factor,
-                "gain": rival.gain,
-                "else_loss": rival.loss,
-            },
-        }
-
-
-def _trust(problem: Problem, found: PartitionPlan, *, with_rival: bool) -> _Trust:
-    index = {node.node_id: number for number, node in enumerate(problem.nodes)}
-    cuts = tuple((index[stage.node_id], stage.start, stage.stop) for stage in found.stages)
-    band = band_of(problem, cuts)
-    return _Trust(problem, cuts, band, rival_of(problem, found.strategy, cuts) if with_rival else None)
 
 
 def _steps(problem: Problem, found: PartitionPlan) -> Steps | None:

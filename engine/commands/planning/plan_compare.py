@@ -51,7 +51,7 @@ def drawing_width() -> int:
 
 def _cells(row: ComparedPlan, plan: PartitionPlan, sessions: int) -> tuple[str, ...]:
     rates = (f"{plan.tokens_per_s(1):.4g}", f"{plan.tokens_per_s(sessions):.4g}")
-    proof = "-" if row.moves is None and not plan.solve_ms else "optimal" if plan.optimal else f"gap {100 * plan.gap:.2f} %"
+    proof = "-" if row.moves is None and not plan.search.solve_ms else "optimal" if plan.optimal else f"gap {100 * plan.gap:.2f} %"
     return (
         row.strategy,
         f"{1e3 * plan.round_trip_s:.4g}",

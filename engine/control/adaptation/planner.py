@@ -34,7 +34,7 @@ from engine.control.adaptation.proposal import Knowledge, Proposal, propose, sur
 from engine.control.adaptation.rules import AdaptationSettings, Mode, Ruling, Situation, judge
 from engine.control.adaptation.watching.beliefs import Beliefs
 from engine.control.adaptation.watching.gates import AdaptationTrigger, TriggerKind
-from engine.control.adaptation.watching.problem import corrected, with_slower_links
+from engine.control.adaptation.watching.problem import corrected, known_better, with_slower_links
 from engine.control.adaptation.watching.view import AdaptationView, MemorySample, StepSample
 from engine.control.adaptation.watching.watch import Watch
 from engine.control.sessions.served_load import Load
@@ -131,8 +131,13 @@ class AdaptivePlanner:
 
     # ------------------------------------------------------------------------------------------ for every plan
     def corrected(self, problem: Problem, now_s: float) -> Problem:
-        """`problem` with the times that nodes and links really take, and with nodes as slow as failed migrations found them."""
+        """`problem` with the times that nodes and links really take, and with nodes as slow as failed migrations found them.
+
+        Where its times were estimated, what was seen narrows the band of plans made from it.
+        """
         beliefs = self.watch.beliefs if self._view is None else self._believed(self._view)
+        if self._view is not None:
+            problem = known_better(problem, beliefs.known_within(self.watch.metrics, self._view.plan.stages))
         return corrected(with_slower_links(problem, beliefs.link_factors()), self.orders.tabu.cautious(beliefs.levels, now_s))
 
     def stale_nodes(self, view: AdaptationView, now_s: float) -> tuple[str, ...]:

@@ -14,10 +14,11 @@ from typing import Any
 from engine.data.errors import InvalidInput
 from engine.data.json_text import exact_json
 from engine.data.model import Item
-from engine.data.plan import Plan, Stage
+from engine.data.plan import Plan, Stage, ranges_text
 from engine.planning.documents.plan_drawing import draw
+from engine.planning.estimating.bands import Band, Rival, band_of
 from engine.planning.problem import ADDITIVE, OVERLAPPED, Problem
-from engine.planning.solution import Solution, SolvedStage, evaluate
+from engine.planning.solution import Proof, Search, Solution, SolvedStage, evaluate
 
 SCHEMA_VERSION = 1
 CURRENT = "current"  # the strategy of a plan that runs already, whatever chose it
@@ -27,7 +28,8 @@ CURRENT = "current"  # the strategy of a plan that runs already, whatever chose 
 class PartitionPlan:
     """Stages in execution order, which cover `items` once and in order; raises InvalidInput if they do not.
 
-    `plan_version` is 0 until a cluster adopted the plan. The costs are those of `engine.planning.problem`.
+    `plan_version` is 0 until a cluster adopted the plan. The costs are those of `engine.planning.problem`. `band` is None where every
+    time was measured, `uncertain` where no other plan may be as good, or nobody looked for one.
     """
 
     strategy: str
@@ -36,20 +38,16 @@ class PartitionPlan:
     bottleneck_s: float
     round_trip_s: float
     period_s: float
-    objective: float
-    lower_bound: float
-    optimal: bool
-    method: str = ""
-    ties_searched: bool = True
+    proof: Proof
+    search: Search
     in_flight: int = 1
     link_cost: str = OVERLAPPED
     plan_version: int = 0
     model: str = ""
     binds: str = ""
     notes: tuple[str, ...] = ()
-    solve_ms: float = 0.0
-    route: str = ""  # how the plan was found, and why so; see routing.py
-    why: str = ""
+    band: Band | None = None
+    uncertain: Rival | None = None
 
     def __post_init__(self) -> None:
         bounds = [0, *(stage.stop for stage in self.stages)]
@@ -61,7 +59,7 @@ class PartitionPlan:
             raise InvalidInput(f"the stages {self.ranges_text[:200]} name a node twice: give each node one range")
 
     @classmethod
-    def of(cls, problem: Problem, solution: Solution, *, plan_version: int = 0, model: str = "", solve_ms: float = 0.0) -> PartitionPlan:
+    def of(cls, problem: Problem, solution: Solution, *, model: str = "", solve_ms: float = 0.0) -> PartitionPlan:
         """The document of a solver's answer."""
         return cls(
             strategy=solution.strategy,
@@ -70,20 +68,14 @@ class PartitionPlan:
             bottleneck_s=solution.bottleneck_s,
             round_trip_s=solution.round_trip_s,
             period_s=solution.period_s,
-            objective=solution.objective,
-            lower_bound=solution.lower_bound,
-            optimal=solution.optimal,
-            method=solution.method,
-            ties_searched=solution.ties_searched,
+            proof=solution.proof,
+            search=Search(solution.method, solution.route, solution.why, solve_ms),
             in_flight=problem.in_flight,
             link_cost=problem.link_cost,
-            plan_version=plan_version,
             model=model,
             binds=solution.binds,
             notes=solution.notes,
-            solve_ms=solve_ms,
-            route=solution.route,
-            why=solution.why,
+            band=band_of(problem, solution.cuts),
         )
 
     @classmethod
@@ -105,7 +97,8 @@ class PartitionPlan:
             raise InvalidInput(
                 f"the stages of the running plan do not cover the {len(problem.items)} items of the problem once and in order"
             )
-        costs = evaluate(problem, tuple((index[stage.node_id], stage.start, stage.stop) for stage in stages))
+        cuts = tuple((index[stage.node_id], stage.start, stage.stop) for stage in stages)
+        costs = evaluate(problem, cuts)
         return cls(
             strategy=CURRENT,
             items=_in_whole_bytes(problem.items),
@@ -113,14 +106,28 @@ class PartitionPlan:
             bottleneck_s=costs.bottleneck_s,
             round_trip_s=costs.round_trip_s,
             period_s=costs.period_s,
-            objective=costs.period_s,
-            lower_bound=0.0,
-            optimal=False,
+            proof=Proof(costs.period_s, 0.0, optimal=False),
+            search=Search(),
             in_flight=problem.in_flight,
             link_cost=problem.link_cost,
             plan_version=plan_version,
             model=model,
+            band=band_of(problem, cuts),
         )
+
+    @property
+    def optimal(self) -> bool:
+        return self.proof.optimal
+
+    @property
+    def gap(self) -> float:
+        return self.proof.gap
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """How far the figures can be trusted, in sentences; none where every time was measured."""
+        rival = (self.uncertain.sentence(self.ranges_text),) if self.uncertain else ()
+        return (self.band.sentence, *rival) if self.band else ()
 
     @property
     def ranges(self) -> tuple[Stage, ...]:
@@ -129,14 +136,7 @@ class PartitionPlan:
 
     @property
     def ranges_text(self) -> str:
-        return " | ".join(f"{stage.node_id} {stage.start}-{stage.stop - 1}" for stage in self.stages)
-
-    @property
-    def gap(self) -> float:
-        """How far the objective may be above the optimum, as a share of the bound; 0 when it is optimal, inf when nobody knows."""
-        if self.optimal or self.objective <= self.lower_bound:
-            return 0.0
-        return (self.objective - self.lower_bound) / self.lower_bound if self.lower_bound > 0 else math.inf
+        return ranges_text(self.ranges)
 
     @property
     def bottleneck(self) -> tuple[int, bool]:
@@ -171,9 +171,18 @@ class PartitionPlan:
 
     def document(self) -> dict[str, Any]:
         """What `noodle-engine plan --json` prints; `plan_json.py` reads it. A stage says `node` for its node's id."""
-        gap = self.gap if math.isfinite(self.gap) else None
-        stages = [_stage_document(stage) for stage in self.stages]
-        return {**asdict(self), "stages": stages, "schema_version": SCHEMA_VERSION, "gap": gap, "load_balance": self.load_balance}
+        fields = asdict(self)
+        apart = fields.pop("proof") | fields.pop("search")
+        return {
+            **fields,
+            **apart,
+            "stages": [_stage_document(stage) for stage in self.stages],
+            "band": self.band and {**fields["band"], "within": dict(self.band.within)},
+            "uncertain": self.uncertain and {**fields["uncertain"], "stages": [_range_document(s) for s in self.uncertain.stages]},
+            "schema_version": SCHEMA_VERSION,
+            "gap": self.gap if math.isfinite(self.gap) else None,
+            "load_balance": self.load_balance,
+        }
 
     def to_json(self) -> str:
         """The document as ASCII text. Raises InvalidInput if a figure is not finite: such a plan cannot run."""
@@ -191,7 +200,7 @@ class PartitionPlan:
             stage_s=tuple(stage.time_s for stage in self.stages),
             bottleneck_s=self.bottleneck_s,
             round_trip_s=self.round_trip_s,
-            lower_bound=self.lower_bound,
+            lower_bound=self.proof.lower_bound,
             optimal=self.optimal,
             hop_s=tuple(stage.hop_s for stage in self.stages),
         )
@@ -204,6 +213,10 @@ def _stage_document(stage: SolvedStage) -> dict[str, Any]:
     if stage.held_s is None:
         del document["held_s"]
     return {"node": document.pop("node_id"), **document, "room_bytes": room_bytes}
+
+
+def _range_document(stage: Stage) -> dict[str, Any]:
+    return {"node": stage.node_id, "start": stage.start, "stop": stage.stop}
 
 
 def _in_whole_bytes(items: tuple[Item, ...]) -> tuple[Item, ...]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from engine.data.plan import Stage, ranges_text
 from engine.planning.problem import Infeasible, PlanningNode, Problem
 from engine.planning.solution import Cut, evaluate
 from engine.planning.strategies import solve
-from engine.profile.profile import Profile, Roofline
+from engine.profile.profile import Profile
 
 SCALED_ERROR = 0.2  # assumed of times that are carried to a machine twice as fast or slow, or further; less in proportion
 SAME = 0.03  # plans whose objectives differ by less are equally good
@@ -23,50 +24,59 @@ _UNTOLD = ("memory_aware",)  # what it minimises has nothing to do with times
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """The period of a plan, in seconds of a token, if every node is as fast or as slow as it may be."""
+    """The period of a plan, in seconds of a token, if every node is as fast or as slow as it may be; `within` has the `time_error` of those
+    of its nodes that have one."""
 
-    least_s: float
-    most_s: float
+    least_period_s: float
+    most_period_s: float
+    within: tuple[tuple[str, float], ...]
+
+    @property
+    def sentence(self) -> str:
+        """For people."""
+        rates = f"{1 / self.most_period_s:.4g} to {1 / self.least_period_s:.4g} tokens/s" if self.least_period_s > 0 else "not known"
+        each = ", ".join(f"{node_id} within {100 * error:.0f} %" for node_id, error in self.within)
+        return f"band: {rates}, for times are estimated: {each}"
 
 
 @dataclass(frozen=True, slots=True)
 class Rival:
-    """Another plan: better by `gain` (a share of the objective) if `node_id` takes `factor` times as long as was taken for it, and worse by
-    `loss` if it takes just as long."""
+    """Another plan: better by `gain` (a share of the objective) if `if_node` takes `takes_times` times as long as was taken for it, and
+    worse by `else_loss` if it takes just as long."""
 
-    cuts: tuple[Cut, ...]
-    node_id: str
-    factor: float
+    stages: tuple[Stage, ...]
+    if_node: str
+    takes_times: float
     gain: float
-    loss: float
+    else_loss: float
 
-    def sentence(self, problem: Problem, cuts: Sequence[Cut]) -> str:
-        """For people: the two plans, and what decides between them."""
-        faster = f"{100 * (1 / self.factor - 1):.0f} % faster" if self.factor < 1 else f"{100 * (self.factor - 1):.0f} % slower"
+    def sentence(self, first: str) -> str:
+        """For people: the two plans, of which the first is given in words, and what decides between them."""
+        times = self.takes_times
+        faster = f"{100 * (1 / times - 1):.0f} % faster" if times < 1 else f"{100 * (times - 1):.0f} % slower"
         return (
-            f"uncertain: these two plans cannot be told apart: {_text(problem, cuts)}, and {_text(problem, self.cuts)}; "
-            f"if {self.node_id} is {faster} than was taken here, the second is better by {100 * self.gain:.1f} %, "
-            f"if it is as taken, the first by {100 * self.loss:.1f} %: measure the model there"
+            f"uncertain: these two plans cannot be told apart: {first}, and {ranges_text(self.stages)}; "
+            f"if {self.if_node} is {faster} than was taken here, the second is better by {100 * self.gain:.1f} %, "
+            f"if it is as taken, the first by {100 * self.else_loss:.1f} %: measure the model there"
         )
 
 
-def error_of(profile: Profile, before: Roofline, after: Roofline | None) -> float:
-    """The `time_error` of a node whose times come from `profile`: how rough that is, and how far they were carried from roof to roof."""
+def error_of(profile: Profile, *factors: float) -> float:
+    """The `time_error` of a node whose times come from `profile`: how rough that is, and how far they were carried, by these factors."""
     honesty = profile.honesty
     rough = max(honesty.noise_cv or 0.0, abs(honesty.coverage - 1.0))
-    if after is None:
-        return rough
-    ratios = [after.flops_per_s / before.flops_per_s, after.bytes_per_s / before.bytes_per_s]
-    furthest = max(max(ratio, 1.0 / ratio) for ratio in ratios)
+    furthest = max((max(factor, 1.0 / factor) for factor in factors), default=1.0)
     return (1.0 + rough) * (1.0 + SCALED_ERROR * min(1.0, furthest - 1.0)) - 1.0
 
 
 def band_of(problem: Problem, cuts: Sequence[Cut]) -> Band | None:
     """None where every node's times are taken to be right."""
-    if not any(problem.nodes[u].time_error for u, _, _ in cuts):
+    within = tuple((node.node_id, node.time_error) for node in (problem.nodes[u] for u, _, _ in cuts) if node.time_error)
+    if not within:
         return None
     ends = (replace(problem, nodes=tuple(_at_end(node, up) for node in problem.nodes)) for up in (False, True))
-    return Band(*(evaluate(end, tuple(cuts)).period_s for end in ends))
+    least_s, most_s = (evaluate(end, tuple(cuts)).period_s for end in ends)
+    return Band(least_s, most_s, within)
 
 
 def rival_of(problem: Problem, strategy: str, cuts: tuple[Cut, ...]) -> Rival | None:
@@ -91,7 +101,8 @@ def _rival(problem: Problem, strategy: str, cuts: tuple[Cut, ...], doubted: Plan
         return None
     at_first, chosen = _objective(problem, strategy, other), _objective(problem, strategy, cuts)
     factor = 1.0 + doubted.time_error if up else 1.0 / (1.0 + doubted.time_error)
-    return Rival(other, doubted.node_id, factor, ours / theirs - 1.0, at_first / chosen - 1.0 if chosen > 0.0 else 0.0)
+    stages = tuple(Stage(problem.nodes[u].node_id, start, stop) for u, start, stop in other)
+    return Rival(stages, doubted.node_id, factor, ours / theirs - 1.0, at_first / chosen - 1.0 if chosen > 0.0 else 0.0)
 
 
 def _objective(problem: Problem, strategy: str, cuts: tuple[Cut, ...]) -> float:
@@ -112,7 +123,3 @@ def _at_end(node: PlanningNode, up: bool) -> PlanningNode:
         time_s_by_batch=tuple((rows, tuple(t * factor for t in times)) for rows, times in node.time_s_by_batch),
         base_s=node.base_s * factor,
     )
-
-
-def _text(problem: Problem, cuts: Sequence[Cut]) -> str:
-    return " | ".join(f"{problem.nodes[u].node_id} {start}-{stop - 1}" for u, start, stop in cuts)

@@ -108,7 +108,8 @@ def _node(
     by_batch = tuple((rows, scaled_item_s(done, roof, node, dtype)) for rows, done in batches.items())
     time_s = by_batch[0][1] if by_batch else scaled_item_s(work, roof, node, dtype)
     price = node.power_w or 0.0
-    error = error_of(profile, roof, node.rooflines.get(dtype))
+    there = node.rooflines.get(dtype)
+    error = error_of(profile, *(() if there is None else (there.flops_per_s / roof.flops_per_s, there.bytes_per_s / roof.bytes_per_s)))
     return PlanningNode(
         node.node_id, node.memory_bytes, time_s, price_per_s=price, pool_id=pool_id, time_s_by_batch=by_batch, time_error=error
     )

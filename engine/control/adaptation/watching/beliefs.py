@@ -141,6 +141,12 @@ class Beliefs:
         tracks = {s.node_id: metrics.stage_track(s.node_id) for s in stages}
         return {node_id: _standard_error(track) for node_id, track in tracks.items() if track is not None}
 
+    def known_within(self, metrics: RuntimeMetrics, stages: tuple[Stage, ...]) -> dict[str, float]:
+        """How far a stage's true time can still be from what is believed, by node, once its level stands on measurements."""
+        tracks = ((s.node_id, metrics.stage_track(s.node_id)) for s in stages)
+        known = ((node_id, track) for node_id, track in tracks if track is not None and track.detector.calibrated)
+        return {node_id: max(_MIN_CHANGE, _STANDARD_ERRORS * _standard_error(track)) for node_id, track in known}
+
     def hop_s(self, link: str, otherwise_s: float) -> float:
         """A link that was never used is taken for the median of those that were."""
         known = sorted(self.link_s.values())

@@ -59,6 +59,13 @@ def corrected(problem: Problem, levels: Mapping[str, float], room_bytes: Mapping
     return problem if nodes == problem.nodes else replace(problem, nodes=nodes)
 
 
+def known_better(problem: Problem, within: Mapping[str, float]) -> Problem:
+    """`problem` with a smaller `time_error` of the nodes that steps have shown; those that nobody saw keep theirs."""
+    errors = [min(node.time_error, within.get(node.node_id, node.time_error)) for node in problem.nodes]
+    nodes = tuple(replace(node, time_error=error) for node, error in zip(problem.nodes, errors, strict=True))
+    return problem if nodes == problem.nodes else replace(problem, nodes=nodes)
+
+
 def with_slower_links(problem: Problem, factors: Mapping[str, float]) -> Problem:
     """`problem` with links between nodes, by their names, slower by these factors; those of other pairs stay."""
     names = [n.node_id for n in problem.nodes]
