@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from engine.control.adaptation.cost import MigrationRates
 from engine.control.adaptation.watching.beliefs import Beliefs
 from engine.control.adaptation.watching.gates import Gates
 from engine.control.adaptation.watching.metrics import RuntimeMetrics
@@ -68,7 +69,7 @@ def test_measured_pairs_keep_their_own_times() -> None:
 
 def test_a_node_that_left_takes_what_was_known_of_its_links_along() -> None:
     """When it joins again its links are measured again; what steps had shown must not count twice."""
-    watch, trace = Watch(Gates()), link_avoidable()
+    watch, trace = Watch(Gates(), MigrationRates()), link_avoidable()
     view = AdaptationView(make_plan(problem(), trace.strategy, 1), problem(), trace.strategy)
     watch.look(view, 0.0)
     watch.beliefs = believed((20.0, 1.0, 1.0))

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from engine.control.adaptation.cost import MigrationRates
 from engine.control.adaptation.watching.beliefs import Beliefs, HeterogeneousPlan
 from engine.control.adaptation.watching.gates import Gates, TriggerKind, imbalance_trigger, latency_triggers, link_triggers, memory_triggers
 from engine.control.adaptation.watching.law import stage_law
@@ -195,7 +196,7 @@ def trend(start_bytes: int, per_s: float, cap: int = 1000, seconds: int = 120, k
 
 def test_memory_is_material_above_its_share_or_soon_full() -> None:
     def kinds(found: MemoryTrend) -> list[str]:
-        return [t.text for t in memory_triggers(STAGES, {"a": found}, Gates())]
+        return [t.text for t in memory_triggers({"a": found}, {"a": 120.0}, Gates())]
 
     assert kinds(trend(920, 0.0)) == [] and kinds(trend(921, 0.0)) == ["a uses 0 of 0 MB (92 %)"]
     leaking = trend(500, 2.0)
@@ -212,21 +213,28 @@ def test_keys_and_values_that_come_and_go_are_no_leak() -> None:
 
 
 def test_a_node_may_hold_what_others_on_it_leave() -> None:
-    room, gates = MemoryRoom(Gates()), Gates()
+    """What leaks goes on until the next move could have loaded its whole stage elsewhere."""
+    room, gates = MemoryRoom(Gates(), MigrationRates(load_bytes_per_s=10.0)), Gates()
     calm = room.room_bytes(view(), {"a": trend(500, 0.0)})
     assert calm == {"a": 0.92 * 1000 - (500 - 200)}
     leaking = trend(540, 2.0)
     used = leaking.newest.used_bytes
-    assert room.room_bytes(view(), {"a": leaking})["a"] == max(0.0, 920 - (used - 200) - leaking.growth_bytes_per_s * gates.exhaustion_s)
+    left_bytes = 920 - (used - 200) - leaking.growth_bytes_per_s * (gates.exhaustion_s + 200 / 10.0)
+    assert 0 < left_bytes == room.room_bytes(view(), {"a": leaking})["a"]
     assert room.room_bytes(view(), {"a": trend(900, 0.0)}) == {"a": 220.0}
 
 
 def test_trouble_is_reported_once_a_minute_and_its_end_once() -> None:
-    room, memory = MemoryRoom(Gates()), {"a": trend(930, 0.0)}
+    room, memory = MemoryRoom(Gates(), MigrationRates()), {"a": trend(930, 0.0)}
+    shown = view()
 
     def kinds(now_s: float) -> list[TriggerKind]:
-        return [t.kind for t in room.triggers(STAGES, memory, now_s)]
+        return [t.kind for t in room.triggers(shown, memory, now_s)]
 
-    assert [kinds(t) for t in (0.0, 59.0, 60.0)] == [[TriggerKind.MEMORY], [], [TriggerKind.MEMORY]]
+    assert [kinds(t) for t in (-60.0, -1.0, 0.0)] == [[TriggerKind.MEMORY], [], [TriggerKind.MEMORY]]
+    shown = view(version=2)
+    assert [kinds(t) for t in (5.0, 14.0, 15.0, 60.0)] == [[], [], [TriggerKind.MEMORY], []], (
+        "another plan that was not enough is said sooner"
+    )
     memory["a"] = trend(500, 0.0)
-    assert [kinds(t) for t in (100.0, 359.0, 361.0, 900.0)] == [[], [], [TriggerKind.LOAD], []]
+    assert [kinds(t) for t in (100.0, 314.0, 316.0, 900.0)] == [[], [], [TriggerKind.LOAD], []]

@@ -49,8 +49,8 @@ class AdaptivePlanner:
         self.settings = settings or AdaptationSettings()
         self.mode = self.settings.mode
         self.history = History()
-        self.watch = Watch(self.settings.gates)
         self.rates = MigrationRates()
+        self.watch = Watch(self.settings.gates, self.rates)
         self.case = Case()
         self.orders = Orders(self.settings)
         self._suggestion: Decision | None = None

@@ -2,9 +2,10 @@
 
 Keeping a plan that is no longer the best costs its regret, moving costs the migration, and nobody knows how long a change
 lasts: the ski-rental problem. Moving when the regret so far reaches a share w of the cost spends at most 1 + 1/w times what
-a clairvoyant would on a change that ends at the worst moment, and 1 + w times on one that stays. A first migration moves at
-w = 1/2. Each migration of the last ten minutes doubles w, up to 2, where going to and fro forever costs at most three times
-the optimum, which is the best that is possible between two states (Borodin, Linial, Saks 1992: 2n - 1 for n states).
+a clairvoyant would on a change that ends at the worst moment, and 1 + w times on one that stays. Where nothing moved for ten
+minutes, what is sure to have changed is likely to stay, and w is 1/10: to be wrong costs one migration in ten minutes. After
+that w is 1/2, doubled by each migration of the last ten minutes, up to 2, where going to and fro forever costs at most three
+times the optimum, which is the best that is possible between two states (Borodin, Linial, Saks 1992: 2n - 1 for n states).
 """
 
 from __future__ import annotations
@@ -41,10 +42,11 @@ class AdaptationSettings:
     gates: Gates = field(default_factory=Gates)
     min_gain: float = 0.05
     small_gain: float = 0.015  # below it nothing moves; from here to min_gain only against more regret
-    regret_share: float = 0.5  # of a migration's cost, for the first migration in a while
-    small_regret_share: float = 0.8  # the same for gains below min_gain
+    first_regret_share: float = 0.1  # of a migration's cost, for the first migration in a while
+    small_regret_share: float = 0.15  # the least for gains below min_gain
+    regret_share: float = 0.5  # doubled by each recent migration
     max_regret_share: float = 2.0
-    recent_s: float = 600.0  # migrations younger than this double the share
+    recent_s: float = 600.0  # so old is a migration that is recent
     cooldown_s: float = 10.0  # after a migration the next one takes max_regret_share at once
     probation_steps: int = 48
     carry_out_s: float = 120.0  # an ordered migration that is neither committed nor abandoned by then is given up
@@ -68,7 +70,7 @@ class Situation:
 
 def required_regret_s(proposal: Proposal, now: Situation, settings: AdaptationSettings) -> float:
     """What staying must have cost before a move pays."""
-    share = settings.regret_share * 2.0**now.num_recent
+    share = settings.regret_share * 2.0**now.num_recent if now.num_recent else settings.first_regret_share
     if proposal.gain < full_gain(now, settings):
         share = max(share, settings.small_regret_share)
     return min(settings.max_regret_share, share) * proposal.cost.cost_s

@@ -15,7 +15,6 @@ from engine.control.adaptation.watching.beliefs import HeterogeneousPlan
 from engine.control.adaptation.watching.memory import MemoryTrend
 from engine.control.adaptation.watching.metrics import RuntimeMetrics, Track
 from engine.control.adaptation.watching.problem import link_name, links_of
-from engine.data.plan import Stage
 
 
 class TriggerKind(StrEnum):
@@ -55,7 +54,7 @@ class Gates:
     imbalance_s: float = 0.100
     imbalance_share: float = 0.10
     memory_share: float = 0.92
-    exhaustion_s: float = 120.0
+    exhaustion_s: float = 30.0  # and what loading a stage elsewhere takes: less is too late to give items away
     link_share: float = 0.05  # of the period that a slower link must add
 
 
@@ -106,9 +105,9 @@ def imbalance_trigger(now: HeterogeneousPlan, gates: Gates) -> AdaptationTrigger
     return AdaptationTrigger(TriggerKind.IMBALANCE, slow_id, text, slow, fast)
 
 
-def memory_triggers(stages: tuple[Stage, ...], memory: Mapping[str, MemoryTrend], gates: Gates) -> Iterable[AdaptationTrigger]:
-    """Nodes of the plan above their share of memory, or on the way to it."""
-    for node_id in (s.node_id for s in stages):
+def memory_triggers(memory: Mapping[str, MemoryTrend], lead_s: Mapping[str, float], gates: Gates) -> Iterable[AdaptationTrigger]:
+    """Nodes above their share of memory, or that are full before `lead_s` (by node, those of the plan) is over."""
+    for node_id, least_s in lead_s.items():
         trend = memory.get(node_id)
         if trend is None or trend.newest is None:
             continue
@@ -116,7 +115,7 @@ def memory_triggers(stages: tuple[Stage, ...], memory: Mapping[str, MemoryTrend]
         text = f"{node_id} uses {used / 1e6:.0f} of {cap / 1e6:.0f} MB ({100 * trend.share:.0f} %)"
         if trend.newest.kv_budget_bytes:
             text += f", its KV {100 * trend.kv_share:.0f} % of the budget"
-        if trend.exhaustion_s() < gates.exhaustion_s:
+        if trend.exhaustion_s() < least_s:
             text += f", grows by {trend.growth_bytes_per_s / 1e6:.1f} MB/s and is full in {trend.exhaustion_s():.0f} s"
         elif trend.share <= gates.memory_share:
             continue

@@ -29,12 +29,12 @@ class MemoryTrend:
         self.newest = sample
         if not self._samples or now_s - self._samples[-1][0] >= _SPACING_S:
             self._samples.append((now_s, float(sample.used_bytes - sample.kv_used_bytes)))
-            self.growth_bytes_per_s = self._growth(sample.cap_bytes)
+            if len(self._samples) >= _MIN_SAMPLES:
+                self.growth_bytes_per_s = self._growth(sample.cap_bytes)
 
     def restart(self) -> None:
-        """The node's stage changed: its memory is another story now."""
+        """The node's stage changed: what it uses is another story now, what leaks beside the stage goes on until samples say otherwise."""
         self._samples.clear()
-        self.growth_bytes_per_s = 0.0
 
     @property
     def share(self) -> float:
@@ -47,8 +47,6 @@ class MemoryTrend:
 
     def _growth(self, cap_bytes: float) -> float:
         samples = list(self._samples)
-        if len(samples) < _MIN_SAMPLES:
-            return 0.0
         slopes = sorted((b1 - b0) / (t1 - t0) for i, (t0, b0) in enumerate(samples) for t1, b1 in samples[i + 1 :])
         slope, rises = slopes[len(slopes) // 2], sum(s > 0.0 for s in slopes)
         rise = slope * (samples[-1][0] - samples[0][0])

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from engine.control.adaptation.cost import MigrationRates
 from engine.control.adaptation.watching.beliefs import Beliefs, HeterogeneousPlan, plan_under
 from engine.control.adaptation.watching.gates import (
     AdaptationTrigger,
@@ -30,11 +31,11 @@ _STALE_S = 60.0
 class Watch:
     """Metrics, beliefs and memory limits of one cluster, and what the running plan was made for."""
 
-    def __init__(self, gates: Gates) -> None:
+    def __init__(self, gates: Gates, rates: MigrationRates) -> None:
         self.gates = gates
         self.metrics = RuntimeMetrics()
         self.beliefs = Beliefs()
-        self.room = MemoryRoom(gates)
+        self.room = MemoryRoom(gates, rates)
         self._planned_levels: dict[str, float] = {}
         self._planned_links: dict[str, float] = {}
         self._view: AdaptationView | None = None
@@ -67,7 +68,7 @@ class Watch:
         steps = max((alarm.num_steps for _, alarm in self.metrics.take_alarms()), default=0)
         triggers = list(_members(view, before))
         if self.metrics.memory:
-            triggers += self.room.triggers(view.plan.stages, self.metrics.memory, now_s)
+            triggers += self.room.triggers(view, self.metrics.memory, now_s)
         if view.strategy != before.strategy:
             text = f"strategy {view.strategy} instead of {before.strategy}"
             triggers.append(AdaptationTrigger(TriggerKind.STRATEGY, view.strategy, text))
