@@ -3,8 +3,10 @@
     python -m tests.bench.internet_scale [--nodes 1000] [--sites 50] [--minutes 5] [--per-s 8] [--gone-per-minute 20] [--seed 1]
 
 Each replica is the real cluster of `engine/control` under a virtual clock: it plans, loses nodes, plans again and replays as it does
-when it serves. Made up are the machines and links (below, each with its distribution), the time that weights take to load, and the door,
-which knows prefixes and what it sent. Every session's tokens are counted: each index once, none left out. Prints one JSON line.
+when it serves. What lies between two sites was measured by others: the round trip between their metropolitan regions, and the line of
+each (`ROUND_TRIP_MS`, `LINES`, with their sources). Made up are the machines, which site lies where and has which line, a site's own
+network, the time that weights take to load, and the door, which knows prefixes and what it sent. Every session's tokens are counted: each
+index once, none left out. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
-import math
 import random
 import statistics
 import time
@@ -37,10 +38,24 @@ from engine.simulation.simulator import StagedSimulator, _config, _spec
 NUM_ITEMS, ITEM_BYTES, KV_BYTES, HIDDEN_BYTES = 82, 850_000_000, 4096, 16_384  # about 70B in 8 bits
 ITEM_S, EXTRA_TOKEN_SHARE = 0.0028, 0.02  # on a node that reads 300 GB/s
 SLOWDOWNS, MEMORY_GB = (0.5, 1.0, 1.0, 2.0, 4.0), (12, 16, 24, 24, 48)
-FIBRE_KM_PER_S, DETOUR = 200_000.0, 1.6
-ACCESS_S, ACCESS_SIGMA = 0.004, 0.6  # one way, of a site: median and deviation of its logarithm
+# Average round trips between regions of IBM Cloud, 27 July to 25 August 2024: "Network latency" in IBM Cloud's documentation of VPC
+# (github.com/ibm-cloud-docs/vpc, _include-segments/network-latency.md). Dallas, Toronto, Washington, Frankfurt, London, Madrid, Osaka,
+# Sydney, Tokyo, Sao Paulo; each row goes on from its own region.
+ROUND_TRIP_MS = (
+    (34, 31, 123, 113, 119, 150, 186, 143, 146),
+    (19, 93, 82, 108, 168, 215, 162, 129),
+    (91, 75, 87, 172, 214, 164, 118),
+    (13, 29, 232, 250, 233, 198),
+    (27, 244, 261, 243, 188),
+    (257, 275, 258, 209),
+    (122, 9, 293),
+    (115, 328),
+    (284,),
+)
+# Medians of Ookla's Speedtest by provider of fixed lines in the USA, June 2022 (telecompetitor.com, "Cox nears 200 Mbps download in June
+# Ookla Speedtest results"): upload in Mbit/s, round trip to a server nearby in ms.
+LINES = ((113.21, 8), (112.36, 8), (112.27, 12), (18.88, 14), (12.02, 15), (11.70, 16), (10.60, 11))
 LAN = LinkModel(0.0003, 1.25e8)
-WAN_BYTES_PER_S, WAN_SIGMA = 1.2e7, 0.7
 LOAD_BYTES_PER_S = 1e9  # from a node's own disk
 LEASE_S = 3.0  # until a silent node counts as lost; half of them break their connection, which is noticed at once
 AWAY_S = 120.0
@@ -50,12 +65,11 @@ OVERLOAD = 1.5  # a holder of the prefix is passed over once a session would tak
 
 @dataclass(frozen=True)
 class Site:
-    """Where it is, on a sphere in radians, what its line costs, and the nodes in it."""
+    """The number of its region, its line, and the nodes in it."""
 
-    latitude: float
-    longitude: float
-    access_s: float
-    bytes_per_s: float
+    region: int
+    upload_bits_per_s: float
+    access_s: float  # there and back
     nodes: tuple[NodeSetup, ...]
 
     @property
@@ -65,10 +79,9 @@ class Site:
     def link_to(self, other: Site) -> LinkModel:
         if other is self:
             return LAN
-        cosine = math.sin(self.latitude) * math.sin(other.latitude)
-        cosine += math.cos(self.latitude) * math.cos(other.latitude) * math.cos(self.longitude - other.longitude)
-        far_s = 6371.0 * math.acos(max(-1.0, min(1.0, cosine))) * DETOUR / FIBRE_KM_PER_S
-        return LinkModel(far_s + self.access_s + other.access_s, min(self.bytes_per_s, other.bytes_per_s))
+        near, far = sorted((self.region, other.region))
+        between_s = 1e-3 * ROUND_TRIP_MS[near][far - near - 1] if near < far else 0.0
+        return LinkModel((self.access_s + between_s + other.access_s) / 2, self.upload_bits_per_s / 8)
 
 
 def sites(num_nodes: int, num_sites: int, dice: random.Random) -> list[Site]:
@@ -82,9 +95,8 @@ def sites(num_nodes: int, num_sites: int, dice: random.Random) -> list[Site]:
             memory = int(dice.choice(MEMORY_GB) * 1e9)
             nodes.append(NodeSetup(f"n{number}", dice.choice(SLOWDOWNS), memory_bytes=memory, kv_budget_bytes=memory // 4))
             number += 1
-        access_s = ACCESS_S * math.exp(dice.gauss(0.0, ACCESS_SIGMA))
-        rate = WAN_BYTES_PER_S * math.exp(dice.gauss(0.0, WAN_SIGMA))
-        found.append(Site(math.asin(dice.uniform(-0.5, 0.9)), dice.uniform(-math.pi, math.pi), access_s, rate, tuple(nodes)))
+        upload, round_trip_ms = dice.choice(LINES)
+        found.append(Site(dice.randrange(len(ROUND_TRIP_MS) + 1), 1e6 * upload, 1e-3 * round_trip_ms, tuple(nodes)))
     return found
 
 
