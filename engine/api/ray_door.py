@@ -128,12 +128,17 @@ class RayServeDoor:
         return found
 
     def _reached(self) -> str:
-        """Where the proxy answers, once it knows the application. Raises Unavailable if it does not."""
-        scheme = "https" if self._options.http_cert else "http"
+        """Where the proxy answers, once it knows the application. Raises Unavailable if it does not, Refused if it speaks no TLS."""
         host = _head() if self._host in ("0.0.0.0", "::") else self._host
-        base = f"{scheme}://[{host}]:{self._port}" if ":" in host else f"{scheme}://{host}:{self._port}"
+        place = f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
+        base, plain = f"https://{place}" if self._options.http_cert else f"http://{place}", f"http://{place}"
         started_s = time.monotonic()
         while _routes(base).get("/") != self._name:
+            if base != plain and _routes(plain):
+                raise Refused(
+                    f"Ray Serve runs at {place} already, without TLS, and takes no certificate any more: end Serve first, or leave out "
+                    "--http-cert and --http-key and put a proxy with TLS in front of it (.github/guides/reverse_proxy.md)"
+                )
             if time.monotonic() - started_s > ROUTE_LIMIT_S:
                 here = "; loopback is that of the head of the Ray cluster" if is_loopback(f"{self._host}:1") else ""
                 raise Unavailable(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +19,8 @@ import openai
 import psutil
 import pytest
 
+from engine.service.options import Role
+from engine.service.trust.certificates import issue, make_authority
 from tests.service.on_ray.machines import DEADLINE_S, MODEL, Machines, Up, noodle, seen, until, up
 from tests.service.reference import reference
 
@@ -38,8 +42,21 @@ class Door:
     port: int
     told: list[str] = field(default_factory=list)
 
-    def openai(self, key: str = KEY) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.http}/v1", api_key=key, max_retries=0, timeout=DEADLINE_S)
+    def openai(self, key: str = KEY, authority: Path | None = None) -> openai.OpenAI:
+        trusted = httpx.Client(verify=ssl.create_default_context(cafile=authority)) if authority else None
+        return openai.OpenAI(base_url=f"{self.http}/v1", api_key=key, max_retries=0, timeout=DEADLINE_S, http_client=trusted)
+
+
+@pytest.fixture
+def papers(tmp_path: Path) -> Path:
+    """A folder with a certificate for this machine, its key, and the authority that signed it."""
+    make_authority(tmp_path / "papers", "of the test")
+    issue(tmp_path / "papers", "api", Role.VIEWER, ["127.0.0.1"])
+    return tmp_path / "papers"
+
+
+def with_tls(papers: Path) -> tuple[str, ...]:
+    return "--http-cert", str(papers / "api.pem"), "--http-key", str(papers / "api.key")
 
 
 def free_port() -> int:
@@ -116,8 +133,8 @@ def test_replicas_answer_as_the_cluster_itself(cluster: Up, door: Door) -> None:
     until(lambda: len(who_answered(door)) == 2, "answers of both replicas")
 
 
-def subprocess_answer(cluster: Up) -> dict[str, Any]:
-    words = ("--prompt-ids", "1,2,3", "--max-new-tokens", str(NUM_TOKENS), "--ignore-eos", "--temperature", "0", "--json")
+def subprocess_answer(cluster: Up, num_tokens: int = NUM_TOKENS) -> dict[str, Any]:
+    words = ("--prompt-ids", "1,2,3", "--max-new-tokens", str(num_tokens), "--ignore-eos", "--temperature", "0", "--json")
     said, errors = noodle("generate", *words, "--connect", cluster.address).communicate(timeout=120)
     assert said, errors
     found: dict[str, Any] = json.loads(said)
@@ -201,3 +218,59 @@ def test_ctrl_c_leaves_nothing_and_down_ends_what_runs_on_its_own(machines: Mach
     assert (down.communicate(timeout=120)[0], down.returncode) == ("the API of noodle on Ray is down\n", 0)
     nothing_is_left(alone)
     assert cluster.worker_pids()
+
+
+def test_callers_reach_it_by_tls(machines: Machines, cluster: Up, papers: Path, tmp_path: Path) -> None:
+    """Nothing of it is served in clear text, and the certificate is the one that was given."""
+    door = opened(machines, tmp_path, "--replicas", "1", *with_tls(papers))
+    try:
+        assert door.http == f"https://127.0.0.1:{door.port}"
+        client = door.openai(authority=papers / "ca.pem")
+        assert ask(client, 20).choices[0].text == subprocess_answer(cluster, 20)["text"]
+        more = {"ignore_eos": True}
+        stream = client.completions.create(
+            model="gpt2:tiny", prompt=list(PROMPT), max_tokens=20, temperature=0, stream=True, extra_body=more
+        )
+        assert len("".join(part.choices[0].text for part in stream)) > 0
+        with pytest.raises(openai.APIConnectionError):
+            ask(door.openai(), 5)
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"http://127.0.0.1:{door.port}/health")
+    finally:
+        door.process.terminate()
+        assert door.process.wait(120) == 0
+    nothing_is_left(door)
+
+
+OTHERS = """
+import sys, ray
+from ray import serve
+
+class Other:
+    async def __call__(self, request):
+        return "other"
+
+ray.init(address=sys.argv[1], log_to_driver=False)
+if sys.argv[2] == "start":
+    serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[3])})
+    serve.run(serve.deployment(Other, ray_actor_options={"num_cpus": 0}).bind(), name="other", route_prefix="/other")
+else:
+    serve.shutdown()
+"""
+
+
+def test_a_proxy_of_others_without_tls_is_not_taken_for_one_with(machines: Machines, cluster: Up, papers: Path, tmp_path: Path) -> None:
+    def others(*words: str) -> None:
+        subprocess.run([sys.executable, "-c", OTHERS, machines.address, *words], check=True, timeout=300, capture_output=True)
+
+    others("start", str(port := free_port()))
+    try:
+        said = serve(machines, tmp_path, *with_tls(papers), port=port).communicate(timeout=300)[1]
+        assert said.count("\n") == 1 and "already, without TLS" in said and "reverse_proxy.md" in said, said
+        assert httpx.get(f"http://127.0.0.1:{port}/other").text == "other", "who was refused ended nothing of others"
+        door = opened(machines, tmp_path, "--replicas", "1", port=port)
+        assert door.http == f"http://127.0.0.1:{port}" and answers(door)
+        door.process.terminate()
+        assert door.process.wait(120) == 0 and httpx.get(f"http://127.0.0.1:{port}/other").text == "other"
+    finally:
+        others("end")
