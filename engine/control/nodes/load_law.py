@@ -21,7 +21,7 @@ from engine.profile.cost_model import CostModel
 from engine.profile.point import DECODE
 
 MOST_COSTS = 10_000  # nodes x items^2: about a tenth of a second
-BATCHES = (1, 2, 4, 8, 16, 32, MOST_ROWS)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, MOST_ROWS)
 
 
 @dataclass(frozen=True, slots=True)
