@@ -17,12 +17,9 @@ from engine.data.errors import InvalidInput
 from engine.data.model import ModelRef
 from engine.model.hardware.cpu import cache_bytes
 from engine.model.profiling import kinds, measure
-from engine.model.profiling.kinds import Running
 from engine.model.profiling.measure import measure_config
 from engine.model.sources.source import resolve
 from engine.model.weights.weight_folder import WeightFolder
-
-CPU = Running("float32", "cpu", "auto")
 
 
 def small_gpt2(num_layers: int = 4, vocab_size: int = 300) -> GPT2Config:
@@ -49,7 +46,7 @@ def test_every_item_gets_a_time(tmp_path: Path) -> None:
 
 
 def test_kinds_follow_layer_types_and_shapes() -> None:
-    found = kinds.kinds_of(mixed_layers(), CPU)
+    found = kinds.kinds_of(mixed_layers(), "float32", 2 * cache_bytes())
     assert [kind.items for kind in found] == [(0,), (1, 4), (2, 3, 5), (6,)]
     assert len(measure_config(mixed_layers(), dtype="float32", device="cpu").item_s) == 7
 
@@ -65,7 +62,7 @@ def test_the_smaller_config_times_the_same_stages(monkeypatch: pytest.MonkeyPatc
         return stage
 
     monkeypatch.setattr(measure.StageModel, "synthetic", classmethod(spy))
-    monkeypatch.setattr(kinds, "cache_bytes_of", lambda _: 60_000)
+    monkeypatch.setattr(measure, "cache_bytes", lambda: 60_000)
     measure_config(small_gpt2(num_layers=9, vocab_size=5000), dtype="float32", device="cpu")
     block_bytes, head_bytes = 4 * (12 * 32 * 32 + 13 * 32), 4 * (5000 * 32 + 2 * 32)
     assert [entry[:2] for entry in built] == [(1, 4 * 32 * (2048 + 128)), (3, 3 * block_bytes), (1, head_bytes), (1, block_bytes)]
@@ -74,19 +71,20 @@ def test_the_smaller_config_times_the_same_stages(monkeypatch: pytest.MonkeyPatc
 
 @given(items=st.lists(st.integers(0, 60), min_size=1, unique=True).map(sorted), weight_bytes=st.integers(0, 2**31))
 def test_the_stages_of_a_kind_overflow_the_cache_but_exceed_no_model(items: list[int], weight_bytes: int) -> None:
-    kind, cached = kinds.kind_of(items, weight_bytes, cache_bytes()), cache_bytes()
+    enough = 2 * cache_bytes()
+    kind = kinds.kind_of(items, weight_bytes, enough)
     timed = set(range(kind.start, kind.stop))
     assert timed and timed <= set(items)
     timed_bytes = kind.num_copies * len(timed) * weight_bytes
-    assert timed_bytes >= min(2 * cached, len(items) * weight_bytes)
-    assert (kind.num_copies - 1) * len(timed) * weight_bytes < max(1, 2 * cached)
+    assert timed_bytes >= min(enough, len(items) * weight_bytes)
+    assert (kind.num_copies - 1) * len(timed) * weight_bytes < max(1, enough)
 
 
 def test_times_are_the_median_per_item(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = chain([9.0, 9.0, 1.0, 2.0, 6.0, 50.0, 3.0] * 3, repeat(1.0))  # prefill, warm-up, then the steps that count
     monkeypatch.setattr(measure, "_step", lambda *_: next(ticks))
     monkeypatch.setattr(measure, "_MAX_REPEATS", 5)
-    monkeypatch.setattr(kinds, "cache_bytes_of", lambda _: 2**30)
+    monkeypatch.setattr(measure, "cache_bytes", lambda: 2**30)
     assert measure_config(small_gpt2(), dtype="float32", device="cpu").item_s == (3.0, *[3.0 / 4] * 4, 3.0)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import GPT2Config, Qwen3Config
 
-from engine.model.profiling import kinds, served
+from engine.model.profiling import served
 from engine.model.profiling.kinds import Kind, Running
 from engine.model.profiling.measure import measure_config
 from engine.model.profiling.served import ServedStep, neighbours, served_plan, served_steps
@@ -56,7 +56,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_items_are_told_apart_from_what_every_step_takes(
     config: Any, cached_bytes: int, clock: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kinds, "cache_bytes_of", lambda _: cached_bytes)
+    monkeypatch.setattr(served, "cache_bytes_of", lambda _: cached_bytes)
     points = [Point(DECODE, 1, 16, 1), Point(DECODE, 1, 16, 5), Point(PREFILL, 12, 0, 1)]
     steps = served_steps(config, CPU, points)
     assert [step.point for step in steps] == points
@@ -111,7 +111,7 @@ def test_a_worker_on_an_accelerator_measures_what_it_serves(clock: None, monkeyp
     monkeypatch.setattr("engine.model.profiling.measure.check_device", lambda device: device)
     monkeypatch.setattr(served, "asdict", lambda _: {"dtype": "float32", "device": "cpu", "kv_dtype": "auto"})
     monkeypatch.setattr(served, "usable_memory", lambda _: (10**9, 10**9))
-    monkeypatch.setattr(kinds, "cache_bytes_of", lambda _: 0)
+    monkeypatch.setattr(served, "cache_bytes_of", lambda _: 0)
     found = measure_config(gpt2(3), dtype="float32", device="xpu:0")
     assert found.base_s == pytest.approx(BASE_S)
     assert found.item_s == pytest.approx((EMBED_S, *[BLOCK_S + step_s(1) + 0.016] * 3, HEAD_S))

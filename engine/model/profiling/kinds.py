@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.model.hardware.devices import cache_bytes_of
 from engine.model.running.eight_bit.layers import bytes_of
 from engine.model.running.slicing import build_in, item_state
 
@@ -37,9 +36,9 @@ class Kind:
     num_copies: int
 
 
-def kinds_of(config: PreTrainedConfig, running: Running) -> list[Kind]:
-    """In the order of their first items."""
-    model, chain = build_in(config, running.dtype)
+def kinds_of(config: PreTrainedConfig, dtype: str, enough_bytes: int) -> list[Kind]:
+    """In the order of their first items; each stage has `enough_bytes` of weights, or as many as the model has of its kind."""
+    model, chain = build_in(config, dtype)
     layer_types = getattr(config.get_text_config(decoder=True), "layer_types", None) or [""] * chain.num_blocks
     signatures: list[object] = []
     weight_bytes: list[int] = []
@@ -52,14 +51,13 @@ def kinds_of(config: PreTrainedConfig, running: Running) -> list[Kind]:
     groups: dict[object, list[int]] = {}
     for item, signature in enumerate(signatures):
         groups.setdefault(signature, []).append(item)
-    cached = cache_bytes_of(running.device)
-    return [kind_of(items, weight_bytes[items[0]], cached) for items in groups.values()]
+    return [kind_of(items, weight_bytes[items[0]], enough_bytes) for items in groups.values()]
 
 
-def kind_of(items: list[int], weight_bytes: int, cached_bytes: int) -> Kind:
-    """Choose the stages to time: enough weights to overflow the cache, but no more than the model has of this kind."""
+def kind_of(items: list[int], weight_bytes: int, enough_bytes: int) -> Kind:
+    """Choose the stages to time."""
     start, run = _longest_run(items)
-    needed_bytes = min(2 * cached_bytes, weight_bytes * len(items))
+    needed_bytes = min(enough_bytes, weight_bytes * len(items))
     length = min(run, max(1, math.ceil(needed_bytes / max(1, weight_bytes))))
     num_copies = max(1, math.ceil(needed_bytes / max(1, length * weight_bytes)))
     return Kind(tuple(items), start, start + length, num_copies)

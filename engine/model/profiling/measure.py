@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from engine.data.precision import AUTO
+from engine.model.hardware.cpu import cache_bytes
 from engine.model.hardware.devices import check_device
 from engine.model.hardware.freed_memory import release_memory
 from engine.model.profiling.kinds import Kind, Running, kinds_of, smaller_config
@@ -81,7 +82,7 @@ def _as_served(config: PreTrainedConfig, running: Running, on_progress: Progress
 
 
 def _on_cpu(config: PreTrainedConfig, running: Running, on_progress: Progress | None) -> MeasuredTimes:
-    kinds = kinds_of(config, running)
+    kinds = kinds_of(config, running.dtype, 2 * cache_bytes())
     item_s = [0.0] * (1 + max(kind.items[-1] for kind in kinds))
     for done, kind in enumerate(kinds):
         if on_progress is not None:

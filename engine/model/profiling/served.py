@@ -1,8 +1,8 @@
 """Steps of an accelerator as they are served: blocks fused, decode steps recorded. Hooks see none of it, so a stage is timed as a whole.
 
 What every step takes beside its items (numbers sent, a recording started, an answer waited for) is told apart by two neighbouring stages
-and one of both: it is what the two take more than the one. Stages overflow the device's cache where the model is large enough, for in a
-step of all blocks each comes from memory.
+and one of both: it is what the two take more than the one. Stages overflow the device's cache by far where the model is large enough: in
+a step of all blocks each comes from memory, and a short stage ends while the next orders are still given.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from engine.model.hardware.devices import usable_memory
+from engine.model.hardware.devices import cache_bytes_of, usable_memory
 from engine.model.hardware.freed_memory import release_memory
 from engine.model.profiling.kinds import Kind, Running, kinds_of, smaller_config
 from engine.model.profiling.standing import StandingStage
@@ -30,8 +30,9 @@ from engine.profile.points import PointPlan
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-_REPEATS, _WARM_UP = 9, 2
-_KV_SHARE = 0.25  # of the memory that is free
+_REPEATS, _WARM_UP = 11, 2
+_CACHES = 32  # weights of a stage: so many that its device, and not the one that gives orders, decides how long it takes
+_WEIGHT_SHARE, _KV_SHARE = 0.15, 0.25  # of the memory that is free
 
 Span = tuple[int, int]  # items [start, stop)
 
@@ -70,7 +71,8 @@ def served_steps(
     config: PreTrainedConfig, running: Running, points: Sequence[Point], on_progress: Progress | None = None
 ) -> list[ServedStep]:
     """Time the points whose keys and values fit. Memory is given back. Raises what building a stage raises."""
-    kinds = kinds_of(config, running)
+    free_bytes = usable_memory(running.device)[0]
+    kinds = kinds_of(config, running.dtype, int(min(_CACHES * cache_bytes_of(running.device), _WEIGHT_SHARE * free_bytes)))
     one, other, both = neighbours(kinds)
     if one == other:
         kinds = [replace(kind, stop=both[1]) if kind.start == both[0] else kind for kind in kinds]
