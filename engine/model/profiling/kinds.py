@@ -34,6 +34,7 @@ class Kind:
     start: int
     stop: int
     num_copies: int
+    weight_bytes: int = 0  # of one item
 
 
 def kinds_of(config: PreTrainedConfig, dtype: str, enough_bytes: int) -> list[Kind]:
@@ -60,7 +61,7 @@ def kind_of(items: list[int], weight_bytes: int, enough_bytes: int) -> Kind:
     needed_bytes = min(enough_bytes, weight_bytes * len(items))
     length = min(run, max(1, math.ceil(needed_bytes / max(1, weight_bytes))))
     num_copies = max(1, math.ceil(needed_bytes / max(1, length * weight_bytes)))
-    return Kind(tuple(items), start, start + length, num_copies)
+    return Kind(tuple(items), start, start + length, num_copies, weight_bytes)
 
 
 def _longest_run(items: list[int]) -> tuple[int, int]:
@@ -82,9 +83,16 @@ def smaller_config(config: PreTrainedConfig, kind: Kind, kinds: list[Kind]) -> t
         text.pad_token_id = None  # it may lie beyond the shortened table
     if len(kinds) != 3:  # more than embedding, blocks of one kind, and head: their order matters
         return config, kind.start
-    num_blocks, num_kept = text.num_hidden_layers, kinds[1].stop - kinds[1].start
+    num_kept = kinds[1].stop - kinds[1].start
+    return shortened(config, num_kept), min(kind.start, 1 + num_kept)
+
+
+def shortened(config: PreTrainedConfig, num_kept: int) -> PreTrainedConfig:
+    """The same model with its first blocks alone."""
+    config = copy.deepcopy(config)
+    text = config.get_text_config(decoder=True)
     for name, value in list(vars(text).items()):
-        if isinstance(value, list) and len(value) == num_blocks:
+        if isinstance(value, list) and len(value) == text.num_hidden_layers:
             setattr(text, name, value[:num_kept])  # one entry per block, such as layer_types
     text.num_hidden_layers = num_kept
-    return config, min(kind.start, 1 + num_kept)
+    return config

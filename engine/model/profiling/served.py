@@ -1,8 +1,8 @@
 """Steps of an accelerator as they are served: blocks fused, decode steps recorded. Hooks see none of it, so a stage is timed as a whole.
 
-What every step takes beside its items (numbers sent, a recording started, an answer waited for) is told apart by two neighbouring stages
-and one of both: it is what the two take more than the one. Stages overflow the device's cache by far where the model is large enough: in
-a step of all blocks each comes from memory, and a short stage ends while the next orders are still given.
+What every step takes beside its items (numbers sent, a recording started, an answer waited for) is told apart by stages of different
+lengths. They overflow the device's cache by far where the model is large enough: in a step of all blocks each comes from memory, and a
+short stage ends while the next orders are still given.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 
 from engine.model.hardware.devices import cache_bytes_of, usable_memory
 from engine.model.hardware.freed_memory import release_memory
-from engine.model.profiling.kinds import Kind, Running, kinds_of, smaller_config
+from engine.model.profiling.kinds import Kind, Running, kinds_of, shortened
 from engine.model.profiling.standing import StandingStage
 from engine.model.progress import Progress
 from engine.model.running.accelerator.acceleration import Acceleration, CaptureLimits
@@ -72,22 +72,52 @@ def served_steps(
 ) -> list[ServedStep]:
     """Time the points whose keys and values fit. Memory is given back. Raises what building a stage raises."""
     free_bytes = usable_memory(running.device)[0]
-    kinds = kinds_of(config, running.dtype, int(min(_CACHES * cache_bytes_of(running.device), _WEIGHT_SHARE * free_bytes)))
+    enough_bytes = int(min(_CACHES * cache_bytes_of(running.device), _WEIGHT_SHARE * free_bytes))
+    kinds = kinds_of(config, running.dtype, enough_bytes)
+    is_uniform = len(kinds) == 3 and len(kinds[1].items) > 1 and sum(kind.weight_bytes for kind in kinds) < _WEIGHT_SHARE * free_bytes
+    found = (_of_short_models if is_uniform else _of_neighbours)(config, kinds, running, points, on_progress or (lambda *_: None))
+    return [found[point] for point in points if point in found]
+
+
+def _of_short_models(
+    config: PreTrainedConfig, kinds: Sequence[Kind], running: Running, points: Sequence[Point], say: Progress
+) -> dict[Point, ServedStep]:
+    """Two models of fewer blocks, which differ by blocks alone. An embedding looks up a few rows: its step is what every step takes."""
+    blocks = kinds[1]
+    few = min(blocks.stop - blocks.start, len(blocks.items) // 2)
+    taken = []
+    for done, (num_blocks, stop) in enumerate(((few, few + 2), (2 * few, 2 * few + 2), (1, 1))):
+        say(done / 3, f"timing {num_blocks} blocks as they are served" if stop > 1 else "timing what every step takes")
+        taken.append(_timed(shortened(config, num_blocks), (0, stop), running, points))
+        release_memory()
+    found = {}
+    for point in points:
+        if all(point in times for times in taken):
+            short_s, long_s, least_s = (times[point] for times in taken)
+            block_s = max(0.0, long_s - short_s) / few
+            rest_s = max(0.0, long_s - 2 * few * block_s)
+            base_s = min(least_s, rest_s)
+            found[point] = ServedStep(point, (0.0, *[block_s] * len(blocks.items), rest_s - base_s), base_s)
+    return found
+
+
+def _of_neighbours(
+    config: PreTrainedConfig, kinds: Sequence[Kind], running: Running, points: Sequence[Point], say: Progress
+) -> dict[Point, ServedStep]:
+    """Models of several kinds of blocks: what two neighbouring stages take more than the one of both is what every step takes."""
     one, other, both = neighbours(kinds)
     if one == other:
         kinds = [replace(kind, stop=both[1]) if kind.start == both[0] else kind for kind in kinds]
     taken: dict[Span, dict[Point, float]] = {span: {} for span in (one, other, both, *((kind.start, kind.stop) for kind in kinds))}
     for done, span in enumerate(taken):
-        if on_progress is not None:
-            on_progress(done / len(taken), f"timing items [{span[0]}, {span[1]}) as they are served")
-        smaller, start = smaller_config(config, Kind((), *span, 1), kinds)
-        taken[span] = _timed(smaller, (start, start + span[1] - span[0]), running, points)
+        say(done / len(taken), f"timing items [{span[0]}, {span[1]}) as they are served")
+        taken[span] = _timed(config, span, running, points)
         release_memory()
-    found = []
+    found = {}
     for point in points:
         if all(point in times for times in taken.values()):
             base_s = max(0.0, taken[one][point] + taken[other][point] - taken[both][point])
-            found.append(ServedStep(point, _item_s(kinds, {span: times[point] - base_s for span, times in taken.items()}), base_s))
+            found[point] = ServedStep(point, _item_s(kinds, {span: times[point] - base_s for span, times in taken.items()}), base_s)
     return found
 
 
