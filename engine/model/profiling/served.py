@@ -7,6 +7,7 @@ short stage ends while the next orders are still given.
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Iterable, Sequence
@@ -147,7 +148,12 @@ def _timed(config: PreTrainedConfig, span: Span, running: Running, points: Seque
     standing = StandingStage(stage)
     fitting = sorted((point for point in points if standing.fits(point)), key=lambda point: -point.context)
     standing.reserve(fitting)
-    return {point: statistics.median(list(_seconds(standing, point))[_WARM_UP:]) for point in fitting}
+    gc.collect()
+    gc.disable()  # in the middle of a step it would take longer than the step
+    try:
+        return {point: statistics.median(list(_seconds(standing, point))[_WARM_UP:]) for point in fitting}
+    finally:
+        gc.enable()
 
 
 def _seconds(standing: StandingStage, point: Point) -> Iterable[float]:
