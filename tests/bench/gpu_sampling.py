@@ -1,7 +1,7 @@
 """Whether tokens drawn on a GPU are those that the CPU draws, over many rows of logits, and how many were left to the CPU.
 
-`python -m tests.bench.gpu_sampling [--draws N] [--device cuda:0] [--seed N]` prints one JSON document. Half of the logits are bfloat16 numbers,
-which have many equals; temperatures, top-k, top-p and penalties are mixed.
+`python -m tests.bench.gpu_sampling [--draws N] [--device cuda:0] [--seed N]` prints one JSON document. Half of the logits are bfloat16
+numbers, which have many equals; temperatures, top-k, top-p and penalties are mixed.
 """
 
 from __future__ import annotations

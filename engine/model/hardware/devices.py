@@ -12,7 +12,7 @@ from engine.model.hardware.cpu import cache_bytes, cpu_name
 from engine.model.hardware.limits import cpu_memory_bytes, num_cores
 
 _HEADROOM = 0.9  # of what is free: the rest is for the interpreter, messages, activations and the neighbours
-_BESIDE_ON_GPU_BYTES = 3 * 2**29  # what recorded steps, logits, parts of attention and libraries take there, however small the card
+_BESIDE_ON_GPU_BYTES = 2**31  # what recorded steps, logits, parts of attention and libraries take there, however small the card
 _KV_SHARE = 0.25
 _MIN_KV_BYTES = 64 * 2**20
 _MIN_MEMORY_BYTES = 64 * 2**20
