@@ -212,6 +212,16 @@ def test_keys_and_values_that_come_and_go_are_no_leak() -> None:
     assert trend(400, 2.0, seconds=40).growth_bytes_per_s == 0.0, "too few samples"
 
 
+def test_a_leak_is_known_over_a_move_until_samples_say_otherwise() -> None:
+    found = trend(400, 2.0)
+    found.restart()
+    found.add(MemorySample("a", 500, 1000), 121.0)
+    assert found.growth_bytes_per_s == pytest.approx(2.0) and found.exhaustion_s() == pytest.approx(250.0, rel=0.01)
+    for second in range(122, 200):
+        found.add(MemorySample("a", 500, 1000), float(second))
+    assert found.growth_bytes_per_s == 0.0
+
+
 def test_a_node_may_hold_what_others_on_it_leave() -> None:
     """What leaks goes on until the next move could have loaded its whole stage elsewhere."""
     room, gates = MemoryRoom(Gates(), MigrationRates(load_bytes_per_s=10.0)), Gates()
