@@ -13,6 +13,7 @@ from engine.control.sessions.metrics import StepLoad
 from engine.data.plan import NodeSpec, Plan, Stage
 from engine.profile.cost_model import CostModel, ItemLaw, PhaseLaws
 from engine.profile.point import DECODE
+from engine.profile.row_law import RowLaw
 
 NAMES = ("w1", "w2", "w3")
 PLAN = Plan(
@@ -21,11 +22,11 @@ PLAN = Plan(
 ONE_ROW = StepLoad(1, 16)
 
 
-def members(hosts: tuple[str, ...], row_share: float = 0.0, cost_model: CostModel | None = None) -> Members:
+def members(hosts: tuple[str, ...], rows: RowLaw | None = None, cost_model: CostModel | None = None) -> Members:
     found = Members(LeaseRules())
     for name, host in zip(NAMES, hosts, strict=True):
         member = found.register(NodeSpec(name, "", host, 1, "cpu", "", 1, 1, 1), 1, True, 0.0)
-        member.row_share, member.cost_model = row_share, cost_model
+        member.rows, member.cost_model = rows or RowLaw(), cost_model
     return found
 
 
@@ -44,7 +45,7 @@ def test_nothing_is_expected_of_nothing() -> None:
 
 
 def test_rows_cost_what_was_measured_at_the_start() -> None:
-    assert seconds(("a", "b", "c"), StepLoad(5, 16), (0.01,) * 3, row_share=0.25) == pytest.approx((0.02,) * 3)
+    assert seconds(("a", "b", "c"), StepLoad(5, 16), (0.01,) * 3, rows=RowLaw.of_share(0.25)) == pytest.approx((0.02,) * 3)
 
 
 def test_rows_and_contexts_cost_what_the_cost_model_says() -> None:
@@ -71,4 +72,4 @@ def test_a_stage_that_is_faster_than_planned_makes_no_neighbour_slow() -> None:
 
 
 def test_a_worker_says_what_a_row_more_costs() -> None:
-    assert WorkerMeasured("w1", 1, (0.1,), 0.0, 0.3).row_share == 0.3
+    assert WorkerMeasured("w1", 1, (0.1,)).rows.factor(64) == 1.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from engine.data.errors import InvalidInput
-from engine.model.hardware.cpu import cpu_name
+from engine.model.hardware.cpu import cache_bytes, cpu_name
 from engine.model.hardware.limits import cpu_memory_bytes, num_cores
 
 _HEADROOM = 0.9  # of what is free: the rest is for the interpreter, messages, activations and the neighbours
@@ -76,6 +76,11 @@ def device_name(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(torch.device(device))
     return f"{cpu_name()} GPU" if device == "mps" else cpu_name()
+
+
+def cache_bytes_of(device: str) -> int:
+    """Size of the largest cache between the device and its memory."""
+    return int(torch.cuda.get_device_properties(device).L2_cache_size) if device.startswith("cuda") else cache_bytes()
 
 
 def default_kv_budget_bytes(memory_bytes: int) -> int:
