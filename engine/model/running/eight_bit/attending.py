@@ -70,8 +70,8 @@ class _ExactLayer(StepLayer):
     ) -> torch.Tensor:
         queries = query[0].transpose(0, 1)  # [T, Hq, K]
         is_fused, outputs = softcap is None and sinks is None, []
-        num_heads, _, value_size = self._histories[0].values.shape
-        grouped = _grouped(queries, num_heads, value_size) if is_fused else queries
+        num_heads, value_size = self._histories[0].keys.shape[0], self._histories[0].values.shape[2]
+        grouped = _grouped(queries, num_heads, value_size) if is_fused else queries.contiguous()
         for history in self._histories:
             first, packed = history.length - (history.stop - history.start), history.start
             while first < history.length:
