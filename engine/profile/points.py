@@ -37,11 +37,11 @@ def causal_points(context_tokens: int, *, most_prefill_tokens: int = 512, quick:
 
 def recorded_points(context_tokens: int, sizes: Sequence[int], *, most_prefill_tokens: int = 512, quick: bool = False) -> PointPlan:
     """For an accelerator that has recorded decode steps of `sizes` rows: a step takes the next larger recording, so its time is a
-    staircase, of which both ends of every stair are measured. A short context everywhere, a long one at each second stair."""
+    staircase, of which both ends of every stair are measured behind a short context, and one behind a long one."""
     limit = min(context_tokens, LONGEST_CONTEXT_TOKENS)
     short, long = max(1, limit // 16), max(1, limit * 7 // 8)
     tops = [1, 2, *(size for size in sizes[2 :: 2 if quick else 1])]
-    learn = [Point(DECODE, 1, short, rows) for rows in stairs(tops)] + [Point(DECODE, 1, long, rows) for rows in tops[::2]]
+    learn = [Point(DECODE, 1, short, rows) for rows in stairs(tops)] + [Point(DECODE, 1, long, rows) for rows in tops]
     inside = [(a + b) // 2 for a, b in pairwise(tops) if b - a > 2]
     held_out = [Point(DECODE, 1, max(1, limit * (3 + 4 * (k % 3)) // 16), rows) for k, rows in enumerate(inside)]
     prefill, prefill_held_out = _prefill(limit, min(most_prefill_tokens, limit // 2), quick)

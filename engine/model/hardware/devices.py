@@ -12,6 +12,7 @@ from engine.model.hardware.cpu import cache_bytes, cpu_name
 from engine.model.hardware.limits import cpu_memory_bytes, num_cores
 
 _HEADROOM = 0.9  # of what is free: the rest is for the interpreter, messages, activations and the neighbours
+_BESIDE_ON_GPU_BYTES = 2**31  # what recorded steps, logits, parts of attention and libraries take there, however small the card
 _KV_SHARE = 0.25
 _MIN_KV_BYTES = 64 * 2**20
 _MIN_MEMORY_BYTES = 64 * 2**20
@@ -91,7 +92,8 @@ def default_kv_budget_bytes(memory_bytes: int) -> int:
 def usable_memory(device: str) -> tuple[int, int]:
     """(usable, total) bytes: what a worker takes for weights and KV when nothing is said, and what the device has."""
     total, free = _memory(device)
-    return int(free * _HEADROOM), total
+    beside = _BESIDE_ON_GPU_BYTES if device.startswith("cuda") else 0
+    return max(0, min(int(free * _HEADROOM), free - beside)), total
 
 
 def _memory(device: str) -> tuple[int, int]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from engine.model.running.eight_bit.layers import bytes_of
-from engine.model.running.slicing import build_in, item_state
+from engine.model.running.slicing import build_in, item_state, torch_dtype
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -35,6 +35,7 @@ class Kind:
     stop: int
     num_copies: int
     weight_bytes: int = 0  # of one item
+    kv_bytes: int = 0  # that one item keeps of a token
 
 
 def kinds_of(config: PreTrainedConfig, dtype: str, enough_bytes: int) -> list[Kind]:
@@ -52,7 +53,12 @@ def kinds_of(config: PreTrainedConfig, dtype: str, enough_bytes: int) -> list[Ki
     groups: dict[object, list[int]] = {}
     for item, signature in enumerate(signatures):
         groups.setdefault(signature, []).append(item)
-    return [kind_of(items, weight_bytes[items[0]], enough_bytes) for items in groups.values()]
+    found = []
+    for items in groups.values():
+        kv = chain.kv[items[0] - 1] if 0 < items[0] <= chain.num_blocks else None
+        kv_bytes = kv[1].num_elements * torch_dtype(dtype).itemsize if kv is not None else 0
+        found.append(replace(kind_of(items, weight_bytes[items[0]], enough_bytes), kv_bytes=kv_bytes))
+    return found
 
 
 def kind_of(items: list[int], weight_bytes: int, enough_bytes: int) -> Kind:

@@ -110,7 +110,7 @@ class WorkloadProfiler:
                 raise
             self._on_stop()
         samples.sort(key=lambda s: (PHASES.index(s.point.phase), s.point.batch, s.point.context, s.point.tokens))
-        served = self._workload.served(most_prefill_tokens, quick=quick, on_progress=lambda _, text: self._progress(1.0, text))
+        served = self._workload.served(most_prefill_tokens, quick=self._quick, on_progress=lambda _, text: self._progress(1.0, text))
         self._progress(1.0, "done")
         spent_s = perf_counter() - began_s
         return Measurements(self._collector.layers, plan, tuple(samples), roofline, self._num_steps, spent_s, served)

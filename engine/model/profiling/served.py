@@ -7,6 +7,7 @@ short stage ends while the next orders are still given.
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Iterable, Sequence
@@ -22,7 +23,6 @@ from engine.model.profiling.standing import StandingStage
 from engine.model.progress import Progress
 from engine.model.running.accelerator.acceleration import Acceleration, CaptureLimits
 from engine.model.running.paged_kv import PAGE_TOKENS
-from engine.model.running.slicing import build_in, torch_dtype
 from engine.model.running.stage import StageModel
 from engine.profile.point import Point
 from engine.profile.points import PointPlan
@@ -88,7 +88,7 @@ def _of_short_models(
     taken = []
     for done, (num_blocks, stop) in enumerate(((few, few + 2), (2 * few, 2 * few + 2), (1, 1))):
         say(done / 3, f"timing {num_blocks} blocks as they are served" if stop > 1 else "timing what every step takes")
-        taken.append(_timed(shortened(config, num_blocks), (0, stop), running, points))
+        taken.append(_timed(shortened(config, num_blocks), (0, stop), num_blocks * blocks.kv_bytes, running, points))
         release_memory()
     found = {}
     for point in points:
@@ -111,7 +111,8 @@ def _of_neighbours(
     taken: dict[Span, dict[Point, float]] = {span: {} for span in (one, other, both, *((kind.start, kind.stop) for kind in kinds))}
     for done, span in enumerate(taken):
         say(done / len(taken), f"timing items [{span[0]}, {span[1]}) as they are served")
-        taken[span] = _timed(config, span, running, points)
+        token_bytes = sum(kind.kv_bytes for item in range(*span) for kind in kinds if item in kind.items)
+        taken[span] = _timed(config, span, token_bytes, running, points)
         release_memory()
     found = {}
     for point in points:
@@ -138,16 +139,21 @@ def _item_s(kinds: Sequence[Kind], span_s: dict[Span, float]) -> tuple[float, ..
     return tuple(item_s[item] for item in range(len(item_s)))
 
 
-def _timed(config: PreTrainedConfig, span: Span, running: Running, points: Sequence[Point]) -> dict[Point, float]:
+def _timed(config: PreTrainedConfig, span: Span, token_bytes: int, running: Running, points: Sequence[Point]) -> dict[Point, float]:
     """Seconds of a stage's step at each point that fits; from long contexts to short ones, which costs nothing."""
     most_rows = max(point.batch for point in points)
     acceleration = Acceleration(limits=CaptureLimits(max_rows=most_rows))
-    budget_bytes = _budget_bytes(config, span, running, points)
+    budget_bytes = _budget_bytes(token_bytes, running, points)
     stage = StageModel.synthetic(config, *span, **asdict(running), kv_budget_bytes=budget_bytes, acceleration=acceleration)
     standing = StandingStage(stage)
     fitting = sorted((point for point in points if standing.fits(point)), key=lambda point: -point.context)
     standing.reserve(fitting)
-    return {point: statistics.median(list(_seconds(standing, point))[_WARM_UP:]) for point in fitting}
+    gc.collect()
+    gc.disable()  # in the middle of a step it would take longer than the step
+    try:
+        return {point: statistics.median(list(_seconds(standing, point))[_WARM_UP:]) for point in fitting}
+    finally:
+        gc.enable()
 
 
 def _seconds(standing: StandingStage, point: Point) -> Iterable[float]:
@@ -165,10 +171,7 @@ def _wait(device: str) -> None:
         torch.accelerator.synchronize(device)
 
 
-def _budget_bytes(config: PreTrainedConfig, span: Span, running: Running, points: Sequence[Point]) -> int:
+def _budget_bytes(token_bytes: int, running: Running, points: Sequence[Point]) -> int:
     """Twice what the largest point needs, in whole pages, but no more than a share of what is free."""
-    _, chain = build_in(config, running.dtype)
-    held = [chain.kv[item - 1] for item in range(*span) if 0 < item <= chain.num_blocks]
-    token_bytes = sum(kv[1].num_elements for kv in held if kv is not None) * torch_dtype(running.dtype).itemsize
     most_tokens = max(point.batch * (point.context + point.tokens + 2 * PAGE_TOKENS) for point in points)
     return int(min(2 * most_tokens * token_bytes, _KV_SHARE * usable_memory(running.device)[0]))

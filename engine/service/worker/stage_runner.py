@@ -155,6 +155,7 @@ class StageRunner:
             on_progress=self._say_progress,
             acceleration=self._options.acceleration,
         )
+        release_memory()
         self._say_running()
         return pb.LoadReply(
             weight_bytes=self.model.weight_bytes,
