@@ -34,7 +34,7 @@ from noodle_tui.core.messages import (
 )
 from noodle_tui.core.pages import Page, Preview
 from noodle_tui.listings import cursor_row
-from noodle_tui.listings.base_plan import as_made
+from noodle_tui.listings.base_plan import as_planned
 from noodle_tui.state import LinkState
 from noodle_tui.text.figures import short_id
 
@@ -84,7 +84,7 @@ class ClusterCalls:
         return self._app.state.latest.status.plan_version if self._app.state.latest else 0
 
     def _present_stages(self) -> tuple[Stage, ...]:
-        return as_made(self._app.state.latest.status).stages if self._app.state.latest else ()
+        return as_planned(self._app.state.latest.status).stages if self._app.state.latest else ()
 
     async def _ask_present(self) -> None:
         """What the plan that serves would be planned to take now; without an answer the figures it was made with stand."""

@@ -230,7 +230,7 @@ def test_what_if_compares_what_the_coordinator_offers_and_a_applies_the_chosen_o
         await asked(app, pilot)
         assert app.state.ui.page is Page.WHATIF
         rows = [row.split()[0].lstrip(">") for row in shown(app).split("\n")[5:11]]
-        assert rows == ["current", "measured", "brand_new", "balanced", "cost", "memory_aware"], "by bottleneck, refused ones last"
+        assert rows == ["planned", "measured", "brand_new", "balanced", "cost", "memory_aware"], "by bottleneck, refused ones last"
         assert "does not fit pi-d" in shown(app) and "latency_optimized" not in shown(app)
         await pilot.press("down", "down", "A")
         await asked(app, pilot)

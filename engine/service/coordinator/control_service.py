@@ -13,10 +13,12 @@ import grpc
 import grpc.aio
 
 from engine.control import events as on
+from engine.control.expected import for_what_runs
 from engine.control.move_estimate import estimate_move, preview_of_drains
 from engine.control.nodes.members import Supposed
 from engine.control.placement import law_for
 from engine.control.sessions.scheduler import check_length
+from engine.control.status import what_runs
 from engine.data.errors import InvalidInput, NotFound, Refused, Stale, Unavailable, check_name
 from engine.data.generation import GenerateRequest, check_stop
 from engine.data.measured_link import COORDINATOR
@@ -145,8 +147,8 @@ class ControlService(rpc.ControlServicer):
         without = _names(request.without_worker_id, request.without_worker_ids)
         including = _names(request.with_worker_id, request.with_worker_ids)
         if without or including:
-            return wire.to_message(preview_of_drains(cluster, Supposed(without, including)), pb.Plan())
-        return wire.to_message(cluster.preview(request.strategy, _stages(request)), pb.Plan())
+            return self._told(preview_of_drains(cluster, Supposed(without, including)))
+        return self._told(cluster.preview(request.strategy, _stages(request)))
 
     async def GetProblem(self, request: pb.GetProblemRequest, context: grpc.aio.ServicerContext) -> pb.GetProblemReply:
         cluster = self._shell.cluster
@@ -287,8 +289,12 @@ class ControlService(rpc.ControlServicer):
         """The plan that a request leads to: the one being prepared, else the present one, else what would be adopted."""
         cluster = self._shell.cluster
         move = cluster.rebalancer.move
-        plan: Plan = (move.new if move else cluster.plan) or cluster.preview()
-        return wire.to_message(plan, pb.Plan())
+        return self._told((move.new if move else cluster.plan) or cluster.preview())
+
+    def _told(self, plan: Plan) -> pb.Plan:
+        """With the times that the status tells of the plan that serves: those for the steps that run now."""
+        cluster = self._shell.cluster
+        return wire.to_message(for_what_runs(plan, cluster.members, what_runs(cluster)), pb.Plan())
 
 
 def _stages(request: pb.PlanRequest | pb.ApplyRequest | pb.EstimateMoveRequest) -> tuple[Stage, ...]:
