@@ -287,7 +287,7 @@ class WatchRequest(_message.Message):
     def __init__(self, after_sequence: _Optional[int] = ..., min_interval_s: _Optional[float] = ..., keeps_finished: _Optional[bool] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("sequence", "wall_s", "severity", "kind", "subject", "text", "cause_id")
+    __slots__ = ("sequence", "wall_s", "severity", "kind", "subject", "text", "cause_id", "again_of")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     WALL_S_FIELD_NUMBER: _ClassVar[int]
     SEVERITY_FIELD_NUMBER: _ClassVar[int]
@@ -295,6 +295,7 @@ class Event(_message.Message):
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     CAUSE_ID_FIELD_NUMBER: _ClassVar[int]
+    AGAIN_OF_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     wall_s: float
     severity: str
@@ -302,7 +303,8 @@ class Event(_message.Message):
     subject: str
     text: str
     cause_id: str
-    def __init__(self, sequence: _Optional[int] = ..., wall_s: _Optional[float] = ..., severity: _Optional[str] = ..., kind: _Optional[str] = ..., subject: _Optional[str] = ..., text: _Optional[str] = ..., cause_id: _Optional[str] = ...) -> None: ...
+    again_of: int
+    def __init__(self, sequence: _Optional[int] = ..., wall_s: _Optional[float] = ..., severity: _Optional[str] = ..., kind: _Optional[str] = ..., subject: _Optional[str] = ..., text: _Optional[str] = ..., cause_id: _Optional[str] = ..., again_of: _Optional[int] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
     __slots__ = ("worker_id", "pid", "host", "address", "device", "state", "detail", "progress", "start", "stop", "memory_bytes", "kv_budget_bytes", "heartbeat_age_s", "is_drained", "gauges", "runtime_bytes")
