@@ -47,7 +47,7 @@ def key_line(state: ConsoleState, canvas: Canvas, *, typing: bool = False) -> Li
 
 def _typing(state: ConsoleState) -> list[str]:
     leave = "esc stop the answer" if state.generation.running else "esc then {screen.overview}-{screen.logs} screens"
-    return [leave, "tab settings", "alt+enter line", "up last prompts", "enter send", "{app.interrupt} quit"]
+    return [leave, "tab settings", "alt+enter line", "up last prompts", "enter send", "f1 help", "{app.interrupt} quit"]
 
 
 def _words(state: ConsoleState) -> list[str]:

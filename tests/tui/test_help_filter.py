@@ -24,7 +24,7 @@ from noodle_tui.text.lines import Canvas
 from noodle_tui.text.safe_text import types
 from tests.tui import scenes
 from tests.tui.harness import live, run, shown
-from tests.tui.test_pictures import text_of
+from tests.tui.test_pictures import SIZES, picture, text_of
 
 PLAIN = {"FIT", "FROM", "ITEM", "KIND", "NAME", "NODE", "TEXT", "TIME", "WHAT", "DONE", "COPY", "GAIN"}  # words as they are
 NEW_KEYS = {"view.metric": "ctrl+n", "view.expand": "ctrl+o", "view.kind": "ctrl+k", "view.newest": "ctrl+g"}
@@ -120,7 +120,7 @@ def test_every_abbreviation_has_its_words() -> None:
         titles |= {column.title for table in tables if table is not None for column in table.columns}
     short = {title for title in titles if re.fullmatch(r"[A-Z]{1,4}|[A-Z]+/[A-Zs]+|p\d+(ms)?|P\d+", title)} - PLAIN
     assert {"STG", "UTIL", "TTFT", "OUT/MAX", "Q", "KV", "p95"} <= short
-    words = " ".join(word for word, _ in WORDS).lower()
+    words = " ".join(word for word, _, _ in WORDS).lower()
     assert [title for title in sorted(short) if title.lower().removesuffix("ms") not in words] == []
 
 
@@ -130,4 +130,24 @@ def test_no_row_of_the_help_is_cut(width: int) -> None:
         text = text_of(help_body(scenes.page(page, "app.help"), Canvas(width, 400, ASCII, 0.0)))
         told = {key.text for key in KEYS if (page in key.pages or key.changes) and not key.id.startswith(("screen.", "nav."))}
         assert [words for words in told if words not in text] == []
-        assert [words for _, words in WORDS if words not in text] == []
+        assert [words for _, words, _ in WORDS if words not in text] == []
+
+
+@pytest.mark.parametrize("page", Page)
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_newcomer_reads_the_words_of_a_screen_first(page: Page, width: int) -> None:
+    """And each of them is a word of that screen, in one scene of it or another."""
+    own = [(word, text) for word, text, pages in WORDS if str(page.number) in pages]
+    opened = text_of(help_body(scenes.page(page, "app.help"), Canvas(width, 20, ASCII, 0.0)))
+    assert own and [text for _, text in own if text not in opened] == []
+    seen = " ".join(
+        text_of(picture(state, *size, ASCII)) for make in scenes.SCENES.values() if (state := make()).ui.page is page for size in SIZES
+    ).lower()
+    assert [word for word, _ in own if not any(part in seen for part in word.lower().split()) and word != "#14"] == []
+
+
+@pytest.mark.parametrize("page", Page)
+def test_every_screen_says_where_its_help_is(page: Page) -> None:
+    for size in SIZES:
+        text = text_of(picture(scenes.page(page), *size, ASCII)).rstrip().splitlines()
+        assert "? help" in text[-1] and "?" in text[1], size
