@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from noodle_tui.changes.actions import ACTIONS, preview_of
 from noodle_tui.changes.help_filter import fits
 from noodle_tui.state import ConsoleState
@@ -10,6 +12,7 @@ from noodle_tui.text.sparkline import levels_of
 
 TWO_COLUMNS_FROM = 80
 LONG_FROM = 100
+FILE_CELLS = 7
 KEY_CELLS, WORD_CELLS, LONG_KEY_CELLS = 10, 8, 13
 _MOVES = ("nav.up", "nav.down", "nav.page_up", "nav.page_down", "nav.home", "nav.end")
 
@@ -17,11 +20,12 @@ _MOVES = ("nav.up", "nav.down", "nav.page_up", "nav.page_down", "nav.home", "nav
 def help_body(state: ConsoleState, canvas: Canvas) -> Lines:
     """Keys that look; words of this screen, keys that change, symbols, other words, files. It scrolls, and holds what was typed to find."""
     title = line(Span(f" HELP  screen {state.ui.page.number} {state.ui.page.value}", "title"), *_hint(state, canvas))
+    left = 54 if canvas.width >= LONG_FROM else 39 if canvas.width >= TWO_COLUMNS_FROM else 0
     look = _found(state, _look(state, canvas))
     own, others = (_words(state, canvas, here=here) for here in (True, False))
-    rest = _found(state, (*own, BLANK, *_change(state, canvas), BLANK, *_symbols(canvas), BLANK, *others, BLANK, *_files()))
-    left = 54 if canvas.width >= LONG_FROM else 39
-    rows = beside(look, rest, left, canvas.glyphs) if canvas.width >= TWO_COLUMNS_FROM else (*look, BLANK, *rest)
+    files = _files(state, canvas.width - left - 3)
+    rest = _found(state, (*own, BLANK, *_change(state, canvas), BLANK, *_symbols(canvas), BLANK, *others, BLANK, *files))
+    rows = beside(look, rest, left, canvas.glyphs) if left else (*look, BLANK, *rest)
     if state.ui.help_filter and not look and not rest:
         rows = (line(Span(state.named(" nothing here contains that; {nav.out} clears the filter"), "dim")),)
     room = canvas.height - 2
@@ -150,9 +154,21 @@ def _words(state: ConsoleState, canvas: Canvas, *, here: bool) -> Lines:
     return (line(*title), *(_entry(word, text, canvas, WORD_CELLS) for word, text, pages in WORDS if (page in pages) is here))
 
 
-def _files() -> Lines:
+def _files(state: ConsoleState, width: int) -> Lines:
+    """Where settings and themes lie on this platform, and the variables that count."""
+    rows = [row for path in state.setup.files for row in _in_rows(path, width - FILE_CELLS)]
+    heads = [" FILES", *[""] * len(rows)]
     return (
-        line(Span(" FILES", "title"), " ~/.config/noodlecore/console.toml"),
-        line("       ~/.config/noodlecore/themes/*.toml"),
-        line(Span(" ENV", "title"), " NO_COLOR NOODLE_ASCII=1 NOODLE_TOKEN"),
+        *(line(Span(f"{head:<{FILE_CELLS}}", "title"), row) for head, row in zip(heads, rows, strict=False)),
+        line(Span(f"{' ENV':<{FILE_CELLS}}", "title"), "NO_COLOR NOODLE_ASCII=1 NOODLE_TOKEN"),
     )
+
+
+def _in_rows(path: str, width: int) -> list[str]:
+    """A path whose folders take a row more where it is long."""
+    rows = [""]
+    for part in re.findall(r"[^/\\]*[/\\]?", path):
+        if rows[-1] and len(rows[-1]) + len(part) > width:
+            rows.append(" ")
+        rows[-1] += part
+    return rows
