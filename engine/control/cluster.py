@@ -50,8 +50,7 @@ class Cluster:
     def __init__(
         self, config: ClusterConfig, now_s: float, last_plan_version: int = 0, past: PastSessions = NO_PAST, drained: Iterable[str] = ()
     ) -> None:
-        self.config = config
-        self.started_s = now_s
+        self.config, self.started_s = config, now_s
         self.card: ModelCard | None = None
         self.model_progress = ("preparing the model", -1.0)
         self.strategy = check_strategy(config.strategy)
@@ -209,8 +208,10 @@ class Cluster:
     # ------------------------------------------------------------------------------------------ operators
     def _replan_requested(self, event: on.ReplanRequested, now_s: float, out: Commands) -> None:
         check_unchanged(self.state, self.rebalancer.move, event.expected_plan_version)
-        self.preview(event.strategy, event.stages)
+        self.preview(event.strategy or ("" if event.stages else self.strategy), event.stages)
         self.strategy = event.strategy or self.strategy
+        if event.strategy or not event.stages:  # a search was asked for: the layers that it was started with count no longer
+            self.config = replace(self.config, layers=())
         self.state.want(Wish(REQUESTED, event.stages, event.strategy))
 
     def _drain_requested(self, event: on.DrainRequested, now_s: float, out: Commands) -> None:
@@ -272,9 +273,8 @@ class Cluster:
 
     # ------------------------------------------------------------------------------------------ plans
     def _may_plan(self, now_s: float) -> bool:
-        if self.card is None or self.state.failure or self.members.links.is_waiting(now_s):
-            return False
-        return self.gathering.is_over(self.members, self.state.had_plan, now_s)
+        is_ready = self.card is not None and not self.state.failure and not self.members.links.is_waiting(now_s)
+        return is_ready and self.gathering.is_over(self.members, self.state.had_plan, now_s)
 
     def problem(self, supposed: Supposed = NOTHING) -> Problem:
         """What the planner is asked now, or would be. Raises Refused without a model, Infeasible."""

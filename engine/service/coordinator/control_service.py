@@ -148,7 +148,8 @@ class ControlService(rpc.ControlServicer):
         including = _names(request.with_worker_id, request.with_worker_ids)
         if without or including:
             return self._told(preview_of_drains(cluster, Supposed(without, including)))
-        return self._told(cluster.preview(request.strategy, _stages(request)))
+        stages = _stages(request)
+        return self._told(cluster.preview(request.strategy or ("" if stages else cluster.strategy), stages))
 
     async def GetProblem(self, request: pb.GetProblemRequest, context: grpc.aio.ServicerContext) -> pb.GetProblemReply:
         cluster = self._shell.cluster
