@@ -1287,14 +1287,18 @@ class MeasureRequest(_message.Message):
     def __init__(self, model: _Optional[_Union[ModelRef, _Mapping]] = ..., folder: _Optional[str] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
 class MeasureReply(_message.Message):
-    __slots__ = ("decode_s", "base_s", "row_share")
+    __slots__ = ("decode_s", "base_s", "row_share", "rows", "row_factors")
     DECODE_S_FIELD_NUMBER: _ClassVar[int]
     BASE_S_FIELD_NUMBER: _ClassVar[int]
     ROW_SHARE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    ROW_FACTORS_FIELD_NUMBER: _ClassVar[int]
     decode_s: _containers.RepeatedScalarFieldContainer[float]
     base_s: float
     row_share: float
-    def __init__(self, decode_s: _Optional[_Iterable[float]] = ..., base_s: _Optional[float] = ..., row_share: _Optional[float] = ...) -> None: ...
+    rows: _containers.RepeatedScalarFieldContainer[int]
+    row_factors: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, decode_s: _Optional[_Iterable[float]] = ..., base_s: _Optional[float] = ..., row_share: _Optional[float] = ..., rows: _Optional[_Iterable[int]] = ..., row_factors: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class LoadRequest(_message.Message):
     __slots__ = ("model", "folder", "fingerprint", "plan_version", "start", "stop", "num_items", "next_worker_id", "next_address", "weight_peers")

@@ -13,6 +13,7 @@ from engine.data.plan import NodeSpec, Stage
 from engine.data.sampling import GREEDY, Sampling
 from engine.data.status import Gauges
 from engine.profile.profile import Profile
+from engine.profile.row_law import RowLaw
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +59,14 @@ class HeartbeatArrived:
 
 @dataclass(frozen=True, slots=True)
 class WorkerMeasured:
-    """A decode step of a stage takes `base_s` there and the `decode_s` of its items, in seconds; each row more `row_share` of it."""
+    """A decode step of one row takes a stage `base_s` there and the `decode_s` of its items, in seconds; and `rows` says how
+    items grow with more of them."""
 
     worker_id: str
     generation: int
     decode_s: tuple[float, ...]
     base_s: float = 0.0
-    row_share: float = 0.0
+    rows: RowLaw = field(default_factory=RowLaw)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """What stages and hops of a plan should take for the steps that run now. Pure.
 
 A plan is made for one row behind a short context, on nodes of their own. What runs are steps of several rows behind long contexts, on
-cores that neighbours use too. The cost model carries the planned time there; without one, the share that each row more took when the
-worker was measured. Neighbours cost as much as half of the stages of their host are above that, but never more than taking turns
+cores that neighbours use too. The cost model carries the planned time there; without one, the rows that the worker was
+measured with. Neighbours cost as much as half of the stages of their host are above that, but never more than taking turns
 would: what slows one of them alone, or all of them by more, is not planned.
 """
 
@@ -96,7 +96,7 @@ def _growth(stage: Stage, member: Member | None, load: StepLoad, cost_model: Cos
         least_s = cost_model.step_s(MEASURED_AT, stage.start, stage.stop)
         if least_s > 0.0:
             return max(1.0, cost_model.step_s(point, stage.start, stage.stop) / least_s)
-    return 1.0 + (load.rows - 1) * (member.row_share if member is not None else 0.0)
+    return member.rows.factor(load.rows) if member is not None else 1.0
 
 
 def _by_host(plan: Plan, members: Members) -> dict[_Host, list[int]]:

@@ -26,7 +26,7 @@ from itertools import pairwise
 from engine.data.errors import InvalidInput
 from engine.profile.cost_model import work_s
 
-MOST_ROWS = 64  # of a step: what the scheduler packs at most
+MOST_ROWS = 128  # of a step: what the scheduler packs at most
 MOST_BATCH = 10**6
 ByBatch = tuple[tuple[int, tuple[float, ...]], ...]
 

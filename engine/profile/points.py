@@ -6,7 +6,9 @@ Held-out points have contexts, and mostly batches, that no training point has.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from engine.profile.point import DECODE, FORWARD, PREFILL, Point
 
@@ -31,6 +33,24 @@ def causal_points(context_tokens: int, *, most_prefill_tokens: int = 512, quick:
     decode, decode_held_out = _decode(limit, quick)
     prefill, prefill_held_out = _prefill(limit, min(most_prefill_tokens, limit // 2), quick)
     return _distinct([*prefill, *decode], [*prefill_held_out, *decode_held_out])
+
+
+def recorded_points(context_tokens: int, sizes: Sequence[int], *, most_prefill_tokens: int = 512, quick: bool = False) -> PointPlan:
+    """For an accelerator that has recorded decode steps of `sizes` rows: a step takes the next larger recording, so its time is a
+    staircase, of which both ends of every stair are measured behind a short context, and one behind a long one."""
+    limit = min(context_tokens, LONGEST_CONTEXT_TOKENS)
+    short, long = max(1, limit // 16), max(1, limit * 7 // 8)
+    tops = [1, 2, *(size for size in sizes[2 :: 2 if quick else 1])]
+    learn = [Point(DECODE, 1, short, rows) for rows in stairs(tops)] + [Point(DECODE, 1, long, rows) for rows in tops]
+    inside = [(a + b) // 2 for a, b in pairwise(tops) if b - a > 2]
+    held_out = [Point(DECODE, 1, max(1, limit * (3 + 4 * (k % 3)) // 16), rows) for k, rows in enumerate(inside)]
+    prefill, prefill_held_out = _prefill(limit, min(most_prefill_tokens, limit // 2), quick)
+    return _distinct([*prefill, *learn], [*prefill_held_out, *held_out[-6:]])
+
+
+def stairs(tops: Sequence[int]) -> list[int]:
+    """Numbers of rows at both ends of each stair, whose last ones are `tops`."""
+    return sorted({*tops, *(top + 1 for top in tops[:-1])})
 
 
 def encoder_points(context_tokens: int, *, most_prefill_tokens: int = 512, quick: bool = False) -> PointPlan:

@@ -144,6 +144,14 @@ class StepFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class ServedFigures:
+    """A step of the whole model as it is served, where that is not what hooks see: with fused blocks, and recorded."""
+
+    point: Point
+    p50_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Roofline:
     """What this device reached with these threads and this dtype, measured just before the profile."""
 
@@ -229,7 +237,8 @@ class Profile:
     steps: tuple[StepFigures, ...]
     layers: tuple[LayerProfile, ...]
     items: tuple[ItemProfile, ...]
-    cost_model: CostModel | None = None
+    cost_model: CostModel | None = None  # of steps as they are served
+    served: tuple[ServedFigures, ...] = ()  # on an accelerator; elsewhere steps are served as `steps` says
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -119,6 +119,8 @@ def _about(profile: Profile) -> list[tuple[str, str]]:
         ("Weights", f"{'random' if profile.random_weights else 'trained'}, fingerprint {profile.fingerprint[:16]}"),
         ("Taken", time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(profile.wall_s))),
     ]
+    if profile.served:
+        rows.append(("As served", "blocks fused, decode steps recorded; hooks see neither, so layers are slower here than in service"))
     if profile.cost_model is not None:
         rows += [(f"Cost model, {error.phase}", _error(error)) for error in profile.cost_model.errors]
     return rows

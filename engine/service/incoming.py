@@ -25,6 +25,7 @@ from engine.data.plan import NodeSpec, Stage
 from engine.data.sampling import LEAST_BIAS, LEAST_LOGPROB, LEAST_PENALTY
 from engine.data.version import PROTOCOL_VERSION, Version
 from engine.profile.hardware import DeviceType
+from engine.profile.row_law import RowLaw
 from engine.service import wire
 from engine.service.addresses import check_address
 from protos import noodle_pb2 as pb
@@ -266,7 +267,15 @@ def check_measured(reply: pb.MeasureReply, num_items: int) -> pb.MeasureReply:
         raise InvalidInput(
             f"{len(reply.decode_s)} times were measured, the model has {num_items} items: compare the versions of both sides"
         )
+    rows_of(reply)
     return reply
+
+
+def rows_of(reply: pb.MeasureReply) -> RowLaw:
+    """How items grow with the rows of a step; raises InvalidInput. An older worker says what a row more costs, whatever their number."""
+    if not reply.rows:
+        return RowLaw.of_share(min(1.0, reply.row_share))
+    return RowLaw(tuple(reply.rows), tuple(reply.row_factors))
 
 
 def check_profiled(message: pb.ProfileMessage) -> pb.ProfileMessage:

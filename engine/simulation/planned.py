@@ -15,7 +15,7 @@ from engine.simulation.result import SimulationResult
 from engine.simulation.scenario import NodeSetup, Scenario
 from engine.simulation.simulator import StagedSimulator
 
-BATCHES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 48, 64)
+BATCHES = (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 
 def problem_of(scenario: Scenario, sessions: int, context_tokens: int) -> Problem:

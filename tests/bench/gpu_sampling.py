@@ -1,7 +1,7 @@
 """Whether tokens drawn on a GPU are those that the CPU draws, over many rows of logits, and how many were left to the CPU.
 
-`python -m tests.bench.gpu_sampling [--draws N] [--device cuda:0]` prints one JSON document. Half of the logits are bfloat16 numbers,
-which have many equals; temperatures, top-k, top-p and penalties are mixed.
+`python -m tests.bench.gpu_sampling [--draws N] [--device cuda:0] [--seed N]` prints one JSON document. Half of the logits are bfloat16
+numbers, which have many equals; temperatures, top-k, top-p and penalties are mixed.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=10**6)
     parser.add_argument("--device", default="cuda:0")
     parser.add_argument("--sizes", default="50,997,8192")
+    parser.add_argument("--seed", type=int, default=0, help="other draws, so that several processes share the work")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rng, differing, alone, num_drawn, device_s = random.Random(0), 0, 0, 0, 0.0
+    rng, differing, alone, num_drawn, device_s = random.Random(options.seed), 0, 0, 0, 0.0
 
     def counted(*args: object) -> int:
         nonlocal alone
@@ -50,7 +51,7 @@ def main() -> None:
     sizes = [int(size) for size in options.sizes.split(",")]
     while num_drawn < options.draws:
         size, spread = rng.choice(sizes), rng.choice((0.5, 2.0, 6.0))
-        generator = torch.Generator(options.device).manual_seed(num_drawn)
+        generator = torch.Generator(options.device).manual_seed(options.seed << 32 | num_drawn)
         logits = torch.randn(ROWS, size, generator=generator, device=options.device) * spread
         logits = logits.bfloat16().float() if rng.random() < 0.5 else logits
         asked = [draw(rng, size) for _ in range(ROWS)]

@@ -8,7 +8,9 @@ import pytest
 
 from engine.commands.bench import gpu, gpu_peers, gpu_stage
 from engine.commands.bench.options import Bench
+from engine.commands.cluster.generate import Transcript
 from engine.data.errors import InvalidInput
+from engine.data.generation import StageTiming, TokenChunk
 from engine.model.running.stage import StageModel
 from tests.model import tiny
 
@@ -69,6 +71,19 @@ def test_the_table_has_every_row() -> None:
         ["2", "workers", "on", "cuda:0,", "128", "tokens", "8", "6.00", "1333", "compute", "0.90"],
     ]
     assert lines[6:] == ["prompts: 512 tokens in 18.0 ms", "how it runs"]
+
+
+def test_steps_count_from_the_last_first_token_to_the_first_last_one() -> None:
+    def transcript(first_s: float, count: int, every_s: float) -> Transcript:
+        found = Transcript(0.0)
+        for index in range(count):
+            found.chunks.append(TokenChunk("s", index, 7, "", (StageTiming("w1", every_s / 2, 0.0, 0.0, 0.0),)))
+            found.arrived_s.append(first_s + index * every_s)
+        return found
+
+    together = gpu._figures(2, [transcript(0.0, 30, 0.25), transcript(3.0, 12, 0.25)])
+    assert together["step_s"] == pytest.approx(0.25) and together["compute_s"] == pytest.approx(0.125)
+    assert gpu._figures(2, [transcript(0.0, 4, 0.25), transcript(3.0, 12, 0.25)]) == {}
 
 
 def test_clusters_share_the_first_device_or_spread_over_all() -> None:

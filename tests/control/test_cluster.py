@@ -507,6 +507,24 @@ def test_a_long_prompt_takes_no_more_of_a_step_than_its_share_and_starves_nobody
     assert driver.tokens["long"] == expected_tokens(50, 4) and driver.tokens["short"] == expected_tokens(2, 20)
 
 
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_a_prompt_is_read_beside_as_many_sessions_as_a_step_has_places_for(num_workers: int) -> None:
+    driver = Driver(hold=True, num_workers=num_workers)
+    driver.feed(on.ModelReady(card()))
+    for number in range(num_workers):
+        driver.join(f"w{number + 1}", kv_budget_bytes=90_000, memory_bytes=200_000)
+    driver.cluster.serving.batcher.limits = SchedulerLimits(max_rows=4)
+    for number in range(8):
+        driver.submit(f"s{number}", num_prompt=2, max_new_tokens=60)
+    while driver.held and min((len(driver.tokens.get(f"s{number}", [])) for number in range(8)), default=0) < 5:
+        driver.report(driver.held.pop(0))
+    driver.submit("late", num_prompt=30, max_new_tokens=4)
+    while driver.held and "late" not in driver.finished:
+        driver.report(driver.held.pop(0))
+    assert driver.tokens["late"] == expected_tokens(30, 4)
+    assert not [name for name in driver.finished if name != "late"]
+
+
 def sample_profile(fingerprint: str, noise: float) -> Profile:
     """Three blocks and their ends, five items in all, as the harness's model has."""
     profile = make_profile(3)

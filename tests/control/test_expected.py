@@ -15,6 +15,7 @@ from engine.data.generation import StageTiming
 from engine.data.plan import NodeSpec, Plan, Stage
 from engine.profile.cost_model import CostModel, ItemLaw, PhaseLaws
 from engine.profile.point import DECODE
+from engine.profile.row_law import RowLaw
 from tests.control.harness import Driver
 
 NAMES = ("w1", "w2", "w3")
@@ -24,11 +25,11 @@ PLAN = Plan(
 ONE_ROW = StepLoad(1, 16)
 
 
-def members(hosts: tuple[str, ...], row_share: float = 0.0, cost_model: CostModel | None = None) -> Members:
+def members(hosts: tuple[str, ...], rows: RowLaw | None = None, cost_model: CostModel | None = None) -> Members:
     found = Members(LeaseRules())
     for name, host in zip(NAMES, hosts, strict=True):
         member = found.register(NodeSpec(name, "", host, 1, "cpu", "", 1, 1, 1), 1, True, 0.0)
-        member.row_share, member.cost_model = row_share, cost_model
+        member.rows, member.cost_model = rows or RowLaw(), cost_model
     return found
 
 
@@ -53,7 +54,7 @@ def test_nothing_is_expected_of_nothing() -> None:
 
 def test_another_plan_is_told_for_the_same_rows_and_neighbours() -> None:
     """Two nodes of one host are 1.7 times as slow beside each other; a plan that leaves one of them out has no neighbours there."""
-    nodes = members(("a", "a", "b"), row_share=0.25)
+    nodes = members(("a", "a", "b"), rows=RowLaw.of_share(0.25))
     now = circumstances(PLAN, nodes, StepLoad(5, 16), {"w1": 0.034, "w2": 0.034, "w3": 0.02}, 3)
     assert for_what_runs(PLAN, nodes, now).stage_s == expected(PLAN, nodes, now).stage_s == pytest.approx((0.034, 0.034, 0.02))
     other = Plan(2, "balanced", (Stage("w1", 0, 2), Stage("w3", 2, 3)), (0.02, 0.01), 0.02, 0.033, hop_s=(0.001, 0.0))
@@ -63,7 +64,7 @@ def test_another_plan_is_told_for_the_same_rows_and_neighbours() -> None:
 
 
 def test_rows_cost_what_was_measured_at_the_start() -> None:
-    assert seconds(("a", "b", "c"), StepLoad(5, 16), (0.01,) * 3, row_share=0.25) == pytest.approx((0.02,) * 3)
+    assert seconds(("a", "b", "c"), StepLoad(5, 16), (0.01,) * 3, rows=RowLaw.of_share(0.25)) == pytest.approx((0.02,) * 3)
 
 
 def test_rows_and_contexts_cost_what_the_cost_model_says() -> None:
@@ -90,13 +91,13 @@ def test_a_stage_that_is_faster_than_planned_makes_no_neighbour_slow() -> None:
 
 
 def test_a_worker_says_what_a_row_more_costs() -> None:
-    assert WorkerMeasured("w1", 1, (0.1,), 0.0, 0.3).row_share == 0.3
+    assert WorkerMeasured("w1", 1, (0.1,)).rows.factor(64) == 1.0
 
 
 def test_the_plan_that_serves_has_the_same_figures_in_a_status_and_as_an_answer_beside_other_plans() -> None:
     driver = Driver(hold=True).start()
     for member in driver.cluster.members:
-        member.row_share = 0.5
+        member.rows = RowLaw.of_share(0.5)
     for number in range(12):
         driver.submit(f"s{number}", max_new_tokens=8)
     for _ in range(6):

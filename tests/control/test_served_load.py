@@ -28,6 +28,7 @@ from engine.planning.problem import Link, PlanningNode, Problem
 from engine.planning.solution import evaluate
 from engine.profile.cost_model import CostModel, ItemLaw, PhaseLaws
 from engine.profile.point import DECODE
+from engine.profile.row_law import RowLaw
 from tests.control.harness import Driver, card, spec, token_after
 
 NODES = ("w1", "w2", "w3")
@@ -91,18 +92,18 @@ def test_one_session_leaves_the_problem_as_it_is() -> None:
 
 
 def test_rows_cost_what_the_worker_measured_or_what_the_cost_model_says() -> None:
-    shares = (("a", 0.5), ("b", 0.0))
-    loaded = LoadLaw(Load(4, 16), row_share=shares).problem(problem())
+    shares = (("a", RowLaw.of_share(0.5)), ("b", RowLaw()))
+    loaded = LoadLaw(Load(4, 16), rows_of=shares).problem(problem())
     assert loaded.in_flight == 4 and loaded.is_batched
     assert dict(loaded.nodes[0].time_s_by_batch)[4] == pytest.approx((0.002 * 2.5,) * 6)
     assert dict(loaded.nodes[1].time_s_by_batch)[4] == (0.002,) * 6
     shape = CostModel((PhaseLaws(DECODE, (1, 4), (ItemLaw((1.0, 3.0), 0.01),) * 6),))
-    shaped = LoadLaw(Load(4, 99), row_share=shares, cost_model=shape).problem(problem())
+    shaped = LoadLaw(Load(4, 99), rows_of=shares, cost_model=shape).problem(problem())
     assert dict(shaped.nodes[1].time_s_by_batch)[4] == pytest.approx((0.002 * (3.0 + 4 * 0.01 * 100) / (1.0 + 0.01 * 17),) * 6)
 
 
 def test_the_period_of_a_placement_is_what_the_planner_says_of_it() -> None:
-    law = LoadLaw(Load(8, 16), 2.0, (("a", 0.3), ("b", 0.3)), (("a", "box"), ("b", "box")), (Host("box", 1),))
+    law = LoadLaw(Load(8, 16), 2.0, tuple((n, RowLaw.of_share(0.3)) for n in "ab"), (("a", "box"), ("b", "box")), (Host("box", 1),))
     asked, cuts = problem(base_s=1e-4), ((0, 0, 2), (1, 2, 6))
     loaded = law.problem(asked)
     assert law.period_s(asked, cuts, (1e-3, 1e-3)) == pytest.approx(2.0 * evaluate(loaded, cuts).period_s)
@@ -111,7 +112,7 @@ def test_the_period_of_a_placement_is_what_the_planner_says_of_it() -> None:
 def test_a_large_problem_is_for_one_number_of_rows_so_that_it_is_solved_at_once() -> None:
     items = tuple(Item(f"h.{i}", 100, 10, 4) for i in range(120))
     asked = Problem(items, tuple(PlanningNode(n, 1e9, (0.002,) * 120) for n in "abc"), Link(1e-3))
-    law = LoadLaw(Load(8, 16), 2.0, tuple((n, 0.5) for n in "abc"))
+    law = LoadLaw(Load(8, 16), 2.0, tuple((n, RowLaw.of_share(0.5)) for n in "abc"))
     loaded = law.problem(asked)
     assert not loaded.is_batched and loaded.in_flight == 4 and loaded.nodes[0].time_s[0] == pytest.approx(0.002 * 1.5)
     cuts = ((0, 0, 40), (1, 40, 80), (2, 80, 120))
@@ -125,7 +126,7 @@ class Loaded(Driver):
 
     def _answer(self, command: do.Command) -> None:
         if isinstance(command, do.MeasureWorker):
-            self.feed(on.WorkerMeasured(command.worker_id, command.generation, (ITEM_S,) * NUM_ITEMS, 0.0, ROW_SHARE))
+            self.feed(on.WorkerMeasured(command.worker_id, command.generation, (ITEM_S,) * NUM_ITEMS, 0.0, RowLaw.of_share(ROW_SHARE)))
         else:
             super()._answer(command)
 

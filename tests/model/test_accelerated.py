@@ -1,6 +1,7 @@
 """Stages over pages, with recorded steps and fused blocks, on the CPU as a device: the tokens are those of `generate()`.
 
-`PlainAttention` stands for the kernels, running a step again for its replay, and Triton's interpreter for the fused pieces.
+`PlainAttention` stands for the kernels, running a step again for its replay, and Triton's interpreter for the fused pieces; where there is
+a GPU, Triton compiles them for it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ pytest.importorskip("triton", reason="the fused pieces are written in Triton")
 
 FUSING = Acceleration(attention=PlainAttention(), limits=CaptureLimits(max_rows=1))
 PAGED = replace(FUSING, fuse=False, limits=CaptureLimits(max_rows=4))  # the interpreter takes milliseconds for each kernel
+KERNELS_RUN_ON = "cuda:0" if torch.cuda.is_available() else "cpu"
 WHOLE, THREE = (0, tiny.NUM_LAYERS + 2), (0, 2, 4, tiny.NUM_LAYERS + 2)
 # What is found in each of four blocks; sandwich norms and experts allow less.
 FUSED = {
@@ -77,7 +79,7 @@ def test_tokens_over_pages_are_those_of_generate(family: str, tmp_path: Path) ->
 @pytest.mark.parametrize("family", FUSED)
 def test_what_is_fused_is_found_by_structure(family: str, tmp_path: Path) -> None:
     model = saved(family, tmp_path)
-    (stage,) = tiny.load_slices(tmp_path, WHOLE, acceleration=FUSING)
+    (stage,) = tiny.load_slices(tmp_path, WHOLE, acceleration=FUSING, device=KERNELS_RUN_ON)
     found = ", ".join(f"{tiny.NUM_LAYERS * n} of {kind}" for kind, n in sorted(FUSED[family].items())) or "nothing"
     assert f"fused in {tiny.NUM_LAYERS} blocks: {found};" in stage.running_text
     assert tiny.sliced([stage], tiny.prompts((3,)), 3) == tiny.whole(model, tiny.prompts((3,)), 3)
@@ -313,11 +315,11 @@ def test_long_texts_are_split_until_the_card_is_busy() -> None:
 @pytest.mark.parametrize(("size", "outputs"), [(20, 7), (3000, 5), (9000, 3)])
 @pytest.mark.parametrize("has_bias", [False, True])
 def test_the_product_of_one_row(size: int, outputs: int, has_bias: bool) -> None:
-    weight, row = torch.randn(outputs, size), torch.randn(1, 1, size)
-    bias = torch.randn(outputs) if has_bias else None
+    weight, row = torch.randn(outputs, size, device=KERNELS_RUN_ON), torch.randn(1, 1, size, device=KERNELS_RUN_ON)
+    bias = torch.randn(outputs, device=KERNELS_RUN_ON) if has_bias else None
     found = row_products._row(weight, bias, row)
     assert torch.allclose(found, torch.nn.functional.linear(row, weight, bias), atol=1e-3) and found.shape == (1, 1, outputs)
-    assert not row_products.suits(weight), "a CPU keeps its own products"
+    assert not row_products.suits(weight.cpu()), "a CPU keeps its own products"
 
 
 def test_a_stage_that_retires_keeps_its_weights_alone(tmp_path: Path) -> None:

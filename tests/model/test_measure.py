@@ -15,7 +15,8 @@ from transformers import GPT2Config, Qwen3Config
 
 from engine.data.errors import InvalidInput
 from engine.data.model import ModelRef
-from engine.model.profiling import measure
+from engine.model.hardware.cpu import cache_bytes
+from engine.model.profiling import kinds, measure
 from engine.model.profiling.measure import measure_config
 from engine.model.sources.source import resolve
 from engine.model.weights.weight_folder import WeightFolder
@@ -45,8 +46,8 @@ def test_every_item_gets_a_time(tmp_path: Path) -> None:
 
 
 def test_kinds_follow_layer_types_and_shapes() -> None:
-    kinds = measure._kinds(mixed_layers(), "float32")
-    assert [kind.items for kind in kinds] == [(0,), (1, 4), (2, 3, 5), (6,)]
+    found = kinds.kinds_of(mixed_layers(), "float32", 2 * cache_bytes())
+    assert [kind.items for kind in found] == [(0,), (1, 4), (2, 3, 5), (6,)]
     assert len(measure_config(mixed_layers(), dtype="float32", device="cpu").item_s) == 7
 
 
@@ -70,12 +71,13 @@ def test_the_smaller_config_times_the_same_stages(monkeypatch: pytest.MonkeyPatc
 
 @given(items=st.lists(st.integers(0, 60), min_size=1, unique=True).map(sorted), weight_bytes=st.integers(0, 2**31))
 def test_the_stages_of_a_kind_overflow_the_cache_but_exceed_no_model(items: list[int], weight_bytes: int) -> None:
-    kind = measure._kind(items, weight_bytes)
+    enough = 2 * cache_bytes()
+    kind = kinds.kind_of(items, weight_bytes, enough)
     timed = set(range(kind.start, kind.stop))
     assert timed and timed <= set(items)
     timed_bytes = kind.num_copies * len(timed) * weight_bytes
-    assert timed_bytes >= min(2 * measure.cache_bytes(), len(items) * weight_bytes)
-    assert (kind.num_copies - 1) * len(timed) * weight_bytes < max(1, 2 * measure.cache_bytes())
+    assert timed_bytes >= min(enough, len(items) * weight_bytes)
+    assert (kind.num_copies - 1) * len(timed) * weight_bytes < max(1, enough)
 
 
 def test_times_are_the_median_per_item(monkeypatch: pytest.MonkeyPatch) -> None:

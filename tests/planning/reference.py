@@ -121,7 +121,7 @@ class Reference:
         able = {host.host_id: host.stages_at_once for host in p.hosts}
         lanes = sum(min(homes.count(home), able.get(home, 1)) for home in set(homes)) + (1 if len(set(homes)) > 1 else 0)
         in_flight = min(p.in_flight, lanes)
-        return in_flight + (len(cuts) == 1), min(Fraction(p.in_flight, in_flight), Fraction(64))
+        return in_flight + (len(cuts) == 1), min(Fraction(p.in_flight, in_flight), Fraction(128))
 
     def price(self, cuts: Cuts) -> tuple[list[float], float, float, float, float, int, float]:
         """(stage costs, round trip, sum of squares, memory ratio, price, steps in flight, rows of each) by definition.

@@ -74,7 +74,7 @@ def _spec(u: int, host: str, at_once: int) -> NodeSpec:
 
 @pytest.mark.parametrize(
     ("sessions", "lanes", "in_flight", "rows"),
-    [(1, 4, 1, 1), (8, 1, 1, 8), (8, 3, 3, 8 / 3), (8, 5, 5, 8 / 5), (9, 8, 8, 9 / 8), (200, 2, 2, 64)],
+    [(1, 4, 1, 1), (8, 1, 1, 8), (8, 3, 3, 8 / 3), (8, 5, 5, 8 / 5), (9, 8, 8, 9 / 8), (400, 2, 2, 128)],
 )
 def test_what_a_step_carries(sessions: int, lanes: int, in_flight: int, rows: float) -> None:
     assert steps_of(sessions, lanes) == load.Steps(in_flight, pytest.approx(rows))

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.data.errors import Exhausted
-from engine.service.incoming import MAX_HOST_BYTES, MAX_PLAIN_BYTES, MAX_READ_BYTES, WITH_PROMPT, Intake, _received
+from engine.data.errors import Exhausted, InvalidInput
+from engine.model.profiling.measure import MeasuredTimes
+from engine.profile.row_law import RowLaw
+from engine.service.incoming import MAX_HOST_BYTES, MAX_PLAIN_BYTES, MAX_READ_BYTES, WITH_PROMPT, Intake, _received, check_measured, rows_of
+from engine.service.worker.profiling import measured_message
 from protos import noodle_pb2 as pb
 
 MIB = 2**20
@@ -63,3 +66,15 @@ def test_a_request_counts_while_it_is_read_and_not_after() -> None:
         assert len((await _received(slowly, content, WITH_PROMPT, intake, "ipv4:10.0.0.1:6")).prompt) == 9 * MIB
 
     asyncio.run(work())
+
+
+def test_how_a_worker_s_items_grow_with_rows_arrives_as_it_was_measured() -> None:
+    law = RowLaw.measured({1: 2.0, 2: 2.5, 3: 3.0, 4: 3.0})
+    reply = measured_message(MeasuredTimes((0.25, 0.5), 0.125, law), slowdown=2.0)
+    assert (list(reply.decode_s), reply.base_s) == ([0.5, 1.0], 0.25)
+    assert rows_of(check_measured(reply, 2)) == law
+    older = pb.MeasureReply(decode_s=reply.decode_s, row_share=reply.row_share)
+    assert rows_of(older).factor(4) == pytest.approx(law.factor(4))
+    reply.row_factors[1] = 0.5
+    with pytest.raises(InvalidInput, match="rows rise from 1"):
+        check_measured(reply, 2)

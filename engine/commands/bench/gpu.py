@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +22,7 @@ from engine.commands.cluster.generate import Transcript, transcribe
 from engine.commands.output import note, print_json, say, table
 from engine.commands.serving.serve import wait_until_serving
 from engine.data.errors import InvalidInput, NoodleError
-from engine.data.generation import GenerateRequest
+from engine.data.generation import GenerateRequest, TokenChunk
 from engine.service.client import Client
 from engine.service.local import LocalCluster
 from engine.service.local_options import local_options
@@ -142,7 +142,10 @@ async def _cluster(config: Any, folder: str, where: Sequence[str], points: Seque
         rows = []
         for sessions, context in points:
             transcripts = await _round(client, sessions, context, _answer_tokens(sessions, context, num_tokens))
-            rows.append(_figures(sessions, transcripts) | {"context": context})
+            if figures := _figures(sessions, transcripts):
+                rows.append(figures | {"context": context})
+            else:
+                note(f"{sessions} sessions of {context} tokens: answers ended before the last prompt was read; give more --tokens")
         stages = [f"{stage.worker_id}: [{stage.start}, {stage.stop})" for stage in (await client.status()).stages]
     return {"workers": len(where), "devices": list(where), "stages": stages, "sessions": rows}
 
@@ -172,13 +175,18 @@ async def _round(client: Client, sessions: int, context: int, num_tokens: int) -
 
 
 def _figures(sessions: int, transcripts: Sequence[Transcript]) -> dict[str, Any]:
-    """Medians over the steps in which all sessions decode: from the last first token to the first last one."""
+    """Medians over the steps in which all sessions decode: from the last first token to the first last one. Empty without such steps."""
     begin_s, end_s = max(t.arrived_s[0] for t in transcripts), min(t.arrived_s[-1] for t in transcripts)
-    count = sum(begin_s < arrived_s <= end_s for t in transcripts for arrived_s in t.arrived_s)
-    steps = [chunk for t in transcripts for chunk in t.chunks if chunk.index > 0]
-    compute_s = statistics.median(sum(timing.compute_s for timing in chunk.timings) for chunk in steps)
-    step_s = sessions * (end_s - begin_s) / max(1, count)
+    tokens = [(chunk, s) for t in transcripts for chunk, s in zip(_with_token(t), t.arrived_s, strict=True) if begin_s < s <= end_s]
+    if not tokens:
+        return {}
+    compute_s = statistics.median(sum(timing.compute_s for timing in chunk.timings) for chunk, _ in tokens)
+    step_s = sessions * (end_s - begin_s) / len(tokens)
     return {"sessions": sessions, "step_s": step_s, "compute_s": compute_s, "tokens_per_s": sessions / step_s, "share": compute_s / step_s}
+
+
+def _with_token(transcript: Transcript) -> Iterable[TokenChunk]:
+    return (chunk for chunk in transcript.chunks if chunk.index >= 0)
 
 
 def _text(name: str, document: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.commands.output import table
+from engine.profile.cost_model import CostModel
 from engine.profile.point import Point
 from engine.profile.profile import Profile
 
@@ -71,9 +72,16 @@ def _slowest(profile: Profile, point: Point) -> str:
 def _points(profile: Profile) -> str:
     rows = []
     for step in profile.steps:
-        predicted_s = profile.cost_model.step_s(step.point) if profile.cost_model else 0.0
-        rows.append((step.point.label, _ms(step.plain_p50_s), _ms(step.hooked_p50_s), _ms(predicted_s), _percent(step.cv)))
-    return table(("STEP", "PLAIN ms", "HOOKED ms", "MODEL ms", "CV %"), rows)
+        predicted = _ms(profile.cost_model.step_s(step.point)) if profile.cost_model and not profile.served else ""
+        rows.append((step.point.label, _ms(step.plain_p50_s), _ms(step.hooked_p50_s), predicted, _percent(step.cv)))
+    body = table(("STEP", "PLAIN ms", "HOOKED ms", "MODEL ms", "CV %"), rows)
+    return f"{body}\n\n{_served(profile, profile.cost_model)}" if profile.served and profile.cost_model else body
+
+
+def _served(profile: Profile, model: CostModel) -> str:
+    """What hooks do not see."""
+    rows = [(step.point.label, _ms(step.p50_s), _ms(model.step_s(step.point))) for step in profile.served]
+    return "as they are served, with fused blocks, decode steps recorded:\n" + table(("STEP", "SERVED ms", "MODEL ms"), rows)
 
 
 def _trust(profile: Profile) -> str:

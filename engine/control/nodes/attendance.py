@@ -93,7 +93,7 @@ class Attendance:
         members, member = self._members, self._members.current(event.worker_id, event.generation)
         if member is None:
             return None
-        member.decode_s, member.base_s, member.row_share, member.state = event.decode_s, event.base_s, event.row_share, NodeState.OK
+        member.decode_s, member.base_s, member.rows, member.state = event.decode_s, event.base_s, event.rows, NodeState.OK
         text = f"measured: all items take {1e3 * sum(event.decode_s):.1f} ms per token here, a stage {1e3 * event.base_s:.1f} ms more"
         out.append(do.Record(Severity.INFO, "node", event.worker_id, text))
         out += members.links.ask(event.worker_id, event.generation, (m.spec.node_id for m in members.eligible()), now_s)

@@ -1,7 +1,7 @@
 """What the load that is served makes of the nodes' measured times. Pure.
 
 Workers measure one row behind a short context. Sessions share steps, so a plan is made for the rows and contexts that are really
-served: the cost model carries a measured time there, and without one the share that each row more took when the worker was measured.
+served: the cost model carries a measured time there, and without one the rows that the worker was measured with.
 Nodes of one host take turns where it has no cores for all of them, as the scheduler counts them.
 """
 
@@ -19,15 +19,16 @@ from engine.planning.load import MOST_ROWS, ByBatch, Host, Steps, host_load_s, s
 from engine.planning.problem import STREAMED, PlanningNode, Problem
 from engine.profile.cost_model import CostModel
 from engine.profile.point import DECODE
+from engine.profile.row_law import RowLaw
 
 MOST_COSTS = 10_000  # nodes x items^2: about a tenth of a second
-BATCHES = (1, 2, 4, 8, 16, 32, MOST_ROWS)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, MOST_ROWS)
 
 
 @dataclass(frozen=True, slots=True)
 class LoadLaw:
-    """`row_share` by node, `host_of` of the nodes that share a host, the shape that a cost model gives every item, and the
-    host of nodes that compute on the same cores (`same_cores`).
+    """By node: how items grow with the rows of a step (`rows_of`), the host if others share it (`host_of`), and that host where
+    they compute on the same cores (`same_cores`). `cost_model` gives every item its shape.
 
     `rows` is how many rows a step of the running plan carries: periods of plans whose steps carry other numbers are
     compared as the time for so many tokens.
@@ -35,7 +36,7 @@ class LoadLaw:
 
     load: Load = field(default_factory=Load)
     rows: float = 1.0
-    row_share: tuple[tuple[str, float], ...] = ()
+    rows_of: tuple[tuple[str, RowLaw], ...] = ()
     host_of: tuple[tuple[str, str], ...] = ()
     hosts: tuple[Host, ...] = ()
     cost_model: CostModel | None = None
@@ -54,8 +55,8 @@ class LoadLaw:
         """
         if self.is_measured or any(node.stage_time_s for node in problem.nodes):
             return problem
-        shares, host_of = dict(self.row_share), dict(self.host_of)
-        nodes = tuple(self._node(node, shares.get(node.node_id, 0.0), host_of.get(node.node_id, "")) for node in problem.nodes)
+        rows_of, host_of = dict(self.rows_of), dict(self.host_of)
+        nodes = tuple(self._node(node, rows_of.get(node.node_id, RowLaw()), host_of.get(node.node_id, "")) for node in problem.nodes)
         used = {node.host_id for node in nodes}
         hosts = tuple(host for host in self.hosts if host.host_id in used)
         loaded = replace(problem, nodes=nodes, hosts=hosts, in_flight=self.load.sessions, link_cost=STREAMED)
@@ -70,14 +71,14 @@ class LoadLaw:
         """How steps are shared where every node has a stage."""
         return steps_of(self.load.sessions, len(problem.nodes) + 1)
 
-    def _node(self, node: PlanningNode, row_share: float, host_id: str) -> PlanningNode:
+    def _node(self, node: PlanningNode, law: RowLaw, host_id: str) -> PlanningNode:
         batches = tuple(b for b in BATCHES if b // 2 < self.load.sessions)
-        by_batch: ByBatch = tuple((b, self._times(node, b, row_share)) for b in batches)
+        by_batch: ByBatch = tuple((b, self._times(node, b, law)) for b in batches)
         return replace(node, time_s=by_batch[0][1], time_s_by_batch=by_batch, host_id=host_id)
 
-    def _times(self, node: PlanningNode, rows: int, row_share: float) -> tuple[float, ...]:
+    def _times(self, node: PlanningNode, rows: int, law: RowLaw) -> tuple[float, ...]:
         if self.cost_model is None or self.cost_model.num_items != len(node.time_s):
-            return tuple(t * (1.0 + (rows - 1) * row_share) for t in node.time_s)
+            return tuple(t * law.factor(rows) for t in node.time_s)
         return tuple(t * self._growth(self.cost_model, item, rows) if t < math.inf else t for item, t in enumerate(node.time_s))
 
     def _growth(self, cost_model: CostModel, item: int, rows: int) -> float:
@@ -104,7 +105,7 @@ def law_of(members: Sequence[Member], load: Load, running: Sequence[str] = ()) -
     shared = {host: [m.spec for m in members if m.spec.host == host] for host, count in on_host.items() if count > 1 and host}
     law = LoadLaw(
         load,
-        row_share=tuple((m.spec.node_id, m.row_share) for m in members),
+        rows_of=tuple((m.spec.node_id, m.rows) for m in members),
         host_of=tuple((m.spec.node_id, m.spec.host) for m in members if m.spec.host in shared),
         hosts=tuple(Host(host, min(stages_at_once(specs), len(specs))) for host, specs in sorted(shared.items())),
         same_cores=tuple((m.spec.node_id, m.spec.host) for m in members if m.spec.host in shared and m.spec.device == "cpu"),

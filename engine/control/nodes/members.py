@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.control.events import HeartbeatArrived, WorkerProfiled
 from engine.control.nodes.links import LinkBook
@@ -13,6 +13,7 @@ from engine.data.status import NodeState
 from engine.planning.problem import PlanningNode
 from engine.profile.cost_model import CostModel
 from engine.profile.point import DECODE
+from engine.profile.row_law import RowLaw
 
 NO_HEARTBEAT = HeartbeatArrived("", 0, "", -1.0)
 CONTEXT_TOKENS = 16  # where workers measure when they join: nodes are compared at one point
@@ -48,7 +49,7 @@ class Member:
     progress: float = -1.0
     decode_s: tuple[float, ...] = ()
     base_s: float = 0.0  # of a stage, beside its items
-    row_share: float = 0.0  # of a stage's time that each row beyond the first takes more
+    rows: RowLaw = field(default_factory=RowLaw)  # how its items grow with the rows of a step
     runtime_bytes: int = 0  # what it took when it last had no stage
     cost_model: CostModel | None = None  # from a full profile; None until an operator had one taken
     stage: Stage | None = None
@@ -83,6 +84,8 @@ class Member:
             return f"{text}; too noisy to use ({doubt or 'no cost model'}), so plans keep the times measured at the start"
         text += f", {bottleneck.layer.name} {100 * bottleneck.share:.0f} % of it"
         law = found.cost_model
+        if found.served:
+            self.base_s = 0.0  # its items have it
         self.decode_s = tuple(event.slowdown * law.time_s(item, DECODE, 1, CONTEXT_TOKENS, 1) for item in range(law.num_items))
         return f"{text}; the next plan uses its item times, {1e3 * sum(self.decode_s):.1f} ms in all"
 

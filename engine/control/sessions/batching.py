@@ -12,7 +12,7 @@ that decodes can go along, for one that cannot would get a token with every othe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from engine.control.sessions.chunks import ChunkRule, num_pairs
@@ -74,7 +74,7 @@ class Batcher:
         may_propose = share == 1 and not waiting  # else other sessions have a use for the rows
         segments = [s.next_token(self._speculation.proposals(s, num_decoding) if may_propose else ()) for s in rows]
         least = 0 if num_decoding else self.limits.prompt_chunk_tokens // num_lanes  # nobody is delayed
-        return (*segments, *self._chunks(waiting, self.limits.max_rows - len(rows), least))
+        return (*segments, *self._chunks(waiting, self._places_beside(rows), least))
 
     def pack_ahead(self, sessions: Iterable[Session], now_s: float) -> tuple[Segment, ...]:
         """The segments of a step behind the one in flight, of whose tokens nobody knows yet; none if not all sessions can go along."""
@@ -88,7 +88,7 @@ class Batcher:
         for session in rows:
             self._serve(session)
         segments = [s.next_token() if s.wants_decode else s.follow() for s in rows]
-        return (*segments, *self._chunks(waiting, self.limits.max_rows - len(rows), 0 if rows else self.limits.prompt_chunk_tokens))
+        return (*segments, *self._chunks(waiting, self._places_beside(rows), 0 if rows else self.limits.prompt_chunk_tokens))
 
     def observe(self, flight: Flight, timings: tuple[StageTiming, ...]) -> None:
         """Learn what prompt tokens cost from a step that came back."""
@@ -100,6 +100,10 @@ class Batcher:
         chunks = [s for s in flight.segments if len(s.token_ids) > 1 or not s.sample_index]
         pairs = sum(num_pairs(len(s.token_ids), s.position) for s in chunks)
         self.rule.observe(sum(len(s.token_ids) for s in chunks), pairs, spent_s)
+
+    def _places_beside(self, rows: Sequence[Session]) -> int:
+        """For chunks of prompts: one at least, or a prompt would wait until sessions that decode have ended."""
+        return max(1, self.limits.max_rows - len(rows))
 
     def _chunks(self, waiting: list[Session], max_rows: int, least_tokens: int) -> list[Segment]:
         segments: list[Segment] = []

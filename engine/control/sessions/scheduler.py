@@ -13,6 +13,7 @@ from engine.control.events import SessionRestored, SessionSubmitted
 from engine.control.sessions.session import Session, SessionState
 from engine.data.errors import Exhausted, InvalidInput
 from engine.data.generation import FinishReason, Segment
+from engine.planning.load import MOST_ROWS
 
 MAX_RECOVERIES = 8
 FIRST_RETRY_S = 0.05
@@ -27,7 +28,7 @@ class SchedulerLimits:
     prompt_chunk_tokens: int = 512  # bounds the size of one message
     unknown_chunk_tokens: int = 128  # until the cost of a prompt token has been measured
     chunk_s: float = 0.15
-    max_rows: int = 64
+    max_rows: int = MOST_ROWS
     step_timeout_s: float = 10.0  # a step that is out longer is lost, though every worker still beats
 
 

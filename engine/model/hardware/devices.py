@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from engine.data.errors import InvalidInput
-from engine.model.hardware.cpu import cpu_name
+from engine.model.hardware.cpu import cache_bytes, cpu_name
 from engine.model.hardware.limits import cpu_memory_bytes, num_cores
 
 _HEADROOM = 0.9  # of what is free: the rest is for the interpreter, messages, activations and the neighbours
+_BESIDE_ON_GPU_BYTES = 2**31  # what recorded steps, logits, parts of attention and libraries take there, however small the card
 _KV_SHARE = 0.25
 _MIN_KV_BYTES = 64 * 2**20
 _MIN_MEMORY_BYTES = 64 * 2**20
@@ -78,6 +79,11 @@ def device_name(device: str) -> str:
     return f"{cpu_name()} GPU" if device == "mps" else cpu_name()
 
 
+def cache_bytes_of(device: str) -> int:
+    """Size of the largest cache between the device and its memory."""
+    return int(torch.cuda.get_device_properties(device).L2_cache_size) if device.startswith("cuda") else cache_bytes()
+
+
 def default_kv_budget_bytes(memory_bytes: int) -> int:
     """A quarter of the memory, at least 64 MiB: what is left holds the weights, which are known before they load."""
     return min(memory_bytes, max(_MIN_KV_BYTES, int(memory_bytes * _KV_SHARE)))
@@ -86,7 +92,8 @@ def default_kv_budget_bytes(memory_bytes: int) -> int:
 def usable_memory(device: str) -> tuple[int, int]:
     """(usable, total) bytes: what a worker takes for weights and KV when nothing is said, and what the device has."""
     total, free = _memory(device)
-    return int(free * _HEADROOM), total
+    beside = _BESIDE_ON_GPU_BYTES if device.startswith("cuda") else 0
+    return max(0, min(int(free * _HEADROOM), free - beside)), total
 
 
 def _memory(device: str) -> tuple[int, int]:

@@ -17,6 +17,12 @@ def release_memory() -> None:
     return_freed_buffers()
 
 
+def give_back_beyond(num_bytes: int, device: str) -> None:
+    """Hand a GPU's freed memory back if torch keeps more than that of it: the device stands still for a moment."""
+    if device.startswith("cuda") and torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) > num_bytes:
+        torch.cuda.empty_cache()
+
+
 def return_freed_buffers() -> None:
     """Ask the C library to give freed buffers back; glibc keeps those of a conversion otherwise, as large as a block."""
     with suppress(OSError, AttributeError, TypeError):  # other platforms have no malloc_trim and need none

@@ -16,6 +16,8 @@ from torch import nn
 from engine.data.errors import InvalidInput, NotSupported
 from engine.data.model import Item, ModelCard, ModelRef
 from engine.data.precision import INT8
+from engine.model.profiling.served import Served
+from engine.model.progress import Progress
 from engine.model.running.chain import find_blocks, stations
 from engine.model.running.slicing import torch_dtype
 from engine.model.sources.architectures import architecture_of
@@ -77,6 +79,9 @@ class EncoderWorkload:
 
     def reserve(self, points: Iterable[Point]) -> None:
         pass  # nothing is kept from step to step
+
+    def served(self, most_prefill_tokens: int, *, quick: bool, on_progress: Progress | None) -> Served:
+        return Served()
 
     def step_at(self, point: Point) -> Any:
         token_ids = torch.randint(self._vocab_size, (point.batch, point.tokens), device=self.device)  # [B, T]

@@ -18,6 +18,7 @@ from engine.model.hardware.freed_memory import release_memory
 from engine.model.hardware.roofline import measure_roofline
 from engine.model.profiling.collector import MetricsCollector
 from engine.model.profiling.roles import HookedLayer, select_layers
+from engine.model.profiling.served import Served
 from engine.model.profiling.spans import StepSpans
 from engine.model.profiling.traffic import LayerCounts, count_step
 from engine.model.profiling.workload import Step, Workload
@@ -59,6 +60,7 @@ class Measurements:
     roofline: Roofline
     num_steps: int
     spent_s: float
+    served: Served = field(default_factory=Served)
 
     def of(self, points: Sequence[Point]) -> list[PointSamples]:
         wanted = set(points)
@@ -108,8 +110,10 @@ class WorkloadProfiler:
                 raise
             self._on_stop()
         samples.sort(key=lambda s: (PHASES.index(s.point.phase), s.point.batch, s.point.context, s.point.tokens))
+        served = self._workload.served(most_prefill_tokens, quick=self._quick, on_progress=lambda _, text: self._progress(1.0, text))
         self._progress(1.0, "done")
-        return Measurements(self._collector.layers, plan, tuple(samples), roofline, self._num_steps, perf_counter() - began_s)
+        spent_s = perf_counter() - began_s
+        return Measurements(self._collector.layers, plan, tuple(samples), roofline, self._num_steps, spent_s, served)
 
     def _probe_s(self, tokens: int) -> float:
         """Seconds of a forward pass with so many tokens, to judge what this machine can do within the budget."""

@@ -1,16 +1,14 @@
 """What a profile runs: a model that can be put at any operating point and take one step there.
 
 A decoder runs as the engine runs it, a `StageModel` of all items with real KV buffers, so that the figures are those of
-serving. To stand at a context, a session's buffers are filled with random keys and values: their contents do not
-change the time of a step, and computing them by prefill would take minutes.
+serving. On an accelerator hooks see neither fused blocks nor recorded steps, so what is served there is timed once more, without them.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
@@ -20,17 +18,21 @@ from engine.data.model import ModelCard, ModelRef
 from engine.folders import cache_folder
 from engine.model.configuration import UnsupportedFamily
 from engine.model.hardware.limits import cpu_memory_bytes
+from engine.model.profiling.kinds import Running
+from engine.model.profiling.served import Served, served_plan
+from engine.model.profiling.standing import StandingStage, Step
 from engine.model.progress import Progress
-from engine.model.running.accelerator.acceleration import UNCHANGED
-from engine.model.running.kv import LayerShape
+from engine.model.running.accelerator.acceleration import UNCHANGED, CaptureLimits
+from engine.model.running.accelerator.graphs import BUCKETS
 from engine.model.running.stage import StageModel
 from engine.model.sources.card import describe_weights, prepare
 from engine.model.sources.source import resolve
-from engine.model.weights.weight_folder import ConfigOnly
+from engine.model.weights.weight_folder import ConfigOnly, WeightFolder
 from engine.profile.point import PREFILL, Point
-from engine.profile.points import PointPlan, causal_points
+from engine.profile.points import PointPlan, causal_points, recorded_points
 
-Step = Callable[[], Any]
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 class Workload(Protocol):
@@ -49,6 +51,10 @@ class Workload(Protocol):
     def reserve(self, points: Iterable[Point]) -> None: ...
     def step_at(self, point: Point) -> Step:
         """Go to the point, untimed, and return the step to time; it may be taken once."""
+        ...
+
+    def served(self, most_prefill_tokens: int, *, quick: bool, on_progress: Progress | None) -> Served:
+        """Steps as they are served, where that differs from what hooks see; else nothing."""
         ...
 
 
@@ -74,19 +80,17 @@ def load_workload(ref: ModelRef, *, cache_dir: Path | None = None, device: str =
 class CausalWorkload:
     """All items of a decoder in one stage."""
 
-    def __init__(self, stage: StageModel, card: ModelCard) -> None:
+    def __init__(self, stage: StageModel, card: ModelCard, config: PreTrainedConfig) -> None:
         self.card, self.device, self.dtype = card, stage.device, stage.dtype
         self.model, self.blocks = stage.module, stage.blocks
-        self._stage = stage
-        self._random = random.Random(0)
-        self._history: dict[LayerShape, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._stage, self._standing, self._config = stage, StandingStage(stage), config
 
     @classmethod
     def load(cls, card: ModelCard, *, device: str, on_progress: Progress | None = None) -> CausalWorkload:
         """Read the whole model. Raises what `StageModel.load` raises."""
-        folder, budget_bytes = Path(card.folder), _free_bytes(device) // 2
+        weights, budget_bytes = WeightFolder(Path(card.folder)), _free_bytes(device) // 2
         stage = StageModel.load(
-            folder,
+            weights,
             0,
             card.num_items,
             dtype=card.ref.dtype,
@@ -96,7 +100,7 @@ class CausalWorkload:
             on_progress=on_progress,
             acceleration=UNCHANGED,  # hooks see every module
         )
-        return cls(stage, card)
+        return cls(stage, card, weights.config)
 
     @classmethod
     def made_up(cls, folder: Path, ref: ModelRef, *, device: str) -> CausalWorkload:
@@ -113,65 +117,31 @@ class CausalWorkload:
             kv_budget_bytes=_free_bytes(device) // 2,
             acceleration=UNCHANGED,
         )
-        return cls(stage, card)
+        return cls(stage, card, weights.config)
 
     def points(self, most_prefill_tokens: int, *, quick: bool) -> PointPlan:
-        plan = causal_points(self._stage.context_tokens, most_prefill_tokens=most_prefill_tokens, quick=quick)
-        return PointPlan(tuple(filter(self._fits, plan.learn)), tuple(filter(self._fits, plan.held_out)))
+        return self._fitting(causal_points(self._stage.context_tokens, most_prefill_tokens=most_prefill_tokens, quick=quick))
 
     def probe_point(self, tokens: int) -> Point:
         return Point(PREFILL, min(tokens, self._stage.context_tokens), 0, 1)
 
     def reserve(self, points: Iterable[Point]) -> None:
-        """Open the sessions that the points need and fill them once, so that no step has to make its buffers larger."""
-        lengths: dict[int, int] = {}
-        for point in points:
-            for row in range(point.batch):
-                lengths[row] = max(lengths.get(row, 0), point.context + point.tokens)
-        for row, length in lengths.items():
-            self._stage.close(_session(row))
-            self._stage.open(_session(row), length)
-            self._go_to(_session(row), length)
+        self._standing.reserve(points)
 
     def step_at(self, point: Point) -> Step:
-        rows = [(_session(row), self._token_ids(point.tokens)) for row in range(point.batch)]
-        for session, _ in rows:
-            self._go_to(session, point.context)
-        return lambda: self._stage.forward(rows, None)
+        return self._standing.step_at(point)
 
-    def _fits(self, point: Point) -> bool:
-        """Whether the KV of its sessions takes no more than half of what there is."""
-        needed_bytes = point.batch * (point.context + point.tokens) * self._stage.kv.bytes_per_token
-        return point.context + point.tokens <= self._stage.context_tokens and needed_bytes <= self._stage.kv.budget_bytes // 2
+    def served(self, most_prefill_tokens: int, *, quick: bool, on_progress: Progress | None) -> Served:
+        if self.device == "cpu":
+            return Served()
+        sizes = [size for size in BUCKETS if size <= CaptureLimits().max_rows]
+        plan = recorded_points(self._stage.context_tokens, sizes, most_prefill_tokens=most_prefill_tokens, quick=quick)
+        running = Running(self.card.ref.dtype, self.device, self.card.ref.kv_dtype)
+        return served_plan(self._config, running, plan, on_progress)
 
-    def _token_ids(self, num_tokens: int) -> list[int]:
-        return [self._random.randrange(self._stage.vocab_size) for _ in range(num_tokens)]
-
-    def _go_to(self, session: str, length: int) -> None:
-        kv = self._stage.kv
-        held = kv.length(session)
-        if held > length:
-            kv.truncate(session, length)
-        elif held < length:
-            for layer in kv.layers:
-                keys, values = self._made_up(layer, length - held)
-                kv.import_block(session, layer, held, keys, values)
-
-    def _made_up(self, layer: int, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys [H, n, K] and values [H, n, V] of a plausible size, as they are kept; layers of one shape share them."""
-        shape = self._stage.kv.layers[layer]
-        if shape not in self._history or self._history[shape][0].shape[1] < num_tokens:
-            keys = torch.randn(shape.num_key_heads, num_tokens, shape.key_size, device=self.device).to(self.dtype)
-            values = torch.randn(shape.num_value_heads, num_tokens, shape.value_size, device=self.device).to(self.dtype)
-            form = self._stage.kv.format
-            self._history[shape] = form.to_kept(keys), form.to_kept(values)
-        keys, values = self._history[shape]
-        return keys[:, :num_tokens], values[:, :num_tokens]
+    def _fitting(self, plan: PointPlan) -> PointPlan:
+        return PointPlan(tuple(filter(self._standing.fits, plan.learn)), tuple(filter(self._standing.fits, plan.held_out)))
 
 
 def _free_bytes(device: str) -> int:
     return cpu_memory_bytes()[1] if device == "cpu" else torch.cuda.mem_get_info(torch.device(device))[0]
-
-
-def _session(row: int) -> str:
-    return f"profile-{row}"

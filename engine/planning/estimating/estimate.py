@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from engine.data.model import Item
 from engine.planning.capability import CapabilityMatcher, LayerRequirements, Match
 from engine.planning.estimating.bands import error_of
+from engine.planning.load import MOST_ROWS
 from engine.planning.problem import OVERLAPPED, STREAMED, Infeasible, Link, MemoryPool, PairLink, PlanningNode, Problem
 from engine.profile.hardware import DeviceType, HardwareCapability
 from engine.profile.point import DECODE, FORWARD
@@ -94,11 +95,17 @@ def _batches(profile: Profile, context_tokens: int) -> dict[int, tuple[ItemWork,
     if profile.cost_model is None or DECODE not in profile.phases:
         return {}
     context = context_tokens or profile.reference_point(DECODE).context
+    points = sorted((p for p in profile.points if p.phase == DECODE), key=lambda p: (p.batch, p.context))
+    work = {point.batch: work_of(profile, point) for point in points}
+    if 1 not in work:
+        return {}
     found = {}
-    for point in sorted((p for p in profile.points if p.phase == DECODE), key=lambda p: (p.batch, p.context)):
-        times = (profile.cost_model.time_s(i, DECODE, 1, context, point.batch) for i in range(len(profile.items)))
-        found[point.batch] = tuple(replace(done, time_s=time_s) for done, time_s in zip(work_of(profile, point), times, strict=True))
-    return found if 1 in found else {}
+    for rows in (n for n in profile.cost_model.laws(DECODE).num_tokens if n <= MOST_ROWS):
+        near = max(n for n in work if n <= rows)  # recorded steps have more rows than hooks saw
+        times = (profile.cost_model.time_s(i, DECODE, 1, context, rows) for i in range(len(profile.items)))
+        pairs = zip(work[near], times, strict=True)
+        found[rows] = tuple(replace(done, time_s=time_s, flops=done.flops * rows / near) for done, time_s in pairs)
+    return found
 
 
 def _node(

@@ -24,7 +24,7 @@ from engine.service.coordinator.peers import Peers
 from engine.service.coordinator.weight_sources import fetch_records, weight_sources
 from engine.service.coordinator.worker_peer import WorkerPeer
 from engine.service.errors import from_rpc_error
-from engine.service.incoming import check_measured
+from engine.service.incoming import check_measured, rows_of
 from engine.service.link_probe import LinkPeer, measure_links
 
 Order = do.MeasureWorker | do.MeasureLinks | do.LoadStage | do.PrepareStage | do.CopyKv | do.CommitStage | do.ReleaseStage
@@ -68,7 +68,7 @@ class Orders:
 
     async def _measure_now(self, order: do.MeasureWorker, card: ModelCard) -> on.ClusterEvent:
         reply = check_measured(await self._peers[order.worker_id].measure(card), card.num_items)
-        return on.WorkerMeasured(order.worker_id, order.generation, tuple(reply.decode_s), reply.base_s, min(1.0, reply.row_share))
+        return on.WorkerMeasured(order.worker_id, order.generation, tuple(reply.decode_s), reply.base_s, rows_of(reply))
 
     async def _measure_links(self, order: do.MeasureLinks) -> None:
         """Not while a worker of the same host times items: each would disturb the other."""

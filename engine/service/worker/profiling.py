@@ -17,10 +17,22 @@ from engine.data.errors import InvalidInput, Unavailable
 from engine.data.json_text import json_text
 from engine.data.model import ModelRef
 from engine.data.precision import AUTO
+from engine.model.profiling.measure import MeasuredTimes
 from engine.profile.profile import Profile
 from engine.service import wire
 from engine.service.errors import from_number
 from protos import noodle_pb2 as pb
+
+
+def measured_message(found: MeasuredTimes, slowdown: float) -> pb.MeasureReply:
+    """What the coordinator is told of a first measurement, by a worker that plays a machine `slowdown` times as slow."""
+    return pb.MeasureReply(
+        decode_s=[time_s * slowdown for time_s in found.item_s],
+        base_s=found.base_s * slowdown,
+        row_share=found.rows.share,
+        rows=found.rows.rows,
+        row_factors=found.rows.factors,
+    )
 
 
 async def take_profile(request: pb.ProfileNodeRequest, folder: Path, only_config: bool) -> AsyncIterator[pb.ProfileMessage]:

@@ -35,6 +35,7 @@ from engine.service.worker.handover.outlet import Giving, LateRows
 from engine.service.worker.handover.outlets import Outlets
 from engine.service.worker.handover.step_times import StepTimes
 from engine.service.worker.prepared_stage import PreparedStage
+from engine.service.worker.profiling import measured_message
 from engine.service.worker.steps.messages import failure, next_frame, read_segments, step_report
 from engine.service.worker.steps.rows import Row, sample
 from engine.service.worker.steps.thread import ComputeThread
@@ -129,10 +130,7 @@ class StageRunner:
                 on_progress=self._say_progress,
             )
             self._meters.say("", -1.0)
-        found = self._measured[key]
-        return pb.MeasureReply(
-            decode_s=[t * self.slowdown for t in found.item_s], base_s=found.base_s * self.slowdown, row_share=found.row_share
-        )
+        return measured_message(self._measured[key], self.slowdown)
 
     def load(self, request: pb.LoadRequest, weights: WeightFolder) -> pb.LoadReply:
         """Own [start, stop) from now on: items held already are kept, every session of the old plan is dropped.
@@ -157,6 +155,7 @@ class StageRunner:
             on_progress=self._say_progress,
             acceleration=self._options.acceleration,
         )
+        release_memory()
         self._say_running()
         return pb.LoadReply(
             weight_bytes=self.model.weight_bytes,

@@ -7,7 +7,7 @@ interpolations.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.control.adaptation.watching.problem import base_s, measured_s
 from engine.control.adaptation.watching.view import MEASURED_AT
@@ -15,6 +15,7 @@ from engine.data.plan import Stage
 from engine.planning.problem import Problem
 from engine.profile.cost_model import CostModel, ItemLaw, PhaseLaws
 from engine.profile.point import Point
+from engine.profile.row_law import RowLaw
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +26,22 @@ class StageLaw:
     base_s: float = 0.0
     shape: CostModel | None = None  # of the whole stage as one item
     reference_s: float = 1.0  # what the shape says of the point where workers measure
-    row_share: float = 0.0  # what each row more adds, where there is no shape
+    rows: RowLaw = field(default_factory=RowLaw)  # how it grows, where there is no shape
 
     def predict_s(self, point: Point) -> float:
         """Seconds; without a shape only rows tell a step from the measured one. 0 if nothing can be said."""
         if self.shape is None:
-            return self.measured_s * (1.0 + (point.batch - 1) * self.row_share)
+            return self.measured_s * self.rows.factor(point.batch)
         if point == MEASURED_AT or point.phase not in [laws.phase for laws in self.shape.phases]:
             return self.measured_s
         return self.base_s + (self.measured_s - self.base_s) * self.shape.step_s(point) / self.reference_s
 
 
-def stage_law(problem: Problem, stage: Stage, cost_model: CostModel | None, row_share: float = 0.0) -> StageLaw:
+def stage_law(problem: Problem, stage: Stage, cost_model: CostModel | None, rows: RowLaw | None = None) -> StageLaw:
     """The law of `stage` on its node; 0 seconds if the problem does not have the node."""
     time_s, fixed_s = measured_s(problem, stage), base_s(problem, stage.node_id)
     if cost_model is None:
-        return StageLaw(time_s, fixed_s, row_share=row_share)
+        return StageLaw(time_s, fixed_s, rows=rows or RowLaw())
     shape = CostModel(tuple(_summed(laws, stage) for laws in cost_model.phases))
     has_decode = any(laws.phase == MEASURED_AT.phase for laws in shape.phases)
     reference_s = shape.step_s(MEASURED_AT) if has_decode else 0.0

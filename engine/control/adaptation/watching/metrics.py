@@ -101,7 +101,7 @@ class RuntimeMetrics:
         self.plan_version, self.num_decode_steps = view.plan.plan_version, 0
         stages = view.plan.stages
         self._stages = tuple(
-            _StageFeed(stage, stage_law(view.problem, stage, view.cost_model, view.row_share(stage.node_id))) for stage in stages
+            _StageFeed(stage, stage_law(view.problem, stage, view.cost_model, view.rows_of(stage.node_id))) for stage in stages
         )
         self._links = tuple(_LinkFeed(link_name(source, target)) for source, target in links_of(stages))
         for track in self._tracks.values():

@@ -12,6 +12,7 @@ from engine.data.plan import Plan
 from engine.planning.problem import Problem
 from engine.profile.cost_model import CostModel
 from engine.profile.point import DECODE, Point
+from engine.profile.row_law import RowLaw
 
 MEASURED_AT = Point(DECODE, 1, 16, 1)  # the point that workers' item times stand for (engine/model/profiling/measure.py)
 
@@ -66,9 +67,9 @@ class AdaptationView:
         """By node, the host whose cores it shares with other nodes."""
         return dict(self.law.same_cores) if self.law is not None else {}
 
-    def row_share(self, node_id: str) -> float:
-        """What each row more of a step adds there, as a share of the first."""
-        return next((share for name, share in self.law.row_share if name == node_id), 0.0) if self.law is not None else 0.0
+    def rows_of(self, node_id: str) -> RowLaw:
+        """How items grow there with the rows of a step."""
+        return next((law for name, law in self.law.rows_of if name == node_id), RowLaw()) if self.law is not None else RowLaw()
 
     def __post_init__(self) -> None:
         if self.in_flight < 1 or self.kv_tokens < 0:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from engine.data.errors import NoodleError
+from engine.model.hardware.freed_memory import give_back_beyond
 from engine.model.progress import Progress
 from engine.model.running.accelerator.acceleration import Acceleration, CaptureLimits
 from engine.model.running.accelerator.attending import PagedAttention
@@ -27,6 +28,9 @@ from engine.model.running.paged_kv import SCRATCH_ROW, PagedKV
 if TYPE_CHECKING:
     from engine.model.running.chain import Chain
     from engine.model.running.cut import CutModel
+
+
+_MOST_IDLE_BYTES = 2**30  # of parts that were joined: what they leave is too small for the next joined product
 
 
 class AcceleratedStage:
@@ -127,6 +131,7 @@ class AcceleratedStage:
             if say is not None:
                 say(done / len(held), f"fusing block {done + 1} of {len(held)}")
             kept += BlockFuser(block, *calls[id(block)], FORMS[self._chain.form]).fuse()
+            give_back_beyond(_MOST_IDLE_BYTES, self._device)
         row_products.install(self._cut.model)
         self.texts.append(f"fused in {len(held)} blocks: {', '.join(f'{n} of {kind}' for kind, n in sorted(kept.items())) or 'nothing'}")
 
