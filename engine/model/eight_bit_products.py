@@ -68,7 +68,7 @@ class Weight:
 
     def product(self, rows: Rows) -> torch.Tensor:
         """float32 [T, N]."""
-        return put_together(self.sums(rows.parts), rows, 0, self.num_outputs)
+        return row_kernels().put_together(self.sums(rows.parts), rows.scales, _PARTS)
 
     def sums(self, parts: torch.Tensor) -> torch.Tensor:
         """float32 [2T, N] of both parts, scaled as the weight is and not yet as the rows are."""
@@ -87,11 +87,6 @@ def weight_bytes(num_outputs: int, num_inputs: int) -> int:
 def round_rows(rows: torch.Tensor) -> Rows:
     """float32 [T, K] to 14 bits."""
     return Rows(*row_kernels().round_rows(rows, LARGEST_INPUT, _PARTS, _LEAST_SCALE))
-
-
-def put_together(sums: torch.Tensor, rows: Rows, start: int, num_outputs: int) -> torch.Tensor:
-    """Outputs [start, start + num_outputs) of a product, float32 [T, num_outputs], from the sums of both parts [2T, N]."""
-    return row_kernels().put_together(sums, rows.scales, start, num_outputs, _PARTS)
 
 
 def whole_product(left: torch.Tensor, right: torch.Tensor) -> Callable[[], torch.Tensor]:

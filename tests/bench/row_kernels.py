@@ -36,14 +36,15 @@ def main() -> None:
     compiled = row_kernels()
     for num_rows in (1, 8):
         rows, weight = torch.randn(1, num_rows, size), torch.randn(size)
-        sums, scales = torch.randn(2, num_rows, 2 * size), torch.rand(1, num_rows, 1)
+        sums, scales = torch.randn(2, num_rows, size), torch.rand(1, num_rows, 1)
         heads = torch.randn(1, num_rows, size // HEAD_SIZE, HEAD_SIZE).transpose(1, 2)
-        angles = torch.randn(1, num_rows, HEAD_SIZE)
+        angles, kept = torch.randn(1, num_rows, HEAD_SIZE), torch.zeros(size // HEAD_SIZE, 128, HEAD_SIZE)
         calls: dict[str, Callable[[Any], Any]] = {
             "rms_norm": lambda k, rows=rows, weight=weight: k.rms_norm(rows, weight, 1e-6, False),
             "rotary": lambda k, heads=heads, angles=angles: k.rotary(heads, angles, angles),
             "round_rows": lambda k, rows=rows: k.round_rows(rows, LARGEST_INPUT, NUM_PARTS, LEAST),
-            "put_together": lambda k, sums=sums, scales=scales: k.put_together(sums, scales, 0, size, NUM_PARTS),
+            "put_token": lambda k, heads=heads[0], kept=kept: k.put_token(heads, 0, kept, 70),
+            "put_together": lambda k, sums=sums, scales=scales: k.put_together(sums, scales, NUM_PARTS),
         }
         for name, call in calls.items():
             took = fastest_us(lambda call=call: call(plain)), fastest_us(lambda call=call: call(compiled))

@@ -47,7 +47,7 @@ def same(found: torch.Tensor, expected: torch.Tensor) -> bool:
     return torch.equal(found.nan_to_num().view(torch.int32), expected.nan_to_num().view(torch.int32))
 
 
-ALL = ["rms_norm", "round_rows", "put_together", "rotary"]
+ALL = ["rms_norm", "round_rows", "put_together", "rotary", "put_token"]
 # In which order torch sums a row was compared for these instruction sets; elsewhere its own norm may have to stay.
 IS_KNOWN = torch.backends.cpu.get_cpu_capability() == "AVX2"
 
@@ -60,8 +60,15 @@ def test_all_are_compiled_here() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10**6), ROWS, SIZES, st.booleans())
 def test_norms(seed: int, num_rows: int, size: int, one_plus: bool) -> None:
-    hidden, weight = numbers(seed, 1, num_rows, size), torch.randn(size, generator=torch.Generator().manual_seed(seed))
-    assert same(row_kernels().rms_norm(hidden, weight, 1e-6, one_plus), plain.rms_norm(hidden, weight, 1e-6, one_plus))
+    """Of rows one behind the other, and of heads that are part of wider rows."""
+    rows, weight = numbers(seed, 1, num_rows, 3 * size), torch.randn(size, generator=torch.Generator().manual_seed(seed))
+    for hidden in (
+        rows[..., :size].contiguous(),
+        rows[..., : 2 * size].view(1, num_rows, 2, size),
+        rows.view(1, num_rows, 3, size).transpose(1, 2),
+    ):
+        found, alone = row_kernels().rms_norm(hidden, weight, 1e-6, one_plus), plain.rms_norm(hidden.contiguous(), weight, 1e-6, one_plus)
+        assert same(found, plain.rms_norm(hidden, weight, 1e-6, one_plus)) and same(found, alone)
 
 
 @settings(max_examples=60, deadline=None)
@@ -74,13 +81,22 @@ def test_rounding(seed: int, num_rows: int, size: int) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 10**6), ROWS, SIZES, st.data())
-def test_parts_of_a_product(seed: int, num_rows: int, size: int, data: st.DataObject) -> None:
-    start = data.draw(st.integers(0, size - 1))
-    num_outputs = data.draw(st.integers(1, size - start))
+@given(st.integers(0, 10**6), ROWS, SIZES)
+def test_parts_of_a_product(seed: int, num_rows: int, size: int) -> None:
     sums, scales = numbers(seed, 2, num_rows, size), numbers(seed + 1, 1, num_rows, 1).abs()
-    found = row_kernels().put_together(sums, scales, start, num_outputs, NUM_PARTS)
-    assert found.is_contiguous() and same(found, plain.put_together(sums, scales, start, num_outputs, NUM_PARTS))
+    assert same(row_kernels().put_together(sums, scales, NUM_PARTS), plain.put_together(sums, scales, NUM_PARTS))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 9), st.integers(1, 5), st.integers(1, 70), st.data())
+def test_tokens_that_are_kept(seed: int, num_tokens: int, num_heads: int, size: int, data: st.DataObject) -> None:
+    """Heads as rotary positions leave them, and as parts of a wider row."""
+    token, position = data.draw(st.integers(0, num_tokens - 1)), data.draw(st.integers(0, 19))
+    for heads in (numbers(seed, num_heads, num_tokens, size), numbers(seed, num_tokens, num_heads, size + 3).transpose(0, 1)[..., :size]):
+        found, expected = torch.zeros(2, num_heads, 20, size)
+        row_kernels().put_token(heads, token, found, position)
+        plain.put_token(heads, token, expected, position)
+        assert same(found, expected) and same(found[:, position], heads[:, token])
 
 
 @settings(max_examples=60, deadline=None)

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -179,6 +179,44 @@ def test_a_session_whose_last_token_could_not_be_journalled_has_failed(tmp_path:
         kept = journal.session("s-1")
         assert kept is not None and kept.finish_reason is FinishReason.ERROR and isinstance(kept.error, Exhausted)
         assert journal.past_sessions() == PastSessions((replace(done, state="failed", finish_reason="error", why=str(kept.error)),), 0, 1)
+        await shell.close()
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_tokens_of_a_step_are_journalled_at_once_and_one_that_cannot_be_fails_alone(
+    is_full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        journal = Journal(tmp_path / "journal.sqlite3")
+        shell = ClusterShell(Cluster(ClusterConfig(), 0.0), "c", journal, Access())
+        shell.outputs.speak(TextCodec(tmp_path))
+        request = GenerateRequest(prompt_ids=(1, 2), max_new_tokens=4)
+        names = ("s-1", "s-2", "s-3")
+        for name in names:
+            journal.open_session(written(name, (1, 2), request, USED))
+        outputs = {name: shell.outputs._new(name, Prepared((1, 2), USED), request) for name in names}
+        if is_full:  # the row of s-2 has no room; the other tables take no more pages
+            append, wide = journal.append_token, tuple(range(50_000))
+            journal._db.execute(f"PRAGMA max_page_count = {journal._db.execute('PRAGMA page_count').fetchone()[0] + 1}")
+
+            def widened(session_id: str, *row: Any) -> None:
+                if session_id == "s-2":
+                    journal.open_session(written("wide", wide, request, USED))
+                append(session_id, *row)
+
+            monkeypatch.setattr(journal, "append_token", widened)
+        statements: list[str] = []
+        journal._db.set_trace_callback(statements.append)
+        shell._backlog.extend(do.EmitToken(name, 0, 65, (), 0.0) for name in names)
+        shell._drain()
+        journal._db.set_trace_callback(None)
+        assert statements.count("COMMIT") == (not is_full) and statements.count("ROLLBACK") <= is_full
+        good = [name for name in names if not is_full or name != "s-2"]
+        assert [name for name in names if journal.tokens(name)] == good
+        assert [name for name, output in outputs.items() if output._chunks] == good
+        assert [name for name, output in outputs.items() if output.fault is None] == good
         await shell.close()
 
     asyncio.run(work())

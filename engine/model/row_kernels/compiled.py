@@ -128,15 +128,24 @@ def round_rows(
             lower[k] = whole - high * num_parts
 
 
-@_compiled(7, types.float32)
-def put_together(uppers: Any, lowers: Any, scales: Any, out: Any, num_rows: int, width: int, size: int, num_parts: Any) -> None:
-    """The first `size` of sums [T, width] of upper and of lower parts as one product [T, size]."""
+@_compiled(6, types.float32)
+def put_together(uppers: Any, lowers: Any, scales: Any, out: Any, num_rows: int, size: int, num_parts: Any) -> None:
+    """The sums [T, size] of upper and of lower parts as one product [T, size]."""
     all_scales = carray(_pointer(scales), num_rows)
     for r in range(num_rows):
-        upper, lower = carray(_pointer(uppers + 4 * r * width), size), carray(_pointer(lowers + 4 * r * width), size)
+        upper, lower = carray(_pointer(uppers + 4 * r * size), size), carray(_pointer(lowers + 4 * r * size), size)
         result, scale = carray(_pointer(out + 4 * r * size), size), all_scales[r]
         for k in range(size):
             result[k] = (lower[k] + num_parts * upper[k]) * scale
+
+
+@_compiled(6)
+def put_token(heads: Any, target: Any, num_heads: int, size: int, from_stride: int, to_stride: int) -> None:
+    """Numbers [K] of each head of one token to where they are kept."""
+    for h in range(num_heads):
+        head, result = carray(_pointer(heads + 4 * h * from_stride), size), carray(_pointer(target + 4 * h * to_stride), size)
+        for k in range(size):
+            result[k] = head[k]
 
 
 @_compiled(9)

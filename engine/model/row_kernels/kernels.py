@@ -33,8 +33,9 @@ class RowKernels:
 
     rms_norm: Callable[[torch.Tensor, torch.Tensor, float, bool], torch.Tensor] = plain.rms_norm
     round_rows: Callable[[torch.Tensor, int, int, float], tuple[torch.Tensor, torch.Tensor]] = plain.round_rows
-    put_together: Callable[[torch.Tensor, torch.Tensor, int, int, int], torch.Tensor] = plain.put_together
+    put_together: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor] = plain.put_together
     rotary: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] = plain.rotary
+    put_token: Callable[[torch.Tensor, int, torch.Tensor, int], None] = plain.put_token
 
     @property
     def names(self) -> list[str]:
@@ -55,13 +56,19 @@ def row_kernels() -> RowKernels:
         _first_equal(plain.round_rows, [_round_rows(compiled)], _rows()),
         _first_equal(plain.put_together, [_put_together(compiled)], _sums()),
         _first_equal(plain.rotary, [_rotary(compiled)], _heads()),
+        _first_equal(plain.put_token, [_put_token(compiled)], _tokens(), _written),
     )
 
 
-def _first_equal(known: Callable[..., Any], found: Iterable[Callable[..., Any]], cases: list[tuple[Any, ...]]) -> Callable[..., Any]:
+def _first_equal(
+    known: Callable[..., Any],
+    found: Iterable[Callable[..., Any]],
+    cases: list[tuple[Any, ...]],
+    given_by: Callable[..., Any] = lambda kernel, *case: kernel(*case),
+) -> Callable[..., Any]:
     """The first that gives the bits of `known` in every case, or `known`."""
-    expected = [known(*case) for case in cases]
-    return next((f for f in found if all(_equal(f(*case), right) for case, right in zip(cases, expected, strict=True))), known)
+    expected = [given_by(known, *case) for case in cases]
+    return next((f for f in found if all(_equal(given_by(f, *case), right) for case, right in zip(cases, expected, strict=True))), known)
 
 
 def _equal(found: Any, expected: Any) -> bool:
@@ -80,8 +87,9 @@ def _rms_norm(compiled: ModuleType, lanes: int) -> Callable[[torch.Tensor, torch
 
     def rms_norm(hidden: torch.Tensor, weight: torch.Tensor, eps: float, one_plus: bool) -> torch.Tensor:
         size = weight.shape[0]
-        if not (lanes <= size <= _LONGEST_ROW and hidden.is_contiguous()):  # shorter ones torch sums in another order
+        if not (lanes <= size <= _LONGEST_ROW and hidden.stride(-1) == 1):  # shorter ones torch sums in another order
             return plain.rms_norm(hidden, weight, eps, one_plus)
+        hidden = hidden.contiguous()
         out = torch.empty_like(hidden)
         source, factors, target, num_rows = hidden.data_ptr(), weight.data_ptr(), out.data_ptr(), hidden.numel() // size
         if num_rows <= _ROWS_AT_ONCE:
@@ -106,7 +114,7 @@ def _round_rows(compiled: ModuleType) -> Callable[[torch.Tensor, int, int, float
             return plain.round_rows(rows, largest, num_parts, least)
         shape = rows.shape
         first_size, size = shape[0], shape[-1]
-        parts, scales = torch.empty((2 * first_size, *shape[1:])), torch.empty((*shape[:-1], 1))
+        parts, scales = torch.empty(2 * first_size, *shape[1:]), torch.empty(*shape[:-1], 1)
         num_rows, source, uppers, factors = rows.numel() // size, rows.data_ptr(), parts.data_ptr(), scales.data_ptr()
         lowers = uppers + 4 * num_rows * size
         if num_rows <= _ROWS_AT_ONCE:
@@ -123,21 +131,21 @@ def _round_rows(compiled: ModuleType) -> Callable[[torch.Tensor, int, int, float
     return round_rows
 
 
-def _put_together(compiled: ModuleType) -> Callable[[torch.Tensor, torch.Tensor, int, int, int], torch.Tensor]:
+def _put_together(compiled: ModuleType) -> Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]:
     kernel = compiled.put_together
 
-    def put_together(sums: torch.Tensor, scales: torch.Tensor, start: int, num_outputs: int, num_parts: int) -> torch.Tensor:
-        out = torch.empty((*scales.shape[:-1], num_outputs))
-        num_rows, width = scales.numel(), sums.shape[-1]
-        uppers, factors, target = sums.data_ptr() + 4 * start, scales.data_ptr(), out.data_ptr()
-        lowers = uppers + 4 * num_rows * width
+    def put_together(sums: torch.Tensor, scales: torch.Tensor, num_parts: int) -> torch.Tensor:
+        num_rows, size = scales.numel(), sums.shape[-1]
+        out = torch.empty(*scales.shape[:-1], size)
+        uppers, factors, target = sums.data_ptr(), scales.data_ptr(), out.data_ptr()
+        lowers = uppers + 4 * num_rows * size
         if num_rows <= _ROWS_AT_ONCE:
-            kernel(uppers, lowers, factors, target, num_rows, width, num_outputs, num_parts)
+            kernel(uppers, lowers, factors, target, num_rows, size, num_parts)
             return out
 
         def call(first: int, count: int) -> None:
-            above, below = uppers + 4 * first * width, lowers + 4 * first * width
-            kernel(above, below, factors + 4 * first, target + 4 * first * num_outputs, count, width, num_outputs, num_parts)
+            skipped = 4 * first * size
+            kernel(uppers + skipped, lowers + skipped, factors + 4 * first, target + skipped, count, size, num_parts)
 
         _in_pieces(call, num_rows)
         return out
@@ -153,7 +161,7 @@ def _rotary(compiled: ModuleType) -> Callable[[torch.Tensor, torch.Tensor, torch
         _, by_head, by_token, by_number = heads.stride()
         if by_number != 1 or size % 2 or not (cos.is_contiguous() and sin.is_contiguous()) or cos.numel() != num_tokens * size:
             return plain.rotary(heads, cos, sin)
-        out = torch.empty((1, num_tokens, num_heads, size))
+        out = torch.empty(1, num_tokens, num_heads, size)
         source, target, cosines, sines = heads.data_ptr(), out.data_ptr(), cos.data_ptr(), sin.data_ptr()
 
         def call(first: int, count: int) -> None:
@@ -169,6 +177,21 @@ def _rotary(compiled: ModuleType) -> Callable[[torch.Tensor, torch.Tensor, torch
     return rotary
 
 
+def _put_token(compiled: ModuleType) -> Callable[[torch.Tensor, int, torch.Tensor, int], None]:
+    kernel = compiled.put_token
+
+    def put_token(heads: torch.Tensor, token: int, target: torch.Tensor, position: int) -> None:
+        by_head, by_token, by_number = heads.stride()
+        num_heads, length, size = target.shape
+        if by_number != 1 or not target.is_contiguous():
+            return plain.put_token(heads, token, target, position)
+        source, place = heads.data_ptr() + 4 * token * by_token, target.data_ptr() + 4 * position * size
+        kernel(source, place, num_heads, size, by_head, length * size)
+        return None
+
+    return put_token
+
+
 def _noise(*shape: int) -> torch.Tensor:
     """Numbers of very different sizes, so that another order of a sum has other bits."""
     generator = torch.Generator().manual_seed(shape[-1])
@@ -176,7 +199,8 @@ def _noise(*shape: int) -> torch.Tensor:
 
 
 def _norms() -> list[tuple[Any, ...]]:
-    return [(_noise(rows, size), _noise(1, size)[0], 1e-5, one_plus) for size in _SIZES for rows in (1, 3) for one_plus in (False, True)]
+    cases = [(rows, size) for size in _SIZES for rows in (_noise(1, size), _noise(3, size), _noise(3, size + 5)[:, :size])]
+    return [(rows, _noise(1, size)[0], 1e-5, one_plus) for rows, size in cases for one_plus in (False, True)]
 
 
 def _rows() -> list[tuple[Any, ...]]:
@@ -185,10 +209,20 @@ def _rows() -> list[tuple[Any, ...]]:
 
 
 def _sums() -> list[tuple[Any, ...]]:
-    cases = [(_noise(2, rows, size).round_(), _noise(1, rows, 1), size) for size in _SIZES for rows in (1, 3)]
-    return [(sums, scales, start, size - start, 128) for sums, scales, size in cases for start in (0, 1)]
+    return [(_noise(2, rows, size).round_(), _noise(1, rows, 1), 128) for size in _SIZES for rows in (1, 3)]
 
 
 def _heads() -> list[tuple[Any, ...]]:
     turns = [_noise(1, 3, size) for size in (2, 64, 80)]
     return [(_noise(1, 3, 4, angles.shape[-1]).transpose(1, 2), angles.cos(), angles.sin()) for angles in turns]
+
+
+def _tokens() -> list[tuple[Any, ...]]:
+    heads = _noise(4, 3, 40)
+    return [(states, token, position) for states in (heads, heads.transpose(0, 1)) for token, position in ((0, 5), (2, 0))]
+
+
+def _written(put_token: Callable[..., None], heads: torch.Tensor, token: int, position: int) -> torch.Tensor:
+    target = torch.zeros(len(heads), 7, heads.shape[2])
+    put_token(heads, token, target, position)
+    return target

@@ -33,10 +33,15 @@ def in_parts(whole: torch.Tensor, num_parts: int) -> torch.Tensor:
     return torch.cat((upper, torch.sub(whole, upper, alpha=num_parts)))
 
 
-def put_together(sums: torch.Tensor, scales: torch.Tensor, start: int, num_outputs: int, num_parts: int) -> torch.Tensor:
-    """Outputs [start, start + num_outputs) of the sums [2T, N] of both parts: `num_parts` x upper + lower, scaled. Contiguous."""
-    upper, lower = sums[..., start : start + num_outputs].chunk(2)
+def put_together(sums: torch.Tensor, scales: torch.Tensor, num_parts: int) -> torch.Tensor:
+    """A product [T, N] of the sums [2T, N] of both parts: `num_parts` x upper + lower, scaled."""
+    upper, lower = sums.chunk(2)
     return torch.add(lower, upper, alpha=num_parts).mul_(scales)
+
+
+def put_token(heads: torch.Tensor, token: int, target: torch.Tensor, position: int) -> None:
+    """Write one token of heads [H, T, K] to a position of the target [H, L, K]."""
+    target[:, position] = heads[:, token]
 
 
 def rotary(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

@@ -7,13 +7,14 @@ attention reads are views.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from engine.data.errors import InvalidInput
 from engine.data.generation import Taken
+from engine.model.row_kernels.kernels import row_kernels
 from engine.model.running.kv import KVSession, KVStore, LayerShape
 
 FIRST_CAPACITY_TOKENS = 64
@@ -24,6 +25,13 @@ class Buffer:
     keys: torch.Tensor  # [H, capacity, K]
     values: torch.Tensor  # [H, capacity, V]
     num_tokens: int = 0
+    _first: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def first(self, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views of the keys and values of the first tokens; a step asks for those of the step before."""
+        if self._first is None or self._first[0].shape[1] != num_tokens:
+            self._first = self.keys[:, :num_tokens], self.values[:, :num_tokens]
+        return self._first
 
     @property
     def num_bytes(self) -> int:
@@ -53,16 +61,26 @@ class ContiguousKV(KVStore[ContiguousSession]):
 
     def padded(self, session_id: str, layer: int, num_tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys [H, n, K] and values of one layer for computing, n whole blocks with finite numbers behind the tokens."""
-        buffer, stop = self._session(session_id).buffers[layer], self._whole_blocks(num_tokens)
-        return self.format.to_computed(buffer.keys[:, :stop]), self.format.to_computed(buffer.values[:, :stop])
+        keys, values = self._session(session_id).buffers[layer].first(self._whole_blocks(num_tokens))
+        return (keys, values) if self.format.is_plain else (self.format.to_computed(keys), self.format.to_computed(values))
 
-    def append(self, session_id: str, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """As `write`, for those who read `padded`."""
-        session = self._session(session_id)
-        stop = session.length + keys.shape[1]
-        self.check_room(session_id, stop)
+    def append(self, rows: Sequence[tuple[str, int]], layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """As `write` for packed rows, (session id, number of its tokens), for those who read `padded`."""
         self._check_layer(layer)
-        self._put(session, layer, session.length, self.format.to_kept(keys), self.format.to_kept(values), stop)
+        keys, values = self.format.to_kept(keys), self.format.to_kept(values)
+        put_token, at = row_kernels().put_token, 0
+        for session_id, num_new in rows:
+            session = self._session(session_id)
+            start, stop = session.length, session.length + num_new
+            self.check_room(session_id, stop)
+            if num_new == 1 and self.format.is_plain:
+                buffer = self._with_room(session, layer, stop)
+                put_token(keys, at, buffer.keys, start)
+                put_token(values, at, buffer.values, start)
+                buffer.num_tokens = stop
+            else:
+                self._put(session, layer, start, keys[:, at : at + num_new], values[:, at : at + num_new], stop)
+            at += num_new
 
     def carry(self, session_id: str, num_tokens: int, max_tokens: int, old: KVStore[ContiguousSession] | None) -> bool:
         """As `KVStore.carry`; shared layers are taken over without a copy."""
@@ -155,9 +173,7 @@ class ContiguousKV(KVStore[ContiguousSession]):
 
     def _put(self, session: ContiguousSession, layer: int, start: int, keys: torch.Tensor, values: torch.Tensor, num_tokens: int) -> None:
         stop = start + keys.shape[1]
-        buffer = session.buffers.get(layer)
-        if buffer is None or buffer.keys.shape[1] < stop:
-            buffer = self._grow(session, layer, stop)
+        buffer = self._with_room(session, layer, stop)
         buffer.keys[:, start:stop].copy_(keys)
         buffer.values[:, start:stop].copy_(values)
         buffer.num_tokens = num_tokens
@@ -165,6 +181,10 @@ class ContiguousKV(KVStore[ContiguousSession]):
     def _read(self, session: ContiguousSession, layer: int, start: int, stop: int) -> tuple[torch.Tensor, torch.Tensor]:
         buffer = session.buffers[layer]
         return buffer.keys[:, start:stop], buffer.values[:, start:stop]
+
+    def _with_room(self, session: ContiguousSession, layer: int, num_tokens: int) -> Buffer:
+        buffer = session.buffers.get(layer)
+        return self._grow(session, layer, num_tokens) if buffer is None or buffer.keys.shape[1] < num_tokens else buffer
 
     def _grow(self, session: ContiguousSession, layer: int, num_tokens: int) -> Buffer:
         """A buffer of at least `num_tokens`, at least doubled, so that n appended tokens cost O(n) copies in all."""

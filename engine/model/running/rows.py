@@ -3,14 +3,19 @@
 At one row per step a small model spends much of its time between kernels; norms and rotary positions are one call each where row kernels
 with the same bits are compiled. For some rows at once oneDNN is faster than the product that torch takes, if the weight lies as [out,
 in]: GPT-2's 3072 x 768 takes 0.47 instead of 0.63 ms for eight rows on two cores, Llama's 5632 x 2048 on one core 5.5 instead of 9.7 ms.
-For fewer than four it is slower. Modules are matched by their exact class, so a subclass that does something else keeps its own forward.
+For fewer than four, and for weights that lie as [in, out], it is slower where torch's product uses all threads. On AMD's CPUs that product
+uses one thread for one row, and hardly gains by a second one for eight: a trial tells. Last bits depend on who multiplies, as they depend
+on the number of rows anyway: nothing that is promised about float32 does.
+
+Modules are matched by their exact class, so a subclass that does something else keeps its own forward.
 """
 
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -22,6 +27,9 @@ from engine.model.row_kernels.kernels import row_kernels
 from engine.model.running.pieces import find_norm, tried, with_rotary
 
 FEWEST_ROWS, MOST_ROWS = 4, 64  # for which oneDNN is the faster one
+MOST_ROWS_ALONG = 8  # the same where it is faster for one row too and the weight lies as [in, out]
+LEAST_WORK = 2**20  # rows x numbers of the weight; less is done before a second thread has begun
+_TRIED, _NUM_TRIALS = (2048, 8192), 10  # a weight that no cache holds
 
 
 def _same(hidden: torch.Tensor) -> torch.Tensor:
@@ -35,18 +43,20 @@ def _conv1d(weight: torch.Tensor, bias: torch.Tensor, hidden: torch.Tensor) -> t
     return torch.addmm(bias, hidden[0], weight).unsqueeze(0) if hidden.shape[0] == 1 else hidden @ weight + bias
 
 
-def _linear(weight: torch.Tensor, bias: torch.Tensor | None, hidden: torch.Tensor) -> torch.Tensor:
-    """A linear layer whose weight is [out, in] and lies in memory like that."""
-    if FEWEST_ROWS <= hidden.numel() // weight.shape[1] <= MOST_ROWS:
-        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, "none", [], "")
-        return product
-    return linear(hidden, weight, bias)
+def _linear(weight: torch.Tensor, bias: torch.Tensor | None, counts: range, hidden: torch.Tensor) -> torch.Tensor:
+    """A linear layer with a weight [out, in], by oneDNN for so many rows as `counts` has."""
+    return _by_onednn(hidden, weight, bias) if hidden.numel() // weight.shape[1] in counts else linear(hidden, weight, bias)
 
 
-def _row_or_rows(weight: torch.Tensor, bias: torch.Tensor, rows: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    """Conv1D with a weight that lies as its transpose `rows`, [out, in]."""
-    many = hidden.dim() == 3 and FEWEST_ROWS <= hidden.shape[0] * hidden.shape[1] <= MOST_ROWS
-    return _linear(rows, bias, hidden) if many else _conv1d(weight, bias, hidden)
+def _row_or_rows(weight: torch.Tensor, bias: torch.Tensor, counts: range, hidden: torch.Tensor) -> torch.Tensor:
+    """The same for Conv1D, whose weight is [in, out]."""
+    is_onednns = hidden.dim() == 3 and hidden.shape[0] * hidden.shape[1] in counts
+    return _by_onednn(hidden, weight.t(), bias) if is_onednns else _conv1d(weight, bias, hidden)
+
+
+def _by_onednn(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    product: torch.Tensor = torch.ops.mkldnn._linear_pointwise(hidden, weight, bias, "none", [], "")
+    return product
 
 
 def _row_norm(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -95,18 +105,45 @@ def _shorter(module: Any) -> Callable[[torch.Tensor], torch.Tensor] | None:
         return norm
     if type(module) is nn.Dropout:
         return _same  # a stage never trains
-    if type(module) is nn.Linear and _suits_onednn(module.weight):
-        return partial(_linear, module.weight, module.bias)
+    if type(module) is nn.Linear and (counts := _onednns_counts(module.weight)):
+        return partial(_linear, module.weight, module.bias, counts)
     if name == "Conv1D" and not module.weight.is_meta:
-        if _suits_onednn(module.weight.t()):
-            return partial(_row_or_rows, module.weight, module.bias, module.weight.t())
-        return partial(_conv1d, module.weight, module.bias)
+        counts = _onednns_counts(module.weight.t())
+        return partial(_row_or_rows, module.weight, module.bias, counts) if counts else partial(_conv1d, module.weight, module.bias)
     if name == "NewGELUActivation":
         return partial(gelu, approximate="tanh")
     return None
 
 
-def _suits_onednn(weight: torch.Tensor) -> bool:
-    """Whether a filled weight [out, in] lies as oneDNN wants it, on a machine where that was found to be faster."""
-    is_plain = weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.is_contiguous()
-    return is_plain and platform.machine() in ("x86_64", "AMD64") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+def _onednns_counts(weight: torch.Tensor) -> range:
+    """For how many rows oneDNN is the faster one with a filled weight [out, in]."""
+    if not _has_onednn() or weight.dtype != torch.float32 or weight.device.type != "cpu":
+        return range(0)
+    fewest, most = (FEWEST_ROWS, MOST_ROWS) if weight.is_contiguous() else (MOST_ROWS + 1, MOST_ROWS_ALONG)
+    enough = -(-LEAST_WORK // weight.numel())
+    if enough < fewest and enough <= most and leaves_threads_idle(torch.get_num_threads()):
+        fewest = enough
+    return range(fewest, most + 1)
+
+
+def _has_onednn() -> bool:
+    """On a machine where its products were found to be faster."""
+    return platform.machine() in ("x86_64", "AMD64") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@cache
+def leaves_threads_idle(num_threads: int) -> bool:
+    """Whether torch computes a product of one row in the calling thread alone; tried once in a process.
+
+    oneDNN with all threads takes less time then. That time is not asked for: whoever else uses the machine changes it, and all processes
+    of a machine should decide alike. CPU time says the same on a busy machine.
+    """
+    if num_threads == 1:
+        return False
+    weight, row = torch.ones(_TRIED).t(), torch.ones(1, 1, _TRIED[0])
+    linear(row, weight)  # meanwhile threads that filled the weight stop waiting for more
+    before_s = time.thread_time(), time.process_time()
+    for _ in range(_NUM_TRIALS):
+        linear(row, weight)
+    thread_s, process_s = time.thread_time() - before_s[0], time.process_time() - before_s[1]
+    return process_s < 1.5 * thread_s

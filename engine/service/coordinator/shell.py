@@ -11,8 +11,9 @@ import contextlib
 import logging
 import time
 import traceback
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -139,13 +140,29 @@ class ClusterShell:
 
     def _drain(self) -> None:
         while self._backlog:
-            command = self._backlog.popleft()
-            try:
-                self._carry_out(command)
-            except Exception as e:
-                with surviving():
-                    self._give_up(command, logged(e))
+            if tokens := self._tokens():
+                is_journalled = len(tokens) > 1 and self.outputs.journal_together(tokens)
+                for token in tokens:
+                    self._try(token, partial(self.outputs.emit, token, is_journalled=is_journalled))
+            else:
+                command = self._backlog.popleft()
+                self._try(command, partial(self._carry_out, command))
         self._draining = False
+
+    def _tokens(self) -> list[do.EmitToken]:
+        """Take those that stand first in the backlog: of a step, as a rule."""
+        found = list[do.EmitToken]()
+        while self._backlog and isinstance(first := self._backlog[0], do.EmitToken):
+            found.append(first)
+            self._backlog.popleft()
+        return found
+
+    def _try(self, command: do.Command, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except Exception as e:
+            with surviving():
+                self._give_up(command, logged(e))
 
     async def tick_forever(self) -> None:
         """Feed the clock; when this loop itself stood still, say so before anybody is accused of silence."""
@@ -225,8 +242,6 @@ class ClusterShell:
     # ------------------------------------------------------------------------------------------ commands
     def _carry_out(self, command: do.Command) -> None:
         match command:
-            case do.EmitToken():
-                self.outputs.emit(command)
             case do.FinishSession():
                 self._finish(command)
             case do.Fault():

@@ -12,16 +12,19 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from engine.data.errors import InvalidInput, Unavailable
 from engine.data.json_text import json_text
 from engine.data.model import ModelRef
 from engine.data.precision import AUTO
-from engine.model.profiling.measure import MeasuredTimes
 from engine.profile.profile import Profile
 from engine.service import wire
 from engine.service.errors import from_number
 from protos import noodle_pb2 as pb
+
+if TYPE_CHECKING:
+    from engine.model.profiling.measure import MeasuredTimes
 
 
 def measured_message(found: MeasuredTimes, slowdown: float) -> pb.MeasureReply:

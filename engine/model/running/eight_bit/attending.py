@@ -5,7 +5,7 @@ these. So each token is computed as if it were alone, over its history padded to
 one of a long prompt, as a decode row, or again after a loss. The tokens of a prompt that end in the same block share one
 call of torch's kernel, which takes them as a batch and treats each member alike.
 
-Shapes: T packed tokens, n tokens of a group, Hq query heads, H key heads, G query heads of a key head, K and V sizes, L padded length.
+Shapes: T packed tokens, n tokens of a group, Hq query heads, H key heads, R rows of a key head, K and V sizes, L padded length.
 """
 
 from __future__ import annotations
@@ -46,11 +46,10 @@ class ExactCache(StepCache):
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         self._written.add(layer_idx)
+        self._store.append(self._rows, layer_idx, key_states[0], value_states[0])
         histories, start = [], 0
-        all_keys, all_values = key_states[0], value_states[0]
         for session_id, num_new in self._rows:
             stop = start + num_new
-            self._store.append(session_id, layer_idx, all_keys[:, start:stop], all_values[:, start:stop])
             length = self._store.length(session_id) + num_new
             histories.append(_History(start, stop, length, *self._store.padded(session_id, layer_idx, length)))
             start = stop
@@ -70,23 +69,27 @@ class _ExactLayer(StepLayer):
         self, query: torch.Tensor, rule: MaskRule | None, scaling: float, softcap: float | None, sinks: torch.Tensor | None
     ) -> torch.Tensor:
         queries = query[0].transpose(0, 1)  # [T, Hq, K]
-        outputs = []
+        is_fused, outputs = softcap is None and sinks is None, []
+        num_heads, value_size = self._histories[0].keys.shape[0], self._histories[0].values.shape[2]
+        grouped = _grouped(queries, num_heads, value_size) if is_fused else queries.contiguous()
         for history in self._histories:
             first, packed = history.length - (history.stop - history.start), history.start
             while first < history.length:
                 num_visible = _whole_blocks(first + 1)
                 after = min(history.length, num_visible)
-                group = queries[packed : packed + after - first].contiguous()
-                mask = self._mask(rule, first, after)
+                group, mask = grouped[packed : packed + after - first], self._mask(rule, first, after)
                 keys, values = history.keys, history.values
                 if num_visible < keys.shape[1]:
                     keys, values = keys[:, :num_visible], values[:, :num_visible]
-                if softcap is None and sinks is None:
+                if is_fused:
                     outputs.append(_attend(group, keys, values, mask, scaling))
                 else:
                     outputs += [_by_hand(q, keys, values, m, scaling, softcap, sinks) for q, m in zip(group, mask, strict=True)]
                 first, packed = after, packed + after - first
-        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).unsqueeze(0)
+        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        if is_fused:
+            output = output[:, :, : queries.shape[1] // num_heads].reshape(*queries.shape[:2], value_size)
+        return output.unsqueeze(0)
 
     def _mask(self, rule: MaskRule | None, first: int, after: int) -> torch.Tensor:
         """What positions [first, after) see of their padded history: 0 or -inf, [n, 1, 1, L]. All layers of a step share it."""
@@ -104,23 +107,19 @@ def _whole_blocks(num_tokens: int) -> int:
     return -(-num_tokens // BLOCK_TOKENS) * BLOCK_TOKENS
 
 
-def _attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scaling: float) -> torch.Tensor:
-    """Queries [n, Hq, K] over keys [H, L, K]; returns [n, Hq, V]. Query heads of one key head are rows of one product."""
-    num_rows, num_query_heads, size = queries.shape
-    num_heads = keys.shape[0]
-    num_shared = num_query_heads // num_heads
-    grouped = queries.view(num_rows, num_heads, num_shared, size)
-    num_added = _aligned(num_shared, values.shape[2]) - num_shared
-    if num_added:
-        grouped = torch.cat((grouped, grouped.new_zeros(num_rows, num_heads, num_added, size)), 2)
-    output = scaled_dot_product_attention(
-        grouped,
-        keys.expand(num_rows, -1, -1, -1),
-        values.expand(num_rows, -1, -1, -1),
-        attn_mask=mask,
-        scale=scaling,
-    )
-    return output[:, :, :num_shared].reshape(num_rows, num_query_heads, -1)
+def _grouped(queries: torch.Tensor, num_heads: int, value_size: int) -> torch.Tensor:
+    """[T, Hq, K] as [T, H, R, K]: query heads of one key head are rows of one product, and some rows of zeros."""
+    num_tokens, num_query_heads, size = queries.shape
+    grouped = queries.reshape(num_tokens, num_heads, num_query_heads // num_heads, size)
+    num_shared = grouped.shape[2]
+    num_added = _aligned(num_shared, value_size) - num_shared
+    return torch.cat((grouped, grouped.new_zeros(num_tokens, num_heads, num_added, size)), 2) if num_added else grouped.contiguous()
+
+
+def _attend(grouped: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, scaling: float) -> torch.Tensor:
+    """Queries [n, H, R, K] over keys [H, L, K]; returns [n, H, R, V]."""
+    size = (len(grouped), -1, -1, -1)
+    return scaled_dot_product_attention(grouped, keys.expand(size), values.expand(size), attn_mask=mask, scale=scaling)
 
 
 @cache
@@ -144,7 +143,7 @@ def _by_hand(
 ) -> torch.Tensor:
     """One query [Hq, K] with capped scores or sink columns, which the fused kernel lacks; the order of operations is transformers'."""
     num_key_heads, length = keys.shape[:2]
-    scores = (query.view(num_key_heads, -1, query.shape[1]) @ keys.transpose(1, 2)) * scaling  # [H, G, L]
+    scores = (query.view(num_key_heads, -1, query.shape[1]) @ keys.transpose(1, 2)) * scaling  # [H, Hq / H, L]
     if softcap is not None:
         scores = in_pieces(torch.tanh, scores / softcap) * softcap
     scores = scores + mask[0]

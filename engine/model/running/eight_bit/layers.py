@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 import torch
 from torch import nn
 
-from engine.model.eight_bit_products import MOST_INPUTS, Rows, Weight, put_together, round_rows, round_weight, side_by_side, weight_bytes
+from engine.model.eight_bit_products import MOST_INPUTS, Rows, Weight, round_rows, round_weight, side_by_side, weight_bytes
 
 if TYPE_CHECKING:
     from engine.model.running.chain import Chain
@@ -42,7 +42,7 @@ class Held:
 class LastInput:
     """What was computed last, for layers that are given the very same tensor one after another: they share its rounded rows.
 
-    From the second time on they share the sums of one product too: a product of a few rows costs as much in calls as in sums.
+    From the second time on they share one product too: a product of a few rows costs as much in calls as in sums.
     """
 
     def __init__(self) -> None:
@@ -50,13 +50,14 @@ class LastInput:
         self._rows: Rows | None = None
         self._apart: list[Held] = []  # that took it each with a product of their own
         self._weight: Weight | None = None
-        self._sums: torch.Tensor | None = None  # while layers are still to take their part of them
+        self._product: torch.Tensor | None = None  # while layers are still to take their part of it
 
     def product(self, held: Held, hidden: torch.Tensor) -> torch.Tensor:
         """[.., K] times a layer's weight, [.., N]."""
         if hidden is not self._input or self._rows is None:
-            _join(self._apart)
-            self._apart, self._sums = [], None
+            if len(self._apart) > 1:
+                _join(self._apart)
+            self._apart, self._product = [], None
             self._rows = round_rows(hidden)
             self._input = hidden
         (weight, start), num_outputs = held.part, held.num_outputs
@@ -64,17 +65,17 @@ class LastInput:
             if held not in self._apart:
                 self._apart.append(held)
             return weight.product(self._rows)
-        sums = self._sums
-        if sums is None or weight is not self._weight:
-            sums = weight.sums(self._rows.parts)
-        self._weight, self._sums = weight, None if start + num_outputs == weight.num_outputs else sums
-        return put_together(sums, self._rows, start, num_outputs)
+        stop, product = start + num_outputs, self._product
+        if product is None or weight is not self._weight:
+            product = weight.product(self._rows)
+        self._weight, self._product = weight, None if stop == weight.num_outputs else product
+        return product[..., start:stop]
 
 
 def _join(layers: Sequence[Held]) -> None:
-    """Lay the weights of layers that share their input side by side, unless another stage has."""
+    """Lay the weights of two layers or more that share their input side by side, unless another stage has."""
     weights = [held.part.weight for held in layers]
-    if len(layers) < 2 or any(weight.num_outputs != held.num_outputs for weight, held in zip(weights, layers, strict=True)):
+    if any(weight.num_outputs != held.num_outputs for weight, held in zip(weights, layers, strict=True)):
         return
     joined, start = side_by_side(weights), 0
     for held in layers:

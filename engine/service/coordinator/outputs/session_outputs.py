@@ -189,12 +189,31 @@ class SessionOutputs:
             error = as_noodle_error(e)
         return on.SegmentOutcome(result.session_id, result.epoch, index, result.token_id, error, stopped, logprobs)
 
-    def emit(self, command: do.EmitToken) -> None:
+    def emit(self, command: do.EmitToken, *, is_journalled: bool = False) -> None:
         """Journal a token, then turn it into text for the clients; raises what goes wrong with either."""
-        output = self._by_id.get(command.session_id)
-        if output is not None and output.fault is None:  # else it has ended
-            self._journal.append_token(command.session_id, command.index, command.token_id, command.logprobs)
+        if output := self._open(command):
+            if not is_journalled:
+                self._journal_token(command)
             output.emit(command)
+
+    def journal_together(self, commands: Sequence[do.EmitToken]) -> bool:
+        """Journal the tokens of a step at once; False if one of them cannot be, and so none was."""
+        try:
+            with self._journal.together():
+                for command in commands:
+                    if self._open(command):
+                        self._journal_token(command)
+        except Exception:  # journalled one by one, each says for itself what is wrong with it
+            return False
+        return True
+
+    def _open(self, command: do.EmitToken) -> SessionOutput | None:
+        """Of the session of a token, unless it has ended."""
+        output = self._by_id.get(command.session_id)
+        return output if output is not None and output.fault is None else None
+
+    def _journal_token(self, command: do.EmitToken) -> None:
+        self._journal.append_token(command.session_id, command.index, command.token_id, command.logprobs)
 
     def fail(self, session_id: str, error: NoodleError) -> None:
         """End a session with an error; its neighbours and the workers have nothing to do with it."""

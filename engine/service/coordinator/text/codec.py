@@ -107,8 +107,11 @@ class _Decoding:
         text = self._codec.decode(self._ids)
         stop = len(text) - text.endswith(TORN)
         piece = text[self._num_out : stop]
-        self._ids = self._ids[-CONTEXT_TOKENS:]
-        self._num_out = len(self._codec.decode(self._ids)) - (len(text) - max(stop, self._num_out))
+        num_left = len(text) - max(stop, self._num_out)
+        if len(self._ids) >= 2 * CONTEXT_TOKENS:
+            self._ids = self._ids[-CONTEXT_TOKENS:]
+            text = self._codec.decode(self._ids)
+        self._num_out = len(text) - num_left
         return piece
 
     def rest(self) -> str:
