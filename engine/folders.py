@@ -31,6 +31,12 @@ def settings_path(name: str) -> Path:
     return _used((_xdg("XDG_CONFIG_HOME") or platformdirs.user_config_path(NAME, appauthor=False)) / name, former / name)
 
 
+def shown_path(path: Path) -> str:
+    """As people write it: from their home on."""
+    home = Path.home()
+    return f"~{os.sep}{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+
+
 def run_folder() -> Path:
     """For what lets this user into their clusters: `$NOODLE_RUN_DIR`, else the session's folder, else one beside the caches."""
     if given := os.environ.get(RUN_VARIABLE):

@@ -22,12 +22,12 @@ from textual.driver import Driver
 from textual.filter import ANSIToTruecolor, LineFilter
 
 from engine.data.errors import NoodleError
-from engine.folders import settings_path
+from engine.folders import settings_path, shown_path
 from engine.program import run_program
 from noodle_tui import options as command_line
 from noodle_tui.background import begin
 from noodle_tui.cluster.tape import Tape
-from noodle_tui.config import Config, load_config
+from noodle_tui.config import SETTINGS_FILE, Config, load_config
 from noodle_tui.core.pages import Page
 from noodle_tui.core.reading import Reading
 from noodle_tui.glyphs import ASCII, Glyphs
@@ -41,7 +41,8 @@ from noodle_tui.terminal.ascii_filter import AsciiFilter
 from noodle_tui.terminal.exits import install_signal_handlers
 from noodle_tui.terminal.tight_update import tightened
 from noodle_tui.text.graph_sets import glyphs_for
-from noodle_tui.themes import Look, changed_s, choose_look, load_theme, theme_file, theme_names
+from noodle_tui.theme_watch import ThemeWatch
+from noodle_tui.themes import THEMES, Look, choose_look, load_theme, theme_names
 
 if TYPE_CHECKING:
     from noodle_tui.cluster.cluster_calls import ClusterCalls
@@ -92,6 +93,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
                 keys=config.keys,
                 thresholds=config.thresholds,
                 joined=(options.connect,) if options.connect else (),
+                files=tuple(shown_path(settings_path(name)) for name in (SETTINGS_FILE, THEMES)),
             ),
         )
         self.settings = Settings(tuple(theme_names()))
@@ -99,7 +101,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.look = look
         self._glyphs = glyphs
         self.tape = Tape(self)
-        self._theme_time_s = 0.0
+        self._theme_watch = ThemeWatch(look.name, config.theme)
         self._paint_pending = self._answer_pending = False
         self._painted_s = 0.0
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -270,7 +272,7 @@ class ConsoleApp(App[None], inherit_bindings=False):
     def use_theme(self, name: str) -> None:
         """Change the colours; raises InvalidInput with the file and the key."""
         self.look = load_theme(name)
-        self._theme_time_s = changed_s(theme_file(name))
+        self._theme_watch.use(name)
         self._apply_theme()
         self.main.restyle(self.look)
         self.paint_soon()
@@ -282,13 +284,8 @@ class ConsoleApp(App[None], inherit_bindings=False):
         self.theme = self.look.name
 
     def _reload_theme(self) -> None:
-        """A user's theme file that was saved is shown at once; a broken one keeps the colours and says what is wrong."""
-        path = theme_file(self.look.name)
-        if path is None or changed_s(path) == self._theme_time_s:
-            return
-        first, self._theme_time_s = self._theme_time_s == 0.0, changed_s(path)
-        if not first:
-            self._try(lambda: self.use_theme(self.look.name))
+        """What was saved, a theme or the settings, is shown at once; what is broken keeps the colours and says what is wrong."""
+        self._try(lambda: self.use_theme(name) if (name := self._theme_watch.news()) else None)
 
     # --- the link -------------------------------------------------------------------------------------------------
     def switch(self, address: str) -> None:
@@ -366,7 +363,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _main(arguments: Sequence[str]) -> int:
-    config = load_config(settings_path("console.toml"))
+    config = load_config(settings_path(SETTINGS_FILE))
     options = command_line.checked(command_line.parse(arguments, config))
     if options.headless:
         from noodle_tui.cluster.headless import record

@@ -28,6 +28,7 @@ from noodle_tui.core.keys import KEYS, Key, nearest, with_keys
 from noodle_tui.state import Thresholds
 from noodle_tui.text.graph_sets import parse_graph_sets
 
+SETTINGS_FILE = "console.toml"
 _KINDS: Mapping[str, type] = {
     "theme": str,
     "hz": float,

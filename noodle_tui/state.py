@@ -177,6 +177,7 @@ class Setup:
     keys: tuple[Key, ...] = KEYS  # as the user has bound them
     thresholds: Thresholds = field(default_factory=Thresholds)
     joined: tuple[str, ...] = ()  # addresses of coordinators, in the order in which they were joined
+    files: tuple[str, ...] = ()  # where settings and themes lie, as people write it
     cluster_names: Mapping[str, str] = field(default_factory=dict)  # by address, of those that were left
     graph_span_s: float = FINE_SPAN_S  # how far back the graphs of the last minutes reach
 

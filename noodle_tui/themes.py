@@ -30,6 +30,7 @@ _ATTRIBUTES = {"warn": "bold", "error": "bold reverse", "lost": "reverse", "stal
 T = TypeVar("T")
 _HEX = re.compile(r"#[0-9a-fA-F]{6}")
 _ANSI = re.compile(r"default|(bright_)?(black|red|green|yellow|blue|magenta|cyan|white)")
+THEMES = "themes"  # the folder among the user's settings
 DEFAULT_THEME = "noodle-dark"
 MONO_THEME = "mono"
 
@@ -75,7 +76,7 @@ def theme_names() -> list[str]:
 def _user_files() -> dict[str, Path]:
     """A user's themes by name; a file may replace a shipped theme of its name."""
     try:
-        return {path.stem: path for path in sorted(settings_path("themes").glob("*.toml"))}
+        return {path.stem: path for path in sorted(settings_path(THEMES).glob("*.toml"))}
     except OSError:
         return {}
 

@@ -287,7 +287,7 @@ class WatchRequest(_message.Message):
     def __init__(self, after_sequence: _Optional[int] = ..., min_interval_s: _Optional[float] = ..., keeps_finished: _Optional[bool] = ...) -> None: ...
 
 class Event(_message.Message):
-    __slots__ = ("sequence", "wall_s", "severity", "kind", "subject", "text", "cause_id")
+    __slots__ = ("sequence", "wall_s", "severity", "kind", "subject", "text", "cause_id", "again_of")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     WALL_S_FIELD_NUMBER: _ClassVar[int]
     SEVERITY_FIELD_NUMBER: _ClassVar[int]
@@ -295,6 +295,7 @@ class Event(_message.Message):
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     CAUSE_ID_FIELD_NUMBER: _ClassVar[int]
+    AGAIN_OF_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     wall_s: float
     severity: str
@@ -302,7 +303,8 @@ class Event(_message.Message):
     subject: str
     text: str
     cause_id: str
-    def __init__(self, sequence: _Optional[int] = ..., wall_s: _Optional[float] = ..., severity: _Optional[str] = ..., kind: _Optional[str] = ..., subject: _Optional[str] = ..., text: _Optional[str] = ..., cause_id: _Optional[str] = ...) -> None: ...
+    again_of: int
+    def __init__(self, sequence: _Optional[int] = ..., wall_s: _Optional[float] = ..., severity: _Optional[str] = ..., kind: _Optional[str] = ..., subject: _Optional[str] = ..., text: _Optional[str] = ..., cause_id: _Optional[str] = ..., again_of: _Optional[int] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
     __slots__ = ("worker_id", "pid", "host", "address", "device", "state", "detail", "progress", "start", "stop", "memory_bytes", "kv_budget_bytes", "heartbeat_age_s", "is_drained", "gauges", "runtime_bytes")
@@ -841,16 +843,20 @@ class Plan(_message.Message):
     def __init__(self, plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., stage_s: _Optional[_Iterable[float]] = ..., bottleneck_s: _Optional[float] = ..., round_trip_s: _Optional[float] = ..., lower_bound: _Optional[float] = ..., optimal: _Optional[bool] = ..., gap: _Optional[float] = ..., hop_s: _Optional[_Iterable[float]] = ..., for_version: _Optional[int] = ...) -> None: ...
 
 class PlanRequest(_message.Message):
-    __slots__ = ("strategy", "stages", "without_worker_id", "with_worker_id")
+    __slots__ = ("strategy", "stages", "without_worker_id", "with_worker_id", "without_worker_ids", "with_worker_ids")
     STRATEGY_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
     WITHOUT_WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     WITH_WORKER_ID_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_WORKER_IDS_FIELD_NUMBER: _ClassVar[int]
+    WITH_WORKER_IDS_FIELD_NUMBER: _ClassVar[int]
     strategy: str
     stages: _containers.RepeatedCompositeFieldContainer[Stage]
     without_worker_id: str
     with_worker_id: str
-    def __init__(self, strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., without_worker_id: _Optional[str] = ..., with_worker_id: _Optional[str] = ...) -> None: ...
+    without_worker_ids: _containers.RepeatedScalarFieldContainer[str]
+    with_worker_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., without_worker_id: _Optional[str] = ..., with_worker_id: _Optional[str] = ..., without_worker_ids: _Optional[_Iterable[str]] = ..., with_worker_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ApplyRequest(_message.Message):
     __slots__ = ("expected_plan_version", "strategy", "stages")
@@ -863,20 +869,24 @@ class ApplyRequest(_message.Message):
     def __init__(self, expected_plan_version: _Optional[int] = ..., strategy: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ...) -> None: ...
 
 class DrainRequest(_message.Message):
-    __slots__ = ("worker_id", "expected_plan_version")
+    __slots__ = ("worker_id", "expected_plan_version", "worker_ids")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_PLAN_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WORKER_IDS_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     expected_plan_version: int
-    def __init__(self, worker_id: _Optional[str] = ..., expected_plan_version: _Optional[int] = ...) -> None: ...
+    worker_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, worker_id: _Optional[str] = ..., expected_plan_version: _Optional[int] = ..., worker_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UndrainRequest(_message.Message):
-    __slots__ = ("worker_id", "expected_plan_version")
+    __slots__ = ("worker_id", "expected_plan_version", "worker_ids")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     EXPECTED_PLAN_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WORKER_IDS_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     expected_plan_version: int
-    def __init__(self, worker_id: _Optional[str] = ..., expected_plan_version: _Optional[int] = ...) -> None: ...
+    worker_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, worker_id: _Optional[str] = ..., expected_plan_version: _Optional[int] = ..., worker_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ForgetRequest(_message.Message):
     __slots__ = ("worker_id",)
@@ -1001,12 +1011,14 @@ class GetVersionRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class VersionReply(_message.Message):
-    __slots__ = ("package_version", "protocol_version")
+    __slots__ = ("package_version", "protocol_version", "revision")
     PACKAGE_VERSION_FIELD_NUMBER: _ClassVar[int]
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     package_version: str
     protocol_version: int
-    def __init__(self, package_version: _Optional[str] = ..., protocol_version: _Optional[int] = ...) -> None: ...
+    revision: int
+    def __init__(self, package_version: _Optional[str] = ..., protocol_version: _Optional[int] = ..., revision: _Optional[int] = ...) -> None: ...
 
 class ListPlansRequest(_message.Message):
     __slots__ = ()

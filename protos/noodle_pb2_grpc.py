@@ -276,14 +276,14 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Drain(self, request, context):
-        """Operator: stop placing work on a node and move its items elsewhere.
+        """Operator: stop placing work on nodes and move their items elsewhere, with one plan.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Undrain(self, request, context):
-        """Operator: end a drain, so that plans use the node again.
+        """Operator: end drains, so that plans use the nodes again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

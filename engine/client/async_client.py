@@ -136,8 +136,8 @@ class AsyncClient:
             async for frame in frames:
                 yield frame.status
 
-    async def plan(self, strategy: str = "", stages: Sequence[Stage] = (), without: str = "") -> Plan:
-        """What the planner would do now, or `without` a worker, or what your own `stages` would; nothing is done."""
+    async def plan(self, strategy: str = "", stages: Sequence[Stage] = (), without: str | Sequence[str] = ()) -> Plan:
+        """What the planner would do now, or `without` one worker or several, or what your own `stages` would; nothing is done."""
         return await self._wire.plan(strategy, stages, without)
 
     async def apply(self, plan: Plan) -> Plan:

@@ -137,8 +137,8 @@ class Client:
         """What the cluster is now: model, nodes, plan, sessions, speed."""
         return self._loop.run(self._client.status())
 
-    def plan(self, strategy: str = "", stages: Sequence[Stage] = (), without: str = "") -> Plan:
-        """What the planner would do now, or `without` a worker, or what your own `stages` would; nothing is done."""
+    def plan(self, strategy: str = "", stages: Sequence[Stage] = (), without: str | Sequence[str] = ()) -> Plan:
+        """What the planner would do now, or `without` one worker or several, or what your own `stages` would; nothing is done."""
         return self._loop.run(self._client.plan(strategy, stages, without))
 
     def apply(self, plan: Plan) -> Plan:

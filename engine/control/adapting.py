@@ -164,4 +164,4 @@ def _entry(d: Decision, now_s: float) -> AdaptationEntry:
 
 def _record(decision: Decision) -> do.Record:
     severity = Severity.WARN if decision.verdict is Verdict.ROLLBACK else Severity.INFO
-    return do.Record(severity, "adapt", f"#{decision.decision_id}", decision.sentence)
+    return do.Record(severity, "adapt", f"#{decision.decision_id}", decision.sentence, is_again=decision.num_times > 1)

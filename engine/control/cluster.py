@@ -25,7 +25,7 @@ from engine.control.moves import Wish
 from engine.control.nodes import operating
 from engine.control.nodes.attendance import Attendance
 from engine.control.nodes.gathering import Gathering
-from engine.control.nodes.members import Members, capacity_tokens
+from engine.control.nodes.members import NOTHING, Members, Supposed, capacity_tokens
 from engine.control.nodes.watchdog import Watchdog
 from engine.control.placement import law_for, loading, num_stages, plan_for, problem_of
 from engine.control.plan_state import Begin, Consequence, DropMove, Fail, Interrupt, PlanState, Replan, Switch
@@ -50,8 +50,7 @@ class Cluster:
     def __init__(
         self, config: ClusterConfig, now_s: float, last_plan_version: int = 0, past: PastSessions = NO_PAST, drained: Iterable[str] = ()
     ) -> None:
-        self.config = config
-        self.started_s = now_s
+        self.config, self.started_s = config, now_s
         self.card: ModelCard | None = None
         self.model_progress = ("preparing the model", -1.0)
         self.strategy = check_strategy(config.strategy)
@@ -203,24 +202,28 @@ class Cluster:
             self.adapting.observe(event, flight, now_s)
 
     def _step_undelivered(self, event: on.StepUndelivered, now_s: float, out: Commands) -> None:
-        plan = self.state.running
-        if plan is not None and event.plan_version == plan.plan_version:
+        if (plan := self.state.running) is not None and event.plan_version == plan.plan_version:
             self.watchdog.note(self.serving.undelivered(event, now_s, out), now_s)
 
     # ------------------------------------------------------------------------------------------ operators
     def _replan_requested(self, event: on.ReplanRequested, now_s: float, out: Commands) -> None:
         check_unchanged(self.state, self.rebalancer.move, event.expected_plan_version)
-        self.preview(event.strategy, event.stages)
+        self.preview(event.strategy or ("" if event.stages else self.strategy), event.stages)
         self.strategy = event.strategy or self.strategy
+        if event.strategy or not event.stages:  # a search was asked for: the layers that it was started with count no longer
+            self.config = replace(self.config, layers=())
         self.state.want(Wish(REQUESTED, event.stages, event.strategy))
 
     def _drain_requested(self, event: on.DrainRequested, now_s: float, out: Commands) -> None:
         check_unchanged(self.state, self.rebalancer.move, event.expected_plan_version)
-        self._follow(operating.drain(self.members, event, self.rebalancer.leads_to(event.worker_id), out), now_s, out)
+        self._follow(operating.drain(self.members, event.worker_ids, self.rebalancer.leads_to, out), now_s, out)
+
+    def _leave_requested(self, event: on.LeaveRequested, now_s: float, out: Commands) -> None:
+        self._follow(operating.leave(self.members, event, self.rebalancer.leads_to, out), now_s, out)
 
     def _undrain_requested(self, event: on.UndrainRequested, now_s: float, out: Commands) -> None:
         check_unchanged(self.state, self.rebalancer.move, event.expected_plan_version)
-        self._follow(operating.undrain(self.members, self.gathering, event.worker_id, now_s, out), now_s, out)
+        self._follow(operating.undrain(self.members, self.gathering, event.worker_ids, now_s, out), now_s, out)
 
     def _forget_requested(self, event: on.ForgetRequested, now_s: float, out: Commands) -> None:
         operating.forget(self.members, self.gathering, event.worker_id, out)
@@ -261,7 +264,7 @@ class Cluster:
             self._take_card(card, now_s, out)
         if self.phase is Phase.GATHERING and self._may_plan(now_s):
             self._adopt(now_s, out)
-        if self.phase is Phase.SERVING and self.state.wish is not None and self._may_move(now_s):
+        if self.phase is Phase.SERVING and self.state.wish is not None and self.rebalancer.is_free(now_s):
             self._start_move(self.state.wish, now_s, out)
         if self.phase is Phase.SERVING:
             self._follow(self.rebalancer.advance(now_s, out), now_s, out)
@@ -270,22 +273,18 @@ class Cluster:
 
     # ------------------------------------------------------------------------------------------ plans
     def _may_plan(self, now_s: float) -> bool:
-        if self.card is None or self.state.failure or self.members.links.is_waiting(now_s):
-            return False
-        return self.gathering.is_over(self.members, self.state.had_plan, now_s)
+        is_ready = self.card is not None and not self.state.failure and not self.members.links.is_waiting(now_s)
+        return is_ready and self.gathering.is_over(self.members, self.state.had_plan, now_s)
 
-    def _may_move(self, now_s: float) -> bool:
-        return self.rebalancer.is_free(now_s) and not self.members.links.is_waiting(now_s)
+    def problem(self, supposed: Supposed = NOTHING) -> Problem:
+        """What the planner is asked now, or would be. Raises Refused without a model, Infeasible."""
+        return self.adapting.corrected(problem_of(self.card, self.members, self.plan, supposed))
 
-    def problem(self, without: str = "", including: str = "") -> Problem:
-        """What the planner is asked now, `without` a worker or `including` a drained one. Raises Refused without a model, Infeasible."""
-        return self.adapting.corrected(problem_of(self.card, self.members, self.plan, without, including))
-
-    def preview(self, strategy: str = "", stages: tuple[Stage, ...] = (), without: str = "", including: str = "") -> Plan:
+    def preview(self, strategy: str = "", stages: tuple[Stage, ...] = (), supposed: Supposed = NOTHING) -> Plan:
         """The plan the cluster would adopt now, or as `problem` says; raises Refused, InvalidInput or Infeasible with the reason."""
         name = check_strategy(strategy or self.strategy)
-        law = law_for(self.members, self.serving.seen.load, self.plan, including)
-        plan = plan_for(self.problem(without, including), self.config, name, self.state.last_version + 1, stages, bool(strategy), law)
+        law = law_for(self.members, self.serving.seen.load, self.plan, supposed)
+        plan = plan_for(self.problem(supposed), self.config, name, self.state.last_version + 1, stages, bool(strategy), law)
         return replace(plan, for_version=self.plan_version)
 
     def _adopt(self, now_s: float, out: Commands) -> None:
@@ -391,6 +390,7 @@ HANDLERS: Mapping[type, Callable[[Cluster, Any, float, Commands], None]] = {
     on.StepUndelivered: Cluster._step_undelivered,
     on.ReplanRequested: Cluster._replan_requested,
     on.DrainRequested: Cluster._drain_requested,
+    on.LeaveRequested: Cluster._leave_requested,
     on.UndrainRequested: Cluster._undrain_requested,
     on.ForgetRequested: Cluster._forget_requested,
     on.AdaptationModeSet: Cluster._adaptation_mode_set,

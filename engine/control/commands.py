@@ -156,6 +156,7 @@ class Record:
     subject: str
     text: str
     cause_id: str = ""
+    is_again: bool = False  # what the last one of this kind and subject said, once more and with a count: it takes its place
 
 
 Command = (

@@ -242,16 +242,25 @@ class ReplanRequested:
 
 @dataclass(frozen=True, slots=True)
 class DrainRequested:
-    """Of an operator, until they end it; or of a worker that is to end, for as long as that `generation` lives."""
+    """An operator leaves nodes out of plans, until they end it; one plan does it for all of them."""
+
+    worker_ids: tuple[str, ...]
+    expected_plan_version: int | None = None  # None: whatever the plan is
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveRequested:
+    """A worker is to end: plans leave it out for as long as that `generation` lives."""
 
     worker_id: str
-    expected_plan_version: int | None = None  # None: whatever the plan is
-    generation: int | None = None
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
 class UndrainRequested:
-    worker_id: str
+    """An operator lets plans use nodes again; one plan does it for all of them."""
+
+    worker_ids: tuple[str, ...]
     expected_plan_version: int | None = None  # None: whatever the plan is
 
 
@@ -314,6 +323,7 @@ ClusterEvent = (
     | StepUndelivered
     | ReplanRequested
     | DrainRequested
+    | LeaveRequested
     | UndrainRequested
     | ForgetRequested
     | AdaptationModeSet
@@ -328,6 +338,7 @@ Request = (
     | SessionCancelled
     | ReplanRequested
     | DrainRequested
+    | LeaveRequested
     | UndrainRequested
     | ForgetRequested
     | AdaptationModeSet

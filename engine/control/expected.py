@@ -1,4 +1,4 @@
-"""What stages and hops of the plan should take for the steps that run now. Pure.
+"""What stages and hops of a plan should take for the steps that run now. Pure.
 
 A plan is made for one row behind a short context, on nodes of their own. What runs are steps of several rows behind long contexts, on
 cores that neighbours use too. The cost model carries the planned time there; without one, the rows that the worker was
@@ -9,8 +9,8 @@ would: what slows one of them alone, or all of them by more, is not planned.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from engine.control.nodes.members import Member, Members
 from engine.control.sessions.hops import planned_hops
@@ -19,6 +19,8 @@ from engine.data.plan import Plan, Stage
 from engine.profile.cost_model import CostModel
 from engine.profile.point import DECODE, Point
 
+NO_LOAD = StepLoad(0, 0)
+_Host = tuple[str, str]  # and the device
 MEASURED_AT = Point(DECODE, 1, 16, 1)  # the point that workers' item times, and so plans, stand for
 
 
@@ -35,19 +37,56 @@ class Expected:
         return math.fsum((*self.stage_s, *self.hop_s, self.entry_s))
 
 
-def expected(plan: Plan, members: Members, load: StepLoad, measured_s: Mapping[str, float], at_once: int) -> Expected:
-    """For steps of that load; `measured_s` are medians by node, of which `at_once` stages at most compute at the same time."""
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a step meets beside its stages: its load, by which factor most stages of a host are slower, how many stages compute at once."""
+
+    load: StepLoad = NO_LOAD
+    slower: Mapping[_Host, float] = field(default_factory=dict)
+    at_once: int = 1
+
+
+def circumstances(plan: Plan, members: Members, load: StepLoad, measured_s: Mapping[str, float], at_once: int) -> Circumstances:
+    """Of the plan that serves; `measured_s` are medians by node, of which `at_once` stages at most compute at the same time."""
     if not load.rows or len(plan.stage_s) != len(plan.stages):
+        return Circumstances()
+    alone_s, slower = _alone_s(plan, members, load), dict[_Host, float]()
+    for host, indices in _by_host(plan, members).items():
+        ratios = sorted(measured_s.get(plan.stages[i].node_id, 0.0) / alone_s[i] for i in indices if alone_s[i] > 0.0)
+        slower[host] = ratios[(len(ratios) - 1) // 2] if ratios else 1.0
+    return Circumstances(load, slower, at_once)
+
+
+def expected(plan: Plan, members: Members, now: Circumstances) -> Expected:
+    """Of any plan for these nodes, for the steps that run now."""
+    if not now.load.rows or len(plan.stage_s) != len(plan.stages):
         return Expected()
+    stage_s = _alone_s(plan, members, now.load)
+    for host, indices in _by_host(plan, members).items():
+        for i in indices:
+            stage_s[i] *= min(max(1.0, now.slower.get(host, 1.0)), float(max(1, min(now.at_once, len(indices)))))
+    entry_s, *hops = planned_hops(plan.round_trip_s, plan.stage_s, plan.hop_s) or (0.0,) * (len(plan.stages) + 1)
+    return Expected(tuple(stage_s), tuple(hops), entry_s)
+
+
+def for_what_runs(plan: Plan, members: Members, now: Circumstances) -> Plan:
+    """The plan with the times that it is expected to take for the steps that run now; as it is while none do."""
+    due = expected(plan, members, now)
+    if not due.stage_s:
+        return plan
+    told = replace(plan, stage_s=due.stage_s, round_trip_s=due.step_s)
+    index, is_hop = told.slowest
+    return replace(told, bottleneck_s=told.hop_s[index] if is_hop else told.stage_s[index])
+
+
+def _alone_s(plan: Plan, members: Members, load: StepLoad) -> list[float]:
+    """What the stages take for that load without neighbours."""
     nodes = [members.get(stage.node_id) for stage in plan.stages]
     cost_model = next((m.cost_model for m in nodes if m is not None and m.cost_model is not None), None)
-    alone_s = [
+    return [
         planned_s * _growth(stage, member, load, cost_model)
         for stage, member, planned_s in zip(plan.stages, nodes, plan.stage_s, strict=True)
     ]
-    shared = _shared(plan, nodes, alone_s, measured_s, at_once)
-    entry_s, *hops = planned_hops(plan.round_trip_s, plan.stage_s, plan.hop_s) or (0.0,) * (len(plan.stages) + 1)
-    return Expected(tuple(s * factor for s, factor in zip(alone_s, shared, strict=True)), tuple(hops), entry_s)
 
 
 def _growth(stage: Stage, member: Member | None, load: StepLoad, cost_model: CostModel | None) -> float:
@@ -60,18 +99,10 @@ def _growth(stage: Stage, member: Member | None, load: StepLoad, cost_model: Cos
     return member.rows.factor(load.rows) if member is not None else 1.0
 
 
-def _shared(
-    plan: Plan, nodes: Sequence[Member | None], alone_s: Sequence[float], measured_s: Mapping[str, float], at_once: int
-) -> list[float]:
-    """By which factor neighbours make each stage slower."""
-    groups: dict[tuple[str, str], list[int]] = {}
-    for index, member in enumerate(nodes):
-        key = (member.spec.host, member.spec.device) if member is not None else (plan.stages[index].node_id, "")
-        groups.setdefault(key, []).append(index)
-    factors = [1.0] * len(plan.stages)
-    for indices in groups.values():
-        ratios = sorted(measured_s.get(plan.stages[i].node_id, 0.0) / alone_s[i] for i in indices if alone_s[i] > 0.0)
-        common = ratios[(len(ratios) - 1) // 2] if ratios else 1.0
-        for i in indices:
-            factors[i] = min(max(1.0, common), float(max(1, min(at_once, len(indices)))))
-    return factors
+def _by_host(plan: Plan, members: Members) -> dict[_Host, list[int]]:
+    """The stages that share a host's device, by their place in the plan."""
+    groups: dict[_Host, list[int]] = {}
+    for index, stage in enumerate(plan.stages):
+        member = members.get(stage.node_id)
+        groups.setdefault((member.spec.host, member.spec.device) if member is not None else (stage.node_id, ""), []).append(index)
+    return groups

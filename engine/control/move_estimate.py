@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from engine.control.adaptation.cost import MigrationRates
 from engine.control.moves import Transfer, num_moved, transfers
-from engine.control.nodes.members import capacity_tokens
+from engine.control.nodes.members import Supposed, capacity_tokens
 from engine.control.nodes.operating import check_can_drain, check_can_undrain
 from engine.data.errors import InvalidInput, Refused
 from engine.data.model import Item, ModelCard
@@ -58,16 +58,11 @@ def estimate_move(cluster: Cluster, stages: Sequence[Stage]) -> MoveEstimate:
     )
 
 
-def preview_without(cluster: Cluster, worker_id: str) -> Plan:
-    """The plan that draining a worker would lead to; raises what the drain would, and Infeasible without another."""
-    check_can_drain(cluster.members, worker_id)
-    return cluster.preview(without=worker_id)
-
-
-def preview_with(cluster: Cluster, worker_id: str) -> Plan:
-    """The plan that the end of a worker's drain would lead to; raises what undraining would."""
-    check_can_undrain(cluster.members, worker_id)
-    return cluster.preview(including=worker_id)
+def preview_of_drains(cluster: Cluster, supposed: Supposed) -> Plan:
+    """The plan that these drains, or their ends, would lead to; raises what they would, and Infeasible without another node."""
+    check_can_drain(cluster.members, supposed.drained)
+    check_can_undrain(cluster.members, supposed.undrained)
+    return cluster.preview(supposed=supposed)
 
 
 def _speeds(done: Sequence[MoveReport], most_bytes: int) -> tuple[float, float]:

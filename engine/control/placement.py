@@ -8,7 +8,7 @@ from engine.control import commands as do
 from engine.control.config import ClusterConfig
 from engine.control.nodes.eligibility import binding_pools, planning_nodes
 from engine.control.nodes.load_law import LoadLaw, law_of
-from engine.control.nodes.members import Members
+from engine.control.nodes.members import NOTHING, Members, Supposed
 from engine.control.sessions.served_load import Load
 from engine.data.errors import InvalidInput, Refused
 from engine.data.model import ModelCard
@@ -21,17 +21,15 @@ from engine.planning.problem import Problem
 ONE = LoadLaw()  # one session: times as workers measured them
 
 
-def problem_of(card: ModelCard | None, members: Members, present: Plan | None = None, without: str = "", including: str = "") -> Problem:
+def problem_of(card: ModelCard | None, members: Members, present: Plan | None = None, supposed: Supposed = NOTHING) -> Problem:
     """What the planner is asked for the eligible nodes, with the memory they share, the links between them and to the coordinator.
 
-    The nodes may stand in any order; they are listed as in the `present` plan, behind them the others by name. The worker
-    `without` which it would have to do is left out, a drained one `including` which it would is not.
+    The nodes may stand in any order; they are listed as in the `present` plan, behind them the others by name.
     Raises Refused until the model is known, Infeasible without a node.
     """
     if card is None:
         raise Refused("the model is not known yet: wait until the cluster is ready")
-    wanted = [m for m in members.eligible(including) if m.spec.node_id != without]
-    eligible = sorted(wanted, key=lambda m: _place(present, m.spec.node_id))
+    eligible = sorted(members.eligible(supposed), key=lambda m: _place(present, m.spec.node_id))
     pools = binding_pools(eligible)
     nodes = planning_nodes(eligible, pools)
     node_ids = [node.node_id for node in nodes]
@@ -40,9 +38,9 @@ def problem_of(card: ModelCard | None, members: Members, present: Plan | None = 
     return Problem(card.items, nodes, links.for_planning(node_ids), pools=pools, coordinator=ends)
 
 
-def law_for(members: Members, load: Load, present: Plan | None, including: str = "") -> LoadLaw:
+def law_for(members: Members, load: Load, present: Plan | None, supposed: Supposed = NOTHING) -> LoadLaw:
     """What that load makes of the eligible nodes' times, beside the `present` plan."""
-    return law_of(members.eligible(including), load, [stage.node_id for stage in present.stages] if present is not None else ())
+    return law_of(members.eligible(supposed), load, [stage.node_id for stage in present.stages] if present is not None else ())
 
 
 def _place(present: Plan | None, node_id: str) -> tuple[int, str]:

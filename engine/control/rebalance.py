@@ -40,7 +40,7 @@ class Rebalancer:
 
     def is_free(self, now_s: float) -> bool:
         """Another move may begin."""
-        return self.move is None and now_s >= self.not_before_s
+        return self.move is None and now_s >= self.not_before_s and not self._members.links.is_waiting(now_s)
 
     def leads_to(self, worker_id: str) -> bool:
         """Whether the node gets a stage by a move that is not committed yet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from engine.control.cluster import Cluster
-from engine.control.expected import Expected, expected
+from engine.control.expected import Circumstances, Expected, circumstances, expected
 from engine.control.nodes.members import Member
 from engine.control.sessions.session_status import session_status
 from engine.data.model import ModelCard
@@ -33,7 +33,7 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
     card, plan = cluster.card, cluster.plan
     detail = _detail(cluster) if card or cluster.state.failure else cluster.model_progress[0]
     past, adapting = cluster.serving.past, cluster.adapting
-    due = _expected(cluster)
+    due = expected(plan, cluster.members, what_runs(cluster)) if plan else Expected()
     return ClusterStatus(
         cluster_id=cluster_id,
         phase=cluster.phase,
@@ -55,14 +55,14 @@ def cluster_status(cluster: Cluster, cluster_id: str, now_s: float) -> ClusterSt
     )
 
 
-def _expected(cluster: Cluster) -> Expected:
-    """What the plan that serves should take for what runs."""
-    plan, metrics, load = cluster.plan, cluster.metrics, cluster.metrics.load()
-    if plan is None or not load.rows:
-        return Expected()
+def what_runs(cluster: Cluster) -> Circumstances:
+    """What the figures of a plan are told for; nothing in particular while nothing runs."""
+    plan, metrics = cluster.plan, cluster.metrics
+    if plan is None:
+        return Circumstances()
     measured_s = {stage.node_id: metrics.stage(stage.node_id).compute_p50_s for stage in plan.stages}
     at_once = min(cluster.serving.num_lanes, max(1, len(cluster.scheduler.running())))
-    return expected(plan, cluster.members, load, measured_s, at_once)
+    return circumstances(plan, cluster.members, metrics.load(), measured_s, at_once)
 
 
 def _prefix_cache(cluster: Cluster) -> PrefixCacheStatus:

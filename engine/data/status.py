@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -46,6 +47,13 @@ class Event:
     subject: str
     text: str
     cause_id: str = ""
+    again_of: int = 0  # the first event that this one tells again, with a count; 0: it tells nothing again
+
+
+def without_former(events: Sequence[Event]) -> tuple[Event, ...]:
+    """Of what was told several times the last telling only; oldest first, as they come."""
+    last = {event.again_of or event.sequence: event.sequence for event in events}
+    return tuple(event for event in events if last[event.again_of or event.sequence] == event.sequence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from engine.data.errors import Refused
 
 PROTOCOL_VERSION = 4  # rises when an older side could not work with a newer one; fields that may be ignored do not count
+REVISION = 1  # rises when such a side can be asked for more within the same protocol
+SEVERAL_NODES = 1  # from that revision on one drain may name several nodes
 DISTRIBUTION = "noodlecore"
 
 
@@ -16,6 +18,7 @@ class Version:
 
     package_version: str
     protocol_version: int
+    revision: int = 0
 
     def __str__(self) -> str:
         if not self.protocol_version:
@@ -28,9 +31,9 @@ def own_version() -> Version:
     from importlib import metadata  # 20 ms that only a conversation about versions needs
 
     try:
-        return Version(metadata.version(DISTRIBUTION), PROTOCOL_VERSION)
+        return Version(metadata.version(DISTRIBUTION), PROTOCOL_VERSION, REVISION)
     except metadata.PackageNotFoundError:
-        return Version("", PROTOCOL_VERSION)
+        return Version("", PROTOCOL_VERSION, REVISION)
 
 
 def check_protocol(name: str, other: Version) -> None:
@@ -42,3 +45,12 @@ def check_protocol(name: str, other: Version) -> None:
         f"worker {name} is {other}, the coordinator is {own_version()}: they cannot work together; bring {older} up to date "
         f"(pip install -U {DISTRIBUTION})"
     )
+
+
+def check_takes_several(coordinator: Version) -> None:
+    """Raise Refused if that coordinator knows no plan that leaves out, or takes in, several nodes at once."""
+    if coordinator.revision < SEVERAL_NODES:
+        raise Refused(
+            f"the coordinator is {coordinator} and drains one node at a time: name one, or bring the coordinator up to date "
+            f"(pip install -U {DISTRIBUTION})"
+        )

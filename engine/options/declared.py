@@ -77,9 +77,11 @@ def argument(
     choices: tuple[str, ...] | None = None,
     default: Any = None,
     optional: bool = False,
+    several: bool = False,
 ) -> Any:
-    """A value that is known by its place."""
-    declared = Declared(None, kind, metavar, help, choices, not optional, False, "?" if optional else None, True, False)
+    """A value that is known by its place; `several` make a tuple of one or more."""
+    num_values = "+" if several else "?" if optional else None
+    declared = Declared(None, kind, metavar, help, choices, not optional, several, num_values, True, False)
     return _field(declared, default, None)
 
 
@@ -201,7 +203,7 @@ def _words(options: Any, instead: Mapping[str, Any], is_embedded: bool) -> tuple
             if value == (instead[found.name] if found.name in instead else _default(found)):
                 continue
             if declared.is_positional:
-                placed.append(_text(value))
+                placed += map(_text, value) if declared.repeated else (_text(value),)
             else:
                 named += _named(flag_of(found.name, declared), declared, value)
     return named, placed

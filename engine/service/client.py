@@ -21,7 +21,7 @@ from engine.data.measured_link import MeasuredLink
 from engine.data.moves import MoveEstimate, MoveReport
 from engine.data.plan import AdoptedPlan, Plan, Stage
 from engine.data.status import ClusterStatus, SessionStatus, WrittenLine
-from engine.data.version import Version
+from engine.data.version import Version, check_takes_several
 from engine.data.watch_frame import WatchFrame, completed
 from engine.service import wire
 from engine.service.addresses import check_address
@@ -184,10 +184,14 @@ class Client:
             raise await self._explained(e) from e
         return wire.from_message(Version, reply)
 
-    async def plan(self, strategy: str = "", stages: Sequence[Stage] = (), without: str = "", including: str = "") -> Plan:
-        """What the planner would do now, or `without` a worker, or `including` a drained one, or what the caller's own `stages`
+    async def plan(
+        self, strategy: str = "", stages: Sequence[Stage] = (), without: str | Sequence[str] = (), including: str | Sequence[str] = ()
+    ) -> Plan:
+        """What the planner would do now, or `without` workers, or `including` drained ones, or what the caller's own `stages`
         would; nothing is done."""
-        request = pb.PlanRequest(strategy=strategy, without_worker_id=without, with_worker_id=including)
+        request = pb.PlanRequest(strategy=strategy)
+        request.without_worker_id, request.without_worker_ids[:] = await self._named(without)
+        request.with_worker_id, request.with_worker_ids[:] = await self._named(including)
         for stage in stages:
             wire.to_message(stage, request.stages.add())
         return wire.from_message(Plan, await self._call(self._stub.PlanNow(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
@@ -237,15 +241,28 @@ class Client:
         async for message in self._stream(self._stub.Profile(request, metadata=self._metadata)):
             yield ProfileProgress(message.progress, message.detail, message.profile_json)
 
-    async def drain(self, worker_id: str, expected_plan_version: int | None = None) -> Plan:
-        """Leave a worker out of plans; raises Refused if a version is given and the plan is another one or about to be."""
-        request = pb.DrainRequest(worker_id=worker_id, expected_plan_version=expected_plan_version)
+    async def drain(self, worker_ids: str | Sequence[str], expected_plan_version: int | None = None) -> Plan:
+        """Leave a worker, or several with one plan, out of plans.
+
+        Raises Refused if a version is given and the plan is another one or about to be, or if the coordinator is too old for several.
+        """
+        one, several = await self._named(worker_ids)
+        request = pb.DrainRequest(worker_id=one, worker_ids=several, expected_plan_version=expected_plan_version)
         return wire.from_message(Plan, await self._call(self._stub.Drain(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
 
-    async def undrain(self, worker_id: str, expected_plan_version: int | None = None) -> Plan:
-        """Let plans use a drained worker again; raises Refused if it is not drained, or as `drain` does."""
-        request = pb.UndrainRequest(worker_id=worker_id, expected_plan_version=expected_plan_version)
+    async def undrain(self, worker_ids: str | Sequence[str], expected_plan_version: int | None = None) -> Plan:
+        """Let plans use drained workers again; raises Refused if one is not drained, or as `drain` does."""
+        one, several = await self._named(worker_ids)
+        request = pb.UndrainRequest(worker_id=one, worker_ids=several, expected_plan_version=expected_plan_version)
         return wire.from_message(Plan, await self._call(self._stub.Undrain(request, metadata=self._metadata, timeout=CALL_TIMEOUT_S)))
+
+    async def _named(self, worker_ids: str | Sequence[str]) -> tuple[str, Sequence[str]]:
+        """The two fields of a request: one name as every coordinator reads it, or several, if this one does."""
+        names = (worker_ids,) if isinstance(worker_ids, str) else tuple(worker_ids)
+        if len(names) < 2:
+            return names[0] if names else "", ()
+        check_takes_several(await self.version())
+        return "", names
 
     async def forget(self, worker_id: str) -> None:
         """Strike a lost node off the list; raises Refused for one that is alive, NotFound for one that nobody knows."""

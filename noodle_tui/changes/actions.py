@@ -142,18 +142,18 @@ _TABLE = (
         "cluster.drain",
         "DRAIN",
         "drain",
-        ("target", "plan_version"),
+        ("targets", "plan_version"),
         _node,
         needs="no node is chosen",
         plans=True,
-        effect=f"it takes no items from now on; {_LIVE}",
+        effect=f"no items go there from now on; {_LIVE}",
         command="noodle-engine drain NODE",
     ),
     Action(
         "cluster.undrain",
         "UNDRAIN",
         "undrain",
-        ("target", "plan_version"),
+        ("targets", "plan_version"),
         _node,
         needs="no node is chosen",
         plans=True,
@@ -334,6 +334,7 @@ def arguments_of(preview: Preview) -> tuple[object, ...]:
     values: dict[str, object] = {
         "plan_version": preview.plan_version,
         "target": preview.target,
+        "targets": preview.names,
         "stages": preview.plan.stages if preview.plan else (),
         "strategy": preview.plan.strategy if preview.plan and preview.plan.strategy != GIVEN else "",
         "decision": int(preview.target) if preview.target.isdecimal() else 0,
@@ -344,15 +345,20 @@ def arguments_of(preview: Preview) -> tuple[object, ...]:
     return tuple(values[name] for name in ACTIONS[preview.action].sends)
 
 
+def is_one_request(preview: Preview) -> bool:
+    """The coordinator is told of all of them at once; else of one after the other."""
+    return not preview.also or "targets" in ACTIONS[preview.action].sends
+
+
 def command_of(preview: Preview) -> str:
     """The same on a command line: for the same target, and for no other plan."""
     action = ACTIONS[preview.action]
-    if preview.also:
+    if preview.also and not is_one_request(preview):
         return ""
     words = action.command.split()
     if words and words[-1].isupper():
         chosen = preview.target not in ("", ALL_NODES)
-        words[-1:] = [preview.target] if chosen else [] if action.optional else words[-1:]
+        words[-1:] = preview.names if chosen else [] if action.optional else words[-1:]
     goes_with_a_plan = "plan_version" in action.sends
     return " ".join((*words, *((f"--for-plan {preview.plan_version}",) if goes_with_a_plan else ())))
 
@@ -361,6 +367,6 @@ def title_of(preview: Preview) -> str:
     verb = ACTIONS[preview.action].verb
     if preview.action == "cluster.rollback" and preview.target:
         return f"{verb} to the stages of plan #{preview.target}"
-    names = (preview.target, *preview.also)
+    names = preview.names
     shown = ", ".join(short_id(name) for name in names[:MOST_NAMES])
     return f"{verb} {shown}{f' and {len(names) - MOST_NAMES} more' if names[MOST_NAMES:] else ''}" if preview.target else verb

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from noodle_tui.changes.actions import ACTIONS, action_for_node, node_state, preview_of
+from noodle_tui.changes.actions import ACTIONS, action_for, action_for_node, node_state, preview_of
 from noodle_tui.core.pages import Page, Preview
 from noodle_tui.listings import cursor_identity, table_of
 from noodle_tui.state import ConsoleState
@@ -32,21 +32,26 @@ def marked(state: ConsoleState, page: Page) -> tuple[str, ...]:
     return tuple(name for row in table.rows if (name := table.identity(row)) in names) if table is not None and names else ()
 
 
-def preview_of_all(key_id: str, state: ConsoleState) -> Preview | None:
-    """One preview for all marked rows; None where fewer than two are, or where the key does not go by marks."""
+def preview_for(key_id: str, state: ConsoleState, names: tuple[str, ...] = ()) -> Preview:
+    """One preview for all `names`; without any for the rows that are marked, else for what the key means here."""
+    if names:
+        return _of_all(key_id, names, state)
     page = PAGES.get(key_id)
     names = marked(state, page) if page is not None and state.ui.page is page else ()
-    if len(names) < 2:
-        return None
+    if not names:
+        return preview_of(action_for(key_id, state), state)
     if page is Page.SESSIONS:
-        return _of_sessions(names, state)
-    kinds = {action_for_node(node_state(state, name)) for name in names}
-    first = preview_of(ACTIONS[action_for_node(node_state(state, names[0]))], state, names[0])
-    if len(kinds) > 1:
-        told = ", ".join(f"{name} is {node_state(state, name)}" for name in names)
-        return replace(first, also=names[1:], pending=False, blocked=f"{told}: mark nodes that are in the same state")
-    about = "one after the other, each planned when its turn comes; the first that is refused ends it"
-    return replace(first, also=names[1:], pending=False, about=about)
+        return _of_sessions(names, state) if names[1:] else _of_all(key_id, names, state)
+    kinds = [action_for_node(node_state(state, name)) for name in names]
+    preview = _of_all(kinds[0], names, state)
+    if len(set(kinds)) == 1:
+        return preview
+    told = ", ".join(f"{name} is {node_state(state, name)}" for name in names)
+    return replace(preview, pending=False, blocked=f"{told}: mark nodes that are in the same state")
+
+
+def _of_all(action_id: str, names: tuple[str, ...], state: ConsoleState) -> Preview:
+    return replace(preview_of(ACTIONS[action_id], state, names[0]), also=names[1:])
 
 
 def _of_sessions(names: tuple[str, ...], state: ConsoleState) -> Preview:
@@ -61,4 +66,4 @@ def _of_sessions(names: tuple[str, ...], state: ConsoleState) -> Preview:
 
 def singles(preview: Preview) -> tuple[Preview, ...]:
     """A preview of several as one for each."""
-    return tuple(replace(preview, target=name, also=()) for name in (preview.target, *preview.also))
+    return tuple(replace(preview, target=name, also=()) for name in preview.names)

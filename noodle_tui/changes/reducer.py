@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from engine.data.status import ClusterStatus, Event
+from engine.data.status import ClusterStatus, Event, without_former
 from noodle_tui.changes import ui_reducer
 from noodle_tui.core import generation
 from noodle_tui.core.generation import MAX_ANSWER_CHARS
@@ -157,11 +157,11 @@ def _what_was_missed(state: ConsoleState, view: View, now_s: float) -> Sentence 
 
 
 def _merge(previous: View | None, status: ClusterStatus, events: tuple[Event, ...]) -> tuple[Event, ...]:
-    """Newest first, each event once; a younger coordinator than before starts a new list."""
+    """Newest first, each event once and as it was told last; a younger coordinator than before starts a new list."""
     known = previous.events if previous and status.uptime_s >= previous.status.uptime_s else ()
     newest = known[0].sequence if known else -1
     fresh = [clean(event) for event in sorted(events, key=lambda e: -e.sequence) if event.sequence > newest]
-    return (*fresh, *known)[:MAX_EVENTS]
+    return without_former((*fresh, *known)[::-1])[::-1][:MAX_EVENTS]
 
 
 def _link_lost(state: ConsoleState, message: LinkLost, now_s: float) -> ConsoleState:

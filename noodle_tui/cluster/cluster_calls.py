@@ -16,8 +16,8 @@ from engine.data.errors import InvalidInput, NoodleError, Refused
 from engine.data.generation import SessionText
 from engine.data.plan import Plan, Stage
 from noodle_tui.background import begin
-from noodle_tui.changes.actions import ACTIONS, ALL_NODES, action_for, arguments_of, nodes_of, preview_of, still_holds, title_of
-from noodle_tui.changes.marking import preview_of_all, singles
+from noodle_tui.changes.actions import ACTIONS, ALL_NODES, arguments_of, is_one_request, nodes_of, still_holds, title_of
+from noodle_tui.changes.marking import preview_for, singles
 from noodle_tui.cluster.move_progress import followed
 from noodle_tui.cluster.previews import candidate, filled, priced, suggestion_of
 from noodle_tui.cluster.undoing import Undoing, opposite
@@ -34,7 +34,7 @@ from noodle_tui.core.messages import (
 )
 from noodle_tui.core.pages import Page, Preview
 from noodle_tui.listings import cursor_row
-from noodle_tui.listings.base_plan import as_made
+from noodle_tui.listings.base_plan import as_planned
 from noodle_tui.state import LinkState
 from noodle_tui.text.figures import short_id
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from noodle_tui.app import ConsoleApp
 
 KNOWN_STRATEGIES = ("auto", "balanced", "bottleneck_first", "memory_aware", "latency_optimized", "cost")
-UNDO = {"cluster.drain": "; {cluster.drain} on {} takes it in again"}
+UNDO = "; {cluster.undo} takes it back"
 _OFFERED = re.compile(r"choose one of ([A-Za-z0-9_, -]+)")
 
 
@@ -84,7 +84,7 @@ class ClusterCalls:
         return self._app.state.latest.status.plan_version if self._app.state.latest else 0
 
     def _present_stages(self) -> tuple[Stage, ...]:
-        return as_made(self._app.state.latest.status).stages if self._app.state.latest else ()
+        return as_planned(self._app.state.latest.status).stages if self._app.state.latest else ()
 
     async def _ask_present(self) -> None:
         """What the plan that serves would be planned to take now; without an answer the figures it was made with stand."""
@@ -165,13 +165,12 @@ class ClusterCalls:
         self._app.paint_soon()
 
     # --- changes --------------------------------------------------------------------------------------------------
-    def preview(self, key_id: str, target: str = "", undoes: Preview | None = None) -> None:
-        """Open the dialog of an action; a plan is fetched for those that make one."""
+    def preview(self, key_id: str, *names: str, undoes: Preview | None = None) -> None:
+        """Open the dialog of an action, for these nodes or whatever else it is about; a plan is fetched for those that make one."""
         if key_id == "cluster.whatif":
             self.compare()
             return
-        action = ACTIONS[key_id] if target else action_for(key_id, self._app.state)
-        preview = (None if target else preview_of_all(key_id, self._app.state)) or preview_of(action, self._app.state, target)
+        preview = preview_for(key_id, self._app.state, names)
         if undoes is not None:
             preview = replace(preview, undoes=undoes, undoing=self._app.state.named(self._undoing.about(undoes)))
         self._app.dispatch(DialogChanged(preview))
@@ -197,7 +196,7 @@ class ClusterCalls:
             raise Refused(
                 self._app.state.named("nothing to take back: this console has changed no plan, node or mode yet ({app.help} lists keys)")
             )
-        self.preview(*opposite(change), change)
+        self.preview(*opposite(change), undoes=change)
 
     def joined_another(self) -> None:
         """What was changed on the cluster before is not taken back on this one."""
@@ -214,49 +213,39 @@ class ClusterCalls:
                 names = nodes_of(self._app.state) if preview.target == ALL_NODES else (preview.target,)
                 written = [await self._profile(name, preview) for name in names]
                 done, text = True, self._app.state.named("{screen.profile} shows ") + ", ".join(written)
-            elif preview.also:
-                done, text = await self._send_all(preview, undoing)
+            elif not is_one_request(preview):
+                done, text = await self._send_all(preview)
             else:
                 answer = await self._app.link.act(ACTIONS[preview.action].call, arguments_of(preview))
                 done, text = await self._outcome(answer, preview)
-                text += self._app.state.named(UNDO.get(preview.action, "")).format(preview.target) if done else ""
+                text += self._app.state.named(UNDO) if done and preview.undoes is None and opposite(preview) else ""
         except NoodleError as problem:
             done, text = False, f"{type(problem).__name__}: {problem}"
         except Exception as problem:
             done, text = False, f"unexpected {type(problem).__name__}: {problem}"
-        if done and not preview.also:
+        if done:
             undoing.took_effect(preview)
         self._tell(preview, "done" if done else "failed", text)
 
-    async def _send_all(self, preview: Preview, undoing: Undoing) -> tuple[bool, str]:
-        """One after the other: changes of the plan each when the one before is over, up to the first that is refused."""
-        plans, version, refused, said = ACTIONS[preview.action].plans, preview.plan_version, list[str](), list[str]()
-        for number, one in enumerate(singles(preview)):
-            one = replace(one, plan_version=version)
+    async def _send_all(self, preview: Preview) -> tuple[bool, str]:
+        """One after the other; what is refused of them stands in the way of no other."""
+        refused, said = list[str](), list[str]()
+        for number, one in enumerate(singles(preview), 1):
             try:
                 answer = await self._app.link.act(ACTIONS[one.action].call, arguments_of(one))
-                done, text = await self._outcome(answer, one, preview)
+                said.append(f"{short_id(one.target)}: {said_of(answer, one) or 'done'}")
             except NoodleError as problem:
-                done, text = False, str(problem) or type(problem).__name__
-            if done:
-                undoing.took_effect(one)
-                said.append(f"{short_id(one.target)}: {text}" if text else f"{short_id(one.target)} done")
-                version = max(version, answer.plan_version) if isinstance(answer, Plan) else version
-            else:
-                refused.append(f"{one.target}: {text}")
-            if refused and plans:
-                left = len(preview.also) - number
-                return False, refused[0] + (f"; {left} more were not tried" if left else "")
-            self._tell(preview, "running", f"{number + 1} of {len(preview.also) + 1}: {one.target} {'done' if done else 'refused'}")
+                refused.append(f"{one.target}: {str(problem) or type(problem).__name__}")
+            self._tell(preview, "running", f"{number} of {len(preview.names)}, {len(refused)} refused")
         return not refused, "; ".join(refused or said)
 
-    async def _outcome(self, answer: object, preview: Preview, told_as: Preview | None = None) -> tuple[bool, str]:
+    async def _outcome(self, answer: object, preview: Preview) -> tuple[bool, str]:
         """A move that begins is followed to its end; whatever else was answered is said at once."""
         if not isinstance(answer, Plan) or answer.plan_version <= preview.plan_version:
             return True, said_of(answer, preview)
 
         def say(text: str) -> None:
-            self._tell(told_as or preview, "running", text)
+            self._tell(preview, "running", text)
 
         return await followed(self._app.link, answer.plan_version, preview.move, say)
 

@@ -118,8 +118,8 @@ class Link:
         async for chunk in self._connected().generate(request):
             self._post(TokenArrived(number, chunk))
 
-    async def plan(self, strategy: str, stages: Sequence[Stage] = (), without: str = "", including: str = "") -> Plan:
-        """What the coordinator would do now with a strategy, given stages, without a node, or with a drained one; raises NoodleError."""
+    async def plan(self, strategy: str, stages: Sequence[Stage] = (), without: Sequence[str] = (), including: Sequence[str] = ()) -> Plan:
+        """What the coordinator would do now with a strategy, given stages, without nodes, or with drained ones; raises NoodleError."""
         return await self._connected().plan(strategy, stages, without, including)
 
     async def ask(self, call: str, *arguments: object) -> Any:

@@ -32,9 +32,9 @@ async def filled(link: Link | ReplayLink, preview: Preview, suggestion: Suggesti
                 raise NotFound("the suggestion has lapsed: see Events")
             plan = await link.plan("", suggestion.entry.stages)
         elif preview.action == "cluster.drain":
-            plan = await link.plan("", without=preview.target)
+            plan = await link.plan("", without=preview.names)
         elif preview.action == "cluster.undrain":
-            plan = await link.plan("", including=preview.target)
+            plan = await link.plan("", including=preview.names)
         else:
             plan = await link.plan(preview.target if preview.action == "cluster.apply" else "")
     except NoodleError as problem:

@@ -21,7 +21,7 @@ from typing import IO, Any, cast
 
 from engine.data.errors import Corrupt, InvalidInput, NoodleError, NotFound, Refused
 from engine.data.json_text import json_text
-from engine.data.status import Event, SessionStatus
+from engine.data.status import Event, SessionStatus, without_former
 from engine.data.watch_frame import WatchFrame, completed, num_kept, shortened
 from engine.files import failure
 from noodle_tui.cluster.frame_json import frame_from_plain, frame_to_plain
@@ -124,7 +124,7 @@ class Recording:
     def events_until(self, index: int) -> tuple[Event, ...]:
         """The newest events up to an entry, oldest first: what a console would show that had been there from the start."""
         entry = self.entries[index]
-        return tuple(self._events[max(entry.first_event, entry.stop_event - MAX_EVENTS_KEPT) : entry.stop_event])
+        return without_former(self._events[max(entry.first_event, entry.stop_event - MAX_EVENTS_KEPT) : entry.stop_event])
 
     def close(self) -> None:
         self._file.close()

@@ -101,7 +101,7 @@ class ReplayLink:
         """Refused."""
         self._post(SessionEnded(number, NO_CLUSTER))
 
-    async def plan(self, strategy: str, stages: Sequence[Stage] = (), without: str = "", including: str = "") -> Plan:
+    async def plan(self, strategy: str, stages: Sequence[Stage] = (), without: Sequence[str] = (), including: Sequence[str] = ()) -> Plan:
         """Refused."""
         raise Refused(NO_CLUSTER)
 

@@ -20,7 +20,7 @@ class Undoing:
 
     def took_effect(self, preview: Preview) -> None:
         """A change was done: it can be taken back, unless it took one back itself."""
-        if preview.undoes is None and opposite(preview)[0]:
+        if preview.undoes is None and opposite(preview):
             self._done = [*self._done, preview][-MAX_KEPT:]
         self._done = [change for change in self._done if change is not preview.undoes]
 
@@ -33,12 +33,12 @@ class Undoing:
         return next((i for i, change in enumerate(self._done) if change is wanted), 0)
 
 
-def opposite(preview: Preview) -> tuple[str, str]:
-    """The action and target that take a change back; empty for one that cannot be."""
+def opposite(preview: Preview) -> tuple[str, ...]:
+    """The action that takes a change back, and its targets; nothing for one that cannot be."""
     if preview.action == "cluster.drain":
-        return "cluster.undrain", preview.target
+        return ("cluster.undrain", *preview.names)
     if preview.action == "cluster.undrain":
-        return "cluster.drain", preview.target
+        return ("cluster.drain", *preview.names)
     if preview.action == "cluster.auto":
         return "cluster.auto", preview.mode
-    return ("cluster.rollback", str(preview.plan_version)) if ACTIONS[preview.action].plans and preview.plan_version else ("", "")
+    return ("cluster.rollback", str(preview.plan_version)) if ACTIONS[preview.action].plans and preview.plan_version else ()

@@ -73,7 +73,7 @@ KEYS: tuple[Key, ...] = (
     Key("view.metric", "m", "measure: time, memory, ...", _ON({Page.WHATIF, Page.PROFILE})),
     Key("view.expand", "z", "fold / unfold", _ON({Page.OVERVIEW, Page.PLAN, Page.EVENTS, Page.PROFILE, Page.LOGS})),
     Key("view.kind", "f", "only the next kind of event", _ON({Page.EVENTS})),
-    Key("view.span", "s", "graphs: 5 minutes, 1 hour", _ON({Page.OVERVIEW, Page.NODES, Page.PLAN, Page.SESSIONS})),
+    Key("view.span", "s", "graphs: 5 minutes, 1 hour", LISTS - {Page.LOGS}),
     Key("view.newest", "g", "follow the newest", _ON({Page.EVENTS})),
     Key("view.follow", "f", "follow the newest", _ON({Page.LOGS})),
     Key("view.export", "x", "export: json, jsonl, csv", effect=True),

@@ -63,6 +63,11 @@ class Preview:
     undoes: Preview | None = None  # the earlier change that this one takes back
     undoing: str = ""  # which one that is, in words
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every node or session that it is about."""
+        return (self.target, *self.also)
+
 
 @dataclass(frozen=True, slots=True)
 class ThemeChoice:

@@ -90,8 +90,8 @@ class KeyEffects:
             "filter": self._filter_with,
             "plan": self._compare_with,
             "strategy": lambda name: self._app.calls.preview("cluster.apply", name),
-            "drain": lambda name: self._app.calls.preview("cluster.drain", name),
-            "undrain": lambda name: self._app.calls.preview("cluster.undrain", name),
+            "drain": lambda names: self._app.calls.preview("cluster.drain", *names.split()),
+            "undrain": lambda names: self._app.calls.preview("cluster.undrain", *names.split()),
             "forget": lambda name: self._app.calls.preview("cluster.forget", name),
             "acknowledge": lambda _: self._app.calls.preview("cluster.acknowledge"),
             "rollback": lambda number: self._app.calls.preview("cluster.rollback", number.lstrip("#")),
@@ -156,10 +156,16 @@ class KeyEffects:
         elif isinstance(dialog, Preview) and key_id == "cluster.undo" and dialog.undoes is not None:
             self._try(lambda: self._app.calls.undo(dialog.undoes))
         elif isinstance(dialog, Preview) and key_id == KEY_OF.get(dialog.action, dialog.action) and still_holds(dialog, self._app.state):
-            target = "" if dialog.action == "cluster.auto" and dialog.undoes is None else dialog.target
-            self._app.calls.preview(*((key_id,) if dialog.also else (dialog.action, target, dialog.undoes)))  # the situation has moved
+            self._look_again(dialog, key_id)
         elif key_id == "app.quit":
             self._quit()
+
+    def _look_again(self, dialog: Preview, key_id: str) -> None:
+        """The same preview, now that the situation has moved."""
+        if dialog.undoes is None and (dialog.also or dialog.action == "cluster.auto"):
+            self._app.calls.preview(key_id)
+        else:
+            self._app.calls.preview(dialog.action, *filter(None, dialog.names), undoes=dialog.undoes)
 
     def _yes(self, dialog: Preview | Leaving, typed_s: float) -> None:
         """What a dialog asked for, unless the key was typed before the dialog could be read."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.data.status import Event, Severity
 from noodle_tui.core.pages import Page
-from noodle_tui.listings.repeats import folded, folds, with_count
+from noodle_tui.listings.repeats import folded, folds, routine_of, with_count
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.figures import clock, short_id
 from noodle_tui.text.tables import Column, Table, widest
@@ -54,4 +54,4 @@ def _identity(event: Event) -> str:
 
 
 def _routine_kind(event: Event) -> str:
-    return event.kind if event.severity is Severity.INFO else ""
+    return routine_of(event.kind, event.text) if event.severity is Severity.INFO else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from noodle_tui.core.logs import LogLine, is_warning
 from noodle_tui.core.pages import Page
-from noodle_tui.listings.repeats import folded, folds, with_count
+from noodle_tui.listings.repeats import folded, folds, routine_of, with_count
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.figures import clock, short_id
 from noodle_tui.text.tables import Column, Table, widest
@@ -45,4 +45,5 @@ def sources(state: ConsoleState) -> tuple[str, ...]:
 
 def _routine_kind(row: LogLine) -> str:
     """As `event_line` writes it in front."""
-    return row.text.partition(":")[0] if row.level == "info" else ""
+    kind, _, text = row.text.partition(": ")
+    return routine_of(kind, text) if row.level == "info" else ""

@@ -211,7 +211,7 @@ def _sentence(row: NodeRow, width: int, glyphs: Glyphs) -> Line | None:
     """What a node says about itself, with a bar if it knows how far it is; None when its figures say more."""
     node = row.node
     if node.state not in BOOTING and node.state is not NodeState.LOST:
-        return None if row.stage is not None else line(Span(fit(node.detail or "no stage in this plan", width, glyphs), "dim"))
+        return None if row.stage is not None else line(Span(fit(node.detail or "holds no stage now", width, glyphs), "dim"))
     if not 0 <= node.progress <= 1:
         return line(fit(node.detail, width, glyphs))
     bar_width = max(6, min(20, width // 5))

@@ -12,6 +12,13 @@ Row = TypeVar("Row")
 REPEATING = frozenset({"adapt", "session"})
 
 
+def routine_of(kind: str, text: str) -> str:
+    """What repeats as one: decisions, sessions that end well, and what node after node says in the same words; empty for anything else."""
+    if kind in REPEATING:
+        return kind
+    return f"{kind} {text.split(' ', 1)[0]}" if kind == "node" else ""
+
+
 def folded(newest_first: Sequence[Row], routine_kind: Callable[[Row], str]) -> tuple[list[Row], dict[int, int]]:
     """The rows to show, newest first, and how many each hides by its place; `routine_kind` is empty for what is no routine.
 
@@ -25,7 +32,7 @@ def folded(newest_first: Sequence[Row], routine_kind: Callable[[Row], str]) -> t
         if kind in heads:
             hidden[heads[kind]] = hidden.get(heads[kind], 0) + 1
             continue
-        if kind in REPEATING:
+        if kind:
             heads[kind] = len(kept)
         else:
             heads.clear()

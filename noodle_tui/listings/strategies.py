@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from engine.data.plan import Plan
 from engine.data.status import ClusterStatus, StageStatus
 from noodle_tui.glyphs import Glyphs
-from noodle_tui.listings.base_plan import as_made, base_plan, gain_of
+from noodle_tui.listings.base_plan import as_planned, base_plan, gain_of, is_repriced
 from noodle_tui.listings.stage_times import step_times
 from noodle_tui.state import Candidate, ConsoleState
 from noodle_tui.text.figures import ms, percent, rate, signed_percent, size, with_ms
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from engine.data.moves import MoveEstimate
 
 FULL = 0.92  # of a node's memory
-CURRENT, MEASURED = "current", "measured"  # the present plan as it was planned, and as it runs
+PLANNED, CURRENT, MEASURED = "planned", "current", "measured"  # the present plan as it was planned, by newer times, and as it runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +53,14 @@ def strategy_rows(state: ConsoleState) -> tuple[StrategyRow, ...]:
     """The present plan first, then candidates by their bottleneck, refused ones last."""
     if state.latest is None:
         return ()
-    stages, base = state.latest.status.stages, base_plan(state) or as_made(state.latest.status)
+    status = state.latest.status
+    base = base_plan(state) or as_planned(status)
     found = [_candidate(c, base) for c in state.whatif.candidates]
     if state.suggestion is not None:
         offered = Candidate(state.suggestion.name, state.suggestion.plan, "", state.suggestion.move)
         found.append(replace(_candidate(offered, base), is_suggestion=True))
     found.sort(key=lambda row: (row.plan is None, row.bottleneck_s, row.step_s, row.name))
-    current = StrategyRow(CURRENT, None, base.round_trip_s, base.bottleneck_s, _bottleneck(base), None, None)
-    return (*([current, *_measured(state.latest.status)] if stages else []), *found)
+    return (*(_present(status, base) if status.stages else ()), *found)
 
 
 def strategies_table(state: ConsoleState) -> Table:
@@ -99,6 +99,14 @@ def owners(stages: tuple[StageStatus, ...]) -> dict[int, str]:
 
 def plan_owners(plan: Plan) -> dict[int, str]:
     return {i: stage.node_id for stage in plan.stages for i in range(stage.start, stage.stop)}
+
+
+def _present(status: ClusterStatus, base: Plan) -> tuple[StrategyRow, ...]:
+    """The plan that serves: as planned, by the times of the candidates where those are others, and as it runs."""
+    priced = (CURRENT, base) if is_repriced(base, status) else None
+    named = ((PLANNED, as_planned(status)), *((priced,) if priced else ()))
+    rows = (StrategyRow(name, None, plan.round_trip_s, plan.bottleneck_s, _bottleneck(plan), None, None) for name, plan in named)
+    return (*rows, *_measured(status))
 
 
 def _measured(status: ClusterStatus) -> tuple[StrategyRow, ...]:

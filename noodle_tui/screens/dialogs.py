@@ -5,7 +5,7 @@ from __future__ import annotations
 from noodle_tui.changes.actions import ACTIONS, KEY_OF, MODES, command_of, still_holds, title_of
 from noodle_tui.core.keys import key_of
 from noodle_tui.core.pages import Dialog, Leaving, Notice, Preview, ThemeChoice
-from noodle_tui.listings.base_plan import as_made
+from noodle_tui.listings.base_plan import as_planned
 from noodle_tui.screens.whatif import error_band, expectation, plan_difference, unknowns
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, line, width_of, wrap
@@ -83,7 +83,7 @@ def _parts(state: ConsoleState, preview: Preview, canvas: Canvas) -> list[tuple[
         place = preview.choices.index(preview.target) + 1 if preview.target in preview.choices else 0
         add(0, "where", f"{preview.target} ({place} of {len(preview.choices)}; {state.named(CHOOSE)})")
     add(8, "does", state.named(action.effect))
-    base = preview.present or (as_made(state.latest.status) if state.latest else None)
+    base = preview.present or (as_planned(state.latest.status) if state.latest else None)
     if preview.plan is not None and base is not None:
         add(0, "expect", expectation(state, base, preview.plan))
         for i, (name, text) in enumerate(facts_of(preview.move)):

@@ -87,5 +87,6 @@ def related(events: Sequence[Event], event: Event) -> list[tuple[Event, str]]:
     if event.cause_id:
         found = [other for other in others if other.cause_id == event.cause_id or event.cause_id == str(other.sequence)]
         return [(other, "before" if other.sequence < event.sequence else "then") for other in found]
-    near = [other for other in others if other.subject == event.subject and abs(other.wall_s - event.wall_s) <= RELATED_S]
+    alike = [other for other in others if (other.kind, other.subject) == (event.kind, event.subject)]  # `#3` is a plan and a decision
+    near = [other for other in alike if abs(other.wall_s - event.wall_s) <= RELATED_S]
     return [(other, "before" if other.sequence < event.sequence else "then") for other in near]

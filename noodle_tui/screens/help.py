@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from noodle_tui.changes.actions import ACTIONS, preview_of
 from noodle_tui.changes.help_filter import fits
 from noodle_tui.state import ConsoleState
@@ -10,17 +12,20 @@ from noodle_tui.text.sparkline import levels_of
 
 TWO_COLUMNS_FROM = 80
 LONG_FROM = 100
+FILE_CELLS = 7
 KEY_CELLS, WORD_CELLS, LONG_KEY_CELLS = 10, 8, 13
 _MOVES = ("nav.up", "nav.down", "nav.page_up", "nav.page_down", "nav.home", "nav.end")
 
 
 def help_body(state: ConsoleState, canvas: Canvas) -> Lines:
-    """Keys that look, keys that change, symbols, files; scrolls where it does not fit, and holds what was typed to find."""
+    """Keys that look; words of this screen, keys that change, symbols, other words, files. It scrolls, and holds what was typed to find."""
     title = line(Span(f" HELP  screen {state.ui.page.number} {state.ui.page.value}", "title"), *_hint(state, canvas))
+    left = 54 if canvas.width >= LONG_FROM else 39 if canvas.width >= TWO_COLUMNS_FROM else 0
     look = _found(state, _look(state, canvas))
-    rest = _found(state, (*_change(state, canvas), BLANK, *_symbols(canvas), BLANK, *_words(canvas), BLANK, *_files()))
-    left = 54 if canvas.width >= LONG_FROM else 39
-    rows = beside(look, rest, left, canvas.glyphs) if canvas.width >= TWO_COLUMNS_FROM else (*look, BLANK, *rest)
+    own, others = (_words(state, canvas, here=here) for here in (True, False))
+    files = _files(state, canvas.width - left - 3)
+    rest = _found(state, (*own, BLANK, *_change(state, canvas), BLANK, *_symbols(canvas), BLANK, *others, BLANK, *files))
+    rows = beside(look, rest, left, canvas.glyphs) if left else (*look, BLANK, *rest)
     if state.ui.help_filter and not look and not rest:
         rows = (line(Span(state.named(" nothing here contains that; {nav.out} clears the filter"), "dim")),)
     room = canvas.height - 2
@@ -95,43 +100,75 @@ def _symbols(canvas: Canvas) -> Lines:
     )
 
 
-WORDS = (  # every abbreviation on the screens, and what it stands for
-    ("p50 p95", "half, 95% are shorter"),
-    ("tok/s", "tokens a second"),
-    ("TTFT", "time to the first token"),
-    ("STEP", "one token of every session"),
-    ("STG S0", "stage: the items of a node"),
-    ("ITEMS", "embedding, blocks, head"),
-    ("HOP >", "from one node to the next"),
-    ("KV", "what sessions have read"),
-    ("MEM", "weights and KV, of the most"),
-    ("UTIL", "of a GPU, or of one core"),
-    ("TEMP", "temperature"),
-    ("Q", "steps that wait at a node"),
-    ("SEEN", "since its last heartbeat"),
-    ("AGE", "since a session began"),
-    ("OUT/MAX", "tokens written, at most"),
-    ("MAX/s", "tokens a second at most"),
-    ("IDLE", "of a step, without work"),
-    ("SEV", "severity: info to ERROR"),
-    ("UP", "since the coordinator began"),
-    ("#14", "the number of a plan"),
-    ("!!", "the slowest stage"),
-    ("W !", "warning, lost or refused"),
-    ("STALE", "silent for 3 s"),
-    ("OFFLINE", "it connects again by itself"),
-    ("rw", "capital letters may act"),
+WORDS = (  # every abbreviation on the screens, what it stands for, and the screens that a newcomer meets it on, by their keys
+    ("p50 p95", "half, 95% are shorter", "12356"),
+    ("tok/s", "tokens a second", "168"),
+    ("STEP", "one token of every session", "14"),
+    ("TTFT", "time to the first token", "68"),
+    ("KV", "what sessions have read", "12345"),
+    ("HOP >", "from one node to the next", "1235"),
+    ("STG S0", "stage: the items of a node", "12"),
+    ("S0 S1", "stages, in their order", "34"),
+    ("ITEMS", "embedding, blocks, head", "1237"),
+    ("planned", "by the plan, for what runs", "1234"),
+    ("current", "the same plan, newer times", "4"),
+    ("measured", "as it really runs", "34"),
+    ("MAX/s", "tokens a second at most", "4"),
+    ("ITEMS", "that would move", "4"),
+    ("GAIN", "in tokens a second, at most", "4"),
+    ("PROOF", "that no plan is better", "4"),
+    ("waits", "behind steps of others", "23"),
+    ("OWNER", "the node of each item", "3"),
+    ("COST", "of an item, 9 = the slowest", "3"),
+    ("MEM", "weights and KV, of the most", "14"),
+    ("UTIL", "of a GPU, or of one core", "12"),
+    ("SEEN", "since its last heartbeat", "12"),
+    ("TEMP", "temperature", "2"),
+    ("Q", "steps that wait at a node", "2"),
+    ("IDLE", "of a step, without work", "1"),
+    ("UP", "since the coordinator began", "1"),
+    ("SEV", "severity: info to ERROR", "5"),
+    ("W !", "warning, lost or refused", "125"),
+    ("AGE", "since a session began", "6"),
+    ("OUT/MAX", "tokens written, at most", "6"),
+    ("prefill", "reading a prompt", "67"),
+    ("decode", "writing, token by token", "67"),
+    ("STEP", "share of a whole step", "7"),
+    ("noise", "how much its times vary", "7"),
+    ("overhead", "neither bytes nor FLOPs", "7"),
+    ("seed", "draws the same answer again", "8"),
+    ("top p", "draw among the likeliest", "8"),
+    ("FROM", "a node, or the coordinator", "9"),
+    ("#14", "the number of a plan", "1345"),
+    ("!!", "the slowest stage", "1347"),
+    ("STALE", "silent for 3 s", ""),
+    ("OFFLINE", "it connects again by itself", ""),
+    ("rw", "capital letters may act", ""),
 )
 
 
-def _words(canvas: Canvas) -> Lines:
-    """A row each; scrolling reaches them where they do not fit."""
-    return (line(Span(" WORDS", "title")), *(_entry(word, text, canvas, WORD_CELLS) for word, text in WORDS))
+def _words(state: ConsoleState, canvas: Canvas, *, here: bool) -> Lines:
+    """A row each: those of this screen, or the others."""
+    page = str(state.ui.page.number)
+    title = Span(" WORDS", "title"), Span(" of this screen" if here else " elsewhere", "dim")
+    return (line(*title), *(_entry(word, text, canvas, WORD_CELLS) for word, text, pages in WORDS if (page in pages) is here))
 
 
-def _files() -> Lines:
+def _files(state: ConsoleState, width: int) -> Lines:
+    """Where settings and themes lie on this platform, and the variables that count."""
+    rows = [row for path in state.setup.files for row in _in_rows(path, width - FILE_CELLS)]
+    heads = [" FILES", *[""] * len(rows)]
     return (
-        line(Span(" FILES", "title"), " ~/.config/noodlecore/console.toml"),
-        line("       ~/.config/noodlecore/themes/*.toml"),
-        line(Span(" ENV", "title"), " NO_COLOR NOODLE_ASCII=1 NOODLE_TOKEN"),
+        *(line(Span(f"{head:<{FILE_CELLS}}", "title"), row) for head, row in zip(heads, rows, strict=False)),
+        line(Span(f"{' ENV':<{FILE_CELLS}}", "title"), "NO_COLOR NOODLE_ASCII=1 NOODLE_TOKEN"),
     )
+
+
+def _in_rows(path: str, width: int) -> list[str]:
+    """A path whose folders take a row more where it is long."""
+    rows = [""]
+    for part in re.findall(r"[^/\\]*[/\\]?", path):
+        if rows[-1] and len(rows[-1]) + len(part) > width:
+            rows.append(" ")
+        rows[-1] += part
+    return rows

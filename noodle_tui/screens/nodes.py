@@ -99,7 +99,7 @@ def _stage(row: NodeRow, canvas: Canvas) -> Lines:
         return ()
     excess = signed_percent(stage.compute_p50_s / stage.planned_s - 1 if stage.num_steps and stage.planned_s > 0 else None)
     times = f"p50 {with_ms(stage.compute_p50_s)}  p95 {with_ms(stage.compute_p95_s)}  planned {with_ms(stage.planned_s)} {excess}"
-    hop = f"hop after {with_ms(stage.hop_p50_s)} planned {ms(stage.planned_hop_s)}"
+    hop = f"hop after {with_ms(stage.hop_p50_s)} planned {with_ms(stage.planned_hop_s)}"
     around = f"waits {with_ms(stage.queue_p50_s)} before, {hop}, {stage.num_steps} steps"
     width = min(60, canvas.width - 34)
     graph = sparkline(stage.history_s, stage.planned_s or stage.compute_p50_s, width, canvas.glyphs, graph="stage")

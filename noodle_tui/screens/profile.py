@@ -9,11 +9,13 @@ from noodle_tui.core.pages import PROFILE_METRICS, Page
 from noodle_tui.core.profile_view import LayerTime, PhaseView, ProfileView
 from noodle_tui.listings import cursor_row, table_of
 from noodle_tui.listings.layers import HOW_TO, LayerRow, phase_of
+from noodle_tui.listings.nodes import NodeRow
 from noodle_tui.listings.stages import StageRow, stage_rows
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.figures import age, clock, ms, percent, with_ms
 from noodle_tui.text.lines import BLANK, Canvas, Line, Lines, Span, fit, line, width_of, wrap
 from noodle_tui.text.tables import draw_table
+from noodle_tui.widgets.history.trends import Trend, filling, of_node
 from noodle_tui.widgets.plan.stage_split import memory_lines, per_item_lines, split_lines
 
 _NUMBER = re.compile(r"\.\d+(?=\.|$)")
@@ -43,7 +45,26 @@ def profile_body(state: ConsoleState, canvas: Canvas) -> Lines:
     served = _served(state, phase, row, canvas) if row is not None else ()
     fits = len(head) + len(rows) + len(below) + len(served) + 2 <= canvas.height
     shown = (*head, *rows, BLANK, *below, *((BLANK, *served) if served and fits else ()))
-    return (*shown, *_everywhere(phase, canvas.sized(canvas.width, canvas.height - len(shown))))[: canvas.height]
+    shown += _everywhere(phase, canvas.sized(canvas.width, canvas.height - len(shown)))
+    shown += _slowest(phase, canvas.sized(canvas.width, (canvas.height - len(shown)) // 2))
+    return (*shown, *filling(state, _of_owner(state, phase, row), canvas.sized(canvas.width, canvas.height - len(shown))))[: canvas.height]
+
+
+def _of_owner(state: ConsoleState, phase: PhaseView, row: LayerRow | None) -> tuple[Trend, ...]:
+    """Graphs of the node that runs the chosen item, if it is this model that serves."""
+    owner = _owner(state, phase, row) if row is not None else None
+    return of_node(state, NodeRow(owner.node, owner.index, owner.stage)) if owner is not None and owner.node is not None else ()
+
+
+def _slowest(phase: PhaseView, canvas: Canvas) -> Lines:
+    """Where there still is room: the layers of all items one by one, the slowest first."""
+    layers = sorted((layer for layer in phase.layers if layer.item is not None), key=lambda layer: -layer.self_s)
+    if canvas.height < 5 or len(layers) < 2:
+        return ()
+    shown = layers[: canvas.height - 2]
+    title = line(Span(" SLOWEST LAYERS", "title"), Span(f"  {len(shown)} of {len(layers)}, of every item", "dim"))
+    width = max(8, min(40, canvas.width - 60))
+    return (BLANK, title, *(_layer(layer, layers[0].self_s or 1.0, width, canvas) for layer in shown))
 
 
 def _everywhere(phase: PhaseView, canvas: Canvas) -> Lines:
@@ -75,12 +96,21 @@ def _doubtful(state: ConsoleState, view: ProfileView, canvas: Canvas) -> Lines:
 
 def _served(state: ConsoleState, phase: PhaseView, row: LayerRow, canvas: Canvas) -> Lines:
     """The same while serving, if it is this model that serves: the stage of the item, its memory, and an item on every node."""
-    if state.shown is None or state.shown.status.model.num_items != len(phase.items):
+    if not _serves(state, phase):
         return ()
-    stages = stage_rows(state)
-    owner = next((stage for stage in stages if stage.stage.start <= row.item.index < stage.stage.stop), None)
+    owner = _owner(state, phase, row)
     split, memory = (split_lines(owner.stage, f" {owner.name} ", canvas), _memory(phase, owner, canvas)) if owner else ((), ())
-    return (*split, *memory, *per_item_lines(stages, canvas))
+    return (*split, *memory, *per_item_lines(stage_rows(state), canvas))
+
+
+def _serves(state: ConsoleState, phase: PhaseView) -> bool:
+    return state.shown is not None and state.shown.status.model.num_items == len(phase.items)
+
+
+def _owner(state: ConsoleState, phase: PhaseView, row: LayerRow) -> StageRow | None:
+    """The stage that runs the item."""
+    stages = stage_rows(state) if _serves(state, phase) else ()
+    return next((stage for stage in stages if stage.stage.start <= row.item.index < stage.stage.stop), None)
 
 
 def _memory(phase: PhaseView, owner: StageRow, canvas: Canvas) -> Lines:

@@ -74,17 +74,17 @@ def _difference(state: ConsoleState, row: StrategyRow, canvas: Canvas) -> Lines:
         return (
             line(Span(" move down to a strategy to see what it would change", "dim")),
             *unknown_lines(unknowns(state, present), canvas),
-            *(_stages(state, present, present) if present is not None and has_room else ()),
+            *(_stages(state, present) if present is not None and has_room else ()),
         )
     detail = detail or canvas.height > ROWS_OF_DETAIL + len(row.plan.stages)
     chosen = base_of(state)[0]
     unknown = (*(row.move.unknowns if row.move else ()), *unknowns(state, present))
-    against = state.ui.compare_strategy if chosen else "current"
+    against = state.ui.compare_strategy if chosen else "now"
     return (
         line(Span(f" DIFF {against} > {row.name}", "title"), Span(f"   {error_band(state, present)}", "dim")),
         *(_evidence(state, canvas) if row.is_suggestion else ()),
         *(move_lines(row.move, canvas) if chosen is None else ()),
-        *((*_stages(state, present, row.plan), *memory_lines(row.move, canvas)) if detail else ()),
+        *((*_stages(state, row.plan), *memory_lines(row.move, canvas)) if detail else ()),
         *unknown_lines(unknown, canvas, len(unknown) if detail else max(1, canvas.height - ROWS_OF_DIFFERENCE)),
         *plan_difference(chosen or present, row.plan, canvas, "base" if chosen else "now", measured(state, row)),
     )
@@ -133,17 +133,14 @@ def error_band(state: ConsoleState, base: Plan) -> str:
     return f"error band: median {typical}, worst {signed_percent(worst)} {name}"
 
 
-def _stages(state: ConsoleState, base: Plan, plan: Plan) -> Lines:
+def _stages(state: ConsoleState, plan: Plan) -> Lines:
     """The candidate stage by stage, beside what its node has now."""
-    now = {stage.node_id: (stage, base.stage_s[i] if base.stage_s else 0.0) for i, stage in enumerate(base.stages)}
-    measured_s = {stage.worker_id: stage.compute_p50_s for stage in state.latest.status.stages} if state.latest else {}
+    now = {stage.worker_id: stage for stage in state.latest.status.stages} if state.latest else {}
     rows = []
     for i, (stage, time_s) in enumerate(zip(plan.stages, plan.stage_s, strict=False)):
-        old, old_s = now.get(stage.node_id, (None, 0.0))
-        before = "has no stage now"
+        old, before = now.get(stage.node_id), "has no stage now"
         if old is not None:
-            seen = ms(measured_s.get(stage.node_id, 0.0))
-            before = f"now {old.start}-{old.stop - 1}, {ms(old_s)} planned, {seen} measured"
+            before = f"now {old.start}-{old.stop - 1}, {ms(old.planned_s)} planned, {ms(old.compute_p50_s)} measured"
         items = f"{stage.start}-{stage.stop - 1}"
         rows.append(line(f" S{i} {stage.node_id:<14} items {items:<7} {ms(time_s):>6}ms   ", Span(before, "dim")))
     return tuple(rows)

@@ -47,7 +47,13 @@ def key_line(state: ConsoleState, canvas: Canvas, *, typing: bool = False) -> Li
 
 def _typing(state: ConsoleState) -> list[str]:
     leave = "esc stop the answer" if state.generation.running else "esc then {screen.overview}-{screen.logs} screens"
-    return [leave, "tab settings", "alt+enter line", "up last prompts", "enter send", "{app.interrupt} quit"]
+    return [leave, "tab settings", "alt+enter line", "up last prompts", "enter send", *_help(state), "{app.interrupt} quit"]
+
+
+def _help(state: ConsoleState) -> list[str]:
+    """The key of the help that is no text, if there is one."""
+    names = next(key.label for key in state.keys if key.id == "app.help").split(" ")
+    return [f"{name} help" for name in names if len(name) > 1][:1]
 
 
 def _words(state: ConsoleState) -> list[str]:

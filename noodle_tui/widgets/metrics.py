@@ -9,7 +9,7 @@ from engine.diagnosis.diagnose import memory_share
 from noodle_tui.glyphs import Glyphs
 from noodle_tui.listings.nodes import kv_share, over_plan
 from noodle_tui.listings.sessions import first_token_s
-from noodle_tui.listings.stage_times import bottleneck_hop, bottleneck_index, has_slow_hop, stage_s, whole_step_s
+from noodle_tui.listings.stage_times import bottleneck_hop, bottleneck_index, has_slow_hop, stage_s, step_times, whole_step_s
 from noodle_tui.state import ConsoleState
 from noodle_tui.text.figures import age, ms, percent, rate, signed_percent, up_for, with_ms
 from noodle_tui.text.lines import Canvas, Line, Lines, Span, beside, crop, line, pad, width_of
@@ -96,11 +96,12 @@ def _left(state: ConsoleState, status: ClusterStatus, canvas: Canvas) -> Lines:
 def _step_graphs(state: ConsoleState, status: ClusterStatus, cells: int, glyphs: Glyphs) -> Line:
     """Median and 95th percentile, each with its graph on the scale of 0 to twice the plan."""
     parts: list[Span | str] = [_label("STEP")]
+    planned_s, _ = step_times(status)
     for name, now_s, known in (
         ("p50", status.speed.step_p50_s, [sample.step_p50_s for sample in state.history.samples]),
         ("p95", status.speed.step_p95_s, [sample.step_p95_s for sample in state.history.samples]),
     ):
-        parts += [f"{name} {with_ms(now_s):>6} [", *sparkline(known, status.speed.predicted_step_s, cells, glyphs, graph="step"), "]  "]
+        parts += [f"{name} {with_ms(now_s):>6} [", *sparkline(known, planned_s, cells, glyphs, graph="step"), "]  "]
     return line(*parts)
 
 

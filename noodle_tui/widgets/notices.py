@@ -89,7 +89,7 @@ def _phase(state: ConsoleState, canvas: Canvas) -> Lines:
     status = state.shown.status
     lost = any(node.state is NodeState.LOST for node in status.nodes)
     head = Span("DEGRADED", "error") if lost or status.failure else Span(str(status.phase), "accent")
-    sentence = status.failure or _gathering(status) or status.detail
+    sentence = (status.failure or _gathering(status) or status.detail).removeprefix(f"{status.phase} ")
     rows = [line(" ", head, f"  {row}") if not i else line(f" {row}") for i, row in enumerate(wrap(sentence, canvas.width - 13)[:2])]
     return tuple(rows)
 

@@ -348,3 +348,21 @@ def test_detection_is_free_of_scale(scale: float) -> None:
         pipeline.run(1500)
         found.append((pipeline.planner.watch.metrics.num_alarms, sizes(pipeline)))
     assert found[0] == found[1]
+
+
+def test_a_busy_machine_is_told_of_once_and_counted() -> None:
+    """All nodes together become slower and faster again without an end: every time the plan is looked at, and stays."""
+    pipeline = Pipeline(noise=0.05)
+    pipeline.run(800)
+    for turn in range(30):
+        pipeline.factors = dict.fromkeys(pipeline.nodes, 1.7 if turn % 2 else 1.0)
+        pipeline.run(100)
+    (decline,) = pipeline.verdicts(Verdict.DECLINE)
+    told = [d for d in pipeline.decisions if d.decision_id == decline.decision_id]
+    assert decline.num_times > 8 and [d.num_times for d in told] == [2**k for k in range(decline.num_times.bit_length())]
+    assert len(pipeline.decisions) < len(told) + 4 and told[-1].sentence.startswith(f"{told[-1].num_times} times in ")
+    pipeline.planner.set_mode(Mode.SUGGEST, pipeline.now_s)
+    pipeline.factors = dict.fromkeys(pipeline.nodes, 3.0)
+    pipeline.run(400)
+    kept, anew = pipeline.verdicts(Verdict.DECLINE)
+    assert kept == decline and anew.num_times < kept.num_times, "an operator's word begins it anew"

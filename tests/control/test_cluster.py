@@ -268,14 +268,14 @@ def test_an_operators_request_is_checked_and_an_unchanged_plan_moves_nothing() -
 
 def test_draining_moves_the_items_away() -> None:
     driver = Driver().start()
-    driver.feed(on.DrainRequested("w2"))
+    driver.feed(on.DrainRequested(("w2",)))
     assert driver.cluster.plan is not None and {s.node_id for s in driver.cluster.plan.stages} == {"w1", "w3"}
     assert driver.cluster.plan_version == 2
     with pytest.raises(NotFound):
-        driver.feed(on.DrainRequested("nobody"))
-    driver.feed(on.DrainRequested("w1"))
+        driver.feed(on.DrainRequested(("nobody",)))
+    driver.feed(on.DrainRequested(("w1",)))
     with pytest.raises(Refused, match="only worker"):
-        driver.feed(on.DrainRequested("w3"))
+        driver.feed(on.DrainRequested(("w3",)))
 
 
 def test_queued_sessions_time_out_with_the_reason() -> None:
@@ -355,7 +355,7 @@ def act(driver: Driver, action: str, which: int, size: int, new_id: str, prompts
     elif action == "join":
         driver.join(worker_id)
     elif action == "drain":
-        driver.feed(on.DrainRequested(worker_id))
+        driver.feed(on.DrainRequested((worker_id,)))
     elif action == "beat" and member:
         driver.beat(worker_id)
     elif action == "tick":

@@ -19,7 +19,7 @@ def test_every_request_is_refused_when_the_plan_is_another_one() -> None:
     driver.submit("s1")
     for request in (
         on.ReplanRequested(7, ""),
-        on.DrainRequested("w2", 7),
+        on.DrainRequested(("w2",), 7),
         on.SessionCancelled("s1", "test", 7),
     ):
         with pytest.raises(Refused, match="#1 now, the request was made for #7: look again"):
@@ -33,7 +33,7 @@ def test_requests_for_the_plan_that_serves_are_carried_out() -> None:
     driver.feed(on.SessionCancelled("s1", "test", 1))
     assert "s1" in driver.finished
     driver.answer_all()
-    driver.feed(on.DrainRequested("w2", 1))
+    driver.feed(on.DrainRequested(("w2",), 1))
     assert driver.cluster.plan_version == 2
     with pytest.raises(NotFound):
         driver.feed(on.SessionCancelled("s1", "test", 2))
@@ -43,7 +43,7 @@ def test_while_a_move_is_under_way_nobody_else_may_begin_one() -> None:
     driver = Driver(hold_moves=True).start()
     driver.feed(on.ReplanRequested(1, "", OTHER))
     assert driver.cluster.plan_version == 1
-    for request in (on.ReplanRequested(1, ""), on.DrainRequested("w1", 1)):
+    for request in (on.ReplanRequested(1, ""), on.DrainRequested(("w1",), 1)):
         with pytest.raises(Refused, match="a move to #2 is under way"):
             driver.feed(request)
     driver.hold_moves = False
@@ -60,7 +60,7 @@ def test_a_wish_that_waits_for_its_turn_is_not_overwritten() -> None:
     first = (Stage("w1", 0, 1), Stage("w2", 1, 5))
     driver.feed(on.ReplanRequested(1, "", first))
     assert driver.cluster.rebalancer.move is None
-    for request in (on.ReplanRequested(1, "cost"), on.DrainRequested("w2", 1)):
+    for request in (on.ReplanRequested(1, "cost"), on.DrainRequested(("w2",), 1)):
         with pytest.raises(Refused, match="another change of plan was requested"):
             driver.feed(request)
     driver.now_s = 5.0

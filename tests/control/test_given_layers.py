@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
+from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
+from engine.data.plan import Stage
 from engine.data.status import Phase
 from tests.control.harness import Driver
 
@@ -36,3 +40,22 @@ def test_an_operator_may_ask_for_a_search_instead() -> None:
     driver = started(2, 1, 4)
     assert [s.num_items for s in driver.cluster.preview("balanced").stages] in ([3, 2], [2, 3])
     assert [s.num_items for s in driver.cluster.preview().stages] == [1, 4]
+
+
+FOUND = (Stage("w1", 0, 2), Stage("w2", 2, 4), Stage("w3", 4, 5))
+
+
+@pytest.mark.parametrize(("strategy", "stages"), [("", ()), ("balanced", ()), ("balanced", FOUND)])
+def test_once_a_search_was_asked_for_the_counts_are_no_more(strategy: str, stages: tuple[Stage, ...]) -> None:
+    """And what follows later, such as a drain, does not go back to them."""
+    driver = started(3, 1, 3, 1)
+    driver.feed(on.ReplanRequested(1, strategy, stages))
+    assert driver.cluster.plan is not None and sorted(s.num_items for s in driver.cluster.plan.stages) == [1, 2, 2]
+    driver.feed(on.DrainRequested(("w1",)))
+    assert driver.cluster.plan_version == 3 and [s.node_id for s in driver.cluster.plan.stages] == ["w2", "w3"]
+
+
+def test_an_operators_own_stages_leave_the_counts_as_they_are() -> None:
+    driver = started(3, 1, 3, 1)
+    driver.feed(on.ReplanRequested(1, "", FOUND))
+    assert driver.cluster.plan_version == 2 and driver.cluster.config.layers == (1, 3, 1)

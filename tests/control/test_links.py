@@ -291,7 +291,7 @@ def test_a_link_that_breaks_before_a_move_is_committed_drops_the_move() -> None:
     before = driver.cluster.plan
     member = driver.cluster.members.get("w2")
     assert member is not None and before is not None
-    driver.feed(on.DrainRequested("w2"))
+    driver.feed(on.DrainRequested(("w2",)))
     move = driver.cluster.rebalancer.move
     assert move is not None
     driver.feed(on.LinkBroken("w1", "w3", move.new.plan_version, "silent"))

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from engine.control import events as on
-from engine.control.move_estimate import estimate_move, preview_without
+from engine.control.move_estimate import estimate_move, preview_of_drains
+from engine.control.nodes.members import Supposed
 from engine.data.errors import InvalidInput, NotFound, Refused
 from engine.data.measured_link import MeasuredLink
 from engine.data.model import Item
@@ -120,11 +121,11 @@ def test_memory_counts_every_tensor_once(data: some.DataObject) -> None:
 
 def test_what_draining_would_lead_to_is_what_draining_leads_to() -> None:
     driver = Driver().start()
-    told = preview_without(driver.cluster, "w2")
+    told = preview_of_drains(driver.cluster, Supposed(drained=("w2",)))
     assert driver.cluster.plan_version == 1 and {s.node_id for s in told.stages} == {"w1", "w3"}
-    driver.feed(on.DrainRequested("w2"))
+    driver.feed(on.DrainRequested(("w2",)))
     assert driver.cluster.plan is not None and driver.cluster.plan.stages == told.stages
     with pytest.raises(NotFound, match="w9 is not in the cluster"):
-        preview_without(driver.cluster, "w9")
+        preview_of_drains(driver.cluster, Supposed(drained=("w9",)))
     with pytest.raises(Infeasible):
-        preview_without(Driver(num_workers=1).start().cluster, "w1")
+        preview_of_drains(Driver(num_workers=1).start().cluster, Supposed(drained=("w1",)))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.control import commands as do
 from engine.control import events as on
 from engine.control.cluster import Cluster, ClusterConfig
-from engine.control.move_estimate import preview_with, preview_without
+from engine.control.move_estimate import preview_of_drains
 from engine.control.nodes import members
-from engine.control.placement import num_stages
+from engine.control.nodes.members import Supposed
+from engine.control.placement import num_stages, plan_for
 from engine.control.status import cluster_status
 from engine.data.errors import NotFound, Refused, Stale
 from engine.data.plan import Plan, Stage
@@ -34,39 +39,39 @@ def lose(driver: Driver, worker_id: str) -> None:
 
 def test_an_undrained_node_gets_items_again_as_its_preview_said() -> None:
     driver = Driver().start()
-    driver.feed(on.DrainRequested("w2"))
+    driver.feed(on.DrainRequested(("w2",)))
     assert nodes_of(driver) == ["w1", "w3"] and drained(driver) == [("w2",)]
-    promised = preview_with(driver.cluster, "w2")
-    driver.feed(on.UndrainRequested("w2", driver.cluster.plan_version))
+    promised = preview_of_drains(driver.cluster, Supposed(undrained=("w2",)))
+    driver.feed(on.UndrainRequested(("w2",), driver.cluster.plan_version))
     assert driver.cluster.plan is not None and driver.cluster.plan.stages == promised.stages and "w2" in nodes_of(driver)
     assert drained(driver) == [("w2",), ()] and any("takes part again" in text for text in driver.texts())
 
 
 def test_a_drained_node_is_not_drained_twice_and_promises_nothing() -> None:
     driver = Driver().start()
-    driver.feed(on.DrainRequested("w2"))
+    driver.feed(on.DrainRequested(("w2",)))
     with pytest.raises(Refused, match="w2 is drained already: `noodle-engine undrain w2`"):
-        driver.feed(on.DrainRequested("w2"))
+        driver.feed(on.DrainRequested(("w2",)))
     with pytest.raises(Refused, match="drained already"):
-        preview_without(driver.cluster, "w2")
+        preview_of_drains(driver.cluster, Supposed(drained=("w2",)))
     assert driver.cluster.plan_version == 2
 
 
 def test_what_is_not_drained_cannot_be_undrained() -> None:
     driver = Driver().start()
-    for ask in (lambda: driver.feed(on.UndrainRequested("w1")), lambda: preview_with(driver.cluster, "w1")):
+    for ask in (lambda: driver.feed(on.UndrainRequested(("w1",))), lambda: preview_of_drains(driver.cluster, Supposed(undrained=("w1",)))):
         with pytest.raises(Refused, match="w1 is not drained"):
             ask()
     with pytest.raises(NotFound, match="no node is called w9"):
-        driver.feed(on.UndrainRequested("w9"))
-    driver.feed(on.DrainRequested("w2"))
+        driver.feed(on.UndrainRequested(("w9",)))
+    driver.feed(on.DrainRequested(("w2",)))
     with pytest.raises(Refused, match="the plan is #2 now, the request was made for #1"):
-        driver.feed(on.UndrainRequested("w2", 1))
+        driver.feed(on.UndrainRequested(("w2",), 1))
 
 
 def test_a_drain_outlives_the_process_and_the_coordinator() -> None:
     driver = Driver().start()
-    driver.feed(on.DrainRequested("w2"))
+    driver.feed(on.DrainRequested(("w2",)))
     lose(driver, "w2")
     driver.join("w2")
     assert nodes_of(driver) == ["w1", "w3"] and driver.cluster.plan_version == 2  # its return changes no plan
@@ -84,7 +89,7 @@ def test_a_node_drained_before_the_first_plan_is_not_waited_for() -> None:
     driver.feed(on.ModelReady(card()))
     for worker_id in ("w1", "w2"):
         driver.join(worker_id)
-    driver.feed(on.DrainRequested("w1"))
+    driver.feed(on.DrainRequested(("w1",)))
     assert driver.cluster.plan is None
     driver.join("w3")
     assert nodes_of(driver) == ["w2", "w3"]
@@ -92,13 +97,13 @@ def test_a_node_drained_before_the_first_plan_is_not_waited_for() -> None:
 
 def test_where_only_drained_nodes_are_left_the_way_out_is_said_and_works() -> None:
     driver = Driver(num_workers=2).start()
-    driver.feed(on.DrainRequested("w2"))
+    driver.feed(on.DrainRequested(("w2",)))
     lose(driver, "w1")
     driver.now_s += 1.0
     driver.feed(on.Tick())
     assert driver.cluster.phase is Phase.GATHERING
     assert "`noodle-engine undrain w2` takes one in again" in cluster_status(driver.cluster, "c", driver.now_s).detail
-    driver.feed(on.UndrainRequested("w2"))
+    driver.feed(on.UndrainRequested(("w2",)))
     driver.now_s += 1.0
     driver.feed(on.Tick())
     assert nodes_of(driver) == ["w2"] and "undrain" not in cluster_status(driver.cluster, "c", driver.now_s).detail
@@ -110,7 +115,7 @@ def test_only_a_lost_node_can_be_forgotten_and_then_it_is_gone() -> None:
         driver.feed(on.ForgetRequested("w2"))
     with pytest.raises(NotFound, match="no node is called w9"):
         driver.feed(on.ForgetRequested("w9"))
-    driver.feed(on.DrainRequested("w2"))
+    driver.feed(on.DrainRequested(("w2",)))
     lose(driver, "w2")
     driver.feed(on.ForgetRequested("w2"))
     status = cluster_status(driver.cluster, "c", driver.now_s)
@@ -125,7 +130,7 @@ def test_of_lost_nodes_the_last_ones_are_remembered_and_those_that_are_drained(m
     monkeypatch.setattr(members, "MAX_LOST", 3)
     driver = Driver(num_workers=2).start()
     driver.join("kept")
-    driver.feed(on.DrainRequested("kept"))
+    driver.feed(on.DrainRequested(("kept",)))
     lose(driver, "kept")
     for number in range(6):
         driver.now_s += 1.0
@@ -164,10 +169,46 @@ def test_a_node_more_than_expected_can_be_forgotten_without_the_rest_being_fewer
     assert driver.cluster.gathering.num_expected == 2
 
 
+# --- several nodes at once -----------------------------------------------------------------------------------------
+@given(st.lists(st.sampled_from([0.5, 1.0, 2.0, 3.0]), min_size=3, max_size=5), st.data())
+def test_one_plan_leaves_several_nodes_out_and_is_that_of_a_cluster_without_them(times: list[float], data: st.DataObject) -> None:
+    names = [f"w{i + 1}" for i in range(len(times))]
+    out = tuple(data.draw(st.lists(st.sampled_from(names), unique=True, min_size=1, max_size=len(names) - 1)))
+    driver = Driver(len(names), times=dict(zip(names, times, strict=True))).start()
+    promised = preview_of_drains(driver.cluster, Supposed(drained=out))
+    whole = driver.cluster.problem()
+    nodes, ends = (tuple(part for part in parts if part.node_id not in out) for parts in (whole.nodes, whole.coordinator))
+    reference = plan_for(replace(whole, nodes=nodes, coordinator=ends), driver.cluster.config, driver.cluster.strategy, 2, (), False)
+    assert promised.stages == reference.stages and promised.bottleneck_s == reference.bottleneck_s
+    served = {*nodes_of(driver)} & {*out}
+    driver.feed(on.DrainRequested(out, 1))
+    assert driver.cluster.plan is not None and driver.cluster.plan.stages == promised.stages
+    assert driver.cluster.plan_version == (2 if served else 1), "one move for all of them, none where they held nothing"
+    assert drained(driver) == [tuple(sorted(out))]
+    back = preview_of_drains(driver.cluster, Supposed(undrained=out))
+    driver.feed(on.UndrainRequested(out))
+    assert driver.cluster.plan.stages == back.stages and drained(driver)[-1] == ()
+
+
+def test_of_several_nodes_all_are_drained_or_none() -> None:
+    driver = Driver().start()
+    driver.feed(on.DrainRequested(("w2",)))
+    for names, why in (
+        (("w1", "w2"), "w2 is drained already"),
+        (("w1", "w9"), "worker w9 is not in the cluster"),
+        (("w1", "w3"), "w1, w3 are the only workers that can hold the model"),
+    ):
+        with pytest.raises((Refused, NotFound), match=why):
+            driver.feed(on.DrainRequested(names))
+    with pytest.raises(Refused, match="w1 is not drained"):
+        driver.feed(on.UndrainRequested(("w2", "w1")))
+    assert driver.cluster.members.drained == ("w2",) and driver.cluster.plan_version == 2
+
+
 # --- a worker that is to end ----------------------------------------------------------------------------------------
 def leave(driver: Driver, worker_id: str) -> None:
     member = driver.cluster.members.named(worker_id)
-    driver.feed(on.DrainRequested(worker_id, generation=member.generation))
+    driver.feed(on.LeaveRequested(worker_id, member.generation))
 
 
 def test_a_worker_that_leaves_hands_over_and_its_end_is_no_loss() -> None:
@@ -193,7 +234,7 @@ def test_a_worker_that_ends_before_it_handed_over_is_lost_as_ever() -> None:
 def test_the_last_worker_and_a_former_process_cannot_leave() -> None:
     driver = Driver().start()
     with pytest.raises(Stale, match="registration 999 of w2 is not current"):
-        driver.feed(on.DrainRequested("w2", generation=999))
+        driver.feed(on.LeaveRequested("w2", 999))
     for worker_id in ("w1", "w2"):
         leave(driver, worker_id)
     with pytest.raises(Refused, match="w3 is the only worker that can hold the model"):

@@ -185,9 +185,8 @@ def nouns_of(cluster: Running) -> Nouns:
     read = read_folder(folder)
     ids = (*WORKERS, "nobody")
     addresses = (*(n.address for n in status.nodes), cluster.address, "127.0.0.1:1")
-    workers = dict.fromkeys(
-        ("worker_id", "node_id", "to_worker_id", "source_worker_id", "next_worker_id", "without_worker_id", "with_worker_id"), ids
-    )
+    drained = ("worker_ids", "without_worker_id", "without_worker_ids", "with_worker_id", "with_worker_ids")
+    workers = dict.fromkeys(("worker_id", "node_id", "to_worker_id", "source_worker_id", "next_worker_id", *drained), ids)
     versions = tuple(range(status.plan_version + 3))
     return {
         **workers,

@@ -1,4 +1,5 @@
-"""Makes a server process speak the protocol that its environment names, as an older or a newer release would."""
+"""Makes a server process speak the protocol that its environment names, as an older or a newer release would: `4`, or `4.0` with its
+revision."""
 
 from __future__ import annotations
 
@@ -10,4 +11,5 @@ VARIABLE = "NOODLE_TEST_PROTOCOL"
 
 
 def install() -> None:
-    version.PROTOCOL_VERSION = int(os.environ[VARIABLE])
+    protocol, _, revision = os.environ[VARIABLE].partition(".")
+    version.PROTOCOL_VERSION, version.REVISION = int(protocol), int(revision or version.REVISION)

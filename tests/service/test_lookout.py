@@ -35,6 +35,6 @@ def test_another_plan_is_looked_for_on_a_thread_and_once_for_the_same_facts(tmp_
 
     asyncio.run(look(0.0, OUTLOOK_S / 2, OUTLOOK_S, 2 * OUTLOOK_S))
     assert len(asked) == 1 and asked[0] is not threading.main_thread()
-    run.feed(on.DrainRequested("b"))
+    run.feed(on.DrainRequested(("b",)))
     asyncio.run(look(3 * OUTLOOK_S))
     assert len(asked) == 2

@@ -21,10 +21,11 @@ from tests.service.test_live import until
 
 @dataclass
 class Operated:
-    """Two workers, w1 and w2, and a coordinator with a journal."""
+    """Workers w1, w2 and so on, and a coordinator with a journal."""
 
     nursery: Nursery
     state: Path
+    num_workers: int = 2
     address: str = "127.0.0.1:0"
     pids: dict[str, int] = field(default_factory=dict)
 
@@ -35,7 +36,7 @@ class Operated:
             "--random-weights",
             "0",
             "--workers",
-            "2",
+            str(self.num_workers),
             "--strategy",
             "balanced",
             "--state-dir",
@@ -66,11 +67,11 @@ class Operated:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Operated]:
-    operated = Operated(Nursery(), tmp_path / "state")
+def cluster(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Operated]:
+    operated = Operated(Nursery(), tmp_path / "state", getattr(request, "param", 2))
     operated.start_coordinator()
-    for worker_id in ("w1", "w2"):
-        operated.start_worker(worker_id)
+    for number in range(operated.num_workers):
+        operated.start_worker(f"w{number + 1}")
     operated.until(lambda s: s.phase is Phase.SERVING)
     yield operated
     operated.nursery.close()
@@ -108,3 +109,18 @@ def test_a_drain_can_be_taken_back_and_outlives_a_crash_and_a_lost_node_can_be_f
     assert json.loads(cluster.ask("acknowledge", "--json"))["num_warnings"] > 0
     assert warned not in cluster.ask("status")
     assert "there is no event 99999 yet" in cluster.ask("acknowledge", "99999", code=2)
+
+
+@pytest.mark.parametrize("cluster", [3], indirect=True)
+def test_several_nodes_are_drained_with_one_plan_and_taken_in_again_with_one(cluster: Operated) -> None:
+    before = cluster.until(lambda s: len(s.stages) == 3)
+    assert "worker w9 is not in the cluster" in cluster.ask("drain", "w1", "w9", code=1)
+    seen = str(before.plan_version)
+    plan = json.loads(cluster.ask("drain", "w3", "w1", "w3", "--for-plan", seen, "--json"))
+    assert [s["node_id"] for s in plan["stages"]] == ["w2"]
+    status = cluster.until(serves_on("w2"))
+    assert status.plan_version == before.plan_version + 1, "there was no plan between"
+    assert [n.is_drained for n in status.nodes] == [True, False, True]
+    cluster.ask("undrain", "w1", "w3", "--json")
+    status = cluster.until(lambda s: len(s.stages) == 3)
+    assert status.plan_version == before.plan_version + 2 and not any(n.is_drained for n in status.nodes)

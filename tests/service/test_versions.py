@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from engine.commands.cluster.generate import transcribe
-from engine.data.errors import InvalidInput, Refused
+from engine.data.errors import InvalidInput, NotFound, Refused
 from engine.data.version import PROTOCOL_VERSION, Version, check_protocol
 from engine.service.client import Client
 from engine.service.incoming import check_version
@@ -18,11 +18,12 @@ from tests.service.nursery import Nursery
 from tests.service.reference import reference
 from tests.service.test_live import ask, events, until
 
+COORDINATOR = ("--model", MODEL, "--random-weights", "0", "--workers", "1", "--listen", "127.0.0.1:0")
+
 
 @pytest.mark.parametrize(("by", "who"), [(-1, "worker old"), (1, "the coordinator")])
 def test_a_worker_of_another_protocol_is_refused_by_name_and_ends(nursery: Nursery, by: int, who: str) -> None:
-    arguments = ["--model", MODEL, "--random-weights", "0", "--workers", "1", "--listen", "127.0.0.1:0"]
-    address = str(nursery.start("coordinator", *arguments)[1]["address"])
+    address = str(nursery.start("coordinator", *COORDINATOR)[1]["address"])
     its = ["--join", address, "--threads", "1", "--memory", "500M", "--kv-memory", "50M"]
     changed = {other_protocol.VARIABLE: str(PROTOCOL_VERSION + by)}
     pid, _ = nursery.start("worker", *its, "--id", "old", env=changed, prepare=other_protocol.__name__)
@@ -38,6 +39,27 @@ def test_a_worker_of_another_protocol_is_refused_by_name_and_ends(nursery: Nurse
             await until(client, lambda status: bool(status.stages))
             answer = await transcribe(client, ask((1, 2, 3), 4))
             assert ids(answer) == reference(MODEL, (1, 2, 3), 4)
+
+    asyncio.run(work())
+
+
+def test_a_coordinator_that_drains_one_node_at_a_time_is_asked_for_no_more(nursery: Nursery) -> None:
+    """It would read no name at all in a request for several, so that even then it drains nobody."""
+    older = {other_protocol.VARIABLE: f"{PROTOCOL_VERSION}.0"}
+    address = str(nursery.start("coordinator", *COORDINATOR, env=older, prepare=other_protocol.__name__)[1]["address"])
+
+    async def work() -> None:
+        async with Client(address) as client:
+            for late in (client.plan(without=("w1", "w2")), client.drain(("w1", "w2")), client.undrain(("w1", "w2"))):
+                with pytest.raises(
+                    Refused, match=r"the coordinator is .* drains one node at a time: name one, or bring the coordinator up"
+                ):
+                    await late
+            with pytest.raises(NotFound, match="worker w1 is not in the cluster"):
+                await client.drain(("w1",))
+            for nobody in ("", ()):
+                with pytest.raises(NotFound, match="worker  is not in the cluster"):
+                    await client.drain(nobody)
 
     asyncio.run(work())
 

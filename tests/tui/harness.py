@@ -50,13 +50,13 @@ class FakeLink:
     async def run(self) -> None:
         await asyncio.Event().wait()
 
-    async def plan(self, strategy: str, stages: Sequence[Stage] = (), without: str = "", including: str = "") -> Plan:
+    async def plan(self, strategy: str, stages: Sequence[Stage] = (), without: Sequence[str] = (), including: Sequence[str] = ()) -> Plan:
         self.strategies.append(strategy)
         if stages and tuple(stages) == frames.present().stages and self.present is not None:
             return self.present
         if stages:
             return frames.plan("given", (0, *(stage.stop for stage in stages)))
-        found = self.plans.get(f"without {without}" if without else f"including {including}" if including else strategy)
+        found = self.plans.get(f"without {' '.join(without)}" if without else f"including {' '.join(including)}" if including else strategy)
         if isinstance(found, Plan):
             return found
         raise found or InvalidInput(f"strategy {strategy!r} is unknown: choose one of balanced, cost")

@@ -158,7 +158,7 @@ def test_drain_and_cancel_name_their_target() -> None:
         assert "CANCEL SESSION s-1" in shown(app)
         await agree(app, pilot)
         await asked(app, pilot)
-        assert link_of(app).calls == [("drain", "cpu-b", 14), ("cancel", "s-1", 14)], "both carry the plan that was seen"
+        assert link_of(app).calls == [("drain", ("cpu-b",), 14), ("cancel", "s-1", 14)], "both carry the plan that was seen"
 
     run(test, (80, 30))
 
@@ -211,7 +211,7 @@ def test_rw_elevates_without_a_restart() -> None:
         await asked(app, pilot)
         await agree(app, pilot)
         await asked(app, pilot)
-        assert link_of(app).calls == [("drain", "gpu-a", 14)]
+        assert link_of(app).calls == [("drain", ("gpu-a",), 14)]
 
     run(test, connect="10.0.0.5:7070")
 
@@ -230,7 +230,7 @@ def test_what_if_compares_what_the_coordinator_offers_and_a_applies_the_chosen_o
         await asked(app, pilot)
         assert app.state.ui.page is Page.WHATIF
         rows = [row.split()[0].lstrip(">") for row in shown(app).split("\n")[5:11]]
-        assert rows == ["current", "measured", "brand_new", "balanced", "cost", "memory_aware"], "by bottleneck, refused ones last"
+        assert rows == ["planned", "measured", "brand_new", "balanced", "cost", "memory_aware"], "by bottleneck, refused ones last"
         assert "does not fit pi-d" in shown(app) and "latency_optimized" not in shown(app)
         await pilot.press("down", "down", "A")
         await asked(app, pilot)
@@ -559,7 +559,7 @@ def test_U_takes_back_what_was_done_last_after_a_preview() -> None:
         assert drained[0] == "drain" and "UNDRAIN cpu-b" in shown(app)
         await agree(app, pilot)
         await finished(app, pilot, "action")
-        assert link_of(app).calls[-1][:2] == ("undrain", "cpu-b")
+        assert link_of(app).calls[-1][:2] == ("undrain", ("cpu-b",))
 
     run(test)
 
@@ -585,9 +585,9 @@ def test_U_takes_back_one_change_after_another_and_goes_through_them() -> None:
             assert f"UNDRAIN {name}" in shown(app) and f"DRAIN {name}: change {place}" in shown(app)
         await agree(app, pilot)
         await finished(app, pilot, "action")
-        assert link_of(app).calls[-1][:2] == ("undrain", "cpu-b")
+        assert link_of(app).calls[-1][:2] == ("undrain", ("cpu-b",))
         await drained(app, pilot, "U")
-        assert link_of(app).calls[-1][:2] == ("undrain", "gpu-c")
+        assert link_of(app).calls[-1][:2] == ("undrain", ("gpu-c",))
         await pilot.press("U")
         assert "nothing to take back" in shown(app), "what was taken back is no change to take back"
 
@@ -613,13 +613,14 @@ def test_what_was_done_on_one_cluster_is_not_taken_back_on_another() -> None:
     [
         (Preview("cluster.drain", "w2", 4), ("cluster.undrain", "w2")),
         (Preview("cluster.undrain", "w2", 4), ("cluster.drain", "w2")),
+        (Preview("cluster.drain", "w2", 4, also=("w3",)), ("cluster.undrain", "w2", "w3")),
         (Preview("cluster.rebalance", "", 4), ("cluster.rollback", "4")),
         (Preview("cluster.apply", "balanced", 4), ("cluster.rollback", "4")),
         (Preview("cluster.rollback", "2", 4), ("cluster.rollback", "4")),
         (Preview("cluster.auto", "auto", 4, mode="off"), ("cluster.auto", "off")),
-        (Preview("cluster.cancel", "s-1", 4), ("", "")),
-        (Preview("cluster.forget", "w2", 4), ("", "")),
+        (Preview("cluster.cancel", "s-1", 4), ()),
+        (Preview("cluster.forget", "w2", 4), ()),
     ],
 )
-def test_every_change_has_its_opposite_or_none(done: Preview, back: tuple[str, str]) -> None:
+def test_every_change_has_its_opposite_or_none(done: Preview, back: tuple[str, ...]) -> None:
     assert opposite(done) == back

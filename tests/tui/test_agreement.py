@@ -38,7 +38,7 @@ N = f"({_ANY})"
 PLACES: dict[str, tuple[str, ...]] = {
     "tokens a second": (rf"THROUGHPUT +{N} tok/s", rf"failed   {N} tok/s"),
     "step p95": (rf"STEP +p50 .*?  p95 +{N}ms", rf"STEP p95  {N}ms"),
-    "planned step": (rf"PLAN .* planned {N}ms  measured", rf"STEP p95  {_ANY}ms  0..2x plan {N}ms"),
+    "planned step": (rf"PLAN .* planned {N}ms  measured", rf"STEP p95  {_ANY}ms  0..2x plan {N}ms", rf"[> ]planned +{N} +{_ANY} S2"),
     "measured step": (rf"stages \+ hops {N}ms measured", rf"PLAN .* planned {_ANY}ms  measured {N}ms \(", rf"[> ]measured +{N} +{_ANY} S2"),
     "planned step of a cluster in which nothing runs": (rf"stages \+ hops {N}ms planned", rf"PLAN .* planned {N}ms(?!  measured)"),
     "running": (r"SESSIONS +(\d+) run ", r"(\d+) running"),
@@ -54,12 +54,16 @@ PLACES: dict[str, tuple[str, ...]] = {
         rf"S2 gpu-c  items .*\n +planned {_ANY}ms  measured {N}ms",
         rf"BOTTLENECK +S2 gpu-c {N}ms",
         rf"\|S2 gpu-c {N} ",
+        rf"S2 gpu-c .* planned, {N} measured",
+        rf"[> ]measured +{_ANY} +{_ANY} S2 +{N} gpu-c",
     ),
     "gpu-c planned": (
         rf"gpu-c p50  {_ANY}ms  0..2x plan {N}ms",
         rf"stage +p50 .* planned {N}ms",
         rf"S2 gpu-c  items .*\n +planned {N}ms",
         rf"BOTTLENECK +S2 gpu-c {_ANY}ms = \d+% of a step  planned {N}",
+        rf"S2 gpu-c .* {N} planned, {_ANY} measured",
+        rf"[> ]planned +{_ANY} +{_ANY} S2 +{N} gpu-c",
     ),
     "gpu-c memory share": (
         r" gpu-c: .*memory (\d+)%",
@@ -77,7 +81,7 @@ PLACES: dict[str, tuple[str, ...]] = {
 def some_status(seed: int) -> ClusterStatus:
     """Four nodes, of which the third is the slowest and the fullest; every figure of its own, so that none agrees by chance.
 
-    In one of eight nothing has run yet.
+    In one of eight nothing has run yet; half of the others run steps that are planned to take longer than one row alone.
     """
     chance = random.Random(seed)
     base, gib = frames.status(4), frames.GIB
@@ -105,6 +109,9 @@ def some_status(seed: int) -> ClusterStatus:
     if seed % 8 == 7:
         stages = tuple(replace(s, num_steps=0, compute_p50_s=0.0, compute_p95_s=0.0, hop_p50_s=0.0, queue_p50_s=0.0) for s in stages)
         speed = replace(speed, tokens_per_s=0.0, step_p50_s=0.0, step_p95_s=0.0, entry_hop_s=0.0)
+    elif seed % 2:
+        stages = tuple(replace(s, expected_s=s.predicted_s * chance.uniform(1.1, 2.0)) for s in stages)
+        speed = replace(speed, expected_step_s=speed.predicted_step_s * chance.uniform(1.1, 2.0))
     return replace(base, nodes=tuple(nodes), stages=stages, sessions=sessions, ended=ended, work=work, speed=speed)
 
 

@@ -7,7 +7,8 @@ import pytest
 from engine.data.plan import Plan
 from noodle_tui.core import messages as m
 from noodle_tui.glyphs import ASCII
-from noodle_tui.listings.base_plan import as_made, base_plan, gain_of
+from noodle_tui.listings.base_plan import as_planned, base_plan, gain_of
+from noodle_tui.listings.stage_times import step_times
 from noodle_tui.listings.strategies import strategy_rows
 from noodle_tui.screens.whatif import expectation, plan_difference, unknowns
 from noodle_tui.state import ConsoleState
@@ -40,28 +41,37 @@ def test_the_running_plan_has_no_gain_against_itself() -> None:
     assert "%)" not in expectation(asked(), present, again)
 
 
+def test_a_price_as_planned_is_no_second_figure_of_the_same_plan() -> None:
+    status = frames.status()
+    for share, names in ((1.0, ["planned", "measured"]), (1.02, ["planned", "measured"]), (1.2, ["planned", "current", "measured"])):
+        priced = frames.present(round_trip_s=share * step_times(status)[0])
+        assert [row.name for row in strategy_rows(asked(present=priced))] == names
+
+
 def test_a_way_out_of_a_drift_is_a_gain_and_not_a_loss() -> None:
-    """gpu-c was planned to take 7.6 ms and takes 12; a plan with 9 ms is a third faster than what serves."""
-    present = frames.present(stage_s=(0.005, 0.008, 0.012, 0.002), bottleneck_s=0.012)
+    """gpu-c was planned to take 11.8 ms and takes 18; a plan with 9 ms is twice as fast as what serves."""
+    present = frames.present(stage_s=(0.005, 0.008, 0.018, 0.002), bottleneck_s=0.018)
     state = asked(m.CandidateArrived("balanced", frames.plan(bottleneck_s=0.009)), present=present)
     rows = {row.name: row for row in strategy_rows(state)}
-    assert rows["current"].bottleneck_s == 0.012 and rows["balanced"].gain == pytest.approx(0.012 / 0.009 - 1)
+    assert (rows["planned"].bottleneck_s, rows["current"].bottleneck_s) == (0.0118, 0.018), "two words for two figures"
+    assert rows["balanced"].gain == pytest.approx(1.0)
     base = base_plan(state)
     assert base is present
-    assert "bottleneck 12.0 > 9.0 ms" in expectation(state, base, frames.plan(bottleneck_s=0.009))
+    assert "bottleneck 18.0 > 9.0 ms" in expectation(state, base, frames.plan(bottleneck_s=0.009))
     assert "cpu-b -48%" in "".join(unknowns(state, base))
 
 
-def test_without_the_coordinators_price_the_figures_as_made_are_shown_and_no_gain() -> None:
+def test_without_the_coordinators_price_the_planned_figures_are_shown_and_no_gain() -> None:
     state = asked(m.CandidateArrived("balanced", frames.plan()))
     rows = {row.name: row for row in strategy_rows(state)}
     status = frames.status()
-    assert (rows["current"].step_s, rows["current"].bottleneck_s) == (status.speed.predicted_step_s, status.speed.predicted_bottleneck_s)
+    assert (rows["planned"].step_s, rows["planned"].bottleneck_s) == (step_times(status)[0], max(s.planned_s for s in status.stages))
+    assert "current" not in rows
     assert rows["balanced"].gain is None
 
 
 def test_a_price_of_another_plan_is_not_used() -> None:
     for priced in (frames.present(for_version=13), frames.plan("given")):
         state = asked(present=priced)
-        assert state.latest is not None and base_plan(state) == as_made(state.latest.status)
+        assert state.latest is not None and base_plan(state) == as_planned(state.latest.status)
     assert gain_of(frames.plan(for_version=15), frames.present()) is None

@@ -172,7 +172,7 @@ def test_m_goes_round_the_measures_of_the_profile() -> None:
 
 
 def test_m_goes_round_the_measures_of_what_if() -> None:
-    state = scenes.keyed(scenes.compared(), "nav.down", "nav.down")
+    state = scenes.keyed(scenes.compared(), "nav.down", "nav.down", "nav.down")
     seen = [body(scenes.keyed(state, *["view.metric"] * i)) for i in range(len(WHATIF_METRICS) + 1)]
     assert seen[0] == seen[-1] and len(set(seen)) == len(WHATIF_METRICS)
     assert "|c 7.9 " in seen[0] and "|b 4.0G" in seen[1] and "|a 6 " in seen[2]
@@ -180,12 +180,12 @@ def test_m_goes_round_the_measures_of_what_if() -> None:
 
 
 def test_memory_of_a_base_is_what_its_own_move_leaves() -> None:
-    state = scenes.keyed(scenes.compared(), "nav.down", "nav.down", "view.compare", "nav.down", "view.metric")
+    state = scenes.keyed(scenes.compared(), "nav.down", "nav.down", "nav.down", "view.compare", "nav.down", "view.metric")
     rows = body(state).partition("DIFF balanced > memory_aware")[2].split("\n")
     strips = [row.split()[1:] for row in rows if row.startswith((" base ", " next ")) and "|" in row]
     assert len(strips) == 2 and strips[0] == strips[1], "both moves leave the same here"
     candidate = m.CandidateArrived("guessed", frames.plan(bottleneck_s=0.001))
-    guess = scenes.keyed(scenes.state_of((99.5, candidate), state=scenes.compared()), "nav.down", "nav.down", "view.metric")
+    guess = scenes.keyed(scenes.state_of((99.5, candidate), state=scenes.compared()), "nav.down", "nav.down", "nav.down", "view.metric")
     assert "has not said what memory" in body(guess)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import replace
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from textual.events import Paste
 from textual.pilot import Pilot
 
+from engine.folders import settings_path, shown_path
 from noodle_tui.app import ConsoleApp
 from noodle_tui.changes.help_filter import fits, pasted, typed
 from noodle_tui.config import Config
@@ -18,13 +20,15 @@ from noodle_tui.core.keys import KEYS, with_keys
 from noodle_tui.core.pages import Page
 from noodle_tui.glyphs import ASCII
 from noodle_tui.listings import table_of
+from noodle_tui.options import Options
 from noodle_tui.screens.help import WORDS, help_body
 from noodle_tui.state import Setup
 from noodle_tui.text.lines import Canvas
 from noodle_tui.text.safe_text import types
+from noodle_tui.themes import load_theme
 from tests.tui import scenes
 from tests.tui.harness import live, run, shown
-from tests.tui.test_pictures import text_of
+from tests.tui.test_pictures import SIZES, picture, text_of
 
 PLAIN = {"FIT", "FROM", "ITEM", "KIND", "NAME", "NODE", "TEXT", "TIME", "WHAT", "DONE", "COPY", "GAIN"}  # words as they are
 NEW_KEYS = {"view.metric": "ctrl+n", "view.expand": "ctrl+o", "view.kind": "ctrl+k", "view.newest": "ctrl+g"}
@@ -120,7 +124,7 @@ def test_every_abbreviation_has_its_words() -> None:
         titles |= {column.title for table in tables if table is not None for column in table.columns}
     short = {title for title in titles if re.fullmatch(r"[A-Z]{1,4}|[A-Z]+/[A-Zs]+|p\d+(ms)?|P\d+", title)} - PLAIN
     assert {"STG", "UTIL", "TTFT", "OUT/MAX", "Q", "KV", "p95"} <= short
-    words = " ".join(word for word, _ in WORDS).lower()
+    words = " ".join(word for word, _, _ in WORDS).lower()
     assert [title for title in sorted(short) if title.lower().removesuffix("ms") not in words] == []
 
 
@@ -130,4 +134,44 @@ def test_no_row_of_the_help_is_cut(width: int) -> None:
         text = text_of(help_body(scenes.page(page, "app.help"), Canvas(width, 400, ASCII, 0.0)))
         told = {key.text for key in KEYS if (page in key.pages or key.changes) and not key.id.startswith(("screen.", "nav."))}
         assert [words for words in told if words not in text] == []
-        assert [words for _, words in WORDS if words not in text] == []
+        assert [words for _, words, _ in WORDS if words not in text] == []
+
+
+@functools.cache
+def shown_on_screens() -> dict[Page, str]:
+    """Everything that stands on each screen in any scene."""
+    shown: dict[Page, str] = dict.fromkeys(Page, "")
+    for make in scenes.SCENES.values():
+        state = make()
+        shown[state.ui.page] += text_of(picture(state, 120, 40, ASCII)).lower()
+    return shown
+
+
+@pytest.mark.parametrize("page", Page)
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_newcomer_reads_the_words_of_a_screen_first(page: Page, width: int) -> None:
+    """And each of them is a word of that screen, in one scene of it or another."""
+    own = [(word, text) for word, text, pages in WORDS if str(page.number) in pages]
+    opened = text_of(help_body(scenes.page(page, "app.help"), Canvas(width, 20, ASCII, 0.0)))
+    assert own and [text for _, text in own if text not in opened] == []
+    seen = shown_on_screens()[page]
+    assert [word for word, _ in own if not any(part in seen for part in word.lower().split()) and word != "#14"] == []
+
+
+@pytest.mark.parametrize("page", Page)
+def test_every_screen_says_where_its_help_is(page: Page) -> None:
+    for size in SIZES:
+        text = text_of(picture(scenes.page(page), *size, ASCII)).rstrip().splitlines()
+        assert "? help" in text[-1] and "?" in text[1], size
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_help_names_the_folders_of_this_platform(size: tuple[int, int]) -> None:
+    """Whole, however long they are: a folder that has no room begins a row."""
+    mac, windows = "~/Library/Application Support/noodlecore/console.toml", "~\\AppData\\Local\\noodlecore\\themes"
+    state = scenes.page(Page.NODES, "app.help")
+    text = text_of(help_body(replace(state, setup=replace(state.setup, files=(mac, windows))), Canvas(size[0], 400, ASCII, 0.0)))
+    column = [row.rpartition("|")[2].strip() for row in text[text.index("FILES") :].splitlines()]
+    assert "".join(column).startswith(f"FILES {mac}{windows}ENV")
+    told = ConsoleApp(Options(), load_theme("mono"), ASCII).state.setup.files
+    assert told == tuple(shown_path(settings_path(name)) for name in ("console.toml", "themes"))

@@ -251,6 +251,33 @@ def test_a_users_theme_is_reloaded_when_its_file_changes_and_a_broken_one_is_nam
     run(test)
 
 
+def test_the_theme_of_saved_settings_is_used_at_once_and_broken_settings_are_named(tmp_path: Path) -> None:
+    settings = tmp_path / "config" / "noodlecore" / "console.toml"
+    settings.parent.mkdir(parents=True)
+
+    def save(text: str, time_s: int) -> None:
+        settings.write_text(text)
+        os.utime(settings, (time_s, time_s))
+
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        await live(app, pilot)
+        save('theme = "noodle-light"', 2_000_000_000)
+        app._on_timer()
+        assert app.look.name == "noodle-light"
+        await command(pilot, "theme cvd-dark")
+        save('theme = "noodle-light"\nhz = 2', 2_000_000_100)
+        app._on_timer()
+        assert app.look.name == "cvd-dark", "the settings have said nothing new of it"
+        save('theme = "noodle-dork"', 2_000_000_200)
+        app._on_timer()
+        assert app.look.name == "cvd-dark" and app.state.said and "'noodle-dork'" in app.state.said.text
+        settings.unlink()
+        app._on_timer()
+        assert app.look.name == "noodle-dark"
+
+    run(test)
+
+
 def test_a_users_own_keys() -> None:
     config = Config(keys=with_keys({"view.hold": "u", "list.filter": "ctrl+f"}))
 

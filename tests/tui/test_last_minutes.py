@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 
@@ -18,7 +19,7 @@ from noodle_tui.state import ConsoleState
 from noodle_tui.text.chart import chart
 from noodle_tui.text.graph_sets import glyphs_for
 from tests.tui import frames
-from tests.tui.scenes import NOW_S, SERVED, WALL_S, keyed, lived, state_of
+from tests.tui.scenes import NOW_S, SERVED, WALL_S, keyed, lived, scene, state_of
 
 
 def text_of(state: ConsoleState, width: int = 120, height: int = 40) -> str:
@@ -81,7 +82,7 @@ def test_a_chart_in_braille_holds_two_values_a_cell_and_a_high_one_has_a_colour(
     assert "".join(span.text for span in row) == chr(0x2800 + 0x44 + 0xB8) + " " and row[0].style == "high"
 
 
-@pytest.mark.parametrize("page", [Page.OVERVIEW, Page.NODES, Page.PLAN, Page.SESSIONS])
+@pytest.mark.parametrize("page", [page for page in Page if page not in (Page.PROFILE, Page.PROMPT, Page.LOGS)])
 def test_the_graphs_stand_where_screens_were_half_empty_and_the_key_changes_their_span(page: Page) -> None:
     state = keyed(lived(), f"screen.{page.value}")
     assert "5 min ago" in text_of(state) and "|14" in text_of(state)
@@ -132,3 +133,12 @@ def test_a_lost_node_has_no_present_figures_in_its_graphs() -> None:
         state = state_of((99.6, m.FrameArrived(frames.frame(frames.status(nodes=lost)), WALL_S)), state=lived())
         text = text_of(keyed(state, page), 120, 40)
         assert re.search(r"pi-d memory  -  0\.\.100%", text) and re.search(r"pi-d p50 +-  0", text), text
+
+
+def test_a_profile_leaves_no_rows_empty_on_a_large_screen() -> None:
+    """Its own figures first, the last minutes below; no more than one row in between is blank."""
+    text = text_of(keyed(scene("profile"), "view.phase"), 200, 60)
+    assert text.index("ALL ITEMS") < text.index("SLOWEST LAYERS  8 of 8") < text.index("THROUGHPUT") < text.index("5 min ago")
+    rows = text[: text.index(" THROUGHPUT")].splitlines()[4:]
+    assert not [i for i, (row, other) in enumerate(itertools.pairwise(rows)) if not row.strip() and not other.strip()]
+    assert "1 h ago" in text_of(keyed(scene("profile"), "view.span"), 200, 60)

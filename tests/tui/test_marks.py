@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from textual.pilot import Pilot
 
+from engine.data.errors import Refused
 from engine.data.status import EndedSessions, NodeState
 from noodle_tui.app import ConsoleApp
 from noodle_tui.changes.actions import title_of
@@ -20,42 +21,53 @@ def marked_rows(app: ConsoleApp) -> list[str]:
     return [row.split()[1] for row in shown(app).split("\n") if row[1:2] == MARK]
 
 
-def test_marked_nodes_are_drained_one_after_the_other_after_one_preview() -> None:
+def test_marked_nodes_are_left_out_of_one_plan_after_one_preview_and_taken_back_at_once() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot)
-        assert link_of(app).answers["moves"] == (frames.moved(15),)
+        link_of(app).plans["without gpu-a cpu-b"] = link_of(app).plans["including gpu-a cpu-b"] = frames.plan()
         await pilot.press("2", "m", "m")
         app.paint()
         await pilot.pause()
         assert marked_rows(app) == ["gpu-a", "cpu-b"] and "2 marked (*), esc unmarks" in shown(app)
         await pilot.press("D")
-        app.paint()
-        await pilot.pause()
-        assert "DRAIN gpu-a, cpu-b on lab-a?" in shown(app) and "one after the other" in shown(app)
+        await finished(app, pilot, "preview")
+        assert "DRAIN gpu-a, cpu-b on lab-a?" in shown(app) and "expect    step 24.9 > 21.6 ms" in shown(app)
+        assert "noodle-engine drain gpu-a cpu-b --for-plan 14" in shown(app)
         await agree(app, pilot)
         await finished(app, pilot, "action")
-        assert [call[:2] for call in link_of(app).calls] == [("drain", "gpu-a"), ("drain", "cpu-b")]
-        assert [call[2] for call in link_of(app).calls] == [14, 15], "the second rests on the plan that the first led to"
-        for name in ("cpu-b", "gpu-a"):
-            link_of(app).plans[f"including {name}"] = frames.plan()
-            await pilot.press("U")
-            await finished(app, pilot, "preview")
-            assert f"UNDRAIN {name}" in shown(app), "each is taken back by itself"
-            await agree(app, pilot)
-            await finished(app, pilot, "action")
+        await pilot.press("U")
+        await finished(app, pilot, "preview")
+        assert "UNDRAIN gpu-a, cpu-b" in shown(app)
+        await agree(app, pilot)
+        await finished(app, pilot, "action")
+        assert link_of(app).calls == [("drain", ("gpu-a", "cpu-b"), 14), ("undrain", ("gpu-a", "cpu-b"), 14)]
 
     run(test, (100, 30))
 
 
-def test_the_first_refusal_ends_a_row_of_drains_and_is_told() -> None:
+def test_what_the_coordinator_refuses_of_several_nodes_is_told_in_the_preview_and_nothing_is_sent() -> None:
     async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
         await live(app, pilot)
-        link_of(app).refuses = "gpu-a is the only node that holds the head"
-        await pilot.press("2", "m", "m", "m", "D")
+        link_of(app).plans["without gpu-a cpu-b"] = Refused("the coordinator is 0.9 (protocol 4) and drains one node at a time")
+        app.effects.run("drain gpu-a cpu-b")
+        await finished(app, pilot, "preview")
+        assert "drains one node at a time" in shown(app)
+        await agree(app, pilot)
+        assert link_of(app).calls == []
+
+    run(test, (160, 40))
+
+
+def test_one_refusal_of_several_sessions_stands_in_the_way_of_no_other() -> None:
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        sessions = tuple(replace(frames.status(4).sessions[0], session_id=f"s-{i}") for i in (1, 2))
+        await live(app, pilot, sessions=sessions)
+        link_of(app).refuses = "not now"
+        await pilot.press("6", "m", "m", "X")
         await agree(app, pilot)
         await finished(app, pilot, "action")
-        assert len(link_of(app).calls) == 1
-        assert "gpu-a: gpu-a is the only node that holds the head; 2 more were not tried" in shown(app)
+        assert [call[1] for call in link_of(app).calls] == ["s-1", "s-2"]
+        assert "s-1: not now; s-2: not now" in shown(app)
 
     run(test, (160, 40))
 
@@ -100,8 +112,8 @@ def test_esc_takes_marks_back_before_it_leaves_and_one_mark_is_no_crowd() -> Non
         assert app.state.ui.page is Page.NODES and not app.state.ui.listing(Page.NODES).marked
         await pilot.press("home", "m", "m", "up", "m")
         assert app.state.ui.listing(Page.NODES).marked == {"gpu-a"}, "a second press unmarks"
-        await pilot.press("D")
-        assert isinstance(app.state.ui.dialog, Preview) and app.state.ui.dialog.also == ()
+        await pilot.press("down", "D")
+        assert isinstance(app.state.ui.dialog, Preview) and app.state.ui.dialog.names == ("gpu-a",), "the mark counts, not the cursor"
         await pilot.press("escape")
         app.effects.run("ctx 127.0.0.1:2")
         await finished(app, pilot, "switch")

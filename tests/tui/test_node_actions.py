@@ -31,7 +31,7 @@ def test_a_drained_node_is_taken_in_again_and_the_preview_promises_what_the_coor
         assert "UNDRAIN gpu-a on lab-a?" in text and "(+5%)" in text and "+130%" not in text and "noodle-engine undrain" in text
         await agree(app, pilot)
         await finished(app, pilot, "action")
-        assert link_of(app).calls == [("undrain", "gpu-a", 14)]
+        assert link_of(app).calls == [("undrain", ("gpu-a",), 14)]
 
     run(test, (100, 40))
 

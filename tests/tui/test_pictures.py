@@ -147,6 +147,19 @@ def test_repeated_decisions_are_one_row_until_z_or_a_filter_asks_for_all(name: P
     assert keyed(unfolded, "view.expand") == state
 
 
+def test_what_node_after_node_says_in_the_same_words_is_one_row_until_z_asks_for_all() -> None:
+    told = [frames.event(i, f"links measured in {i} ms", subject=f"w{i}", kind="node") for i in range(1, 6)]
+    joined = [frames.event(i, "joined from vm", subject=f"w{i}", kind="node") for i in range(6, 8)]
+    lost = frames.event(8, "links are broken", Severity.WARN, subject="w1", kind="node")
+    state = keyed(state_of((99.5, m.FrameArrived(frames.frame(frames.status(), *told, *joined, lost), WALL_S))), "screen.events")
+    for size in SIZES:
+        text = text_of(picture(state, *size, ASCII))
+        assert "[+4 alike, z] links measured in 5 ms" in text and "[+1 alike, z] joined" in text and "links measured in 4" not in text
+        assert "links are broken" in text, "a warning is never folded"
+        unfolded = text_of(picture(keyed(state, "view.expand"), *size, ASCII))
+        assert "alike" not in unfolded and "links measured in 4 ms" in unfolded
+
+
 def test_a_flood_of_lines_is_told_and_forgotten() -> None:
     state = scene("logs-of-flood")
     assert "+312 lines/s" in text_of(picture(state, 80, 24, ASCII))

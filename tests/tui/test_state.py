@@ -145,3 +145,10 @@ def test_states_are_values() -> None:
     copy = replace(before)
     reduce(before, m.LinkLost("x", 1.0), 2.0)
     assert before == copy
+
+
+def test_an_event_that_is_told_again_with_a_count_is_one_row() -> None:
+    first, other = frames.event(1, "declined"), frames.event(2, "serving on 4 stages")
+    again = replace(frames.event(5, "8 times in 9 s: declined"), again_of=1)
+    state = play((1.0, arrived(first, other)), (2.0, arrived(again)))
+    assert state.latest is not None and [event.sequence for event in state.latest.events] == [5, 2]

@@ -50,8 +50,8 @@ DETAILS = {  # keys on a screen and what they lead to
     "2": (("\r", "address"),),
     "3": (("v", "LAYERS /"), ("v", "/ MEMORY"), ("c", "compare")),
     "4": (
-        *(("jj\r", "DIFF current"), ("m", "/ MEMORY /"), ("m", "/ ITEMS"), ("m", ": TIME")),
-        *(("cj", "DIFF auto > balanced"), ("kc", "DIFF current")),
+        *(("jj\r", "DIFF now"), ("m", "/ MEMORY /"), ("m", "/ ITEMS"), ("m", ": TIME")),
+        *(("cj", "DIFF auto > balanced"), ("kc", "DIFF now")),
     ),
     "5": (("\r", "WHY"), ("f", "f = next kind"), ("g", "KIND"), ("z", "KIND")),
     "6": (("jjj\r", "number 1 in the queue"), ("j", "checksum"), ("j", "done (length)"), ("o", "SESSION"), ("w", "failed"), ("w", "done")),

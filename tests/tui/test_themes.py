@@ -5,9 +5,15 @@ from __future__ import annotations
 from importlib.resources import files
 
 import pytest
+from textual.pilot import Pilot
 
 from engine.data.errors import InvalidInput
+from noodle_tui.app import ConsoleApp
+from noodle_tui.core.pages import Page
 from noodle_tui.themes import choose_look, contrast, load_theme, parse_theme, theme_names
+from tests.tui.harness import run
+from tests.tui.scenes import NOW_S, keyed, lived
+from tests.tui.test_pictures import SETTINGS
 
 GOOD = files("themes").joinpath("noodle-dark.toml").read_text("utf-8")
 
@@ -64,3 +70,29 @@ def test_no_color_chooses_the_theme_without_colours() -> None:
     assert choose_look(None, {"NO_COLOR": ""}).name == "mono", "present counts, even when empty"
     assert choose_look(None, {}).name == "noodle-dark"
     assert choose_look("ansi", {"NO_COLOR": "1"}).name == "ansi", "what was asked for on the command line wins"
+
+
+def colours(app: ConsoleApp) -> set[str]:
+    """Of every cell of the terminal, in front and behind."""
+    styles = [segment.style for strip in app.screen._compositor.render_strips() for segment in strip if segment.style]
+    return {found.triplet.hex for style in styles for found in (style.color, style.bgcolor) if found is not None and found.triplet}
+
+
+@pytest.mark.parametrize("page", Page)
+def test_another_theme_is_on_the_open_screen_at_once_graphs_and_fields_included(page: Page) -> None:
+    """Nothing of the old one is left."""
+    shown: dict[str, set[str]] = {}
+
+    async def test(app: ConsoleApp, pilot: Pilot[None]) -> None:
+        state = keyed(lived(), f"screen.{page.value}")
+        app.paint = lambda: None  # type: ignore[method-assign]  # the clock stands still
+        app.state = state
+        for name in ("noodle-dark", "noodle-light", "cvd-dark"):
+            app.use_theme(name)
+            app.main.paint(state, NOW_S, SETTINGS)
+            await pilot.pause()
+            shown[name] = colours(app)
+
+    run(test, (120, 40))
+    for name, found in shown.items():
+        assert found <= {*load_theme(name).colors.values()} and len(found) > 4, name

@@ -20,7 +20,7 @@ def shown(state: ConsoleState) -> str:
 
 
 def chosen() -> ConsoleState:
-    return keyed(compared(), "nav.down", "nav.down")
+    return keyed(compared(), "nav.down", "nav.down", "nav.down")
 
 
 def test_the_stages_of_a_strategy_have_room_on_a_small_screen() -> None:
@@ -34,14 +34,14 @@ def test_the_stages_of_a_strategy_have_room_on_a_small_screen() -> None:
 def test_what_was_offered_goes_with_the_plan_that_it_was_offered_for() -> None:
     assert any(row.move is not None for row in strategy_rows(chosen())) and "2 items" in shown(chosen())
     moved = state_of((99.9, live(**(slow_third_stage() | {"plan_version": 15}))), state=chosen())
-    assert [row.name for row in strategy_rows(moved)] == ["current", "measured"]
+    assert [row.name for row in strategy_rows(moved)] == ["planned", "measured"]
     assert "the plan has moved" in shown(moved)
 
 
 def test_an_answer_that_comes_after_the_plan_has_moved_is_no_offer() -> None:
     moved = state_of((99.9, live(plan_version=15)), state=chosen())
     for late in (m.CandidateArrived("cost", frames.plan("cost")), m.CandidateArrived("cost", None, "no plan fits")):
-        assert [row.name for row in strategy_rows(state_of((100.0, late), state=moved))] == ["current", "measured"]
+        assert [row.name for row in strategy_rows(state_of((100.0, late), state=moved))] == ["planned", "measured"]
     early = state_of((100.0, m.CandidateArrived("early", frames.plan("early", for_version=15))), state=chosen())
     assert "early" not in [row.name for row in strategy_rows(early)], "the coordinator is ahead of what the screen shows"
 

@@ -15,25 +15,25 @@ from engine.data.plan import Plan, Stage
 
 
 def drain(options: Drain) -> int:
-    """Leave a worker out of plans from now on; its items move while sessions go on."""
+    """Leave workers out of plans from now on; their items move while sessions go on."""
     _show(asyncio.run(_drain(options)), options.json)
     return 0
 
 
 async def _drain(options: Drain) -> Plan:
     async with options.connection.client() as client:
-        return await client.drain(options.worker_id, options.for_plan)
+        return await client.drain(options.worker_ids, options.for_plan)
 
 
 def undrain(options: Undrain) -> int:
-    """Let plans use a drained worker again; items move to it while sessions go on."""
+    """Let plans use drained workers again; items move to them while sessions go on."""
     _show(asyncio.run(_undrain(options)), options.json)
     return 0
 
 
 async def _undrain(options: Undrain) -> Plan:
     async with options.connection.client() as client:
-        return await client.undrain(options.worker_id, options.for_plan)
+        return await client.undrain(options.worker_ids, options.for_plan)
 
 
 def forget(options: Forget) -> int:

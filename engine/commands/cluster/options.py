@@ -112,16 +112,16 @@ class Why(Asking):
 
 @dataclass(frozen=True, kw_only=True)
 class Drain(Changing):
-    """Move a worker's items elsewhere and leave it out of plans."""
+    """Move workers' items elsewhere with one plan, and leave them out of plans."""
 
-    worker_id: str = argument()
+    worker_ids: tuple[str, ...] = argument(several=True, metavar="worker_id")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Undrain(Changing):
-    """Let plans use a drained worker again."""
+    """Let plans use drained workers again."""
 
-    worker_id: str = argument()
+    worker_ids: tuple[str, ...] = argument(several=True, metavar="worker_id")
 
 
 @dataclass(frozen=True, kw_only=True)

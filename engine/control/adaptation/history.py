@@ -14,6 +14,7 @@ from engine.data.errors import NotFound
 from engine.data.plan import Plan
 
 HISTORY_LENGTH = 1000
+REPEATS_S = 60.0  # what comes again within so long is the same decision once more
 
 
 class Verdict(StrEnum):
@@ -24,6 +25,9 @@ class Verdict(StrEnum):
     DECLINE = "decline"
     KEEP = "keep"  # probation passed
     NOTE = "note"  # mode or strategy changed, or the plan changed by other hands
+
+
+LOAD = "load"  # the rule of a note that the load has another shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,19 @@ class Decision:
     outcome: str = ""  # done, abandoned, expired; empty while it is open
     realised_s: float | None = None  # the candidate's period as measured afterwards
     realised_pause_s: float | None = None
+    rule: str = ""  # by which it was decided
+    num_times: int = 1  # that it was, with the newest evidence
+    last_s: float = 0.0  # when it last was
+
+    @property
+    def is_routine(self) -> bool:
+        """Nothing follows from it, however often it comes: on a busy machine that is each second."""
+        return self.verdict in (Verdict.DECLINE, Verdict.WAIT) or self.rule == LOAD
+
+    @property
+    def is_news(self) -> bool:
+        """The first time, and then the more seldom the longer it goes on: at the 2nd, 4th, 8th time and so on."""
+        return self.num_times & (self.num_times - 1) == 0
 
     @property
     def orders_migration(self) -> bool:
@@ -64,6 +81,8 @@ class Decision:
         text = f"{text}: {verdict}" if text else verdict
         if self.outcome:
             text += f"; {self.outcome}"
+        if self.num_times > 1:
+            text = f"{self.num_times} times in {self.last_s - self.at_s:.0f} s: {text}"
         if self.realised_s is not None:
             saved_s = self.before_s - self.realised_s
             text += (
@@ -97,14 +116,23 @@ class History:
         return len(self._decisions)
 
     def add(self, at_s: float, verdict: Verdict, trigger: AdaptationTrigger | None, reason: str, **figures: Any) -> Decision:
-        decision = Decision(self._next_id, at_s, verdict, trigger, reason, **figures)
+        """A new entry; what is decided once more, with nothing but routine since, is counted where it stands."""
+        new = Decision(self._next_id, at_s, verdict, trigger, reason, last_s=at_s, **figures)
+        for index in reversed(range(len(self._decisions))):
+            known = self._decisions[index]
+            if not (new.is_routine and known.is_routine):
+                break
+            if (known.verdict, known.rule) == (verdict, new.rule) and at_s - known.last_s < REPEATS_S:
+                same = replace(new, decision_id=known.decision_id, at_s=known.at_s, num_times=known.num_times + 1)
+                self._decisions[index] = same
+                return same
         self._next_id += 1
-        self._decisions.append(decision)
-        return decision
+        self._decisions.append(new)
+        return new
 
     def repeat(self, decision: Decision, at_s: float, verdict: Verdict, reason: str) -> Decision:
         """The same offer as a new entry, with another verdict."""
-        again = replace(decision, decision_id=self._next_id, at_s=at_s, verdict=verdict, reason=reason, outcome="")
+        again = replace(decision, decision_id=self._next_id, at_s=at_s, last_s=at_s, verdict=verdict, reason=reason, outcome="")
         self._next_id += 1
         self._decisions.append(again)
         return again

@@ -28,7 +28,7 @@ from typing import Any
 
 from engine.control.adaptation.case import Case
 from engine.control.adaptation.cost import MigrationRates
-from engine.control.adaptation.history import Decision, History, Verdict
+from engine.control.adaptation.history import LOAD, Decision, History, Verdict
 from engine.control.adaptation.orders import Orders
 from engine.control.adaptation.proposal import Knowledge, Proposal, propose, sure_gain
 from engine.control.adaptation.rules import AdaptationSettings, Mode, Ruling, Situation, judge
@@ -166,7 +166,7 @@ class AdaptivePlanner:
         if load is not None and self._load is not None and load != self._load:
             self.num_loads += 1
             trigger = AdaptationTrigger(TriggerKind.LOAD, "plan", f"the load is {load} after {self._load}")
-            self._say(now_s, Verdict.NOTE, trigger, "the plan is looked at for it")
+            self._say(now_s, Verdict.NOTE, trigger, "the plan is looked at for it", rule=LOAD)
         self._load = load
 
     def _propose(self, view: AdaptationView, trigger: AdaptationTrigger, now_s: float) -> None:
@@ -179,7 +179,7 @@ class AdaptivePlanner:
             self.case.take(propose(view, trigger, know, now_s))
         except Infeasible as e:
             self.case.take(None)
-            self._say(now_s, Verdict.DECLINE, trigger, f"no other placement is possible: {e}")
+            self._say(now_s, Verdict.DECLINE, trigger, f"no other placement is possible: {e}", rule="none")
 
     def _rule(self, view: AdaptationView, proposal: Proposal, now_s: float) -> None:
         ruling = judge(proposal, self._situation(view, proposal, now_s), self.settings)
@@ -217,7 +217,7 @@ class AdaptivePlanner:
         plan = proposal.plan.after(view.plan) if proposal.changes else None
         before_s = proposal.before.period_s if proposal.before else 0.0
         figures = {"cost": proposal.cost, "before_s": before_s, "predicted_s": proposal.after.period_s, "regret_s": self.case.owed_s}
-        return self._say(now_s, ruling.verdict, proposal.trigger, ruling.reason, plan=plan, **figures)
+        return self._say(now_s, ruling.verdict, proposal.trigger, ruling.reason, rule=ruling.rule, plan=plan, **figures)
 
     def _end_probation(self, view: AdaptationView, now_s: float) -> None:
         finding = self.orders.examine(view, self.watch, now_s)
@@ -239,5 +239,6 @@ class AdaptivePlanner:
 
     def _say(self, now_s: float, verdict: Verdict, trigger: AdaptationTrigger | None, reason: str, **figures: Any) -> Decision:
         decision = self.history.add(now_s, verdict, trigger, reason, **figures)
-        self._out.append(decision)
+        if decision.is_news:
+            self._out.append(decision)
         return decision

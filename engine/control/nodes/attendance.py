@@ -107,8 +107,8 @@ class Attendance:
 
     def loaded(self, event: on.StageLoaded, out: list[do.Command]) -> None:
         self._members.named(event.worker_id).state = NodeState.OK
-        memory = f"memory rose by {event.peak_growth_bytes / 1e6:.0f} MB at most"
-        text = f"loaded {event.weight_bytes / 1e6:.0f} MB in {event.load_s:.1f} s, {memory}"
+        memory = f"memory rose by {event.peak_growth_bytes / 1e6:.3g} MB at most"
+        text = f"loaded {event.weight_bytes / 1e6:.3g} MB in {event.load_s:.1f} s, {memory}"
         out.append(do.Record(Severity.INFO, "node", event.worker_id, text))
 
     # ------------------------------------------------------------------------------------------ go

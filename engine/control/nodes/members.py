@@ -112,6 +112,21 @@ class Member:
         return NodeState.DRAINING if self.draining or self.leaving else self.state
 
 
+@dataclass(frozen=True, slots=True)
+class Supposed:
+    """Drains for a plan that is only asked about: as if these nodes were drained, and those were not."""
+
+    drained: tuple[str, ...] = ()
+    undrained: tuple[str, ...] = ()
+
+    def drains(self, member: Member) -> bool:
+        name = member.spec.node_id
+        return name in self.drained or (member.draining and name not in self.undrained)
+
+
+NOTHING = Supposed()
+
+
 class Members:
     """Every node ever registered here, by id, the lost ones included until they come back or are forgotten."""
 
@@ -170,11 +185,9 @@ class Members:
         """Names whose nodes are left out of plans, those of absent nodes too."""
         return tuple(sorted(self._drained))
 
-    def drain(self, worker_id: str) -> Member:
+    def drain(self, worker_id: str) -> None:
         self._drained.add(worker_id)
-        member = self._members[worker_id]
-        member.draining = True
-        return member
+        self._members[worker_id].draining = True
 
     def undrain(self, worker_id: str) -> None:
         self._drained.discard(worker_id)
@@ -197,9 +210,9 @@ class Members:
     def num_alive(self) -> int:
         return sum(m.alive for m in self._members.values())
 
-    def eligible(self, including: str = "") -> list[Member]:
-        """Those that may hold layers; one `including` which it is asked too, if only its drain is in the way."""
-        return [m for m in self if m.eligible or (m.can_hold and m.spec.node_id == including)]
+    def eligible(self, supposed: Supposed = NOTHING) -> list[Member]:
+        """Those that may hold layers, or might with these drains."""
+        return [m for m in self if m.can_hold and not supposed.drains(m)]
 
     def still_preparing(self) -> bool:
         """A live worker that may yet become eligible is starting or measuring."""

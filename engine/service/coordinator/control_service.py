@@ -6,16 +6,19 @@ import asyncio
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from typing import Any
 
 import grpc
 import grpc.aio
 
 from engine.control import events as on
-from engine.control.move_estimate import estimate_move, preview_with, preview_without
+from engine.control.expected import for_what_runs
+from engine.control.move_estimate import estimate_move, preview_of_drains
+from engine.control.nodes.members import Supposed
 from engine.control.placement import law_for
 from engine.control.sessions.scheduler import check_length
+from engine.control.status import what_runs
 from engine.data.errors import InvalidInput, NotFound, Refused, Stale, Unavailable, check_name
 from engine.data.generation import GenerateRequest, check_stop
 from engine.data.measured_link import COORDINATOR
@@ -97,8 +100,8 @@ class ControlService(rpc.ControlServicer):
             is_due = cluster.state.wish is None and cluster.rebalancer.move is None and time.monotonic() - asked_s > ASK_AGAIN_S
             if not member.leaving or is_due:
                 if is_in_use:
-                    cluster.preview(without=request.worker_id)
-                self._shell.feed(on.DrainRequested(request.worker_id, generation=request.generation))
+                    cluster.preview(supposed=Supposed(drained=(request.worker_id,)))
+                self._shell.feed(on.LeaveRequested(request.worker_id, request.generation))
                 asked_s = time.monotonic()
             await asyncio.sleep(LOOK_S)
 
@@ -141,11 +144,12 @@ class ControlService(rpc.ControlServicer):
 
     async def PlanNow(self, request: pb.PlanRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
         cluster = self._shell.cluster
-        if request.without_worker_id:
-            return wire.to_message(preview_without(cluster, request.without_worker_id), pb.Plan())
-        if request.with_worker_id:
-            return wire.to_message(preview_with(cluster, request.with_worker_id), pb.Plan())
-        return wire.to_message(cluster.preview(request.strategy, _stages(request)), pb.Plan())
+        without = _names(request.without_worker_id, request.without_worker_ids)
+        including = _names(request.with_worker_id, request.with_worker_ids)
+        if without or including:
+            return self._told(preview_of_drains(cluster, Supposed(without, including)))
+        stages = _stages(request)
+        return self._told(cluster.preview(request.strategy or ("" if stages else cluster.strategy), stages))
 
     async def GetProblem(self, request: pb.GetProblemRequest, context: grpc.aio.ServicerContext) -> pb.GetProblemReply:
         cluster = self._shell.cluster
@@ -227,11 +231,11 @@ class ControlService(rpc.ControlServicer):
         return self._plan_or_preview()
 
     async def Drain(self, request: pb.DrainRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
-        self._shell.feed(on.DrainRequested(request.worker_id, _expected(request)))
+        self._shell.feed(on.DrainRequested(_drained(request), _expected(request)))
         return self._plan_or_preview()
 
     async def Undrain(self, request: pb.UndrainRequest, context: grpc.aio.ServicerContext) -> pb.Plan:
-        self._shell.feed(on.UndrainRequested(request.worker_id, _expected(request)))
+        self._shell.feed(on.UndrainRequested(_drained(request), _expected(request)))
         return self._plan_or_preview()
 
     async def Forget(self, request: pb.ForgetRequest, context: grpc.aio.ServicerContext) -> pb.ForgetReply:
@@ -286,8 +290,12 @@ class ControlService(rpc.ControlServicer):
         """The plan that a request leads to: the one being prepared, else the present one, else what would be adopted."""
         cluster = self._shell.cluster
         move = cluster.rebalancer.move
-        plan: Plan = (move.new if move else cluster.plan) or cluster.preview()
-        return wire.to_message(plan, pb.Plan())
+        return self._told((move.new if move else cluster.plan) or cluster.preview())
+
+    def _told(self, plan: Plan) -> pb.Plan:
+        """With the times that the status tells of the plan that serves: those for the steps that run now."""
+        cluster = self._shell.cluster
+        return wire.to_message(for_what_runs(plan, cluster.members, what_runs(cluster)), pb.Plan())
 
 
 def _stages(request: pb.PlanRequest | pb.ApplyRequest | pb.EstimateMoveRequest) -> tuple[Stage, ...]:
@@ -309,3 +317,12 @@ async def _within(limit_s: float, ready: Awaitable[Any]) -> None:
 
 def _expected(request: pb.DrainRequest | pb.UndrainRequest | pb.CancelRequest) -> int | None:
     return request.expected_plan_version if request.HasField("expected_plan_version") else None
+
+
+def _drained(request: pb.DrainRequest | pb.UndrainRequest) -> tuple[str, ...]:
+    return _names(request.worker_id, request.worker_ids) or ("",)
+
+
+def _names(one: str, several: Iterable[str]) -> tuple[str, ...]:
+    """Each once, in the order in which they were given."""
+    return tuple(dict.fromkeys((one, *several) if one else several))

@@ -28,15 +28,22 @@ class EventList:
         return iter(self._events)
 
     def add(self, record: Record) -> Event:
-        """Number it and keep it at hand; `keep` journals it."""
+        """Number it and keep it at hand, instead of the one that it tells again; `keep` journals it."""
         self._sequence += 1
-        event = Event(self._sequence, time.time(), record.severity, record.kind, record.subject, record.text, record.cause_id)
+        former = self._former(record) if record.is_again else None
+        again_of = (former.again_of or former.sequence) if former else 0
+        event = Event(self._sequence, time.time(), record.severity, record.kind, record.subject, record.text, record.cause_id, again_of)
+        if former is not None:
+            self._events.remove(former)
         self._events.append(event)
         return event
 
     def keep(self, event: Event) -> None:
         """Raises Exhausted if the journal cannot be written."""
         self._journal.add_event(event)
+
+    def _former(self, record: Record) -> Event | None:
+        return next((e for e in reversed(self._events) if (e.kind, e.subject) == (record.kind, record.subject)), None)
 
     def after(self, sequence: int) -> tuple[Event, ...]:
         return tuple(e for e in self._events if e.sequence > sequence)

@@ -245,12 +245,12 @@ class Drill:
         self.coordinator.feed(on.ReplanRequested(self.coordinator.cluster.plan_version, ""))
 
     def _drain(self) -> None:
-        self.coordinator.feed(on.DrainRequested(self.world.choose(self.names)))
+        self.coordinator.feed(on.DrainRequested((self.world.choose(self.names),)))
 
     def _take_back(self) -> None:
         """An operator ends a drain or strikes a node off the list, whether it makes sense or not."""
         name = self.world.choose(self.names)
-        self.coordinator.feed(on.UndrainRequested(name) if self._generator.random() < 0.5 else on.ForgetRequested(name))
+        self.coordinator.feed(on.UndrainRequested((name,)) if self._generator.random() < 0.5 else on.ForgetRequested(name))
 
     def _kill(self) -> None:
         name = self.world.choose(self.names)

@@ -29,7 +29,7 @@ class Axis:
 
     def __str__(self) -> str:
         """The scale in words."""
-        return f"axis 0..{ms(self.total_s)}ms, column = {1e3 * self.total_s / self.width:.2g}ms"
+        return f"width = time, column = {1e3 * self.total_s / self.width:.2g}ms"
 
 
 def name_cells(canvas: Canvas) -> int:

@@ -179,7 +179,11 @@ class Journal:
 
     def add_event(self, event: Event) -> None:
         row = (event.sequence, event.wall_s, str(event.severity), event.kind, event.subject, event.text, event.cause_id)
-        self._write("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        writes: list[tuple[str, tuple[object, ...]]] = [("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)", row)]
+        if event.again_of:
+            former = "DELETE FROM events WHERE kind = ? AND subject = ? AND sequence >= ?"
+            writes.insert(0, (former, (event.kind, event.subject, event.again_of)))
+        self._write_together(writes)
 
     def prune(self, now_s: float, keep: Keep) -> int:
         """Forget a portion of what `keep` does not cover; returns how many sessions that were. What runs is never forgotten."""
