@@ -21,7 +21,7 @@ from engine.data.errors import InvalidInput
 from engine.data.generation import StageTiming
 from engine.data.model import Item
 from engine.data.plan import Plan, Stage
-from engine.planning.problem import PlanningNode, Problem
+from engine.planning.problem import Link, PlanningNode, Problem
 from engine.profile.cost_model import CostModel, ItemLaw, PhaseLaws
 from engine.profile.point import DECODE, PREFILL, Point
 
@@ -53,6 +53,16 @@ def started(cost_model: CostModel | None = None) -> RuntimeMetrics:
     metrics = RuntimeMetrics()
     metrics.start_plan(view(cost_model))
     return metrics
+
+
+def test_a_node_that_is_slower_is_so_with_any_number_of_rows() -> None:
+    items = tuple(Item(f"h.{i}", 1, 1, 1) for i in range(3))
+    by_batch = ((1, (0.25, 0.5, math.inf)), (4, (0.5, 0.75, math.inf)))
+    node = PlanningNode("a", 1e9, by_batch[0][1], base_s=0.125, time_s_by_batch=by_batch, trip_time_s=(1.0, 2.0, math.inf))
+    (found,) = corrected(Problem(items, (node,), Link(0.0)), {"a": math.log(2.0)}).nodes
+    assert found.time_s_by_batch == ((1, pytest.approx((0.5, 1.0, math.inf))), (4, pytest.approx((1.0, 1.5, math.inf))))
+    assert (found.time_s, found.trip_time_s) == (pytest.approx((0.5, 1.0, math.inf)), pytest.approx((2.0, 4.0, math.inf)))
+    assert found.base_s == pytest.approx(0.25)
 
 
 def test_the_law_carries_measured_times_to_other_points() -> None:

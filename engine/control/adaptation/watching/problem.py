@@ -88,5 +88,16 @@ def _corrected_node(node: PlanningNode, level: float, memory_bytes: float) -> Pl
     factor, room_bytes = math.exp(level), min(memory_bytes, node.memory_bytes)
     if not level:
         return replace(node, memory_bytes=room_bytes)
-    item_s, table_s = tuple(t * factor for t in node.time_s), tuple(t * factor for t in node.stage_time_s)
-    return replace(node, time_s=item_s, stage_time_s=table_s, base_s=node.base_s * factor, memory_bytes=room_bytes)
+    return replace(
+        node,
+        time_s=_scaled(node.time_s, factor),
+        stage_time_s=_scaled(node.stage_time_s, factor),
+        time_s_by_batch=tuple((rows, _scaled(times, factor)) for rows, times in node.time_s_by_batch),
+        trip_time_s=_scaled(node.trip_time_s, factor),
+        base_s=node.base_s * factor,
+        memory_bytes=room_bytes,
+    )
+
+
+def _scaled(times: Sequence[float], factor: float) -> tuple[float, ...]:
+    return tuple(time_s * factor for time_s in times)
