@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from engine.data.errors import InvalidInput
 from engine.data.generation import GenerateRequest
 from engine.data.sampling import SamplingRequest
 from engine.options.declared import build, declare, names_in, words
+from engine.options.parsing import Parser, not_taken
 from engine.service.trust.options import AccessOptions
 from noodle_tui.config import Config
 from noodle_tui.text.graph_sets import GRAPHS, SETS, parse_graph_sets
@@ -134,7 +135,10 @@ def _read(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, type]
 
     groups["cluster"] = LocalOptions
     parser = _parser(groups)
-    return parser, groups, vars(parser.parse_args(argv))
+    given, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(not_taken("the console", parser, unknown))
+    return parser, groups, vars(given)
 
 
 def checked(options: Options) -> Options:
@@ -165,8 +169,17 @@ def is_loopback(address: str | None) -> bool:
     return host in ("localhost", "::1") or re.fullmatch(r"127(\.[0-9]{1,3}){3}", host) is not None
 
 
+class _Parser(Parser):
+    def error(self, message: str) -> NoReturn:
+        """One sentence, and not the whole usage before it."""
+        try:
+            super().error(message)
+        except InvalidInput as error:
+            self.exit(error.exit_code, f"{self.prog}: {error}\n")
+
+
 def _parser(groups: Mapping[str, type]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="noodle-console",
         description="Operations console in the terminal. Without --connect it starts a cluster of its own on this machine.",
         epilog=f"Themes: {', '.join(theme_names())} (default {DEFAULT_THEME}). Scripts use noodle-engine instead.",

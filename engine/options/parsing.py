@@ -20,7 +20,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=_Help, **more)
 
     def error(self, message: str) -> NoReturn:
-        raise InvalidInput(_with_help(_explained(message), self.prog))
+        raise InvalidInput(with_help(_explained(message), self.prog))
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -46,13 +46,19 @@ def parsed(parser: argparse.ArgumentParser, commands: Mapping[str, argparse.Argu
     found, left = parser.parse_known_args(argv)
     if left:
         command = commands[found.command]
-        known = [option for action in command._actions for option in action.option_strings if action.help != argparse.SUPPRESS]
-        text = f"{found.command} does not take {' '.join(left)[:80]}{nearest(left[0].partition('=')[0], known)}"
-        raise InvalidInput(_with_help(text, command.prog))
+        raise InvalidInput(with_help(not_taken(found.command, command, left), command.prog))
     return vars(found)
 
 
-def _with_help(text: str, program: str) -> str:
+def not_taken(name: str, parser: argparse.ArgumentParser, left: Sequence[str]) -> str:
+    """What is wrong with words that a command does not know. One without dashes is a model, for all that many people know."""
+    known = [option for action in parser._actions for option in action.option_strings if action.help != argparse.SUPPRESS]
+    is_model = not left[0].startswith("-") and "--model" in known
+    offer = f": did you mean --model {left[0][:80]}?" if is_model else nearest(left[0].partition("=")[0], known)
+    return f"{name} does not take {' '.join(left)[:80]}{offer}"
+
+
+def with_help(text: str, program: str) -> str:
     return f"{text}{'' if text.endswith('?') else ';'} see `{program} --help`"
 
 

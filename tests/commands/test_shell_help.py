@@ -26,6 +26,8 @@ def said(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]
         (("statsu",), "there is no command 'statsu': did you mean status?"),
         (("up", "--modle", "x"), "up does not take --modle x: did you mean --model?"),
         (("up", "--modle=x"), "up does not take --modle=x: did you mean --model?"),
+        (("up", "gpt2"), "up does not take gpt2: did you mean --model gpt2?"),
+        (("status", "gpt2"), "status does not take gpt2; see `noodle-engine status --help`"),
         (("coordinator", "--adapt", "atuo"), "--adapt cannot be 'atuo': did you mean auto?; it is one of off, suggest, auto"),
         (("qqqq",), "there is no command 'qqqq'; see `noodle-engine --help`"),
         (("completion", "fihs"), "did you mean fish?"),

@@ -62,14 +62,17 @@ def test_what_is_shown_to_the_coordinator_does_not_start_a_cluster() -> None:
         (["--theme", "pink"], "noodle-dark, ansi, cvd-dark, cvd-light, mono, noodle-light"),
         (["--max-new-tokens", "0"], "max_new_tokens"),
         (["--temperature", "-1"], "temperature"),
-        (["surprise"], "unrecognized"),
+        (["surprise"], "the console does not take surprise: did you mean --model surprise?"),
+        (["--modle", "x"], "did you mean --model?"),
+        (["--adapt", "atuo"], "--adapt cannot be 'atuo': did you mean auto?"),
     ],
 )
 def test_bad_usage_exits_2_and_says_why(argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         parse(argv)
     assert caught.value.code == 2
-    assert sentence in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert sentence in said and said.count("\n") == 1 and said.startswith("noodle-console: ")
 
 
 def test_without_a_terminal_it_refuses_and_names_the_tool_for_scripts() -> None:
