@@ -31,6 +31,7 @@ THEME = "noodle-dark"
 WORDS = {
     "action": "list",
     "worker_id": "w1",
+    "worker_ids": "w1",
     "session_id": "s-1",
     "factor": "2",
     "path": "profile.json",
