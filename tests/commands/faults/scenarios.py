@@ -163,7 +163,7 @@ def required(parser: argparse.ArgumentParser) -> list[str]:
     for action in parser._actions:
         if action.option_strings and action.required:
             words += [action.option_strings[-1], WORDS[action.dest]]
-        elif not action.option_strings and action.nargs is None:
+        elif not action.option_strings and action.nargs in (None, argparse.ONE_OR_MORE):
             words.append(WORDS[action.dest])
     return words
 
