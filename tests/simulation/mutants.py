@@ -573,7 +573,8 @@ def ended_sessions_stay_on_the_stages(patch: pytest.MonkeyPatch) -> None:
 
 
 def draining_nodes_get_layers(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Member, "eligible", property(lambda self: self.alive and bool(self.decode_s) and not self.failure))
+    patch.setattr(Member, "eligible", Member.can_hold)
+    patch.setattr(Members, "eligible", lambda self, supposed=None: [member for member in self if member.can_hold])
 
 
 def lost_steps_are_waited_for(patch: pytest.MonkeyPatch) -> None:
