@@ -21,14 +21,12 @@ from typing import TYPE_CHECKING
 from engine.planning.solving.exact import BOTTLENECK, Solver
 from engine.planning.solving.grid import Grid
 from engine.planning.solving.label_search import Bounds, Found, Goal, StageCost, extend_ratio
-from engine.planning.solving.rounding import CERTAIN, cost_slack_s
+from engine.planning.solving.rounding import CERTAIN, TOLD_APART_BITS, cost_slack_s
 from engine.planning.solving.strategy_keys import BOTTLENECK_SLACK
 from engine.planning.solving.tables import Chain
 
 if TYPE_CHECKING:
     from engine.planning.solving.prices.additive_search import Trip
-
-_TOLD_APART_BITS = 32  # of a bottleneck: stage costs closer than that are equal
 
 
 def _extend_descending(value: tuple[float, ...], step: StageCost) -> tuple[float, ...]:
@@ -92,7 +90,7 @@ def _bottleneck_first(solver: Solver) -> Best | None:
 
 def _leximin(solver: Solver, bottleneck_s: float, chain: Chain) -> Best:
     """Stage costs one by one, where two that only rounding tells apart are equal: else what comes after them would not be compared."""
-    coarse = Grid.of_tick(math.ldexp(1.0, math.frexp(bottleneck_s)[1] - _TOLD_APART_BITS)) if bottleneck_s > 0 else Grid()
+    coarse = Grid.of_tick(math.ldexp(1.0, math.frexp(bottleneck_s)[1] - TOLD_APART_BITS)) if bottleneck_s > 0 else Grid()
 
     def extend(value: tuple[float, ...], step: StageCost) -> tuple[float, ...]:
         return _extend_descending(value, replace(step, cost_s=coarse.rounded(step.cost_s)))

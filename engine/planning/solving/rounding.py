@@ -21,6 +21,7 @@ from engine.planning.solving.strategy_keys import BOTTLENECK_SLACK, objective_of
 from engine.planning.solving.tables import Tables
 
 CERTAIN = 1e-9  # of an objective: differences below it are rounding
+TOLD_APART_BITS = 32  # of a stage's cost: two that are closer are equal, for rounding alone could have told them apart
 
 
 def cost_slack_s(tables: Tables) -> float:

@@ -2,7 +2,7 @@
 
 A stage that every plan within the optimal bottleneck contains is fixed, and the search goes on with the other nodes around
 it, over those sets of nodes only that lie on some plan within the optimum: often few. Where a slowest stage can be
-avoided by another one of the same cost, the label search decides between them.
+avoided by another one of the same cost, but for rounding, the label search decides between them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 from engine.planning.solving.bounds import least_bottleneck
+from engine.planning.solving.rounding import TOLD_APART_BITS
 from engine.planning.solving.tables import Chain, Tables
 from engine.planning.solving.thresholds.node_sets import MANY, Space, at_most, part, whole_space
 from engine.planning.solving.thresholds.regular import Regular
@@ -64,7 +65,8 @@ class Descent:
                 within_s, left = cost_s, reach.space.num_states
             space = reach.space
             slowest = [stage for stage in free if reach.r.cost(*stage) == cost_s]
-            if not all(reach.needs(stage, cost_s) for stage in slowest):
+            equal_s = cost_s * (1 + math.ldexp(1.0, -TOLD_APART_BITS))
+            if not all(reach.needs(stage, equal_s) for stage in slowest):
                 return False
             fixed = (*fixed, *slowest)
             for c, _, _ in slowest:

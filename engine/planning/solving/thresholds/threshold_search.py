@@ -51,7 +51,7 @@ class Reach:
         return self._probe_one(bound) if self.space.small else self._probe_all(bound)
 
     def needs(self, stage: tuple[int, int, int], bound: float) -> bool:
-        """Whether every chain within `bound` contains this stage, which costs exactly that, as no chain costs less."""
+        """Whether every chain within `bound` contains this stage, which costs that, or a little less, as no chain costs less."""
         c, start, stop = stage
         if start > self.r.begin and self.r.furthest(c, start - 1, bound) >= stop:
             return False  # a longer stage costs the same: there may be another way
@@ -61,18 +61,18 @@ class Reach:
             return self.space.reach_one(onward, self.r.begin, self.r.n)[-1] < self.r.n
         arrays = self.arrays()
         stops = arrays.furthest(bound)
-        if self._is_alone(stage, shorter, stops, bound):
+        if self._is_alone(stage, shorter, stops):
             return True
         there = arrays.onward(stops)
         there[c, start] = self.r.jump[shorter]
         return int(self.space.reach_all(there, self.r.begin, self.r.n).max()) < self.r.n
 
-    def _is_alone(self, stage: tuple[int, int, int], shorter: int, stops: Any, bound: float) -> bool:
-        """Whether nothing else becomes possible at `bound`: without the stage, every step is one below it, where no chain is."""
-        c, start, _ = stage
-        changed = np.argwhere(stops[self.space.live] != self.arrays().furthest(self.r.below(bound))[self.space.live])
+    def _is_alone(self, stage: tuple[int, int, int], shorter: int, stops: Any) -> bool:
+        """Whether nothing else becomes possible at `bound`: without the stage, every step is one below its cost, where no chain is."""
+        (c, start, _), cost = stage, self.r.cost(*stage)
+        changed = np.argwhere(stops[self.space.live] != self.arrays().furthest(self.r.below(cost))[self.space.live])
         alone = len(changed) == 1 and (self.space.live[changed[0][0]], changed[0][1]) == (c, start)
-        return alone and (shorter == start or self.r.cost(c, start, shorter) < bound)
+        return alone and (shorter == start or self.r.cost(c, start, shorter) < cost)
 
     def smallest(self, low: float, chain: Chain) -> tuple[float, Chain]:
         """The smallest cost of a chain, and a chain that has it; no chain is below `low`, and `chain` is a valid one.
