@@ -342,3 +342,18 @@ def test_the_same_seed_gives_the_same_encoder(cache: Path) -> None:
 def test_what_cannot_be_profiled_is_refused(name: str, error: type[Exception], cache: Path) -> None:
     with pytest.raises(error):
         load_workload(ModelRef(f"{name}:tiny", 0), cache_dir=cache)
+
+
+def test_an_interrupt_of_the_served_steps_leaves_the_layers_and_no_cost_model(
+    gpt2: CausalWorkload, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(gpt2, "served", interrupted)
+    stops: list[str] = []
+    found = profile_of(gpt2, WorkloadProfiler(gpt2, quick=True, budget_s=1.0, on_stop=lambda: stops.append("stop")).run(), depth="layer")
+    assert stops == ["stop"] and found.layers and found.cost_model is None
+    assert Profile.from_json(found.to_json()) == found
+    with pytest.raises(KeyboardInterrupt):
+        WorkloadProfiler(gpt2, quick=True, budget_s=1.0).run()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import GPT2Config, Qwen3Config
 
+from engine.data.errors import Exhausted
 from engine.model.profiling import served
 from engine.model.profiling.kinds import Kind, Running
 from engine.model.profiling.measure import measure_config
@@ -16,7 +17,6 @@ from engine.model.running.accelerator.graphs import BUCKETS
 from engine.profile.cost_model import CostModel, CostSample
 from engine.profile.point import DECODE, PREFILL, Point
 from engine.profile.points import recorded_points, stairs
-from engine.profile.row_law import RowLaw
 
 CPU = Running("float32", "cpu", "auto")
 BASE_S, EMBED_S, BLOCK_S, HEAD_S = 7.0, 0.5, 2.0, 3.0
@@ -119,4 +119,9 @@ def test_a_worker_on_an_accelerator_measures_what_it_serves(clock: None, monkeyp
     for rows in (1, 2, 3, 5, 6, 7, 33, 48, 64):
         grown_s = HEAD_S + 3 * (BLOCK_S + step_s(rows) + 0.016 * rows)
         assert found.rows.factor(rows) == pytest.approx(grown_s / sum(found.item_s), rel=0.01)
-    assert isinstance(found.rows, RowLaw)
+
+
+def test_a_device_that_is_too_full_is_refused_with_what_it_has(clock: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served, "usable_memory", lambda _: (2_000, 2_000))
+    with pytest.raises(Exhausted, match=r"cpu has 2,000 bytes free, too few for a step \(decode ctx 200 x64\): free some"):
+        served_steps(gpt2(4), CPU, [Point(DECODE, 1, 200, 64)])

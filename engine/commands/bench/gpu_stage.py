@@ -120,19 +120,15 @@ def copy_bytes_per_s(device: str) -> float:
 
 def timed(work: Callable[[], object], device: str, repeats: int) -> float:
     """Seconds of one of `repeats` runs in a row, after two more."""
-    import torch
-
-    def wait() -> None:
-        if device != "cpu":
-            torch.accelerator.synchronize(device)
+    from engine.model.hardware.devices import wait_for
 
     for _ in range(2):
         work()
-    wait()
+    wait_for(device)
     began_s = time.perf_counter()
     for _ in range(repeats):
         work()
-    wait()
+    wait_for(device)
     return (time.perf_counter() - began_s) / repeats
 
 

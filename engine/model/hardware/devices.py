@@ -79,6 +79,12 @@ def device_name(device: str) -> str:
     return f"{cpu_name()} GPU" if device == "mps" else cpu_name()
 
 
+def wait_for(device: str) -> None:
+    """Return when the device has done all that it was told; a CPU does it at once."""
+    if device != "cpu":
+        torch.accelerator.synchronize(device)
+
+
 def cache_bytes_of(device: str) -> int:
     """Size of the largest cache between the device and its memory."""
     return int(torch.cuda.get_device_properties(device).L2_cache_size) if device.startswith("cuda") else cache_bytes()

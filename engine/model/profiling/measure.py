@@ -25,7 +25,7 @@ import torch
 
 from engine.data.precision import AUTO
 from engine.model.hardware.cpu import cache_bytes
-from engine.model.hardware.devices import check_device
+from engine.model.hardware.devices import check_device, wait_for
 from engine.model.hardware.freed_memory import release_memory
 from engine.model.profiling.kinds import Kind, Running, kinds_of, smaller_config
 from engine.model.profiling.served import served_steps
@@ -148,13 +148,8 @@ def _step(stage: StageModel, num_tokens: int, device: str) -> float:
     """Seconds of one forward pass; other inputs each time, so that a mixture of experts does not stay on warm ones."""
     token_ids = torch.randint(stage.vocab_size, (num_tokens,)).tolist()
     hidden = None if stage.is_first else torch.randn(num_tokens, stage.hidden_size).to(device, stage.dtype)  # [T, D]
-    _synchronise(device)
+    wait_for(device)
     began_s = time.perf_counter()
     stage.forward([(_SESSION, token_ids)], hidden)
-    _synchronise(device)
+    wait_for(device)
     return time.perf_counter() - began_s
-
-
-def _synchronise(device: str) -> None:
-    if device != "cpu":
-        torch.accelerator.synchronize(device)

@@ -77,7 +77,9 @@ def profile_of(workload: Described, measured: Measurements, *, depth: str) -> Pr
         layers=layers,
         items=tuple(_item(index, item, measured.samples) for index, item in enumerate(card.items)),
         cost_model=_cost_model(measured),
-        served=tuple(ServedFigures(step.point, sum(step.evenly_s)) for step in (*measured.served.learn, *measured.served.held_out)),
+        served=tuple(ServedFigures(step.point, sum(step.evenly_s)) for step in (*measured.served.learn, *measured.served.held_out))
+        if measured.served
+        else (),
     )
 
 
@@ -227,9 +229,11 @@ def _honesty(measured: Measurements, steps: Sequence[StepFigures], layers: Seque
     )
 
 
-def _cost_model(measured: Measurements) -> CostModel:
+def _cost_model(measured: Measurements) -> CostModel | None:
     """Of steps as they are served."""
-    if (served := measured.served).learn:
+    if (served := measured.served) is None:
+        return None
+    if served.learn:
         learnt, unseen = ([CostSample(s.point, s.evenly_s) for s in steps] for steps in (served.learn, served.held_out))
         return CostModel.fit(learnt, unseen)
     learn, held_out = measured.of(measured.plan.learn), measured.of(measured.plan.held_out)

@@ -60,7 +60,7 @@ class Measurements:
     roofline: Roofline
     num_steps: int
     spent_s: float
-    served: Served = field(default_factory=Served)
+    served: Served | None = field(default_factory=Served)  # None: an interrupt came first, so what a step costs is not known
 
     def of(self, points: Sequence[Point]) -> list[PointSamples]:
         wanted = set(points)
@@ -110,10 +110,19 @@ class WorkloadProfiler:
                 raise
             self._on_stop()
         samples.sort(key=lambda s: (PHASES.index(s.point.phase), s.point.batch, s.point.context, s.point.tokens))
-        served = self._workload.served(most_prefill_tokens, quick=self._quick, on_progress=lambda _, text: self._progress(1.0, text))
+        served = self._served(most_prefill_tokens)
         self._progress(1.0, "done")
         spent_s = perf_counter() - began_s
         return Measurements(self._collector.layers, plan, tuple(samples), roofline, self._num_steps, spent_s, served)
+
+    def _served(self, most_prefill_tokens: int) -> Served | None:
+        try:
+            return self._workload.served(most_prefill_tokens, quick=self._quick, on_progress=lambda _, text: self._progress(1.0, text))
+        except KeyboardInterrupt:
+            if self._on_stop is None:
+                raise
+            self._on_stop()
+            return None
 
     def _probe_s(self, tokens: int) -> float:
         """Seconds of a forward pass with so many tokens, to judge what this machine can do within the budget."""

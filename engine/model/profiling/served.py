@@ -14,9 +14,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
-
-from engine.model.hardware.devices import cache_bytes_of, usable_memory
+from engine.data.errors import Exhausted
+from engine.model.hardware.devices import cache_bytes_of, usable_memory, wait_for
 from engine.model.hardware.freed_memory import release_memory
 from engine.model.profiling.kinds import Kind, Running, kinds_of, shortened
 from engine.model.profiling.standing import StandingStage
@@ -70,12 +69,19 @@ def served_plan(config: PreTrainedConfig, running: Running, plan: PointPlan, on_
 def served_steps(
     config: PreTrainedConfig, running: Running, points: Sequence[Point], on_progress: Progress | None = None
 ) -> list[ServedStep]:
-    """Time the points whose keys and values fit. Memory is given back. Raises what building a stage raises."""
+    """Time the points whose keys and values fit, the first of which must. Memory is given back.
+
+    Raises what building a stage raises, and Exhausted for a device that is too full.
+    """
     free_bytes = usable_memory(running.device)[0]
     enough_bytes = int(min(_CACHES * cache_bytes_of(running.device), _WEIGHT_SHARE * free_bytes))
     kinds = kinds_of(config, running.dtype, enough_bytes)
     is_uniform = len(kinds) == 3 and len(kinds[1].items) > 1 and sum(kind.weight_bytes for kind in kinds) < _WEIGHT_SHARE * free_bytes
     found = (_of_short_models if is_uniform else _of_neighbours)(config, kinds, running, points, on_progress or (lambda *_: None))
+    if points and points[0] not in found:
+        raise Exhausted(
+            f"{running.device} has {free_bytes:,} bytes free, too few for a step ({points[0].label}): free some, or use another device"
+        )
     return [found[point] for point in points if point in found]
 
 
@@ -159,16 +165,11 @@ def _timed(config: PreTrainedConfig, span: Span, token_bytes: int, running: Runn
 def _seconds(standing: StandingStage, point: Point) -> Iterable[float]:
     for _ in range(_WARM_UP + _REPEATS):
         step = standing.step_at(point)
-        _wait(standing.stage.device)
+        wait_for(standing.stage.device)
         began_s = time.perf_counter()
         step()
-        _wait(standing.stage.device)
+        wait_for(standing.stage.device)
         yield time.perf_counter() - began_s
-
-
-def _wait(device: str) -> None:
-    if device != "cpu":
-        torch.accelerator.synchronize(device)
 
 
 def _budget_bytes(token_bytes: int, running: Running, points: Sequence[Point]) -> int:
